@@ -1,0 +1,48 @@
+"""Celery's configuration for the fleet, as one dictionary made from the settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.settings import FleetSettings
+
+# Redis keeps one list per step and queue; a message's priority is rounded down to a step. 0 is served first.
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+
+def celery_config(settings: FleetSettings) -> dict[str, Any]:
+    """Returns the configuration of the Celery app."""
+    return {
+        "broker_url": settings.broker,
+        "result_backend": settings.redis,
+        "task_default_queue": settings.queue,
+        # Messages come from outside: JSON alone is ever decoded.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "result_expires": settings.result_expires_s,
+        # A task is acknowledged once it is done, so that a dead worker's task is run by another.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        # `task_track_started` would cost half a result more per task.
+        "task_track_started": False,
+        "worker_hijack_root_logger": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_transport_options": {
+            "visibility_timeout": settings.visibility_timeout_s,
+            "priority_steps": list(PRIORITY_STEPS),
+            "queue_order_strategy": "priority",
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 15,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+        },
+        "redis_socket_keepalive": True,
+        "redis_retry_on_timeout": True,
+        "redis_backend_health_check_interval": 15,
+    }

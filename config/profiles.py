@@ -1,0 +1,104 @@
+"""The LM profiles' file: TOML that names models, endpoints and the environment variables which hold the keys.
+
+    default = "smart"
+
+    [profiles.smart]
+    model = "openai/gpt-4o"
+    models = ["openai/gpt-4o-mini"]        # further models that a variable may name
+    api_key_env = "OPENAI_API_KEY"
+    parameters = { temperature = 0.7, max_tokens = 1000 }
+    limits = { timeout_s = 60, max_in_flight = 100 }
+
+A key itself never stands in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+
+class LimitsTable(BaseModel):
+    """Bounds of one worker process's use of a profile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timeout_s: float = Field(120.0, gt=0)
+    max_in_flight: int | None = Field(None, ge=1)
+
+
+class ProfileTable(BaseModel):
+    """One ``[profiles.NAME]`` table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1)
+    api_base: str | None = None
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    engine: Literal["auto", "lm15", "litellm"] = "auto"
+    limits: LimitsTable = LimitsTable()
+    note: str = ""
+
+    def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:
+        """Returns the key from the environment, or None where the profile names no variable.
+
+        Raises:
+            ValueError: the variable isn't set.
+        """
+        if self.api_key_env is None:
+            return None
+        if not environment.get(self.api_key_env):
+            raise ValueError(f"the environment variable {self.api_key_env}, which api_key_env names, isn't set")
+        return SecretStr(environment[self.api_key_env])
+
+
+class ProfilesFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default: str | None = None
+    profiles: dict[str, ProfileTable] = Field(min_length=1)
+
+    def values(self, environment: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """Returns each profile's fields, with its key, as keyword arguments of the library's LM profile.
+
+        Raises:
+            ValueError: a key's environment variable isn't set.
+        """
+        found = os.environ if environment is None else environment
+        return [
+            {
+                "name": name,
+                **table.model_dump(include={"model", "api_base", "parameters", "models", "engine", "note"}),
+                "api_key": table.api_key(found),
+                "timeout_s": table.limits.timeout_s,
+                "max_in_flight": table.limits.max_in_flight,
+            }
+            for name, table in self.profiles.items()
+        ]
+
+
+def read_profiles(path: Path) -> ProfilesFile:
+    """Reads a profiles file.
+
+    Raises:
+        ValueError: it can't be read or a table is wrong; names the file, the table and the fault.
+    """
+    try:
+        return ProfilesFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as missing:
+        raise ValueError(f"The LM profiles file {path} can't be read: {missing.strerror}") from missing
+    except tomllib.TOMLDecodeError as broken:
+        raise ValueError(f"The LM profiles file {path} isn't TOML: {broken}") from broken
+    except ValidationError as refused:
+        first = refused.errors(include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise ValueError(f"The LM profiles file {path} is wrong at {where}: {first['msg']}") from None

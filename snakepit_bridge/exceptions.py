@@ -1,0 +1,365 @@
+"""Every error that this project raises, so that callers can catch by meaning and not by text.
+
+    BridgeError
+    ├── ValidationError                  a value breaks its type or a constraint        (also ValueError)
+    │   └── InputError                   a prediction's inputs don't fit its program
+    ├── BindingError                     a binding that could not take effect           (also ValueError)
+    ├── UnknownModuleError               a module name that nobody registered           (also ValueError)
+    ├── VariableNotFoundError                                                           (also ValueError)
+    ├── SessionError
+    │   ├── SessionNotFoundError
+    │   ├── SessionOwnedElsewhereError   a publisher that isn't the session's authority
+    │   ├── StaleTokenError              a publish that expected another revision
+    │   ├── FencedError                  a publisher that lost its lease
+    │   ├── RevisionLost                 a revision that the store can't give any more
+    │   └── RevisionNotReached           a revision that did not come in time
+    ├── ProgramError
+    │   ├── ProgramNotFoundError
+    │   └── ProgramSpecError             a spec that is refused                         (also ValueError)
+    ├── LMError
+    │   ├── LMUnavailableError           down, overloaded, timed out: worth a retry
+    │   ├── LMRefusedError               unauthorised, bad request: not worth one
+    │   └── LMAnswerError                an answer that the adapter can't parse
+    ├── PredictionError
+    │   ├── DeadlineExceeded                                                            (also TimeoutError)
+    │   ├── PredictionCancelled
+    │   ├── PredictionTimeout            the client stopped waiting; the task goes on   (also TimeoutError)
+    │   ├── PredictionFailed             the program raised something of its own
+    │   └── IdempotencyConflict          one key, two different requests
+    ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
+    └── ConfigurationError               a setting or a service that the fleet can't run with
+
+The fields of an exception are its ``args``, and the text is made from them in ``__str__``. That is what lets it
+cross Celery's JSON result backend, which rebuilds an exception as ``type(*args)``, and come back as itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+
+_error = dataclass(eq=False, repr=False)
+
+
+class BridgeError(Exception):
+    """Base of every error of this project. Raised itself only with a plain message."""
+
+    def __post_init__(self) -> None:
+        assert is_dataclass(self)
+        self.args = tuple(getattr(self, field.name) for field in fields(self))
+
+
+def known(names: Iterable[str], limit: int = 12) -> str:
+    """Returns the names as one readable list, cut off where it would stop being readable."""
+    ordered = sorted(names)
+    if not ordered:
+        return "none"
+    return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """Returns ``" Did you mean 'x'?"`` for the name nearest to a misspelt one, or nothing."""
+    matches = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+@_error
+class ValidationError(BridgeError, ValueError):
+    """A value that its variable's type or constraint refuses. Nothing was changed."""
+
+    variable: str
+    value: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"Variable '{self.variable}' can't be {self.value}: {self.rule}. Publish a value that fits."
+
+
+@_error
+class InputError(BridgeError, ValueError):
+    """Inputs that don't fit the program's signature. The LM was not called."""
+
+    program: str
+    field: str
+    problem: str
+    expected: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        wants = f" The program takes: {', '.join(self.expected)}." if self.expected else ""
+        return f"Program '{self.program}' can't take input '{self.field}': {self.problem}.{wants}"
+
+
+@_error
+class BindingError(BridgeError, ValueError):
+    """A binding that can't take effect on this module; ``available`` are the attributes that can be bound."""
+
+    module: str
+    attribute: str
+    problem: str
+    available: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        can = f" On {self.module} these can be bound: {', '.join(self.available)}." if self.available else ""
+        return f"Can't bind '{self.attribute}' of {self.module}: {self.problem}.{can}"
+
+
+@_error
+class UnknownModuleError(BridgeError, ValueError):
+    """A module name that is neither registered nor allow-listed."""
+
+    name: str
+    available: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        hint = closest(self.name, self.available)
+        return f"Unknown module type: {self.name}.{hint} Available: {known(self.available)}."
+
+
+@_error
+class VariableNotFoundError(BridgeError, ValueError):
+    """A variable that the session doesn't have."""
+
+    variable_name: str
+    session: str = ""
+    available: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        where = f" in session '{self.session}', which has: {known(self.available)}" if self.session else ""
+        return f"Variable not found: {self.variable_name}{where}.{closest(self.variable_name, self.available)}"
+
+
+class SessionError(BridgeError):
+    """Base of what can be wrong with a session and its revisions."""
+
+
+@_error
+class SessionNotFoundError(SessionError):
+    """A session that nobody published."""
+
+    session: str
+
+    def __str__(self) -> str:
+        return (
+            f"Session not found: {self.session}. Nobody has published a variable of it; "
+            f"publish one first: dspex-fleet publish {self.session} name=value."
+        )
+
+
+@_error
+class SessionOwnedElsewhereError(SessionError):
+    """A publish by somebody who isn't the session's authority. Nothing was changed."""
+
+    session: str
+    authority: str
+    publisher: str
+
+    def __str__(self) -> str:
+        return (
+            f"Session '{self.session}' is published by '{self.authority}', not by '{self.publisher}'. "
+            f"Change the variable there."
+        )
+
+
+@_error
+class StaleTokenError(SessionError):
+    """A compare-and-set publish that lost: somebody published in between. Nothing was changed."""
+
+    session: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"Session '{self.session}' is at {self.found}, not at the expected {self.expected}. "
+            f"Read it again and publish on top of that."
+        )
+
+
+@_error
+class FencedError(SessionError):
+    """A publish by a lease holder whose lease another one has taken since. Nothing was changed."""
+
+    session: str
+    fence: int
+    current: int
+
+    def __str__(self) -> str:
+        return (
+            f"Session '{self.session}' is fenced at {self.current}; the publish carried {self.fence}. "
+            f"Another publisher holds the lease now; take it again before publishing."
+        )
+
+
+@_error
+class RevisionLost(SessionError):
+    """An exact revision that was trimmed, or lost with the data of an older epoch."""
+
+    session: str
+    token: str
+    oldest: str
+
+    def __str__(self) -> str:
+        return f"Session '{self.session}' no longer has {self.token}; the oldest it can still give is {self.oldest}."
+
+
+@_error
+class RevisionNotReached(SessionError):
+    """A requirement that the session did not meet within the bounded wait."""
+
+    session: str
+    token: str
+    found: str
+    waited_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"Session '{self.session}' is at {self.found} and did not reach {self.token} in {self.waited_s:g} s. "
+            f"Check that the token comes from a publish to this session and this store."
+        )
+
+
+class ProgramError(BridgeError):
+    """Base of what can be wrong with a registered program."""
+
+
+@_error
+class ProgramNotFoundError(ProgramError):
+    """A program, version or label that isn't registered."""
+
+    reference: str
+    available: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        hint = closest(self.reference, self.available)
+        return (
+            f"Program not found: {self.reference}.{hint} Registered: {known(self.available)}. "
+            f"Register it: dspex-fleet register FILE."
+        )
+
+
+@_error
+class ProgramSpecError(ProgramError, ValueError):
+    """A program spec that is refused; nothing of it was imported, built or stored."""
+
+    program: str
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"The spec of program '{self.program}' is refused at {self.where}: {self.problem}."
+
+
+@_error
+class LMError(BridgeError):
+    """A language model that did not give an answer. ``status`` is the HTTP status, 0 where there was none."""
+
+    model: str
+    code: str
+    message: str
+    status: int = 0
+    retry_after_s: float = 0.0
+
+    remedy = "Look at the LM server's log."
+
+    def __str__(self) -> str:
+        status = f" (HTTP {self.status})" if self.status else ""
+        return f"LM '{self.model}' failed with {self.code}{status}: {self.message.rstrip('.')}. {self.remedy}"
+
+
+class LMUnavailableError(LMError):
+    """The LM is down, overloaded or timed out. The task was retried before this was raised."""
+
+    remedy = "Check that the profile's api_base answers: dspex-fleet doctor."
+
+
+class LMRefusedError(LMError):
+    """The LM refused the request: unauthorised, out of credit, malformed, unsupported. Retrying won't help."""
+
+    remedy = "Check the profile's key, model and parameters: dspex-fleet doctor."
+
+
+class LMAnswerError(LMError):
+    """The LM answered, but not in a form that the adapter can parse."""
+
+    remedy = "Try a stronger model, or simpler output fields."
+
+
+class PredictionError(BridgeError):
+    """Base of what can happen to one prediction on the fleet."""
+
+
+@_error
+class DeadlineExceeded(PredictionError, TimeoutError):
+    """The prediction's deadline passed before it had an answer."""
+
+    task_id: str
+    late_s: float
+
+    def __str__(self) -> str:
+        return f"Prediction {self.task_id} missed its deadline by {self.late_s:.3g} s. Add workers or a later deadline."
+
+
+@_error
+class PredictionCancelled(PredictionError):
+    """Somebody cancelled the prediction."""
+
+    task_id: str
+
+    def __str__(self) -> str:
+        return f"Prediction {self.task_id} was cancelled. Submit it again if you still want it."
+
+
+@_error
+class PredictionTimeout(PredictionError, TimeoutError):
+    """The caller stopped waiting. The prediction itself goes on and can be awaited again."""
+
+    task_id: str
+    waited_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"Prediction {self.task_id} had no result after {self.waited_s:g} s. It is still queued or running; "
+            f"check that workers are up: dspex-fleet status."
+        )
+
+
+@_error
+class PredictionFailed(PredictionError):
+    """The program itself raised: a tool, a module of the user's, DSPy. ``error`` names the exception's type."""
+
+    program: str
+    error: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"Program '{self.program}' raised {self.error}: {self.message}"
+
+
+@_error
+class IdempotencyConflict(PredictionError):
+    """An idempotency key that was used before, for another request."""
+
+    key: str
+    task_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"Idempotency key '{self.key}' belongs to prediction {self.task_id}, which has other inputs. "
+            f"Use a new key for a new request."
+        )
+
+
+@_error
+class StoreUnavailableError(BridgeError, ConnectionError):
+    """Redis can't be reached or does not answer in time. ``url`` never holds a password."""
+
+    url: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"Redis at {self.url} is away: {self.problem}. Start it, or name another one with --redis-url."
+
+
+class ConfigurationError(BridgeError):
+    """A setting, profile or service that the fleet can't run with; the message says which and the fix."""

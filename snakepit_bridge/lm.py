@@ -1,0 +1,156 @@
+"""LM profiles: what a variable may say about the language model, and nothing about keys or endpoints.
+
+An operator declares profiles (name, model, endpoint, key, defaults). A variable bound to ``model`` or ``lm`` holds the
+name of a profile, or a model that a profile allows. The key and the endpoint never leave the profile, so neither a
+publisher nor a result ever sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import SecretStr
+
+from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
+
+if TYPE_CHECKING:
+    import dspy
+
+Engine = Literal["auto", "lm15", "litellm"]
+
+
+@dataclass(frozen=True, slots=True)
+class LMProfile:
+    """One language model that the fleet may call.
+
+    Attributes:
+        name: what variables and programs call it.
+        model: DSPy's ``provider/model`` string.
+        api_base: endpoint, where it isn't the provider's own.
+        api_key: its key; masked wherever the profile is shown.
+        parameters: LM keywords that hold unless a variable or a program says otherwise.
+        models: further models that a variable may name; they share the endpoint and the key.
+        engine: DSPy's engine; ``auto`` takes the native one where it can.
+        timeout_s: seconds that one LM request may take.
+        max_in_flight: predictions that one worker process runs on this profile at a time; None is no bound.
+        note: shown wherever the profile is, such as that it isn't a real model.
+    """
+
+    name: str
+    model: str
+    api_base: str | None = None
+    api_key: SecretStr | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    models: tuple[str, ...] = ()
+    engine: Engine = "auto"
+    timeout_s: float = 120.0
+    max_in_flight: int | None = None
+    note: str = ""
+
+    def build(self, model: str | None = None) -> dspy.LM:
+        """Returns a DSPy LM for this profile; caching and retries are off, since the fleet does both itself."""
+        import dspy
+
+        connection: dict[str, Any] = {"timeout": self.timeout_s}
+        if self.api_base is not None:
+            connection["api_base"] = self.api_base
+        if self.api_key is not None:
+            connection["api_key"] = self.api_key.get_secret_value()
+        return dspy.LM(
+            model or self.model, cache=False, num_retries=0, engine=self.engine, **connection, **self.parameters
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The LM that a name resolved to, and the profile that it belongs to."""
+
+    lm: dspy.LM
+    profile: str
+
+
+class LMProfiles:
+    """The declared profiles and their LMs, one LM per model for the life of the process.
+
+    Args:
+        profiles: the declared profiles; names must differ.
+        default: name of the profile for programs that name none; the first one if it isn't given.
+
+    Raises:
+        ConfigurationError: two profiles share a name, or the default isn't one of them.
+    """
+
+    def __init__(self, profiles: Iterable[LMProfile] = (), default: str | None = None) -> None:
+        declared = list(profiles)
+        self._profiles = {profile.name: profile for profile in declared}
+        if len(self._profiles) != len(declared):
+            raise ConfigurationError("Two LM profiles share a name; rename one.")
+        self.default = default or next(iter(self._profiles), "")
+        if self.default and self.default not in self._profiles:
+            raise ConfigurationError(f"The default LM profile '{self.default}' isn't one of: {known(self._profiles)}.")
+        self._built: dict[str, Choice] = {}
+
+    def __iter__(self) -> Iterator[LMProfile]:
+        return iter(self._profiles.values())
+
+    def __getitem__(self, name: str) -> LMProfile:
+        return self._profiles[name]
+
+    def __bool__(self) -> bool:
+        return bool(self._profiles)
+
+    @property
+    def names(self) -> list[str]:
+        """Everything that a variable may say: the profiles' names and the models they allow."""
+        return sorted({*self._profiles, *(model for p in self._profiles.values() for model in (p.model, *p.models))})
+
+    def choose(self, name: str | None = None, *, variable: str = "model") -> Choice:
+        """Returns the LM for a profile's name or an allowed model, and the profile's name.
+
+        Args:
+            name: what to resolve; None is the default profile.
+            variable: who says it, for the error.
+
+        Raises:
+            ValidationError: no profile has that name or allows that model.
+            ConfigurationError: no profile is declared at all.
+        """
+        wanted = name or self.default
+        if not wanted:
+            raise ConfigurationError("No LM profile is declared. Declare one in the file named by DSPEX_LM_PROFILES.")
+        # A race builds one LM twice at worst, and the dict keeps one of them.
+        if wanted not in self._built:
+            self._built[wanted] = self._build(wanted, variable)
+        return self._built[wanted]
+
+    def _build(self, wanted: str, variable: str) -> Choice:
+        if wanted in self._profiles:
+            return Choice(self._profiles[wanted].build(), wanted)
+        for profile in self._profiles.values():
+            if wanted in (profile.model, *profile.models):
+                return Choice(profile.build(wanted), profile.name)
+        raise ValidationError(
+            variable, repr(wanted), f"it must be an LM profile or an allowed model: {known(self.names)}"
+            + closest(wanted, self.names)
+        )
+
+
+def other_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dspy.LM:
+    """Returns the caller's own LM with another model of the same provider, for modules used without profiles.
+
+    The provider must stay: the copy carries the ambient LM's key, which must not go to another provider.
+
+    Raises:
+        ValidationError: the model names another provider.
+    """
+    provider, _, rest = ambient.model.partition("/")
+    if not rest:
+        return ambient.copy(model=model)
+    wanted, slash, _ = model.partition("/")
+    if slash and wanted != provider:
+        raise ValidationError(
+            variable, repr(model), f"without LM profiles only models of the current provider '{provider}' can be named"
+        )
+    return ambient.copy(model=model if slash else f"{provider}/{model}")

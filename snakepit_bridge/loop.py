@@ -1,0 +1,95 @@
+"""The one event loop that a process keeps for our I/O, so that blocking callers, coroutines and threads share it.
+
+Connections and DSPy's HTTP pools belong to the loop that opened them. A loop per call would open them anew each time,
+and a client shared between loops breaks; so everything of ours runs on one persistent loop, in a daemon thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_home: asyncio.AbstractEventLoop | None = None
+
+
+def home() -> asyncio.AbstractEventLoop:
+    """Returns this process's loop, started on first use; a forked child gets its own."""
+    global _home
+    with _lock:
+        if _home is None:
+            _home = asyncio.new_event_loop()
+            threading.Thread(target=_home.run_forever, name="dspex-home-loop", daemon=True).start()
+        return _home
+
+
+def adopt(loop: asyncio.AbstractEventLoop) -> None:
+    """Makes a loop that somebody else runs this process's loop. Call it before anything of ours has run.
+
+    Raises:
+        RuntimeError: another loop is in use already; its connections can't move.
+    """
+    global _home
+    with _lock:
+        if _home is not None and _home is not loop:
+            raise RuntimeError("This process keeps another event loop already; adopt one before the first use.")
+        _home = loop
+
+
+def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    """Runs a coroutine on the home loop and returns its result to a caller that can't await.
+
+    Works in any thread, with or without a running loop of its own.
+
+    Args:
+        work: what to run.
+        timeout: seconds to wait; None waits for as long as the coroutine's own bounds allow.
+
+    Raises:
+        TimeoutError: the wait ran out; the coroutine is cancelled.
+        RuntimeError: called on the home loop itself, which would wait for itself.
+    """
+    loop = home()
+    if _running_loop() is loop:
+        work.close()
+        raise RuntimeError("A blocking call on the process's own event loop would wait for itself: await it instead.")
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result(timeout)
+    except BaseException:
+        # Also on KeyboardInterrupt: nobody is left to take the result.
+        future.cancel()
+        raise
+
+
+async def run_home(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits a coroutine on the home loop, from whichever loop the caller runs on."""
+    loop = home()
+    if _running_loop() is loop:
+        return await work
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    return asyncio._get_running_loop()  # the public twin raises where there is none
+
+
+def _forget() -> None:
+    """In a forked child the parent's loop thread doesn't exist; neither may its loop or a lock it held."""
+    global _home, _lock
+    _home, _lock = None, threading.Lock()
+
+
+@atexit.register
+def _stop() -> None:
+    if _home is not None and _home.is_running():
+        _home.call_soon_threadsafe(_home.stop)
+
+
+os.register_at_fork(after_in_child=_forget)

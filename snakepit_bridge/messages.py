@@ -1,0 +1,132 @@
+"""What travels between a client and a worker, so that both sides agree without importing each other.
+
+A prediction is a stock Celery message: task ``tasks.predict``, ``args = [inputs, program]`` and the fields of
+:class:`Request` as keywords. Its result is the JSON form of :class:`Result`. ``v`` is the version of that agreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, cast
+
+from snakepit_bridge.revision import Token
+
+PREDICT = "tasks.predict"
+PING = "tasks.about"
+VERSION = 1
+
+# `default` is a session like any other; it is merely the one that is meant when none is named.
+DEFAULT_SESSION = "default"
+
+Kind = Literal["latest", "at_least", "exactly"]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Which revision of its session a prediction may run under.
+
+    ``latest``: the newest there is. ``at_least``: that token or a newer one, which lets a publisher read its own
+    writes. ``exactly``: that token and no other, for pins and replays.
+    """
+
+    kind: Kind = "latest"
+    token: Token | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "latest") != (self.token is None):
+            raise ValueError(f"Requirement '{self.kind}' and token {self.token} don't go together.")
+
+    @classmethod
+    def of(cls, at_least: Token | str | None = None, exactly: Token | str | None = None) -> Self:
+        """Makes a requirement from the two keywords of the public API; none means ``latest``.
+
+        Raises:
+            ValueError: both are given, or one isn't a token.
+        """
+        if at_least is not None and exactly is not None:
+            raise ValueError("Give at_least= or exactly=, not both: one is a lower bound, the other a pin.")
+        if at_least is not None:
+            return cls("at_least", _token(at_least))
+        return cls() if exactly is None else cls("exactly", _token(exactly))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads ``latest``, ``at_least=TOKEN`` or ``exactly=TOKEN``.
+
+        Raises:
+            ValueError: the text is none of these.
+        """
+        kind, _, token = text.partition("=")
+        if kind not in ("latest", "at_least", "exactly"):
+            raise ValueError(f"A requirement reads latest, at_least=TOKEN or exactly=TOKEN; got {text!r}")
+        return cls(cast(Kind, kind), Token.parse(token) if token else None)
+
+    def __str__(self) -> str:
+        return self.kind if self.token is None else f"{self.kind}={self.token}"
+
+
+def _token(value: Token | str) -> Token:
+    return value if isinstance(value, Token) else Token.parse(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prediction, as a client asks for it.
+
+    Attributes:
+        program: reference to a registered program: ``qa``, ``qa@prod`` or ``qa:3``.
+        inputs: input field name to JSON value. In a chain it is the previous task's :class:`Result` instead.
+        session: the session whose variables the prediction runs under.
+        requirement: which revision of that session.
+        deadline: unix seconds after which the prediction must not call the LM any more.
+        take: for chains: input field to the previous result's output field.
+    """
+
+    program: str
+    inputs: Mapping[str, Any]
+    session: str = DEFAULT_SESSION
+    requirement: Requirement = field(default_factory=Requirement)
+    deadline: float | None = None
+    take: Mapping[str, str] | None = None
+
+    def keywords(self) -> dict[str, Any]:
+        """Returns the keyword arguments of the Celery message; what equals its default stays out."""
+        said: dict[str, Any] = {"v": VERSION}
+        if self.session != DEFAULT_SESSION:
+            said["session"] = self.session
+        if self.requirement.kind != "latest":
+            said["requirement"] = str(self.requirement)
+        if self.deadline is not None:
+            said["deadline"] = self.deadline
+        if self.take:
+            said["take"] = dict(self.take)
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished prediction left: its outputs and how they came about (see provenance.py)."""
+
+    outputs: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    def encode(self) -> dict[str, Any]:
+        """Returns the JSON form that the result backend stores."""
+        return {"v": VERSION, "outputs": dict(self.outputs), "provenance": dict(self.provenance)}
+
+    @classmethod
+    def decode(cls, message: Mapping[str, Any]) -> Self:
+        """Reads the stored JSON form.
+
+        Raises:
+            ValueError: a newer worker wrote it in a form that this version doesn't know.
+        """
+        if message.get("v") != VERSION:
+            raise ValueError(f"This result has version {message.get('v')}, this client reads {VERSION}. Upgrade it.")
+        return cls(message["outputs"], message["provenance"])
+
+
+def is_result(value: object) -> bool:
+    """Tells a previous task's result from plain inputs, for a prediction that stands in a chain."""
+    return isinstance(value, dict) and {"v", "outputs", "provenance"} <= cast(dict[str, Any], value).keys()

@@ -1,0 +1,62 @@
+"""Which code a program spec may name. A spec is data from outside; only what an operator allowed is ever imported."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit_bridge.exceptions import ProgramSpecError, known
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedImports:
+    """The packages whose classes, tools and types a spec may name by import path.
+
+    Attributes:
+        packages: package or module names; each allows itself and what lies below it.
+    """
+
+    packages: tuple[str, ...] = ()
+
+    def load(self, path: str, *, program: str, where: str) -> Any:
+        """Returns the object at ``package.module:Name`` (or ``package.module.Name``).
+
+        The object must be *defined* in an allowed package: what a module merely imports, such as ``os``, can't be
+        reached through it.
+
+        Raises:
+            ProgramSpecError: the path is malformed or isn't allowed, or nothing is there.
+        """
+        module_name, attributes = self._parse(path, program, where)
+        if not self._allows(module_name):
+            raise ProgramSpecError(
+                program, where, f"'{path}' isn't in an allowed package ({known(self.packages)}); allow it in the settings"
+            )
+        try:
+            found: Any = importlib.import_module(module_name)
+            for name in attributes:
+                found = getattr(found, name)
+        except (ImportError, AttributeError) as missing:
+            raise ProgramSpecError(program, where, f"'{path}' can't be imported here: {missing}") from missing
+        if not self._allows(getattr(found, "__module__", None) or ""):
+            raise ProgramSpecError(program, where, f"'{path}' is only imported there, it is defined elsewhere")
+        return found
+
+    def _parse(self, path: str, program: str, where: str) -> tuple[str, list[str]]:
+        module_name, colon, rest = path.partition(":")
+        if not colon:
+            module_name, _, rest = path.rpartition(".")
+        names = rest.split(".")
+        steps = [*module_name.split("."), *names]
+        if len(path) > 300 or not all(step.isidentifier() and not step.startswith("_") for step in steps):
+            raise ProgramSpecError(program, where, f"{path[:80]!r} isn't an import path like package.module:Name")
+        return module_name, names
+
+    def _allows(self, module_name: str) -> bool:
+        return any(module_name == package or module_name.startswith(f"{package}.") for package in self.packages)
+
+
+def import_path(thing: Any) -> str:
+    """Returns ``package.module:Name`` of a class or function, for a spec."""
+    return f"{thing.__module__}:{thing.__qualname__}"

@@ -1,0 +1,157 @@
+"""Bound programs: a program with one snapshot's values applied, built once and then shared by every task that needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import dspy
+
+from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, apply
+from snakepit_bridge.dspy_integration.mixin import runs_natively
+from snakepit_bridge.dspy_integration.modules import plain_name
+from snakepit_bridge.dspy_integration.structure import clone, predictors
+from snakepit_bridge.exceptions import UnknownModuleError, ValidationError
+from snakepit_bridge.lm import Choice, LMProfiles
+from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.registry import Program
+from snakepit_bridge.programs.rehydrate import rehydrate
+from snakepit_bridge.programs.spec import ModuleVariable
+from snakepit_bridge.snapshot import Snapshot
+
+T = TypeVar("T")
+
+# Bounds of the caches: templates are as many as programs in use, bound programs as many as their live value sets.
+_TEMPLATES = 512
+_BOUND = 2_048
+
+
+class _HasInputs(Protocol):
+    input_fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundProgram:
+    """A program bound to one snapshot's values. Never changed once built, so tasks run it at the same time.
+
+    Attributes:
+        program: the registered program that it was built from.
+        module_name: DSPy module class that runs.
+        module: the bound module.
+        choice: the LM for whatever names none itself.
+        variables: variable name to the value that was bound.
+        inputs: the input fields that it takes with their types, or None where only its ``forward`` knows.
+    """
+
+    program: Program
+    module_name: str
+    module: Any
+    choice: Choice
+    variables: Mapping[str, Any]
+    inputs: Mapping[str, Any] | None
+
+    async def acall(self, **inputs: Any) -> dspy.Prediction:
+        """Runs the program and returns DSPy's prediction with its LM usage; raises what DSPy raises."""
+        # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
+        with dspy.context(lm=self.choice.lm, trace=[], disable_history=True, track_usage=True):
+            if runs_natively(type(self.module)):
+                return await self.module.acall(**inputs)
+            return await asyncio.to_thread(self.module, **inputs)
+
+
+class BoundPrograms:
+    """The bound programs of a process, by content: program, module type and bound values.
+
+    Args:
+        profiles: the LM profiles.
+        allowed: the packages that specs may name.
+    """
+
+    def __init__(self, profiles: LMProfiles, allowed: AllowedImports) -> None:
+        self._profiles = profiles
+        self._allowed = allowed
+        self._templates: _Recent[Any] = _Recent(_TEMPLATES)
+        self._bound: _Recent[BoundProgram] = _Recent(_BOUND)
+
+    def bound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
+        """Returns the program bound to a snapshot; one that only changed in other variables finds the same.
+
+        Raises:
+            VariableNotFoundError: the snapshot lacks a bound variable.
+            UnknownModuleError: the module-type variable names a module that the program doesn't allow.
+            ValidationError: a target refuses its value, or the LM profile isn't declared.
+            ProgramSpecError: the spec can't be rehydrated here, such as for a package that isn't installed.
+        """
+        module_name, used = _module_of(program, snapshot)
+        for variable in program.spec.bindings.values():
+            used[variable] = snapshot.value(variable)
+        # By encoded content: NaN equals itself there, and 1 differs from 1.0.
+        values = tuple(snapshot.variables[name].encode() for name in used)
+        key = (program.name, program.version, program.digest, module_name, values)
+        return self._bound.get(key, lambda: self._bind(program, module_name, used))
+
+    def _bind(self, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
+        template = self._templates.get(
+            (program.digest, module_name),
+            lambda: rehydrate(program.spec, module_name, self._allowed, program=program.name),
+        )
+        bindings = {name: Bound(variable, used[variable]) for name, variable in program.spec.bindings.items()}
+        choice = self._choose(program, bindings)
+        module = clone(template)
+        apply(module, bindings, LMScope(self._profiles, choice.lm))
+        module._bound = True
+        return BoundProgram(program, plain_name(module), module, choice, dict(used), _inputs(module))
+
+    def _choose(self, program: Program, bindings: Mapping[str, Bound]) -> Choice:
+        """The LM that a module-wide model binding names, else the program's own, else the default."""
+        for target in MODEL:
+            if target in bindings and isinstance(bindings[target].value, str):
+                return self._profiles.choose(bindings[target].value, variable=bindings[target].variable)
+        try:
+            return self._profiles.choose(program.spec.lm)
+        except ValidationError as unknown:
+            raise ValidationError(f"lm of program {program.name}", unknown.value, unknown.rule) from None
+
+
+def _module_of(program: Program, snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
+    """Returns the module type to run, and the module-type variable with its value if one decided."""
+    choice = program.spec.module
+    if not isinstance(choice, ModuleVariable):
+        return choice, {}
+    named = snapshot.value(choice.variable)
+    for allowed in choice.allowed:
+        if allowed.casefold() == str(named).casefold():
+            return allowed, {choice.variable: named}
+    raise UnknownModuleError(str(named), choice.allowed)
+
+
+def _inputs(module: Any) -> Mapping[str, Any] | None:
+    """The input fields of the task itself; ReAct and its kin keep the task's signature beside their predictors'."""
+    own: _HasInputs | None = getattr(module, "signature", None)
+    below = predictors(module)
+    if own is None and len(below) == 1:
+        own = below[0][1].signature
+    return None if own is None else {name: info for name, info in own.input_fields.items()}
+
+
+class _Recent(OrderedDict[Any, T]):
+    """A bounded cache that forgets what was used longest ago. A race may build a value twice; both are equal."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def get(self, key: Any, build: Callable[[], T]) -> T:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if key in self:
+            try:
+                self.move_to_end(key)
+                return self[key]
+            except KeyError:  # another thread dropped it in between
+                return build()
+        value = self[key] = build()
+        while len(self) > self._limit:
+            self.popitem(last=False)
+        return value

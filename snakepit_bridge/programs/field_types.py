@@ -1,0 +1,133 @@
+"""Field types of a signature as text, and back, without evaluating anything.
+
+DSPy imports an unknown type name of a signature string, which makes a string from outside run code. Here a type is parsed
+into a syntax tree, and only known names and allowed import paths have a meaning.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import types
+import typing
+from typing import Any, Literal, cast
+
+import dspy
+
+from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.allowed import AllowedImports
+
+_MAX_TEXT = 4_000
+_MAX_DEPTH = 24
+
+_NAMES: dict[str, Any] = {
+    "str": str, "int": int, "float": float, "bool": bool, "bytes": bytes, "list": list, "dict": dict, "set": set,
+    "tuple": tuple, "frozenset": frozenset, "Any": Any, "None": type(None), "date": datetime.date,
+    "datetime": datetime.datetime, "time": datetime.time, "timedelta": datetime.timedelta,
+    "dspy.History": dspy.History, "dspy.Image": dspy.Image, "dspy.Audio": dspy.Audio, "dspy.Code": dspy.Code,
+    "dspy.Tool": dspy.Tool, "dspy.ToolCalls": dspy.ToolCalls,
+}  # fmt: skip
+
+_SPELT = {id(kind): name for name, kind in reversed(_NAMES.items())}
+_GENERIC = ("list", "dict", "set", "tuple", "frozenset")
+_LITERAL = (str, int, bool, type(None))
+
+
+def parse_type(text: str, allowed: AllowedImports, *, program: str, where: str) -> Any:
+    """Returns the type that a text such as ``list[str]``, ``Literal['a', 'b']`` or ``int | None`` means.
+
+    Raises:
+        ProgramSpecError: the text isn't a type, or names one that isn't allowed.
+    """
+    if len(text) > _MAX_TEXT:
+        raise ProgramSpecError(program, where, f"a type of {len(text)} characters is longer than {_MAX_TEXT}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ProgramSpecError(program, where, f"{text[:80]!r} isn't a type") from None
+    return _Parser(text, allowed, program, where).read(tree, 0)
+
+
+class _Parser:
+    def __init__(self, text: str, allowed: AllowedImports, program: str, where: str) -> None:
+        self._text, self._allowed, self._program, self._where = text[:80], allowed, program, where
+
+    def read(self, node: ast.expr, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise self._refuse("is nested too deeply")
+        match node:
+            case ast.Constant(value=None):
+                return type(None)
+            case ast.Name() | ast.Attribute():
+                return self._name(node)
+            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+                return typing.Union[self.read(left, depth + 1), self.read(right, depth + 1)]  # noqa: UP007
+            case ast.Subscript(value=base, slice=inner):
+                return self._generic(self._dotted(base), inner, depth)
+            case _:
+                raise self._refuse("isn't a type")
+
+    def _generic(self, base: str, inner: ast.expr, depth: int) -> Any:
+        items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+        base = base.removeprefix("typing.")
+        if base == "Literal":
+            return Literal[tuple(self._literal(item) for item in items)]
+        given = [... if _is_ellipsis(item) else self.read(item, depth + 1) for item in items]
+        if base in ("Optional", "Union"):
+            return typing.Union[tuple([*given, type(None)] if base == "Optional" else given)]
+        if base.lower() not in _GENERIC:
+            raise self._refuse(f"gives '{base}' parameters that it doesn't take")
+        return _NAMES[base.lower()][tuple(given)]
+
+    def _literal(self, node: ast.expr) -> Any:
+        negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+        value = node.operand if isinstance(node, ast.UnaryOp) and negative else node
+        if isinstance(value, ast.Constant) and isinstance(value.value, _LITERAL):
+            return -cast(int, value.value) if negative else value.value
+        raise self._refuse("has a Literal of something else than texts, whole numbers and flags")
+
+    def _name(self, node: ast.expr) -> Any:
+        name = self._dotted(node).removeprefix("typing.").removeprefix("datetime.")
+        if name in _NAMES:
+            return _NAMES[name]
+        if "." not in name:
+            raise self._refuse(f"has no known type '{name}'; name your own as package.module.Name")
+        found = self._allowed.load(name, program=self._program, where=self._where)
+        if not isinstance(found, type):
+            raise self._refuse(f"names '{name}', which isn't a class")
+        return found
+
+    def _dotted(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Attribute):
+            return f"{self._dotted(node.value)}.{node.attr}"
+        if isinstance(node, ast.Name):
+            return node.id
+        raise self._refuse("isn't a type")
+
+    def _refuse(self, why: str) -> ProgramSpecError:
+        return ProgramSpecError(self._program, self._where, f"{self._text!r} {why}")
+
+
+def _is_ellipsis(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...
+
+
+def spell_type(kind: Any, *, program: str, where: str) -> str:
+    """Returns the text that :func:`parse_type` reads as the same type.
+
+    Raises:
+        ProgramSpecError: the type has no name that another process could import.
+    """
+    if id(kind) in _SPELT:
+        return _SPELT[id(kind)]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return f"Literal[{', '.join(repr(argument) for argument in arguments)}]"
+    spelt = ["..." if a is ... else spell_type(a, program=program, where=where) for a in arguments]
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(spelt)
+    if origin is not None and id(origin) in _SPELT:
+        return f"{_SPELT[id(origin)]}[{', '.join(spelt)}]"
+    if isinstance(kind, type) and "<" not in kind.__qualname__ and kind.__module__ != "__main__":
+        return f"{kind.__module__}.{kind.__qualname__}"
+    raise ProgramSpecError(program, where, f"{kind!r} can't be imported by its name; define it in a module")

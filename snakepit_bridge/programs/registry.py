@@ -1,0 +1,191 @@
+"""The program registry: name and version to spec, in Redis, shared by every client and worker.
+
+Keys, all permanent: ``{namespace}:programs`` (a set of names) and per program, under one hash tag, a hash that leads from
+a version or a label to a digest, and one string per spec.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Self
+
+from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
+from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
+from snakepit_bridge.stores.connection import RedisConnection
+
+PERMANENT_KEYS = ("{namespace}:programs", "{namespace}:{{p:*}}:versions", "{namespace}:{{p:*}}:spec:*")
+"""Glob patterns, to be formatted with the namespace, of the keys that have no TTL."""
+
+_REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})(?:@(?P<label>[A-Za-z0-9_.-]{1,100})|:(?P<version>\d{1,9}))?")
+_CACHED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What names a program: ``qa`` (the newest version), ``qa@prod`` (where a label points) or ``qa:3`` (a version)."""
+
+    name: str
+    label: str | None = None
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads a reference.
+
+        Raises:
+            ProgramNotFoundError: the text can't name any program.
+        """
+        match = _REFERENCE.fullmatch(text)
+        if match is None:
+            raise ProgramNotFoundError(text[:120])
+        return cls(match["name"], match["label"], int(match["version"]) if match["version"] else None)
+
+    @property
+    def field(self) -> str:
+        """The field of the program's hash that this reference reads."""
+        if self.label is not None:
+            return f"label:{self.label}"
+        return "latest" if self.version is None else f"version:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One version of a registered program."""
+
+    name: str
+    version: int
+    digest: str
+    spec: ProgramSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A program as ``programs`` lists it: its newest version, and the labels with their versions."""
+
+    name: str
+    latest: int
+    labels: dict[str, int]
+
+
+class ProgramRegistry:
+    """The programs of one Redis.
+
+    Args:
+        connection: the way to it.
+        namespace: prefix of every key.
+    """
+
+    def __init__(self, connection: RedisConnection, *, namespace: str = "dspex") -> None:
+        self._connection = connection
+        self._namespace = namespace
+        self._specs: OrderedDict[str, ProgramSpec] = OrderedDict()
+
+    async def register(self, name: str, spec: ProgramSpec) -> Program:
+        """Stores a spec as the program's newest version, and returns it; the same content again is the same version.
+
+        The caller has checked the spec (see :func:`~.rehydrate.check`).
+
+        Raises:
+            ProgramSpecError: the name can't be one.
+            StoreUnavailableError: Redis is away.
+        """
+        key, encoded = self._key(check_name(name)), spec.encode()
+        content = digest(encoded)
+        client = self._connection.client
+        # A name without a version is harmless, a version without a name would be hidden: so the name goes first.
+        await self._connection.bounded(client.sadd(f"{self._namespace}:programs", name))
+        entry: bytes = await self._connection.bounded(
+            client.eval(_script(), 2, f"{key}:versions", f"{key}:spec:{content}", content, encoded)
+        )
+        version, _ = _entry(entry)
+        return Program(name, version, content, spec)
+
+    async def get(self, reference: str) -> Program:
+        """Returns the program that a reference means now; a spec that this process has read before isn't read again.
+
+        Raises:
+            ProgramNotFoundError: no such program, version or label.
+            StoreUnavailableError: Redis is away.
+        """
+        wanted = Reference.parse(reference)
+        key = self._key(wanted.name)
+        entry = await self._connection.bounded(self._connection.client.hget(f"{key}:versions", wanted.field))
+        if entry is None:
+            raise ProgramNotFoundError(reference, await self._known(wanted.name))
+        version, content = _entry(entry)
+        return Program(wanted.name, version, content, await self._spec(wanted.name, content))
+
+    async def label(self, name: str, label: str, version: int) -> None:
+        """Points a label such as ``prod`` at a version.
+
+        Raises:
+            ProgramNotFoundError: there is no such version.
+        """
+        entry = await self._connection.bounded(
+            self._connection.client.hget(f"{self._key(name)}:versions", f"version:{version}")
+        )
+        if entry is None:
+            raise ProgramNotFoundError(f"{name}:{version}", await self._known(name))
+        check_name(label)
+        await self._connection.bounded(
+            self._connection.client.hset(f"{self._key(name)}:versions", f"label:{label}", entry)
+        )
+
+    async def list(self) -> list[Listing]:
+        """Returns every program, by name."""
+        names = await self._names()
+        if not names:
+            return []
+        pipeline = self._connection.client.pipeline(transaction=False)
+        for name in names:
+            pipeline.hgetall(f"{self._key(name)}:versions")
+        found = await self._connection.bounded(pipeline.execute())
+        return [_listing(name, fields) for name, fields in zip(names, found, strict=True) if fields]
+
+    def _key(self, name: str) -> str:
+        return f"{self._namespace}:{{p:{name}}}"
+
+    async def _names(self) -> list[str]:
+        found = await self._connection.bounded(self._connection.client.smembers(f"{self._namespace}:programs"))
+        return sorted(name.decode() for name in found)
+
+    async def _known(self, name: str) -> list[str]:
+        """What could have been meant: the references of the same program if there is one, else all names."""
+        fields = await self._connection.bounded(self._connection.client.hkeys(f"{self._key(name)}:versions"))
+        if not fields:
+            return await self._names()
+        spelt = [field.decode().replace("label:", "@").replace("version:", ":") for field in fields]
+        return [name, *(name + field for field in spelt if field != "latest")]
+
+    async def _spec(self, name: str, content: str) -> ProgramSpec:
+        if content not in self._specs:
+            encoded = await self._connection.bounded(self._connection.client.get(f"{self._key(name)}:spec:{content}"))
+            if encoded is None or digest(encoded) != content:
+                raise ProgramSpecError(name, "the whole", "what Redis holds isn't what was registered; register it again")
+            self._specs[content] = ProgramSpec.parse(encoded, program=name)
+            while len(self._specs) > _CACHED:
+                self._specs.popitem(last=False)
+        return self._specs[content]
+
+
+def _entry(entry: bytes) -> tuple[int, str]:
+    version, content = entry.decode().split(" ")
+    return int(version), content
+
+
+def _listing(name: str, fields: dict[bytes, bytes]) -> Listing:
+    labels = {
+        field.decode().removeprefix("label:"): _entry(entry)[0]
+        for field, entry in sorted(fields.items())
+        if field.startswith(b"label:")
+    }
+    return Listing(name, _entry(fields[b"latest"])[0], labels)
+
+
+@cache
+def _script() -> str:
+    return files(__package__).joinpath("register.lua").read_text(encoding="utf-8")

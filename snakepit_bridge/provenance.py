@@ -1,0 +1,65 @@
+"""Provenance: what produced a result, complete enough to explain it and to run it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one prediction went, in milliseconds of wall clock on the worker."""
+
+    queued_ms: float
+    snapshot_ms: float
+    bind_ms: float
+    run_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What produced one result.
+
+    Attributes:
+        task_id: the Celery task.
+        session: the session, and ``token`` its exact revision.
+        requirement: what the client had asked of the revision.
+        variables: the variables that were bound, with their values at that revision.
+        program: name, ``version`` number and content ``digest`` of the program.
+        module: DSPy module class that ran, after a module-type variable was resolved.
+        model: the LM's model string, and ``profile`` the LM profile it came from.
+        usage: LM usage as DSPy counts it: model to token counts.
+        attempt: 1 for the first delivery, more after retries.
+        worker: the Celery node that ran it, and ``pid`` its process.
+        started_at: unix seconds by the worker's clock.
+    """
+
+    task_id: str
+    session: str
+    token: str
+    requirement: str
+    variables: Mapping[str, Any]
+    program: str
+    version: int
+    digest: str
+    module: str
+    model: str
+    profile: str
+    usage: Mapping[str, Any]
+    attempt: int
+    worker: str
+    pid: int
+    started_at: float
+    timings: Timings
+
+    def encode(self) -> dict[str, Any]:
+        """Returns the JSON form that travels in a result."""
+        return asdict(self)
+
+    @classmethod
+    def decode(cls, message: Mapping[str, Any]) -> Self:
+        """Reads the JSON form; fields that a newer worker added are left out."""
+        names = {field.name for field in fields(cls)}
+        said = {name: value for name, value in message.items() if name in names}
+        return cls(**{**said, "timings": Timings(**said["timings"])})

@@ -1,0 +1,34 @@
+"""Tokens: the one name that a state of a session has everywhere, in the API, in messages, in Redis and on the CLI."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Self
+
+_TOKEN = re.compile(r"(\d{1,19})\.(\d{1,19})")
+
+
+class Token(NamedTuple):
+    """A revision of a session, within an epoch of its store; tokens of one session compare in publish order.
+
+    A revision alone is not enough: a server that lost the tail of its log gives the same number to another state.
+    It opens a new, larger epoch then, so the lexicographic order of tokens never goes back.
+    """
+
+    epoch: int
+    revision: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads ``"epoch.revision"``.
+
+        Raises:
+            ValueError: the text isn't a token.
+        """
+        match = _TOKEN.fullmatch(text)
+        if match is None:
+            raise ValueError(f"A token reads epoch.revision, like 1764000000000000.7; got {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.revision}"

@@ -1,0 +1,226 @@
+"""SessionContext: how a module, a notebook or a test reads and writes the variables of one session.
+
+Without a store it keeps its session in this process, so that a module can be tried out with nothing running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from snakepit_bridge.exceptions import SessionNotFoundError, StaleTokenError, VariableNotFoundError
+from snakepit_bridge.loop import run_blocking, run_home
+from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.stores import SnapshotStore, open_store
+from snakepit_bridge.variables import Variable, VariableType
+
+if TYPE_CHECKING:
+    from snakepit_bridge.lm import LMProfiles
+
+T = TypeVar("T")
+
+# How often a set reads again because somebody published in between, before the caller is told.
+_CONTENTION_ROUNDS = 16
+
+Changes = Mapping[str, Variable | None]
+
+
+def _no_session() -> None:
+    return None
+
+
+class SessionContext:
+    """One session's variables, for modules to obey and for standalone programs to set.
+
+    Args:
+        session_id: name of the session.
+        store: where its snapshots are: a store, its URL (``redis://…``), or None for this process's own memory.
+        profiles: LM profiles that a variable bound to ``model`` may name; None lets it name another model of the
+            ambient LM's provider.
+        author: recorded in the history with each change made through this context.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        store: SnapshotStore | str | None = None,
+        *,
+        profiles: LMProfiles | None = None,
+        author: str = "",
+    ) -> None:
+        self.session_id = session_id
+        self.store = store if isinstance(store, SnapshotStore) else open_store(store or "memory://")
+        self.profiles = profiles
+        self.author = author
+        self._latest: Snapshot | None = None
+
+    @property
+    def blocking(self) -> BlockingSession:
+        """The same methods for callers that can't await."""
+        return BlockingSession(self)
+
+    def __repr__(self) -> str:
+        return f"SessionContext({self.session_id!r}, {self.store!r})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A copied module obeys the same session.
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        # A saved module must not carry connections or a URL with a password; it comes back without a session.
+        return _no_session, ()
+
+    async def snapshot(self) -> Snapshot:
+        """Returns the session's newest snapshot, in one round trip to the store.
+
+        Raises:
+            SessionNotFoundError: nobody has published the session.
+            StoreUnavailableError: the store is away.
+        """
+        return await run_home(self._read())
+
+    async def get_variable(self, name: str) -> Any:
+        """Returns a variable's value.
+
+        Raises:
+            VariableNotFoundError: the session doesn't have it.
+            StoreUnavailableError: the store is away.
+        """
+        return (await self.get_variables([name]))[name]
+
+    async def get_variables(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Returns the values of several variables, or of all, read at one revision.
+
+        Raises:
+            VariableNotFoundError: the session lacks one of the names.
+            StoreUnavailableError: the store is away.
+        """
+        return await run_home(self._values(None if names is None else list(names)))
+
+    async def list_variables(self) -> list[Variable]:
+        """Returns all variables, by name, with types and constraints."""
+        return await run_home(self._list())
+
+    async def set_variable(self, name: str, value: Any) -> Token:
+        """Publishes one value and returns the token in which it is visible.
+
+        A variable that exists keeps its type and constraints; one that doesn't gets the value's type.
+
+        Raises:
+            ValidationError: its type or a constraint refuses the value.
+            SessionOwnedElsewhereError: an Elixir server publishes this session.
+            StoreUnavailableError: the store is away.
+        """
+        return await self.set_variables({name: value})
+
+    async def set_variables(self, values: Mapping[str, Any], *, reason: str = "") -> Token:
+        """Publishes several values as one revision: all of them or, if one is refused, none."""
+
+        def changes(now: Mapping[str, Variable]) -> Changes:
+            return {
+                name: now[name].with_value(value) if name in now else Variable.declare(name, value)
+                for name, value in values.items()
+            }
+
+        return await run_home(self._publish(changes, reason))
+
+    async def register_variable(
+        self,
+        name: str,
+        type: VariableType | str,
+        value: Any,
+        constraints: Mapping[str, Any] | None = None,
+    ) -> Token:
+        """Declares a variable with its type, first value and constraints, or declares it anew.
+
+        Raises:
+            ValidationError: the type is unknown, a constraint is malformed, or the value breaks one.
+        """
+        declared = Variable.declare(name, value, type, constraints)
+        return await run_home(self._publish(lambda _: {name: declared}, f"register {name}"))
+
+    async def delete_variable(self, name: str) -> Token:
+        """Removes a variable and returns the token from which on it is gone.
+
+        Raises:
+            VariableNotFoundError: the session doesn't have it.
+        """
+
+        def changes(now: Mapping[str, Variable]) -> Changes:
+            if name not in now:
+                raise VariableNotFoundError(name, self.session_id, tuple(now))
+            return {name: None}
+
+        return await run_home(self._publish(changes, f"delete {name}"))
+
+    async def _read(self) -> Snapshot:
+        self._latest = await self.store.read(self.session_id, self._latest)
+        return self._latest
+
+    async def _values(self, names: list[str] | None) -> dict[str, Any]:
+        try:
+            snapshot = await self._read()
+        except SessionNotFoundError:
+            if not names:
+                return {}
+            raise VariableNotFoundError(names[0], self.session_id) from None
+        return snapshot.values(snapshot.variables if names is None else names)
+
+    async def _list(self) -> list[Variable]:
+        snapshot = await self._read()
+        return [snapshot.variables[name] for name in sorted(snapshot.variables)]
+
+    async def _publish(self, changes: Callable[[Mapping[str, Variable]], Changes], reason: str) -> Token:
+        """Publishes on top of what was read; a publish in between makes it read again."""
+        for _ in range(_CONTENTION_ROUNDS):
+            try:
+                now = await self._read()
+            except SessionNotFoundError:
+                return await self.store.publish(self.session_id, changes({}), author=self.author, reason=reason)
+            try:
+                return await self.store.publish(
+                    self.session_id, changes(now.variables), expected=now.token, author=self.author, reason=reason
+                )
+            except StaleTokenError as lost:
+                conflict = lost
+        raise conflict
+
+
+class BlockingSession:
+    """The blocking twin of a :class:`SessionContext`; each method answers as its namesake there.
+
+    It may be used in any thread, whether that thread runs an event loop or not.
+    """
+
+    def __init__(self, context: SessionContext) -> None:
+        self._context = context
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return run_blocking(work)
+
+    def snapshot(self) -> Snapshot:
+        return self._run(self._context.snapshot())
+
+    def get_variable(self, name: str) -> Any:
+        return self._run(self._context.get_variable(name))
+
+    def get_variables(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        return self._run(self._context.get_variables(names))
+
+    def list_variables(self) -> list[Variable]:
+        return self._run(self._context.list_variables())
+
+    def set_variable(self, name: str, value: Any) -> Token:
+        return self._run(self._context.set_variable(name, value))
+
+    def set_variables(self, values: Mapping[str, Any], *, reason: str = "") -> Token:
+        return self._run(self._context.set_variables(values, reason=reason))
+
+    def register_variable(
+        self, name: str, type: VariableType | str, value: Any, constraints: Mapping[str, Any] | None = None
+    ) -> Token:
+        return self._run(self._context.register_variable(name, type, value, constraints))
+
+    def delete_variable(self, name: str) -> Token:
+        return self._run(self._context.delete_variable(name))

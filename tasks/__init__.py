@@ -1,0 +1,1 @@
+"""The fleet's Celery tasks: thin functions around the coroutine that makes one prediction."""

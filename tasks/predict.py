@@ -1,0 +1,65 @@
+"""``tasks.predict``: the Celery task that makes one prediction."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, cast
+
+from celery import Task, shared_task
+
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.messages import DEFAULT_SESSION, PREDICT, VERSION, Request, Requirement
+from tasks.prediction import Delivery, run_prediction
+from tasks.runtime import HasRuntime, Runtime
+
+# A provider may ask for any pause; past this many seconds the task would rather fail and say so.
+_LONGEST_BACKOFF_S = 60.0
+
+
+@shared_task(bind=True, name=PREDICT, typing=False)
+def predict(
+    self: Task,
+    inputs: Mapping[str, Any],
+    program: str,
+    *,
+    v: int = VERSION,
+    session: str = DEFAULT_SESSION,
+    requirement: str = "latest",
+    deadline: float | None = None,
+    take: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Makes one prediction and returns its :class:`~snakepit_bridge.messages.Result` as JSON.
+
+    ``inputs`` comes first, so that in a chain the previous result takes its place. An LM that is down or overloaded is
+    tried again after a pause; every other error ends the task under its own name.
+    """
+    if v != VERSION:
+        raise ConfigurationError(f"The request has version {v}, this worker reads {VERSION}. Upgrade the older side.")
+    runtime = cast(HasRuntime, self.app).runtime
+    request = Request(program, inputs, session, _requirement(requirement), deadline, take)
+    delivery = Delivery(
+        task_id=cast(str, self.request.id),
+        worker=cast(str, self.request.hostname or ""),
+        attempt=cast(int, self.request.retries) + 1,
+        sent_at=float((self.request.headers or {}).get("sent_at", 0.0)),
+    )
+    try:
+        return run_blocking(run_prediction(runtime, request, delivery)).encode()
+    except LMUnavailableError as away:
+        pause = _pause_s(runtime, away, delivery.attempt)
+        raise self.retry(exc=away, countdown=pause, max_retries=runtime.attempts - 1) from away
+
+
+def _requirement(text: str) -> Requirement:
+    try:
+        return Requirement.parse(text)
+    except ValueError as unreadable:
+        raise BridgeError(str(unreadable)) from None
+
+
+def _pause_s(runtime: Runtime, away: LMUnavailableError, attempt: int) -> float:
+    """Doubles with each attempt, with jitter so that tasks which failed together don't return together."""
+    backoff = runtime.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+    return min(max(backoff, away.retry_after_s), _LONGEST_BACKOFF_S)

@@ -1,0 +1,148 @@
+"""One prediction, from its request to its result: requirement, snapshot, bound program, LM, outputs and provenance."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, InputError
+from snakepit_bridge.messages import Request, Result, is_result
+from snakepit_bridge.programs.bound import BoundProgram
+from snakepit_bridge.provenance import Provenance, Timings
+from snakepit_bridge.snapshot import Snapshot
+from tasks.errors import named
+from tasks.fields import check_inputs, outputs_of
+from tasks.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a request came to this worker.
+
+    Attributes:
+        task_id: the Celery task.
+        worker: this Celery node.
+        attempt: 1 for the first try.
+        sent_at: unix seconds by the client's clock, 0 if it didn't say.
+    """
+
+    task_id: str
+    worker: str
+    attempt: int
+    sent_at: float
+
+
+async def run_prediction(runtime: Runtime, request: Request, delivery: Delivery) -> Result:
+    """Returns the result of one prediction. The snapshot is read once, and passed down as a value.
+
+    Raises:
+        BridgeError: one of its named kinds, whatever went wrong.
+    """
+    started, clock = time.time(), _Clock()
+    _refuse_late(request, delivery)
+    snapshot = await runtime.sessions.snapshot(request.session, request.requirement)
+    program = await runtime.registry.get(request.program)
+    snapshot_ms = clock.lap_ms()
+    bound = runtime.programs.bound(program, snapshot)
+    inputs = check_inputs(bound, taken(request))
+    bind_ms = clock.lap_ms()
+    async with runtime.room(bound.choice.profile):
+        prediction = await _call(bound, inputs, request, delivery)
+    outputs = outputs_of(bound, prediction)
+    timings = Timings(_ms(started - delivery.sent_at) if delivery.sent_at else 0.0, snapshot_ms, bind_ms, clock.lap_ms())
+    provenance = _provenance(bound, snapshot, request, delivery, prediction.get_lm_usage(), started, timings)
+    return Result(outputs, provenance.encode())
+
+
+def taken(request: Request) -> Mapping[str, Any]:
+    """Returns a request's inputs; in a chain they are picked out of the previous result, or of a group's results.
+
+    Raises:
+        InputError: the previous result lacks a field that should be taken, or the inputs aren't an object.
+    """
+    inputs: Any = request.inputs
+    if is_result(inputs):
+        return _pick(request, inputs["outputs"])
+    if isinstance(inputs, list) and inputs and all(is_result(each) for each in inputs):
+        picked = [_pick(request, each["outputs"]) for each in inputs]
+        return {name: [each[name] for each in picked] for name in picked[0]}
+    if not isinstance(inputs, dict):
+        raise InputError(request.program, "inputs", f"they must be an object of named inputs, not {type(inputs).__name__}")
+    return inputs
+
+
+def _pick(request: Request, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = request.take if request.take else {name: name for name in outputs}
+    for name, output in wanted.items():
+        if output not in outputs:
+            raise InputError(request.program, name, f"the previous prediction has no output '{output}'", tuple(outputs))
+    return {name: outputs[output] for name, output in wanted.items()}
+
+
+async def _call(bound: BoundProgram, inputs: Mapping[str, Any], request: Request, delivery: Delivery) -> Any:
+    """Runs the program until the deadline; what it raises comes out under a name of ours."""
+    try:
+        async with asyncio.timeout(None if request.deadline is None else max(0.0, request.deadline - time.time())) as bounds:
+            return await bound.acall(**inputs)
+    except BridgeError:
+        raise
+    except Exception as error:
+        if isinstance(error, TimeoutError) and bounds.expired():
+            late = time.time() - (request.deadline or 0.0)
+            raise DeadlineExceeded(delivery.task_id, round(late, 3)) from error
+        raise named(error, program=bound.program.name, model=bound.choice.lm.model) from error
+
+
+def _refuse_late(request: Request, delivery: Delivery) -> None:
+    if request.deadline is not None and time.time() >= request.deadline:
+        raise DeadlineExceeded(delivery.task_id, round(time.time() - request.deadline, 3))
+
+
+def _provenance(
+    bound: BoundProgram,
+    snapshot: Snapshot,
+    request: Request,
+    delivery: Delivery,
+    usage: Mapping[str, Any] | None,
+    started: float,
+    timings: Timings,
+) -> Provenance:
+    return Provenance(
+        task_id=delivery.task_id,
+        session=snapshot.session,
+        token=str(snapshot.token),
+        requirement=str(request.requirement),
+        variables=bound.variables,
+        program=bound.program.name,
+        version=bound.program.version,
+        digest=bound.program.digest,
+        module=bound.module_name,
+        model=bound.choice.lm.model,
+        profile=bound.choice.profile,
+        usage=usage or {},
+        attempt=delivery.attempt,
+        worker=delivery.worker,
+        pid=os.getpid(),
+        started_at=started,
+        timings=timings,
+    )
+
+
+class _Clock:
+    """Milliseconds since the last lap."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap_ms(self) -> float:
+        now = time.perf_counter()
+        lap, self._last = now - self._last, now
+        return _ms(lap)
+
+
+def _ms(seconds: float) -> float:
+    return round(max(0.0, seconds) * 1000, 3)

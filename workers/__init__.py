@@ -1,0 +1,1 @@
+"""The composition root: the Celery app, the life of its processes, and the fleet's own commands."""

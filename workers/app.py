@@ -1,0 +1,29 @@
+"""The fleet's Celery app: ``celery -A workers.app worker`` runs it. Importing it connects to nothing."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from config.celery import celery_config
+from config.settings import FleetSettings
+from tasks.runtime import Runtime
+from workers.lifecycle import RuntimeSlot
+
+
+class FleetApp(Celery):
+    """Celery with the runtime that the fleet's tasks run on."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        super().__init__("dspex-fleet")
+        self.settings = settings
+        self._slot = RuntimeSlot(settings)
+        self.conf.update(celery_config(settings))
+        self.conf.imports = ("tasks.predict",)
+
+    @property
+    def runtime(self) -> Runtime:
+        """This process's runtime, built on first use."""
+        return self._slot.get()
+
+
+app = FleetApp(FleetSettings())

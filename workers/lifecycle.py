@@ -1,0 +1,101 @@
+"""The life of a worker process: what is loaded before the fork, and the runtime that each process builds after it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Any
+
+from celery.signals import worker_init, worker_process_init
+
+from config.profiles import read_profiles
+from config.settings import FleetSettings
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.bound import BoundPrograms
+from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.redis import RedisStore
+from tasks.runtime import Runtime, Sessions
+
+
+class RuntimeSlot:
+    """Builds this process's runtime on first use; a forked child builds its own."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._runtime: Runtime | None = None
+        os.register_at_fork(after_in_child=self._forget)
+
+    def get(self) -> Runtime:
+        """Returns the runtime.
+
+        Raises:
+            ConfigurationError: the LM profiles can't be used.
+        """
+        with self._lock:
+            if self._runtime is None:
+                self._runtime = build_runtime(self._settings)
+            return self._runtime
+
+    def _forget(self) -> None:
+        self._runtime, self._lock = None, threading.Lock()
+
+
+def build_runtime(settings: FleetSettings) -> Runtime:
+    """Returns a runtime for these settings; it connects on first use.
+
+    Raises:
+        ConfigurationError: the LM profiles can't be used.
+    """
+    profiles = load_profiles(settings)
+    store = RedisStore(settings.redis, namespace=settings.namespace, timeout_s=settings.redis_timeout_s)
+    connection = RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s)
+    return Runtime(
+        sessions=Sessions(store, settings.requirement_wait_s),
+        registry=ProgramRegistry(connection, namespace=settings.namespace),
+        programs=BoundPrograms(profiles, AllowedImports(settings.allowed_packages)),
+        limits={p.name: asyncio.Semaphore(p.max_in_flight) for p in profiles if p.max_in_flight is not None},
+        attempts=settings.task_attempts,
+        backoff_s=settings.retry_backoff_s,
+    )
+
+
+def load_profiles(settings: FleetSettings) -> LMProfiles:
+    """Returns the LM profiles: those of the file, else one for the single model that the settings name.
+
+    Raises:
+        ConfigurationError: the file is wrong, or a key that it names isn't in the environment.
+    """
+    if settings.lm_profiles is None:
+        return LMProfiles([LMProfile("default", settings.lm)] if settings.lm else [])
+    try:
+        file = read_profiles(settings.lm_profiles)
+        return LMProfiles([LMProfile(**values) for values in file.values()], file.default)
+    except ValueError as wrong:
+        raise ConfigurationError(f"{wrong}. Mend the file or the environment.") from wrong
+
+
+def load_dspy() -> None:
+    """Imports DSPy with its caches off and without its look at the network.
+
+    A cached answer would come from another revision than the one that the provenance names.
+    """
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import dspy
+
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+
+
+@worker_init.connect
+def _before_fork(**_: Any) -> None:
+    # Imported once in the parent, its 60 MB are shared by all prefork children.
+    load_dspy()
+
+
+@worker_process_init.connect
+def _after_fork(**_: Any) -> None:
+    load_dspy()
