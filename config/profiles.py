@@ -43,7 +43,7 @@ class ProfileTable(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
     engine: Literal["auto", "lm15", "litellm"] = "auto"
-    limits: LimitsTable = LimitsTable()
+    limits: LimitsTable = Field(default_factory=lambda: LimitsTable.model_validate({}))
     note: str = ""
 
     def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:

@@ -132,8 +132,9 @@ class LMProfiles:
             if wanted in (profile.model, *profile.models):
                 return Choice(profile.build(wanted), profile.name)
         raise ValidationError(
-            variable, repr(wanted), f"it must be an LM profile or an allowed model: {known(self.names)}"
-            + closest(wanted, self.names)
+            variable,
+            repr(wanted),
+            f"it must be an LM profile or an allowed model: {known(self.names)}" + closest(wanted, self.names),
         )
 
 

@@ -60,7 +60,7 @@ class Requirement:
         kind, _, token = text.partition("=")
         if kind not in ("latest", "at_least", "exactly"):
             raise ValueError(f"A requirement reads latest, at_least=TOKEN or exactly=TOKEN; got {text!r}")
-        return cls(cast(Kind, kind), Token.parse(token) if token else None)
+        return cls(kind, Token.parse(token) if token else None)
 
     def __str__(self) -> str:
         return self.kind if self.token is None else f"{self.kind}={self.token}"

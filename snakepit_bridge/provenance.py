@@ -61,5 +61,6 @@ class Provenance:
     def decode(cls, message: Mapping[str, Any]) -> Self:
         """Reads the JSON form; fields that a newer worker added are left out."""
         names = {field.name for field in fields(cls)}
-        said = {name: value for name, value in message.items() if name in names}
-        return cls(**{**said, "timings": Timings(**said["timings"])})
+        said: dict[str, Any] = {name: value for name, value in message.items() if name in names}
+        said["timings"] = Timings(**said["timings"])
+        return cls(**said)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from celery import Task, shared_task
+from celery.exceptions import Ignore
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
 from snakepit_bridge.loop import run_blocking
@@ -46,10 +47,17 @@ def predict(
         sent_at=float((self.request.headers or {}).get("sent_at", 0.0)),
     )
     try:
-        return run_blocking(run_prediction(runtime, request, delivery)).encode()
+        return run_blocking(_run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id)))
     except LMUnavailableError as away:
         pause = _pause_s(runtime, away, delivery.attempt)
         raise self.retry(exc=away, countdown=pause, max_retries=runtime.attempts - 1) from away
+
+
+async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
+    if await runtime.ended(result_key.decode()):
+        # Nothing more is stored: the first final result of a task is the one that counts.
+        raise Ignore(f"prediction {delivery.task_id} has ended already")
+    return (await run_prediction(runtime, request, delivery)).encode()
 
 
 def _requirement(text: str) -> Requirement:

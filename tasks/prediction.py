@@ -53,7 +53,9 @@ async def run_prediction(runtime: Runtime, request: Request, delivery: Delivery)
     async with runtime.room(bound.choice.profile):
         prediction = await _call(bound, inputs, request, delivery)
     outputs = outputs_of(bound, prediction)
-    timings = Timings(_ms(started - delivery.sent_at) if delivery.sent_at else 0.0, snapshot_ms, bind_ms, clock.lap_ms())
+    timings = Timings(
+        _ms(started - delivery.sent_at) if delivery.sent_at else 0.0, snapshot_ms, bind_ms, clock.lap_ms()
+    )
     provenance = _provenance(bound, snapshot, request, delivery, prediction.get_lm_usage(), started, timings)
     return Result(outputs, provenance.encode())
 
@@ -71,12 +73,14 @@ def taken(request: Request) -> Mapping[str, Any]:
         picked = [_pick(request, each["outputs"]) for each in inputs]
         return {name: [each[name] for each in picked] for name in picked[0]}
     if not isinstance(inputs, dict):
-        raise InputError(request.program, "inputs", f"they must be an object of named inputs, not {type(inputs).__name__}")
+        raise InputError(
+            request.program, "inputs", f"they must be an object of named inputs, not {type(inputs).__name__}"
+        )
     return inputs
 
 
 def _pick(request: Request, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = request.take if request.take else {name: name for name in outputs}
+    wanted = request.take or {name: name for name in outputs}
     for name, output in wanted.items():
         if output not in outputs:
             raise InputError(request.program, name, f"the previous prediction has no output '{output}'", tuple(outputs))
@@ -85,8 +89,10 @@ def _pick(request: Request, outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _call(bound: BoundProgram, inputs: Mapping[str, Any], request: Request, delivery: Delivery) -> Any:
     """Runs the program until the deadline; what it raises comes out under a name of ours."""
+    left = None if request.deadline is None else max(0.0, request.deadline - time.time())
+    bounds = asyncio.timeout(left)
     try:
-        async with asyncio.timeout(None if request.deadline is None else max(0.0, request.deadline - time.time())) as bounds:
+        async with bounds:
             return await bound.acall(**inputs)
     except BridgeError:
         raise

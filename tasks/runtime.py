@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, SessionNotFoundError
+from celery.states import READY_STATES
+
+from snakepit_bridge.exceptions import RevisionNotReached, SessionNotFoundError
 from snakepit_bridge.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore
+from snakepit_bridge.stores.connection import RedisConnection
 
 _SESSIONS = 10_000
 _POLL_S = 0.02
@@ -77,9 +81,7 @@ class Sessions:
         start = loop.time()
         while True:
             snapshot = await self._newest(session)
-            if snapshot.token >= token:
-                if not snapshot.lineage.holds(token):
-                    raise RevisionLost(session, str(token), str(snapshot.token))
+            if snapshot.meets(token):
                 return snapshot
             waited = loop.time() - start
             if waited >= self._wait_s:
@@ -95,6 +97,7 @@ class Runtime:
         sessions: snapshots by requirement.
         registry: programs by reference.
         programs: bound programs by content.
+        results: the way to the result backend.
         limits: per LM profile, how many predictions run at a time.
         attempts: tries of a prediction whose LM is unavailable.
         backoff_s: seconds before the second try.
@@ -103,9 +106,19 @@ class Runtime:
     sessions: Sessions
     registry: ProgramRegistry
     programs: BoundPrograms
+    results: RedisConnection
     limits: Mapping[str, asyncio.Semaphore]
     attempts: int
     backoff_s: float
+
+    async def ended(self, result_key: str) -> bool:
+        """Tells whether a task has its final result, which a cancelled or a twice delivered one has before it starts.
+
+        Raises:
+            StoreUnavailableError: the result backend is away.
+        """
+        stored = await self.results.bounded(self.results.client.get(result_key))
+        return stored is not None and json.loads(stored)["status"] in READY_STATES
 
     def room(self, profile: str) -> AbstractAsyncContextManager[Any]:
         """Returns the place among the profile's predictions that one of them must hold while it runs."""

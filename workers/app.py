@@ -26,4 +26,5 @@ class FleetApp(Celery):
         return self._slot.get()
 
 
-app = FleetApp(FleetSettings())
+# Every field has a default, which pydantic's declared signature doesn't show.
+app = FleetApp(FleetSettings.model_validate({}))

@@ -58,6 +58,7 @@ def build_runtime(settings: FleetSettings) -> Runtime:
         sessions=Sessions(store, settings.requirement_wait_s),
         registry=ProgramRegistry(connection, namespace=settings.namespace),
         programs=BoundPrograms(profiles, AllowedImports(settings.allowed_packages)),
+        results=connection,
         limits={p.name: asyncio.Semaphore(p.max_in_flight) for p in profiles if p.max_in_flight is not None},
         attempts=settings.task_attempts,
         backoff_s=settings.retry_backoff_s,

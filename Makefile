@@ -1,0 +1,73 @@
+# The workflow of this repository; CI runs `make check` and `make test` and nothing else.
+# Needs python3 (3.11 or newer), make and a C compiler. Everything else is installed into .venv from requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
+READY := $(VENV)/.ready
+
+# Where Debian's python3-venv is missing, the environment is made without pip and filled by the system's.
+PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
+COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# DSPy and LiteLLM else look a price list up on the network at import, and cache answers in the home directory.
+export LITELLM_LOCAL_MODEL_COST_MAP := True
+export DSPY_CACHEDIR := $(CURDIR)/$(VENV)/dspy_cache
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak check lint bench lock clean
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY) ## Runs the fleet on real questions; LM=openai/gpt-4o-mini or an LM profile for a real model
+	$(BIN)/dspex-fleet demo $(if $(LM),--lm $(LM)) $(ARGS)
+
+test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them
+	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+
+soak: $(READY) ## Runs the long forms of the tests
+	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
+
+check: $(READY) ## Format, lint, types, import ladder, and whether the locks answer pyproject.toml
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q -k lock tests/unit/test_deploy.py
+
+lint: $(READY) ## Formats the code and mends what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## Runs every benchmark; each prints one line of JSON
+	$(BIN)/python -m benchmarks all $(ARGS)
+
+lock: $(BIN)/python ## Resolves pyproject.toml anew into requirements.lock and deploy/requirements.lock
+	@test -x $(VENV)/uv/bin/uv || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
+		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
+	$(COMPILE) --extra embedded --extra server --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra server --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
+
+clean: ## Removes what make has made, the environment included
+	rm -rf $(VENV) build dist out .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: name a newer one, as in 'make PYTHON=python3.12 $(MAKECMDGOALS)'."; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip $(VENV); \
+	else echo "$(PYTHON) has neither ensurepip nor pip: install python3-venv or python3-pip."; exit 1; fi
+
+# The interpreter's own time stamp is older than the lock or newer by chance, so it is no reason to install again.
+$(LOCKED): requirements.lock | $(BIN)/python
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+# Without isolation, since an isolated build would fetch an unpinned hatchling.
+$(READY): $(LOCKED) pyproject.toml
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@

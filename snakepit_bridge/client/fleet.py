@@ -1,0 +1,330 @@
+"""Fleet: the client's front door. Enqueue predictions, await them, register programs, publish variables."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from celery import Celery
+from celery.canvas import Signature
+
+from snakepit_bridge.client.handle import Handle
+from snakepit_bridge.client.publishing import URGENT, Publisher
+from snakepit_bridge.client.results import Results
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.messages import DEFAULT_SESSION, PREDICT, Request, Requirement
+from snakepit_bridge.revision import Token
+from snakepit_bridge.stores.connection import RedisConnection
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client.prediction import FleetPrediction
+    from snakepit_bridge.client.program import FleetProgram
+    from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
+    from snakepit_bridge.programs.spec import ProgramSpec
+    from snakepit_bridge.session_context import SessionContext
+
+DEFAULT_URL = "redis://localhost:6379/0"
+DEFAULT_QUEUE = "predictions"
+
+
+class Fleet:
+    """A fleet of workers, as an application sees it. Opens nothing until it is used; safe in threads and after a fork.
+
+    Args:
+        redis_url: Redis or Valkey that the workers use; also the broker, unless ``app`` says otherwise.
+        app: a Celery app to send with, whose result backend is Redis; its configuration stays as it is.
+        namespace: prefix of the fleet's keys, as the workers' settings have it.
+        queue: where the workers take predictions from.
+        wait_s: seconds that waiting for one prediction takes at most, unless a call says otherwise.
+        timeout_s: seconds within which Redis must answer.
+        result_expires_s: seconds that idempotency keys and cancellations are kept.
+        allowed_packages: packages whose classes, tools and types the specs of programs may name.
+
+    Example:
+        >>> fleet = Fleet()
+        >>> fleet.register("qa", dspy.ChainOfThought("question -> answer"), bindings={"temperature": "llm_temperature"})
+        >>> fleet.submit("qa", {"question": "What is 6 times 7?"}).get().answer
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        app: Celery | None = None,
+        namespace: str = "dspex",
+        queue: str = DEFAULT_QUEUE,
+        wait_s: float = 600.0,
+        timeout_s: float = 5.0,
+        result_expires_s: int = 86_400,
+        allowed_packages: Iterable[str] = (),
+    ) -> None:
+        self._given_app = app
+        self._url = redis_url or (_backend_url(app) if app is not None else DEFAULT_URL)
+        self._connection = RedisConnection(self._url, timeout_s=timeout_s)
+        self.namespace = namespace
+        self.queue = queue
+        self._wait_s = wait_s
+        self._timeout_s = timeout_s
+        self._expires_s = result_expires_s
+        self._allowed = tuple(allowed_packages)
+
+    def __repr__(self) -> str:
+        return f"Fleet({self._connection.url!r})"
+
+    @property
+    def url(self) -> str:
+        """The Redis URL, without its password."""
+        return self._connection.url
+
+    @cached_property
+    def app(self) -> Celery:
+        """The Celery app that requests are sent with."""
+        return self._given_app if self._given_app is not None else self._make_app()
+
+    def submit(
+        self,
+        program: str,
+        inputs: Mapping[str, Any],
+        *,
+        session: str = DEFAULT_SESSION,
+        at_least: Token | str | None = None,
+        exactly: Token | str | None = None,
+        priority: int = 5,
+        deadline: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Handle:
+        """Enqueues one prediction and returns its handle at once.
+
+        Args:
+            program: ``qa``, ``qa@prod`` (a label) or ``qa:3`` (a version).
+            inputs: input field to JSON value.
+            session: whose variables it runs under.
+            at_least: a token that the session must have reached, such as what your own publish returned.
+            exactly: the one token to run under.
+            priority: 0 to 9, the most urgent.
+            deadline: seconds from now after which the answer is worth nothing.
+            idempotency_key: the same key with the same request is one prediction, however often it is submitted.
+
+        Raises:
+            InputError: the inputs aren't JSON values.
+            IdempotencyConflict: the key belongs to another request.
+            StoreUnavailableError: the broker is away.
+            ValueError: a token or the priority is malformed, or ``at_least`` and ``exactly`` are both given.
+        """
+        if not 0 <= priority <= URGENT:
+            raise ValueError(f"A priority is 0 to {URGENT}, the most urgent; got {priority}")
+        until = None if deadline is None else time.time() + deadline
+        request = Request(program, dict(inputs), session, Requirement.of(at_least, exactly), until)
+        return self.handle(self._publisher.submit(request, priority=priority, key=idempotency_key))
+
+    def handle(self, task_id: str) -> Handle:
+        """Returns a handle for a task that was submitted before, here or elsewhere."""
+        return Handle(task_id, self._results, self._wait_s, self._revoke)
+
+    def map(
+        self,
+        program: str,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        in_flight: int = 256,
+        progress: bool = False,
+        errors: Literal["raise", "return"] = "raise",
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Iterator[FleetPrediction | BridgeError]:
+        """Yields a prediction for each of many inputs, in their order, with a bounded number enqueued at a time.
+
+        Args:
+            program: as in :meth:`submit`.
+            inputs: taken as fast as results come back; it may be endless.
+            in_flight: how many are enqueued and not yet yielded.
+            progress: shows a progress bar on a terminal.
+            errors: ``raise`` ends at the first failed prediction; ``return`` yields its error in its place.
+            timeout: seconds to wait for each.
+            **options: what :meth:`submit` takes, but no ``idempotency_key``.
+        """
+        waiting: deque[Handle] = deque()
+        source = iter(_shown(inputs, program) if progress else inputs)
+        for one in source:
+            waiting.append(self.submit(program, one, **options))
+            if len(waiting) >= in_flight:
+                yield _outcome(waiting.popleft(), timeout, errors)
+        while waiting:
+            yield _outcome(waiting.popleft(), timeout, errors)
+
+    def signature(
+        self,
+        program: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        session: str = DEFAULT_SESSION,
+        at_least: Token | str | None = None,
+        exactly: Token | str | None = None,
+        take: Mapping[str, str] | None = None,
+    ) -> Signature:
+        """Returns a Celery signature, for chains, groups and chords.
+
+        Args:
+            program: as in :meth:`submit`.
+            inputs: left out where a previous prediction's outputs are the inputs.
+            take: input field to the previous prediction's output field; all outputs by their own names if None. After a
+                group each field is the list of the group's values.
+
+        Example:
+            >>> answer = fleet.signature("answer", {"question": "…"})
+            >>> steps = chain(answer, fleet.signature("sum", take={"text": "answer"}))
+            >>> fleet.handle(steps.apply_async().id).get()
+        """
+        request = Request(program, inputs or {}, session, Requirement.of(at_least, exactly), take=take)
+        args = (program,) if inputs is None else (dict(inputs), program)
+        return self.app.signature(PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue})
+
+    def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
+        """Returns a ``dspy.Module`` that runs a registered program on the fleet."""
+        from snakepit_bridge.client.program import FleetProgram
+
+        return FleetProgram(self, reference, {"session": session, **options})
+
+    def register(
+        self,
+        name: str,
+        module: Any,
+        bindings: Mapping[str, str] | None = None,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        choose_by: str | None = None,
+        among: Iterable[str] = (),
+        lm: str | None = None,
+    ) -> Program:
+        """Registers a program as its newest version and returns it; an unchanged one keeps its version.
+
+        Args:
+            name: what tasks call it.
+            module: a DSPy module, a :class:`ProgramSpec`, or a spec as a mapping or JSON text.
+            bindings: module attribute to session variable.
+            arguments: constructor arguments, for a module class of one's own.
+            choose_by: session variable that names the module type, ``among`` these.
+            lm: LM profile.
+
+        Raises:
+            ProgramSpecError: a part of it is refused; nothing was stored.
+            UnknownModuleError: it names a module type that isn't registered.
+            StoreUnavailableError: Redis is away.
+        """
+        from snakepit_bridge.programs.rehydrate import check
+
+        said = {"bindings": bindings, "arguments": arguments, "choose_by": choose_by, "among": tuple(among), "lm": lm}
+        spec, allowed = _spec(name, module, self._allowed, said)
+        check(spec, allowed, program=name)
+        return run_blocking(self._registry.register(name, spec))
+
+    def label(self, name: str, label: str, version: int) -> None:
+        """Points a label such as ``prod`` at a version of a program.
+
+        Raises:
+            ProgramNotFoundError: there is no such version.
+        """
+        run_blocking(self._registry.label(name, label, version))
+
+    def programs(self) -> list[Listing]:
+        """Returns the registered programs, by name."""
+        return run_blocking(self._registry.list())
+
+    def session(self, name: str = DEFAULT_SESSION, *, author: str = "") -> SessionContext:
+        """Returns a session of this fleet's store, to read its variables and, where the store owns it, to publish."""
+        from snakepit_bridge.session_context import SessionContext
+        from snakepit_bridge.stores import open_store
+
+        store = open_store(self._url, namespace=self.namespace, timeout_s=self._timeout_s)
+        return SessionContext(name, store, author=author)
+
+    @cached_property
+    def _results(self) -> Results:
+        return Results(self.app, self._connection)
+
+    @cached_property
+    def _publisher(self) -> Publisher:
+        return Publisher(self.app, self._connection, namespace=self.namespace, queue=self.queue, keep_s=self._expires_s)
+
+    @cached_property
+    def _registry(self) -> ProgramRegistry:
+        from snakepit_bridge.programs.registry import ProgramRegistry
+
+        return ProgramRegistry(self._connection, namespace=self.namespace)
+
+    def _revoke(self, task_id: str) -> None:
+        # The stored cancellation is what holds; this lets a worker drop the task before it even starts it.
+        self.app.control.revoke(task_id)
+
+    def _make_app(self) -> Celery:
+        app = Celery("dspex-fleet-client", set_as_current=False)
+        bounds = {"socket_timeout": self._timeout_s, "socket_connect_timeout": self._timeout_s}
+        app.conf.update(
+            broker_url=self._url,
+            result_backend=self._url,
+            task_serializer="json",
+            result_serializer="json",
+            accept_content=["json"],
+            result_expires=self._expires_s,
+            broker_connection_timeout=self._timeout_s,
+            broker_transport_options=bounds,
+            redis_socket_timeout=self._timeout_s,
+            redis_socket_connect_timeout=self._timeout_s,
+        )
+        return app
+
+
+def _backend_url(app: Celery) -> str:
+    url = str(app.conf.result_backend or "")
+    if not url.startswith(("redis", "rediss", "unix", "valkey", "socket")):
+        raise ConfigurationError(
+            f"The Celery app's result backend must be Redis, where programs and results are; it is {url or 'not set'!r}."
+        )
+    return url
+
+
+def _outcome(
+    handle: Handle, timeout: float | None, errors: Literal["raise", "return"]
+) -> FleetPrediction | BridgeError:
+    try:
+        return handle.get(timeout)
+    except BridgeError as failed:
+        if errors == "raise":
+            raise
+        return failed
+
+
+def _shown(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mapping[str, Any]]:
+    from rich.progress import track
+
+    total = len(cast(Any, inputs)) if hasattr(inputs, "__len__") else None
+    yield from track(inputs, description=program, total=total)
+
+
+def _spec(name: str, module: Any, packages: tuple[str, ...], said: dict[str, Any]) -> tuple[ProgramSpec, Any]:
+    """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
+    from snakepit_bridge.programs.allowed import AllowedImports
+    from snakepit_bridge.programs.rehydrate import spec_of
+    from snakepit_bridge.programs.spec import ProgramSpec
+
+    if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
+        spec = spec_of(module, program=name, **said)
+        return spec, AllowedImports((*packages, *_named(spec)))
+    spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
+    changed = {key: value for key, value in said.items() if key in ("bindings", "arguments", "lm") and value}
+    return spec.model_copy(update=changed), AllowedImports(packages)
+
+
+def _named(spec: ProgramSpec) -> Iterator[str]:
+    """Yields the Python modules that a spec names, for its own module class, its tools and its field types."""
+    for path in (*spec.module_names, *spec.tools):
+        if ":" in path:
+            yield path.partition(":")[0]
+    for field in spec.signature.fields if spec.signature else ():
+        for dotted in re.findall(r"[A-Za-z_][\w.]*\.", field.type):
+            yield dotted.rstrip(".")

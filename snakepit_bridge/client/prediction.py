@@ -1,0 +1,25 @@
+"""A prediction that came from the fleet: DSPy's own, with its provenance."""
+
+from __future__ import annotations
+
+from typing import Self, cast
+
+import dspy
+
+from snakepit_bridge.messages import Result
+from snakepit_bridge.provenance import Provenance
+
+
+class FleetPrediction(dspy.Prediction):
+    """A ``dspy.Prediction`` whose ``provenance`` tells what produced it. Its outputs are JSON values."""
+
+    # Declared here, so that DSPy keeps it beside the outputs and not among them.
+    provenance: Provenance = cast(Provenance, None)
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Makes the prediction from what the worker stored."""
+        prediction = cls(**result.outputs)
+        prediction.provenance = Provenance.decode(result.provenance)
+        prediction.set_lm_usage(dict(prediction.provenance.usage))
+        return prediction

@@ -1,0 +1,175 @@
+"""The way to Redis: one connection pool per event loop and process, bounded waits, and errors that name the remedy.
+
+Pools can't be shared between event loops or across a fork, and a store object is: programs hold one and use it from
+wherever they are. No password that the URL holds gets into a repr or an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
+from snakepit_bridge.stores import lua
+
+T = TypeVar("T")
+
+# Celery's and Valkey's names for the schemes that redis-py knows.
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix"}
+_AWAY = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    OSError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+)
+# Enough for a process at full speed: the server answers one command after the other anyway.
+_CONNECTIONS = 16
+_RETRIES = 4
+
+
+def masked(url: str) -> str:
+    """Returns a Redis URL without its credentials, however oddly they are written."""
+    bare = re.sub(r"(?<=://).*@", "***@", url, flags=re.DOTALL)
+    return re.sub(r"(?<=[?&]password=)[^&#]*", "***", bare)
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    client: Redis
+    scripts: dict[str, AsyncScript]
+
+
+class RedisConnection:
+    """The way to one Redis or Valkey server.
+
+    Args:
+        url: ``redis://``, ``rediss://``, ``unix://``, or ``valkey://``.
+        timeout_s: seconds within which every call ends, retries included.
+
+    Raises:
+        ConfigurationError: the URL can't be read.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        scheme, separator, rest = url.partition("://")
+        self._url = _SCHEMES.get(scheme, scheme) + separator + rest
+        self.url = masked(url)
+        self.timeout_s = timeout_s
+        self._pid = os.getpid()
+        self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
+        self._inherited: list[object] = []
+        try:
+            parse_url(self._url)
+        except ValueError:
+            # The parser's own words may quote a piece of the password, so they go no further.
+            shown = self.url if "@" in url else f"{scheme}://***" if separator else "***"
+            raise ConfigurationError(
+                f"Can't read the Redis URL {shown}; it looks like redis://user:password@host:6379/0, "
+                "with special characters of the password percent-encoded."
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    @property
+    def client(self) -> Redis:
+        """The client of the running event loop and process, for commands that no script covers."""
+        return self._link.client
+
+    async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Returns what a script of ``stores/lua`` answers, in one round trip once the server knows the script.
+
+        Raises:
+            StoreUnavailableError: no answer within the timeout.
+        """
+        return await self.bounded(self._link.scripts[script](keys, args))
+
+    async def run_each(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Returns what a script answers to each ``(keys, args)``, all of them sent together.
+
+        Raises:
+            StoreUnavailableError: no answer within the timeout.
+        """
+        link = self._link
+        pipeline = link.client.pipeline(transaction=False)
+        for keys, args in calls:
+            await link.scripts[script](keys, args, client=pipeline)
+        return await self.bounded(pipeline.execute())
+
+    async def bounded(self, answer: Awaitable[T]) -> T:
+        """Returns what a command answers.
+
+        Raises:
+            StoreUnavailableError: no answer within the timeout, or the server can't do its work.
+        """
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await answer
+        except TimeoutError:
+            raise StoreUnavailableError(self.url, f"no answer within {self.timeout_s:g} s") from None
+        except _AWAY as error:
+            raise StoreUnavailableError(self.url, str(error).rstrip(".") or type(error).__name__) from error
+        except ResponseError as error:
+            if not str(error).startswith("MISCONF"):
+                raise
+            raise StoreUnavailableError(self.url, str(error).rstrip(".")) from error
+
+    async def aclose(self) -> None:
+        """Closes the connections of the running event loop."""
+        link = self._links.pop(asyncio.get_running_loop(), None)
+        if link is not None and self._pid == os.getpid():
+            await link.client.aclose()
+
+    @property
+    def _link(self) -> _Link:
+        if self._pid != os.getpid():
+            self._leave_to_parent()
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        if link is None:
+            for closed in [known for known in self._links if known.is_closed()]:
+                self._links.pop(closed, None)
+            link = self._links[loop] = self._open()
+        return link
+
+    def _leave_to_parent(self) -> None:
+        """A fork shares its parent's sockets and selectors: closing them here would unregister them there."""
+        self._inherited.append(self._links)
+        self._links, self._pid = {}, os.getpid()
+
+    def _open(self) -> _Link:
+        # `bounded` is the one timer of a call: the pool's and the sockets' own would only cost time beside it.
+        pool = BlockingConnectionPool.from_url(
+            self._url,
+            max_connections=_CONNECTIONS,
+            timeout=None,
+            socket_timeout=None,
+            socket_connect_timeout=self.timeout_s,
+            retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), _RETRIES),
+        )
+        client = Redis.from_pool(pool)
+        return _Link(client, {name: client.register_script(lua.source(name)) for name in lua.SCRIPTS})

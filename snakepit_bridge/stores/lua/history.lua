@@ -1,0 +1,14 @@
+-- needs: session
+-- The latest changes, newest first. ARGV: how many.
+
+local head = load_head()
+if not published(head) then
+  return {'none'}
+end
+local answer = {'history'}
+for _, entry in ipairs(redis.call('XREVRANGE', HISTORY, '+', '-', 'COUNT', ARGV[1])) do
+  local revision, fields = read_entry(entry)
+  answer[#answer + 1] = {fields.epoch .. '.' .. text(revision), fields.at, fields.author, fields.reason,
+    cmsgpack.unpack(fields.changes)}
+end
+return answer

@@ -1,0 +1,43 @@
+-- needs: session
+-- What a reader lacks, in one call: nothing ('same'), the changes since its token ('delta'), or all of it ('full').
+-- ARGV: epoch and revision of what the reader has, '' for nothing.
+
+-- Further behind than this the whole state is about as small, and cheaper to find.
+local DELTA_REVISIONS = 128
+
+local function changed_since(head, revision)
+  if head.revision - revision > DELTA_REVISIONS then
+    return nil
+  end
+  local entries = redis.call('XRANGE', HISTORY, text(revision + 1) .. '-0', '+')
+  if #entries < head.revision - revision then
+    return nil -- trimmed
+  end
+  local values, flat = {}, {}
+  for _, entry in ipairs(entries) do
+    local _, fields = read_entry(entry)
+    local changes = cmsgpack.unpack(fields.changes)
+    for i = 1, #changes, 3 do
+      values[changes[i]] = changes[i + 2]
+    end
+  end
+  for name, value in pairs(values) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = value
+  end
+  return flat
+end
+
+local head = load_head()
+if not published(head) then
+  return {'none'}
+end
+local epoch, revision = tonumber(ARGV[1]), tonumber(ARGV[2])
+if epoch == head.epoch and revision == head.revision then
+  return {'same', text(head.confirmed_at)}
+end
+local changes = epoch and standing(head, epoch, revision) == 'held' and changed_since(head, revision)
+if changes then
+  return {'delta', text(head.confirmed_at), token(head), head.epochs, changes}
+end
+return {'full', text(head.confirmed_at), token(head), head.epochs, redis.call('HGETALL', VARIABLES)}

@@ -1,0 +1,17 @@
+-- needs: session, state
+-- The state at one token, exactly. ARGV: its epoch and revision.
+
+local head = load_head()
+if not published(head) then
+  return {'none'}
+end
+local state, unreachable = state_at(head, tonumber(ARGV[1]), tonumber(ARGV[2]))
+if not state then
+  return unreachable
+end
+local flat = {}
+for name, value in pairs(state) do
+  flat[#flat + 1] = name
+  flat[#flat + 1] = value
+end
+return {'full', text(head.confirmed_at), ARGV[1] .. '.' .. ARGV[2], head.epochs, flat}

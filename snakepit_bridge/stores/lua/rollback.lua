@@ -1,0 +1,20 @@
+-- needs: session, state, commit
+-- Commits a past state as a new revision. ARGV 10 and 11: epoch and revision of that state.
+
+local earlier = answered()
+if earlier then
+  return earlier
+end
+local head = load_head()
+if not published(head) then
+  return {'none'}
+end
+local refused = refusal(head)
+if refused then
+  return refused
+end
+local state, unreachable = state_at(head, tonumber(ARGV[10]), tonumber(ARGV[11]))
+if not state then
+  return unreachable
+end
+return commit(head, state, true)

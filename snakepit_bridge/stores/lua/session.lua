@@ -1,0 +1,118 @@
+-- What every script of the snapshot store knows about a session. Values are opaque bytes here: they are written and
+-- compared, never parsed, because cjson changes numbers.
+--
+-- All keys of a session share one hash tag:
+--   HEAD       hash: epoch, revision, run, epochs, authority, fence, confirmed_at
+--   VARIABLES  hash: name -> encoded variable
+--   HISTORY    stream: one entry per revision, its id being <revision>-0
+--   FLOOR      string: the last epoch of a dropped session, so that its next one is larger (expires)
+--
+-- Epochs, times and revisions stay below 2^53, so Lua's doubles hold them exactly; `text` keeps them out of 1e+15 form.
+
+local HEAD, VARIABLES, HISTORY, FLOOR = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+
+-- A server that restarts often must not grow every head without end; tokens of forgotten epochs answer as lost.
+local EPOCHS_KEPT = 64
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function now_us()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function run_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+
+local function token(head)
+  return text(head.epoch) .. '.' .. text(head.revision)
+end
+
+-- A head that is gone took the session with it: what is left beside it would clash with the revisions to come.
+local function save_head(head)
+  if head.fresh then
+    redis.call('DEL', VARIABLES, HISTORY)
+    head.fresh = false
+  end
+  redis.call('HSET', HEAD, 'epoch', text(head.epoch), 'revision', text(head.revision), 'run', head.run,
+    'epochs', head.epochs, 'authority', head.authority, 'fence', text(head.fence),
+    'confirmed_at', text(head.confirmed_at))
+end
+
+-- Begins a new epoch at the revision that the head still has: a server that may have lost the tail of its log would
+-- otherwise give numbers out twice.
+local function open_epoch(head, older)
+  head.epoch = math.max(now_us(), older + 1)
+  local epochs = {}
+  for entry in string.gmatch(head.epochs, '%S+') do
+    epochs[#epochs + 1] = entry
+  end
+  epochs[#epochs + 1] = text(head.epoch) .. ':' .. text(head.revision)
+  if #epochs > EPOCHS_KEPT then
+    table.remove(epochs, 1)
+    epochs[1] = string.match(epochs[1], '^%d+') .. ':0'
+  end
+  head.epochs = table.concat(epochs, ' ')
+end
+
+-- The session's head, in an epoch of this server's run. A session without one gets a fresh head, which nobody sees until
+-- it is saved.
+local function load_head()
+  local found = redis.call('HMGET', HEAD, 'epoch', 'revision', 'run', 'epochs', 'authority', 'fence', 'confirmed_at')
+  local run = run_id()
+  if not found[1] then
+    local head = {revision = 0, run = run, epochs = '', authority = '', fence = 0, confirmed_at = 0, fresh = true}
+    open_epoch(head, tonumber(redis.call('GET', FLOOR) or 0))
+    return head
+  end
+  local head = {epoch = tonumber(found[1]), revision = tonumber(found[2]), run = found[3], epochs = found[4],
+    authority = found[5], fence = tonumber(found[6]), confirmed_at = tonumber(found[7])}
+  if head.run ~= run then
+    head.run = run
+    open_epoch(head, head.epoch)
+    save_head(head)
+  end
+  return head
+end
+
+-- A head can stand before the first publish, for its fence; the session exists from the first revision on.
+local function published(head)
+  return head.revision > 0
+end
+
+-- 'held' for a state that the session went through, 'lost' for one that went down with its epoch, 'ahead' for one that
+-- hasn't come. A token counts up to the revision that the next epoch began from.
+local function standing(head, epoch, revision)
+  if epoch > head.epoch or (epoch == head.epoch and revision > head.revision) then
+    return 'ahead'
+  end
+  for later, start in string.gmatch(head.epochs, '(%d+):(%d+)') do
+    if tonumber(later) > epoch and revision > tonumber(start) then
+      return 'lost'
+    end
+  end
+  return 'held'
+end
+
+-- The token that a revision was published under: of the last epoch that began before it.
+local function token_of(head, revision)
+  local epoch = '0'
+  for opened, start in string.gmatch(head.epochs, '(%d+):(%d+)') do
+    if tonumber(start) < revision then
+      epoch = opened
+    end
+  end
+  return epoch .. '.' .. text(revision)
+end
+
+-- One stream entry as {revision, fields by name}.
+local function read_entry(entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do
+    fields[entry[2][i]] = entry[2][i + 1]
+  end
+  return tonumber(string.match(entry[1], '^%d+')), fields
+end

@@ -1,0 +1,40 @@
+-- Rebuilding a past state. Entries hold the values before and after, so the present state is walked back; '' stands for
+-- a variable that isn't there, which no encoded variable ever is.
+
+-- The oldest revision that can still be rebuilt: undoing the oldest entry gives the state before it.
+local function oldest_revision(head)
+  local entry = redis.call('XRANGE', HISTORY, '-', '+', 'COUNT', 1)[1]
+  if not entry then
+    return head.revision
+  end
+  return math.max(1, read_entry(entry) - 1)
+end
+
+-- The state at a revision by name, or nil and the refusal to answer with.
+local function state_at(head, epoch, revision)
+  local stands = standing(head, epoch, revision)
+  if stands == 'ahead' then
+    return nil, {'ahead', token(head)}
+  end
+  local oldest = oldest_revision(head)
+  if stands == 'lost' or revision < oldest then
+    return nil, {'lost', token_of(head, oldest)}
+  end
+  local state, flat = {}, redis.call('HGETALL', VARIABLES)
+  for i = 1, #flat, 2 do
+    state[flat[i]] = flat[i + 1]
+  end
+  for _, entry in ipairs(redis.call('XREVRANGE', HISTORY, '+', text(revision + 1) .. '-0')) do
+    local _, fields = read_entry(entry)
+    local changes = cmsgpack.unpack(fields.changes)
+    for i = 1, #changes, 3 do
+      state[changes[i]] = changes[i + 1]
+    end
+  end
+  for name, value in pairs(state) do
+    if value == '' then
+      state[name] = nil
+    end
+  end
+  return state
+end

@@ -1,0 +1,104 @@
+"""What the scripts of ``stores/lua`` answer, as the values and errors of the store's contract.
+
+Every answer is a list whose first item says which kind it is; the rest is bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    FencedError,
+    RevisionLost,
+    RevisionNotReached,
+    SessionNotFoundError,
+    SessionOwnedElsewhereError,
+    StaleTokenError,
+)
+from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Lineage, Snapshot
+from snakepit_bridge.stores.contract import STORE, Change, Head
+from snakepit_bridge.variables import Variable
+
+Reply = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked of a session, for an error to name."""
+
+    session: str
+    publisher: str = STORE
+    expected: Token | None = None
+    fence: int | None = None
+    token: Token | None = None
+
+
+def accepted(reply: Reply, asked: Asked) -> Reply:
+    """Returns the reply unless it is a refusal.
+
+    Raises:
+        BridgeError: the error that the refusal stands for.
+    """
+    refusal = _REFUSALS.get(reply[0])
+    if refusal is not None:
+        raise refusal(asked, b"".join(reply[1:]).decode())
+    return reply
+
+
+def token(reply: bytes) -> Token:
+    """Returns the token that a script wrote."""
+    return Token.parse(reply.decode())
+
+
+def snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapshot:
+    """Returns the snapshot that a ``same``, ``delta`` or ``full`` reply describes to a reader of ``have``."""
+    confirmed_at = seconds(reply[1])
+    if have is not None and reply[0] == b"same":
+        return have.confirmed(confirmed_at)
+    variables: dict[str, Variable] = {}
+    if have is not None and reply[0] == b"delta":
+        variables.update(have.variables)
+    for name, value in _by_name(reply[4]):
+        if value is None:
+            variables.pop(name, None)
+        else:
+            variables[name] = value
+    return Snapshot(session, token(reply[2]), variables, confirmed_at, Lineage.parse(reply[3].decode()))
+
+
+def head(reply: Reply) -> Head:
+    """Returns the head that a ``head`` reply describes."""
+    return Head(token(reply[1]), reply[2].decode(), int(reply[3]), seconds(reply[4]))
+
+
+def change(entry: Reply) -> Change:
+    """Returns one entry of a ``history`` reply."""
+    published_as, at, author, reason, flat = entry
+    before = dict(_by_name([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 1])]))
+    after = dict(_by_name([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 2])]))
+    return Change(token(published_as), seconds(at), author.decode(), reason.decode(), before, after)
+
+
+def seconds(microseconds: bytes) -> float:
+    """Returns a time that a script wrote in Unix seconds."""
+    return int(microseconds) / 1e6
+
+
+def _by_name(flat: Sequence[bytes]) -> Iterator[tuple[str, Variable | None]]:
+    for i in range(0, len(flat), 2):
+        name = flat[i].decode()
+        yield name, Variable.decode(name, flat[i + 1]) if flat[i + 1] else None
+
+
+_REFUSALS: dict[bytes, Callable[[Asked, str], BridgeError]] = {
+    b"none": lambda asked, _: SessionNotFoundError(asked.session),
+    b"owned": lambda asked, found: SessionOwnedElsewhereError(asked.session, found, asked.publisher),
+    b"fenced": lambda asked, found: FencedError(asked.session, asked.fence or 0, int(found)),
+    b"stale": lambda asked, found: StaleTokenError(asked.session, str(asked.expected), found),
+    b"lost": lambda asked, found: RevisionLost(asked.session, str(asked.token), found),
+    b"ahead": lambda asked, found: RevisionNotReached(asked.session, str(asked.token), found, 0.0),
+}

@@ -1,0 +1,182 @@
+"""What a variable's value has to obey, by the constraint names that Elixir enforces.
+
+A malformed constraint is refused here and never sent: in Elixir it can take the whole session store down.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn, cast
+
+from snakepit_bridge.exceptions import ValidationError, known
+from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.variables.types import TEXT_TYPES, VariableType, is_text
+
+_NUMBERS = frozenset({VariableType.FLOAT, VariableType.INTEGER})
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """The constraints of one variable; those that don't apply to its type have no effect on it.
+
+    ``unknown`` keeps the keys that this project has no rule for, as canonical JSON, so that they survive a round trip.
+    """
+
+    min: int | float | None = None
+    max: int | float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    pattern: str | None = None
+    choices: tuple[Any, ...] | None = None
+    allowed_modules: tuple[str, ...] | None = None
+    dimensions: int | None = None
+    shape: tuple[int, ...] | None = None
+    unknown: str = "{}"
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | Constraints | None, variable: str = "") -> Constraints:
+        """Returns the constraints that a mapping names; ``enum`` is read as ``choices``, None as no constraint.
+
+        Raises:
+            ValidationError: a constraint that is malformed, or two that contradict each other.
+        """
+        if isinstance(given, Constraints):
+            return given
+        if not given and (given is None or isinstance(given, dict)):
+            return UNCONSTRAINED
+        if not isinstance(given, Mapping) or not all(map(is_text, given)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            _refuse(variable, f"constrained by {shown(given)}", "constraints are a mapping of names to rules")
+        return _checked(variable, {key: value for key, value in given.items() if value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the constraints that are set as JSON types, unknown keys included."""
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "unknown"}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in named.items()}
+        return parse(self.unknown) | {key: value for key, value in plain.items() if value is not None}
+
+    def check(self, name: str, kind: VariableType, value: Any) -> None:
+        """Returns if the value, which has the type already, obeys every constraint that applies to the type.
+
+        Raises:
+            ValidationError: the rule that it breaks.
+        """
+        if kind in _NUMBERS:
+            self._check_number(name, value)
+        elif kind in TEXT_TYPES:
+            self._check_text(name, value)
+        elif kind is VariableType.EMBEDDING and self.dimensions not in (None, len(value)):
+            _refuse(name, f"an embedding of {len(value)} numbers", f"it must have {self.dimensions}")
+        elif kind is VariableType.TENSOR and self.shape not in (None, value.shape):
+            _refuse(name, f"a tensor of shape {list(value.shape)}", f"its shape must be {list(self.shape or ())}")
+
+    def _check_number(self, name: str, value: int | float) -> None:
+        bounded = self.min is not None or self.max is not None
+        if bounded and math.isnan(value):  # NaN is neither below nor above anything, so it would pass both.
+            _refuse(name, "NaN", f"it must be a number between {self.min} and {self.max}")
+        if self.min is not None and value < self.min:
+            _refuse(name, shown(value), f"it must be at least {self.min}")
+        if self.max is not None and value > self.max:
+            _refuse(name, shown(value), f"it must be at most {self.max}")
+        if self.choices is not None and value not in self.choices:
+            _refuse(name, shown(value), f"it must be one of {_listing(self.choices)}")
+
+    def _check_text(self, name: str, value: str) -> None:
+        if self.min_length is not None and len(value) < self.min_length:
+            _refuse(name, shown(value), f"it must have at least {self.min_length} characters")
+        if self.max_length is not None and len(value) > self.max_length:
+            _refuse(name, shown(value), f"it must have at most {self.max_length} characters")
+        if self.pattern is not None and re.search(self.pattern, value) is None:
+            _refuse(name, shown(value), f"it must match the pattern {self.pattern!r}")
+        if self.choices is not None and value not in self.choices:
+            _refuse(name, shown(value), f"it must be one of {_listing(self.choices)}")
+        if self.allowed_modules is not None and value not in self.allowed_modules:
+            _refuse(name, shown(value), f"it must be one of the modules {_listing(self.allowed_modules)}")
+
+
+UNCONSTRAINED = Constraints()
+"""The constraints of most variables."""
+
+
+def _checked(variable: str, given: Mapping[str, Any]) -> Constraints:
+    rules = {key: rule for key, rule in _RULES.items() if key in given}
+    for key, (fits, wanted, _) in rules.items():
+        if not fits(given[key]):
+            _refuse(variable, f"constrained by {key}={shown(given[key])}", f"{key} must be {wanted}")
+    named = {key: made(given[key]) for key, (_, _, made) in rules.items()}
+    _allow_both(named)
+    constraints = Constraints(**named, unknown=_unknown(variable, given))
+    _check_order(variable, "min", "max", constraints.min, constraints.max)
+    _check_order(variable, "min_length", "max_length", constraints.min_length, constraints.max_length)
+    return constraints
+
+
+def _allow_both(named: dict[str, Any]) -> None:
+    """Elixir enforces ``enum`` and ``choices`` alike; where both are given a value has to be in both."""
+    listed = named.pop("enum", None)
+    if listed is not None:
+        named["choices"] = tuple(choice for choice in named.get("choices", listed) if choice in listed)
+
+
+def _unknown(variable: str, given: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in given.items() if key not in _RULES}
+    try:
+        return canonical(rest).decode()
+    except (TypeError, ValueError) as error:
+        _refuse(variable, f"constrained by {shown(rest)}", f"constraints must be JSON ({error})")
+
+
+def _check_order(variable: str, low: str, high: str, least: float | None, most: float | None) -> None:
+    if least is not None and most is not None and least > most:
+        _refuse(variable, f"constrained by {low}={least} and {high}={most}", f"{low} must not be above {high}")
+
+
+def _refuse(variable: str, found: str, rule: str) -> NoReturn:
+    raise ValidationError(variable, found, rule)
+
+
+def _listing(choices: Iterable[Any]) -> str:
+    return known(map(str, choices))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_pattern(value: Any) -> bool:
+    if not is_text(value):
+        return False
+    try:
+        re.compile(value)
+    except re.error:
+        return False
+    return True
+
+
+def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(fits(item) for item in cast("list[Any]", value))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+# Per key: does the rule's value fit, what it should be, and how it is kept.
+_RULES: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
+    "min": (_is_number, "a finite number", _same),
+    "max": (_is_number, "a finite number", _same),
+    "min_length": (_is_count, "a count of characters", _same),
+    "max_length": (_is_count, "a count of characters", _same),
+    "pattern": (_is_pattern, "a regular expression", _same),
+    "choices": (_is_list_of(lambda item: is_text(item) or _is_number(item)), "a list of texts or numbers", tuple),
+    "enum": (_is_list_of(lambda item: is_text(item) or _is_number(item)), "a list of texts or numbers", tuple),
+    "allowed_modules": (_is_list_of(is_text), "a list of module names", tuple),
+    "dimensions": (_is_count, "a count of numbers", _same),
+    "shape": (_is_list_of(_is_count), "a list of sizes", tuple),
+}

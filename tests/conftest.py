@@ -1,0 +1,46 @@
+"""Fixtures for all tests: a real server, a fresh database per test, and a look for keys that it left behind."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator
+
+import pytest
+from redis import Redis
+
+from tests.harness.leaks import leaked_keys
+from tests.harness.waiting import eventually, wait_until
+from workers.embedded import EmbeddedRedis
+
+__all__ = ["eventually", "wait_until"]
+
+pytest_plugins = ["tests.harness.fixtures"]
+
+# Redis has 16 databases. One is long done with by the time it comes round again.
+_databases = itertools.cycle(range(1, 16))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "keeps_keys(*patterns): keys of these names may stay without an expiry after this test"
+    )
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Generator[EmbeddedRedis]:
+    """The server that all tests share; a test that kills or reconfigures one starts its own."""
+    with EmbeddedRedis.start() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis, request: pytest.FixtureRequest) -> Generator[str]:
+    """The URL of an empty database of this test's own; at its end, keys that would stay for ever fail the test."""
+    url = f"{redis_server.url.rsplit('/', 1)[0]}/{next(_databases)}"
+    mark = request.node.get_closest_marker("keeps_keys")
+    with Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        leaked = leaked_keys(client, mark.args if mark else ())
+        client.flushdb()
+    assert not leaked, f"Keys without an expiry that tests/harness/leaks.py doesn't list as permanent: {leaked}"

@@ -1,0 +1,394 @@
+"""What only a server can do to a store: restart, lose data, lose a reply, go away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.revision import Token
+from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.variables import Variable
+from workers.embedded import EmbeddedRedis
+
+SECRET = "s3cret/p#ss"
+QUOTED = "s3cret%2Fp%23ss"
+
+
+def some(**values: Any) -> dict[str, Variable | None]:
+    return {name: Variable.declare(name, value) for name, value in values.items()}
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncGenerator[RedisStore]:
+    store = RedisStore(redis_url)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Generator[EmbeddedRedis]:
+    with EmbeddedRedis.start(tmp_path, aof=True) as server:
+        yield server
+
+
+@pytest.fixture
+def forgetful() -> Generator[EmbeddedRedis]:
+    with EmbeddedRedis.start() as server:
+        yield server
+
+
+def log_of(folder: Path) -> Path:
+    """The file that the server appends each change to."""
+    return next((folder / "appendonlydir").glob("*.incr.aof"))
+
+
+class TestRestart:
+    @pytest.mark.parametrize("kill", [False, True])
+    async def test_revisions_go_on_when_the_data_is_whole(self, durable: EmbeddedRedis, kill: bool) -> None:
+        store = RedisStore(durable.url)
+        tokens = [await store.publish("s", some(a=n)) for n in range(3)]
+        have = await store.read("s")
+        if kill:
+            durable.kill()
+        durable.restart()
+        shot = await store.read("s", have)
+        assert shot.token.revision == 3
+        assert shot.token.epoch > have.token.epoch
+        assert shot.variables["a"] is have.variables["a"]
+        assert all(shot.meets(token) for token in (*tokens, shot.token))
+        assert [(await store.read_at("s", token)).value("a") for token in tokens] == [0, 1, 2]
+        assert (await store.publish("s", some(a=3), expected=tokens[2])).revision == 4
+        assert [change.token for change in await store.history("s")][1:] == tokens[::-1]
+        await store.aclose()
+
+    async def test_what_the_tail_of_the_log_held_is_lost_and_never_mistaken(
+        self, durable: EmbeddedRedis, tmp_path: Path
+    ) -> None:
+        store = RedisStore(durable.url)
+        kept = [await store.publish("s", some(a=n)) for n in range(3)]
+        size = log_of(tmp_path).stat().st_size
+        lost = [await store.publish("s", some(a=n, gone=n)) for n in range(3, 5)]
+        have = await store.read("s")
+        durable.kill()
+        os.truncate(log_of(tmp_path), size)
+        durable.restart()
+
+        new = await store.publish("s", some(a=100))
+        assert (new.revision, new.epoch > lost[0].epoch) == (4, True)
+        shot = await store.read("s", have)
+        assert {name: variable.value for name, variable in shot.variables.items()} == {"a": 100}
+        for token in lost:
+            with pytest.raises(RevisionLost):
+                await store.read_at("s", token)
+            with pytest.raises(RevisionLost):
+                shot.meets(token)
+        assert [(await store.read_at("s", token)).value("a") for token in kept] == [0, 1, 2]
+        assert all(shot.meets(token) for token in kept)
+        await store.aclose()
+
+    async def test_without_any_data_a_larger_epoch_begins_and_old_tokens_are_lost(
+        self, forgetful: EmbeddedRedis
+    ) -> None:
+        store = RedisStore(forgetful.url)
+        old = [await store.publish("s", some(a=n)) for n in range(3)]
+        have = await store.read("s")
+        forgetful.restart()
+        with pytest.raises(SessionNotFoundError):
+            await store.read("s", have)
+        new = await store.publish("s", some(b=1))
+        assert new.epoch > old[0].epoch
+        assert new.revision == 1
+        shot = await store.read("s", have)
+        assert list(shot.variables) == ["b"]
+        started = time.monotonic()
+        for token in old:
+            with pytest.raises(RevisionLost):
+                await store.read_at("s", token)
+        assert time.monotonic() - started < 1
+        assert list(await store.sessions()) == ["s"]
+        await store.aclose()
+
+    async def test_a_flushed_server_begins_a_larger_epoch_too(self, forgetful: EmbeddedRedis) -> None:
+        store = RedisStore(forgetful.url)
+        old = await store.publish("s", some(a=1))
+        forgetful.cli("FLUSHALL")
+        new = await store.publish("s", some(a=2))
+        assert new.epoch > old.epoch
+        with pytest.raises(RevisionLost):
+            await store.read_at("s", old)
+        await store.aclose()
+
+    async def test_a_head_that_is_gone_takes_its_session_with_it(self, store: RedisStore, redis_url: str) -> None:
+        await store.publish("s", some(a=1))
+        await store.publish("s", some(b=1))
+        with Redis.from_url(redis_url) as client:
+            client.delete("dspex:{s:s}:head")
+        await store.publish("s", some(c=1))
+        assert list((await store.read("s")).variables) == ["c"]
+
+    async def test_epochs_grow_past_a_clock_that_was_set_back(self, store: RedisStore, redis_url: str) -> None:
+        await store.publish("s", some(a=1))
+        ahead = 4_000_000_000_000_000
+        with Redis.from_url(redis_url) as client:
+            client.hset("dspex:{s:s}:head", mapping={"epoch": ahead, "epochs": f"{ahead}:0", "run": "another"})
+        assert (await store.head("s")).token == Token(ahead + 1, 1)
+        await store.drop("s")
+        assert await store.publish("s", some(a=1)) == Token(ahead + 2, 1)
+
+    async def test_a_confirmation_in_the_future_does_not_outlive_the_clock_that_made_it(
+        self, store: RedisStore, redis_url: str
+    ) -> None:
+        await store.publish("s", some(a=1))
+        confirmed_at = (await store.head("s")).confirmed_at
+        with Redis.from_url(redis_url) as client:
+            client.hset("dspex:{s:s}:head", "confirmed_at", 4_000_000_000_000_000)
+        await store.publish("s", some(a=1))
+        assert confirmed_at < (await store.head("s")).confirmed_at < confirmed_at + 60
+
+    async def test_a_session_remembers_a_bounded_number_of_epochs(self, store: RedisStore, redis_url: str) -> None:
+        tokens = [await store.publish("s", some(a=0))]
+        with Redis.from_url(redis_url) as client:
+            for n in range(1, 80):
+                client.hset("dspex:{s:s}:head", "run", f"run {n}")
+                tokens.append(await store.publish("s", some(a=n)))
+        shot = await store.read("s")
+        assert len(shot.lineage.epochs) == 64
+        assert tokens == sorted(tokens)
+        assert all(shot.meets(token) for token in tokens[16:])
+        with pytest.raises(RevisionLost):
+            shot.meets(tokens[15])
+
+
+class TestLostReply:
+    async def test_a_publish_whose_reply_is_lost_is_committed_once(self, redis_url: str) -> None:
+        async with flaky(redis_url) as (url, lose_reply):
+            store = RedisStore(url)
+            first = await store.publish("s", some(a=1))
+            lose_reply(b"EVALSHA")
+            # Run twice, the second would find another revision than the expected one.
+            second = await store.publish("s", some(a=2), expected=first)
+            assert lose_reply.lost == 1
+            assert second.revision == 2
+            lose_reply(b"EVALSHA")
+            assert (await store.rollback("s", first, expected=second)).revision == 3
+            assert lose_reply.lost == 2
+            assert [change.token.revision for change in await store.history("s")] == [3, 2, 1]
+            await store.aclose()
+
+    async def test_what_is_remembered_of_a_request_expires(self, store: RedisStore, redis_url: str) -> None:
+        await store.publish("s", some(a=1))
+        with Redis.from_url(redis_url) as client:
+            [request] = client.keys("dspex:*:request:*")  # type: ignore[misc]
+            assert 0 < client.ttl(request) <= 300  # type: ignore[operator]
+
+
+class TestAway:
+    async def test_nobody_at_the_address_is_said_at_once(self) -> None:
+        store = RedisStore("redis://127.0.0.1:1/0", timeout_s=2)
+        started = time.monotonic()
+        for question in (store.read("s"), store.publish("s", some(a=1)), store.sessions(), store.drop("s")):
+            with pytest.raises(StoreUnavailableError, match=r"Redis at redis://127\.0\.0\.1:1/0 is away: "):
+                await question
+        assert time.monotonic() - started < 4 * 2.5
+
+    async def test_a_server_that_hangs_is_given_up_within_the_timeout(self, forgetful: EmbeddedRedis) -> None:
+        store = RedisStore(forgetful.url, timeout_s=0.3)
+        await store.publish("s", some(a=1))
+        os.kill(forgetful.pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailableError, match=r"no answer within 0\.3 s"):
+                await store.read("s")
+            assert time.monotonic() - started < 1
+        finally:
+            os.kill(forgetful.pid, signal.SIGCONT)
+        # An answer that came too late must not be taken for that of the next question.
+        assert (await store.head("s")).token.revision == 1
+        assert (await store.read("s")).value("a") == 1
+        await store.aclose()
+
+    async def test_a_server_that_may_not_write_says_why(self, forgetful: EmbeddedRedis) -> None:
+        store = RedisStore(forgetful.url)
+        forgetful.cli("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(StoreUnavailableError, match="maxmemory"):
+            await store.publish("s", some(a=1))
+        await store.aclose()
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            f"redis://:{QUOTED}@127.0.0.1:1/0",
+            f"redis://user:{QUOTED}@127.0.0.1:1/0",
+            f"redis://127.0.0.1:1/0?password={QUOTED}",
+            f"valkey://:{QUOTED}@127.0.0.1:1",
+        ],
+    )
+    async def test_a_password_is_in_no_error_and_no_repr(self, url: str) -> None:
+        store = RedisStore(url, timeout_s=1)
+        with pytest.raises(StoreUnavailableError) as raised:
+            await store.read("s")
+        seen = (
+            str(raised.value),
+            repr(raised.value),
+            repr(raised.value.__cause__),
+            repr(store),
+            str(raised.value.args),
+        )
+        for text in seen:
+            assert "s3cret" not in text
+        assert "127.0.0.1:1" in str(raised.value)
+
+    async def test_a_password_that_the_server_refuses_is_not_shown(self, forgetful: EmbeddedRedis) -> None:
+        forgetful.cli("CONFIG", "SET", "requirepass", "another")
+        try:
+            store = RedisStore(forgetful.url.replace("redis://", f"redis://:{QUOTED}@"))
+            with pytest.raises(StoreUnavailableError) as raised:
+                await store.read("s")
+            assert "s3cret" not in str(raised.value) + repr(raised.value.__cause__)
+        finally:
+            with Redis.from_url(forgetful.url, password="another") as client:
+                client.config_set("requirepass", "")
+
+
+class TestServer:
+    async def test_a_server_that_forgot_the_scripts_is_told_them_again(self, store: RedisStore, redis_url: str) -> None:
+        await store.publish("s", some(a=1))
+        with Redis.from_url(redis_url) as client:
+            client.script_flush()
+            assert (await store.publish("s", some(a=2))).revision == 2
+            client.script_flush()
+            assert len(await store.sessions()) == 1
+
+    async def test_each_new_revision_is_announced_and_nothing_else(self, store: RedisStore, redis_url: str) -> None:
+        async with AsyncRedis.from_url(redis_url) as client, client.pubsub() as pubsub:
+            await pubsub.subscribe(store.channel("s"))
+            assert await pubsub.get_message(timeout=5)
+            first = await store.publish("s", some(a=1))
+            await store.publish("s", some(a=1))
+            await store.publish("other", some(a=1))
+            second = await store.rollback("s", await store.publish("s", some(a=1, b=2)))
+            await store.drop("s")
+            told = [(await pubsub.get_message(timeout=5) or {})["data"].decode() for _ in range(3)]
+            assert told == [str(first), str(second), ""]
+
+    async def test_a_read_by_somebody_up_to_date_is_one_small_command(self, store: RedisStore, redis_url: str) -> None:
+        await store.publish("s", some(**{f"v{n}": n for n in range(500)}))
+        have = await store.read("s")
+        with Redis.from_url(redis_url) as client:
+            before: Any = client.info("stats")
+            for _ in range(100):
+                assert await store.read("s", have) is have
+            after: Any = client.info("stats")
+        commands = after["total_commands_processed"] - before["total_commands_processed"]
+        sent = after["total_net_output_bytes"] - before["total_net_output_bytes"]
+        # Commands inside of a script count too: EVALSHA, HMGET, INFO.
+        assert commands <= 3 * 100 + 5
+        assert sent < 100 * 60 + 10_000
+
+    async def test_namespaces_are_apart(self, store: RedisStore, redis_url: str) -> None:
+        other = RedisStore(redis_url, namespace="other*")
+        await store.publish("s", some(a=1))
+        assert await other.sessions() == {}
+        await other.publish("s", some(a=2))
+        assert (await store.read("s")).value("a") == 1
+        await other.drop("s")
+        assert list(await store.sessions()) == ["s"]
+        await other.aclose()
+
+    async def test_all_keys_of_a_session_share_one_hash_tag(self, store: RedisStore, redis_url: str) -> None:
+        await store.publish("a}b", some(a=1))
+        await store.drop("a}b")
+        await store.publish("a}b", some(a=1))
+        with Redis.from_url(redis_url, decode_responses=True) as client:
+            keys: Any = client.keys("*")
+        tags = {key[key.index("{") : key.index("}")] for key in keys if key != "dspex:sessions"}
+        assert tags == {"{s:a"}
+        assert len(keys) == 7  # the index; head, variables, history, floor; two requests
+
+    def test_a_fork_reads_on_connections_of_its_own(self, redis_url: str) -> None:
+        store = RedisStore(redis_url)
+        with asyncio.Runner() as runner:
+            runner.run(store.publish("s", some(a=1)))
+            with forked(lambda: asyncio.run(store.read("s")).value("a") == 1) as succeeded:
+                assert [runner.run(store.read("s")).value("a") for _ in range(20)] == [1] * 20
+                assert succeeded()
+            runner.run(store.publish("s", some(a=2)))
+            assert runner.run(store.read("s")).value("a") == 2
+            runner.run(store.aclose())
+
+    async def test_what_is_ahead_of_the_store_is_not_lost(self, store: RedisStore) -> None:
+        token = await store.publish("s", some(a=1))
+        with pytest.raises(RevisionNotReached):
+            await store.read_at("s", Token(token.epoch * 1_000, 1))
+
+
+class LoseReply:
+    """Armed with a word, the connection that sends it next is cut before the answer gets through."""
+
+    def __init__(self) -> None:
+        self.word: bytes | None = None
+        self.lost = 0
+
+    def __call__(self, word: bytes) -> None:
+        self.word = word
+
+
+@asynccontextmanager
+async def flaky(url: str) -> AsyncGenerator[tuple[str, LoseReply]]:
+    """A way to the server that can lose a reply after the server has done what it was asked."""
+    lose = LoseReply()
+    host, _, database = url.removeprefix("redis://").partition("/")
+    server_host, _, server_port = host.partition(":")
+    handling: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handling.add(task)
+        upstream_reader, upstream_writer = await asyncio.open_connection(server_host, int(server_port))
+        try:
+            while question := await reader.read(65_536):
+                losing = lose.word is not None and lose.word in question
+                upstream_writer.write(question)
+                answer = await upstream_reader.read(65_536)
+                if losing:
+                    lose.word, lose.lost = None, lose.lost + 1
+                    return
+                writer.write(answer)
+        finally:
+            upstream_writer.close()
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"redis://127.0.0.1:{port}/{database}", lose
+    finally:
+        server.close()
+        for task in handling:
+            task.cancel()
+        await asyncio.gather(*handling, return_exceptions=True)
+
+
+@contextmanager
+def forked(check: Any) -> Generator[Any]:
+    """Runs a check in a fork; yields what waits for its answer."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if check() else 2
+        finally:
+            os._exit(status)
+    yield lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -1,0 +1,74 @@
+"""Whatever happens to a session, every store makes the same of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.exceptions import SessionError
+from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.stores import MemoryStore, RedisStore, SnapshotStore
+from snakepit_bridge.variables import Variable
+
+STEPS = 150
+
+
+class Observer:
+    """Does one course of events to a store and notes what came of it, revisions without their epochs."""
+
+    def __init__(self, store: SnapshotStore, seed: int) -> None:
+        self.store = store
+        self.random = random.Random(seed)
+        self.have: Snapshot | None = None
+        self.tokens: list[Token] = []
+
+    async def step(self) -> Any:
+        # Drawn whatever the outcome, so that two observers of one seed always do the same.
+        names = self.random.sample("abcdef", self.random.randint(0, 3))
+        changes = {n: self.random.choice([None, Variable.declare(n, self.random.randint(0, 2))]) for n in names}
+        replace, expects, choice = self.random.random() < 0.2, self.random.random() < 0.3, self.random.random()
+        earlier = self.random.choice(self.tokens) if self.tokens else Token(0, 0)
+        expected = earlier if expects else None
+        publisher = "elixir" if self.random.random() < 0.05 else "store"
+        if choice < 0.6:
+            return await self.commit(
+                self.store.publish("s", changes, replace=replace, expected=expected, publisher=publisher)
+            )
+        if choice < 0.75:
+            return await self.commit(self.store.rollback("s", earlier, expected=expected))
+        if choice < 0.77:
+            return await self.store.drop("s")
+        return await self.look(earlier)
+
+    async def commit(self, publishing: Awaitable[Token]) -> Any:
+        try:
+            token = await publishing
+        except SessionError as error:
+            return type(error)
+        self.tokens.append(token)
+        return token.revision
+
+    async def look(self, earlier: Token) -> Any:
+        try:
+            self.have = await self.store.read("s", self.have)
+            past = await self.store.read_at("s", earlier)
+            changes = await self.store.history("s", 3)
+        except SessionError as error:
+            return type(error), self.have and self.have.digest
+        seen = [(change.token.revision, change.before, change.after) for change in changes]
+        return self.have.token.revision, self.have.digest, past.digest, seen
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_every_course_of_events_ends_alike_on_every_store(redis_url: str, seed: int) -> None:
+    redis = RedisStore(redis_url, retention=10)
+    observers = [Observer(MemoryStore(retention=10), seed), Observer(redis, seed)]
+    for _ in range(STEPS):
+        in_memory, on_redis = [await observer.step() for observer in observers]
+        assert in_memory == on_redis
+    assert len(observers[0].tokens) > STEPS / 4
+    await redis.aclose()

@@ -1,0 +1,33 @@
+"""Finds Redis keys that would stay for ever: each key has an expiry, or stands here with the reason why it has none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from redis import Redis
+
+PERMANENT: dict[str, str] = {
+    r"_kombu\.binding\..*": "the broker's routing table, one entry per queue",
+    r"predictions.*": "a queue; Redis removes it with its last message",
+    r"celery.*": "the same for Celery's default queue",
+    r"unacked.*": "messages that a worker holds; they go with its ack",
+    r"[^:{]+:sessions": "the index of sessions",
+    r"[^:{]+:\{.*\}:(head|variables|history)": "a session, which lives until it is dropped",
+    r"[^:{]+:programs": "the index of programs",
+    r"[^:{]+:\{p:.*\}:(versions|spec:.*)": "a registered program, which is never changed or removed",
+}
+"""Patterns of whole key names, and why keys of that name have no expiry."""
+
+
+def leaked_keys(client: Redis, allowed: Iterable[str] = ()) -> list[str]:
+    """Returns the keys of the client's database that never expire and that no pattern of ours or the caller's names."""
+    patterns = re.compile("|".join(f"(?:{pattern})" for pattern in (*PERMANENT, *allowed)))
+    answer: Any = client.keys("*")
+    names = sorted(_text(key) for key in answer)
+    return [name for name in names if not patterns.fullmatch(name) and client.ttl(name) == -1]
+
+
+def _text(key: bytes | str) -> str:
+    return key.decode(errors="replace") if isinstance(key, bytes) else key

@@ -1,0 +1,42 @@
+"""The way to Redis: which URLs it takes, and what it shows of them."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.stores.connection import RedisConnection, masked
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://:pass@localhost", "redis://***@localhost"),
+        ("rediss://user:pass@localhost:6380/1", "rediss://***@localhost:6380/1"),
+        ("redis://:p@ss@localhost", "redis://***@localhost"),
+        ("redis://:p/a:s#s@localhost", "redis://***@localhost"),
+        ("redis://localhost?db=1&password=pass", "redis://localhost?db=1&password=***"),
+        ("unix:///run/redis.sock?password=pass&db=2", "unix:///run/redis.sock?password=***&db=2"),
+    ],
+)
+def test_credentials_are_masked(url: str, seen: str) -> None:
+    assert masked(url) == seen
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://h:1/2", "valkey://h", "valkeys://h", "unix:///s.sock", "redis+socket:///s.sock"]
+)
+def test_every_spelling_of_a_url_is_taken(url: str) -> None:
+    assert RedisConnection(url).url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:s3cret", "redis://:s3/cret@h", "redis://h:s3cret/0", "amqp://s3cret@h", "s3cret"]
+)
+def test_a_url_that_can_not_be_read_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="it looks like redis://") as raised:
+        RedisConnection(url)
+    assert "s3" not in "".join(traceback.format_exception_only(raised.value))

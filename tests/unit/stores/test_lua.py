@@ -1,0 +1,34 @@
+"""The scripts: each is there, and put together from what it needs."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from snakepit_bridge.stores import lua
+
+SHARED = {"commit", "session", "state"}
+
+
+def test_every_file_is_a_script_or_shared_by_some() -> None:
+    names = {entry.name.removesuffix(".lua") for entry in files(lua).iterdir() if entry.name.endswith(".lua")}
+    assert names == {*lua.SCRIPTS, *SHARED}
+
+
+@pytest.mark.parametrize("script", lua.SCRIPTS)
+def test_a_script_stands_below_what_it_needs_once(script: str) -> None:
+    text = lua.source(script)
+    assert text.count("local HEAD, VARIABLES") == 1
+    assert text.index("local HEAD, VARIABLES") < text.index("-- needs:")
+
+
+@pytest.mark.parametrize("name", [*lua.SCRIPTS, *SHARED])
+def test_values_stay_opaque(name: str) -> None:
+    assert "cjson." not in lua.source(name)
+    assert "unpack(" not in lua.source(name).replace("cmsgpack.unpack(", "")
+
+
+def test_a_script_that_is_not_there_says_so() -> None:
+    with pytest.raises(FileNotFoundError):
+        lua.source("nothing")

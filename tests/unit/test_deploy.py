@@ -1,0 +1,185 @@
+"""What is deployed and how: the locks, the wheel, the image's recipe and the compose file."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
+
+from config.profiles import read_profiles
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+LOCKS = [ROOT / "requirements.lock", ROOT / "deploy" / "requirements.lock"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def pinned(lock: Path) -> dict[str, tuple[Requirement, int]]:
+    """Returns each pinned requirement of a lock, by name, with its number of hashes."""
+    found: dict[str, tuple[Requirement, int]] = {}
+    for entry in lock.read_text().replace("\\\n", " ").splitlines():
+        if entry and not entry.lstrip().startswith("#"):
+            text, *hashes = entry.split("--hash=")
+            requirement = Requirement(text.strip())
+            found[canonicalize_name(requirement.name)] = (requirement, len(hashes))
+    return found
+
+
+def declared(*, extras: tuple[str, ...], groups: tuple[str, ...]) -> Iterator[Requirement]:
+    for text in PROJECT["project"]["dependencies"]:
+        yield Requirement(text)
+    for extra in extras:
+        yield from map(Requirement, PROJECT["project"]["optional-dependencies"][extra])
+    for group in groups:
+        for entry in PROJECT["dependency-groups"][group]:
+            if isinstance(entry, dict):
+                yield from declared(extras=(), groups=(entry["include-group"],))
+            else:
+                yield Requirement(entry)
+
+
+def compose() -> dict[str, Any]:
+    return YAML(typ="safe").load(COMPOSE)
+
+
+def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=["development", "image"])
+def test_a_lock_pins_and_hashes_everything_and_names_no_registry_or_path(lock: Path) -> None:
+    requirements = pinned(lock)
+    assert len(requirements) > 50
+    for requirement, hashes in requirements.values():
+        assert requirement.url is None
+        assert [specifier.operator for specifier in requirement.specifier] == ["=="]
+        assert hashes
+    assert not re.search(r"://|^-|index-url|find-links|file:", lock.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras", "groups"),
+    [(LOCKS[0], ("embedded", "server"), ("dev",)), (LOCKS[1], ("server", "flower"), ("build",))],
+    ids=["development", "image"],
+)
+def test_a_lock_answers_everything_that_the_project_declares(
+    lock: Path, extras: tuple[str, ...], groups: tuple[str, ...]
+) -> None:
+    requirements = pinned(lock)
+    for wanted in declared(extras=extras, groups=groups):
+        name = canonicalize_name(wanted.name)
+        assert name in requirements, f"{lock.name} lacks {wanted}; run `make lock`"
+        (version,) = requirements[name][0].specifier
+        assert wanted.specifier.contains(version.version, prereleases=True), f"{version} breaks {wanted}; `make lock`"
+
+
+def test_both_locks_pin_the_same_versions() -> None:
+    development, image = pinned(LOCKS[0]), pinned(LOCKS[1])
+    shared = development.keys() & image.keys()
+    assert {name for name in shared if development[name][0].specifier != image[name][0].specifier} == set()
+
+
+def test_the_wheel_ships_the_library_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "snakepit_bridge",
+        f"{'-'.join(wheel.name.split('-')[:2])}.dist-info",
+    }
+    shipped = {name for name in names if name.startswith("snakepit_bridge/")}
+    sources = {path for path in (ROOT / "snakepit_bridge").rglob("*") if path.suffix in {".py", ".lua", ".typed"}}
+    assert {str(path.relative_to(ROOT)) for path in sources} <= shipped
+
+
+def test_the_compose_file_is_valid_and_the_check_sees_a_mistake(tmp_path: Path) -> None:
+    done = check_compose(COMPOSE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text(COMPOSE.read_text().replace("healthcheck:", "healthchek:", 1))
+    assert check_compose(broken).returncode != 0
+
+
+def test_the_profiles_that_compose_mounts_are_read_and_ask_only_for_keys_that_it_hands_through() -> None:
+    worker = compose()["services"]["worker"]
+    default = re.search(r":-(.*)}", worker["volumes"][0]["source"])
+    assert default
+    profiles = read_profiles(ROOT / default[1])
+    asked = {table.api_key_env for table in profiles.profiles.values() if table.api_key_env}
+    assert asked <= worker["environment"].keys()
+    assert worker["environment"]["DSPEX_LM_PROFILES"] == worker["volumes"][0]["target"]
+
+
+def test_every_service_says_when_it_is_healthy_and_comes_back() -> None:
+    services = compose()["services"]
+    assert {"valkey", "worker", "flower"} <= services.keys()
+    for service in services.values():
+        assert service["healthcheck"]["test"]
+        assert service["restart"] == "unless-stopped"
+
+
+def test_a_worker_can_be_scaled() -> None:
+    worker = compose()["services"]["worker"]
+    assert not {"container_name", "ports", "hostname"} & worker.keys()
+
+
+def test_the_server_logs_every_change_and_evicts_nothing() -> None:
+    command = " ".join(compose()["services"]["valkey"]["command"])
+    assert "--appendonly yes --appendfsync everysec" in command
+    assert "--maxmemory-policy noeviction" in command
+
+
+def test_no_secret_stands_in_the_compose_file_and_no_port_is_open_to_the_network() -> None:
+    for service in compose()["services"].values():
+        for name, value in service.get("environment", {}).items():
+            if re.search(r"KEY|TOKEN|SECRET|PASSWORD", name):
+                assert value is None, f"{name} must come from the host's environment"
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:")
+
+
+def stages() -> list[list[str]]:
+    """Returns the Dockerfile's instructions, stage by stage."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    starts = [number for number, line in enumerate(lines) if line.startswith("FROM ")]
+    return [lines[start:end] for start, end in zip(starts, [*starts[1:], len(lines)], strict=True)]
+
+
+def test_the_image_runs_as_a_user_that_is_not_root_and_owns_no_code() -> None:
+    *build, final = stages()
+    assert build
+    users = [line.split()[1] for line in final if line.startswith("USER ")]
+    assert users
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
+    after = final[max(number for number, line in enumerate(final) if line.startswith("USER ")) :]
+    assert not [line for line in after if line.startswith(("COPY", "ADD", "RUN"))]
+    assert "--chown" not in " ".join(final)
+
+
+def test_the_image_installs_nothing_that_is_not_pinned() -> None:
+    installs = [line for stage in stages() for line in stage if "pip install" in line]
+    assert installs
+    for line in installs:
+        assert "--require-hashes" in line or ("--no-deps" in line and "--no-build-isolation" in line)
+
+
+def test_the_image_copies_only_what_exists_and_what_the_ignore_file_lets_through() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copies = [line.split()[1:-1] for stage in stages() for line in stage if line.startswith("COPY ")]
+    sources = {word for words in copies if not words[0].startswith("--from") for word in words}
+    assert sources == allowed
+    assert [source for source in sources if not (ROOT / source).exists()] == []

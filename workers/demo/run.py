@@ -1,0 +1,106 @@
+"""The demo from start to end: start the parts, do the job, judge it, show it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from rich.console import Console
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.stores.connection import RedisConnection
+from workers.demo.job import Answer, Publisher, Revision, ask_all
+from workers.demo.parts import DemoLM, language_model, redis_server, worker_processes
+from workers.demo.report import last_line, progress_bar, provenance_table, published, revisions_table, write_answers
+from workers.demo.script import PROGRAMS, PUBLISHES, SESSION, Question, read_questions
+from workers.demo.verdict import Verdict, judge
+from workers.lifecycle import load_dspy
+
+
+def run_demo(
+    *, redis_url: str | None, lm: str | None, questions: Path, out: Path, workers: int, pool: str = "threads"
+) -> int:
+    """Runs the demo and returns its exit code: 0 if nothing was lost, torn or stale.
+
+    Args:
+        redis_url: Redis or Valkey to use, under keys of its own; an embedded one is started if None.
+        lm: model string (``openai/gpt-4o-mini``) or LM profile; the deterministic stand-in if None.
+        questions: JSON lines of questions with known answers.
+        out: folder for the answers file.
+        workers: number of worker processes.
+        pool: Celery pool of each.
+
+    Raises:
+        BridgeError: a part did not start.
+    """
+    load_dspy()
+    console = Console()
+    asked = read_questions(questions)
+    with (
+        tempfile.TemporaryDirectory(prefix="dspex-demo-") as scratch,
+        _stage(console, redis_url, lm, questions, Path(scratch)) as (url, model),
+    ):
+        namespace = f"dspex-demo-{uuid4().hex[:8]}"
+        fleet = Fleet(url, namespace=namespace, queue=namespace)
+        settings = {"DSPEX_REDIS_URL": url, "DSPEX_NAMESPACE": namespace, "DSPEX_QUEUE": namespace, **model.environment}
+        try:
+            with worker_processes(fleet, workers, pool, settings, Path(scratch)):
+                console.print(f"{workers} worker processes are up ({pool})", highlight=False)
+                answers, verdict = _job(console, fleet, model, asked)
+        finally:
+            run_blocking(_tidy(url, namespace))
+    _show(console, out / "answers.jsonl", answers, verdict, accuracy=lm is not None)
+    return 0 if verdict.holds else 1
+
+
+@contextmanager
+def _stage(
+    console: Console, redis_url: str | None, lm: str | None, questions: Path, folder: Path
+) -> Generator[tuple[str, DemoLM]]:
+    with redis_server(redis_url, folder) as url, language_model(lm, questions, folder) as model:
+        console.print(f"Redis: {'embedded' if redis_url is None else 'as given'}", highlight=False)
+        console.print(f"LM: {model.label}", highlight=False)
+        yield url, model
+
+
+def _job(console: Console, fleet: Fleet, model: DemoLM, questions: list[Question]) -> tuple[list[Answer], Verdict]:
+    for name, spec in PROGRAMS.items():
+        program = fleet.register(name, spec, lm=model.profile)
+        console.print(f"registered {name}:{program.version}", highlight=False)
+    with progress_bar(console) as progress:
+        bar = progress.add_task("predictions", total=len(questions))
+        count = iter(range(1, len(PUBLISHES) + 2))
+
+        def told(revision: Revision) -> None:
+            progress.console.print(published(revision, next(count)), highlight=False, soft_wrap=True)
+
+        context = fleet.session(SESSION, author="demo publisher")
+        publisher = Publisher(context, max(1, len(questions) // (len(PUBLISHES) + 1)), told)
+        publisher.start()
+        answers = ask_all(fleet, SESSION, questions, publisher, lambda: progress.advance(bar))
+        publisher.stop()
+    return answers, judge(answers, publisher.revisions, model.requests() if model.log else None)
+
+
+def _show(console: Console, path: Path, answers: list[Answer], verdict: Verdict, *, accuracy: bool) -> None:
+    write_answers(path, answers)
+    console.print(revisions_table(verdict, accuracy=accuracy))
+    for answer in [answer for answer in answers if answer.error is not None][:3]:
+        console.print(f"lost {answer.question.id}: {answer.error}", highlight=False, soft_wrap=True)
+    shown = next((answer for answer in reversed(answers) if answer.prediction is not None), None)
+    if shown is not None:
+        console.print(provenance_table(shown))
+    console.print(f"answers: {path}", highlight=False, soft_wrap=True)
+    console.print(last_line(answers, verdict), highlight=False, soft_wrap=True)
+
+
+async def _tidy(url: str, namespace: str) -> None:
+    """Removes the demo's keys, for a Redis that outlives it."""
+    connection = RedisConnection(url)
+    keys = [key async for key in connection.client.scan_iter(f"*{namespace}*", count=1000)]
+    if keys:
+        await connection.bounded(connection.client.delete(*keys))
