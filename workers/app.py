@@ -10,6 +10,9 @@ from tasks.runtime import Runtime
 from workers.lifecycle import RuntimeSlot
 
 
+_REDIS = ("redis://", "rediss://", "redis+socket://")
+
+
 class FleetApp(Celery):
     """Celery with the runtime that the fleet's tasks run on."""
 
@@ -18,6 +21,8 @@ class FleetApp(Celery):
         self.settings = settings
         self._slot = RuntimeSlot(settings)
         self.conf.update(celery_config(settings))
+        if settings.broker.startswith(_REDIS):
+            self.conf.broker_transport = "workers.transport:Transport"
         self.conf.imports = ("tasks.predict",)
 
     @property

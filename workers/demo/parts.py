@@ -98,9 +98,9 @@ note = "{note}"
 
 @contextmanager
 def worker_processes(
-    fleet: Fleet, count: int, pool: str, environment: Mapping[str, str], folder: Path
-) -> Generator[None]:
-    """Runs worker processes until the end, and yields once all of them answer.
+    fleet: Fleet, count: int, pool: str, environment: Mapping[str, str], folder: Path, *, concurrency: int = 4
+) -> Generator[list[Child]]:
+    """Runs worker processes until the end, and yields them once all answer.
 
     Raises:
         ConfigurationError: one did not come up in time; quotes the end of its log.
@@ -109,7 +109,18 @@ def worker_processes(
     try:
         for number in range(1, count + 1):
             log = folder / f"worker-{number}.log"
-            command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "--pool", pool, "-c", "4"]
+            command = [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "workers.app",
+                "worker",
+                "--pool",
+                pool,
+                "-c",
+                str(concurrency),
+            ]
             command += [
                 "-Q",
                 fleet.queue,
@@ -122,7 +133,7 @@ def worker_processes(
             ]
             children.append((Child(command, log, env={**os.environ, **environment}, cwd=ROOT), log))
         _await_workers(fleet, children)
-        yield
+        yield [child for child, _ in children]
     finally:
         for child, _ in children:
             child.send(signal.SIGTERM)

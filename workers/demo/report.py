@@ -36,11 +36,11 @@ def published(revision: Revision, number: int) -> str:
 
 def revisions_table(verdict: Verdict, *, accuracy: bool) -> Table:
     """Returns the table of what happened under each revision."""
-    table = Table(title="What the LM was asked, per revision", title_justify="left")
+    table = Table(title="What the LM was asked, per revision")
     table.add_column("revision", justify="right")
     table.add_column("predictions", justify="right")
     table.add_column("modules", no_wrap=True)
-    table.add_column("temperature seen by LM", justify="right")
+    table.add_column("temp", justify="right")
     table.add_column("p50 ms", justify="right")
     table.add_column("p95 ms", justify="right")
     if accuracy:

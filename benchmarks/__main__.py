@@ -1,0 +1,51 @@
+"""Runs benchmarks by name: ``python -m benchmarks overhead --json``, or ``all``.
+
+Progress goes to stderr. The result is one line of JSON, the last on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import sys
+from typing import Any
+
+import benchmarks
+
+# What is measured must be the program, not a look at the network or an answer from a cache.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+
+def names() -> list[str]:
+    """Returns the benchmarks that there are."""
+    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    return sorted(name for name in modules if not name.startswith("_"))
+
+
+def run(name: str) -> dict[str, Any]:
+    """Runs one benchmark and returns its figures."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    sys.stderr.write(f"{name}: {(module.__doc__ or '').splitlines()[0]}\n")
+    return module.run()
+
+
+def main() -> int:
+    """Runs what the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=benchmarks.__doc__)
+    parser.add_argument("name", choices=[*names(), "all"])
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of indented JSON")
+    chosen = parser.parse_args()
+    if chosen.name == "all":
+        for name in names():
+            sys.stdout.write(json.dumps({name: run(name)}) + "\n")
+            sys.stdout.flush()
+        return 0
+    sys.stdout.write(json.dumps(run(chosen.name), indent=None if chosen.json else 2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

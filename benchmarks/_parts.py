@@ -1,0 +1,91 @@
+"""Parts that benchmarks share: a fleet of one worker on embedded parts, and the CPU time of a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from snakepit_bridge.client import Fleet
+from workers.child import Child
+from workers.demo.parts import worker_processes
+from workers.embedded import EmbeddedRedis
+
+ROOT = Path(__file__).parent.parent
+
+# A model that DSPy has metadata for: for others it searches its whole table at every call, in every contestant.
+MODEL = "openai/gpt-4o-mini"
+
+
+@dataclass(frozen=True, slots=True)
+class LMServer:
+    """The stand-in LM in a process of its own; ``url`` is its api_base."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def lm_server(folder: Path, *, latency_s: float = 0.0) -> Generator[LMServer]:
+    """Runs the stand-in LM, in a process of its own so that its CPU time counts for nobody."""
+    command = [sys.executable, "-m", "workers.demo_lm", "--latency-s", str(latency_s), "--keep", "1"]
+    with (folder / "lm.err").open("wb") as errors:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
+    try:
+        assert server.stdout is not None
+        yield LMServer(json.loads(server.stdout.readline())["url"], server.pid)
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Embedded parts for one benchmark."""
+
+    fleet: Fleet
+    lm: LMServer
+    folder: Path
+
+    @contextmanager
+    def workers(self, count: int, pool: str, concurrency: int = 4) -> Generator[list[int]]:
+        """Runs workers on them and yields their process ids."""
+        profiles = self.folder / "profiles.toml"
+        profiles.write_text(
+            f'[profiles.bench]\nmodel = "{MODEL}"\napi_base = "{self.lm.url}"\napi_key_env = "DSPEX_BENCH_KEY"\n'
+        )
+        environment = {
+            "DSPEX_REDIS_URL": self.fleet.url,
+            "DSPEX_LM_PROFILES": str(profiles),
+            "DSPEX_BENCH_KEY": "none-needed",
+        }
+        with worker_processes(self.fleet, count, pool, environment, self.folder, concurrency=concurrency) as workers:
+            yield [worker.pid for worker in workers]
+
+
+@contextmanager
+def bench(*, latency_s: float = 0.0) -> Generator[Bench]:
+    """Yields a fleet's parts: embedded Redis, the stand-in LM and a client; no workers yet."""
+    with tempfile.TemporaryDirectory(prefix="dspex-bench-") as name:
+        folder = Path(name)
+        with EmbeddedRedis.start(folder / "redis") as redis, lm_server(folder, latency_s=latency_s) as lm:
+            yield Bench(Fleet(redis.url), lm, folder)
+
+
+def cpu_s(pid: int) -> float:
+    """Returns the CPU seconds that a process and its children have used so far."""
+    process = psutil.Process(pid)
+    return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
+
+
+def child(command: list[str], log: Path) -> Child:
+    """Starts a contestant in a process of its own, from the checkout."""
+    return Child([sys.executable, *command], log, cwd=ROOT, env=dict(os.environ))
