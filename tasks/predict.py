@@ -19,7 +19,8 @@ from tasks.runtime import HasRuntime, Runtime
 _LONGEST_BACKOFF_S = 60.0
 
 
-@shared_task(bind=True, name=PREDICT, typing=False)
+# A named error is an answer: it goes to the client, and not with a traceback into the worker's log.
+@shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,))
 def predict(
     self: Task,
     inputs: Mapping[str, Any],

@@ -37,8 +37,8 @@ def published(revision: Revision, number: int) -> str:
 def revisions_table(verdict: Verdict, *, accuracy: bool) -> Table:
     """Returns the table of what happened under each revision."""
     table = Table(title="What the LM was asked, per revision")
-    table.add_column("revision", justify="right")
-    table.add_column("predictions", justify="right")
+    table.add_column("rev", justify="right")
+    table.add_column("predictions", justify="right", no_wrap=True)
     table.add_column("modules", no_wrap=True)
     table.add_column("temp", justify="right")
     table.add_column("p50 ms", justify="right")
