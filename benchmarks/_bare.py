@@ -28,7 +28,8 @@ async def main(model: str, api_base: str, in_flight: int) -> None:
     """Reads counts from stdin, and writes a line when that many predictions are made."""
     lm = dspy.LM(model, api_base=api_base, api_key="none-needed", cache=False, num_retries=0, timeout=60)
     with dspy.context(lm=lm, trace=[], disable_history=True, track_usage=True):
-        module = dspy.ChainOfThought(SIGNATURE, temperature=TEMPERATURE)
+        module = dspy.ChainOfThought(SIGNATURE)
+        module.predict.config = {"temperature": TEMPERATURE}
         while line := await asyncio.to_thread(sys.stdin.readline):
             await predict(module, int(line), in_flight)
             sys.stdout.write("done\n")

@@ -11,9 +11,14 @@ import atexit
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# DSPy prepares each native LM call in a thread, and modules without an `acall` run in one whole. asyncio's own default is
+# the number of cores and four, which would hold up hundreds of waiting calls.
+_THREADS = 128
 
 _lock = threading.Lock()
 _home: asyncio.AbstractEventLoop | None = None
@@ -25,6 +30,7 @@ def home() -> asyncio.AbstractEventLoop:
     with _lock:
         if _home is None:
             _home = asyncio.new_event_loop()
+            _home.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="dspex-work"))
             threading.Thread(target=_home.run_forever, name="dspex-home-loop", daemon=True).start()
         return _home
 
