@@ -1,8 +1,8 @@
 """What does a prediction cost on the fleet, beside the same prediction in a bare DSPy loop?
 
-CPU milliseconds per prediction of the process that executes it, at an LM that answers at once: the bare loop's process on
-one side, the worker's on the other. Rounds alternate in one run, and medians are reported, since machines are noisy. The
-LM server, Redis and the client run in processes of their own and count on neither side.
+CPU milliseconds per prediction of the process that executes it, at an LM that answers at once: the bare loop's process
+on one side, the worker's on the other. Rounds alternate in one run, and medians are reported, since machines are noisy.
+The LM server, Redis and the client run in processes of their own and count on neither side.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class FleetSettings(BaseSettings):
     task_attempts: int = Field(3, ge=1, description="tries of a prediction whose LM is down or overloaded")
     retry_backoff_s: float = Field(1.0, gt=0, description="wait before the second try; doubles with each further one")
     visibility_timeout_s: int = Field(
-        1_800, ge=60, description="seconds after which the broker hands a dead worker's task to another; "
+        1_800, ge=1, description="seconds after which the broker hands a dead worker's task to another; "
         "longer than the longest prediction"
     )  # fmt: skip
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# DSPy prepares each native LM call in a thread, and modules without an `acall` run in one whole. asyncio's own default is
-# the number of cores and four, which would hold up hundreds of waiting calls.
+# DSPy prepares each native LM call in a thread, and modules without an `acall` run in one whole. asyncio's own default
+# is the number of cores and four, which would hold up hundreds of waiting calls.
 _THREADS = 128
 
 _lock = threading.Lock()

@@ -106,14 +106,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished prediction left: its outputs and how they came about (see provenance.py)."""
+    """What a finished prediction left.
+
+    Attributes:
+        outputs: output field to JSON value.
+        provenance: how they came about (see provenance.py).
+        inputs: what was asked, as it arrived, so that it can be asked again.
+    """
 
     outputs: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def encode(self) -> dict[str, Any]:
         """Returns the JSON form that the result backend stores."""
-        return {"v": VERSION, "outputs": dict(self.outputs), "provenance": dict(self.provenance)}
+        parts = {"outputs": self.outputs, "provenance": self.provenance, "inputs": self.inputs}
+        return {"v": VERSION, **{name: dict(part) for name, part in parts.items()}}
 
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> Self:
@@ -124,7 +132,7 @@ class Result:
         """
         if message.get("v") != VERSION:
             raise ValueError(f"This result has version {message.get('v')}, this client reads {VERSION}. Upgrade it.")
-        return cls(message["outputs"], message["provenance"])
+        return cls(message["outputs"], message["provenance"], message["inputs"])
 
 
 def is_result(value: object) -> bool:

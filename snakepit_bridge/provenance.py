@@ -60,7 +60,10 @@ class Provenance:
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> Self:
         """Reads the JSON form; fields that a newer worker added are left out."""
-        names = {field.name for field in fields(cls)}
-        said: dict[str, Any] = {name: value for name, value in message.items() if name in names}
-        said["timings"] = Timings(**said["timings"])
+        said: dict[str, Any] = {**_known(cls, message), "timings": Timings(**_known(Timings, message["timings"]))}
         return cls(**said)
+
+
+def _known(kind: type[Provenance] | type[Timings], message: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in message.items() if name in names}

@@ -114,12 +114,24 @@ class SessionContext:
         """
         return await self.set_variables({name: value})
 
-    async def set_variables(self, values: Mapping[str, Any], *, reason: str = "") -> Token:
-        """Publishes several values as one revision: all of them or, if one is refused, none."""
+    async def set_variables(
+        self, values: Mapping[str, Any], *, types: Mapping[str, str] | None = None, reason: str = ""
+    ) -> Token:
+        """Publishes several values as one revision: all of them or, if one is refused, none.
+
+        Args:
+            values: variable name to value.
+            types: types of those that are declared anew; without one, an existing variable keeps its type and
+                constraints, and a new one gets the value's type.
+            reason: kept in the session's history.
+        """
+        kinds = types or {}
 
         def changes(now: Mapping[str, Variable]) -> Changes:
             return {
-                name: now[name].with_value(value) if name in now else Variable.declare(name, value)
+                name: now[name].with_value(value)
+                if name in now and name not in kinds
+                else Variable.declare(name, value, kinds.get(name))
                 for name, value in values.items()
             }
 
@@ -173,7 +185,7 @@ class SessionContext:
 
     async def _publish(self, changes: Callable[[Mapping[str, Variable]], Changes], reason: str) -> Token:
         """Publishes on top of what was read; a publish in between makes it read again."""
-        for _ in range(_CONTENTION_ROUNDS):
+        for remaining in reversed(range(_CONTENTION_ROUNDS)):
             try:
                 now = await self._read()
             except SessionNotFoundError:
@@ -182,9 +194,10 @@ class SessionContext:
                 return await self.store.publish(
                     self.session_id, changes(now.variables), expected=now.token, author=self.author, reason=reason
                 )
-            except StaleTokenError as lost:
-                conflict = lost
-        raise conflict
+            except StaleTokenError:
+                if not remaining:
+                    raise
+        raise AssertionError("unreachable: the last round returns or raises")
 
 
 class BlockingSession:
@@ -214,8 +227,10 @@ class BlockingSession:
     def set_variable(self, name: str, value: Any) -> Token:
         return self._run(self._context.set_variable(name, value))
 
-    def set_variables(self, values: Mapping[str, Any], *, reason: str = "") -> Token:
-        return self._run(self._context.set_variables(values, reason=reason))
+    def set_variables(
+        self, values: Mapping[str, Any], *, types: Mapping[str, str] | None = None, reason: str = ""
+    ) -> Token:
+        return self._run(self._context.set_variables(values, types=types, reason=reason))
 
     def register_variable(
         self, name: str, type: VariableType | str, value: Any, constraints: Mapping[str, Any] | None = None

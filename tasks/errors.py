@@ -41,11 +41,14 @@ def _lm_error(error: DSPyError, model: str) -> BridgeError:
     return kind(
         error.model or model,
         error.code or "lm_error",
-        _short(error.message),
+        # What follows the first paragraph is the provider library's advice, which its own users can act on, not ours.
+        _short(error.message.partition("\n\n")[0]),
         error.status or 0,
         float(error.retry_after or 0.0),
     )
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+    """One line: the errors go to command lines and logs."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}… ({len(line)} characters)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -19,8 +20,9 @@ from tasks.runtime import HasRuntime, Runtime
 _LONGEST_BACKOFF_S = 60.0
 
 
-# A named error is an answer: it goes to the client, and not with a traceback into the worker's log.
-@shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,))
+# A named error is an answer: it goes to the client, and not with a traceback into the worker's log. Nor does what was
+# asked and answered belong there: a few characters of a result are what Celery logs of it.
+@shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8)
 def predict(
     self: Task,
     inputs: Mapping[str, Any],
@@ -51,6 +53,8 @@ def predict(
         return run_blocking(_run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id)))
     except LMUnavailableError as away:
         pause = _pause_s(runtime, away, delivery.attempt)
+        if request.deadline is not None and time.time() + pause >= request.deadline:
+            raise  # the next try would come too late
         raise self.retry(exc=away, countdown=pause, max_retries=runtime.attempts - 1) from away
 
 

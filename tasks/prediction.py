@@ -48,16 +48,18 @@ async def run_prediction(runtime: Runtime, request: Request, delivery: Delivery)
     program = await runtime.registry.get(request.program)
     snapshot_ms = clock.lap_ms()
     bound = runtime.programs.bound(program, snapshot)
-    inputs = check_inputs(bound, taken(request))
+    asked = taken(request)
+    inputs = check_inputs(bound, asked)
     bind_ms = clock.lap_ms()
     async with runtime.room(bound.choice.profile):
+        _refuse_late(request, delivery)
         prediction = await _call(bound, inputs, request, delivery)
     outputs = outputs_of(bound, prediction)
     timings = Timings(
         _ms(started - delivery.sent_at) if delivery.sent_at else 0.0, snapshot_ms, bind_ms, clock.lap_ms()
     )
     provenance = _provenance(bound, snapshot, request, delivery, prediction.get_lm_usage(), started, timings)
-    return Result(outputs, provenance.encode())
+    return Result(outputs, provenance.encode(), asked)
 
 
 def taken(request: Request) -> Mapping[str, Any]:
@@ -68,10 +70,11 @@ def taken(request: Request) -> Mapping[str, Any]:
     """
     inputs: Any = request.inputs
     if is_result(inputs):
-        return _pick(request, inputs["outputs"])
+        return _pick(request, inputs["outputs"], request.take or _by_name(inputs))
     if isinstance(inputs, list) and inputs and all(is_result(each) for each in inputs):
-        picked = [_pick(request, each["outputs"]) for each in inputs]
-        return {name: [each[name] for each in picked] for name in picked[0]}
+        wanted = request.take or _by_name(inputs[0])
+        picked = [_pick(request, each["outputs"], wanted) for each in inputs]
+        return {name: [each[name] for each in picked] for name in wanted}
     if not isinstance(inputs, dict):
         raise InputError(
             request.program, "inputs", f"they must be an object of named inputs, not {type(inputs).__name__}"
@@ -79,8 +82,11 @@ def taken(request: Request) -> Mapping[str, Any]:
     return inputs
 
 
-def _pick(request: Request, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = request.take or {name: name for name in outputs}
+def _by_name(result: Mapping[str, Any]) -> Mapping[str, str]:
+    return {name: name for name in result["outputs"]}
+
+
+def _pick(request: Request, outputs: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
     for name, output in wanted.items():
         if output not in outputs:
             raise InputError(request.program, name, f"the previous prediction has no output '{output}'", tuple(outputs))

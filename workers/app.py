@@ -9,7 +9,6 @@ from config.settings import FleetSettings
 from tasks.runtime import Runtime
 from workers.lifecycle import RuntimeSlot
 
-
 _REDIS = ("redis://", "rediss://", "redis+socket://")
 
 

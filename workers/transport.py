@@ -1,8 +1,8 @@
 """kombu's Redis transport with two mends; messages and queues on the wire are the stock ones.
 
-kombu 5.7 makes a new Redis client for each acknowledgement, which costs more than the command itself. And when the broker
-goes away while messages are unacknowledged, giving them back fails on a connection that is gone already, with an error
-that nobody expects, and the worker exits.
+kombu 5.7 makes a new Redis client for each acknowledgement, which costs more than the command itself. And when the
+broker goes away while messages are unacknowledged, giving them back fails on a connection that is gone already, with an
+error that nobody expects, and the worker exits.
 """
 
 from __future__ import annotations

@@ -13,20 +13,24 @@ from celery import Celery
 from celery.canvas import Signature
 
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.client.publishing import URGENT, Publisher
+from snakepit_bridge.client.publishing import RETRY, URGENT, Publisher
+from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, InputError, ProgramSpecError
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import DEFAULT_SESSION, PREDICT, Request, Requirement
 from snakepit_bridge.revision import Token
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.connection import RedisConnection, masked
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError as PydanticError
+
     from snakepit_bridge.client.prediction import FleetPrediction
     from snakepit_bridge.client.program import FleetProgram
     from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
     from snakepit_bridge.programs.spec import ProgramSpec
     from snakepit_bridge.session_context import SessionContext
+    from snakepit_bridge.stores import SnapshotStore
 
 DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_QUEUE = "predictions"
@@ -65,7 +69,7 @@ class Fleet:
     ) -> None:
         self._given_app = app
         self._url = redis_url or (_backend_url(app) if app is not None else DEFAULT_URL)
-        self._connection = RedisConnection(self._url, timeout_s=timeout_s)
+        self.connection = RedisConnection(self._url, timeout_s=timeout_s)
         self.namespace = namespace
         self.queue = queue
         self._wait_s = wait_s
@@ -74,12 +78,19 @@ class Fleet:
         self._allowed = tuple(allowed_packages)
 
     def __repr__(self) -> str:
-        return f"Fleet({self._connection.url!r})"
+        return f"Fleet({self.connection.url!r})"
 
     @property
     def url(self) -> str:
         """The Redis URL, without its password."""
-        return self._connection.url
+        return self.connection.url
+
+    @property
+    def store(self) -> SnapshotStore:
+        """The store of the fleet's sessions."""
+        from snakepit_bridge.stores import open_store
+
+        return open_store(self._url, namespace=self.namespace, timeout_s=self._timeout_s)
 
     @cached_property
     def app(self) -> Celery:
@@ -111,7 +122,7 @@ class Fleet:
             idempotency_key: the same key with the same request is one prediction, however often it is submitted.
 
         Raises:
-            InputError: the inputs aren't JSON values.
+            InputError: the inputs aren't a mapping of JSON values.
             IdempotencyConflict: the key belongs to another request.
             StoreUnavailableError: the broker is away.
             ValueError: a token or the priority is malformed, or ``at_least`` and ``exactly`` are both given.
@@ -119,12 +130,40 @@ class Fleet:
         if not 0 <= priority <= URGENT:
             raise ValueError(f"A priority is 0 to {URGENT}, the most urgent; got {priority}")
         until = None if deadline is None else time.time() + deadline
-        request = Request(program, dict(inputs), session, Requirement.of(at_least, exactly), until)
+        request = Request(program, _named_inputs(program, inputs), session, Requirement.of(at_least, exactly), until)
         return self.handle(self._publisher.submit(request, priority=priority, key=idempotency_key))
 
     def handle(self, task_id: str) -> Handle:
         """Returns a handle for a task that was submitted before, here or elsewhere."""
-        return Handle(task_id, self._results, self._wait_s, self._revoke)
+        return Handle(task_id, self._results, self._wait_s, self._publisher.revoke)
+
+    def replay(self, task_id: str, timeout: float | None = None) -> Replay:
+        """Makes a finished prediction again, under the token and the program version that its provenance names.
+
+        Args:
+            task_id: the finished task.
+            timeout: seconds to wait for the repetition.
+
+        Raises:
+            PredictionTimeout: the repetition has no result in time.
+            RevisionLost: the store can't give the token any more.
+            BridgeError: the task has no result, or it failed, or its repetition did.
+        """
+        if not self.handle(task_id).ready():
+            raise BridgeError(
+                f"Prediction {task_id} has no result to replay: it is unknown, not finished, or its result expired. "
+                "Check its id, or wait for it first."
+            )
+        wait_s = self._wait_s if timeout is None else timeout
+        result = run_blocking(self._results.wait(task_id, wait_s))
+        # DSPy comes in here, as it does with any prediction.
+        from snakepit_bridge.client.prediction import FleetPrediction
+
+        first = FleetPrediction.of(result)
+        made = first.provenance
+        program = f"{made.program}:{made.version}"
+        again = self.submit(program, result.inputs, session=made.session, exactly=made.token)
+        return Replay(result.inputs, first, again.get(wait_s))
 
     def map(
         self,
@@ -181,7 +220,7 @@ class Fleet:
             >>> fleet.handle(steps.apply_async().id).get()
         """
         request = Request(program, inputs or {}, session, Requirement.of(at_least, exactly), take=take)
-        args = (program,) if inputs is None else (dict(inputs), program)
+        args = (program,) if inputs is None else (_named_inputs(program, inputs), program)
         return self.app.signature(PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue})
 
     def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
@@ -238,28 +277,22 @@ class Fleet:
     def session(self, name: str = DEFAULT_SESSION, *, author: str = "") -> SessionContext:
         """Returns a session of this fleet's store, to read its variables and, where the store owns it, to publish."""
         from snakepit_bridge.session_context import SessionContext
-        from snakepit_bridge.stores import open_store
 
-        store = open_store(self._url, namespace=self.namespace, timeout_s=self._timeout_s)
-        return SessionContext(name, store, author=author)
+        return SessionContext(name, self.store, author=author)
 
     @cached_property
     def _results(self) -> Results:
-        return Results(self.app, self._connection)
+        return Results(self.app, self.connection)
 
     @cached_property
     def _publisher(self) -> Publisher:
-        return Publisher(self.app, self._connection, namespace=self.namespace, queue=self.queue, keep_s=self._expires_s)
+        return Publisher(self.app, self.connection, namespace=self.namespace, queue=self.queue, keep_s=self._expires_s)
 
     @cached_property
     def _registry(self) -> ProgramRegistry:
         from snakepit_bridge.programs.registry import ProgramRegistry
 
-        return ProgramRegistry(self._connection, namespace=self.namespace)
-
-    def _revoke(self, task_id: str) -> None:
-        # The stored cancellation is what holds; this lets a worker drop the task before it even starts it.
-        self.app.control.revoke(task_id)
+        return ProgramRegistry(self.connection, namespace=self.namespace)
 
     def _make_app(self) -> Celery:
         app = Celery("dspex-fleet-client", set_as_current=False)
@@ -275,6 +308,8 @@ class Fleet:
             broker_transport_options=bounds,
             redis_socket_timeout=self._timeout_s,
             redis_socket_connect_timeout=self._timeout_s,
+            # For chains and their kin, which Celery itself sends: its own bound is 20 tries, a second apart.
+            result_backend_transport_options={"retry_policy": RETRY},
         )
         return app
 
@@ -283,9 +318,18 @@ def _backend_url(app: Celery) -> str:
     url = str(app.conf.result_backend or "")
     if not url.startswith(("redis", "rediss", "unix", "valkey", "socket")):
         raise ConfigurationError(
-            f"The Celery app's result backend must be Redis, where programs and results are; it is {url or 'not set'!r}."
+            "The Celery app's result backend must be Redis, where programs and results are; "
+            f"it is {masked(url) or 'not set'!r}."
         )
     return url
+
+
+def _named_inputs(program: str, inputs: Any) -> dict[str, Any]:
+    if not isinstance(inputs, Mapping):
+        raise InputError(
+            program, "inputs", f"they must be a mapping of input field to value, not {type(inputs).__name__}"
+        )
+    return dict(cast(Mapping[str, Any], inputs))
 
 
 def _outcome(
@@ -308,16 +352,27 @@ def _shown(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mappin
 
 def _spec(name: str, module: Any, packages: tuple[str, ...], said: dict[str, Any]) -> tuple[ProgramSpec, Any]:
     """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
+    from pydantic import ValidationError as PydanticError
+
     from snakepit_bridge.programs.allowed import AllowedImports
     from snakepit_bridge.programs.rehydrate import spec_of
     from snakepit_bridge.programs.spec import ProgramSpec
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
-        spec = spec_of(module, program=name, **said)
+        try:
+            spec = spec_of(module, program=name, **said)
+        except PydanticError as refused:
+            raise _cannot_travel(name, refused) from None
         return spec, AllowedImports((*packages, *_named(spec)))
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
     changed = {key: value for key, value in said.items() if key in ("bindings", "arguments", "lm") and value}
-    return spec.model_copy(update=changed), AllowedImports(packages)
+    return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
+
+
+def _cannot_travel(program: str, refused: PydanticError) -> ProgramSpecError:
+    """Names the part of a module that isn't JSON, such as a class or a function among its arguments."""
+    first = refused.errors(include_url=False, include_input=False)[0]
+    return ProgramSpecError(program, ".".join(str(step) for step in first["loc"]), first["msg"])
 
 
 def _named(spec: ProgramSpec) -> Iterator[str]:

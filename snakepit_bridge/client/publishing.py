@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -19,8 +20,11 @@ from snakepit_bridge.messages import PREDICT, Request
 from snakepit_bridge.stores.connection import RedisConnection, masked
 
 # Three tries within about a second: a broker that is away is said to be away, and no caller hangs.
-_RETRY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
+RETRY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
 URGENT = 9
+# Who holds a reservation for longer has died, or is about to hear that the broker is away.
+_SENDING_S = 3.0
+_LOOK_S = 0.02
 
 
 class Publisher:
@@ -58,40 +62,63 @@ class Publisher:
             run_blocking(self._mark_sent(key, request))
         return task_id
 
-    def _send(self, task_id: str, request: Request, priority: int) -> str:
+    def revoke(self, task_id: str) -> None:
+        """Tells the workers to drop a task that was cancelled before they even start it; what holds is stored.
+
+        Raises:
+            StoreUnavailableError: the broker is away.
+        """
         self._after_fork()
         try:
-            self._app.send_task(
-                PREDICT,
-                args=[request.inputs, request.program],
-                kwargs=request.keywords(),
-                task_id=task_id,
-                queue=self._queue,
-                # On Redis 0 is served first; for callers 9 is.
-                priority=URGENT - priority,
-                headers={"sent_at": time.time()},
-                retry=True,
-                retry_policy=_RETRY,
-            )
+            self._app.control.revoke(task_id)
+        except (OperationalError, OSError) as away:
+            raise self._away(away) from away
+
+    def _send(self, task_id: str, request: Request, priority: int) -> str:
+        self._after_fork()
+        # Celery's send_task would also subscribe to the result, through a client that blocks and tries for 20 seconds.
+        amqp = self._app.amqp
+        message = amqp.create_task_message(task_id, PREDICT, [request.inputs, request.program], request.keywords())
+        try:
+            with self._app.producer_or_acquire() as producer:
+                amqp.send_task_message(
+                    producer,
+                    PREDICT,
+                    message,
+                    queue=self._queue,
+                    # On Redis 0 is served first; for callers 9 is.
+                    priority=URGENT - priority,
+                    headers={"sent_at": time.time()},
+                    retry=True,
+                    retry_policy=RETRY,
+                )
         except (EncodeError, TypeError) as unfit:
             raise InputError(request.program, "inputs", f"they must be JSON values: {unfit}") from unfit
         except (OperationalError, OSError) as away:
-            raise StoreUnavailableError(masked(str(self._app.conf.broker_url)), str(away) or "no connection") from away
+            raise self._away(away) from away
         return task_id
 
-    async def _reserve(self, key: str, task_id: str, request: Request) -> bool:
-        """Tells whether the request has to be sent: its key is new, or was reserved by a client that then died.
+    def _away(self, error: Exception) -> StoreUnavailableError:
+        return StoreUnavailableError(masked(str(self._app.conf.broker_url)), str(error) or "no connection")
 
-        The message may then be sent twice, under one task id: workers drop a task that has a result.
+    async def _reserve(self, key: str, task_id: str, request: Request) -> bool:
+        """Tells whether the request has to be sent: its key is new, or its first client died before it had sent it.
+
+        One that is only slow makes the message go out twice, under one task id: workers drop a task that has a result.
         """
         name, mine = self._key(key), _digest(request)
-        client = self._connection.client
-        if await self._connection.bounded(client.set(name, f"reserved {mine}", nx=True, ex=self._keep_s)):
-            return True
-        state, _, known = cast(bytes, await self._connection.bounded(client.get(name)) or b"").decode().partition(" ")
-        if known and known != mine:
-            raise IdempotencyConflict(key, task_id)
-        return state != "sent"
+        client, until = self._connection.client, time.monotonic() + _SENDING_S
+        while not await self._connection.bounded(client.set(name, f"reserved {mine}", nx=True, ex=self._keep_s)):
+            found = cast(bytes, await self._connection.bounded(client.get(name)) or b"").decode()
+            state, _, known = found.partition(" ")
+            if known and known != mine:
+                raise IdempotencyConflict(key, task_id)
+            if state == "sent":
+                return False
+            if time.monotonic() >= until:
+                return True
+            await asyncio.sleep(_LOOK_S)
+        return True
 
     async def _mark_sent(self, key: str, request: Request) -> None:
         sent = f"sent {_digest(request)}"

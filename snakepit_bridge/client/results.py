@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from snakepit_bridge.exceptions import (
     BridgeError,
+    ConfigurationError,
     PredictionCancelled,
     PredictionFailed,
     PredictionTimeout,
@@ -67,6 +68,7 @@ class Results:
         self._pubsub: PubSub | None = None
         self._reader: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
+        self._inherited: list[object] = []
 
     async def outcome(self, task_id: str) -> Outcome:
         """Returns what is stored of a task now; PENDING also for one that nobody ever submitted."""
@@ -80,6 +82,7 @@ class Results:
             PredictionTimeout: it had none in time.
             BridgeError: the task ended with this error.
         """
+        self._leave_to_parent()
         news = asyncio.Event()
         self._waiting.setdefault(self._key(task_id), set()).add(news)
         try:
@@ -166,8 +169,6 @@ class Results:
             self._waiting.pop(channel, None)
 
     async def _open(self) -> None:
-        if self._pid != os.getpid():  # a fork's parent keeps its own subscription, loop and waiters
-            self._pid, self._waiting, self._pubsub, self._opening = os.getpid(), {}, None, asyncio.Lock()
         async with self._opening:
             if self._pubsub is None:
                 self._pubsub = self._connection.client.pubsub()
@@ -175,6 +176,12 @@ class Results:
                 self._reader = asyncio.create_task(self._read_on(self._pubsub), name="dspex-results")
                 # A channel that nobody publishes on: a subscription without any can't be read.
                 await self._listen_to(f"dspex:results:{uuid4().hex}")
+
+    def _leave_to_parent(self) -> None:
+        """A fork's parent keeps its subscription, loop and waiters; freeing them here would close its sockets."""
+        if self._pid != os.getpid():
+            self._inherited.append((self._pubsub, self._reader))
+            self._pid, self._waiting, self._pubsub, self._opening = os.getpid(), {}, None, asyncio.Lock()
 
     async def _read_on(self, pubsub: PubSub) -> None:
         """Wakes the waiters of a channel on each message, and on each confirmation: after a lost connection redis-py
@@ -203,7 +210,10 @@ def _answer(outcome: Outcome) -> Result:
 def _result(task_id: str, message: Any) -> Result:
     if not isinstance(message, dict):
         raise PredictionFailed("unknown", "TypeError", f"task {task_id} is no prediction: its result is {message!r}")
-    return Result.decode(cast(dict[str, Any], message))
+    try:
+        return Result.decode(cast(dict[str, Any], message))
+    except ValueError as newer:
+        raise ConfigurationError(str(newer)) from newer
 
 
 def _error(task_id: str, raised: BaseException | None) -> BridgeError:

@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 
 PERMANENT: dict[str, str] = {
-    r"_kombu\.binding\..*": "the broker's routing table, one entry per queue",
+    r"_kombu\.binding[._].*": "the broker's routing table, one entry per queue",
     r"predictions.*": "a queue; Redis removes it with its last message",
     r"celery.*": "the same for Celery's default queue",
     r"unacked.*": "messages that a worker holds; they go with its ack",

@@ -1,0 +1,95 @@
+"""``doctor``: looks at everything that a fleet needs, and says the fix beside each thing that is wrong."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from snakepit_bridge.cli.checks import Check
+from snakepit_bridge.cli.joined import fleet_commands
+from snakepit_bridge.cli.live import live_workers
+from snakepit_bridge.cli.shown import as_json, say, table
+from snakepit_bridge.cli.target import AsJson, RedisUrl, target
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.loop import run_blocking
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client import Fleet
+
+_PACKAGES = ("dspex-fleet", "dspy", "celery", "kombu", "redis")
+_OLDEST = 7
+
+
+def doctor(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
+    """Check Redis, the workers, the LM profiles and the versions, and say the fix of what is wrong.
+
+    The exit code is 1 if something fails.
+    """
+    fleet = target(ctx, redis_url).fleet()
+    here = fleet_commands()
+    found = [*_redis(fleet), *(here.check_language_models() if here else ()), *_versions()]
+    if json:
+        say(as_json([asdict(check) for check in found]))
+    else:
+        table(("", "what", "found", "fix"), [(check.level, check.what, check.found, check.fix) for check in found])
+    failed = [check.what for check in found if check.level == "fail"]
+    if failed:
+        raise BridgeError(f"{len(failed)} to mend: {', '.join(failed)}.")
+
+
+def _redis(fleet: Fleet) -> Iterator[Check]:
+    try:
+        told = run_blocking(_info(fleet))
+        workers = live_workers(fleet)
+    except BridgeError as away:
+        yield Check("Redis", "fail", str(away), "start it, or name another with --redis-url")
+        return
+    yield _server(told)
+    yield _durability(told)
+    yield _eviction(told)
+    names = ", ".join(worker.name for worker in workers)
+    yield (
+        Check("workers", "ok", f"{len(workers)} answer: {names}")
+        if workers
+        else Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
+    )
+
+
+async def _info(fleet: Fleet) -> dict[str, Any]:
+    return await fleet.connection.bounded(fleet.connection.client.info())
+
+
+def _server(told: Mapping[str, Any]) -> Check:
+    valkey = told.get("valkey_version")
+    name, number = ("Valkey", str(valkey)) if valkey else ("Redis", str(told["redis_version"]))
+    if int(number.split(".")[0]) >= _OLDEST:
+        return Check("Redis", "ok", f"{name} {number}")
+    return Check("Redis", "fail", f"{name} {number}", f"use Redis {_OLDEST} or newer, or Valkey")
+
+
+def _durability(told: Mapping[str, Any]) -> Check:
+    if told.get("aof_enabled"):
+        return Check("append-only file", "ok", "on")
+    cost = "a restart of Redis loses what waits and what was published"
+    return Check("append-only file", "warn", f"off: {cost}", "set appendonly yes")
+
+
+def _eviction(told: Mapping[str, Any]) -> Check:
+    policy = str(told.get("maxmemory_policy", "unknown"))
+    if policy == "noeviction" or not told.get("maxmemory"):
+        return Check("eviction", "ok", "never" if told.get("maxmemory") else "never, there is no memory limit")
+    return Check("eviction", "fail", f"{policy}: a full server drops sessions", "set maxmemory-policy noeviction")
+
+
+def _versions() -> Iterator[Check]:
+    yield Check("Python", "ok", platform.python_version())
+    for package in _PACKAGES:
+        try:
+            yield Check(package, "ok", version(package))
+        except PackageNotFoundError:
+            yield Check(package, "fail", "not installed", f"pip install {package}")

@@ -1,0 +1,76 @@
+"""What runs right now: the workers that answer, and what waits for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from snakepit_bridge.exceptions import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client import Fleet
+    from snakepit_bridge.stores.connection import RedisConnection
+
+# A worker answers within milliseconds; one that is busy to the brim takes longer.
+_ANSWER_S = 1.0
+# kombu keeps a list per step of priorities, and marks all but the first with these separators; the first goes first.
+_STEPS = {"6 to 9": "", "3 to 5": "\x06\x163", "1 to 2": "\x06\x166", "0": "\x06\x169"}
+
+# kombu's index of what was delivered and not acknowledged.
+_UNACKNOWLEDGED = "unacked_index"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker that answers; ``predictions`` counts what it has run since its start."""
+
+    name: str
+    pool: str
+    concurrency: int
+    predictions: int
+
+
+def live_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
+    """Returns the workers that answer within the wait.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    from kombu.exceptions import OperationalError
+
+    from snakepit_bridge.messages import PREDICT
+
+    try:
+        answers: dict[str, Any] = fleet.app.control.inspect(timeout=wait_s).stats() or {}
+    except (OperationalError, OSError) as away:
+        raise StoreUnavailableError(fleet.url, str(away) or "no connection") from away
+    return [_worker(name, answers[name], PREDICT) for name in sorted(answers)]
+
+
+def _worker(name: str, told: dict[str, Any], task: str) -> Worker:
+    pool = told.get("pool", {})
+    implementation = str(pool.get("implementation", "unknown")).partition(":")[0].rpartition(".")[2]
+    return Worker(
+        name, {"thread": "threads"}.get(implementation, implementation), pool.get("max-concurrency", 0),
+        told.get("total", {}).get(task, 0),
+    )  # fmt: skip
+
+
+async def waiting(connection: RedisConnection, queue: str) -> dict[str, int]:
+    """Returns how many predictions wait in a queue, by their priorities, the most urgent first.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    lengths = await connection.send_each([("LLEN", queue + mark) for mark in _STEPS.values()])
+    return dict(zip(_STEPS, lengths, strict=True))
+
+
+async def taken(connection: RedisConnection) -> int:
+    """Returns how many messages the workers of this Redis have taken and not yet acknowledged, of all its queues.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    (count,) = await connection.send_each([("ZCARD", _UNACKNOWLEDGED)])
+    return count

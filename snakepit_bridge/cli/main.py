@@ -1,0 +1,75 @@
+"""The command line itself: its commands, the options that they share, and how an error looks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from snakepit_bridge.cli import batch, doctor, joined, predict, programs, replay, sessions, status
+from snakepit_bridge.cli.shown import line
+from snakepit_bridge.cli.target import NAMESPACE, QUEUE, Target, said_on_command_line
+from snakepit_bridge.exceptions import BridgeError
+
+_PROGRAMS = "Programs and predictions"
+_SESSIONS = "Sessions"
+_FLEET = "The fleet"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line: the process's own arguments, or these.
+
+    Raises:
+        SystemExit: always. 1 after a named error, which is one line on stderr; 2 where the arguments make no sense.
+    """
+    try:
+        app(arguments)
+    except BridgeError as error:
+        sys.stderr.write(f"dspex-fleet: {line(str(error))}\n")
+        raise SystemExit(1) from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dspex-fleet {version('dspex-fleet')}")
+        raise typer.Exit
+
+
+def _root(
+    ctx: typer.Context,
+    redis_url: Annotated[
+        str | None,
+        typer.Option("--redis-url", envvar="DSPEX_REDIS_URL", metavar="URL", help="Redis or Valkey of the fleet."),
+    ] = None,
+    namespace: Annotated[
+        str, typer.Option(envvar="DSPEX_NAMESPACE", metavar="NAME", help="Prefix of the fleet's keys.")
+    ] = NAMESPACE,
+    queue: Annotated[
+        str, typer.Option(envvar="DSPEX_QUEUE", metavar="NAME", help="Where the predictions wait.")
+    ] = QUEUE,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """DSPy programs on a Celery fleet, obeying session variables."""
+    ctx.obj = Target(redis_url, namespace, queue, said=said_on_command_line(ctx, "redis_url"))
+
+
+def _build() -> typer.Typer:
+    made = typer.Typer(name="dspex-fleet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    made.callback()(_root)
+    for panel, commands in {
+        _PROGRAMS: (predict.predict, batch.batch, replay.replay, programs.register, programs.programs, programs.label),
+        _SESSIONS: (sessions.publish, sessions.variables),
+        _FLEET: (status.status, doctor.doctor),
+    }.items():
+        for command in commands:
+            made.command(rich_help_panel=panel)(command)
+    joined.join(made, panel=_FLEET)
+    return made
+
+
+app = _build()

@@ -1,0 +1,51 @@
+"""``replay``: a finished prediction once more, under the revision and the program version that it had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snakepit_bridge.cli.predict import outputs
+from snakepit_bridge.cli.shown import as_json, say, table
+from snakepit_bridge.cli.target import AsJson, RedisUrl, target
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client.prediction import FleetPrediction
+
+
+def replay(
+    ctx: typer.Context,
+    task_id: Annotated[str, typer.Argument(metavar="TASK_ID", show_default=False)],
+    timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait.")] = 120.0,
+    json: AsJson = False,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Make a finished prediction again under its exact revision and program version, and show both."""
+    found = target(ctx, redis_url).fleet().replay(task_id, timeout)
+    if json:
+        both = {"first": _shown(found.first), "again": _shown(found.again)}
+        say(as_json({"inputs": dict(found.inputs), **both, "differences": sorted(found.differences)}))
+        return
+    table(("", "first", "again"), [*_outputs(found.first, found.again), *_origins(found.first, found.again)])
+    said = f"they differ in {', '.join(sorted(found.differences))}" if found.differences else "the answers are the same"
+    say(f"replay: {said}")
+
+
+def _shown(prediction: FleetPrediction) -> dict[str, Any]:
+    return {"outputs": outputs(prediction), "provenance": prediction.provenance.encode()}
+
+
+def _outputs(first: FleetPrediction, again: FleetPrediction) -> list[tuple[str, Any, Any]]:
+    return [(name, first.get(name), again.get(name)) for name in dict.fromkeys([*first.keys(), *again.keys()])]
+
+
+def _origins(first: FleetPrediction, again: FleetPrediction) -> list[tuple[str, Any, Any]]:
+    one, two = first.provenance, again.provenance
+    return [
+        ("session", f"{one.session} at {one.token}", f"{two.session} at {two.token}"),
+        ("program", f"{one.program}:{one.version}", f"{two.program}:{two.version}"),
+        ("module", one.module, two.module),
+        ("model", one.model, two.model),
+        ("task", one.task_id, two.task_id),
+    ]

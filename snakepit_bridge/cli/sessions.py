@@ -1,0 +1,87 @@
+"""``publish`` and ``variables``: a session's variables from a shell."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Mapping
+from typing import Annotated
+
+import typer
+
+from snakepit_bridge.cli.arguments import assignments, pairs
+from snakepit_bridge.cli.shown import as_json, say, table
+from snakepit_bridge.cli.target import AsJson, RedisUrl, Target, target
+from snakepit_bridge.exceptions import SessionNotFoundError, StaleTokenError
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.revision import Token
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.variables.types import to_json
+
+# How often a publish reads again because somebody published in between, before the caller is told.
+_ROUNDS = 16
+_ABSENT = Token(0, 0)
+
+SessionName = Annotated[str, typer.Argument(metavar="SESSION", show_default=False)]
+
+
+def publish(
+    ctx: typer.Context,
+    session: SessionName,
+    values: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", show_default=False)],
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="NAME=TYPE", help="Type of a new variable; name:type=value says it too."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the session's history.", show_default=False)] = "",
+    redis_url: RedisUrl = None,
+) -> None:
+    """Publish variables as one revision and print its token.
+
+    A value is read as JSON where it is JSON, else as text. A variable that exists keeps its type and constraints.
+    """
+    pairs(values)  # what is malformed needs no Redis to say so
+    say(str(run_blocking(_publish(target(ctx, redis_url), session, values, types or [], reason))))
+
+
+def variables(ctx: typer.Context, session: SessionName, json: AsJson = False, redis_url: RedisUrl = None) -> None:
+    """List a session's variables, and the token they stand at."""
+    snapshot = run_blocking(target(ctx, redis_url).store().read(session))
+    found = [snapshot.variables[name] for name in sorted(snapshot.variables)]
+    if json:
+        shown = {v.name: {"type": v.type, "value": _plain(v), "constraints": v.constraints.as_dict()} for v in found}
+        say(as_json({"session": session, "token": str(snapshot.token), "variables": shown}))
+        return
+    rows = [(v.name, v.type, _plain(v), v.constraints.as_dict() or "") for v in found]
+    table(("name", "type", "value", "constraints"), rows)
+    say(f"token: {snapshot.token}")
+
+
+def _plain(variable: Variable) -> object:
+    return to_json(variable.type, variable.value)
+
+
+async def _publish(target: Target, session: str, values: list[str], types: list[str], reason: str) -> Token:
+    """Publishes on top of what was read, since what a text means depends on it; a publish in between reads again."""
+    store = target.store()
+    for remaining in reversed(range(_ROUNDS)):
+        now: Mapping[str, Variable] = {}
+        expected = _ABSENT
+        try:
+            snapshot = await store.read(session)
+            now, expected = snapshot.variables, snapshot.token
+        except SessionNotFoundError:
+            pass  # this publish makes it
+        changes = {each.name: each.on(now.get(each.name)) for each in assignments(values, types, now)}
+        try:
+            return await store.publish(session, changes, expected=expected, author=_author(), reason=reason)
+        except StaleTokenError:
+            if not remaining:
+                raise
+    raise AssertionError("unreachable: the last round returns or raises")
+
+
+def _author() -> str:
+    try:
+        return f"{getpass.getuser()} by dspex-fleet"
+    except (OSError, KeyError):  # a container's user need not have a name
+        return "dspex-fleet"

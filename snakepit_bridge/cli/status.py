@@ -1,0 +1,91 @@
+"""``status``: the workers, what waits for them, and where each session stands, at a glance."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from snakepit_bridge.cli.live import Worker, live_workers, taken, waiting
+from snakepit_bridge.cli.shown import as_json, say, table
+from snakepit_bridge.cli.target import AsJson, RedisUrl, target
+from snakepit_bridge.loop import run_blocking
+
+if TYPE_CHECKING:
+    from snakepit_bridge.acks import Applied
+    from snakepit_bridge.client import Fleet
+    from snakepit_bridge.stores import Head
+
+
+def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
+    """Show which workers answer, how deep the queue is, and where each session stands."""
+    found = look(target(ctx, redis_url).fleet())
+    if json:
+        say(as_json(found))
+        return
+    _show_workers(found["workers"])
+    waits = ", ".join(f"{count} at priority {name}" for name, count in found["queue"]["by_priority"].items() if count)
+    say(f"queue {found['queue']['name']}: {found['queue']['waiting']} wait{f' ({waits})' if waits else ''}, "
+        f"{found['queue']['taken']} taken by workers\n")  # fmt: skip
+    _show_sessions(found["sessions"])
+
+
+def look(fleet: Fleet) -> dict[str, Any]:
+    """Returns what the fleet looks like now, as JSON values.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    # Redis comes first: where it is away that is said at once, and workers are asked for as long as they may take.
+    found = run_blocking(_look(fleet))
+    return {"workers": [_worker(one) for one in live_workers(fleet)], **found}
+
+
+async def _look(fleet: Fleet) -> dict[str, Any]:
+    from snakepit_bridge.acks import Acks
+
+    acks = Acks(fleet.connection, namespace=fleet.namespace)
+    priorities = await waiting(fleet.connection, fleet.queue)
+    heads = dict(sorted((await fleet.store.sessions()).items()))
+    sessions = {name: _session(head, await acks.applied(name)) for name, head in heads.items()}
+    queue = {"name": fleet.queue, "waiting": sum(priorities.values()), "by_priority": priorities}
+    return {"queue": {**queue, "taken": await taken(fleet.connection)}, "sessions": sessions}
+
+
+def _worker(one: Worker) -> dict[str, Any]:
+    return {"name": one.name, "pool": one.pool, "concurrency": one.concurrency, "predictions": one.predictions}
+
+
+def _session(head: Head, applied: list[Applied]) -> dict[str, Any]:
+    said = [{"process": one.process, "token": str(one.token), "error": one.error} for one in applied]
+    age = max(0.0, time.time() - head.confirmed_at)
+    return {"token": str(head.token), "authority": head.authority, "confirmed_s_ago": round(age, 3), "applied": said}
+
+
+def _show_workers(workers: list[dict[str, Any]]) -> None:
+    if not workers:
+        say("workers: none answers; start one with: dspex-fleet worker")
+        return
+    columns = ("name", "pool", "concurrency", "predictions")
+    rows = [[one[column] for column in columns] for one in workers]
+    table(("worker", *columns[1:]), rows, numbers=columns[2:])
+
+
+def _show_sessions(sessions: dict[str, dict[str, Any]]) -> None:
+    if not sessions:
+        say("sessions: none is published")
+        return
+    rows = [
+        (name, one["token"], one["authority"], f"{one['confirmed_s_ago']:.0f} s ago", *_applied(one))
+        for name, one in sessions.items()
+    ]
+    table(("session", "token", "authority", "confirmed", "applied by", "refused by"), rows)
+
+
+def _applied(session: dict[str, Any]) -> tuple[str, str]:
+    """How many of the processes that hold a session are on its token, and what the others say."""
+    said = session["applied"]
+    there = [one for one in said if one["token"] == session["token"] and not one["error"]]
+    refused = [f"{one['process']}: {one['error']}" for one in said if one["error"]]
+    return f"{len(there)} of {len(said)} processes" if said else "-", "; ".join(refused) or "-"

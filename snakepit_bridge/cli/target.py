@@ -1,0 +1,113 @@
+"""Which fleet a command talks to: what the shared options say, and the ways there that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snakepit_bridge.exceptions import BridgeError
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client import Fleet
+    from snakepit_bridge.messages import Requirement
+    from snakepit_bridge.programs.registry import ProgramRegistry
+    from snakepit_bridge.stores import SnapshotStore
+    from snakepit_bridge.stores.connection import RedisConnection
+
+NAMESPACE = "dspex"
+QUEUE = "predictions"
+
+RedisUrl = Annotated[
+    str | None,
+    typer.Option("--redis-url", metavar="URL", help="Redis or Valkey of the fleet.", show_default=False),
+]
+Session = Annotated[str, typer.Option("--session", "-s", help="Session whose variables it runs under.")]
+AtLeast = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="The session's oldest token that will do, such as publish printed.")
+]
+Exactly = Annotated[str | None, typer.Option(metavar="TOKEN", help="The one token of the session to run under.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A fleet, as the command line names it.
+
+    Attributes:
+        redis_url: its Redis; None for the default.
+        namespace: prefix of its keys.
+        queue: where its predictions wait.
+        said: whether the URL stood on the command line, and not in the environment.
+    """
+
+    redis_url: str | None = field(repr=False)
+    namespace: str = NAMESPACE
+    queue: str = QUEUE
+    said: bool = False
+
+    @property
+    def url(self) -> str:
+        """The Redis URL, with its password."""
+        from snakepit_bridge.client.fleet import DEFAULT_URL
+
+        return self.redis_url or DEFAULT_URL
+
+    def fleet(self, *, allowed_packages: Iterable[str] = (), wait_s: float = 600.0) -> Fleet:
+        """Returns the client."""
+        from snakepit_bridge.client import Fleet
+
+        return Fleet(
+            self.redis_url, namespace=self.namespace, queue=self.queue, allowed_packages=allowed_packages, wait_s=wait_s
+        )
+
+    def store(self) -> SnapshotStore:
+        """Returns the store of the sessions."""
+        from snakepit_bridge.stores import open_store
+
+        return open_store(self.url, namespace=self.namespace)
+
+    def connection(self) -> RedisConnection:
+        """Returns a way to Redis itself."""
+        from snakepit_bridge.stores.connection import RedisConnection
+
+        return RedisConnection(self.url)
+
+    def registry(self) -> ProgramRegistry:
+        """Returns the program registry; loads DSPy."""
+        from snakepit_bridge.programs.registry import ProgramRegistry
+
+        return ProgramRegistry(self.connection(), namespace=self.namespace)
+
+    def settings(self) -> dict[str, str]:
+        """Returns the environment by which a worker finds the same fleet."""
+        names = {"DSPEX_NAMESPACE": self.namespace, "DSPEX_QUEUE": self.queue}
+        return names | ({"DSPEX_REDIS_URL": self.redis_url} if self.redis_url else {})
+
+
+def target(ctx: typer.Context, redis_url: str | None) -> Target:
+    """Returns what a command talks to: the shared options, and its own ``--redis-url`` if it has one."""
+    shared: Target = ctx.obj
+    return shared if redis_url is None else replace(shared, redis_url=redis_url, said=True)
+
+
+def said_on_command_line(ctx: typer.Context, parameter: str) -> bool:
+    """Tells whether a parameter was given as an argument, and not by the environment or its default."""
+    source: Any = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def requirement(at_least: str | None, exactly: str | None) -> Requirement:
+    """Returns what a prediction asks of its session's revision.
+
+    Raises:
+        BridgeError: a token is malformed, or both are given.
+    """
+    from snakepit_bridge.messages import Requirement
+
+    try:
+        return Requirement.of(at_least, exactly)
+    except ValueError as malformed:
+        raise BridgeError(str(malformed)) from None

@@ -1,0 +1,152 @@
+"""A stage for the fleet's tests: a server, a recording LM, LM profiles and a worker process of the real app.
+
+A module of tests shares one, since a worker takes seconds to load DSPy; a test keeps to sessions, programs and
+questions of its own, and to the LM's requests that ask them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pytest_celery import CeleryTestWorker
+from redis import Redis
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.testing import Ask, Recorded, RecordingLM
+from tests.harness.containers import WorkerSpec, local_redis, local_worker
+from tests.harness.leaks import leaked_keys
+from tests.harness.waiting import wait_until
+
+LM_KEY = "sesame"
+
+# `down` is a port that nobody listens on, `locked` has another key than the LM asks for, `hasty` can't wait.
+_PROFILES = """\
+default = "demo"
+
+[profiles.demo]
+model = "openai/demo"
+models = ["openai/other"]
+api_base = "{url}"
+api_key_env = "STAGE_LM_KEY"
+
+[profiles.locked]
+model = "openai/locked"
+api_base = "{url}"
+api_key_env = "STAGE_WRONG_KEY"
+
+[profiles.hasty]
+model = "openai/hasty"
+api_base = "{url}"
+api_key_env = "STAGE_LM_KEY"
+limits = {{ timeout_s = 0.5 }}
+
+[profiles.down]
+model = "openai/down"
+api_base = "http://127.0.0.1:9/v1"
+api_key_env = "STAGE_LM_KEY"
+"""
+
+
+def echo(ask: Ask) -> Mapping[str, Any]:
+    """Answers a text with the question itself, so that every answer tells which question it belongs to."""
+    said = next(iter(ask.inputs.values()), "")
+    texts = [output.name for output in ask.layout.outputs if output.annotation == "str"]
+    return {name: f"{name} of {said}" for name in texts if name != "next_tool_name"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a module of tests plays on."""
+
+    url: str
+    fleet: Fleet
+    lm: RecordingLM
+    settings: Mapping[str, str]
+    workers: list[CeleryTestWorker] = field(default_factory=list)
+    _running: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    @property
+    def worker(self) -> CeleryTestWorker:
+        """The first worker."""
+        return self.workers[0]
+
+    def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None, **changes: Any) -> CeleryTestWorker:
+        """Starts one more worker; keywords are fields of the spec."""
+        spec = WorkerSpec(env={**self.settings, **(env or {})}, **changes)
+        worker = self._running.enter_context(local_worker(spec, self.url, wait=wait))
+        self.workers.append(worker)
+        return worker
+
+    def asked(self, text: str) -> list[Recorded]:
+        """The LM's requests with this text among their inputs, oldest first."""
+        return [one for one in self.lm.requests if any(text in said for said in one.inputs.values())]
+
+    def await_asked(self, text: str, count: int = 1) -> list[Recorded]:
+        """Waits until the LM has received so many requests with this text."""
+        return wait_until(
+            lambda: found if len(found := self.asked(text)) >= count else None, f"{count} requests with {text!r}"
+        )
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Within it the workers take no new predictions; they do again after it."""
+        control = self.fleet.app.control
+        assert control.cancel_consumer(self.fleet.queue, reply=True, timeout=5, limit=len(self.workers))
+        try:
+            yield
+        finally:
+            assert control.add_consumer(self.fleet.queue, reply=True, timeout=5, limit=len(self.workers))
+
+
+@contextmanager
+def stage(folder: Path, *, worker: bool = True, pool: str = "threads", **env: str) -> Generator[Stage]:
+    """Sets a stage, and at its end looks for keys that would stay for ever.
+
+    Args:
+        folder: for the LM profiles' file.
+        worker: whether a worker is up; one of four at a time.
+        pool: its Celery pool.
+        env: further settings of the workers.
+    """
+    with local_redis() as server, RecordingLM(echo, api_key=LM_KEY) as lm:
+        url = server.celeryconfig["host_url"]
+        profiles = folder / "profiles.toml"
+        profiles.write_text(_PROFILES.format(url=lm.url), encoding="utf-8")
+        settings = {
+            "DSPEX_LM_PROFILES": str(profiles),
+            "DSPEX_RETRY_BACKOFF_S": "0.05",
+            "DSPEX_REQUIREMENT_WAIT_S": "0.3",
+            "STAGE_LM_KEY": LM_KEY,
+            "STAGE_WRONG_KEY": "wrong",
+            **env,
+        }
+        playing = Stage(url, Fleet(url, wait_s=30), lm, settings)
+        with playing._running:
+            if worker:
+                playing.start(pool=pool, concurrency=4)
+            yield playing
+        with Redis.from_url(url) as client:
+            leaked = leaked_keys(client)
+        assert not leaked, f"Keys without an expiry that tests/harness/leaks.py doesn't list as permanent: {leaked}"
+
+
+def fresh(name: str) -> str:
+    """Returns a name that no other test uses, for sessions, programs and questions."""
+    return f"{name}-{uuid4().hex[:8]}"
+
+
+@contextmanager
+def within(seconds: float) -> Generator[None]:
+    """Asserts that the block ends within so many seconds, whether it raises or not."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        took = time.monotonic() - start
+        assert took <= seconds, f"it took {took:.1f} s, more than {seconds:g} s"

@@ -1,0 +1,263 @@
+"""The commands against a real server, a real worker and the recording LM, as an operator types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from redis import Redis
+
+from snakepit_bridge.cli import main
+from tests.conftest import wait_until
+from tests.harness.stage import Stage, fresh, stage
+
+ROOT = Path(__file__).parents[2]
+
+
+class Said(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    with stage(tmp_path_factory.mktemp("stage")) as play:
+        yield play
+
+
+@pytest.fixture
+def run(play: Stage, capsys: pytest.CaptureFixture[str]) -> Run:
+    def command(*arguments: str) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["--redis-url", play.url, *arguments])
+        return Said(int(ended.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps({"module": "Predict", "signature": "question -> answer"}), encoding="utf-8")
+    return path
+
+
+def test_publish_shows_in_variables_and_in_the_next_predictions_request(play: Stage, run: Run, spec: Path) -> None:
+    session, question = fresh("session"), fresh("question")
+    assert run("register", str(spec), "--bind", "temperature=warmth").out == "registered asked:1\n"
+    token = run("publish", session, "warmth=0.25", "style:string=7").out.strip()
+
+    listed = json.loads(run("variables", session, "--json").out)
+    assert listed["token"] == token
+    assert listed["variables"]["warmth"] == {"type": "float", "value": 0.25, "constraints": {}}
+    assert listed["variables"]["style"]["value"] == "7"
+    table = run("variables", session).out
+    assert "warmth" in table
+    assert f"token: {token}" in table
+
+    asked = ("predict", "asked", f"question={question}", "-s", session, "--at-least", token)
+    said = json.loads(run(*asked, "--json").out)
+    assert said["outputs"] == {"answer": f"answer of {question}"}
+    assert said["provenance"]["token"] == token
+    (request,) = [one for one in play.lm.requests if question in json.dumps(one.body)]
+    assert request.body["temperature"] == 0.25
+
+
+def test_a_text_field_takes_a_number_as_text_and_an_int_field_as_a_number(play: Stage, run: Run, spec: Path) -> None:
+    spec.write_text(json.dumps({"module": "Predict", "signature": "zip: str, count: int -> answer"}), encoding="utf-8")
+    name = fresh("typed")
+    assert run("register", str(spec), "--name", name).code == 0
+    assert run("predict", name, "zip=01234", "count=3").out.startswith("answer: answer of 01234\n")
+    wrong = run("predict", name, "zip=01234", "count=many")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "count" in wrong.err
+
+
+def test_programs_lists_versions_and_labels(run: Run, spec: Path) -> None:
+    name = fresh("listed")
+    assert run("register", str(spec), "--name", name, "--label", "prod").out == f"registered {name}:1 as {name}@prod\n"
+    assert run("register", str(spec), "--name", name).out == f"registered {name}:1\n", "unchanged, so the same version"
+    assert run("register", str(spec), "--name", name, "--bind", "temperature=t").out == f"registered {name}:2\n"
+    assert run("label", name, "prod", "2").out == f"{name}@prod is {name}:2\n"
+    found = {one["name"]: one for one in json.loads(run("programs", "--json").out)}
+    assert found[name] == {"name": name, "latest": 2, "labels": {"prod": 2}}
+    assert name in run("programs").out
+
+
+def test_a_module_is_registered_by_its_import_path(
+    play: Stage, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = fresh("mine").replace("-", "_")
+    code = "import dspy\n\nqa = dspy.Predict('question -> answer')\nmake = lambda: dspy.ChainOfThought('a -> b')\n"
+    (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert run("register", f"{module}:qa").out == "registered qa:1\n"
+    assert run("register", f"{module}.make").out == "registered make:1\n"
+    refused = run("register", f"{module}.py")
+    assert refused.code == 1
+    assert f"name what is in it: {module}:object" in refused.err
+
+
+def test_replay_shows_a_prediction_beside_its_repetition(play: Stage, run: Run, spec: Path) -> None:
+    session = fresh("session")
+    name = fresh("replayed")
+    run("register", str(spec), "--name", name, "--bind", "temperature=warmth")
+    token = run("publish", session, "warmth=0.5").out.strip()
+    first = json.loads(run("predict", name, "question=why?", "-s", session, "--json").out)["provenance"]
+    run("publish", session, "warmth=0.75")
+
+    both = json.loads(run("replay", first["task_id"], "--json").out)
+    assert both["differences"] == []
+    assert both["again"]["provenance"]["token"] == token
+    assert both["again"]["provenance"]["variables"] == {"warmth": 0.5}
+    assert both["again"]["provenance"]["task_id"] != first["task_id"]
+    shown = run("replay", first["task_id"]).out
+    assert "the answers are the same" in shown
+    unknown = run("replay", "nobody-knows")
+    assert unknown.code == 1
+    assert "has no result to replay" in unknown.err
+
+
+def test_batch_keeps_each_lines_answer_or_error_in_its_place_and_resumes(
+    play: Stage, run: Run, spec: Path, tmp_path: Path
+) -> None:
+    name = fresh("batched")
+    run("register", str(spec), "--name", name)
+    questions = [fresh("question") for _ in range(20)]
+    lines = [json.dumps({"question": question}) for question in questions]
+    lines[3:5] = ["nonsense", json.dumps({"id": "no", "inputs": {"wrong": 1}})]
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    done = run("batch", name, "--input", str(source), "--output", str(output), "--in-flight", "4")
+    assert done.code == 1
+    assert f"20 lines, 18 answered, 2 failed: {output}" in done.out
+    written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [one["line"] for one in written] == list(range(1, 21))
+    assert written[0]["outputs"] == {"answer": f"answer of {questions[0]}"}
+    assert written[3]["error"]["type"] == written[4]["error"]["type"] == "InputError"
+    assert written[4]["id"] == "no"
+
+    kept = output.read_bytes().splitlines(keepends=True)
+    output.write_bytes(b"".join(kept[:10]) + kept[10][:7])
+    asked = len(play.lm.requests)
+    again = run("batch", name, "--input", str(source), "--output", str(output))
+    assert "10 of 20 lines are there already" in again.out
+    assert [json.loads(line)["line"] for line in output.read_text(encoding="utf-8").splitlines()] == list(range(1, 21))
+    assert len(play.lm.requests) - asked == 10
+
+
+def test_status_shows_workers_queue_and_sessions(play: Stage, run: Run) -> None:
+    session = fresh("session")
+    token = run("publish", session, "a=1").out.strip()
+    found = json.loads(run("status", "--json").out)
+    assert [worker["name"] for worker in found["workers"]] == [play.worker.hostname()]
+    assert found["queue"]["name"] == "predictions"
+    assert found["sessions"][session]["token"] == token
+    assert found["sessions"][session]["authority"] == "store"
+    text = run("status").out
+    assert token in text
+    assert play.worker.hostname() in text
+
+
+def test_status_counts_what_waits(play: Stage, run: Run) -> None:
+    queue = fresh("queue")
+    for priority in (0, 5, 9):
+        run_on = type(play.fleet)(play.url, queue=queue)
+        run_on.submit("asked", {"question": "?"}, priority=priority)
+    found = json.loads(run("--queue", queue, "status", "--json").out)["queue"]
+    assert found["waiting"] == 3
+    assert found["by_priority"] == {"6 to 9": 1, "3 to 5": 1, "1 to 2": 0, "0": 1}
+    with Redis.from_url(play.url) as client:
+        client.delete(*client.keys(f"{queue}*"))
+
+
+def test_doctor_names_what_is_missing_and_its_fix(run: Run) -> None:
+    found = {check["what"]: check for check in json.loads(run("doctor", "--json").out)}
+    assert found["Redis"]["level"] == "ok"
+    assert found["workers"]["level"] == "ok"
+    assert found["append-only file"]["level"] == "ok"
+    assert found["celery"]["found"].startswith("5.7")
+    away = run("doctor", "--redis-url", "redis://127.0.0.1:1/0")
+    assert away.code == 1
+    assert "1 to mend: Redis" in away.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict", "nobody", "question=1"], "Program not found: nobody"),
+        (["predict", "asked", "question=1", "-s", "nowhere"], "Session not found: nowhere"),
+        (["predict", "asked", "question=1", "-s", "steady", "--exactly", "1.1"], "Session 'steady' no longer has 1.1"),
+        (["predict", "asked", "wrong=1", "-s", "steady"], "question"),
+        (["predict", "asked:99", "question=1"], "Program not found: asked:99"),
+        (["publish", "steady", "warmth=hot"], "Variable 'warmth' can't be 'hot'"),
+        (["publish", "steady", "new:colour=red"], "colour"),
+        (["variables", "nowhere"], "Session not found: nowhere"),
+        (["label", "asked", "prod", "99"], "Program not found: asked:99"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(
+    play: Stage, run: Run, spec: Path, arguments: list[str], says: str
+) -> None:
+    run("register", str(spec), "--name", "asked", "--bind", "temperature=warmth")
+    run("publish", "steady", "warmth=0.5")
+    wrong = run(*arguments)
+    assert wrong.code == 1
+    assert wrong.out == ""
+    assert wrong.err.startswith("dspex-fleet: ")
+    assert wrong.err.count("\n") == 1
+    assert says in wrong.err
+
+
+def test_a_spec_that_names_code_outside_the_allow_list_is_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "evil.json"
+    path.write_text(json.dumps({"module": "os:system", "signature": "a -> b"}), encoding="utf-8")
+    refused = run("register", str(path))
+    assert refused.code == 1
+    assert "os" in refused.err
+    assert run("programs", "--json").out.find("evil") == -1
+
+
+def test_the_worker_command_runs_a_worker_that_stops_on_sigterm(play: Stage, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    queue = fresh("queue")
+    command = [
+        sys.executable,
+        "-m",
+        "snakepit_bridge.cli",
+        "--queue",
+        queue,
+        "worker",
+        "-c",
+        "2",
+        "-n",
+        f"{queue}@here",
+    ]
+    env: dict[str, Any] = {**os.environ, **play.settings, "DSPEX_REDIS_URL": play.url}
+    with log.open("wb") as written:
+        worker = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=written, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: "ready." in log.read_text(encoding="utf-8"), "the worker to be ready", timeout_s=60)
+        fleet = type(play.fleet)(play.url, queue=queue)
+        play.fleet.register("over-there", {"module": "Predict", "signature": "question -> answer"})
+        assert fleet.submit("over-there", {"question": "who?"}).get(20).answer == "answer of who?"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0, log.read_text(encoding="utf-8")
+    finally:
+        worker.kill()
+        worker.wait()

@@ -1,0 +1,122 @@
+"""The demo as a process: it holds on a small file of questions, says so in its last line, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import psutil
+import pytest
+from redis import Redis
+
+from tests.conftest import wait_until
+from tests.harness.leaks import leaked_keys
+from workers.demo_lm import QUESTIONS
+
+ROOT = Path(__file__).parents[2]
+DONE_S = 60
+
+RUN = """
+import sys
+from pathlib import Path
+from workers.demo import run_demo
+
+redis_url, pool, questions, out = sys.argv[1:]
+sys.exit(run_demo(
+    redis_url=redis_url or None, lm=None, questions=Path(questions), out=Path(out), workers=2, pool=pool
+))
+"""
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty of the demo's own questions, of all three programs."""
+    lines = QUESTIONS.read_text(encoding="utf-8").splitlines()
+    assert len(lines) >= 100
+    chosen = tmp_path_factory.mktemp("questions") / "questions.jsonl"
+    chosen.write_text("\n".join(lines[:20]) + "\n", encoding="utf-8")
+    assert {json.loads(line)["program"] for line in lines[:20]} == {"math", "classify", "extract"}
+    return chosen
+
+
+def launch(questions: Path, out: Path, *, redis_url: str = "", pool: str = "threads") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out)]
+    # Narrow and without colours, as in a log.
+    env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TMPDIR": str(out), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+@pytest.fixture
+def out() -> Generator[Path]:
+    # Short, since an embedded server's socket would lie below it.
+    with tempfile.TemporaryDirectory(prefix="dspex-test-") as folder:
+        yield Path(folder)
+
+
+def run(demo: subprocess.Popen[str]) -> str:
+    """Returns what the demo printed, once it has ended well."""
+    with demo:
+        said, complaints = demo.communicate(timeout=DONE_S)
+    assert demo.returncode == 0, said + complaints
+    assert "Traceback" not in complaints
+    return said
+
+
+def test_the_demo_holds_and_its_last_line_says_so(questions: Path, out: Path) -> None:
+    said = run(launch(questions, out))
+    lines = said.splitlines()
+    assert lines[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
+    assert "\x1b" not in said, "without a terminal it prints plain lines"
+    assert any("stand-in" in line for line in lines if line.startswith("LM: ")), "it must say what the LM is"
+    for number in range(1, 6):
+        assert any(line.startswith(f"revision {number} published: ") for line in lines)
+    assert re.search(r"^answers: (.*)$", said, re.MULTILINE)[1] == str(out / "answers.jsonl")
+
+    answers = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    asked = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    assert [answer["id"] for answer in answers] == [question["id"] for question in asked]
+    for answer, question in zip(answers, asked, strict=True):
+        assert answer["inputs"] == question["inputs"]
+        assert answer["outputs"].items() >= question["expected"].items(), "the stand-in knows these by heart"
+        assert answer["provenance"]["program"] == question["program"]
+        assert answer["provenance"]["variables"].keys() >= {"llm_temperature", "house_style"}
+
+
+def test_it_runs_on_prefork_and_leaves_a_redis_that_was_given_as_it_was(
+    questions: Path, out: Path, redis_url: str
+) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.set("somebodys", "value", ex=600)
+        said = run(launch(questions, out, redis_url=redis_url, pool="prefork"))
+        assert said.endswith("demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale\n")
+        assert client.get("somebodys") == b"value"
+        assert leaked_keys(client) == []
+        # Celery's results and its broadcast bindings expire, or are listed as permanent.
+        assert [key for key in client.keys("*dspex-demo*") if b"binding" not in key] == []
+
+
+def test_a_ctrl_c_leaves_no_process_and_no_folder_behind(questions: Path, out: Path) -> None:
+    with launch(questions, out) as demo:
+        family = psutil.Process(demo.pid)
+        assert demo.stdout is not None
+        seen = ""
+        while "revision 1 published" not in seen:
+            line = demo.stdout.readline()
+            assert line, f"the demo ended early: {seen}"
+            seen += line
+        children = family.children(recursive=True)
+        assert len(children) >= 4, "a server, the stand-in LM and two workers, each with its watchdog"
+        demo.send_signal(signal.SIGINT)
+        _, complaints = demo.communicate(timeout=DONE_S)
+    assert demo.returncode != 0
+    wait_until(lambda: not [child for child in children if child.is_running()], "all its processes to end")
+    assert list(out.iterdir()) == [], complaints

@@ -1,0 +1,97 @@
+"""The command line as a whole: what it loads, how it fails, and what it says where only the library is installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from snakepit_bridge.cli import main
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    said = capsys.readouterr().out
+    for command in (
+        "predict", "batch", "replay", "register", "programs", "label", "publish", "variables", "status", "doctor",
+        "worker", "demo",
+    ):  # fmt: skip
+        assert f" {command} " in said
+
+
+def test_help_loads_neither_dspy_nor_grpc_nor_celery() -> None:
+    code = (
+        "import sys\n"
+        "from snakepit_bridge.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit:\n    print([name for name in ('dspy', 'grpc', 'celery') if name in sys.modules])\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["publish", "s", "bad"], "An argument reads name=value; got 'bad'."),
+        (["predict", "qa", "--exactly", "x"], "A token reads epoch.revision"),
+        (["--redis-url", "ftp://x", "variables", "s"], "No snapshot store at ftp://x"),
+        (["register", "nowhere.json"], "The program's file nowhere.json can't be read"),
+        (["register", "os:path"], "not a dspy.Module"),
+        (["batch", "qa", "--input", "nowhere.jsonl", "--output", "x"], "nowhere.jsonl can't be opened"),
+        (["variables", "s"], "is away"),
+        (["status"], "is away"),
+    ],
+)
+def test_a_named_error_is_one_line_and_exit_code_1(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPEX_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+    assert run(*arguments) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("dspex-fleet: ")
+    assert told.count("\n") == 1
+    assert says in told
+    assert "hunter2" not in told
+
+
+def test_arguments_that_make_no_sense_are_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("predict") == 2
+    assert "Missing argument 'PROGRAM'" in capsys.readouterr().err
+
+
+def test_where_only_the_library_is_installed_the_fleets_commands_say_where_they_run(tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("dspex_fleet-*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+        packed.extractall(folder)
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"snakepit_bridge"}
+    # Without site's own additions the editable checkout isn't found; the dependencies are.
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), packages])}
+    for command in ("worker", "demo"):
+        ran = subprocess.run(
+            [sys.executable, "-S", "-m", "snakepit_bridge.cli", command, "--pool", "threads"],
+            cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 1, ran.stderr
+        assert "run from a checkout or the image" in ran.stderr
+        assert "Traceback" not in ran.stderr

@@ -1,0 +1,186 @@
+"""The fleet without workers: what it opens, what it refuses, what it makes of programs, sessions and signatures."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import dspy
+import pytest
+from celery import Celery
+from redis import Redis
+
+from snakepit_bridge.client import Fleet, Handle
+from snakepit_bridge.exceptions import ConfigurationError, InputError, ProgramNotFoundError, ProgramSpecError
+from snakepit_bridge.messages import PREDICT, VERSION
+from snakepit_bridge.programs.rehydrate import spec_of
+from snakepit_bridge.revision import Token
+
+NOWHERE = "redis://user:sesame@127.0.0.1:1/0"
+QA = {"module": "Predict", "signature": "question -> answer"}
+
+
+def test_a_fleet_opens_nothing_until_it_is_used() -> None:
+    fleet = Fleet(NOWHERE)
+    assert fleet.signature("qa", {"question": "why?"})
+    assert fleet.handle("some-task").id == "some-task"
+    assert fleet.session("s").session_id == "s"
+
+
+def test_no_password_is_ever_shown() -> None:
+    fleet = Fleet(NOWHERE)
+    for shown in (repr(fleet), fleet.url, repr(fleet.session("s")), repr(fleet.handle("id"))):
+        assert "sesame" not in shown
+    assert repr(fleet) == "Fleet('redis://***@127.0.0.1:1/0')"
+
+
+def test_a_fleet_works_from_defaults() -> None:
+    fleet = Fleet()
+    assert (fleet.url, fleet.namespace, fleet.queue) == ("redis://localhost:6379/0", "dspex", "predictions")
+
+
+def test_its_own_app_speaks_json_alone_and_waits_within_bounds() -> None:
+    conf = Fleet(NOWHERE, timeout_s=1.5, result_expires_s=60).app.conf
+    assert (conf.task_serializer, conf.result_serializer, list(conf.accept_content)) == ("json", "json", ["json"])
+    assert conf.result_expires == 60
+    assert conf.redis_socket_timeout == conf.broker_connection_timeout == 1.5
+
+
+def test_its_own_app_is_nobodys_current_app() -> None:
+    from celery import current_app
+
+    before = current_app.main
+    assert Fleet(NOWHERE).app.main != before
+    assert current_app.main == before
+
+
+def test_a_given_app_is_used_as_it_is() -> None:
+    app = Celery("shop", broker="amqp://broker", backend="redis://127.0.0.1:2/3", set_as_current=False)
+    fleet = Fleet(app=app)
+    assert fleet.app is app
+    assert fleet.url == "redis://127.0.0.1:2/3"
+    assert app.conf.broker_url == "amqp://broker"
+
+
+@pytest.mark.parametrize("backend", [None, "rpc://", "db+sqlite:///x", "mongodb://user:sesame@host/db"])
+def test_an_app_whose_results_are_elsewhere_is_refused(backend: str | None) -> None:
+    app = Celery("shop", broker="memory://", backend=backend, set_as_current=False)
+    with pytest.raises(ConfigurationError, match=r"result backend must be Redis, .*; it is ") as raised:
+        Fleet(app=app)
+    assert "sesame" not in str(raised.value)
+
+
+# ---------------------------------------------------------------- submit
+
+
+@pytest.mark.parametrize("priority", [-1, 10])
+def test_a_priority_outside_its_range_is_refused(priority: int) -> None:
+    with pytest.raises(ValueError, match=rf"A priority is 0 to 9, the most urgent; got {priority}"):
+        Fleet(NOWHERE).submit("qa", {}, priority=priority)
+
+
+def test_inputs_are_checked_before_anything_is_sent() -> None:
+    fleet = Fleet(NOWHERE)
+    wrong: Any = "why?"
+    with pytest.raises(InputError, match="not str"):
+        fleet.submit("qa", wrong)
+    with pytest.raises(InputError, match="not str"):
+        fleet.signature("qa", wrong)
+
+
+def test_the_inputs_are_the_messages_own(redis_url: str) -> None:
+    fleet, inputs = Fleet(redis_url), {"question": "why?"}
+    first = fleet.submit("qa", inputs)
+    inputs["question"] = "changed"
+    second = fleet.submit("qa", inputs)
+    assert isinstance(first, Handle)
+    assert first.id != second.id
+    with Redis.from_url(redis_url) as client:
+        # Priority 5 waits in the list of step 3; the newest is at the left.
+        stored = [json.loads(message)["headers"]["id"] for message in client.lrange("predictions\x06\x163", 0, -1)]
+    assert stored == [second.id, first.id]
+
+
+# ---------------------------------------------------------------- signatures
+
+
+def test_a_signature_is_the_same_message_as_a_submit() -> None:
+    signature = Fleet(NOWHERE, queue="q").signature(
+        "qa", {"question": "why?"}, session="s", exactly=Token(5, 2), take={"a": "b"}
+    )
+    assert (signature.task, signature.args) == (PREDICT, ({"question": "why?"}, "qa"))
+    assert signature.kwargs == {"v": VERSION, "session": "s", "requirement": "exactly=5.2", "take": {"a": "b"}}
+    assert signature.options["queue"] == "q"
+    assert json.loads(json.dumps(signature))["task"] == PREDICT
+
+
+def test_a_signature_without_inputs_leaves_the_place_for_the_previous_result() -> None:
+    signature = Fleet(NOWHERE).signature("qa", take={"question": "answer"})
+    assert signature.args == ("qa",)
+    assert signature.clone(args=("previous",)).args == ("previous", "qa")
+
+
+# ---------------------------------------------------------------- programs
+
+
+def test_a_program_keeps_its_version_until_it_changes(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    first = fleet.register("qa", dspy.Predict("question -> answer"))
+    assert fleet.register("qa", dspy.Predict("question -> answer")).version == first.version == 1
+    changed = fleet.register("qa", dspy.ChainOfThought("question -> answer"))
+    assert changed.version == 2
+    assert [(one.name, one.latest) for one in fleet.programs()] == [("qa", 2)]
+
+
+def test_a_program_is_registered_from_a_module_a_spec_a_mapping_or_text(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    spec = spec_of(dspy.Predict("question -> answer"), program="qa")
+    forms: list[Any] = [dspy.Predict("question -> answer"), spec, json.loads(spec.encode()), spec.encode().decode()]
+    assert {fleet.register("qa", form).digest for form in forms} == {fleet.register("qa", spec).digest}
+
+
+def test_bindings_arguments_and_profile_are_added_to_a_given_spec(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    spec = fleet.register("qa", QA, {"temperature": "temp"}, arguments={"max_tokens": 7}, lm="smart").spec
+    assert (spec.bindings, spec.arguments, spec.lm) == ({"temperature": "temp"}, {"max_tokens": 7}, "smart")
+    kept = fleet.register("qa", {**QA, "bindings": {"temperature": "temp"}, "lm": "smart"}).spec
+    assert (kept.bindings, kept.lm) == ({"temperature": "temp"}, "smart")
+
+
+def test_a_module_variable_is_declared_with_what_it_may_choose(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    spec = fleet.register(
+        "qa", dspy.Predict("question -> answer"), choose_by="strategy", among=("Predict", "ChainOfThought")
+    ).spec
+    assert spec.module_names == ("Predict", "ChainOfThought")
+
+
+def test_a_binding_that_fits_none_of_a_modules_attributes_stores_nothing(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    with pytest.raises(ProgramSpecError, match=r"refused at bindings\.temprature"):
+        fleet.register("qa", QA, {"temprature": "temp"})
+    assert fleet.programs() == []
+
+
+def test_a_label_is_moved_from_version_to_version(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    fleet.register("qa", dspy.Predict("question -> answer"))
+    fleet.register("qa", dspy.ChainOfThought("question -> answer"))
+    fleet.label("qa", "prod", 1)
+    assert fleet.programs()[0].labels == {"prod": 1}
+    fleet.label("qa", "prod", 2)
+    assert fleet.programs()[0].labels == {"prod": 2}
+    with pytest.raises(ProgramNotFoundError, match="qa:9"):
+        fleet.label("qa", "prod", 9)
+
+
+def test_namespaces_keep_fleets_apart(redis_url: str) -> None:
+    Fleet(redis_url, namespace="one").register("qa", QA)
+    assert Fleet(redis_url, namespace="two").programs() == []
+
+
+def test_a_session_publishes_into_the_fleets_store(redis_url: str) -> None:
+    fleet = Fleet(redis_url, namespace="one")
+    token = fleet.session("s", author="me").blocking.set_variables({"temp": 0.5})
+    assert fleet.session("s").blocking.snapshot().token == token
+    assert fleet.session("s").blocking.get_variables() == {"temp": 0.5}

@@ -1,0 +1,130 @@
+"""A handle waits, looks and cancels; the worker's part is played by what Celery's backend stores."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import dspy
+import pytest
+
+from snakepit_bridge.client import Fleet, Handle
+from snakepit_bridge.client.prediction import FleetPrediction
+from snakepit_bridge.exceptions import PredictionCancelled, PredictionTimeout
+from snakepit_bridge.loop import home, run_home
+from snakepit_bridge.messages import Result
+from tests.harness.stage import within
+from tests.unit.test_provenance import SAMPLE
+
+
+@pytest.fixture
+def fleet(redis_url: str) -> Fleet:
+    return Fleet(redis_url, wait_s=5)
+
+
+def finish(fleet: Fleet, handle: Handle, **outputs: object) -> None:
+    fleet.app.backend.store_result(handle.id, Result(outputs, SAMPLE.encode()).encode(), "SUCCESS")
+
+
+def test_a_handle_of_nothing_is_pending(fleet: Fleet) -> None:
+    handle = fleet.handle("never-submitted")
+    assert (handle.status, handle.ready()) == ("PENDING", False)
+    assert repr(handle) == "Handle('never-submitted')"
+
+
+def test_a_result_that_is_there_already_is_given_at_once(fleet: Fleet) -> None:
+    handle = fleet.handle("task")
+    finish(fleet, handle, answer="42")
+    with within(1):
+        prediction = handle.get()
+    assert isinstance(prediction, FleetPrediction)
+    assert isinstance(prediction, dspy.Prediction)
+    assert (prediction.answer, prediction.provenance) == ("42", SAMPLE)
+    assert prediction.get_lm_usage() == SAMPLE.usage
+    assert (handle.status, handle.ready()) == ("SUCCESS", True)
+
+
+def test_the_provenance_stands_beside_the_outputs_and_not_among_them(fleet: Fleet) -> None:
+    handle = fleet.handle("task")
+    finish(fleet, handle, answer="42")
+    assert handle.get().toDict() == {"answer": "42"}
+    assert list(handle.get().keys()) == ["answer"]
+
+
+def test_a_result_that_comes_while_somebody_waits_wakes_him(fleet: Fleet) -> None:
+    handle = fleet.handle("task")
+    threading.Timer(0.1, finish, (fleet, handle), {"answer": "42"}).start()
+    with within(2):
+        assert handle.get().answer == "42"
+
+
+def test_the_wait_is_bounded_by_the_call_or_by_the_fleet(redis_url: str) -> None:
+    handle = Fleet(redis_url, wait_s=0.1).handle("task")
+    with within(1), pytest.raises(PredictionTimeout, match=r"Prediction task had no result after 0\.1 s"):
+        handle.get()
+    with within(1), pytest.raises(PredictionTimeout, match=r"after 0\.05 s.*dspex-fleet status"):
+        handle.get(0.05)
+    with pytest.raises(TimeoutError):
+        handle.get(0)
+
+
+async def test_a_handle_is_awaited_on_any_loop(fleet: Fleet) -> None:
+    handle = fleet.handle("task")
+    finish(fleet, handle, answer="42")
+    assert asyncio.get_running_loop() is not home()
+    assert (await handle).answer == "42"
+
+    async def on_the_home_loop() -> FleetPrediction:
+        return await handle
+
+    assert (await run_home(on_the_home_loop())).answer == "42"
+
+
+async def test_an_awaiter_that_is_cancelled_leaves_the_prediction_alone(fleet: Fleet) -> None:
+    handle = fleet.handle("task")
+
+    async def wait() -> FleetPrediction:
+        return await handle
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    finish(fleet, handle, answer="42")
+    assert (await handle).answer == "42"
+
+
+def test_many_threads_wait_for_one_prediction(fleet: Fleet) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(fleet.handle("task").get, 5) for _ in range(8)]
+        finish(fleet, fleet.handle("task"), answer="42")
+        assert {one.result().answer for one in waiting} == {"42"}
+
+
+def test_a_cancelled_prediction_ends_for_everybody(fleet: Fleet) -> None:
+    handle = fleet.submit("qa", {"question": "why?"})
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(fleet.handle(handle.id).get, 5)
+        assert handle.cancel()
+        with within(2):
+            assert isinstance(waiting.exception(), PredictionCancelled)
+    assert (handle.status, handle.ready()) == ("REVOKED", True)
+    with pytest.raises(PredictionCancelled, match=handle.id):
+        handle.get()
+
+
+def test_one_that_has_ended_is_not_cancelled_and_nobody_is_told(fleet: Fleet) -> None:
+    told: list[str] = []
+    handle = Handle("task", fleet.handle("task")._results, 1.0, told.append)
+    finish(fleet, handle, answer="42")
+    assert not handle.cancel()
+    assert told == []
+    assert handle.get().answer == "42"
+
+
+def test_the_workers_are_told_of_a_cancellation(fleet: Fleet) -> None:
+    told: list[str] = []
+    assert Handle("task", fleet.handle("task")._results, 1.0, told.append).cancel()
+    assert told == ["task"]

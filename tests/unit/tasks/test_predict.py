@@ -1,0 +1,106 @@
+"""The Celery task around a prediction: versions, retries, and one final result per task."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from celery.states import IGNORED
+from redis import Redis
+
+from config.settings import FleetSettings
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
+from snakepit_bridge.messages import PREDICT, VERSION
+from snakepit_bridge.testing import RecordingLM
+from tasks.predict import _pause_s, predict
+from tests.harness.stage import echo
+from workers.app import FleetApp
+
+
+@pytest.fixture
+def lm() -> Generator[RecordingLM]:
+    with RecordingLM(echo) as server:
+        yield server
+
+
+@pytest.fixture
+def app(redis_url: str, lm: RecordingLM, tmp_path: Path) -> FleetApp:
+    profiles = tmp_path / "lm.toml"
+    profiles.write_text(
+        f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
+    )
+    settings = FleetSettings(redis_url=redis_url, lm_profiles=profiles, retry_backoff_s=0.01)
+    Fleet(redis_url).register("qa", dspy.Predict("question -> answer"))
+    return FleetApp(settings)
+
+
+def call(app: FleetApp, *args: Any, task_id: str = "task", **kwargs: Any) -> Any:
+    """Runs the task in this process, by Celery's own tracer."""
+    return app.tasks[PREDICT].apply(args=args, kwargs=kwargs, task_id=task_id)
+
+
+def test_it_returns_the_result_as_json(app: FleetApp) -> None:
+    done = call(app, {"question": "why?"}, "qa", v=VERSION)
+    assert done.state == "SUCCESS"
+    assert json.loads(json.dumps(done.result)) == done.result
+    assert done.result["outputs"] == {"answer": "answer of why?"}
+    assert done.result["provenance"]["task_id"] == "task"
+
+
+def test_another_version_of_the_message_is_refused(app: FleetApp) -> None:
+    done = call(app, {"question": "why?"}, "qa", v=VERSION + 1)
+    assert type(done.result) is ConfigurationError
+    assert f"version {VERSION + 1}, this worker reads {VERSION}" in str(done.result)
+
+
+def test_a_requirement_that_cannot_be_read_is_refused(app: FleetApp) -> None:
+    done = call(app, {"question": "why?"}, "qa", requirement="newest")
+    assert type(done.result) is BridgeError
+    assert "got 'newest'" in str(done.result)
+
+
+def test_an_lm_that_is_away_is_tried_so_many_times(app: FleetApp, lm: RecordingLM) -> None:
+    lm.fail(None, status=503)
+    done = call(app, {"question": "why?"}, "qa")
+    assert type(done.result) is LMUnavailableError
+    assert len(lm.requests) == app.runtime.attempts == 3
+
+
+def test_no_try_is_made_that_would_come_after_the_deadline(app: FleetApp, lm: RecordingLM) -> None:
+    lm.fail(None, status=429, retry_after_s=30)
+    done = call(app, {"question": "why?"}, "qa", deadline=time.time() + 10)
+    assert type(done.result) is LMUnavailableError
+    assert len(lm.requests) == 1
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "REVOKED", "FAILURE"])
+def test_a_task_that_has_ended_is_dropped(app: FleetApp, lm: RecordingLM, redis_url: str, state: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.set(app.backend.get_key_for_task("task"), json.dumps({"status": state}), ex=60)
+    assert call(app, {"question": "why?"}, "qa").state == IGNORED
+    assert lm.requests == []
+
+
+def test_a_named_error_is_an_answer_and_no_traceback_in_the_log(app: FleetApp) -> None:
+    assert issubclass(LMUnavailableError, tuple(app.tasks[PREDICT].throws))
+
+
+def test_pauses_double_with_jitter_and_obey_the_provider_within_a_bound(app: FleetApp) -> None:
+    runtime = app.runtime
+    away = LMUnavailableError("m", "c", "text")
+    for attempt, base in ((1, 0.01), (2, 0.02), (3, 0.04)):
+        pauses = {_pause_s(runtime, away, attempt) for _ in range(50)}
+        assert len(pauses) > 1
+        assert 0.5 * base <= min(pauses) <= max(pauses) <= 1.5 * base
+    assert _pause_s(runtime, LMUnavailableError("m", "c", "text", 429, 7.0), 1) == 7.0
+    assert _pause_s(runtime, LMUnavailableError("m", "c", "text", 429, 3600.0), 1) == 60.0
+
+
+def test_the_task_has_the_name_on_the_wire() -> None:
+    assert predict.name == PREDICT == "tasks.predict"

@@ -1,0 +1,157 @@
+"""One prediction: what it takes from its request, what it hands back, and where a deadline ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from config.settings import FleetSettings
+from snakepit_bridge.exceptions import DeadlineExceeded, InputError, RevisionNotReached
+from snakepit_bridge.messages import Request, Requirement, Result
+from snakepit_bridge.programs.rehydrate import spec_of
+from snakepit_bridge.provenance import Provenance
+from snakepit_bridge.revision import Token
+from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.testing import RecordingLM
+from snakepit_bridge.variables import Variable
+from tasks.prediction import Delivery, run_prediction, taken
+from tasks.runtime import Runtime
+from tests.harness.stage import echo
+from workers.lifecycle import build_runtime
+
+DELIVERY = Delivery("task", "worker@host", 1, 0.0)
+
+
+def delivered(**outputs: Any) -> dict[str, Any]:
+    return Result(outputs, {"token": "1.1"}).encode()
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def test_plain_inputs_are_taken_as_they_are() -> None:
+    assert taken(Request("p", {"a": 1})) == {"a": 1}
+
+
+def test_a_previous_results_outputs_are_taken_by_their_names_or_as_told() -> None:
+    previous = delivered(answer="42", reasoning="because")
+    assert taken(Request("p", previous)) == {"answer": "42", "reasoning": "because"}
+    assert taken(Request("p", previous, take={"text": "answer"})) == {"text": "42"}
+
+
+def test_a_groups_outputs_are_taken_as_lists() -> None:
+    previous: Any = [delivered(answer="a"), delivered(answer="b")]
+    assert taken(Request("p", previous, take={"texts": "answer"})) == {"texts": ["a", "b"]}
+    assert taken(Request("p", previous)) == {"answer": ["a", "b"]}
+
+
+def test_an_output_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match=r"'p' can't take input 'text': .*no output 'anwser'.*answer"):
+        taken(Request("p", delivered(answer="42"), take={"text": "anwser"}))
+
+
+def test_a_group_whose_members_differ_is_refused_by_name() -> None:
+    previous: Any = [delivered(answer="a"), delivered(label="b")]
+    with pytest.raises(InputError, match=r"'p' can't take input 'answer'"):
+        taken(Request("p", previous))
+
+
+@pytest.mark.parametrize("inputs", [None, "text", 7, [], ["a"], [{"a": 1}], [delivered(a=1), {"a": 1}]])
+def test_inputs_that_are_no_object_are_refused(inputs: Any) -> None:
+    with pytest.raises(InputError, match=r"must be an object of named inputs, not (NoneType|str|int|list)"):
+        taken(Request("p", inputs))
+
+
+# ---------------------------------------------------------------- the whole
+
+
+@pytest.fixture
+def lm() -> Any:
+    with RecordingLM(echo) as server:
+        yield server
+
+
+@pytest.fixture
+async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncIterator[Runtime]:
+    profiles = tmp_path / "lm.toml"
+    profiles.write_text(
+        f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
+    )
+    settings = FleetSettings(redis_url=redis_url, lm_profiles=profiles, requirement_wait_s=0.1)
+    runtime = build_runtime(settings)
+    spec = spec_of(dspy.Predict("question -> answer"), program="qa", bindings={"temperature": "temp"})
+    await runtime.registry.register("qa", spec)
+    await runtime.registry.register("plain", spec_of(dspy.Predict("question -> answer"), program="plain"))
+    yield runtime
+    await runtime.results.aclose()
+
+
+async def publish(url: str, session: str, **values: Any) -> Token:
+    store = RedisStore(url)
+    token = await store.publish(session, {name: Variable.declare(name, value) for name, value in values.items()})
+    await store.aclose()
+    return token
+
+
+async def test_a_prediction_runs_under_one_snapshot_and_says_which(
+    runtime: Runtime, lm: RecordingLM, redis_url: str
+) -> None:
+    token = await publish(redis_url, "s", temp=0.25)
+    request = Request("qa", {"question": "why?"}, "s", Requirement("at_least", token))
+    result = await run_prediction(runtime, request, Delivery("task", "worker@host", 2, time.time() - 1))
+    told = Provenance.decode(result.provenance)
+    assert result.outputs == {"answer": "answer of why?"}
+    lm.assert_all_sent(temperature=0.25)
+    assert (told.task_id, told.worker, told.attempt) == ("task", "worker@host", 2)
+    assert (told.session, told.token, told.variables) == ("s", str(token), {"temp": 0.25})
+    assert 1000 <= told.timings.queued_ms < 5000
+
+
+async def test_without_a_time_of_sending_nothing_was_queued(runtime: Runtime) -> None:
+    result = await run_prediction(runtime, Request("plain", {"question": "why?"}), DELIVERY)
+    assert Provenance.decode(result.provenance).timings.queued_ms == 0.0
+
+
+async def test_a_request_past_its_deadline_is_refused_before_anything_is_read(lm: RecordingLM) -> None:
+    nothing: Any = None
+    with pytest.raises(DeadlineExceeded, match=r"task missed its deadline by 5"):
+        await run_prediction(nothing, Request("qa", {}, deadline=time.time() - 5), DELIVERY)
+
+
+async def test_a_deadline_ends_a_slow_lm_call(runtime: Runtime, lm: RecordingLM) -> None:
+    lm.hang()
+    request = Request("plain", {"question": "why?"}, deadline=time.time() + 0.4)
+    with pytest.raises(DeadlineExceeded):
+        await run_prediction(runtime, request, DELIVERY)
+    assert time.time() < request.deadline + 2
+
+
+async def test_one_that_waited_for_room_past_its_deadline_never_asks(runtime: Runtime, lm: RecordingLM) -> None:
+    full = asyncio.Semaphore(1)
+    await full.acquire()
+    asyncio.get_running_loop().call_later(0.3, full.release)
+    request = Request("plain", {"question": "why?"}, deadline=time.time() + 0.2)
+    with pytest.raises(DeadlineExceeded):
+        await run_prediction(replace(runtime, limits={"demo": full}), request, DELIVERY)
+    assert lm.requests == []
+
+
+async def test_inputs_are_checked_before_the_lm_is_asked(runtime: Runtime, lm: RecordingLM) -> None:
+    with pytest.raises(InputError, match=r"it has no such input\. The program takes: question"):
+        await run_prediction(runtime, Request("plain", {"quesion": "why?"}), DELIVERY)
+    assert lm.requests == []
+
+
+async def test_a_requirement_that_is_not_met_ends_it(runtime: Runtime, lm: RecordingLM, redis_url: str) -> None:
+    token = await publish(redis_url, "s", temp=0.25)
+    ahead = Requirement("at_least", Token(token.epoch, token.revision + 1))
+    with pytest.raises(RevisionNotReached):
+        await run_prediction(runtime, Request("qa", {"question": "why?"}, "s", ahead), DELIVERY)
+    assert lm.requests == []

@@ -1,0 +1,148 @@
+"""Errors cross Celery's JSON result backend as themselves, and their docstring's tree is the whole tree."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import pickle
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from snakepit_bridge import exceptions
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    ConfigurationError,
+    DeadlineExceeded,
+    InputError,
+    LMError,
+    LMUnavailableError,
+    PredictionTimeout,
+    ProgramNotFoundError,
+    StoreUnavailableError,
+    UnknownModuleError,
+    ValidationError,
+    VariableNotFoundError,
+    closest,
+    known,
+)
+
+SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "Sequence[str]": ("one", "two")}
+
+
+def subclasses(kind: type[BridgeError]) -> Iterator[type[BridgeError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+KINDS = [BridgeError, *sorted(set(subclasses(BridgeError)), key=lambda kind: kind.__name__)]
+OURS = [kind for kind in KINDS if kind.__module__ == exceptions.__name__]
+
+
+def sample(kind: type[BridgeError]) -> BridgeError:
+    if not dataclasses.is_dataclass(kind):
+        return kind("what happened, and what to do")
+    return kind(*(SAMPLES[str(field.type)] for field in dataclasses.fields(kind)))
+
+
+@pytest.fixture(scope="module")
+def backend() -> Any:
+    return Celery(backend="cache+memory://", set_as_current=False).backend
+
+
+@pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
+def test_an_error_crosses_the_result_backend_as_itself(backend: Any, kind: type[BridgeError]) -> None:
+    error = sample(kind)
+    stored = json.loads(json.dumps(backend.prepare_exception(error, "json")))
+    back = backend.exception_to_python(stored)
+    assert type(back) is kind
+    assert str(back) == str(error)
+    assert list(back.args) == [list(arg) if isinstance(arg, tuple) else arg for arg in error.args]
+    for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+        sent, got = getattr(error, field.name), getattr(back, field.name)
+        assert list(got) == list(sent) if isinstance(sent, tuple) else got == sent
+
+
+@pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
+def test_an_error_travels_between_processes_of_a_pool(kind: type[BridgeError]) -> None:
+    error = sample(kind)
+    back = pickle.loads(pickle.dumps(error))  # noqa: S301 - what prefork does with a child's error
+    assert type(back) is kind
+    assert (back.args, str(back)) == (error.args, str(error))
+
+
+@pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
+def test_a_message_is_one_line_that_holds_what_was_found(kind: type[BridgeError]) -> None:
+    error = sample(kind)
+    assert "\n" not in str(error)
+    if dataclasses.is_dataclass(kind):
+        texts = [value for value in error.args if isinstance(value, str)]
+        assert any(text in str(error) for text in texts)
+
+
+def test_the_docstring_draws_the_whole_tree() -> None:
+    drawn: dict[str, str | None] = {}
+    path: list[str] = []
+    for line in (exceptions.__doc__ or "").splitlines():
+        match = re.match(r"^    ((?:│   |    )*)(?:[├└]── )?([A-Z]\w+)", line)
+        if match is None:
+            continue
+        depth = 0 if "──" not in line else len(match[1]) // 4 + 1
+        path = [*path[:depth], match[2]]
+        drawn[match[2]] = path[depth - 1] if depth else None
+    assert set(drawn) == {kind.__name__ for kind in OURS}
+    for kind in OURS[1:]:
+        assert drawn[kind.__name__] in {base.__name__ for base in kind.__bases__}
+
+
+def test_the_docstring_names_the_built_in_that_each_also_is() -> None:
+    text = exceptions.__doc__ or ""
+    for kind in OURS:
+        also = [base.__name__ for base in kind.__bases__ if base.__module__ == "builtins" and base is not Exception]
+        [line] = re.findall(rf"^.*\b{kind.__name__}\b.*$", text, re.MULTILINE)
+        inherited = [name for name in also if not any(name == base.__name__ for base in kind.__bases__[0].__mro__)]
+        assert re.findall(r"\(also (\w+)\)", line) == inherited
+
+
+def test_every_error_has_a_docstring_of_its_own() -> None:
+    assert [kind.__name__ for kind in OURS if not inspect.getdoc(kind) or "__doc__" not in vars(kind)] == []
+
+
+def test_errors_are_caught_by_the_built_in_that_they_also_are() -> None:
+    assert isinstance(ValidationError("v", "1", "rule"), ValueError)
+    assert isinstance(InputError("p", "f", "problem"), ValueError)
+    assert isinstance(VariableNotFoundError("v"), ValueError)
+    assert isinstance(DeadlineExceeded("id", 1.0), TimeoutError)
+    assert isinstance(PredictionTimeout("id", 1.0), TimeoutError)
+    assert isinstance(StoreUnavailableError("url", "refused"), ConnectionError)
+    assert isinstance(LMUnavailableError("m", "c", "text"), LMError)
+
+
+def test_fields_left_out_take_their_defaults_and_stay_in_args() -> None:
+    error = LMUnavailableError("model", "code", "text")
+    assert error.args == ("model", "code", "text", 0, 0.0)
+    assert "HTTP" not in str(error)
+    assert "(HTTP 503)" in str(LMUnavailableError("model", "code", "text", 503))
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest_one() -> None:
+    assert closest("temprature", ["temperature", "model"]) == " Did you mean 'temperature'?"
+    assert closest("zzz", ["temperature"]) == ""
+    assert "Did you mean 'answers'" in str(ProgramNotFoundError("answer", ("answers", "qa")))
+    assert "Did you mean 'Predict'" in str(UnknownModuleError("Predct", ("Predict", "ReAct")))
+
+
+def test_a_long_list_of_names_is_cut_where_it_would_stop_being_readable() -> None:
+    assert known([]) == "none"
+    assert known(["b", "a"]) == "a, b"
+    assert known(map(str, range(100, 115))).endswith("111 and 3 more")
+
+
+def test_an_error_with_a_message_alone_says_just_that() -> None:
+    assert str(ConfigurationError("Set the key.")) == "Set the key."
+    assert str(BridgeError("plain")) == "plain"

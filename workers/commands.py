@@ -1,0 +1,111 @@
+"""The fleet's own commands, which join ``dspex-fleet`` where its code is at hand: worker, demo, doctor's LM checks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config.settings import FleetSettings
+from snakepit_bridge.cli.checks import Check
+from snakepit_bridge.cli.target import RedisUrl, target
+from snakepit_bridge.exceptions import BridgeError
+
+ROOT = Path(__file__).parent.parent
+
+
+class Pool(StrEnum):
+    """Celery pools that the fleet runs on."""
+
+    threads = "threads"
+    prefork = "prefork"
+    solo = "solo"
+
+
+def add_to(app: typer.Typer, *, panel: str) -> None:
+    """Adds the fleet's commands to the command line."""
+    celery = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(rich_help_panel=panel, context_settings=celery)(worker)
+    app.command(rich_help_panel=panel)(demo)
+
+
+def worker(
+    ctx: typer.Context,
+    pool: Annotated[
+        Pool, typer.Option(help="threads share one event loop; prefork is for code that needs processes.")
+    ] = Pool.threads,
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Predictions at a time.")] = 32,
+    loglevel: Annotated[str, typer.Option("--loglevel", "-l", metavar="LEVEL")] = "INFO",
+    redis_url: RedisUrl = None,
+) -> None:
+    """Run a worker. Further options go to Celery's worker as they are."""
+    chosen = target(ctx, redis_url)
+    os.environ.update(chosen.settings())
+    # In an image the package isn't installed, but laid beside the library.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", chosen.queue, "--pool", pool]
+    sys.stdout.flush()
+    os.execv(sys.executable, [*command, "-c", str(concurrency), "-l", loglevel, *ctx.args])
+
+
+def demo(
+    ctx: typer.Context,
+    lm: Annotated[
+        str | None,
+        typer.Option(help="provider/model or an LM profile; a stand-in on loopback if not given.", show_default=False),
+    ] = None,
+    questions: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="What to ask, as JSON lines.",
+                                            show_default=False)] = ROOT / "examples" / "questions.jsonl",
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the answers.")] = Path("out"),
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    pool: Annotated[Pool, typer.Option()] = Pool.threads,
+    redis_url: RedisUrl = None,
+) -> None:  # fmt: skip
+    """Ask real questions while the variables change, and judge the answers by the LM's own log.
+
+    Without --redis-url it starts an embedded server and stops it at the end.
+    """
+    from workers.demo import run_demo
+
+    chosen = target(ctx, redis_url)
+    # What the environment says is where the real fleet is: a demo goes there only if it is told to.
+    url = chosen.redis_url if chosen.said else None
+    raise typer.Exit(run_demo(redis_url=url, lm=lm, questions=questions, out=out, workers=workers, pool=pool))
+
+
+def check_language_models() -> Iterator[Check]:
+    """Looks whether the LM profiles can be read, their keys are there, and their endpoints answer."""
+    from workers.lifecycle import load_profiles
+
+    try:
+        profiles = load_profiles(FleetSettings.model_validate({}))
+    except (BridgeError, ValueError) as wrong:
+        yield Check("LM profiles", "fail", str(wrong), "mend the file that DSPEX_LM_PROFILES names")
+        return
+    if not profiles:
+        fix = "declare some in the file that DSPEX_LM_PROFILES names, or name one model in DSPEX_LM"
+        yield Check("LM profiles", "warn", "none", fix)
+    for profile in profiles:
+        key = "with a key" if profile.api_key else "its provider's own key"
+        note = f"; {profile.note}" if profile.note else ""
+        yield _endpoint(profile.name, f"{profile.model}, {key}{note}", profile.api_base)
+
+
+def _endpoint(name: str, described: str, api_base: str | None) -> Check:
+    """An endpoint of one's own has to answer; a provider's isn't asked, since that may cost."""
+    import httpx
+
+    what = f"LM profile {name}"
+    if api_base is None:
+        return Check(what, "ok", described)
+    try:
+        httpx.get(f"{api_base.rstrip('/')}/models", timeout=5)
+    except httpx.HTTPError as silent:
+        fix = f"start the server at {api_base}, or mend the profile's api_base"
+        return Check(what, "fail", f"{described}: no answer ({type(silent).__name__})", fix)
+    return Check(what, "ok", f"{described}, answers at {api_base}")
