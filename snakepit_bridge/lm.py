@@ -7,6 +7,7 @@ publisher nor a result ever sees them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,11 +148,24 @@ def other_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dsp
         ValidationError: the model names another provider.
     """
     provider, _, rest = ambient.model.partition("/")
-    if not rest:
-        return ambient.copy(model=model)
     wanted, slash, _ = model.partition("/")
-    if slash and wanted != provider:
+    if rest and slash and wanted != provider:
         raise ValidationError(
             variable, repr(model), f"without LM profiles only models of the current provider '{provider}' can be named"
         )
-    return ambient.copy(model=model if slash else f"{provider}/{model}")
+    other = ambient.copy(model=f"{provider}/{model}" if rest and not slash else model)
+    # DSPy's copy keeps the keywords as the old model spells them, and ignores the token limit under the wrong name.
+    spelling = _token_limit_of(other.model)
+    other.kwargs = {spelling if name in _TOKEN_LIMITS else name: value for name, value in other.kwargs.items()}
+    return other
+
+
+_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+@functools.lru_cache(maxsize=256)
+def _token_limit_of(model: str) -> str:
+    """How DSPy spells the token limit for a model; reasoning models have their own name for it."""
+    import dspy
+
+    return next((name for name in _TOKEN_LIMITS if name in dspy.LM(model).kwargs), "max_tokens")

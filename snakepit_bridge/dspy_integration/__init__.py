@@ -1,28 +1,56 @@
 """DSPy modules that obey session variables: the public names of the variable-aware integration."""
 
+from snakepit_bridge.dspy_integration.binding import bindable
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.factory import create_variable_aware_module
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.modules import (
     ChainOfThoughtWithHint,
+    VariableAwareBestOfN,
     VariableAwareChainOfThought,
     VariableAwareChainOfThoughtWithHint,
+    VariableAwareCodeAct,
+    VariableAwareEnsemble,
+    VariableAwareFlex,
+    VariableAwareKNN,
+    VariableAwareMultiChainComparison,
+    VariableAwareParallel,
     VariableAwarePredict,
     VariableAwareProgramOfThought,
     VariableAwareReAct,
+    VariableAwareReActV2,
+    VariableAwareRefine,
+    VariableAwareRLM,
     variable_aware,
 )
+from snakepit_bridge.dspy_integration.named import register_interpreter, register_reward, register_tool
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver
 
 __all__ = [
     "ChainOfThoughtWithHint",
+    "Ensemble",
     "ModuleSpec",
     "ModuleVariableResolver",
+    "VariableAwareBestOfN",
     "VariableAwareChainOfThought",
     "VariableAwareChainOfThoughtWithHint",
+    "VariableAwareCodeAct",
+    "VariableAwareEnsemble",
+    "VariableAwareFlex",
+    "VariableAwareKNN",
     "VariableAwareMixin",
+    "VariableAwareMultiChainComparison",
+    "VariableAwareParallel",
     "VariableAwarePredict",
     "VariableAwareProgramOfThought",
     "VariableAwareReAct",
+    "VariableAwareReActV2",
+    "VariableAwareRefine",
+    "VariableAwareRLM",
+    "bindable",
     "create_variable_aware_module",
+    "register_interpreter",
+    "register_reward",
+    "register_tool",
     "variable_aware",
 ]

@@ -1,91 +1,58 @@
 """Bindings: which attribute of a module follows which variable, and how a value takes effect in DSPy.
 
-Setting ``module.temperature`` changes nothing in the LM call, since DSPy reads ``predictor.config``, ``predictor.lm`` and
-``predictor.signature``. So a binding names a *target*, and applying it puts the value where DSPy reads it, in every
-predictor below. It is always applied to a fresh :func:`~.structure.clone` of the pristine module: two calls under
-different revisions share nothing, and instructions don't pile up.
+A binding names a *target* (:mod:`~.targets`), and applying it puts the value where DSPy reads it, in every predictor
+below. It is always applied to a fresh :func:`~.structure.clone` of the pristine module: two calls under different
+revisions share nothing, and instructions don't pile up.
 
 An attribute may carry the path of a nested predictor or module: ``temperature``, ``extract.temperature``.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any
 
 import dspy
-from dspy.primitives.base_module import BaseModule
 
-from snakepit_bridge.dspy_integration import keywords
-from snakepit_bridge.dspy_integration.structure import clone, parts, predictors
-from snakepit_bridge.exceptions import BindingError, ValidationError
-from snakepit_bridge.lm import LMProfiles, other_model
+from snakepit_bridge.dspy_integration.lm_scope import Bound, LMScope
+from snakepit_bridge.dspy_integration.structure import PARTS, clone, part_at, parts, predictors, unchanging
+from snakepit_bridge.dspy_integration.targets import INSTRUCTIONS, MODEL, TARGETS, Target, can_show, target_of
+from snakepit_bridge.exceptions import BindingError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+__all__ = [
+    "INSTRUCTIONS",
+    "MODEL",
+    "Bound",
+    "LMScope",
+    "apply",
+    "bind_values",
+    "bindable",
+    "check_bindable",
+    "part_at",
+    "shows",
+    "split",
+]
 
-MODEL = ("lm", "model")
-INSTRUCTIONS = "instructions"
-
-# Plain attributes that exist on DSPy's modules but steer nothing once the module is built.
-_INERT = frozenset({"stage", "last_key", "M"})
-
-
-class Bound(NamedTuple):
-    """One bound value, and the variable that it came from."""
-
-    variable: str
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class LMScope:
-    """Where a bound model is looked up: in the profiles if there are any, else beside the ambient LM."""
-
-    profiles: LMProfiles | None = None
-    ambient: dspy.LM | None = None
-
-    def choose(self, bound: Bound) -> dspy.LM:
-        """Returns the LM that the value names.
-
-        Raises:
-            ValidationError: it names nothing that is declared or reachable.
-        """
-        if not isinstance(bound.value, str):
-            raise ValidationError(bound.variable, repr(bound.value), "it is bound to the model and must be a text")
-        if self.profiles:
-            return self.profiles.choose(bound.value, variable=bound.variable).lm
-        if self.ambient is None:
-            raise ValidationError(
-                bound.variable, repr(bound.value), "neither LM profiles nor dspy.configure(lm=…) say where to find it"
-            )
-        return other_model(self.ambient, bound.value, variable=bound.variable)
+# Targets whose own name has two steps: desc.answer, config.safety_settings.
+_TWO_STEPS = ("desc", "config")
 
 
 def split(attribute: str) -> tuple[str, str]:
     """Splits ``extract.temperature`` into the path ``extract`` and the target ``temperature``."""
     path, _, target = attribute.rpartition(".")
-    return path, target
-
-
-def part_at(module: Any, path: str) -> Any | None:
-    """Returns the module or predictor at a path, or None."""
-    if not path:
-        return module
-    return next((part for name, part in parts(module, BaseModule) if name == path), None)
+    above, _, last = path.rpartition(".")
+    return (above, f"{last}.{target}") if last in _TWO_STEPS else (path, target)
 
 
 def bindable(module: Any) -> list[str]:
     """Returns what can be bound on a module, without paths."""
-    here = [*_live(module)]
-    below = predictors(module)
-    if below:
-        here += [*keywords.RULES, *MODEL]
-    if _instructions_scope(module, below) is not None:
-        here.append(INSTRUCTIONS)
-    return sorted(set(here))
+    return sorted({name for target in TARGETS for name in target.offers(module)})
+
+
+def shows(attribute: str) -> bool:
+    """Tells whether a bound value can be read as that attribute of the module."""
+    return can_show(split(attribute)[1])
 
 
 def check_bindable(module: Any, attribute: str) -> None:
@@ -94,20 +61,40 @@ def check_bindable(module: Any, attribute: str) -> None:
     Raises:
         BindingError: the module has no such part or the part no such target; it lists what there is.
     """
-    if not isinstance(module, BaseModule):
-        return  # not a DSPy module: its attributes are its own business
-    path, target = split(attribute)
+    _find(module, attribute)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A part of a module and the target of an attribute there; None for what isn't one of DSPy's modules."""
+
+    attribute: str
+    part: Any
+    name: str
+    depth: int
+    target: Target | None
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """What others depend on first, as the name of the token limit does on the model; module-wide before nested."""
+        return (self.target.rank if self.target is not None else 0, self.depth, self.attribute)
+
+
+def _find(module: Any, attribute: str) -> _Found:
+    path, name = split(attribute)
     kind = type(module).__name__
     part = part_at(module, path)
     if part is None:
-        nested = sorted(name for name, _ in parts(module, BaseModule) if name)
+        nested = sorted(name for name, _ in parts(module, PARTS) if name)
         raise BindingError(kind, attribute, f"it has no part '{path}', only: {', '.join(nested) or 'none'}")
-    if target not in bindable(part):
-        paths = [f"{name}.{INSTRUCTIONS}" for name, _ in predictors(part) if name]
-        problem = "DSPy would ignore it there"
-        if target == INSTRUCTIONS:
-            problem = f"it has several predictors, name one: {', '.join(paths)}"
-        raise BindingError(kind, attribute, problem, bindable(part))
+    target = target_of(part, name) if isinstance(part, PARTS) else None
+    if target is None and isinstance(part, PARTS):
+        raise BindingError(kind, attribute, _why_not(part, name), bindable(part))
+    obstacle = _obstacle(module, path, name)
+    if obstacle:
+        raise BindingError(kind, attribute, obstacle, bindable(part))
+    # A mixin may stand before any class; what isn't one of DSPy's modules reads its attributes itself.
+    return _Found(attribute, part, name, path.count(".") + bool(path), target)
 
 
 def bind_values(module: Any, values: Mapping[str, Bound], scope: LMScope) -> Any:
@@ -129,100 +116,41 @@ def bind_values(module: Any, values: Mapping[str, Bound], scope: LMScope) -> Any
 
 def apply(twin: Any, values: Mapping[str, Bound], scope: LMScope) -> None:
     """Puts the values into a clone that nobody else holds yet; raises as :func:`bind_values` does."""
-    for attribute in _in_order(values):
-        check_bindable(twin, attribute)
-        path, target = split(attribute)
-        _put(part_at(twin, path), target, values[attribute], scope)
+    with unchanging():
+        for found in sorted((_find(twin, attribute) for attribute in values), key=lambda each: each.order):
+            _put(found, values[found.attribute], scope)
 
 
-def _in_order(attributes: Iterable[str]) -> list[str]:
-    """The model first, since the name of the token limit depends on it; module-wide before a predictor's own."""
-    return sorted(attributes, key=lambda name: (split(name)[1] not in MODEL, name.count("."), name))
+def _put(found: _Found, bound: Bound, scope: LMScope) -> None:
+    if found.target is None:
+        setattr(found.part, found.name, bound.value)
+        return
+    found.target.put(found.part, found.name, bound, scope)
+    if can_show(found.name) and not hasattr(found.part, found.name):
+        setattr(found.part, found.name, bound.value)
 
 
-def _put(part: Any, target: str, bound: Bound, scope: LMScope) -> None:
-    if not isinstance(part, BaseModule):
-        setattr(part, target, bound.value)
-    elif target in MODEL:
-        lm = scope.choose(bound)
-        for _, predictor in predictors(part):
-            predictor.lm = lm
-    elif target == INSTRUCTIONS:
-        _instruct(part, bound)
-    elif target in keywords.RULES:
-        _configure(part, target, bound, scope)
-    else:
-        setattr(part, target, _alike(getattr(part, target), target, bound))
+def _why_not(part: Any, name: str) -> str:
+    below = [path for path, _ in predictors(part) if path]
+    if name in (INSTRUCTIONS, "demos") and len(below) > 1:
+        return f"it has several predictors, name one: {', '.join(f'{path}.{name}' for path in below)}"
+    if name.startswith("config."):
+        return "a variable may not say where a request goes, who pays for it or what the adapter decides"
+    return "DSPy would ignore it there"
 
 
-def _configure(part: Any, keyword: str, bound: Bound, scope: LMScope) -> None:
-    value = keywords.check(keyword, bound.variable, bound.value)
-    for _, predictor in predictors(part):
-        name = _spelt(keyword, predictor.lm or scope.ambient)
-        rest = {key: kept for key, kept in predictor.config.items() if key != name}
-        # A new dict each time: the old one belongs to the pristine module.
-        predictor.config = rest if value is None else {**rest, name: value}
-
-
-def _spelt(keyword: str, lm: Any) -> str:
-    """Reasoning models have their own name for the token limit, and DSPy ignores the usual one on them."""
-    reasoning = keyword == "max_tokens" and "max_completion_tokens" in getattr(lm, "kwargs", {})
-    return "max_completion_tokens" if reasoning else keyword
-
-
-def _instruct(part: Any, bound: Bound) -> None:
-    if not isinstance(bound.value, str) or not bound.value.strip():
-        raise ValidationError(bound.variable, repr(bound.value), "it is bound to the instructions and must be a text")
-    below = predictors(part)
-    base = _instructions_scope(part, below)
-    for _, predictor in below:
-        predictor.signature = _instructed(predictor.signature, base or "", bound.value)
-
-
-def _instructions_scope(part: Any, below: list[tuple[str, dspy.Predict]]) -> str | None:
-    """Returns the user's own instructions within a module, or None where that can't be told.
-
-    A lone predictor's are all of them. ReAct and its kin build each predictor's from the module's signature and words of
-    their own; there only the user's words are replaced.
-    """
-    if len(below) == 1:
-        return cast(str, below[0][1].signature.instructions)
-    own = getattr(part, "signature", None)
-    return cast(str, own.instructions) if below and own is not None else None
-
-
-# Building a signature class takes 0.3 ms, and a fleet applies the same few texts over and over.
-@functools.lru_cache(maxsize=1024)
-def _instructed(signature: Any, base: str, text: str) -> Any:
-    written: str = signature.instructions
-    if base and written.startswith(base):
-        return signature.with_instructions(text + written.removeprefix(base))
-    return signature.with_instructions(f"{text}\n\n{written}")
-
-
-def _live(part: Any) -> list[str]:
-    """Returns the plain attributes that a module's own ``forward`` reads, such as ``max_iters`` of ReAct."""
-    if not isinstance(part, BaseModule):
-        return []
-    return [
-        name
-        for name, value in vars(part).items()
-        if not name.startswith("_")
-        and name not in _INERT
-        and name not in keywords.RULES
-        and name not in (*MODEL, INSTRUCTIONS)
-        and (value is None or isinstance(value, (bool, int, float, str)))
-    ]
-
-
-def _alike(current: Any, target: str, bound: Bound) -> Any:
-    """Refuses a value of another type than the attribute has: the module would fail on it later, or ignore it."""
-    value = bound.value
-    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if current is not None and type(value) is not type(current):
-        wanted = type(current).__name__
-        raise ValidationError(bound.variable, repr(value), f"it is bound to {target}, which is of type {wanted}")
-    if target == "max_iters" and (not isinstance(value, int) or value < 1):
-        raise ValidationError(bound.variable, repr(value), "it is bound to max_iters, which counts from 1 on")
-    return value
+def _obstacle(module: Any, path: str, name: str) -> str:
+    """Why a target on a nested part takes no effect because of a module around it."""
+    if not path or name not in (*MODEL, "adapter"):
+        return ""
+    around = [part for above, part in parts(module, (dspy.BestOfN, dspy.Refine)) if above != path]
+    for wrapper in around:
+        inside = [part for _, part in parts(wrapper, PARTS)]
+        if not any(part is part_at(module, path) for part in inside):
+            continue
+        kind = type(wrapper).__name__
+        if name in MODEL and len(predictors(part_at(module, path))) < len(predictors(wrapper)):
+            return f"{kind} runs all its predictors on one LM"
+        if name == "adapter" and isinstance(wrapper, dspy.Refine):
+            return f"{kind} puts its advice into the prompts with an adapter of its own; bind the adapter of {kind}"
+    return ""

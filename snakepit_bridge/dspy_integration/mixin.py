@@ -7,30 +7,33 @@ first predictor to its last, and concurrent calls under different revisions don'
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self, cast
 
 import dspy
 
-from snakepit_bridge.dspy_integration.binding import Bound, LMScope, apply, bind_values, check_bindable, part_at, split
-from snakepit_bridge.dspy_integration.structure import clone, parts, predictors
+from snakepit_bridge.dspy_integration import calls
+from snakepit_bridge.dspy_integration.binding import Bound, LMScope, apply, check_bindable
+from snakepit_bridge.dspy_integration.callbacks import Changes, SyncCallback, SyncCallbacks
+from snakepit_bridge.dspy_integration.calls import Call, runs_natively
+from snakepit_bridge.dspy_integration.own_predictors import under_own_names
+from snakepit_bridge.dspy_integration.reading import readable, restore, show
+from snakepit_bridge.dspy_integration.structure import clone, part_at, parts
+from snakepit_bridge.dspy_integration.surroundings import within
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.revision import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshot import Snapshot
 
-SyncCallback = Callable[[str, Any, Any], object]
-Changes = dict[str, tuple[Any, Any]]
+__all__ = ["BINDINGS_KEY", "Changes", "SyncCallback", "VariableAwareMixin", "runs_natively"]
 
 BINDINGS_KEY = "variable_bindings"
 
-# Attributes in which DSPy keeps objects of its own; a bound value must not lie over them.
-_DSPY_OWN = frozenset({"lm", "demos", "tools", "signature", "config", "history", "callbacks"})
-
 # Guards the few assignments that make up a module's synced state; a lock per module could be neither copied nor saved.
-_state = threading.Lock()
+_state = threading.RLock()
 
 
 class VariableAwareMixin:
@@ -39,7 +42,7 @@ class VariableAwareMixin:
     Without a session the module is the plain one. With one, each call syncs first, unless ``auto_sync`` is off.
 
     Args:
-        session_context: the session to obey; modules hold it, it doesn't hold them.
+        session_context: the session to obey; modules hold it, it holds them only weakly.
         auto_sync: whether each call reads the session; if not, calls use the values of the last explicit sync.
 
     Example:
@@ -47,6 +50,9 @@ class VariableAwareMixin:
         >>> await module.bind_to_variable("temperature", "llm_temperature")
         >>> await module.acall(question="…")          # asks at the temperature that the session holds now
     """
+
+    _is_variable_aware = True
+    _enters_surroundings = True
 
     # Defaults for instances that another class's machinery made, such as cloudpickle.
     _session_context: SessionContext | None = None
@@ -57,14 +63,45 @@ class VariableAwareMixin:
     def __init__(
         self, *args: Any, session_context: SessionContext | None = None, auto_sync: bool = True, **kwargs: Any
     ) -> None:
-        self._session_context = session_context
         self._auto_sync = auto_sync
         self._variable_bindings: dict[str, str] = {}
         self._last_sync: dict[str, Any] = {}
-        self._sync_callbacks: dict[str, list[SyncCallback]] = {}
+        self._sync_callbacks = SyncCallbacks()
         # What a readable attribute was before it was bound: () if it wasn't there.
         self._unbound: dict[str, tuple[Any, ...]] = {}
+        self._session_context = session_context
         super().__init__(*args, **kwargs)
+        if session_context is not None:
+            session_context.admit(self)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # A subclass's own `forward` stands before the one of the mixin, and is called directly too.
+        if "forward" in vars(cls):
+            cls.forward = cls._syncing(vars(cls)["forward"])
+        if "aforward" in vars(cls):
+            cls.aforward = cls._asyncing(vars(cls)["aforward"])
+
+    @classmethod
+    def _syncing(cls, forward: Any) -> Any:
+        @functools.wraps(forward)
+        def synced(self: Self, *args: Any, **kwargs: Any) -> Any:
+            with self._running() as twin, within(twin):
+                return forward(twin, *args, **kwargs)
+
+        return synced
+
+    @classmethod
+    def _asyncing(cls, aforward: Any) -> Any:
+        @functools.wraps(aforward)
+        async def synced(self: Self, *args: Any, **kwargs: Any) -> Any:
+            async with self._arunning() as twin:
+                with within(twin):
+                    return await aforward(twin, *args, **kwargs)
+
+        return synced
+
+    # ---------------------------------------------------------------- the session
 
     @property
     def session_context(self) -> SessionContext | None:
@@ -73,8 +110,26 @@ class VariableAwareMixin:
 
     @session_context.setter
     def session_context(self, context: SessionContext | None) -> None:
-        self._session_context = context
-        self._synced = None
+        if context is self._session_context:
+            return
+        with _state:
+            self._forget_values()
+            self._session_context = context
+        if context is not None:
+            context.admit(self)
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        above = cast(Any, super())
+        if hasattr(above, "__setstate__"):
+            above.__setstate__(dict(state))
+        else:
+            self.__dict__.update(state)
+        if self._session_context is None:
+            self._forget_values()
+        else:
+            self._session_context.admit(self)
+
+    # ---------------------------------------------------------------- bindings
 
     async def bind_to_variable(
         self, attribute: str, variable_name: str, sync_callback: SyncCallback | None = None
@@ -104,6 +159,45 @@ class VariableAwareMixin:
         check_bindable(self, attribute)
         self._bind(attribute, variable_name, sync_callback, context.blocking.snapshot())
 
+    def get_bindings(self) -> dict[str, str]:
+        """Returns attribute to variable name, as a copy."""
+        return dict(self._variable_bindings)
+
+    @property
+    def bound_values(self) -> dict[str, Any]:
+        """Attribute to the value that its variable had at the last sync, as a copy."""
+        return dict(self._last_sync)
+
+    def unbind_variable(self, attribute: str) -> None:
+        """Ends a binding and its callbacks; the plain module's own value holds again."""
+        with _state:
+            self._variable_bindings = {k: v for k, v in self._variable_bindings.items() if k != attribute}
+            self._last_sync = {k: v for k, v in self._last_sync.items() if k != attribute}
+            self._sync_callbacks.drop(attribute)
+            restore(self, attribute, self._unbound.get(attribute))
+            self._unbound = {k: v for k, v in self._unbound.items() if k != attribute}
+
+    def on_change(self, attribute: str, callback: SyncCallback) -> None:
+        """Calls back with (attribute, old, new) each time a sync changes a bound attribute, until it is unbound.
+
+        Raises:
+            BindingError: the attribute isn't bound.
+        """
+        self._variable_of(attribute)
+        self._sync_callbacks.add(attribute, callback)
+
+    async def get_bound_variable(self, attribute: str) -> Any:
+        """Returns the present value of the variable that an attribute is bound to, read from the session.
+
+        Raises:
+            BindingError: the attribute isn't bound (also a ValueError).
+            RuntimeError: the module has no session.
+        """
+        variable = self._variable_of(attribute)
+        return await self._context().get_variable(variable)
+
+    # ---------------------------------------------------------------- sync
+
     async def sync_variables(self) -> Changes:
         """Takes the session's present values, all from one revision.
 
@@ -117,95 +211,75 @@ class VariableAwareMixin:
         """
         if self._session_context is None or not self._variable_bindings:
             return {}
-        return self._take(await self._session_context.snapshot())
+        return self._sync(await self._session_context.snapshot())
 
     def sync_variables_sync(self) -> Changes:
         """Syncs as :meth:`sync_variables` does, for callers that can't await, with or without a running loop."""
         if self._session_context is None or not self._variable_bindings:
             return {}
-        return self._take(self._session_context.blocking.snapshot())
+        return self._sync(self._session_context.blocking.snapshot())
 
-    async def get_bound_variable(self, attribute: str) -> Any:
-        """Returns the present value of the variable that an attribute is bound to, read from the session.
-
-        Raises:
-            ValueError: the attribute isn't bound.
-        """
-        if attribute not in self._variable_bindings:
-            raise BindingError(
-                type(self).__name__, attribute, "it is not bound to a variable", sorted(self._variable_bindings)
-            )
-        return await self._context().get_variable(self._variable_bindings[attribute])
-
-    def get_bindings(self) -> dict[str, str]:
-        """Returns attribute to variable name, as a copy."""
-        return dict(self._variable_bindings)
-
-    def unbind_variable(self, attribute: str) -> None:
-        """Ends a binding and its callbacks; the plain module's own value holds again."""
-        with _state:
-            self._variable_bindings = {k: v for k, v in self._variable_bindings.items() if k != attribute}
-            self._last_sync = {k: v for k, v in self._last_sync.items() if k != attribute}
-            self._sync_callbacks.pop(attribute, None)
-            _restore(self, attribute, self._unbound.pop(attribute, None))
-
-    def on_change(self, attribute: str, callback: SyncCallback) -> None:
-        """Calls back with (attribute, old, new) each time a sync changes a bound attribute, until it is unbound.
-
-        Raises:
-            BindingError: the attribute isn't bound.
-        """
-        if attribute not in self._variable_bindings:
-            raise BindingError(type(self).__name__, attribute, "it is not bound to a variable; bind it first")
-        self._sync_callbacks.setdefault(attribute, []).append(callback)
+    # ---------------------------------------------------------------- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._bound_for_call() as twin:
-            return cast(Any, super(VariableAwareMixin, twin)).__call__(*args, **kwargs)
+        with self._running() as twin, within(twin):
+            return twin._plain("__call__")(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with self._bound_for_call() as twin:
-            return cast(Any, super(VariableAwareMixin, twin)).forward(*args, **kwargs)
+        with self._running() as twin, within(twin):
+            return twin._plain("forward")(*args, **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the module without blocking the loop: natively where DSPy can, else in a thread."""
-        with self._bound_for_call(await self._snapshot_for_call()) as twin:
-            plain = cast(Any, super(VariableAwareMixin, twin))
-            if runs_natively(type(self)):
-                return await plain.acall(*args, **kwargs)
-            # Carries the context along, dspy.context included; run_in_executor would not.
-            return await asyncio.to_thread(plain.__call__, *args, **kwargs)
+        async with self._arunning() as twin:
+            with within(twin):
+                if runs_natively(type(self)):
+                    return await twin._plain("acall")(*args, **kwargs)
+                # Carries the context along, dspy.context included; run_in_executor would not.
+                return await asyncio.to_thread(twin._plain("__call__"), *args, **kwargs)
 
     async def aforward(self, *args: Any, **kwargs: Any) -> Any:
-        with self._bound_for_call(await self._snapshot_for_call()) as twin:
-            plain = cast(Any, super(VariableAwareMixin, twin))
-            if runs_natively(type(self)):
-                return await plain.aforward(*args, **kwargs)
-            return await asyncio.to_thread(plain.forward, *args, **kwargs)
+        async with self._arunning() as twin:
+            with within(twin):
+                if runs_natively(type(self)):
+                    return await twin._plain("aforward")(*args, **kwargs)
+                return await asyncio.to_thread(twin._plain("forward"), *args, **kwargs)
 
     async def forward_async(self, *args: Any, **kwargs: Any) -> Any:
         """Syncs the bound variables, then runs the module; the same as ``await module.acall(…)``."""
         return await self.acall(*args, **kwargs)
 
+    # ---------------------------------------------------------------- state
+
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """Returns the plain module's state plus the bindings of this module and of the aware ones inside it."""
         state: dict[str, Any] = cast(Any, super()).dump_state(json_mode=json_mode)
-        bindings = {path: part.get_bindings() for path, part in _aware(self) if part._variable_bindings}
+        bindings = {path: part.get_bindings() for path, part in aware_parts(self) if part._variable_bindings}
         return {**state, BINDINGS_KEY: bindings} if bindings else state
 
-    def load_state(self, state: dict[str, Any], **options: Any) -> Any:
-        """Loads a state saved by this class or by the plain one; the latter leaves the bindings as they are."""
-        plain = {name: value for name, value in state.items() if name != BINDINGS_KEY}
-        loaded = cast(Any, super()).load_state(plain, **options)
-        for path, bindings in state.get(BINDINGS_KEY, {}).items():
+    def load_state(self, state: Mapping[str, Any], **options: Any) -> Any:
+        """Loads a state saved by this class or by the plain one; the latter leaves the bindings as they are.
+
+        Raises:
+            BindingError: the state binds what can't be bound here; nothing was loaded.
+        """
+        bindings: Mapping[str, Mapping[str, str]] = state.get(BINDINGS_KEY, {})
+        for path, each in bindings.items():
             part = part_at(self, path)
             if not isinstance(part, VariableAwareMixin):
                 raise BindingError(type(self).__name__, path or "itself", "the saved state binds it, and it isn't here")
-            part._variable_bindings = dict(bindings)
+            for attribute in each:
+                check_bindable(part, attribute)
+        plain = {name: value for name, value in state.items() if name != BINDINGS_KEY}
+        loaded = cast(Any, super()).load_state(plain, **options)
+        for path, each in bindings.items():
+            cast(VariableAwareMixin, part_at(self, path))._rebind(each)
         return loaded
 
+    # ---------------------------------------------------------------- inside
+
     def _should_auto_sync(self) -> bool:
-        return self._auto_sync and not self._bound and self._session_context is not None and bool(_bindings(self))
+        return self._auto_sync and self._session_context is not None and bool(self._variable_bindings)
 
     def _context(self) -> SessionContext:
         if self._session_context is None:
@@ -214,24 +288,45 @@ class VariableAwareMixin:
             )
         return self._session_context
 
+    def _variable_of(self, attribute: str) -> str:
+        if attribute not in self._variable_bindings:
+            bound = ", ".join(sorted(self._variable_bindings)) or "nothing"
+            problem = f"it is not bound to a variable; bind it first, bound is: {bound}"
+            raise BindingError(type(self).__name__, attribute, problem)
+        return self._variable_bindings[attribute]
+
     def _bind(self, attribute: str, variable: str, callback: SyncCallback | None, snapshot: Snapshot) -> None:
         value = snapshot.value(variable)
-        bind_values(self, {attribute: Bound(variable, value)}, self._scope())
-        before = _readable(self, attribute)
-        old = self._last_sync.get(attribute, before[0] if before else None)
+        # With the other bindings, since a value may only fit beside them: a token limit beside its model.
+        self._pristine({**self._values(None), attribute: Bound(variable, value)})
+        before = readable(self, attribute)
         with _state:
-            self._unbound.setdefault(attribute, before)
+            old = self._last_sync.get(attribute, before[0] if before else None)
+            self._unbound = {attribute: before, **self._unbound}
             self._variable_bindings = {**self._variable_bindings, attribute: variable}
             self._last_sync = {**self._last_sync, attribute: value}
-            _show(self, attribute, value)
+            show(self, attribute, value)
             if callback is not None:
-                self._sync_callbacks.setdefault(attribute, []).append(callback)
+                self._sync_callbacks.add(attribute, callback)
         if callback is not None and old is not None and old != value:
             callback(attribute, old, value)
 
-    def _scope(self) -> LMScope:
-        profiles = self._session_context.profiles if self._session_context else None
-        return LMScope(profiles, dspy.settings.lm)
+    def _rebind(self, bindings: Mapping[str, str]) -> None:
+        """Takes the bindings of a saved state; their values come with the next sync."""
+        for attribute in self._variable_bindings:
+            if attribute not in bindings:
+                self.unbind_variable(attribute)
+        with _state:
+            self._forget_values()
+            self._variable_bindings = dict(bindings)
+            self._unbound = {**{name: readable(self, name) for name in bindings}, **self._unbound}
+
+    def _forget_values(self) -> None:
+        """Makes the attributes what they were before they were bound; the bindings stay."""
+        for attribute, before in self._unbound.items():
+            restore(self, attribute, before)
+        self._last_sync = {}
+        self._synced = None
 
     def _values(self, snapshot: Snapshot | None) -> dict[str, Bound]:
         """The bound values at a snapshot, or those of the last sync."""
@@ -240,128 +335,108 @@ class VariableAwareMixin:
             return {name: Bound(bindings[name], value) for name, value in self._last_sync.items() if name in bindings}
         return {name: Bound(variable, snapshot.value(variable)) for name, variable in bindings.items()}
 
-    def _take(self, snapshot: Snapshot) -> Changes:
-        """Makes a snapshot's values the readable ones, unless a concurrent call has taken a newer one already."""
+    def _values_for_call(self, call: Call) -> dict[str, Bound]:
+        if self._session_context is None or not self._variable_bindings:
+            return {}
+        if self._should_auto_sync():
+            return self._values(call.known(self._session_context))
+        never = sorted(self._variable_bindings.keys() - self._last_sync.keys())
+        if never:
+            problem = "auto_sync is off and it was never synced: await sync_variables() first"
+            raise BindingError(type(self).__name__, ", ".join(never), problem)
+        return self._values(None)
+
+    def _pristine(self, values: Mapping[str, Bound]) -> Self:
+        """Returns a clone of this module alone with the values put on it, as a trial of them."""
+        twin = clone(self)
+        twin._take_on(values)
+        return twin
+
+    def _take_on(self, values: Mapping[str, Bound]) -> None:
+        """Puts values on this clone, first taking off what stands on it only to be read."""
+        for attribute, before in self._unbound.items():
+            restore(self, attribute, before)
+        profiles = self._session_context.profiles if self._session_context is not None else None
+        apply(self, values, LMScope(profiles, dspy.settings.lm))
+
+    def _sync(self, snapshot: Snapshot) -> Changes:
         values = self._values(snapshot)
-        bind_values(self, values, self._scope())
+        self._pristine(values)
+        return self._take(values, snapshot.token)
+
+    def _take(self, values: Mapping[str, Bound], token: Token) -> Changes:
+        """Makes values the readable ones and tells the callbacks, unless a concurrent call has taken newer ones."""
         with _state:
-            if self._synced is not None and snapshot.token < self._synced:
+            if self._synced is not None and token < self._synced:
                 return {}
             changes = {
                 name: (self._last_sync.get(name), bound.value)
                 for name, bound in values.items()
-                if name not in self._last_sync or self._last_sync[name] != bound.value
+                if name in self._variable_bindings
+                and (name not in self._last_sync or self._last_sync[name] != bound.value)
             }
             self._last_sync = {**self._last_sync, **{name: new for name, (_, new) in changes.items()}}
-            self._synced = snapshot.token
+            self._synced = token
             for name, (_, new) in changes.items():
-                _show(self, name, new)
-        self._notify(changes)
+                show(self, name, new)
+        self._sync_callbacks.tell(changes)
         return changes
 
-    def _notify(self, changes: Changes) -> None:
-        """Calls every callback, then raises what they raised: the values stay taken, the fault doesn't hide."""
-        faults: list[Exception] = []
-        for name, (old, new) in changes.items():
-            for callback in tuple(self._sync_callbacks.get(name, ())):
-                try:
-                    callback(name, old, new)
-                except Exception as fault:  # noqa: BLE001  (raised below, once the others had their turn)
-                    faults.append(fault)
-        if faults:
-            raise faults[0] if len(faults) == 1 else ExceptionGroup("sync callbacks failed", faults)
-
-    async def _snapshot_for_call(self) -> Snapshot | None:
-        return await self._context().snapshot() if self._should_auto_sync() else None
+    def _sessions(self) -> list[SessionContext]:
+        """The sessions that a call of this module must read: its own and those of aware modules inside."""
+        found = [part._session_context for _, part in aware_parts(self) if part._should_auto_sync()]
+        return list(dict.fromkeys(context for context in found if context is not None))
 
     @contextmanager
-    def _bound_for_call(self, snapshot: Snapshot | None = None) -> Iterator[Self]:
-        """Yields what to run: this module if it is bound already or obeys nothing, else a clone bound to one snapshot.
+    def _running(self) -> Generator[Self]:
+        """Yields what to run: this module if it is a bound copy or obeys nothing, else a copy bound to one snapshot.
 
-        Aware modules inside it that obey the same session get the same snapshot.
+        Aware modules inside it, and those that it calls from elsewhere, see the same snapshots.
         """
-        if self._bound or not _bindings(self):
+        if self._bound:
             yield self
             return
-        if snapshot is None and self._should_auto_sync():
-            snapshot = self._context().blocking.snapshot()
-        if snapshot is not None:
-            for part in _siblings(self):
-                part._take(snapshot)
-        twin = self._bound_twin(snapshot)
-        with _traced_as(self, twin):
+        with calls.entered() as call:
+            calls.read(call, self._sessions())
+            with self._copy_for(call) as twin:
+                yield twin
+
+    @asynccontextmanager
+    async def _arunning(self) -> AsyncGenerator[Self]:
+        if self._bound:
+            yield self
+            return
+        with calls.entered() as call:
+            await calls.aread(call, self._sessions())
+            with self._copy_for(call) as twin:
+                yield twin
+
+    @contextmanager
+    def _copy_for(self, call: Call) -> Generator[Self]:
+        parts = [part for _, part in aware_parts(self)]
+        values = [part._values_for_call(call) for part in parts]
+        if not any(values):
+            yield self
+            return
+        twin = clone(self)
+        for (_, part), bound in zip(aware_parts(twin), values, strict=True):
+            part._take_on(bound)
+            part._bound = True
+        for part, bound in zip(parts, values, strict=True):
+            snapshot = call.known(part._session_context) if part._session_context is not None else None
+            if snapshot is not None and part._should_auto_sync():
+                part._take(bound, snapshot.token)
+        with under_own_names(self, twin):
             yield twin
 
-    def _bound_twin(self, snapshot: Snapshot | None) -> Self:
-        twin = clone(self)
-        for part in _siblings(twin):
-            apply(part, part._values(snapshot), part._scope())
-            part._bound = True
-        return twin
+    def _plain(self, method: str) -> Any:
+        """A method of the plain class, on this object: KNN knows no ``forward`` and Parallel no ``acall``."""
+        plain = cast(Any, super())
+        if hasattr(plain, method):
+            return getattr(plain, method)
+        return plain.__call__ if method == "forward" else plain.forward
 
 
-def runs_natively(module_class: type) -> bool:
-    """Tells whether a class has an ``aforward`` that goes with its ``forward``.
-
-    A class that overrides only ``forward`` would run its parent's ``aforward``, which does something else.
-    """
-    for base in module_class.__mro__:
-        if base is not VariableAwareMixin and "aforward" in vars(base):
-            return True
-        if base is not VariableAwareMixin and "forward" in vars(base):
-            return False
-    return False
-
-
-def _aware(module: Any) -> list[tuple[str, VariableAwareMixin]]:
-    return list(parts(module, VariableAwareMixin)) or [("", module)]
-
-
-def _siblings(module: VariableAwareMixin) -> list[VariableAwareMixin]:
-    """The module and the aware ones inside it that obey the same session."""
-    return [part for _, part in _aware(module) if part._session_context is module._session_context]
-
-
-def _bindings(module: VariableAwareMixin) -> Mapping[str, str]:
-    return next((part._variable_bindings for part in _siblings(module) if part._variable_bindings), {})
-
-
-def _readable(module: Any, attribute: str) -> tuple[Any, ...]:
-    """Returns the attribute's value as a 1-tuple, or () where it has none."""
-    path, target = split(attribute)
-    part = part_at(module, path)
-    return (getattr(part, target),) if target not in _DSPY_OWN and hasattr(part, target) else ()
-
-
-def _restore(module: Any, attribute: str, before: tuple[Any, ...] | None) -> None:
-    path, target = split(attribute)
-    part = part_at(module, path)
-    if before is None or target in _DSPY_OWN:
-        return
-    if before:
-        setattr(part, target, before[0])
-    elif hasattr(part, target):
-        delattr(part, target)
-
-
-def _show(module: Any, attribute: str, value: Any) -> None:
-    """Keeps ``module.temperature`` readable; what DSPy obeys is set on the clone of each call."""
-    path, target = split(attribute)
-    if target not in _DSPY_OWN:
-        setattr(part_at(module, path), target, value)
-
-
-@contextmanager
-def _traced_as(module: Any, twin: Any) -> Iterator[None]:
-    """Makes DSPy's trace name the module's own predictors, by whose identity optimizers find them."""
-    trace: list[Any] | None = dspy.settings.trace
-    start = len(trace) if trace is not None else 0
-    try:
-        yield
-    finally:
-        if trace is not None and len(trace) > start:
-            originals = dict(predictors(module))
-            own = {id(new): originals[path] for path, new in predictors(twin) if path in originals}
-            for index in range(start, len(trace)):
-                ran, *rest = trace[index]
-                trace[index] = (own.get(id(ran), ran), *rest)
+def aware_parts(module: VariableAwareMixin) -> list[tuple[str, VariableAwareMixin]]:
+    """Returns the variable-aware parts of a module with their paths, the module itself first."""
+    return list(parts(module, VariableAwareMixin))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import operator
+import sys
 from typing import Any, cast
 
 import dspy
 from dspy.signatures.signature import ensure_signature
 
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.installed import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 
 
@@ -43,8 +47,48 @@ class VariableAwareReAct(VariableAwareMixin, dspy.ReAct):
     """``dspy.ReAct`` that obeys session variables, in its agent step and in its extraction."""
 
 
+class VariableAwareReActV2(VariableAwareMixin, ReActV2):
+    """``dspy.ReActV2`` that obeys session variables."""
+
+
 class VariableAwareProgramOfThought(VariableAwareMixin, dspy.ProgramOfThought):
     """``dspy.ProgramOfThought`` that obeys session variables, in each of its three steps."""
+
+
+class VariableAwareCodeAct(VariableAwareMixin, dspy.CodeAct):
+    """``dspy.CodeAct`` that obeys session variables; awaited it runs in a thread, since DSPy's own can't be."""
+
+
+class VariableAwareMultiChainComparison(VariableAwareMixin, dspy.MultiChainComparison):
+    """``dspy.MultiChainComparison`` that obeys session variables, also in the number of attempts, ``M``."""
+
+
+class VariableAwareBestOfN(VariableAwareMixin, dspy.BestOfN):
+    """``dspy.BestOfN`` that obeys session variables; a bound temperature holds where DSPy would force 1.0."""
+
+
+class VariableAwareRefine(VariableAwareMixin, dspy.Refine):
+    """``dspy.Refine`` that obeys session variables, in its module and in the feedback that it asks for."""
+
+
+class VariableAwareRLM(VariableAwareMixin, RLM):
+    """``dspy.RLM`` that obeys session variables; awaited it runs in a thread, since its interpreter blocks."""
+
+
+class VariableAwareFlex(VariableAwareMixin, Flex):
+    """``dspy.Flex`` that obeys session variables, whatever predictors its code makes."""
+
+
+class VariableAwareEnsemble(VariableAwareMixin, Ensemble):
+    """An ensemble that obeys session variables, as do the aware programs in it."""
+
+
+class VariableAwareParallel(VariableAwareMixin, Parallel):
+    """``dspy.Parallel`` that obeys session variables; aware modules in its pairs see the same snapshot."""
+
+
+class VariableAwareKNN(VariableAwareMixin, KNN):
+    """``dspy.KNN`` that obeys session variables in the number of neighbours, ``k``."""
 
 
 _AWARE: dict[type, type] = {
@@ -52,7 +96,18 @@ _AWARE: dict[type, type] = {
     dspy.ChainOfThought: VariableAwareChainOfThought,
     ChainOfThoughtWithHint: VariableAwareChainOfThoughtWithHint,
     dspy.ReAct: VariableAwareReAct,
+    ReActV2: VariableAwareReActV2,
     dspy.ProgramOfThought: VariableAwareProgramOfThought,
+    dspy.CodeAct: VariableAwareCodeAct,
+    dspy.MultiChainComparison: VariableAwareMultiChainComparison,
+    dspy.BestOfN: VariableAwareBestOfN,
+    dspy.Refine: VariableAwareRefine,
+    RLM: VariableAwareRLM,
+    Flex: VariableAwareFlex,
+    Ensemble: VariableAwareEnsemble,
+    dspy.Ensemble: VariableAwareEnsemble,
+    Parallel: VariableAwareParallel,
+    KNN: VariableAwareKNN,
 }
 
 
@@ -70,15 +125,36 @@ def variable_aware(module_class: type) -> type:
     if module_class in _AWARE:
         return _AWARE[module_class]
     # It keeps the name and place of the class it stands for, so that provenance and pickles name what the user wrote.
-    namespace = {"__doc__": module_class.__doc__, "__module__": module_class.__module__}
-    twin = cast(type, type(module_class)(module_class.__name__, (VariableAwareMixin, module_class), namespace))
-    twin.__qualname__ = module_class.__qualname__
-    return twin
+    namespace = {
+        "__doc__": module_class.__doc__,
+        "__module__": module_class.__module__,
+        "__qualname__": module_class.__qualname__,
+        "__reduce_ex__": _reduce,
+    }
+    make = cast(Any, type(module_class))
+    return cast(type, make(module_class.__name__, (VariableAwareMixin, module_class), namespace))
+
+
+def _reduce(module: Any, protocol: Any) -> Any:
+    """A decorated class is found by its name; one that was made aside of the plain class is made again from that."""
+    kind = type(module)
+    try:
+        found = operator.attrgetter(kind.__qualname__)(sys.modules[kind.__module__])
+    except (KeyError, AttributeError):
+        found = kind  # defined in a function: only cloudpickle can tell
+    if found is kind:
+        return object.__reduce_ex__(module, protocol)
+    return _reborn, (_plain_class(kind),), module.__getstate__()
+
+
+def _reborn(plain: type) -> Any:
+    return object.__new__(variable_aware(plain))
+
+
+def _plain_class(kind: type) -> type:
+    return next(base for base in kind.__mro__ if not issubclass(base, VariableAwareMixin))
 
 
 def plain_name(module: object) -> str:
     """Returns the DSPy name of a module's class: ``ChainOfThought`` for its variable-aware twin too."""
-    kind = type(module)
-    if issubclass(kind, VariableAwareMixin):
-        kind = next(base for base in kind.__mro__[1:] if not issubclass(base, VariableAwareMixin))
-    return kind.__name__
+    return _plain_class(type(module)).__name__

@@ -11,21 +11,36 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import dspy
 
-from snakepit_bridge.dspy_integration import keywords
+from snakepit_bridge.dspy_integration.construction import construct
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.installed import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
-from snakepit_bridge.dspy_integration.modules import (
-    ChainOfThoughtWithHint,
-    VariableAwareChainOfThought,
-    VariableAwareChainOfThoughtWithHint,
-    VariableAwarePredict,
-    VariableAwareProgramOfThought,
-    VariableAwareReAct,
-)
-from snakepit_bridge.dspy_integration.structure import predictors
+from snakepit_bridge.dspy_integration.modules import ChainOfThoughtWithHint, variable_aware
 from snakepit_bridge.exceptions import UnknownModuleError
 from snakepit_bridge.session_context import SessionContext
 
 logger = logging.getLogger(__name__)
+
+STANDARD: Mapping[str, type] = {
+    "Predict": dspy.Predict,
+    "ChainOfThought": dspy.ChainOfThought,
+    "ChainOfThoughtWithHint": ChainOfThoughtWithHint,
+    "ReAct": dspy.ReAct,
+    "ReActV2": ReActV2,
+    "ProgramOfThought": dspy.ProgramOfThought,
+    "CodeAct": dspy.CodeAct,
+    "MultiChainComparison": dspy.MultiChainComparison,
+    "BestOfN": dspy.BestOfN,
+    "Refine": dspy.Refine,
+    "RLM": RLM,
+    "Flex": Flex,
+    "Ensemble": Ensemble,
+    "Parallel": Parallel,
+    "KNN": KNN,
+}
+"""The modules that every resolver knows."""
+
+ALIASES: Mapping[str, str] = {"COT": "ChainOfThought", "POT": "ProgramOfThought"}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,12 +85,12 @@ class _OnRegistry(Generic[P, R]):
             return self._function(registry, *args, **kwargs)
 
         bound.__doc__ = self.__doc__
+        whole = inspect.signature(self._function)
+        setattr(bound, "__signature__", whole.replace(parameters=list(whole.parameters.values())[1:]))  # noqa: B010
         return bound
 
 
-def _register(
-    registry: Registry, name: str, module_class: type, variable_aware_class: type | None = None
-) -> None:
+def _register(registry: Registry, name: str, module_class: type, variable_aware_class: type | None = None) -> None:
     """Registers a module type under a name.
 
     Called on the class it holds for every resolver; called on an instance, for that one alone.
@@ -116,15 +131,8 @@ class ModuleVariableResolver:
     """
 
     MODULE_REGISTRY: ClassVar[Registry] = {
-        "Predict": ModuleSpec("Predict", dspy.Predict, VariableAwarePredict),
-        "ChainOfThought": ModuleSpec("ChainOfThought", dspy.ChainOfThought, VariableAwareChainOfThought),
-        "COT": ModuleSpec("COT", dspy.ChainOfThought, VariableAwareChainOfThought),
-        "ChainOfThoughtWithHint": ModuleSpec(
-            "ChainOfThoughtWithHint", ChainOfThoughtWithHint, VariableAwareChainOfThoughtWithHint
-        ),
-        "ReAct": ModuleSpec("ReAct", dspy.ReAct, VariableAwareReAct),
-        "ProgramOfThought": ModuleSpec("ProgramOfThought", dspy.ProgramOfThought, VariableAwareProgramOfThought),
-        "POT": ModuleSpec("POT", dspy.ProgramOfThought, VariableAwareProgramOfThought),
+        **{name: ModuleSpec(name, plain, variable_aware(plain)) for name, plain in STANDARD.items()},
+        **{alias: ModuleSpec(alias, STANDARD[name], variable_aware(STANDARD[name])) for alias, name in ALIASES.items()},
     }
 
     register_module = _OnRegistry(_register)
@@ -132,7 +140,7 @@ class ModuleVariableResolver:
     def __init__(self, session_context: SessionContext) -> None:
         self.session_context = session_context
         # Writes through an instance stay in its own layer; what the class learns later is seen through it.
-        self.MODULE_REGISTRY = ChainMap({}, cast(Any, type(self).MODULE_REGISTRY))  # pyright: ignore
+        vars(self)["MODULE_REGISTRY"] = ChainMap({}, cast(Any, type(self).MODULE_REGISTRY))
 
     async def resolve_module(self, variable_name: str) -> type:
         """Returns the class that a module-type variable names now, variable-aware where there is one.
@@ -152,11 +160,14 @@ class ModuleVariableResolver:
             variable_name: the module-type variable.
             *args: positional constructor arguments, usually the signature.
             use_variable_aware: whether to prefer the variable-aware class and hand it this session.
-            **kwargs: constructor arguments; they survive a switch of the variable, see :func:`construct`.
+            **kwargs: constructor arguments; they survive a switch of the variable: LM keywords become the predictors'
+                config in every class, and what only other registered classes take is left out.
 
         Raises:
             UnknownModuleError: the value names no registered module (also a ValueError).
             VariableNotFoundError: the session doesn't have the variable.
+            ValidationError: an LM keyword is out of its range.
+            TypeError: an argument that no registered class takes, or one that the module lacks.
         """
         spec = await self._spec(variable_name)
         module_class = spec.preferred if use_variable_aware else spec.module_class
@@ -170,42 +181,3 @@ class ModuleVariableResolver:
 
     async def _spec(self, variable_name: str) -> ModuleSpec:
         return lookup(self.MODULE_REGISTRY, await self.session_context.get_variable(variable_name))
-
-
-def construct(module_class: type, registry: Mapping[str, ModuleSpec], *args: Any, **kwargs: Any) -> Any:
-    """Builds a module from arguments that were written for a whole family of modules.
-
-    The arguments of a module-type variable's program must survive its switch from one class to another: LM keywords
-    become the predictors' config in every class, and an argument that only other registered classes take (ReAct's
-    ``tools``) is left out.
-
-    Raises:
-        TypeError: an argument that no registered class takes, or a missing one.
-    """
-    mine = _parameters(module_class)
-    known = {name for spec in registry.values() for name in _parameters(spec.preferred)}
-    config = {name: value for name, value in kwargs.items() if name in keywords.RULES and name not in mine}
-    aware = issubclass(module_class, VariableAwareMixin)
-    own = {"session_context", "auto_sync"} if aware else set[str]()
-    given = {
-        name: value
-        for name, value in kwargs.items()
-        if name not in config and (name in mine or name in own or name not in known)
-    }
-    unknown = sorted(set(given) - mine - own)
-    if unknown and issubclass(module_class, dspy.Module):
-        raise TypeError(f"{module_class.__name__} takes no argument {', '.join(unknown)}; it takes {sorted(mine)}")
-    module = module_class(*args, **given)
-    for _, predictor in predictors(module) if config else ():
-        predictor.config = {**predictor.config, **config}
-    return module
-
-
-def _parameters(module_class: type) -> set[str]:
-    """Names that a class's constructor takes explicitly, ``*args`` and ``**config`` left out."""
-    plain = next((base for base in module_class.__mro__ if "__init__" in vars(base) and base is not VariableAwareMixin))
-    return {
-        name
-        for name, parameter in inspect.signature(plain.__init__).parameters.items()
-        if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    }

@@ -20,7 +20,7 @@ class AllowedImports:
     packages: tuple[str, ...] = ()
 
     def load(self, path: str, *, program: str, where: str) -> Any:
-        """Returns the object at ``package.module:Name`` (or ``package.module.Name``).
+        """Returns the object at ``package.module:Name``, or at ``package.module.Name`` where a colon can't stand.
 
         The object must be *defined* in an allowed package: what a module merely imports, such as ``os``, can't be
         reached through it.
@@ -31,14 +31,18 @@ class AllowedImports:
         module_name, attributes = self._parse(path, program, where)
         if not self._allows(module_name):
             raise ProgramSpecError(
-                program, where, f"'{path}' isn't in an allowed package ({known(self.packages)}); allow it in the settings"
+                program,
+                where,
+                f"'{path}' isn't in an allowed package ({known(self.packages)}); allow it in the settings",
             )
         try:
             found: Any = importlib.import_module(module_name)
             for name in attributes:
                 found = getattr(found, name)
-        except (ImportError, AttributeError) as missing:
-            raise ProgramSpecError(program, where, f"'{path}' can't be imported here: {missing}") from missing
+        except Exception as broken:
+            # An allowed module runs its own code when it is first imported, which may raise anything.
+            said = f"{type(broken).__name__}: {broken}"
+            raise ProgramSpecError(program, where, f"'{path}' can't be imported here: {said}") from broken
         if not self._allows(getattr(found, "__module__", None) or ""):
             raise ProgramSpecError(program, where, f"'{path}' is only imported there, it is defined elsewhere")
         return found
@@ -46,15 +50,24 @@ class AllowedImports:
     def _parse(self, path: str, program: str, where: str) -> tuple[str, list[str]]:
         module_name, colon, rest = path.partition(":")
         if not colon:
-            module_name, _, rest = path.rpartition(".")
+            module_name, rest = split_at_class(path)
         names = rest.split(".")
         steps = [*module_name.split("."), *names]
         if len(path) > 300 or not all(step.isidentifier() and not step.startswith("_") for step in steps):
-            raise ProgramSpecError(program, where, f"{path[:80]!r} isn't an import path like package.module:Name")
+            raise ProgramSpecError(
+                program, where, f"{path[:80]!r} isn't an import path of public names, like package.module:Name"
+            )
         return module_name, names
 
     def _allows(self, module_name: str) -> bool:
         return any(module_name == package or module_name.startswith(f"{package}.") for package in self.packages)
+
+
+def split_at_class(path: str) -> tuple[str, str]:
+    """Without a colon the module ends before the first capitalised name, so that ``module.Outer.Inner`` is found."""
+    names = path.split(".")
+    first = next((i for i, name in enumerate(names) if name[:1].isupper()), len(names) - 1)
+    return ".".join(names[:first]), ".".join(names[first:])
 
 
 def import_path(thing: Any) -> str:

@@ -1,19 +1,18 @@
-"""Bound programs: a program with one snapshot's values applied, built once and then shared by every task that needs it."""
+"""Bound programs: a program with one snapshot's values applied, built once and shared by every task that needs it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import dspy
+from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, apply
-from snakepit_bridge.dspy_integration.mixin import runs_natively
 from snakepit_bridge.dspy_integration.modules import plain_name
-from snakepit_bridge.dspy_integration.structure import clone, predictors
+from snakepit_bridge.dspy_integration.structure import clone, parts, predictors
 from snakepit_bridge.exceptions import UnknownModuleError, ValidationError
 from snakepit_bridge.lm import Choice, LMProfiles
 from snakepit_bridge.programs.allowed import AllowedImports
@@ -27,6 +26,8 @@ T = TypeVar("T")
 # Bounds of the caches: templates are as many as programs in use, bound programs as many as their live value sets.
 _TEMPLATES = 512
 _BOUND = 2_048
+# A call uses their fail_count up.
+_USED_UP = (dspy.BestOfN, dspy.Refine)
 
 
 class _HasInputs(Protocol):
@@ -44,6 +45,7 @@ class BoundProgram:
         choice: the LM for whatever names none itself.
         variables: variable name to the value that was bound.
         inputs: the input fields that it takes with their types, or None where only its ``forward`` knows.
+        used_up: whether a call changes the module, so that calls can't share it.
     """
 
     program: Program
@@ -52,14 +54,29 @@ class BoundProgram:
     choice: Choice
     variables: Mapping[str, Any]
     inputs: Mapping[str, Any] | None
+    used_up: bool = False
 
     async def acall(self, **inputs: Any) -> dspy.Prediction:
         """Runs the program and returns DSPy's prediction with its LM usage; raises what DSPy raises."""
         # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
         with dspy.context(lm=self.choice.lm, trace=[], disable_history=True, track_usage=True):
-            if runs_natively(type(self.module)):
-                return await self.module.acall(**inputs)
-            return await asyncio.to_thread(self.module, **inputs)
+            module = clone(self.module) if self.used_up else self.module
+            return await module.acall(**inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """A rehydrated module that nothing is bound on yet, and what is the same for all programs bound from it."""
+
+    module: Any
+    module_name: str
+    inputs: Mapping[str, Any] | None
+    used_up: bool
+
+    @classmethod
+    def of(cls, module: Any) -> Self:
+        used_up = any(isinstance(part, _USED_UP) for _, part in parts(module, BaseModule))
+        return cls(module, plain_name(module), _inputs(module), used_up)
 
 
 class BoundPrograms:
@@ -73,7 +90,7 @@ class BoundPrograms:
     def __init__(self, profiles: LMProfiles, allowed: AllowedImports) -> None:
         self._profiles = profiles
         self._allowed = allowed
-        self._templates: _Recent[Any] = _Recent(_TEMPLATES)
+        self._templates: _Recent[_Template] = _Recent(_TEMPLATES)
         self._bound: _Recent[BoundProgram] = _Recent(_BOUND)
 
     def bound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
@@ -96,14 +113,16 @@ class BoundPrograms:
     def _bind(self, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
         template = self._templates.get(
             (program.digest, module_name),
-            lambda: rehydrate(program.spec, module_name, self._allowed, program=program.name),
+            lambda: _Template.of(rehydrate(program.spec, module_name, self._allowed, program=program.name)),
         )
         bindings = {name: Bound(variable, used[variable]) for name, variable in program.spec.bindings.items()}
         choice = self._choose(program, bindings)
-        module = clone(template)
+        module = clone(template.module)
         apply(module, bindings, LMScope(self._profiles, choice.lm))
         module._bound = True
-        return BoundProgram(program, plain_name(module), module, choice, dict(used), _inputs(module))
+        return BoundProgram(
+            program, template.module_name, module, choice, dict(used), template.inputs, template.used_up
+        )
 
     def _choose(self, program: Program, bindings: Mapping[str, Bound]) -> Choice:
         """The LM that a module-wide model binding names, else the program's own, else the default."""
@@ -130,11 +149,14 @@ def _module_of(program: Program, snapshot: Snapshot) -> tuple[str, dict[str, Any
 
 def _inputs(module: Any) -> Mapping[str, Any] | None:
     """The input fields of the task itself; ReAct and its kin keep the task's signature beside their predictors'."""
-    own: _HasInputs | None = getattr(module, "signature", None)
+    if isinstance(module, _USED_UP):
+        return _inputs(module.module)
+    own = getattr(module, "signature", None)
     below = predictors(module)
-    if own is None and len(below) == 1:
+    # What MultiChainComparison compares isn't among the fields of its predictor.
+    if own is None and len(below) == 1 and not isinstance(module, dspy.MultiChainComparison):
         own = below[0][1].signature
-    return None if own is None else {name: info for name, info in own.input_fields.items()}
+    return None if own is None else dict(cast(_HasInputs, own).input_fields)
 
 
 class _Recent(OrderedDict[Any, T]):

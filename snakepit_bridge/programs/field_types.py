@@ -1,7 +1,7 @@
 """Field types of a signature as text, and back, without evaluating anything.
 
-DSPy imports an unknown type name of a signature string, which makes a string from outside run code. Here a type is parsed
-into a syntax tree, and only known names and allowed import paths have a meaning.
+DSPy imports an unknown type name of a signature string, which makes a string from outside run code. Here a type is
+parsed into a syntax tree, and only known names and allowed import paths have a meaning.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Parser:
             return Literal[tuple(self._literal(item) for item in items)]
         given = [... if _is_ellipsis(item) else self.read(item, depth + 1) for item in items]
         if base in ("Optional", "Union"):
-            return typing.Union[tuple([*given, type(None)] if base == "Optional" else given)]
+            return typing.Union[tuple([*given, type(None)] if base == "Optional" else given)]  # noqa: UP007
         if base.lower() not in _GENERIC:
             raise self._refuse(f"gives '{base}' parameters that it doesn't take")
         return _NAMES[base.lower()][tuple(given)]

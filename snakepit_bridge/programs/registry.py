@@ -1,7 +1,7 @@
 """The program registry: name and version to spec, in Redis, shared by every client and worker.
 
-Keys, all permanent: ``{namespace}:programs`` (a set of names) and per program, under one hash tag, a hash that leads from
-a version or a label to a digest, and one string per spec.
+Keys, all permanent: ``{namespace}:programs`` (a set of names) and per program, under one hash tag, a hash that leads
+from a version or a label to a digest, and one string per spec.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from snakepit_bridge.stores.connection import RedisConnection
 PERMANENT_KEYS = ("{namespace}:programs", "{namespace}:{{p:*}}:versions", "{namespace}:{{p:*}}:spec:*")
 """Glob patterns, to be formatted with the namespace, of the keys that have no TTL."""
 
-_REFERENCE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})(?:@(?P<label>[A-Za-z0-9_.-]{1,100})|:(?P<version>\d{1,9}))?")
+_REFERENCE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})(?:@(?P<label>[A-Za-z0-9_.-]{1,100})|:(?P<version>\d{1,9}))?"
+)
+_ENTRY = re.compile(rb"(\d{1,15}) ([0-9a-f]{64})")
 _CACHED = 512
 
 
@@ -101,7 +104,7 @@ class ProgramRegistry:
         entry: bytes = await self._connection.bounded(
             client.eval(_script(), 2, f"{key}:versions", f"{key}:spec:{content}", content, encoded)
         )
-        version, _ = _entry(entry)
+        version, _ = _entry(name, entry)
         return Program(name, version, content, spec)
 
     async def get(self, reference: str) -> Program:
@@ -116,7 +119,7 @@ class ProgramRegistry:
         entry = await self._connection.bounded(self._connection.client.hget(f"{key}:versions", wanted.field))
         if entry is None:
             raise ProgramNotFoundError(reference, await self._known(wanted.name))
-        version, content = _entry(entry)
+        version, content = _entry(wanted.name, entry)
         return Program(wanted.name, version, content, await self._spec(wanted.name, content))
 
     async def label(self, name: str, label: str, version: int) -> None:
@@ -151,41 +154,52 @@ class ProgramRegistry:
 
     async def _names(self) -> list[str]:
         found = await self._connection.bounded(self._connection.client.smembers(f"{self._namespace}:programs"))
-        return sorted(name.decode() for name in found)
+        return sorted(_bytes(name).decode() for name in found)
 
     async def _known(self, name: str) -> list[str]:
         """What could have been meant: the references of the same program if there is one, else all names."""
         fields = await self._connection.bounded(self._connection.client.hkeys(f"{self._key(name)}:versions"))
         if not fields:
             return await self._names()
-        spelt = [field.decode().replace("label:", "@").replace("version:", ":") for field in fields]
+        spelt = [_bytes(field).decode().replace("label:", "@").replace("version:", ":") for field in fields]
         return [name, *(name + field for field in spelt if field != "latest")]
 
     async def _spec(self, name: str, content: str) -> ProgramSpec:
         if content not in self._specs:
-            encoded = await self._connection.bounded(self._connection.client.get(f"{self._key(name)}:spec:{content}"))
-            if encoded is None or digest(encoded) != content:
-                raise ProgramSpecError(name, "the whole", "what Redis holds isn't what was registered; register it again")
+            found = await self._connection.bounded(self._connection.client.get(f"{self._key(name)}:spec:{content}"))
+            encoded = b"" if found is None else _bytes(found)
+            if digest(encoded) != content:
+                raise ProgramSpecError(
+                    name, "the whole", "what Redis holds isn't what was registered; register it again"
+                )
             self._specs[content] = ProgramSpec.parse(encoded, program=name)
             while len(self._specs) > _CACHED:
                 self._specs.popitem(last=False)
         return self._specs[content]
 
 
-def _entry(entry: bytes) -> tuple[int, str]:
-    version, content = entry.decode().split(" ")
-    return int(version), content
+def _bytes(answer: bytes | str) -> bytes:
+    """What a client answers that decodes nothing, as ours is made; redis-py's types leave both open."""
+    assert isinstance(answer, bytes)
+    return answer
+
+
+def _entry(name: str, entry: bytes | str) -> tuple[int, str]:
+    match = _ENTRY.fullmatch(_bytes(entry))
+    if match is None:
+        raise ProgramSpecError(name, "its versions", "Redis holds something else there; restore that key")
+    return int(match[1]), match[2].decode()
 
 
 def _listing(name: str, fields: dict[bytes, bytes]) -> Listing:
     labels = {
-        field.decode().removeprefix("label:"): _entry(entry)[0]
+        field.decode().removeprefix("label:"): _entry(name, entry)[0]
         for field, entry in sorted(fields.items())
         if field.startswith(b"label:")
     }
-    return Listing(name, _entry(fields[b"latest"])[0], labels)
+    return Listing(name, _entry(name, fields[b"latest"])[0], labels)
 
 
 @cache
 def _script() -> str:
-    return files(__package__).joinpath("register.lua").read_text(encoding="utf-8")
+    return files("snakepit_bridge.programs").joinpath("register.lua").read_text(encoding="utf-8")

@@ -1,21 +1,24 @@
-"""Rehydration: from a program spec to a DSPy module, and from a module to its spec."""
+"""Rehydration: from a program spec to a DSPy module; the way back is :mod:`~.describe`."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import dspy
 
 from snakepit_bridge.dspy_integration.binding import check_bindable
-from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, VariableAwareMixin
-from snakepit_bridge.dspy_integration.modules import plain_name, variable_aware
+from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY
+from snakepit_bridge.dspy_integration.modules import variable_aware
+from snakepit_bridge.dspy_integration.named import TOOLS, Named
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup
 from snakepit_bridge.dspy_integration.structure import predictors
-from snakepit_bridge.exceptions import BindingError, ProgramSpecError, UnknownModuleError
-from snakepit_bridge.programs.allowed import AllowedImports, import_path
-from snakepit_bridge.programs.signature_spec import SignatureSpec
-from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
+from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, known
+from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.describe import spec_of
+from snakepit_bridge.programs.readers import FUNCTIONS
+from snakepit_bridge.programs.spec import ProgramSpec
 
 Registry = Mapping[str, ModuleSpec]
 
@@ -34,15 +37,26 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
         ProgramSpecError: a part of the spec is refused or does not fit the module; says which.
     """
     registry = ModuleVariableResolver.MODULE_REGISTRY
-    module_class = _module_class(module_name, registry, allowed, program)
+    module_class = _module_class(module_name, registry, allowed, program, signed=spec.signature is not None)
     arguments: dict[str, Any] = dict(spec.arguments)
     if spec.tools:
-        arguments["tools"] = [_tool(path, allowed, program) for path in spec.tools]
+        arguments["tools"] = [_function(said, TOOLS, allowed, program, "tools") for said in spec.tools]
+    for argument, said in spec.functions.items():
+        where = f"functions.{argument}"
+        arguments[argument] = _function(said, FUNCTIONS.get(argument), allowed, program, where)
+    for argument, inside in spec.modules.items():
+        arguments[argument] = _inner(inside, allowed, program, f"modules.{argument}")
+    if spec.module_names == ("KNN",):
+        _prepare_knn(arguments, program)
     positional = [] if spec.signature is None else [spec.signature.build(allowed, program=program)]
     try:
         module = construct(module_class, registry, *positional, **arguments)
-    except (TypeError, ValueError) as refused:
-        raise ProgramSpecError(program, f"arguments of {module_name}", str(refused)) from refused
+    except BridgeError:
+        raise
+    except Exception as refused:
+        # A constructor raises whatever it likes; here it always means that the spec doesn't fit.
+        said = f"{type(refused).__name__}: {refused}"
+        raise ProgramSpecError(program, f"arguments of {module_name}", said) from refused
     _restore(module, spec, program)
     _bind(module, spec, program)
     return module
@@ -55,84 +69,88 @@ def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str) -> None:
         UnknownModuleError: it names a module type that isn't registered.
         ProgramSpecError: a part is refused; names the part, and the module that it doesn't fit.
     """
+    spec.verify(program)
     for module_name in spec.module_names:
         rehydrate(spec, module_name, allowed, program=program)
 
 
-def spec_of(
-    module: Any,
-    *,
-    program: str,
-    bindings: Mapping[str, str] | None = None,
-    arguments: Mapping[str, Any] | None = None,
-    choose_by: str | None = None,
-    among: tuple[str, ...] = (),
-    lm: str | None = None,
-) -> ProgramSpec:
-    """Returns the spec of a module, with its demos, instructions and config.
-
-    Args:
-        module: an instance of one of DSPy's modules or of a class that the workers allow; of the latter, ``arguments``
-            are what its constructor takes.
-        program: name for errors.
-        bindings: module attribute to session variable; a variable-aware module brings its own.
-        choose_by: session variable that decides the module type, ``among`` these.
-        lm: LM profile.
-
-    Raises:
-        ProgramSpecError: a part of the module can't travel as data, such as a tool defined in a function.
-    """
-    plain = plain_name(module)
-    parts = _READERS[plain](module) if plain in _READERS else {}
-    name = plain if plain in _READERS else import_path(_own_class(module))
-    state = _state(module, plain)
-    if choose_by and state and any(part["demos"] for part in state.values()):
-        raise ProgramSpecError(program, "state", "demos fit one module type; they can't go with a module variable")
-    own = module.get_bindings() if isinstance(module, VariableAwareMixin) else {}
-    signature = parts.pop("signature", None)
-    tools = tuple(_tool_path(tool, program) for tool in parts.pop("tools", ()))
-    return ProgramSpec(
-        module=ModuleVariable(variable=choose_by, allowed=among or (name,)) if choose_by else name,
-        signature=None if signature is None else SignatureSpec.of(signature, program=program),
-        arguments={**parts, **(arguments or {})},
-        tools=tools,
-        bindings={**own, **(bindings or {})},
-        config={path: dict(p.config) for path, p in predictors(module) if p.config},
-        state=None if choose_by else state,
-        lm=lm,
-    )
-
-
-def _module_class(name: str, registry: Registry, allowed: AllowedImports, program: str) -> type:
+def _module_class(name: str, registry: Registry, allowed: AllowedImports, program: str, *, signed: bool) -> type:
     if ":" not in name:
         return variable_aware(lookup(registry, name).preferred)
     found = allowed.load(name, program=program, where="module")
     if not (isinstance(found, type) and issubclass(found, dspy.Module)):
         raise ProgramSpecError(program, "module", f"'{name}' isn't a class of dspy.Module")
+    if signed and "signature" not in inspect.signature(found).parameters:
+        raise ProgramSpecError(program, "signature", f"the constructor of '{name}' takes none")
     return variable_aware(found)
 
 
-def _tool(path: str, allowed: AllowedImports, program: str) -> Callable[..., Any]:
-    found = allowed.load(path, program=program, where="tools")
+def _function(
+    said: str, registry: Named[Any] | None, allowed: AllowedImports, program: str, where: str
+) -> Callable[..., Any]:
+    """A registered function by its name, or one in an allowed package by its import path."""
+    if ":" not in said and registry is not None and said in registry.names:
+        return cast(Callable[..., Any], registry.find(said, where))
+    if ":" not in said and "." not in said:
+        there = f"; registered are: {known(registry.names)}" if registry is not None else ""
+        raise ProgramSpecError(program, where, f"'{said[:80]}' is neither an import path nor a registered name{there}")
+    found = allowed.load(said, program=program, where=where)
     if not callable(found):
-        raise ProgramSpecError(program, "tools", f"'{path}' can't be called")
+        raise ProgramSpecError(program, where, f"'{said}' can't be called")
     return cast(Callable[..., Any], found)
+
+
+def _prepare_knn(arguments: dict[str, Any], program: str) -> None:
+    """Its examples travel as objects, and DSPy wants its function wrapped."""
+    try:
+        arguments["trainset"] = [
+            dspy.Example(one["example"]).with_inputs(*one["inputs"]) for one in arguments["trainset"]
+        ]
+    except (KeyError, TypeError) as unfit:
+        problem = f"it must be a list of objects with 'example' and 'inputs': {unfit!r}"
+        raise ProgramSpecError(program, "arguments.trainset", problem) from unfit
+    if "vectorizer" in arguments:
+        arguments["vectorizer"] = dspy.Embedder(arguments["vectorizer"])
+
+
+def _inner(inside: ProgramSpec | tuple[ProgramSpec, ...], allowed: AllowedImports, program: str, where: str) -> Any:
+    if not isinstance(inside, ProgramSpec):
+        return [_inner(one, allowed, program, f"{where}.{number}") for number, one in enumerate(inside)]
+    try:
+        return rehydrate(inside, inside.module_names[0], allowed, program=program)
+    except ProgramSpecError as refused:
+        raise ProgramSpecError(program, f"{where}.{refused.where}", refused.problem) from None
 
 
 def _restore(module: Any, spec: ProgramSpec, program: str) -> None:
     """Sets config and saved state; a program whose module a variable chooses has both only where the paths fit."""
     below = dict(predictors(module))
-    for path, config in spec.config.items():
+    for said, config in spec.config.items():
+        path = "" if said == "self" else said
         if path in below:
             below[path].config = {**below[path].config, **config}
         elif isinstance(spec.module, str):
-            raise ProgramSpecError(program, f"config.{path}", f"the module has only: {', '.join(below)}")
+            raise ProgramSpecError(program, f"config.{said}", f"the module has only: {', '.join(below) or 'none'}")
     if spec.state:
-        saved = cast(dict[str, Any], spec.state)
-        try:
-            module.load_state(saved["self"] if isinstance(module, dspy.Predict) else saved)
-        except (KeyError, TypeError, ValueError, AttributeError) as unfit:
-            raise ProgramSpecError(program, "state", f"it doesn't fit the module: {unfit!r}") from unfit
+        _load(module, cast(dict[str, Any], spec.state), program)
+
+
+def _load(module: Any, saved: dict[str, Any], program: str) -> None:
+    try:
+        mine = {name: part for name, part in module.dump_state().items() if name != BINDINGS_KEY}
+        each: dict[str, Any] = {"self": mine} if isinstance(module, dspy.Predict) else mine
+        for path in each.keys() ^ saved.keys():
+            raise ProgramSpecError(program, f"state.{path}", f"the module has only: {', '.join(each) or 'none'}")
+        for path, part in each.items():
+            # DSPy pairs the fields by position, so another signature's state would go in without a word.
+            found, wanted = len(saved[path]["signature"]["fields"]), len(part["signature"]["fields"])
+            if found != wanted:
+                raise ProgramSpecError(program, f"state.{path}", f"it has {found} fields, the signature {wanted}")
+        module.load_state(saved["self"] if isinstance(module, dspy.Predict) else saved)
+    except (KeyError, TypeError, ValueError, AttributeError) as unfit:
+        if isinstance(unfit, ProgramSpecError):
+            raise
+        raise ProgramSpecError(program, "state", f"it doesn't fit the module: {unfit!r}") from unfit
 
 
 def _bind(module: Any, spec: ProgramSpec, program: str) -> None:
@@ -144,54 +162,4 @@ def _bind(module: Any, spec: ProgramSpec, program: str) -> None:
     module._variable_bindings = dict(spec.bindings)
 
 
-def _state(module: Any, plain: str) -> dict[str, Any] | None:
-    """The saved state of each predictor without LMs and traces; None where the signature says it all already."""
-    saved = cast(dict[str, Any], module.dump_state())
-    saved.pop(BINDINGS_KEY, None)
-    each = {"self": saved} if isinstance(module, dspy.Predict) else saved
-    if plain in _SAID_BY_SIGNATURE and not any(part["demos"] or part.get("fields") for part in each.values()):
-        return None
-    return {path: {**part, "lm": None, "traces": [], "train": []} for path, part in each.items()}
-
-
-def _own_class(module: Any) -> type:
-    """The class as its author wrote it; an automatic twin goes by the same import path."""
-    return next(kind for kind in type(module).__mro__ if not issubclass(kind, VariableAwareMixin))
-
-
-def _tool_path(tool: Any, program: str) -> str:
-    function = getattr(tool, "func", tool)
-    if not hasattr(function, "__qualname__") or "<" in function.__qualname__ or function.__module__ == "__main__":
-        raise ProgramSpecError(program, "tools", f"{function!r} can't be imported by its name; define it in a module")
-    return import_path(function)
-
-
-def _read_predict(module: Any) -> dict[str, Any]:
-    return {"signature": module.signature}
-
-
-def _read_chain(module: Any) -> dict[str, Any]:
-    return {"signature": module.predict.signature.delete("reasoning")}
-
-
-def _read_react(module: Any) -> dict[str, Any]:
-    tools = [tool for name, tool in module.tools.items() if name != "finish"]
-    return {"signature": module.signature, "tools": tools, "max_iters": module.max_iters}
-
-
-def _read_program_of_thought(module: Any) -> dict[str, Any]:
-    return {"signature": module.signature, "max_iters": module.max_iters}
-
-
-# Their predictors hold nothing but the signature, unless there are demos.
-_SAID_BY_SIGNATURE = ("Predict", "ChainOfThought", "ChainOfThoughtWithHint")
-
-_READERS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "Predict": _read_predict,
-    "ChainOfThought": _read_chain,
-    "ChainOfThoughtWithHint": _read_chain,
-    "ReAct": _read_react,
-    "ProgramOfThought": _read_program_of_thought,
-}
-
-__all__ = ["UnknownModuleError", "check", "rehydrate", "spec_of"]
+__all__ = ["check", "rehydrate", "spec_of"]

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Self, cast
 
 import dspy
 from dspy.utils.constants import IS_TYPE_UNDEFINED
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic_core import PydanticUndefined
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import ValidationError as PydanticError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.field_types import parse_type, spell_type
 
 # DSPy and pydantic give these names a meaning of their own.
-_RESERVED = frozenset({"fields", "signature", "instructions", "model_config", "self", "config", "lm", "demos"})
+_RESERVED = frozenset({
+    "fields", "input_fields", "output_fields", "signature", "new_signature", "instructions", "self", "config", "lm",
+    "demos", "completions", *(name for name in dir(BaseModel) if name.startswith("model_")),
+})  # fmt: skip
+
+Limit = Literal["gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan"]
+_LIMITS: tuple[Limit, ...] = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan")
+_MAX_PATH = 200
 
 
 class FieldSpec(BaseModel):
-    """One input or output field."""
+    """One input or output field.
+
+    Attributes:
+        constraints: the words in which DSPy tells the LM of the limits.
+        limits: the limits themselves, as pydantic's ``Field`` takes them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,6 +44,7 @@ class FieldSpec(BaseModel):
     desc: str | None = None
     prefix: str | None = None
     constraints: str | None = None
+    limits: dict[Limit, JsonValue] = Field(default_factory=dict)
     has_default: bool = False
     default: JsonValue = None
 
@@ -53,15 +68,22 @@ class SignatureSpec(BaseModel):
         inputs, arrow, outputs = text.partition("->")
         if not arrow or "->" in outputs or len(text) > 20_000:
             raise ProgramSpecError(program, "signature", f"{text[:80]!r} isn't of the form 'inputs -> outputs'")
-        fields = [_field(part, "input", program) for part in _split(inputs)]
-        fields += [_field(part, "output", program) for part in _split(outputs)]
-        if not any(f.direction == "input" for f in fields) or not any(f.direction == "output" for f in fields):
-            raise ProgramSpecError(program, "signature", f"{text[:80]!r} needs a field on each side of '->'")
-        return cls(fields=tuple(fields))
+        try:
+            given = [_field(part, "input", program) for part in _split(inputs)]
+            wanted = [_field(part, "output", program) for part in _split(outputs)]
+            if not given or not wanted:
+                raise ProgramSpecError(program, "signature", f"{text[:80]!r} needs a field on each side of '->'")
+            return cls(fields=(*given, *wanted))
+        except PydanticError as refused:
+            raise refusal(refused, program, within="signature") from None
 
     @classmethod
     def of(cls, signature: Any, *, program: str) -> Self:
-        """Reads a DSPy signature class."""
+        """Reads a DSPy signature class.
+
+        Raises:
+            ProgramSpecError: a field's type can't be imported by its name, or its default has no JSON form.
+        """
         fields = [_described(name, info, program) for name, info in signature.fields.items()]
         return cls(name=signature.__name__, instructions=signature.instructions, fields=tuple(fields))
 
@@ -78,41 +100,80 @@ class SignatureSpec(BaseModel):
                 raise ProgramSpecError(program, where, f"a field can't be named '{field.name}'")
             if field.name in fields:
                 raise ProgramSpecError(program, where, "two fields have this name")
-            fields[field.name] = (parse_type(field.type, allowed, program=program, where=where), _info(field))
-        return dspy.Signature(cast(Any, fields), self.instructions, signature_name=self.name)
+            kind = parse_type(field.type, allowed, program=program, where=where)
+            fields[field.name] = (kind, _info(field, _default(field, kind, program, where)))
+        try:
+            return _make_signature(fields, self.instructions, signature_name=self.name)
+        except Exception as refused:
+            # DSPy and pydantic raise whatever they like for what they can't build.
+            raise ProgramSpecError(program, "signature", f"DSPy can't build it: {refused}") from refused
 
 
-def _info(field: FieldSpec) -> Any:
-    said: dict[str, Any] = {key: getattr(field, key) for key in ("desc", "prefix") if getattr(field, key) is not None}
-    if field.has_default:
-        said["default"] = field.default
-    info = dspy.InputField(**said) if field.direction == "input" else dspy.OutputField(**said)
-    if field.constraints is not None:
-        info.json_schema_extra["constraints"] = field.constraints
+# DSPy's metaclass turns this call into one of its own, which its types don't say.
+_make_signature = cast(Callable[..., Any], dspy.Signature)
+
+
+def refusal(refused: PydanticError, program: str, within: str = "") -> ProgramSpecError:
+    """Returns the named error for what pydantic found deepest, with the path of the part that is wrong."""
+    first = max(refused.errors(include_url=False, include_input=False), key=lambda error: len(error["loc"]))
+    inner = first.get("ctx", {}).get("error")
+    steps = [within, *(str(step) for step in first["loc"])]
+    where = ".".join(step for step in steps if step) or "the whole"
+    if isinstance(inner, ProgramSpecError):
+        return ProgramSpecError(program, inner.where, inner.problem)
+    return ProgramSpecError(program, where if len(where) <= _MAX_PATH else f"…{where[-_MAX_PATH:]}", first["msg"])
+
+
+def _default(field: FieldSpec, kind: Any, program: str, where: str) -> Any:
+    """The default in its field's type; DSPy takes None anywhere."""
+    if not field.has_default or field.default is None:
+        return field.default
+    try:
+        return TypeAdapter(kind).validate_python(field.default)
+    except PydanticError as refused:
+        raise refusal(refused, program, within=f"{where}.default") from None
+
+
+def _info(field: FieldSpec, default: Any) -> Any:
+    said: dict[str, Any] = {"default": default} if field.has_default else {}
+    make = dspy.InputField if field.direction == "input" else dspy.OutputField
+    info = make(**said, **field.limits)
+    # Past DSPy's own arguments, which warn of a prefix and would make the constraints' words anew.
+    told = {"desc": field.desc, "prefix": field.prefix, "constraints": field.constraints}
+    info.json_schema_extra.update({key: text for key, text in told.items() if text is not None})
     if not field.typed:
         info.json_schema_extra[IS_TYPE_UNDEFINED] = True
     return info
 
 
 def _described(name: str, info: Any, program: str) -> FieldSpec:
-    extra = info.json_schema_extra or {}
-    has_default = info.default is not PydanticUndefined
-    return FieldSpec(
-        name=name,
-        direction=extra["__dspy_field_type"],
-        type=spell_type(info.annotation, program=program, where=f"signature.{name}"),
-        typed=not extra.get(IS_TYPE_UNDEFINED, False),
-        has_default=has_default,
-        default=info.default if has_default else None,
-        **{key: extra.get(key) for key in ("desc", "prefix", "constraints")},
-    )
+    extra, where = info.json_schema_extra or {}, f"signature.{name}"
+    kind = spell_type(info.annotation, program=program, where=where)
+    has_default = not info.is_required()
+    try:
+        return FieldSpec(
+            name=name,
+            direction=extra["__dspy_field_type"],
+            type=kind,
+            typed=not extra.get(IS_TYPE_UNDEFINED, False),
+            limits={key: getattr(item, key) for item in info.metadata for key in _LIMITS if hasattr(item, key)},
+            has_default=has_default,
+            default=to_jsonable_python(info.get_default(call_default_factory=True)) if has_default else None,
+            **{key: extra.get(key) for key in ("desc", "prefix", "constraints")},
+        )
+    except PydanticError as refused:
+        raise refusal(refused, program, within=where) from None
+    except PydanticSerializationError as refused:
+        raise ProgramSpecError(program, f"{where}.default", f"it has no JSON form: {refused}") from refused
 
 
 def _field(text: str, direction: Literal["input", "output"], program: str) -> FieldSpec:
     name, colon, kind = text.partition(":")
     if not name.strip().isidentifier():
         raise ProgramSpecError(program, "signature", f"{text.strip()[:80]!r} isn't a field like name or name: type")
-    return FieldSpec(name=name.strip(), direction=direction, type=kind.strip() if colon else "str", typed=bool(colon))
+    # DSPy takes any value for an input whose type was left open; an output without one is a text.
+    typed = bool(colon) or direction == "output"
+    return FieldSpec(name=name.strip(), direction=direction, type=kind.strip() if colon else "str", typed=typed)
 
 
 def _split(text: str) -> list[str]:

@@ -5,20 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic import ValidationError as PydanticError
 
+from snakepit_bridge.dspy_integration.keywords import RULES
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.signature_spec import SignatureSpec
+from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
 
 MAX_SPEC_BYTES = 1 << 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # What DSPy's Predict puts into its state; it sets whatever it finds there as attributes, so nothing else may pass.
 _STATE_KEYS = frozenset({"traces", "train", "demos", "signature", "fields", "lm"})
+# LM keywords that no variable steers, but a program may fix. An endpoint or a header is none: it would take the
+# profile's key elsewhere.
+_FIXED_KEYWORDS = frozenset({
+    "max_completion_tokens", "logit_bias", "repetition_penalty", "response_format", "rollout_id", "service_tier",
+    "thinking", "verbosity", "parallel_tool_calls", "tool_choice", "prompt_cache_key", "safety_settings",
+})  # fmt: skip
+# Constructor arguments that are objects of the worker's own, or have a place of their own in the spec.
+_NOT_DATA = frozenset({
+    "callbacks", "session_context", "auto_sync", "signature", "tools", "interpreter", "interpreter_factory", "sub_lm",
+    "module", "programs", "reward_fn", "reduce_fn", "vectorizer",
+})  # fmt: skip
+_MAX_DEPTH = 8
 
 
 class ModuleVariable(BaseModel):
@@ -39,7 +52,9 @@ class ProgramSpec(BaseModel):
         signature: the task, as text (``"question -> answer: float"``) or field by field; a class of one's own may have
             none.
         arguments: further constructor arguments. One set serves all modules that a variable may choose.
-        tools: import paths of functions in allowed packages, for modules that take tools.
+        functions: constructor arguments that are functions (``reward_fn``), by import path or registered name.
+        modules: constructor arguments that are modules (``module`` of BestOfN, ``programs`` of Ensemble), as specs.
+        tools: functions in allowed packages by import path, or registered tools by name, for modules that take tools.
         bindings: module attribute to session variable.
         config: predictor path to LM keywords that hold unless a variable says otherwise.
         state: what DSPy's ``dump_state`` gives: demos and optimised instructions.
@@ -52,6 +67,8 @@ class ProgramSpec(BaseModel):
     module: str | ModuleVariable
     signature: SignatureSpec | None = None
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    functions: dict[str, str] = Field(default_factory=dict, max_length=20)
+    modules: dict[str, ProgramSpec | tuple[ProgramSpec, ...]] = Field(default_factory=dict, max_length=20)
     tools: tuple[str, ...] = Field(default=(), max_length=100)
     bindings: dict[str, str] = Field(default_factory=dict)
     config: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
@@ -77,17 +94,15 @@ class ProgramSpec(BaseModel):
                 raise ProgramSpecError(program, "the whole", f"{len(said)} bytes are more than {MAX_SPEC_BYTES}")
             try:
                 said = cast(Mapping[str, Any], json.loads(said))
-            except (ValueError, RecursionError) as broken:
+            except (ValueError, RecursionError, MemoryError) as broken:
                 raise ProgramSpecError(program, "the whole", f"it isn't JSON: {broken}") from broken
         try:
             spec = cls.model_validate(said)
         except PydanticError as refused:
-            first = refused.errors(include_url=False)[0]
-            where = ".".join(str(step) for step in first["loc"]) or "the whole"
-            raise ProgramSpecError(program, where, first["msg"]) from None
-        except ProgramSpecError as refused:
-            raise ProgramSpecError(program, refused.where, refused.problem) from None
-        spec.check_state(program)
+            raise refusal(refused, program) from None
+        except RecursionError:
+            raise ProgramSpecError(program, "the whole", "it is nested too deeply") from None
+        spec.verify(program)
         return spec
 
     @property
@@ -100,17 +115,50 @@ class ProgramSpec(BaseModel):
         said = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
         return json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
-    def check_state(self, program: str) -> None:
-        """Refuses a saved state that holds anything but what DSPy itself saves.
+    def verify(self, program: str, depth: int = 0) -> None:
+        """Refuses what no module could be given: LM settings that belong to a profile, and foreign state.
 
         Raises:
             ProgramSpecError: names the part.
         """
+        for name in self.arguments.keys() & _NOT_DATA:
+            raise ProgramSpecError(program, f"arguments.{name}", "it isn't data; see tools, functions and modules")
+        self._check_config(program)
+        self._check_state(program)
+        for path, inner in self.nested():
+            if depth >= _MAX_DEPTH:
+                raise ProgramSpecError(program, path, "modules are nested too deeply")
+            if inner.bindings or inner.lm or not isinstance(inner.module, str):
+                problem = "bindings, lm and a module variable belong to the whole program, with the path of this part"
+                raise ProgramSpecError(program, path, problem)
+            try:
+                inner.verify(program, depth + 1)
+            except ProgramSpecError as refused:
+                raise ProgramSpecError(program, f"{path}.{refused.where}", refused.problem) from None
+
+    def nested(self) -> Iterator[tuple[str, ProgramSpec]]:
+        """Yields the specs of the modules inside with their paths within this spec."""
+        for argument, inside in self.modules.items():
+            if isinstance(inside, ProgramSpec):
+                yield f"modules.{argument}", inside
+            else:
+                yield from ((f"modules.{argument}.{number}", one) for number, one in enumerate(inside))
+
+    def _check_config(self, program: str) -> None:
+        for path, config in self.config.items():
+            for keyword in config.keys() - RULES.keys() - _FIXED_KEYWORDS:
+                raise ProgramSpecError(
+                    program, f"config.{path}.{keyword}", f"it isn't one of: {', '.join(sorted(RULES))}"
+                )
+
+    def _check_state(self, program: str) -> None:
         if self.state and not isinstance(self.module, str):
             raise ProgramSpecError(program, "state", "it fits one module type; it can't go with a module variable")
         for path, saved in (self.state or {}).items():
             if not isinstance(saved, dict) or saved.keys() - _STATE_KEYS or saved.get("lm") is not None:
-                raise ProgramSpecError(program, f"state.{path}", f"it may hold only {', '.join(sorted(_STATE_KEYS))}, no LM")
+                raise ProgramSpecError(
+                    program, f"state.{path}", f"it may hold only {', '.join(sorted(_STATE_KEYS))}, no LM"
+                )
 
 
 def digest(encoded: bytes) -> str:

@@ -1,0 +1,105 @@
+"""Construction: builds a module from arguments that were written for a whole family of modules.
+
+A module-type variable may switch a program from one class to another, and their constructors differ: ReAct requires
+tools and takes no temperature, ChainOfThought takes a temperature and no tools.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from dspy.primitives.base_module import BaseModule
+
+from snakepit_bridge.dspy_integration import keywords
+from snakepit_bridge.dspy_integration.installed import Flex
+from snakepit_bridge.dspy_integration.live import is_users
+from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
+from snakepit_bridge.dspy_integration.structure import parts, predictors
+from snakepit_bridge.dspy_integration.surroundings import surround_with_keyword
+
+
+class Registered(Protocol):
+    """An entry of the module registry, as far as construction needs it."""
+
+    @property
+    def preferred(self) -> type: ...
+
+
+def construct(module_class: type, registry: Mapping[str, Registered], *args: Any, **kwargs: Any) -> Any:
+    """Returns a new module.
+
+    LM keywords become the predictors' config in every class, and an argument that only other registered classes take
+    is left out.
+
+    Args:
+        module_class: what to build.
+        registry: the family of classes that the arguments may be meant for.
+
+    Raises:
+        TypeError: an argument that no registered class takes, or a missing one.
+        ValidationError: an LM keyword is out of its range.
+    """
+    if not issubclass(module_class, BaseModule):
+        return module_class(*args, **_for(module_class, registry, kwargs))
+    mine = _parameters(module_class)
+    # A class of the user's own may mean something else by a name that its constructor takes.
+    theirs = mine if is_users(module_class) else set[str]()
+    config = {
+        name: keywords.check(name, name, value)
+        for name, value in kwargs.items()
+        if name in keywords.RULES and name not in theirs
+    }
+    given = _for(module_class, registry, {name: value for name, value in kwargs.items() if name not in config})
+    _check_fit(module_class, args, given, mine)
+    module = module_class(*args, **given)
+    _configure(module, config)
+    return module
+
+
+def _for(module_class: type, registry: Mapping[str, Registered], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out the arguments that other registered classes take and this one doesn't."""
+    mine = _parameters(module_class)
+    theirs = {name for entry in registry.values() for name in _parameters(entry.preferred)}
+    own = _OF_THE_MIXIN if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
+    unwanted = (theirs if is_users(module_class) else theirs | keywords.RULES.keys()) - mine - own
+    return {name: value for name, value in kwargs.items() if name not in unwanted}
+
+
+_OF_THE_MIXIN = frozenset({"session_context", "auto_sync"})
+
+
+def _check_fit(module_class: type, args: tuple[Any, ...], given: Mapping[str, Any], mine: set[str]) -> None:
+    own = _OF_THE_MIXIN if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
+    unknown = sorted(given.keys() - mine - own)
+    if unknown:
+        raise TypeError(f"{module_class.__name__} takes no argument {', '.join(unknown)}; it takes {sorted(mine)}")
+    try:
+        _signature(module_class).bind(None, *args, **{name: v for name, v in given.items() if name not in own})
+    except TypeError as unfit:
+        remedy = "Give it too; where it has no use, it is left out"
+        raise TypeError(f"{module_class.__name__} can't be built from these arguments: {unfit}. {remedy}.") from None
+
+
+def _configure(module: Any, config: Mapping[str, Any]) -> None:
+    for _, predictor in predictors(module) if config else ():
+        predictor.config = {**predictor.config, **config}
+    for _, flex in parts(module, Flex) if config else ():
+        for name, value in config.items():
+            surround_with_keyword(flex, name, value)
+
+
+def _signature(module_class: type) -> inspect.Signature:
+    """The plain class's constructor; the mixin's takes anything."""
+    plain = next(base for base in module_class.__mro__ if "__init__" in vars(base) and base is not VariableAwareMixin)
+    return inspect.signature(plain.__init__)
+
+
+def _parameters(module_class: type) -> set[str]:
+    """Names that a class's constructor takes explicitly, ``*args`` and ``**config`` left out."""
+    return {
+        name
+        for name, parameter in _signature(module_class).parameters.items()
+        if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }

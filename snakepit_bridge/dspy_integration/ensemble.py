@@ -1,0 +1,49 @@
+"""Ensemble as a module: DSPy's own compiles to a class that is made anew each time and hides what it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dspy
+
+
+class Ensemble(dspy.Module):
+    """Runs several programs on the same inputs and reduces their outputs to one, as ``dspy.Ensemble`` does.
+
+    Args:
+        programs: the programs; may also come later, through :meth:`compile`.
+        reduce_fn: makes one output of the list of them, such as ``dspy.majority``; None returns the list.
+        size: how many programs are drawn for each call; None runs all.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Any] = (),
+        *,
+        reduce_fn: Callable[[list[Any]], Any] | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.programs = list(programs)
+        self.reduce_fn = reduce_fn
+        self.size = size
+
+    def compile(self, programs: Sequence[Any]) -> Any:
+        """Sets the programs and returns this ensemble, so that it reads as ``dspy.Ensemble(…).compile(programs)``."""
+        self.programs = list(programs)
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._reduced([program(*args, **kwargs) for program in self._drawn()])
+
+    async def aforward(self, *args: Any, **kwargs: Any) -> Any:
+        return self._reduced(await asyncio.gather(*(program.acall(*args, **kwargs) for program in self._drawn())))
+
+    def _drawn(self) -> list[Any]:
+        return random.sample(self.programs, self.size) if self.size else self.programs
+
+    def _reduced(self, outputs: list[Any]) -> Any:
+        return self.reduce_fn(outputs) if self.reduce_fn is not None else outputs

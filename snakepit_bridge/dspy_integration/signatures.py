@@ -1,0 +1,98 @@
+"""Changed signatures: other instructions, descriptions, attempts or tools, always made from the pristine signature.
+
+Building a signature class takes 0.3 ms, and a fleet applies the same few values over and over; so each change is
+remembered by the signature and the value. Changing a changed one again and again would end in a RecursionError.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+_REMEMBERED = 1024
+_ATTEMPT = "reasoning_attempt_"
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def instructed(signature: Any, base: str, text: str) -> Any:
+    """Returns the signature with the user's own instructions replaced.
+
+    Args:
+        signature: a predictor's signature.
+        base: the user's words in it; a module may have put its own around them.
+        text: the words instead; they go before the module's own where those quote no words of the user's.
+    """
+    written: str = signature.instructions
+    if base and written.startswith(base):
+        return signature.with_instructions(text + written.removeprefix(base))
+    if base and f"\n{base}\n" in f"\n{written}\n":
+        return signature.with_instructions(written.replace(base, text, 1))
+    return signature.with_instructions(f"{text}\n\n{written}")
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def described(signature: Any, field: str, text: str) -> Any:
+    """Returns the signature with another description of one field."""
+    return signature.with_updated_fields(field, desc=text)
+
+
+def attempts(signature: Any) -> int:
+    """Returns how many attempts the signature of a MultiChainComparison takes."""
+    return sum(name.startswith(_ATTEMPT) for name in signature.input_fields)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def with_attempts(signature: Any, wanted: int) -> Any:
+    """Returns the signature of a MultiChainComparison for so many attempts."""
+    there = attempts(signature)
+    for number in range(wanted + 1, there + 1):
+        signature = signature.delete(f"{_ATTEMPT}{number}")
+    for number in range(there + 1, wanted + 1):
+        field = copy.copy(signature.input_fields[f"{_ATTEMPT}1"])
+        field.json_schema_extra = {**field.json_schema_extra, "prefix": f"Student Attempt #{number}:"}
+        signature = signature.append(f"{_ATTEMPT}{number}", field)
+    return signature
+
+
+class Rewritten(Exception):
+    """The instructions no longer hold the words that had to be replaced."""
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def carried_over(signature: Any, before: Any, after: Any) -> Any:
+    """Returns what a predictor's signature becomes when its module is built with other tools.
+
+    Args:
+        signature: the predictor's signature, perhaps with instructions and descriptions that an optimizer wrote.
+        before: the signature that the module builds with the old tools.
+        after: the one that it builds with the new ones.
+
+    Raises:
+        Rewritten: the instructions don't mention the old tools any more as the module wrote them.
+    """
+    changed = after.with_instructions(_replaced(signature.instructions, before.instructions, after.instructions))
+    for name, field in signature.fields.items():
+        if name in before.fields and field.json_schema_extra != before.fields[name].json_schema_extra:
+            kept = field.json_schema_extra
+            changed = changed.with_updated_fields(name, prefix=kept["prefix"], desc=kept["desc"])
+    return changed
+
+
+def _replaced(written: str, before: str, after: str) -> str:
+    """Makes the change from one text to another in a third one that was made from the first."""
+    if written == before:
+        return after
+    old, new = before.splitlines(), after.splitlines()
+    head = next((at for at, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    tail = next(
+        (at for at, (a, b) in enumerate(zip(old[:head:-1], new[:head:-1], strict=False)) if a != b),
+        max(min(len(old), len(new)) - head - 1, 0),
+    )
+    if head + tail == len(old):
+        head = max(head - 1, 0)  # lines were only added: the one before them says where
+    gone = "\n".join(old[head : len(old) - tail])
+    come = "\n".join(new[head : len(new) - tail])
+    if not gone or gone not in written:
+        raise Rewritten(gone)
+    return written.replace(gone, come, 1)

@@ -1,0 +1,115 @@
+"""Inputs and outputs between JSON and the types of a program's fields.
+
+DSPy only warns of an input of the wrong type and then sends it, or leaves an image out without a word; so each input is
+checked and made what its field asks for before the LM is called. Outputs come back as whatever the types gave: pydantic
+models, dates, enums, sets, and several completions of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, cast
+
+import dspy
+from dspy.utils.constants import IS_TYPE_UNDEFINED
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
+
+from snakepit_bridge.exceptions import InputError, PredictionFailed
+
+
+def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the inputs in the types that the program's fields have: a dict for an image becomes the image.
+
+    Args:
+        program: name for errors.
+        fields: input field to DSPy's description of it; None where only the program's ``forward`` knows.
+        inputs: JSON values, or what they stand for.
+
+    Raises:
+        InputError: one is unknown, missing, of another type or beyond its limits; names it.
+    """
+    if fields is None:
+        return dict(inputs)
+    for name in inputs:
+        if name not in fields:
+            raise InputError(program, name, "it has no such input", tuple(fields))
+    for name, info in fields.items():
+        if info.is_required() and name not in inputs:
+            raise InputError(program, name, "it is missing", tuple(fields))
+    return {name: _decoded(program, name, fields[name], value) for name, value in inputs.items()}
+
+
+def encode_outputs(program: str, prediction: Any) -> dict[str, Any]:
+    """Returns a prediction's outputs as JSON values, of its first completion if it has several.
+
+    Models become objects, dates ISO texts, enums their values, sets lists in a fixed order.
+
+    Raises:
+        PredictionFailed: an output has no JSON form, or the program returned no prediction.
+    """
+    return _encoded(program, dict(_checked(program, prediction).items()))
+
+
+def encode_completions(program: str, prediction: Any) -> list[dict[str, Any]]:
+    """Returns every completion's outputs as JSON values, as :func:`encode_outputs` does; none where there is only one.
+
+    Raises:
+        PredictionFailed: an output has no JSON form, or the program returned no prediction.
+    """
+    completions: Any = getattr(_checked(program, prediction), "completions", None)
+    found = dict(completions.items()) if completions is not None else {}
+    count = max((len(values) for values in found.values()), default=0)
+    if count < 2:
+        return []
+    return [_encoded(program, {name: values[number] for name, values in found.items()}) for number in range(count)]
+
+
+def _checked(program: str, prediction: Any) -> Any:
+    if not isinstance(prediction, dspy.Prediction):
+        found = type(prediction).__name__
+        raise PredictionFailed(program, "TypeError", f"it must return a dspy.Prediction, not a {found}")
+    return prediction
+
+
+def _decoded(program: str, name: str, info: Any, value: Any) -> Any:
+    if (info.json_schema_extra or {}).get(IS_TYPE_UNDEFINED) or (value is None and info.default is None):
+        return value
+    limits = tuple(limit for limit in info.metadata if isinstance(limit, Hashable))
+    try:
+        return _adapter(info.annotation, limits).validate_python(value)
+    except ValidationError as refused:
+        first = refused.errors(include_url=False, include_input=False)[0]
+        within = ".".join(str(step) for step in first["loc"])
+        raise InputError(program, name, f"{within + ': ' if within else ''}{first['msg']}") from None
+
+
+@lru_cache(maxsize=2048)
+def _adapter(annotation: Any, limits: tuple[Any, ...]) -> TypeAdapter[Any]:
+    return TypeAdapter(_limited(annotation, limits) if limits else annotation)
+
+
+def _limited(annotation: Any, limits: tuple[Any, ...]) -> Any:
+    subscript = cast(Any, Annotated)
+    return subscript[(annotation, *limits)]
+
+
+def _encoded(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {name: to_jsonable_python(_ordered(value), inf_nan_mode="constants") for name, value in outputs.items()}
+    except ValueError as refused:
+        raise PredictionFailed(program, type(refused).__name__, str(refused)) from refused
+
+
+def _ordered(value: Any) -> Any:
+    """A set's order differs from process to process; a result's must not."""
+    if isinstance(value, (set, frozenset)):
+        plain = [to_jsonable_python(_ordered(one)) for one in cast(set[Any], value)]
+        return sorted(plain, key=lambda one: json.dumps(one, sort_keys=True))
+    if isinstance(value, dict):
+        return {key: _ordered(one) for key, one in cast(dict[Any, Any], value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_ordered(one) for one in cast(list[Any], value)]
+    return value

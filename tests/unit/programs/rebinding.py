@@ -1,0 +1,45 @@
+"""Prints by how many bytes a process grows that binds a program to ever new values; its argument is how often."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+
+import dspy
+from pydantic import SecretStr
+
+from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.programs import bound
+from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.registry import Program
+from snakepit_bridge.programs.rehydrate import spec_of
+from snakepit_bridge.programs.spec import digest
+from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.variables import Variable
+
+
+def grown(rebinds: int) -> int:
+    """Returns the growth after the cache is full."""
+    bound._BOUND = 64
+    profiles = LMProfiles([LMProfile("fast", "openai/demo", "http://127.0.0.1:1/v1", SecretStr("k"))])
+    known = bound.BoundPrograms(profiles, AllowedImports(()))
+    spec = spec_of(dspy.ChainOfThought("question -> answer"), program="qa", bindings={"seed": "n"})
+    program = Program("qa", 1, digest(spec.encode()), spec)
+
+    def rebind(numbers: range) -> None:
+        for n in numbers:
+            known.bound(program, Snapshot("s", Token(1, 1), {"n": Variable.declare("n", n)}, confirmed_at=0.0))
+        gc.collect()
+
+    rebind(range(1_000))
+    tracemalloc.start()
+    rebind(range(1_000, 1_200))
+    before, _ = tracemalloc.get_traced_memory()
+    rebind(range(1_200, 1_200 + rebinds))
+    return tracemalloc.get_traced_memory()[0] - before
+
+
+if __name__ == "__main__":
+    print(grown(int(sys.argv[1])))

@@ -1,0 +1,199 @@
+"""Signatures as data: read from text without importing, and rebuilt so that the prompt is the same to the byte."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from typing import Any, Literal
+
+import dspy
+import pytest
+
+from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.signature_spec import FieldSpec, SignatureSpec
+from tests.unit.programs.sample import Colour, Person
+
+ALLOWED = AllowedImports(("tests.unit.programs.sample",))
+ADAPTERS = [dspy.ChatAdapter(), dspy.JSONAdapter(), dspy.XMLAdapter()]
+
+
+class Rich(dspy.Signature):
+    """Describe the person.
+
+    In two paragraphs.
+    """
+
+    person: Person = dspy.InputField(desc="who it is about")
+    history: dspy.History = dspy.InputField()
+    photo: dspy.Image | None = dspy.InputField(default=None)
+    since: datetime.date = dspy.InputField(default=datetime.date(2024, 2, 29))
+    favourite: Colour = dspy.InputField(default=Colour.RED)
+    words: list[str] = dspy.InputField(default_factory=lambda: ["one"])
+    mood: Literal["glad", "cross"] = dspy.OutputField()
+    score: float = dspy.OutputField(ge=0, le=1, desc="how sure")
+    tags: list[str] = dspy.OutputField(min_length=1, max_length=3)
+    friend: Person | None = dspy.OutputField()
+
+
+SIGNATURES = [
+    dspy.Signature("question -> answer"),
+    dspy.Signature("question, context: list[str] -> answer: float, label: Literal['sure', 'unsure']"),
+    dspy.Signature("text: str -> summary: str", "Be brief."),
+    dspy.Signature("n: int | None, when: Optional[bool] -> items: dict[str, list[int]]"),
+    Rich,
+]
+
+
+def again(signature: Any) -> Any:
+    """The signature after a trip through JSON."""
+    sent = SignatureSpec.of(signature, program="qa").model_dump_json()
+    return SignatureSpec.model_validate_json(sent).build(ALLOWED, program="qa")
+
+
+def prompt(signature: Any, adapter: Any) -> Any:
+    inputs = {"person": Person(name="Ada"), "history": dspy.History(messages=[]), "words": ["a"]}
+    given = {name: inputs.get(name, "text") for name in signature.input_fields if name != "photo"}
+    return adapter.format(signature, [], given)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda adapter: type(adapter).__name__)
+@pytest.mark.parametrize("signature", SIGNATURES, ids=lambda signature: signature.__name__)
+def test_the_prompt_is_the_same_to_the_byte(signature: Any, adapter: Any) -> None:
+    assert prompt(again(signature), adapter) == prompt(signature, adapter)
+
+
+@pytest.mark.parametrize("signature", SIGNATURES, ids=lambda signature: signature.__name__)
+def test_a_second_trip_changes_nothing(signature: Any) -> None:
+    once = again(signature)
+
+    assert SignatureSpec.of(once, program="qa") == SignatureSpec.of(signature, program="qa")
+
+
+def test_defaults_come_back_in_their_types() -> None:
+    fields = again(Rich).input_fields
+
+    assert fields["since"].default == datetime.date(2024, 2, 29)
+    assert fields["favourite"].default is Colour.RED
+    assert fields["words"].default == ["one"]
+    assert fields["photo"].default is None
+    assert fields["person"].is_required()
+
+
+def test_limits_come_back_as_limits_and_as_words() -> None:
+    score = again(Rich).output_fields["score"]
+
+    assert score.metadata == Rich.output_fields["score"].metadata
+    assert score.json_schema_extra["constraints"] == "greater than or equal to: 0, less than or equal to: 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("question -> answer", [("question", "input", "str", False), ("answer", "output", "str", True)]),
+        (
+            "q: list[str], k:int->a : dict[str, int]",
+            [("q", "input", "list[str]", True), ("k", "input", "int", True), ("a", "output", "dict[str, int]", True)],
+        ),
+        (
+            "x -> y: Literal['a, b', \"c: d\"]",
+            [("x", "input", "str", False), ("y", "output", "Literal['a, b', \"c: d\"]", True)],
+        ),
+    ],
+)
+def test_text_is_read_field_by_field(text: str, fields: list[tuple[Any, ...]]) -> None:
+    read = SignatureSpec.parse(text, program="qa")
+
+    assert [(f.name, f.direction, f.type, f.typed) for f in read.fields] == fields
+
+
+@pytest.mark.parametrize(
+    "text", ["question -> answer", "a, b: int -> c: list[str]", "text -> label: Literal['x', 'y'], score: float"]
+)
+def test_text_gives_what_dspy_makes_of_it(text: str) -> None:
+    ours, theirs = SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa"), dspy.Signature(text)
+
+    assert prompt(ours, ADAPTERS[0]) == prompt(theirs, ADAPTERS[0])
+    assert SignatureSpec.of(ours, program="qa") == SignatureSpec.of(theirs, program="qa")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "->", "question", "question ->", "-> answer", "a -> b -> c", "a b -> c", "1a -> b", "a.b -> c", "a: -> b",
+        "a[0] -> b", "a=1 -> b", "question -> answer: os.system('true')", "x: antigravity.x -> y",
+        "x: __import__('os') -> y", "a -> b" + ", c" * 20_000, ", ".join(f"f{i}" for i in range(300)) + " -> y",
+        f"{'n' * 150} -> y",
+    ],
+)  # fmt: skip
+def test_text_that_is_no_signature_is_refused(text: str) -> None:
+    sys.modules.pop("antigravity", None)
+
+    with pytest.raises(ProgramSpecError) as refused:
+        SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
+
+    assert refused.value.program == "qa"
+    assert refused.value.where.startswith("signature")
+    assert "antigravity" not in sys.modules
+
+
+RESERVED = [
+    "fields", "signature", "instructions", "model_config", "self", "config", "lm", "demos", "input_fields",
+    "output_fields", "model_dump", "new_signature", "_hidden", "__class__", "__init__", "a b", "1st", "", "a.b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("direction", ["input", "output"])
+@pytest.mark.parametrize("name", RESERVED)
+def test_a_reserved_field_name_is_refused(name: str, direction: Literal["input", "output"]) -> None:
+    other = FieldSpec(name="other", direction="output" if direction == "input" else "input")
+    spec = SignatureSpec(fields=(FieldSpec(name=name, direction=direction), other))
+
+    with pytest.raises(ProgramSpecError, match="a field can't be named"):
+        spec.build(ALLOWED, program="qa")
+
+
+@pytest.mark.parametrize("name", ["copy", "schema", "json", "items", "keys", "class", "type", "name", "id"])
+@pytest.mark.filterwarnings("ignore:Field name")
+def test_a_name_that_only_looks_reserved_is_taken(name: str) -> None:
+    built = SignatureSpec.parse(f"{name} -> answer", program="qa").build(ALLOWED, program="qa")
+
+    assert list(built.input_fields) == [name]
+
+
+def test_two_fields_of_one_name_are_refused() -> None:
+    with pytest.raises(ProgramSpecError, match="two fields have this name"):
+        SignatureSpec.parse("a -> a", program="qa").build(ALLOWED, program="qa")
+
+
+def test_a_default_of_another_type_is_refused() -> None:
+    spec = SignatureSpec(
+        fields=(
+            FieldSpec(name="n", direction="input", type="int", has_default=True, default="many"),
+            FieldSpec(name="answer", direction="output"),
+        )
+    )
+
+    with pytest.raises(ProgramSpecError, match="valid integer") as refused:
+        spec.build(ALLOWED, program="qa")
+
+    assert refused.value.where == "signature.n.default"
+
+
+def test_a_default_without_a_json_form_is_refused() -> None:
+    signature = dspy.Signature(
+        {"x": (Any, dspy.InputField(default=object())), "answer": (str, dspy.OutputField())}, "Answer."
+    )
+
+    with pytest.raises(ProgramSpecError, match="no JSON form") as refused:
+        SignatureSpec.of(signature, program="qa")
+
+    assert refused.value.where == "signature.x.default"
+
+
+def test_what_dspy_cannot_build_is_a_refusal() -> None:
+    fields = (FieldSpec(name="q", direction="input"), FieldSpec(name="a", direction="output", type="int"))
+    spec = SignatureSpec(fields=fields, instructions="Answer.", name="Odd\x00name")
+
+    with pytest.raises(ProgramSpecError, match="DSPy can't build it"):
+        spec.build(ALLOWED, program="qa")
