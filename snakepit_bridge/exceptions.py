@@ -2,7 +2,8 @@
 
     BridgeError
     ├── ValidationError                  a value breaks its type or a constraint        (also ValueError)
-    │   └── InputError                   a prediction's inputs don't fit its program
+    │   └── CheckFailedError             values that together break a check of their session
+    ├── InputError                       a prediction's inputs don't fit its program    (also ValueError)
     ├── BindingError                     a binding that could not take effect           (also ValueError)
     ├── UnknownModuleError               a module name that nobody registered           (also ValueError)
     ├── VariableNotFoundError                                                           (also ValueError)
@@ -10,8 +11,11 @@
     │   ├── SessionNotFoundError
     │   ├── SessionOwnedElsewhereError   a publisher that isn't the session's authority
     │   ├── StaleTokenError              a publish that expected another revision
+    │   │   └── LabelMovedError          the same for a label
+    │   ├── LabelNotFoundError
     │   ├── FencedError                  a publisher that lost its lease
     │   ├── RevisionLost                 a revision that the store can't give any more
+    │   ├── RevisionNotApplied           a revision that not every worker process has acknowledged
     │   └── RevisionNotReached           a revision that did not come in time
     ├── ProgramError
     │   ├── ProgramNotFoundError
@@ -69,11 +73,27 @@ class ValidationError(BridgeError, ValueError):
     """A value that its variable's type or constraint refuses. Nothing was changed."""
 
     variable: str
-    value: str
-    rule: str
+    value: str = ""
+    rule: str = ""
 
     def __str__(self) -> str:
+        if not self.rule:
+            return self.variable  # raised with a plain message, by code that only has one
         return f"Variable '{self.variable}' can't be {self.value}: {self.rule}. Publish a value that fits."
+
+
+@_error
+class CheckFailedError(ValidationError):
+    """A publish whose values together break a check that their session declares. Nothing was changed."""
+
+    session: str = ""
+    check: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"Session '{self.session}' refuses the publish by its check '{self.check}': {self.variable} can't be "
+            f"{self.value}, since {self.rule}. Publish values that fit together."
+        )
 
 
 @_error
@@ -177,6 +197,34 @@ class StaleTokenError(SessionError):
 
 
 @_error
+class LabelMovedError(StaleTokenError):
+    """A label that somebody moved in between, so that a compare-and-set lost. Nothing was changed."""
+
+    label: str
+
+    def __str__(self) -> str:
+        return (
+            f"Label '{self.label}' of session '{self.session}' is at {self.found}, not at the expected {self.expected}. "
+            f"Look at what it names now, and move it from there."
+        )
+
+
+@_error
+class LabelNotFoundError(SessionError):
+    """A label that names no revision of the session."""
+
+    session: str
+    label: str
+    available: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"Session '{self.session}' has no label '{self.label}'.{closest(self.label, self.available)} "
+            f"Its labels: {known(self.available)}."
+        )
+
+
+@_error
 class FencedError(SessionError):
     """A publish by a lease holder whose lease another one has taken since. Nothing was changed."""
 
@@ -216,6 +264,21 @@ class RevisionNotReached(SessionError):
         return (
             f"Session '{self.session}' is at {self.found} and did not reach {self.token} in {self.waited_s:g} s. "
             f"Check that the token comes from a publish to this session and this store."
+        )
+
+
+@_error
+class RevisionNotApplied(SessionError):
+    """A revision that not every live process which holds its session has acknowledged."""
+
+    session: str
+    token: str
+    waiting: str
+
+    def __str__(self) -> str:
+        return (
+            f"Revision {self.token} of session '{self.session}' isn't applied everywhere: {self.waiting}. "
+            "Mend what they refuse, or wait for them."
         )
 
 

@@ -47,7 +47,8 @@ class Lineage:
 class Snapshot:
     """The variables of a session at one token.
 
-    ``confirmed_at`` is when the session's authority was last known to agree, in Unix seconds by the store's clock.
+    ``confirmed_at`` is when the session's authority was last known to agree, in Unix seconds by the store's clock;
+    ``authority`` is that authority's name.
     """
 
     session: str
@@ -55,6 +56,7 @@ class Snapshot:
     variables: Mapping[str, Variable]
     confirmed_at: float
     lineage: Lineage = field(default=Lineage(), repr=False)
+    authority: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.variables, MappingProxyType):
@@ -77,7 +79,12 @@ class Snapshot:
         Raises:
             VariableNotFoundError: the session doesn't have one of them.
         """
-        return {name: self.value(name) for name in names}
+        variables = self.variables
+        names = tuple(names)
+        try:
+            return {name: variables[name].value for name in names}
+        except KeyError:
+            return {name: self.value(name) for name in names}
 
     def meets(self, token: Token) -> bool:
         """Tells whether this snapshot is at or past a token: what ``at_least`` asks for.

@@ -6,24 +6,46 @@ from functools import cache
 from typing import Any
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.stores.connection import masked
-from snakepit_bridge.stores.contract import RETENTION, STORE, Change, Changes, Head, SnapshotStore
+from snakepit_bridge.stores.addresses import SCHEMES, masked
+from snakepit_bridge.stores.checks import Check, CheckFunction, register_check
+from snakepit_bridge.stores.contract import SnapshotStore
 from snakepit_bridge.stores.memory import MemoryStore
+from snakepit_bridge.stores.records import (
+    LATEST,
+    RETENTION,
+    STORE,
+    At,
+    Change,
+    Changes,
+    Head,
+    Label,
+    Look,
+    Retention,
+)
 from snakepit_bridge.stores.redis import RedisStore
+from snakepit_bridge.stores.watch import Moves, Watch
 
 __all__ = [
+    "LATEST",
     "RETENTION",
     "STORE",
+    "At",
     "Change",
     "Changes",
+    "Check",
+    "CheckFunction",
     "Head",
+    "Label",
+    "Look",
     "MemoryStore",
+    "Moves",
     "RedisStore",
+    "Retention",
     "SnapshotStore",
+    "Watch",
     "open_store",
+    "register_check",
 ]
-
-_REDIS = ("redis", "rediss", "unix", "redis+socket", "valkey", "valkeys")
 
 
 def open_store(url: str, **options: Any) -> SnapshotStore:
@@ -39,9 +61,9 @@ def open_store(url: str, **options: Any) -> SnapshotStore:
     scheme, separator, _ = url.partition("://")
     if separator and scheme == "memory":
         return _shared_memory()
-    if separator and scheme in _REDIS:
+    if separator and scheme in SCHEMES:
         return RedisStore(url, **options)
-    raise ConfigurationError(f"No snapshot store at {masked(url)}; give memory:// or one of {', '.join(_REDIS)}.")
+    raise ConfigurationError(f"No snapshot store at {masked(url)}; give memory:// or one of {', '.join(SCHEMES)}.")
 
 
 @cache

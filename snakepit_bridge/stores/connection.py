@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import parse_url
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import AsyncScript
@@ -24,6 +23,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -31,11 +31,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.stores import lua
+from snakepit_bridge.stores.addresses import Address, masked
 
 T = TypeVar("T")
 
-# Celery's and Valkey's names for the schemes that redis-py knows.
-_SCHEMES = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix"}
 _AWAY = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -45,16 +44,13 @@ _AWAY = (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
 )
 # Enough for a process at full speed: the server answers one command after the other anyway.
 _CONNECTIONS = 16
 _RETRIES = 4
-
-
-def masked(url: str) -> str:
-    """Returns a Redis URL without its credentials, however oddly they are written."""
-    bare = re.sub(r"(?<=://).*@", "***@", url, flags=re.DOTALL)
-    return re.sub(r"(?<=[?&]password=)[^&#]*", "***", bare)
+# Scripts that are on their way to a cluster at a time, where each is a command of its own.
+_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +60,10 @@ class _Link:
 
 
 class RedisConnection:
-    """The way to one Redis or Valkey server.
+    """The way to one Redis or Valkey server, one behind Sentinel, or a cluster.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``unix://``, or ``valkey://``.
+        url: ``redis://``, ``rediss://``, ``unix://``, ``valkey://``, and the like; for several hosts see ``Address``.
         timeout_s: seconds within which every call ends, retries included.
 
     Raises:
@@ -75,25 +71,30 @@ class RedisConnection:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
-        scheme, separator, rest = url.partition("://")
-        self._url = _SCHEMES.get(scheme, scheme) + separator + rest
         self.url = masked(url)
         self.timeout_s = timeout_s
         self._pid = os.getpid()
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
         self._inherited: list[object] = []
+        scheme, separator, _ = url.partition("://")
         try:
-            parse_url(self._url)
+            self._address = Address.parse(url)
         except ValueError:
             # The parser's own words may quote a piece of the password, so they go no further.
             shown = self.url if "@" in url else f"{scheme}://***" if separator else "***"
             raise ConfigurationError(
                 f"Can't read the Redis URL {shown}; it looks like redis://user:password@host:6379/0, "
+                "redis+sentinel://host:26379,host:26379/service or redis+cluster://host:6379,host:6379, "
                 "with special characters of the password percent-encoded."
             ) from None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
+
+    @property
+    def cluster(self) -> bool:
+        """Whether each session is on a node of its own, so that no command spans several."""
+        return self._address.kind == "cluster"
 
     @property
     def client(self) -> Redis:
@@ -114,11 +115,53 @@ class RedisConnection:
         Raises:
             StoreUnavailableError: no answer within the timeout.
         """
+        if self.cluster:
+            return await self._run_apart(script, calls)
         link = self._link
-        pipeline = link.client.pipeline(transaction=False)
-        for keys, args in calls:
-            await link.scripts[script](keys, args, client=pipeline)
-        return await self.bounded(pipeline.execute())
+        async with link.client.pipeline(transaction=False) as pipeline:
+            for keys, args in calls:
+                await link.scripts[script](keys, args, client=pipeline)
+            return await self.bounded(pipeline.execute())
+
+    async def _run_apart(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        room = asyncio.Semaphore(_TOGETHER)
+
+        async def run(keys: Sequence[str], args: Sequence[Any]) -> Any:
+            async with room:
+                return await self.run(script, keys, args)
+
+        return await asyncio.gather(*(run(keys, args) for keys, args in calls))
+
+    async def send_each(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Returns the answers to plain commands, all of them sent together.
+
+        Raises:
+            StoreUnavailableError: no answer within the timeout.
+        """
+        async with self._link.client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await self.bounded(pipeline.execute())
+
+    async def line(self) -> AbstractConnection:
+        """Returns a connection that no pool knows of, for the caller alone to use and to disconnect.
+
+        Raises:
+            StoreUnavailableError: it can't be opened.
+        """
+        return await self.bounded(self._connected_line())
+
+    async def _connected_line(self) -> AbstractConnection:
+        client = self._link.client
+        if isinstance(client, RedisCluster):
+            # Any node will do: a cluster passes what is published on to all of them.
+            await client.initialize()
+            node = client.get_random_node()
+            line = node.connection_class(**node.connection_kwargs)
+        else:
+            line = client.connection_pool.make_connection()
+        await line.connect()
+        return line
 
     async def bounded(self, answer: Awaitable[T]) -> T:
         """Returns what a command answers.
@@ -163,13 +206,10 @@ class RedisConnection:
 
     def _open(self) -> _Link:
         # `bounded` is the one timer of a call: the pool's and the sockets' own would only cost time beside it.
-        pool = BlockingConnectionPool.from_url(
-            self._url,
+        client = self._address.client(
             max_connections=_CONNECTIONS,
-            timeout=None,
             socket_timeout=None,
             socket_connect_timeout=self.timeout_s,
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), _RETRIES),
         )
-        client = Redis.from_pool(pool)
         return _Link(client, {name: client.register_script(lua.source(name)) for name in lua.SCRIPTS})

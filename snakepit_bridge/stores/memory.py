@@ -7,57 +7,49 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping
 
 from snakepit_bridge.exceptions import (
-    FencedError,
+    BridgeError,
     RevisionLost,
-    RevisionNotReached,
+    SessionError,
     SessionNotFoundError,
-    SessionOwnedElsewhereError,
-    StaleTokenError,
 )
 from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Lineage, Snapshot
-from snakepit_bridge.stores.contract import RETENTION, STORE, Change, Changes, Head, SnapshotStore, checked
-from snakepit_bridge.variables import Variable
-
-
-@dataclass(slots=True)
-class _Session:
-    lineage: Lineage
-    history: deque[Change]
-    token: Token
-    variables: Mapping[str, Variable] = field(default_factory=lambda: MappingProxyType({}))
-    authority: str = ""
-    fence: int = 0
-    confirmed_at: float = 0.0
-
-    @property
-    def published(self) -> bool:
-        """A session can stand before its first publish, for its fence."""
-        return self.token.revision > 0
-
-    def oldest(self) -> Token:
-        """The oldest token that can be read again: undoing the oldest change gives the state before it."""
-        return self.lineage.token(max(1, self.history[0].token.revision - 1))
+from snakepit_bridge.stores import checks as checking
+from snakepit_bridge.stores.checks import Check
+from snakepit_bridge.stores.contract import SnapshotStore
+from snakepit_bridge.stores.memory_session import Session
+from snakepit_bridge.stores.memory_watch import Listeners, MemoryWatch
+from snakepit_bridge.stores.records import (
+    RETENTION,
+    STORE,
+    Change,
+    Changes,
+    Head,
+    Label,
+    Look,
+    Retention,
+    checked,
+)
+from snakepit_bridge.stores.watch import Watch
 
 
 class MemoryStore(SnapshotStore):
     """Sessions in memory, shared by every thread and event loop of the process.
 
     Args:
-        retention: how many past revisions of a session can be read again.
+        retention: what is kept of a session that has no retention of its own; a number is that of revisions.
     """
 
-    def __init__(self, *, retention: int = RETENTION) -> None:
-        self._retention = retention
-        self._sessions: dict[str, _Session] = {}
+    def __init__(self, *, retention: Retention | int = RETENTION) -> None:
+        self._retention = Retention.of(retention)
+        self._sessions: dict[str, Session] = {}
+        self._kept: dict[tuple[str, Token], tuple[float, Snapshot]] = {}
         self._last_epoch = 0
         self._lock = threading.Lock()
+        self._listeners = Listeners()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self._sessions)} sessions)"
@@ -74,33 +66,35 @@ class MemoryStore(SnapshotStore):
         author: str = "",
         reason: str = "",
         age_s: float = 0.0,
+        looked_at: float | None = None,
     ) -> Token:
         """See ``SnapshotStore.publish``."""
-        checked(changes)
+        checked(changes, publisher)
         with self._lock:
-            state = self._sessions.get(session) or self._opened()
-            _admit(session, state, publisher, fence, expected)
-            self._sessions[session] = state
+            state = self._get(session) or self._opened(session)
+            state.admit(publisher, fence, expected)
             gone: Changes = dict.fromkeys(state.variables) if replace else {}
-            return _commit(state, publisher, {**gone, **changes}, author, reason, age_s)
+            self._commit(state, {**gone, **changes}, publisher, author, reason)
+            state.confirm(time.time() - age_s if looked_at is None else looked_at)
+            return state.token
 
-    async def rollback(
+    async def _rollback(
         self,
         session: str,
         to: Token,
-        *,
-        expected: Token | None = None,
-        fence: int | None = None,
-        publisher: str = STORE,
-        author: str = "",
-        reason: str = "",
+        expected: Token | None,
+        fence: int | None,
+        publisher: str,
+        author: str,
+        reason: str,
     ) -> Token:
-        """See ``SnapshotStore.rollback``."""
         with self._lock:
             state = self._found(session)
-            _admit(session, state, publisher, fence, expected)
-            past = {**dict.fromkeys(state.variables), **_state_at(session, state, to)}
-            return _commit(state, publisher, past, author, reason or f"rollback to {to}", 0.0)
+            state.admit(publisher, fence, expected)
+            past = {**dict.fromkeys(state.variables), **state.state_at(to)}
+            self._commit(state, past, publisher, author, reason)
+            state.confirm(time.time())
+            return state.token
 
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
         """See ``SnapshotStore.read``."""
@@ -108,30 +102,108 @@ class MemoryStore(SnapshotStore):
             state = self._found(session)
             if have is not None and have.token == state.token:
                 return have.confirmed(state.confirmed_at)
-            return Snapshot(session, state.token, state.variables, state.confirmed_at, state.lineage)
+            return state.snapshot(state.token, state.variables)
 
-    async def read_at(self, session: str, token: Token) -> Snapshot:
-        """See ``SnapshotStore.read_at``."""
+    async def _read_at(self, session: str, token: Token) -> Snapshot:
         with self._lock:
-            state = self._found(session)
-            return Snapshot(session, token, _state_at(session, state, token), state.confirmed_at, state.lineage)
+            try:
+                state = self._found(session)
+                return state.snapshot(token, state.state_at(token))
+            except (RevisionLost, SessionNotFoundError):
+                until, kept = self._kept.get((session, token), (0.0, None))
+                if kept is None or until < time.time():
+                    raise
+                return kept
+
+    async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
+        """See ``SnapshotStore.confirm``."""
+        refused: dict[str, BridgeError] = {}
+        with self._lock:
+            for session, look in looks.items():
+                try:
+                    state = self._found(session)
+                    state.admit(publisher, look.fence, None)
+                    state.confirm(look.looked_at)
+                except SessionError as error:
+                    refused[session] = error
+        return refused
+
+    async def keep(self, snapshot: Snapshot, seconds: float) -> None:
+        """See ``SnapshotStore.keep``."""
+        with self._lock:
+            now = time.time()
+            self._kept = {key: kept for key, kept in self._kept.items() if kept[0] >= now}
+            key = (snapshot.session, snapshot.token)
+            until = max(now + seconds, self._kept.get(key, (0.0,))[0])
+            self._kept[key] = (until, snapshot)
 
     async def head(self, session: str) -> Head:
         """See ``SnapshotStore.head``."""
         with self._lock:
-            return _head(self._found(session))
+            return self._found(session).head()
 
     async def history(self, session: str, limit: int = 20) -> list[Change]:
         """See ``SnapshotStore.history``."""
         with self._lock:
-            return list(reversed(self._found(session).history))[:limit]
+            state = self._found(session)
+            state.trim()
+            return list(reversed(state.history))[:limit]
+
+    async def _label(
+        self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str
+    ) -> Token:
+        with self._lock:
+            self._found(session).label(name, token, expected, author, reason)
+            return token
+
+    async def unlabel(self, session: str, name: str) -> None:
+        """See ``SnapshotStore.unlabel``."""
+        with self._lock:
+            state = self._found(session)
+            state.labels.pop(name, None)
+            state.forget_unlabelled()
+
+    async def labels(self, session: str) -> dict[str, Label]:
+        """See ``SnapshotStore.labels``."""
+        with self._lock:
+            return dict(sorted(self._found(session).labels.items()))
+
+    async def declare_checks(self, session: str, checks: Mapping[str, Check | None], *, publisher: str = STORE) -> None:
+        """See ``SnapshotStore.declare_checks``."""
+        declared = {name: checking.read(checking.written(name, check)) for name, check in checks.items() if check}
+        with self._lock:
+            state = self._get(session) or self._opened(session)
+            state.owned(publisher)
+            kept = {name: check for name, check in state.checks.items() if name not in checks}
+            if state.published:
+                checking.hold(session, declared, state.variables)
+            self._sessions[session] = state
+            state.checks = kept | declared
+
+    async def checks(self, session: str) -> dict[str, Check]:
+        """See ``SnapshotStore.checks``."""
+        with self._lock:
+            state = self._get(session)
+            return {} if state is None else dict(sorted(state.checks.items()))
+
+    async def retain(self, session: str, retention: Retention | None) -> None:
+        """See ``SnapshotStore.retain``."""
+        with self._lock:
+            state = self._found(session)
+            state.own, state.usual = retention, self._retention
+            state.trim()
+            state.live()
+
+    async def retention(self, session: str) -> Retention | None:
+        """See ``SnapshotStore.retention``."""
+        with self._lock:
+            return self._found(session).own
 
     async def raise_fence(self, session: str, *, publisher: str) -> int:
         """See ``SnapshotStore.raise_fence``."""
         with self._lock:
-            state = self._sessions.get(session) or self._opened()
-            if state.authority not in ("", publisher):
-                raise SessionOwnedElsewhereError(session, state.authority, publisher)
+            state = self._get(session) or self._opened(session)
+            state.owned(publisher)
             self._sessions[session] = state
             state.authority = publisher
             state.fence = max(_now_us(), state.fence + 1)
@@ -139,73 +211,51 @@ class MemoryStore(SnapshotStore):
 
     async def sessions(self) -> dict[str, Head]:
         """See ``SnapshotStore.sessions``."""
+        return await self.heads(sorted(self._sessions))
+
+    async def heads(self, sessions: Iterable[str]) -> dict[str, Head]:
+        """See ``SnapshotStore.heads``."""
         with self._lock:
-            return {name: _head(state) for name, state in sorted(self._sessions.items()) if state.published}
+            found = {name: self._get(name) for name in sessions}
+            return {name: state.head() for name, state in found.items() if state is not None and state.published}
 
     async def drop(self, session: str) -> None:
         """See ``SnapshotStore.drop``."""
         with self._lock:
-            self._sessions.pop(session, None)
+            if self._sessions.pop(session, None) is not None:
+                self._listeners.tell(session, None)
+
+    def open_watch(self) -> Watch:
+        """See ``SnapshotStore.open_watch``."""
+        return MemoryWatch(self._listeners)
 
     async def aclose(self) -> None:
         """See ``SnapshotStore.aclose``; there is nothing to close."""
 
-    def _found(self, session: str) -> _Session:
+    def _commit(self, state: Session, updates: Changes, publisher: str, author: str, reason: str) -> None:
+        before, state.usual = state.token, self._retention
+        token = state.commit(updates, publisher, author, reason)
+        self._sessions[state.name] = state
+        if token != before:
+            self._listeners.tell(state.name, token)
+
+    def _get(self, session: str) -> Session | None:
         state = self._sessions.get(session)
+        if state is not None and state.expires_at is not None and state.expires_at <= time.time():
+            del self._sessions[session]
+            return None
+        return state
+
+    def _found(self, session: str) -> Session:
+        state = self._get(session)
         if state is None or not state.published:
             raise SessionNotFoundError(session)
         return state
 
-    def _opened(self) -> _Session:
+    def _opened(self, session: str) -> Session:
         # Larger than any before, so that tokens of a dropped session never name a state of its successor.
         self._last_epoch = max(_now_us(), self._last_epoch + 1)
-        lineage = Lineage().opened(self._last_epoch, 0)
-        return _Session(lineage, deque(maxlen=self._retention), Token(self._last_epoch, 0))
-
-
-def _admit(session: str, state: _Session, publisher: str, fence: int | None, expected: Token | None) -> None:
-    if state.authority not in ("", publisher):
-        raise SessionOwnedElsewhereError(session, state.authority, publisher)
-    if (fence or 0) != state.fence:
-        raise FencedError(session, fence or 0, state.fence)
-    found = state.token if state.published else Token(0, 0)
-    if expected is not None and expected != found:
-        raise StaleTokenError(session, str(expected), str(found))
-
-
-def _commit(state: _Session, publisher: str, updates: Changes, author: str, reason: str, age_s: float) -> Token:
-    now = time.time()
-    before = {name: state.variables.get(name) for name in updates}
-    changed = [name for name, variable in updates.items() if variable != before[name]]
-    state.authority = publisher
-    if now - age_s > state.confirmed_at or state.confirmed_at > now:
-        state.confirmed_at = now - age_s
-    if changed or not state.published:
-        state.token = Token(state.token.epoch, state.token.revision + 1)
-        old, new = ({name: side[name] for name in changed} for side in (before, updates))
-        state.history.append(Change(state.token, now, author, reason, old, new))
-        state.variables = MappingProxyType(_present({**state.variables, **new}))
-    return state.token
-
-
-def _state_at(session: str, state: _Session, token: Token) -> Mapping[str, Variable]:
-    if token > state.token:
-        raise RevisionNotReached(session, str(token), str(state.token), 0.0)
-    if not state.lineage.holds(token) or token.revision < state.oldest().revision:
-        raise RevisionLost(session, str(token), str(state.oldest()))
-    past: dict[str, Variable | None] = dict(state.variables)
-    for change in reversed(state.history):
-        if change.token.revision > token.revision:
-            past.update(change.before)
-    return _present(past)
-
-
-def _present(variables: Changes) -> dict[str, Variable]:
-    return {name: variable for name, variable in variables.items() if variable is not None}
-
-
-def _head(state: _Session) -> Head:
-    return Head(state.token, state.authority, state.fence, state.confirmed_at)
+        return Session(session, Lineage().opened(self._last_epoch, 0), Token(self._last_epoch, 0), self._retention)
 
 
 def _now_us() -> int:

@@ -5,29 +5,48 @@ A session lives until it is dropped, nothing of it expires by itself: ``RedisSto
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from uuid import uuid4
 
+from snakepit_bridge.exceptions import BridgeError, RevisionLost, SessionNotFoundError
 from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import replies
+from snakepit_bridge.stores.checks import Check
 from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.stores.contract import RETENTION, STORE, Change, Changes, Head, SnapshotStore, checked
+from snakepit_bridge.stores.contract import SnapshotStore
+from snakepit_bridge.stores.records import (
+    RETENTION,
+    STORE,
+    Change,
+    Changes,
+    Head,
+    Label,
+    Look,
+    Retention,
+    checked,
+)
+from snakepit_bridge.stores.redis_commit import Commit, Committer, Terms, Variables
+from snakepit_bridge.stores.redis_kept import KeptSnapshots
+from snakepit_bridge.stores.redis_keys import Keys
+from snakepit_bridge.stores.redis_watch import RedisWatch
 from snakepit_bridge.stores.replies import Asked, Reply
+from snakepit_bridge.stores.watch import Watch
 
-# Heads that one pipeline asks for.
-_HEADS_AT_ONCE = 500
+# Sessions that one pipeline asks for.
+_AT_ONCE = 500
+# A name in the index without a session may belong to one that is just being begun.
+_BEGUN_BY_NOW_S = 3_600.0
 
 
 class RedisStore(SnapshotStore):
-    """Sessions on one Redis or Valkey server.
+    """Sessions on Redis or Valkey: one server, one behind Sentinel, or a cluster.
 
     Args:
         url: as ``RedisConnection`` takes it.
         namespace: the prefix of every key and channel.
-        retention: how many past revisions of a session can be read again.
+        retention: what is kept of a session that has no retention of its own; a number is that of revisions.
         timeout_s: seconds within which every call ends.
 
     Raises:
@@ -35,25 +54,30 @@ class RedisStore(SnapshotStore):
     """
 
     def __init__(
-        self, url: str, *, namespace: str = "dspex", retention: int = RETENTION, timeout_s: float = 5.0
+        self,
+        url: str,
+        *,
+        namespace: str = "dspex",
+        retention: Retention | int = RETENTION,
+        timeout_s: float = 5.0,
     ) -> None:
         self._connection = RedisConnection(url, timeout_s=timeout_s)
-        self._namespace = namespace
-        self._retention = retention
-        self._index = f"{namespace}:sessions"
+        self._keys = Keys(namespace)
+        self._retention = Retention.of(retention)
+        self._committer = Committer(self._connection, self._keys, self._retention, self.read)
+        self._kept = KeptSnapshots(self._connection, self._keys)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._connection.url!r}, namespace={self._namespace!r})"
+        return f"{type(self).__name__}({self._connection.url!r}, namespace={self._keys.namespace!r})"
 
     @property
     def permanent(self) -> tuple[str, ...]:
         """Patterns of the keys that have no TTL: the index of sessions, and each session until it is dropped."""
-        session = re.escape(self._prefix("\0")).replace(re.escape("\0"), ".*")
-        return (re.escape(self._index), f"{session}:(head|variables|history)")
+        return self._keys.permanent
 
     def channel(self, session: str) -> str:
         """Returns the pub/sub channel that is told each new token of a session, and ``""`` when it is dropped."""
-        return f"{self._prefix(session)}:moved"
+        return self._keys.channel(session)
 
     async def publish(
         self,
@@ -67,41 +91,76 @@ class RedisStore(SnapshotStore):
         author: str = "",
         reason: str = "",
         age_s: float = 0.0,
+        looked_at: float | None = None,
     ) -> Token:
         """See ``SnapshotStore.publish``."""
-        asked = Asked(session, publisher, expected, fence)
         updates = [
             part
-            for name, variable in checked(changes).items()
+            for name, variable in checked(changes, publisher).items()
             for part in (name, b"" if variable is None else variable.encode())
         ]
-        # The index first: a name without a session is passed over, a session without a name would never be found.
-        await self._connection.bounded(self._connection.client.sadd(self._index, session))
-        return await self._commit("publish", asked, author, reason, age_s, (int(replace), *updates))
 
-    async def rollback(
+        async def leads_to(present: Variables) -> Variables:
+            after = dict(changes) if replace else {**present, **changes}
+            return {name: variable for name, variable in after.items() if variable is not None}
+
+        asked, terms = Asked(session, publisher, expected, fence), Terms(author, reason, age_s, looked_at)
+        args = (int(replace), *updates)
+        return await self._committer.commit(Commit("publish", asked, terms, args, leads_to, on_top=not replace))
+
+    async def _rollback(
         self,
         session: str,
         to: Token,
-        *,
-        expected: Token | None = None,
-        fence: int | None = None,
-        publisher: str = STORE,
-        author: str = "",
-        reason: str = "",
+        expected: Token | None,
+        fence: int | None,
+        publisher: str,
+        author: str,
+        reason: str,
     ) -> Token:
-        """See ``SnapshotStore.rollback``."""
-        asked = Asked(session, publisher, expected, fence, to)
-        return await self._commit("rollback", asked, author, reason or f"rollback to {to}", 0.0, to)
+        async def leads_to(_: Variables) -> Variables:
+            return (await self._read_at(session, to)).variables
+
+        asked, terms = Asked(session, publisher, expected, fence, to), Terms(author, reason)
+        return await self._committer.commit(Commit("rollback", asked, terms, to, leads_to, on_top=False))
+
+    async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
+        """See ``SnapshotStore.confirm``."""
+        refused: dict[str, BridgeError] = {}
+        items = list(looks.items())
+        for start in range(0, len(items), _AT_ONCE):
+            some = [(Asked(name, publisher, fence=look.fence), look) for name, look in items[start : start + _AT_ONCE]]
+            calls = [
+                (
+                    (*self._keys.session(asked.session), self._keys.request(asked.session)),
+                    (*self._committer.terms(asked, Terms(looked_at=look.looked_at)), "", "", ""),
+                )
+                for asked, look in some
+            ]
+            for (asked, _), reply in zip(some, await self._connection.run_each("confirm", calls), strict=True):
+                error = replies.refusal(reply, asked)
+                if error is not None:
+                    refused[asked.session] = error
+        return refused
 
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
         """See ``SnapshotStore.read``."""
         reply = await self._ask("read", Asked(session), ("", "") if have is None else have.token)
         return replies.snapshot(reply, session, have)
 
-    async def read_at(self, session: str, token: Token) -> Snapshot:
-        """See ``SnapshotStore.read_at``."""
-        return replies.snapshot(await self._ask("read_at", Asked(session, token=token), token), session, None)
+    async def _read_at(self, session: str, token: Token) -> Snapshot:
+        try:
+            reply = await self._ask("read_at", Asked(session, token=token), token)
+        except (RevisionLost, SessionNotFoundError):
+            kept = await self._kept.read(session, token)
+            if kept is None:
+                raise
+            return kept
+        return replies.snapshot(reply, session, None)
+
+    async def keep(self, snapshot: Snapshot, seconds: float) -> None:
+        """See ``SnapshotStore.keep``."""
+        await self._kept.keep(snapshot, seconds)
 
     async def head(self, session: str) -> Head:
         """See ``SnapshotStore.head``."""
@@ -112,6 +171,40 @@ class RedisStore(SnapshotStore):
         reply = await self._ask("history", Asked(session), (limit,))
         return [replies.change(entry) for entry in reply[1:]]
 
+    async def _label(
+        self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str
+    ) -> Token:
+        asked = Asked(session, expected=expected, token=token, label=name)
+        args = (name, *token, "" if expected is None else expected, author, reason)
+        await self._ask("label", asked, [str(arg) for arg in args], self._keys.request(session))
+        return token
+
+    async def unlabel(self, session: str, name: str) -> None:
+        """See ``SnapshotStore.unlabel``."""
+        await self._ask("unlabel", Asked(session), (name,))
+
+    async def labels(self, session: str) -> dict[str, Label]:
+        """See ``SnapshotStore.labels``."""
+        return replies.labels(await self._ask("labels", Asked(session)))
+
+    async def declare_checks(self, session: str, checks: Mapping[str, Check | None], *, publisher: str = STORE) -> None:
+        """See ``SnapshotStore.declare_checks``."""
+        await self._committer.declare(Asked(session, publisher), checks)
+
+    async def checks(self, session: str) -> dict[str, Check]:
+        """See ``SnapshotStore.checks``."""
+        return dict((await self._committer.look(session)).checks)
+
+    async def retain(self, session: str, retention: Retention | None) -> None:
+        """See ``SnapshotStore.retain``."""
+        own = "" if retention is None else str(retention)
+        await self._ask("retain", Asked(session), (own, str(self._retention)))
+
+    async def retention(self, session: str) -> Retention | None:
+        """See ``SnapshotStore.retention``."""
+        reply = await self._ask("retain", Asked(session))
+        return Retention.parse(reply[1].decode()) if reply[1] else None
+
     async def raise_fence(self, session: str, *, publisher: str) -> int:
         """See ``SnapshotStore.raise_fence``."""
         reply = await self._ask("fence", Asked(session, publisher), (publisher,))
@@ -120,43 +213,55 @@ class RedisStore(SnapshotStore):
     async def sessions(self) -> dict[str, Head]:
         """See ``SnapshotStore.sessions``."""
         connection = self._connection
-        members: set[Any] = await connection.bounded(connection.client.smembers(self._index))
-        names = sorted(member.decode() for member in members)
-        heads: dict[str, Head] = {}
-        for start in range(0, len(names), _HEADS_AT_ONCE):
-            some = names[start : start + _HEADS_AT_ONCE]
-            answers = await connection.run_each("head", [(self._keys(name), ()) for name in some])
-            heads |= {name: replies.head(reply) for name, reply in zip(some, answers, strict=True) if len(reply) > 1}
+        found: Any = await connection.bounded(connection.client.zrange(self._keys.index, 0, -1, withscores=True))
+        begun: dict[str, float] = {name.decode(): float(at) for name, at in found}
+        heads = await self.heads(sorted(begun))
+        latest = time.time() - _BEGUN_BY_NOW_S
+        gone = [name for name, at in begun.items() if name not in heads and at < latest][:_AT_ONCE]
+        if gone:
+            await connection.run("prune", (self._keys.index,), (latest, *gone))
         return heads
+
+    async def heads(self, sessions: Iterable[str]) -> dict[str, Head]:
+        """See ``SnapshotStore.heads``."""
+        names = list(sessions)
+        heads: dict[str, Head] = {}
+        for start in range(0, len(names), _AT_ONCE):
+            heads |= await self._heads(names[start : start + _AT_ONCE])
+        return heads
+
+    async def _heads(self, names: Sequence[str]) -> dict[str, Head]:
+        """Heads as they stand are cheap to ask for; only those of another run of the server have to be judged."""
+        plain = await self._plain_heads(names)
+        unsure = [name for name, head in plain.items() if head is None]
+        calls = [(self._keys.session(name), ()) for name in unsure]
+        answers = await self._connection.run_each("head", calls) if unsure else []
+        judged = {name: replies.head(reply) for name, reply in zip(unsure, answers, strict=True) if len(reply) > 1}
+        return {name: head for name in names if (head := judged.get(name) or plain[name])}
+
+    async def _plain_heads(self, names: Sequence[str]) -> dict[str, Head | None]:
+        if self._connection.cluster:
+            return dict.fromkeys(names)
+        run, *time_and_heads = await self._connection.run(
+            "heads", [self._keys.head(name) for name in names], replies.HEAD_FIELDS
+        )
+        now = int(time_and_heads[0]) + int(time_and_heads[1]) / 1e6
+        heads = zip(names, time_and_heads[2:], strict=True)
+        return {name: replies.plain_head(found, run, now) for name, found in heads}
+
+    def open_watch(self) -> Watch:
+        """See ``SnapshotStore.open_watch``."""
+        return RedisWatch(self._connection, self.channel)
 
     async def drop(self, session: str) -> None:
         """See ``SnapshotStore.drop``."""
+        # Its name stays in the index until a look at it finds nothing: a session of that name may be begun right now.
         await self._ask("drop", Asked(session), (self.channel(session),))
-        await self._connection.bounded(self._connection.client.srem(self._index, session))
 
     async def aclose(self) -> None:
         """See ``SnapshotStore.aclose``."""
         await self._connection.aclose()
 
-    async def _commit(
-        self, script: str, asked: Asked, author: str, reason: str, age_s: float, args: Sequence[Any]
-    ) -> Token:
-        expected = ("", "") if asked.expected is None else asked.expected
-        who = (self.channel(asked.session), asked.publisher, author, reason)
-        terms = (*who, asked.fence or 0, *expected, self._retention, round(age_s * 1e6))
-        # redis-py sends a command again when its reply is lost; the request's name tells the script that it did.
-        request = f"{self._prefix(asked.session)}:request:{uuid4().hex}"
-        reply = await self._ask(script, asked, (*terms, *args), request)
-        return replies.token(reply[1])
-
     async def _ask(self, script: str, asked: Asked, args: Sequence[Any] = (), *keys: str) -> Reply:
-        reply = await self._connection.run(script, (*self._keys(asked.session), *keys), args)
+        reply = await self._connection.run(script, (*self._keys.session(asked.session), *keys), args)
         return replies.accepted(reply, asked)
-
-    def _keys(self, session: str) -> tuple[str, ...]:
-        prefix = self._prefix(session)
-        return (f"{prefix}:head", f"{prefix}:variables", f"{prefix}:history", f"{prefix}:floor")
-
-    def _prefix(self, session: str) -> str:
-        # One hash tag for all keys of a session, which is what lets a script touch them together on a cluster.
-        return f"{self._namespace}:{{s:{session}}}"

@@ -12,6 +12,7 @@ from typing import Any
 from snakepit_bridge.exceptions import (
     BridgeError,
     FencedError,
+    LabelMovedError,
     RevisionLost,
     RevisionNotReached,
     SessionNotFoundError,
@@ -20,10 +21,12 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Lineage, Snapshot
-from snakepit_bridge.stores.contract import STORE, Change, Head
+from snakepit_bridge.stores.records import STORE, Change, Head, Label
 from snakepit_bridge.variables import Variable
 
 Reply = Sequence[Any]
+
+HEAD_FIELDS = ("epoch", "revision", "run", "authority", "fence", "confirmed_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Asked:
     expected: Token | None = None
     fence: int | None = None
     token: Token | None = None
+    label: str = ""
 
 
 def accepted(reply: Reply, asked: Asked) -> Reply:
@@ -43,10 +47,16 @@ def accepted(reply: Reply, asked: Asked) -> Reply:
     Raises:
         BridgeError: the error that the refusal stands for.
     """
-    refusal = _REFUSALS.get(reply[0])
-    if refusal is not None:
-        raise refusal(asked, b"".join(reply[1:]).decode())
+    error = refusal(reply, asked)
+    if error is not None:
+        raise error
     return reply
+
+
+def refusal(reply: Reply, asked: Asked) -> BridgeError | None:
+    """Returns the error that a reply stands for, or None if it isn't a refusal."""
+    made = _REFUSALS.get(reply[0])
+    return None if made is None else made(asked, b"".join(reply[1:]).decode())
 
 
 def token(reply: bytes) -> Token:
@@ -62,17 +72,27 @@ def snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapshot:
     variables: dict[str, Variable] = {}
     if have is not None and reply[0] == b"delta":
         variables.update(have.variables)
-    for name, value in _by_name(reply[4]):
+    for name, value in _by_name(reply[5]):
         if value is None:
             variables.pop(name, None)
         else:
             variables[name] = value
-    return Snapshot(session, token(reply[2]), variables, confirmed_at, Lineage.parse(reply[3].decode()))
+    lineage, authority = reply[3].decode(), reply[4].decode()
+    return Snapshot(session, token(reply[2]), variables, confirmed_at, Lineage.parse(lineage), authority)
 
 
 def head(reply: Reply) -> Head:
     """Returns the head that a ``head`` reply describes."""
-    return Head(token(reply[1]), reply[2].decode(), int(reply[3]), seconds(reply[4]))
+    return Head(token(reply[1]), reply[2].decode(), int(reply[3]), seconds(reply[4]), seconds(reply[5]))
+
+
+def plain_head(found: Reply, run: bytes, now: float) -> Head | None:
+    """Returns the head whose ``HEAD_FIELDS`` were read outside of a script, or None if a script has to judge it."""
+    if found[0] is None or found[2] != run or found[1] == b"0":
+        return None
+    epoch, revision, _, authority, fence, confirmed_at = found
+    published_as = Token(int(epoch), int(revision))
+    return Head(published_as, authority.decode(), int(fence), seconds(confirmed_at), now)
 
 
 def change(entry: Reply) -> Change:
@@ -81,6 +101,14 @@ def change(entry: Reply) -> Change:
     before = dict(_by_name([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 1])]))
     after = dict(_by_name([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 2])]))
     return Change(token(published_as), seconds(at), author.decode(), reason.decode(), before, after)
+
+
+def labels(reply: Reply) -> dict[str, Label]:
+    """Returns the labels of a ``labels`` reply by name."""
+    found: dict[str, Label] = {}
+    for name, (at, time, author, reason) in sorted(zip(reply[1::2], reply[2::2], strict=True)):
+        found[name.decode()] = Label(token(at), seconds(time), author.decode(), reason.decode())
+    return found
 
 
 def seconds(microseconds: bytes) -> float:
@@ -99,6 +127,7 @@ _REFUSALS: dict[bytes, Callable[[Asked, str], BridgeError]] = {
     b"owned": lambda asked, found: SessionOwnedElsewhereError(asked.session, found, asked.publisher),
     b"fenced": lambda asked, found: FencedError(asked.session, asked.fence or 0, int(found)),
     b"stale": lambda asked, found: StaleTokenError(asked.session, str(asked.expected), found),
+    b"relabelled": lambda asked, found: LabelMovedError(asked.session, str(asked.expected), found, asked.label),
     b"lost": lambda asked, found: RevisionLost(asked.session, str(asked.token), found),
     b"ahead": lambda asked, found: RevisionNotReached(asked.session, str(asked.token), found, 0.0),
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from snakepit_bridge.stores import MemoryStore, RedisStore, SnapshotStore
+from tests.harness import cluster
+from tests.harness.leaks import permanent
 
 OpenStore = Callable[..., SnapshotStore]
 
@@ -21,21 +23,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(keeps)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def cluster_server() -> Generator[str]:
+    """The URL of the cluster that all tests share."""
+    with cluster.local_cluster() as url:
+        yield url
+
+
+@pytest.fixture
+def cluster_url(cluster_server: str) -> Generator[str]:
+    """The URL of an empty cluster; at its end, keys that would stay for ever fail the test."""
+    cluster.flush(cluster_server)
+    yield cluster_server
+    kept = permanent(RedisStore("redis://").permanent)
+    leaked = [name for name, left in cluster.cluster_keys(cluster_server).items() if left < 0 and not kept(name)]
+    assert not leaked, f"Keys without an expiry that are not listed as permanent: {leaked}"
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
 async def open_one(request: pytest.FixtureRequest) -> AsyncGenerator[OpenStore]:
-    """Opens stores on empty data; all stores of one test see the same sessions only on Redis."""
+    """Opens stores on empty data; all stores of one test see the same sessions, but for those in memory."""
     opened: list[SnapshotStore] = []
+    url = "" if request.param == "memory" else request.getfixturevalue(f"{request.param}_url")
 
     def opener(**options: Any) -> SnapshotStore:
-        if request.param == "memory":
-            store: SnapshotStore = MemoryStore(**options)
-        else:
-            store = RedisStore(request.getfixturevalue("redis_url"), **options)
-        opened.append(store)
-        return store
+        opened.append(RedisStore(url, **options) if url else MemoryStore(**options))
+        return opened[-1]
 
-    if request.param == "redis":
-        request.getfixturevalue("redis_url")
     yield opener
     for store in opened:
         await store.aclose()

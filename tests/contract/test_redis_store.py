@@ -17,7 +17,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.stores import RedisStore, Retention
 from snakepit_bridge.variables import Variable
 from workers.embedded import EmbeddedRedis
 
@@ -181,8 +181,13 @@ class TestLostReply:
             assert lose_reply.lost == 1
             assert second.revision == 2
             lose_reply(b"EVALSHA")
-            assert (await store.rollback("s", first, expected=second)).revision == 3
-            assert lose_reply.lost == 2
+            third = await store.rollback("s", first, expected=second)
+            assert (third.revision, lose_reply.lost) == (3, 2)
+            lose_reply(b"EVALSHA")
+            assert await store.label("s", "stable", third, expected=Token(0, 0)) == third
+            lose_reply(b"EVALSHA")
+            await store.declare_checks("s", {"few": {"maxProperties": 3}})
+            assert lose_reply.lost == 4
             assert [change.token.revision for change in await store.history("s")] == [3, 2, 1]
             await store.aclose()
 
@@ -295,6 +300,61 @@ class TestServer:
         # Commands inside of a script count too: EVALSHA, HMGET, INFO.
         assert commands <= 3 * 100 + 5
         assert sent < 100 * 60 + 10_000
+
+    async def test_a_publish_is_one_command_once_its_session_is_there(self, store: RedisStore, redis_url: str) -> None:
+        await store.publish("s", some(a=0))
+        await store.declare_checks("replaced", {"few": {"maxProperties": 3}})
+        await store.publish("replaced", some(a=0))
+        with Redis.from_url(redis_url) as client:
+            client.config_resetstat()
+            for n in range(1, 51):
+                await store.publish("s", some(a=n))
+                await store.publish("replaced", some(a=n), replace=True)
+            stats: Any = client.info("commandstats")
+        assert stats["cmdstat_evalsha"]["calls"] == 100
+        assert "cmdstat_zadd" not in stats
+
+    async def test_everything_of_a_session_expires_with_it(self, redis_url: str) -> None:
+        store = RedisStore(redis_url, retention=Retention(ttl_s=600))
+        await store.publish("s", some(a=1))
+        await store.label("s", "stable")
+        await store.declare_checks("s", {"few": {"maxProperties": 3}})
+        await store.keep(await store.read("s"), 100)
+        await store.raise_fence("never published", publisher="elixir")
+        await store.declare_checks("never published", {"few": {}}, publisher="elixir")
+        with Redis.from_url(redis_url, decode_responses=True) as client:
+            names: Any = client.keys("*}:*")
+            ends: Any = {name: client.ttl(name) for name in names}
+        kinds = {name.rpartition("}:")[2].partition(":")[0] for name in names}
+        assert {*"head variables history floor labels labelled checks request pin state".split()} == kinds
+        assert [name for name, left in ends.items() if left < 0] == []
+        await store.aclose()
+
+    async def test_names_without_a_session_leave_the_index_in_time(self, store: RedisStore, redis_url: str) -> None:
+        for name in ("lives", "long gone", "just gone"):
+            await store.publish(name, some(a=1))
+        await store.drop("long gone")
+        await store.drop("just gone")
+        with Redis.from_url(redis_url, decode_responses=True) as client:
+            client.zadd("dspex:sessions", {"lives": 1, "long gone": 1})
+            assert list(await store.sessions()) == ["lives"]
+            assert set(client.zrange("dspex:sessions", 0, -1)) == {"lives", "just gone"}  # type: ignore[arg-type]
+        await store.publish("long gone", some(a=1))
+        assert list(await store.sessions()) == ["lives", "long gone"]
+
+    async def test_a_snapshot_is_kept_once_for_many_results(self, store: RedisStore, redis_url: str) -> None:
+        await store.publish("s", some(a=1))
+        snapshot = await store.read("s")
+        await store.keep(snapshot, 3_600)
+        with Redis.from_url(redis_url) as client:
+            client.config_resetstat()
+            for _ in range(50):
+                await store.keep(snapshot, 3_600)
+            stats: Any = client.info("commandstats")
+            assert "cmdstat_set" not in stats
+            await store.keep(snapshot, 36_000)
+            [state] = client.keys("dspex:*:state:*")  # type: ignore[misc]
+            assert client.ttl(state) > 36_000 - 60  # type: ignore[operator]
 
     async def test_namespaces_are_apart(self, store: RedisStore, redis_url: str) -> None:
         other = RedisStore(redis_url, namespace="other*")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from redis import Redis
@@ -14,7 +14,7 @@ PERMANENT: dict[str, str] = {
     r"celery.*": "the same for Celery's default queue",
     r"unacked.*": "messages that a worker holds; they go with its ack",
     r"[^:{]+:sessions": "the index of sessions",
-    r"[^:{]+:\{.*\}:(head|variables|history)": "a session, which lives until it is dropped",
+    r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks)": "a session, which lives until it is dropped",
     r"[^:{]+:programs": "the index of programs",
     r"[^:{]+:\{p:.*\}:(versions|spec:.*)": "a registered program, which is never changed or removed",
 }
@@ -23,10 +23,15 @@ PERMANENT: dict[str, str] = {
 
 def leaked_keys(client: Redis, allowed: Iterable[str] = ()) -> list[str]:
     """Returns the keys of the client's database that never expire and that no pattern of ours or the caller's names."""
-    patterns = re.compile("|".join(f"(?:{pattern})" for pattern in (*PERMANENT, *allowed)))
+    kept = permanent(allowed)
     answer: Any = client.keys("*")
     names = sorted(_text(key) for key in answer)
-    return [name for name in names if not patterns.fullmatch(name) and client.ttl(name) == -1]
+    return [name for name in names if not kept(name) and client.ttl(name) == -1]
+
+
+def permanent(allowed: Iterable[str] = ()) -> Callable[[str], object]:
+    """Returns what tells whether a key of some name may stay: one of our patterns or of the caller's names it."""
+    return re.compile("|".join(f"(?:{pattern})" for pattern in (*PERMANENT, *allowed))).fullmatch
 
 
 def _text(key: bytes | str) -> str:

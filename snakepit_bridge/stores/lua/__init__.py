@@ -10,7 +10,10 @@ import re
 from functools import cache
 from importlib.resources import files
 
-SCRIPTS = ("drop", "fence", "head", "history", "publish", "read", "read_at", "rollback")
+SCRIPTS = (
+    "checks", "confirm", "declare", "drop", "fence", "head", "heads", "history", "label", "labels", "prune",
+    "publish", "read", "read_at", "retain", "rollback", "unlabel",
+)  # fmt: skip
 
 _NEEDS = re.compile(r"-- needs: (.+)")
 

@@ -1,17 +1,12 @@
--- Committing changes: what publish and rollback share, down to their first arguments.
+-- Committing changes: what publish, rollback and confirm share, down to their first arguments.
 
-local REQUEST = KEYS[5]
 local CHANNEL, PUBLISHER, AUTHOR, REASON = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local FENCE, EXPECTED_EPOCH, EXPECTED_REVISION = tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local RETENTION, AGE_US = ARGV[8], tonumber(ARGV[9])
-
--- A client that lost a reply sends its script again; within this time it gets the first answer and changes nothing.
-local REQUEST_SECONDS = 300
-
-local function answered()
-  local answer = redis.call('GET', REQUEST)
-  return answer and {'done', answer}
-end
+-- When the look began that the changes come from: by this server's clock, else by its age at the sender.
+local USUAL, AGE_US, LOOKED_AT_US = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+-- The set of checks that the sender held the changes to, and the token that it held them on top of ('' where that
+-- doesn't matter); '1' if the session's name is in the index.
+local CHECKED, BASE, INDEXED = ARGV[11], ARGV[12], ARGV[13]
 
 -- The refusal to answer with, or nil for a publisher that may go on.
 local function refusal(head)
@@ -29,11 +24,24 @@ local function refusal(head)
   end
 end
 
+-- What the sender has to do before it sends the same again, or nil.
+local function unready(head)
+  if head.checks ~= CHECKED or (BASE ~= '' and BASE ~= (published(head) and token(head) or '0.0')) then
+    return {'unchecked'}
+  end
+  -- The index is another key of another slot. First the name, then the session: a name without a session is passed over,
+  -- a session without a name would never be found.
+  if not published(head) and INDEXED == '' then
+    return {'unindexed'}
+  end
+end
+
 -- Data only grows more certain; a confirmation that lies in the future comes from a clock that was set back since.
 local function confirm(head)
   local now = now_us()
-  if now - AGE_US > head.confirmed_at or head.confirmed_at > now then
-    head.confirmed_at = now - AGE_US
+  local looked_at = math.min(now, LOOKED_AT_US or now - AGE_US)
+  if looked_at > head.confirmed_at or head.confirmed_at > now then
+    head.confirmed_at = looked_at
   end
 end
 
@@ -67,18 +75,18 @@ local function commit(head, updates, replace)
     apply(changes, name, value)
   end
   confirm(head)
-  head.authority = PUBLISHER
+  head.authority, head.usual = PUBLISHER, USUAL
   local moved = #changes > 0 or not published(head)
   if moved then
     head.revision = head.revision + 1
-    redis.call('XADD', HISTORY, 'MAXLEN', RETENTION, text(head.revision) .. '-0', 'epoch', text(head.epoch),
+    redis.call('XADD', HISTORY, text(head.revision) .. '-0', 'epoch', text(head.epoch),
       'at', text(now_us()), 'author', AUTHOR, 'reason', REASON, 'changes', cmsgpack.pack(changes))
   end
   save_head(head)
-  local answer = token(head)
-  redis.call('SET', REQUEST, answer, 'EX', REQUEST_SECONDS)
+  trim(head)
+  live(head)
   if moved then
-    redis.call('PUBLISH', CHANNEL, answer)
+    redis.call('PUBLISH', CHANNEL, token(head))
   end
-  return {'done', answer}
+  return done(token(head))
 end

@@ -1,10 +1,11 @@
--- needs: session
+-- needs: session, life
 -- The latest changes, newest first. ARGV: how many.
 
 local head = load_head()
 if not published(head) then
   return {'none'}
 end
+trim(head)
 local answer = {'history'}
 for _, entry in ipairs(redis.call('XREVRANGE', HISTORY, '+', '-', 'COUNT', ARGV[1])) do
   local revision, fields = read_entry(entry)

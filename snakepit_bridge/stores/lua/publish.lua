@@ -1,18 +1,18 @@
--- needs: session, commit
+-- needs: session, request, life, commit
 -- Commits changes to a session, all or none, and answers the token of the state that holds them.
--- ARGV from 10 on: '1' if the changes are the whole state, then name, value, name, value, …; '' deletes.
+-- ARGV from 14 on: '1' if the changes are the whole state, then name, value, name, value, …; '' deletes.
 
 local earlier = answered()
 if earlier then
   return earlier
 end
 local head = load_head()
-local refused = refusal(head)
+local refused = refusal(head) or unready(head)
 if refused then
   return refused
 end
 local updates = {}
-for i = 11, #ARGV, 2 do
+for i = 15, #ARGV, 2 do
   updates[ARGV[i]] = ARGV[i + 1]
 end
-return commit(head, updates, ARGV[10] == '1')
+return commit(head, updates, ARGV[14] == '1')

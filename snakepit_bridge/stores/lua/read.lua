@@ -36,8 +36,14 @@ local epoch, revision = tonumber(ARGV[1]), tonumber(ARGV[2])
 if epoch == head.epoch and revision == head.revision then
   return {'same', text(head.confirmed_at)}
 end
+if epoch and standing(head, epoch, revision) == 'ahead' then
+  -- The reader has seen what this server has lost, by a failover to a server that was behind: no token that it gives
+  -- from now on may be taken for one of those.
+  open_epoch(head, math.max(head.epoch, epoch))
+  save_head(head)
+end
 local changes = epoch and standing(head, epoch, revision) == 'held' and changed_since(head, revision)
 if changes then
-  return {'delta', text(head.confirmed_at), token(head), head.epochs, changes}
+  return {'delta', text(head.confirmed_at), token(head), head.epochs, head.authority, changes}
 end
-return {'full', text(head.confirmed_at), token(head), head.epochs, redis.call('HGETALL', VARIABLES)}
+return {'full', text(head.confirmed_at), token(head), head.epochs, head.authority, redis.call('HGETALL', VARIABLES)}

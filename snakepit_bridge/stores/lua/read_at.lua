@@ -1,4 +1,4 @@
--- needs: session, state
+-- needs: session, life, state
 -- The state at one token, exactly. ARGV: its epoch and revision.
 
 local head = load_head()
@@ -9,9 +9,5 @@ local state, unreachable = state_at(head, tonumber(ARGV[1]), tonumber(ARGV[2]))
 if not state then
   return unreachable
 end
-local flat = {}
-for name, value in pairs(state) do
-  flat[#flat + 1] = name
-  flat[#flat + 1] = value
-end
-return {'full', text(head.confirmed_at), ARGV[1] .. '.' .. ARGV[2], head.epochs, flat}
+local at = ARGV[1] .. '.' .. ARGV[2]
+return {'full', text(head.confirmed_at), at, head.epochs, head.authority, flattened(state)}

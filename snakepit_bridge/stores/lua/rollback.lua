@@ -1,5 +1,5 @@
--- needs: session, state, commit
--- Commits a past state as a new revision. ARGV 10 and 11: epoch and revision of that state.
+-- needs: session, request, life, state, commit
+-- Commits a past state as a new revision. ARGV 14 and 15: epoch and revision of that state.
 
 local earlier = answered()
 if earlier then
@@ -9,11 +9,11 @@ local head = load_head()
 if not published(head) then
   return {'none'}
 end
-local refused = refusal(head)
+local refused = refusal(head) or unready(head)
 if refused then
   return refused
 end
-local state, unreachable = state_at(head, tonumber(ARGV[10]), tonumber(ARGV[11]))
+local state, unreachable = state_at(head, tonumber(ARGV[14]), tonumber(ARGV[15]))
 if not state then
   return unreachable
 end

@@ -2,17 +2,29 @@
 -- compared, never parsed, because cjson changes numbers.
 --
 -- All keys of a session share one hash tag:
---   HEAD       hash: epoch, revision, run, epochs, authority, fence, confirmed_at
+--   HEAD       hash: epoch, revision, run, epochs, authority, fence, confirmed_at, checks, retention, usual
 --   VARIABLES  hash: name -> encoded variable
 --   HISTORY    stream: one entry per revision, its id being <revision>-0
 --   FLOOR      string: the last epoch of a dropped session, so that its next one is larger (expires)
+--   LABELS     hash: label -> packed token, time, author, reason
+--   LABELLED   hash: token -> packed state, of the tokens that have a label: those outlive their history
+--   CHECKS     hash: name -> check
+--
+-- checks is the number of the present set of checks, '' for none. retention is the session's own, '' for none; usual is
+-- what its last publisher gives sessions that have none: "revisions age_us ttl_ms", 0 for no bound.
 --
 -- Epochs, times and revisions stay below 2^53, so Lua's doubles hold them exactly; `text` keeps them out of 1e+15 form.
 
 local HEAD, VARIABLES, HISTORY, FLOOR = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local LABELS, LABELLED, CHECKS = KEYS[5], KEYS[6], KEYS[7]
 
 -- A server that restarts often must not grow every head without end; tokens of forgotten epochs answer as lost.
 local EPOCHS_KEPT = 64
+-- A fence or a check can come before the first publish, but it doesn't stay for ever without one.
+local UNPUBLISHED_MS = 24 * 3600 * 1000
+-- For so long after its end a session's last epoch is remembered, so that one of the same name begins in a larger one
+-- even if the server's clock is set back in between.
+local FLOOR_MS = 30 * 24 * 3600 * 1000
 
 local function text(number)
   return string.format('%.0f', number)
@@ -34,12 +46,12 @@ end
 -- A head that is gone took the session with it: what is left beside it would clash with the revisions to come.
 local function save_head(head)
   if head.fresh then
-    redis.call('DEL', VARIABLES, HISTORY)
+    redis.call('DEL', VARIABLES, HISTORY, LABELS, LABELLED, CHECKS)
     head.fresh = false
   end
   redis.call('HSET', HEAD, 'epoch', text(head.epoch), 'revision', text(head.revision), 'run', head.run,
     'epochs', head.epochs, 'authority', head.authority, 'fence', text(head.fence),
-    'confirmed_at', text(head.confirmed_at))
+    'confirmed_at', text(head.confirmed_at), 'checks', head.checks, 'retention', head.retention, 'usual', head.usual)
 end
 
 -- Begins a new epoch at the revision that the head still has: a server that may have lost the tail of its log would
@@ -61,15 +73,18 @@ end
 -- The session's head, in an epoch of this server's run. A session without one gets a fresh head, which nobody sees until
 -- it is saved.
 local function load_head()
-  local found = redis.call('HMGET', HEAD, 'epoch', 'revision', 'run', 'epochs', 'authority', 'fence', 'confirmed_at')
+  local found = redis.call('HMGET', HEAD, 'epoch', 'revision', 'run', 'epochs', 'authority', 'fence', 'confirmed_at',
+    'checks', 'retention', 'usual')
   local run = run_id()
   if not found[1] then
-    local head = {revision = 0, run = run, epochs = '', authority = '', fence = 0, confirmed_at = 0, fresh = true}
+    local head = {revision = 0, run = run, epochs = '', authority = '', fence = 0, confirmed_at = 0,
+      checks = '', retention = '', usual = '', fresh = true}
     open_epoch(head, tonumber(redis.call('GET', FLOOR) or 0))
     return head
   end
   local head = {epoch = tonumber(found[1]), revision = tonumber(found[2]), run = found[3], epochs = found[4],
-    authority = found[5], fence = tonumber(found[6]), confirmed_at = tonumber(found[7])}
+    authority = found[5], fence = tonumber(found[6]), confirmed_at = tonumber(found[7]),
+    checks = found[8] or '', retention = found[9] or '', usual = found[10] or ''}
   if head.run ~= run then
     head.run = run
     open_epoch(head, head.epoch)
@@ -78,7 +93,7 @@ local function load_head()
   return head
 end
 
--- A head can stand before the first publish, for its fence; the session exists from the first revision on.
+-- A head can stand before the first publish, for its fence or its checks; the session exists from the first revision on.
 local function published(head)
   return head.revision > 0
 end

@@ -10,20 +10,53 @@ local function oldest_revision(head)
   return math.max(1, read_entry(entry) - 1)
 end
 
+-- A state as the list of names and values that readers take.
+local function flattened(state)
+  local flat = {}
+  for name, value in pairs(state) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = value
+  end
+  return flat
+end
+
+local function by_name(flat)
+  local state = {}
+  for i = 1, #flat, 2 do
+    state[flat[i]] = flat[i + 1]
+  end
+  return state
+end
+
+-- Lets go of the states that no label names any more.
+local function forget_unlabelled()
+  local named = {}
+  for _, packed in ipairs(redis.call('HVALS', LABELS)) do
+    named[cmsgpack.unpack(packed)[1]] = true
+  end
+  for _, at in ipairs(redis.call('HKEYS', LABELLED)) do
+    if not named[at] then
+      redis.call('HDEL', LABELLED, at)
+    end
+  end
+end
+
 -- The state at a revision by name, or nil and the refusal to answer with.
 local function state_at(head, epoch, revision)
   local stands = standing(head, epoch, revision)
   if stands == 'ahead' then
     return nil, {'ahead', token(head)}
   end
+  local labelled = redis.call('HGET', LABELLED, text(epoch) .. '.' .. text(revision))
+  if labelled then
+    return by_name(cmsgpack.unpack(labelled))
+  end
+  trim(head)
   local oldest = oldest_revision(head)
   if stands == 'lost' or revision < oldest then
     return nil, {'lost', token_of(head, oldest)}
   end
-  local state, flat = {}, redis.call('HGETALL', VARIABLES)
-  for i = 1, #flat, 2 do
-    state[flat[i]] = flat[i + 1]
-  end
+  local state = by_name(redis.call('HGETALL', VARIABLES))
   for _, entry in ipairs(redis.call('XREVRANGE', HISTORY, '+', text(revision + 1) .. '-0')) do
     local _, fields = read_entry(entry)
     local changes = cmsgpack.unpack(fields.changes)

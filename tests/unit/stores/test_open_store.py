@@ -8,7 +8,7 @@ import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError
 from snakepit_bridge.stores import MemoryStore, RedisStore, open_store
-from snakepit_bridge.stores.contract import checked
+from snakepit_bridge.stores.records import checked
 from snakepit_bridge.variables import Variable
 
 

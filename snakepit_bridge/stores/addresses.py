@@ -1,0 +1,134 @@
+"""Addresses: what a Redis URL names, be it one server, one behind Sentinel, or a cluster; and a client for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, cast
+from urllib.parse import parse_qsl, urlencode
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SSLConnection
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import parse_url
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import SentinelManagedConnection as Managed
+from redis.asyncio.sentinel import SentinelManagedSSLConnection as ManagedSSL
+
+SCHEMES = (
+    "redis", "rediss", "unix", "redis+socket", "valkey", "valkeys",
+    "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
+)  # fmt: skip
+"""The schemes that a URL can have. Those with a second s speak TLS."""
+
+# Celery's and Valkey's names for the schemes that redis-py knows.
+_SAME = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix"}
+_PORTS = {"sentinel": 26379, "cluster": 6379}
+_OF_SENTINEL = "sentinel_"
+
+Kind = Literal["server", "sentinel", "cluster"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a URL names.
+
+    Attributes:
+        kind: what answers there.
+        url: for one server, the URL as redis-py reads it.
+        hosts: for the others, where to ask first.
+        options: for the others, what a connection takes: credentials, TLS, database.
+        service: for Sentinel, the name of the primary.
+        asking: for Sentinel, what a connection to itself takes.
+    """
+
+    kind: Kind
+    url: str = field(default="", repr=False)
+    hosts: tuple[tuple[str, int], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    service: str = ""
+    asking: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Reads a URL.
+
+        ``redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/SERVICE/DB`` and ``redis+cluster://…@HOST:PORT,HOST:PORT``
+        name several hosts. Options of the connection follow the ``?``, for one to Sentinel itself as ``sentinel_…``.
+
+        Raises:
+            ValueError: it can't be read; the text may quote a password.
+        """
+        scheme, _, rest = url.partition("://")
+        plain, _, kind = scheme.partition("+")
+        if kind not in _PORTS:
+            same = f"{_SAME.get(scheme, scheme)}://{rest}"
+            parse_url(same)
+            return cls("server", same)
+        return cls._of_several(plain, cast("Kind", kind), rest)
+
+    @classmethod
+    def _of_several(cls, plain: str, kind: Kind, rest: str) -> Self:
+        rest, _, query = rest.partition("?")
+        credentials, at, place = rest.rpartition("@")
+        hosts, _, path = place.partition("/")
+        service, _, database = path.partition("/")
+        if kind == "cluster" and path not in ("", "0"):
+            raise ValueError("a cluster has one database")
+        if kind == "sentinel" and not service:
+            raise ValueError("the name of the service is missing")
+        asked = parse_qsl(query, strict_parsing=bool(query))
+        own = [(name, value) for name, value in asked if not name.startswith(_OF_SENTINEL)]
+        options = _options(f"{plain}://{credentials}{at}any/{database or 0}", own)
+        asking = _options(f"{plain}://any", [(n.removeprefix(_OF_SENTINEL), v) for n, v in asked if (n, v) not in own])
+        if kind == "cluster":
+            options.pop("db", None)
+        found = tuple(_host(host, _PORTS[kind]) for host in hosts.split(","))
+        return cls(kind, "", found, options, service, asking)
+
+    def client(self, **limits: Any) -> Redis:
+        """Returns a client that connects on its first use.
+
+        Args:
+            limits: what every connection takes besides: timeouts, retries, and ``max_connections``.
+        """
+        if self.kind == "server":
+            return Redis.from_pool(BlockingConnectionPool.from_url(self.url, timeout=None, **limits))
+        if self.kind == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in self.hosts]
+            # The many connections are spread over nodes and opened as needed: a cluster's client has no queue for them.
+            limits = {name: limit for name, limit in limits.items() if name != "max_connections"}
+            return cast("Redis", RedisCluster(startup_nodes=nodes, **_ssl(self.options), **limits))
+        asking = {**_ssl(self.asking), "socket_connect_timeout": limits["socket_connect_timeout"]}
+        sentinel = Sentinel(self.hosts, sentinel_kwargs=asking)
+        managed = ManagedSSL if self.options.get("connection_class") is SSLConnection else Managed
+        options = {**self.options, **limits, "connection_class": managed, "timeout": None}
+        return Redis.from_pool(_SentinelPool(self.service, sentinel, **options))
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Connections to whichever server is the primary; whoever wants one more than there may be waits for it."""
+
+
+def masked(url: str) -> str:
+    """Returns a Redis URL without its credentials, however oddly they are written."""
+    bare = re.sub(r"(?<=://).*@", "***@", url, flags=re.DOTALL)
+    return re.sub(r"(?<=password=)[^&#]*", "***", bare)
+
+
+def _options(url: str, query: list[tuple[str, str]]) -> dict[str, Any]:
+    parsed = dict(parse_url(f"{url}?{urlencode(query)}" if query else url))
+    return {name: value for name, value in parsed.items() if name not in ("host", "port")}
+
+
+def _ssl(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Clients that make their connections themselves are told of TLS by a flag."""
+    plain = {name: value for name, value in options.items() if name != "connection_class"}
+    return plain | ({"ssl": True} if options.get("connection_class") is SSLConnection else {})
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::(\d{1,5}))?", text)
+    if match is None:
+        raise ValueError("a host reads NAME:PORT")
+    return match[1].strip("[]"), int(match[2] or port)

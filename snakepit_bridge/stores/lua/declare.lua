@@ -1,0 +1,34 @@
+-- needs: session, request, life
+-- Declares checks, all or none. ARGV: the publisher, the set of checks and the token that the present state was held to
+-- the new ones on top of, then name, check, name, check, …; '' takes one away.
+
+local PUBLISHER, CHECKED, BASE = ARGV[1], ARGV[2], ARGV[3]
+local earlier = answered()
+if earlier then
+  return earlier
+end
+local head = load_head()
+if head.authority ~= '' and head.authority ~= PUBLISHER then
+  return {'owned', head.authority}
+end
+if head.checks ~= CHECKED or BASE ~= (published(head) and token(head) or '0.0') then
+  return {'unchecked'}
+end
+local before = tonumber(head.checks) or 0
+save_head(head)
+for i = 4, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', CHECKS, ARGV[i])
+  else
+    redis.call('HSET', CHECKS, ARGV[i], ARGV[i + 1])
+  end
+end
+-- Never a number that was used: it must not be taken for the set of a session that was dropped.
+head.checks = redis.call('EXISTS', CHECKS) == 1 and text(math.max(now_us(), before + 1)) or ''
+save_head(head)
+if published(head) then
+  live_as_before()
+else
+  live(head)
+end
+return done(head.checks)

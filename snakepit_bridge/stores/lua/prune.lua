@@ -1,0 +1,10 @@
+-- Takes names out of the index that had no session when they were looked at, unless one was begun since.
+-- KEYS: the index. ARGV: the time before which a name must have been put in, then names.
+
+for i = 2, #ARGV do
+  local since = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if since and tonumber(since) < tonumber(ARGV[1]) then
+    redis.call('ZREM', KEYS[1], ARGV[i])
+  end
+end
+return {'pruned'}

@@ -1,0 +1,10 @@
+-- needs: session, life, state
+-- Takes a label away. ARGV: the label.
+
+local head = load_head()
+if not published(head) then
+  return {'none'}
+end
+redis.call('HDEL', LABELS, ARGV[1])
+forget_unlabelled()
+return {'unlabelled'}

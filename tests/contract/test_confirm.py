@@ -1,0 +1,56 @@
+"""Confirming: a look that found nothing new makes a session fresher, but never beyond the moment it began."""
+
+from __future__ import annotations
+
+from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError
+from snakepit_bridge.stores import Look, SnapshotStore
+from tests.contract.sample import ELIXIR, some
+
+
+async def test_many_sessions_are_confirmed_together(store: SnapshotStore) -> None:
+    names = [f"s{n}" for n in range(1_200)]
+    for name in names[:3]:
+        await store.publish(name, some(a=1), publisher=ELIXIR, age_s=100)
+    now = (await store.head("s0")).now
+    refused = await store.confirm({name: Look(0, now - 5) for name in names}, publisher=ELIXIR)
+    assert sorted(refused) == sorted(names[3:])
+    assert all(isinstance(error, SessionNotFoundError) for error in refused.values())
+    for head in (await store.heads(names[:3])).values():
+        assert abs(head.confirmed_at - (now - 5)) < 0.001
+        assert head.token.revision == 1
+
+
+async def test_only_whoever_may_publish_confirms(store: SnapshotStore) -> None:
+    await store.publish("other", some(a=1))
+    fence = await store.raise_fence("s", publisher=ELIXIR)
+    await store.publish("s", some(a=1), publisher=ELIXIR, fence=fence, age_s=100)
+    before = (await store.head("s")).confirmed_at
+    newer = await store.raise_fence("s", publisher=ELIXIR)
+    now = (await store.head("s")).now
+    refused = await store.confirm({"s": Look(fence, now), "other": Look(0, now)}, publisher=ELIXIR)
+    assert {name: type(error) for name, error in refused.items()} == {
+        "s": FencedError,
+        "other": SessionOwnedElsewhereError,
+    }
+    assert (await store.head("s")).confirmed_at == before
+    assert await store.confirm({"s": Look(newer, now)}, publisher=ELIXIR) == {}
+    assert (await store.head("s")).confirmed_at > before
+
+
+async def test_a_confirmation_is_of_when_the_look_began(store: SnapshotStore) -> None:
+    await store.publish("s", some(a=1))
+    head = await store.head("s")
+    for looked_at in (head.now - 3_600, head.confirmed_at - 1):
+        await store.confirm({"s": Look(0, looked_at)}, publisher="store")
+        await store.publish("s", some(a=2), looked_at=looked_at)
+        assert (await store.head("s")).confirmed_at == head.confirmed_at
+    await store.confirm({"s": Look(0, head.now + 3_600)}, publisher="store")
+    after = await store.head("s")
+    assert head.confirmed_at < after.confirmed_at <= after.now
+
+
+async def test_a_publish_says_when_its_look_began(store: SnapshotStore) -> None:
+    await store.publish("s", some(a=1), age_s=1_000)
+    now = (await store.head("s")).now
+    await store.publish("s", some(a=2), looked_at=now - 10, age_s=0)
+    assert abs((await store.head("s")).confirmed_at - (now - 10)) < 0.001

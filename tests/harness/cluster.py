@@ -1,0 +1,101 @@
+"""Servers in the forms that a fleet may meet beside a single plain one: a cluster, Sentinel, TLS; all on loopback."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from tests.harness.waiting import wait_until
+from workers.child import Child
+from workers.embedded import find_server
+
+NODES = 3
+SLOTS = 16_384
+
+
+@contextmanager
+def local_server(folder: Path, *arguments: str, port: int, **client: Any) -> Generator[Redis]:
+    """Runs a server with these arguments and yields a client of it, once it answers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = ["--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    server = Child([str(find_server()), *arguments, *plain], folder / "server.log", cwd=folder)
+    try:
+        with Redis(port=port, decode_responses=True, **client) as asking:
+            wait_until(lambda: _answers(asking), f"the server on port {port} to answer")
+            yield asking
+    finally:
+        server.end(signal.SIGKILL)
+
+
+@contextmanager
+def local_cluster() -> Generator[str]:
+    """Runs a cluster of three nodes, each with a third of the slots, and yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="dspex-cluster-") as folder, ExitStack() as servers:
+        ports, buses = free_ports(NODES), free_ports(NODES)
+        nodes = [
+            servers.enter_context(local_server(Path(folder) / str(port), *_cluster_node(port, bus), port=port))
+            for port, bus in zip(ports, buses, strict=True)
+        ]
+        _join(nodes, ports, buses)
+        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+
+def flush(url: str) -> None:
+    """Empties every node of a cluster."""
+    for port in (int(place.rpartition(":")[2]) for place in url.split(",")):
+        with Redis(port=port) as node:
+            node.flushall()
+
+
+def cluster_keys(url: str) -> dict[str, int]:
+    """Returns every key of a cluster with the seconds that it has left, -1 for a key that stays."""
+    found: dict[str, int] = {}
+    for port in (int(place.rpartition(":")[2]) for place in url.split(",")):
+        with Redis(port=port, decode_responses=True) as node:
+            names: Any = node.keys("*")
+            found |= {name: int(node.ttl(name)) for name in names}  # type: ignore[arg-type]
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports that nobody listened on a moment ago."""
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+
+
+def _cluster_node(port: int, bus: int) -> Sequence[str]:
+    timeouts = ("--cluster-node-timeout", "5000")
+    return ("--port", str(port), "--cluster-enabled", "yes", "--cluster-port", str(bus), *timeouts)
+
+
+def _join(nodes: Sequence[Redis], ports: Sequence[int], buses: Sequence[int]) -> None:
+    share = SLOTS // NODES
+    for n, node in enumerate(nodes):
+        last = SLOTS - 1 if n == NODES - 1 else (n + 1) * share - 1
+        node.execute_command("CLUSTER", "ADDSLOTSRANGE", n * share, last)
+        node.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], buses[0])
+    wait_until(lambda: all(_joined(node) for node in nodes), "the nodes to form a cluster")
+
+
+def _joined(node: Redis) -> bool:
+    info: Any = node.execute_command("CLUSTER INFO")
+    known = info if isinstance(info, dict) else dict(line.split(":", 1) for line in info.split())
+    return known["cluster_state"] == "ok" and int(known["cluster_known_nodes"]) == NODES
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except (RedisError, OSError):
+        return False
