@@ -1,0 +1,97 @@
+"""What an Elixir server makes of a value: how it coerces, refuses, spells and packs it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, cast
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from snakepit_bridge.exceptions import ValidationError
+from snakepit_bridge.variables import Constraints, VariableType
+from snakepit_bridge.variables.codec import parse
+from snakepit_bridge.variables.types import coerce, to_json
+from snakepit_bridge.wire.values import TYPE_URL, erlang_term
+
+_URLS = (TYPE_URL, "dspex.variables/")
+# Above this many bytes of eight per float an embedding is sent as an Erlang term.
+_BINARY_BYTES = 10_240
+
+
+class Refused(Exception):
+    """A call that the server ends with a status."""
+
+    def __init__(self, status: grpc.StatusCode, details: str) -> None:
+        super().__init__(status, details)
+        self.status = status
+        self.details = details
+
+
+def read(sent: AnyMessage, kind: VariableType, rules: dict[str, Any], refusal: grpc.StatusCode) -> Any:
+    """Returns the value that was sent, as the type holds it.
+
+    Raises:
+        Refused: with ``refusal`` where it isn't of the type, with INTERNAL where it breaks a rule.
+    """
+    if not sent.type_url.startswith(_URLS):
+        raise Refused(refusal, f"unknown type: {sent.type_url}")
+    if sent.type_url.removesuffix(".binary") != sent.type_url and kind is VariableType.TENSOR:
+        raise Refused(refusal, "tensor.binary is not supported")
+    try:
+        value = coerce("value", kind, parse(sent.value))
+    except (ValidationError, ValueError) as wrong:
+        raise Refused(refusal, f"invalid {kind}: {getattr(wrong, 'rule', wrong)}") from wrong
+    obey(kind, value, rules)
+    return value
+
+
+def obey(kind: VariableType, value: Any, rules: dict[str, Any]) -> None:
+    """Returns if a value obeys its rules; NaN and the infinities pass every bound there.
+
+    Raises:
+        Refused: as INTERNAL, with the rule in the details.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and not math.isfinite(value):
+        return
+    if number and "max" in rules and value > rules["max"]:
+        raise Refused(grpc.StatusCode.INTERNAL, f"value {value} is above maximum {rules['max']}")
+    if number and "min" in rules and value < rules["min"]:
+        raise Refused(grpc.StatusCode.INTERNAL, f"value {value} is below minimum {rules['min']}")
+    try:
+        Constraints.of(rules).check("value", kind, value)
+    except ValidationError as broken:
+        raise Refused(grpc.StatusCode.INTERNAL, f"value {broken.value} is invalid: {broken.rule}") from broken
+
+
+def write(kind: VariableType, value: Any, *, binary: bool) -> tuple[AnyMessage, bytes]:
+    """Returns a value as the server sends it: the Any, and the binary beside it or nothing."""
+    if kind is VariableType.EMBEDDING and binary and len(value) * 8 > _BINARY_BYTES and all(map(math.isfinite, value)):
+        label = {"binary_format": "erlang_binary", "dtype": "float32", "shape": [len(value)], "type": "embedding"}
+        url = f"{TYPE_URL}embedding.binary"
+        return AnyMessage(type_url=url, value=_text(label).encode()), erlang_term(value)
+    return AnyMessage(type_url=TYPE_URL + kind, value=_text(to_json(kind, value)).encode()), b""
+
+
+def _text(value: Any) -> str:
+    """JSON as Elixir spells it: floats always with a point, and in the shorter of their two forms."""
+    if isinstance(value, float):
+        return _float(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_text, cast('list[Any]', value)))}]"
+    if isinstance(value, dict):
+        pairs = sorted(cast("dict[str, Any]", value).items())
+        return "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{_text(item)}" for key, item in pairs) + "}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _float(value: float) -> str:
+    plain = repr(value)
+    if "e" not in plain and len(plain) < 7:
+        return plain
+    mantissa, _, exponent = (plain if "e" in plain else f"{value:.17g}").partition("e")
+    if not exponent:
+        return plain
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent)}"

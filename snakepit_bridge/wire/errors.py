@@ -1,0 +1,136 @@
+"""What can go wrong on the way to Elixir, by name: of gRPC's status codes INTERNAL, for one, means a refused value.
+
+    BridgeError
+    ├── ElixirError
+    │   ├── ElixirUnavailableError        away, or not answering in time                (also ConnectionError)
+    │   ├── ElixirFailedError             the server's own handler raised
+    │   ├── ElixirMethodNotServedError    a method that this server doesn't have
+    │   ├── AnswerTooLargeError           an answer above the receive limit
+    │   └── UnreadableVariableError       a variable whose value can't be decoded
+    └── SessionNotFoundError
+        └── ElixirSessionNotFoundError    a session that Elixir doesn't have (any more)
+
+A value that Elixir refuses is a ``ValidationError``, a variable that it doesn't have a ``VariableNotFoundError``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, ValidationError, VariableNotFoundError
+
+_error = dataclass(eq=False, repr=False)
+
+
+class ElixirError(BridgeError):
+    """Base of what can be wrong with the Elixir server and its answers."""
+
+
+@_error
+class ElixirUnavailableError(ElixirError, ConnectionError):
+    """The Elixir server can't be reached or does not answer in time. What it did with the call is unknown."""
+
+    address: str
+    problem: str
+
+    def __str__(self) -> str:
+        problem = self.problem.rstrip(".")
+        return f"Elixir at {self.address} is away: {problem}. Start it, or name another one with --bridge."
+
+
+@_error
+class ElixirFailedError(ElixirError):
+    """The Elixir server's own handler failed; its log says more."""
+
+    method: str
+    session: str
+    status: str
+    details: str
+
+    def __str__(self) -> str:
+        details = self.details.rstrip(".")
+        return f"Elixir failed in {self.method} of session '{self.session}' with {self.status}: {details}. See its log."
+
+
+@_error
+class ElixirMethodNotServedError(ElixirError):
+    """A method of the protocol that this Elixir server doesn't implement."""
+
+    address: str
+    method: str
+
+    def __str__(self) -> str:
+        return f"Elixir at {self.address} doesn't serve {self.method}. A newer snakepit may."
+
+
+@_error
+class AnswerTooLargeError(ElixirError):
+    """An answer above the receive limit; the session's variables are too large to be read at once."""
+
+    method: str
+    session: str
+    limit_bytes: int
+
+    def __str__(self) -> str:
+        limit = f"{self.limit_bytes / 2**20:g} MiB"
+        return f"The answer to {self.method} of session '{self.session}' is larger than {limit}. Raise the limit."
+
+
+@_error
+class UnreadableVariableError(ElixirError, ValueError):
+    """A variable that came from Elixir in a form that nobody here can read."""
+
+    variable: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"Variable '{self.variable}' came from Elixir unreadable: {self.problem}. Set it anew there."
+
+
+@_error
+class ElixirSessionNotFoundError(SessionNotFoundError):
+    """A session that the Elixir server doesn't have: never begun, expired unread, or gone with a restart."""
+
+    def __str__(self) -> str:
+        return f"Elixir has no session '{self.session}'. Begin it there; it is followed from then on."
+
+
+_AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+_REFUSED = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT})
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked of whom, for the error that may come of it. ``value`` is set where a value was sent."""
+
+    address: str
+    method: str
+    session: str
+    variable: str = ""
+    value: str | None = None
+    limit_bytes: int = 0
+
+
+def named(error: grpc.RpcError, call: Call) -> BridgeError:
+    """Returns what a failed call means here."""
+    status: grpc.StatusCode = error.code()
+    details: str = error.details() or ""
+    if status in _AWAY:
+        return ElixirUnavailableError(call.address, details or status.name)
+    if status is grpc.StatusCode.NOT_FOUND:
+        return _not_found(details, call)
+    if status in _REFUSED and call.value is not None:
+        return ValidationError(call.variable, call.value, f"Elixir refuses it: {details.rstrip('.')}")
+    if status is grpc.StatusCode.UNIMPLEMENTED:
+        return ElixirMethodNotServedError(call.address, call.method)
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return AnswerTooLargeError(call.method, call.session, call.limit_bytes)
+    return ElixirFailedError(call.method, call.session, status.name, details)
+
+
+def _not_found(details: str, call: Call) -> BridgeError:
+    if details.startswith("Variable not found"):
+        return VariableNotFoundError(call.variable or details.partition(": ")[2])
+    return ElixirSessionNotFoundError(call.session)

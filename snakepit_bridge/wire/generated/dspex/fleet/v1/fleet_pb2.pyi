@@ -1,0 +1,371 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class VariableType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VARIABLE_TYPE_UNSPECIFIED: _ClassVar[VariableType]
+    VARIABLE_TYPE_FLOAT: _ClassVar[VariableType]
+    VARIABLE_TYPE_INTEGER: _ClassVar[VariableType]
+    VARIABLE_TYPE_STRING: _ClassVar[VariableType]
+    VARIABLE_TYPE_BOOLEAN: _ClassVar[VariableType]
+    VARIABLE_TYPE_CHOICE: _ClassVar[VariableType]
+    VARIABLE_TYPE_MODULE: _ClassVar[VariableType]
+    VARIABLE_TYPE_EMBEDDING: _ClassVar[VariableType]
+    VARIABLE_TYPE_TENSOR: _ClassVar[VariableType]
+
+class PredictionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PREDICTION_STATE_UNSPECIFIED: _ClassVar[PredictionState]
+    PREDICTION_STATE_QUEUED: _ClassVar[PredictionState]
+    PREDICTION_STATE_RUNNING: _ClassVar[PredictionState]
+    PREDICTION_STATE_SUCCEEDED: _ClassVar[PredictionState]
+    PREDICTION_STATE_FAILED: _ClassVar[PredictionState]
+    PREDICTION_STATE_CANCELLED: _ClassVar[PredictionState]
+VARIABLE_TYPE_UNSPECIFIED: VariableType
+VARIABLE_TYPE_FLOAT: VariableType
+VARIABLE_TYPE_INTEGER: VariableType
+VARIABLE_TYPE_STRING: VariableType
+VARIABLE_TYPE_BOOLEAN: VariableType
+VARIABLE_TYPE_CHOICE: VariableType
+VARIABLE_TYPE_MODULE: VariableType
+VARIABLE_TYPE_EMBEDDING: VariableType
+VARIABLE_TYPE_TENSOR: VariableType
+PREDICTION_STATE_UNSPECIFIED: PredictionState
+PREDICTION_STATE_QUEUED: PredictionState
+PREDICTION_STATE_RUNNING: PredictionState
+PREDICTION_STATE_SUCCEEDED: PredictionState
+PREDICTION_STATE_FAILED: PredictionState
+PREDICTION_STATE_CANCELLED: PredictionState
+
+class Variable(_message.Message):
+    __slots__ = ("name", "type", "value_json", "constraints_json")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: VariableType
+    value_json: bytes
+    constraints_json: bytes
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[VariableType, str]] = ..., value_json: _Optional[bytes] = ..., constraints_json: _Optional[bytes] = ...) -> None: ...
+
+class Change(_message.Message):
+    __slots__ = ("name", "value_json", "delete", "type", "constraints_json")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_JSON_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value_json: bytes
+    delete: bool
+    type: VariableType
+    constraints_json: bytes
+    def __init__(self, name: _Optional[str] = ..., value_json: _Optional[bytes] = ..., delete: _Optional[bool] = ..., type: _Optional[_Union[VariableType, str]] = ..., constraints_json: _Optional[bytes] = ...) -> None: ...
+
+class PublishRequest(_message.Message):
+    __slots__ = ("session", "changes", "expected", "replace", "author", "reason", "request_id")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    changes: _containers.RepeatedCompositeFieldContainer[Change]
+    expected: str
+    replace: bool
+    author: str
+    reason: str
+    request_id: str
+    def __init__(self, session: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[Change, _Mapping]]] = ..., expected: _Optional[str] = ..., replace: _Optional[bool] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class PublishResponse(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class GetVariablesRequest(_message.Message):
+    __slots__ = ("session", "names", "at_least", "exactly", "wait_s")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    EXACTLY_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    at_least: str
+    exactly: str
+    wait_s: float
+    def __init__(self, session: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("session", "token", "variables", "confirmed_at", "authority", "staleness_s")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    VARIABLES_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_AT_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_S_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    token: str
+    variables: _containers.RepeatedCompositeFieldContainer[Variable]
+    confirmed_at: _timestamp_pb2.Timestamp
+    authority: str
+    staleness_s: float
+    def __init__(self, session: _Optional[str] = ..., token: _Optional[str] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., confirmed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., authority: _Optional[str] = ..., staleness_s: _Optional[float] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("session", "names", "after")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    after: str
+    def __init__(self, session: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., after: _Optional[str] = ...) -> None: ...
+
+class HistoryRequest(_message.Message):
+    __slots__ = ("session", "limit")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    limit: int
+    def __init__(self, session: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class HistoryResponse(_message.Message):
+    __slots__ = ("revisions",)
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    revisions: _containers.RepeatedCompositeFieldContainer[Revision]
+    def __init__(self, revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ...) -> None: ...
+
+class Revision(_message.Message):
+    __slots__ = ("token", "at", "author", "reason", "changes")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    at: _timestamp_pb2.Timestamp
+    author: str
+    reason: str
+    changes: _containers.RepeatedCompositeFieldContainer[VariableChange]
+    def __init__(self, token: _Optional[str] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., changes: _Optional[_Iterable[_Union[VariableChange, _Mapping]]] = ...) -> None: ...
+
+class VariableChange(_message.Message):
+    __slots__ = ("name", "before", "after")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    before: Variable
+    after: Variable
+    def __init__(self, name: _Optional[str] = ..., before: _Optional[_Union[Variable, _Mapping]] = ..., after: _Optional[_Union[Variable, _Mapping]] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("session", "to", "expected", "author", "reason", "request_id")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    to: str
+    expected: str
+    author: str
+    reason: str
+    request_id: str
+    def __init__(self, session: _Optional[str] = ..., to: _Optional[str] = ..., expected: _Optional[str] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SubmitRequest(_message.Message):
+    __slots__ = ("program", "session", "inputs_json", "at_least", "exactly", "deadline_s", "idempotency_key", "priority", "max_staleness_s")
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    EXACTLY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    MAX_STALENESS_S_FIELD_NUMBER: _ClassVar[int]
+    program: str
+    session: str
+    inputs_json: bytes
+    at_least: str
+    exactly: str
+    deadline_s: float
+    idempotency_key: str
+    priority: int
+    max_staleness_s: float
+    def __init__(self, program: _Optional[str] = ..., session: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., deadline_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., priority: _Optional[int] = ..., max_staleness_s: _Optional[float] = ...) -> None: ...
+
+class Handle(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class SubmitBatchRequest(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[SubmitRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[SubmitRequest, _Mapping]]] = ...) -> None: ...
+
+class SubmitBatchResponse(_message.Message):
+    __slots__ = ("submitted",)
+    SUBMITTED_FIELD_NUMBER: _ClassVar[int]
+    submitted: _containers.RepeatedCompositeFieldContainer[Submitted]
+    def __init__(self, submitted: _Optional[_Iterable[_Union[Submitted, _Mapping]]] = ...) -> None: ...
+
+class Submitted(_message.Message):
+    __slots__ = ("handle", "error")
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    handle: Handle
+    error: Error
+    def __init__(self, handle: _Optional[_Union[Handle, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class PredictionRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class AwaitRequest(_message.Message):
+    __slots__ = ("id", "timeout_s")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    timeout_s: float
+    def __init__(self, id: _Optional[str] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class Prediction(_message.Message):
+    __slots__ = ("id", "state", "outputs_json", "provenance", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    state: PredictionState
+    outputs_json: bytes
+    provenance: Provenance
+    error: Error
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[PredictionState, str]] = ..., outputs_json: _Optional[bytes] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class PredictionEvent(_message.Message):
+    __slots__ = ("state", "piece", "ended")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    state: PredictionState
+    piece: OutputPiece
+    ended: Prediction
+    def __init__(self, state: _Optional[_Union[PredictionState, str]] = ..., piece: _Optional[_Union[OutputPiece, _Mapping]] = ..., ended: _Optional[_Union[Prediction, _Mapping]] = ...) -> None: ...
+
+class OutputPiece(_message.Message):
+    __slots__ = ("field", "text")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    text: str
+    def __init__(self, field: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Provenance(_message.Message):
+    __slots__ = ("session", "token", "digest", "program", "program_version", "model", "prompt_tokens", "completion_tokens", "staleness_s", "outage", "worker", "record_json")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_S_FIELD_NUMBER: _ClassVar[int]
+    OUTAGE_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    RECORD_JSON_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    token: str
+    digest: str
+    program: str
+    program_version: int
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    staleness_s: float
+    outage: bool
+    worker: str
+    record_json: bytes
+    def __init__(self, session: _Optional[str] = ..., token: _Optional[str] = ..., digest: _Optional[str] = ..., program: _Optional[str] = ..., program_version: _Optional[int] = ..., model: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., staleness_s: _Optional[float] = ..., outage: _Optional[bool] = ..., worker: _Optional[str] = ..., record_json: _Optional[bytes] = ...) -> None: ...
+
+class Error(_message.Message):
+    __slots__ = ("kind", "message", "fields_json")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_JSON_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    message: str
+    fields_json: bytes
+    def __init__(self, kind: _Optional[str] = ..., message: _Optional[str] = ..., fields_json: _Optional[bytes] = ...) -> None: ...
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("name", "spec_json", "labels")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    spec_json: bytes
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., spec_json: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Program(_message.Message):
+    __slots__ = ("name", "version", "content", "labels", "spec_json")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: int
+    content: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    spec_json: bytes
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., content: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., spec_json: _Optional[bytes] = ...) -> None: ...
+
+class ListProgramsRequest(_message.Message):
+    __slots__ = ("prefix", "page_size", "page_token")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    prefix: str
+    page_size: int
+    page_token: str
+    def __init__(self, prefix: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListProgramsResponse(_message.Message):
+    __slots__ = ("programs", "next_page_token")
+    PROGRAMS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    programs: _containers.RepeatedCompositeFieldContainer[Program]
+    next_page_token: str
+    def __init__(self, programs: _Optional[_Iterable[_Union[Program, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetProgramRequest(_message.Message):
+    __slots__ = ("reference",)
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    reference: str
+    def __init__(self, reference: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,231 @@
+"""Following through restarts, partitions, kills and pauses: nothing lost, nothing old published, staleness told."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from snakepit_bridge.stores import RedisStore, Retention
+from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.testing.bridge_server import BridgeServer
+from tests.harness.waiting import eventually
+from tests.integration.refresher_load import Counts, Load
+from tests.integration.refresher_proxy import Network
+from workers.refresher import Refresher, RefresherSettings
+
+ROOT = Path(__file__).parents[2]
+SESSIONS = tuple(f"s{n}" for n in range(4))
+QUICK = {"poll_s": 0.02, "poll_max_s": 0.1, "settle_s": 0.3, "lease_s": 1.5, "timeout_s": 0.5}
+
+StartProcess = Callable[[str], subprocess.Popen[bytes]]
+
+
+def nothing_went_wrong(counts: Counts, least_changes: int) -> None:
+    sys.stderr.write(f"{counts}\n")
+    assert (counts.lost, counts.stale, counts.backward) == (0, 0, 0), counts
+    assert counts.changes >= least_changes, counts
+    assert counts.samples >= least_changes / 4, counts
+
+
+@pytest.fixture
+def elixir(request: pytest.FixtureRequest) -> Generator[BridgeServer]:
+    with BridgeServer(watch=getattr(request, "param", False)) as server:
+        yield server
+
+
+@pytest.fixture
+async def load(elixir: BridgeServer, redis_url: str) -> AsyncGenerator[Load]:
+    store = RedisStore(redis_url, retention=Retention(1_000_000))
+    made = Load(elixir, store, SESSIONS)
+    made.register()
+    yield made
+    await store.aclose()
+
+
+@pytest.fixture
+async def network(elixir: BridgeServer) -> AsyncGenerator[Network]:
+    made = Network(elixir.address)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def refresher(network: Network, redis_url: str) -> AsyncGenerator[Refresher]:
+    stop = asyncio.Event()
+    made = Refresher(RefresherSettings(network.address, redis_url, sessions=SESSIONS, **QUICK))
+    running = asyncio.create_task(made.run(stop))
+    yield made
+    network.mend()
+    stop.set()
+    await running
+
+
+@pytest.fixture
+def start_process(elixir: BridgeServer, redis_url: str, tmp_path: Path) -> Generator[StartProcess]:
+    """Starts refreshers as processes, which are killed at the end."""
+    options = [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "workers.refresher", "--bridge", elixir.address, "--redis-url", redis_url]
+    with ExitStack() as running:
+
+        def start(name: str) -> subprocess.Popen[bytes]:
+            log = running.enter_context((tmp_path / f"{name}.log").open("ab"))
+            arguments = [*command, "--sessions", ",".join(SESSIONS), "--name", name, *options]
+            process = subprocess.Popen(arguments, stdout=log, stderr=log, cwd=ROOT)
+            running.callback(process.wait, 10)
+            running.callback(process.kill)
+            return process
+
+        yield start
+
+
+both_ways = pytest.mark.parametrize("elixir", [False, True], ids=["polling", "watching"], indirect=True)
+
+
+async def restarts(load: Load, times: int) -> None:
+    for _ in range(times):
+        await load.newly_confirmed(random.choice(SESSIONS))
+        await asyncio.to_thread(load.elixir.restart, random.uniform(0, 0.2))
+        load.register()
+    await load.newly_confirmed(SESSIONS[0])
+
+
+@both_ways
+@pytest.mark.chaos
+@pytest.mark.usefixtures("refresher")
+async def test_restarts_of_elixir_with_repeated_ids_and_other_values_lose_nothing(load: Load) -> None:
+    async with load.running():
+        await restarts(load, 5)
+    nothing_went_wrong(await load.settle(), 100)
+
+
+@both_ways
+@pytest.mark.chaos
+@pytest.mark.soak
+@pytest.mark.usefixtures("refresher")
+async def test_a_hundred_restarts_of_elixir_lose_nothing(load: Load) -> None:
+    async with load.running():
+        await restarts(load, 100)
+    nothing_went_wrong(await load.settle(), 2_000)
+
+
+async def partitions(load: Load, network: Network, lengths_s: tuple[float, ...]) -> None:
+    for length in lengths_s:
+        await load.newly_confirmed(random.choice(SESSIONS))
+        network.cut()
+        await asyncio.sleep(length)
+        network.mend()
+    for session in SESSIONS:
+        await load.newly_confirmed(session)
+
+
+@both_ways
+@pytest.mark.chaos
+@pytest.mark.usefixtures("refresher")
+async def test_partitions_lose_nothing_and_confirm_nothing_meanwhile(load: Load, network: Network) -> None:
+    async with load.running():
+        await partitions(load, network, (0.3, 1.0, 2.0))
+    nothing_went_wrong(await load.settle(), 300)
+
+
+@both_ways
+@pytest.mark.chaos
+@pytest.mark.soak
+@pytest.mark.usefixtures("refresher")
+async def test_partitions_of_up_to_a_minute_lose_nothing(load: Load, network: Network) -> None:
+    async with load.running():
+        await partitions(load, network, (1, 3, 10, 30, 60))
+    nothing_went_wrong(await load.settle(), 5_000)
+
+
+async def kills(load: Load, start: StartProcess, times: int) -> None:
+    process = start("a0")
+    await published(load)
+    for number in range(1, times + 1):
+        await load.newly_confirmed(random.choice(SESSIONS))
+        process.kill()
+        await asyncio.to_thread(process.wait, 10)
+        process = start(f"a{number}")
+    for session in SESSIONS:
+        await load.newly_confirmed(session)
+
+
+async def published(load: Load) -> None:
+    async def found() -> bool:
+        return set(await load.store.sessions()) == set(SESSIONS)
+
+    await eventually(found, "the first publish of every session")
+
+
+@both_ways
+@pytest.mark.chaos
+async def test_a_refresher_killed_under_load_is_replaced_without_loss(load: Load, start_process: StartProcess) -> None:
+    async with load.running():
+        await kills(load, start_process, 2)
+    nothing_went_wrong(await load.settle(), 200)
+
+
+@pytest.mark.chaos
+@pytest.mark.soak
+async def test_thirty_kills_of_a_refresher_lose_nothing(load: Load, start_process: StartProcess) -> None:
+    async with load.running():
+        await kills(load, start_process, 30)
+    nothing_went_wrong(await load.settle(), 3_000)
+
+
+async def holders(connection: RedisConnection) -> set[str]:
+    found = await connection.send_each([("GET", f"dspex:{{s:{session}}}:lease") for session in SESSIONS])
+    return {holder.decode() for holder in found if holder}
+
+
+async def pauses(load: Load, redis_url: str, start: StartProcess, times: int) -> None:
+    connection = RedisConnection(redis_url)
+    paused, other = start("paused"), start("other")
+
+    async def held_by(*names: str) -> None:
+        async def found() -> bool:
+            return await holders(connection) == set(names)
+
+        await eventually(found, f"the leases to be held by {names}", timeout_s=30)
+
+    for _ in range(times):
+        await held_by("paused", "other")
+        paused.send_signal(signal.SIGSTOP)
+        await held_by("other")
+        for session in SESSIONS:
+            await load.newly_confirmed(session)
+        paused.send_signal(signal.SIGCONT)
+    await held_by("paused", "other")
+    for session in SESSIONS:
+        await load.newly_confirmed(session)
+    assert other.poll() is None
+    assert paused.poll() is None
+    await connection.aclose()
+
+
+@both_ways
+@pytest.mark.chaos
+async def test_a_refresher_that_wakes_from_a_pause_publishes_nothing_old(
+    load: Load, redis_url: str, start_process: StartProcess
+) -> None:
+    async with load.running():
+        await pauses(load, redis_url, start_process, 2)
+    nothing_went_wrong(await load.settle(), 300)
+
+
+@pytest.mark.chaos
+@pytest.mark.soak
+async def test_twenty_pauses_of_a_refresher_publish_nothing_old(
+    load: Load, redis_url: str, start_process: StartProcess
+) -> None:
+    async with load.running():
+        await pauses(load, redis_url, start_process, 20)
+    nothing_went_wrong(await load.settle(), 5_000)

@@ -1,0 +1,241 @@
+"""The refresher's parts by themselves: settings, pace, settling, and reading around what can't be read."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.wire.client import BridgeClient
+from snakepit_bridge.wire.errors import ElixirFailedError, ElixirSessionNotFoundError
+from workers.refresher.around import UNKNOWN_NAME, read_around
+from workers.refresher.eyes import Eyes
+from workers.refresher.ledger import difference
+from workers.refresher.pace import Pace
+from workers.refresher.settings import RefresherSettings
+from workers.refresher.settling import Settling
+
+
+@pytest.fixture
+def elixir() -> Generator[BridgeServer]:
+    with BridgeServer() as server:
+        server.begin("s")
+        yield server
+
+
+@pytest.fixture
+async def client(elixir: BridgeServer) -> AsyncGenerator[BridgeClient]:
+    opened = BridgeClient(elixir.address, timeout_s=5)
+    yield opened
+    await opened.aclose()
+
+
+@pytest.mark.parametrize("bridge", ["", "localhost", ":50051", "localhost:", "localhost:x", "localhost:0", "h:70000"])
+def test_an_address_that_is_none_is_refused_with_an_example(bridge: str) -> None:
+    with pytest.raises(ConfigurationError, match="HOST:PORT, like localhost:50051"):
+        RefresherSettings(bridge)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"poll_s": 0.0}, {"lease_s": -1.0}, {"settle_s": -0.1}, {"poll_s": 5.0, "poll_max_s": 1.0}], ids=str
+)
+def test_settings_that_make_no_sense_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        RefresherSettings("localhost:50051", **wrong)
+
+
+def intervals(pace: Pace, count: int, *, busy: bool = False, watched: bool = False, took_s: float = 0.0) -> list[float]:
+    return [pace.after_look(busy=busy, watched=watched, took_s=took_s) for _ in range(count)]
+
+
+def test_a_busy_session_keeps_the_shortest_interval_and_a_quiet_one_relaxes_to_the_longest() -> None:
+    pace = Pace(1.0, 3.0)
+    assert all(0.9 <= interval <= 1.1 for interval in intervals(pace, 50, busy=True))
+    quiet = intervals(pace, 50)
+    assert quiet[0] > 1.3
+    assert all(2.7 <= interval <= 3.3 for interval in quiet[5:])
+    assert intervals(pace, 1, busy=True)[0] <= 1.1
+
+
+def test_intervals_are_varied_so_that_sessions_do_not_keep_step() -> None:
+    assert len(set(intervals(Pace(1.0, 3.0), 20, busy=True))) == 20
+
+
+def test_a_watched_session_is_looked_at_seldom_though_it_is_busy() -> None:
+    assert intervals(Pace(1.0, 30.0), 1, busy=True, watched=True)[0] >= 27
+
+
+def test_a_slow_server_is_asked_for_no_more_than_a_quarter_of_the_time() -> None:
+    assert intervals(Pace(1.0, 3.0), 1, busy=True, took_s=2.0)[0] >= 7.2
+
+
+def test_failures_are_retried_soon_then_ever_later_up_to_the_longest_interval() -> None:
+    pace = Pace(1.0, 3.0)
+    waits = [pace.after_failure() for _ in range(10)]
+    assert waits[0] < 0.12
+    assert all(later > earlier for earlier, later in itertools.pairwise(waits[:5]))
+    assert all(wait <= 3.3 for wait in waits)
+    intervals(pace, 1)
+    assert pace.after_failure() < 0.12
+
+
+def test_missing_names_are_believed_only_after_they_stayed_so() -> None:
+    settling = Settling(2.0)
+    assert settling.believes(frozenset(), 0.0)
+    assert not settling.believes(frozenset("ab"), 10.0)
+    assert not settling.believes(frozenset("ab"), 11.9)
+    assert not settling.believes(frozenset("a"), 12.0)  # one came back: the rest may follow
+    assert not settling.believes(frozenset("a"), 13.9)
+    assert settling.believes(frozenset("a"), 14.0)
+
+
+def test_names_that_came_back_and_go_again_start_anew() -> None:
+    settling = Settling(2.0)
+    settling.believes(frozenset("a"), 0.0)
+    assert settling.believes(frozenset(), 1.0)
+    assert not settling.believes(frozenset("a"), 2.5)
+
+
+def test_names_that_keep_changing_hold_nothing_back_for_ever() -> None:
+    settling = Settling(2.0)
+    believed = [settling.believes(frozenset(str(second)), float(second)) for second in range(30)]
+    assert believed.index(True) == 20
+
+
+def test_a_difference_names_what_changed_what_is_new_and_what_is_gone() -> None:
+    same, old, new = Variable.declare("same", 1), Variable.declare("x", 1), Variable.declare("x", 2)
+    gone, fresh = Variable.declare("gone", 1), Variable.declare("fresh", 1)
+    held = {"same": same, "x": old, "gone": gone}
+    wanted = {"same": Variable.declare("same", 1), "x": new, "fresh": fresh}
+    assert difference(held, wanted) == {"x": new, "gone": None, "fresh": fresh}
+
+
+NAMES = ["temperature", "temper", "temp*", "t", "", "a.b", "x y", "größe", "grüße", "(?!)", "back\\slash", "$", "^"]
+
+
+@pytest.mark.parametrize("bad", [name for name in NAMES if name.isascii()])
+async def test_the_one_variable_that_breaks_the_list_is_found_whatever_it_is_called(
+    elixir: BridgeServer, client: BridgeClient, bad: str
+) -> None:
+    for name in NAMES:
+        elixir.register("s", name, "string", name)
+    elixir.spoil("s", bad)
+    listing, found = await read_around(client, "s", (), frozenset())
+    assert found == {bad}
+    assert set(listing.unreadable) == {bad}
+    assert set(listing.variables({})) == set(NAMES) - {bad}
+    before = elixir.calls.total()
+    again, _ = await read_around(client, "s", (), found)
+    assert again == listing
+    assert elixir.calls.total() - before <= 3
+
+
+async def test_beyond_ascii_what_begins_alike_is_left_out_together(elixir: BridgeServer, client: BridgeClient) -> None:
+    for name in NAMES:
+        elixir.register("s", name, "string", name)
+    elixir.spoil("s", "größe")
+    listing, found = await read_around(client, "s", (), frozenset())
+    assert found == {"gr…"}
+    assert set(listing.variables({})) == set(NAMES) - {"größe", "grüße"}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.text(st.characters(max_codepoint=0x7F), max_size=5), min_size=1, max_size=8), st.data())
+def test_several_that_break_the_list_are_all_found(names: set[str], data: st.DataObject) -> None:
+    bad = data.draw(st.sets(st.sampled_from(sorted(names))))
+
+    async def check(address: str) -> None:
+        client = BridgeClient(address)
+        listing, found = await read_around(client, "s", (), frozenset())
+        assert found == bad
+        assert set(listing.variables({})) == names - bad
+        await client.aclose()
+
+    with BridgeServer() as elixir:
+        elixir.begin("s")
+        for name in names:
+            elixir.register("s", name, "string", name)
+        for name in bad:
+            elixir.spoil("s", name)
+        asyncio.run(check(elixir.address))
+
+
+async def test_where_patterns_do_not_help_known_names_are_read_one_by_one(
+    elixir: BridgeServer, client: BridgeClient
+) -> None:
+    elixir.turn(odd_variables_spoil_patterns=True)
+    for name in ("a", "b", "bad", "unknown"):
+        elixir.register("s", name, "string", name)
+    elixir.spoil("s", "bad")
+    listing, _ = await read_around(client, "s", ("a", "b", "bad", "deleted"), frozenset())
+    assert set(listing.variables({})) == {"a", "b"}
+    assert set(listing.unreadable) == {"bad", UNKNOWN_NAME}
+
+
+async def test_variables_that_move_while_they_are_read_one_by_one_are_no_look(
+    elixir: BridgeServer, client: BridgeClient
+) -> None:
+    elixir.turn(odd_variables_spoil_patterns=True, latency_s=0.01)
+    for name in ("a", "bad"):
+        elixir.register("s", name, "integer", 0)
+    elixir.spoil("s", "bad")
+
+    async def keep_moving() -> None:
+        while True:
+            elixir.set("s", "a", 1)
+            await asyncio.sleep(0.001)
+
+    moving = asyncio.create_task(keep_moving())
+    with pytest.raises(ElixirFailedError, match="moved while they were read"):
+        await read_around(client, "s", ("a", "bad"), frozenset())
+    moving.cancel()
+
+
+async def test_a_look_that_finds_nothing_new_brings_the_same_variables(
+    elixir: BridgeServer, client: BridgeClient
+) -> None:
+    elixir.register("s", "x", "float", 1.0)
+    elixir.register("s", "y", "float", 1.0)
+    eyes = Eyes(client, "s")
+    first, second = await eyes.look(), await eyes.look()
+    assert second.variables is first.variables
+    assert second.began > first.began
+    elixir.set("s", "x", 2.0)
+    third = await eyes.look()
+    assert third.variables["x"].value == 2.0
+    assert third.variables["y"] is first.variables["y"]
+
+
+async def test_of_a_name_registered_twice_the_one_counts_that_elixir_means(
+    elixir: BridgeServer, client: BridgeClient
+) -> None:
+    ids = [elixir.register("s", "x", "integer", number) for number in range(3)]
+    eyes = Eyes(client, "s")
+    assert (await eyes.look()).variables["x"].value == 2
+    elixir.delete("s", ids[2])
+    assert (await eyes.look()).variables["x"].value == 1
+
+
+async def test_a_variable_that_cannot_be_decoded_is_named_and_the_others_are_read(
+    elixir: BridgeServer, client: BridgeClient
+) -> None:
+    elixir.register("s", "good", "float", 1.0)
+    elixir.register("s", "vector", "embedding", tuple(float(n) for n in range(2_000)))
+    sessions = elixir._service.sessions
+    sessions.variable("s", "vector").kind = "quantum"  # type: ignore[assignment]
+    seen = await Eyes(client, "s").look()
+    assert list(seen.unreadable) == ["vector"]
+    assert list(seen.variables) == ["good"]
+
+
+async def test_a_session_that_is_not_there_is_told_by_name(client: BridgeClient) -> None:
+    with pytest.raises(ElixirSessionNotFoundError, match="nowhere"):
+        await Eyes(client, "nowhere").look()

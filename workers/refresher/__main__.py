@@ -1,0 +1,53 @@
+"""Runs a refresher: ``python -m workers.refresher --bridge HOST:PORT``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from config.settings import FleetSettings
+from snakepit_bridge.exceptions import ConfigurationError
+from workers.refresher.service import run_refresher
+from workers.refresher.settings import RefresherSettings
+
+_SECONDS = ("poll_s", "poll_max_s", "settle_s", "heartbeat_s", "idle_s", "lease_s", "timeout_s")
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    fleet = FleetSettings()  # pyright: ignore[reportCallIssue]
+    parser = argparse.ArgumentParser(prog="python -m workers.refresher", description="Follows an Elixir server.")
+    parser.add_argument("--bridge", required=True, help="HOST:PORT of the Elixir server")
+    parser.add_argument("--sessions", default="", help="sessions to follow always, comma-separated")
+    parser.add_argument("--redis-url", default=fleet.redis)
+    parser.add_argument("--namespace", default=fleet.namespace)
+    parser.add_argument("--name", default="", help="this refresher's name among the others; made up by default")
+    parser.add_argument("--no-watch", dest="watch", action="store_false", help="poll, even where watching is served")
+    for name in _SECONDS:
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=float, default=RefresherSettings.__dataclass_fields__[name].default)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Follows until SIGTERM or SIGINT."""
+    chosen = _arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = RefresherSettings(
+            bridge=chosen.bridge,
+            redis_url=chosen.redis_url,
+            namespace=chosen.namespace,
+            sessions=tuple(name for name in chosen.sessions.split(",") if name),
+            watch=chosen.watch,
+            **{name: getattr(chosen, name) for name in _SECONDS},
+        )
+        run_refresher(settings, name=chosen.name)
+    except ConfigurationError as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Following one session: look, compare, publish or confirm, rest. One of these runs per session that is followed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from snakepit_bridge.exceptions import SessionError, SessionOwnedElsewhereError, StoreUnavailableError
+from snakepit_bridge.revision import Token
+from snakepit_bridge.stores import SnapshotStore
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.wire.client import BridgeClient
+from snakepit_bridge.wire.errors import ElixirError, ElixirSessionNotFoundError, ElixirUnavailableError
+from workers.refresher.confirmations import Confirmations
+from workers.refresher.eyes import Eyes, Seen
+from workers.refresher.ledger import Ledger, difference
+from workers.refresher.pace import Pace, clock
+from workers.refresher.report import Report, State
+from workers.refresher.settings import RefresherSettings
+from workers.refresher.settling import Settling
+from workers.refresher.store_clock import StoreClock
+from workers.refresher.watching import Served, Watching
+
+_log = logging.getLogger(__name__)
+
+# What befalls all sessions at once is told once, by the refresher.
+_LEVELS = {State.FOLLOWED: logging.INFO, State.AWAY: logging.DEBUG, State.STORE_AWAY: logging.DEBUG}
+
+# A session that changes without end is looked at no more often than this.
+_GAP_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all sessions of a refresher share."""
+
+    settings: RefresherSettings
+    client: BridgeClient
+    store: SnapshotStore
+    clock: StoreClock
+    confirmations: Confirmations
+    served: Served
+    looks: asyncio.Semaphore
+    author: str
+
+
+@dataclass(slots=True, eq=False)
+class _Wait:
+    since: float
+    token: asyncio.Future[Token] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Follower:
+    """Follows one session for as long as ``run`` runs.
+
+    Args:
+        session: the session.
+        shared: what it shares with the others.
+        in_use: tells whether somebody uses the session now.
+
+    Attributes:
+        report: how it stands.
+    """
+
+    def __init__(self, session: str, shared: Shared, in_use: Callable[[], bool]) -> None:
+        settings = shared.settings
+        self.report = Report(session)
+        self._session = session
+        self._shared = shared
+        self._in_use = in_use
+        self._told = asyncio.Event()
+        self._eyes = Eyes(shared.client, session)
+        self._ledger = Ledger(shared.store, session, settings.authority, shared.author)
+        self._pace = Pace(settings.poll_s, settings.poll_max_s)
+        self._settling = Settling(settings.settle_s)
+        self._watching = Watching(
+            shared.client,
+            session,
+            shared.served,
+            self._told,
+            poll_s=settings.poll_s,
+            poll_max_s=settings.poll_max_s,
+        )
+        self._beat_at = clock()
+        self._looked_at = 0.0
+        self._waits: list[_Wait] = []
+
+    async def run(self) -> None:
+        """Follows until it is cancelled, or another publisher has the session."""
+        try:
+            while not self._ledger.lost:
+                await self._rest(await self._round())
+        finally:
+            for wait in self._waits:
+                wait.token.cancel()
+            await self._watching.aclose()
+
+    async def sync(self) -> Token:
+        """Returns the token of the first look that begins after the call and is published or confirmed."""
+        wait = _Wait(clock())
+        self._waits.append(wait)
+        self._told.set()
+        return await wait.token
+
+    async def _round(self) -> float:
+        """Looks once and returns the seconds to rest."""
+        hinted = self._told.is_set()
+        self._told.clear()
+        try:
+            return await self._record(await self._look(), hinted)
+        except ElixirSessionNotFoundError as problem:
+            self._say(State.GONE, problem)
+        except ElixirUnavailableError as problem:
+            self._say(State.AWAY, problem)
+        except ElixirError as problem:
+            self._say(State.FAILING, problem)
+        except StoreUnavailableError as problem:
+            self._say(State.STORE_AWAY, problem)
+        except SessionOwnedElsewhereError as problem:
+            self._say(State.OWNED, problem)
+            return self._pace.at_rest()
+        except SessionError as problem:
+            self._say(State.BEHIND, problem)
+        return self._pace.after_failure()
+
+    async def _look(self) -> Seen:
+        settings = self._shared.settings
+        async with self._shared.looks:
+            if clock() - self._beat_at >= settings.heartbeat_s:
+                await self._shared.client.heartbeat(self._session)
+                self._beat_at = clock()
+            self._looked_at = clock()
+            return await self._eyes.look(self._ledger.variables)
+
+    async def _record(self, seen: Seen, hinted: bool) -> float:
+        if not await self._ledger.ready():
+            return (
+                0.0  # what was seen before the fence was taken may be older than what another refresher has published
+            )
+        held = self._ledger.variables
+        carried = {name: held[name] for name in seen.unreadable if name in held}
+        wanted = {**seen.variables, **carried}
+        if held and not wanted:
+            self._say(State.EMPTY)
+            return self._pace.after_failure()
+        if not self._settling.believes(frozenset(held.keys() - wanted.keys()), seen.began):
+            self._say(State.SETTLING)
+            return min(self._shared.settings.settle_s / 2, self._pace.after_failure())
+        changed = self._ledger.token == Token(0, 0) or bool(difference(held, wanted))
+        if not await self._commit(wanted, changed, seen, whole=not carried):
+            return 0.0
+        return self._after(seen, hinted, changed)
+
+    async def _commit(self, wanted: Mapping[str, Variable], changed: bool, seen: Seen, *, whole: bool) -> bool:
+        """A session that keeps an older value of a variable is not confirmed: Elixir may have another by now."""
+        looked_at = self._shared.clock.at(seen.began) if whole else 0.0
+        if changed:
+            return await self._ledger.publish(wanted, looked_at) is not None
+        if whole:
+            self._shared.confirmations.mark(self._ledger, looked_at)
+        return True
+
+    def _after(self, seen: Seen, hinted: bool, changed: bool) -> float:
+        self._say(State.PARTLY if seen.unreadable else State.FOLLOWED, unreadable=seen.unreadable)
+        self._answer(seen.began)
+        self._watching.looked(hinted=hinted, changed=changed)
+        self._watching.follow(frozenset(seen.ids))
+        return self._pace.after_look(
+            busy=changed or self._in_use(), watched=self._watching.trusted, took_s=clock() - seen.began
+        )
+
+    def _answer(self, began: float) -> None:
+        for wait in [wait for wait in self._waits if wait.since <= began]:
+            self._waits.remove(wait)
+            if not wait.token.done():
+                wait.token.set_result(self._ledger.token)
+
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._told.wait()
+        gap = self._looked_at + _GAP_S - clock()
+        if gap > 0 and seconds > 0:
+            await asyncio.sleep(gap)
+
+    def _say(self, state: State, problem: Exception | None = None, unreadable: Mapping[str, str] | None = None) -> None:
+        """Tells once of each turn, and not of every look."""
+        text, found = "" if problem is None else str(problem), dict(unreadable or {})
+        if (state, found) != (self.report.state, self.report.unreadable):
+            _log.log(
+                _LEVELS.get(state, logging.WARNING), "session %r is %s%s", self._session, state, _detail(text, found)
+            )
+            self.report = Report(self._session, state, text, found, time.time())
+        self.report.token, self.report.watched = str(self._ledger.token), self._watching.trusted
+
+
+def _detail(problem: str, unreadable: Mapping[str, str]) -> str:
+    parts = [problem] if problem else [f"'{name}' ({why})" for name, why in sorted(unreadable.items())]
+    return f": {'; '.join(parts)}" if parts else ""

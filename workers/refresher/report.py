@@ -1,0 +1,45 @@
+"""How a followed session stands, for whoever looks after the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """How following a session goes. In every state but the first two its last snapshot is kept, and grows stale."""
+
+    FOLLOWED = "followed"
+    PARTLY = "followed, but for variables that can't be read"
+    BEGINNING = "not looked at yet"
+    SETTLING = "missing variables, and waited for"
+    EMPTY = "empty in Elixir, and waited for"
+    GONE = "gone from Elixir, and waited for"
+    AWAY = "out of reach, as Elixir is away"
+    FAILING = "failing in Elixir"
+    BEHIND = "to be read anew from the store"
+    STORE_AWAY = "seen, but the store is away"
+    OWNED = "published by somebody else"
+
+
+@dataclass(slots=True)
+class Report:
+    """One session.
+
+    Attributes:
+        session: its name.
+        state: how it stands, and ``since`` when, in Unix seconds by this machine's clock.
+        problem: the last error's text.
+        unreadable: variables that can't be read, with the problem. The store keeps the last value of each.
+        token: the last token that is known.
+        watched: whether changes are told by the server, and not polled for.
+    """
+
+    session: str
+    state: State = State.BEGINNING
+    problem: str = ""
+    unreadable: Mapping[str, str] = field(default_factory=dict[str, str])
+    since: float = 0.0
+    token: str = "0.0"
+    watched: bool = False

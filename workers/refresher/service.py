@@ -1,0 +1,205 @@
+"""The refresher itself: it keeps as many followers as are its share, and ends them when they aren't any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Set as AbstractSet
+from uuid import uuid4
+
+from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.revision import Token
+from snakepit_bridge.stores import RedisStore, SnapshotStore
+from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.wire.client import BridgeClient
+from snakepit_bridge.wire.errors import ElixirUnavailableError
+from snakepit_bridge.wire.wanted import WantedSessions
+from workers.refresher.confirmations import Confirmations
+from workers.refresher.follower import Follower, Shared
+from workers.refresher.leases import Leases
+from workers.refresher.report import Report
+from workers.refresher.settings import RefresherSettings
+from workers.refresher.shares import Shares
+from workers.refresher.store_clock import StoreClock
+from workers.refresher.watching import Served
+
+_log = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+_CONFIRM_S = 0.25
+# Workers report what they use about every ten seconds.
+_IN_USE_S = 30.0
+
+
+class Refresher:
+    """One refresher. It belongs to the event loop that it runs on.
+
+    Args:
+        settings: what it is told.
+        name: its name among the others, which has to be its own; one is made up by default.
+        store: where snapshots are kept, the store of the settings by default.
+    """
+
+    def __init__(self, settings: RefresherSettings, *, name: str = "", store: SnapshotStore | None = None) -> None:
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
+        self._settings = settings
+        connection = RedisConnection(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        self._connection = connection
+        self._store = store or RedisStore(
+            settings.redis_url, namespace=settings.namespace, timeout_s=settings.redis_timeout_s
+        )
+        self._client = BridgeClient(
+            settings.bridge, timeout_s=settings.timeout_s, max_answer_bytes=settings.max_answer_bytes
+        )
+        self._wanted = WantedSessions(connection, namespace=settings.namespace, idle_s=settings.idle_s)
+        self._leases = Leases(connection, settings.namespace, self.name, settings.lease_s)
+        self._shares = Shares(self._leases, settings.lease_s / 3)
+        self._shared = Shared(
+            settings,
+            self._client,
+            self._store,
+            StoreClock(connection),
+            Confirmations(self._store, settings.authority),
+            Served(wanted=settings.watch, retry_s=settings.watch_retry_s),
+            asyncio.Semaphore(settings.looks_at_once),
+            f"refresher {self.name}",
+        )
+        self._followers: dict[str, tuple[Follower, asyncio.Task[None]]] = {}
+        self._idle_s: dict[str, float] = {}
+        self._store_away = self._elixir_away = False
+
+    def reports(self) -> dict[str, Report]:
+        """Returns how each session stands that this refresher follows."""
+        return {session: follower.report for session, (follower, _) in sorted(self._followers.items())}
+
+    async def sync(self, session: str) -> Token:
+        """Returns the token of the first look that begins after the call: what was true in Elixir before it, is in it.
+
+        Raises:
+            SessionNotFoundError: this refresher doesn't follow the session.
+        """
+        found = self._followers.get(session)
+        if found is None:
+            raise SessionNotFoundError(session)
+        return await found[0].sync()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follows until ``stop`` is set, then gives its sessions back."""
+        confirming = asyncio.create_task(self._confirm_all())
+        try:
+            while not stop.is_set():
+                await self._guarded()
+                await _until(stop, min(_TICK_S, self._settings.lease_s / 3))
+        finally:
+            confirming.cancel()
+            await asyncio.gather(confirming, return_exceptions=True)
+            await self._end()
+
+    async def _guarded(self) -> None:
+        try:
+            await self._tick()
+        except StoreUnavailableError as problem:
+            if not self._store_away:
+                _log.warning("%s Sessions are not shared out until it is back.", problem)
+            self._store_away = True
+        else:
+            self._store_away = False
+
+    async def _tick(self) -> None:
+        await self._shared.clock.ask()
+        self._idle_s = await self._wanted.idle_times()
+        if not await self._reaches_elixir():
+            return  # its leases end, so that a refresher which does reach Elixir takes over
+        mine = await self._shares.settle({*self._settings.sessions, *self._idle_s})
+        others = self._shares.held - mine
+        await self._stop(others | (self._followers.keys() - mine))
+        self._shares.held |= mine
+        await self._shares.give_back(others)
+        await self._drop_ended()
+        for session in mine - self._followers.keys():
+            self._start(session)
+
+    async def _reaches_elixir(self) -> bool:
+        if time.monotonic() - self._client.answered_at < _TICK_S:
+            return self._elixir_is_there()
+        try:
+            await self._client.ping()
+        except ElixirUnavailableError as problem:
+            if not self._elixir_away:
+                _log.warning("%s %s sessions are kept as they were, and grow stale.", problem, len(self._followers))
+            self._elixir_away = True
+            return time.monotonic() - self._client.answered_at < self._settings.lease_s / 2
+        except BridgeError as problem:  # it answered, if not well
+            _log.debug("%s", problem)
+        return self._elixir_is_there()
+
+    def _elixir_is_there(self) -> bool:
+        if self._elixir_away:
+            _log.warning("Elixir at %s is back.", self._settings.bridge)
+        self._elixir_away = False
+        return True
+
+    def _start(self, session: str) -> None:
+        def in_use() -> bool:
+            return self._idle_s.get(session, _IN_USE_S) < _IN_USE_S
+
+        follower = Follower(session, self._shared, in_use)
+        self._followers[session] = (follower, asyncio.create_task(follower.run(), name=f"follow {session}"))
+
+    async def _stop(self, sessions: AbstractSet[str]) -> None:
+        ending = [self._followers.pop(session)[1] for session in sessions & self._followers.keys()]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    async def _drop_ended(self) -> None:
+        """A follower that was fenced is begun anew if the lease is still ours; so is one that failed."""
+        for session, (_, task) in [*self._followers.items()]:
+            if task.done():
+                del self._followers[session]
+                error = None if task.cancelled() else task.exception()
+                if error is not None:
+                    _log.error("following session %r failed", session, exc_info=error)
+
+    async def _confirm_all(self) -> None:
+        while True:
+            try:
+                await self._shared.confirmations.send()
+            except StoreUnavailableError as problem:
+                _log.debug("%s", problem)
+            await asyncio.sleep(_CONFIRM_S)
+
+    async def _end(self) -> None:
+        await self._stop(set(self._followers))
+        try:
+            await self._shared.confirmations.send()
+            await self._shares.give_back(set(self._shares.held))
+            await self._leases.leave()
+        except StoreUnavailableError as problem:
+            _log.warning("%s The leases of %s end by themselves.", problem, self.name)
+        await self._client.aclose()
+        await self._store.aclose()
+        await self._connection.aclose()
+
+
+def run_refresher(settings: RefresherSettings, *, name: str = "") -> None:
+    """Follows until SIGTERM or SIGINT."""
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await Refresher(settings, name=name).run(stop)
+
+    asyncio.run(serve())
+
+
+async def _until(stop: asyncio.Event, seconds: float) -> None:
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait([waiting], timeout=seconds)
+    waiting.cancel()
