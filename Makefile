@@ -17,7 +17,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export DSPY_CACHEDIR := $(CURDIR)/$(VENV)/dspy_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check lint bench lock clean
+.PHONY: help demo test soak check proto lint bench lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -31,12 +31,16 @@ test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them
 soak: $(READY) ## Runs the long forms of the tests
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
 
-check: $(READY) ## Format, lint, types, import ladder, and whether the locks answer pyproject.toml
+check: $(READY) ## Format, lint, types, import ladder, and whether generated code and locks are up to date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/unit/wire/test_generated.py
 	$(BIN)/python -m pytest -q -k lock tests/unit/test_deploy.py
+
+proto: $(READY) ## Writes the code of proto/ anew
+	$(BIN)/python proto/generate.py
 
 lint: $(READY) ## Formats the code and mends what ruff can mend
 	$(BIN)/ruff format .
@@ -48,8 +52,8 @@ bench: $(READY) ## Runs every benchmark; each prints one line of JSON
 lock: $(BIN)/python ## Resolves pyproject.toml anew into requirements.lock and deploy/requirements.lock
 	@test -x $(VENV)/uv/bin/uv || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
 		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
-	$(COMPILE) --extra embedded --extra server --group dev pyproject.toml -o requirements.lock
-	$(COMPILE) --extra server --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
+	$(COMPILE) --extra embedded --extra server --extra modules --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra server --extra modules --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
 
 clean: ## Removes what make has made, the environment included
 	rm -rf $(VENV) build dist out .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -32,6 +32,14 @@ class FleetSettings(BaseSettings):
 
     result_expires_s: int = Field(86_400, ge=1, description="seconds that a result is kept")
     requirement_wait_s: float = Field(5.0, ge=0, description="seconds that a task waits for the revision it requires")
+    bridge: str | None = Field(
+        None, description="HOST:PORT of the Elixir server whose sessions refreshers follow; workers then report the "
+        "sessions that they use"
+    )  # fmt: skip
+    watch_lease_s: float = Field(
+        1.0, gt=0, description="seconds for which a worker relies on what it last heard of its sessions"
+    )
+    max_sessions: int = Field(10_000, ge=1, description="sessions that a worker process holds at most")
     redis_timeout_s: float = Field(5.0, gt=0, description="seconds within which Redis must answer")
     task_attempts: int = Field(3, ge=1, description="tries of a prediction whose LM is down or overloaded")
     retry_backoff_s: float = Field(1.0, gt=0, description="wait before the second try; doubles with each further one")

@@ -1,45 +1,50 @@
 """Acknowledgements: which revision each process applies, and why one can't, so that a publisher sees a change arrive.
 
-Kept in Redis beside the session, one field per process, with an expiry: a process that stops reporting stops counting.
+A process says what it applies when that changes, in a hash beside the session. That it lives it says once for all its
+sessions; what a process said counts only while it lives.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores.connection import RedisConnection
 
-# A process reports at least this often while it holds a session, and counts as gone after three silent rounds.
-REPORT_EVERY_S = 5.0
-_GONE_S = 3 * REPORT_EVERY_S
-_KEPT_S = 600
+# A process shows this often that it lives, and counts as gone after three silent rounds.
+ALIVE_EVERY_S = 5.0
+_GONE_S = 3 * ALIVE_EVERY_S
+_KEPT_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a process says of a session: the newest token it looked at, and why it can't apply that, if it can't."""
+
+    token: Token
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What one live process says of a session.
+    """What one live process says of a session that it holds.
 
     Attributes:
         process: Celery node and process id.
         token: the newest revision that it has looked at.
         error: why it can't apply that revision; empty where it does.
-        age_s: seconds since it said so.
     """
 
     process: str
     token: Token
     error: str
-    age_s: float
 
-    @property
-    def acknowledged(self) -> bool:
-        """Whether the process applies the revision."""
-        return not self.error
+    def acknowledges(self, token: Token) -> bool:
+        """Tells whether the process applies this revision or a newer one."""
+        return not self.error and self.token >= token
 
 
 class Acks:
@@ -53,24 +58,40 @@ class Acks:
     def __init__(self, connection: RedisConnection, *, namespace: str = "dspex") -> None:
         self._connection = connection
         self._namespace = namespace
-        self._said: dict[str, tuple[str, float]] = {}
 
-    async def report(self, session: str, process: str, token: Token, error: str = "") -> None:
-        """Says which revision a process applies; costs nothing while that stays the same, but for a sign of life.
+    async def alive(self, process: str) -> None:
+        """Says that a process lives.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        message = json.dumps({"token": str(token), "error": error})
-        before, when = self._said.get(session, ("", 0.0))
-        if message == before and time.monotonic() - when < REPORT_EVERY_S:
-            return
-        self._said[session] = (message, time.monotonic())
-        seconds, micros = await self._connection.bounded(self._connection.client.time())
-        pipeline = self._connection.client.pipeline(transaction=False)
-        pipeline.hset(self._key(session), process, json.dumps({**json.loads(message), "at": seconds + micros / 1e6}))
-        pipeline.expire(self._key(session), _KEPT_S)
-        await self._connection.bounded(pipeline.execute())
+        now = await self._now()
+        processes = self._processes
+        await self._connection.send_each([
+            ("ZADD", processes, now, process),
+            ("ZREMRANGEBYSCORE", processes, "-inf", now - _GONE_S),
+            ("EXPIRE", processes, _KEPT_S),
+        ])  # fmt: skip
+
+    async def report(self, process: str, reports: Mapping[str, Report]) -> None:
+        """Says which revision a process applies, by session, all of them in one round trip.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        commands: list[tuple[Any, ...]] = []
+        for session, said in reports.items():
+            message = json.dumps({"token": str(said.token), "error": said.error})
+            commands += [("HSET", self._key(session), process, message), ("EXPIRE", self._key(session), _KEPT_S)]
+        await self._connection.send_each(commands)
+
+    async def forget(self, process: str, sessions: Iterable[str]) -> None:
+        """Takes back what a process said of sessions that it no longer holds.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        await self._connection.send_each([("HDEL", self._key(session), process) for session in sessions])
 
     async def applied(self, session: str) -> list[Applied]:
         """Returns what each live process that holds the session says, by process.
@@ -78,23 +99,26 @@ class Acks:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        pipeline = self._connection.client.pipeline(transaction=False)
-        pipeline.time()
-        pipeline.hgetall(self._key(session))
-        (seconds, micros), fields = await self._connection.bounded(pipeline.execute())
-        now = seconds + micros / 1e6
-        said = (_read(name, value, now) for name, value in cast(Mapping[bytes, bytes], fields).items())
-        return sorted((one for one in said if one.age_s <= _GONE_S), key=lambda one: one.process)
+        since = await self._now() - _GONE_S
+        said, live = await self._connection.send_each(
+            [("HGETALL", self._key(session)), ("ZRANGE", self._processes, since, "+inf", "BYSCORE")]
+        )
+        reports = cast(Mapping[bytes, bytes], said)
+        return [_read(process, reports[process]) for process in sorted(cast(list[bytes], live)) if process in reports]
 
-    async def forget(self, session: str, process: str) -> None:
-        """Takes a process back that no longer holds the session."""
-        self._said.pop(session, None)
-        await self._connection.bounded(self._connection.client.hdel(self._key(session), process))
+    @property
+    def _processes(self) -> str:
+        return f"{self._namespace}:processes"
 
     def _key(self, session: str) -> str:
         return f"{self._namespace}:{{s:{session}}}:applied"
 
+    async def _now(self) -> float:
+        """Seconds by the server's clock, which all processes share."""
+        seconds, micros = await self._connection.bounded(self._connection.client.time())
+        return seconds + micros / 1e6
 
-def _read(process: bytes, value: bytes, now: float) -> Applied:
+
+def _read(process: bytes, value: bytes) -> Applied:
     said: dict[str, Any] = json.loads(value)
-    return Applied(process.decode(), Token.parse(said["token"]), said["error"], max(0.0, now - said["at"]))
+    return Applied(process.decode(), Token.parse(said["token"]), said["error"])

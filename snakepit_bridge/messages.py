@@ -6,7 +6,7 @@ A prediction is a stock Celery message: task ``tasks.predict``, ``args = [inputs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 
@@ -18,6 +18,9 @@ VERSION = 1
 
 # `default` is a session like any other; it is merely the one that is meant when none is named.
 DEFAULT_SESSION = "default"
+
+# What an outage does to a prediction, unless its request says otherwise (see replica/terms.py).
+FAIL = "fail"
 
 Kind = Literal["latest", "at_least", "exactly"]
 
@@ -81,6 +84,9 @@ class Request:
         requirement: which revision of that session.
         deadline: unix seconds after which the prediction must not call the LM any more.
         take: for chains: input field to the previous result's output field.
+        max_staleness: seconds since the session's authority last agreed with its variables that the prediction accepts
+            at most; None sets no bound.
+        outage: ``fail``, or ``serve_stale(SECONDS)``: what becomes of it when the store or the authority is away.
     """
 
     program: str
@@ -89,6 +95,8 @@ class Request:
     requirement: Requirement = field(default_factory=Requirement)
     deadline: float | None = None
     take: Mapping[str, str] | None = None
+    max_staleness: float | None = None
+    outage: str = FAIL
 
     def keywords(self) -> dict[str, Any]:
         """Returns the keyword arguments of the Celery message; what equals its default stays out."""
@@ -101,6 +109,10 @@ class Request:
             said["deadline"] = self.deadline
         if self.take:
             said["take"] = dict(self.take)
+        if self.max_staleness is not None:
+            said["max_staleness"] = self.max_staleness
+        if self.outage != FAIL:
+            said["outage"] = self.outage
         return said
 
 
@@ -112,16 +124,19 @@ class Result:
         outputs: output field to JSON value.
         provenance: how they came about (see provenance.py).
         inputs: what was asked, as it arrived, so that it can be asked again.
+        completions: the outputs of every completion, where there are several; ``outputs`` is the first of them.
     """
 
     outputs: Mapping[str, Any]
     provenance: Mapping[str, Any]
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    completions: Sequence[Mapping[str, Any]] = ()
 
     def encode(self) -> dict[str, Any]:
         """Returns the JSON form that the result backend stores."""
         parts = {"outputs": self.outputs, "provenance": self.provenance, "inputs": self.inputs}
-        return {"v": VERSION, **{name: dict(part) for name, part in parts.items()}}
+        more = {"completions": [dict(each) for each in self.completions]} if self.completions else {}
+        return {"v": VERSION, **{name: dict(part) for name, part in parts.items()}, **more}
 
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> Self:
@@ -132,7 +147,7 @@ class Result:
         """
         if message.get("v") != VERSION:
             raise ValueError(f"This result has version {message.get('v')}, this client reads {VERSION}. Upgrade it.")
-        return cls(message["outputs"], message["provenance"], message["inputs"])
+        return cls(message["outputs"], message["provenance"], message["inputs"], message.get("completions", ()))
 
 
 def is_result(value: object) -> bool:

@@ -33,6 +33,9 @@ class Provenance:
         attempt: 1 for the first delivery, more after retries.
         worker: the Celery node that ran it, and ``pid`` its process.
         started_at: unix seconds by the worker's clock.
+        staleness_s: seconds since the session's authority was last known to agree with the revision.
+        outage: whether that was more than the request wanted, and its outage contract let it pass.
+        refused: why it ran under an older revision than the newest, which its program refuses; empty if it did not.
     """
 
     task_id: str
@@ -52,6 +55,9 @@ class Provenance:
     pid: int
     started_at: float
     timings: Timings
+    staleness_s: float = 0.0
+    outage: bool = False
+    refused: str = ""
 
     def encode(self) -> dict[str, Any]:
         """Returns the JSON form that travels in a result."""

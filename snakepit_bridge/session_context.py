@@ -5,8 +5,10 @@ Without a store it keeps its session in this process, so that a module can be tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakSet
 
 from snakepit_bridge.exceptions import SessionNotFoundError, StaleTokenError, VariableNotFoundError
 from snakepit_bridge.loop import run_blocking, run_home
@@ -17,6 +19,7 @@ from snakepit_bridge.variables import Variable, VariableType
 
 if TYPE_CHECKING:
     from snakepit_bridge.lm import LMProfiles
+    from snakepit_bridge.stores import Change, Label
 
 T = TypeVar("T")
 
@@ -24,6 +27,7 @@ T = TypeVar("T")
 _CONTENTION_ROUNDS = 16
 
 Changes = Mapping[str, Variable | None]
+Differences = dict[str, tuple[Variable | None, Variable | None]]
 
 
 def _no_session() -> None:
@@ -54,6 +58,19 @@ class SessionContext:
         self.profiles = profiles
         self.author = author
         self._latest: Snapshot | None = None
+        self._modules: WeakSet[Any] = WeakSet()
+        self._admission = threading.Lock()
+
+    @property
+    def modules(self) -> list[Any]:
+        """The variable-aware modules that obey this session and that somebody still holds; it keeps none alive."""
+        with self._admission:
+            return list(self._modules)
+
+    def admit(self, module: Any) -> None:
+        """Counts a module among those that obey this session, for as long as somebody else holds it."""
+        with self._admission:
+            self._modules.add(module)
 
     @property
     def blocking(self) -> BlockingSession:
@@ -166,6 +183,46 @@ class SessionContext:
 
         return await run_home(self._publish(changes, f"delete {name}"))
 
+    async def history(self, limit: int = 20) -> list[Change]:
+        """Returns the newest publishes, newest first: token, time, author, reason, and what they changed.
+
+        Raises:
+            SessionNotFoundError: nobody has published the session.
+        """
+        return await run_home(self.store.history(self.session_id, limit))
+
+    async def diff(self, a: Token | str, b: Token | str = "latest") -> Differences:
+        """Returns the variables that differ between two revisions, each with how it was at ``a`` and at ``b``.
+
+        A revision is a token, its text, a label's name, or ``latest``.
+
+        Raises:
+            RevisionLost: the store can't give one of them any more.
+            LabelNotFoundError: there is no such label.
+        """
+        return await run_home(self.store.diff(self.session_id, a, b))
+
+    async def rollback(self, to: Token | str, *, reason: str = "") -> Token:
+        """Publishes an earlier revision's variables once more and returns the new token; history keeps both.
+
+        Raises:
+            RevisionLost: the store can't give that revision any more.
+            SessionOwnedElsewhereError: an Elixir server publishes this session.
+        """
+        return await run_home(self.store.rollback(self.session_id, to, author=self.author, reason=reason))
+
+    async def label(self, name: str, at: Token | str = "latest") -> Token:
+        """Points a label such as ``stable`` at a revision, and returns that revision's token."""
+        return await run_home(self.store.label(self.session_id, name, at, author=self.author))
+
+    async def labels(self) -> dict[str, Label]:
+        """Returns the session's labels, by name."""
+        return await run_home(self.store.labels(self.session_id))
+
+    def watch(self) -> AsyncGenerator[Token]:
+        """Yields the newest token and those that come after; a slow reader misses some, but never the last."""
+        return self.store.watch(self.session_id)
+
     async def _read(self) -> Snapshot:
         self._latest = await self.store.read(self.session_id, self._latest)
         return self._latest
@@ -239,3 +296,18 @@ class BlockingSession:
 
     def delete_variable(self, name: str) -> Token:
         return self._run(self._context.delete_variable(name))
+
+    def history(self, limit: int = 20) -> list[Change]:
+        return self._run(self._context.history(limit))
+
+    def diff(self, a: Token | str, b: Token | str = "latest") -> Differences:
+        return self._run(self._context.diff(a, b))
+
+    def rollback(self, to: Token | str, *, reason: str = "") -> Token:
+        return self._run(self._context.rollback(to, reason=reason))
+
+    def label(self, name: str, at: Token | str = "latest") -> Token:
+        return self._run(self._context.label(name, at))
+
+    def labels(self) -> dict[str, Label]:
+        return self._run(self._context.labels())

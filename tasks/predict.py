@@ -12,7 +12,7 @@ from celery.exceptions import Ignore
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import DEFAULT_SESSION, PREDICT, VERSION, Request, Requirement
+from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, VERSION, Request, Requirement
 from tasks.prediction import Delivery, run_prediction
 from tasks.runtime import HasRuntime, Runtime
 
@@ -33,6 +33,8 @@ def predict(
     requirement: str = "latest",
     deadline: float | None = None,
     take: Mapping[str, str] | None = None,
+    max_staleness: float | None = None,
+    outage: str = FAIL,
 ) -> dict[str, Any]:
     """Makes one prediction and returns its :class:`~snakepit_bridge.messages.Result` as JSON.
 
@@ -42,7 +44,7 @@ def predict(
     if v != VERSION:
         raise ConfigurationError(f"The request has version {v}, this worker reads {VERSION}. Upgrade the older side.")
     runtime = cast(HasRuntime, self.app).runtime
-    request = Request(program, inputs, session, _requirement(requirement), deadline, take)
+    request = Request(program, inputs, session, _requirement(requirement), deadline, take, max_staleness, outage)
     delivery = Delivery(
         task_id=cast(str, self.request.id),
         worker=cast(str, self.request.hostname or ""),

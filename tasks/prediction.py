@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, InputError
+from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, InputError, StoreUnavailableError
 from snakepit_bridge.messages import Request, Result, is_result
 from snakepit_bridge.programs.bound import BoundProgram
+from snakepit_bridge.programs.codec import decode_inputs, encode_completions, encode_outputs
 from snakepit_bridge.provenance import Provenance, Timings
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.replica import Served, Terms
+from tasks.applying import Applied
 from tasks.errors import named
-from tasks.fields import check_inputs, outputs_of
 from tasks.runtime import Runtime
 
 
@@ -37,29 +38,32 @@ class Delivery:
 
 
 async def run_prediction(runtime: Runtime, request: Request, delivery: Delivery) -> Result:
-    """Returns the result of one prediction. The snapshot is read once, and passed down as a value.
+    """Returns the result of one prediction. The snapshot is taken once, and passed down as a value.
 
     Raises:
         BridgeError: one of its named kinds, whatever went wrong.
     """
     started, clock = time.time(), _Clock()
     _refuse_late(request, delivery)
-    snapshot = await runtime.sessions.snapshot(request.session, request.requirement)
+    served = await runtime.sessions.serve(request.session, request.requirement, _terms(request))
     program = await runtime.registry.get(request.program)
     snapshot_ms = clock.lap_ms()
-    bound = runtime.programs.bound(program, snapshot)
+    runtime.applying.start(delivery.worker)
+    applied = runtime.applying.apply(program, served.snapshot, request.requirement)
+    bound = applied.bound
+    await _keep(runtime, served, applied)
     asked = taken(request)
-    inputs = check_inputs(bound, asked)
+    inputs = decode_inputs(program.name, bound.inputs, asked)
     bind_ms = clock.lap_ms()
     async with runtime.room(bound.choice.profile):
         _refuse_late(request, delivery)
         prediction = await _call(bound, inputs, request, delivery)
-    outputs = outputs_of(bound, prediction)
+    outputs, completions = encode_outputs(program.name, prediction), encode_completions(program.name, prediction)
     timings = Timings(
         _ms(started - delivery.sent_at) if delivery.sent_at else 0.0, snapshot_ms, bind_ms, clock.lap_ms()
     )
-    provenance = _provenance(bound, snapshot, request, delivery, prediction.get_lm_usage(), started, timings)
-    return Result(outputs, provenance.encode(), asked)
+    provenance = _provenance(applied, served, request, delivery, prediction.get_lm_usage(), started, timings)
+    return Result(outputs, provenance.encode(), asked, completions)
 
 
 def taken(request: Request) -> Mapping[str, Any]:
@@ -109,20 +113,37 @@ async def _call(bound: BoundProgram, inputs: Mapping[str, Any], request: Request
         raise named(error, program=bound.program.name, model=bound.choice.lm.model) from error
 
 
+async def _keep(runtime: Runtime, served: Served, applied: Applied) -> None:
+    """Keeps the snapshot for a replay; a task that its outage contract lets run without the store goes without."""
+    try:
+        await runtime.keep(applied.snapshot)
+    except StoreUnavailableError:
+        if not served.outage:
+            raise
+
+
+def _terms(request: Request) -> Terms:
+    try:
+        return Terms.of(request.max_staleness, request.outage)
+    except (TypeError, ValueError) as unreadable:
+        raise BridgeError(f"The request's terms can't be read: {unreadable}.") from None
+
+
 def _refuse_late(request: Request, delivery: Delivery) -> None:
     if request.deadline is not None and time.time() >= request.deadline:
         raise DeadlineExceeded(delivery.task_id, round(time.time() - request.deadline, 3))
 
 
 def _provenance(
-    bound: BoundProgram,
-    snapshot: Snapshot,
+    applied: Applied,
+    served: Served,
     request: Request,
     delivery: Delivery,
     usage: Mapping[str, Any] | None,
     started: float,
     timings: Timings,
 ) -> Provenance:
+    bound, snapshot = applied.bound, applied.snapshot
     return Provenance(
         task_id=delivery.task_id,
         session=snapshot.session,
@@ -141,6 +162,9 @@ def _provenance(
         pid=os.getpid(),
         started_at=started,
         timings=timings,
+        staleness_s=round(served.staleness_s, 3),
+        outage=served.outage,
+        refused=applied.refused,
     )
 
 

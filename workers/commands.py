@@ -17,6 +17,7 @@ from snakepit_bridge.cli.target import RedisUrl, target
 from snakepit_bridge.exceptions import BridgeError
 
 ROOT = Path(__file__).parent.parent
+_POLL_MAX_S = 3.0
 
 
 class Pool(StrEnum):
@@ -31,6 +32,7 @@ def add_to(app: typer.Typer, *, panel: str) -> None:
     """Adds the fleet's commands to the command line."""
     celery = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(rich_help_panel=panel, context_settings=celery)(worker)
+    app.command(rich_help_panel=panel)(refresher)
     app.command(rich_help_panel=panel)(demo)
 
 
@@ -51,6 +53,50 @@ def worker(
     command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", chosen.queue, "--pool", pool]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, "-c", str(concurrency), "-l", loglevel, *ctx.args])
+
+
+def refresher(
+    ctx: typer.Context,
+    bridge: Annotated[
+        str,
+        typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="The Elixir server.", show_default=False),
+    ],
+    sessions: Annotated[
+        list[str] | None,
+        typer.Option("--session", "-s", help="Follow it always; others are followed while tasks use them."),
+    ] = None,
+    poll: Annotated[float, typer.Option(metavar="SECONDS", help="How often a session in use is looked at.")] = 1.0,
+    watch: Annotated[bool, typer.Option(help="Watch where the server serves that.")] = True,
+    heartbeat: Annotated[float, typer.Option(metavar="SECONDS", help="How often Elixir is told of use.")] = 60.0,
+    idle: Annotated[float, typer.Option(metavar="SECONDS", help="Without use for so long, it is dropped.")] = 600.0,
+    lease: Annotated[float, typer.Option(metavar="SECONDS", help="When another takes over from one that died.")] = 10.0,
+    loglevel: Annotated[str, typer.Option("--loglevel", "-l", metavar="LEVEL")] = "INFO",
+    redis_url: RedisUrl = None,
+) -> None:
+    """Follow an Elixir server's sessions and publish what changes, until SIGTERM or Ctrl-C.
+
+    Several may run; they share the sessions, and any of them can die.
+    """
+    import logging
+
+    from workers.refresher import RefresherSettings, run_refresher
+
+    chosen = target(ctx, redis_url)
+    logging.basicConfig(level=loglevel.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    run_refresher(
+        RefresherSettings(
+            bridge=bridge,
+            redis_url=chosen.url,
+            namespace=chosen.namespace,
+            sessions=tuple(sessions or ()),
+            poll_s=poll,
+            poll_max_s=max(poll, _POLL_MAX_S),
+            watch=watch,
+            heartbeat_s=heartbeat,
+            idle_s=idle,
+            lease_s=lease,
+        )
+    )
 
 
 def demo(

@@ -11,14 +11,19 @@ from celery.signals import worker_init, worker_process_init
 
 from config.profiles import read_profiles
 from config.settings import FleetSettings
+from snakepit_bridge.acks import Acks
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm import LMProfile, LMProfiles
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.replica import Replica
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.redis import RedisStore
-from tasks.runtime import Runtime, Sessions
+from snakepit_bridge.wire.wanted import WantedSessions
+from tasks.applying import Applying
+from tasks.runtime import Runtime
+from tasks.sessions import Sessions
 
 
 class RuntimeSlot:
@@ -54,11 +59,19 @@ def build_runtime(settings: FleetSettings) -> Runtime:
     profiles = load_profiles(settings)
     store = RedisStore(settings.redis, namespace=settings.namespace, timeout_s=settings.redis_timeout_s)
     connection = RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s)
+    replica = Replica(
+        store, settings.requirement_wait_s, watch_lease=settings.watch_lease_s, max_sessions=settings.max_sessions
+    )
+    wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
+    sessions = Sessions(replica, wanted, settings.requirement_wait_s)
+    programs = BoundPrograms(profiles, AllowedImports(settings.allowed_packages))
     return Runtime(
-        sessions=Sessions(store, settings.requirement_wait_s),
+        sessions=sessions,
         registry=ProgramRegistry(connection, namespace=settings.namespace),
-        programs=BoundPrograms(profiles, AllowedImports(settings.allowed_packages)),
+        applying=Applying(programs, sessions, Acks(connection, namespace=settings.namespace)),
         results=connection,
+        store=store,
+        keep_s=settings.result_expires_s,
         limits={p.name: asyncio.Semaphore(p.max_in_flight) for p in profiles if p.max_in_flight is not None},
         attempts=settings.task_attempts,
         backoff_s=settings.retry_backoff_s,

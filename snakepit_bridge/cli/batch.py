@@ -14,9 +14,18 @@ import typer
 
 from snakepit_bridge.cli.lines import Line, Output, count_lines, open_output, read_lines
 from snakepit_bridge.cli.live import live_workers
-from snakepit_bridge.cli.predict import Program, cancel, named, outputs
+from snakepit_bridge.cli.predict import Program, cancel, outputs
 from snakepit_bridge.cli.shown import console, say
-from snakepit_bridge.cli.target import AtLeast, Exactly, RedisUrl, Session, requirement, target
+from snakepit_bridge.cli.target import (
+    AtLeast,
+    Exactly,
+    MaxStaleness,
+    OnOutage,
+    RedisUrl,
+    Session,
+    demands,
+    target,
+)
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
@@ -48,6 +57,8 @@ def batch(
     in_flight: Annotated[int, typer.Option(min=1, help="How many are enqueued at a time.")] = 64,
     at_least: AtLeast = None,
     exactly: Exactly = None,
+    max_staleness: MaxStaleness = None,
+    outage: OnOutage = "fail",
     timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for each.")] = 600.0,
     redis_url: RedisUrl = None,
 ) -> None:
@@ -56,8 +67,8 @@ def batch(
     Run it again after an interruption: it goes on behind the last line of the output. A line that fails keeps its error
     there; if any did, the exit code is 1.
     """
-    required = requirement(at_least, exactly)
-    run = Run(target(ctx, redis_url).fleet(), program, {"session": session, **named(required)}, in_flight, timeout)
+    options = {"session": session, **demands(at_least, exactly, max_staleness, outage)}
+    run = Run(target(ctx, redis_url).fleet(), program, options, in_flight, timeout)
     total = count_lines(source)
     with open_output(output, source) as written:
         lines = read_lines(source)

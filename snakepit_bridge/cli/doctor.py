@@ -32,7 +32,7 @@ def doctor(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None)
     """
     fleet = target(ctx, redis_url).fleet()
     here = fleet_commands()
-    found = [*_redis(fleet), *(here.check_language_models() if here else ()), *_versions()]
+    found = [*_redis(fleet), *(here.check_language_models() if here else ()), *_modules(), *_versions()]
     if json:
         say(as_json([asdict(check) for check in found]))
     else:
@@ -84,6 +84,17 @@ def _eviction(told: Mapping[str, Any]) -> Check:
     if policy == "noeviction" or not told.get("maxmemory"):
         return Check("eviction", "ok", "never" if told.get("maxmemory") else "never, there is no memory limit")
     return Check("eviction", "fail", f"{policy}: a full server drops sessions", "set maxmemory-policy noeviction")
+
+
+def _modules() -> Iterator[Check]:
+    """What DSPy's modules need beside DSPy itself; a fleet that doesn't use them can do without."""
+    from snakepit_bridge.dspy_integration.installed import missing
+
+    lacking = missing()
+    for name, consequence in lacking.items():
+        yield Check(f"for modules: {name}", "warn", consequence, "pip install 'dspex-fleet[modules]'")
+    if not lacking:
+        yield Check("for modules", "ok", "nothing is missing")
 
 
 def _versions() -> Iterator[Check]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from snakepit_bridge.cli import batch, doctor, joined, predict, programs, replay, sessions, status
+from snakepit_bridge.cli import batch, doctor, joined, predict, programs, replay, revisions, sessions, status
 from snakepit_bridge.cli.shown import line
 from snakepit_bridge.cli.target import NAMESPACE, QUEUE, Target, said_on_command_line
 from snakepit_bridge.exceptions import BridgeError
@@ -63,7 +63,16 @@ def _build() -> typer.Typer:
     made.callback()(_root)
     for panel, commands in {
         _PROGRAMS: (predict.predict, batch.batch, replay.replay, programs.register, programs.programs, programs.label),
-        _SESSIONS: (sessions.publish, sessions.variables),
+        _SESSIONS: (
+            sessions.publish,
+            sessions.variables,
+            revisions.history,
+            revisions.diff,
+            revisions.rollback,
+            revisions.watch,
+            revisions.mark,
+            revisions.promote,
+        ),
         _FLEET: (status.status, doctor.doctor),
     }.items():
         for command in commands:

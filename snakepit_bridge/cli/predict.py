@@ -10,7 +10,18 @@ import typer
 
 from snakepit_bridge.cli.arguments import json_or_text, pairs
 from snakepit_bridge.cli.shown import as_json, as_text, say, table
-from snakepit_bridge.cli.target import AsJson, AtLeast, Exactly, RedisUrl, Session, Target, requirement, target
+from snakepit_bridge.cli.target import (
+    AsJson,
+    AtLeast,
+    Exactly,
+    MaxStaleness,
+    OnOutage,
+    RedisUrl,
+    Session,
+    Target,
+    demands,
+    target,
+)
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import DEFAULT_SESSION
@@ -18,7 +29,6 @@ from snakepit_bridge.messages import DEFAULT_SESSION
 if TYPE_CHECKING:
     from snakepit_bridge.client import Handle
     from snakepit_bridge.client.prediction import FleetPrediction
-    from snakepit_bridge.messages import Requirement
     from snakepit_bridge.provenance import Provenance
 
 Program = Annotated[str, typer.Argument(metavar="PROGRAM", help="qa, qa:3 or qa@prod.", show_default=False)]
@@ -31,6 +41,8 @@ def predict(
     session: Session = DEFAULT_SESSION,
     at_least: AtLeast = None,
     exactly: Exactly = None,
+    max_staleness: MaxStaleness = None,
+    outage: OnOutage = "fail",
     timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait.")] = 120.0,
     json: AsJson = False,
     redis_url: RedisUrl = None,
@@ -39,10 +51,11 @@ def predict(
 
     A value for a text field is taken as it is, one for any other field is read as JSON where it is JSON.
     """
-    said, required = pairs(fields or (), "field=value"), requirement(at_least, exactly)
+    said = pairs(fields or (), "field=value")
+    demanded = demands(at_least, exactly, max_staleness, outage)
     chosen = target(ctx, redis_url)
     inputs = _typed(chosen, program, said)
-    handle = chosen.fleet().submit(program, inputs, session=session, **named(required))
+    handle = chosen.fleet().submit(program, inputs, session=session, **demanded)
     with cancelled_if_left([handle]):
         prediction = handle.get(timeout)
     if json:
@@ -51,11 +64,6 @@ def predict(
     for name, value in outputs(prediction).items():
         say(f"{name}: {as_text(value)}")
     table(("provenance", ""), _provenance(prediction.provenance))
-
-
-def named(required: Requirement) -> dict[str, Any]:
-    """Returns a requirement as ``Fleet.submit`` takes it."""
-    return {} if required.token is None else {required.kind: required.token}
 
 
 def outputs(prediction: FleetPrediction) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def _typed(chosen: Target, program: str, said: Mapping[str, str]) -> dict[str, A
 def _provenance(told: Provenance) -> list[tuple[str, Any]]:
     times = told.timings
     return [
-        ("session", f"{told.session} at {told.token} ({told.requirement.partition('=')[0]})"),
+        ("session", f"{told.session} at {told.token} ({told.requirement.partition('=')[0]}), {_age(told)}"),
         ("variables", as_json(told.variables)),
         ("program", f"{told.program}:{told.version} ({told.digest[:12]})"),
         ("module", told.module),
@@ -105,3 +113,7 @@ def _provenance(told: Provenance) -> list[tuple[str, Any]]:
             f"{times.run_ms:.0f} run",
         ),
     ]
+
+
+def _age(told: Provenance) -> str:
+    return f"confirmed {told.staleness_s:.1f} s before{', during an outage' if told.outage else ''}"

@@ -48,15 +48,16 @@ def variables(ctx: typer.Context, session: SessionName, json: AsJson = False, re
     snapshot = run_blocking(target(ctx, redis_url).store().read(session))
     found = [snapshot.variables[name] for name in sorted(snapshot.variables)]
     if json:
-        shown = {v.name: {"type": v.type, "value": _plain(v), "constraints": v.constraints.as_dict()} for v in found}
+        shown = {v.name: {"type": v.type, "value": plain(v), "constraints": v.constraints.as_dict()} for v in found}
         say(as_json({"session": session, "token": str(snapshot.token), "variables": shown}))
         return
-    rows = [(v.name, v.type, _plain(v), v.constraints.as_dict() or "") for v in found]
+    rows = [(v.name, v.type, plain(v), v.constraints.as_dict() or "") for v in found]
     table(("name", "type", "value", "constraints"), rows)
     say(f"token: {snapshot.token}")
 
 
-def _plain(variable: Variable) -> object:
+def plain(variable: Variable) -> object:
+    """Returns a variable's value as JSON holds it."""
     return to_json(variable.type, variable.value)
 
 
@@ -73,14 +74,15 @@ async def _publish(target: Target, session: str, values: list[str], types: list[
             pass  # this publish makes it
         changes = {each.name: each.on(now.get(each.name)) for each in assignments(values, types, now)}
         try:
-            return await store.publish(session, changes, expected=expected, author=_author(), reason=reason)
+            return await store.publish(session, changes, expected=expected, author=author(), reason=reason)
         except StaleTokenError:
             if not remaining:
                 raise
     raise AssertionError("unreachable: the last round returns or raises")
 
 
-def _author() -> str:
+def author() -> str:
+    """Returns who publishes, for the history."""
     try:
         return f"{getpass.getuser()} by dspex-fleet"
     except (OSError, KeyError):  # a container's user need not have a name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,6 @@ from snakepit_bridge.exceptions import BridgeError
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
-    from snakepit_bridge.messages import Requirement
     from snakepit_bridge.programs.registry import ProgramRegistry
     from snakepit_bridge.stores import SnapshotStore
     from snakepit_bridge.stores.connection import RedisConnection
@@ -29,6 +29,16 @@ AtLeast = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="The session's oldest token that will do, such as publish printed.")
 ]
 Exactly = Annotated[str | None, typer.Option(metavar="TOKEN", help="The one token of the session to run under.")]
+MaxStaleness = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, metavar="SECONDS", help="How long ago the authority may last have agreed with the variables."
+    ),
+]
+OnOutage = Annotated[
+    str,
+    typer.Option("--outage", metavar="fail|serve_stale(SECONDS)", help="What to do when store or authority is away."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
@@ -99,15 +109,29 @@ def said_on_command_line(ctx: typer.Context, parameter: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def requirement(at_least: str | None, exactly: str | None) -> Requirement:
-    """Returns what a prediction asks of its session's revision.
-
-    Raises:
-        BridgeError: a token is malformed, or both are given.
-    """
-    from snakepit_bridge.messages import Requirement
-
+@contextmanager
+def well_formed() -> Generator[None]:
+    """Names an argument that the library refuses as malformed, which is what it raises a plain ValueError for."""
     try:
-        return Requirement.of(at_least, exactly)
+        yield
+    except BridgeError:
+        raise
     except ValueError as malformed:
         raise BridgeError(str(malformed)) from None
+
+
+def demands(
+    at_least: str | None, exactly: str | None, max_staleness: float | None = None, outage: str = "fail"
+) -> dict[str, Any]:
+    """Returns what a prediction asks of its session's revision, as ``Fleet.submit`` takes it.
+
+    Raises:
+        BridgeError: a token or the outage contract is malformed, or both tokens are given.
+    """
+    from snakepit_bridge.messages import Requirement
+    from snakepit_bridge.replica.terms import Terms
+
+    with well_formed():
+        required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
+    token = {} if required.token is None else {required.kind: required.token}
+    return {**token, "max_staleness": terms.max_staleness_s, "outage": terms.outage}

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from celery import Celery
 from celery.canvas import Signature
 
+from snakepit_bridge.acks import Acks, Applied
 from snakepit_bridge.client.handle import Handle
+from snakepit_bridge.client.promotion import promote
 from snakepit_bridge.client.publishing import RETRY, URGENT, Publisher
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, InputError, ProgramSpecError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, InputError
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import DEFAULT_SESSION, PREDICT, Request, Requirement
+from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement
+from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores.connection import RedisConnection, masked
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError as PydanticError
-
     from snakepit_bridge.client.prediction import FleetPrediction
     from snakepit_bridge.client.program import FleetProgram
     from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
@@ -85,7 +86,7 @@ class Fleet:
         """The Redis URL, without its password."""
         return self.connection.url
 
-    @property
+    @cached_property
     def store(self) -> SnapshotStore:
         """The store of the fleet's sessions."""
         from snakepit_bridge.stores import open_store
@@ -105,6 +106,8 @@ class Fleet:
         session: str = DEFAULT_SESSION,
         at_least: Token | str | None = None,
         exactly: Token | str | None = None,
+        max_staleness: float | None = None,
+        outage: str | Outage = FAIL,
         priority: int = 5,
         deadline: float | None = None,
         idempotency_key: str | None = None,
@@ -117,6 +120,8 @@ class Fleet:
             session: whose variables it runs under.
             at_least: a token that the session must have reached, such as what your own publish returned.
             exactly: the one token to run under.
+            max_staleness: seconds since the session's authority last agreed with its variables, at most.
+            outage: what becomes of it when the store or the authority is away: ``fail`` or ``serve_stale(SECONDS)``.
             priority: 0 to 9, the most urgent.
             deadline: seconds from now after which the answer is worth nothing.
             idempotency_key: the same key with the same request is one prediction, however often it is submitted.
@@ -124,13 +129,26 @@ class Fleet:
         Raises:
             InputError: the inputs aren't a mapping of JSON values.
             IdempotencyConflict: the key belongs to another request.
+            RevisionLost: the store can't give the token to run under any more.
             StoreUnavailableError: the broker is away.
-            ValueError: a token or the priority is malformed, or ``at_least`` and ``exactly`` are both given.
+            ValueError: a token, the priority or the outage contract is malformed, or ``at_least`` and ``exactly`` are
+                both given.
         """
         if not 0 <= priority <= URGENT:
             raise ValueError(f"A priority is 0 to {URGENT}, the most urgent; got {priority}")
         until = None if deadline is None else time.time() + deadline
-        request = Request(program, _named_inputs(program, inputs), session, Requirement.of(at_least, exactly), until)
+        required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
+        named = _named_inputs(program, inputs)
+        self._pin(session, required)
+        request = Request(
+            program,
+            named,
+            session,
+            required,
+            until,
+            max_staleness=terms.max_staleness_s,
+            outage=str(terms.outage),
+        )
         return self.handle(self._publisher.submit(request, priority=priority, key=idempotency_key))
 
     def handle(self, task_id: str) -> Handle:
@@ -204,6 +222,8 @@ class Fleet:
         session: str = DEFAULT_SESSION,
         at_least: Token | str | None = None,
         exactly: Token | str | None = None,
+        max_staleness: float | None = None,
+        outage: str | Outage = FAIL,
         take: Mapping[str, str] | None = None,
     ) -> Signature:
         """Returns a Celery signature, for chains, groups and chords.
@@ -211,6 +231,7 @@ class Fleet:
         Args:
             program: as in :meth:`submit`.
             inputs: left out where a previous prediction's outputs are the inputs.
+            session, at_least, exactly, max_staleness, outage: as in :meth:`submit`.
             take: input field to the previous prediction's output field; all outputs by their own names if None. After a
                 group each field is the list of the group's values.
 
@@ -219,7 +240,10 @@ class Fleet:
             >>> steps = chain(answer, fleet.signature("sum", take={"text": "answer"}))
             >>> fleet.handle(steps.apply_async().id).get()
         """
-        request = Request(program, inputs or {}, session, Requirement.of(at_least, exactly), take=take)
+        required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
+        request = Request(
+            program, inputs or {}, session, required, None, take, terms.max_staleness_s, str(terms.outage)
+        )
         args = (program,) if inputs is None else (_named_inputs(program, inputs), program)
         return self.app.signature(PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue})
 
@@ -279,6 +303,42 @@ class Fleet:
         from snakepit_bridge.session_context import SessionContext
 
         return SessionContext(name, self.store, author=author)
+
+    def applied(self, session: str) -> list[Applied]:
+        """Returns which revision each live worker process that holds a session applies, or why it can't.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        return run_blocking(self._acks.applied(session))
+
+    def promote(self, session: str, label: str, at: Token | str = "latest", *, wait_s: float = 30.0) -> Token:
+        """Points a session's label at a revision once every live process that holds the session applies it.
+
+        Args:
+            session: its name.
+            label: such as ``stable``.
+            at: a token, another label, or ``latest``.
+            wait_s: seconds to wait for the processes.
+
+        Raises:
+            RevisionNotApplied: a process refuses it, or doesn't apply it in time, or none holds the session.
+            LabelMovedError: the label was moved by somebody else meanwhile.
+            RevisionLost: the store can't give the revision any more.
+        """
+        return run_blocking(promote(self.store, self._acks, session, label, at, wait_s))
+
+    def _pin(self, session: str, required: Requirement) -> None:
+        """Keeps an exact revision from being trimmed while its prediction waits, and for as long as its result."""
+        if required.kind == "exactly":
+            run_blocking(self._keep(session, cast(Token, required.token)))
+
+    async def _keep(self, session: str, token: Token) -> None:
+        await self.store.keep(await self.store.read_at(session, token), self._expires_s)
+
+    @cached_property
+    def _acks(self) -> Acks:
+        return Acks(self.connection, namespace=self.namespace)
 
     @cached_property
     def _results(self) -> Results:
@@ -352,34 +412,25 @@ def _shown(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mappin
 
 def _spec(name: str, module: Any, packages: tuple[str, ...], said: dict[str, Any]) -> tuple[ProgramSpec, Any]:
     """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
-    from pydantic import ValidationError as PydanticError
-
     from snakepit_bridge.programs.allowed import AllowedImports
     from snakepit_bridge.programs.rehydrate import spec_of
     from snakepit_bridge.programs.spec import ProgramSpec
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
-        try:
-            spec = spec_of(module, program=name, **said)
-        except PydanticError as refused:
-            raise _cannot_travel(name, refused) from None
+        spec = spec_of(module, program=name, **said)
         return spec, AllowedImports((*packages, *_named(spec)))
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
     changed = {key: value for key, value in said.items() if key in ("bindings", "arguments", "lm") and value}
     return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
 
 
-def _cannot_travel(program: str, refused: PydanticError) -> ProgramSpecError:
-    """Names the part of a module that isn't JSON, such as a class or a function among its arguments."""
-    first = refused.errors(include_url=False, include_input=False)[0]
-    return ProgramSpecError(program, ".".join(str(step) for step in first["loc"]), first["msg"])
-
-
 def _named(spec: ProgramSpec) -> Iterator[str]:
     """Yields the Python modules that a spec names, for its own module class, its tools and its field types."""
+    from snakepit_bridge.programs.allowed import split_at_class
+
     for path in (*spec.module_names, *spec.tools):
         if ":" in path:
             yield path.partition(":")[0]
     for field in spec.signature.fields if spec.signature else ():
-        for dotted in re.findall(r"[A-Za-z_][\w.]*\.", field.type):
-            yield dotted.rstrip(".")
+        for dotted in re.findall(r"[A-Za-z_]\w*(?:\.\w+)+", field.type):
+            yield split_at_class(dotted)[0]

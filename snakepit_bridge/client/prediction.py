@@ -19,7 +19,8 @@ class FleetPrediction(dspy.Prediction):
     @classmethod
     def of(cls, result: Result) -> Self:
         """Makes the prediction from what the worker stored."""
-        prediction = cls(**result.outputs)
+        several = [dict(each) for each in result.completions]
+        prediction = cls.from_completions(several) if several else cls(**result.outputs)
         prediction.provenance = Provenance.decode(result.provenance)
         prediction.set_lm_usage(dict(prediction.provenance.usage))
         return prediction

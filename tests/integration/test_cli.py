@@ -261,3 +261,101 @@ def test_the_worker_command_runs_a_worker_that_stops_on_sigterm(play: Stage, tmp
     finally:
         worker.kill()
         worker.wait()
+
+
+@pytest.fixture
+def revisions(run: Run) -> tuple[str, list[str]]:
+    """A session with three revisions, and their tokens."""
+    session = fresh("session")
+    tokens = [run("publish", session, f"warmth={value}", "--reason", f"to {value}").out.strip() for value in (1, 2, 3)]
+    return session, tokens
+
+
+def test_history_lists_who_changed_what_when_and_why(run: Run, revisions: tuple[str, list[str]]) -> None:
+    session, tokens = revisions
+    run("mark", session, "stable", tokens[1])
+    listed = json.loads(run("history", session, "--json").out)
+    assert [one["token"] for one in listed] == tokens[::-1]
+    assert [one["reason"] for one in listed] == ["to 3", "to 2", "to 1"]
+    assert listed[0]["changed"] == {"warmth": [2, 3]}
+    assert listed[2]["changed"] == {"warmth": [None, 1]}
+    assert [one["labels"] for one in listed] == [[], ["stable"], []]
+    assert "dspex-fleet" in listed[0]["author"]
+    assert "warmth: 2 → 3" in run("history", session, "--limit", "1").out
+
+
+def test_diff_shows_two_revisions_beside_each_other(run: Run, revisions: tuple[str, list[str]]) -> None:
+    session, tokens = revisions
+    assert json.loads(run("diff", session, tokens[0], tokens[1], "--json").out) == {"warmth": [1, 2]}
+    assert json.loads(run("diff", session, tokens[0], "--json").out) == {"warmth": [1, 3]}
+    assert "the same variables" in run("diff", session, tokens[2]).out
+    assert "warmth" in run("diff", session, tokens[0]).out
+
+
+def test_rollback_is_a_new_revision_with_an_old_state(run: Run, revisions: tuple[str, list[str]]) -> None:
+    session, tokens = revisions
+    token = run("rollback", session, tokens[0]).out.strip()
+    assert token not in tokens
+    assert json.loads(run("variables", session, "--json").out)["variables"]["warmth"]["value"] == 1
+    lost = run("rollback", session, "1.1")
+    assert lost.code == 1
+    assert f"Session '{session}' no longer has 1.1" in lost.err
+
+
+def test_a_label_names_a_revision_until_it_is_removed(run: Run, revisions: tuple[str, list[str]]) -> None:
+    session, tokens = revisions
+    assert run("mark", session, "stable", tokens[0]).out == f"stable of {session} is {tokens[0]}\n"
+    assert json.loads(run("diff", session, "stable", "--json").out) == {"warmth": [1, 3]}
+    run("mark", session, "stable", "--remove")
+    unknown = run("diff", session, "stable")
+    assert unknown.code == 1
+    assert "stable" in unknown.err
+    malformed = run("mark", session, "not a label")
+    assert malformed.code == 1
+    assert malformed.err.count("\n") == 1
+
+
+def test_watch_prints_the_present_and_each_change(play: Stage, run: Run, revisions: tuple[str, list[str]]) -> None:
+    session, tokens = revisions
+    command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", play.url, "watch", session, "--count", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+        assert watching.stdout is not None
+        assert json.loads(watching.stdout.readline()) == {"token": tokens[2], "changed": {"warmth": [None, 3]}}
+        token = run("publish", session, "warmth=4", "style=terse").out.strip()
+        said = json.loads(watching.stdout.readline())
+        assert said == {"token": token, "changed": {"warmth": [3, 4], "style": [None, "terse"]}}
+        assert watching.wait(20) == 0
+
+
+def test_promote_moves_a_label_once_every_process_applies_the_revision(play: Stage, run: Run, spec: Path) -> None:
+    session, name = fresh("session"), fresh("promoted")
+    run("register", str(spec), "--name", name, "--bind", "temperature=warmth")
+    good = run("publish", session, "warmth=0.5").out.strip()
+    nobody = run("promote", session, "stable", "--wait", "0.2")
+    assert nobody.code == 1
+    assert "no worker process holds the session" in nobody.err
+
+    assert run("predict", name, "question=why?", "-s", session, "--at-least", good).code == 0
+    assert run("promote", session, "stable", good).out == f"stable of {session} is {good}\n"
+    refused = run("publish", session, "warmth=-3.0").out.strip()
+    answer = run("promote", session, "stable", refused)
+    assert answer.code == 1
+    assert f"{name}:1" in answer.err
+    assert json.loads(run("diff", session, "stable", good, "--json").out) == {}
+
+    shown = json.loads(run("status", "--json").out)["sessions"][session]["applied"]
+    assert [one["token"] for one in shown] == [refused]
+    assert "warmth" in shown[0]["error"]
+    assert "warmth" in run("status").out
+
+
+def test_a_prediction_takes_its_terms_from_the_command_line(run: Run, spec: Path) -> None:
+    name = fresh("terms")
+    run("register", str(spec), "--name", name)
+    said = json.loads(
+        run("predict", name, "question=?", "--max-staleness", "30", "--outage", "serve_stale(60)", "--json").out
+    )
+    assert said["provenance"]["outage"] is False
+    wrong = run("predict", name, "question=?", "--outage", "shrug")
+    assert wrong.code == 1
+    assert "fail or serve_stale(SECONDS)" in wrong.err

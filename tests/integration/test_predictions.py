@@ -268,7 +268,7 @@ def test_a_deadline_ends_a_prediction_whose_lm_is_slow(play: Stage) -> None:
 
 def test_a_prediction_past_its_deadline_never_reaches_the_lm(play: Stage) -> None:
     with play.held():
-        question, handle = ask(play, deadline=0.01)
+        question, handle = ask(play, deadline=1e-6)
         late, _ = ask(play)
     with pytest.raises(DeadlineExceeded):
         handle.get(20)

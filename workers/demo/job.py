@@ -125,7 +125,7 @@ def ask_all(
 
     def ask(question: Question) -> Answer:
         acknowledged, start = publisher.acknowledged, time.monotonic()
-        handle = fleet.submit(question.program, question.inputs, session=session)
+        handle = fleet.submit(question.program, question.inputs, session=session, at_least=acknowledged)
         prediction, error = _wait(handle)
         answer = Answer(question, acknowledged, prediction, error, time.monotonic() - start)
         publisher.answered()

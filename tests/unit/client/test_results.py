@@ -25,8 +25,9 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import VERSION, Result
 from tests.conftest import wait_until
-from tests.harness.stage import within
+from tests.harness.stage import fresh, within
 from tests.unit.test_provenance import SAMPLE
+from workers.embedded import EmbeddedRedis
 
 DONE = Result({"answer": "42"}, SAMPLE.encode()).encode()
 
@@ -34,6 +35,12 @@ DONE = Result({"answer": "42"}, SAMPLE.encode()).encode()
 @pytest.fixture
 def fleet(redis_url: str) -> Fleet:
     return Fleet(redis_url, wait_s=5)
+
+
+@pytest.fixture
+def task() -> str:
+    """An id that no other test waits for: channels belong to the server, not to one of its databases."""
+    return fresh("task")
 
 
 def results_of(fleet: Fleet) -> Results:
@@ -93,28 +100,34 @@ def test_a_result_of_a_newer_worker_says_to_upgrade(fleet: Fleet) -> None:
         fleet.handle("task").get(1)
 
 
-def test_waiting_costs_no_polling(fleet: Fleet, redis_url: str) -> None:
-    waiting = run_in_background(lambda: fleet.handle("task").get(5))
-    wait_until(lambda: subscribers(redis_url, "task"), "the subscription")
+def test_waiting_costs_no_polling(task: str) -> None:
+    # A server of its own: it counts every command.
+    with EmbeddedRedis.start() as server:
+        count_gets_while_waiting(Fleet(server.url, wait_s=5), server.url, task)
+
+
+def count_gets_while_waiting(fleet: Fleet, redis_url: str, task: str) -> None:
+    waiting = run_in_background(lambda: fleet.handle(task).get(5))
+    wait_until(lambda: subscribers(redis_url, task), "the subscription")
     with Redis.from_url(redis_url) as client:
         before = client.info("commandstats").get("cmdstat_get", {}).get("calls", 0)
         time.sleep(0.3)
         assert client.info("commandstats").get("cmdstat_get", {}).get("calls", 0) == before
     with within(1):
-        fleet.app.backend.store_result("task", DONE, "SUCCESS")
+        fleet.app.backend.store_result(task, DONE, "SUCCESS")
         assert waiting().answer == "42"
 
 
-def test_the_last_waiter_unsubscribes_and_not_the_first(fleet: Fleet, redis_url: str) -> None:
-    short = run_in_background(lambda: fleet.handle("task").get(0.3))
-    long = run_in_background(lambda: fleet.handle("task").get(5))
-    wait_until(lambda: subscribers(redis_url, "task"), "the subscription")
+def test_the_last_waiter_unsubscribes_and_not_the_first(fleet: Fleet, redis_url: str, task: str) -> None:
+    short = run_in_background(lambda: fleet.handle(task).get(0.3))
+    long = run_in_background(lambda: fleet.handle(task).get(5))
+    wait_until(lambda: subscribers(redis_url, task), "the subscription")
     with pytest.raises(BridgeError, match="had no result"):
         short()
-    assert subscribers(redis_url, "task") == 1, "one connection for all waiters of a process"
-    fleet.app.backend.store_result("task", DONE, "SUCCESS")
+    assert subscribers(redis_url, task) == 1, "one connection for all waiters of a process"
+    fleet.app.backend.store_result(task, DONE, "SUCCESS")
     assert long().answer == "42"
-    wait_until(lambda: not subscribers(redis_url, "task"), "the subscription to end")
+    wait_until(lambda: not subscribers(redis_url, task), "the subscription to end")
 
 
 def test_a_thousand_waiters_share_one_connection(fleet: Fleet, redis_url: str) -> None:
@@ -139,13 +152,13 @@ def test_a_thousand_waiters_share_one_connection(fleet: Fleet, redis_url: str) -
     assert _subscribed(redis_url) <= before + 1
 
 
-def test_a_subscription_that_is_lost_comes_back_and_misses_nothing(fleet: Fleet, redis_url: str) -> None:
-    waiting = run_in_background(lambda: fleet.handle("task").get(10))
-    wait_until(lambda: subscribers(redis_url, "task"), "the subscription")
+def test_a_subscription_that_is_lost_comes_back_and_misses_nothing(fleet: Fleet, redis_url: str, task: str) -> None:
+    waiting = run_in_background(lambda: fleet.handle(task).get(10))
+    wait_until(lambda: subscribers(redis_url, task), "the subscription")
     with Redis.from_url(redis_url) as client:
         for one in client.client_list(_type="pubsub"):
             client.client_kill_filter(_id=one["id"])
-    fleet.app.backend.store_result("task", DONE, "SUCCESS")
+    fleet.app.backend.store_result(task, DONE, "SUCCESS")
     with within(4):
         assert waiting().answer == "42"
 

@@ -13,17 +13,29 @@ import dspy
 import pytest
 
 from config.settings import FleetSettings
-from snakepit_bridge.exceptions import DeadlineExceeded, InputError, RevisionNotReached
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    DeadlineExceeded,
+    InputError,
+    RevisionNotReached,
+    SessionError,
+    SessionNotFoundError,
+)
 from snakepit_bridge.messages import Request, Requirement, Result
 from snakepit_bridge.programs.rehydrate import spec_of
 from snakepit_bridge.provenance import Provenance
+from snakepit_bridge.replica import Replica, Terms
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
+from snakepit_bridge.wire.wanted import WantedSessions
 from tasks.prediction import Delivery, run_prediction, taken
 from tasks.runtime import Runtime
+from tasks.sessions import Sessions
 from tests.harness.stage import echo
+from tests.harness.waiting import eventually
 from workers.lifecycle import build_runtime
 
 DELIVERY = Delivery("task", "worker@host", 1, 0.0)
@@ -90,6 +102,8 @@ async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncItera
     await runtime.registry.register("qa", spec)
     await runtime.registry.register("plain", spec_of(dspy.Predict("question -> answer"), program="plain"))
     yield runtime
+    await runtime.applying.aclose()
+    await runtime.sessions.replica.aclose()
     await runtime.results.aclose()
 
 
@@ -155,3 +169,71 @@ async def test_a_requirement_that_is_not_met_ends_it(runtime: Runtime, lm: Recor
     with pytest.raises(RevisionNotReached):
         await run_prediction(runtime, Request("qa", {"question": "why?"}, "s", ahead), DELIVERY)
     assert lm.requests == []
+
+
+async def publish_as_elixir(url: str, session: str, age_s: float, **values: Any) -> Token:
+    store = RedisStore(url)
+    fence = await store.raise_fence(session, publisher="elixir")
+    changes = {name: Variable.declare(name, value) for name, value in values.items()}
+    token = await store.publish(session, changes, publisher="elixir", fence=fence, age_s=age_s)
+    await store.aclose()
+    return token
+
+
+async def test_a_session_that_its_authority_has_not_confirmed_lately_is_refused_or_served_as_declared(
+    runtime: Runtime, lm: RecordingLM, redis_url: str
+) -> None:
+    token = await publish_as_elixir(redis_url, "s", 100.0, temp=0.25)
+    request = Request("qa", {"question": "why?"}, "s", Requirement("at_least", token), max_staleness=5.0)
+    with pytest.raises(SessionError, match=r"last confirmed by its authority 1\d\d\.\d s ago"):
+        await run_prediction(runtime, request, DELIVERY)
+    assert lm.requests == []
+    with pytest.raises(SessionError):
+        await run_prediction(runtime, replace(request, outage="serve_stale(50)"), DELIVERY)
+
+    served = await run_prediction(runtime, replace(request, outage="serve_stale(3600)"), DELIVERY)
+    told = Provenance.decode(served.provenance)
+    assert (told.outage, told.staleness_s >= 100) == (True, True)
+    unbounded = await run_prediction(runtime, replace(request, max_staleness=None), DELIVERY)
+    assert Provenance.decode(unbounded.provenance).outage is False
+
+
+@pytest.mark.parametrize("terms", [{"max_staleness": -1}, {"max_staleness": "soon"}, {"outage": "shrug"}])
+async def test_terms_that_make_no_sense_are_refused_by_name(runtime: Runtime, terms: dict[str, Any]) -> None:
+    with pytest.raises(BridgeError, match="terms can't be read"):
+        await run_prediction(runtime, Request("plain", {"question": "why?"}, **terms), DELIVERY)
+
+
+async def test_a_results_revision_can_be_read_for_as_long_as_the_result(
+    runtime: Runtime, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await publish(redis_url, "s", temp=0.25)
+    request = Request("qa", {"question": "why?"}, "s", Requirement("at_least", token))
+    await run_prediction(runtime, request, DELIVERY)
+    store = RedisStore(redis_url)
+    await store.drop("s")
+    kept = await store.read_at("s", token)
+    assert kept.value("temp") == 0.25
+    await store.aclose()
+
+
+async def test_a_session_that_nobody_follows_yet_is_wished_for_and_awaited(redis_url: str) -> None:
+    store = RedisStore(redis_url)
+    wanted = WantedSessions(RedisConnection(redis_url))
+    sessions = Sessions(Replica(store, 0.2), wanted, 10.0)
+    asked = asyncio.create_task(sessions.serve("new", Requirement(), Terms()))
+
+    async def wished() -> bool:
+        return "new" in await wanted.idle_times()
+
+    await eventually(wished, "the wish")
+    token = await publish(redis_url, "new", temp=0.5)
+    assert (await asked).snapshot.token == token
+    await sessions.replica.aclose()
+
+
+async def test_a_wish_that_nobody_grants_ends_in_time(redis_url: str) -> None:
+    sessions = Sessions(Replica(RedisStore(redis_url), 0.2), WantedSessions(RedisConnection(redis_url)), 0.3)
+    with pytest.raises(SessionNotFoundError):
+        await asyncio.wait_for(sessions.serve("never", Requirement(), Terms()), 5)
+    await sessions.replica.aclose()

@@ -1,0 +1,166 @@
+"""``history``, ``diff``, ``rollback``, ``watch``, ``mark`` and ``promote``: a session's revisions from a shell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snakepit_bridge.cli.sessions import SessionName, author, plain
+from snakepit_bridge.cli.shown import as_json, say, table
+from snakepit_bridge.cli.target import AsJson, RedisUrl, Target, target, well_formed
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.variables import Variable
+
+if TYPE_CHECKING:
+    from snakepit_bridge.stores import Change
+
+Revision = Annotated[str, typer.Argument(metavar="REVISION", help="A token, a label or 'latest'.")]
+Reason = Annotated[str, typer.Option(help="Why, for the session's history.", show_default=False)]
+
+
+def history(
+    ctx: typer.Context,
+    session: SessionName,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 20,
+    json: AsJson = False,
+    redis_url: RedisUrl = None,
+) -> None:
+    """List a session's newest revisions: when, who, why, and what changed."""
+    store = target(ctx, redis_url).store()
+    changes = run_blocking(store.history(session, limit))
+    labels = run_blocking(store.labels(session))
+    named = {
+        change.token: sorted(name for name, one in labels.items() if one.token == change.token) for change in changes
+    }
+    if json:
+        say(as_json([{**_described(change), "labels": named[change.token]} for change in changes]))
+        return
+    rows = [(", ".join(named[change.token]), *_row(change)) for change in changes]
+    table(("labels", "token", "at", "author", "reason", "changed"), rows)
+
+
+def diff(
+    ctx: typer.Context,
+    session: SessionName,
+    first: Revision,
+    second: Revision = "latest",
+    json: AsJson = False,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Show the variables that differ between two revisions of a session."""
+    found = run_blocking(target(ctx, redis_url).store().diff(session, first, second))
+    sides = {name: [_value(one), _value(two)] for name, (one, two) in sorted(found.items())}
+    if json:
+        say(as_json(sides))
+    elif sides:
+        table(("name", first, second), [(name, *both) for name, both in sides.items()])
+    else:
+        say(f"diff: {first} and {second} hold the same variables")
+
+
+def rollback(
+    ctx: typer.Context, session: SessionName, to: Revision, reason: Reason = "", redis_url: RedisUrl = None
+) -> None:
+    """Publish an earlier revision's variables once more, and print the new token."""
+    store = target(ctx, redis_url).store()
+    say(str(run_blocking(store.rollback(session, to, author=author(), reason=reason or f"rollback to {to}"))))
+
+
+def watch(
+    ctx: typer.Context,
+    session: SessionName,
+    count: Annotated[int, typer.Option(min=0, help="End after so many; 0 goes on until Ctrl-C.")] = 0,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Print the session's newest token and what changes from then on, a line of JSON each, until Ctrl-C."""
+    # Ctrl-C is how a watch ends, and nothing to complain about.
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_watch(target(ctx, redis_url), session, count))
+
+
+def mark(
+    ctx: typer.Context,
+    session: SessionName,
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="Such as stable or canary.", show_default=False)],
+    at: Revision = "latest",
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the label instead.")] = False,
+    reason: Reason = "",
+    redis_url: RedisUrl = None,
+) -> None:
+    """Point a label at a revision of a session."""
+    store = target(ctx, redis_url).store()
+    if remove:
+        run_blocking(store.unlabel(session, label))
+        say(f"{session} has no label {label} now")
+        return
+    with well_formed():
+        token = run_blocking(store.label(session, label, at, author=author(), reason=reason))
+    say(f"{label} of {session} is {token}")
+
+
+def promote(
+    ctx: typer.Context,
+    session: SessionName,
+    label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False)],
+    at: Revision = "latest",
+    wait: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for the workers.")] = 30.0,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Point a label at a revision once every worker process that holds the session applies it."""
+    with well_formed():
+        token = target(ctx, redis_url).fleet().promote(session, label, at, wait_s=wait)
+    say(f"{label} of {session} is {token}")
+
+
+async def _watch(chosen: Target, session: str, count: int) -> None:
+    store = chosen.store()
+    before: Mapping[str, Variable] = {}
+    seen = 0
+    try:
+        async for token in store.watch(session):
+            snapshot = await store.read(session)
+            names = [*before, *(name for name in snapshot.variables if name not in before)]
+            both = {name: (before.get(name), snapshot.variables.get(name)) for name in names}
+            changed = {name: [_value(a), _value(b)] for name, (a, b) in both.items() if a != b}
+            before, seen = snapshot.variables, seen + 1
+            say(as_json({"token": str(max(token, snapshot.token)), "changed": changed}))
+            if seen == count:
+                return
+    finally:
+        await store.aclose()
+
+
+def _described(change: Change) -> dict[str, Any]:
+    return {
+        "token": str(change.token),
+        "at": _time(change.at),
+        "author": change.author,
+        "reason": change.reason,
+        "changed": {
+            name: [_value(change.before.get(name)), _value(change.after.get(name))]
+            for name in sorted({*change.before, *change.after})
+        },
+    }
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    said = _described(change)
+    changed = ", ".join(f"{name}: {_word(a)} → {_word(b)}" for name, (a, b) in said["changed"].items())
+    return (said["token"], said["at"], said["author"], said["reason"], changed)
+
+
+def _value(variable: Variable | None) -> Any:
+    return None if variable is None else plain(variable)
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else as_json(value)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
