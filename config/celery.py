@@ -42,7 +42,8 @@ def celery_config(settings: FleetSettings) -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 15,
         },
-        "redis_socket_keepalive": True,
+        # A unix socket has none, and Celery's result backend would refuse it there.
+        "redis_socket_keepalive": not settings.redis.startswith("redis+socket://"),
         "redis_retry_on_timeout": True,
         "redis_backend_health_check_interval": 15,
     }

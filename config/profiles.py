@@ -20,7 +20,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+# What the LM is given from elsewhere in the profile, or by the fleet itself. Above all, a key that stood among the
+# parameters would be shown wherever the profile is.
+_NO_PARAMETERS = frozenset({"model", "api_base", "api_key", "engine", "timeout", "cache", "num_retries"})
 
 
 class LimitsTable(BaseModel):
@@ -45,6 +49,14 @@ class ProfileTable(BaseModel):
     engine: Literal["auto", "lm15", "litellm"] = "auto"
     limits: LimitsTable = Field(default_factory=lambda: LimitsTable.model_validate({}))
     note: str = ""
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_alone(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        for name in parameters:
+            if name in _NO_PARAMETERS:
+                raise ValueError(f"'{name}' is no parameter; the profile's own keys and the fleet set it")
+        return parameters
 
     def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:
         """Returns the key from the environment, or None where the profile names no variable.
@@ -96,7 +108,7 @@ def read_profiles(path: Path) -> ProfilesFile:
         return ProfilesFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as missing:
         raise ValueError(f"The LM profiles file {path} can't be read: {missing.strerror}") from missing
-    except tomllib.TOMLDecodeError as broken:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as broken:
         raise ValueError(f"The LM profiles file {path} isn't TOML: {broken}") from broken
     except ValidationError as refused:
         first = refused.errors(include_url=False)[0]

@@ -1,6 +1,7 @@
 """Settings of a fleet's process, read once from the environment and passed down as one frozen value.
 
-Each field is the environment variable ``DSPEX_<FIELD>``; lists are comma-separated.
+Each field is the environment variable ``DSPEX_<FIELD>``; lists are comma-separated. One that is set to nothing is as
+good as unset, since that is how compose files and manifests hand an unset variable through.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 class FleetSettings(BaseSettings):
     """What a worker is told from outside."""
 
-    model_config = SettingsConfigDict(env_prefix="DSPEX_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DSPEX_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     redis_url: SecretStr = Field(
         SecretStr("redis://localhost:6379/0"), description="Redis or Valkey: snapshots, programs, results, broker"

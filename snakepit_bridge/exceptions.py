@@ -204,7 +204,8 @@ class LabelMovedError(StaleTokenError):
 
     def __str__(self) -> str:
         return (
-            f"Label '{self.label}' of session '{self.session}' is at {self.found}, not at the expected {self.expected}. "
+            f"Label '{self.label}' of session '{self.session}' is at {self.found}, "
+            f"not at the expected {self.expected}. "
             f"Look at what it names now, and move it from there."
         )
 

@@ -20,6 +20,7 @@ from snakepit_bridge.variables import Variable, VariableType
 if TYPE_CHECKING:
     from snakepit_bridge.lm import LMProfiles
     from snakepit_bridge.stores import Change, Label
+    from snakepit_bridge.wire.writeback import ElixirAuthority
 
 T = TypeVar("T")
 
@@ -28,10 +29,21 @@ _CONTENTION_ROUNDS = 16
 
 Changes = Mapping[str, Variable | None]
 Differences = dict[str, tuple[Variable | None, Variable | None]]
+Proposal = Callable[[Mapping[str, Variable]], Changes]
 
 
 def _no_session() -> None:
     return None
+
+
+def _authority(bridge: str, store: SnapshotStore, given: SnapshotStore | str | None) -> ElixirAuthority:
+    # gRPC is loaded where there is an Elixir server to call, and not with every session.
+    from snakepit_bridge.stores.connection import RedisConnection
+    from snakepit_bridge.wire.wanted import WantedSessions
+    from snakepit_bridge.wire.writeback import ElixirAuthority
+
+    redis = given if isinstance(given, str) and not given.startswith("memory:") else None
+    return ElixirAuthority(bridge, store, wanted=WantedSessions(RedisConnection(redis)) if redis else None)
 
 
 class SessionContext:
@@ -43,6 +55,8 @@ class SessionContext:
         profiles: LM profiles that a variable bound to ``model`` may name; None lets it name another model of the
             ambient LM's provider.
         author: recorded in the history with each change made through this context.
+        bridge: ``HOST:PORT`` of the Elixir server to which changes go of the sessions that it owns. Without it such a
+            session can only be read.
     """
 
     def __init__(
@@ -52,9 +66,11 @@ class SessionContext:
         *,
         profiles: LMProfiles | None = None,
         author: str = "",
+        bridge: ElixirAuthority | str | None = None,
     ) -> None:
         self.session_id = session_id
         self.store = store if isinstance(store, SnapshotStore) else open_store(store or "memory://")
+        self._elixir = _authority(bridge, self.store, store) if isinstance(bridge, str) else bridge
         self.profiles = profiles
         self.author = author
         self._latest: Snapshot | None = None
@@ -126,8 +142,9 @@ class SessionContext:
 
         Raises:
             ValidationError: its type or a constraint refuses the value.
-            SessionOwnedElsewhereError: an Elixir server publishes this session.
+            SessionOwnedElsewhereError: an Elixir server publishes this session, and no ``bridge`` leads to it.
             StoreUnavailableError: the store is away.
+            ElixirUnavailableError, WriteNotShownError: where the change goes to Elixir, see ``ElixirAuthority.change``.
         """
         return await self.set_variables({name: value})
 
@@ -152,7 +169,7 @@ class SessionContext:
                 for name, value in values.items()
             }
 
-        return await run_home(self._publish(changes, reason))
+        return await run_home(self._publish(values, changes, reason))
 
     async def register_variable(
         self,
@@ -167,7 +184,7 @@ class SessionContext:
             ValidationError: the type is unknown, a constraint is malformed, or the value breaks one.
         """
         declared = Variable.declare(name, value, type, constraints)
-        return await run_home(self._publish(lambda _: {name: declared}, f"register {name}"))
+        return await run_home(self._publish([name], lambda _: {name: declared}, f"register {name}"))
 
     async def delete_variable(self, name: str) -> Token:
         """Removes a variable and returns the token from which on it is gone.
@@ -181,7 +198,7 @@ class SessionContext:
                 raise VariableNotFoundError(name, self.session_id, tuple(now))
             return {name: None}
 
-        return await run_home(self._publish(changes, f"delete {name}"))
+        return await run_home(self._publish([name], changes, f"delete {name}"))
 
     async def history(self, limit: int = 20) -> list[Change]:
         """Returns the newest publishes, newest first: token, time, author, reason, and what they changed.
@@ -207,9 +224,9 @@ class SessionContext:
 
         Raises:
             RevisionLost: the store can't give that revision any more.
-            SessionOwnedElsewhereError: an Elixir server publishes this session.
+            SessionOwnedElsewhereError: an Elixir server publishes this session, and no ``bridge`` leads to it.
         """
-        return await run_home(self.store.rollback(self.session_id, to, author=self.author, reason=reason))
+        return await run_home(self._rollback(to, reason))
 
     async def label(self, name: str, at: Token | str = "latest") -> Token:
         """Points a label such as ``stable`` at a revision, and returns that revision's token."""
@@ -240,7 +257,14 @@ class SessionContext:
         snapshot = await self._read()
         return [snapshot.variables[name] for name in sorted(snapshot.variables)]
 
-    async def _publish(self, changes: Callable[[Mapping[str, Variable]], Changes], reason: str) -> Token:
+    async def _publish(self, names: Iterable[str], changes: Proposal, reason: str) -> Token:
+        """Publishes where the session's authority is."""
+        elixir = self._elixir
+        if elixir is not None and await elixir.owns(self.session_id):
+            return await elixir.change(self.session_id, names, changes, author=self.author, reason=reason)
+        return await self._publish_here(changes, reason)
+
+    async def _publish_here(self, changes: Proposal, reason: str) -> Token:
         """Publishes on top of what was read; a publish in between makes it read again."""
         for remaining in reversed(range(_CONTENTION_ROUNDS)):
             try:
@@ -255,6 +279,12 @@ class SessionContext:
                 if not remaining:
                     raise
         raise AssertionError("unreachable: the last round returns or raises")
+
+    async def _rollback(self, to: Token | str, reason: str) -> Token:
+        elixir = self._elixir
+        if elixir is not None and await elixir.owns(self.session_id):
+            return await elixir.rollback(self.session_id, to, author=self.author, reason=reason)
+        return await self.store.rollback(self.session_id, to, author=self.author, reason=reason)
 
 
 class BlockingSession:

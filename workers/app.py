@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
 from config.celery import celery_config
 from config.settings import FleetSettings
 from tasks.runtime import Runtime
 from workers.lifecycle import RuntimeSlot
 
-_REDIS = ("redis://", "rediss://", "redis+socket://")
+_REDIS = ("redis://", "rediss://")
+_SOCKET = "redis+socket://"
+
+# A URL with a + names its transport itself, and kombu listens to that alone.
+TRANSPORT_ALIASES["dspex"] = _TRANSPORT = "workers.transport:Transport"
 
 
 class FleetApp(Celery):
@@ -21,7 +26,9 @@ class FleetApp(Celery):
         self._slot = RuntimeSlot(settings)
         self.conf.update(celery_config(settings))
         if settings.broker.startswith(_REDIS):
-            self.conf.broker_transport = "workers.transport:Transport"
+            self.conf.broker_transport = _TRANSPORT
+        elif settings.broker.startswith(_SOCKET):
+            self.conf.update(broker_url=settings.broker.replace("redis+", "dspex+", 1))
         self.conf.imports = ("tasks.predict",)
 
     @property

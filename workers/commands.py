@@ -28,6 +28,15 @@ class Pool(StrEnum):
     solo = "solo"
 
 
+class LogLevel(StrEnum):
+    """How much is told."""
+
+    debug = "DEBUG"
+    info = "INFO"
+    warning = "WARNING"
+    error = "ERROR"
+
+
 def add_to(app: typer.Typer, *, panel: str) -> None:
     """Adds the fleet's commands to the command line."""
     celery = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -70,7 +79,7 @@ def refresher(
     heartbeat: Annotated[float, typer.Option(metavar="SECONDS", help="How often Elixir is told of use.")] = 60.0,
     idle: Annotated[float, typer.Option(metavar="SECONDS", help="Without use for so long, it is dropped.")] = 600.0,
     lease: Annotated[float, typer.Option(metavar="SECONDS", help="When another takes over from one that died.")] = 10.0,
-    loglevel: Annotated[str, typer.Option("--loglevel", "-l", metavar="LEVEL")] = "INFO",
+    loglevel: Annotated[LogLevel, typer.Option("--loglevel", "-l", case_sensitive=False)] = LogLevel.info,
     redis_url: RedisUrl = None,
 ) -> None:
     """Follow an Elixir server's sessions and publish what changes, until SIGTERM or Ctrl-C.
@@ -82,7 +91,7 @@ def refresher(
     from workers.refresher import RefresherSettings, run_refresher
 
     chosen = target(ctx, redis_url)
-    logging.basicConfig(level=loglevel.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=loglevel.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     run_refresher(
         RefresherSettings(
             bridge=bridge,
@@ -151,7 +160,7 @@ def _endpoint(name: str, described: str, api_base: str | None) -> Check:
         return Check(what, "ok", described)
     try:
         httpx.get(f"{api_base.rstrip('/')}/models", timeout=5)
-    except httpx.HTTPError as silent:
+    except (httpx.HTTPError, httpx.InvalidURL) as silent:
         fix = f"start the server at {api_base}, or mend the profile's api_base"
         return Check(what, "fail", f"{described}: no answer ({type(silent).__name__})", fix)
     return Check(what, "ok", f"{described}, answers at {api_base}")

@@ -13,6 +13,7 @@ from celery import Celery
 from celery.canvas import Signature
 
 from snakepit_bridge.acks import Acks, Applied
+from snakepit_bridge.client.broker import celery_url
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.client.promotion import promote
 from snakepit_bridge.client.publishing import RETRY, URGENT, Publisher
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from snakepit_bridge.programs.spec import ProgramSpec
     from snakepit_bridge.session_context import SessionContext
     from snakepit_bridge.stores import SnapshotStore
+    from snakepit_bridge.wire.writeback import ElixirAuthority
 
 DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_QUEUE = "predictions"
@@ -49,6 +51,7 @@ class Fleet:
         timeout_s: seconds within which Redis must answer.
         result_expires_s: seconds that idempotency keys and cancellations are kept.
         allowed_packages: packages whose classes, tools and types the specs of programs may name.
+        bridge: ``HOST:PORT`` of the Elixir server to which changes go of the sessions that it owns.
 
     Example:
         >>> fleet = Fleet()
@@ -67,6 +70,7 @@ class Fleet:
         timeout_s: float = 5.0,
         result_expires_s: int = 86_400,
         allowed_packages: Iterable[str] = (),
+        bridge: str | None = None,
     ) -> None:
         self._given_app = app
         self._url = redis_url or (_backend_url(app) if app is not None else DEFAULT_URL)
@@ -77,6 +81,7 @@ class Fleet:
         self._timeout_s = timeout_s
         self._expires_s = result_expires_s
         self._allowed = tuple(allowed_packages)
+        self._bridge = bridge
 
     def __repr__(self) -> str:
         return f"Fleet({self.connection.url!r})"
@@ -92,6 +97,17 @@ class Fleet:
         from snakepit_bridge.stores import open_store
 
         return open_store(self._url, namespace=self.namespace, timeout_s=self._timeout_s)
+
+    @cached_property
+    def elixir(self) -> ElixirAuthority | None:
+        """The Elixir server that sessions may belong to, if the fleet was told of one."""
+        if self._bridge is None:
+            return None
+        from snakepit_bridge.wire.wanted import WantedSessions
+        from snakepit_bridge.wire.writeback import ElixirAuthority
+
+        wanted = WantedSessions(self.connection, namespace=self.namespace)
+        return ElixirAuthority(self._bridge, self.store, wanted=wanted)
 
     @cached_property
     def app(self) -> Celery:
@@ -299,10 +315,13 @@ class Fleet:
         return run_blocking(self._registry.list())
 
     def session(self, name: str = DEFAULT_SESSION, *, author: str = "") -> SessionContext:
-        """Returns a session of this fleet's store, to read its variables and, where the store owns it, to publish."""
+        """Returns a session of this fleet's store, to read its variables and to publish.
+
+        What an Elixir server owns is changed there, if the fleet was told of its ``bridge``.
+        """
         from snakepit_bridge.session_context import SessionContext
 
-        return SessionContext(name, self.store, author=author)
+        return SessionContext(name, self.store, author=author, bridge=self.elixir)
 
     def applied(self, session: str) -> list[Applied]:
         """Returns which revision each live worker process that holds a session applies, or why it can't.
@@ -358,8 +377,8 @@ class Fleet:
         app = Celery("dspex-fleet-client", set_as_current=False)
         bounds = {"socket_timeout": self._timeout_s, "socket_connect_timeout": self._timeout_s}
         app.conf.update(
-            broker_url=self._url,
-            result_backend=self._url,
+            broker_url=celery_url(self._url),
+            result_backend=celery_url(self._url),
             task_serializer="json",
             result_serializer="json",
             accept_content=["json"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,8 +21,9 @@ from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import STORE, Head, SnapshotStore, Watch
 
-# A session that nobody asked for in this time is left alone; its next use reads it first.
-_IDLE_S = 60.0
+# A session that nobody asked for in this time is left alone; its next use reads it first. About where that one round
+# trip costs less than the comparisons in between.
+_IDLE_S = 10.0
 _AGAIN_S = 0.05
 _AGAIN_AT_MOST_S = 1.0
 
@@ -119,7 +120,12 @@ class Follower:
     async def _read(self, session: str) -> Held:
         try:
             await self._subscribe(session)
-            return await self._read_now(session)
+            held = await self._read_now(session)
+            if self._watch is not None and session not in self._watched:
+                # The watch was opened meanwhile, and didn't know of the session: what came in between was not told.
+                await self._subscribe(session)
+                held = await self._read_now(session)
+            return held
         finally:
             # Before the task is done, so that nobody finds one that is and takes its answer for a fresh one.
             self._reading.pop(session, None)
@@ -180,7 +186,7 @@ class Follower:
         watch, watched = self._watch, [session for session in sessions if session in self._watched]
         self._watched.difference_update(watched)
         if watch is not None and watched:
-            self._spawn(self._quietly(self._discard(watch, watched)))
+            self._spawn(self._quietly(lambda: self._discard(watch, watched)))
 
     async def _discard(self, watch: Watch, sessions: list[str]) -> None:
         # One of them may have been asked for again by now.
@@ -232,7 +238,7 @@ class Follower:
         if clock() - held.used_at > _IDLE_S:
             held.verified_at = 0.0  # so that its next use reads it
         else:
-            self._spawn(self._quietly(self._catch_up(session)))
+            self._spawn(self._quietly(lambda: self._catch_up(session)))
 
     async def _catch_up(self, session: str) -> None:
         held = self._held.get(session)
@@ -246,10 +252,13 @@ class Follower:
 
     async def _compare_on(self) -> None:
         """Compares for ever, often enough that no answer grows older than a lease between two."""
+        due = clock() + self._lease_s / 2
         while True:
-            await asyncio.sleep(self._lease_s / 2)
+            await asyncio.sleep(max(self._lease_s / 10, due - clock()))
+            # From beginning to beginning: many sessions take a while, and the lease must not end between two.
+            due = clock() + self._lease_s / 2
             # While the store is away nothing is verified, so whoever asks reads by himself and is told.
-            await self._quietly(self.compare())
+            await self._quietly(self.compare)
 
     async def compare(self) -> None:
         """Compares every session in use with its head in the store.
@@ -289,10 +298,10 @@ class Follower:
             return clock() - held.verified_at
         return max(0.0, clock() + self.store_offset - held.snapshot.confirmed_at)
 
-    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _quietly(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs what nobody waits for; whoever then asks for a session reads it by himself and gets the error."""
         try:
-            await work
+            await work()
         except (StoreUnavailableError, SessionNotFoundError) as problem:
             _log.debug("%s", problem)
 

@@ -11,9 +11,11 @@ from urllib.parse import parse_qsl, urlencode
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.asyncio.sentinel import SentinelManagedConnection as Managed
 from redis.asyncio.sentinel import SentinelManagedSSLConnection as ManagedSSL
+from redis.backoff import NoBackoff
 
 SCHEMES = (
     "redis", "rediss", "unix", "redis+socket", "valkey", "valkeys",
@@ -99,7 +101,8 @@ class Address:
             # The many connections are spread over nodes and opened as needed: a cluster's client has no queue for them.
             limits = {name: limit for name, limit in limits.items() if name != "max_connections"}
             return cast("Redis", RedisCluster(startup_nodes=nodes, **_ssl(self.options), **limits))
-        asking = {**_ssl(self.asking), "socket_connect_timeout": limits["socket_connect_timeout"]}
+        # One that is away is not tried again: the next one is asked.
+        asking = {**_ssl(self.asking), "socket_connect_timeout": 1.0, "retry": Retry(NoBackoff(), 0)}
         sentinel = Sentinel(self.hosts, sentinel_kwargs=asking)
         managed = ManagedSSL if self.options.get("connection_class") is SSLConnection else Managed
         options = {**self.options, **limits, "connection_class": managed, "timeout": None}

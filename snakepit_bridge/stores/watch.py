@@ -51,7 +51,9 @@ class Watch(ABC):
 
     @abstractmethod
     async def ping(self) -> None:
-        """Returns once the store has answered on the connection of the hints; those sent before it have come by then.
+        """Returns once the store has answered on the connection of the hints.
+
+        Those sent before it have come by then; on a cluster only those of the node that answers.
 
         Raises:
             StoreUnavailableError: the connection broke.

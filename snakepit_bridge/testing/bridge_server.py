@@ -190,7 +190,8 @@ class BridgeServer:
 
     def _behave(self, method: str, context: grpc.ServicerContext) -> None:
         self.calls[method] += 1
-        time.sleep(self.quirks.latency_s)
+        if self.quirks.latency_s:
+            time.sleep(self.quirks.latency_s)
         while self.quirks.silent and context.is_active():
             time.sleep(_SILENCE_STEP_S)
         if self.quirks.flaky and self._random.random() < self.quirks.flaky:

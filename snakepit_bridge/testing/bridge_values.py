@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from typing import Any, cast
 
 import grpc
@@ -89,9 +90,8 @@ def _text(value: Any) -> str:
 
 def _float(value: float) -> str:
     plain = repr(value)
-    if "e" not in plain and len(plain) < 7:
-        return plain
-    mantissa, _, exponent = (plain if "e" in plain else f"{value:.17g}").partition("e")
-    if not exponent:
-        return plain
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent)}"
+    sign, digits, exponent = Decimal(plain).normalize().as_tuple()
+    first, *rest = map(str, digits)
+    power = int(exponent) + len(rest)
+    short = f"{'-' if sign else ''}{first}.{''.join(rest) or '0'}e{power}"
+    return short if "e" in plain or len(short) < len(plain) else plain

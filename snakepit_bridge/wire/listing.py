@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from google.protobuf.message import DecodeError
+
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.wire.errors import UnreadableVariableError
+from snakepit_bridge.wire.errors import ElixirFailedError, UnreadableVariableError
 from snakepit_bridge.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.wire.values import Remote, decode
 
@@ -37,6 +39,19 @@ class Listing:
                 remotes[message.name] = (*remotes.get(message.name, ()), remote)
         # Which of two variables a name means can't be told while one of them is unreadable.
         return cls({name: found for name, found in remotes.items() if name not in unreadable}, unreadable)
+
+    @classmethod
+    def read(cls, raw: bytes, session: str) -> Listing:
+        """Returns what the bytes of an answer hold.
+
+        Raises:
+            ElixirFailedError: they are no such answer; text that isn't UTF-8, which Elixir lets pass, is enough.
+        """
+        try:
+            answer = pb.ListVariablesResponse.FromString(raw)
+        except DecodeError as wrong:
+            raise ElixirFailedError("ListVariables", session, "OK", f"the answer can't be decoded ({wrong})") from wrong
+        return cls.of(answer)
 
     @property
     def ids(self) -> tuple[str, ...]:

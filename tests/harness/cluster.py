@@ -86,12 +86,19 @@ def _join(nodes: Sequence[Redis], ports: Sequence[int], buses: Sequence[int]) ->
         node.execute_command("CLUSTER", "ADDSLOTSRANGE", n * share, last)
         node.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], buses[0])
     wait_until(lambda: all(_joined(node) for node in nodes), "the nodes to form a cluster")
+    # Until all are linked to all, messages to some are dropped.
+    wait_until(lambda: all(_linked(node) for node in nodes), "each node to be linked to each")
 
 
 def _joined(node: Redis) -> bool:
     info: Any = node.execute_command("CLUSTER INFO")
     known = info if isinstance(info, dict) else dict(line.split(":", 1) for line in info.split())
     return known["cluster_state"] == "ok" and int(known["cluster_known_nodes"]) == NODES
+
+
+def _linked(node: Redis) -> bool:
+    links: Any = node.execute_command("CLUSTER", "LINKS")
+    return len(links) == 2 * (NODES - 1)
 
 
 def _answers(client: Redis) -> bool:

@@ -99,7 +99,8 @@ class Run:
         reader = random.randrange(READERS)
         async with paused(self.readers[reader], self.locks[reader]):
             self.n += 1
-            token, n = await self.publish("p", self.n), self.n
+            n = self.n  # the chains count on meanwhile
+            token = await self.publish("p", n)
             await asyncio.sleep(2 * LEASE_S)
             self.readers[reader].resume()
             await self.ask(reader, "p", token, n)

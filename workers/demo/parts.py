@@ -138,7 +138,7 @@ def worker_processes(
         for child, _ in children:
             child.send(signal.SIGTERM)
         for child, _ in children:
-            child.end()
+            child.end(signal.SIGCONT)  # a second SIGTERM would cut the end short that the first one began
 
 
 def _await_workers(fleet: Fleet, children: list[tuple[Child, Path]]) -> None:

@@ -14,12 +14,11 @@ from collections.abc import Iterable
 from snakepit_bridge.exceptions import VariableNotFoundError
 from snakepit_bridge.wire.client import BridgeClient
 from snakepit_bridge.wire.errors import ElixirFailedError, UnreadableVariableError
-from snakepit_bridge.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.wire.listing import Listing
 from snakepit_bridge.wire.values import Remote
 
 UNKNOWN_NAME = "(a variable that was never read)"
-_PROBLEM = "Elixir can't encode it; see its log"
+_PROBLEM = "Elixir can't encode it, or its text isn't UTF-8; see Elixir's log"
 
 # Enough to find a name of fifty letters; beyond that the search costs the server more than it is worth.
 _CALLS = 2_000
@@ -48,7 +47,7 @@ async def read_around(
         return await _one_by_one(client, session, list(known))
     if not bad or not await search.readable(_without(bad)):
         bad = frozenset(await search.broken("^", ""))
-    listing = Listing.of(pb.ListVariablesResponse.FromString(await client.list_raw(session, _without(bad))))
+    listing = Listing.read(await client.list_raw(session, _without(bad)), session)
     return Listing(listing.remotes, {**listing.unreadable, **dict.fromkeys(bad, _PROBLEM)}), bad
 
 
@@ -60,7 +59,7 @@ class _Search:
     async def readable(self, pattern: str) -> bool:
         self._calls += 1
         try:
-            await self._client.list_raw(self._session, pattern)
+            Listing.read(await self._client.list_raw(self._session, pattern), self._session)
         except ElixirFailedError:
             if self._calls > _CALLS:
                 raise

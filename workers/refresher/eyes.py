@@ -9,7 +9,6 @@ from snakepit_bridge.exceptions import VariableNotFoundError
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.wire.client import BridgeClient
 from snakepit_bridge.wire.errors import ElixirFailedError, UnreadableVariableError
-from snakepit_bridge.wire.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.wire.listing import Listing
 from workers.refresher.around import read_around
 from workers.refresher.pace import clock
@@ -70,25 +69,27 @@ class Eyes:
 
     async def _look_once(self, known: Iterable[str]) -> Seen | None:
         began, last = clock(), self._last
-        raw = await self._raw()
-        if raw is not None and last is not None and raw == last.raw:
+        raw, listing = await self._whole(last.raw if last else b"")
+        if listing is None and raw and last is not None:
             self._last = Seen(began, last.variables, last.unreadable, last.ids, last.dropped, raw)
             return self._last
-        listing = await self._around(known) if raw is None else Listing.of(pb.ListVariablesResponse.FromString(raw))
+        listing = await self._around(known) if listing is None else listing
         meant = await self._which(listing)
         if meant is None:
             return None
         variables = _reused(listing.variables(meant), last.variables if last else {})
-        self._last = Seen(began, variables, listing.unreadable, listing.ids, listing.dropped, raw or b"")
+        self._last = Seen(began, variables, listing.unreadable, listing.ids, listing.dropped, raw)
         return self._last
 
-    async def _raw(self) -> bytes | None:
+    async def _whole(self, last: bytes) -> tuple[bytes, Listing | None]:
+        """Returns one answer and its listing; no listing if it is the last answer again, and no answer if it failed."""
         try:
             raw = await self._client.list_raw(self._session)
+            listing = None if raw and raw == last else Listing.read(raw, self._session)
         except ElixirFailedError:
-            return None
+            return b"", None
         self._bad = frozenset()
-        return raw
+        return raw, listing
 
     async def _around(self, known: Iterable[str]) -> Listing:
         """One variable that can't be encoded breaks the whole list, so the others are read without it."""

@@ -86,7 +86,7 @@ class Follower:
             poll_max_s=settings.poll_max_s,
         )
         self._beat_at = clock()
-        self._looked_at = 0.0
+        self._turn_at = self._looked_at = 0.0
         self._waits: list[_Wait] = []
 
     async def run(self) -> None:
@@ -108,7 +108,7 @@ class Follower:
 
     async def _round(self) -> float:
         """Looks once and returns the seconds to rest."""
-        hinted = self._told.is_set()
+        hinted, self._turn_at = self._told.is_set(), clock()
         self._told.clear()
         try:
             return await self._record(await self._look(), hinted)
@@ -169,9 +169,11 @@ class Follower:
         self._answer(seen.began)
         self._watching.looked(hinted=hinted, changed=changed)
         self._watching.follow(frozenset(seen.ids))
-        return self._pace.after_look(
+        interval = self._pace.after_look(
             busy=changed or self._in_use(), watched=self._watching.trusted, took_s=clock() - seen.began
         )
+        # From turn to turn, so that waiting for the others' looks doesn't come on top.
+        return max(0.0, interval - (clock() - self._turn_at))
 
     def _answer(self, began: float) -> None:
         for wait in [wait for wait in self._waits if wait.since <= began]:

@@ -46,7 +46,7 @@ class RefresherSettings:
     lease_s: float = 10.0
     timeout_s: float = 5.0
     redis_timeout_s: float = 5.0
-    looks_at_once: int = 64
+    looks_at_once: int = 32
     max_answer_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import traceback
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.stores.addresses import Address
 from snakepit_bridge.stores.connection import RedisConnection, masked
 
 
@@ -19,6 +20,10 @@ from snakepit_bridge.stores.connection import RedisConnection, masked
         ("redis://:p@ss@localhost", "redis://***@localhost"),
         ("redis://:p/a:s#s@localhost", "redis://***@localhost"),
         ("redis://localhost?db=1&password=pass", "redis://localhost?db=1&password=***"),
+        (
+            "redis+sentinel://u:pass@h:1,i:2/fleet/3?sentinel_password=pass",
+            "redis+sentinel://***@h:1,i:2/fleet/3?sentinel_password=***",
+        ),
         ("unix:///run/redis.sock?password=pass&db=2", "unix:///run/redis.sock?password=***&db=2"),
     ],
 )
@@ -40,3 +45,30 @@ def test_a_url_that_can_not_be_read_is_refused_without_its_password(url: str) ->
     with pytest.raises(ConfigurationError, match="it looks like redis://") as raised:
         RedisConnection(url)
     assert "s3" not in "".join(traceback.format_exception_only(raised.value))
+
+
+def test_sentinel_and_cluster_urls_name_several_hosts() -> None:
+    sentinel = Address.parse("rediss+sentinel://u:p%40@h:1,i/fleet/3?ssl_ca_certs=/ca.pem&sentinel_username=s")
+    assert (sentinel.kind, sentinel.hosts, sentinel.service) == ("sentinel", (("h", 1), ("i", 26379)), "fleet")
+    assert {name: sentinel.options[name] for name in ("username", "password", "db", "ssl_ca_certs")} == {
+        "username": "u",
+        "password": "p@",
+        "db": 3,
+        "ssl_ca_certs": "/ca.pem",
+    }
+    assert sentinel.asking["username"] == "s"
+    assert "ssl_ca_certs" not in sentinel.asking
+    cluster = Address.parse("redis+cluster://:p@h:1,[::1]:2")
+    assert (cluster.kind, cluster.hosts, cluster.options) == ("cluster", (("h", 1), ("::1", 2)), {"password": "p"})
+    assert RedisConnection("redis+cluster://h").cluster
+    assert not RedisConnection("redis://h").cluster
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis+sentinel://:s3@h:1", "redis+cluster://:s3@h/1", "redis+cluster://:s3@h:x", "redis+sentinel://:s3@h,/x"],
+)
+def test_hosts_that_can_not_be_read_are_refused_without_the_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="it looks like redis://") as raised:
+        RedisConnection(url)
+    assert "s3" not in str(raised.value)

@@ -167,3 +167,10 @@ def test_a_value_that_is_not_of_its_type_is_an_error_that_names_the_variable(
 def test_constraints_that_are_no_json_are_an_error() -> None:
     with pytest.raises(UnreadableVariableError):
         decode(message("float", any_of("float", "1.0"), constraints="{"))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_the_stand_in_spells_every_float_so_that_it_reads_back_the_same(number: float) -> None:
+    sent, _ = write(VariableType.FLOAT, number, binary=True)
+    assert decode(message("float", sent)).variable.value == number
+    assert "." in sent.value.decode()

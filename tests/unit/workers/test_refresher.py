@@ -239,3 +239,22 @@ async def test_a_variable_that_cannot_be_decoded_is_named_and_the_others_are_rea
 async def test_a_session_that_is_not_there_is_told_by_name(client: BridgeClient) -> None:
     with pytest.raises(ElixirSessionNotFoundError, match="nowhere"):
         await Eyes(client, "nowhere").look()
+
+
+class NotUtf8(BridgeClient):
+    """A server that sends, as Elixir may, a variable whose metadata aren't UTF-8."""
+
+    async def list_raw(self, session: str, pattern: str = "") -> bytes:
+        return (await super().list_raw(session, pattern)).replace(b"innocent", b"inno\xff\xffnt")
+
+
+async def test_a_variable_whose_text_is_not_utf8_is_named_and_the_others_are_read(elixir: BridgeServer) -> None:
+    elixir.register("s", "good", "float", 1.0)
+    elixir.register("s", "bad", "float", 1.0, unit="innocent")
+    client = NotUtf8(elixir.address)
+    eyes = Eyes(client, "s")
+    for _ in range(2):
+        seen = await eyes.look()
+        assert list(seen.unreadable) == ["bad"]
+        assert list(seen.variables) == ["good"]
+    await client.aclose()

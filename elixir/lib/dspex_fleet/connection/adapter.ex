@@ -1,0 +1,99 @@
+defmodule DSPexFleet.Connection.Adapter do
+  @moduledoc false
+  # The gRPC package's Gun adapter, with three promises more: a call ends at its own timeout (the package waits twice as
+  # long), a stream that nobody will read any more is cancelled on the server, and a broken connection is UNAVAILABLE.
+
+  @behaviour GRPC.Client.Adapter
+
+  alias GRPC.Client.Adapters.Gun
+
+  @internal 13
+  @unavailable 14
+  # The server's own answer that time is up is better than ours, so it gets a moment to arrive.
+  @grace_ms 100
+
+  @impl true
+  defdelegate connect(channel, opts), to: Gun
+  @impl true
+  defdelegate disconnect(channel), to: Gun
+  @impl true
+  defdelegate send_request(stream, message, opts), to: Gun
+  @impl true
+  defdelegate send_headers(stream, opts), to: Gun
+  @impl true
+  defdelegate send_data(stream, message, opts), to: Gun
+  @impl true
+  defdelegate end_stream(stream), to: Gun
+  @impl true
+  defdelegate cancel(stream), to: Gun
+
+  @impl true
+  def receive_data(%{server_stream: true} = stream, opts) do
+    guard = guard(stream)
+
+    case Gun.receive_data(stream, opts) do
+      {:ok, replies} ->
+        {:ok, closing(replies, guard)}
+
+      {:error, error} ->
+        send(guard, :close)
+        {:error, readable(error)}
+    end
+  end
+
+  def receive_data(stream, opts) do
+    case Gun.receive_data(stream, Keyword.update(opts, :timeout, :infinity, &halved/1)) do
+      {:error, error} ->
+        # Without this the process that collects the answer stays behind, and with it the request.
+        cancelled(stream)
+        {:error, readable(error)}
+
+      answered ->
+        answered
+    end
+  end
+
+  defp halved(timeout) when is_integer(timeout), do: div(timeout + @grace_ms, 2)
+  defp halved(:infinity), do: :infinity
+
+  defp readable(%GRPC.RPCError{status: @internal, message: ":connection_error" <> _} = error) do
+    %{error | status: @unavailable}
+  end
+
+  defp readable(error), do: error
+
+  defp closing(replies, guard) do
+    Stream.transform(
+      replies,
+      fn -> :open end,
+      fn
+        {:error, error}, _state -> {[{:error, readable(error)}], :ended}
+        reply, state -> {[reply], state}
+      end,
+      fn _state -> {[], :ended} end,
+      fn state -> send(guard, if(state == :open, do: :close, else: :ended)) end
+    )
+  end
+
+  # A reader can be killed at any moment, and then nothing of its own runs.
+  defp guard(stream) do
+    reader = self()
+
+    spawn(fn ->
+      watched = Process.monitor(reader)
+
+      receive do
+        :ended -> :ok
+        :close -> cancelled(stream)
+        {:DOWN, ^watched, :process, _pid, _reason} -> cancelled(stream)
+      end
+    end)
+  end
+
+  # The process of an answer that has been read to its end is gone, and the connection takes no cancel for it.
+  defp cancelled(stream) do
+    if Process.alive?(stream.payload.response_pid), do: Gun.cancel(stream)
+  catch
+    :exit, _reason -> :ok
+  end
+end

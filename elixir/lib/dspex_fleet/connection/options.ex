@@ -1,0 +1,70 @@
+defmodule DSPexFleet.Connection.Options do
+  @moduledoc false
+
+  @derive {Inspect, except: [:token, :credential]}
+  @enforce_keys [:target, :token, :credential, :keepalive, :backoff]
+  defstruct @enforce_keys
+
+  @type t :: %__MODULE__{}
+
+  @defaults [
+    target: "127.0.0.1:50051",
+    token: nil,
+    tls: false,
+    insecure: false,
+    keepalive: 20_000,
+    backoff: {100, 5_000}
+  ]
+
+  @doc "The options of a connection, those of `config :dspex_fleet` below them; `ArgumentError` if one is wrong."
+  @spec new!(keyword) :: t
+  def new!(given) do
+    configured = :dspex_fleet |> Application.get_all_env() |> Keyword.take(Keyword.keys(@defaults))
+    opts = Keyword.validate!(given, Keyword.merge(@defaults, configured))
+    guard_token!(opts)
+
+    %__MODULE__{
+      target: target!(opts[:target]),
+      token: token!(opts[:token]),
+      credential: credential(opts[:tls]),
+      keepalive: opts[:keepalive],
+      backoff: backoff!(opts[:backoff])
+    }
+  end
+
+  # The gRPC package reads "localhost:1" as a URI of the scheme "localhost".
+  defp target!(target) do
+    cond do
+      target =~ ~r/\A[\w.-]+:\d+\z/ -> "ipv4:" <> target
+      target =~ ~r/\A\[[0-9a-fA-F:]+\]:\d+\z/ -> "ipv6:" <> target
+      target =~ ~r/\A[a-z0-9]+:/ -> target
+      true -> raise ArgumentError, "a target reads host:port, [ipv6]:port or scheme:…; got #{inspect(target)}"
+    end
+  end
+
+  defp token!(token) when is_nil(token) or is_binary(token) or is_function(token, 0), do: token
+  defp token!(_other), do: raise(ArgumentError, "a token is text, or a function without arguments that returns it")
+
+  defp backoff!({base, cap}) when is_integer(base) and is_integer(cap) and base > 0 and cap >= base, do: {base, cap}
+  defp backoff!(other), do: raise(ArgumentError, "expected :backoff to be {first, longest}; got #{inspect(other)}")
+
+  defp credential(false), do: nil
+  defp credential(true), do: credential([])
+
+  defp credential(given) when is_list(given) do
+    verified = [verify: :verify_peer, depth: 10, customize_hostname_check: hostname_check()]
+    roots = if given[:cacertfile] || given[:cacerts], do: [], else: [cacerts: :public_key.cacerts_get()]
+    GRPC.Credential.new(ssl: verified |> Keyword.merge(roots) |> Keyword.merge(given))
+  end
+
+  defp hostname_check, do: [match_fun: :public_key.pkix_verify_hostname_match_fun(:https)]
+
+  defp guard_token!(opts) do
+    if opts[:token] && opts[:tls] == false && not opts[:insecure] && not loopback?(opts[:target]) do
+      raise ArgumentError,
+            "a token would travel in clear to #{opts[:target]}: set :tls, or insecure: true where the network is trusted"
+    end
+  end
+
+  defp loopback?(target), do: target =~ ~r/\A(ipv[46]:)?(localhost|127\.\d+\.\d+\.\d+|\[::1\]):\d+\z/ or target =~ ~r/\Aunix:/
+end

@@ -1,0 +1,109 @@
+"""From Elixir to the LM: a variable set there stands in the next request that a module sends, whatever its type."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+import dspy
+import pytest
+
+from snakepit_bridge.dspy_integration import VariableAwarePredict
+from snakepit_bridge.exceptions import SessionNotFoundError
+from snakepit_bridge.session_context import SessionContext
+from snakepit_bridge.testing import RecordingLM
+from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.variables import Tensor, Variable, VariableType
+from snakepit_bridge.wire.client import BridgeClient
+from tests.harness.waiting import eventually
+from workers.refresher import Refresher, RefresherSettings
+
+VALUES: dict[str, tuple[str, Any]] = {
+    "temperature": ("float", 0.25),
+    "nan": ("float", math.nan),
+    "huge": ("integer", 10**30),
+    "größe 🙂": ("string", 'ü\n"\\'),
+    "": ("boolean", True),
+    "strategy": ("module", "ReAct"),
+    "mood": ("choice", "kind"),
+    "vector": ("embedding", tuple(n / 7 for n in range(3_000))),
+    "grid": ("tensor", Tensor(tuple(n / 3 for n in range(100_000)), (100, 1_000))),
+}
+
+
+@pytest.fixture
+def elixir() -> Generator[BridgeServer]:
+    with BridgeServer() as server:
+        server.begin("s")
+        for name, (kind, value) in VALUES.items():
+            server.register("s", name, kind, value)
+        yield server
+
+
+@pytest.fixture
+async def refresher(elixir: BridgeServer, redis_url: str) -> AsyncGenerator[Refresher]:
+    stop = asyncio.Event()
+    made = Refresher(RefresherSettings(elixir.address, redis_url, sessions=("s",), poll_s=0.05, poll_max_s=0.2))
+    running = asyncio.create_task(made.run(stop))
+    yield made
+    stop.set()
+    await running
+
+
+@pytest.fixture
+async def context(refresher: Refresher, redis_url: str) -> SessionContext:
+    made = SessionContext("s", redis_url)
+
+    async def there() -> bool:
+        try:
+            return len((await made.snapshot()).variables) == len(VALUES)
+        except SessionNotFoundError:
+            return False
+
+    await eventually(there, "the session")
+    assert refresher.reports()
+    return made
+
+
+async def test_every_type_is_read_by_a_context_as_elixir_has_it(context: SessionContext) -> None:
+    found = await context.get_variables()
+    for name, (kind, value) in VALUES.items():
+        assert Variable(name, VariableType(kind), found[name]) == Variable(name, VariableType(kind), value), name
+
+
+async def test_what_is_set_in_elixir_stands_in_the_next_request_of_a_module(
+    elixir: BridgeServer, refresher: Refresher, context: SessionContext
+) -> None:
+    module = VariableAwarePredict("question -> answer", session_context=context)
+    await module.bind_to_variable("temperature", "temperature")
+    with RecordingLM() as lm, dspy.context(lm=dspy.LM("openai/demo", api_base=lm.url, api_key="x", cache=False)):
+        for value in (0.75, 1.25):
+            elixir.set("s", "temperature", value)
+            await refresher.sync("s")
+            await module.forward_async(question="Why?")
+            assert lm.requests[-1].body["temperature"] == value
+
+
+async def test_every_type_goes_back_to_elixir_and_comes_here_again(
+    elixir: BridgeServer, refresher: Refresher, context: SessionContext
+) -> None:
+    client = BridgeClient(elixir.address)
+    changed = {
+        "temperature": math.inf,
+        "nan": 1e300,
+        "huge": -(10**30) - 1,
+        "größe 🙂": "",
+        "": False,
+        "strategy": "Predict",
+        "mood": "größer",
+        "vector": (0.5, math.nan),
+        "grid": Tensor(((1, 2), (3, 4)), (2, 2)),
+    }
+    wanted = {name: Variable(name, VariableType(VALUES[name][0]), value) for name, value in changed.items()}
+    for variable in wanted.values():
+        await client.set("s", variable)
+    await client.aclose()
+    await refresher.sync("s")
+    assert dict((await context.snapshot()).variables) == wanted

@@ -1,0 +1,300 @@
+"""Write-back: what is set through a session that an Elixir server owns is in Elixir first, and then in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from snakepit_bridge import SessionContext
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import (
+    RevisionLost,
+    SessionOwnedElsewhereError,
+    ValidationError,
+    VariableNotFoundError,
+)
+from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.wire.errors import ElixirSessionNotFoundError, ElixirUnavailableError
+from snakepit_bridge.wire.writeback import ElixirAuthority, WriteNotShownError
+from tests.harness.waiting import eventually
+from workers.refresher import Refresher, RefresherSettings
+
+QUICK: dict[str, Any] = {"poll_s": 0.05, "poll_max_s": 0.2, "settle_s": 0.5, "lease_s": 3.0, "timeout_s": 1.0}
+
+
+@pytest.fixture
+def elixir() -> Generator[BridgeServer]:
+    with BridgeServer() as server:
+        server.begin("s")
+        server.register("s", "temperature", "float", 0.5, min=0, max=2)
+        server.register("s", "style", "string", "kind")
+        yield server
+
+
+@asynccontextmanager
+async def refreshing(elixir: BridgeServer, redis_url: str, **turned: Any) -> AsyncGenerator[Refresher]:
+    refresher = Refresher(RefresherSettings(elixir.address, redis_url, **{"sessions": ("s",), **QUICK, **turned}))
+    stop = asyncio.Event()
+    running = asyncio.create_task(refresher.run(stop))
+    try:
+        yield refresher
+    finally:
+        stop.set()
+        await running
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncGenerator[RedisStore]:
+    opened = RedisStore(redis_url)
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+async def followed(elixir: BridgeServer, redis_url: str, store: RedisStore) -> AsyncGenerator[Refresher]:
+    async with refreshing(elixir, redis_url) as running:
+        await published(store)
+        yield running
+
+
+@pytest.fixture
+def ctx(elixir: BridgeServer, redis_url: str) -> SessionContext:
+    return Fleet(redis_url, bridge=elixir.address).session("s", author="ann")
+
+
+async def published(store: RedisStore, session: str = "s") -> None:
+    async def there() -> bool:
+        return session in await store.heads([session])
+
+    await eventually(there, f"session {session} being published")
+
+
+async def at(store: RedisStore, token: Any) -> dict[str, Any]:
+    """The values that a token shows."""
+    snapshot: Snapshot = await store.read_at("s", token)
+    return {name: variable.value for name, variable in snapshot.variables.items()}
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_value_that_is_set_is_in_elixir_and_in_the_token_that_is_returned(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    for value in (0.1, 0.9, 0.3):
+        token = await ctx.set_variable("temperature", value)
+        assert elixir.value("s", "temperature") == value
+        assert await at(store, token) == {"temperature": value, "style": "kind"}
+    assert (await store.head("s")).authority == "elixir"
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_value_set_again_returns_a_token_that_shows_it_though_nothing_was_published(
+    ctx: SessionContext, store: RedisStore
+) -> None:
+    first = await ctx.set_variable("temperature", 0.7)
+    assert await ctx.set_variable("temperature", 0.7) == first
+
+
+@pytest.mark.usefixtures("followed")
+async def test_many_values_are_set_in_one_call_and_new_ones_registered(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    token = await ctx.set_variables({"temperature": 1.5, "style": "terse", "größe": 3}, reason="calmer")
+    assert await at(store, token) == {"temperature": 1.5, "style": "terse", "größe": 3}
+    assert elixir.value("s", "größe") == 3
+    assert elixir.calls["SetVariables"] == 1
+
+
+KINDS = {
+    "nan": ("float", math.nan),
+    "big": ("integer", 10**30),
+    "choice": ("choice", "a"),
+    "embedding": ("embedding", [float(n) / 7 for n in range(3_000)]),
+    "tensor": ("tensor", {"data": [float(n) for n in range(600)], "shape": [20, 30]}),
+    "truth": ("boolean", True),
+    "module": ("module", "ChainOfThought"),
+    "umlaut \n'x'": ("string", "✓ \x00"),
+}
+
+
+@pytest.mark.usefixtures("followed")
+@pytest.mark.parametrize("name", KINDS)
+async def test_every_type_goes_to_elixir_and_comes_back_as_it_was(
+    name: str, ctx: SessionContext, store: RedisStore
+) -> None:
+    kind, value = KINDS[name]
+    token = await ctx.register_variable(name, kind, value)
+    assert (await store.read_at("s", token)).variables[name] == Variable.declare(name, value, kind)
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_variable_is_declared_anew_under_one_name_and_deleted(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    token = await ctx.register_variable("temperature", "integer", 3, {"max": 5})
+    assert (await store.read_at("s", token)).variables["temperature"].constraints.max == 5
+    with pytest.raises(ValidationError):
+        await ctx.set_variable("temperature", 9)
+    token = await ctx.delete_variable("temperature")
+    assert await at(store, token) == {"style": "kind"}
+    with pytest.raises(VariableNotFoundError):
+        await ctx.delete_variable("temperature")
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_name_that_was_registered_twice_is_deleted_as_a_whole(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    elixir.register("s", "style", "string", "newer")
+    token = await ctx.delete_variable("style")
+    assert await at(store, token) == {"temperature": 0.5}
+
+
+@pytest.mark.usefixtures("followed")
+@pytest.mark.parametrize(("name", "value"), [("temperature", 2.5), ("temperature", "hot"), ("style", 3)])
+async def test_a_value_that_does_not_fit_is_refused_before_elixir_is_told_of_any(
+    name: str, value: Any, ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        await ctx.set_variables({"new": 1, name: value})
+    assert refused.value.variable == name
+    assert not {"SetVariable", "SetVariables", "RegisterVariable"} & elixir.calls.keys()
+
+
+@pytest.mark.usefixtures("followed")
+async def test_what_elixir_itself_refuses_is_a_validation_error_and_changes_nothing(
+    ctx: SessionContext, elixir: BridgeServer
+) -> None:
+    elixir.turn(refuse_values=True)
+    with pytest.raises(ValidationError, match="variable_locked_for_optimization"):
+        await ctx.set_variable("temperature", 1.0)
+    elixir.turn(refuse_values=False)
+    assert elixir.value("s", "temperature") == 0.5
+
+
+@pytest.mark.usefixtures("followed")
+async def test_rollback_makes_elixir_hold_the_earlier_variables(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    before = (await store.head("s")).token
+    await ctx.set_variables({"temperature": 1.5, "more": [1.0, 2.0]})
+    await ctx.delete_variable("style")
+    token = await ctx.rollback(before)
+    assert token > before
+    assert await at(store, token) == {"temperature": 0.5, "style": "kind"}
+    assert elixir.value("s", "style") == "kind"
+    with pytest.raises(RevisionLost):
+        await ctx.rollback("1.1")
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_followed_session_without_a_bridge_is_owned_elsewhere(redis_url: str, store: RedisStore) -> None:
+    before = await store.head("s")
+    for ctx in (Fleet(redis_url).session("s"), SessionContext("s", redis_url)):
+        with pytest.raises(SessionOwnedElsewhereError):
+            await ctx.set_variable("temperature", 1.0)
+        with pytest.raises(SessionOwnedElsewhereError):
+            await ctx.rollback(before.token)
+    assert (await store.head("s")).token == before.token
+
+
+@pytest.mark.usefixtures("followed")
+async def test_elixir_being_away_is_a_named_error_and_changes_nothing(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    before = await store.head("s")
+    elixir.stop()
+    for change in (ctx.set_variable("temperature", 1.0), ctx.delete_variable("style"), ctx.rollback(before.token)):
+        with pytest.raises(ElixirUnavailableError):
+            await change
+    assert (await store.head("s")).token == before.token
+    elixir.start()
+    assert elixir.value("s", "temperature") == 0.5
+
+
+async def test_a_session_that_nobody_has_published_is_elixirs_if_elixir_has_it(
+    elixir: BridgeServer, redis_url: str, store: RedisStore
+) -> None:
+    elixir.begin("fresh")
+    ctx = SessionContext("fresh", redis_url, bridge=elixir.address)
+    async with refreshing(elixir, redis_url, sessions=()):
+        token = await ctx.set_variable("x", 1)
+        snapshot = await store.read_at("fresh", token)
+    assert snapshot.value("x") == elixir.value("fresh", "x") == 1
+    assert snapshot.authority == "elixir"
+
+
+async def test_a_session_that_elixir_does_not_have_stays_the_stores(
+    elixir: BridgeServer, redis_url: str, store: RedisStore
+) -> None:
+    ctx = SessionContext("own", redis_url, bridge=elixir.address)
+    token = await ctx.set_variable("x", 1)
+    assert (await store.read_at("own", token)).authority == "store"
+    elixir.stop()
+    assert await ctx.set_variable("x", 2) > token
+    with pytest.raises(ElixirUnavailableError):
+        await SessionContext("unknown", redis_url, bridge=elixir.address).set_variable("x", 1)
+    assert "unknown" not in await store.heads(["unknown"])
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_session_that_elixir_has_lost_is_not_found_there(ctx: SessionContext, elixir: BridgeServer) -> None:
+    elixir.forget()
+    with pytest.raises(ElixirSessionNotFoundError):
+        await ctx.set_variable("temperature", 1.0)
+
+
+async def test_a_change_that_no_refresher_shows_is_said_to_be_in_elixir(
+    elixir: BridgeServer, redis_url: str, store: RedisStore
+) -> None:
+    async with refreshing(elixir, redis_url):
+        await published(store)
+    authority = ElixirAuthority(elixir.address, store, wait_s=0.3)
+    ctx = SessionContext("s", store, bridge=authority)
+    with pytest.raises(WriteNotShownError):
+        await ctx.set_variable("temperature", 1.25)
+    assert elixir.value("s", "temperature") == 1.25
+    async with refreshing(elixir, redis_url):
+        token = await SessionContext("s", store, bridge=elixir.address).set_variable("style", "late")
+        assert await at(store, token) == {"temperature": 1.25, "style": "late"}
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_change_shows_though_another_variable_of_the_session_can_not_be_read(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    elixir.spoil("s", "style")
+    token = await ctx.set_variable("temperature", 1.75)
+    assert (await at(store, token))["temperature"] == 1.75
+
+
+@pytest.mark.usefixtures("followed")
+async def test_writers_of_one_process_register_a_new_name_once(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    tokens = await asyncio.gather(*(ctx.set_variable("shared", n) for n in range(8)))
+    assert elixir.calls["RegisterVariable"] == 1
+    assert (await at(store, max(tokens)))["shared"] == elixir.value("s", "shared")
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_write_waits_for_a_look_that_began_after_it_and_not_for_one_under_way(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    elixir.turn(latency_s=0.15)
+    for value in (0.2, 0.4, 0.6):
+        token = await ctx.set_variable("temperature", value)
+        assert (await at(store, token))["temperature"] == value
+
+
+@pytest.mark.usefixtures("followed")
+async def test_blocking_callers_write_back_as_well(ctx: SessionContext, elixir: BridgeServer) -> None:
+    await asyncio.to_thread(ctx.blocking.set_variable, "temperature", 0.8)
+    assert elixir.value("s", "temperature") == 0.8

@@ -1,0 +1,171 @@
+"""The settings: what each one is called, what it is without being said, what it refuses, and what it never shows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from config.settings import FleetSettings
+
+ROOT = Path(__file__).parents[3]
+
+DEFAULTS: dict[str, Any] = {
+    "redis": "redis://localhost:6379/0",
+    "broker": "redis://localhost:6379/0",
+    "broker_url": None,
+    "namespace": "dspex",
+    "queue": "predictions",
+    "lm_profiles": None,
+    "lm": None,
+    "allowed_packages": (),
+    "result_expires_s": 86_400,
+    "requirement_wait_s": 5.0,
+    "bridge": None,
+    "watch_lease_s": 1.0,
+    "max_sessions": 10_000,
+    "redis_timeout_s": 5.0,
+    "task_attempts": 3,
+    "retry_backoff_s": 1.0,
+    "visibility_timeout_s": 1_800,
+}
+
+# Field, what the environment says, what is read from that.
+SAID: list[tuple[str, str, Any]] = [
+    ("redis", "redis://:pw@r:1/2", "redis://:pw@r:1/2"),
+    ("broker", "amqp://b", "amqp://b"),
+    ("namespace", "team-a_1.x", "team-a_1.x"),
+    ("queue", "q", "q"),
+    ("lm_profiles", "/etc/lm.toml", Path("/etc/lm.toml")),
+    ("lm", "openai/gpt-4o", "openai/gpt-4o"),
+    ("allowed_packages", "shop, shop_tools ,,", ("shop", "shop_tools")),
+    ("result_expires_s", "1", 1),
+    ("requirement_wait_s", "0", 0.0),
+    ("bridge", "elixir:50051", "elixir:50051"),
+    ("watch_lease_s", "0.25", 0.25),
+    ("max_sessions", "1", 1),
+    ("redis_timeout_s", "0.5", 0.5),
+    ("task_attempts", "1", 1),
+    ("retry_backoff_s", "0.1", 0.1),
+    ("visibility_timeout_s", "60", 60),
+]
+
+REFUSED: list[tuple[str, str]] = [
+    ("namespace", "a:b"),
+    ("namespace", "{s}"),
+    ("namespace", "x" * 51),
+    ("result_expires_s", "0"),
+    ("result_expires_s", "a day"),
+    ("requirement_wait_s", "-1"),
+    ("watch_lease_s", "0"),
+    ("max_sessions", "0"),
+    ("redis_timeout_s", "0"),
+    ("redis_timeout_s", "soon"),
+    ("task_attempts", "0"),
+    ("retry_backoff_s", "0"),
+    ("visibility_timeout_s", "0"),
+]
+
+
+def variable(field: str) -> str:
+    return {"redis": "DSPEX_REDIS_URL", "broker": "DSPEX_BROKER_URL"}.get(field, f"DSPEX_{field.upper()}")
+
+
+def read() -> FleetSettings:
+    return FleetSettings.model_validate({})
+
+
+@pytest.fixture(autouse=True)
+def silent_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("DSPEX_")]:
+        monkeypatch.delenv(name)
+
+
+def test_every_field_stands_in_these_tests() -> None:
+    assert set(FleetSettings.model_fields) == {*DEFAULTS, "redis_url"} - {"redis", "broker"}
+    assert {field for field, *_ in SAID} == set(DEFAULTS) - {"broker_url"}
+
+
+@pytest.mark.parametrize("field", DEFAULTS)
+def test_a_field_has_its_default(field: str) -> None:
+    assert getattr(read(), field) == DEFAULTS[field]
+
+
+@pytest.mark.parametrize(("field", "said", "value"), SAID)
+def test_a_field_is_read_from_its_environment_variable(
+    field: str, said: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable(field), said)
+    assert getattr(read(), field) == value
+    assert type(getattr(read(), field)) is type(value)
+
+
+@pytest.mark.parametrize(("field", "said"), REFUSED)
+def test_a_value_that_cannot_be_is_refused_by_name(field: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(field), said)
+    with pytest.raises(ValidationError) as raised:
+        read()
+    (error,) = raised.value.errors()
+    # In the message stands the field, and with it the variable.
+    assert error["loc"] in {(field,), (variable(field),)}
+    assert field in str(raised.value)
+
+
+def test_the_broker_is_redis_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_REDIS_URL", "redis://r/1")
+    assert (read().broker, read().redis) == ("redis://r/1", "redis://r/1")
+    monkeypatch.setenv("DSPEX_BROKER_URL", "")
+    assert read().broker == "redis://r/1"
+    monkeypatch.setenv("DSPEX_BROKER_URL", "amqp://b")
+    assert (read().broker, read().redis) == ("amqp://b", "redis://r/1")
+
+
+@pytest.mark.parametrize("field", DEFAULTS)
+def test_a_variable_that_is_set_to_nothing_is_as_good_as_unset(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(field), "")
+    assert getattr(read(), field) == DEFAULTS[field]
+
+
+def test_no_password_is_ever_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_REDIS_URL", "redis://:hunter2@r/1")
+    monkeypatch.setenv("DSPEX_BROKER_URL", "amqp://me:hunter2@b")
+    settings = read()
+    for shown in (repr(settings), str(settings), repr(settings.model_dump()), settings.model_dump_json()):
+        assert "hunter2" not in shown
+    assert "hunter2" in settings.redis
+    assert "hunter2" in settings.broker
+
+
+def test_a_refusal_shows_no_password_of_another_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_REDIS_URL", "redis://:hunter2@r/1")
+    monkeypatch.setenv("DSPEX_TASK_ATTEMPTS", "none")
+    with pytest.raises(ValidationError) as raised:
+        read()
+    assert "hunter2" not in str(raised.value)
+
+
+def test_settings_are_frozen() -> None:
+    settings: Any = read()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.queue = "other"
+
+
+def test_what_is_not_a_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_DEMO_KEY", "a key that a profile names")
+    monkeypatch.setenv("QUEUE", "not ours")
+    assert read().queue == "predictions"
+
+
+def test_the_documentation_lists_each_setting_with_its_default() -> None:
+    lines = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").splitlines()
+    told = {
+        cells[1].strip(" `"): cells[2].strip(" `") for line in lines if len(cells := line.split("|")) > 3
+    }
+    for name, field in FleetSettings.model_fields.items():
+        default = DEFAULTS.get({"redis_url": "redis"}.get(name, name))
+        shown = f"{default:g}" if isinstance(default, float) else str(default or "")
+        assert told.get(f"DSPEX_{name.upper()}") == shown, name
+        assert field.description or name == "namespace"

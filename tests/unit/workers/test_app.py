@@ -1,0 +1,120 @@
+"""The app: it is made from the environment alone, connects to nothing, and names the fleet's transport for Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.settings import FleetSettings
+from snakepit_bridge.messages import PREDICT
+from workers.app import FleetApp
+from workers.embedded import EmbeddedRedis
+from workers.transport import Transport
+
+ROOT = Path(__file__).parents[3]
+
+LOOK = """
+import json, socket, sys
+
+class Refused(OSError):
+    pass
+
+def refuse(*args, **kwargs):
+    raise Refused(f"importing the app connected to {args}")
+
+socket.socket.connect = socket.socket.connect_ex = refuse
+
+from workers.app import app
+app.finalize()
+print(json.dumps({
+    "broker": app.conf.broker_url,
+    "backend": app.conf.result_backend,
+    "queue": app.conf.task_default_queue,
+    "namespace": app.settings.namespace,
+    "runtime": app._slot._runtime is not None,
+}))
+"""
+
+
+def imported(**env: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
+    return subprocess.run(
+        [sys.executable, "-c", LOOK], cwd=ROOT, env={**clean, **env}, capture_output=True, text=True, check=False
+    )
+
+
+def made(**settings: Any) -> FleetApp:
+    return FleetApp(FleetSettings.model_validate(settings))
+
+
+def test_importing_the_app_connects_to_nothing_and_builds_no_runtime() -> None:
+    ran = imported(
+        DSPEX_REDIS_URL="redis://:pw@127.0.0.1:1/3",
+        DSPEX_QUEUE="q",
+        DSPEX_NAMESPACE="team",
+        # Not even the profiles are read: a client of the app has no need of them.
+        DSPEX_LM_PROFILES="/nowhere/lm.toml",
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == {
+        "broker": "redis://:pw@127.0.0.1:1/3",
+        "backend": "redis://:pw@127.0.0.1:1/3",
+        "queue": "q",
+        "namespace": "team",
+        "runtime": False,
+    }
+
+
+def test_a_wrong_environment_ends_the_import_and_names_the_variable() -> None:
+    ran = imported(DSPEX_TASK_ATTEMPTS="none", DSPEX_REDIS_URL="redis://:hunter2@h")
+    assert ran.returncode != 0
+    assert "task_attempts" in ran.stderr
+    assert "hunter2" not in ran.stderr + ran.stdout
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "rediss://127.0.0.1:1/0", "redis+socket:///nowhere"])
+def test_over_redis_messages_go_through_the_fleets_transport(url: str) -> None:
+    with made(redis_url=url).connection() as connection:
+        assert isinstance(connection.transport, Transport)
+
+
+def test_over_a_unix_socket_messages_and_results_arrive() -> None:
+    with EmbeddedRedis.start(unix=True) as server:
+        app = made(redis_url=server.url.replace("unix://", "redis+socket://") + "?virtual_host=3")
+        with app.connection() as connection, connection.SimpleQueue("predictions") as queue:
+            assert isinstance(connection.transport, Transport)
+            queue.put({"a": 1}, serializer="json")
+            assert server.cli("INFO", "keyspace")["db3"]["keys"] > 0
+            message = queue.get(timeout=5)
+            assert message.payload == {"a": 1}
+            message.ack()
+        app.backend.set("key", "value")
+        assert app.backend.get("key") == b"value"
+
+
+def test_another_broker_keeps_its_own_transport() -> None:
+    with made(broker_url="memory://").connection() as connection:
+        assert not isinstance(connection.transport, Transport)
+        assert connection.transport.driver_type == "memory"
+
+
+def test_the_app_knows_the_fleets_task() -> None:
+    app = made()
+    app.loader.import_default_modules()
+    assert PREDICT in app.tasks
+
+
+def test_the_runtime_is_built_on_first_use_and_kept() -> None:
+    app = made(redis_url="redis://127.0.0.1:1/0", task_attempts=7)
+    assert app.runtime is app.runtime
+    assert app.runtime.attempts == 7
+
+
+def test_apps_of_one_process_have_runtimes_of_their_own() -> None:
+    assert made(task_attempts=1).runtime is not made(task_attempts=1).runtime

@@ -1,0 +1,322 @@
+"""The fleet's own commands: what each one makes of its arguments, and what doctor says of the LM profiles."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.cli import main
+from snakepit_bridge.cli.checks import Check
+from snakepit_bridge.testing import RecordingLM
+from workers.commands import ROOT, check_language_models
+from workers.refresher import RefresherSettings
+
+ELSEWHERE = "redis://:hunter2@elsewhere:1/0"
+
+
+class Ended(Exception):
+    """A process that was replaced by another program never comes back."""
+
+
+@pytest.fixture(autouse=True)
+def silent_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command sets for the program that follows it is taken back after the test."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    for name in [name for name in os.environ if name.startswith("DSPEX_")]:
+        del os.environ[name]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+# ---------------------------------------------------------------- worker
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Returns the command line that `worker` turns into."""
+    seen: list[list[str]] = []
+
+    def execv(path: str, command: list[str]) -> None:
+        assert path == command[0] == sys.executable
+        seen.append(list(command))
+        raise Ended
+
+    monkeypatch.setattr(os, "execv", execv)
+
+    def launch(*arguments: str) -> list[str]:
+        with pytest.raises(Ended):
+            main(arguments)
+        return seen[-1]
+
+    return launch
+
+
+def test_a_worker_is_celerys_own_program_on_the_fleets_app(launched: Callable[..., list[str]]) -> None:
+    command = launched("worker")
+    assert command[1:] == [
+        *("-m", "celery", "-A", "workers.app", "worker", "-Q", "predictions"),
+        *("--pool", "threads", "-c", "32", "-l", "INFO"),
+    ]
+    assert all(isinstance(word, str) for word in command), "execv takes texts alone"
+
+
+def test_a_workers_options_are_celerys(launched: Callable[..., list[str]]) -> None:
+    command = launched("--queue", "q", "worker", "--pool", "prefork", "-c", "3", "-l", "DEBUG")
+    assert command[command.index("worker") + 1 :] == ["-Q", "q", "--pool", "prefork", "-c", "3", "-l", "DEBUG"]
+
+
+def test_what_the_command_does_not_know_goes_to_celery_as_it_is(launched: Callable[..., list[str]]) -> None:
+    command = launched("worker", "-c", "1", "--without-gossip", "-n", "w1@%h", "--max-tasks-per-child=10")
+    assert command[-3:] == ["-n", "w1@%h", "--max-tasks-per-child=10"]
+    assert "--without-gossip" in command
+
+
+def test_a_worker_finds_the_fleet_that_the_command_line_names(launched: Callable[..., list[str]]) -> None:
+    launched("--namespace", "team", "--queue", "q", "worker", "--redis-url", ELSEWHERE)
+    said = {name: os.environ[name] for name in ("DSPEX_REDIS_URL", "DSPEX_NAMESPACE", "DSPEX_QUEUE")}
+    assert said == {"DSPEX_REDIS_URL": ELSEWHERE, "DSPEX_NAMESPACE": "team", "DSPEX_QUEUE": "q"}
+
+
+def test_a_password_never_stands_in_the_process_list(launched: Callable[..., list[str]]) -> None:
+    assert not [word for word in launched("worker", "--redis-url", ELSEWHERE) if "hunter2" in word]
+
+
+def test_without_a_url_the_worker_keeps_to_its_environment(launched: Callable[..., list[str]]) -> None:
+    launched("worker")
+    assert "DSPEX_REDIS_URL" not in os.environ
+    os.environ["DSPEX_REDIS_URL"] = ELSEWHERE
+    launched("worker")
+    assert os.environ["DSPEX_REDIS_URL"] == ELSEWHERE
+
+
+def test_a_worker_finds_the_fleets_code_wherever_it_is_started(launched: Callable[..., list[str]]) -> None:
+    os.environ.pop("PYTHONPATH", None)
+    launched("worker")
+    assert os.environ["PYTHONPATH"] == str(ROOT)
+    os.environ["PYTHONPATH"] = "/mine"
+    launched("worker")
+    assert os.environ["PYTHONPATH"] == os.pathsep.join([str(ROOT), "/mine"])
+    assert (ROOT / "workers" / "app.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("-c", "0"), ("--pool", "gevent"), ("-c", "many")], ids=lambda arguments: " ".join(arguments)
+)
+def test_a_worker_that_cannot_be_is_not_launched(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("launched"))
+    assert run("worker", *arguments) == 2
+    assert arguments[0].lstrip("-") in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- refresher
+
+
+@pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> list[RefresherSettings]:
+    seen: list[RefresherSettings] = []
+    monkeypatch.setattr("workers.refresher.run_refresher", seen.append)
+    return seen
+
+
+def test_a_refresher_needs_no_more_than_the_elixir_server(followed: list[RefresherSettings]) -> None:
+    assert run("refresher", "--bridge", "elixir:50051") == 0
+    assert followed == [RefresherSettings(bridge="elixir:50051")]
+
+
+def test_each_option_of_a_refresher_arrives(followed: list[RefresherSettings]) -> None:
+    shared = ("--namespace", "team", "--redis-url", ELSEWHERE)
+    given = ("--bridge", "e:1", "-s", "a", "--session", "b", "--poll", "0.5", "--no-watch", "--heartbeat", "7")
+    assert run(*shared, "refresher", *given, "--idle", "8", "--lease", "9", "-l", "debug") == 0
+    assert followed == [
+        RefresherSettings(
+            bridge="e:1",
+            redis_url=ELSEWHERE,
+            namespace="team",
+            sessions=("a", "b"),
+            poll_s=0.5,
+            watch=False,
+            heartbeat_s=7.0,
+            idle_s=8.0,
+            lease_s=9.0,
+        )
+    ]
+
+
+def test_a_slow_poll_slows_the_slowest_too(followed: list[RefresherSettings]) -> None:
+    assert run("refresher", "--bridge", "e:1", "--poll", "30") == 0
+    assert (followed[0].poll_s, followed[0].poll_max_s) == (30.0, 30.0)
+
+
+def test_the_elixir_server_may_stand_in_the_environment(followed: list[RefresherSettings]) -> None:
+    os.environ["DSPEX_BRIDGE"] = "env:1"
+    assert run("refresher") == 0
+    assert followed[0].bridge == "env:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 2, "--bridge"),
+        (("--bridge", "elixir"), 1, "HOST:PORT"),
+        (("--bridge", "e:1", "--poll", "0"), 1, "poll_s must be above 0"),
+        (("--bridge", "e:1", "--lease", "soon"), 2, "--lease"),
+    ],
+)
+def test_a_refresher_that_cannot_be_says_why(
+    arguments: tuple[str, ...],
+    code: int,
+    says: str,
+    followed: list[RefresherSettings],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("refresher", *arguments) == code
+    assert says in capsys.readouterr().err
+    assert followed == []
+
+
+def test_an_unknown_level_is_told_without_a_traceback(
+    followed: list[RefresherSettings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("refresher", "--bridge", "e:1", "-l", "loud") == 2
+    assert "loud" in capsys.readouterr().err
+    assert followed == []
+
+
+# ---------------------------------------------------------------- demo
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The demos that were run; each ends with code 1."""
+    seen: list[dict[str, Any]] = []
+
+    def run_demo(**said: Any) -> int:
+        seen.append(said)
+        return 1
+
+    monkeypatch.setattr("workers.demo.run_demo", run_demo)
+    return seen
+
+
+def test_a_demo_needs_nothing_and_its_code_is_the_commands(shown: list[dict[str, Any]]) -> None:
+    assert run("demo") == 1
+    questions = ROOT / "examples" / "questions.jsonl"
+    assert shown == [
+        {"redis_url": None, "lm": None, "questions": questions, "out": Path("out"), "workers": 2, "pool": "threads"}
+    ]
+
+
+def test_each_option_of_a_demo_arrives(shown: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text("")
+    given = ("--lm", "openai/gpt-4o", "--questions", str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "out"))
+    run("demo", *given, "--workers", "3", "--pool", "prefork", "--redis-url", ELSEWHERE)
+    assert shown == [
+        {
+            "redis_url": ELSEWHERE,
+            "lm": "openai/gpt-4o",
+            "questions": tmp_path / "q.jsonl",
+            "out": tmp_path / "out",
+            "workers": 3,
+            "pool": "prefork",
+        }
+    ]
+
+
+def test_a_demo_goes_to_the_real_fleet_only_if_it_is_told_to(shown: list[dict[str, Any]]) -> None:
+    os.environ["DSPEX_REDIS_URL"] = ELSEWHERE
+    run("demo")
+    run("--redis-url", ELSEWHERE, "demo")
+    assert [one["redis_url"] for one in shown] == [None, ELSEWHERE]
+
+
+@pytest.mark.parametrize("arguments", [("--workers", "0"), ("--questions", "/nowhere.jsonl"), ("--out", __file__)])
+def test_a_demo_that_cannot_be_is_not_run(
+    arguments: tuple[str, ...], shown: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("demo", *arguments) == 2
+    assert arguments[0] in capsys.readouterr().err
+    assert shown == []
+
+
+# ---------------------------------------------------------------- doctor
+
+
+def profiles(folder: Path, text: str) -> None:
+    path = folder / "lm.toml"
+    path.write_text(text, encoding="utf-8")
+    os.environ["DSPEX_LM_PROFILES"] = str(path)
+
+
+def test_no_profile_is_a_warning_that_says_where_to_declare_one() -> None:
+    (check,) = check_language_models()
+    assert (check.what, check.level, check.found) == ("LM profiles", "warn", "none")
+    assert "DSPEX_LM_PROFILES" in check.fix
+    assert "DSPEX_LM" in check.fix.replace("DSPEX_LM_PROFILES", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[profiles.a]\nmodle = 'x'", "profiles.a.model"),
+        ("[profiles.a]\nmodel = 'x'\napi_key_env = 'COMMANDS_KEY'", "COMMANDS_KEY"),
+        ("default = 'b'\n[profiles.a]\nmodel = 'x'", "'b'"),
+    ],
+)
+def test_profiles_that_cannot_be_used_fail_with_the_reason(text: str, says: str, tmp_path: Path) -> None:
+    profiles(tmp_path, text)
+    (check,) = check_language_models()
+    assert (check.what, check.level) == ("LM profiles", "fail")
+    assert says in check.found
+    assert "DSPEX_LM_PROFILES" in check.fix
+
+
+def test_settings_that_cannot_be_read_fail_too() -> None:
+    os.environ["DSPEX_TASK_ATTEMPTS"] = "none"
+    (check,) = check_language_models()
+    assert check.level == "fail"
+    assert "task_attempts" in check.found
+
+
+def test_a_providers_endpoint_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("httpx.get", lambda *_, **__: pytest.fail("asked"))
+    profiles(tmp_path, "[profiles.a]\nmodel = 'openai/gpt-4o'\nnote = 'dear'")
+    assert list(check_language_models()) == [Check("LM profile a", "ok", "openai/gpt-4o, its provider's own key; dear")]
+
+
+def test_an_endpoint_of_ones_own_has_to_answer(tmp_path: Path) -> None:
+    os.environ["COMMANDS_KEY"] = "sk-secret"
+    with RecordingLM(api_key="sk-secret") as lm:
+        profiles(
+            tmp_path,
+            f'[profiles.up]\nmodel = "openai/a"\napi_base = "{lm.url}/"\napi_key_env = "COMMANDS_KEY"\n'
+            '[profiles.down]\nmodel = "openai/b"\napi_base = "http://127.0.0.1:9/v1"\n',
+        )
+        up, down = check_language_models()
+    assert up == Check("LM profile up", "ok", f"openai/a, with a key, answers at {lm.url}/")
+    assert (down.what, down.level) == ("LM profile down", "fail")
+    assert down.found == "openai/b, its provider's own key: no answer (ConnectError)"
+    assert "http://127.0.0.1:9/v1" in down.fix
+    assert "sk-secret" not in f"{up}{down}"
+
+
+def test_an_endpoint_that_is_no_url_is_a_failure_and_not_a_traceback(tmp_path: Path) -> None:
+    profiles(
+        tmp_path,
+        '[profiles.a]\nmodel = "openai/a"\napi_base = "localhost:8000"\n'
+        '[profiles.b]\nmodel = "openai/b"\napi_base = "http://[::1"\n',
+    )
+    assert [(check.what, check.level) for check in check_language_models()] == [
+        ("LM profile a", "fail"),
+        ("LM profile b", "fail"),
+    ]

@@ -1,0 +1,118 @@
+"""Requests that may be sent again: the same id is applied once and answered alike, whatever became of the first try.
+
+Each try says on top of which token it is about to commit. A try that died is thereby told from one that committed: the
+revision after that token is either its own or somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
+from snakepit_bridge.revision import Token
+from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.wire.errors import ElixirUnavailableError
+from snakepit_bridge.wire.writeback import WriteNotShownError
+from snakepit_bridge.wire.writing import HalfWrittenError
+from workers.gateway.errors import RequestIdConflictError
+
+KEPT_S = 86_400
+"""Seconds for which an id is remembered."""
+
+_LEASE_S = 30
+_LOOK_S = 0.05
+_UNKNOWN = (StoreUnavailableError, ElixirUnavailableError, WriteNotShownError, HalfWrittenError)
+
+
+@dataclass(slots=True)
+class Try:
+    """One try of a request.
+
+    Attributes:
+        answer: what an earlier try was answered.
+        base: the token on top of which an earlier try that never ended was about to commit.
+    """
+
+    answer: Token | None
+    base: Token | None
+    _ids: RequestIds
+    _key: str
+    _digest: str
+
+    async def about_to_commit(self, base: Token) -> None:
+        """Notes the token on top of which it is going to commit."""
+        await self._ids.note(self._key, {"digest": self._digest, "base": str(base)})
+
+    async def done(self, token: Token) -> None:
+        """Notes the answer."""
+        await self._ids.note(self._key, {"digest": self._digest, "answer": str(token)})
+
+
+class RequestIds:
+    """The ids of requests, in Redis.
+
+    Args:
+        connection: the way to Redis.
+        namespace: prefix of the keys.
+    """
+
+    def __init__(self, connection: RedisConnection, namespace: str) -> None:
+        self._connection = connection
+        self._namespace = namespace
+
+    @asynccontextmanager
+    async def trying(self, owner: str, request_id: str, content: bytes) -> AsyncGenerator[Try]:
+        """Holds a request while it is tried; another try of it waits meanwhile. One that is refused is forgotten.
+
+        Args:
+            owner: whose id it is.
+            request_id: the id.
+            content: what is asked, to tell another request under the same id.
+
+        Raises:
+            RequestIdConflictError: the id belongs to another request.
+            StoreUnavailableError
+        """
+        name = hashlib.sha256(json.dumps([owner, request_id]).encode()).hexdigest()
+        key, digest = f"{self._namespace}:{{g:{name}}}", hashlib.sha256(content).hexdigest()
+        await self._turn(key)
+        try:
+            found = await self._found(key)
+            if found and found["digest"] != digest:
+                raise RequestIdConflictError(request_id)
+            try:
+                yield Try(_token(found.get("answer")), _token(found.get("base")), self, key, digest)
+            except BridgeError as error:
+                if not isinstance(error, _UNKNOWN):
+                    await self._forget(key)
+                raise
+        finally:
+            await self._connection.bounded(self._connection.client.delete(f"{key}:turn"))
+
+    async def note(self, key: str, record: dict[str, str]) -> None:
+        """Keeps a record of a request."""
+        await self._connection.bounded(
+            self._connection.client.set(f"{key}:request", json.dumps(record), ex=KEPT_S)
+        )
+
+    async def _turn(self, key: str) -> None:
+        while not await self._connection.bounded(
+            self._connection.client.set(f"{key}:turn", "taken", nx=True, ex=_LEASE_S)
+        ):
+            await asyncio.sleep(_LOOK_S)
+
+    async def _found(self, key: str) -> dict[str, str]:
+        stored = await self._connection.bounded(self._connection.client.get(f"{key}:request"))
+        return json.loads(stored) if stored else {}
+
+    async def _forget(self, key: str) -> None:
+        await self._connection.bounded(self._connection.client.delete(f"{key}:request"))
+
+
+def _token(text: str | None) -> Token | None:
+    return Token.parse(text) if text else None
