@@ -122,7 +122,7 @@ class MemoryStore(SnapshotStore):
             for session, look in looks.items():
                 try:
                     state = self._found(session)
-                    state.admit(publisher, look.fence, None)
+                    state.admit(publisher, look.fence, look.expected)
                     state.confirm(look.looked_at)
                 except SessionError as error:
                     refused[session] = error

@@ -68,13 +68,17 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at an authority that found nothing new: under which fence, and when it began.
+    """One look at an authority that found nothing new.
 
-    ``looked_at`` is in Unix seconds by the store's clock (see ``Head.now``).
+    Attributes:
+        fence: under which it was taken.
+        looked_at: when it began, in Unix seconds by the store's clock (see ``Head.now``).
+        expected: the token whose content it was compared with; a store that lost it meanwhile isn't confirmed.
     """
 
     fence: int
     looked_at: float
+    expected: Token | None = None
 
 
 @dataclass(frozen=True, slots=True)

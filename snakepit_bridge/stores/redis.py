@@ -129,7 +129,10 @@ class RedisStore(SnapshotStore):
         refused: dict[str, BridgeError] = {}
         items = list(looks.items())
         for start in range(0, len(items), _AT_ONCE):
-            some = [(Asked(name, publisher, fence=look.fence), look) for name, look in items[start : start + _AT_ONCE]]
+            some = [
+                (Asked(name, publisher, look.expected, look.fence), look)
+                for name, look in items[start : start + _AT_ONCE]
+            ]
             calls = [
                 (
                     (*self._keys.session(asked.session), self._keys.request(asked.session)),

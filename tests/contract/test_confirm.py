@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError
+from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError, StaleTokenError
 from snakepit_bridge.stores import Look, SnapshotStore
 from tests.contract.sample import ELIXIR, some
 
@@ -35,6 +35,17 @@ async def test_only_whoever_may_publish_confirms(store: SnapshotStore) -> None:
     assert (await store.head("s")).confirmed_at == before
     assert await store.confirm({"s": Look(newer, now)}, publisher=ELIXIR) == {}
     assert (await store.head("s")).confirmed_at > before
+
+
+async def test_a_look_at_content_that_the_store_no_longer_holds_confirms_nothing(store: SnapshotStore) -> None:
+    first = await store.publish("s", some(a=1), publisher=ELIXIR, age_s=100)
+    second = await store.publish("s", some(a=2), publisher=ELIXIR, age_s=100)
+    before = await store.head("s")
+    refused = await store.confirm({"s": Look(0, before.now, first)}, publisher=ELIXIR)
+    assert isinstance(refused["s"], StaleTokenError)
+    assert (await store.head("s")).confirmed_at == before.confirmed_at
+    assert await store.confirm({"s": Look(0, before.now, second)}, publisher=ELIXIR) == {}
+    assert (await store.head("s")).confirmed_at > before.confirmed_at
 
 
 async def test_a_confirmation_is_of_when_the_look_began(store: SnapshotStore) -> None:

@@ -17,6 +17,8 @@ import httpx
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.testing import Recorded
 from workers.child import Child
 from workers.embedded import EmbeddedRedis
@@ -59,12 +61,22 @@ def _listed(answer: Any) -> list[Any]:
 
 @contextmanager
 def redis_server(url: str | None, folder: Path) -> Generator[str]:
-    """Yields the URL of the Redis to use: the one given, else an embedded one that is stopped at the end."""
+    """Yields the URL of the Redis to use: the one given, else an embedded one that is stopped at the end.
+
+    Raises:
+        StoreUnavailableError: the one given does not answer.
+    """
     if url is not None:
+        run_blocking(_ping(url))
         yield url
         return
     with EmbeddedRedis.start(folder / "redis") as server:
         yield server.url
+
+
+async def _ping(url: str) -> None:
+    connection = RedisConnection(url)
+    await connection.bounded(connection.client.ping())
 
 
 @contextmanager

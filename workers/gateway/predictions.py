@@ -117,10 +117,9 @@ class Predictions:
         draining = asyncio.ensure_future(call.draining.wait())
         try:
             await asyncio.wait([waiting, draining], return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done() and isinstance(waiting.exception(), BridgeError | None):
-                return await run_home(self._results.outcome(task_id))
-            if waiting.done():
-                waiting.result()
+            error = waiting.exception() if waiting.done() else None
+            if error is not None and not isinstance(error, BridgeError):
+                raise error
             return await run_home(self._results.outcome(task_id))
         finally:
             waiting.cancel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from snakepit_bridge.client import Fleet
@@ -12,7 +11,7 @@ from workers.gateway.call import Call, named
 from workers.gateway.errors import MalformedError
 
 if TYPE_CHECKING:
-    from snakepit_bridge.programs.registry import Listing, ProgramRegistry
+    from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
 
 _PAGE, _PAGE_MOST = 100, 1_000
 
@@ -26,36 +25,64 @@ class Programs:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
+        self._loaded: ProgramRegistry | None = None
 
     async def register(self, request: pb.RegisterRequest, call: Call) -> pb.Program:
         """Builds the program, and stores its spec as the next version."""
-        from_dspy = await asyncio.to_thread(self._load)
-        for label in request.labels:
-            from_dspy(label)
         if not request.spec_json:
             raise MalformedError("spec", "there is none")
+        registry = await self._registry()
+        await asyncio.to_thread(_check_labels, list(request.labels))
         found = await asyncio.to_thread(self._fleet.register, request.name, request.spec_json)
         for label in dict.fromkeys(request.labels):
-            await self._registry.label(found.name, label, found.version)
-        return await self._described(found.name, f"{found.name}:{found.version}", spec=False)
+            await registry.label(found.name, label, found.version)
+        return await self._message(found)
 
     async def list(self, request: pb.ListProgramsRequest, call: Call) -> pb.ListProgramsResponse:
-        """Returns a page of the programs, by name, each with its newest version."""
-        await asyncio.to_thread(self._load)
+        """Returns a page of the programs, by name, each in its newest version."""
+        registry = await self._registry()
         size = min(request.page_size or _PAGE, _PAGE_MOST)
-        found = [
+        listed = [
             one
-            for one in await self._registry.list()
+            for one in await registry.list()
             if one.name.startswith(request.prefix) and one.name > request.page_token
         ]
-        page = found[:size]
-        programs = await asyncio.gather(*(self._message(one, f"{one.name}:{one.latest}", spec=False) for one in page))
-        return pb.ListProgramsResponse(
-            programs=programs, next_page_token=page[-1].name if len(found) > size else ""
-        )
+        page = listed[:size]
+        found = await asyncio.gather(*(registry.get(f"{one.name}:{one.latest}") for one in page))
+        more = page[-1].name if len(listed) > size else ""
+        return pb.ListProgramsResponse(programs=map(_message, found, page), next_page_token=more)
 
     async def get(self, request: pb.GetProgramRequest, call: Call) -> pb.Program:
         """Returns one program with its spec."""
-        await asyncio.to_thread(self._load)
-        named(request.reference, "reference")
-        return await self._described(request.reference.partition("@")[0].partition(":")[0], request.reference, spec=True)
+        registry = await self._registry()
+        found = await registry.get(named(request.reference, "reference"))
+        message = await self._message(found)
+        message.spec_json = found.spec.encode()
+        return message
+
+    async def _message(self, found: Program) -> pb.Program:
+        listed = await (await self._registry()).list()
+        return _message(found, next((one for one in listed if one.name == found.name), None))
+
+    async def _registry(self) -> ProgramRegistry:
+        if self._loaded is None:
+            self._loaded = await asyncio.to_thread(self._load)
+        return self._loaded
+
+    def _load(self) -> ProgramRegistry:
+        from snakepit_bridge.programs.registry import ProgramRegistry
+
+        return ProgramRegistry(self._fleet.connection, namespace=self._fleet.namespace)
+
+
+def _message(found: Program, listed: Listing | None) -> pb.Program:
+    labels = [label for label, version in listed.labels.items() if version == found.version] if listed else []
+    return pb.Program(name=found.name, version=found.version, content=found.digest, labels=labels)
+
+
+def _check_labels(labels: list[str]) -> None:
+    """Before anything is stored: a program without the labels that it was to have would be half registered."""
+    from snakepit_bridge.programs.spec import check_name
+
+    for label in labels:
+        check_name(label)

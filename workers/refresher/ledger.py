@@ -102,7 +102,7 @@ class Ledger:
         """Returns the confirmation that the store's content was still Elixir's; None if the ledger isn't ready."""
         if self._fence is None or self._token is None:
             return None
-        return Look(self._fence, looked_at)
+        return Look(self._fence, looked_at, self._token)
 
     def refused(self, error: Exception) -> None:
         """Notes that a confirmation was refused."""

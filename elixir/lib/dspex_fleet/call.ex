@@ -19,7 +19,13 @@ defmodule DSPexFleet.Call do
   def fresh_id, do: 15 |> :crypto.strong_rand_bytes() |> Base.url_encode64()
 
   @doc "Calls `stub.rpc`, the request made for the context's session by `build`."
-  @spec run(Context.t(), operation, {module, atom}, (String.t() -> {:ok, struct} | {:error, Error.t()} | struct), timeout) ::
+  @spec run(
+          Context.t(),
+          operation,
+          {module, atom},
+          (String.t() -> {:ok, struct} | {:error, Error.t()} | struct),
+          timeout
+        ) ::
           {:ok, struct} | {:error, Error.t()}
   def run(context, operation, {stub, rpc}, build, timeout \\ @timeout) do
     with {:ok, session, connection} <- Context.lookup(context),

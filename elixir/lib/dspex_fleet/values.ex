@@ -34,15 +34,19 @@ defmodule DSPexFleet.Values do
     {:ok, value |> plain(type) |> JSON.encode!()}
   rescue
     error in [ArgumentError, Protocol.UndefinedError, ErlangError, FunctionClauseError] ->
-      {:error, Error.new("InvalidValue", "#{inspect(value, limit: 10)} has no form in JSON: #{Exception.message(error)}")}
+      {:error,
+       Error.new("InvalidValue", "#{inspect(value, limit: 10)} has no form in JSON: #{Exception.message(error)}")}
   end
 
   @doc false
   @spec decode(binary, variable_type | nil) :: {:ok, term} | {:error, Error.t()}
   def decode(json, type \\ nil) do
     case JSON.decode(json) do
-      {:ok, value} -> {:ok, typed(value, type)}
-      {:error, reason} -> {:error, Error.new("BadAnswer", "the gateway sent a value that isn't JSON: #{inspect(reason)}")}
+      {:ok, value} ->
+        {:ok, typed(value, type)}
+
+      {:error, reason} ->
+        {:error, Error.new("BadAnswer", "the gateway sent a value that isn't JSON: #{inspect(reason)}")}
     end
   end
 
@@ -52,7 +56,10 @@ defmodule DSPexFleet.Values do
 
   defp spelled(value) when is_map_key(@spelled, value), do: Map.fetch!(@spelled, value)
   defp spelled(list) when is_list(list), do: Enum.map(list, &spelled/1)
-  defp spelled(map) when is_map(map) and not is_struct(map), do: Map.new(map, fn {key, item} -> {key, spelled(item)} end)
+
+  defp spelled(map) when is_map(map) and not is_struct(map),
+    do: Map.new(map, fn {key, item} -> {key, spelled(item)} end)
+
   defp spelled(value), do: value
 
   defp typed(value, type) when type in [:float, :embedding], do: read(value)

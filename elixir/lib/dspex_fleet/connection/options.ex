@@ -66,5 +66,6 @@ defmodule DSPexFleet.Connection.Options do
     end
   end
 
-  defp loopback?(target), do: target =~ ~r/\A(ipv[46]:)?(localhost|127\.\d+\.\d+\.\d+|\[::1\]):\d+\z/ or target =~ ~r/\Aunix:/
+  defp loopback?(target),
+    do: target =~ ~r/\A(ipv[46]:)?(localhost|127\.\d+\.\d+\.\d+|\[::1\]):\d+\z/ or target =~ ~r/\Aunix:/
 end

@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from config.profiles import read_profiles
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.testing import RecordingLM
 from workers.demo import parts
 from workers.demo.parts import STAND_IN, DemoLM, language_model, redis_server, worker_processes
@@ -26,6 +26,15 @@ def test_a_redis_that_is_given_is_used_and_left_alone(redis_url: str, tmp_path: 
     with Redis.from_url(redis_url) as client:
         assert client.ping()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redis_that_is_given_and_away_is_named_without_its_password(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1/0 is away") as raised,
+        redis_server("redis://:hunter2@127.0.0.1:1/0", tmp_path),
+    ):
+        pytest.fail("it answered")
+    assert "hunter2" not in str(raised.value)
 
 
 def test_without_one_an_embedded_server_runs_until_the_end(tmp_path: Path) -> None:

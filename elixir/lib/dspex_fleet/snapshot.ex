@@ -1,0 +1,71 @@
+defmodule DSPexFleet.Snapshot do
+  @moduledoc """
+  All variables of a session at one token, and how far they can be trusted.
+
+    * `:variables` – by name (text); each a `DSPexFleet.Variable`.
+    * `:confirmed_at` – when the session's authority was last known to agree; `:staleness_s` are the seconds since.
+    * `:authority` – who may publish the session.
+  """
+
+  alias Dspex.Fleet.V1
+  alias DSPexFleet.{Error, Token, Variable}
+
+  @type t :: %__MODULE__{
+          session: String.t(),
+          token: Token.t(),
+          variables: %{String.t() => Variable.t()},
+          confirmed_at: DateTime.t() | nil,
+          authority: String.t(),
+          staleness_s: float
+        }
+
+  defstruct [:session, :token, :confirmed_at, :authority, :staleness_s, variables: %{}]
+
+  @doc "Returns the value of a variable, or the default if there is none of this name."
+  @spec value(t, atom | String.t(), default) :: term | default when default: term
+  def value(%__MODULE__{variables: variables}, name, default \\ nil) do
+    case variables do
+      %{^name => variable} -> variable.value
+      %{} -> named(variables, to_string(name), default)
+    end
+  end
+
+  defp named(variables, name, default) do
+    case variables do
+      %{^name => variable} -> variable.value
+      %{} -> default
+    end
+  end
+
+  @doc false
+  @spec from_wire(V1.Snapshot.t()) :: {:ok, t} | {:error, Error.t()}
+  def from_wire(%V1.Snapshot{} = wire) do
+    with {:ok, token} <- token(wire.token),
+         {:ok, variables} <- Variable.all_from_wire(wire.variables) do
+      {:ok,
+       %__MODULE__{
+         session: wire.session,
+         token: token,
+         variables: Map.new(variables, &{&1.name, &1}),
+         confirmed_at: time(wire.confirmed_at),
+         authority: wire.authority,
+         staleness_s: wire.staleness_s
+       }}
+    end
+  end
+
+  @doc false
+  @spec token(String.t()) :: {:ok, Token.t()} | {:error, Error.t()}
+  def token(text) do
+    with :error <- Token.parse(text),
+         do: {:error, Error.new("BadAnswer", "the gateway sent #{inspect(text)} as a token")}
+  end
+
+  @doc false
+  @spec time(Google.Protobuf.Timestamp.t() | nil) :: DateTime.t() | nil
+  def time(nil), do: nil
+
+  def time(%Google.Protobuf.Timestamp{seconds: seconds, nanos: nanos}) do
+    DateTime.from_unix!(seconds * 1_000_000 + div(nanos, 1_000), :microsecond)
+  end
+end

@@ -1,0 +1,167 @@
+"""The gateway's gRPC side: the operations as methods, with health and reflection beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from workers.gateway.door import Door
+from workers.gateway.errors import MalformedError, StreamEndedError, code_of, described, details
+from workers.gateway.operations import PACKAGE, Operation
+from workers.gateway.settings import GatewaySettings, Limits, Tls
+
+_log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GrpcServer:
+    """Serves the operations by gRPC.
+
+    Args:
+        operations: what it serves.
+        door: who gets in.
+        settings: where it listens, TLS and limits.
+    """
+
+    def __init__(self, operations: Iterable[Operation], door: Door, settings: GatewaySettings) -> None:
+        self._door = door
+        self._limits = settings.limits
+        self._server = grpc.aio.server(
+            options=_options(settings.limits), maximum_concurrent_rpcs=settings.limits.calls + 100
+        )
+        self._health = health.aio.HealthServicer()
+        self._services = sorted({f"{PACKAGE}.{operation.service}" for operation in operations})
+        self._server.add_generic_rpc_handlers(self._handlers(operations))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        assert settings.grpc is not None
+        host, _, _ = settings.grpc.rpartition(":")
+        self.address = f"{host}:{_listening(self._server, settings.grpc, settings.tls)}"
+
+    async def start(self) -> None:
+        """Serves from now on."""
+        await self._server.start()
+        await self.healthy(True)
+
+    async def healthy(self, well: bool) -> None:
+        """Tells the health service's clients how it stands."""
+        status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *self._services):
+            await self._health.set(service, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new calls, and breaks off those that aren't done in time."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+    def _handlers(self, operations: Iterable[Operation]) -> list[grpc.GenericRpcHandler]:
+        by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+        for operation in operations:
+            # Requests are parsed behind the door: what a stranger sends costs no more than its bytes.
+            made = (
+                grpc.unary_unary_rpc_method_handler(self._unary(operation), None, _written)
+                if operation.unary
+                else grpc.unary_stream_rpc_method_handler(self._streaming(operation), None, None)
+            )
+            by_service.setdefault(operation.service, {})[operation.method] = made
+        return [
+            grpc.method_handlers_generic_handler(f"{PACKAGE}.{service}", methods)
+            for service, methods in by_service.items()
+        ]
+
+    def _unary(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[Any]]:
+        async def handle(data: bytes, context: Context) -> Message:
+            try:
+                grant = self._door.grant(_authorization(context), operation)
+                request = _parsed(operation, data)
+                return await self._door.call(operation, request, grant, context.time_remaining())
+            except Exception as error:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
+                return await _refuse(error, operation, context)
+
+        return handle
+
+    def _streaming(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[None]]:
+        async def handle(data: bytes, context: Context) -> None:
+            try:
+                grant = self._door.grant(_authorization(context), operation)
+                request = _parsed(operation, data)
+                answers = self._door.stream(operation, request, grant, context.time_remaining())
+                async with aclosing(answers):
+                    async for answer in answers:
+                        await self._write(answer, context)
+            except Exception as error:  # noqa: BLE001 - as above
+                await _refuse(error, operation, context)
+
+        return handle
+
+    async def _write(self, answer: Message, context: Context) -> None:
+        """A reader that takes nothing holds a stream, but not for ever."""
+        try:
+            async with asyncio.timeout(self._limits.write_s):
+                await context.write(_written(answer))
+        except TimeoutError:
+            raise StreamEndedError(f"its reader took nothing for {self._limits.write_s:g} s") from None
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.answer_bytes),
+        ("grpc.max_concurrent_streams", limits.calls_per_connection),
+        ("grpc.max_metadata_size", 16 * 1024),
+        # A client that is gone without a word is noticed, and one that pings without end is cut off.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 3),
+    ]
+
+
+def _listening(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
+    if tls is None:
+        return server.add_insecure_port(address)
+    client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
+    credentials = grpc.ssl_server_credentials(
+        [(tls.key.read_bytes(), tls.certificate.read_bytes())], client_ca, require_client_auth=client_ca is not None
+    )
+    return server.add_secure_port(address, credentials)
+
+
+def _authorization(context: Context) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            return value if isinstance(value, str) else value.decode("utf-8", "replace")
+    return None
+
+
+def _parsed(operation: Operation, data: bytes) -> Any:
+    try:
+        return operation.request.FromString(data)
+    except (DecodeError, RecursionError) as wrong:
+        raise MalformedError("message", f"it is no {operation.request.__name__}: {wrong}") from wrong
+
+
+async def _refuse(error: Exception, operation: Operation, context: Context) -> Any:
+    if isinstance(error, grpc.aio.AbortError | grpc.aio.UsageError):
+        raise error
+    code = code_of(error)
+    if code is grpc.StatusCode.INTERNAL:
+        _log.error("%s failed", operation.path, exc_info=error)
+    await context.abort(code, described(error).message, details(error))
+
+
+def _written(message: Message) -> bytes:
+    return message.SerializeToString()

@@ -1,0 +1,204 @@
+"""Messages as JSON and back. One mapping for all of them, so that HTTP says exactly what gRPC says.
+
+A field keeps its name, but ``…_json``, whose JSON stands there itself: ``"value": 0.5``. Enums are their own part in small
+letters (``float``, ``queued``), times are RFC 3339, and what is absent in the message is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from snakepit_bridge.variables.codec import canonical, parse, shown
+from workers.gateway.errors import MalformedError
+from workers.gateway.plain import plain
+
+_JSON = "_json"
+_INTEGERS: dict[int, tuple[int, int]] = {
+    FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
+}
+_MOMENT = "google.protobuf.Timestamp"
+
+
+def key_of(field: FieldDescriptor) -> str:
+    """Returns the name that a field has in JSON."""
+    return field.name.removesuffix(_JSON) if is_json(field) else field.name
+
+
+def is_json(field: FieldDescriptor) -> bool:
+    """Tells whether a field's bytes are JSON that stands in the text itself."""
+    return field.type == FieldDescriptor.TYPE_BYTES and field.name.endswith(_JSON)
+
+
+def enum_names(enum: EnumDescriptor) -> dict[str, int]:
+    """Returns the names that an enum's values have in JSON; the one that stands for none isn't among them."""
+    values = cast("Iterable[Any]", enum.values)
+    prefix = "".join(f"_{letter}" if letter.isupper() else letter for letter in enum.name).lstrip("_").upper() + "_"
+    return {value.name.removeprefix(prefix).lower(): value.number for value in values if value.number}
+
+
+def fields_of(descriptor: Descriptor) -> list[FieldDescriptor]:
+    """Returns a message's fields in their order."""
+    return list(cast("Iterable[FieldDescriptor]", descriptor.fields))
+
+
+def as_json(message: Message) -> dict[str, Any]:
+    """Returns a message as JSON types."""
+    found: dict[str, Any] = {}
+    for field in fields_of(message.DESCRIPTOR):
+        value = getattr(message, field.name)
+        if field.is_repeated:
+            found[key_of(field)] = [_out(field, item) for item in value]
+        elif field.has_presence and not message.HasField(field.name):
+            continue
+        elif is_json(field) and not value:
+            continue
+        elif field.enum_type is not None and not value:
+            continue
+        else:
+            found[key_of(field)] = _out(field, value)
+    return found
+
+
+def _out(field: FieldDescriptor, value: Any) -> Any:
+    if is_json(field):
+        return parse(value)
+    if field.message_type is not None:
+        return value.ToJsonString() if field.message_type.full_name == _MOMENT else as_json(value)
+    if field.enum_type is not None:
+        return next((name for name, number in enum_names(field.enum_type).items() if number == value), value)
+    return plain(value)
+
+
+def from_json(kind: type[Any], given: Mapping[str, Any], where: str = "body") -> Any:
+    """Returns the message that JSON types stand for.
+
+    Raises:
+        MalformedError: a field is unknown, of another type, or excludes another that is there.
+    """
+    message = kind()
+    _fill(message, given, where)
+    return message
+
+
+def _fill(message: Message, given: Mapping[str, Any], where: str) -> None:
+    known = {key_of(field): field for field in fields_of(message.DESCRIPTOR)}
+    for key, value in given.items():
+        field = known.get(key)
+        if field is None:
+            raise MalformedError(where, f"it has no field {shown(key)}; it takes {', '.join(known)}")
+        if value is None and not is_json(field):
+            continue
+        at = f"{where}.{key}"
+        choice = field.containing_oneof
+        if choice is not None and message.WhichOneof(choice.name) is not None:
+            raise MalformedError(at, f"it excludes {message.WhichOneof(choice.name)}")
+        _put(message, field, value, at)
+
+
+def _put(message: Message, field: FieldDescriptor, value: Any, at: str) -> None:
+    if not field.is_repeated:
+        if field.message_type is not None:
+            part = getattr(message, field.name)
+            part.SetInParent()
+            _fill(part, _object(value, at), at)
+        else:
+            setattr(message, field.name, _in(field, value, at))
+        return
+    if not isinstance(value, list):
+        raise MalformedError(at, f"it is a list, not {shown(value)}")
+    held = getattr(message, field.name)
+    for number, item in enumerate(cast("list[Any]", value)):
+        if field.message_type is not None:
+            _fill(held.add(), _object(item, f"{at}[{number}]"), f"{at}[{number}]")
+        else:
+            held.append(_in(field, item, f"{at}[{number}]"))
+
+
+def _object(value: Any, at: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise MalformedError(at, f"it is an object, not {shown(value)}")
+    return cast("dict[str, Any]", value)
+
+
+def _in(field: FieldDescriptor, value: Any, at: str) -> Any:
+    if is_json(field):
+        return _encoded(value, at)
+    if field.enum_type is not None:
+        return _enum(field.enum_type, value, at)
+    if field.type in _INTEGERS:
+        low, high = _INTEGERS[field.type]
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise MalformedError(at, f"it is a whole number from {low} to {high}, not {shown(value)}")
+        return value
+    if field.type == FieldDescriptor.TYPE_DOUBLE:
+        return _number(value, at)
+    wanted, what = (bool, "true or false") if field.type == FieldDescriptor.TYPE_BOOL else (str, "text")
+    if not isinstance(value, wanted):
+        raise MalformedError(at, f"it is {what}, not {shown(value)}")
+    return _text(value, at) if isinstance(value, str) else value
+
+
+def _encoded(value: Any, at: str) -> bytes:
+    try:
+        return canonical(plain(value))
+    except (ValueError, RecursionError) as wrong:
+        raise MalformedError(at, str(wrong)) from wrong
+
+
+def _enum(enum: EnumDescriptor, value: Any, at: str) -> int:
+    names = enum_names(enum)
+    if not isinstance(value, str) or value not in names:
+        raise MalformedError(at, f"it is one of {', '.join(names)}, not {shown(value)}")
+    return names[value]
+
+
+def _number(value: Any, at: str) -> float:
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise MalformedError(at, f"it is a number, not {shown(value)}")
+    return number
+
+
+def _text(value: str, at: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise MalformedError(at, "it holds a lone surrogate, which UTF-8 can't carry") from None
+    return value
+
+
+def from_texts(kind: type[Any], given: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Returns the JSON types that texts of a path or query stand for, for ``from_json``.
+
+    Raises:
+        MalformedError: a field is unknown, stands twice, or isn't of its type.
+    """
+    known = {key_of(field): field for field in fields_of(kind.DESCRIPTOR)}
+    found: dict[str, Any] = {}
+    for key, text in given:
+        field = known.get(key)
+        if field is None or field.message_type is not None:
+            raise MalformedError("query", f"it has no {shown(key)}; it takes {', '.join(known)}")
+        if field.is_repeated:
+            found.setdefault(key, []).append(text)
+        elif key in found:
+            raise MalformedError(f"query.{key}", "it stands twice")
+        else:
+            found[key] = text if field.type == FieldDescriptor.TYPE_STRING else _read(text, f"query.{key}")
+    return found
+
+
+def _read(text: str, at: str) -> Any:
+    try:
+        return parse(text)
+    except (ValueError, RecursionError):
+        raise MalformedError(at, f"{shown(text)} is no number") from None
