@@ -28,7 +28,8 @@ def names() -> list[str]:
 def run(name: str) -> dict[str, Any]:
     """Runs one benchmark and returns its figures."""
     module = importlib.import_module(f"benchmarks.{name}")
-    sys.stderr.write(f"{name}: {(module.__doc__ or '').splitlines()[0]}\n")
+    question, _, _ = (module.__doc__ or "").partition("\n")
+    sys.stderr.write(f"{name}: {question}\n")
     return module.run()
 
 

@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
-from snakepit_bridge.exceptions import SessionNotFoundError, StaleTokenError, VariableNotFoundError
+from snakepit_bridge.exceptions import SessionNotFoundError, VariableNotFoundError
 from snakepit_bridge.loop import run_blocking, run_home
 from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore, open_store
+from snakepit_bridge.stores.contention import on_top
 from snakepit_bridge.variables import Variable, VariableType
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from snakepit_bridge.wire.writeback import ElixirAuthority
 
 T = TypeVar("T")
-
-# How often a set reads again because somebody published in between, before the caller is told.
-_CONTENTION_ROUNDS = 16
 
 Changes = Mapping[str, Variable | None]
 Differences = dict[str, tuple[Variable | None, Variable | None]]
@@ -266,19 +264,16 @@ class SessionContext:
 
     async def _publish_here(self, changes: Proposal, reason: str) -> Token:
         """Publishes on top of what was read; a publish in between makes it read again."""
-        for remaining in reversed(range(_CONTENTION_ROUNDS)):
+
+        async def publish() -> Token:
+            said: Any = {"author": self.author, "reason": reason}
             try:
                 now = await self._read()
             except SessionNotFoundError:
-                return await self.store.publish(self.session_id, changes({}), author=self.author, reason=reason)
-            try:
-                return await self.store.publish(
-                    self.session_id, changes(now.variables), expected=now.token, author=self.author, reason=reason
-                )
-            except StaleTokenError:
-                if not remaining:
-                    raise
-        raise AssertionError("unreachable: the last round returns or raises")
+                return await self.store.publish(self.session_id, changes({}), **said)
+            return await self.store.publish(self.session_id, changes(now.variables), expected=now.token, **said)
+
+        return await on_top(publish)
 
     async def _rollback(self, to: Token | str, reason: str) -> Token:
         elixir = self._elixir

@@ -29,6 +29,7 @@ class FleetApp(Celery):
             self.conf.broker_transport = _TRANSPORT
         elif settings.broker.startswith(_SOCKET):
             self.conf.update(broker_url=settings.broker.replace("redis+", "dspex+", 1))
+        self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
         self.conf.imports = ("tasks.predict",)
 
     @property

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from snakepit_bridge.exceptions import BridgeError
 
 ROOT = Path(__file__).parent.parent
 _POLL_MAX_S = 3.0
+_FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "show_default": False}
 
 
 class Pool(StrEnum):
@@ -42,6 +43,8 @@ def add_to(app: typer.Typer, *, panel: str) -> None:
     celery = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(rich_help_panel=panel, context_settings=celery)(worker)
     app.command(rich_help_panel=panel)(refresher)
+    app.command(rich_help_panel=panel)(gateway)
+    app.command("gateway-token", rich_help_panel=panel)(gateway_token)
     app.command(rich_help_panel=panel)(demo)
 
 
@@ -106,6 +109,88 @@ def refresher(
             lease_s=lease,
         )
     )
+
+
+def gateway(
+    ctx: typer.Context,
+    grpc: Annotated[str, typer.Option(envvar="DSPEX_GATEWAY_GRPC", metavar="HOST:PORT")] = "127.0.0.1:50061",
+    http: Annotated[str, typer.Option(envvar="DSPEX_GATEWAY_HTTP", metavar="HOST:PORT")] = "127.0.0.1:8061",
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Serve HTTP alone.")] = False,
+    no_http: Annotated[bool, typer.Option("--no-http", help="Serve gRPC alone.")] = False,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(envvar="DSPEX_GATEWAY_TOKENS", help="TOML file of the tokens' hashes and grants.", **_FILE),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(envvar="DSPEX_GATEWAY_CERTIFICATE", help="PEM file, for TLS.", **_FILE)
+    ] = None,
+    key: Annotated[Path | None, typer.Option(envvar="DSPEX_GATEWAY_KEY", help="PEM file of its key.", **_FILE)] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(envvar="DSPEX_GATEWAY_CLIENT_CA", help="Only clients it has signed get in (mTLS).", **_FILE),
+    ] = None,
+    bridge: Annotated[
+        str | None,
+        typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server of followed sessions."),
+    ] = None,
+    message_bytes: Annotated[
+        int, typer.Option(envvar="DSPEX_GATEWAY_MESSAGE_BYTES", min=1, help="The largest request.")
+    ] = 4 * 2**20,
+    rate: Annotated[
+        float, typer.Option(envvar="DSPEX_GATEWAY_RATE", min=0.001, help="Calls a second of one grant.")
+    ] = 500.0,
+    streams: Annotated[
+        int, typer.Option(envvar="DSPEX_GATEWAY_STREAMS", min=1, help="Open streams of one grant.")
+    ] = 200,
+    drain: Annotated[
+        float, typer.Option(envvar="DSPEX_GATEWAY_DRAIN_S", min=0, metavar="SECONDS", help="For calls under way.")
+    ] = 20.0,
+    loglevel: Annotated[LogLevel, typer.Option("--loglevel", "-l", case_sensitive=False)] = LogLevel.info,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Serve variables, predictions and programs to applications by gRPC and HTTP, until SIGTERM or Ctrl-C.
+
+    The first line on stdout is JSON with the addresses. Off loopback it asks for a certificate and tokens.
+    """
+    import logging
+
+    from workers.gateway import GatewaySettings, Grants, Limits, Tls, run_gateway
+
+    chosen, fleet = target(ctx, redis_url), FleetSettings.model_validate({})
+    logging.basicConfig(level=loglevel.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    run_gateway(
+        GatewaySettings(
+            redis_url=chosen.url,
+            namespace=chosen.namespace,
+            queue=chosen.queue,
+            bridge=bridge,
+            grpc=None if no_grpc else grpc,
+            http=None if no_http else http,
+            grants=Grants.said(tokens, os.environ.get("DSPEX_GATEWAY_TOKENS_TOML")),
+            tls=Tls.of(certificate, key, client_ca),
+            limits=Limits(message_bytes=message_bytes, calls_per_s=rate, streams=streams),
+            allowed_packages=fleet.allowed_packages,
+            redis_timeout_s=fleet.redis_timeout_s,
+            drain_s=drain,
+        ),
+        announce=typer.echo,
+    )
+
+
+def gateway_token(
+    name: Annotated[str, typer.Argument(help="Whose token it is.")],
+    scopes: Annotated[list[str], typer.Option("--scope", metavar="publish|predict|read|admin", help="What it grants.")],
+    sessions: Annotated[
+        list[str] | None, typer.Option("--session", "-s", metavar="PATTERN", help="For which sessions, as in user-*.")
+    ] = None,
+) -> None:
+    """Make a token: it is printed once, on stderr; on stdout stands what the gateway's tokens file keeps of it."""
+    from workers.gateway import new_token, table
+
+    token = new_token()
+    text = table(name, token, scopes, sessions or ["*"])
+    typer.echo(text, nl=False)
+    typer.echo(f"The token, which nobody can show again: {token}", err=True)
 
 
 def demo(

@@ -66,7 +66,7 @@ defmodule DSPexFleet do
     * `:at_least` – the token of a publish that the prediction must see; `:exactly` – the one state that it runs on.
     * `:deadline` – milliseconds from now within which an answer is of use; it fails after that.
     * `:idempotency_key` – requests of the same key and content are one prediction.
-    * `:priority` – 0 to 9, the larger the sooner.
+    * `:priority` – 1 to 9, the larger the sooner; 5 unless given.
     * `:max_staleness` – milliseconds since the variables were last confirmed, at most.
     * `:timeout` – milliseconds that submitting itself may take, 15,000 by default.
   """
@@ -190,7 +190,7 @@ defmodule DSPexFleet do
   defp submitted(%V1.Submitted{outcome: {:error, wire}}, _context), do: {:error, Error.from_wire(wire)}
 
   defp await_until(handle, deadline) do
-    step = min(left(deadline), @await_step_ms)
+    step = deadline |> left() |> min(@await_step_ms) |> max(1)
     build = fn _session -> %V1.AwaitRequest{id: handle.id, timeout_s: step / 1_000} end
 
     with {:ok, wire} <- Call.run(handle.context, :await, {Stub, :await}, build, step + Call.default_timeout()),

@@ -48,14 +48,14 @@ def join(app: typer.Typer, *, panel: str) -> None:
     if found is not None:
         found.add_to(app, panel=panel)
         return
-    for name in ("worker", "refresher", "demo"):
+    for name in ("worker", "refresher", "gateway", "gateway-token", "demo"):
         text = f"The fleet's {name}; runs from a checkout or the image."
         app.command(name, help=text, rich_help_panel=panel, context_settings=_ANYTHING)(_elsewhere)
 
 
 def _elsewhere() -> NoReturn:
     raise ConfigurationError(
-        "The fleet's commands (worker, refresher, demo) run from a checkout or the image; "
+        "The fleet's commands (worker, refresher, gateway, demo) run from a checkout or the image; "
         "only the library is installed here. "
         "In a clone of the project run 'make demo' or, after it, '.venv/bin/dspex-fleet worker'; "
         "with Docker, 'docker compose up worker'."

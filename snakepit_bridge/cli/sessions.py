@@ -11,14 +11,12 @@ import typer
 from snakepit_bridge.cli.arguments import assignments, pairs
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, Target, target
-from snakepit_bridge.exceptions import SessionNotFoundError, StaleTokenError
+from snakepit_bridge.exceptions import SessionNotFoundError
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.revision import Token
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.types import to_json
 
-# How often a publish reads again because somebody published in between, before the caller is told.
-_ROUNDS = 16
 _ABSENT = Token(0, 0)
 
 SessionName = Annotated[str, typer.Argument(metavar="SESSION", show_default=False)]
@@ -63,8 +61,11 @@ def plain(variable: Variable) -> object:
 
 async def _publish(target: Target, session: str, values: list[str], types: list[str], reason: str) -> Token:
     """Publishes on top of what was read, since what a text means depends on it; a publish in between reads again."""
+    from snakepit_bridge.stores.contention import on_top
+
     store = target.store()
-    for remaining in reversed(range(_ROUNDS)):
+
+    async def publish() -> Token:
         now: Mapping[str, Variable] = {}
         expected = _ABSENT
         try:
@@ -73,12 +74,9 @@ async def _publish(target: Target, session: str, values: list[str], types: list[
         except SessionNotFoundError:
             pass  # this publish makes it
         changes = {each.name: each.on(now.get(each.name)) for each in assignments(values, types, now)}
-        try:
-            return await store.publish(session, changes, expected=expected, author=author(), reason=reason)
-        except StaleTokenError:
-            if not remaining:
-                raise
-    raise AssertionError("unreachable: the last round returns or raises")
+        return await store.publish(session, changes, expected=expected, author=author(), reason=reason)
+
+    return await on_top(publish)
 
 
 def author() -> str:

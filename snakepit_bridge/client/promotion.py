@@ -20,7 +20,8 @@ _UNSET = Token(0, 0)
 
 async def promote(store: SnapshotStore, acks: Acks, session: str, label: str, at: Token | str, wait_s: float) -> Token:
     """Moves a label as ``Fleet.promote`` says, and returns the token that it names now."""
-    token = await store.resolve(session, at)
+    # Read and not just resolved: for a revision that isn't there, or not any more, everybody would wait in vain.
+    token = (await store.read_at(session, at)).token
     before = (await store.labels(session)).get(label)
     await _acknowledged(acks, session, token, wait_s)
     return await store.label(session, label, token, expected=before.token if before else _UNSET, reason="promoted")

@@ -12,8 +12,10 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from snakepit_bridge.exceptions import ConfigurationError
 from workers.gateway.door import Door
 from workers.gateway.errors import MalformedError, StreamEndedError, code_of, described, details
 from workers.gateway.operations import PACKAGE, Operation
@@ -39,7 +41,7 @@ class GrpcServer:
         self._server = grpc.aio.server(
             options=_options(settings.limits), maximum_concurrent_rpcs=settings.limits.calls + 100
         )
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self._services = sorted({f"{PACKAGE}.{operation.service}" for operation in operations})
         self._server.add_generic_rpc_handlers(self._handlers(operations))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -125,19 +127,27 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         # A client that is gone without a word is noticed, and one that pings without end is cut off.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 3),
     ]
 
 
 def _listening(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
-    if tls is None:
-        return server.add_insecure_port(address)
-    client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
-    credentials = grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.certificate.read_bytes())], client_ca, require_client_auth=client_ca is not None
-    )
-    return server.add_secure_port(address, credentials)
+    try:
+        return server.add_insecure_port(address) if tls is None else server.add_secure_port(address, _credentials(tls))
+    except RuntimeError as problem:
+        with_tls = "" if tls is None else f" with the certificate {tls.certificate}"
+        raise ConfigurationError(f"The gateway can't serve gRPC on {address}{with_tls}: {problem}.") from problem
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    try:
+        client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    except OSError as problem:
+        raise ConfigurationError(f"The gateway's TLS files can't be read: {problem}.") from problem
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
 
 
 def _authorization(context: Context) -> str | None:

@@ -80,8 +80,8 @@ class HttpServer:
         return Starlette(
             routes=[
                 *routes,
-                Route("/openapi.json", lambda _: Response(document, media_type=_JSON)),
-                Route("/healthz", lambda _: Response(b'{"status":"ok"}', media_type=_JSON)),
+                Route("/openapi.json", _always(document)),
+                Route("/healthz", _always(b'{"status":"ok"}')),
                 Route("/readyz", self._readiness),
             ],
             exception_handlers={HTTPException: _no_route},
@@ -159,7 +159,7 @@ class HttpServer:
         if operation.http[0] == "GET":
             return from_json(operation.request, from_texts(operation.request, texts), "query")
         body = await self._body(request)
-        given = {key: value for key, value in body.items()}
+        given = dict(body)
         for key, value in from_texts(operation.request, texts).items():
             if given.setdefault(key, value) != value:
                 raise MalformedError(f"body.{key}", "the path says something else")
@@ -237,7 +237,10 @@ def _config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:
         timeout_keep_alive=_KEEP_ALIVE_S,
         **_files(settings.tls),
     )
-    config.load()
+    try:
+        config.load()
+    except OSError as problem:  # what OpenSSL raises is one, too
+        raise ConfigurationError(f"The gateway's TLS files can't be used: {problem}.") from problem
     return config
 
 
@@ -274,6 +277,13 @@ def _timeout(request: Request) -> float | None:
     if not (math.isfinite(seconds) and seconds > 0):
         raise MalformedError("header request-timeout", "it is a number of seconds above 0")
     return seconds
+
+
+def _always(text: bytes) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        return Response(text, media_type=_JSON)
+
+    return answer
 
 
 def _event(answer: Message) -> bytes:

@@ -55,21 +55,121 @@ _REFUSALS = {
 }
 
 
+_REFUSAL: Schema = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["kind", "message", "fields"],
+            "properties": {
+                "kind": {"type": "string", "description": "The error's class."},
+                "message": {"type": "string"},
+                "fields": {"type": "array", "description": "Its fields in order.", "items": {}},
+                "status": {"type": "string", "description": "The status that gRPC gives it."},
+            },
+        }
+    },
+}
+
+
 def description(operations: Iterable[Operation]) -> Schema:
     """Returns the OpenAPI 3.1 document of the operations."""
-    schemas: dict[str, Schema] = {}
+    schemas: dict[str, Schema] = {"Refusal": _REFUSAL}
     paths: dict[str, Schema] = {}
     for operation in operations:
         method, path = operation.http
         paths.setdefault(path, {})[method.lower()] = _operation(operation, schemas)
-    _add(schemas, Descriptor_of_error())
     return {
         "openapi": "3.1.0",
         "info": {"title": "DSPex fleet", "version": "1", "description": "Variables, predictions and programs."},
         "security": [{"bearer": []}],
         "paths": paths,
         "components": {
-            "schemas": {**schemas, "Refusal": _REFUSAL},
+            "schemas": schemas,
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _operation(operation: Operation, schemas: dict[str, Schema]) -> Schema:
+    method, path = operation.http
+    inside = re.findall(r"{(\w+)}", path)
+    fields = fields_of(operation.request.DESCRIPTOR)
+    outside = [field for field in fields if key_of(field) not in inside and method == "GET"]
+    document: Schema = {
+        "operationId": f"{operation.service}_{operation.method}",
+        "tags": [operation.service],
+        "summary": _GET[operation.service] if operation.method == "Get" else _ABOUT[operation.method],
+        "description": f"Needs the scope `{operation.scope}`.",
+        "parameters": [*map(_in_path, inside), *(_in_query(field, schemas) for field in outside), _TIMEOUT],
+        "responses": {"200": _answer(operation, schemas), **_refusals()},
+    }
+    if method == "POST":
+        document["requestBody"] = {
+            "required": bool([field for field in fields if key_of(field) not in inside]),
+            "content": {
+                "application/json": {"schema": _message(operation.request.DESCRIPTOR, schemas, without=inside)}
+            },
+        }
+    return document
+
+
+_TIMEOUT: Schema = {
+    "name": "request-timeout",
+    "in": "header",
+    "description": "Seconds that the client waits.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+
+
+def _in_path(name: str) -> Schema:
+    schema = {"type": "string", "minLength": 1, "maxLength": 128}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _in_query(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
+    return {"name": key_of(field), "in": "query", "schema": _field(field, schemas), "explode": True}
+
+
+def _answer(operation: Operation, schemas: dict[str, Schema]) -> Schema:
+    schema = _named(operation.response.DESCRIPTOR, schemas)
+    if operation.unary is not None:
+        return {"description": "OK", "content": {"application/json": {"schema": schema}}}
+    about = f"Each event's data is a {operation.response.DESCRIPTOR.name} as JSON; an event `error` ends it."
+    return {"description": about, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+
+
+def _refusals() -> dict[str, Schema]:
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
+    return {status: {"description": about, "content": content} for status, about in _REFUSALS.items()}
+
+
+def _named(descriptor: Descriptor, schemas: dict[str, Schema]) -> Schema:
+    if descriptor.name not in schemas:
+        schemas[descriptor.name] = {}  # a message may hold its own kind
+        schemas[descriptor.name] = _message(descriptor, schemas)
+    return {"$ref": f"#/components/schemas/{descriptor.name}"}
+
+
+def _message(descriptor: Descriptor, schemas: dict[str, Schema], without: Iterable[str] = ()) -> Schema:
+    properties = {key_of(field): _field(field, schemas) for field in fields_of(descriptor)}
+    kept = {name: schema for name, schema in properties.items() if name not in without}
+    return {"type": "object", "properties": kept, "additionalProperties": False}
+
+
+def _field(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
+    schema = _one(field, schemas)
+    return {"type": "array", "items": schema} if field.is_repeated else schema
+
+
+def _one(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
+    if is_json(field):
+        return {"description": 'Any JSON; NaN and the infinities are "NaN", "Infinity" and "-Infinity".'}
+    if field.message_type is not None:
+        if field.message_type.full_name == _MOMENT:
+            return {"type": "string", "format": "date-time"}
+        return _named(field.message_type, schemas)
+    if field.enum_type is not None:
+        return {"type": "string", "enum": list(enum_names(field.enum_type))}
+    return dict(_SCALARS[field.type])

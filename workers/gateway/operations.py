@@ -58,6 +58,10 @@ def operations(variables: Variables, predictions: Predictions, programs: Program
     return (*_variables(variables), *_predictions(predictions), *_programs(programs))
 
 
+def _size(request: pb.SubmitBatchRequest) -> int:
+    return max(1, len(request.requests))
+
+
 def _variables(does: Variables) -> tuple[Operation, ...]:
     def made(method: str, scope: Scope, request: type[Any], response: type[Any], verb: str, **how: Any) -> Operation:
         path = f"/v1/sessions/{{session}}/{'variables' if method == 'Get' else method.lower()}"
@@ -73,9 +77,7 @@ def _variables(does: Variables) -> tuple[Operation, ...]:
 
 
 def _predictions(does: Predictions) -> tuple[Operation, ...]:
-    def made(
-        method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **how: Any
-    ) -> Operation:
+    def made(method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **how: Any) -> Operation:
         return Operation(
             "Predictions", method, Scope.PREDICT, request, response, (verb, f"/v1/predictions{path}"), **how
         )
@@ -85,7 +87,7 @@ def _predictions(does: Predictions) -> tuple[Operation, ...]:
         made("Submit", pb.SubmitRequest, pb.Handle, "POST", unary=does.submit),
         made(
             "SubmitBatch", pb.SubmitBatchRequest, pb.SubmitBatchResponse, "POST", "/batch",
-            unary=does.submit_batch, weight=lambda request: max(1, len(request.requests)),
+            unary=does.submit_batch, weight=_size,
         ),
         made("Get", asked, pb.Prediction, "GET", "/{id}", unary=does.get),
         made("Await", pb.AwaitRequest, pb.Prediction, "GET", "/{id}/await", unary=does.wait),

@@ -7,6 +7,7 @@ revision after that token is either its own or somebody else's.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 from collections.abc import AsyncGenerator
@@ -96,14 +97,13 @@ class RequestIds:
 
     async def note(self, key: str, record: dict[str, str]) -> None:
         """Keeps a record of a request."""
-        await self._connection.bounded(
-            self._connection.client.set(f"{key}:request", json.dumps(record), ex=KEPT_S)
-        )
+        await self._connection.bounded(self._connection.client.set(f"{key}:request", json.dumps(record), ex=KEPT_S))
 
     async def _turn(self, key: str) -> None:
-        while not await self._connection.bounded(
-            self._connection.client.set(f"{key}:turn", "taken", nx=True, ex=_LEASE_S)
-        ):
+        """Takes the request's turn. One that died with it gives it back when its lease is over."""
+        client = self._connection.client
+        taking = functools.partial(client.set, f"{key}:turn", "taken", nx=True, ex=_LEASE_S)
+        while not await self._connection.bounded(taking()):  # noqa: ASYNC110 - the event is in another process
             await asyncio.sleep(_LOOK_S)
 
     async def _found(self, key: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from snakepit_bridge.exceptions import ConfigurationError
 from workers.gateway.tokens import Grants
@@ -17,6 +18,19 @@ class Tls:
     certificate: Path
     key: Path
     client_ca: Path | None = None
+
+    @classmethod
+    def of(cls, certificate: Path | None, key: Path | None, client_ca: Path | None = None) -> Self | None:
+        """Returns the files that were named, or None if none was.
+
+        Raises:
+            ConfigurationError: some of them are missing.
+        """
+        if certificate is None and key is None and client_ca is None:
+            return None
+        if certificate is None or key is None:
+            raise ConfigurationError("TLS needs both a certificate and its key; name the files of both.")
+        return cls(certificate, key, client_ca)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +114,8 @@ class GatewaySettings:
         lacks = [name for name, there in (("TLS", self.tls), ("a token", self.grants)) if not there]
         if lacks:
             raise ConfigurationError(
-                f"The gateway doesn't listen on {address} without {' and '.join(lacks)}: whoever reaches it could publish. "
-                "Give it a certificate and a tokens file, or an address of loopback such as 127.0.0.1:50061."
+                f"The gateway doesn't listen on {address} without {' and '.join(lacks)}: whoever reaches it "
+                "could publish. Give it a certificate and a tokens file, or a loopback address such as 127.0.0.1:50061."
             )
 
 

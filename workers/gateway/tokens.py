@@ -1,12 +1,13 @@
-"""Who may do what: bearer tokens, of which only the hashes are kept, with scopes and the sessions that they hold for."""
+"""Who may do what: bearer tokens, of which only hashes are kept, with scopes and the sessions that they hold for."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -101,6 +102,37 @@ class Grants:
                 by_hash[hash] = grant
         return cls(by_hash)
 
+    @classmethod
+    def said(cls, file: Path | None, text: str | None) -> Self:
+        """Returns the grants of a file or of a text, none if neither is given.
+
+        Raises:
+            ConfigurationError: both are given, or what is given can't be read.
+        """
+        if file is not None and text:
+            raise ConfigurationError(
+                "The tokens are named twice; give DSPEX_GATEWAY_TOKENS or DSPEX_GATEWAY_TOKENS_TOML."
+            )
+        if file is not None:
+            return cls.load(file)
+        return cls.parse(text, "DSPEX_GATEWAY_TOKENS_TOML") if text else cls()
+
+
+def table(name: str, token: str, scopes: Sequence[str], sessions: Sequence[str]) -> str:
+    """Returns what a tokens file keeps of a token.
+
+    Raises:
+        ConfigurationError: there is no such scope.
+    """
+    text = (
+        f"[tokens.{json.dumps(name, ensure_ascii=False)}]\n"
+        f"sha256 = {json.dumps([hashed(token)])}\n"
+        f"scopes = {json.dumps(list(scopes))}\n"
+        f"sessions = {json.dumps(list(sessions), ensure_ascii=False)}\n"
+    )
+    Grants.parse(text, "the new token")
+    return text
+
 
 def hashed(token: str) -> str:
     """Returns the SHA-256 of a token as hex digits: enough for tokens that were drawn at random."""
@@ -124,11 +156,11 @@ def _grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
     hashes, scopes = _texts(given.get("sha256")), _texts(given.get("scopes"))
     sessions = _texts(given.get("sessions", []))
     if not hashes or not all(map(_HASH.fullmatch, hashes)):
-        raise refuse("needs sha256 = [\"…\"], the SHA-256 of each of its tokens in 64 small hex digits, never a token")
+        raise refuse('needs sha256 = ["…"], the SHA-256 of each of its tokens in 64 small hex digits, never a token')
     if not scopes or not set(scopes) <= set(Scope):
-        raise refuse(f"needs scopes = [\"…\"] of {', '.join(Scope)}")
+        raise refuse(f'needs scopes = ["…"] of {", ".join(Scope)}')
     if sessions is None:
-        raise refuse("needs sessions = [\"…\"], patterns of session names")
+        raise refuse('needs sessions = ["…"], patterns of session names')
     rate, streams = given.get("calls_per_s"), given.get("streams")
     if any(isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0
            for limit in (rate, streams) if limit is not None):  # fmt: skip

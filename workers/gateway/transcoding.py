@@ -1,7 +1,7 @@
 """Messages as JSON and back. One mapping for all of them, so that HTTP says exactly what gRPC says.
 
-A field keeps its name, but ``…_json``, whose JSON stands there itself: ``"value": 0.5``. Enums are their own part in small
-letters (``float``, ``queued``), times are RFC 3339, and what is absent in the message is left out.
+A field keeps its name, but ``…_json``, whose JSON stands there itself: ``"value": 0.5``. Enums are their own part in
+small letters (``float``, ``queued``), times are RFC 3339, and what is absent in the message is left out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from snakepit_bridge.variables.codec import canonical, parse, shown
@@ -42,27 +42,27 @@ def enum_names(enum: EnumDescriptor) -> dict[str, int]:
     return {value.name.removeprefix(prefix).lower(): value.number for value in values if value.number}
 
 
-def fields_of(descriptor: Descriptor) -> list[FieldDescriptor]:
-    """Returns a message's fields in their order."""
-    return list(cast("Iterable[FieldDescriptor]", descriptor.fields))
+def fields_of(descriptor: Any) -> list[FieldDescriptor]:
+    """Returns the fields of a message's descriptor, in their order."""
+    return list(descriptor.fields)
 
 
 def as_json(message: Message) -> dict[str, Any]:
     """Returns a message as JSON types."""
-    found: dict[str, Any] = {}
-    for field in fields_of(message.DESCRIPTOR):
-        value = getattr(message, field.name)
-        if field.is_repeated:
-            found[key_of(field)] = [_out(field, item) for item in value]
-        elif field.has_presence and not message.HasField(field.name):
-            continue
-        elif is_json(field) and not value:
-            continue
-        elif field.enum_type is not None and not value:
-            continue
-        else:
-            found[key_of(field)] = _out(field, value)
-    return found
+    there = [field for field in fields_of(message.DESCRIPTOR) if _is_there(message, field)]
+    return {key_of(field): _value(field, getattr(message, field.name)) for field in there}
+
+
+def _is_there(message: Message, field: FieldDescriptor) -> bool:
+    if field.is_repeated:
+        return True
+    if field.has_presence:
+        return message.HasField(field.name)
+    return bool(getattr(message, field.name)) or not (is_json(field) or field.enum_type is not None)
+
+
+def _value(field: FieldDescriptor, value: Any) -> Any:
+    return [_out(field, item) for item in value] if field.is_repeated else _out(field, value)
 
 
 def _out(field: FieldDescriptor, value: Any) -> Any:

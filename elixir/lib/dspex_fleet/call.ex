@@ -62,15 +62,18 @@ defmodule DSPexFleet.Call do
         send_once(channel, metadata, call, left(deadline))
       end
 
-    with {:error, %Error{kind: "GatewayUnavailable"}} <- result,
-         pause = Backoff.delay(tries, 50, 1_000),
-         true <- sooner?(pause, left(deadline)) do
+    pause = Backoff.delay(tries, 50, 1_000)
+
+    if again?(result) and sooner?(pause, left(deadline)) do
       Process.sleep(pause)
       attempt(connection, call, deadline, tries + 1)
     else
-      _final -> result
+      result
     end
   end
+
+  defp again?({:ok, _reply}), do: false
+  defp again?({:error, error}), do: Error.cut?(error)
 
   defp error({:ok, _reply}), do: nil
   defp error({:error, error}), do: error

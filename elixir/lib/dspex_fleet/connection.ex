@@ -5,7 +5,7 @@ defmodule DSPexFleet.Connection do
   A context starts one of its own unless it is given one. An application with many sessions starts one and names it:
 
       children = [
-        {DSPexFleet.Connection, name: MyApp.Fleet, target: "gateway.internal:50051", tls: true, token: &MyApp.token/0},
+        {DSPexFleet.Connection, name: MyApp.Fleet, target: "gateway.internal:50061", tls: true, token: &MyApp.token/0},
         {DSPexFleet.Context, name: MyApp.Session, connection: MyApp.Fleet, session: "support"}
       ]
 
@@ -15,7 +15,7 @@ defmodule DSPexFleet.Connection do
   ## Options
 
     * `:target` – `"host:port"`, `"[ipv6]:port"`, or a target of the `grpc` package such as `"dns://…"`. Default
-      `"127.0.0.1:50051"`, or `config :dspex_fleet, target: …`.
+      `"127.0.0.1:50061"`, or `config :dspex_fleet, target: …`.
     * `:token` – the bearer token, or a function that returns it and is asked before each call. Never logged.
     * `:tls` – `true` for TLS with the system's certificates, or a keyword list for `:ssl`, such as
       `[cacertfile: …, certfile: …, keyfile: …]` with a client certificate. Peers are verified unless it says otherwise.

@@ -2,11 +2,11 @@ defmodule DSPexFleet.Context do
   @moduledoc """
   A session of the fleet as a process: what the functions of this package take as their first argument.
 
-      {:ok, ctx} = DSPexFleet.Context.start_link(session: "support", target: "127.0.0.1:50051")
+      {:ok, ctx} = DSPexFleet.Context.start_link(session: "support", target: "127.0.0.1:50061")
 
   Under a supervisor, with a name by which any process can use it:
 
-      children = [{DSPexFleet.Context, name: MyApp.Session, session: "support", target: "127.0.0.1:50051"}]
+      children = [{DSPexFleet.Context, name: MyApp.Session, session: "support", target: "127.0.0.1:50061"}]
 
   ## Options
 

@@ -57,6 +57,11 @@ defmodule DSPexFleet.Error do
     end
   end
 
+  @doc false
+  # Errors by which a connection or a gateway ends, and not the request: it is worth sending to the next one at once.
+  @spec cut?(t) :: boolean
+  def cut?(%__MODULE__{kind: kind}), do: kind in ["GatewayUnavailable", "DrainingError", "StreamEndedError"]
+
   defp fields(""), do: []
 
   defp fields(json) do

@@ -43,8 +43,7 @@ defmodule DSPexFleet.Events do
 
   defp event(_from_a_newer_gateway), do: {[], :reading}
 
-  defp broken(%Error{kind: "GatewayUnavailable"}, handle), do: awaited(handle)
-  defp broken(error, _handle), do: ended({:error, error})
+  defp broken(error, handle), do: if(Error.cut?(error), do: awaited(handle), else: ended({:error, error}))
 
   defp awaited(handle), do: handle |> DSPexFleet.await(:infinity) |> ended()
 

@@ -86,7 +86,7 @@ defmodule DSPexFleet.Variables do
   @doc """
   Returns the value of one variable.
 
-  `:at_least` or `:exactly` name the token that it is read at, and `:wait` the milliseconds that it may take to get there.
+  `:at_least` or `:exactly` name the token that it is read at, and `:wait` the milliseconds that it may take to get there; `:timeout` bounds the whole.
   The error has the kind `"VariableNotFoundError"` if the session has no such variable, unless there is a `:default`.
   """
   @spec get(Context.t(), name, keyword) :: {:ok, term} | {:error, Error.t()}
@@ -111,7 +111,7 @@ defmodule DSPexFleet.Variables do
   @doc "Returns a `DSPexFleet.Snapshot` of all variables, or of `:names`; the other options are those of `get/3`."
   @spec snapshot(Context.t(), keyword) :: {:ok, Snapshot.t()} | {:error, Error.t()}
   def snapshot(context, opts \\ []) do
-    opts = Keyword.validate!(opts, [:at_least, :exactly, names: [], wait: 0, timeout: Call.default_timeout()])
+    opts = Keyword.validate!(opts, [:at_least, :exactly, names: [], wait: 0, timeout: nil])
 
     build = fn session ->
       %V1.GetVariablesRequest{
@@ -122,7 +122,8 @@ defmodule DSPexFleet.Variables do
       }
     end
 
-    with {:ok, wire} <- Call.run(context, :get, {Stub, :get}, build, opts[:timeout] + opts[:wait]) do
+    with {:ok, wire} <-
+           Call.run(context, :get, {Stub, :get}, build, opts[:timeout] || opts[:wait] + Call.default_timeout()) do
       Snapshot.from_wire(wire)
     end
   end

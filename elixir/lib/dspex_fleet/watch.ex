@@ -91,6 +91,9 @@ defmodule DSPexFleet.Watch do
 
   defp told(%{told: true} = watch, _error), do: watch
 
+  # A gateway that goes, and a stream that was open for long, are followed by another in a moment.
+  defp told(%{tries: 0} = watch, %Error{kind: kind}) when kind in ["DrainingError", "StreamEndedError"], do: watch
+
   defp told(watch, error) do
     tell(watch, {:interrupted, error})
     %{watch | told: true}

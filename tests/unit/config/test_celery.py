@@ -16,6 +16,7 @@ from config.celery import PRIORITY_STEPS, celery_config
 from config.settings import FleetSettings
 from workers.transport import Channel
 
+
 def configured(**settings: Any) -> Celery:
     app = Celery("fleet", set_as_current=False)
     app.conf.update(celery_config(FleetSettings.model_validate(settings)))
@@ -74,7 +75,7 @@ def test_what_is_sent_is_json_too() -> None:
 def test_the_task_of_a_worker_that_dies_is_run_by_another() -> None:
     app = configured()
 
-    @app.task(name="any")
+    @app.task(name="any", shared=False)
     def any_task() -> None: ...
 
     assert any_task.acks_late
@@ -88,7 +89,7 @@ def test_the_task_of_a_worker_that_dies_is_run_by_another() -> None:
 def test_a_started_task_writes_no_result() -> None:
     app = configured()
 
-    @app.task(name="any")
+    @app.task(name="any", shared=False)
     def any_task() -> None: ...
 
     assert not any_task.track_started

@@ -169,7 +169,8 @@ def test_keys_come_from_the_process_environment(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("default = ", "isn't TOML"), ("default = 1\ndefault = 2", "isn't TOML"), (b"\xff\xfe", "isn't TOML: 'utf-8'")]
+    ("text", "says"),
+    [("default = ", "isn't TOML"), ("default = 1\ndefault = 2", "isn't TOML"), (b"\xff\xfe", "isn't TOML: 'utf-8'")],
 )
 def test_what_is_no_toml_is_told_with_the_file(text: str | bytes, says: str, tmp_path: Path) -> None:
     assert says in refusal(tmp_path, text)

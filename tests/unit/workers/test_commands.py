@@ -108,9 +108,7 @@ def test_a_worker_finds_the_fleets_code_wherever_it_is_started(launched: Callabl
     assert (ROOT / "workers" / "app.py").is_file()
 
 
-@pytest.mark.parametrize(
-    "arguments", [("-c", "0"), ("--pool", "gevent"), ("-c", "many")], ids=lambda arguments: " ".join(arguments)
-)
+@pytest.mark.parametrize("arguments", [("-c", "0"), ("--pool", "gevent"), ("-c", "many")], ids=" ".join)
 def test_a_worker_that_cannot_be_is_not_launched(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +149,16 @@ def test_each_option_of_a_refresher_arrives(followed: list[RefresherSettings]) -
             lease_s=9.0,
         )
     ]
+
+
+@pytest.mark.parametrize(("said", "level"), [((), "INFO"), (("-l", "debug"), "DEBUG"), (("-l", "ERROR"), "ERROR")])
+def test_a_refresher_tells_as_much_as_it_is_told_to(
+    said: tuple[str, ...], level: str, followed: list[RefresherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr("logging.basicConfig", lambda **options: seen.append(options["level"]))
+    assert run("refresher", "--bridge", "e:1", *said) == 0
+    assert seen == [level]
 
 
 def test_a_slow_poll_slows_the_slowest_too(followed: list[RefresherSettings]) -> None:

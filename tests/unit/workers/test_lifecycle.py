@@ -1,8 +1,9 @@
-"""The life of a worker process: one runtime per process, opened after the fork; profiles from file, setting or neither."""
+"""The life of a worker process: one runtime per process, made after the fork, its profiles from file or setting."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ from snakepit_bridge.exceptions import ConfigurationError
 from tests.harness.waiting import wait_until
 from workers import lifecycle
 from workers.lifecycle import RuntimeSlot, build_runtime, load_profiles
+
+_CHILD_S = 20
 
 ROOT = Path(__file__).parents[3]
 PROFILES = """\
@@ -45,10 +48,12 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def in_child(look: Callable[[], bytes]) -> bytes:
-    """What a forked child saw."""
+    """What a forked child saw; nothing, if it did not come back."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_CHILD_S)
         try:
             os.write(writer, look())
         finally:
@@ -56,7 +61,7 @@ def in_child(look: Callable[[], bytes]) -> bytes:
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         seen = pipe.read()
-    assert os.waitpid(pid, 0)[1] == 0
+    assert os.waitpid(pid, 0)[1] == 0, "the child ended or hung"
     return seen
 
 
@@ -100,7 +105,11 @@ def test_a_forked_child_forgets_its_parents_runtime_and_builds_its_own(monkeypat
     monkeypatch.setattr(lifecycle, "build_runtime", lambda _: os.getpid())
     slot: Any = RuntimeSlot(settings())
     assert slot.get() == os.getpid()
-    first, second = in_child(lambda: f"{slot.get()} {os.getpid()}".encode()).split()
+
+    def look() -> bytes:
+        return f"{slot.get()} {os.getpid()}".encode()
+
+    first, second = in_child(look).split()
     assert first == second != str(os.getpid()).encode()
     assert slot.get() == os.getpid()
 

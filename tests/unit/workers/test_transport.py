@@ -1,4 +1,4 @@
-"""The transport: on the wire it is kombu's own, record for record, so that stock processes and ours can share a broker."""
+"""The transport: on the wire it is kombu's own, record for record, so that stock processes and ours share a broker."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_kombu_makes_our_parts() -> None:
 @pytest.mark.parametrize("prefix", ["", PREFIX])
 def test_a_record_is_byte_for_byte_kombus_own(prefix: str, redis_url: str, client: Redis) -> None:
     with channel(redis_url, global_keyprefix=prefix) as ours:
-        put(ours, {"question": "why? – ünïcode"}, headers={"id": "7"}, priority=0)
+        put(ours, {"question": "why? ünïcode"}, headers={"id": "7"}, priority=0)
         message = take(ours)
         mine, (score,) = recorded(client, prefix), scores(client, prefix)
         client.delete(f"{prefix}unacked", f"{prefix}unacked_index")
@@ -161,6 +161,17 @@ def test_what_is_still_in_time_is_not_restored(redis_url: str, client: Redis) ->
         assert other.basic_get(QUEUE) is None
 
 
+def test_an_acknowledgement_makes_room_for_the_next_message(redis_url: str) -> None:
+    with channel(redis_url) as ours:
+        ours.basic_qos(0, 1, False)
+        put(ours, 1)
+        assert ours.qos.can_consume()
+        message = take(ours)
+        assert not ours.qos.can_consume()
+        message.ack()
+        assert ours.qos.can_consume()
+
+
 @pytest.mark.parametrize("requeue", [True, False])
 def test_a_rejected_message_goes_back_only_if_it_is_wanted(requeue: bool, redis_url: str, client: Redis) -> None:
     with channel(redis_url) as ours:
@@ -217,6 +228,15 @@ def test_a_channel_keeps_its_client_until_its_pool_goes(redis_url: str) -> None:
         put(ours, 1)
         take(ours).ack()
         assert ours._create_client() is not kept
+
+
+def test_a_script_is_made_once_for_the_kept_client_and_runs_on_any_other(redis_url: str, client: Redis) -> None:
+    source = "return redis.call('SET', KEYS[1], 'here', 'EX', 60)"
+    with channel(redis_url.rsplit("/", 1)[0] + "/0") as ours:
+        kept = ours._create_client()
+        assert ours.script(kept, source) is ours.script(kept, source)
+        ours.script(client, source)(keys=["place"])
+        assert client.get("place") == b"here"
 
 
 def test_channels_share_no_client(redis_url: str) -> None:

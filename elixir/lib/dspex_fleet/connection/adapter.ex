@@ -56,8 +56,17 @@ defmodule DSPexFleet.Connection.Adapter do
   defp halved(timeout) when is_integer(timeout), do: div(timeout + @grace_ms, 2)
   defp halved(:infinity), do: :infinity
 
-  defp readable(%GRPC.RPCError{status: @internal, message: ":connection_error" <> _} = error) do
-    %{error | status: @unavailable}
+  # The package calls each of these INTERNAL, though nothing is wrong with the request.
+  @broken [
+    ":connection_error:",
+    ":stream_error: :closed",
+    ":stream_error: {:closed",
+    ":stream_error: {:goaway",
+    ":stream_error: {:stream_error, :refused_stream"
+  ]
+
+  defp readable(%GRPC.RPCError{status: @internal, message: message} = error) when is_binary(message) do
+    if String.starts_with?(message, @broken), do: %{error | status: @unavailable}, else: error
   end
 
   defp readable(error), do: error

@@ -8,7 +8,7 @@ defmodule DSPexFleet.Connection.Options do
   @type t :: %__MODULE__{}
 
   @defaults [
-    target: "127.0.0.1:50051",
+    target: "127.0.0.1:50061",
     token: nil,
     tls: false,
     insecure: false,

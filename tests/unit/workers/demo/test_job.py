@@ -186,9 +186,7 @@ def test_only_some_questions_are_under_way_at_a_time(store: MemoryStore) -> None
     fleet.go_on.clear()
     publisher, _ = published(store)
     publisher.start()
-    asking = threading.Thread(
-        target=ask_all, args=(fleet, "demo", questions(60), publisher, lambda: None), daemon=True
-    )
+    asking = threading.Thread(target=ask_all, args=(fleet, "demo", questions(60), publisher, lambda: None), daemon=True)
     asking.start()
     wait_until(lambda: fleet.most >= 16, "the first questions")
     fleet.go_on.set()

@@ -1,0 +1,77 @@
+defmodule DSPexFleet.ConnectionTest do
+  use ExUnit.Case, async: true
+
+  alias DSPexFleet.{Connection, Context, Error, Variables}
+  alias DSPexFleet.Connection.{Backoff, Options}
+
+  # Nothing listens on this port.
+  @nowhere "127.0.0.1:9"
+
+  test "a context starts without a gateway, and its calls say so when their time is over" do
+    {:ok, ctx} = Context.start_link(target: @nowhere, session: "s")
+    refute Context.connected?(ctx)
+    assert {:error, %Error{kind: "GatewayUnavailable", message: message}} = Variables.get(ctx, :a, timeout: 300)
+    assert message =~ @nowhere
+    assert message =~ "econnrefused"
+  end
+
+  test "a call on a context that is gone is an error and no exit" do
+    {:ok, ctx} = Context.start_link(target: @nowhere)
+    GenServer.stop(ctx)
+    assert {:error, %Error{kind: "ContextDown"}} = Variables.set(ctx, :a, 1)
+    assert_raise Error, ~r/ContextDown/, fn -> Variables.set!(ctx, :a, 1) end
+  end
+
+  test "contexts share a connection by its name, and outlive it" do
+    start_supervised!({Connection, name: :shared_fleet, target: @nowhere})
+    {:ok, ctx} = Context.start_link(connection: :shared_fleet, session: "s")
+    stop_supervised!(Connection)
+    assert {:error, %Error{kind: "ContextDown"}} = Variables.get(ctx, :a, timeout: 50)
+    assert Context.session(ctx) == "s"
+  end
+
+  test "a context without a session makes one up" do
+    {:ok, one} = Context.start_link(target: @nowhere)
+    {:ok, other} = Context.start_link(target: @nowhere)
+    assert Context.session(one) != Context.session(other)
+  end
+
+  test "contexts stand side by side under one supervisor" do
+    children = for name <- [:ctx_a, :ctx_b], do: {Context, name: name, session: "#{name}", target: @nowhere}
+    start_supervised!(%{id: :pair, start: {Supervisor, :start_link, [children, [strategy: :one_for_one]]}})
+    assert Context.session(:ctx_a) == "ctx_a"
+    assert Context.session(:ctx_b) == "ctx_b"
+  end
+
+  test "a token doesn't travel in clear to another host unless it is said so" do
+    assert_raise ArgumentError, ~r/in clear/, fn -> Options.new!(target: "gateway.example:50061", token: "t") end
+    assert %Options{} = Options.new!(target: "gateway.example:50061", token: "t", insecure: true)
+    assert %Options{} = Options.new!(target: "localhost:50061", token: "t")
+    assert %Options{} = Options.new!(target: "gateway.example:50061", token: "t", tls: [cacerts: []])
+  end
+
+  test "peers are verified over TLS unless it is said otherwise" do
+    assert Options.new!(tls: [cacerts: []]).credential.ssl[:verify] == :verify_peer
+    assert Options.new!(tls: [cacerts: [], verify: :verify_none]).credential.ssl[:verify] == :verify_none
+  end
+
+  test "a token shows in no inspection" do
+    refute inspect(Options.new!(token: "sesame")) =~ "sesame"
+    {:ok, connection} = Connection.start_link(target: @nowhere, token: "sesame")
+    refute inspect(:sys.get_status(connection), limit: :infinity) =~ "sesame"
+  end
+
+  test "wrong options are refused by name" do
+    assert_raise ArgumentError, ~r/host:port/, fn -> Options.new!(target: "nonsense") end
+    assert_raise ArgumentError, ~r/:backoff/, fn -> Options.new!(backoff: 5) end
+    assert_raise ArgumentError, ~r/unknown keys/, fn -> Options.new!(taget: "x:1") end
+  end
+
+  test "pauses between attempts grow up to a bound and differ" do
+    pauses = for attempt <- 0..40, do: Backoff.delay(attempt, 100, 5_000)
+    assert Enum.all?(pauses, &(&1 in 50..5_000))
+    assert hd(pauses) <= 100
+    assert List.last(pauses) >= 2_500
+    assert 30..40 |> Enum.map(&Enum.at(pauses, &1)) |> Enum.uniq() |> length() > 1
+  end
+end

@@ -1,0 +1,114 @@
+defmodule DSPexFleet.Gateway.PredictionsTest do
+  use DSPexFleet.GatewayCase, async: true
+
+  setup do
+    {:ok, ctx: context!()}
+  end
+
+  test "a publish is seen by the prediction that asks for its token", %{ctx: ctx} do
+    question = fresh("question")
+
+    assert {:ok, prediction} =
+             (with {:ok, token} <- Variables.publish(ctx, warmth: 0.25) do
+                DSPexFleet.predict(ctx, program(), %{question: question}, at_least: token)
+              end)
+
+    assert %Prediction{state: :succeeded} = prediction
+    assert prediction.outputs["answer"] == "answer of #{question}"
+    assert prediction.provenance.session == Context.session(ctx)
+    assert prediction.provenance.token == Variables.snapshot!(ctx).token
+    assert prediction.provenance.program == "asked"
+    assert prediction.provenance.record["token"] == to_string(prediction.provenance.token)
+  end
+
+  test "bang functions chain", %{ctx: ctx} do
+    question = fresh("question")
+
+    prediction =
+      ctx
+      |> Variables.publish!(warmth: 0.5)
+      |> then(&DSPexFleet.predict!(ctx, program(), [question: question], at_least: &1))
+
+    assert prediction.outputs["answer"] == "answer of #{question}"
+  end
+
+  test "what was submitted can be awaited and looked up by any process, more than once", %{ctx: ctx} do
+    token = Variables.publish!(ctx, warmth: 0.5)
+    handle = DSPexFleet.submit!(ctx, program(), %{question: fresh("question")}, exactly: token)
+    elsewhere = Task.async(fn -> DSPexFleet.await(handle) end)
+    assert {:ok, %Prediction{state: :succeeded} = prediction} = DSPexFleet.await(handle)
+    assert Task.await(elsewhere, 60_000) == {:ok, prediction}
+    assert DSPexFleet.status!(handle).state == :succeeded
+    assert DSPexFleet.cancel!(handle).state == :succeeded
+  end
+
+  test "a stream ends with the prediction", %{ctx: ctx} do
+    token = Variables.publish!(ctx, warmth: 0.5)
+    question = fresh("question")
+    handle = DSPexFleet.submit!(ctx, program(), %{question: question}, at_least: token)
+    events = handle |> DSPexFleet.stream!() |> Enum.to_list()
+    assert {:ended, %Prediction{state: :succeeded} = prediction} = List.last(events)
+    assert prediction.outputs["answer"] == "answer of #{question}"
+    assert Enum.all?(events, &(elem(&1, 0) in [:state, :piece, :ended]))
+    assert Enum.count(events, &match?({:ended, _}, &1)) == 1
+  end
+
+  test "many inputs are one request, and a bad one harms only itself", %{ctx: ctx} do
+    token = Variables.publish!(ctx, warmth: 0.5)
+    questions = for n <- 1..5, do: fresh("question-#{n}")
+    inputs = Enum.map(questions, &%{question: &1}) ++ [%{nonsense: 1}]
+    assert {:ok, submitted} = DSPexFleet.submit_many(ctx, program(), inputs, at_least: token)
+    outcomes = Enum.map(submitted, fn result -> with {:ok, handle} <- result, do: DSPexFleet.await(handle) end)
+
+    assert for({:ok, prediction} <- Enum.take(outcomes, 5), do: prediction.outputs["answer"]) ==
+             Enum.map(questions, &"answer of #{&1}")
+
+    assert {:error, %Error{kind: "InputError"}} = List.last(outcomes)
+  end
+
+  test "the same idempotency key is the same prediction, and other content under it an error", %{ctx: ctx} do
+    Variables.publish!(ctx, warmth: 0.5)
+    key = fresh("key")
+    one = DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key)
+    assert DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key) == one
+
+    assert {:error, %Error{kind: "IdempotencyConflict"}} =
+             DSPexFleet.submit(ctx, program(), %{question: "another"}, idempotency_key: key)
+
+    DSPexFleet.await!(one)
+  end
+
+  test "a program that isn't there is an error", %{ctx: ctx} do
+    Variables.publish!(ctx, warmth: 0.5)
+    assert {:error, %Error{kind: "ProgramNotFoundError"}} = DSPexFleet.predict(ctx, "nobody's", %{question: "?"})
+  end
+
+  test "a token that never comes fails the prediction with the reason", %{ctx: ctx} do
+    token = Variables.publish!(ctx, warmth: 0.5)
+    lost = %{token | epoch: token.epoch - 1, revision: token.revision + 1_000}
+    assert {:error, %Error{kind: "RevisionLost"}} = DSPexFleet.predict(ctx, program(), %{question: "?"}, exactly: lost)
+  end
+
+  test "await gives up at its own time, and cancel ends what goes on", %{ctx: ctx} do
+    token = Variables.publish!(ctx, warmth: 0.5)
+    future = %{token | revision: token.revision + 1_000}
+    handle = DSPexFleet.submit!(ctx, program(), %{question: fresh("never")}, at_least: future)
+
+    assert {:error, %Error{kind: "PredictionTimeout"} = error} = DSPexFleet.await(handle, 10)
+    assert error.fields == [handle.id]
+    assert DSPexFleet.cancel!(handle).state == :cancelled
+    assert {:error, %Error{kind: "PredictionCancelled"}} = DSPexFleet.await(handle)
+    assert [{:error, %Error{kind: "PredictionCancelled"}}] = handle |> DSPexFleet.stream() |> Enum.to_list()
+  end
+
+  test "programs are registered, listed and read", %{ctx: ctx} do
+    name = fresh("program")
+    spec = %{module: "Predict", signature: "question -> answer"}
+    assert %{name: ^name, version: 1} = one = Programs.register!(ctx, name, spec, labels: ["prod"])
+    assert Programs.register!(ctx, name, spec).version == 1
+    assert [%{name: ^name, version: 1}] = Programs.list!(ctx, prefix: name)
+    assert %{content: content, spec: %{"module" => _}} = Programs.get!(ctx, name <> "@prod")
+    assert content == one.content
+    assert {:error, %Error{}} = Programs.register(ctx, name, %{module: "NoSuchModule", signature: "question -> answer"})
+  end
+end

@@ -1,0 +1,28 @@
+defmodule DSPexFleet.Gateway.TlsTest do
+  use DSPexFleet.GatewayCase, async: true
+
+  # Needs a gateway with TLS that asks for client certificates at DSPEX_FLEET_TLS_TARGET, and its PEM files.
+  @moduletag :tls
+
+  defp tls(name), do: System.fetch_env!("DSPEX_FLEET_TLS_#{name}")
+  defp trusted, do: [cacertfile: tls("CA")]
+  defp own, do: [certfile: tls("CERT"), keyfile: tls("KEY")]
+
+  test "a client with a certificate gets in over TLS" do
+    ctx = context!(target: tls("TARGET"), tls: trusted() ++ own())
+    token = Variables.set!(ctx, :a, 1)
+    assert Variables.get!(ctx, :a, at_least: token) == 1
+  end
+
+  test "a client without one doesn't" do
+    ctx = context!(target: tls("TARGET"), tls: trusted())
+    assert {:error, %Error{kind: kind}} = Variables.set(ctx, :a, 1, timeout: 1_000)
+    # Under TLS 1.3 a client learns only after the handshake that it was turned away.
+    assert kind in ["GatewayUnavailable", "DeadlineExceeded"]
+  end
+
+  test "a gateway that the client doesn't trust gets no call" do
+    ctx = context!(target: tls("TARGET"), tls: [cacerts: []] ++ own())
+    assert {:error, %Error{kind: "GatewayUnavailable"}} = Variables.set(ctx, :a, 1, timeout: 1_000)
+  end
+end

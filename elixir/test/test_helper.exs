@@ -1,0 +1,5 @@
+# Tests that need something which isn't there are left out: a gateway at DSPEX_FLEET_TARGET, one that asks for tokens
+# (DSPEX_FLEET_READER is one that may only read), one with TLS at DSPEX_FLEET_TLS_TARGET.
+needs = [gateway: "DSPEX_FLEET_TARGET", tokens: "DSPEX_FLEET_READER", tls: "DSPEX_FLEET_TLS_TARGET"]
+
+ExUnit.start(exclude: for({tag, name} <- needs, System.get_env(name) == nil, do: tag), capture_log: true)

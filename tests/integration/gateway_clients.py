@@ -1,0 +1,114 @@
+"""What the gateway's tests share: a gateway in the test's loop, and plain clients of both its sides."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+from google.rpc.status_pb2 import Status
+
+from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2_grpc as rpc
+from workers.gateway import Gateway, GatewaySettings, Grants, hashed
+
+TOKENS = {
+    "all": ("publish predict read admin", "*"),
+    "publisher": ("publish read", "user-*"),
+    "reader": ("read", "user-*"),
+    "predictor": ("predict", "user-* default"),
+    "other": ("publish predict read", "other-*"),
+}
+
+
+def grants(**limits: float) -> Grants:
+    """The tokens of the tests; a token reads as the name of its grant, and a limit of all grants may be given."""
+    tables = [
+        f"[tokens.{name}]\nsha256 = '{hashed(name)}'\nscopes = {scopes.split()}\nsessions = {sessions.split()}\n"
+        + "".join(f"{limit} = {value}\n" for limit, value in limits.items())
+        for name, (scopes, sessions) in TOKENS.items()
+    ]
+    return Grants.parse("\n".join(tables))
+
+
+@asynccontextmanager
+async def gateway(redis_url: str, **settings: Any) -> AsyncGenerator[Gateway]:
+    """A gateway that listens on free ports."""
+    given = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "drain_s": 3.0, **settings}
+    made = Gateway(GatewaySettings(redis_url, **given))
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop()
+
+
+class Client:
+    """A gRPC client with one token."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str | None = "all") -> None:
+        self.channel = channel
+        self.metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+        self.variables = rpc.VariablesStub(channel)
+        self.predictions = rpc.PredictionsStub(channel)
+        self.programs = rpc.ProgramsStub(channel)
+
+    def with_token(self, token: str | None) -> Client:
+        return Client(self.channel, token)
+
+    async def publish(self, session: str, **values: Any) -> str:
+        changes = [pb.Change(name=name, value_json=json.dumps(value).encode()) for name, value in values.items()]
+        request = pb.PublishRequest(session=session, changes=changes)
+        return (await self.variables.Publish(request, metadata=self.metadata)).token
+
+    async def get(self, session: str, **asked: Any) -> pb.Snapshot:
+        return await self.variables.Get(pb.GetVariablesRequest(session=session, **asked), metadata=self.metadata)
+
+    async def values(self, session: str, **asked: Any) -> dict[str, Any]:
+        found = await self.get(session, **asked)
+        return {one.name: json.loads(one.value_json) for one in found.variables}
+
+    async def submit(self, program: str, session: str, inputs: Any, **asked: Any) -> str:
+        request = pb.SubmitRequest(program=program, session=session, inputs_json=json.dumps(inputs).encode(), **asked)
+        return (await self.predictions.Submit(request, metadata=self.metadata)).id
+
+
+@asynccontextmanager
+async def connected(address: str | None, token: str | None = "all") -> AsyncIterator[Client]:
+    """A gRPC client of a gateway."""
+    assert address is not None
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield Client(channel, token)
+
+
+def http(address: str | None, token: str | None = "all") -> httpx.AsyncClient:
+    """An HTTP client of a gateway."""
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    return httpx.AsyncClient(base_url=f"http://{address}", headers=headers, timeout=20)
+
+
+def refusal(error: grpc.aio.AioRpcError) -> tuple[str, str, list[Any]]:
+    """The status, the error's class and its fields, as the details of a refused call name them."""
+    packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    status = Status.FromString(packed if isinstance(packed, bytes) else packed.encode())
+    found = pb.Error()
+    assert status.details[0].Unpack(found)
+    assert status.message == found.message == error.details()
+    return error.code().name, found.kind, json.loads(found.fields_json)
+
+
+async def first(stream: Any, count: int) -> list[Any]:
+    """The first messages of a stream."""
+    found = []
+    async with asyncio.timeout(15):
+        async for message in stream:
+            found.append(message)
+            if len(found) == count:
+                return found
+    raise AssertionError(f"the stream ended after {len(found)} messages")

@@ -1,0 +1,288 @@
+"""Clients that mean harm, or don't know better: refused or bounded, and nobody else is the worse for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import pytest
+
+from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from tests.harness.waiting import eventually
+from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
+from workers.gateway import Gateway, Limits
+
+LIMITS = Limits(message_bytes=200_000, streams=20, write_s=0.5, calls_per_s=5_000)
+
+
+@pytest.fixture
+async def served(redis_url: str) -> AsyncGenerator[Gateway]:
+    async with gateway(redis_url, grants=grants(), limits=LIMITS) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(served: Gateway) -> AsyncGenerator[Client]:
+    async with connected(served.grpc_address) as made:
+        yield made
+
+
+async def refused(call: Any) -> tuple[str, str, list[Any]]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return refusal(error.value)
+
+
+async def status(call: Any) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return error.value.code().name
+
+
+ASKED: dict[str, tuple[str, Any]] = {
+    "Publish": ("variables", pb.PublishRequest(session="user-1", changes=[pb.Change(name="a", value_json=b"1")])),
+    "Rollback": ("variables", pb.RollbackRequest(session="user-1", to="latest")),
+    "Get": ("variables", pb.GetVariablesRequest(session="user-1")),
+    "History": ("variables", pb.HistoryRequest(session="user-1")),
+    "Watch": ("variables", pb.WatchRequest(session="user-1")),
+    "Submit": ("predictions", pb.SubmitRequest(program="qa", session="user-1")),
+    "Cancel": ("predictions", pb.PredictionRequest(id="x")),
+    "Stream": ("predictions", pb.PredictionRequest(id="x")),
+    "Register": ("programs", pb.RegisterRequest(name="x", spec_json=b"{}")),
+    "List": ("programs", pb.ListProgramsRequest()),
+}
+# What each grant of the tests may not do on user-1.
+DENIED = {
+    "publisher": {"Submit", "Cancel", "Stream", "Register"},
+    "reader": {"Publish", "Rollback", "Submit", "Cancel", "Stream", "Register"},
+    "predictor": {"Publish", "Rollback", "Get", "History", "Watch", "Register", "List"},
+    "other": {"Publish", "Rollback", "Get", "History", "Watch", "Submit", "Register"},
+}
+
+
+def call(client: Client, method: str, metadata: Any) -> Any:
+    service, request = ASKED[method]
+    made = getattr(getattr(client, service), method)(request, metadata=metadata)
+    return first(made, 1) if method in ("Watch", "Stream") else made
+
+
+HEADERS = [None, "", "Bearer", "Bearer ", "Bearer forged", "Basic all", "all", "bearer all all", "Bearer ALL"]
+
+
+async def test_no_method_answers_without_a_token_that_was_given_out(client: Client) -> None:
+    for header in HEADERS:
+        metadata = () if header is None else (("authorization", header),)
+        for method in ASKED:
+            found = await refused(call(client, method, metadata))
+            assert found[:2] == ("UNAUTHENTICATED", "UnauthenticatedError"), (header, method)
+            assert "forged" not in str(found[2])
+
+
+async def test_a_token_does_no_more_than_its_scopes_on_its_sessions(client: Client) -> None:
+    for token, methods in DENIED.items():
+        for method in methods:
+            found = await refused(call(client, method, client.with_token(token).metadata))
+            assert found[:2] == ("PERMISSION_DENIED", "NotGrantedError"), (token, method)
+
+
+async def test_a_token_can_not_be_read_off_what_others_may(client: Client) -> None:
+    await client.publish("user-1", secret=1)
+    reader = client.with_token("reader")
+    assert await reader.values("user-1") == {"secret": 1}
+    assert (await refused(reader.get("other-1")))[1] == "NotGrantedError"
+    assert (await refused(reader.get("USER-1")))[1] == "NotGrantedError"
+    assert (await refused(reader.get("x user-1")))[1] == "NotGrantedError"
+
+
+@pytest.mark.parametrize("session", ["", "x" * 513])
+async def test_a_session_needs_a_name_of_bounded_length(client: Client, session: str) -> None:
+    assert (await refused(client.get(session)))[:2] == ("INVALID_ARGUMENT", "MalformedError")
+
+
+async def test_an_oversized_message_is_refused_and_the_connection_goes_on(client: Client) -> None:
+    assert await status(client.publish("user-1", big="x" * 300_000)) == "RESOURCE_EXHAUSTED"
+    assert await status(client.publish("user-1", big=[0.5] * 200_000)) == "RESOURCE_EXHAUSTED"
+    token = await client.publish("user-1", small="x" * 100_000)
+    assert (await client.get("user-1")).token == token
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"\x12" + b"\x0a" * 50, bytes(range(256))])
+async def test_bytes_that_are_no_message_are_malformed(client: Client, data: bytes) -> None:
+    publish = client.channel.unary_unary("/dspex.fleet.v1.Variables/Publish")
+    found = await refused(publish(data, metadata=client.metadata))
+    assert found[:2] == ("INVALID_ARGUMENT", "MalformedError")
+
+
+async def test_wrong_types_and_numbers_are_refused(client: Client) -> None:
+    predictions, metadata = client.predictions, client.metadata
+    wrong = [
+        pb.SubmitRequest(program="qa", session="user-1", inputs_json=b"[]"),
+        pb.SubmitRequest(program="qa", session="user-1", inputs_json=b'{"a":' * 20_000),
+        pb.SubmitRequest(program="qa", session="user-1", priority=10),
+        pb.SubmitRequest(program="qa", session="user-1", deadline_s=-1),
+        pb.SubmitRequest(program="qa", session="user-1", deadline_s=float("nan")),
+        pb.SubmitRequest(program="qa", session="user-1", max_staleness_s=float("inf")),
+        pb.SubmitRequest(program="", session="user-1"),
+        pb.SubmitRequest(program="qa", session="user-1", at_least="1.x"),
+    ]
+    for request in wrong:
+        assert (await refused(predictions.Submit(request, metadata=metadata)))[0] == "INVALID_ARGUMENT", request
+    change = pb.Change(name="a", value_json=b"1", type=99)  # pyright: ignore[reportArgumentType]
+    request = pb.PublishRequest(session="user-1", changes=[change])
+    assert (await refused(client.variables.Publish(request, metadata=metadata)))[1] == "ValidationError"
+    nothing = pb.PublishRequest(session="user-1")
+    assert (await refused(client.variables.Publish(nothing, metadata=metadata)))[1] == "MalformedError"
+
+
+async def test_one_clients_haste_does_not_cost_another_its_calls(redis_url: str) -> None:
+    async with gateway(redis_url, grants=grants(calls_per_s=20)) as served, connected(served.grpc_address) as hasty:
+        await hasty.publish("user-1", a=1)
+        answers = await asyncio.gather(*(hasty.get("user-1") for _ in range(200)), return_exceptions=True)
+        turned_away = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]
+        assert {refusal(one)[:2] for one in turned_away} == {("RESOURCE_EXHAUSTED", "TooManyError")}
+        assert 100 < len(turned_away) < 200
+        assert dict(turned_away[0].trailing_metadata() or ())["retry-after"] == "1"
+        assert await hasty.with_token("reader").values("user-1") == {"a": 1}
+
+
+async def test_a_batch_counts_as_all_that_it_holds(redis_url: str) -> None:
+    async with gateway(redis_url, grants=grants(calls_per_s=20)) as served, connected(served.grpc_address) as client:
+        batch = pb.SubmitBatchRequest(requests=[pb.SubmitRequest(program="qa", at_least="wrong")] * 100)
+        await client.predictions.SubmitBatch(batch, metadata=client.metadata)
+        assert (await refused(client.get("user-1")))[1] == "TooManyError"
+
+
+async def test_a_thousand_idle_streams_are_bounded_and_others_unharmed(served: Gateway, client: Client) -> None:
+    await client.publish("user-1", a=0)
+    async with AsyncExitStack() as stack:
+        crowds = [await stack.enter_async_context(connected(served.grpc_address, "reader")) for _ in range(4)]
+        streams = [
+            crowd.variables.Watch(pb.WatchRequest(session="user-1"), metadata=crowd.metadata)
+            for crowd in crowds
+            for _ in range(250)
+        ]
+        found = await asyncio.gather(*(first(stream, 1) for stream in streams), return_exceptions=True)
+        let_in = [one for one in found if not isinstance(one, BaseException)]
+        assert len(let_in) == LIMITS.streams
+        turned_away = {refusal(one)[:2] for one in found if isinstance(one, grpc.aio.AioRpcError)}
+        assert turned_away == {("RESOURCE_EXHAUSTED", "TooManyError")}
+        watching = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata)
+        await first(watching, 1)
+        token = await client.publish("user-1", a=1)
+        assert (await first(watching, 1))[0].token == token
+        watching.cancel()
+        for stream in streams:
+            stream.cancel()
+
+        async def room() -> bool:
+            crowd = crowds[0].variables.Watch(pb.WatchRequest(session="user-1"), metadata=crowds[0].metadata)
+            try:
+                return bool(await first(crowd, 1))
+            except grpc.aio.AioRpcError:
+                return False
+            finally:
+                crowd.cancel()
+
+        await eventually(room, "room for streams again, once the others are gone")
+
+
+async def test_idle_connections_and_half_sent_requests_leave_the_gateway_usable(served: Gateway, client: Client) -> None:
+    host, port = str(served.http_address).split(":")
+    grpc_host, grpc_port = str(served.grpc_address).split(":")
+    writers = []
+    for n in range(200):
+        target = (host, port) if n % 2 else (grpc_host, grpc_port)
+        _, writer = await asyncio.open_connection(*target)
+        writer.write(b"POST /v1/sessions/user-1/publish HTTP/1.1\r\nhost: x\r\ncontent-le" if n % 3 else b"")
+        writers.append(writer)
+    token = await client.publish("user-1", a=1)
+    async with http(served.http_address) as other:
+        assert (await other.get("/v1/sessions/user-1/variables")).json()["token"] == token
+    for writer in writers:
+        writer.close()
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off_and_others_go_on(served: Gateway, client: Client) -> None:
+    await client.publish("user-1", a="0")
+    host, port = str(served.http_address).split(":")
+    slow = socket.create_connection((host, int(port)))
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    slow.sendall(
+        f"GET /v1/sessions/user-1/watch HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer reader\r\n\r\n".encode()
+    )
+    quick = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata)
+    await first(quick, 1)
+
+    async def cut_off() -> bool:
+        token = await client.publish("user-1", a=str(len(published)) + "x" * 100_000)
+        published.append(token)
+        assert (await first(quick, 1))[0].token == token
+        return not served._door._admission._used["reader"].streams
+
+    published: list[str] = []
+    await eventually(cut_off, "the slow reader to be cut off", timeout_s=30, poll_s=0.05)
+    quick.cancel()
+    slow.close()
+
+
+async def test_a_slow_reader_skips_revisions_and_ends_at_the_last(client: Client) -> None:
+    await client.publish("user-1", a=0)
+    stream = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata)
+    await first(stream, 1)
+    for n in range(1, 200):
+        token = await client.publish("user-1", a=n, b="x" * 20_000)
+    seen = []
+    async with asyncio.timeout(20):
+        async for snapshot in stream:
+            seen.append(snapshot.token)
+            if snapshot.token == token:
+                break
+    assert seen == sorted(seen, key=lambda text: tuple(map(int, text.split("."))))
+    assert len(seen) < 199
+
+
+async def test_deadlines_are_honoured(client: Client) -> None:
+    await client.publish("user-1", a=1)
+    later = pb.GetVariablesRequest(session="user-1", at_least="9000000000000000000.1", wait_s=60)
+    found = await status(client.variables.Get(later, metadata=client.metadata, timeout=0.3))
+    assert found in ("DEADLINE_EXCEEDED", "FAILED_PRECONDITION")
+    watch = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata, timeout=0.3)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await first(watch, 2)
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_headers_without_end_are_refused(served: Gateway, client: Client) -> None:
+    await client.publish("user-1", a=1)
+    metadata = (*client.metadata, *((f"x-{n}", "y" * 1_000) for n in range(100)))
+    assert await status(client.variables.Get(pb.GetVariablesRequest(session="user-1"), metadata=metadata)) in (
+        "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE"
+    )  # fmt: skip
+    async with http(served.http_address) as other:
+        with pytest.raises((httpx.HTTPError, AssertionError)):
+            answer = await other.get("/v1/sessions/user-1/variables", headers={"x": "y" * 500_000})
+            assert answer.status_code < 400
+        assert (await other.get("/v1/sessions/user-1/variables")).status_code == 200
+    assert await client.values("user-1") == {"a": 1}
+
+
+async def test_an_error_that_nobody_named_tells_nothing_of_the_inside(
+    served: Gateway, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> Any:
+        raise KeyError("/etc/secret")
+
+    monkeypatch.setattr(type(served._fleet.store), "history", broken)
+    found = await refused(client.variables.History(pb.HistoryRequest(session="user-1"), metadata=client.metadata))
+    assert found == ("INTERNAL", "InternalError", [])
+    async with http(served.http_address) as other:
+        answer = await other.get("/v1/sessions/user-1/history")
+    assert (answer.status_code, json.loads(answer.content)["error"]["kind"]) == (500, "InternalError")
+    assert b"secret" not in answer.content

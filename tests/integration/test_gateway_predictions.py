@@ -1,0 +1,245 @@
+"""Predictions and programs through the gateway, on a real worker: what the LM is sent, and who may know what of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+import dspy
+import grpc.aio
+import pytest
+
+from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from tests.harness.stage import Stage, fresh, stage
+from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
+from workers.gateway import Gateway
+
+SPEC = {"module": "Predict", "signature": "question -> answer", "bindings": {"temperature": "temp"}}
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    with stage(tmp_path_factory.mktemp("stage"), DSPEX_REQUIREMENT_WAIT_S="2") as play:
+        play.fleet.register("qa", dspy.Predict("question -> answer"), bindings={"temperature": "temp"})
+        play.fleet.register("plain", dspy.Predict("question -> answer"))
+        play.fleet.session("user-1").blocking.set_variable("temp", 0.5)
+        yield play
+
+
+@pytest.fixture
+async def served(play: Stage) -> AsyncGenerator[Gateway]:
+    async with gateway(play.url, grants=grants()) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(served: Gateway) -> AsyncGenerator[Client]:
+    async with connected(served.grpc_address) as made:
+        yield made
+
+
+async def ended(client: Client, task_id: str) -> pb.Prediction:
+    return await client.predictions.Await(pb.AwaitRequest(id=task_id, timeout_s=30), metadata=client.metadata)
+
+
+async def refused(call: Any) -> tuple[str, str, list[Any]]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return refusal(error.value)
+
+
+def asked(task_id: str) -> pb.PredictionRequest:
+    return pb.PredictionRequest(id=task_id)
+
+
+async def test_what_is_published_through_the_gateway_is_in_the_next_predictions_lm_request(
+    play: Stage, client: Client
+) -> None:
+    session = fresh("user")
+    for temperature in (0.25, 0.75, 0.5):
+        token = await client.publish(session, temp=temperature)
+        question = fresh("q")
+        task_id = await client.submit("qa", session, {"question": question}, at_least=token)
+        prediction = await ended(client, task_id)
+        assert prediction.state == pb.PREDICTION_STATE_SUCCEEDED, prediction
+        assert json.loads(prediction.outputs_json) == {"answer": f"answer of {question}"}
+        assert (prediction.provenance.token, prediction.provenance.program) == (token, "qa")
+        assert [one.body["temperature"] for one in play.asked(question)] == [temperature]
+        assert prediction.provenance.prompt_tokens > 0
+
+
+async def test_the_same_by_http_alone(play: Stage, served: Gateway) -> None:
+    session, question = fresh("user"), fresh("q")
+    async with http(served.http_address) as client:
+        body = {"changes": [{"name": "temp", "value": 0.125}]}
+        token = (await client.post(f"/v1/sessions/{session}/publish", json=body)).json()["token"]
+        submit = {"program": "qa", "session": session, "inputs": {"question": question}, "at_least": token}
+        task_id = (await client.post("/v1/predictions", json=submit)).json()["id"]
+        found = (await client.get(f"/v1/predictions/{task_id}/await", params={"timeout_s": 30})).json()
+        assert (found["state"], found["outputs"]) == ("succeeded", {"answer": f"answer of {question}"})
+        assert found["provenance"]["record"]["variables"] == {"temp": 0.125}
+        async with client.stream("GET", f"/v1/predictions/{task_id}/stream") as stream:
+            lines = [line async for line in stream.aiter_lines() if line.startswith("data: ")]
+    assert json.loads(lines[-1].removeprefix("data: "))["ended"] == found
+    assert [one.body["temperature"] for one in play.asked(question)] == [0.125]
+
+
+async def test_an_empty_session_is_the_default_one(client: Client) -> None:
+    prediction = await ended(client, await client.submit("plain", "", {"question": fresh("q")}))
+    assert prediction.provenance.session == "default"
+
+
+async def test_a_stream_tells_the_states_and_ends_with_the_result(play: Stage, client: Client) -> None:
+    with play.held():
+        task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
+        stream = client.predictions.Stream(asked(task_id), metadata=client.metadata)
+        (waiting,) = await first(stream, 1)
+        assert waiting.state == pb.PREDICTION_STATE_QUEUED
+    (last,) = await first(stream, 1)
+    assert last.ended.state == pb.PREDICTION_STATE_SUCCEEDED
+    assert last.ended == await client.predictions.Get(asked(task_id), metadata=client.metadata)
+
+
+async def test_await_gives_the_prediction_as_it_stands_when_the_time_is_over(play: Stage, client: Client) -> None:
+    with play.held():
+        task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
+        request = pb.AwaitRequest(id=task_id, timeout_s=0.2)
+        prediction = await client.predictions.Await(request, metadata=client.metadata)
+        assert prediction.state == pb.PREDICTION_STATE_QUEUED
+    assert (await ended(client, task_id)).state == pb.PREDICTION_STATE_SUCCEEDED
+
+
+async def test_a_cancelled_prediction_stays_cancelled_and_an_ended_one_as_it_is(play: Stage, client: Client) -> None:
+    question = fresh("q")
+    with play.held():
+        task_id = await client.submit("plain", "user-1", {"question": question})
+        cancelled = await client.predictions.Cancel(asked(task_id), metadata=client.metadata)
+        assert cancelled.state == pb.PREDICTION_STATE_CANCELLED
+    assert (await ended(client, task_id)).error.kind == "PredictionCancelled"
+    done = await ended(client, await client.submit("plain", "user-1", {"question": fresh("q")}))
+    assert await client.predictions.Cancel(asked(done.id), metadata=client.metadata) == done
+    assert play.asked(question) == []
+
+
+async def test_a_failed_prediction_names_its_error_and_fields(client: Client) -> None:
+    prediction = await ended(client, await client.submit("nowhere", "user-1", {"question": "?"}))
+    assert prediction.state == pb.PREDICTION_STATE_FAILED
+    assert prediction.error.kind == "ProgramNotFoundError"
+    assert json.loads(prediction.error.fields_json)[0] == "nowhere"
+
+
+async def test_a_batch_answers_in_order_and_what_is_wrong_with_one_stands_in_its_place(client: Client) -> None:
+    inputs = [json.dumps({"question": f"{n}"}).encode() for n in range(20)]
+    requests = [pb.SubmitRequest(program="plain", session="user-1", inputs_json=text) for text in inputs]
+    requests[7].inputs_json = b"[1]"
+    requests[9].at_least = "soon"
+    batch = pb.SubmitBatchRequest(requests=requests)
+    answer = await client.predictions.SubmitBatch(batch, metadata=client.metadata)
+    assert [one.error.kind for one in answer.submitted if one.HasField("error")] == ["InputError", "MalformedError"]
+    assert answer.submitted[7].HasField("error")
+    found = await asyncio.gather(*(ended(client, one.handle.id) for one in answer.submitted if one.HasField("handle")))
+    answers = [json.loads(one.outputs_json)["answer"] for one in found]
+    assert answers == [f"answer of {n}" for n in range(20) if n not in (7, 9)]
+
+
+async def test_a_batch_above_the_limit_is_refused_whole(client: Client) -> None:
+    batch = pb.SubmitBatchRequest(requests=[pb.SubmitRequest(program="plain")] * 1_001)
+    status, kind, _ = await refused(client.predictions.SubmitBatch(batch, metadata=client.metadata))
+    assert (status, kind) == ("RESOURCE_EXHAUSTED", "TooLargeError")
+
+
+async def test_an_idempotency_key_is_one_prediction_per_client(client: Client) -> None:
+    key, inputs = fresh("key"), {"question": fresh("q")}
+    ids = [await client.submit("plain", "user-1", inputs, idempotency_key=key) for _ in range(3)]
+    assert len(set(ids)) == 1
+    status, kind, _ = await refused(client.submit("plain", "user-1", {"question": "other"}, idempotency_key=key))
+    assert (status, kind) == ("ALREADY_EXISTS", "IdempotencyConflict")
+    another = await client.with_token("predictor").submit("plain", "user-1", inputs, idempotency_key=key)
+    assert another not in ids
+
+
+async def test_a_prediction_is_unknown_to_those_who_may_not_use_its_session(client: Client) -> None:
+    task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
+    await ended(client, task_id)
+    other = client.with_token("other")
+    for method in (other.predictions.Get, other.predictions.Cancel):
+        assert await refused(method(asked(task_id), metadata=other.metadata)) == (
+            "NOT_FOUND", "PredictionNotFoundError", [task_id]
+        )  # fmt: skip
+    assert (await refused(other.submit("plain", "user-1", {})))[0] == "PERMISSION_DENIED"
+    assert (await refused(client.predictions.Get(asked("made-up"), metadata=client.metadata)))[0] == "NOT_FOUND"
+    predictor = client.with_token("predictor")
+    found = await predictor.predictions.Get(asked(task_id), metadata=predictor.metadata)
+    assert found.state == pb.PREDICTION_STATE_SUCCEEDED
+
+
+async def test_what_python_submitted_can_be_read_once_it_has_succeeded(play: Stage, client: Client) -> None:
+    handle = await asyncio.to_thread(play.fleet.submit, "plain", {"question": fresh("q")}, session="user-1")
+    await handle
+    found = await client.predictions.Get(asked(handle.id), metadata=client.metadata)
+    assert found.state == pb.PREDICTION_STATE_SUCCEEDED
+
+
+async def test_a_deadline_that_is_over_ends_the_prediction(play: Stage, client: Client) -> None:
+    with play.held():
+        task_id = await client.submit("plain", "user-1", {"question": fresh("q")}, deadline_s=0.01)
+        await asyncio.sleep(0.05)
+    prediction = await ended(client, task_id)
+    assert (prediction.state, prediction.error.kind) == (pb.PREDICTION_STATE_FAILED, "DeadlineExceeded")
+
+
+async def test_a_program_is_registered_listed_found_and_used(client: Client) -> None:
+    name = fresh("prog")
+    request = pb.RegisterRequest(name=name, spec_json=json.dumps(SPEC).encode(), labels=["prod"])
+    made = await client.programs.Register(request, metadata=client.metadata)
+    assert (made.name, made.version, list(made.labels)) == (name, 1, ["prod"])
+    assert (await client.programs.Register(request, metadata=client.metadata)).version == 1
+    listed = await client.programs.List(pb.ListProgramsRequest(prefix=name), metadata=client.metadata)
+    assert [(one.name, one.version, one.spec_json) for one in listed.programs] == [(name, 1, b"")]
+    found = await client.programs.Get(pb.GetProgramRequest(reference=f"{name}@prod"), metadata=client.metadata)
+    assert json.loads(found.spec_json)["bindings"] == {"temperature": "temp"}
+    prediction = await ended(client, await client.submit(f"{name}@prod", "user-1", {"question": fresh("q")}))
+    assert (prediction.provenance.program, prediction.provenance.program_version) == (name, 1)
+
+
+async def test_programs_are_listed_page_by_page(client: Client) -> None:
+    prefix = fresh("page")
+    for n in range(5):
+        request = pb.RegisterRequest(name=f"{prefix}-{n}", spec_json=json.dumps(SPEC).encode())
+        await client.programs.Register(request, metadata=client.metadata)
+    names, token = [], ""
+    while token or not names:
+        page = pb.ListProgramsRequest(prefix=prefix, page_size=2, page_token=token)
+        answer = await client.programs.List(page, metadata=client.metadata)
+        names += [one.name for one in answer.programs]
+        token = answer.next_page_token
+        assert len(answer.programs) <= 2
+    assert names == [f"{prefix}-{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [(b"", "MalformedError"), (b"{", "ProgramSpecError"), (b'{"module":"os:system"}', "ProgramSpecError")],
+)
+async def test_a_spec_that_is_refused_is_not_stored(client: Client, spec: bytes, kind: str) -> None:
+    name = fresh("bad")
+    request = pb.RegisterRequest(name=name, spec_json=spec)
+    assert (await refused(client.programs.Register(request, metadata=client.metadata)))[:2] == (
+        "INVALID_ARGUMENT", kind
+    )  # fmt: skip
+    missing = pb.GetProgramRequest(reference=name)
+    assert (await refused(client.programs.Get(missing, metadata=client.metadata)))[0] == "NOT_FOUND"
+    wrong = pb.RegisterRequest(name=name, spec_json=json.dumps(SPEC).encode(), labels=["no label!"])
+    assert (await refused(client.programs.Register(wrong, metadata=client.metadata)))[0] == "INVALID_ARGUMENT"
+    assert (await refused(client.programs.Get(missing, metadata=client.metadata)))[0] == "NOT_FOUND"
+
+
+async def test_registering_needs_the_admin_scope(client: Client) -> None:
+    for token in ("publisher", "reader", "predictor"):
+        other = client.with_token(token)
+        request = pb.RegisterRequest(name="x", spec_json=b"{}")
+        assert (await refused(other.programs.Register(request, metadata=other.metadata)))[:2] == (
+            "PERMISSION_DENIED", "NotGrantedError"
+        )  # fmt: skip

@@ -1,0 +1,116 @@
+"""Replay: the same question under the same revision and program version, and what came out differently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.prediction import FleetPrediction
+from snakepit_bridge.client.replay import Replay
+from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionTimeout
+from snakepit_bridge.messages import Result
+from tests.unit.test_provenance import SAMPLE
+
+
+def predicted(**outputs: Any) -> FleetPrediction:
+    return FleetPrediction.of(Result(outputs, SAMPLE.encode()))
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "differences"),
+    [
+        ({"answer": "a"}, {"answer": "a"}, {}),
+        ({"answer": "a"}, {"answer": "b"}, {"answer": ("a", "b")}),
+        ({"answer": "a", "why": "x"}, {"answer": "a", "why": "y"}, {"why": ("x", "y")}),
+        ({"answer": "a", "why": "x"}, {"answer": "a"}, {"why": ("x", None)}),
+        ({"answer": "a"}, {"answer": "a", "why": "x"}, {"why": (None, "x")}),
+        ({"answer": [1, {"b": 2}]}, {"answer": [1, {"b": 2}]}, {}),
+        ({"answer": [1, {"b": 2}]}, {"answer": [1, {"b": 3}]}, {"answer": ([1, {"b": 2}], [1, {"b": 3}])}),
+        ({"answer": 1}, {"answer": "1"}, {"answer": (1, "1")}),
+    ],
+)
+def test_only_what_differs_is_told(
+    first: Mapping[str, Any], again: Mapping[str, Any], differences: Mapping[str, Any]
+) -> None:
+    replay = Replay({"question": "why?"}, predicted(**first), predicted(**again))
+    assert replay.differences == differences
+    assert list(replay.differences) == list(differences)
+
+
+def test_a_provenance_is_no_difference() -> None:
+    other = FleetPrediction.of(Result({"answer": "a"}, replace(SAMPLE, task_id="other", started_at=2.0).encode()))
+    assert Replay({}, predicted(answer="a"), other).differences == {}
+
+
+def test_differences_come_in_the_order_of_the_first_outputs() -> None:
+    replay = Replay({}, predicted(b=1, a=1), predicted(z=1, a=2, b=2))
+    assert list(replay.differences) == ["b", "a", "z"]
+
+
+# ---------------------------------------------------------------- the fleet's part
+
+
+INPUTS = {"question": "why?"}
+
+
+class Asked:
+    """Stands where the workers are: takes what is submitted, and has the repetition's result at once."""
+
+    def __init__(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fleet = fleet
+        self.seen: list[tuple[Any, ...]] = []
+        self.outputs: dict[str, Any] | None = {"answer": "again"}
+        monkeypatch.setattr(fleet, "submit", self.submit)
+
+    def submit(self, program: str, inputs: Mapping[str, Any], **terms: Any) -> Any:
+        self.seen.append((program, inputs, terms))
+        if self.outputs is not None:
+            self.fleet.app.backend.store_result("again", Result(self.outputs, SAMPLE.encode()).encode(), "SUCCESS")
+        return self.fleet.handle("again")
+
+    def finish(self, task_id: str, **outputs: Any) -> None:
+        self.fleet.app.backend.store_result(task_id, Result(outputs, SAMPLE.encode(), INPUTS).encode(), "SUCCESS")
+
+
+@pytest.fixture
+def asked(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(Fleet(redis_url, wait_s=5), monkeypatch)
+
+
+def test_it_is_asked_again_under_the_exact_revision_and_program_version(asked: Asked) -> None:
+    asked.finish("first", answer="first")
+    replay = asked.fleet.replay("first")
+    assert asked.seen == [
+        (f"{SAMPLE.program}:{SAMPLE.version}", INPUTS, {"session": SAMPLE.session, "exactly": SAMPLE.token})
+    ]
+    assert (replay.inputs, replay.first.answer, replay.again.answer) == (INPUTS, "first", "again")
+    assert replay.first.provenance == SAMPLE
+    assert replay.differences == {"answer": ("first", "again")}
+
+
+@pytest.mark.parametrize("state", [None, "PENDING", "RETRY"])
+def test_what_has_no_result_is_not_asked_again(state: str | None, asked: Asked) -> None:
+    if state:
+        asked.fleet.app.backend.store_result("first", None, state)
+    with pytest.raises(BridgeError, match="Prediction first has no result to replay"):
+        asked.fleet.replay("first")
+    assert asked.seen == []
+
+
+def test_what_failed_is_told_and_not_asked_again(asked: Asked) -> None:
+    asked.fleet.app.backend.store_result("first", ZeroDivisionError("division by zero"), "FAILURE")
+    with pytest.raises(PredictionFailed, match="division by zero"):
+        asked.fleet.replay("first")
+    assert asked.seen == []
+
+
+def test_a_repetition_is_waited_for_within_bounds(asked: Asked) -> None:
+    asked.finish("first", answer="first")
+    asked.outputs = None
+    with pytest.raises(PredictionTimeout) as raised:
+        asked.fleet.replay("first", timeout=0.1)
+    assert (raised.value.task_id, raised.value.waited_s) == ("again", 0.1)

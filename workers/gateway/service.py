@@ -1,0 +1,137 @@
+"""The gateway itself: both servers over one fleet, from the first call to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.loop import adopt, run_home
+from workers.gateway.door import Door
+from workers.gateway.grpc_server import GrpcServer
+from workers.gateway.http_server import HttpServer
+from workers.gateway.hub import Hub
+from workers.gateway.operations import operations
+from workers.gateway.predictions import Predictions
+from workers.gateway.programs import Programs
+from workers.gateway.settings import GatewaySettings
+from workers.gateway.variables import Variables
+
+_log = logging.getLogger(__name__)
+
+_PROBE_S = 2.0
+_SESSION = "default"
+
+
+class Gateway:
+    """One gateway. It belongs to the event loop that it runs on; make it there.
+
+    Args:
+        settings: what it is told.
+
+    Attributes:
+        grpc_address, http_address: where it listens, ``HOST:PORT``; None for what it doesn't serve.
+
+    Raises:
+        ConfigurationError: it can't listen there.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._fleet = Fleet(
+            settings.redis_url,
+            namespace=settings.namespace,
+            queue=settings.queue,
+            timeout_s=settings.redis_timeout_s,
+            allowed_packages=settings.allowed_packages,
+            bridge=settings.bridge,
+        )
+        self._hub = Hub(self._fleet.store)
+        self._predictions = Predictions(self._fleet, settings.limits.batch)
+        self._door = Door(settings.grants, settings.limits)
+        serves = operations(Variables(self._fleet, self._hub), self._predictions, Programs(self._fleet))
+        self._grpc = GrpcServer(serves, self._door, settings) if settings.grpc else None
+        self._http = HttpServer(serves, self._door, settings, self.ready) if settings.http else None
+        self.grpc_address = self._grpc.address if self._grpc else None
+        self.http_address = self._http.address if self._http else None
+
+    async def ready(self) -> bool:
+        """Tells whether the fleet's store answers."""
+        try:
+            await self._fleet.store.heads([_SESSION])
+        except StoreUnavailableError:
+            return False
+        return True
+
+    async def run(self, stop: asyncio.Event, serving: Callable[[], None] = lambda: None) -> None:
+        """Serves until ``stop`` is set; then ends streams, lets calls end, and returns. Calls back when it serves."""
+        await self.start()
+        serving()
+        probing = asyncio.create_task(self._probe(), name="dspex-gateway-probe")
+        try:
+            await stop.wait()
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+            await self.stop()
+
+    async def start(self) -> None:
+        """Serves from now on."""
+        for server in filter(None, (self._grpc, self._http)):
+            await server.start()
+        guarded = "tokens" if self._settings.grants else "no tokens: everybody on this machine may do everything"
+        secured = "TLS" if self._settings.tls else "plain text"
+        _log.info("serving gRPC on %s, HTTP on %s; %s, %s", self.grpc_address, self.http_address, secured, guarded)
+
+    async def stop(self) -> None:
+        """Takes no new calls, ends streams, and gives those under way ``drain_s`` to end."""
+        self._door.draining.set()
+        servers = filter(None, (self._grpc, self._http))
+        await asyncio.gather(*(server.stop(self._settings.drain_s) for server in servers))
+        await self._hub.aclose()
+        self._predictions.close()
+        if self._fleet.elixir is not None:
+            await run_home(self._fleet.elixir.aclose())
+        await self._fleet.store.aclose()
+        await self._fleet.connection.aclose()
+
+    async def _probe(self) -> None:
+        while True:
+            if self._grpc is not None:
+                await self._grpc.healthy(await self.ready())
+            await asyncio.sleep(_PROBE_S)
+
+
+def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | None = None) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        settings: what it is told.
+        announce: told once, when it serves, a line of JSON with the addresses.
+
+    Raises:
+        ConfigurationError: it can't listen where it is told to.
+    """
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        # The fleet's client then shares this loop's connections, instead of keeping a second loop.
+        with suppress(RuntimeError):
+            adopt(loop)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        gateway = Gateway(settings)
+
+        def serving() -> None:
+            if announce is not None:
+                announce(json.dumps({"grpc": gateway.grpc_address, "http": gateway.http_address}))
+
+        await gateway.run(stop, serving)
+
+    asyncio.run(serve())
