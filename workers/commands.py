@@ -204,6 +204,10 @@ def demo(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the answers.")] = Path("out"),
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
     pool: Annotated[Pool, typer.Option()] = Pool.threads,
+    bridge: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="snakepit server to own the variables; a twin of one if not given."),
+    ] = None,
     redis_url: RedisUrl = None,
 ) -> None:  # fmt: skip
     """Ask real questions while the variables change, and judge the answers by the LM's own log.
@@ -215,7 +219,8 @@ def demo(
     chosen = target(ctx, redis_url)
     # What the environment says is where the real fleet is: a demo goes there only if it is told to.
     url = chosen.redis_url if chosen.said else None
-    raise typer.Exit(run_demo(redis_url=url, lm=lm, questions=questions, out=out, workers=workers, pool=pool))
+    code = run_demo(redis_url=url, lm=lm, questions=questions, out=out, workers=workers, pool=pool, bridge=bridge)
+    raise typer.Exit(code)
 
 
 def check_language_models() -> Iterator[Check]:

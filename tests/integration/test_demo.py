@@ -16,6 +16,9 @@ import psutil
 import pytest
 from redis import Redis
 
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.testing import BridgeServer
+from snakepit_bridge.wire.client import BridgeClient
 from tests.conftest import wait_until
 from tests.harness.leaks import leaked_keys
 from workers.demo_lm import QUESTIONS
@@ -28,9 +31,10 @@ import sys
 from pathlib import Path
 from workers.demo import run_demo
 
-redis_url, pool, questions, out = sys.argv[1:]
+redis_url, pool, questions, out, bridge = sys.argv[1:]
 sys.exit(run_demo(
-    redis_url=redis_url or None, lm=None, questions=Path(questions), out=Path(out), workers=2, pool=pool
+    redis_url=redis_url or None, lm=None, questions=Path(questions), out=Path(out), workers=2, pool=pool,
+    bridge=bridge or None,
 ))
 """
 
@@ -46,8 +50,10 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return chosen
 
 
-def launch(questions: Path, out: Path, *, redis_url: str = "", pool: str = "threads") -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out)]
+def launch(
+    questions: Path, out: Path, *, redis_url: str = "", pool: str = "threads", bridge: str = ""
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out), bridge]
     # Narrow and without colours, as in a log.
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TMPDIR": str(out), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     return subprocess.Popen(
@@ -77,6 +83,7 @@ def test_the_demo_holds_and_its_last_line_says_so(questions: Path, out: Path) ->
     assert lines[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
     assert "\x1b" not in said, "without a terminal it prints plain lines"
     assert any("stand-in" in line for line in lines if line.startswith("LM: ")), "it must say what the LM is"
+    assert any("twin" in line for line in lines if line.startswith("Elixir: ")), "it must say what the Elixir side is"
     for number in range(1, 6):
         assert any(line.startswith(f"revision {number} published: ") for line in lines)
     assert re.search(r"^answers: (.*)$", said, re.MULTILINE)[1] == str(out / "answers.jsonl")
@@ -89,6 +96,25 @@ def test_the_demo_holds_and_its_last_line_says_so(questions: Path, out: Path) ->
         assert answer["outputs"].items() >= question["expected"].items(), "the stand-in knows these by heart"
         assert answer["provenance"]["program"] == question["program"]
         assert answer["provenance"]["variables"].keys() >= {"llm_temperature", "house_style"}
+
+
+def test_a_server_that_is_named_owns_the_session_until_the_end(questions: Path, out: Path) -> None:
+    with BridgeServer() as elixir:
+        said = run(launch(questions, out, bridge=elixir.address))
+        assert f"Elixir: the server at {elixir.address}" in said.splitlines()
+        assert said.splitlines()[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
+        answers = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+        session = answers[0]["provenance"]["session"]
+        assert session.startswith("dspex-demo-"), "a session of its own, on a server that others use"
+        assert not run_blocking(lives(elixir.address, session))
+
+
+async def lives(address: str, session: str) -> bool:
+    client = BridgeClient(address)
+    try:
+        return await client.heartbeat(session)
+    finally:
+        await client.aclose()
 
 
 def test_it_runs_on_prefork_and_leaves_a_redis_that_was_given_as_it_was(
@@ -114,7 +140,9 @@ def test_a_ctrl_c_leaves_no_process_and_no_folder_behind(questions: Path, out: P
             assert line, f"the demo ended early: {seen}"
             seen += line
         children = family.children(recursive=True)
-        assert len(children) >= 4, "a server, the stand-in LM and two workers, each with its watchdog"
+        assert len(children) >= 6, (
+            "a server, the stand-in LM, Elixir's twin, a refresher and two workers, each with its watchdog"
+        )
         demo.send_signal(signal.SIGINT)
         _, complaints = demo.communicate(timeout=DONE_S)
     assert demo.returncode != 0

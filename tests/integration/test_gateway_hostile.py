@@ -113,7 +113,9 @@ async def test_an_oversized_message_is_refused_and_the_connection_goes_on(client
     assert (await client.get("user-1")).token == token
 
 
-@pytest.mark.parametrize("data", [b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"\x12" + b"\x0a" * 50, bytes(range(256))])
+@pytest.mark.parametrize(
+    "data", [b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"\x12" + b"\x0a" * 50, bytes(range(256))]
+)
 async def test_bytes_that_are_no_message_are_malformed(client: Client, data: bytes) -> None:
     publish = client.channel.unary_unary("/dspex.fleet.v1.Variables/Publish")
     found = await refused(publish(data, metadata=client.metadata))
@@ -193,7 +195,23 @@ async def test_a_thousand_idle_streams_are_bounded_and_others_unharmed(served: G
         await eventually(room, "room for streams again, once the others are gone")
 
 
-async def test_idle_connections_and_half_sent_requests_leave_the_gateway_usable(served: Gateway, client: Client) -> None:
+async def test_connections_on_which_no_request_comes_whole_are_closed(redis_url: str) -> None:
+    head = b"POST /v1/sessions/user-1/publish HTTP/1.1\r\nhost: x\r\n"
+    async with gateway(redis_url, limits=Limits(read_s=0.3)) as served:
+        host, port = str(served.http_address).split(":")
+        for sent in (b"", head, head + b"content-length: 100\r\n\r\n{"):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(sent)
+            answer = await asyncio.wait_for(reader.read(), 10)
+            assert not answer or b"504" in answer.splitlines()[0]
+            writer.close()
+        async with http(served.http_address) as other:
+            assert (await other.get("/healthz")).status_code == 200
+
+
+async def test_idle_connections_and_half_sent_requests_leave_the_gateway_usable(
+    served: Gateway, client: Client
+) -> None:
     host, port = str(served.http_address).split(":")
     grpc_host, grpc_port = str(served.grpc_address).split(":")
     writers = []
@@ -232,20 +250,24 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_others_go_on(served: G
     slow.close()
 
 
-async def test_a_slow_reader_skips_revisions_and_ends_at_the_last(client: Client) -> None:
-    await client.publish("user-1", a=0)
-    stream = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata)
-    await first(stream, 1)
-    for n in range(1, 200):
-        token = await client.publish("user-1", a=n, b="x" * 20_000)
-    seen = []
-    async with asyncio.timeout(20):
-        async for snapshot in stream:
-            seen.append(snapshot.token)
-            if snapshot.token == token:
-                break
-    assert seen == sorted(seen, key=lambda text: tuple(map(int, text.split("."))))
-    assert len(seen) < 199
+async def test_a_slow_reader_skips_revisions_and_ends_at_the_last(redis_url: str) -> None:
+    # A small window, so that what the reader doesn't take isn't taken for it by the network.
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
+    async with gateway(redis_url) as served, connected(served.grpc_address) as client:
+        await client.publish("user-1", a=0)
+        async with grpc.aio.insecure_channel(str(served.grpc_address), options=options) as channel:
+            stream = Client(channel).variables.Watch(pb.WatchRequest(session="user-1"))
+            await first(stream, 1)
+            for n in range(1, 60):
+                token = await client.publish("user-1", a=n, b="x" * 150_000)
+            seen = []
+            async with asyncio.timeout(20):
+                async for snapshot in stream:
+                    seen.append(tuple(map(int, snapshot.token.split("."))))
+                    if snapshot.token == token:
+                        break
+    assert seen == sorted(seen)
+    assert len(seen) < 50
 
 
 async def test_deadlines_are_honoured(client: Client) -> None:
@@ -266,9 +288,11 @@ async def test_headers_without_end_are_refused(served: Gateway, client: Client) 
         "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE"
     )  # fmt: skip
     async with http(served.http_address) as other:
-        with pytest.raises((httpx.HTTPError, AssertionError)):
-            answer = await other.get("/v1/sessions/user-1/variables", headers={"x": "y" * 500_000})
-            assert answer.status_code < 400
+        try:
+            found = (await other.get("/v1/sessions/user-1/variables", headers={"x": "y" * 500_000})).status_code
+        except httpx.HTTPError:
+            found = 0  # it hung up while they were still being sent
+        assert found in (0, 400, 431)
         assert (await other.get("/v1/sessions/user-1/variables")).status_code == 200
     assert await client.values("user-1") == {"a": 1}
 

@@ -58,7 +58,8 @@ async def test_a_value_is_published_and_read_as_plain_json(client: httpx.AsyncCl
 
 
 async def test_numbers_of_any_size_and_those_that_are_none_survive(client: httpx.AsyncClient) -> None:
-    body = b'{"changes":[{"name":"big","value":1000000000000000000000000000001},{"name":"nan","type":"float","value":"NaN"}]}'
+    big = b'{"name":"big","value":1000000000000000000000000000001}'
+    body = b'{"changes":[%s,{"name":"nan","type":"float","value":"NaN"}]}' % big
     assert (await client.post("/v1/sessions/user-1/publish", content=body)).status_code == 200
     answer = await client.get("/v1/sessions/user-1/variables")
     assert b'"value":1000000000000000000000000000001' in answer.content
@@ -68,7 +69,9 @@ async def test_numbers_of_any_size_and_those_that_are_none_survive(client: httpx
 async def test_sessions_of_every_name_have_a_path(client: httpx.AsyncClient) -> None:
     for name in ("user-1", "a/b", "grüße 1", "%", "variables"):
         quoted = httpx.URL("http://x/").copy_with(path=f"/v1/sessions/{name}/").raw_path.decode()
-        token = (await client.post(f"{quoted}publish", json={"changes": [{"name": "x", "value": name}]})).json()["token"]
+        token = (await client.post(f"{quoted}publish", json={"changes": [{"name": "x", "value": name}]})).json()[
+            "token"
+        ]
         found = (await client.get(f"{quoted}variables")).json()
         assert (found["session"], found["token"]) == (name, token)
 

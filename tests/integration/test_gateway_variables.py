@@ -50,9 +50,7 @@ async def test_a_value_that_is_published_is_read_back_as_it_was(client: Client, 
 
 
 async def test_type_and_constraints_are_declared_and_hold_from_then_on(client: Client) -> None:
-    change = pb.Change(
-        name="t", value_json=b"1", type=pb.VARIABLE_TYPE_FLOAT, constraints_json=b'{"min":0,"max":2}'
-    )
+    change = pb.Change(name="t", value_json=b"1", type=pb.VARIABLE_TYPE_FLOAT, constraints_json=b'{"min":0,"max":2}')
     await client.variables.Publish(pb.PublishRequest(session="user-1", changes=[change]), metadata=client.metadata)
     found = (await client.get("user-1")).variables[0]
     assert (found.type, json.loads(found.constraints_json)) == (pb.VARIABLE_TYPE_FLOAT, {"min": 0, "max": 2})
@@ -74,9 +72,7 @@ async def test_what_fits_and_what_does_not_are_refused_together(client: Client) 
 async def test_a_publish_on_top_of_another_state_is_aborted(client: Client) -> None:
     first_token = await client.publish("user-1", a=1)
     second = await client.publish("user-1", a=2)
-    request = pb.PublishRequest(
-        session="user-1", changes=[pb.Change(name="a", value_json=b"3")], expected=first_token
-    )
+    request = pb.PublishRequest(session="user-1", changes=[pb.Change(name="a", value_json=b"3")], expected=first_token)
     status, kind, fields = await refused(client.variables.Publish(request, metadata=client.metadata))
     assert (status, kind, fields) == ("ABORTED", "StaleTokenError", ["user-1", first_token, second])
 

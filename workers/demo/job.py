@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from snakepit_bridge.client.prediction import FleetPrediction
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.revision import Token
 from snakepit_bridge.session_context import SessionContext
+from snakepit_bridge.stores import SnapshotStore
 from workers.demo.script import DECLARED, PUBLISHES, Question
 
 # So few that submitting goes on for as long as the publisher does.
@@ -116,6 +117,21 @@ class Publisher:
     def _acknowledge(self, revision: Revision) -> None:
         self.revisions.append(revision)
         self._told(revision)
+
+
+async def all_revisions(
+    store: SnapshotStore, session: str, acknowledged: Sequence[Revision], answers: Sequence[Answer]
+) -> list[Revision]:
+    """Returns the revisions that were published or that a prediction ran under, oldest first.
+
+    A refresher may see Elixir between two of the changes that a publish consists of, which is a revision of its own.
+    """
+    known = {revision.token: revision for revision in acknowledged}
+    seen = {Token.parse(answer.prediction.provenance.token) for answer in answers if answer.prediction is not None}
+    for token in seen - known.keys():
+        snapshot = await store.read_at(session, token)
+        known[token] = Revision(token, {}, {name: variable.value for name, variable in snapshot.variables.items()})
+    return [known[token] for token in sorted(known)]
 
 
 def ask_all(

@@ -90,7 +90,7 @@ def language_model(named: str | None, questions: Path, folder: Path) -> Generato
     latency = ["--latency-s", str(_LATENCY_S), "--jitter-s", str(_JITTER_S), "--questions", str(questions)]
     server = Child([sys.executable, "-m", "workers.demo_lm", *latency], log, cwd=ROOT)
     try:
-        url = _announced(server, log)
+        url = announced(server, log, "url", "the stand-in LM")
         profiles = folder / "profiles.toml"
         profiles.write_text(_PROFILES.format(url=url, note=STAND_IN), encoding="utf-8")
         environment = {"DSPEX_LM_PROFILES": str(profiles), "DSPEX_DEMO_KEY": "none-needed"}
@@ -160,22 +160,35 @@ def _await_workers(fleet: Fleet, children: list[tuple[Child, Path]]) -> None:
             raise ConfigurationError(f"A worker process ended at its start. Its last words: {_tail(dead[0])}")
         return len(fleet.app.control.ping(timeout=0.5, limit=len(children))) >= len(children)
 
-    _await(up, f"{len(children)} workers that answer", [log for _, log in children])
+    await_condition(up, f"{len(children)} workers that answer", [log for _, log in children])
 
 
-def _announced(server: Child, log: Path) -> str:
+def announced(server: Child, log: Path, field: str, what: str) -> str:
+    """Returns a field of the line of JSON by which a server says that it is up.
+
+    Raises:
+        ConfigurationError: it ended, or was not up in time; quotes the end of its log.
+    """
+
     def line() -> str | None:
-        if not server.running:
-            raise ConfigurationError(f"The stand-in LM ended at its start. Its last words: {_tail(log)}")
-        found = [text for text in log.read_text(encoding="utf-8").splitlines() if text.startswith('{"url"')]
-        return json.loads(found[0])["url"] if found else None
+        found = [text for text in log.read_text(encoding="utf-8").splitlines() if text.startswith(f'{{"{field}"')]
+        return json.loads(found[0])[field] if found else None
 
-    return _await(line, "the stand-in LM", [log])
+    return await_condition(line, what, [log], server)
 
 
-def _await(condition: Callable[[], Any], what: str, logs: list[Path]) -> Any:
+def await_condition(condition: Callable[[], Any], what: str, logs: list[Path], server: Child | None = None) -> Any:
+    """Returns the condition's first true answer, for as long as the server that it is about runs.
+
+    Raises:
+        ConfigurationError: there was none in time, or the server ended; quotes the end of the first log.
+    """
     until = time.monotonic() + _READY_S
     while time.monotonic() < until:
+        if server is not None and not server.running:
+            raise ConfigurationError(
+                f"{what[0].upper()}{what[1:]} ended at its start. Its last words: {_tail(logs[0])}"
+            )
         if found := condition():
             return found
         time.sleep(_POLL_S)

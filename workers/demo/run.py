@@ -13,7 +13,8 @@ from rich.console import Console
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.stores.connection import RedisConnection
-from workers.demo.job import Answer, Publisher, Revision, ask_all
+from workers.demo.elixir import elixir_server, refresher
+from workers.demo.job import Answer, Publisher, Revision, all_revisions, ask_all
 from workers.demo.parts import DemoLM, language_model, redis_server, worker_processes
 from workers.demo.report import last_line, progress_bar, provenance_table, published, revisions_table, write_answers
 from workers.demo.script import PROGRAMS, PUBLISHES, SESSION, Question, read_questions
@@ -22,7 +23,14 @@ from workers.lifecycle import load_dspy
 
 
 def run_demo(
-    *, redis_url: str | None, lm: str | None, questions: Path, out: Path, workers: int, pool: str = "threads"
+    *,
+    redis_url: str | None,
+    lm: str | None,
+    questions: Path,
+    out: Path,
+    workers: int,
+    pool: str = "threads",
+    bridge: str | None = None,
 ) -> int:
     """Runs the demo and returns its exit code: 0 if nothing was lost, torn or stale.
 
@@ -33,6 +41,7 @@ def run_demo(
         out: folder for the answers file.
         workers: number of worker processes.
         pool: Celery pool of each.
+        bridge: ``HOST:PORT`` of a snakepit server to own the session; a twin of one is started if None.
 
     Raises:
         BridgeError: a part did not start.
@@ -40,19 +49,25 @@ def run_demo(
     load_dspy()
     console = Console()
     asked = read_questions(questions)
+    namespace = f"dspex-demo-{uuid4().hex[:8]}"
+    session = SESSION if bridge is None else namespace
     with (
         tempfile.TemporaryDirectory(prefix="dspex-demo-") as scratch,
         _stage(console, redis_url, lm, questions, Path(scratch)) as (url, model),
+        elixir_server(bridge, session, Path(scratch)) as elixir,
     ):
-        namespace = f"dspex-demo-{uuid4().hex[:8]}"
-        fleet = Fleet(url, namespace=namespace, queue=namespace)
+        console.print(f"Elixir: {elixir.label}", highlight=False)
+        fleet = Fleet(url, namespace=namespace, queue=namespace, bridge=elixir.address)
         settings = {"DSPEX_REDIS_URL": url, "DSPEX_NAMESPACE": namespace, "DSPEX_QUEUE": namespace, **model.environment}
         try:
-            with worker_processes(fleet, workers, pool, settings, Path(scratch)):
-                console.print(f"{workers} worker processes are up ({pool})", highlight=False)
-                answers, verdict = _job(console, fleet, model, asked)
+            with (
+                refresher(elixir.address, session, url, namespace, Path(scratch)),
+                worker_processes(fleet, workers, pool, settings, Path(scratch)),
+            ):
+                console.print(f"a refresher and {workers} worker processes are up ({pool})", highlight=False)
+                answers, verdict = _job(console, fleet, session, model, asked)
         finally:
-            run_blocking(_tidy(url, namespace))
+            run_blocking(_tidy(fleet, url, namespace))
     _show(console, out / "answers.jsonl", answers, verdict, accuracy=lm is not None)
     return 0 if verdict.holds else 1
 
@@ -67,7 +82,9 @@ def _stage(
         yield url, model
 
 
-def _job(console: Console, fleet: Fleet, model: DemoLM, questions: list[Question]) -> tuple[list[Answer], Verdict]:
+def _job(
+    console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question]
+) -> tuple[list[Answer], Verdict]:
     for name, spec in PROGRAMS.items():
         program = fleet.register(name, spec, lm=model.profile)
         console.print(f"registered {name}:{program.version}", highlight=False)
@@ -78,12 +95,13 @@ def _job(console: Console, fleet: Fleet, model: DemoLM, questions: list[Question
         def told(revision: Revision) -> None:
             progress.console.print(published(revision, next(count)), highlight=False, soft_wrap=True)
 
-        context = fleet.session(SESSION, author="demo publisher")
+        context = fleet.session(session, author="demo publisher")
         publisher = Publisher(context, max(1, len(questions) // (len(PUBLISHES) + 1)), told)
         publisher.start()
-        answers = ask_all(fleet, SESSION, questions, publisher, lambda: progress.advance(bar))
+        answers = ask_all(fleet, session, questions, publisher, lambda: progress.advance(bar))
         publisher.stop()
-    return answers, judge(answers, publisher.revisions, model.requests() if model.log else None)
+    revisions = run_blocking(all_revisions(fleet.store, session, publisher.revisions, answers))
+    return answers, judge(answers, revisions, model.requests() if model.log else None)
 
 
 def _show(console: Console, path: Path, answers: list[Answer], verdict: Verdict, *, accuracy: bool) -> None:
@@ -98,8 +116,10 @@ def _show(console: Console, path: Path, answers: list[Answer], verdict: Verdict,
     console.print(last_line(answers, verdict), highlight=False, soft_wrap=True)
 
 
-async def _tidy(url: str, namespace: str) -> None:
-    """Removes the demo's keys, for a Redis that outlives it."""
+async def _tidy(fleet: Fleet, url: str, namespace: str) -> None:
+    """Hangs up on Elixir before it may end, and removes the demo's keys from a Redis that outlives it."""
+    if fleet.elixir is not None:
+        await fleet.elixir.aclose()
     connection = RedisConnection(url)
     keys = [key async for key in connection.client.scan_iter(f"*{namespace}*", count=1000)]
     if keys:

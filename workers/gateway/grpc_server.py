@@ -124,6 +124,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", limits.answer_bytes),
         ("grpc.max_concurrent_streams", limits.calls_per_connection),
         ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.server_handshake_timeout_ms", round(limits.read_s * 1000)),
         # A client that is gone without a word is noticed, and one that pings without end is cut off.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.variables.codec import canonical, parse
+from workers.gateway.connections import bounded
 from workers.gateway.door import Door
 from workers.gateway.errors import (
     MalformedError,
@@ -170,10 +171,11 @@ class HttpServer:
         length = request.headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length[:20]) > most:
             raise TooLargeError("body", most)
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > most:
-                raise TooLargeError("body", most)
+        async with asyncio.timeout(self._limits.read_s):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > most:
+                    raise TooLargeError("body", most)
         try:
             body = parse(bytes(data)) if data else {}
         except (ValueError, RecursionError) as wrong:
@@ -233,6 +235,7 @@ def _config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         limit_concurrency=settings.limits.calls + 100,
+        http=bounded(settings.limits.read_s),
         h11_max_incomplete_event_size=16 * 1024,
         timeout_keep_alive=_KEEP_ALIVE_S,
         **_files(settings.tls),

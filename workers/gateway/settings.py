@@ -47,6 +47,7 @@ class Limits:
         streams: streams that one grant has open at a time, where it doesn't say otherwise.
         call_s: seconds after which a call that isn't a stream ends, whatever its own deadline.
         stream_s: seconds after which a stream ends; its reader opens another.
+        read_s: seconds that a request may take to come in whole.
         write_s: seconds that a reader may take for one message of a stream.
     """
 
@@ -59,6 +60,7 @@ class Limits:
     streams: int = 200
     call_s: float = 300.0
     stream_s: float = 3_600.0
+    read_s: float = 20.0
     write_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -104,8 +106,9 @@ class GatewaySettings:
             raise ConfigurationError("A gateway that serves neither gRPC nor HTTP has nothing to do; name an address.")
         if not self.drain_s >= 0:
             raise ConfigurationError(f"The gateway's drain_s can't be below 0; got {self.drain_s}.")
-        for address in filter(None, (self.grpc, self.http)):
-            self._check(address)
+        for address in (self.grpc, self.http):
+            if address is not None:
+                self._check(address)
 
     def _check(self, address: str) -> None:
         host, _ = split(address)

@@ -27,12 +27,23 @@ defmodule DSPexFleet.Connection do
 
   use GenServer
 
-  alias DSPexFleet.Connection.{Adapter, Backoff, Events, Options}
+  alias DSPexFleet.Connection.{Adapter, Backoff, Events, Flights, Options}
   alias DSPexFleet.Error
 
   @type server :: GenServer.server()
 
-  defstruct [:options, :channel, :opening, :monitor, :tag, stands?: false, attempt: 0, last: nil, waiting: %{}]
+  defstruct [
+    :options,
+    :flights,
+    :channel,
+    :opening,
+    :monitor,
+    :tag,
+    stands?: false,
+    attempt: 0,
+    last: nil,
+    waiting: %{}
+  ]
 
   @doc "Starts a connection; see the options above."
   @spec start_link(keyword) :: GenServer.on_start()
@@ -65,15 +76,17 @@ defmodule DSPexFleet.Connection do
   def init(options) do
     # So that `terminate/2` closes the socket, which belongs to the gRPC package's own supervisor.
     Process.flag(:trap_exit, true)
-    {:ok, %__MODULE__{options: options}, {:continue, :open}}
+    {:ok, %__MODULE__{options: options, flights: Flights.new()}, {:continue, :open}}
   end
 
   @impl true
   def handle_continue(:open, state) do
     tag = make_ref()
     owner = self()
-    %Options{} = options = state.options
-    opening = Task.async(fn -> GRPC.Stub.connect(options.target, stub_options(options, owner, tag)) end)
+    events = Events.options(owner, tag, state.flights, state.options.backoff)
+    stub_options = stub_options(state.options, [flights: state.flights] ++ events)
+    target = state.options.target
+    opening = Task.async(fn -> GRPC.Stub.connect(target, stub_options) end)
     {:noreply, %{state | opening: opening, tag: tag}}
   end
 
@@ -101,6 +114,7 @@ defmodule DSPexFleet.Connection do
   end
 
   def handle_info({:DOWN, ref, :process, _pid, reason}, %{monitor: ref} = state) do
+    Flights.broke(state.flights, reason)
     {:noreply, state |> fell(reason) |> close() |> again()}
   end
 
@@ -177,9 +191,9 @@ defmodule DSPexFleet.Connection do
     %{state | channel: nil, monitor: nil, stands?: false}
   end
 
-  defp stub_options(options, owner, tag) do
+  defp stub_options(options, adapter_opts) do
     transport = [connect_timeout: 5_000, http2_opts: %{keepalive: options.keepalive, keepalive_tolerance: 2}]
-    [adapter: Adapter, adapter_opts: transport ++ Events.options(owner, tag, options.backoff), cred: options.credential]
+    [adapter: Adapter, adapter_opts: transport ++ adapter_opts, cred: options.credential]
   end
 
   defp about(state), do: %{connection: self(), target: state.options.target}

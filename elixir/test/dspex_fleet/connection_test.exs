@@ -10,7 +10,7 @@ defmodule DSPexFleet.ConnectionTest do
   test "a context starts without a gateway, and its calls say so when their time is over" do
     {:ok, ctx} = Context.start_link(target: @nowhere, session: "s")
     refute Context.connected?(ctx)
-    assert {:error, %Error{kind: "GatewayUnavailable", message: message}} = Variables.get(ctx, :a, timeout: 300)
+    assert {:error, %Error{kind: "GatewayUnavailable", message: message}} = Variables.get(ctx, :a, timeout: 2_000)
     assert message =~ @nowhere
     assert message =~ "econnrefused"
   end

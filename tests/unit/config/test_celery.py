@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
-from kombu import Connection
+from kombu import Connection, Message, Queue
 from kombu.exceptions import ContentDisallowed, EncodeError
 from kombu.serialization import dumps, loads, prepare_accept_content
 
@@ -131,6 +131,26 @@ def test_priorities_fall_into_steps_and_the_most_urgent_is_served_first(redis_ur
     assert served[0] == 0
     # 3 and 5 share a step, first come, first served.
     assert served == [0, 5, 3, 9]
+
+
+def test_the_queues_of_a_worker_are_served_in_their_order_and_not_in_turn(redis_url: str) -> None:
+    options = configured().conf.broker_transport_options
+    queues = [Queue(name, exchange="", routing_key=name) for name in ("predictions", "predictions-batch")]
+    served: list[str] = []
+
+    def serve(body: str, message: Message) -> None:
+        served.append(body)
+        message.ack()
+
+    with Connection(redis_url, transport_options=options) as connection, connection.Producer() as producer:
+        for queue in reversed(queues):
+            for _ in range(3):
+                producer.publish(queue.name, routing_key=queue.name, declare=[queue])
+        with connection.Consumer(queues, callbacks=[serve]) as consumer:
+            consumer.qos(prefetch_count=1)
+            while len(served) < 6:
+                connection.drain_events(timeout=5)
+    assert served == ["predictions"] * 3 + ["predictions-batch"] * 3
 
 
 def test_a_half_dead_connection_is_noticed() -> None:

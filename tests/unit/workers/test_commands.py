@@ -220,14 +220,14 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_demo_needs_nothing_and_its_code_is_the_commands(shown: list[dict[str, Any]]) -> None:
     assert run("demo") == 1
     questions = ROOT / "examples" / "questions.jsonl"
-    assert shown == [
-        {"redis_url": None, "lm": None, "questions": questions, "out": Path("out"), "workers": 2, "pool": "threads"}
-    ]
+    nothing = {"redis_url": None, "lm": None, "bridge": None}
+    assert shown == [{**nothing, "questions": questions, "out": Path("out"), "workers": 2, "pool": "threads"}]
 
 
 def test_each_option_of_a_demo_arrives(shown: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("")
     given = ("--lm", "openai/gpt-4o", "--questions", str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "out"))
+    given += ("--bridge", "elixir:50051")
     run("demo", *given, "--workers", "3", "--pool", "prefork", "--redis-url", ELSEWHERE)
     assert shown == [
         {
@@ -237,6 +237,7 @@ def test_each_option_of_a_demo_arrives(shown: list[dict[str, Any]], tmp_path: Pa
             "out": tmp_path / "out",
             "workers": 3,
             "pool": "prefork",
+            "bridge": "elixir:50051",
         }
     ]
 

@@ -1,10 +1,12 @@
 defmodule DSPexFleet.Connection.Adapter do
   @moduledoc false
-  # The gRPC package's Gun adapter, with three promises more: a call ends at its own timeout (the package waits twice as
-  # long), a stream that nobody will read any more is cancelled on the server, and a broken connection is UNAVAILABLE.
+  # The gRPC package's Gun adapter, with these promises more: a call ends at its own timeout (the package waits twice as
+  # long), every call learns of a broken connection and calls it UNAVAILABLE, and a stream that nobody will read any more
+  # is cancelled on the server.
 
   @behaviour GRPC.Client.Adapter
 
+  alias DSPexFleet.Connection.Flights
   alias GRPC.Client.Adapters.Gun
 
   @internal 13
@@ -13,11 +15,25 @@ defmodule DSPexFleet.Connection.Adapter do
   @grace_ms 100
 
   @impl true
-  defdelegate connect(channel, opts), to: Gun
+  def connect(channel, opts) do
+    {flights, opts} = Keyword.pop!(opts, :flights)
+
+    with {:ok, channel} <- Gun.connect(channel, opts) do
+      {:ok, %{channel | adapter_payload: Map.put(channel.adapter_payload, :flights, flights)}}
+    end
+  end
+
+  @impl true
+  def send_request(stream, message, opts) do
+    flights = stream.channel.adapter_payload.flights
+    breaks = Flights.breaks(flights)
+    sent = Gun.send_request(stream, message, opts)
+    Flights.depart(flights, sent.payload.response_pid, breaks)
+    sent
+  end
+
   @impl true
   defdelegate disconnect(channel), to: Gun
-  @impl true
-  defdelegate send_request(stream, message, opts), to: Gun
   @impl true
   defdelegate send_headers(stream, opts), to: Gun
   @impl true
@@ -42,14 +58,13 @@ defmodule DSPexFleet.Connection.Adapter do
   end
 
   def receive_data(stream, opts) do
-    case Gun.receive_data(stream, Keyword.update(opts, :timeout, :infinity, &halved/1)) do
-      {:error, error} ->
-        # Without this the process that collects the answer stays behind, and with it the request.
-        cancelled(stream)
-        {:error, readable(error)}
+    received = Gun.receive_data(stream, Keyword.update(opts, :timeout, :infinity, &halved/1))
+    landed(stream)
 
-      answered ->
-        answered
+    with {:error, error} <- received do
+      # Without this the process that collects the answer stays behind, and with it the request.
+      cancelled(stream)
+      {:error, readable(error)}
     end
   end
 
@@ -96,8 +111,12 @@ defmodule DSPexFleet.Connection.Adapter do
         :close -> cancelled(stream)
         {:DOWN, ^watched, :process, _pid, _reason} -> cancelled(stream)
       end
+
+      landed(stream)
     end)
   end
+
+  defp landed(stream), do: Flights.land(stream.channel.adapter_payload.flights, stream.payload.response_pid)
 
   # The process of an answer that has been read to its end is gone, and the connection takes no cancel for it.
   defp cancelled(stream) do

@@ -7,13 +7,15 @@ defmodule DSPexFleet.Connection.Events do
 
   @told [:connect_end, :tls_handshake_end, :disconnect]
 
+  alias DSPexFleet.Connection.{Backoff, Flights}
+
   @doc "Returns the event handler and the retry function of one socket; both run in the process that owns the socket."
-  @spec options(pid, reference, {pos_integer, pos_integer}) :: keyword
-  def options(owner, tag, {base, cap}) do
+  @spec options(pid, reference, Flights.t(), {pos_integer, pos_integer}) :: keyword
+  def options(owner, tag, flights, {base, cap}) do
     stood = :atomics.new(1, [])
 
     [
-      event_handler: {__MODULE__, %{owner: owner, tag: tag, stood: stood}},
+      event_handler: {__MODULE__, %{owner: owner, tag: tag, stood: stood, flights: flights}},
       retry: 1_000_000,
       retry_fun: fn left, _opts -> retry(:atomics.get(stood, 1), left, base, cap) end
     ]
@@ -24,7 +26,7 @@ defmodule DSPexFleet.Connection.Events do
 
   defp retry(1, left, base, cap) do
     attempt = 1_000_000 - left
-    %{retries: max(left - 1, 1), timeout: DSPexFleet.Connection.Backoff.delay(attempt, base, cap)}
+    %{retries: max(left - 1, 1), timeout: Backoff.delay(attempt, base, cap)}
   end
 
   @impl true
@@ -34,7 +36,10 @@ defmodule DSPexFleet.Connection.Events do
   def tls_handshake_end(event, state), do: opened(event, state)
 
   @impl true
-  def disconnect(%{reason: reason}, state), do: tell(state, {:down, reason})
+  def disconnect(%{reason: reason}, state) do
+    Flights.broke(state.flights, reason)
+    tell(state, {:down, reason})
+  end
 
   for {name, 2} <- :gun_event.behaviour_info(:callbacks), name not in @told do
     @impl true

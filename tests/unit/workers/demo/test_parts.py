@@ -139,15 +139,15 @@ def test_what_never_shows_a_sign_is_given_up_with_its_last_words(
     log.write_text("\n".join(f"line {n}" for n in range(9)))
     said = r"no sign of any life within 0\.1 s\. Last words: line 4 / line 5 / line 6 / line 7 / line 8$"
     with pytest.raises(ConfigurationError, match=said):
-        parts._await(lambda: None, "any life", [log])
+        parts.await_condition(lambda: None, "any life", [log])
     log.write_bytes(b"")
     with pytest.raises(ConfigurationError, match="Last words: none"):
-        parts._await(lambda: False, "any life", [log])
+        parts.await_condition(lambda: False, "any life", [log])
 
 
 def test_the_sign_itself_is_returned() -> None:
     signs = iter([None, "", "here"])
-    assert parts._await(lambda: next(signs), "a sign", []) == "here"
+    assert parts.await_condition(lambda: next(signs), "a sign", []) == "here"
 
 
 def test_parts_run_from_the_checkout() -> None:

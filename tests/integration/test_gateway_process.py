@@ -1,0 +1,274 @@
+"""The gateway as a process: its command, TLS and client certificates, health, reflection, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from tests.harness.waiting import eventually
+from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
+from workers.embedded import EmbeddedRedis
+from workers.gateway import Gateway, GatewaySettings, Grants, Tls
+
+ROOT = Path(__file__).parents[2]
+
+
+class Files:
+    """A certificate authority's files."""
+
+    def __init__(self, folder: Path) -> None:
+        ca, clients = trustme.CA(), trustme.CA()
+        issued = ca.issue_cert("localhost", "127.0.0.1")
+        self.ca, self.certificate, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+        self.client_ca, self.client, self.client_key = folder / "cca.pem", folder / "client.pem", folder / "ckey.pem"
+        ca.cert_pem.write_to_path(str(self.ca))
+        clients.cert_pem.write_to_path(str(self.client_ca))
+        for who, certificate, key in (
+            (issued, self.certificate, self.key),
+            (clients.issue_cert("client@elixir"), self.client, self.client_key),
+        ):
+            key.write_bytes(who.private_key_pem.bytes())
+            certificate.write_bytes(b"".join(part.bytes() for part in who.cert_chain_pems))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("tls"))
+
+
+def trusting(files: Files, *, with_client: bool = False) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(files.ca))
+    if with_client:
+        context.load_cert_chain(files.client, files.client_key)
+    return context
+
+
+def channel(served: Gateway, files: Files, *, with_client: bool = False) -> grpc.aio.Channel:
+    client = (files.client_key.read_bytes(), files.client.read_bytes()) if with_client else (None, None)
+    credentials = grpc.ssl_channel_credentials(files.ca.read_bytes(), *client)
+    return grpc.aio.secure_channel(str(served.grpc_address), credentials)
+
+
+async def get(client: httpx.AsyncClient) -> int:
+    return (await client.get("/v1/sessions/user-1/variables")).status_code
+
+
+async def test_tls_serves_those_who_trust_it_and_no_plain_text(redis_url: str, files: Files) -> None:
+    tls = Tls(files.certificate, files.key)
+    async with gateway(redis_url, grants=grants(), tls=tls) as served:
+        async with channel(served, files) as secured:
+            await Client(secured).publish("user-1", a=1)
+        async with connected(served.grpc_address) as plain:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await plain.get("user-1")
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        bearer = {"authorization": "Bearer reader"}
+        url = f"https://{served.http_address}"
+        async with httpx.AsyncClient(base_url=url, headers=bearer, verify=trusting(files)) as client:
+            assert await get(client) == 200
+        async with httpx.AsyncClient(base_url=url, headers=bearer) as client:
+            with pytest.raises(httpx.ConnectError):
+                await get(client)
+
+
+async def test_with_a_client_ca_only_clients_that_it_signed_get_in(redis_url: str, files: Files) -> None:
+    tls = Tls(files.certificate, files.key, files.client_ca)
+    async with gateway(redis_url, grants=grants(), tls=tls) as served:
+        async with channel(served, files, with_client=True) as known:
+            await Client(known).publish("user-1", a=1)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await Client(known, None).get("user-1")
+            assert refusal(error.value)[1] == "UnauthenticatedError"
+        async with channel(served, files) as stranger:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await Client(stranger).get("user-1")
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        for with_client, outcome in ((True, 200), (False, None)):
+            verify, headers = trusting(files, with_client=with_client), {"authorization": "Bearer all"}
+            async with httpx.AsyncClient(base_url=f"https://{served.http_address}", verify=verify) as client:
+                try:
+                    found = (await client.get("/v1/sessions/user-1/variables", headers=headers)).status_code
+                except httpx.HTTPError:
+                    found = None
+            assert found == outcome
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.7:0", "elixir.example:0"])
+@pytest.mark.parametrize("guard", ["nothing", "token", "tls"])
+def test_off_loopback_it_listens_only_with_tls_and_a_token(address: str, guard: str, files: Files) -> None:
+    guards: dict[str, Any] = {
+        "nothing": {}, "token": {"grants": grants()}, "tls": {"tls": Tls(files.certificate, files.key)}
+    }[guard]  # fmt: skip
+    for side in ({"grpc": address}, {"http": address}):
+        with pytest.raises(ConfigurationError, match="doesn't listen on") as refused:
+            GatewaySettings(**side, **guards)
+        lacks = {"nothing": "TLS and a token", "token": "TLS", "tls": "a token"}[guard]
+        assert f"without {lacks}: " in str(refused.value)
+    GatewaySettings(grpc=address, http=None, grants=grants(), tls=Tls(files.certificate, files.key))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0", "[::1]:0", "127.9.9.9:1"])
+def test_on_loopback_it_asks_for_neither(address: str) -> None:
+    assert GatewaySettings(grpc=address).grpc == address
+
+
+@pytest.mark.parametrize("address", ["", "50061", "localhost", "localhost:x", "localhost:99999", ":1", "a:-1"])
+def test_an_address_that_can_not_be_read_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError):
+        GatewaySettings(grpc=address)
+
+
+async def test_a_taken_port_and_broken_files_are_named(redis_url: str, tmp_path: Path, files: Files) -> None:
+    async with gateway(redis_url) as served:
+        for side, taken in (("grpc", served.grpc_address), ("http", served.http_address)):
+            with pytest.raises(ConfigurationError, match=str(taken)):
+                Gateway(GatewaySettings(redis_url, **{"grpc": None, "http": None, side: taken}))
+    (tmp_path / "junk.pem").write_text("junk")
+    for certificate in (tmp_path / "junk.pem", tmp_path / "missing.pem"):
+        for side in ("grpc", "http"):
+            address = {"grpc": None, "http": None, side: "127.0.0.1:0"}
+            with pytest.raises(ConfigurationError):
+                Gateway(GatewaySettings(redis_url, tls=Tls(certificate, files.key), **address))
+
+
+async def test_without_tokens_everybody_on_this_machine_gets_in(redis_url: str) -> None:
+    async with gateway(redis_url) as served, connected(served.grpc_address, None) as client:
+        await client.publish("anything", a=1)
+        async with http(served.http_address, None) as other:
+            assert (await other.get("/v1/sessions/anything/variables")).status_code == 200
+
+
+async def test_health_and_reflection_ask_for_no_token(redis_url: str) -> None:
+    async with gateway(redis_url, grants=grants()) as served, connected(served.grpc_address) as client:
+        health = health_pb2_grpc.HealthStub(client.channel)
+        for service in ("", "dspex.fleet.v1.Variables", "dspex.fleet.v1.Predictions", "dspex.fleet.v1.Programs"):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        (listed,) = await first(call, 1)
+        names = {one.name for one in listed.list_services_response.service}
+        assert {"dspex.fleet.v1.Variables", "grpc.health.v1.Health"} <= names
+
+
+async def test_health_says_when_the_store_is_away() -> None:
+    with EmbeddedRedis.start() as server:
+        async with gateway(server.url, redis_timeout_s=0.5) as served, connected(served.grpc_address) as client:
+            stop = asyncio.Event()
+            probing = asyncio.create_task(served._probe())
+            health = health_pb2_grpc.HealthStub(client.channel)
+
+            async def status() -> int:
+                return (await health.Check(health_pb2.HealthCheckRequest())).status
+
+            assert await status() == health_pb2.HealthCheckResponse.SERVING
+            server.stop()
+
+            async def away() -> bool:
+                return await status() == health_pb2.HealthCheckResponse.NOT_SERVING
+
+            await eventually(away, "the gateway to say that Redis is away")
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await client.get("user-1")
+            assert refusal(error.value)[:2] == ("UNAVAILABLE", "StoreUnavailableError")
+            async with http(served.http_address) as other:
+                assert (await other.get("/readyz")).status_code == 503
+                assert (await other.get("/healthz")).status_code == 200
+            probing.cancel()
+            stop.set()
+
+
+async def test_stopping_ends_streams_at_once_and_lets_calls_end(redis_url: str) -> None:
+    async with gateway(redis_url) as served, connected(served.grpc_address) as client:
+        token = await client.publish("user-1", a=1)
+        stream = client.variables.Watch(pb.WatchRequest(session="user-1"))
+        await first(stream, 1)
+        epoch, revision = token.split(".")
+        later = f"{epoch}.{int(revision) + 1}"
+        waiting = asyncio.ensure_future(client.get("user-1", at_least=later, wait_s=1))
+        await asyncio.wait([waiting], timeout=0.1)
+        stopping = asyncio.create_task(served.stop())
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await first(stream, 1)
+        assert refusal(ended.value)[:2] == ("UNAVAILABLE", "DrainingError")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await waiting
+        assert refusal(error.value)[1] == "RevisionNotReached"
+        await stopping
+
+
+@contextmanager
+def running(redis_url: str, *options: str) -> Generator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis_url, "gateway"]
+    process = subprocess.Popen(
+        [*command, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *options],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        yield process, json.loads(line)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def tokens_file(tmp_path: Path) -> tuple[Path, str]:
+    made = subprocess.run(
+        [sys.executable, "-m", "snakepit_bridge.cli", "gateway-token", "shop", "--scope", "publish", "--scope", "read",
+         "-s", "user-*"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (tmp_path / "tokens.toml").write_text(made.stdout, encoding="utf-8")
+    token = made.stderr.strip().rpartition(" ")[2]
+    assert token not in made.stdout
+    assert Grants.load(tmp_path / "tokens.toml").of(token) is not None
+    return tmp_path / "tokens.toml", token
+
+
+async def test_the_command_serves_and_ends_well_on_sigterm(redis_url: str, tokens_file: tuple[Path, str]) -> None:
+    file, token = tokens_file
+    with running(redis_url, "--tokens", str(file), "--drain", "3") as (process, said):
+        async with connected(said["grpc"], token) as client, http(said["http"], token) as other:
+            published = await client.publish("user-1", a=1)
+            found = (await other.get("/v1/sessions/user-1/variables")).json()
+            assert (found["token"], found["authority"]) == (published, "store")
+            history = (await other.get("/v1/sessions/user-1/history")).json()
+            assert history["revisions"][0]["author"] == "shop"
+            assert (await other.get("/v1/sessions/other/variables")).status_code == 403
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 20) == 0
+        assert process.stderr is not None
+        log = process.stderr.read()
+        assert "Traceback" not in log, log
+        assert token not in log
+
+
+def test_the_command_refuses_to_listen_off_loopback(redis_url: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis_url, "gateway", "--grpc", "0.0.0.0:0"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "without TLS and a token" in ran.stderr
+    assert "Traceback" not in ran.stderr
