@@ -18,8 +18,8 @@ import dspy
 from benchmarks._bare import SIGNATURE, TEMPERATURE
 from benchmarks._parts import MODEL, ROOT, Bench, bench, cpu_s
 
-_ROUNDS = 5
-_COUNT = 300
+_ROUNDS = 9
+_COUNT = 200
 _IN_FLIGHT = 8
 
 

@@ -43,7 +43,7 @@ def celery_config(settings: FleetSettings) -> dict[str, Any]:
             "health_check_interval": 15,
         },
         # A unix socket has none, and Celery's result backend would refuse it there.
-        "redis_socket_keepalive": not settings.redis.startswith("redis+socket://"),
+        "redis_socket_keepalive": not settings.redis.startswith(("unix://", "redis+socket://")),
         "redis_retry_on_timeout": True,
         "redis_backend_health_check_interval": 15,
     }

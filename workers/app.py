@@ -7,6 +7,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from config.celery import celery_config
 from config.settings import FleetSettings
+from snakepit_bridge.client.broker import celery_url
 from tasks.runtime import Runtime
 from workers.lifecycle import RuntimeSlot
 
@@ -25,10 +26,12 @@ class FleetApp(Celery):
         self.settings = settings
         self._slot = RuntimeSlot(settings)
         self.conf.update(celery_config(settings))
-        if settings.broker.startswith(_REDIS):
+        broker = celery_url(settings.broker)
+        if broker.startswith(_REDIS):
             self.conf.broker_transport = _TRANSPORT
-        elif settings.broker.startswith(_SOCKET):
-            self.conf.update(broker_url=settings.broker.replace("redis+", "dspex+", 1))
+        elif broker.startswith(_SOCKET):
+            broker = broker.replace("redis+", "dspex+", 1)
+        self.conf.update(broker_url=broker, result_backend=celery_url(settings.redis))
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
         self.conf.imports = ("tasks.predict",)
 

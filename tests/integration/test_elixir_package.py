@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import trustme
@@ -19,13 +19,13 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2
 from tests.harness.stage import Stage, stage
-from tests.harness.waiting import wait_until
-from workers.gateway import hashed, new_token
+from workers.gateway import new_token, table
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "elixir"
 GENERATED = PACKAGE / "lib/dspex_fleet/wire/fleet.pb.ex"
 V1 = "Dspex.Fleet.V1."
+ASKED = {"module": "Predict", "signature": "question -> answer"}
 
 _MODULE = re.compile(rf"^defmodule {re.escape(V1)}(?P<name>[\w.]+) do\n(?P<body>.*?)^end", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"^  field :(?P<name>\w+), (?P<number>\d+)(?P<rest>.*?)(?=^  field|\Z)", re.MULTILINE | re.DOTALL)
@@ -69,14 +69,14 @@ def test_the_elixir_messages_have_exactly_the_fields_of_the_proto(message: Descr
         assert ("repeated: true" in rest) == field.is_repeated, field.name
         optional = field.containing_oneof is not None and field.containing_oneof.name == f"_{field.name}"
         assert ("proto3_optional: true" in rest) == optional, field.name
-        assert (re.search(r"oneof: \d", rest) is not None) == (field.containing_oneof is not None), field.name
+        chosen = field.containing_oneof is not None and not optional
+        assert (re.search(r"oneof: \d", rest) is not None) == chosen, field.name
 
 
 @pytest.mark.parametrize("enum", fleet_pb2.DESCRIPTOR.enum_types_by_name.values(), ids=lambda one: one.name)
 def test_the_elixir_enums_have_exactly_the_values_of_the_proto(enum: EnumDescriptor) -> None:
-    assert {name: number for name, (number, _) in fields(enum.name).items()} == enum.values_by_name_number() if hasattr(
-        enum, "values_by_name_number"
-    ) else {one.name: one.number for one in enum.values}
+    made = {name: number for name, (number, _) in fields(enum.name).items()}
+    assert made == {one.name: one.number for one in enum.values}
 
 
 @pytest.mark.parametrize("service", fleet_pb2.DESCRIPTOR.services_by_name.values(), ids=lambda one: one.name)
@@ -95,17 +95,125 @@ def spelled(kind: str, streaming: bool) -> str:
     return f"stream({kind})" if streaming else kind
 
 
+class Elixir(NamedTuple):
+    """What the package's tests run against."""
+
+    play: Stage
+    env: Mapping[str, str]
+
+
+@pytest.fixture(scope="module")
+def mix() -> str:
+    """The ``mix`` that runs, with the package's dependencies in reach."""
+    found = shutil.which("mix")
+    if found is None:
+        pytest.skip("Elixir isn't installed: there is no mix on the PATH")
+    looked = run_mix(found, "do", "deps.loadpaths", "--no-compile", timeout=60)
+    if looked.returncode:
+        pytest.skip("the Elixir package's dependencies aren't there: run `mix deps.get` in elixir/")
+    return found
+
+
+@pytest.fixture(scope="module")
+def elixir(mix: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Elixir]:
+    """A fleet of one worker with a gateway that asks for tokens, and one that asks for client certificates."""
+    folder = tmp_path_factory.mktemp("elixir")
+    writer, reader = new_token(), new_token()
+    tokens = folder / "tokens.toml"
+    tokens.write_text(
+        table("elixir", writer, ["publish", "predict", "read", "admin"], ["*"])
+        + table("reader", reader, ["read"], ["elixir*"]),
+        encoding="utf-8",
+    )
+    authority, files = certificates(folder)
+    with stage(folder) as play:
+        play.fleet.register("asked", ASKED, bindings={"temperature": "warmth"})
+        guarded = ["--tokens", str(tokens), "--rate", "100000"]
+        certified = ["--certificate", files["server"], "--key", files["server_key"], "--client-ca", authority]
+        with gateway(play, *guarded) as address, gateway(play, *certified) as tls_address:
+            yield Elixir(
+                play,
+                {
+                    "DSPEX_FLEET_TARGET": address,
+                    "DSPEX_FLEET_TOKEN": writer,
+                    "DSPEX_FLEET_READER": reader,
+                    "DSPEX_FLEET_TLS_TARGET": tls_address,
+                    "DSPEX_FLEET_TLS_CA": authority,
+                    "DSPEX_FLEET_TLS_CERT": files["client"],
+                    "DSPEX_FLEET_TLS_KEY": files["client_key"],
+                },
+            )
+
+
+@pytest.mark.timeout(600)
+def test_the_package_passes_its_own_tests_against_a_real_gateway(mix: str, elixir: Elixir) -> None:
+    compiled = run_mix(mix, "do", "format", "--check-formatted", "+", "compile", "--warnings-as-errors", timeout=300)
+    assert compiled.returncode == 0, compiled.stdout[-4000:]
+    done = run_mix(mix, "test", timeout=300, env=elixir.env)
+    said = re.search(r"(\d+) tests, 0 failures(, \d+ excluded)?", done.stdout)
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert said is not None, done.stdout[-4000:]
+    assert int(said[1]) >= 60
+    assert said[2] is None, "tests were left out though all that they need is there"
+
+
+@pytest.mark.timeout(300)
+def test_the_example_publishes_and_the_next_lm_requests_show_it(mix: str, elixir: Elixir) -> None:
+    before = len(elixir.play.lm.requests)
+    done = run_mix(mix, "run", "examples/variable_aware.exs", timeout=200, env=elixir.env)
+    assert done.returncode == 0, done.stdout
+    thought, short = elixir.play.lm.requests[before:]
+    assert [one.body["temperature"] for one in (thought, short)] == [0.7, 0.2]
+    assert [[output.name for output in one.ask.layout.outputs] for one in (thought, short)] == [
+        ["reasoning", "answer"],
+        ["answer"],
+    ]
+    assert "refused: Variable 'llm_temperature' can't be 3.0" in done.stdout
+    assert "llm_temperature is 0.2" in done.stdout
+
+
 @contextmanager
-def gateway(folder: Path, play: Stage, *options: str) -> Generator[str]:
+def gateway(play: Stage, *options: str) -> Generator[str]:
     """Runs a gateway process, and yields where it serves gRPC."""
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", play.url, "gateway", "--grpc", address]
-    with (folder / "gateway.log").open("ab") as log:
-        process = subprocess.Popen([*command, "--no-http", *options], cwd=ROOT, stdout=log, stderr=log)
+    cli = [sys.executable, "-c", "from snakepit_bridge.cli import main; main()", "--redis-url", play.url]
+    command = [*cli, "gateway", "--grpc", "127.0.0.1:0", "--no-http", "--drain", "1", *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: process.poll() is not None or answers(address), "the gateway answers")
-        assert process.poll() is None, (folder / "gateway.log").read_text()
-        yield address
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said, f"the gateway ended with {process.wait()}"
+        yield json.loads(said)["grpc"]
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def certificates(folder: Path) -> tuple[str, dict[str, str]]:
+    """Writes an authority, a server's and a client's certificate, and returns where."""
+    authority = trustme.CA()
+    issued = {
+        "server": authority.issue_cert("127.0.0.1", "localhost"),
+        "client": authority.issue_cert("elixir@example.org"),
+    }
+    blobs = {name: one.cert_chain_pems[0] for name, one in issued.items()}
+    blobs |= {f"{name}_key": one.private_key_pem for name, one in issued.items()}
+    for name, blob in {**blobs, "authority": authority.cert_pem}.items():
+        blob.write_to_path(folder / f"{name}.pem")
+    return str(folder / "authority.pem"), {name: str(folder / f"{name}.pem") for name in blobs}
+
+
+def run_mix(
+    mix: str, *arguments: str, timeout: float, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a mix task of the package; it is asked nothing."""
+    return subprocess.run(
+        [mix, *arguments],
+        cwd=PACKAGE,
+        env={**os.environ, "MIX_ENV": "test", **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

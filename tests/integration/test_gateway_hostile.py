@@ -281,6 +281,19 @@ async def test_deadlines_are_honoured(client: Client) -> None:
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_a_call_that_takes_too_long_is_ended_by_name(redis_url: str) -> None:
+    async with gateway(redis_url, limits=Limits(call_s=0.3)) as served, connected(served.grpc_address) as client:
+        await client.publish("user-1", a=1)
+        await client.publish("user-1", a=2)
+        served._fleet.store.history = _never  # pyright: ignore[reportAttributeAccessIssue]
+        late = await refused(client.variables.History(pb.HistoryRequest(session="user-1")))
+        assert late == ("DEADLINE_EXCEEDED", "TookTooLongError", [0.3])
+
+
+async def _never(*_: Any) -> Any:
+    await asyncio.Event().wait()
+
+
 async def test_headers_without_end_are_refused(served: Gateway, client: Client) -> None:
     await client.publish("user-1", a=1)
     metadata = (*client.metadata, *((f"x-{n}", "y" * 1_000) for n in range(100)))

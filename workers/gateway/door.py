@@ -10,8 +10,16 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from snakepit_bridge.exceptions import BridgeError
 from workers.gateway.call import Call, named
-from workers.gateway.errors import DrainingError, NotGrantedError, StreamEndedError, TooManyError, UnauthenticatedError
+from workers.gateway.errors import (
+    DrainingError,
+    NotGrantedError,
+    StreamEndedError,
+    TookTooLongError,
+    TooManyError,
+    UnauthenticatedError,
+)
 from workers.gateway.limits import Admission
 from workers.gateway.operations import Operation
 from workers.gateway.settings import Limits
@@ -38,6 +46,11 @@ class Door:
         self._admission = Admission(limits)
         self._under_way = 0
 
+    @property
+    def guarded(self) -> bool:
+        """Whether a token is asked for."""
+        return bool(self._grants)
+
     def grant(self, authorization: str | None, operation: Operation) -> Grant:
         """Returns what a call's header grants, if that is enough for the operation.
 
@@ -60,16 +73,21 @@ class Door:
 
         Raises:
             NotGrantedError, TooManyError, DrainingError
-            TimeoutError: it took longer.
+            TookTooLongError: it did.
             what the operation raises.
         """
         assert operation.unary is not None
         self._enter(operation, request, grant)
         seconds = min(self._limits.call_s, self._limits.call_s if within_s is None else within_s)
         self._under_way += 1
+        bound = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds):
+            async with bound:
                 return await operation.unary(request, Call(grant, time.monotonic() + seconds, self.draining))
+        except TimeoutError as late:
+            if bound.expired() and not isinstance(late, BridgeError):
+                raise TookTooLongError(seconds) from None
+            raise
         finally:
             self._under_way -= 1
 
@@ -105,7 +123,7 @@ class Door:
             if self.draining.is_set():
                 raise DrainingError
             if within_s is not None and within_s < self._limits.stream_s:
-                raise TimeoutError
+                raise TookTooLongError(within_s)
             raise StreamEndedError(f"it was open for {self._limits.stream_s:g} s")
         finally:
             following.cancel()

@@ -110,6 +110,16 @@ class DrainingError(named.BridgeError):
 
 
 @_error
+class TookTooLongError(named.BridgeError, TimeoutError):
+    """A call that took longer than its client waits, or than the gateway lets it. What it did may stand."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"The call took longer than {self.seconds:.3g} s. What it did may stand; look before it is sent again."
+
+
+@_error
 class StreamEndedError(named.BridgeError):
     """A stream that was open for as long as the gateway lets it, or whose reader took too long."""
 
@@ -181,11 +191,10 @@ def http_status(error: BaseException) -> int:
 
 def described(error: BaseException) -> pb.Error:
     """Returns an error as clients are told of it; of one that nobody named they learn no more than that."""
-    if not isinstance(error, named.BridgeError | ValueError | TimeoutError):
+    if not isinstance(error, named.BridgeError | ValueError):
         return pb.Error(kind="InternalError", message="The gateway failed; its log says more.", fields_json=b"[]")
     kind = type(error).__name__ if isinstance(error, named.BridgeError) else "MalformedError"
-    message = str(error) or "The call took longer than it may."
-    return pb.Error(kind=kind, message=message, fields_json=_fields(error))
+    return pb.Error(kind=kind, message=str(error), fields_json=_fields(error))
 
 
 def _fields(error: BaseException) -> bytes:

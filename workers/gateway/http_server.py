@@ -26,6 +26,7 @@ from workers.gateway.connections import bounded
 from workers.gateway.door import Door
 from workers.gateway.errors import (
     MalformedError,
+    TookTooLongError,
     TooLargeError,
     code_of,
     described,
@@ -77,7 +78,7 @@ class HttpServer:
     def app(self) -> Starlette:
         """Returns the ASGI application."""
         routes = [self._route(operation) for operation in self._operations]
-        document = canonical(description(self._operations))
+        document = canonical(description(self._operations, guarded=self._door.guarded))
         return Starlette(
             routes=[
                 *routes,
@@ -171,11 +172,14 @@ class HttpServer:
         length = request.headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length[:20]) > most:
             raise TooLargeError("body", most)
-        async with asyncio.timeout(self._limits.read_s):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > most:
-                    raise TooLargeError("body", most)
+        try:
+            async with asyncio.timeout(self._limits.read_s):
+                async for chunk in request.stream():
+                    data += chunk
+                    if len(data) > most:
+                        raise TooLargeError("body", most)
+        except TimeoutError:
+            raise TookTooLongError(self._limits.read_s) from None
         try:
             body = parse(bytes(data)) if data else {}
         except (ValueError, RecursionError) as wrong:
@@ -277,8 +281,8 @@ def _timeout(request: Request) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise MalformedError("header request-timeout", "it is a number of seconds above 0")
+    if not 1 <= seconds <= 86_400:
+        raise MalformedError("header request-timeout", "it is a number of seconds, 1 to 86400")
     return seconds
 
 

@@ -42,7 +42,7 @@ class Admission:
         """
         rate, used = self._rate(grant), self._of(grant)
         now = self._clock()
-        used.room = min(rate, used.room + (now - used.filled_at) * rate)
+        used.room = min(max(1.0, rate), used.room + (now - used.filled_at) * rate)
         used.filled_at = now
         if used.room < 1:
             raise TooManyError("calls a second", rate, (1 - used.room) / rate)

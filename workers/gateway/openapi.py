@@ -38,6 +38,28 @@ _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_UINT32: {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
     FieldDescriptor.TYPE_UINT64: {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
 }
+# What a field holds beyond its type, by its name; the values of variables are judged by their own constraints.
+_TOKEN: Schema = {"type": "string", "pattern": r"^(\d{1,19}\.\d{1,19})?$"}
+_SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1e9}
+_OBJECT: Schema = {"type": "object"}
+_HELD: dict[str, Schema] = {
+    "at_least": _TOKEN,
+    "exactly": _TOKEN,
+    "expected": _TOKEN,
+    "after": _TOKEN,
+    "to": {"type": "string", "minLength": 1, "description": "A token, a label or `latest`."},
+    "wait_s": _SECONDS,
+    "timeout_s": _SECONDS,
+    "deadline_s": _SECONDS,
+    "max_staleness_s": _SECONDS,
+    "priority": {"type": "integer", "minimum": 0, "maximum": 9},
+    "inputs_json": _OBJECT,
+    "outputs_json": _OBJECT,
+    "spec_json": _OBJECT,
+    "constraints_json": _OBJECT,
+}
+_REQUIRED = {"PublishRequest": ["changes"], "RollbackRequest": ["to"], "RegisterRequest": ["name", "spec"],
+             "SubmitRequest": ["program"], "SubmitBatchRequest": ["requests"], "Change": ["name"]}  # fmt: skip
 _MOMENT = "google.protobuf.Timestamp"
 _REFUSALS = {
     "400": "The request is malformed, or a value is refused.",
@@ -73,8 +95,8 @@ _REFUSAL: Schema = {
 }
 
 
-def description(operations: Iterable[Operation]) -> Schema:
-    """Returns the OpenAPI 3.1 document of the operations."""
+def description(operations: Iterable[Operation], *, guarded: bool = True) -> Schema:
+    """Returns the OpenAPI 3.1 document of the operations, to which a token has to be sent if they are guarded."""
     schemas: dict[str, Schema] = {"Refusal": _REFUSAL}
     paths: dict[str, Schema] = {}
     for operation in operations:
@@ -83,7 +105,7 @@ def description(operations: Iterable[Operation]) -> Schema:
     return {
         "openapi": "3.1.0",
         "info": {"title": "DSPex fleet", "version": "1", "description": "Variables, predictions and programs."},
-        "security": [{"bearer": []}],
+        **({"security": [{"bearer": []}]} if guarded else {}),
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -119,7 +141,7 @@ _TIMEOUT: Schema = {
     "name": "request-timeout",
     "in": "header",
     "description": "Seconds that the client waits.",
-    "schema": {"type": "number", "exclusiveMinimum": 0},
+    "schema": {"type": "number", "minimum": 1, "maximum": 86_400},
 }
 
 
@@ -155,11 +177,12 @@ def _named(descriptor: Descriptor, schemas: dict[str, Schema]) -> Schema:
 def _message(descriptor: Descriptor, schemas: dict[str, Schema], without: Iterable[str] = ()) -> Schema:
     properties = {key_of(field): _field(field, schemas) for field in fields_of(descriptor)}
     kept = {name: schema for name, schema in properties.items() if name not in without}
-    return {"type": "object", "properties": kept, "additionalProperties": False}
+    required = {"required": _REQUIRED[descriptor.name]} if descriptor.name in _REQUIRED else {}
+    return {"type": "object", "properties": kept, "additionalProperties": False, **required}
 
 
 def _field(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
-    schema = _one(field, schemas)
+    schema = _HELD.get(field.name) or _one(field, schemas)
     return {"type": "array", "items": schema} if field.is_repeated else schema
 
 

@@ -96,6 +96,8 @@ def _fill(message: Message, given: Mapping[str, Any], where: str) -> None:
             continue
         at = f"{where}.{key}"
         choice = field.containing_oneof
+        if choice is not None and value == "":
+            continue  # as absent
         if choice is not None and message.WhichOneof(choice.name) is not None:
             raise MalformedError(at, f"it excludes {message.WhichOneof(choice.name)}")
         _put(message, field, value, at)

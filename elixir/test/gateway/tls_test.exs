@@ -1,11 +1,14 @@
 defmodule DSPexFleet.Gateway.TlsTest do
   use DSPexFleet.GatewayCase, async: true
 
+  alias DSPexFleet.Proxy
+
   # Needs a gateway with TLS that asks for client certificates at DSPEX_FLEET_TLS_TARGET, and its PEM files.
   @moduletag :tls
 
   defp tls(name), do: System.fetch_env!("DSPEX_FLEET_TLS_#{name}")
   defp trusted, do: [cacertfile: tls("CA")]
+  defp set(ctx), do: Variables.set(ctx, :a, 1, timeout: 1_500)
   defp own, do: [certfile: tls("CERT"), keyfile: tls("KEY")]
 
   test "a client with a certificate gets in over TLS" do
@@ -19,6 +22,17 @@ defmodule DSPexFleet.Gateway.TlsTest do
     assert {:error, %Error{kind: kind}} = Variables.set(ctx, :a, 1, timeout: 1_000)
     # Under TLS 1.3 a client learns only after the handshake that it was turned away.
     assert kind in ["GatewayUnavailable", "DeadlineExceeded"]
+  end
+
+  test "a certificate of another name or address is no proof" do
+    named = context!(target: tls("TARGET"), tls: trusted() ++ own() ++ [server_name_indication: ~c"gateway.example"])
+    assert {:error, %Error{kind: "GatewayUnavailable"}} = set(named)
+
+    elsewhere = start_supervised!({Proxy, {tls("TARGET"), {127, 0, 0, 2}}})
+    other = context!(target: Proxy.address(elsewhere), tls: trusted() ++ own())
+    assert {:error, %Error{kind: "GatewayUnavailable", message: message}} = set(other)
+    assert message =~ "tls_alert"
+    assert Proxy.connections(elsewhere) > 0
   end
 
   test "a gateway that the client doesn't trust gets no call" do

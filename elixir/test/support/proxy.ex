@@ -3,7 +3,8 @@ defmodule DSPexFleet.Proxy do
 
   use GenServer
 
-  def start_link(target), do: GenServer.start_link(__MODULE__, target)
+  def start_link({target, ip}), do: GenServer.start_link(__MODULE__, {target, ip})
+  def start_link(target), do: start_link({target, {127, 0, 0, 1}})
   def address(proxy), do: GenServer.call(proxy, :address)
 
   @doc "Breaks all connections; `refuse: true` takes no new ones until `open/1`."
@@ -17,14 +18,14 @@ defmodule DSPexFleet.Proxy do
   def connections(proxy), do: GenServer.call(proxy, :connections)
 
   @impl true
-  def init(target) do
+  def init({target, ip}) do
     [host, port] = String.split(target, ":")
-    {:ok, listening} = :gen_tcp.listen(0, [:binary, active: false, reuseaddr: true, ip: {127, 0, 0, 1}])
+    {:ok, listening} = :gen_tcp.listen(0, [:binary, active: false, reuseaddr: true, ip: ip])
     {:ok, port_here} = :inet.port(listening)
     proxy = self()
     spawn_link(fn -> accept(listening, proxy) end)
     to = {String.to_charlist(host), String.to_integer(port)}
-    {:ok, %{address: "127.0.0.1:#{port_here}", to: to, pairs: %{}, refuse: false, count: 0}}
+    {:ok, %{address: "#{:inet.ntoa(ip)}:#{port_here}", to: to, pairs: %{}, refuse: false, count: 0}}
   end
 
   @impl true

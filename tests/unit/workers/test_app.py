@@ -78,15 +78,22 @@ def test_a_wrong_environment_ends_the_import_and_names_the_variable() -> None:
     assert "hunter2" not in ran.stderr + ran.stdout
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "rediss://127.0.0.1:1/0", "redis+socket:///nowhere"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://127.0.0.1:1/0", "rediss://127.0.0.1:1/0", "valkey://127.0.0.1:1/0", "valkeys://127.0.0.1:1/0"),
+        *("redis+socket:///nowhere", "unix:///nowhere"),
+    ],
+)
 def test_over_redis_messages_go_through_the_fleets_transport(url: str) -> None:
     with made(redis_url=url).connection() as connection:
         assert isinstance(connection.transport, Transport)
 
 
-def test_over_a_unix_socket_messages_and_results_arrive() -> None:
+@pytest.mark.parametrize(("scheme", "database"), [("unix", "db"), ("redis+socket", "virtual_host")])
+def test_over_a_unix_socket_messages_and_results_arrive(scheme: str, database: str) -> None:
     with EmbeddedRedis.start(unix=True) as server:
-        app = made(redis_url=server.url.replace("unix://", "redis+socket://") + "?virtual_host=3")
+        app = made(redis_url=f"{server.url.replace('unix', scheme)}?{database}=3")
         with app.connection() as connection, connection.SimpleQueue("predictions") as queue:
             assert isinstance(connection.transport, Transport)
             queue.put({"a": 1}, serializer="json")

@@ -26,7 +26,7 @@ defmodule DSPexFleet.Connection.Options do
     %__MODULE__{
       target: target!(opts[:target]),
       token: token!(opts[:token]),
-      credential: credential(opts[:tls]),
+      credential: credential(opts[:tls], opts[:target]),
       keepalive: opts[:keepalive],
       backoff: backoff!(opts[:backoff])
     }
@@ -48,16 +48,48 @@ defmodule DSPexFleet.Connection.Options do
   defp backoff!({base, cap}) when is_integer(base) and is_integer(cap) and base > 0 and cap >= base, do: {base, cap}
   defp backoff!(other), do: raise(ArgumentError, "expected :backoff to be {first, longest}; got #{inspect(other)}")
 
-  defp credential(false), do: nil
-  defp credential(true), do: credential([])
+  defp credential(false, _target), do: nil
+  defp credential(true, target), do: credential([], target)
 
-  defp credential(given) when is_list(given) do
+  defp credential(given, target) when is_list(given) do
     verified = [verify: :verify_peer, depth: 10, customize_hostname_check: hostname_check()]
     roots = if given[:cacertfile] || given[:cacerts], do: [], else: [cacerts: :public_key.cacerts_get()]
-    GRPC.Credential.new(ssl: verified |> Keyword.merge(roots) |> Keyword.merge(given))
+    GRPC.Credential.new(ssl: (verified ++ address(target)) |> Keyword.merge(roots) |> Keyword.merge(given))
   end
 
-  defp hostname_check, do: [match_fun: :public_key.pkix_verify_hostname_match_fun(:https)]
+  # Where the peer is an address, Gun asks for no name in its certificate: it could be any that the authority issued.
+  defp address(target) do
+    host =
+      target
+      |> String.replace(~r/\A(ipv[46]:)?(.+):\d+\z/, "\\2")
+      |> String.trim_leading("[")
+      |> String.trim_trailing("]")
+
+    case host |> String.to_charlist() |> :inet.parse_address() do
+      {:ok, _address} -> [server_name_indication: String.to_charlist(host)]
+      {:error, _name} -> []
+    end
+  end
+
+  defp hostname_check do
+    https = :public_key.pkix_verify_hostname_match_fun(:https)
+    [match_fun: fn wanted, presented -> same_address(wanted, presented) || https.(wanted, presented) end]
+  end
+
+  # Erlang looks for an address among the names of a certificate alone.
+  defp same_address({:dns_id, host}, {:iPAddress, bytes}) do
+    case :inet.parse_address(host) do
+      {:ok, address} -> address_bytes(address) == IO.iodata_to_binary(bytes)
+      {:error, _name} -> false
+    end
+  end
+
+  defp same_address(_wanted, _presented), do: false
+
+  defp address_bytes(address) do
+    size = if tuple_size(address) == 4, do: 8, else: 16
+    for part <- Tuple.to_list(address), into: <<>>, do: <<part::size(size)>>
+  end
 
   defp guard_token!(opts) do
     if opts[:token] && opts[:tls] == false && not opts[:insecure] && not loopback?(opts[:target]) do

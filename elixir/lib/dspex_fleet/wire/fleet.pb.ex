@@ -444,15 +444,15 @@ defmodule Dspex.Fleet.V1.Variables.Service do
 
   use GRPC.Service, name: "dspex.fleet.v1.Variables", protoc_gen_elixir_version: "0.17.0"
 
-  rpc(:Publish, Dspex.Fleet.V1.PublishRequest, Dspex.Fleet.V1.PublishResponse)
+  rpc :Publish, Dspex.Fleet.V1.PublishRequest, Dspex.Fleet.V1.PublishResponse
 
-  rpc(:Get, Dspex.Fleet.V1.GetVariablesRequest, Dspex.Fleet.V1.Snapshot)
+  rpc :Get, Dspex.Fleet.V1.GetVariablesRequest, Dspex.Fleet.V1.Snapshot
 
-  rpc(:Watch, Dspex.Fleet.V1.WatchRequest, stream(Dspex.Fleet.V1.Snapshot))
+  rpc :Watch, Dspex.Fleet.V1.WatchRequest, stream(Dspex.Fleet.V1.Snapshot)
 
-  rpc(:History, Dspex.Fleet.V1.HistoryRequest, Dspex.Fleet.V1.HistoryResponse)
+  rpc :History, Dspex.Fleet.V1.HistoryRequest, Dspex.Fleet.V1.HistoryResponse
 
-  rpc(:Rollback, Dspex.Fleet.V1.RollbackRequest, Dspex.Fleet.V1.PublishResponse)
+  rpc :Rollback, Dspex.Fleet.V1.RollbackRequest, Dspex.Fleet.V1.PublishResponse
 end
 
 defmodule Dspex.Fleet.V1.Variables.Stub do
@@ -466,17 +466,17 @@ defmodule Dspex.Fleet.V1.Predictions.Service do
 
   use GRPC.Service, name: "dspex.fleet.v1.Predictions", protoc_gen_elixir_version: "0.17.0"
 
-  rpc(:Submit, Dspex.Fleet.V1.SubmitRequest, Dspex.Fleet.V1.Handle)
+  rpc :Submit, Dspex.Fleet.V1.SubmitRequest, Dspex.Fleet.V1.Handle
 
-  rpc(:SubmitBatch, Dspex.Fleet.V1.SubmitBatchRequest, Dspex.Fleet.V1.SubmitBatchResponse)
+  rpc :SubmitBatch, Dspex.Fleet.V1.SubmitBatchRequest, Dspex.Fleet.V1.SubmitBatchResponse
 
-  rpc(:Get, Dspex.Fleet.V1.PredictionRequest, Dspex.Fleet.V1.Prediction)
+  rpc :Get, Dspex.Fleet.V1.PredictionRequest, Dspex.Fleet.V1.Prediction
 
-  rpc(:Await, Dspex.Fleet.V1.AwaitRequest, Dspex.Fleet.V1.Prediction)
+  rpc :Await, Dspex.Fleet.V1.AwaitRequest, Dspex.Fleet.V1.Prediction
 
-  rpc(:Stream, Dspex.Fleet.V1.PredictionRequest, stream(Dspex.Fleet.V1.PredictionEvent))
+  rpc :Stream, Dspex.Fleet.V1.PredictionRequest, stream(Dspex.Fleet.V1.PredictionEvent)
 
-  rpc(:Cancel, Dspex.Fleet.V1.PredictionRequest, Dspex.Fleet.V1.Prediction)
+  rpc :Cancel, Dspex.Fleet.V1.PredictionRequest, Dspex.Fleet.V1.Prediction
 end
 
 defmodule Dspex.Fleet.V1.Predictions.Stub do
@@ -490,11 +490,11 @@ defmodule Dspex.Fleet.V1.Programs.Service do
 
   use GRPC.Service, name: "dspex.fleet.v1.Programs", protoc_gen_elixir_version: "0.17.0"
 
-  rpc(:Register, Dspex.Fleet.V1.RegisterRequest, Dspex.Fleet.V1.Program)
+  rpc :Register, Dspex.Fleet.V1.RegisterRequest, Dspex.Fleet.V1.Program
 
-  rpc(:List, Dspex.Fleet.V1.ListProgramsRequest, Dspex.Fleet.V1.ListProgramsResponse)
+  rpc :List, Dspex.Fleet.V1.ListProgramsRequest, Dspex.Fleet.V1.ListProgramsResponse
 
-  rpc(:Get, Dspex.Fleet.V1.GetProgramRequest, Dspex.Fleet.V1.Program)
+  rpc :Get, Dspex.Fleet.V1.GetProgramRequest, Dspex.Fleet.V1.Program
 end
 
 defmodule Dspex.Fleet.V1.Programs.Stub do

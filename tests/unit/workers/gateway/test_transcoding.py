@@ -1,0 +1,103 @@
+"""Messages as JSON: each comes back from its JSON as it was, and JSON that fits none is refused by its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given
+from hypothesis import strategies as some
+
+from snakepit_bridge.variables.codec import canonical
+from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from workers.gateway.errors import MalformedError
+from workers.gateway.transcoding import as_json, from_json, from_texts
+
+
+def _utf8(value: Any) -> bool:
+    try:
+        canonical(value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+JSON = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | some.text(),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = some.text(some.characters(exclude_categories=["Cs"]), max_size=20)
+CHANGES = some.builds(
+    lambda name, value, kind, constraints: pb.Change(
+        name=name, value_json=canonical(value), type=kind, constraints_json=canonical(constraints)
+    ),
+    NAMES,
+    JSON.filter(_utf8),
+    some.sampled_from(pb.VariableType.values()),
+    some.just({"max": 2}),
+)
+
+
+@given(some.lists(CHANGES, max_size=3), NAMES, some.booleans())
+def test_a_request_comes_back_from_its_json_as_it_was(changes: list[pb.Change], session: str, replace: bool) -> None:
+    request = pb.PublishRequest(session=session, changes=changes, replace=replace)
+    assert from_json(pb.PublishRequest, as_json(request)) == request
+
+
+def test_fields_have_their_own_json_small_enums_and_rfc_times() -> None:
+    moment = Timestamp()
+    moment.FromJsonString("2026-01-02T03:04:05Z")
+    variable = pb.Variable(name="a", type=pb.VARIABLE_TYPE_FLOAT, value_json=b'"NaN"', constraints_json=b'{"max":2}')
+    snapshot = pb.Snapshot(session="s", token="1.2", variables=[variable], confirmed_at=moment, staleness_s=0.5)
+    assert as_json(snapshot) == {
+        "session": "s", "token": "1.2", "authority": "", "staleness_s": 0.5, "confirmed_at": "2026-01-02T03:04:05Z",
+        "variables": [{"name": "a", "type": "float", "value": "NaN", "constraints": {"max": 2}}],
+    }  # fmt: skip
+
+
+def test_what_is_absent_is_left_out_and_an_error_in_a_oneof_is_not() -> None:
+    assert as_json(pb.Prediction(id="x", state=pb.PREDICTION_STATE_QUEUED)) == {"id": "x", "state": "queued"}
+    submitted = as_json(pb.SubmitBatchResponse(submitted=[pb.Submitted(error=pb.Error(kind="K"))]))
+    assert submitted == {"submitted": [{"error": {"kind": "K", "message": ""}}]}
+
+
+WRONG: dict[str, Any] = {
+    "body": {"colour": 1},
+    "body.session": {"session": 5},
+    "body.changes": {"changes": {}},
+    "body.changes[1]": {"changes": [{"name": "a"}, 7]},
+    "body.changes[0].type": {"changes": [{"type": "VARIABLE_TYPE_FLOAT"}]},
+    "body.changes[0].delete": {"changes": [{"value": 1, "delete": True}]},
+    "body.replace": {"replace": 1},
+}
+
+
+@pytest.mark.parametrize("where", WRONG)
+def test_json_that_fits_no_field_is_refused_by_its_place(where: str) -> None:
+    with pytest.raises(MalformedError) as refused:
+        from_json(pb.PublishRequest, WRONG[where])
+    assert refused.value.where == where
+
+
+@pytest.mark.parametrize("value", [-1, 2**32, 1.5, True, "1", None, [1]])
+def test_a_number_that_the_field_can_not_hold_is_refused(value: Any) -> None:
+    if value is None:
+        assert from_json(pb.HistoryRequest, {"limit": None}) == pb.HistoryRequest()
+        return
+    with pytest.raises(MalformedError):
+        from_json(pb.HistoryRequest, {"limit": value})
+
+
+def test_null_is_a_value_where_json_stands_itself() -> None:
+    assert from_json(pb.PublishRequest, {"changes": [{"name": "a", "value": None}]}).changes[0].value_json == b"null"
+
+
+def test_texts_of_a_query_become_what_their_fields_hold() -> None:
+    texts = [("session", "5"), ("names", "1"), ("names", "b"), ("wait_s", "1.5")]
+    request = from_json(pb.GetVariablesRequest, from_texts(pb.GetVariablesRequest, texts))
+    assert request == pb.GetVariablesRequest(session="5", names=["1", "b"], wait_s=1.5)
+    for wrong in ([("wait_s", "x")], [("wait_s", "1"), ("wait_s", "2")], [("z", "1")], [("wait_s", "Infinity")]):
+        with pytest.raises(MalformedError):
+            from_json(pb.GetVariablesRequest, from_texts(pb.GetVariablesRequest, wrong))
