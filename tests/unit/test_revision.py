@@ -29,8 +29,8 @@ def test_a_text_that_is_no_token_is_refused_with_an_example(text: str) -> None:
 
 
 def test_tokens_compare_in_publish_order_also_across_epochs() -> None:
-    tokens = [Token(1, 1), Token(1, 2), Token(1, 10), Token(2, 3), Token(2, 4)]
-    assert sorted(tokens[::-1]) == tokens
+    shuffled = [Token(2, 4), Token(1, 10), Token(1, 1), Token(2, 3), Token(1, 2)]
+    assert sorted(shuffled) == [Token(1, 1), Token(1, 2), Token(1, 10), Token(2, 3), Token(2, 4)]
     # As texts they would not: 1.10 sorts before 1.2.
     assert Token.parse("1.10") > Token.parse("1.2")
 

@@ -1,0 +1,128 @@
+"""A request id is applied once, also where the gateway that tried it first died in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import StaleTokenError, StoreUnavailableError, ValidationError
+from snakepit_bridge.revision import Token
+from snakepit_bridge.stores import SnapshotStore
+from snakepit_bridge.variables import Variable
+from workers.gateway.committing import Commit, Committing
+from workers.gateway.errors import RequestIdConflictError
+from workers.gateway.request_ids import RequestIds, Try
+
+
+class Died(BaseException):
+    """The process is gone: nothing after this line runs, but what ends by itself in Redis."""
+
+
+def commit(value: int, *, reason: str = "", expected: Token | None = None) -> Commit:
+    made = {"n": Variable.declare("n", value)}
+    return Commit("s", frozenset(made), lambda _: made, expected, "ann", reason)
+
+
+@pytest.fixture
+def fleet(redis_url: str) -> Fleet:
+    return Fleet(redis_url)
+
+
+@pytest.fixture
+def store(fleet: Fleet) -> SnapshotStore:
+    return fleet.store
+
+
+async def once(fleet: Fleet, value: int, *, id: str = "r-1", owner: str = "a", **how: Any) -> Token:
+    return await Committing(fleet).once(owner, id, f"{value}".encode(), commit(value, **how))
+
+
+async def dies_after(fleet: Fleet, moment: str, monkeypatch: pytest.MonkeyPatch, value: int) -> None:
+    """One try of the request whose process dies once it has published, or before that."""
+
+    async def died(*_: Any, **__: Any) -> Any:
+        raise Died
+
+    with monkeypatch.context() as patched:
+        if moment == "the commit":
+            patched.setattr(Try, "done", died)
+        else:
+            patched.setattr(type(fleet.store), "publish", died)
+        with pytest.raises(Died):
+            await once(fleet, value)
+
+
+async def test_a_try_that_died_behind_its_commit_is_answered_with_that_commit(
+    fleet: Fleet, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.publish("s", {"n": Variable.declare("n", 0)})
+    await dies_after(fleet, "the commit", monkeypatch, 1)
+    committed = (await store.head("s")).token
+    await store.publish("s", {"n": Variable.declare("n", 7)})
+    assert await once(fleet, 1) == committed
+    assert (await store.read("s")).value("n") == 7
+    assert await once(fleet, 1) == committed
+
+
+async def test_a_try_that_died_before_its_commit_is_committed_now(
+    fleet: Fleet, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.publish("s", {"n": Variable.declare("n", 0)})
+    await dies_after(fleet, "its note", monkeypatch, 1)
+    await store.publish("s", {"n": Variable.declare("n", 7)})
+    token = await once(fleet, 1)
+    assert token == (await store.head("s")).token
+    assert (await store.read("s")).value("n") == 1
+
+
+async def test_a_first_publish_of_a_session_that_died_is_told_apart_as_well(
+    fleet: Fleet, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await dies_after(fleet, "the commit", monkeypatch, 1)
+    committed = (await store.head("s")).token
+    assert await once(fleet, 1) == committed
+    assert len(await store.history("s")) == 1
+
+
+async def test_tries_at_the_same_time_are_one_commit(fleet: Fleet, store: SnapshotStore) -> None:
+    tokens = await asyncio.gather(*(once(fleet, 1) for _ in range(8)))
+    assert len(set(tokens)) == 1
+    assert len(await store.history("s")) == 1
+
+
+async def test_a_refused_try_is_forgotten_so_that_the_id_can_be_used_for_what_fits(fleet: Fleet) -> None:
+    def refuse(_: Any) -> Any:
+        raise ValidationError("n", "that", "it can't")
+
+    refused = Commit("s", frozenset({"n"}), refuse, None, "", "")
+    with pytest.raises(ValidationError):
+        await Committing(fleet).once("a", "r-1", b"refused", refused)
+    await once(fleet, 1)
+
+
+async def test_an_id_belongs_to_one_request_and_one_owner(fleet: Fleet) -> None:
+    first = await once(fleet, 1)
+    with pytest.raises(RequestIdConflictError):
+        await once(fleet, 2)
+    assert await once(fleet, 2, owner="b") > first
+
+
+async def test_a_request_on_top_of_an_expected_state_is_compared_once(fleet: Fleet, store: SnapshotStore) -> None:
+    base = await store.publish("s", {"n": Variable.declare("n", 0)})
+    token = await once(fleet, 1, expected=base)
+    assert await once(fleet, 1, expected=base) == token
+    with pytest.raises(StaleTokenError):
+        await once(fleet, 2, id="r-2", expected=base)
+
+
+async def test_a_try_whose_outcome_is_unknown_is_remembered(fleet: Fleet) -> None:
+    ids = RequestIds(fleet.connection, fleet.namespace)
+    with pytest.raises(StoreUnavailableError):
+        async with ids.trying("a", "r-1", b"x") as tried:
+            await tried.about_to_commit(Token(3, 4))
+            raise StoreUnavailableError("redis://x", "no answer")
+    async with ids.trying("a", "r-1", b"x") as tried:
+        assert (tried.answer, tried.base) == (None, Token(3, 4))
