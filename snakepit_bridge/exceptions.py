@@ -17,6 +17,8 @@
     │   ├── RevisionLost                 a revision that the store can't give any more
     │   ├── RevisionNotApplied           a revision that not every worker process has acknowledged
     │   └── RevisionNotReached           a revision that did not come in time
+    │   (and wire.writeback's WriteNotShownError: Elixir has a change that no refresher has shown in time)
+    ├── (wire.errors' ElixirError and its kin: away, failed, not served, half written, unreadable)
     ├── ProgramError
     │   ├── ProgramNotFoundError
     │   └── ProgramSpecError             a spec that is refused                         (also ValueError)

@@ -270,6 +270,26 @@ async def test_a_slow_reader_skips_revisions_and_ends_at_the_last(redis_url: str
     assert len(seen) < 50
 
 
+async def test_a_grpc_reader_that_takes_nothing_is_cut_off(redis_url: str) -> None:
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
+    async with gateway(redis_url, limits=LIMITS) as served, connected(served.grpc_address) as client:
+        await client.publish("user-1", a=0)
+        async with grpc.aio.insecure_channel(str(served.grpc_address), options=options) as channel:
+            stuck = Client(channel).variables.Watch(pb.WatchRequest(session="user-1"))
+            await first(stuck, 1)
+
+            async def cut_off() -> bool:
+                await client.publish("user-1", a=len(published), b="x" * 150_000)
+                published.append(1)
+                return not served._door._admission._used[""].streams
+
+            published: list[int] = []
+            await eventually(cut_off, "the stuck reader to be cut off", timeout_s=30, poll_s=0.05)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await first(stuck, 10_000)
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_deadlines_are_honoured(client: Client) -> None:
     await client.publish("user-1", a=1)
     later = pb.GetVariablesRequest(session="user-1", at_least="9000000000000000000.1", wait_s=60)
@@ -308,6 +328,15 @@ async def test_headers_without_end_are_refused(served: Gateway, client: Client) 
         assert found in (0, 400, 431)
         assert (await other.get("/v1/sessions/user-1/variables")).status_code == 200
     assert await client.values("user-1") == {"a": 1}
+
+
+async def test_an_error_with_more_fields_than_metadata_hold_keeps_its_status_and_class(client: Client) -> None:
+    changes = [pb.Change(name=f"variable \u2713 {n} " + "x" * 60, value_json=b"1") for n in range(1_000)]
+    await client.variables.Publish(pb.PublishRequest(session="user-1", changes=changes), metadata=client.metadata)
+    status, kind, fields = await refused(client.get("user-1", names=["\u2713" * 5_000]))
+    assert (status, kind, fields[1]) == ("NOT_FOUND", "VariableNotFoundError", "user-1")
+    huge = "\U0001f600" * 20_000
+    assert (await refused(client.publish("user-1", **{huge: [[]]})))[:2] == ("INVALID_ARGUMENT", "ValidationError")
 
 
 async def test_an_error_that_nobody_named_tells_nothing_of_the_inside(

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 
 from tests.integration.gateway_clients import connected, gateway, grants, http
@@ -64,6 +65,12 @@ async def test_numbers_of_any_size_and_those_that_are_none_survive(client: httpx
     answer = await client.get("/v1/sessions/user-1/variables")
     assert b'"value":1000000000000000000000000000001' in answer.content
     assert b'"value":"NaN"' in answer.content
+
+
+async def test_an_empty_text_is_a_value_and_an_empty_token_is_none(client: httpx.AsyncClient) -> None:
+    token = await publish(client, a="")
+    answer = await client.get(f"/v1/sessions/user-1/variables?at_least={token}&exactly=")
+    assert answer.json()["variables"][0]["value"] == ""
 
 
 async def test_sessions_of_every_name_have_a_path(client: httpx.AsyncClient) -> None:
@@ -192,6 +199,22 @@ async def test_the_description_names_every_route_and_is_open(served: Gateway) ->
         assert (await client.get("/readyz")).json() == {"status": "ready"}
         assert (await client.get("/nowhere")).json()["error"]["kind"] == "NotFound"
         assert (await client.delete("/v1/programs")).status_code == 405
+
+
+async def test_answers_and_refusals_are_as_the_description_says(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    await publish(client, a=1, b="x", c=[0.5], d={"data": [1], "shape": [1]})
+    asked = {
+        "/v1/sessions/{session}/variables": "/v1/sessions/user-1/variables",
+        "/v1/sessions/{session}/history": "/v1/sessions/user-1/history",
+        "/v1/predictions/{id}": "/v1/predictions/unknown",
+        "/v1/programs": "/v1/programs",
+        "/v1/programs/{reference}": "/v1/programs/nowhere",
+    }
+    for path, url in asked.items():
+        answer = await client.get(url)
+        said = document["paths"][path]["get"]["responses"][str(answer.status_code)]["content"]["application/json"]
+        jsonschema.validate(answer.json(), {**said["schema"], "components": document["components"]})
 
 
 def _references(part: Any) -> set[str]:

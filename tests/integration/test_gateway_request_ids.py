@@ -120,9 +120,30 @@ async def test_a_request_on_top_of_an_expected_state_is_compared_once(fleet: Fle
 
 async def test_a_try_whose_outcome_is_unknown_is_remembered(fleet: Fleet) -> None:
     ids = RequestIds(fleet.connection, fleet.namespace)
-    with pytest.raises(StoreUnavailableError):
+
+    async def unanswered() -> None:
         async with ids.trying("a", "r-1", b"x") as tried:
             await tried.about_to_commit(Token(3, 4))
             raise StoreUnavailableError("redis://x", "no answer")
+
+    with pytest.raises(StoreUnavailableError):
+        await unanswered()
     async with ids.trying("a", "r-1", b"x") as tried:
         assert (tried.answer, tried.base) == (None, Token(3, 4))
+
+
+async def test_a_caller_who_hangs_up_while_taking_the_turn_leaves_it_free(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    ids = RequestIds(fleet.connection, fleet.namespace)
+
+    async def held() -> None:
+        async with ids.trying("a", "r-1", b"x"):
+            await asyncio.sleep(60)
+
+    for pause in [0.0, *(n / 2000 for n in range(20))]:
+        trying = asyncio.create_task(held())
+        await asyncio.sleep(pause)
+        trying.cancel()
+        await asyncio.gather(trying, return_exceptions=True)
+        async with asyncio.timeout(5), ids.trying("a", "r-1", b"x"):
+            pass

@@ -9,12 +9,13 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.testing.bridge_server import BridgeServer
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, refusal
-from workers.gateway import Gateway
+from workers.gateway import Gateway, Limits
 from workers.refresher import Refresher, RefresherSettings
 
 
@@ -149,6 +150,39 @@ async def test_a_session_can_be_watched_before_it_is_published(client: Client) -
     token = await client.publish("user-new", a=1)
     assert (await seeing)[0].token == token
     stream.cancel()
+
+
+async def test_a_stream_goes_on_over_a_lost_connection_to_the_store(client: Client, redis_url: str) -> None:
+    await client.publish("user-1", a=0)
+    stream = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata)
+    await first(stream, 1)
+    with Redis.from_url(redis_url) as redis:
+        for value in (1, 2, 3):
+            redis.client_kill_filter(_type="pubsub")
+            token = await client.publish("user-1", a=value)
+            assert (await first(stream, 1))[0].token == token
+    stream.cancel()
+
+
+async def test_many_followers_of_a_session_cost_one_read_per_change(redis_url: str) -> None:
+    async with gateway(redis_url, limits=Limits(streams=1_000)) as served, connected(served.grpc_address) as client:
+        await client.publish("user-1", a=0)
+        streams = [client.variables.Watch(pb.WatchRequest(session="user-1")) for _ in range(300)]
+        await asyncio.gather(*(first(stream, 1) for stream in streams))
+        reads, store = [], served._hub._store
+        reading = store.read
+
+        async def counted(*args: Any) -> Any:
+            reads.append(args)
+            return await reading(*args)
+
+        store.read = counted  # pyright: ignore[reportAttributeAccessIssue]
+        token = await client.publish("user-1", a=1)
+        seen = await asyncio.gather(*(first(stream, 1) for stream in streams))
+        assert {one.token for (one,) in seen} == {token}
+        assert len(reads) < 10
+        for stream in streams:
+            stream.cancel()
 
 
 async def test_a_request_id_is_applied_once_and_answered_alike(client: Client) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 
 from snakepit_bridge import exceptions as named
-from snakepit_bridge.variables.codec import canonical, shown
+from snakepit_bridge.variables.codec import canonical, parse, shown
 from snakepit_bridge.wire import errors as elixir
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.wire.writeback import WriteNotShownError
@@ -18,6 +18,9 @@ from snakepit_bridge.wire.writing import HalfWrittenError
 from workers.gateway.plain import plain
 
 Code = grpc.StatusCode
+
+_MESSAGE_BYTES, _FIELDS_BYTES = 800, 1_000
+_ITEMS, _LETTERS = 8, 60
 
 _error = dataclass(eq=False, repr=False)
 
@@ -204,12 +207,29 @@ def _fields(error: BaseException) -> bytes:
         return canonical([shown(part) for part in error.args])
 
 
+def in_brief(error: BaseException) -> pb.Error:
+    """Returns an error as it fits into gRPC's metadata: clients take 8 KiB of those, and else not even the status."""
+    full = described(error)
+    if len(full.fields_json) > _FIELDS_BYTES:
+        full.fields_json = canonical(_cut(parse(full.fields_json)))
+    if len(full.fields_json) > _FIELDS_BYTES:
+        full.fields_json = b"[]"
+    full.message = full.message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
+    return full
+
+
+def _cut(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_cut(item) for item in cast("list[Any]", part)[:_ITEMS]]
+    return part[:_LETTERS] if isinstance(part, str) else part
+
+
 def details(error: BaseException) -> tuple[tuple[str, bytes | str], ...]:
     """Returns the trailing metadata that carry an error in gRPC's richer model."""
-    packed = AnyMessage()
-    packed.Pack(described(error))
+    packed, brief = AnyMessage(), in_brief(error)
+    packed.Pack(brief)
     code: Any = code_of(error).value
-    status = Status(code=code[0], message=described(error).message, details=[packed])
+    status = Status(code=code[0], message=brief.message, details=[packed])
     return (("grpc-status-details-bin", status.SerializeToString()), *retry_after(error))
 
 

@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import ConfigurationError
 from workers.gateway.door import Door
-from workers.gateway.errors import MalformedError, StreamEndedError, code_of, described, details
+from workers.gateway.errors import MalformedError, StreamEndedError, code_of, details, in_brief
 from workers.gateway.operations import PACKAGE, Operation
 from workers.gateway.settings import GatewaySettings, Limits, Tls
 
@@ -171,7 +171,7 @@ async def _refuse(error: Exception, operation: Operation, context: Context) -> A
     code = code_of(error)
     if code is grpc.StatusCode.INTERNAL:
         _log.error("%s failed", operation.path, exc_info=error)
-    await context.abort(code, described(error).message, details(error))
+    await context.abort(code, in_brief(error).message, details(error))
 
 
 def _written(message: Message) -> bytes:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import socket
-import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-import uvicorn
 from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,9 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.variables.codec import canonical, parse
-from workers.gateway.connections import bounded
+from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.door import Door
 from workers.gateway.errors import (
     MalformedError,
@@ -35,8 +30,9 @@ from workers.gateway.errors import (
 )
 from workers.gateway.openapi import description
 from workers.gateway.operations import Operation
-from workers.gateway.settings import GatewaySettings, Tls, split
+from workers.gateway.settings import GatewaySettings, split
 from workers.gateway.transcoding import as_json, from_json, from_texts
+from workers.gateway.uvicorn_server import Server, config, listen
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +40,6 @@ _JSON = "application/json"
 _EVENTS = "text/event-stream"
 # Proxies and clients close a stream on which nothing comes for a minute.
 _COMMENT_S = 15.0
-_KEEP_ALIVE_S = 60
 
 
 class HttpServer:
@@ -70,14 +65,18 @@ class HttpServer:
         self._ready = ready
         self._operations = tuple(operations)
         host, port = split(settings.http)
-        self._listening = _socket(host, port)
+        self._listening = listen(host, port)
         self.address = f"{settings.http.rpartition(':')[0]}:{self._listening.getsockname()[1]}"
-        self._server = _Server(_config(self.app(), settings))
+        self._server = Server(config(self.app(), settings))
         self._serving: asyncio.Task[None] | None = None
 
     def app(self) -> Starlette:
         """Returns the ASGI application."""
-        routes = [self._route(operation) for operation in self._operations]
+        by_path: dict[str, dict[str, Operation]] = {}
+        for operation in self._operations:
+            method, path = operation.http
+            by_path.setdefault(path, {})[method] = operation
+        routes = [self._route(path, methods) for path, methods in by_path.items()]
         document = canonical(description(self._operations, guarded=self._door.guarded))
         return Starlette(
             routes=[
@@ -101,11 +100,10 @@ class HttpServer:
         if self._serving is not None:
             await self._serving
 
-    def _route(self, operation: Operation) -> Route:
-        method, path = operation.http
-        answer = self._events if operation.streaming else self._answer
-
+    def _route(self, path: str, methods: Mapping[str, Operation]) -> Route:
         async def endpoint(request: Request) -> Response:
+            operation = methods["GET" if request.method == "HEAD" else request.method]
+            answer = self._events if operation.streaming else self._answer
             try:
                 return await answer(operation, request)
             except ClientDisconnect:
@@ -114,7 +112,7 @@ class HttpServer:
                 return _refused(error, operation)
 
         # Sessions may have slashes in their names.
-        return Route(path.replace("{session}", "{session:path}"), endpoint, methods=[method])
+        return Route(path.replace("{session}", "{session:path}"), endpoint, methods=list(methods))
 
     async def _answer(self, operation: Operation, request: Request) -> Response:
         grant = self._door.grant(request.headers.get("authorization"), operation)
@@ -160,14 +158,14 @@ class HttpServer:
         texts = [*request.path_params.items(), *request.query_params.multi_items()]
         if operation.http[0] == "GET":
             return from_json(operation.request, from_texts(operation.request, texts), "query")
-        body = await self._body(request)
+        body = await self._body(request, needed=operation.request is not pb.PredictionRequest)
         given = dict(body)
         for key, value in from_texts(operation.request, texts).items():
             if given.setdefault(key, value) != value:
                 raise MalformedError(f"body.{key}", "the path says something else")
         return from_json(operation.request, given)
 
-    async def _body(self, request: Request) -> dict[str, Any]:
+    async def _body(self, request: Request, *, needed: bool) -> dict[str, Any]:
         most, data = self._limits.message_bytes, bytearray()
         length = request.headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length[:20]) > most:
@@ -181,7 +179,7 @@ class HttpServer:
         except TimeoutError:
             raise TookTooLongError(self._limits.read_s) from None
         try:
-            body = parse(bytes(data)) if data else {}
+            body = parse(bytes(data)) if data or needed else {}
         except (ValueError, RecursionError) as wrong:
             raise MalformedError("body", f"it isn't JSON: {wrong}") from wrong
         if not isinstance(body, dict):
@@ -212,65 +210,6 @@ class _Events(StreamingResponse):
                 await super().stream_response(bounded)
             except TimeoutError:
                 _log.info("an event stream's reader took nothing for %g s", self._write_s)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, but the gateway takes the signals, and is told when it accepts."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.accepting = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.accepting.set()
-
-
-def _config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=settings.limits.calls + 100,
-        http=bounded(settings.limits.read_s),
-        h11_max_incomplete_event_size=16 * 1024,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        **_files(settings.tls),
-    )
-    try:
-        config.load()
-    except OSError as problem:  # what OpenSSL raises is one, too
-        raise ConfigurationError(f"The gateway's TLS files can't be used: {problem}.") from problem
-    return config
-
-
-def _files(tls: Tls | None) -> dict[str, Any]:
-    if tls is None:
-        return {}
-    files: dict[str, Any] = {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
-    if tls.client_ca is not None:
-        files |= {"ssl_ca_certs": str(tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return files
-
-
-def _socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(2_048)
-    except OSError as problem:
-        listening.close()
-        raise ConfigurationError(f"The gateway can't listen on {host}:{port}: {problem.strerror}.") from problem
-    return listening
 
 
 def _timeout(request: Request) -> float | None:

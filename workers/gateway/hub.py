@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 
@@ -10,6 +11,8 @@ from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableErr
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore
 from snakepit_bridge.stores.watch import Watch
+
+_log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.2
 
@@ -96,7 +99,11 @@ class Hub:
                         await self._read_all((await self._watch.moves(self._interval_s)).keys())
             except StoreUnavailableError:
                 self._watch = None
-                await asyncio.sleep(_AGAIN_S)
+            except Exception:  # noqa: BLE001 - logged, and begun anew
+                # Whatever it was, the streams live on it: they must not stand still without a word.
+                self._watch = None
+                _log.exception("following sessions failed; it is begun anew")
+            await asyncio.sleep(_AGAIN_S)
 
     async def _look(self) -> None:
         """A hint may be lost, so the heads are compared as well."""

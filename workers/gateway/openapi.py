@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from workers.gateway.operations import Operation
-from workers.gateway.transcoding import enum_names, fields_of, is_json, key_of
+from workers.gateway.transcoding import REQUIRED, enum_names, fields_of, is_json, key_of
 
 Schema = dict[str, Any]
 
@@ -50,16 +50,10 @@ _HELD: dict[str, Schema] = {
     "to": {"type": "string", "minLength": 1, "description": "A token, a label or `latest`."},
     "wait_s": _SECONDS,
     "timeout_s": _SECONDS,
-    "deadline_s": _SECONDS,
-    "max_staleness_s": _SECONDS,
-    "priority": {"type": "integer", "minimum": 0, "maximum": 9},
-    "inputs_json": _OBJECT,
     "outputs_json": _OBJECT,
     "spec_json": _OBJECT,
     "constraints_json": _OBJECT,
 }
-_REQUIRED = {"PublishRequest": ["changes"], "RollbackRequest": ["to"], "RegisterRequest": ["name", "spec"],
-             "SubmitRequest": ["program"], "SubmitBatchRequest": ["requests"], "Change": ["name"]}  # fmt: skip
 _MOMENT = "google.protobuf.Timestamp"
 _REFUSALS = {
     "400": "The request is malformed, or a value is refused.",
@@ -177,12 +171,15 @@ def _named(descriptor: Descriptor, schemas: dict[str, Schema]) -> Schema:
 def _message(descriptor: Descriptor, schemas: dict[str, Schema], without: Iterable[str] = ()) -> Schema:
     properties = {key_of(field): _field(field, schemas) for field in fields_of(descriptor)}
     kept = {name: schema for name, schema in properties.items() if name not in without}
-    required = {"required": _REQUIRED[descriptor.name]} if descriptor.name in _REQUIRED else {}
+    required = {"required": list(REQUIRED[descriptor.name])} if descriptor.name in REQUIRED else {}
     return {"type": "object", "properties": kept, "additionalProperties": False, **required}
 
 
 def _field(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
-    schema = _HELD.get(field.name) or _one(field, schemas)
+    # What is wrong with one request of a batch stands in its place, so that a batch of it is no wrong batch.
+    holder: Any = field.containing_type
+    held = None if field.message_type is not None or holder.name == "SubmitRequest" else _HELD.get(field.name)
+    schema = held or _one(field, schemas)
     return {"type": "array", "items": schema} if field.is_repeated else schema
 
 

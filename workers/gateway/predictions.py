@@ -62,6 +62,8 @@ class Predictions:
 
     async def submit_batch(self, request: pb.SubmitBatchRequest, call: Call) -> pb.SubmitBatchResponse:
         """Enqueues many; what is wrong with one stands in its place."""
+        if not request.requests:
+            raise MalformedError("requests", "there are none")
         if len(request.requests) > self._batch:
             raise TooLargeError("batch", self._batch)
         submitted = await asyncio.gather(*(self._submitted(one, call) for one in request.requests))

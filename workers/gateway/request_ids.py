@@ -7,12 +7,14 @@ revision after that token is either its own or somebody else's.
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import json
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+
+from redis.asyncio.lock import Lock
+from redis.exceptions import LockError
 
 from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
 from snakepit_bridge.revision import Token
@@ -25,7 +27,7 @@ from workers.gateway.errors import RequestIdConflictError
 KEPT_S = 86_400
 """Seconds for which an id is remembered."""
 
-_LEASE_S = 30
+_LEASE_S = 60
 _LOOK_S = 0.05
 _UNKNOWN = (StoreUnavailableError, ElixirUnavailableError, WriteNotShownError, HalfWrittenError)
 
@@ -81,8 +83,7 @@ class RequestIds:
         """
         name = hashlib.sha256(json.dumps([owner, request_id]).encode()).hexdigest()
         key, digest = f"{self._namespace}:{{g:{name}}}", hashlib.sha256(content).hexdigest()
-        await self._turn(key)
-        try:
+        async with self._turn(key):
             found = await self._found(key)
             if found and found["digest"] != digest:
                 raise RequestIdConflictError(request_id)
@@ -92,19 +93,36 @@ class RequestIds:
                 if not isinstance(error, _UNKNOWN):
                     await self._forget(key)
                 raise
-        finally:
-            await self._connection.bounded(self._connection.client.delete(f"{key}:turn"))
 
     async def note(self, key: str, record: dict[str, str]) -> None:
         """Keeps a record of a request."""
         await self._connection.bounded(self._connection.client.set(f"{key}:request", json.dumps(record), ex=KEPT_S))
 
-    async def _turn(self, key: str) -> None:
-        """Takes the request's turn. One that died with it gives it back when its lease is over."""
-        client = self._connection.client
-        taking = functools.partial(client.set, f"{key}:turn", "taken", nx=True, ex=_LEASE_S)
-        while not await self._connection.bounded(taking()):  # noqa: ASYNC110 - the event is in another process
+    @asynccontextmanager
+    async def _turn(self, key: str) -> AsyncGenerator[None]:
+        """Holds the request's turn. One that died with it gives it back when its lease is over."""
+        lock = self._connection.client.lock(f"{key}:turn", timeout=_LEASE_S)
+        while not await self._taken(lock):  # noqa: ASYNC110 - it is held in another process
             await asyncio.sleep(_LOOK_S)
+        try:
+            yield
+        finally:
+            await asyncio.shield(self._given_back(lock))
+
+    async def _taken(self, lock: Lock) -> bool:
+        """Tells whether the turn was free. A caller who hangs up meanwhile doesn't leave it taken."""
+        taking = asyncio.ensure_future(self._connection.bounded(lock.acquire(blocking=False)))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            with suppress(StoreUnavailableError):  # then its lease ends it
+                if await taking:
+                    await self._given_back(lock)
+            raise
+
+    async def _given_back(self, lock: Lock) -> None:
+        with suppress(LockError):  # it took longer than the lease, so the turn is another's now
+            await self._connection.bounded(lock.release())
 
     async def _found(self, key: str) -> dict[str, str]:
         stored = await self._connection.bounded(self._connection.client.get(f"{key}:request"))

@@ -22,6 +22,16 @@ _INTEGERS: dict[int, tuple[int, int]] = {
     FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
 }
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "Change": ("name",),
+    "PublishRequest": ("changes",),
+    "RegisterRequest": ("name", "spec"),
+    "RollbackRequest": ("to",),
+    "SubmitBatchRequest": ("requests",),
+    "SubmitRequest": ("program",),
+}
+"""Fields that have to stand in JSON, by message: gRPC can't tell them from empty ones, and a reader of JSON can."""
+
 _MOMENT = "google.protobuf.Timestamp"
 
 
@@ -88,19 +98,24 @@ def from_json(kind: type[Any], given: Mapping[str, Any], where: str = "body") ->
 
 def _fill(message: Message, given: Mapping[str, Any], where: str) -> None:
     known = {key_of(field): field for field in fields_of(message.DESCRIPTOR)}
+    _complete(message, given, where)
     for key, value in given.items():
         field = known.get(key)
         if field is None:
             raise MalformedError(where, f"it has no field {shown(key)}; it takes {', '.join(known)}")
-        if value is None and not is_json(field):
-            continue
         at = f"{where}.{key}"
         choice = field.containing_oneof
-        if choice is not None and value == "":
-            continue  # as absent
+        if choice is not None and value == "" and not is_json(field):
+            continue  # an empty token is none
         if choice is not None and message.WhichOneof(choice.name) is not None:
             raise MalformedError(at, f"it excludes {message.WhichOneof(choice.name)}")
         _put(message, field, value, at)
+
+
+def _complete(message: Message, given: Mapping[str, Any], where: str) -> None:
+    for key in REQUIRED.get(message.DESCRIPTOR.name, ()):
+        if key not in given:
+            raise MalformedError(where, f"it lacks {key!r}")
 
 
 def _put(message: Message, field: FieldDescriptor, value: Any, at: str) -> None:
@@ -201,6 +216,9 @@ def from_texts(kind: type[Any], given: Iterable[tuple[str, str]]) -> dict[str, A
 
 def _read(text: str, at: str) -> Any:
     try:
-        return parse(text)
+        value = parse(text)
     except (ValueError, RecursionError):
-        raise MalformedError(at, f"{shown(text)} is no number") from None
+        value = None
+    if value is None:
+        raise MalformedError(at, f"{shown(text)} is no number")
+    return value

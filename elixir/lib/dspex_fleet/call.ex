@@ -9,6 +9,7 @@ defmodule DSPexFleet.Call do
   @timeout 15_000
 
   @type operation :: atom
+  @type build :: (session :: String.t() -> {:ok, struct} | {:error, Error.t()} | struct)
 
   @doc "The milliseconds that a call may take unless its caller says otherwise."
   @spec default_timeout() :: pos_integer
@@ -18,22 +19,20 @@ defmodule DSPexFleet.Call do
   @spec fresh_id() :: String.t()
   def fresh_id, do: 15 |> :crypto.strong_rand_bytes() |> Base.url_encode64()
 
-  @doc "Calls `stub.rpc`, the request made for the context's session by `build`."
-  @spec run(
-          Context.t(),
-          operation,
-          {module, atom},
-          (String.t() -> {:ok, struct} | {:error, Error.t()} | struct),
-          timeout
-        ) ::
+  @doc """
+  Calls `stub.rpc`, the request made for the context's session by `build`.
+
+  It is sent again within the timeout after each error for which `again?` is true.
+  """
+  @spec run(Context.t(), operation, {module, atom}, build, timeout, (Error.t() -> boolean)) ::
           {:ok, struct} | {:error, Error.t()}
-  def run(context, operation, {stub, rpc}, build, timeout \\ @timeout) do
+  def run(context, operation, {stub, rpc}, build, timeout \\ @timeout, again? \\ &Error.cut?/1) do
     with {:ok, session, connection} <- Context.lookup(context),
          {:ok, request} <- built(build.(session)) do
       about = %{operation: operation, session: session}
 
       :telemetry.span([:dspex_fleet, :call], about, fn ->
-        result = attempt(connection, {stub, rpc, request}, deadline(timeout), 0)
+        result = attempt(connection, {stub, rpc, request}, again?, deadline(timeout), 0)
         {result, Map.put(about, :error, error(result))}
       end)
     end
@@ -56,7 +55,7 @@ defmodule DSPexFleet.Call do
   defp built({:error, %Error{}} = refused), do: refused
   defp built(request), do: {:ok, request}
 
-  defp attempt(connection, call, deadline, tries) do
+  defp attempt(connection, call, again?, deadline, tries) do
     result =
       with {:ok, channel, metadata} <- Connection.channel(connection, left(deadline)) do
         send_once(channel, metadata, call, left(deadline))
@@ -64,16 +63,16 @@ defmodule DSPexFleet.Call do
 
     pause = Backoff.delay(tries, 50, 1_000)
 
-    if again?(result) and sooner?(pause, left(deadline)) do
+    if worth_it?(result, again?) and sooner?(pause, left(deadline)) do
       Process.sleep(pause)
-      attempt(connection, call, deadline, tries + 1)
+      attempt(connection, call, again?, deadline, tries + 1)
     else
       result
     end
   end
 
-  defp again?({:ok, _reply}), do: false
-  defp again?({:error, error}), do: Error.cut?(error)
+  defp worth_it?({:ok, _reply}, _again?), do: false
+  defp worth_it?({:error, error}, again?), do: again?.(error)
 
   defp error({:ok, _reply}), do: nil
   defp error({:error, error}), do: error

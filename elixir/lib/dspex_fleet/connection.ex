@@ -16,7 +16,8 @@ defmodule DSPexFleet.Connection do
 
     * `:target` – `"host:port"`, `"[ipv6]:port"`, or a target of the `grpc` package such as `"dns://…"`. Default
       `"127.0.0.1:50061"`, or `config :dspex_fleet, target: …`.
-    * `:token` – the bearer token, or a function that returns it and is asked before each call. Never logged.
+    * `:token` – the bearer token, or a function that returns it and is asked before each call. The package
+      logs neither, but a supervisor's reports print what its children were started with: a function keeps it out of them.
     * `:tls` – `true` for TLS with the system's certificates, or a keyword list for `:ssl`, such as
       `[cacertfile: …, certfile: …, keyfile: …]` with a client certificate. Peers are verified unless it says otherwise.
     * `:insecure` – `true` lets a token travel in clear to a host that isn't this one. Default `false`.

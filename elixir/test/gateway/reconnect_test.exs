@@ -5,7 +5,7 @@ defmodule DSPexFleet.Gateway.ReconnectTest do
 
   setup do
     proxy = start_supervised!({Proxy, target()})
-    ctx = context!(target: Proxy.address(proxy), backoff: {20, 200}, keepalive: 300)
+    ctx = context!(target: Proxy.address(proxy), backoff: {20, 200})
     Variables.set!(ctx, :a, 1)
     {:ok, ctx: ctx, proxy: proxy}
   end
@@ -82,7 +82,9 @@ defmodule DSPexFleet.Gateway.ReconnectTest do
     assert System.monotonic_time(:millisecond) - before >= 200
   end
 
-  test "a dead network is noticed by pings, and the connection made anew", %{ctx: ctx, proxy: proxy} do
+  test "a dead network is noticed by pings, and the connection made anew", %{proxy: proxy} do
+    ctx = context!(target: Proxy.address(proxy), backoff: {20, 200}, keepalive: 500)
+    Variables.set!(ctx, :a, 1)
     ref = Variables.watch!(ctx)
     await_snapshot(ref, fn _any -> true end)
     Proxy.swallow(proxy)

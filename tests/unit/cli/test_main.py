@@ -26,7 +26,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     for command in (
         "predict", "batch", "replay", "register", "programs", "label", "publish", "variables", "status", "doctor",
-        "history", "diff", "rollback", "watch", "mark", "promote", "worker", "refresher", "demo",
+        "history", "diff", "rollback", "watch", "mark", "promote", "worker", "refresher", "gateway", "gateway-token",
+        "demo",
     ):  # fmt: skip
         assert f" {command} " in said
 
@@ -87,7 +88,7 @@ def test_where_only_the_library_is_installed_the_fleets_commands_say_where_they_
     # Without site's own additions the editable checkout isn't found; the dependencies are.
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), packages])}
-    for command in ("worker", "refresher", "demo"):
+    for command in ("worker", "refresher", "gateway", "demo"):
         ran = subprocess.run(
             [sys.executable, "-S", "-m", "snakepit_bridge.cli", command, "--any", "thing"],
             cwd=tmp_path, env=env, capture_output=True, text=True, check=False,

@@ -64,13 +64,14 @@ def test_what_is_absent_is_left_out_and_an_error_in_a_oneof_is_not() -> None:
 
 
 WRONG: dict[str, Any] = {
-    "body": {"colour": 1},
-    "body.session": {"session": 5},
+    "body": {"changes": [], "colour": 1},
+    "body.session": {"changes": [], "session": 5},
     "body.changes": {"changes": {}},
+    "body.changes[0]": {"changes": [{"value": 1}]},
     "body.changes[1]": {"changes": [{"name": "a"}, 7]},
-    "body.changes[0].type": {"changes": [{"type": "VARIABLE_TYPE_FLOAT"}]},
-    "body.changes[0].delete": {"changes": [{"value": 1, "delete": True}]},
-    "body.replace": {"replace": 1},
+    "body.changes[0].type": {"changes": [{"name": "a", "type": "VARIABLE_TYPE_FLOAT"}]},
+    "body.changes[0].delete": {"changes": [{"name": "a", "value": 1, "delete": True}]},
+    "body.replace": {"changes": [], "replace": 1},
 }
 
 
@@ -83,9 +84,6 @@ def test_json_that_fits_no_field_is_refused_by_its_place(where: str) -> None:
 
 @pytest.mark.parametrize("value", [-1, 2**32, 1.5, True, "1", None, [1]])
 def test_a_number_that_the_field_can_not_hold_is_refused(value: Any) -> None:
-    if value is None:
-        assert from_json(pb.HistoryRequest, {"limit": None}) == pb.HistoryRequest()
-        return
     with pytest.raises(MalformedError):
         from_json(pb.HistoryRequest, {"limit": value})
 

@@ -1,0 +1,121 @@
+"""The command `gateway`: what it makes of its options and of the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.cli import main
+from workers.gateway import GatewaySettings, Grants, Limits, table
+
+
+@pytest.fixture(autouse=True)
+def silent_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DSPEX_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[GatewaySettings]:
+    seen: list[GatewaySettings] = []
+
+    def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None]) -> None:
+        seen.append(settings)
+
+    monkeypatch.setattr("workers.gateway.run_gateway", run_gateway)
+    return seen
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    made = {name: tmp_path / name for name in ("tokens", "certificate", "key", "client-ca")}
+    for file in made.values():
+        file.write_text("")
+    made["tokens"].write_text(table("shop", "t", ["read"], ["*"]))
+    return made
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_without_options_it_serves_both_on_loopback(served: list[GatewaySettings]) -> None:
+    assert run("gateway") == 0
+    assert served == [GatewaySettings()]
+
+
+def test_each_option_arrives(served: list[GatewaySettings], files: dict[str, Path]) -> None:
+    shared = ("--redis-url", "redis://r:1/2", "--namespace", "n", "--queue", "q")
+    given = [f"--{name}={file}" for name, file in files.items()]
+    more = (
+        "--grpc=0.0.0.0:1",
+        "--no-http",
+        "--bridge=e:1",
+        "--message-bytes=5",
+        "--rate=6",
+        "--streams=7",
+        "--drain=8",
+    )
+    assert run(*shared, "gateway", *given, *more) == 0
+    (made,) = served
+    assert (made.redis_url, made.namespace, made.queue) == ("redis://r:1/2", "n", "q")
+    assert (made.grpc, made.http, made.bridge, made.drain_s) == ("0.0.0.0:1", None, "e:1", 8)
+    assert made.grants == Grants.load(files["tokens"])
+    assert made.limits == Limits(message_bytes=5, calls_per_s=6, streams=7)
+    assert made.tls is not None
+    assert (made.tls.certificate, made.tls.key, made.tls.client_ca) == (
+        files["certificate"], files["key"], files["client-ca"]
+    )  # fmt: skip
+
+
+def test_the_environment_says_the_same(
+    served: list[GatewaySettings], files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: dict[str, Any] = {
+        "GATEWAY_HTTP": "127.0.0.1:9", "GATEWAY_RATE": "6", "BRIDGE": "e:1", "ALLOWED_PACKAGES": "shop,tools",
+        "GATEWAY_CERTIFICATE": files["certificate"], "GATEWAY_KEY": files["key"],
+        "GATEWAY_TOKENS_TOML": files["tokens"].read_text(),
+    }  # fmt: skip
+    for name, value in said.items():
+        monkeypatch.setenv(f"DSPEX_{name}", str(value))
+    assert run("gateway") == 0
+    (made,) = served
+    assert (made.http, made.limits.calls_per_s, made.bridge) == ("127.0.0.1:9", 6, "e:1")
+    assert made.allowed_packages == ("shop", "tools")
+    assert made.grants == Grants.load(files["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--grpc", "0.0.0.0:1"], "without TLS and a token"),
+        (["--certificate", "{certificate}"], "both a certificate and its key"),
+        (["--no-grpc", "--no-http"], "nothing to do"),
+        (["--http", "nowhere"], "HOST:PORT"),
+        (["--tokens", "{key}"], "tables [tokens.NAME]"),
+    ],
+)
+def test_what_can_not_be_is_one_line_that_says_why(
+    options: list[str], says: str, served: list[GatewaySettings], files: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert run("gateway", *(option.format(**files) for option in options)) == 1
+    assert says in capsys.readouterr().err
+    assert not served
+
+
+def test_a_token_is_shown_once_and_its_table_is_what_a_tokens_file_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("gateway-token", "shop", "--scope", "read", "--scope", "publish", "-s", "user-*") == 0
+    shown = capsys.readouterr()
+    token = shown.err.strip().rpartition(" ")[2]
+    grant = Grants.parse(shown.out).of(token)
+    assert grant is not None
+    assert (grant.name, grant.sessions) == ("shop", ("user-*",))
+    assert token not in shown.out
+    assert run("gateway-token", "shop", "--scope", "everything") == 1
