@@ -102,10 +102,7 @@ class Applying:
             if last is None or not _may_fall_back(snapshot, last, requirement):
                 raise
             return Applied(self._programs.bound(program, last), last, str(refused))
-        use.programs[key] = (program, snapshot)
-        use.programs.move_to_end(key)
-        if len(use.programs) > _PROGRAMS:
-            use.programs.popitem(last=False)
+        _remember(use, key, program, snapshot)
         return Applied(bound, snapshot)
 
     def start(self, worker: str) -> None:
@@ -122,7 +119,7 @@ class Applying:
     def _refused(self, use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot) -> Snapshot | None:
         """Remembers a refusal, to be reported, and returns the last revision that the program took."""
         if key not in use.programs:
-            use.programs[key] = (program, None)
+            _remember(use, key, program, None)
             self._said.pop(snapshot.session, None)
         return use.programs[key][1]
 
@@ -160,7 +157,7 @@ class Applying:
         if idle:
             await self._acks.forget(process, idle)
             for session in idle:
-                del self._said[session]
+                self._said.pop(session, None)
         due = {session: report for session in self._used if (report := self._due(session)) is not None}
         if due:
             await self._acks.report(process, due)
@@ -187,6 +184,13 @@ class Applying:
             except BridgeError as refused:
                 return f"{name}:{version}: {refused}"
         return ""
+
+
+def _remember(use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot | None) -> None:
+    use.programs[key] = (program, snapshot)
+    use.programs.move_to_end(key)
+    if len(use.programs) > _PROGRAMS:
+        use.programs.popitem(last=False)
 
 
 def _may_fall_back(newest: Snapshot, last: Snapshot, requirement: Requirement) -> bool:
