@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -21,6 +22,9 @@ _databases = itertools.cycle(range(1, 16))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that runs this in the background has it ignore Ctrl-C, and every process of ours would inherit that.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "keeps_keys(*patterns): keys of these names may stay without an expiry after this test"
     )
