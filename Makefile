@@ -52,8 +52,8 @@ bench: $(READY) ## Runs every benchmark; each prints one line of JSON
 lock: $(BIN)/python ## Resolves pyproject.toml anew into requirements.lock and deploy/requirements.lock
 	@test -x $(VENV)/uv/bin/uv || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
 		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
-	$(COMPILE) --extra embedded --extra server --extra modules --group dev pyproject.toml -o requirements.lock
-	$(COMPILE) --extra server --extra modules --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
+	$(COMPILE) --extra embedded --extra server --extra worker --extra modules --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra server --extra worker --extra modules --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
 
 clean: ## Removes what make has made, the environment included
 	rm -rf $(VENV) build dist out .pytest_cache .ruff_cache .import_linter_cache .hypothesis

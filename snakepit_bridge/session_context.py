@@ -167,7 +167,21 @@ class SessionContext:
                 for name, value in values.items()
             }
 
-        return await run_home(self._publish(values, changes, reason))
+        return await self.change(changes, names=values, reason=reason)
+
+    async def change(self, proposal: Proposal, *, names: Iterable[str] | None = None, reason: str = "") -> Token:
+        """Publishes what a function makes of the present variables, as one revision, where the session's authority is.
+
+        Args:
+            proposal: is given the variables by name and returns those that change, None for one that goes. It may be
+                called again, if somebody publishes in between.
+            names: the variables that it has to see; all of them if None.
+            reason: kept in the session's history.
+
+        Raises:
+            what ``set_variables`` raises.
+        """
+        return await run_home(self._publish(names, proposal, reason))
 
     async def register_variable(
         self,
@@ -255,7 +269,7 @@ class SessionContext:
         snapshot = await self._read()
         return [snapshot.variables[name] for name in sorted(snapshot.variables)]
 
-    async def _publish(self, names: Iterable[str], changes: Proposal, reason: str) -> Token:
+    async def _publish(self, names: Iterable[str] | None, changes: Proposal, reason: str) -> Token:
         """Publishes where the session's authority is."""
         elixir = self._elixir
         if elixir is not None and await elixir.owns(self.session_id):
@@ -313,6 +327,9 @@ class BlockingSession:
         self, values: Mapping[str, Any], *, types: Mapping[str, str] | None = None, reason: str = ""
     ) -> Token:
         return self._run(self._context.set_variables(values, types=types, reason=reason))
+
+    def change(self, proposal: Proposal, *, names: Iterable[str] | None = None, reason: str = "") -> Token:
+        return self._run(self._context.change(proposal, names=names, reason=reason))
 
     def register_variable(
         self, name: str, type: VariableType | str, value: Any, constraints: Mapping[str, Any] | None = None

@@ -12,7 +12,7 @@ import typer
 
 from snakepit_bridge.cli.sessions import SessionName, author, plain
 from snakepit_bridge.cli.shown import as_json, say, table
-from snakepit_bridge.cli.target import AsJson, RedisUrl, Target, target, well_formed
+from snakepit_bridge.cli.target import AsJson, Bridge, RedisUrl, Target, target, well_formed
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.variables import Variable
 
@@ -64,11 +64,16 @@ def diff(
 
 
 def rollback(
-    ctx: typer.Context, session: SessionName, to: Revision, reason: Reason = "", redis_url: RedisUrl = None
+    ctx: typer.Context,
+    session: SessionName,
+    to: Revision,
+    reason: Reason = "",
+    bridge: Bridge = None,
+    redis_url: RedisUrl = None,
 ) -> None:
     """Publish an earlier revision's variables once more, and print the new token."""
-    store = target(ctx, redis_url).store()
-    say(str(run_blocking(store.rollback(session, to, author=author(), reason=reason or f"rollback to {to}"))))
+    context = target(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
+    say(str(run_blocking(context.rollback(to, reason=reason or f"rollback to {to}"))))
 
 
 def watch(

@@ -10,14 +10,10 @@ import typer
 
 from snakepit_bridge.cli.arguments import assignments, pairs
 from snakepit_bridge.cli.shown import as_json, say, table
-from snakepit_bridge.cli.target import AsJson, RedisUrl, Target, target
-from snakepit_bridge.exceptions import SessionNotFoundError
+from snakepit_bridge.cli.target import AsJson, Bridge, RedisUrl, target
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.revision import Token
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.types import to_json
-
-_ABSENT = Token(0, 0)
 
 SessionName = Annotated[str, typer.Argument(metavar="SESSION", show_default=False)]
 
@@ -31,6 +27,7 @@ def publish(
         typer.Option("--type", metavar="NAME=TYPE", help="Type of a new variable; name:type=value says it too."),
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the session's history.", show_default=False)] = "",
+    bridge: Bridge = None,
     redis_url: RedisUrl = None,
 ) -> None:
     """Publish variables as one revision and print its token.
@@ -38,7 +35,12 @@ def publish(
     A value is read as JSON where it is JSON, else as text. A variable that exists keeps its type and constraints.
     """
     pairs(values)  # what is malformed needs no Redis to say so
-    say(str(run_blocking(_publish(target(ctx, redis_url), session, values, types or [], reason))))
+
+    def proposal(now: Mapping[str, Variable]) -> Mapping[str, Variable]:
+        return {each.name: each.on(now.get(each.name)) for each in assignments(values, types or [], now)}
+
+    context = target(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
+    say(str(run_blocking(context.change(proposal, reason=reason))))
 
 
 def variables(ctx: typer.Context, session: SessionName, json: AsJson = False, redis_url: RedisUrl = None) -> None:
@@ -57,26 +59,6 @@ def variables(ctx: typer.Context, session: SessionName, json: AsJson = False, re
 def plain(variable: Variable) -> object:
     """Returns a variable's value as JSON holds it."""
     return to_json(variable.type, variable.value)
-
-
-async def _publish(target: Target, session: str, values: list[str], types: list[str], reason: str) -> Token:
-    """Publishes on top of what was read, since what a text means depends on it; a publish in between reads again."""
-    from snakepit_bridge.stores.contention import on_top
-
-    store = target.store()
-
-    async def publish() -> Token:
-        now: Mapping[str, Variable] = {}
-        expected = _ABSENT
-        try:
-            snapshot = await store.read(session)
-            now, expected = snapshot.variables, snapshot.token
-        except SessionNotFoundError:
-            pass  # this publish makes it
-        changes = {each.name: each.on(now.get(each.name)) for each in assignments(values, types, now)}
-        return await store.publish(session, changes, expected=expected, author=author(), reason=reason)
-
-    return await on_top(publish)
 
 
 def author() -> str:

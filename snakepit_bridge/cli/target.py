@@ -39,6 +39,10 @@ OnOutage = Annotated[
     str,
     typer.Option("--outage", metavar="fail|serve_stale(SECONDS)", help="What to do when store or authority is away."),
 ]
+Bridge = Annotated[
+    str | None,
+    typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server of the sessions that one owns."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
@@ -65,12 +69,17 @@ class Target:
 
         return self.redis_url or DEFAULT_URL
 
-    def fleet(self, *, allowed_packages: Iterable[str] = (), wait_s: float = 600.0) -> Fleet:
+    def fleet(self, *, allowed_packages: Iterable[str] = (), wait_s: float = 600.0, bridge: str | None = None) -> Fleet:
         """Returns the client."""
         from snakepit_bridge.client import Fleet
 
         return Fleet(
-            self.redis_url, namespace=self.namespace, queue=self.queue, allowed_packages=allowed_packages, wait_s=wait_s
+            self.redis_url,
+            namespace=self.namespace,
+            queue=self.queue,
+            allowed_packages=allowed_packages,
+            wait_s=wait_s,
+            bridge=bridge,
         )
 
     def store(self) -> SnapshotStore:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge import SessionContext
+from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import (
     RevisionLost,
@@ -298,3 +299,26 @@ async def test_a_write_waits_for_a_look_that_began_after_it_and_not_for_one_unde
 async def test_blocking_callers_write_back_as_well(ctx: SessionContext, elixir: BridgeServer) -> None:
     await asyncio.to_thread(ctx.blocking.set_variable, "temperature", 0.8)
     assert elixir.value("s", "temperature") == 0.8
+
+
+async def test_a_shell_changes_a_followed_session_in_elixir(
+    elixir: BridgeServer, followed: Refresher, redis_url: str, store: RedisStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def command(*arguments: str) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(main, ["--redis-url", redis_url, *arguments])
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        return said.out.strip()
+
+    before = str((await store.read("s")).token)
+    token = await command("publish", "s", "temperature=1.5", "--bridge", elixir.address)
+    assert elixir.value("s", "temperature") == 1.5
+    assert (await store.read_at("s", token)).value("temperature") == 1.5
+    token = await command("rollback", "s", before, "--bridge", elixir.address)
+    assert elixir.value("s", "temperature") == 0.5
+    assert (await store.read_at("s", token)).value("temperature") == 0.5
+    with pytest.raises(SystemExit):
+        await asyncio.to_thread(main, ["--redis-url", redis_url, "publish", "s", "temperature=1.5"])
+    assert "elixir" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_a_lock_pins_and_hashes_everything_and_names_no_registry_or_path(lock: P
 
 @pytest.mark.parametrize(
     ("lock", "extras", "groups"),
-    [(LOCKS[0], ("embedded", "server"), ("dev",)), (LOCKS[1], ("server", "flower"), ("build",))],
+    [(LOCKS[0], ("embedded", "server", "worker"), ("dev",)), (LOCKS[1], ("server", "worker", "flower"), ("build",))],
     ids=["development", "image"],
 )
 def test_a_lock_answers_everything_that_the_project_declares(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,17 +40,17 @@ def elixir_server(named: str | None, session: str, folder: Path) -> Generator[El
         BridgeError: it doesn't answer.
     """
     if named is not None:
-        run_blocking(_begin(named, session))
+        run_blocking(_tell(named, lambda client: client.begin_session(session)))
         try:
             yield ElixirSide(named, f"the server at {named}")
         finally:
-            run_blocking(_end(named, session))
+            run_blocking(_tell(named, lambda client: client.end_session(session)))
         return
     log = folder / "elixir.log"
     server = Child([sys.executable, "-m", "snakepit_bridge.testing.bridge_server"], log, cwd=ROOT)
     try:
         address = announced(server, log, "address", "the twin of snakepit's bridge")
-        run_blocking(_begin(address, session))
+        run_blocking(_tell(address, lambda client: client.begin_session(session)))
         yield ElixirSide(address, TWIN)
     finally:
         server.end()
@@ -76,17 +76,9 @@ def refresher(bridge: str, session: str, redis_url: str, namespace: str, folder:
         child.end()
 
 
-async def _begin(address: str, session: str) -> None:
+async def _tell(address: str, call: Callable[[BridgeClient], Awaitable[None]]) -> None:
     client = BridgeClient(address)
     try:
-        await client.begin_session(session)
-    finally:
-        await client.aclose()
-
-
-async def _end(address: str, session: str) -> None:
-    client = BridgeClient(address)
-    try:
-        await client.end_session(session)
+        await call(client)
     finally:
         await client.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from kombu.transport import redis as stock
 from redis import Redis
 
 from workers.embedded import EmbeddedRedis
-from workers.transport import Channel, QoS, Transport
+from workers.transport import Channel, Transport
 
 OURS, STOCK = "workers.transport:Transport", "redis"
 QUEUE = "predictions"
@@ -64,7 +64,6 @@ def client(redis_url: str) -> Generator[Redis]:
 
 def test_kombu_makes_our_parts() -> None:
     assert Transport.Channel is Channel
-    assert Channel.QoS is QoS
 
 
 @pytest.mark.keeps_keys(f"{PREFIX}.*")
@@ -184,41 +183,6 @@ def test_a_rejected_message_goes_back_only_if_it_is_wanted(requeue: bool, redis_
 # ---------------------------------------------------------------- what it costs
 
 
-def commands(client: Redis) -> Mapping[str, int]:
-    """How often each command ran since the last reset; those that a script ran are among them."""
-    info: Any = client.info("commandstats")
-    return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in info.items()}
-
-
-def test_a_change_of_the_record_is_one_command(redis_url: str, client: Redis) -> None:
-    with channel(redis_url) as ours:
-        for n in range(3):
-            put(ours, n)
-        take(ours).ack()  # by now the server knows both scripts
-        client.config_resetstat()
-        take(ours)
-        seen = commands(client)
-        assert (seen["evalsha"], seen["zadd"], seen["hset"]) == (1, 1, 1)
-        client.config_resetstat()
-        take(ours).ack()
-        seen = commands(client)
-        assert (seen["evalsha"], seen["zrem"], seen["hdel"]) == (2, 1, 1)
-        assert seen.keys().isdisjoint({"multi", "exec", "script|load"})
-
-
-def test_a_server_that_forgot_the_scripts_is_told_them_again(redis_url: str, client: Redis) -> None:
-    with channel(redis_url) as ours:
-        for n in range(2):
-            put(ours, n)
-        take(ours).ack()
-        client.script_flush()
-        message = take(ours)
-        assert set(recorded(client)) == {message.delivery_tag}
-        client.script_flush()
-        message.ack()
-        assert recorded(client) == {}
-
-
 def test_a_channel_keeps_its_client_until_its_pool_goes(redis_url: str) -> None:
     with channel(redis_url) as ours:
         kept = ours._create_client()
@@ -228,15 +192,6 @@ def test_a_channel_keeps_its_client_until_its_pool_goes(redis_url: str) -> None:
         put(ours, 1)
         take(ours).ack()
         assert ours._create_client() is not kept
-
-
-def test_a_script_is_made_once_for_the_kept_client_and_runs_on_any_other(redis_url: str, client: Redis) -> None:
-    source = "return redis.call('SET', KEYS[1], 'here', 'EX', 60)"
-    with channel(redis_url.rsplit("/", 1)[0] + "/0") as ours:
-        kept = ours._create_client()
-        assert ours.script(kept, source) is ours.script(kept, source)
-        ours.script(client, source)(keys=["place"])
-        assert client.get("place") == b"here"
 
 
 def test_channels_share_no_client(redis_url: str) -> None:
