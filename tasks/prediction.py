@@ -37,32 +37,65 @@ class Delivery:
     sent_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What predictions of one program under one requirement have in common, so that a batch makes it once.
+
+    Attributes:
+        served: the snapshot that meets the requirement, and how old it is.
+        applied: the program bound to it.
+        snapshot_ms, bind_ms: how long the two took.
+    """
+
+    served: Served
+    applied: Applied
+    snapshot_ms: float
+    bind_ms: float
+
+
 async def run_prediction(runtime: Runtime, request: Request, delivery: Delivery) -> Result:
     """Returns the result of one prediction. The snapshot is taken once, and passed down as a value.
 
     Raises:
         BridgeError: one of its named kinds, whatever went wrong.
     """
-    started, clock = time.time(), _Clock()
-    _refuse_late(request, delivery)
+    refuse_late(request, delivery)
+    return await predicted(runtime, await prepared(runtime, request, delivery.worker), request, delivery)
+
+
+async def prepared(runtime: Runtime, request: Request, worker: str) -> Prepared:
+    """Takes the snapshot that a request requires and binds its program to it; the inputs don't matter.
+
+    Raises:
+        BridgeError: there is no such program or session, the requirement isn't met, or the two don't go together.
+    """
+    clock = _Clock()
     served = await runtime.sessions.serve(request.session, request.requirement, _terms(request))
     program = await runtime.registry.get(request.program)
     snapshot_ms = clock.lap_ms()
-    runtime.applying.start(delivery.worker)
+    runtime.applying.start(worker)
     applied = runtime.applying.apply(program, served.snapshot, request.requirement)
-    bound = applied.bound
     await _keep(runtime, served, applied)
-    asked = taken(request)
-    inputs = decode_inputs(program.name, bound.inputs, asked)
-    bind_ms = clock.lap_ms()
+    return Prepared(served, applied, snapshot_ms, clock.lap_ms())
+
+
+async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery: Delivery) -> Result:
+    """Returns the result of a request's inputs, run by a program that is bound already.
+
+    Raises:
+        BridgeError: one of its named kinds, whatever went wrong.
+    """
+    started, clock, bound = time.time(), _Clock(), made.applied.bound
+    asked, program = taken(request), made.applied.bound.program.name
+    inputs = decode_inputs(program, bound.inputs, asked)
     async with runtime.room(bound.choice.profile):
-        _refuse_late(request, delivery)
+        refuse_late(request, delivery)
         prediction = await _call(bound, inputs, request, delivery)
-    outputs, completions = encode_outputs(program.name, prediction), encode_completions(program.name, prediction)
-    timings = Timings(
-        _ms(started - delivery.sent_at) if delivery.sent_at else 0.0, snapshot_ms, bind_ms, clock.lap_ms()
-    )
-    provenance = _provenance(applied, served, request, delivery, prediction.get_lm_usage(), started, timings)
+    outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
+    queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
+    timings = Timings(queued_ms, made.snapshot_ms, made.bind_ms, clock.lap_ms())
+    usage = prediction.get_lm_usage()
+    provenance = _provenance(made.applied, made.served, request, delivery, usage, started, timings)
     return Result(outputs, provenance.encode(), asked, completions)
 
 
@@ -129,7 +162,12 @@ def _terms(request: Request) -> Terms:
         raise BridgeError(f"The request's terms can't be read: {unreadable}.") from None
 
 
-def _refuse_late(request: Request, delivery: Delivery) -> None:
+def refuse_late(request: Request, delivery: Delivery) -> None:
+    """Refuses a prediction that nobody has a use for any more.
+
+    Raises:
+        DeadlineExceeded: its deadline is over.
+    """
     if request.deadline is not None and time.time() >= request.deadline:
         raise DeadlineExceeded(delivery.task_id, round(time.time() - request.deadline, 3))
 
