@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from celery.states import READY_STATES
@@ -16,6 +16,7 @@ from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore
 from snakepit_bridge.stores.connection import RedisConnection
 from tasks.applying import Applying
+from tasks.limits.contract import Admission, Unlimited
 from tasks.sessions import Sessions
 
 
@@ -33,6 +34,7 @@ class Runtime:
         limits: per LM profile, how many predictions run at a time.
         attempts: tries of a prediction whose LM is unavailable.
         backoff_s: seconds before the second try.
+        admission: what grants LM calls, under the limits of the whole fleet.
     """
 
     sessions: Sessions
@@ -44,6 +46,7 @@ class Runtime:
     limits: Mapping[str, asyncio.Semaphore]
     attempts: int
     backoff_s: float
+    admission: Admission = field(default_factory=Unlimited)
 
     async def ended(self, result_key: str) -> bool:
         """Tells whether a task has its final result, which a cancelled or a twice delivered one has before it starts.

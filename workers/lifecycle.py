@@ -22,6 +22,7 @@ from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.redis import RedisStore
 from snakepit_bridge.wire.wanted import WantedSessions
 from tasks.applying import Applying
+from tasks.limits.contract import Unlimited
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
 
@@ -75,6 +76,7 @@ def build_runtime(settings: FleetSettings) -> Runtime:
         limits={p.name: asyncio.Semaphore(p.max_in_flight) for p in profiles if p.max_in_flight is not None},
         attempts=settings.task_attempts,
         backoff_s=settings.retry_backoff_s,
+        admission=Unlimited(),
     )
 
 
