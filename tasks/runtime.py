@@ -16,6 +16,7 @@ from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore
 from snakepit_bridge.stores.connection import RedisConnection
 from tasks.applying import Applying
+from tasks.claims import Claims
 from tasks.limits.contract import Admission, Unlimited
 from tasks.sessions import Sessions
 
@@ -35,6 +36,7 @@ class Runtime:
         attempts: tries of a prediction whose LM is unavailable.
         backoff_s: seconds before the second try.
         admission: what grants LM calls, under the limits of the whole fleet.
+        claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
     """
 
     sessions: Sessions
@@ -47,6 +49,7 @@ class Runtime:
     attempts: int
     backoff_s: float
     admission: Admission = field(default_factory=Unlimited)
+    claims: Claims | None = None
 
     async def ended(self, result_key: str) -> bool:
         """Tells whether a task has its final result, which a cancelled or a twice delivered one has before it starts.

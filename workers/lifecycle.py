@@ -9,6 +9,7 @@ from typing import Any
 
 from celery.signals import worker_init, worker_process_init
 
+from config.celery import PRIORITY_STEPS
 from config.profiles import read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
@@ -25,6 +26,8 @@ from tasks.applying import Applying
 from tasks.limits.contract import Unlimited
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
+from workers.transport.claims import Claims
+from workers.transport.layout import REDIS, Layout
 
 
 class RuntimeSlot:
@@ -77,7 +80,15 @@ def build_runtime(settings: FleetSettings) -> Runtime:
         attempts=settings.task_attempts,
         backoff_s=settings.retry_backoff_s,
         admission=Unlimited(),
+        claims=_claims(settings),
     )
+
+
+def _claims(settings: FleetSettings) -> Claims | None:
+    if not settings.broker.startswith(REDIS):
+        return None
+    connection = RedisConnection(settings.broker, timeout_s=settings.redis_timeout_s)
+    return Claims(connection, Layout.of(settings.namespace), PRIORITY_STEPS)
 
 
 def load_profiles(settings: FleetSettings) -> LMProfiles:
