@@ -12,9 +12,25 @@ import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Bridge(Protocol):
+    """What lets code that can't await wait on the home loop itself: it is switched out until its coroutine has ended.
+
+    The library needs none. A worker's asyncio pool, which runs Celery's own code on the loop, brings one.
+    """
+
+    def inside(self) -> bool:
+        """Tells whether the calling code can be switched out."""
+        ...
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine while the calling code is switched out, and returns its result."""
+        ...
+
 
 # DSPy prepares each native LM call in a thread, and modules without an `acall` run in one whole. asyncio's own default
 # is the number of cores and four, which would hold up hundreds of waiting calls.
@@ -22,6 +38,7 @@ _THREADS = 128
 
 _lock = threading.Lock()
 _home: asyncio.AbstractEventLoop | None = None
+_bridge: Bridge | None = None
 
 
 def home() -> asyncio.AbstractEventLoop:
@@ -48,10 +65,16 @@ def adopt(loop: asyncio.AbstractEventLoop) -> None:
         _home = loop
 
 
+def bridge_by(bridge: Bridge) -> None:
+    """Makes blocking calls on the home loop switch out by this bridge wherever it says that it can."""
+    global _bridge
+    _bridge = bridge
+
+
 def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """Runs a coroutine on the home loop and returns its result to a caller that can't await.
 
-    Works in any thread, with or without a running loop of its own.
+    Works in any thread, with or without a running loop of its own; on the home loop itself only across a bridge.
 
     Args:
         work: what to run.
@@ -63,6 +86,8 @@ def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> 
     """
     loop = home()
     if _running_loop() is loop:
+        if _bridge is not None and _bridge.inside():
+            return _bridge.wait(work if timeout is None else asyncio.wait_for(work, timeout))
         work.close()
         raise RuntimeError("A blocking call on the process's own event loop would wait for itself: await it instead.")
     future = asyncio.run_coroutine_threadsafe(work, loop)

@@ -11,7 +11,6 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
-from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, VERSION, Request, Requirement
 from tasks.prediction import Delivery, run_prediction
 from tasks.runtime import HasRuntime, Runtime
@@ -23,7 +22,7 @@ _LONGEST_BACKOFF_S = 60.0
 # A named error is an answer: it goes to the client, and not with a traceback into the worker's log. Nor does what was
 # asked and answered belong there: a few characters of a result are what Celery logs of it.
 @shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8)
-def predict(
+async def predict(
     self: Task,
     inputs: Mapping[str, Any],
     program: str,
@@ -52,7 +51,7 @@ def predict(
         sent_at=float((self.request.headers or {}).get("sent_at", 0.0)),
     )
     try:
-        return run_blocking(_run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id)))
+        return await _run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id))
     except LMUnavailableError as away:
         pause = _pause_s(runtime, away, delivery.attempt)
         if request.deadline is not None and time.time() + pause >= request.deadline:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from celery import Celery
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery, Task
 from kombu.transport import TRANSPORT_ALIASES
 
 from config.celery import celery_config
@@ -10,6 +13,8 @@ from config.settings import FleetSettings
 from snakepit_bridge.client.broker import celery_url
 from tasks.runtime import Runtime
 from workers.lifecycle import RuntimeSlot
+from workers.pool.coroutines import blocking_form
+from workers.pool.stacks import keep_current_task_by_owner, keep_requests_by_owner
 
 _REDIS = ("redis://", "rediss://")
 _SOCKET = "redis+socket://"
@@ -34,11 +39,18 @@ class FleetApp(Celery):
         self.conf.update(broker_url=broker, result_backend=celery_url(settings.redis))
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
         self.conf.imports = ("tasks.predict",)
+        keep_current_task_by_owner()
 
     @property
     def runtime(self) -> Runtime:
         """This process's runtime, built on first use."""
         return self._slot.get()
+
+    def _task_from_fun(self, fun: Callable[..., Any], *args: Any, **options: Any) -> Task:
+        """Makes a task of a function as Celery does, and of a coroutine function one that runs on the home loop."""
+        task = super()._task_from_fun(blocking_form(fun), *args, **options)
+        keep_requests_by_owner(task)
+        return task
 
 
 # Every field has a default, which pydantic's declared signature doesn't show.

@@ -15,18 +15,11 @@ from config.settings import FleetSettings
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.target import RedisUrl, target
 from snakepit_bridge.exceptions import BridgeError
+from workers.pools import Pool
 
 ROOT = Path(__file__).parent.parent
 _POLL_MAX_S = 3.0
 _FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "show_default": False}
-
-
-class Pool(StrEnum):
-    """Celery pools that the fleet runs on."""
-
-    threads = "threads"
-    prefork = "prefork"
-    solo = "solo"
 
 
 class LogLevel(StrEnum):
@@ -51,20 +44,25 @@ def add_to(app: typer.Typer, *, panel: str) -> None:
 def worker(
     ctx: typer.Context,
     pool: Annotated[
-        Pool, typer.Option(help="threads share one event loop; prefork is for code that needs processes.")
-    ] = Pool.threads,
-    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Predictions at a time.")] = 32,
+        Pool, typer.Option(help="asyncio holds thousands at a time; prefork is for programs that execute code.")
+    ] = Pool.asyncio,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", "-c", min=1, help="Predictions at a time; what suits the pool if not given.",
+                     show_default=False),
+    ] = None,
     loglevel: Annotated[str, typer.Option("--loglevel", "-l", metavar="LEVEL")] = "INFO",
     redis_url: RedisUrl = None,
-) -> None:
+) -> None:  # fmt: skip
     """Run a worker. Further options go to Celery's worker as they are."""
     chosen = target(ctx, redis_url)
-    os.environ.update(chosen.settings())
+    os.environ.update({**chosen.settings(), **pool.environment})
     # In an image the package isn't installed, but laid beside the library.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", chosen.queue, "--pool", pool]
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", chosen.queue]
+    command += ["--pool", pool.celery_name, "-c", str(concurrency or pool.concurrency), "-l", loglevel]
     sys.stdout.flush()
-    os.execv(sys.executable, [*command, "-c", str(concurrency), "-l", loglevel, *ctx.args])
+    os.execv(sys.executable, [*command, *ctx.args])
 
 
 def refresher(

@@ -16,6 +16,8 @@ _ANSWER_S = 1.0
 # kombu keeps a list per step of priorities, and marks all but the first with these separators; the first goes first.
 _STEPS = {"6 to 9": "", "3 to 5": "\x06\x163", "1 to 2": "\x06\x166", "0": "\x06\x169"}
 
+# What the pools' modules are called, where that isn't the pool's name.
+_POOLS = {"thread": "threads", "asyncio_pool": "asyncio"}
 # kombu's index of what was delivered and not acknowledged.
 _UNACKNOWLEDGED = "unacked_index"
 
@@ -51,7 +53,7 @@ def _worker(name: str, told: dict[str, Any], task: str) -> Worker:
     pool = told.get("pool", {})
     implementation = str(pool.get("implementation", "unknown")).partition(":")[0].rpartition(".")[2]
     return Worker(
-        name, {"thread": "threads"}.get(implementation, implementation), pool.get("max-concurrency", 0),
+        name, _POOLS.get(implementation, implementation), pool.get("max-concurrency", 0),
         told.get("total", {}).get(task, 0),
     )  # fmt: skip
 

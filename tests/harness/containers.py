@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from tests.harness.local import LocalServer, LocalWorker
 from tests.harness.waiting import wait_until
 from workers.embedded import EmbeddedRedis
+from workers.pools import Pool
 
 ROOT = Path(__file__).parents[2]
 READY_TIMEOUT_S = 60.0
@@ -45,7 +46,7 @@ class WorkerSpec:
     def command(self, identity: str) -> list[str]:
         """Returns the command line of the worker with this identity."""
         options = {
-            "--pool": self.pool,
+            "--pool": Pool(self.pool).celery_name,
             "--concurrency": str(self.concurrency),
             "--queues": ",".join(self.queues),
             "--hostname": self.node(identity),
@@ -62,7 +63,7 @@ class WorkerSpec:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "PYTHONUNBUFFERED": "1",
         }
-        return {**os.environ, **ours, **self.env}
+        return {**os.environ, **ours, **Pool(self.pool).environment, **self.env}
 
 
 class LocalRedisContainer(RedisContainer):

@@ -165,3 +165,36 @@ def test_a_loop_cannot_be_adopted_once_another_is_in_use() -> None:
 
 def test_a_process_ends_although_its_loop_runs() -> None:
     assert script("async def f(): return 1\nprint(run_blocking(f()))") == "1"
+
+
+def test_across_a_bridge_blocking_on_the_home_loop_switches_out() -> None:
+    """In a process of its own, since a bridge stays."""
+    assert (
+        script(
+            """
+from greenlet import getcurrent, greenlet
+from snakepit_bridge.loop import bridge_by
+
+class Bridge:
+    def inside(self): return getcurrent().parent is not None
+    def wait(self, work): return getcurrent().parent.switch(work)
+
+bridge_by(Bridge())
+
+async def slow(): await asyncio.sleep(0.01); return "answer"
+
+async def main():
+    adopt(asyncio.get_running_loop())
+    waiting = greenlet(lambda: run_blocking(slow(), timeout=5))
+    handed = waiting.switch()
+    print(waiting.switch(await handed), waiting.dead)
+    try:
+        run_blocking(slow())
+    except RuntimeError as refused:
+        print("refused outside")
+
+asyncio.run(main())
+"""
+        )
+        == "answer True\nrefused outside"
+    )

@@ -22,6 +22,7 @@ from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.testing import Recorded
 from workers.child import Child
 from workers.embedded import EmbeddedRedis
+from workers.pools import Pool
 
 ROOT = Path(__file__).parent.parent.parent
 _READY_S = 90.0
@@ -129,7 +130,7 @@ def worker_processes(
                 "workers.app",
                 "worker",
                 "--pool",
-                pool,
+                Pool(pool).celery_name,
                 "-c",
                 str(concurrency),
             ]
@@ -143,7 +144,9 @@ def worker_processes(
                 "--without-gossip",
                 "--without-mingle",
             ]
-            children.append((Child(command, log, env={**os.environ, **environment}, cwd=ROOT), log))
+            children.append(
+                (Child(command, log, env={**os.environ, **environment, **Pool(pool).environment}, cwd=ROOT), log)
+            )
         _await_workers(fleet, children)
         yield [child for child, _ in children]
     finally:

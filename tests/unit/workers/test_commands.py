@@ -64,7 +64,7 @@ def test_a_worker_is_celerys_own_program_on_the_fleets_app(launched: Callable[..
     command = launched("worker")
     assert command[1:] == [
         *("-m", "celery", "-A", "workers.app", "worker", "-Q", "predictions"),
-        *("--pool", "threads", "-c", "32", "-l", "INFO"),
+        *("--pool", "custom", "-c", "1000", "-l", "INFO"),
     ]
     assert all(isinstance(word, str) for word in command), "execv takes texts alone"
 
@@ -72,6 +72,16 @@ def test_a_worker_is_celerys_own_program_on_the_fleets_app(launched: Callable[..
 def test_a_workers_options_are_celerys(launched: Callable[..., list[str]]) -> None:
     command = launched("--queue", "q", "worker", "--pool", "prefork", "-c", "3", "-l", "DEBUG")
     assert command[command.index("worker") + 1 :] == ["-Q", "q", "--pool", "prefork", "-c", "3", "-l", "DEBUG"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "concurrency"), [("asyncio", 1000), ("threads", 32), ("prefork", os.cpu_count()), ("solo", 1)]
+)
+def test_each_pool_has_a_concurrency_that_suits_it(
+    launched: Callable[..., list[str]], pool: str, concurrency: int
+) -> None:
+    command = launched("worker", "--pool", pool)
+    assert command[command.index("-c") + 1] == str(concurrency)
 
 
 def test_what_the_command_does_not_know_goes_to_celery_as_it_is(launched: Callable[..., list[str]]) -> None:

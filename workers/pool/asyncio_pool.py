@@ -1,0 +1,245 @@
+"""The pool that Celery's worker drives: it orders jobs from the worker's thread, they run on the home loop.
+
+What is shared by the two threads is a deque that one appends to and the other empties, and flags. All else is the
+loop's, so nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from typing import Any
+
+from celery.concurrency.base import BasePool
+
+from snakepit_bridge.loop import bridge_by, home
+from workers.pool.coroutines import is_coroutine_task
+from workers.pool.greenlets import GreenletBridge, in_greenlet
+from workers.pool.job import Job, Order
+from workers.pool.threads import Threads
+
+# A job that was ended and is still there after so long has suppressed that: others get its place.
+_GRACE_S = 2.0
+_LOOK_S = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class AsyncioPool(BasePool):
+    """Celery's pool interface over the process's event loop: ``--pool custom``."""
+
+    body_can_be_buffer = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.limit: int = self.limit or 1
+        self._numbers = count(1)
+        self._ordered: deque[Job] = deque()
+        self._woken = False
+        self._open = True
+        self._waiting: deque[Job] = deque()
+        self._running: dict[int, Job] = {}
+        self._told: set[asyncio.Task[None]] = set()
+        self._threads = Threads()
+        self._drained = threading.Event()
+
+    # ---------------------------------------------------------------- called by Celery, in the worker's main thread
+
+    def on_start(self) -> None:
+        self._loop = home()
+        self._context = contextvars.copy_context()
+        bridge_by(GreenletBridge())
+
+    def on_apply(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        target: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        **_: Any,
+    ) -> Job:
+        """Orders a task's execution and returns its handle, which Celery keeps weakly."""
+        soft, hard = soft_timeout or self.options.get("soft_timeout"), timeout or self.options.get("timeout")
+        order = Order(
+            target, args or (), kwargs, accept_callback, callback, error_callback, timeout_callback, soft, hard
+        )
+        job = Job(next(self._numbers), order, self._awaits(order), self._terminate_soon)
+        if not self._open:
+            return job  # its message stays unacknowledged and goes back
+        self._ordered.append(job)
+        if not self._woken:
+            # One wake-up serves all that is ordered until the loop comes to it.
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._take)
+        return job
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Ends the job with this number."""
+        self._loop.call_soon_threadsafe(self._end_number, pid)
+
+    def grow(self, n: int = 1) -> None:
+        """Lets so many more jobs run at a time."""
+        self._loop.call_soon_threadsafe(self._resize, n)
+
+    def shrink(self, n: int = 1) -> None:
+        """Lets so many fewer jobs run at a time; those that run go on."""
+        self._loop.call_soon_threadsafe(self._resize, -n)
+
+    def flush(self) -> None:
+        """Drops what has not begun: with the connection lost, the broker gives those messages to others."""
+        self._loop.call_soon_threadsafe(self._drop_waiting)
+
+    def on_stop(self) -> None:
+        """Waits for the jobs that run; the messages of the others go back."""
+        self._open = False
+        self._loop.call_soon_threadsafe(self._drain)
+        while not self._drained.wait(_LOOK_S) and self._loop.is_running():
+            pass
+
+    def on_terminate(self) -> None:
+        """Ends all jobs and waits for them as long as grace lasts."""
+        self._open = False
+        self._loop.call_soon_threadsafe(self._end_all)
+        self._drained.wait(_GRACE_S + _LOOK_S)
+
+    def _get_info(self) -> dict[str, Any]:
+        return {
+            **super()._get_info(),
+            "running": len(self._running),
+            "waiting": len(self._waiting) + len(self._ordered),
+            "threads": len(self._threads),
+        }
+
+    def _awaits(self, order: Order) -> bool:
+        """The tracer's first argument is the task's name."""
+        app: Any = self.app
+        tasks = app.tasks
+        return bool(order.args) and order.args[0] in tasks and is_coroutine_task(tasks[order.args[0]])
+
+    def _terminate_soon(self, job: Job) -> None:
+        self._loop.call_soon_threadsafe(self._end, job)
+
+    # ---------------------------------------------------------------- on the home loop
+
+    def _take(self) -> None:
+        self._woken = False
+        while self._ordered:
+            self._waiting.append(self._ordered.popleft())
+        self._fill()
+
+    def _fill(self) -> None:
+        """Begins jobs while there are places."""
+        while self._waiting and len(self._running) < self.limit and self._open:
+            self._begin(self._waiting.popleft())
+        if not self._open:
+            self._look_whether_drained()
+
+    def _begin(self, job: Job) -> None:
+        self._running[job.number] = job
+        context = self._context.copy()  # not the caller's: it may be another job's
+        if job.awaits:
+            job.task = self._loop.create_task(self._run(job), context=context)
+            self._set_limits(job)
+        else:
+            self._threads.run(lambda: context.run(self._run_in_thread, job))
+            self._set_limits(job)
+
+    async def _run(self, job: Job) -> None:
+        try:
+            await in_greenlet(job.execute)
+        finally:
+            self._leave(job)
+
+    def _run_in_thread(self, job: Job) -> None:
+        job.execute()
+        self._loop.call_soon_threadsafe(self._leave, job)
+
+    def _leave(self, job: Job) -> None:
+        """Gives the job's place to the next one."""
+        for timer in job.timers:
+            timer.cancel()
+        if self._running.pop(job.number, None) is not None:
+            self._fill()
+
+    def _set_limits(self, job: Job) -> None:
+        for seconds, reached in ((job.order.soft_s, self._reach_soft), (job.order.hard_s, self._reach_hard)):
+            if seconds:
+                job.timers.append(self._loop.call_later(seconds, reached, job))
+
+    def _reach_soft(self, job: Job) -> None:
+        if job.remind() and job.order.timed_out is not None:
+            self._tell(partial(job.order.timed_out, True, job.order.soft_s))
+
+    def _reach_hard(self, job: Job) -> None:
+        if self._end(job) and job.order.timed_out is not None:
+            self._tell(partial(job.order.timed_out, False, job.order.hard_s))
+
+    def _tell(self, callback: Callable[[], Any]) -> None:
+        """Calls a callback of Celery's outside its job; it may wait for the broker or the result backend."""
+        task = self._loop.create_task(self._told_of(callback), context=self._context.copy())
+        self._told.add(task)
+        task.add_done_callback(self._heard)
+
+    async def _told_of(self, callback: Callable[[], Any]) -> None:
+        await in_greenlet(callback)
+
+    def _heard(self, task: asyncio.Task[None]) -> None:
+        self._told.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("A callback of Celery's failed", exc_info=error)
+        self._fill()
+
+    def _end_number(self, number: int) -> None:
+        if number in self._running:
+            self._end(self._running[number])
+
+    def _end(self, job: Job) -> bool:
+        """Ends a job unless it is through; tells whether it was still to be ended."""
+        if job.ended or not job.end():
+            return False
+        if job.number in self._running:
+            self._loop.call_later(_GRACE_S, self._give_up, job)
+        elif job in self._waiting:
+            # Celery settles a revoked task when it hears that the pool has accepted it.
+            self._waiting.remove(job)
+            self._tell(job.execute)
+        return True
+
+    def _give_up(self, job: Job) -> None:
+        if job.number in self._running:
+            what = "suppresses its cancellation" if job.awaits else "runs in a thread, which nothing can end"
+            _log.error("Job %d was ended but %s; its place is given to others", job.number, what)
+            self._leave(job)
+
+    def _resize(self, by: int) -> None:
+        self.limit = max(0, self.limit + by)
+        self._fill()
+
+    def _drop_waiting(self) -> None:
+        self._ordered.clear()
+        self._waiting.clear()
+
+    def _drain(self) -> None:
+        self._drop_waiting()
+        self._look_whether_drained()
+
+    def _end_all(self) -> None:
+        self._drop_waiting()
+        for job in list(self._running.values()):
+            self._end(job)
+        self._look_whether_drained()
+
+    def _look_whether_drained(self) -> None:
+        if not self._running and not self._told:
+            self._drained.set()
