@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import SecretStr
 
@@ -19,7 +19,12 @@ from snakepit_bridge.exceptions import ConfigurationError, ValidationError, clos
 if TYPE_CHECKING:
     import dspy
 
+    from snakepit_bridge.lm_engine import Around, BlockingEngine, LMEngine
+
 Engine = Literal["auto", "lm15", "litellm"]
+
+# No lower than what one process may have in flight: a call that waits for a connection is a prediction that stalls.
+CONNECTIONS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +55,35 @@ class LMProfile:
     max_in_flight: int | None = None
     note: str = ""
 
-    def build(self, model: str | None = None) -> dspy.LM:
-        """Returns a DSPy LM for this profile; caching and retries are off, since the fleet does both itself."""
-        import dspy
+    def build(self, model: str | None = None, *, around: Around | None = None) -> dspy.LM:
+        """Returns a DSPy LM for this profile; caching and retries are off, since the fleet does both itself.
 
-        connection: dict[str, Any] = {"timeout": self.timeout_s}
-        if self.api_base is not None:
-            connection["api_base"] = self.api_base
-        if self.api_key is not None:
-            connection["api_key"] = self.api_key.get_secret_value()
-        return dspy.LM(
-            model or self.model, cache=False, num_retries=0, engine=self.engine, **connection, **self.parameters
+        Args:
+            model: one of ``models``; the profile's own if it isn't given.
+            around: what surrounds every call of it, see ``lm_engine``.
+        """
+        from dspy.clients.backend_selection import CLIENT_KEYS
+
+        from snakepit_bridge.lm_endpoint import Endpoint
+        from snakepit_bridge.lm_engine import LMEngine
+        from snakepit_bridge.lm_keywords import ProfileLM
+
+        parameters = dict(self.parameters)
+        client = {name: parameters.pop(name) for name in self.parameters if name in CLIENT_KEYS}
+        endpoint = Endpoint(
+            self.name,
+            model or self.model,
+            self.api_base,
+            self.api_key,
+            self.engine,
+            parameters.get("model_type", "chat"),
+            self.timeout_s,
+            max(self.max_in_flight or 0, CONNECTIONS),
+            client,
+        )
+        engine = LMEngine(endpoint, around)
+        return ProfileLM(
+            endpoint.model, cache=False, num_retries=0, engine=engine.blocking, async_engine=engine, **parameters
         )
 
 
@@ -78,12 +101,15 @@ class LMProfiles:
     Args:
         profiles: the declared profiles; names must differ.
         default: name of the profile for programs that name none; the first one if it isn't given.
+        around: what surrounds every LM call; see ``lm_engine``.
 
     Raises:
         ConfigurationError: two profiles share a name, or the default isn't one of them.
     """
 
-    def __init__(self, profiles: Iterable[LMProfile] = (), default: str | None = None) -> None:
+    def __init__(
+        self, profiles: Iterable[LMProfile] = (), default: str | None = None, *, around: Around | None = None
+    ) -> None:
         declared = list(profiles)
         self._profiles = {profile.name: profile for profile in declared}
         if len(self._profiles) != len(declared):
@@ -91,6 +117,7 @@ class LMProfiles:
         self.default = default or next(iter(self._profiles), "")
         if self.default and self.default not in self._profiles:
             raise ConfigurationError(f"The default LM profile '{self.default}' isn't one of: {known(self._profiles)}.")
+        self._around = around
         self._built: dict[str, Choice] = {}
 
     def __iter__(self) -> Iterator[LMProfile]:
@@ -126,12 +153,20 @@ class LMProfiles:
             self._built[wanted] = self._build(wanted, variable)
         return self._built[wanted]
 
+    def engine(self, name: str) -> LMEngine:
+        """Returns the engine of a profile, which sends requests without what surrounds calls.
+
+        Raises:
+            ValidationError: there is no such profile.
+        """
+        return cast("BlockingEngine", self.choose(name).lm.engine).awaited
+
     def _build(self, wanted: str, variable: str) -> Choice:
         if wanted in self._profiles:
-            return Choice(self._profiles[wanted].build(), wanted)
+            return Choice(self._profiles[wanted].build(around=self._around), wanted)
         for profile in self._profiles.values():
             if wanted in (profile.model, *profile.models):
-                return Choice(profile.build(wanted), profile.name)
+                return Choice(profile.build(wanted, around=self._around), profile.name)
         raise ValidationError(
             variable,
             repr(wanted),

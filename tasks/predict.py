@@ -44,12 +44,7 @@ async def predict(
         raise ConfigurationError(f"The request has version {v}, this worker reads {VERSION}. Upgrade the older side.")
     runtime = cast(HasRuntime, self.app).runtime
     request = Request(program, inputs, session, _requirement(requirement), deadline, take, max_staleness, outage)
-    delivery = Delivery(
-        task_id=cast(str, self.request.id),
-        worker=cast(str, self.request.hostname or ""),
-        attempt=cast(int, self.request.retries) + 1,
-        sent_at=float((self.request.headers or {}).get("sent_at", 0.0)),
-    )
+    delivery = _delivery(self)
     try:
         return await _run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id))
     except LMUnavailableError as away:
@@ -57,6 +52,20 @@ async def predict(
         if request.deadline is not None and time.time() + pause >= request.deadline:
             raise  # the next try would come too late
         raise self.retry(exc=away, countdown=pause, max_retries=runtime.attempts - 1) from away
+
+
+def _delivery(task: Task) -> Delivery:
+    asked: Any = task.request
+    route: Mapping[str, Any] = asked.delivery_info or {}
+    return Delivery(
+        task_id=asked.id,
+        worker=asked.hostname or "",
+        attempt=asked.retries + 1,
+        sent_at=float((asked.headers or {}).get("sent_at", 0.0)),
+        priority=route.get("priority") or 0,
+        queue=route.get("routing_key") or "",
+        claim=str((asked.properties or {}).get("delivery_tag") or ""),
+    )
 
 
 async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_key: bytes) -> dict[str, Any]:

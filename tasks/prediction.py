@@ -18,6 +18,7 @@ from snakepit_bridge.replica import Served, Terms
 from tasks.applying import Applied
 from tasks.errors import named
 from tasks.runtime import Runtime
+from tasks.scope import Scope, entered
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,18 @@ class Delivery:
         worker: this Celery node.
         attempt: 1 for the first try.
         sent_at: unix seconds by the client's clock, 0 if it didn't say.
+        priority: the message's, as the broker counts: 0 is served first.
+        queue: the queue that it came from.
+        claim: the tag under which the broker lent the message.
     """
 
     task_id: str
     worker: str
     attempt: int
     sent_at: float
+    priority: int = 0
+    queue: str = ""
+    claim: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,8 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
     inputs = decode_inputs(program, bound.inputs, asked)
     async with runtime.room(bound.choice.profile):
         refuse_late(request, delivery)
-        prediction = await _call(bound, inputs, request, delivery)
+        with entered(_scope(made.applied, request, delivery)):
+            prediction = await _call(bound, inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
     queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     timings = Timings(queued_ms, made.snapshot_ms, made.bind_ms, clock.lap_ms())
@@ -128,6 +136,21 @@ def _pick(request: Request, outputs: Mapping[str, Any], wanted: Mapping[str, str
         if output not in outputs:
             raise InputError(request.program, name, f"the previous prediction has no output '{output}'", tuple(outputs))
     return {name: outputs[output] for name, output in wanted.items()}
+
+
+def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
+    program = applied.bound.program
+    return Scope(
+        delivery.task_id,
+        applied.snapshot.session,
+        program.name,
+        program.version,
+        applied.snapshot,
+        request.deadline,
+        delivery.priority,
+        delivery.queue,
+        delivery.claim,
+    )
 
 
 async def _call(bound: BoundProgram, inputs: Mapping[str, Any], request: Request, delivery: Delivery) -> Any:

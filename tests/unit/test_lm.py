@@ -104,7 +104,7 @@ def test_a_built_lm_neither_caches_nor_retries_and_has_the_profiles_parameters()
     assert lm.cache is False
     assert lm.num_retries == 0
     assert lm.kwargs["temperature"] == 0.1
-    assert lm.kwargs["timeout"] == 120.0
+    assert lm.engine.awaited.endpoint.timeout_s == 120.0
 
 
 def test_endpoint_key_and_parameters_reach_the_server() -> None:

@@ -1,0 +1,52 @@
+"""Where an LM is reached, and how: what an operator's profile says of the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dspy
+from pydantic import SecretStr
+
+Choice = Literal["auto", "lm15", "litellm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an LM is reached, and how. The key is masked wherever this is shown.
+
+    Attributes:
+        profile: the LM profile's name.
+        model: DSPy's ``provider/model`` string.
+        api_base: endpoint, where it isn't the provider's own.
+        api_key: its key; without one the provider's own environment variable.
+        engine: ``lm15`` is DSPy's native client; ``auto`` takes it wherever it can, else litellm.
+        model_type: ``chat`` or ``responses``.
+        timeout_s: seconds that one request may take in all.
+        max_connections: requests that a process has under way at a time.
+        client: further settings of the connection (headers and the like), which litellm alone takes.
+    """
+
+    profile: str
+    model: str
+    api_base: str | None = None
+    api_key: SecretStr | None = None
+    engine: Choice = "auto"
+    model_type: Literal["chat", "responses", "text"] = "chat"
+    timeout_s: float = 120.0
+    max_connections: int = 4096
+    client: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    def connection(self) -> dict[str, Any]:
+        """Returns the settings as DSPy's own LM names them, the key in clear text: for a client, not to be shown."""
+        said: dict[str, Any] = {**self.client, "timeout": self.timeout_s}
+        if self.api_base is not None:
+            said["api_base"] = self.api_base
+        if self.api_key is not None:
+            said["api_key"] = self.api_key.get_secret_value()
+        return said
+
+    def stock(self) -> dspy.LM:
+        """Returns DSPy's own LM for the same endpoint; it is asked what the model can do, never for an answer."""
+        return dspy.LM(self.model, self.model_type, engine=self.engine, cache=False, num_retries=0, **self.connection())

@@ -1,0 +1,78 @@
+"""A profile's LM, which also takes LM keywords that DSPy's canonical request has no place for.
+
+DSPy gives an engine of one's own a canonical request, and refuses what doesn't fit into one, such as ``min_p`` or
+``thinking``; with its own engines it would have changed over to litellm. Here such keywords travel beside the request
+and are put among its extensions, which go to the provider as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+import dspy
+from dspy.clients.backend_selection import CLIENT_KEYS
+from dspy.lm15 import Request, UnsupportedFeatureError, request_from_openai_chat
+
+# What DSPy takes out of a call's keywords before it makes a request of them.
+_OF_DSPY = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cache", "request"}) | CLIENT_KEYS
+
+_beside: ContextVar[Mapping[str, Any] | None] = ContextVar("dspex_lm_keywords", default=None)
+
+
+class ProfileLM(dspy.LM):
+    """A ``dspy.LM`` on an engine of ours."""
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """Returns the LM's outputs."""
+        extra = self._beside(kwargs)
+        if not extra:
+            return super().__call__(prompt, messages=messages, **kwargs)
+        token = _beside.set(extra)
+        try:
+            return super().__call__(prompt, messages=messages, **kwargs, **dict.fromkeys(extra))
+        finally:
+            _beside.reset(token)
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """Returns the LM's outputs."""
+        extra = self._beside(kwargs)
+        if not extra:
+            return await super().acall(prompt, messages=messages, **kwargs)
+        token = _beside.set(extra)
+        try:
+            return await super().acall(prompt, messages=messages, **kwargs, **dict.fromkeys(extra))
+        finally:
+            _beside.reset(token)
+
+    def _beside(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Takes the keywords out that no request has a place for; DSPy leaves out those that are None."""
+        if isinstance(kwargs.get("request"), Request):
+            return {}
+        extra = {name: value for name, value in self.kwargs.items() if not _has_a_place(name)}
+        extra |= {name: kwargs.pop(name) for name in [name for name in kwargs if not _has_a_place(name)]}
+        return {name: value for name, value in extra.items() if value is not None}
+
+
+def with_extensions(request: Request) -> Request:
+    """Returns a request with the keywords that its call brought beside it."""
+    extra = _beside.get()
+    if not extra:
+        return request
+    extensions = {**(request.config.extensions or {}), **extra}
+    return replace(request, config=replace(request.config, extensions=extensions))
+
+
+@functools.lru_cache(maxsize=1024)
+def _has_a_place(keyword: str) -> bool:
+    """Whether DSPy's canonical request has a place for an LM keyword."""
+    if keyword in _OF_DSPY:
+        return True
+    try:
+        request_from_openai_chat({"model": "openai/any", "messages": [{"role": "user", "content": ""}], keyword: None})
+    except UnsupportedFeatureError:
+        return False
+    return True

@@ -1,0 +1,90 @@
+"""What is known of the prediction that runs, for whatever happens deep below it: LM calls, limits, cancellation.
+
+A program is somebody else's code, so nothing can be handed down through it. DSPy carries its settings into tasks,
+threads and its own pools, which it doesn't with a context variable of ours; so the scope travels among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+
+from snakepit_bridge.snapshot import Snapshot
+
+_SETTING = "dspex_scope"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the LM calls of one prediction came to.
+
+    Attributes:
+        tries: requests that went wrong in a way that is tried again, earlier deliveries of the task included.
+        sent: requests that went to a provider.
+        answered: LM profile to the calls that it answered.
+        cached: calls that the response cache answered.
+        shared: calls that waited for another prediction's identical one.
+    """
+
+    tries: int = 0
+    sent: int = 0
+    answered: Counter[str] = field(default_factory=Counter[str])
+    cached: int = 0
+    shared: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """One prediction while it runs.
+
+    Attributes:
+        task_id: the Celery task.
+        session: the session whose variables it runs under.
+        program: the program's name, and ``version`` its number.
+        snapshot: the revision that it is bound to.
+        deadline: unix seconds after which it calls no LM; None is no bound.
+        priority: 0 to 9 as the broker counts, 0 is served first.
+        queue: the queue that its message came from, and ``claim`` the tag under which the broker lent it.
+        permit: what the limits gave it before it started, until its first LM call takes it.
+        cancelled: whether somebody cancelled it; its next LM call is refused then.
+        tally: what its LM calls came to.
+        calls: its LM calls under way, so that a cancellation can end them.
+    """
+
+    task_id: str
+    session: str
+    program: str
+    version: int
+    snapshot: Snapshot
+    deadline: float | None = None
+    priority: int = 0
+    queue: str = ""
+    claim: str = ""
+    permit: Any = None
+    cancelled: bool = False
+    tally: Tally = field(default_factory=Tally)
+    calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+
+    def left_s(self) -> float | None:
+        """Seconds until the deadline, not below 0; None where there is none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.time())
+
+
+@contextmanager
+def entered(scope: Scope) -> Generator[Scope]:
+    """Lets everything that is called within it find the scope."""
+    with dspy.context(**{_SETTING: scope}):
+        yield scope
+
+
+def current() -> Scope | None:
+    """Returns the scope of the prediction that the caller belongs to, None outside of one."""
+    scope: Scope | None = dspy.settings.get(_SETTING)
+    return scope
