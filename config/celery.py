@@ -33,12 +33,13 @@ def celery_config(settings: FleetSettings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_transport_options": {
-            "visibility_timeout": settings.visibility_timeout_s,
+            # What waits and what is held; workers/transport reads it.
+            "delivery_key": f"{settings.namespace}:delivery",
+            "lease": settings.lease_s,
+            "max_deliveries": settings.max_deliveries,
+            "hold_limit": settings.hold_limit_s,
             "priority_steps": list(PRIORITY_STEPS),
             "queue_order_strategy": "priority",
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
-            "unacked_mutex_expire": 15,
             "socket_keepalive": True,
             "health_check_interval": 15,
         },

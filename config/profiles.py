@@ -7,7 +7,8 @@
     models = ["openai/gpt-4o-mini"]        # further models that a variable may name
     api_key_env = "OPENAI_API_KEY"
     parameters = { temperature = 0.7, max_tokens = 1000 }
-    limits = { timeout_s = 60, max_in_flight = 100 }
+    limits = { timeout_s = 60, max_in_flight = 100, requests_per_min = 500, tokens_per_min = 200_000 }
+    price = { input_per_million = 2.5, output_per_million = 10.0 }
 
 A key itself never stands in the file.
 """
@@ -28,12 +29,28 @@ _NO_PARAMETERS = frozenset({"model", "api_base", "api_key", "engine", "timeout",
 
 
 class LimitsTable(BaseModel):
-    """Bounds of one worker process's use of a profile."""
+    """Bounds of a profile's use: the first two by one worker process, the others by the whole fleet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     timeout_s: float = Field(120.0, gt=0)
     max_in_flight: int | None = Field(None, ge=1)
+    requests_per_min: float | None = Field(None, ge=0, allow_inf_nan=False)
+    tokens_per_min: float | None = Field(None, ge=0, allow_inf_nan=False)
+    concurrency: int | None = Field(None, ge=0)
+    spend_per_hour: float | None = Field(None, ge=0, allow_inf_nan=False)
+
+
+_OF_ONE_PROCESS = {"timeout_s", "max_in_flight"}
+
+
+class PriceTable(BaseModel):
+    """What a profile's tokens cost, per million, in whatever currency the spend limits are meant in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_per_million: float = Field(0.0, ge=0, allow_inf_nan=False)
+    output_per_million: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class ProfileTable(BaseModel):
@@ -48,6 +65,7 @@ class ProfileTable(BaseModel):
     models: tuple[str, ...] = ()
     engine: Literal["auto", "lm15", "litellm"] = "auto"
     limits: LimitsTable = Field(default_factory=lambda: LimitsTable.model_validate({}))
+    price: PriceTable = Field(default_factory=lambda: PriceTable.model_validate({}))
     note: str = ""
 
     @field_validator("parameters")
@@ -96,6 +114,14 @@ class ProfilesFile(BaseModel):
             }
             for name, table in self.profiles.items()
         ]
+
+    def fleet_limits(self) -> dict[str, dict[str, Any]]:
+        """Returns the limits that each profile has for the whole fleet, as keyword arguments; None doesn't limit."""
+        return {name: table.limits.model_dump(exclude=_OF_ONE_PROCESS) for name, table in self.profiles.items()}
+
+    def prices(self) -> dict[str, dict[str, float]]:
+        """Returns what each profile's tokens cost, as keyword arguments."""
+        return {name: table.price.model_dump() for name, table in self.profiles.items()}
 
 
 def read_profiles(path: Path) -> ProfilesFile:

@@ -31,6 +31,10 @@ class FleetSettings(BaseSettings):
     lm: str | None = Field(None, description="one provider/model, for a fleet that needs no profiles file")
     allowed_packages: Names = Field((), description="packages whose modules, tools and types program specs may name")
 
+    payload_bytes: int = Field(
+        262_144, ge=1, description="bytes beyond which a result is stored beside its message, by reference"
+    )
+    batch_in_flight: int = Field(2_000, ge=1, description="inputs of batches that a worker process runs at a time")
     result_expires_s: int = Field(86_400, ge=1, description="seconds that a result is kept")
     requirement_wait_s: float = Field(5.0, ge=0, description="seconds that a task waits for the revision it requires")
     bridge: str | None = Field(
@@ -44,10 +48,17 @@ class FleetSettings(BaseSettings):
     redis_timeout_s: float = Field(5.0, gt=0, description="seconds within which Redis must answer")
     task_attempts: int = Field(3, ge=1, description="tries of a prediction whose LM is down or overloaded")
     retry_backoff_s: float = Field(1.0, gt=0, description="wait before the second try; doubles with each further one")
-    visibility_timeout_s: int = Field(
-        1_800, ge=1, description="seconds after which the broker hands a dead worker's task to another; "
-        "longer than the longest prediction"
-    )  # fmt: skip
+    lease_s: float = Field(
+        5.0, ge=1, description="seconds after which what a worker holds that fell silent is handed to others"
+    )
+    max_deliveries: int = Field(
+        5,
+        ge=1,
+        description="how often a task is given out that goes down with its worker each time, before it is given up",
+    )
+    hold_limit_s: float = Field(
+        3_600.0, gt=0, description="seconds that a worker may hold a task that has no time limit of its own"
+    )
 
     @field_validator("allowed_packages", mode="before")
     @classmethod

@@ -31,7 +31,8 @@
     │   ├── PredictionCancelled
     │   ├── PredictionTimeout            the client stopped waiting; the task goes on   (also TimeoutError)
     │   ├── PredictionFailed             the program raised something of its own
-    │   └── IdempotencyConflict          one key, two different requests
+    │   ├── IdempotencyConflict          one key, two different requests
+    │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     └── ConfigurationError               a setting or a service that the fleet can't run with
 
@@ -413,6 +414,20 @@ class IdempotencyConflict(PredictionError):
         return (
             f"Idempotency key '{self.key}' belongs to prediction {self.task_id}, which has other inputs. "
             f"Use a new key for a new request."
+        )
+
+
+@_error
+class PayloadLostError(PredictionError):
+    """Inputs or a result that were too large for a message, and aren't where it says; ``digest`` names them."""
+
+    digest: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"The payload {self.digest[:12]}… can't be had: {self.problem}. "
+            f"Submit the prediction again, and keep results for longer if it was only late."
         )
 
 

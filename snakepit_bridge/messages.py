@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, cast
 from snakepit_bridge.revision import Token
 
 PREDICT = "tasks.predict"
+PREDICT_BATCH = "tasks.predict_batch"
 PING = "tasks.about"
 VERSION = 1
 
@@ -22,7 +23,22 @@ DEFAULT_SESSION = "default"
 # What an outage does to a prediction, unless its request says otherwise (see replica/terms.py).
 FAIL = "fail"
 
+# Headers of a request's message: when it was sent, in unix seconds by the client's clock, and the channel on which the
+# client wants to be told the task's id when its result is there.
+SENT_AT = "sent_at"
+REPLY_CHANNEL = "reply_channel"
+
 Kind = Literal["latest", "at_least", "exactly"]
+
+
+def cancel_channel(namespace: str) -> str:
+    """The channel on which the ids of cancelled tasks are told, to workers that may run them and clients that wait."""
+    return f"{namespace}:cancel"
+
+
+def pieces_key(namespace: str, task_id: str) -> str:
+    """The stream of an answer's pieces, and the channel that says that there are more."""
+    return f"{namespace}:pieces:{task_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +103,7 @@ class Request:
         max_staleness: seconds since the session's authority last agreed with its variables that the prediction accepts
             at most; None sets no bound.
         outage: ``fail``, or ``serve_stale(SECONDS)``: what becomes of it when the store or the authority is away.
+        stream: whether the pieces of its answer are published as the LM writes them.
     """
 
     program: str
@@ -97,6 +114,7 @@ class Request:
     take: Mapping[str, str] | None = None
     max_staleness: float | None = None
     outage: str = FAIL
+    stream: bool = False
 
     def keywords(self) -> dict[str, Any]:
         """Returns the keyword arguments of the Celery message; what equals its default stays out."""
@@ -113,6 +131,8 @@ class Request:
             said["max_staleness"] = self.max_staleness
         if self.outage != FAIL:
             said["outage"] = self.outage
+        if self.stream:
+            said["stream"] = True
         return said
 
 
@@ -125,12 +145,14 @@ class Result:
         provenance: how they came about (see provenance.py).
         inputs: what was asked, as it arrived, so that it can be asked again.
         completions: the outputs of every completion, where there are several; ``outputs`` is the first of them.
+        payload: a reference to all of these, which are empty then, where they are too large for a message.
     """
 
     outputs: Mapping[str, Any]
     provenance: Mapping[str, Any]
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     completions: Sequence[Mapping[str, Any]] = ()
+    payload: Mapping[str, Any] | None = None
 
     def encode(self) -> dict[str, Any]:
         """Returns the JSON form that the result backend stores."""
@@ -147,9 +169,14 @@ class Result:
         """
         if message.get("v") != VERSION:
             raise ValueError(f"This result has version {message.get('v')}, this client reads {VERSION}. Upgrade it.")
+        if "payload" in message:
+            return cls({}, {}, payload=message["payload"])
         return cls(message["outputs"], message["provenance"], message["inputs"], message.get("completions", ()))
 
 
 def is_result(value: object) -> bool:
     """Tells a previous task's result from plain inputs, for a prediction that stands in a chain."""
-    return isinstance(value, dict) and {"v", "outputs", "provenance"} <= cast(dict[str, Any], value).keys()
+    if not isinstance(value, dict):
+        return False
+    names = cast(dict[str, Any], value).keys()
+    return {"v", "outputs", "provenance"} <= names or {"v", "payload"} == names

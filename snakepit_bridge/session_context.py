@@ -37,11 +37,14 @@ def _no_session() -> None:
 def _authority(bridge: str, store: SnapshotStore, given: SnapshotStore | str | None) -> ElixirAuthority:
     # gRPC is loaded where there is an Elixir server to call, and not with every session.
     from snakepit_bridge.stores.connection import RedisConnection
+    from snakepit_bridge.stores.turns import Turns
     from snakepit_bridge.wire.wanted import WantedSessions
     from snakepit_bridge.wire.writeback import ElixirAuthority
 
-    redis = given if isinstance(given, str) and not given.startswith("memory:") else None
-    return ElixirAuthority(bridge, store, wanted=WantedSessions(RedisConnection(redis)) if redis else None)
+    if not isinstance(given, str) or given.startswith("memory:"):
+        return ElixirAuthority(bridge, store)
+    connection = RedisConnection(given)
+    return ElixirAuthority(bridge, store, wanted=WantedSessions(connection), turns=Turns(connection))
 
 
 class SessionContext:

@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, InputError, StoreUnavailableError
-from snakepit_bridge.messages import Request, Result, is_result
+from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, StoreUnavailableError
+from snakepit_bridge.messages import Request, Result, pieces_key
+from snakepit_bridge.payloads import is_reference
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.programs.codec import decode_inputs, encode_completions, encode_outputs
 from snakepit_bridge.provenance import Provenance, Timings
 from snakepit_bridge.replica import Served, Terms
 from tasks.applying import Applied
 from tasks.errors import named
+from tasks.inputs import arrived, taken
+from tasks.limits.first_call import admitted
+from tasks.pieces import PieceWriter, streamed
 from tasks.runtime import Runtime
 from tasks.scope import Scope, entered
 
@@ -33,6 +37,8 @@ class Delivery:
         priority: the message's, as the broker counts: 0 is served first.
         queue: the queue that it came from.
         claim: the tag under which the broker lent the message.
+        deliveries: 1, and one more for each worker that died with the message.
+        replies: the channel on which the client wants to be told of the end; empty if it named none.
     """
 
     task_id: str
@@ -42,6 +48,8 @@ class Delivery:
     priority: int = 0
     queue: str = ""
     claim: str = ""
+    deliveries: int = 1
+    replies: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,49 +101,21 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
         BridgeError: one of its named kinds, whatever went wrong.
     """
     started, clock, bound = time.time(), _Clock(), made.applied.bound
-    asked, program = taken(request), made.applied.bound.program.name
+    asked, program = taken(await arrived(runtime.payloads, request)), bound.program.name
     inputs = decode_inputs(program, bound.inputs, asked)
-    async with runtime.room(bound.choice.profile):
+    scope = _scope(made.applied, request, delivery)
+    async with admitted(runtime.admission, scope, bound.choice.profile, asked), runtime.room(bound.choice.profile):
         refuse_late(request, delivery)
-        with entered(_scope(made.applied, request, delivery)):
-            prediction = await _call(bound, inputs, request, delivery)
+        with entered(scope):
+            prediction = await _followed(runtime, bound, inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
     queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     timings = Timings(queued_ms, made.snapshot_ms, made.bind_ms, clock.lap_ms())
     usage = prediction.get_lm_usage()
     provenance = _provenance(made.applied, made.served, request, delivery, usage, started, timings)
-    return Result(outputs, provenance.encode(), asked, completions)
-
-
-def taken(request: Request) -> Mapping[str, Any]:
-    """Returns a request's inputs; in a chain they are picked out of the previous result, or of a group's results.
-
-    Raises:
-        InputError: the previous result lacks a field that should be taken, or the inputs aren't an object.
-    """
-    inputs: Any = request.inputs
-    if is_result(inputs):
-        return _pick(request, inputs["outputs"], request.take or _by_name(inputs))
-    if isinstance(inputs, list) and inputs and all(is_result(each) for each in inputs):
-        wanted = request.take or _by_name(inputs[0])
-        picked = [_pick(request, each["outputs"], wanted) for each in inputs]
-        return {name: [each[name] for each in picked] for name in wanted}
-    if not isinstance(inputs, dict):
-        raise InputError(
-            request.program, "inputs", f"they must be an object of named inputs, not {type(inputs).__name__}"
-        )
-    return inputs
-
-
-def _by_name(result: Mapping[str, Any]) -> Mapping[str, str]:
-    return {name: name for name in result["outputs"]}
-
-
-def _pick(request: Request, outputs: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
-    for name, output in wanted.items():
-        if output not in outputs:
-            raise InputError(request.program, name, f"the previous prediction has no output '{output}'", tuple(outputs))
-    return {name: outputs[output] for name, output in wanted.items()}
+    # What came by reference is kept by reference.
+    kept = request.inputs if is_reference(request.inputs) else asked
+    return Result(outputs, provenance.encode(), kept, completions)
 
 
 def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
@@ -151,6 +131,21 @@ def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
         delivery.queue,
         delivery.claim,
     )
+
+
+async def _followed(
+    runtime: Runtime, bound: BoundProgram, inputs: Mapping[str, Any], request: Request, delivery: Delivery
+) -> Any:
+    """Runs the program; if the request wants it, whoever follows gets its answer in pieces, the last before the end."""
+    if not request.stream:
+        return await _call(bound, inputs, request, delivery)
+    key = pieces_key(runtime.payloads.namespace, delivery.task_id)
+    writer = PieceWriter(runtime.results, key, delivery.attempt + delivery.deliveries - 1)
+    try:
+        with streamed(bound, writer):
+            return await _call(bound, inputs, request, delivery)
+    finally:
+        await writer.drain()
 
 
 async def _call(bound: BoundProgram, inputs: Mapping[str, Any], request: Request, delivery: Delivery) -> Any:

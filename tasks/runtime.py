@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from celery.states import READY_STATES
 
+from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore
@@ -30,12 +31,14 @@ class Runtime:
         registry: programs by reference.
         applying: programs bound to snapshots, and the report of which go together.
         results: the way to the result backend.
+        payloads: inputs and results that are too large for a message.
         store: the session's snapshots, to keep those that results came from.
         keep_s: seconds that a result is kept, and its snapshot.
         limits: per LM profile, how many predictions run at a time.
         attempts: tries of a prediction whose LM is unavailable.
         backoff_s: seconds before the second try.
         admission: what grants LM calls, under the limits of the whole fleet.
+        batch_room: the places that the inputs of batches have in this process, all of its batches together.
         claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
     """
 
@@ -43,12 +46,14 @@ class Runtime:
     registry: ProgramRegistry
     applying: Applying
     results: RedisConnection
+    payloads: Payloads
     store: SnapshotStore
     keep_s: float
     limits: Mapping[str, asyncio.Semaphore]
     attempts: int
     backoff_s: float
     admission: Admission = field(default_factory=Unlimited)
+    batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
     claims: Claims | None = None
 
     async def ended(self, result_key: str) -> bool:
@@ -57,8 +62,20 @@ class Runtime:
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        stored = await self.results.bounded(self.results.client.get(result_key))
-        return stored is not None and json.loads(stored)["status"] in READY_STATES
+        return bool(await self.ended_of([result_key]))
+
+    async def ended_of(self, result_keys: Sequence[str]) -> set[str]:
+        """Returns those of some tasks, by their result keys, that have their final result.
+
+        Raises:
+            StoreUnavailableError: the result backend is away.
+        """
+        found: Sequence[bytes | str | None] = await self.results.bounded(self.results.client.mget(result_keys))
+        return {
+            key
+            for key, stored in zip(result_keys, found, strict=True)
+            if stored is not None and json.loads(stored)["status"] in READY_STATES
+        }
 
     async def keep(self, snapshot: Snapshot) -> None:
         """Keeps a result's snapshot for as long as the result, so that the prediction can be made again.

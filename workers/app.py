@@ -27,7 +27,7 @@ class FleetApp(Celery):
     """Celery with the runtime that the fleet's tasks run on."""
 
     def __init__(self, settings: FleetSettings) -> None:
-        super().__init__("dspex-fleet")
+        super().__init__("dspex-fleet", task_cls="workers.transport.request:FleetTask")
         self.settings = settings
         self._slot = RuntimeSlot(settings)
         self.conf.update(celery_config(settings))
@@ -38,7 +38,7 @@ class FleetApp(Celery):
             broker = broker.replace("redis+", "dspex+", 1)
         self.conf.update(broker_url=broker, result_backend=celery_url(settings.redis))
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
-        self.conf.imports = ("tasks.predict",)
+        self.conf.imports = ("tasks.predict", "tasks.predict_batch")
         keep_current_task_by_owner()
 
     @property

@@ -10,11 +10,12 @@ from typing import Any
 from celery.signals import worker_init, worker_process_init
 
 from config.celery import PRIORITY_STEPS
-from config.profiles import read_profiles
+from config.profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.registry import ProgramRegistry
@@ -23,7 +24,10 @@ from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.redis import RedisStore
 from snakepit_bridge.wire.wanted import WantedSessions
 from tasks.applying import Applying
-from tasks.limits.contract import Unlimited
+from tasks.limits.admission import FleetAdmission
+from tasks.limits.presence import Presence
+from tasks.limits.rules import Limits, Price, Rules
+from tasks.limits.store import LimitStore
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
 from workers.transport.claims import Claims
@@ -60,7 +64,7 @@ def build_runtime(settings: FleetSettings) -> Runtime:
     Raises:
         ConfigurationError: the LM profiles can't be used.
     """
-    profiles = load_profiles(settings)
+    profiles, claims = load_profiles(settings), _claims(settings)
     store = RedisStore(settings.redis, namespace=settings.namespace, timeout_s=settings.redis_timeout_s)
     connection = RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s)
     replica = Replica(
@@ -74,13 +78,15 @@ def build_runtime(settings: FleetSettings) -> Runtime:
         registry=ProgramRegistry(connection, namespace=settings.namespace),
         applying=Applying(programs, sessions, Acks(connection, namespace=settings.namespace)),
         results=connection,
+        payloads=Payloads(connection, settings.namespace, settings.payload_bytes),
         store=store,
         keep_s=settings.result_expires_s,
         limits={p.name: asyncio.Semaphore(p.max_in_flight) for p in profiles if p.max_in_flight is not None},
+        batch_room=asyncio.Semaphore(settings.batch_in_flight),
         attempts=settings.task_attempts,
         backoff_s=settings.retry_backoff_s,
-        admission=Unlimited(),
-        claims=_claims(settings),
+        admission=_admission(settings, claims, connection, replica),
+        claims=claims,
     )
 
 
@@ -91,16 +97,34 @@ def _claims(settings: FleetSettings) -> Claims | None:
     return Claims(connection, Layout.of(settings.namespace), PRIORITY_STEPS)
 
 
+def _admission(
+    settings: FleetSettings, claims: Claims | None, connection: RedisConnection, replica: Replica
+) -> FleetAdmission:
+    """The limits are kept where the messages are, so that a task can be parked; on other brokers, beside the state."""
+    store = LimitStore(claims.connection if claims else connection, settings.namespace, claims)
+    file = _profiles_file(settings)
+    limits = {name: Limits(**values) for name, values in file.fleet_limits().items()} if file else {}
+    prices = {name: Price(**values) for name, values in file.prices().items()} if file else {}
+    return FleetAdmission(Presence(store, Rules(limits), replica), prices)
+
+
+def _profiles_file(settings: FleetSettings) -> ProfilesFile | None:
+    try:
+        return read_profiles(settings.lm_profiles) if settings.lm_profiles else None
+    except ValueError as wrong:
+        raise ConfigurationError(f"{wrong}. Mend the file.") from wrong
+
+
 def load_profiles(settings: FleetSettings) -> LMProfiles:
     """Returns the LM profiles: those of the file, else one for the single model that the settings name.
 
     Raises:
         ConfigurationError: the file is wrong, or a key that it names isn't in the environment.
     """
-    if settings.lm_profiles is None:
+    file = _profiles_file(settings)
+    if file is None:
         return LMProfiles([LMProfile("default", settings.lm)] if settings.lm else [])
     try:
-        file = read_profiles(settings.lm_profiles)
         return LMProfiles([LMProfile(**values) for values in file.values()], file.default)
     except ValueError as wrong:
         raise ConfigurationError(f"{wrong}. Mend the file or the environment.") from wrong

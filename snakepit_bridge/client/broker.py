@@ -1,8 +1,8 @@
-"""The URL of a broker: what Celery and kombu call a Redis that the stores know by more names."""
+"""The URL of a broker: what Celery calls a Redis that the stores know by more names, and whether two are one."""
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.stores.connection import masked
@@ -26,3 +26,21 @@ def celery_url(url: str) -> str:
         options = {"virtual_host" if name == "db" else name: value for name, value in parse_qsl(query)}
         return f"redis+socket://{path}" + (f"?{urlencode(options)}" if options else "")
     return f"{_SAME.get(scheme, scheme)}{separator}{rest}"
+
+
+def same_server(broker: str, redis: str) -> bool:
+    """Tells whether a broker's URL leads to the same database of the same Redis, with its queues in lists."""
+    place = _place(broker)
+    return place is not None and place == _place(redis)
+
+
+def _place(url: str) -> tuple[str, str, int, str] | None:
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    scheme = parts.scheme.removeprefix("dspex+").replace("redis+socket", "socket")
+    if scheme in ("unix", "socket"):
+        return "socket", parts.path, 0, options.get("virtual_host") or options.get("db", "0")
+    kind = _SAME.get(scheme, scheme)
+    if kind not in ("redis", "rediss"):
+        return None
+    return kind, parts.hostname or "localhost", parts.port or 6379, parts.path.strip("/") or options.get("db", "0")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from celery import Celery
 from celery.canvas import Signature
@@ -15,13 +15,16 @@ from celery.canvas import Signature
 from snakepit_bridge.acks import Acks, Applied
 from snakepit_bridge.client.broker import celery_url
 from snakepit_bridge.client.handle import Handle
+from snakepit_bridge.client.mapping import Errors, mapped
+from snakepit_bridge.client.pieces import Pieces
 from snakepit_bridge.client.promotion import promote
-from snakepit_bridge.client.publishing import RETRY, URGENT, Publisher
+from snakepit_bridge.client.publishing import RETRY, URGENT, Publisher, Sent
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, InputError
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement
+from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement, Result
+from snakepit_bridge.payloads import LIMIT, Payloads, is_reference
 from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores.connection import RedisConnection, masked
@@ -52,6 +55,7 @@ class Fleet:
         result_expires_s: seconds that idempotency keys and cancellations are kept.
         allowed_packages: packages whose classes, tools and types the specs of programs may name.
         bridge: ``HOST:PORT`` of the Elixir server to which changes go of the sessions that it owns.
+        payload_bytes: inputs beyond about so many bytes travel beside their message, by reference.
 
     Example:
         >>> fleet = Fleet()
@@ -71,6 +75,7 @@ class Fleet:
         result_expires_s: int = 86_400,
         allowed_packages: Iterable[str] = (),
         bridge: str | None = None,
+        payload_bytes: int = LIMIT,
     ) -> None:
         self._given_app = app
         self._url = redis_url or (_backend_url(app) if app is not None else DEFAULT_URL)
@@ -82,6 +87,7 @@ class Fleet:
         self._expires_s = result_expires_s
         self._allowed = tuple(allowed_packages)
         self._bridge = bridge
+        self._payload_bytes = payload_bytes
 
     def __repr__(self) -> str:
         return f"Fleet({self.connection.url!r})"
@@ -103,11 +109,12 @@ class Fleet:
         """The Elixir server that sessions may belong to, if the fleet was told of one."""
         if self._bridge is None:
             return None
+        from snakepit_bridge.stores.turns import Turns
         from snakepit_bridge.wire.wanted import WantedSessions
         from snakepit_bridge.wire.writeback import ElixirAuthority
 
-        wanted = WantedSessions(self.connection, namespace=self.namespace)
-        return ElixirAuthority(self._bridge, self.store, wanted=wanted)
+        wanted, turns = WantedSessions(self.connection, namespace=self.namespace), Turns(self.connection)
+        return ElixirAuthority(self._bridge, self.store, wanted=wanted, turns=turns, namespace=self.namespace)
 
     @cached_property
     def app(self) -> Celery:
@@ -127,6 +134,7 @@ class Fleet:
         priority: int = 5,
         deadline: float | None = None,
         idempotency_key: str | None = None,
+        stream: bool = False,
     ) -> Handle:
         """Enqueues one prediction and returns its handle at once.
 
@@ -141,6 +149,7 @@ class Fleet:
             priority: 0 to 9, the most urgent.
             deadline: seconds from now after which the answer is worth nothing.
             idempotency_key: the same key with the same request is one prediction, however often it is submitted.
+            stream: whether ``handle.stream()`` can follow the answer while the LM writes it.
 
         Raises:
             InputError: the inputs aren't a mapping of JSON values.
@@ -150,26 +159,61 @@ class Fleet:
             ValueError: a token, the priority or the outage contract is malformed, or ``at_least`` and ``exactly`` are
                 both given.
         """
-        if not 0 <= priority <= URGENT:
-            raise ValueError(f"A priority is 0 to {URGENT}, the most urgent; got {priority}")
-        until = None if deadline is None else time.time() + deadline
-        required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
-        named = _named_inputs(program, inputs)
-        self._pin(session, required)
-        request = Request(
-            program,
-            named,
-            session,
-            required,
-            until,
-            max_staleness=terms.max_staleness_s,
-            outage=str(terms.outage),
+        terms = _Terms(session, at_least, exactly, max_staleness, outage, priority, deadline, stream)
+        request = self._request(program, terms)
+        [sent] = self._publisher.submit(
+            request,
+            [_named_inputs(program, inputs)],
+            priority=priority,
+            keys=[idempotency_key],
+            replies=self.results.reply_channel,
         )
-        return self.handle(self._publisher.submit(request, priority=priority, key=idempotency_key))
+        return self._sent(sent)
+
+    def submit_batch(
+        self,
+        program: str,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        session: str = DEFAULT_SESSION,
+        at_least: Token | str | None = None,
+        exactly: Token | str | None = None,
+        max_staleness: float | None = None,
+        outage: str | Outage = FAIL,
+        priority: int = 5,
+        deadline: float | None = None,
+        idempotency_keys: Sequence[str | None] | None = None,
+    ) -> list[Handle]:
+        """Enqueues predictions for many inputs as one message and returns a handle for each, in their order.
+
+        One worker process runs them all, many at a time, under one snapshot; each ends by itself, with a result or an
+        error of its own, and is cancelled by itself. A batch costs a fraction of as many single messages.
+
+        Args:
+            program: as in :meth:`submit`.
+            inputs: the inputs of each prediction.
+            session, at_least, exactly, max_staleness, outage, priority, deadline: as in :meth:`submit`, for all.
+            idempotency_keys: a key or None for each of the inputs. Inputs whose key is known aren't sent again.
+
+        Raises:
+            what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
+        """
+        terms = _Terms(session, at_least, exactly, max_staleness, outage, priority, deadline)
+        named = [_named_inputs(program, one) for one in inputs]
+        keys = [None] * len(named) if idempotency_keys is None else list(idempotency_keys)
+        if len(keys) != len(named):
+            raise ValueError(f"Give an idempotency key or None for each input: {len(named)} inputs, {len(keys)} keys.")
+        request = self._request(program, terms)
+        if not named:
+            return []
+        sent = self._publisher.submit(
+            request, named, priority=priority, keys=keys, replies=self.results.reply_channel, batch=True
+        )
+        return [self._sent(one) for one in sent]
 
     def handle(self, task_id: str) -> Handle:
         """Returns a handle for a task that was submitted before, here or elsewhere."""
-        return Handle(task_id, self._results, self._wait_s, self._publisher.revoke)
+        return Handle(task_id, self.results, self.pieces, self.payloads, self._wait_s)
 
     def replay(self, task_id: str, timeout: float | None = None) -> Replay:
         """Makes a finished prediction again, under the token and the program version that its provenance names.
@@ -189,7 +233,7 @@ class Fleet:
                 "Check its id, or wait for it first."
             )
         wait_s = self._wait_s if timeout is None else timeout
-        result = run_blocking(self._results.wait(task_id, wait_s))
+        result = run_blocking(self._replayed(task_id, wait_s))
         # DSPy comes in here, as it does with any prediction.
         from snakepit_bridge.client.prediction import FleetPrediction
 
@@ -206,8 +250,9 @@ class Fleet:
         *,
         in_flight: int = 256,
         progress: bool = False,
-        errors: Literal["raise", "return"] = "raise",
+        errors: Errors = "raise",
         timeout: float | None = None,
+        batch: int = 1,
         **options: Any,
     ) -> Iterator[FleetPrediction | BridgeError]:
         """Yields a prediction for each of many inputs, in their order, with a bounded number enqueued at a time.
@@ -219,16 +264,17 @@ class Fleet:
             progress: shows a progress bar on a terminal.
             errors: ``raise`` ends at the first failed prediction; ``return`` yields its error in its place.
             timeout: seconds to wait for each.
-            **options: what :meth:`submit` takes, but no ``idempotency_key``.
+            batch: how many travel in one message, which saves most of what a message costs.
+            **options: what :meth:`submit` takes, but no ``idempotency_key`` and no ``stream``.
         """
-        waiting: deque[Handle] = deque()
-        source = iter(_shown(inputs, program) if progress else inputs)
-        for one in source:
-            waiting.append(self.submit(program, one, **options))
-            if len(waiting) >= in_flight:
-                yield _outcome(waiting.popleft(), timeout, errors)
-        while waiting:
-            yield _outcome(waiting.popleft(), timeout, errors)
+        source = _shown(inputs, program) if progress else inputs
+
+        def send(some: Sequence[Mapping[str, Any]]) -> list[Handle]:
+            if batch > 1:
+                return self.submit_batch(program, some, **options)
+            return [self.submit(program, one, **options) for one in some]
+
+        return mapped(send, source, in_flight=in_flight, batch=batch, errors=errors, timeout=timeout)
 
     def signature(
         self,
@@ -347,6 +393,34 @@ class Fleet:
         """
         return run_blocking(promote(self.store, self._acks, session, label, at, wait_s))
 
+    async def _replayed(self, task_id: str, wait_s: float) -> Result:
+        """A finished prediction's result, with its inputs at hand, however large."""
+        result = await self.payloads.whole(await self.results.wait(task_id, wait_s))
+        asked = result.inputs
+        return replace(result, inputs=await self.payloads.get(asked)) if is_reference(asked) else result
+
+    def _request(self, program: str, terms: _Terms) -> Request:
+        """Returns what the predictions of these terms have in common, once their exact revision is safe."""
+        if not 0 <= terms.priority <= URGENT:
+            raise ValueError(f"A priority is 0 to {URGENT}, the most urgent; got {terms.priority}")
+        required = Requirement.of(terms.at_least, terms.exactly)
+        accepted = Terms.of(terms.max_staleness, terms.outage)
+        until = None if terms.deadline is None else time.time() + terms.deadline
+        self._pin(terms.session, required)
+        return Request(
+            program,
+            {},
+            terms.session,
+            required,
+            until,
+            max_staleness=accepted.max_staleness_s,
+            outage=str(accepted.outage),
+            stream=terms.stream,
+        )
+
+    def _sent(self, sent: Sent) -> Handle:
+        return Handle(sent.task_id, self.results, self.pieces, self.payloads, self._wait_s, sent.replies)
+
     def _pin(self, session: str, required: Requirement) -> None:
         """Keeps an exact revision from being trimmed while its prediction waits, and for as long as its result."""
         if required.kind == "exactly":
@@ -360,12 +434,23 @@ class Fleet:
         return Acks(self.connection, namespace=self.namespace)
 
     @cached_property
-    def _results(self) -> Results:
-        return Results(self.app, self.connection)
+    def results(self) -> Results:
+        """The results that this process waits for."""
+        return Results(self.app, self.connection, namespace=self.namespace)
+
+    @cached_property
+    def payloads(self) -> Payloads:
+        """The inputs and results that travel beside their messages."""
+        return Payloads(self.connection, self.namespace, self._payload_bytes)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The pieces of answers that are being written."""
+        return Pieces(self.connection, self.results, self.namespace)
 
     @cached_property
     def _publisher(self) -> Publisher:
-        return Publisher(self.app, self.connection, namespace=self.namespace, queue=self.queue, keep_s=self._expires_s)
+        return Publisher(self.app, self.payloads, queue=self.queue, keep_s=self._expires_s, url=self._url)
 
     @cached_property
     def _registry(self) -> ProgramRegistry:
@@ -393,6 +478,20 @@ class Fleet:
         return app
 
 
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What the caller of a submit asks for besides program and inputs."""
+
+    session: str
+    at_least: Token | str | None
+    exactly: Token | str | None
+    max_staleness: float | None
+    outage: str | Outage
+    priority: int
+    deadline: float | None
+    stream: bool = False
+
+
 def _backend_url(app: Celery) -> str:
     url = str(app.conf.result_backend or "")
     if not url.startswith(("redis", "rediss", "unix", "valkey", "socket")):
@@ -408,18 +507,9 @@ def _named_inputs(program: str, inputs: Any) -> dict[str, Any]:
         raise InputError(
             program, "inputs", f"they must be a mapping of input field to value, not {type(inputs).__name__}"
         )
+    if is_reference(inputs):
+        raise InputError(program, "inputs", "references to payloads are made by the client itself; give the inputs")
     return dict(cast(Mapping[str, Any], inputs))
-
-
-def _outcome(
-    handle: Handle, timeout: float | None, errors: Literal["raise", "return"]
-) -> FleetPrediction | BridgeError:
-    try:
-        return handle.get(timeout)
-    except BridgeError as failed:
-        if errors == "raise":
-            raise
-        return failed
 
 
 def _shown(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mapping[str, Any]]:

@@ -1,15 +1,18 @@
-"""Handle: one submitted prediction, to wait for, look at or cancel, in this process or any other."""
+"""Handle: one submitted prediction, to wait for, follow, look at or cancel, in this process or any other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
+from snakepit_bridge.client.outcome import Outcome
 from snakepit_bridge.loop import run_blocking, run_home
 
 if TYPE_CHECKING:
+    from snakepit_bridge.client.pieces import Piece, Pieces
     from snakepit_bridge.client.prediction import FleetPrediction
     from snakepit_bridge.client.results import Results
+    from snakepit_bridge.payloads import Payloads
 
 
 class Handle:
@@ -18,15 +21,27 @@ class Handle:
     Args:
         task_id: id of its task; enough to make another handle for it anywhere.
         results: the results of the process.
+        pieces: the pieces of answers that the process follows.
+        payloads: where results are that are too large for a message.
         wait_s: seconds that waiting takes at most, unless a call says otherwise.
-        on_cancel: told the id of a task that was cancelled.
+        replies: the channel that its request named, where that is known.
     """
 
-    def __init__(self, task_id: str, results: Results, wait_s: float, on_cancel: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        task_id: str,
+        results: Results,
+        pieces: Pieces,
+        payloads: Payloads,
+        wait_s: float,
+        replies: str | None = None,
+    ) -> None:
         self.id = task_id
         self._results = results
+        self._pieces = pieces
+        self._payloads = payloads
         self._wait_s = wait_s
-        self._on_cancel = on_cancel
+        self._replies = replies
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
@@ -34,11 +49,19 @@ class Handle:
     @property
     def status(self) -> str:
         """Celery's state of the task: PENDING (also of an unknown id), RETRY, SUCCESS, FAILURE or REVOKED."""
-        return run_blocking(self._results.outcome(self.id)).state
+        return run_blocking(self.outcome()).state
 
     def ready(self) -> bool:
         """Tells whether the prediction has ended, well or not."""
-        return run_blocking(self._results.outcome(self.id)).ready
+        return run_blocking(self.outcome()).ready
+
+    async def outcome(self) -> Outcome:
+        """Returns how the prediction stands now, from any event loop.
+
+        Raises:
+            StoreUnavailableError: the result backend is away.
+        """
+        return await run_home(self._results.outcome(self.id))
 
     def get(self, timeout: float | None = None) -> FleetPrediction:
         """Waits for the prediction and returns it, with its provenance.
@@ -48,6 +71,7 @@ class Handle:
 
         Raises:
             PredictionTimeout: there was no result in time; the prediction goes on.
+            PayloadLostError: the result was stored beside its message, and isn't there any more.
             BridgeError: the prediction ended with this error.
         """
         return run_blocking(self._get(timeout))
@@ -55,23 +79,42 @@ class Handle:
     def __await__(self) -> Generator[Any, None, FleetPrediction]:
         return run_home(self._get(None)).__await__()
 
+    async def stream(self) -> AsyncGenerator[Piece]:
+        """Yields the pieces of the answer as the LM writes them, until the prediction has ended, from any event loop.
+
+        All of them from the first one, however late one begins, as long as the fleet keeps them. There are none where
+        the prediction wasn't submitted with ``stream=True``. How it ended is what ``await handle`` returns or raises.
+
+        Raises:
+            PredictionTimeout: it hasn't ended within the fleet's bound.
+            StoreUnavailableError: Redis is away.
+        """
+        following = self._pieces.of(self.id, self._wait_s, self._replies)
+        try:
+            while some := await run_home(following.next()):
+                for piece in some:
+                    yield piece
+        finally:
+            await run_home(following.aclose())
+
     def cancel(self) -> bool:
         """Cancels the prediction unless it has ended; tells whether it is cancelled now.
 
-        The cancellation is stored: a worker that gets the task later drops it. One that runs it already may still
-        finish its LM call, whose answer nobody gets.
+        The cancellation is stored before this returns, and is what everybody gets who waits. A worker that runs the
+        prediction breaks off its LM request; one that gets it later drops it.
 
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        cancelled = run_blocking(self._results.cancel(self.id))
-        if cancelled:
-            self._on_cancel(self.id)
-        return cancelled
+        return run_blocking(self._results.cancel(self.id))
+
+    async def acancel(self) -> bool:
+        """Does what :meth:`cancel` does, from any event loop."""
+        return await run_home(self._results.cancel(self.id))
 
     async def _get(self, wait_s: float | None) -> FleetPrediction:
-        result = await self._results.wait(self.id, self._wait_s if wait_s is None else wait_s)
+        result = await self._results.wait(self.id, self._wait_s if wait_s is None else wait_s, self._replies)
         # DSPy is loaded here, with the first prediction, and not when the client is imported.
         from snakepit_bridge.client.prediction import FleetPrediction
 
-        return FleetPrediction.of(result)
+        return FleetPrediction.of(await self._payloads.whole(result))

@@ -1,22 +1,33 @@
-"""Publishing requests: the stock Celery message, and the reservation that makes an idempotency key hold."""
+"""Publishing requests: a stock Celery message for one prediction or for many, and the keys that make each of them one.
+
+On Redis an idempotency key is reserved and its message enqueued by one script: a client that dies at any point leaves
+both or neither. Another broker can't be part of that. There the key is reserved first and marked once the message is
+out, and whoever submits the key again while the mark is missing sends the message himself, under the same task id.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import os
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from uuid import uuid4
 
 import kombu.pools
 from celery import Celery
 from kombu.exceptions import EncodeError, OperationalError
 
+from snakepit_bridge.client import lua
+from snakepit_bridge.client.asks import Ask, Record, asks_of
+from snakepit_bridge.client.broker import same_server
+from snakepit_bridge.client.paper import Paper
 from snakepit_bridge.exceptions import IdempotencyConflict, InputError, StoreUnavailableError
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import PREDICT, Request
+from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, REPLY_CHANNEL, SENT_AT, Request
+from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.stores.connection import RedisConnection, masked
 
 # Three tries within about a second: a broker that is away is said to be away, and no caller hangs.
@@ -25,6 +36,16 @@ URGENT = 9
 # Who holds a reservation for longer has died, or is about to hear that the broker is away.
 _SENDING_S = 3.0
 _LOOK_S = 0.02
+# Payloads outlive a deadline by as much as clocks may differ.
+_CLOCKS_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that is on its way, or was before: its task, and the channel that its first message names."""
+
+    task_id: str
+    replies: str
 
 
 class Publisher:
@@ -32,100 +53,178 @@ class Publisher:
 
     Args:
         app: the Celery app.
-        connection: Redis, for reservations.
-        namespace: prefix of their keys.
+        payloads: where inputs go that are too large for a message; its Redis holds the reservations too.
         queue: where workers take predictions from.
         keep_s: seconds that an idempotency key is remembered.
+        url: the URL of that Redis, to find out whether it is the broker as well.
     """
 
-    def __init__(self, app: Celery, connection: RedisConnection, *, namespace: str, queue: str, keep_s: int) -> None:
+    def __init__(self, app: Celery, payloads: Payloads, *, queue: str, keep_s: int, url: str) -> None:
         self._app = app
-        self._connection = connection
-        self._namespace = namespace
+        self._payloads = payloads
+        self._connection: RedisConnection = payloads.connection
         self._queue = queue
         self._keep_s = keep_s
+        self._url = url
         self._pid = os.getpid()
 
-    def submit(self, request: Request, *, priority: int, key: str | None) -> str:
-        """Sends a request and returns its task id; one whose idempotency key is known isn't sent again.
+    def submit(
+        self,
+        request: Request,
+        inputs: Sequence[Mapping[str, Any]],
+        *,
+        priority: int,
+        keys: Sequence[str | None],
+        replies: str,
+        batch: bool = False,
+    ) -> list[Sent]:
+        """Sends the predictions of some inputs in one message; one whose idempotency key is known isn't sent again.
+
+        Args:
+            request: what they have in common; its own inputs don't matter.
+            inputs: the inputs of each.
+            priority: 0 to 9, the most urgent.
+            keys: an idempotency key, or None, for each.
+            replies: the channel on which the client wants to be told of their ends.
+            batch: whether the message is one for a batch. A message for a single prediction has one input.
 
         Raises:
             InputError: the inputs aren't JSON.
-            IdempotencyConflict: the key belongs to another request.
+            IdempotencyConflict: a key belongs to another request; nothing was sent.
             StoreUnavailableError: the broker or Redis is away.
         """
-        if key is None:
-            return self._send(str(uuid4()), request, priority)
-        task_id = str(uuid5(NAMESPACE_URL, f"{self._namespace}/{key}"))
-        if run_blocking(self._reserve(key, task_id, request)):
-            self._send(task_id, request, priority)
-            run_blocking(self._mark_sent(key, request))
-        return task_id
+        asks = asks_of(request, inputs, keys, self._payloads.namespace, replies)
+        order = _Order(request, priority, replies, batch)
+        # The same key twice is one prediction.
+        different = list({ask.task_id: ask for ask in asks}.values())
+        known = self._deliver(order, different)
+        return [known.get(ask.task_id) or Sent(ask.task_id, replies) for ask in asks]
 
-    def revoke(self, task_id: str) -> None:
-        """Tells the workers to drop a task that was cancelled before they even start it; what holds is stored.
+    def send(self, name: str, message: Any, *, priority: int, headers: Mapping[str, Any], program: str) -> None:
+        """Sends a task message that is made already.
 
         Raises:
+            InputError: it holds what isn't JSON.
             StoreUnavailableError: the broker is away.
         """
         self._after_fork()
         try:
-            self._app.control.revoke(task_id)
-        except (OperationalError, OSError) as away:
-            raise self._away(away) from away
-
-    def _send(self, task_id: str, request: Request, priority: int) -> str:
-        self._after_fork()
-        # Celery's send_task would also subscribe to the result, through a client that blocks and tries for 20 seconds.
-        amqp = self._app.amqp
-        message = amqp.create_task_message(task_id, PREDICT, [request.inputs, request.program], request.keywords())
-        try:
             with self._app.producer_or_acquire() as producer:
-                amqp.send_task_message(
+                self._app.amqp.send_task_message(
                     producer,
-                    PREDICT,
+                    name,
                     message,
                     queue=self._queue,
                     # On Redis 0 is served first; for callers 9 is.
                     priority=URGENT - priority,
-                    headers={"sent_at": time.time()},
+                    headers=dict(headers),
                     retry=True,
                     retry_policy=RETRY,
                 )
         except (EncodeError, TypeError) as unfit:
-            raise InputError(request.program, "inputs", f"they must be JSON values: {unfit}") from unfit
+            raise _unfit(program, unfit) from unfit
         except (OperationalError, OSError) as away:
-            raise self._away(away) from away
-        return task_id
+            problem = str(away) or "no connection"
+            raise StoreUnavailableError(masked(str(self._app.conf.broker_url)), problem) from away
 
-    def _away(self, error: Exception) -> StoreUnavailableError:
-        return StoreUnavailableError(masked(str(self._app.conf.broker_url)), str(error) or "no connection")
+    def _deliver(self, order: _Order, asks: list[Ask]) -> dict[str, Sent]:
+        """Sends what isn't known, and returns what is."""
+        keyed = [ask for ask in asks if ask.key is not None]
+        if not keyed:
+            self._send(order, asks)
+            return {}
+        if self._one_script:
+            return self._enqueue(order, asks)
+        known = run_blocking(self._reserve_all(keyed))
+        if fresh := [ask for ask in asks if ask.task_id not in known]:
+            self._send(order, fresh)
+            run_blocking(self._mark([ask for ask in fresh if ask.key is not None]))
+        return known
 
-    async def _reserve(self, key: str, task_id: str, request: Request) -> bool:
-        """Tells whether the request has to be sent: its key is new, or its first client died before it had sent it.
+    def _enqueue(self, order: _Order, asks: list[Ask]) -> dict[str, Sent]:
+        known: dict[str, Sent] = {}
+        while fresh := [ask for ask in asks if ask.task_id not in known]:
+            name, message = self._message(order, fresh)
+            try:
+                sheet = self._paper.write(name, message, self._queue, URGENT - order.priority, order.headers())
+            except (EncodeError, TypeError) as unfit:
+                raise _unfit(order.request.program, unfit) from unfit
+            keyed = [ask for ask in fresh if ask.key is not None]
+            keys = [sheet.key, *(ask.reservation for ask in keyed)]
+            args = [sheet.message, self._keep_s, *(ask.record.text("sent") for ask in keyed)]
+            found = run_blocking(lua.run(self._connection, "enqueue", keys, args))
+            if not any(found):
+                break
+            known |= _known(keyed, found)
+        return known
 
-        One that is only slow makes the message go out twice, under one task id: workers drop a task that has a result.
+    def _send(self, order: _Order, asks: list[Ask]) -> None:
+        name, message = self._message(order, asks)
+        self.send(name, message, priority=order.priority, headers=order.headers(), program=order.request.program)
+
+    def _message(self, order: _Order, asks: Sequence[Ask]) -> tuple[str, Any]:
+        """Celery's send_task would also subscribe to the result, through a client that blocks and tries for 20 s."""
+        request, make = order.request, self._app.amqp.create_task_message
+        try:
+            carried = self._carried(request, asks)
+        except (TypeError, ValueError) as unfit:
+            raise _unfit(request.program, unfit) from unfit
+        if not order.batch:
+            return PREDICT, make(asks[0].task_id, PREDICT, [carried[0], request.program], request.keywords())
+        items = [[ask.task_id, inputs] for ask, inputs in zip(asks, carried, strict=True)]
+        shown = f"({len(items)} inputs, {request.program!r})"
+        args = [items, request.program]
+        made = make(
+            str(uuid4()), PREDICT_BATCH, args, request.keywords(), argsrepr=shown, kwargsrepr="", ignore_result=True
+        )
+        return PREDICT_BATCH, made
+
+    def _carried(self, request: Request, asks: Sequence[Ask]) -> list[Mapping[str, Any]]:
+        """The inputs as they travel: those that are too large by reference."""
+        carried = [ask.inputs for ask in asks]
+        large = [place for place, inputs in enumerate(carried) if not self._payloads.fits(inputs)]
+        if large:
+            left_s = self._keep_s if request.deadline is None else request.deadline - time.time() + _CLOCKS_S
+            keep_s = min(self._keep_s, left_s)
+            stored = run_blocking(_each(self._payloads.put(carried[place], keep_s) for place in large))
+            for place, reference in zip(large, stored, strict=True):
+                carried[place] = reference
+        return carried
+
+    async def _reserve_all(self, asks: Sequence[Ask]) -> dict[str, Sent]:
+        reserved = await asyncio.gather(*map(self._reserve, asks))
+        return {ask.task_id: sent for ask, sent in zip(asks, reserved, strict=True) if sent is not None}
+
+    async def _reserve(self, ask: Ask) -> Sent | None:
+        """Returns what was sent under the key before. None: it has to be sent now, since the key is new, or its first
+        client died before it had sent it. One that is only slow makes the message go out twice, under one task id:
+        workers drop a task that has a result.
         """
-        name, mine = self._key(key), _digest(request)
         client, until = self._connection.client, time.monotonic() + _SENDING_S
-        while not await self._connection.bounded(client.set(name, f"reserved {mine}", nx=True, ex=self._keep_s)):
-            found = cast(bytes, await self._connection.bounded(client.get(name)) or b"").decode()
-            state, _, known = found.partition(" ")
-            if known and known != mine:
-                raise IdempotencyConflict(key, task_id)
-            if state == "sent":
-                return False
+        mine = ask.record.text("reserved")
+        while not await self._connection.bounded(client.set(ask.reservation, mine, nx=True, ex=self._keep_s)):
+            found = cast("bytes | None", await self._connection.bounded(client.get(ask.reservation)))
+            if found is None:
+                continue  # it expired in between
+            sent = _known([ask], [found]).get(ask.task_id)
+            if sent is not None and found.startswith(b"sent "):
+                return sent
             if time.monotonic() >= until:
-                return True
+                return None
             await asyncio.sleep(_LOOK_S)
-        return True
+        return None
 
-    async def _mark_sent(self, key: str, request: Request) -> None:
-        sent = f"sent {_digest(request)}"
-        await self._connection.bounded(self._connection.client.set(self._key(key), sent, ex=self._keep_s))
+    async def _mark(self, asks: Sequence[Ask]) -> None:
+        kept = ("EX", self._keep_s)
+        await self._connection.send_each([("SET", ask.reservation, ask.record.text("sent"), *kept) for ask in asks])
 
-    def _key(self, key: str) -> str:
-        return f"{self._namespace}:{{i:{key}}}:idempotency"
+    @cached_property
+    def _one_script(self) -> bool:
+        return same_server(str(self._app.conf.broker_write_url or self._app.conf.broker_url or ""), self._url)
+
+    @cached_property
+    def _paper(self) -> Paper:
+        return Paper(self._app)
 
     def _after_fork(self) -> None:
         """A forked child must not write into the connections that its parent holds."""
@@ -135,9 +234,37 @@ class Publisher:
             cast(Any, self._app)._after_fork()
 
 
-def _digest(request: Request) -> str:
-    said = [request.program, request.inputs, {**request.keywords(), "deadline": None}]
-    try:
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-    except (TypeError, ValueError) as unfit:
-        raise InputError(request.program, "inputs", f"they must be JSON values: {unfit}") from unfit
+@dataclass(frozen=True, slots=True)
+class _Order:
+    request: Request
+    priority: int
+    replies: str
+    batch: bool
+
+    def headers(self) -> dict[str, Any]:
+        return {SENT_AT: time.time(), REPLY_CHANNEL: self.replies}
+
+
+def _known(asks: Sequence[Ask], found: Sequence[bytes]) -> dict[str, Sent]:
+    """Returns which of these were sent before, by whom it doesn't matter.
+
+    Raises:
+        IdempotencyConflict: a key belongs to another request.
+    """
+    known: dict[str, Sent] = {}
+    for ask, text in zip(asks, found, strict=True):
+        if not text:
+            continue
+        record = Record.parse(text.decode())
+        if record.digest != ask.record.digest:
+            raise IdempotencyConflict(cast(str, ask.key), record.task_id)
+        known[ask.task_id] = Sent(record.task_id, record.replies)
+    return known
+
+
+async def _each(work: Iterable[Any]) -> list[Any]:
+    return await asyncio.gather(*work)
+
+
+def _unfit(program: str, unfit: Exception) -> InputError:
+    return InputError(program, "inputs", f"they must be JSON values: {unfit}")

@@ -1,55 +1,28 @@
-"""Waiting for results: one subscription per process tells which task is done, so that waiting costs no polling.
+"""Waiting for results: one channel per client process tells which of its tasks have ended, so that nobody polls.
 
-Celery's Redis backend publishes each result on a channel of the task's own name. We subscribe first, wait for the
-server to confirm, and only then look whether the result is there already: it can't fall between the two.
+Each request names the channel on which its sender wants to be told. A handle that was made elsewhere, such as for a
+task that another process submitted, waits on the task's own channel instead, as stock Celery does. Either way it is
+subscribed to first, and then looked at whether the result is there already, so that it can't fall between the two.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from celery import Celery, states
-from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
-from snakepit_bridge.exceptions import (
-    BridgeError,
-    ConfigurationError,
-    PredictionCancelled,
-    PredictionFailed,
-    PredictionTimeout,
-    StoreUnavailableError,
-)
-from snakepit_bridge.messages import Result
+from snakepit_bridge.client import lua
+from snakepit_bridge.client.looks import Looks
+from snakepit_bridge.client.outcome import Outcome, answer, outcome_of
+from snakepit_bridge.client.subscription import Subscription
+from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, PredictionTimeout
+from snakepit_bridge.messages import Result, cancel_channel
 from snakepit_bridge.stores.connection import RedisConnection
-
-# A reconnecting subscription is silent for as long as the server is away; this look finds what was missed.
-_LOOK_AGAIN_S = 5.0
-_RECONNECT_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A task's stored state: a Celery state, and the result or the error if it is final."""
-
-    state: str
-    result: Result | None = None
-    error: BridgeError | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether the state is final."""
-        return self.state in states.READY_STATES
-
-
-PENDING = Outcome(states.PENDING)
 
 
 class Results:
@@ -58,168 +31,134 @@ class Results:
     Args:
         app: the Celery app, whose backend knows keys and codecs.
         connection: the way to the backend's Redis.
+        namespace: prefix of the fleet's keys and channels.
     """
 
-    def __init__(self, app: Celery, connection: RedisConnection) -> None:
+    def __init__(self, app: Celery, connection: RedisConnection, *, namespace: str = "dspex") -> None:
         self._app = app
         self._connection = connection
-        self._pid = os.getpid()
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._pubsub: PubSub | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
-        self._inherited: list[object] = []
+        self._namespace = namespace
+        self._subscription = Subscription(connection)
+        self._looks = Looks(connection)
+        self._begin()
+
+    @property
+    def reply_channel(self) -> str:
+        """The channel on which this process wants to be told; its requests name it."""
+        if self._pid != os.getpid():
+            self._begin()  # the waiters that a fork inherits are its parent's
+        return self._channel
 
     async def outcome(self, task_id: str) -> Outcome:
-        """Returns what is stored of a task now; PENDING also for one that nobody ever submitted."""
-        stored = await self._connection.bounded(self._connection.client.get(self._key(task_id)))
-        return PENDING if stored is None else self._read(task_id, stored)
+        """Returns how a task stands now; PENDING also for one that nobody ever submitted."""
+        return outcome_of(self._app, task_id, await self._looks.get(self._key(task_id)))
 
-    async def wait(self, task_id: str, timeout_s: float) -> Result:
+    async def wait(self, task_id: str, timeout_s: float, replies: str | None = None) -> Result:
         """Returns a task's result once it has one.
+
+        Args:
+            task_id: the task.
+            timeout_s: seconds to wait.
+            replies: the channel that its request named, if that is known.
 
         Raises:
             PredictionTimeout: it had none in time.
             BridgeError: the task ended with this error.
         """
-        self._leave_to_parent()
-        news = asyncio.Event()
-        self._waiting.setdefault(self._key(task_id), set()).add(news)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._subscribe(task_id)
-                return _answer(await self._ready(task_id, news))
+                return answer(await self.ended(task_id, replies))
         except TimeoutError as late:
             if isinstance(late, BridgeError):
                 raise  # a deadline that the task itself missed
             raise PredictionTimeout(task_id, timeout_s) from None
+
+    async def ended(self, task_id: str, replies: str | None = None) -> Outcome:
+        """Returns how a task ended, as soon as it has."""
+        if replies == self.reply_channel:
+            await self._hear_replies()
+            return await self._awaited(task_id)
+        heard = partial(self._told, task_id)
+        channel = self._key(task_id)
+        try:
+            await self._subscription.listen(channel, heard)
+            return await self._awaited(task_id)
         finally:
-            await self._leave(task_id, news)
+            await self._subscription.leave(channel, heard)
 
     async def cancel(self, task_id: str) -> bool:
-        """Stores a task's cancellation unless it has ended already; tells whether it is cancelled now."""
-        end = self._app.backend.encode(
-            {
-                "status": states.REVOKED,
-                "result": self._app.backend.prepare_exception(PredictionCancelled(task_id)),
-                "traceback": None,
-                "children": [],
-                "task_id": task_id,
-            }
-        )
-        key, client = self._key(task_id), self._connection.client
-        # A state that isn't final, such as RETRY, gives way; a final one stays.
-        if (await self.outcome(task_id)).state in (states.PENDING, states.RETRY):
-            await self._connection.bounded(client.set(key, end, ex=self._expires()))
-            await self._connection.bounded(client.publish(key, end))
-        return (await self.outcome(task_id)).state == states.REVOKED
+        """Stores a task's cancellation unless it has ended already; tells whether it is cancelled now.
 
-    def _expires(self) -> int | None:
-        kept = self._app.conf.result_expires
-        return int(kept.total_seconds() if hasattr(kept, "total_seconds") else kept) or None
+        Raises:
+            StoreUnavailableError: the result backend is away.
+        """
+        args = (self._cancelled(task_id), self._expires_s(), cancel_channel(self._namespace), task_id)
+        return bool(await lua.run(self._connection, "cancel", [self._key(task_id)], args))
 
-    async def _ready(self, task_id: str, news: asyncio.Event) -> Outcome:
-        while True:
-            outcome = await self.outcome(task_id)
-            if outcome.ready:
-                return outcome
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_AGAIN_S):
-                    await news.wait()
-            news.clear()
+    async def follow(self, channel: str, heard: Callable[[], None]) -> Callable[[], Any]:
+        """Calls back whenever a channel says something or may have; returns what ends that, to be awaited."""
+
+        def told(_: bytes | None) -> None:
+            heard()
+
+        await self._subscription.listen(channel, told)
+        return partial(self._subscription.leave, channel, told)
+
+    async def _awaited(self, task_id: str) -> Outcome:
+        news = asyncio.Event()
+        waiting = self._waiting.setdefault(task_id, [])
+        waiting.append(news)
+        try:
+            while True:
+                news.clear()
+                outcome = await self.outcome(task_id)
+                if outcome.ready:
+                    return outcome
+                await news.wait()
+        finally:
+            waiting.remove(news)
+            if not waiting and self._waiting.get(task_id) is waiting:
+                del self._waiting[task_id]
+
+    async def _hear_replies(self) -> None:
+        """Opens the channels that stay open: replies to this process, and cancellations, which anybody may store."""
+        if self._heard:
+            return
+        async with self._opening:
+            if not self._heard:
+                await self._subscription.listen(self._channel, self._replied)
+                await self._subscription.listen(cancel_channel(self._namespace), self._replied)
+                self._heard = True
+
+    def _replied(self, task_id: bytes | None) -> None:
+        if task_id is None:
+            for each in tuple(self._waiting):
+                self._wake(each)
+        else:
+            self._wake(task_id.decode())
+
+    def _told(self, task_id: str, _: bytes | None) -> None:
+        self._wake(task_id)
+
+    def _wake(self, task_id: str) -> None:
+        for news in self._waiting.get(task_id, ()):
+            news.set()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._channel = f"{self._namespace}:replies:{uuid4().hex}"
+        self._waiting: dict[str, list[asyncio.Event]] = {}
+        self._heard = False
+        self._opening = asyncio.Lock()
 
     def _key(self, task_id: str) -> str:
         return self._app.backend.get_key_for_task(task_id).decode()
 
-    def _read(self, task_id: str, stored: bytes | str) -> Outcome:
-        meta = cast(dict[str, Any], json.loads(stored))
-        state = meta["status"]
-        if state == states.SUCCESS:
-            return Outcome(state, _result(task_id, meta["result"]))
-        if state in states.EXCEPTION_STATES and state != states.RETRY:
-            return Outcome(state, error=_error(task_id, self._app.backend.exception_to_python(meta["result"])))
-        return Outcome(state)
+    def _cancelled(self, task_id: str) -> str:
+        backend = self._app.backend
+        end = {"status": states.REVOKED, "result": backend.prepare_exception(PredictionCancelled(task_id))}
+        return backend.encode({**end, "traceback": None, "children": [], "task_id": task_id})
 
-    async def _subscribe(self, task_id: str) -> None:
-        await self._open()
-        await self._listen_to(self._key(task_id))
-
-    async def _listen_to(self, channel: str) -> None:
-        """Subscribes and waits until the server says so; the reader wakes everybody who waits for the channel then."""
-        assert self._pubsub is not None
-        confirmed = asyncio.Event()
-        self._waiting.setdefault(channel, set()).add(confirmed)
-        try:
-            await self._connection.bounded(self._pubsub.subscribe(channel))
-            await self._connection.bounded(confirmed.wait())
-        finally:
-            self._forget(channel, confirmed)
-
-    async def _leave(self, task_id: str, news: asyncio.Event) -> None:
-        channel = self._key(task_id)
-        self._forget(channel, news)
-        if channel not in self._waiting and self._pubsub is not None:
-            with suppress(StoreUnavailableError):  # a lost connection has unsubscribed already
-                await self._connection.bounded(self._pubsub.unsubscribe(channel))
-
-    def _forget(self, channel: str, waiter: asyncio.Event) -> None:
-        waiting = self._waiting.get(channel, set())
-        waiting.discard(waiter)
-        if not waiting:
-            self._waiting.pop(channel, None)
-
-    async def _open(self) -> None:
-        async with self._opening:
-            if self._pubsub is None:
-                self._pubsub = self._connection.client.pubsub()
-                await self._connection.bounded(self._pubsub.connect())
-                self._reader = asyncio.create_task(self._read_on(self._pubsub), name="dspex-results")
-                # A channel that nobody publishes on: a subscription without any can't be read.
-                await self._listen_to(f"dspex:results:{uuid4().hex}")
-
-    def _leave_to_parent(self) -> None:
-        """A fork's parent keeps its subscription, loop and waiters; freeing them here would close its sockets."""
-        if self._pid != os.getpid():
-            self._inherited.append((self._pubsub, self._reader))
-            self._pid, self._waiting, self._pubsub, self._opening = os.getpid(), {}, None, asyncio.Lock()
-
-    async def _read_on(self, pubsub: PubSub) -> None:
-        """Wakes the waiters of a channel on each message, and on each confirmation: after a lost connection redis-py
-        subscribes again, and what was published in between has to be looked for."""
-        while True:
-            try:
-                message = await pubsub.get_message(timeout=_LOOK_AGAIN_S)
-            except RedisError:  # waiters learn of it from their own look; here only the connection has to come back
-                await asyncio.sleep(_RECONNECT_S)
-                continue
-            if message is not None and message["type"] in ("message", "subscribe"):
-                self._wake(self._waiting.get(cast(bytes, message["channel"]).decode(), ()))
-
-    def _wake(self, waiters: Iterable[asyncio.Event]) -> None:
-        for waiter in tuple(waiters):
-            waiter.set()
-
-
-def _answer(outcome: Outcome) -> Result:
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.result is not None
-    return outcome.result
-
-
-def _result(task_id: str, message: Any) -> Result:
-    if not isinstance(message, dict):
-        raise PredictionFailed("unknown", "TypeError", f"task {task_id} is no prediction: its result is {message!r}")
-    try:
-        return Result.decode(cast(dict[str, Any], message))
-    except ValueError as newer:
-        raise ConfigurationError(str(newer)) from newer
-
-
-def _error(task_id: str, raised: BaseException | None) -> BridgeError:
-    """What a task ended with. Celery's own errors, such as a lost worker, come out as a failed prediction."""
-    if isinstance(raised, BridgeError):
-        return raised
-    if type(raised).__name__ == "TaskRevokedError":
-        return PredictionCancelled(task_id)
-    return PredictionFailed(f"of task {task_id}", type(raised).__name__, str(raised))
+    def _expires_s(self) -> int:
+        kept: Any = self._app.conf.result_expires
+        return int(kept.total_seconds() if hasattr(kept, "total_seconds") else kept or 0)

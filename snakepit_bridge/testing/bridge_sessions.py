@@ -43,7 +43,7 @@ class Stored:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One session; ``names`` point to the newest variable of a name."""
+    """One session; ``names`` point to the variable of a name that was registered or set last."""
 
     used_at: float
     variables: dict[str, Stored] = field(default_factory=dict[str, Stored])
@@ -133,6 +133,7 @@ class Sessions:
             found.version += 1
             found.python = (metadata or {}).get("source") == "python"
             found.metadata |= {**(metadata or {}), "updated_at": datetime.now(UTC).isoformat()}
+            held.names[found.name] = found.id
             self._changed(session, held, found.id)
             return found.version
 
@@ -142,12 +143,11 @@ class Sessions:
         read(value, found.kind, {}, grpc.StatusCode.INVALID_ARGUMENT)
 
     def delete(self, session: str, identifier: str) -> None:
-        """Removes a variable, and its name if that points to it."""
+        """Removes a variable. Its name means nothing from then on, though there may be another variable of it."""
         with self.lock:
             held, found = self.session(session), self.variable(session, identifier)
             del held.variables[found.id]
-            if held.names.get(found.name) == found.id:
-                del held.names[found.name]
+            held.names.pop(found.name, None)
             self._changed(session, held, found.id)
 
     def spoil(self, session: str, identifier: str, odd: bool) -> None:

@@ -105,9 +105,9 @@ class _Chat:
         except Exception as problem:  # noqa: BLE001 - whatever an answerer raises is the answer's 500
             return _failure(500, f"the answerer raised {type(problem).__name__}: {problem}", "server_error")
         if record.body.get("stream"):
-            return StreamingResponse(
-                _streamed(openai_format.events(record.body, texts, record.index)), media_type=_STREAM
-            )
+            characters, pause_s = self._stage.faults.piece
+            events = openai_format.events(record.body, texts, record.index, characters)
+            return StreamingResponse(_streamed(events, pause_s), media_type=_STREAM)
         return JSONResponse(openai_format.completion(record.body, texts, record.index))
 
     @staticmethod
@@ -170,9 +170,11 @@ def _fault_response(fault: Fault) -> Response:
     )
 
 
-async def _streamed(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _streamed(pieces: Iterator[bytes], pause_s: float) -> AsyncIterator[bytes]:
     """A plain iterator would be run in a thread, piece by piece."""
     for piece in pieces:
+        if pause_s:
+            await asyncio.sleep(pause_s)
         yield piece
 
 

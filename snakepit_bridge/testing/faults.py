@@ -52,6 +52,7 @@ class Faults:
         self._initial = (latency_s, jitter_s)
         self._latency_s, self._jitter_s = self._initial
         self._pending: list[Fault] = []
+        self._piece: tuple[int | None, float] = (None, 0.0)
         self._random = random.Random(0)
         self._lock = Lock()
 
@@ -59,16 +60,26 @@ class Faults:
         """Sets the seconds before each answer, and up to how many more at random."""
         self._latency_s, self._jitter_s = float(latency_s), float(jitter_s)
 
+    def pace(self, characters: int | None, pause_s: float = 0.0) -> None:
+        """Sets how streamed answers come: so many characters a piece (None: eight pieces), a pause before each."""
+        self._piece = (characters, float(pause_s))
+
+    @property
+    def piece(self) -> tuple[int | None, float]:
+        """Characters of a streamed piece, and seconds before each."""
+        return self._piece
+
     def add(self, fault: Fault) -> None:
         """Puts a fault behind those that are pending."""
         with self._lock:
             self._pending.append(fault)
 
     def clear(self) -> None:
-        """Ends all faults and goes back to the latency that the server started with."""
+        """Ends all faults and goes back to the latency that the server started with, and to unpaced streams."""
         with self._lock:
             self._pending.clear()
         self._latency_s, self._jitter_s = self._initial
+        self._piece = (None, 0.0)
 
     def next_delay_s(self) -> float:
         """Returns the seconds that the next answer waits."""

@@ -30,11 +30,11 @@ def usage(body: Mapping[str, Any], texts: Sequence[str]) -> dict[str, int]:
     return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
 
 
-def events(body: Mapping[str, Any], texts: Sequence[str], index: int) -> Iterator[bytes]:
-    """Yields the same answer as server-sent events, each text in a few pieces, as ``stream`` wants it."""
+def events(body: Mapping[str, Any], texts: Sequence[str], index: int, characters: int | None = None) -> Iterator[bytes]:
+    """Yields the same answer as server-sent events, each text in a few pieces or of so many characters each."""
     head = _head(body, index, "chat.completion.chunk")
     for place, text in enumerate(texts):
-        for delta in _deltas(text):
+        for delta in _deltas(text, characters):
             yield _event(head | {"choices": [{"index": place, "delta": delta, "finish_reason": None}]})
         yield _event(head | {"choices": [{"index": place, "delta": {}, "finish_reason": "stop"}]})
     if (body.get("stream_options") or {}).get("include_usage"):
@@ -42,9 +42,9 @@ def events(body: Mapping[str, Any], texts: Sequence[str], index: int) -> Iterato
     yield b"data: [DONE]\n\n"
 
 
-def _deltas(text: str) -> Iterator[dict[str, str]]:
+def _deltas(text: str, characters: int | None) -> Iterator[dict[str, str]]:
     yield {"role": "assistant", "content": ""}
-    size = max(1, -(-len(text) // _PIECES))
+    size = characters or max(1, -(-len(text) // _PIECES))
     for start in range(0, len(text), size):
         yield {"content": text[start : start + size]}
 

@@ -202,6 +202,10 @@ class RecordingLM:
         """Lets each answer wait from now on."""
         self.faults.delay(latency_s, jitter_s)
 
+    def pace(self, characters: int | None, pause_s: float = 0.0) -> None:
+        """Lets streamed answers come in pieces of so many characters from now on, with a pause before each."""
+        self.faults.pace(characters, pause_s)
+
     def fail(
         self,
         times: int | None = 1,

@@ -135,8 +135,10 @@ class BridgeClient:
         _accept(answer.success, answer.error_message, variable)
         return answer.variable_id
 
-    async def set(self, session: str, variable: Variable, metadata: Mapping[str, str] | None = None) -> int:
-        """Sets a variable that is there to this one's value.
+    async def set(
+        self, session: str, variable: Variable, metadata: Mapping[str, str] | None = None, *, id: str = ""
+    ) -> int:
+        """Sets a variable that is there to this one's value. With an ``id``, its name means that one from now on.
 
         Returns the version that the variable had after it; under concurrent sets several of them are told the same.
 
@@ -146,7 +148,7 @@ class BridgeClient:
         """
         request = pb.SetVariableRequest(
             session_id=session,
-            variable_identifier=variable.name,
+            variable_identifier=id or variable.name,
             value=encode(variable),
             metadata={"source": "python", **(metadata or {})},
         )
@@ -154,18 +156,27 @@ class BridgeClient:
         _accept(answer.success, answer.error_message, variable)
         return answer.new_version
 
-    async def set_many(self, session: str, variables: Iterable[Variable]) -> dict[str, str]:
+    async def set_many(
+        self, session: str, variables: Iterable[Variable], ids: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """Sets several variables; returns those that a constraint refused, each with the reason. The others are set.
+
+        Args:
+            session: the session.
+            variables: the variables.
+            ids: by name, for those which are meant by id.
 
         Raises:
             ValidationError: one has the wrong type or isn't there. None is set.
         """
-        updates = {variable.name: encode(variable) for variable in variables}
+        meant = {(ids or {}).get(variable.name, variable.name): variable for variable in variables}
+        names = {identifier: variable.name for identifier, variable in meant.items()}
+        updates = {identifier: encode(variable) for identifier, variable in meant.items()}
         request = pb.BatchSetVariablesRequest(session_id=session, updates=updates)
         answer = await self._ask(
-            "SetVariables", request, pb.BatchSetVariablesResponse, "/".join(updates), list(updates)
+            "SetVariables", request, pb.BatchSetVariablesResponse, "/".join(names.values()), list(names.values())
         )
-        return dict(answer.errors)
+        return {names.get(identifier, identifier): problem for identifier, problem in answer.errors.items()}
 
     async def delete(self, session: str, identifier: str) -> None:
         """Deletes a variable.

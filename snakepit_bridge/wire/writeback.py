@@ -22,12 +22,13 @@ from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import STORE, Changes, SnapshotStore
 from snakepit_bridge.stores.records import Head, checked
+from snakepit_bridge.stores.turns import Turns
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.wire.client import BridgeClient
-from snakepit_bridge.wire.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.wire.listing import Listing, serial
 from snakepit_bridge.wire.values import Remote
 from snakepit_bridge.wire.wanted import WantedSessions
-from snakepit_bridge.wire.writing import Writing
+from snakepit_bridge.wire.writing import Writing, registers
 
 Proposal = Callable[[Mapping[str, Variable]], Changes]
 """Makes the changes from the variables that are there."""
@@ -51,6 +52,15 @@ class WriteNotShownError(SessionError, TimeoutError):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    session: str
+    names: Iterable[str] | None
+    proposal: Proposal
+    said: Mapping[str, str]
+    written: dict[str, Variable | None]
+
+
 class ElixirAuthority:
     """The Elixir server as the authority of the sessions that it publishes, seen by one who wants to change them.
 
@@ -60,6 +70,9 @@ class ElixirAuthority:
         address: ``HOST:PORT`` of its bridge.
         store: where its refreshers publish.
         wanted: told that a session is in use, so that a refresher follows it.
+        turns: by which processes register variables one after the other, since Elixir makes a second variable of a
+            name that is there. Without it, a name that two of them register at once is one variable a little later.
+        namespace: prefix of the turns' keys.
         name: under which its refreshers publish.
         wait_s: seconds that a change may take to show in the store.
         timeout_s: seconds within which each call to Elixir ends.
@@ -72,6 +85,8 @@ class ElixirAuthority:
         store: SnapshotStore,
         *,
         wanted: WantedSessions | None = None,
+        turns: Turns | None = None,
+        namespace: str = "dspex",
         name: str = "elixir",
         wait_s: float = 10.0,
         timeout_s: float = 5.0,
@@ -81,10 +96,12 @@ class ElixirAuthority:
         self.name = name
         self._store = store
         self._wanted = wanted
+        self._turns = turns
+        self._namespace = namespace
         self._wait_s = wait_s
         self._options: dict[str, Any] = {"timeout_s": timeout_s, "credentials": credentials}
         self._clients: dict[asyncio.AbstractEventLoop, BridgeClient] = {}
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._writers: dict[str, asyncio.Lock] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -127,7 +144,7 @@ class ElixirAuthority:
         if self._wanted is not None:
             await self._wanted.want([session])
         said = {key: text for key, text in (("author", author), ("reason", reason)) if text}
-        writing = asyncio.create_task(self._write(session, names, proposal, said, written := {}))
+        writing = asyncio.create_task(self._write(_Asked(session, names, proposal, said, written := {})))
         self._under_way.add(writing)
         writing.add_done_callback(self._under_way.discard)
         # A caller who stops waiting must not leave half of the changes behind.
@@ -165,38 +182,52 @@ class ElixirAuthority:
     async def _head(self, session: str) -> Head | None:
         return (await self._store.heads([session])).get(session)
 
-    async def _write(
-        self,
-        session: str,
-        names: Iterable[str] | None,
-        proposal: Proposal,
-        said: Mapping[str, str],
-        written: dict[str, Variable | None],
-    ) -> None:
-        """Two writers of one process take turns: both would register a name that neither found."""
-        turn = self._turns.setdefault(session, asyncio.Lock())
+    async def _write(self, asked: _Asked) -> None:
+        """Writers of one session take turns: both would register a name that neither found."""
+        turn = self._writers.setdefault(asked.session, asyncio.Lock())
         try:
             async with turn:
-                found = await self._find(session, names)
-                # The proposal is held to the constraints before anything is sent: a malformed one could take
-                # Elixir's sessions down.
-                changes = checked(proposal({name: remote.variable for name, remote in found.items()}))
-                await Writing(self._client, session, found, said).write(changes)
-                written.update(changes)
+                if await self._written(asked, alone=self._turns is None) or self._turns is None:
+                    return
+                async with self._turns.held(f"{self._namespace}:{{s:{asked.session}}}:writing"):
+                    await self._written(asked, alone=True)
         finally:
             if not turn.locked():
-                self._turns.pop(session, None)
+                self._writers.pop(asked.session, None)
 
-    async def _find(self, session: str, names: Iterable[str] | None) -> dict[str, Remote]:
-        if names is None:
-            listed = pb.ListVariablesResponse.FromString(await self._client.list_raw(session))
-            names = {one.name for one in listed.variables}
-        found = await self._client.get_many(session, names)
+    async def _written(self, asked: _Asked, *, alone: bool) -> bool:
+        """Writes what is asked, unless that registers a variable and other processes may be at that too."""
+        found, ids = await self._find(asked.session, asked.names, thorough=alone)
+        # The proposal is held to the constraints before anything is sent: a malformed one could take Elixir's
+        # sessions down.
+        changes = checked(asked.proposal({name: remote.variable for name, remote in found.items()}))
+        if registers(changes, found) and not alone:
+            return False
+        await Writing(self._client, asked.session, found, asked.said, ids).write(changes)
+        asked.written.update(changes)
+        return True
+
+    async def _find(
+        self, session: str, names: Iterable[str] | None, *, thorough: bool
+    ) -> tuple[dict[str, Remote], dict[str, str]]:
+        """Returns variables by name, and the ids of those whose name means nothing to Elixir; see ``Writing``."""
+        listing = Listing() if names is not None else await self._listing(session)
+        wanted = {*(listing.remotes if names is None else names)}
+        found = await self._client.get_many(session, wanted)
         for name, remote in found.items():
             if remote.variable.name != name:
                 rule = f"Elixir takes the name for the id of variable '{remote.variable.name}'"
                 raise ValidationError(name, "changed", rule)
-        return found
+        if names is not None and thorough and wanted - found.keys():
+            listing = await self._listing(session)
+        nameless = {
+            name: max(listing.remotes[name], key=lambda remote: serial(remote.id))
+            for name in (wanted - found.keys()) & listing.remotes.keys()
+        }
+        return {**found, **nameless}, {name: remote.id for name, remote in nameless.items()}
+
+    async def _listing(self, session: str) -> Listing:
+        return Listing.read(await self._client.list_raw(session), session)
 
     async def _shown(self, session: str, written: Changes, before: Token | None) -> Token:
         since: float | None = None

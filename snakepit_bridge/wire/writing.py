@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from snakepit_bridge.exceptions import BridgeError, ValidationError
+from snakepit_bridge.exceptions import BridgeError, ValidationError, VariableNotFoundError
 from snakepit_bridge.stores import Changes
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import shown
 from snakepit_bridge.wire.client import BridgeClient
 from snakepit_bridge.wire.errors import ElixirError, ElixirFailedError
 from snakepit_bridge.wire.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.wire.listing import serial
 from snakepit_bridge.wire.values import Remote
 
 Undo = Callable[[], Awaitable[None]]
@@ -41,15 +43,23 @@ class Writing:
         session: the session.
         found: the variables of the changes that Elixir has.
         metadata: kept by Elixir with each change, where it takes any.
+        ids: of those whose name means nothing to Elixir, as it forgets one with the first variable of that name that
+            is deleted.
     """
 
     def __init__(
-        self, client: BridgeClient, session: str, found: Mapping[str, Remote], metadata: Mapping[str, str]
+        self,
+        client: BridgeClient,
+        session: str,
+        found: Mapping[str, Remote],
+        metadata: Mapping[str, str],
+        ids: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
         self._session = session
         self._found = found
         self._metadata = metadata
+        self._ids = ids or {}
         self._begun: list[tuple[str, Undo]] = []
 
     async def write(self, changes: Changes) -> None:
@@ -79,30 +89,45 @@ class Writing:
             await self._take_away(remote)
         if variable is not None:
             self._begun.append((name, lambda: self._remove(variable)))
-            await self._client.register(self._session, variable, self._metadata)
+            await self._leave_one(variable, await self._client.register(self._session, variable, self._metadata))
+
+    async def _leave_one(self, variable: Variable, id: str) -> None:
+        """Where somebody else registered the name meanwhile, Elixir has two. The newest, which the name means, stays.
+
+        Whoever registered that one removes the others, so that it doesn't depend on who looks first.
+        """
+        ids = await self._ids_of(variable.name, id)
+        if len(ids) == 1 or max(ids, key=serial) != id:
+            return
+        for older in ids - {id}:
+            with suppress(VariableNotFoundError):  # somebody else was faster
+                await self._client.delete(self._session, older)
+        # Elixir forgets a name with each variable of it that is deleted.
+        await self._client.set(self._session, variable, self._metadata, id=id)
 
     async def _take_away(self, remote: Remote) -> None:
-        ids = await self._ids(remote)
+        ids = await self._ids_of(remote.variable.name, remote.id)
         self._begun.append((remote.variable.name, lambda: self._restore(remote.variable)))
         # A name that was registered twice would come back as its older variable. The one that is meant goes last.
         for id in sorted(ids, key=lambda id: id == remote.id):
             await self._client.delete(self._session, id)
 
-    async def _ids(self, remote: Remote) -> set[str]:
+    async def _ids_of(self, name: str, known: str) -> set[str]:
         try:
             listed = pb.ListVariablesResponse.FromString(await self._client.list_raw(self._session))
         except ElixirFailedError:  # another variable can't be encoded; this one is known by its id
-            return {remote.id}
-        return {remote.id, *(one.id for one in listed.variables if one.name == remote.variable.name)}
+            return {known}
+        return {known, *(one.id for one in listed.variables if one.name == name)}
 
     async def _set(self, values: Mapping[str, Variable]) -> None:
         if not values:
             return
         self._begun.append((", ".join(values), lambda: self._set_back(values)))
         if len(values) == 1:
-            await self._client.set(self._session, next(iter(values.values())), self._metadata)
+            variable = next(iter(values.values()))
+            await self._client.set(self._session, variable, self._metadata, id=self._ids.get(variable.name, ""))
             return
-        refused = await self._client.set_many(self._session, values.values())
+        refused = await self._client.set_many(self._session, values.values(), self._ids)
         if refused:
             name, rule = next(iter(refused.items()))
             raise ValidationError(name, shown(values[name].value), f"Elixir refuses it: {rule.rstrip('.')}")
@@ -136,6 +161,14 @@ class Writing:
 
     async def _now(self, name: str) -> Remote | None:
         return (await self._client.get_many(self._session, [name])).get(name)
+
+
+def registers(changes: Changes, found: Mapping[str, Remote]) -> bool:
+    """Tells whether changes make Elixir register a variable, since it is new or becomes one of another kind."""
+    return any(
+        variable is not None and (name not in found or not _keeps_kind(found[name].variable, variable))
+        for name, variable in changes.items()
+    )
 
 
 def _keeps_kind(before: Variable, after: Variable) -> bool:

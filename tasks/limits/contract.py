@@ -113,6 +113,14 @@ class Parked:
 class Admission(Protocol):
     """Grants calls. Lives on the home loop."""
 
+    async def begin(self) -> None:
+        """Takes part from now on; a worker that merely waits for tasks may be the one to release those that are parked.
+
+        Raises:
+            StoreUnavailableError: Redis is away; it goes on trying by itself.
+        """
+        ...
+
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """Admits a task's first call before the task starts, or parks the task.
 
@@ -154,6 +162,9 @@ class Admission(Protocol):
 
 class Unlimited:
     """Admission where nothing is limited: every call goes ahead, and no Redis is asked."""
+
+    async def begin(self) -> None:
+        """Does nothing: nothing is ever parked."""
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """Admits the task at once."""

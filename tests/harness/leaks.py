@@ -14,6 +14,7 @@ PERMANENT: dict[str, str] = {
     r"celery.*": "the same for Celery's default queue",
     r"unacked.*": "messages that a worker holds; they go with its ack",
     r"[^{}]*:delivery:(workers|ticks|held:.*|delayed|dead|dead:entries)": "messages held, delayed or dead",
+    r"[^:{]+:\{limits\}:(lane:.*|sessions:.*|messages|parked|waiting|deadlines)": "what waits for a limit",
     r"[^:{]+:sessions": "the index of sessions",
     r"[^:{]+:\{.*\}:(head|variables|history|labels|labelled|checks)": "a session, which lives until it is dropped",
     r"[^:{]+:programs": "the index of programs",

@@ -105,7 +105,7 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, *, worker: bool = True, pool: str = "threads", **env: str) -> Generator[Stage]:
+def stage(folder: Path, *, worker: bool = True, pool: str = "asyncio", **env: str) -> Generator[Stage]:
     """Sets a stage, and at its end looks for keys that would stay for ever.
 
     Args:

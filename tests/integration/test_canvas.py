@@ -16,7 +16,7 @@ from tests.harness.stage import Stage, fresh, stage
 WAIT_S = 20
 
 
-@pytest.fixture(scope="module", params=["threads", "prefork"])
+@pytest.fixture(scope="module", params=["asyncio", "threads", "prefork"])
 def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
     with stage(tmp_path_factory.mktemp("stage"), pool=request.param) as play:
         play.fleet.register("ask", dspy.Predict("question -> answer"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +22,10 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from redis.asyncio import Redis
 
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.testing.bridge_server import BridgeServer
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.waiting import eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
@@ -262,6 +266,47 @@ async def test_the_command_serves_and_ends_well_on_sigterm(redis_url: str, token
         log = process.stderr.read()
         assert "Traceback" not in log, log
         assert token not in log
+
+
+async def test_a_gateway_killed_in_the_middle_of_a_request_frees_its_id_within_seconds(redis_url: str) -> None:
+    with BridgeServer() as elixir:
+        elixir.begin("s")
+        elixir.register("s", "temperature", "float", 0.5)
+        bridge = ("--bridge", elixir.address)
+        with running(redis_url, *bridge) as (killed, first_said), running(redis_url, *bridge) as (_, said):
+            change = pb.Change(name="temperature", value_json=b"1.5")
+            request = pb.PublishRequest(session="s", changes=[change], request_id="r-1")
+            async with connected(first_said["grpc"], None) as client:
+                elixir.turn(latency_s=4.0)  # so that it is killed while it holds the turn
+                trying = asyncio.ensure_future(client.variables.Publish(request))
+                async with Redis.from_url(redis_url) as redis:
+
+                    async def taken() -> list[Any]:
+                        return await redis.keys("*:turn")
+
+                    await eventually(taken, "the request's turn being taken")
+                killed.kill()
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await trying
+            elixir.turn(latency_s=0.0)
+            began = time.monotonic()
+            with refreshing(redis_url, elixir.address, "s"):
+                async with connected(said["grpc"], None) as client:
+                    token = (await client.variables.Publish(request, timeout=30)).token
+                    assert time.monotonic() - began < 15
+                    assert await client.values("s", at_least=token) == {"temperature": 1.5}
+                    assert (await client.variables.Publish(request, timeout=30)).token == token
+
+
+@contextmanager
+def refreshing(redis_url: str, bridge: str, session: str) -> Generator[None]:
+    command = [sys.executable, "-m", "workers.refresher", "--bridge", bridge, "--sessions", session]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "DSPEX_REDIS_URL": redis_url})
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def test_the_command_refuses_to_listen_off_loopback(redis_url: str) -> None:

@@ -132,6 +132,34 @@ async def test_a_try_whose_outcome_is_unknown_is_remembered(fleet: Fleet) -> Non
         assert (tried.answer, tried.base) == (None, Token(3, 4))
 
 
+@pytest.mark.parametrize("wakes", ["before the next try's commit", "after it"])
+async def test_a_try_that_stood_still_for_longer_than_its_lease_does_not_commit_again(
+    fleet: Fleet, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch, wakes: str
+) -> None:
+    await store.publish("s", {"n": Variable.declare("n", 0)})
+    publish, about, wake = type(fleet.store).publish, asyncio.Event(), asyncio.Event()
+
+    async def paused(*args: Any, **how: Any) -> Token:
+        if not about.is_set():
+            about.set()
+            await wake.wait()
+        elif wakes.startswith("before"):
+            wake.set()
+            await first
+        return await publish(*args, **how)
+
+    monkeypatch.setattr(type(fleet.store), "publish", paused)
+    first = asyncio.create_task(once(fleet, 1))
+    await about.wait()
+    client = fleet.connection.client
+    await client.delete(*await client.keys("*:turn"))  # as its lease does while it stands still
+    second = await once(fleet, 1)
+    await publish(store, "s", {"n": Variable.declare("n", 7)})
+    wake.set()
+    assert await first == second
+    assert [change.after["n"].value for change in await store.history("s")] == [7, 1, 0]
+
+
 async def test_a_caller_who_hangs_up_while_taking_the_turn_leaves_it_free(redis_url: str) -> None:
     fleet = Fleet(redis_url)
     ids = RequestIds(fleet.connection, fleet.namespace)

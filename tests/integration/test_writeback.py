@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,12 +20,14 @@ from snakepit_bridge.exceptions import (
     ValidationError,
     VariableNotFoundError,
 )
+from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import RedisStore
 from snakepit_bridge.testing.bridge_server import BridgeServer
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.wire.errors import ElixirSessionNotFoundError, ElixirUnavailableError
 from snakepit_bridge.wire.writeback import ElixirAuthority, WriteNotShownError
+from tests.harness.lines import LineProcess
 from tests.harness.waiting import eventually
 from workers.refresher import Refresher, RefresherSettings
 
@@ -283,6 +286,41 @@ async def test_writers_of_one_process_register_a_new_name_once(
     tokens = await asyncio.gather(*(ctx.set_variable("shared", n) for n in range(8)))
     assert elixir.calls["RegisterVariable"] == 1
     assert (await at(store, max(tokens)))["shared"] == elixir.value("s", "shared")
+
+
+@pytest.mark.usefixtures("followed")
+@pytest.mark.parametrize("turns", ["turns", "none"])
+async def test_a_new_name_that_two_processes_register_at_once_is_one_variable(
+    turns: str, elixir: BridgeServer, redis_url: str, store: RedisStore
+) -> None:
+    elixir.turn(latency_s=0.01)  # so that each finds nothing before the other has registered
+    arguments = ("tests.integration.writing_process", redis_url, elixir.address, turns)
+    with LineProcess(*arguments) as one, LineProcess(*arguments) as other:
+        for n in range(15):
+            one.tell(f"new-{n} 1")
+            other.tell(f"new-{n} 2")
+            tokens = [Token.parse((await asyncio.to_thread(process.hear))["token"]) for process in (one, other)]
+            newest = (await store.read_at("s", max(tokens))).value(f"new-{n}")
+            assert newest in (1, 2)
+            assert elixir.value("s", f"new-{n}") in (1, 2)
+    registered = Counter(one.name for one in elixir._service.sessions.session("s").variables.values())
+    assert set(registered.values()) == {1}, registered
+    if turns == "turns":
+        assert elixir.calls["RegisterVariable"] == 15
+    else:
+        assert elixir.calls["RegisterVariable"] > 15, "the processes never met"
+
+
+@pytest.mark.usefixtures("followed")
+async def test_a_name_that_elixir_forgot_is_set_and_not_registered_again(
+    ctx: SessionContext, elixir: BridgeServer, store: RedisStore
+) -> None:
+    first = elixir.register("s", "twice", "integer", 1)
+    elixir.register("s", "twice", "integer", 2)
+    elixir.delete("s", first)  # with it Elixir forgets what the name means, though the newer variable is there
+    assert await at(store, await ctx.set_variable("twice", 3)) == {"temperature": 0.5, "style": "kind", "twice": 3}
+    assert "RegisterVariable" not in elixir.calls
+    assert elixir.value("s", "twice") == 3
 
 
 @pytest.mark.usefixtures("followed")

@@ -120,9 +120,9 @@ async def test_a_single_change_that_got_no_answer_is_elixirs_absence(elixir: Bri
 
 async def test_what_somebody_else_set_meanwhile_stays(elixir: BridgeServer) -> None:
     class Raced(Unsteady):
-        async def set_many(self, session: str, variables: Iterable[Variable]) -> dict[str, str]:
+        async def set_many(self, session: str, variables: Iterable[Variable], ids: Any = None) -> dict[str, str]:
             try:
-                return await super().set_many(session, variables)
+                return await super().set_many(session, variables, ids)
             except ElixirUnavailableError:
                 elixir.set("s", "a", 77)
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,10 +11,13 @@ from snakepit_bridge.exceptions import SessionNotFoundError
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores import Change, Changes, SnapshotStore
 from snakepit_bridge.stores.contention import on_top
+from snakepit_bridge.stores.turns import TurnLostError
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.wire.errors import ElixirMethodNotServedError
 from snakepit_bridge.wire.writeback import ElixirAuthority
 from workers.gateway.request_ids import RequestIds, Try
+
+_log = logging.getLogger(__name__)
 
 _NOTHING = Token(0, 0)
 _PAST = 1_000
@@ -69,12 +73,19 @@ class Committing:
         """
         if not request_id:
             return await self._commit(commit, None)
-        async with self._ids.trying(owner, request_id, content) as tried:
-            if tried.answer is not None:
-                return tried.answer
-            token = await self._commit(commit, tried)
-            await tried.done(token)
-            return token
+        while True:
+            try:
+                async with self._ids.trying(owner, request_id, content) as tried:
+                    return await self._tried(commit, tried)
+            except TurnLostError:
+                _log.warning("request %r stood still for too long; its next try goes on with it", request_id)
+
+    async def _tried(self, commit: Commit, tried: Try) -> Token:
+        if tried.answer is not None:
+            return tried.answer
+        token = await self._commit(commit, tried)
+        await tried.done(token)
+        return token
 
     async def _commit(self, commit: Commit, tried: Try | None) -> Token:
         if self._elixir is None or not await self._elixir.owns(commit.session):
@@ -86,12 +97,12 @@ class Committing:
         )
 
     async def _publish(self, commit: Commit, tried: Try | None) -> Token:
-        if tried is not None and tried.base is not None:
-            token = await self._committed(commit, tried.base)
-            if token is not None:
-                return token
-
         async def publish() -> Token:
+            # Asked each time: an earlier try that was paused may commit as late as now, on top of what it noted.
+            if tried is not None and tried.base is not None:
+                token = await self._committed(commit, tried.base)
+                if token is not None:
+                    return token
             base, now = await self._now(commit.session)
             changes = commit.proposal(now)
             expected = base if commit.expected is None else commit.expected

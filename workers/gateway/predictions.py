@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from contextlib import aclosing
+from functools import partial
+from typing import TypeVar
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.results import Outcome, Results
-from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, InputError
+from snakepit_bridge.client.outcome import Outcome
+from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.loop import run_home
-from snakepit_bridge.messages import DEFAULT_SESSION
-from snakepit_bridge.variables.codec import parse
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway import values
 from workers.gateway.call import Call, named, seconds
-from workers.gateway.errors import MalformedError, NotGrantedError, PredictionNotFoundError, TooLargeError, described
-from workers.gateway.tokens import Scope
+from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooLargeError, described
+from workers.gateway.orders import Order, enqueue, together
+from workers.gateway.reading import Reading
 
 T = TypeVar("T")
 
 # Kombu's producers block; each of these threads has one.
 _THREADS = 16
-_PRIORITY, _URGENT = 5, 9
 _LOOK_S = 30.0
 
 
@@ -40,34 +40,34 @@ class Predictions:
         self._fleet = fleet
         self._batch = batch
         self._kept_s = kept_s
-        self._results = Results(fleet.app, fleet.connection)
+        self._results = fleet.results
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dspex-gateway")
 
     async def submit(self, request: pb.SubmitRequest, call: Call) -> pb.Handle:
         """Enqueues one prediction."""
-        session = request.session or DEFAULT_SESSION
-        if not call.grant.covers(session):
-            raise NotGrantedError(call.grant.name, Scope.PREDICT, session)
-        options = _options(request, call)
-        inputs = _inputs(request)
-
-        def enqueue() -> str:
-            if not call.remaining_s:
-                raise DeadlineExceeded("that was not enqueued", 0.0)
-            return self._fleet.submit(request.program, inputs, session=session, **options).id
-
-        task_id = await self._blocking(enqueue)
-        await self._remember(task_id, session)
+        order = Order.of(request, call)
+        task_id = await self._blocking(lambda: order.enqueue(self._fleet, call))
+        await self._remember([(task_id, order.session)])
         return pb.Handle(id=task_id)
 
     async def submit_batch(self, request: pb.SubmitBatchRequest, call: Call) -> pb.SubmitBatchResponse:
-        """Enqueues many; what is wrong with one stands in its place."""
+        """Enqueues many, those that have everything but their inputs in common together; what is wrong with one stands
+        in its place.
+        """
         if not request.requests:
             raise MalformedError("requests", "there are none")
         if len(request.requests) > self._batch:
             raise TooLargeError("batch", self._batch)
-        submitted = await asyncio.gather(*(self._submitted(one, call) for one in request.requests))
-        return pb.SubmitBatchResponse(submitted=submitted)
+        orders = [_ordered(one, call) for one in request.requests]
+        batches = together([one for one in orders if isinstance(one, Order)])
+        enqueued = await asyncio.gather(
+            *(self._blocking(partial(enqueue, self._fleet, some, call)) for some in batches)
+        )
+        sent = {id(order): end for ends in enqueued for order, end in ends}
+        ends = [sent[id(one)] if isinstance(one, Order) else one for one in orders]
+        owned = [(end, one.session) for end, one in zip(ends, orders, strict=True) if isinstance(one, Order)]
+        await self._remember([(end, session) for end, session in owned if isinstance(end, str)])
+        return pb.SubmitBatchResponse(submitted=[_submitted(end) for end in ends])
 
     async def get(self, request: pb.PredictionRequest, call: Call) -> pb.Prediction:
         """Returns how a prediction stands."""
@@ -83,15 +83,21 @@ class Predictions:
         return values.prediction(request.id, outcome)
 
     async def stream(self, request: pb.PredictionRequest, call: Call) -> AsyncGenerator[pb.PredictionEvent]:
-        """Yields each new state of a prediction, and what it ended with."""
-        outcome = await self._mine(request.id, call)
-        told = 0
-        while not outcome.ready and not call.draining.is_set():
-            state = values.prediction(request.id, outcome).state
-            if state != told:
-                told = state
-                yield pb.PredictionEvent(state=state)
-            outcome = await self._ended(request.id, _LOOK_S, call)
+        """Yields each new state of a prediction and the pieces of its answer, and what it ended with."""
+        outcome, told = await self._mine(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
+        async with aclosing(Reading(self._fleet.pieces.of(request.id), call.draining)) as reading:
+            while not outcome.ready and not call.draining.is_set():
+                state = values.prediction(request.id, outcome).state
+                some = await reading.some(0.0 if state > told else _LOOK_S)
+                if some:
+                    state = pb.PREDICTION_STATE_RUNNING
+                if state > told:
+                    told = state
+                    yield pb.PredictionEvent(state=state)
+                for piece in some:
+                    yield pb.PredictionEvent(piece=values.piece(piece))
+                if not some:
+                    outcome = await run_home(self._results.outcome(request.id))
         if outcome.ready:
             yield pb.PredictionEvent(ended=values.prediction(request.id, outcome))
 
@@ -99,19 +105,13 @@ class Predictions:
         """Cancels a prediction unless it has ended, and returns how it stands."""
         outcome = await self._mine(request.id, call)
         if not outcome.ready:
-            await self._blocking(self._fleet.handle(request.id).cancel)
+            await self._fleet.handle(request.id).acancel()
             outcome = await run_home(self._results.outcome(request.id))
         return values.prediction(request.id, outcome)
 
     def close(self) -> None:
         """Lets its threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _submitted(self, request: pb.SubmitRequest, call: Call) -> pb.Submitted:
-        try:
-            return pb.Submitted(handle=await self.submit(request, call))
-        except (BridgeError, ValueError) as wrong:
-            return pb.Submitted(error=described(wrong))
 
     async def _ended(self, task_id: str, wait_s: float, call: Call) -> Outcome:
         """Waits for the end no longer than that, nor than the gateway runs, and returns how it stands then."""
@@ -138,9 +138,11 @@ class Predictions:
             raise PredictionNotFoundError(task_id)
         return outcome
 
-    async def _remember(self, task_id: str, session: str) -> None:
-        client = self._fleet.connection.client
-        await self._fleet.connection.bounded(client.set(self._key(task_id), session.encode(), ex=self._kept_s))
+    async def _remember(self, owned: Sequence[tuple[str, str]]) -> None:
+        """Remembers whose predictions these are, by id and session."""
+        if owned:
+            commands = [("SET", self._key(task_id), session, "EX", self._kept_s) for task_id, session in owned]
+            await self._fleet.connection.send_each(commands)
 
     def _key(self, task_id: str) -> str:
         return f"{self._fleet.namespace}:{{t:{task_id}}}:session"
@@ -154,29 +156,12 @@ def _session(outcome: Outcome) -> str | None:
     return None if outcome.result is None else str(outcome.result.provenance.get("session"))
 
 
-def _options(request: pb.SubmitRequest, call: Call) -> dict[str, Any]:
-    if request.priority > _URGENT:
-        raise MalformedError("priority", f"it is 1 to {_URGENT}, the most urgent, or 0 for {_PRIORITY}")
-    deadline_s = seconds(request.deadline_s, "deadline_s")
-    stale = seconds(request.max_staleness_s, "max_staleness_s") if request.HasField("max_staleness_s") else None
-    # Keys of different clients have nothing to do with each other.
-    key = f"{call.grant.name}/{request.idempotency_key}" if request.idempotency_key else None
-    return {
-        "at_least": values.token(request.at_least, "at_least"),
-        "exactly": values.token(request.exactly, "exactly"),
-        "deadline": deadline_s or None,
-        "max_staleness": stale,
-        "priority": request.priority or _PRIORITY,
-        "idempotency_key": key,
-    }
-
-
-def _inputs(request: pb.SubmitRequest) -> Mapping[str, Any]:
-    named(request.program, "program")
+def _ordered(request: pb.SubmitRequest, call: Call) -> Order | BridgeError:
     try:
-        inputs = parse(request.inputs_json or b"{}")
-    except (ValueError, RecursionError) as wrong:
-        raise InputError(request.program, "inputs", f"they aren't JSON: {wrong}") from wrong
-    if not isinstance(inputs, dict):
-        raise InputError(request.program, "inputs", "they must be a JSON object of input field to value")
-    return cast("dict[str, Any]", inputs)
+        return Order.of(request, call)
+    except BridgeError as wrong:
+        return wrong
+
+
+def _submitted(end: str | BridgeError) -> pb.Submitted:
+    return pb.Submitted(handle=pb.Handle(id=end)) if isinstance(end, str) else pb.Submitted(error=described(end))

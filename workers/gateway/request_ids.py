@@ -6,19 +6,16 @@ revision after that token is either its own or somebody else's.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from redis.asyncio.lock import Lock
-from redis.exceptions import LockError
-
 from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.turns import Turn, TurnLostError, Turns
 from snakepit_bridge.wire.errors import ElixirUnavailableError
 from snakepit_bridge.wire.writeback import WriteNotShownError
 from snakepit_bridge.wire.writing import HalfWrittenError
@@ -27,12 +24,10 @@ from workers.gateway.errors import RequestIdConflictError
 KEPT_S = 86_400
 """Seconds for which an id is remembered."""
 
-_LEASE_S = 60
-_LOOK_S = 0.05
 _UNKNOWN = (StoreUnavailableError, ElixirUnavailableError, WriteNotShownError, HalfWrittenError)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Try:
     """One try of a request.
 
@@ -43,17 +38,25 @@ class Try:
 
     answer: Token | None
     base: Token | None
-    _ids: RequestIds
+    _turn: Turn
     _key: str
     _digest: str
 
     async def about_to_commit(self, base: Token) -> None:
-        """Notes the token on top of which it is going to commit."""
-        await self._ids.note(self._key, {"digest": self._digest, "base": str(base)})
+        """Notes the token on top of which it is going to commit.
+
+        Raises:
+            TurnLostError: another try goes on instead; this one must not commit.
+        """
+        await self._note({"digest": self._digest, "base": str(base)})
 
     async def done(self, token: Token) -> None:
-        """Notes the answer."""
-        await self._ids.note(self._key, {"digest": self._digest, "answer": str(token)})
+        """Notes the answer. Where the turn is another's, that try finds this commit on top of what was noted."""
+        with suppress(TurnLostError):
+            await self._note({"digest": self._digest, "answer": str(token)})
+
+    async def _note(self, record: dict[str, str]) -> None:
+        await self._turn.note(self._key, json.dumps(record), KEPT_S)
 
 
 class RequestIds:
@@ -67,10 +70,13 @@ class RequestIds:
     def __init__(self, connection: RedisConnection, namespace: str) -> None:
         self._connection = connection
         self._namespace = namespace
+        self._turns = Turns(connection)
 
     @asynccontextmanager
     async def trying(self, owner: str, request_id: str, content: bytes) -> AsyncGenerator[Try]:
         """Holds a request while it is tried; another try of it waits meanwhile. One that is refused is forgotten.
+
+        The turn of a gateway that was killed is another's seconds later.
 
         Args:
             owner: whose id it is.
@@ -82,54 +88,22 @@ class RequestIds:
             StoreUnavailableError
         """
         name = hashlib.sha256(json.dumps([owner, request_id]).encode()).hexdigest()
-        key, digest = f"{self._namespace}:{{g:{name}}}", hashlib.sha256(content).hexdigest()
-        async with self._turn(key):
+        prefix, digest = f"{self._namespace}:{{g:{name}}}", hashlib.sha256(content).hexdigest()
+        key = f"{prefix}:request"
+        async with self._turns.held(f"{prefix}:turn") as turn:
             found = await self._found(key)
             if found and found["digest"] != digest:
                 raise RequestIdConflictError(request_id)
             try:
-                yield Try(_token(found.get("answer")), _token(found.get("base")), self, key, digest)
+                yield Try(_token(found.get("answer")), _token(found.get("base")), turn, key, digest)
             except BridgeError as error:
                 if not isinstance(error, _UNKNOWN):
-                    await self._forget(key)
+                    await turn.forget(key)
                 raise
 
-    async def note(self, key: str, record: dict[str, str]) -> None:
-        """Keeps a record of a request."""
-        await self._connection.bounded(self._connection.client.set(f"{key}:request", json.dumps(record), ex=KEPT_S))
-
-    @asynccontextmanager
-    async def _turn(self, key: str) -> AsyncGenerator[None]:
-        """Holds the request's turn. One that died with it gives it back when its lease is over."""
-        lock = self._connection.client.lock(f"{key}:turn", timeout=_LEASE_S)
-        while not await self._taken(lock):  # noqa: ASYNC110 - it is held in another process
-            await asyncio.sleep(_LOOK_S)
-        try:
-            yield
-        finally:
-            await asyncio.shield(self._given_back(lock))
-
-    async def _taken(self, lock: Lock) -> bool:
-        """Tells whether the turn was free. A caller who hangs up meanwhile doesn't leave it taken."""
-        taking = asyncio.ensure_future(self._connection.bounded(lock.acquire(blocking=False)))
-        try:
-            return await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            with suppress(StoreUnavailableError):  # then its lease ends it
-                if await taking:
-                    await self._given_back(lock)
-            raise
-
-    async def _given_back(self, lock: Lock) -> None:
-        with suppress(LockError):  # it took longer than the lease, so the turn is another's now
-            await self._connection.bounded(lock.release())
-
     async def _found(self, key: str) -> dict[str, str]:
-        stored = await self._connection.bounded(self._connection.client.get(f"{key}:request"))
+        stored = await self._connection.bounded(self._connection.client.get(key))
         return json.loads(stored) if stored else {}
-
-    async def _forget(self, key: str) -> None:
-        await self._connection.bounded(self._connection.client.delete(f"{key}:request"))
 
 
 def _token(text: str | None) -> Token | None:

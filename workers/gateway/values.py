@@ -8,7 +8,8 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from snakepit_bridge.client.results import Outcome
+from snakepit_bridge.client.outcome import Outcome
+from snakepit_bridge.client.pieces import Piece
 from snakepit_bridge.exceptions import PredictionCancelled, ValidationError, VariableNotFoundError
 from snakepit_bridge.messages import Result
 from snakepit_bridge.provenance import Provenance
@@ -170,6 +171,11 @@ def _succeeded(task_id: str, result: Result) -> pb.Prediction:
             record_json=canonical(plain(result.provenance)),
         ),
     )
+
+
+def piece(one: Piece) -> pb.OutputPiece:
+    """Returns a piece of an answer as a message."""
+    return pb.OutputPiece(field=one.field, text=one.text, predictor=one.predictor, call=one.call, attempt=one.attempt)
 
 
 def _tokens(usage: Mapping[str, Any], kind: str) -> int:

@@ -45,6 +45,7 @@ class AsyncioPool(BasePool):
         self._open = True
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly
         self._told: set[asyncio.Task[None]] = set()
         self._threads = Threads()
         self._drained = threading.Event()
@@ -149,11 +150,12 @@ class AsyncioPool(BasePool):
         self._running[job.number] = job
         context = self._context.copy()  # not the caller's: it may be another job's
         if job.awaits:
-            job.task = self._loop.create_task(self._run(job), context=context)
-            self._set_limits(job)
+            task = self._loop.create_task(self._run(job), context=context)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         else:
             self._threads.run(lambda: context.run(self._run_in_thread, job))
-            self._set_limits(job)
+        self._set_limits(job)
 
     async def _run(self, job: Job) -> None:
         try:

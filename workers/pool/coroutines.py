@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from celery import Task
 
-from snakepit_bridge.loop import run_blocking
+from workers.pool.interrupts import run_interruptibly
 from workers.pool.stacks import owned_by, owner
 
 _MARK = "__awaits_on_home_loop__"
@@ -43,7 +43,7 @@ def blocking_form(function: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(whose, RunsBody):
             return whose.run_body(work)
         with owned_by(whose):  # so that the coroutine, on its own thread, finds the request of this one
-            return run_blocking(work)
+            return run_interruptibly(work)
 
     wait.__signature__ = inspect.signature(function)  # pyright: ignore[reportAttributeAccessIssue]
     setattr(wait, _MARK, True)

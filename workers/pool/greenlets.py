@@ -39,7 +39,7 @@ async def in_greenlet(function: Callable[[], T]) -> T:
         try:
             answer = await handed
         except BaseException as error:  # noqa: BLE001 (whatever it is, it belongs to the code that waits for it)
-            handed = running.throw(error)
+            handed = running.throw(type(error), error, error.__traceback__)
         else:
             handed = running.switch(answer)
     return handed

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import CancelledError
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
+from threading import current_thread, main_thread
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
+
+from snakepit_bridge.loop import home, run_blocking
 
 
 class SoftLimitReached(SoftTimeLimitExceeded, CancelledError):
@@ -17,16 +21,39 @@ class SoftLimitReached(SoftTimeLimitExceeded, CancelledError):
 
 
 class Interruptible:
-    """Awaits a coroutine whose cancellation somebody may turn into another error.
+    """A coroutine that somebody else may interrupt. All of it happens on one event loop."""
 
-    Args:
-        work: the coroutine.
-        instead: is given the cancellation that came in, and returns what the coroutine gets to see.
-    """
-
-    def __init__(self, work: Coroutine[Any, Any, Any], instead: Callable[[CancelledError], BaseException]) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
         self._work = work
-        self._instead = instead
+        self._task: asyncio.Task[Any] | None = None
+        self._error: BaseException | None = None
+
+    async def run(self) -> Any:
+        """Returns what the coroutine returns.
+
+        Raises:
+            SoftTimeLimitExceeded: it let its soft limit through; to the outside that is no cancellation.
+            RuntimeError: it tried to end the process, which would end the loop for all.
+        """
+        self._task = asyncio.current_task()
+        try:
+            return await self
+        except SoftLimitReached as reached:
+            raise SoftTimeLimitExceeded(*reached.args) from None
+        except (SystemExit, KeyboardInterrupt) as left:
+            raise RuntimeError(f"The task tried to end its worker: {left!r}") from left
+
+    def throw(self, error: BaseException) -> None:
+        """Throws an error into the coroutine at the place where it waits."""
+        if self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Cancels it, whatever error was on its way into it."""
+        self._error = None
+        if self._task is not None:
+            self._task.cancel()
 
     def __await__(self) -> Generator[Any, Any, Any]:
         error: BaseException | None = None
@@ -41,7 +68,35 @@ class Interruptible:
             except GeneratorExit:
                 self._work.close()
                 raise
-            except CancelledError as cancelled:
-                error = self._instead(cancelled)
-            except BaseException as other:  # noqa: BLE001 (the coroutine is asked what becomes of it)
-                error = other
+            except BaseException as thrown:  # noqa: BLE001 (asyncio throws in what the coroutine waits for has raised)
+                error = self._instead_of(thrown)
+
+    def _instead_of(self, thrown: BaseException) -> BaseException:
+        if self._error is None or self._task is None or not isinstance(thrown, CancelledError):
+            return thrown
+        error, self._error = self._error, None
+        self._task.uncancel()
+        return error
+
+
+def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a coroutine on the home loop for a thread; prefork interrupts a process's main thread at a soft limit.
+
+    Raises:
+        SoftTimeLimitExceeded: the coroutine was interrupted, and let that through.
+        RuntimeError: it tried to end the process.
+    """
+    body = Interruptible(work)
+    if current_thread() is not main_thread() or asyncio._get_running_loop() is not None:
+        return run_blocking(body.run())
+    future = asyncio.run_coroutine_threadsafe(body.run(), home())
+    while True:
+        try:
+            return future.result()
+        except SoftTimeLimitExceeded as reached:
+            if future.done():
+                raise
+            home().call_soon_threadsafe(body.throw, SoftLimitReached(*reached.args))
+        except BaseException:
+            future.cancel()
+            raise

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from celery.exceptions import SoftTimeLimitExceeded
 
 from snakepit_bridge.loop import run_blocking
 from workers.pool.greenlets import GreenletBridge
@@ -54,7 +53,6 @@ class Job:
         number: what Celery calls its process id; unique in this process.
         awaits: whether its task is a coroutine, which can be interrupted where it waits.
         ended: whether it was terminated or ran into its hard limit, so that Celery hears no more of it.
-        task: the asyncio task that runs it, once it runs on the loop.
         timers: those of its limits.
     """
 
@@ -63,12 +61,10 @@ class Job:
         self.order = order
         self.awaits = awaits
         self.ended = False
-        self.task: asyncio.Task[None] | None = None
         self.timers: list[asyncio.TimerHandle] = []
         self._terminate = terminate
-        self._in_body = False
+        self._body: Interruptible | None = None
         self._through = False
-        self._soft_due = False
 
     def terminate(self, signal: int | None = None) -> None:
         """Ends the job; Celery calls it on the handle that it keeps, from any thread."""
@@ -115,39 +111,21 @@ class Job:
             raise asyncio.CancelledError
         if not _bridge.inside():
             return run_blocking(work)
-        self._in_body = True
+        self._body = body = Interruptible(work)
         try:
-            return _bridge.wait(self._interruptible(work) if self.order.soft_s else work)
-        except SoftLimitReached as reached:
-            raise SoftTimeLimitExceeded(*reached.args) from None
+            return _bridge.wait(body.run())
         except asyncio.CancelledError as cancelled:
             if self.ended:
                 raise
-            raise concurrent.futures.CancelledError(
-                "The task's coroutine was cancelled by its own doing."
-            ) from cancelled
-        except (SystemExit, KeyboardInterrupt) as left:
-            raise RuntimeError(f"The task tried to end its worker: {left!r}") from left
+            raise concurrent.futures.CancelledError("The task's coroutine cancelled itself.") from cancelled
         finally:
-            self._in_body, self._through = False, True
-
-    async def _interruptible(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return await Interruptible(work, self._instead)
-
-    def _instead(self, cancelled: asyncio.CancelledError) -> BaseException:
-        if not self._soft_due or self.ended:
-            return cancelled
-        self._soft_due = False
-        if self.task is not None:
-            self.task.uncancel()
-        return SoftLimitReached(self.order.soft_s)
+            self._body, self._through = None, True
 
     def remind(self) -> bool:
         """Throws the soft limit's error into the coroutine; tells whether there was one to throw it into."""
-        if not self._in_body or self.ended or self.task is None:
+        if self._body is None or self.ended:
             return False
-        self._soft_due = True
-        self.task.cancel()
+        self._body.throw(SoftLimitReached(self.order.soft_s))
         return True
 
     def end(self) -> bool:
@@ -155,6 +133,6 @@ class Job:
         if self._through:
             return False
         self.ended = True
-        if self._in_body and self.task is not None:
-            self.task.cancel()
+        if self._body is not None:
+            self._body.cancel()
         return True

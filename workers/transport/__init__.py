@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from workers.transport.channel import Channel, Transport
+from workers.transport.channel import Channel
+from workers.transport.transport import Transport
 
 __all__ = ["Channel", "Transport"]

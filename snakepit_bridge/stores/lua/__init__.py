@@ -12,7 +12,7 @@ from importlib.resources import files
 
 SCRIPTS = (
     "checks", "confirm", "declare", "drop", "fence", "head", "heads", "history", "label", "labels", "prune",
-    "publish", "read", "read_at", "retain", "rollback", "unlabel",
+    "publish", "read", "read_at", "retain", "rollback", "turn", "unlabel",
 )  # fmt: skip
 
 _NEEDS = re.compile(r"-- needs: (.+)")

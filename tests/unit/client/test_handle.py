@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
 import dspy
 import pytest
+from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.prediction import FleetPrediction
 from snakepit_bridge.exceptions import PredictionCancelled, PredictionTimeout
 from snakepit_bridge.loop import home, run_home
 from snakepit_bridge.messages import Result
-from tests.harness.stage import within
+from tests.harness.stage import fresh, within
+from tests.harness.waiting import wait_until
 from tests.unit.test_provenance import SAMPLE
 
 
@@ -115,16 +120,50 @@ def test_a_cancelled_prediction_ends_for_everybody(fleet: Fleet) -> None:
         handle.get()
 
 
-def test_one_that_has_ended_is_not_cancelled_and_nobody_is_told(fleet: Fleet) -> None:
-    told: list[str] = []
-    handle = Handle("task", fleet.handle("task")._results, 1.0, told.append)
-    finish(fleet, handle, answer="42")
-    assert not handle.cancel()
-    assert told == []
+def test_one_that_has_ended_is_not_cancelled_and_nobody_is_told(fleet: Fleet, redis_url: str) -> None:
+    handle = fleet.handle(fresh("task"))
+    with told_of_cancellations(redis_url) as told:
+        finish(fleet, handle, answer="42")
+        assert not handle.cancel()
+        assert told.get_message(timeout=0.2) is None
     assert handle.get().answer == "42"
 
 
-def test_the_workers_are_told_of_a_cancellation(fleet: Fleet) -> None:
-    told: list[str] = []
-    assert Handle("task", fleet.handle("task")._results, 1.0, told.append).cancel()
-    assert told == ["task"]
+def test_a_cancellation_is_told_once_to_the_whole_fleet(fleet: Fleet, redis_url: str) -> None:
+    handle = fleet.handle(fresh("task"))
+    with told_of_cancellations(redis_url) as told:
+        assert handle.cancel()
+        assert handle.cancel(), "it is cancelled, whoever did it"
+        message: Any = told.get_message(timeout=2)
+        assert message["data"] == handle.id.encode()
+        assert told.get_message(timeout=0.2) is None
+
+
+async def test_a_coroutine_cancels_without_blocking_its_loop(fleet: Fleet) -> None:
+    handle = fleet.handle(fresh("task"))
+    assert await handle.acancel()
+    with pytest.raises(PredictionCancelled):
+        await handle
+
+
+def test_who_waits_on_his_reply_channel_hears_of_a_cancellation_from_elsewhere(redis_url: str) -> None:
+    handle = Fleet(redis_url, wait_s=10).submit("qa", {"question": "why?"})
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(handle.get)
+        wait_until(lambda: subscribed(redis_url, b"dspex:replies:*"), "the subscription")
+        assert Fleet(redis_url).handle(handle.id).cancel()
+        with within(2):
+            assert isinstance(waiting.exception(), PredictionCancelled)
+
+
+@contextmanager
+def told_of_cancellations(url: str) -> Generator[Any]:
+    with Redis.from_url(url) as client, client.pubsub() as told:
+        told.subscribe("dspex:cancel")
+        assert told.get_message(timeout=2)
+        yield told
+
+
+def subscribed(url: str, pattern: bytes) -> bool:
+    with Redis.from_url(url) as client:
+        return bool(client.pubsub_channels(pattern))

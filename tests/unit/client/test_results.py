@@ -44,7 +44,7 @@ def task() -> str:
 
 
 def results_of(fleet: Fleet) -> Results:
-    return fleet.handle("any")._results
+    return fleet.results
 
 
 def subscribers(url: str, task_id: str) -> int:

@@ -33,11 +33,20 @@ def test_every_key_is_one_that_celery_knows() -> None:
 
 def test_the_settings_reach_celery() -> None:
     conf = configured(
-        redis_url="redis://r/1", broker_url="amqp://b", queue="q", result_expires_s=7, visibility_timeout_s=70
+        redis_url="redis://r/1",
+        broker_url="amqp://b",
+        queue="q",
+        result_expires_s=7,
+        namespace="team",
+        lease_s=2,
+        max_deliveries=3,
+        hold_limit_s=70,
     ).conf
     assert (conf.broker_url, conf.result_backend) == ("amqp://b", "redis://r/1")
     assert (conf.task_default_queue, conf.result_expires) == ("q", 7)
-    assert conf.broker_transport_options["visibility_timeout"] == 70
+    options = conf.broker_transport_options
+    assert (options["delivery_key"], options["lease"]) == ("team:delivery", 2)
+    assert (options["max_deliveries"], options["hold_limit"]) == (3, 70)
 
 
 def test_what_no_url_names_goes_through_redis() -> None:
@@ -106,15 +115,6 @@ def test_a_worker_waits_for_its_broker_for_ever_and_keeps_its_tasks_meanwhile() 
 
 def test_each_transport_option_is_one_that_the_channel_reads() -> None:
     assert set(configured().conf.broker_transport_options) <= set(Channel.from_transport_options)
-
-
-def test_an_abandoned_task_comes_back_soon_after_its_time() -> None:
-    """The clock of the broker: a look every few seconds, and none is skipped."""
-    options = configured(visibility_timeout_s=60).conf.broker_transport_options
-    assert options["unacked_restore_throttle"] == 1
-    assert options["unacked_restore_interval"] < options["visibility_timeout"]
-    # The one who looks may die; its lock goes before the timeout has passed again.
-    assert options["unacked_mutex_expire"] < options["visibility_timeout"]
 
 
 def test_priorities_fall_into_steps_and_the_most_urgent_is_served_first(redis_url: str) -> None:

@@ -86,8 +86,22 @@ def test_each_field_of_a_table_is_handed_to_the_library() -> None:
     handed = {"name", "api_key", "timeout_s", "max_in_flight"} | set(ProfileTable.model_fields) - {
         "api_key_env",
         "limits",
+        "price",
     }
     assert set(values) == handed
+
+
+def test_what_the_whole_fleet_may_use_and_what_it_costs_are_read_apart(tmp_path: Path) -> None:
+    file = read_profiles(written(tmp_path, smart("limits = { requests_per_min = 60, timeout_s = 5 }")))
+    assert file.fleet_limits()["smart"] == {
+        "requests_per_min": 60,
+        "tokens_per_min": None,
+        "concurrency": None,
+        "spend_per_hour": None,
+    }
+    assert file.prices()["smart"] == {"input_per_million": 0.0, "output_per_million": 0.0}
+    priced = read_profiles(written(tmp_path, smart("price = { input_per_million = 2.5, output_per_million = 10 }")))
+    assert priced.prices()["smart"] == {"input_per_million": 2.5, "output_per_million": 10.0}
 
 
 def test_the_library_takes_what_the_file_gives(tmp_path: Path) -> None:
@@ -108,6 +122,8 @@ def test_without_a_default_none_is_named(tmp_path: Path) -> None:
         ("dafault = 'smart'\n" + smart(""), "dafault"),
         (smart("temprature = 0.5"), "profiles.smart.temprature"),
         (smart("limits = { timeout = 5 }"), "profiles.smart.limits.timeout"),
+        (smart("limits = { concurrency = -1 }"), "profiles.smart.limits.concurrency"),
+        (smart("price = { input = 1 }"), "profiles.smart.price.input"),
         (smart("") + "[profile.other]\nmodel = 'x'", "profile"),
     ],
 )

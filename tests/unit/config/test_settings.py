@@ -22,6 +22,8 @@ DEFAULTS: dict[str, Any] = {
     "lm_profiles": None,
     "lm": None,
     "allowed_packages": (),
+    "payload_bytes": 262_144,
+    "batch_in_flight": 2_000,
     "result_expires_s": 86_400,
     "requirement_wait_s": 5.0,
     "bridge": None,
@@ -30,7 +32,9 @@ DEFAULTS: dict[str, Any] = {
     "redis_timeout_s": 5.0,
     "task_attempts": 3,
     "retry_backoff_s": 1.0,
-    "visibility_timeout_s": 1_800,
+    "lease_s": 5.0,
+    "max_deliveries": 5,
+    "hold_limit_s": 3_600.0,
 }
 
 # Field, what the environment says, what is read from that.
@@ -42,6 +46,8 @@ SAID: list[tuple[str, str, Any]] = [
     ("lm_profiles", "/etc/lm.toml", Path("/etc/lm.toml")),
     ("lm", "openai/gpt-4o", "openai/gpt-4o"),
     ("allowed_packages", "shop, shop_tools ,,", ("shop", "shop_tools")),
+    ("payload_bytes", "1000", 1000),
+    ("batch_in_flight", "16", 16),
     ("result_expires_s", "1", 1),
     ("requirement_wait_s", "0", 0.0),
     ("bridge", "elixir:50051", "elixir:50051"),
@@ -50,13 +56,17 @@ SAID: list[tuple[str, str, Any]] = [
     ("redis_timeout_s", "0.5", 0.5),
     ("task_attempts", "1", 1),
     ("retry_backoff_s", "0.1", 0.1),
-    ("visibility_timeout_s", "60", 60),
+    ("lease_s", "2.5", 2.5),
+    ("max_deliveries", "1", 1),
+    ("hold_limit_s", "60", 60.0),
 ]
 
 REFUSED: list[tuple[str, str]] = [
     ("namespace", "a:b"),
     ("namespace", "{s}"),
     ("namespace", "x" * 51),
+    ("payload_bytes", "0"),
+    ("batch_in_flight", "0"),
     ("result_expires_s", "0"),
     ("result_expires_s", "a day"),
     ("requirement_wait_s", "-1"),
@@ -66,7 +76,9 @@ REFUSED: list[tuple[str, str]] = [
     ("redis_timeout_s", "soon"),
     ("task_attempts", "0"),
     ("retry_backoff_s", "0"),
-    ("visibility_timeout_s", "0"),
+    ("lease_s", "0.5"),
+    ("max_deliveries", "0"),
+    ("hold_limit_s", "0"),
 ]
 
 

@@ -18,7 +18,8 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
 from snakepit_bridge.messages import PREDICT, VERSION
 from snakepit_bridge.testing import RecordingLM
-from tasks.predict import _pause_s, predict
+from tasks.pauses import pause_s
+from tasks.predict import predict
 from tests.harness.stage import echo
 from workers.app import FleetApp
 
@@ -95,11 +96,11 @@ def test_pauses_double_with_jitter_and_obey_the_provider_within_a_bound(app: Fle
     runtime = app.runtime
     away = LMUnavailableError("m", "c", "text")
     for attempt, base in ((1, 0.01), (2, 0.02), (3, 0.04)):
-        pauses = {_pause_s(runtime, away, attempt) for _ in range(50)}
+        pauses = {pause_s(runtime, away, attempt) for _ in range(50)}
         assert len(pauses) > 1
         assert 0.5 * base <= min(pauses) <= max(pauses) <= 1.5 * base
-    assert _pause_s(runtime, LMUnavailableError("m", "c", "text", 429, 7.0), 1) == 7.0
-    assert _pause_s(runtime, LMUnavailableError("m", "c", "text", 429, 3600.0), 1) == 60.0
+    assert pause_s(runtime, LMUnavailableError("m", "c", "text", 429, 7.0), 1) == 7.0
+    assert pause_s(runtime, LMUnavailableError("m", "c", "text", 429, 3600.0), 1) == 60.0
 
 
 def test_the_task_has_the_name_on_the_wire() -> None:

@@ -31,7 +31,8 @@ from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.wire.wanted import WantedSessions
-from tasks.prediction import Delivery, run_prediction, taken
+from tasks.inputs import taken
+from tasks.prediction import Delivery, run_prediction
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
 from tests.harness.stage import echo

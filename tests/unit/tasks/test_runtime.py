@@ -19,6 +19,7 @@ def runtime_on(url: str, **fields: Any) -> Runtime:
         "sessions": nothing,
         "registry": nothing,
         "applying": nothing,
+        "payloads": nothing,
         "store": nothing,
         "keep_s": 60.0,
     }

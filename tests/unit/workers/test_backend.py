@@ -13,7 +13,6 @@ from redis import Redis
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import PredictionCancelled
-from snakepit_bridge.loop import run_blocking
 from workers.app import FleetApp
 from workers.backend import CommitBackend
 
@@ -55,7 +54,7 @@ def test_what_is_no_end_gives_way(app: FleetApp, redis_url: str, between: str) -
 
 def test_a_cancellation_by_the_client_holds_against_the_running_task(app: FleetApp, redis_url: str) -> None:
     fleet = Fleet(redis_url)
-    assert run_blocking(fleet.handle("task")._results.cancel("task"))
+    assert fleet.handle("task").cancel()
     app.backend.store_result("task", {"v": 1}, "SUCCESS")
     with pytest.raises(PredictionCancelled):
         fleet.handle("task").get(1)

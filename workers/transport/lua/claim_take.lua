@@ -12,6 +12,8 @@ local function claim_take(base, tag)
   if not record then
     return nil
   end
+  -- On a server that is full this fails, before anything is taken; HDEL would work, and the caller's write fail after it.
+  redis.call('HSET', held, tag, record)
   redis.call('HDEL', held, tag)
   local cut = string.find(record, '\n', 1, true)
   return string.sub(record, 1, cut - 1), string.sub(record, cut + 1)

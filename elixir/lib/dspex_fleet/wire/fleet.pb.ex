@@ -226,6 +226,7 @@ defmodule Dspex.Fleet.V1.SubmitRequest do
   field :idempotency_key, 7, type: :string, json_name: "idempotencyKey"
   field :priority, 8, type: :uint32
   field :max_staleness_s, 9, proto3_optional: true, type: :double, json_name: "maxStalenessS"
+  field :stream, 10, type: :bool
 end
 
 defmodule Dspex.Fleet.V1.Handle do
@@ -338,6 +339,9 @@ defmodule Dspex.Fleet.V1.OutputPiece do
 
   field :field, 1, type: :string
   field :text, 2, type: :string
+  field :predictor, 3, type: :string
+  field :call, 4, type: :uint32
+  field :attempt, 5, type: :uint32
 end
 
 defmodule Dspex.Fleet.V1.Provenance do

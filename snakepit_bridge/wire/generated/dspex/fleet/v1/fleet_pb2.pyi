@@ -191,7 +191,7 @@ class RollbackRequest(_message.Message):
     def __init__(self, session: _Optional[str] = ..., to: _Optional[str] = ..., expected: _Optional[str] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
-    __slots__ = ("program", "session", "inputs_json", "at_least", "exactly", "deadline_s", "idempotency_key", "priority", "max_staleness_s")
+    __slots__ = ("program", "session", "inputs_json", "at_least", "exactly", "deadline_s", "idempotency_key", "priority", "max_staleness_s", "stream")
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +201,7 @@ class SubmitRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     MAX_STALENESS_S_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
     program: str
     session: str
     inputs_json: bytes
@@ -210,7 +211,8 @@ class SubmitRequest(_message.Message):
     idempotency_key: str
     priority: int
     max_staleness_s: float
-    def __init__(self, program: _Optional[str] = ..., session: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., deadline_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., priority: _Optional[int] = ..., max_staleness_s: _Optional[float] = ...) -> None: ...
+    stream: bool
+    def __init__(self, program: _Optional[str] = ..., session: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., deadline_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., priority: _Optional[int] = ..., max_staleness_s: _Optional[float] = ..., stream: _Optional[bool] = ...) -> None: ...
 
 class Handle(_message.Message):
     __slots__ = ("id",)
@@ -277,12 +279,18 @@ class PredictionEvent(_message.Message):
     def __init__(self, state: _Optional[_Union[PredictionState, str]] = ..., piece: _Optional[_Union[OutputPiece, _Mapping]] = ..., ended: _Optional[_Union[Prediction, _Mapping]] = ...) -> None: ...
 
 class OutputPiece(_message.Message):
-    __slots__ = ("field", "text")
+    __slots__ = ("field", "text", "predictor", "call", "attempt")
     FIELD_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    PREDICTOR_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     field: str
     text: str
-    def __init__(self, field: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+    predictor: str
+    call: int
+    attempt: int
+    def __init__(self, field: _Optional[str] = ..., text: _Optional[str] = ..., predictor: _Optional[str] = ..., call: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Provenance(_message.Message):
     __slots__ = ("session", "token", "digest", "program", "program_version", "model", "prompt_tokens", "completion_tokens", "staleness_s", "outage", "worker", "record_json")

@@ -352,7 +352,8 @@ class PredictionsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request, context):
-        """Streams what a prediction does until it has ended; the last event carries the result.
+        """Streams what a prediction does until it has ended, from its beginning, however late one asks; the last event carries
+        the result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,90 @@
+"""Stock messages as bytes: what Celery and kombu would push onto a Redis list, made without a connection.
+
+A reservation and its message must be written by one script, and a script takes bytes. They come from Celery's and
+kombu's own code, over a channel that writes to paper.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from bisect import bisect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+from celery import Celery
+from kombu.connection import Connection
+from kombu.messaging import Producer
+from kombu.transport import memory
+from kombu.transport.redis import PRIORITY_STEPS
+from kombu.transport.redis import Channel as RedisChannel
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A message that is ready to be pushed.
+
+    Attributes:
+        key: the list that it belongs on.
+        message: its bytes.
+    """
+
+    key: str
+    message: bytes
+
+
+class Paper:
+    """Writes a Celery app's messages as its Redis broker would hold them. Safe in threads.
+
+    Args:
+        app: whose serializer, priorities and key prefix hold.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+
+    def write(self, name: str, message: Any, queue: str, priority: int, headers: Mapping[str, Any]) -> Sheet:
+        """Returns a task message as bytes, and the list for them.
+
+        Raises:
+            EncodeError, TypeError: it holds what its serializer can't write.
+        """
+        with self._lock:
+            self._app.amqp.send_task_message(
+                self._producer, name, message, queue=queue, priority=priority, headers=dict(headers), retry=False
+            )
+            written = self._channel.written.pop()
+        return Sheet(self._key(queue, priority), json.dumps(written).encode())
+
+    @cached_property
+    def _producer(self) -> Any:
+        return Producer(self._channel, auto_declare=False)
+
+    @cached_property
+    def _channel(self) -> _Channel:
+        return cast(_Channel, Connection(transport=_Transport).channel())
+
+    def _key(self, queue: str, priority: int) -> str:
+        options: Mapping[str, Any] = self._app.conf.broker_transport_options or {}
+        steps = options.get("priority_steps") or PRIORITY_STEPS
+        step = steps[bisect(steps, priority) - 1]
+        place = f"{queue}{options.get('sep', RedisChannel.sep)}{step}" if step else queue
+        return f"{options.get('global_keyprefix', '')}{place}"
+
+
+class _Channel(memory.Channel):
+    """Keeps what is published on it, for whoever asked to take it at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.written: list[dict[str, Any]] = []
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        self.written.append(message)
+
+
+class _Transport(memory.Transport):
+    Channel = _Channel

@@ -1,0 +1,159 @@
+"""A batch on a worker: one snapshot and one bound program for many inputs, each of which runs and ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from celery.states import FAILURE, SUCCESS
+
+from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
+from snakepit_bridge.messages import Request
+from tasks.errors import named
+from tasks.pauses import pause_s
+from tasks.prediction import Delivery, Prepared, predicted, prepared
+from tasks.runtime import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a batch: its task, and what is asked, as it travelled."""
+
+    task_id: str
+    asked: Any
+
+
+class Backend(Protocol):
+    """Where the ends go."""
+
+    def get_key_for_task(self, task_id: str) -> bytes:
+        """Returns the key of a task's result."""
+        ...
+
+    async def acommit(self, task_id: str, result: Any, state: str, *, reply_channel: str | None = None) -> bytes | None:
+        """Commits a task's end, unless there is one already."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The ends of a batch's inputs, each committed by itself and told to the client.
+
+    Attributes:
+        backend: where they are stored.
+        replies: the channel on which the client wants to be told.
+    """
+
+    backend: Backend
+    replies: str
+
+    async def succeeded(self, one: Input, message: Any) -> None:
+        """Ends an input with its result.
+
+        Raises:
+            StoreUnavailableError: it couldn't be stored.
+        """
+        await self.backend.acommit(one.task_id, message, SUCCESS, reply_channel=self.replies)
+
+    async def failed(self, one: Input, error: BridgeError) -> None:
+        """Ends an input with an error.
+
+        Raises:
+            StoreUnavailableError: it couldn't be stored.
+        """
+        await self.backend.acommit(one.task_id, error, FAILURE, reply_channel=self.replies)
+
+    async def all(self, inputs: Sequence[Input], error: BridgeError) -> None:
+        """Ends inputs with one error.
+
+        Raises:
+            StoreUnavailableError: an end couldn't be stored.
+        """
+        await asyncio.gather(*(self.failed(one, error) for one in inputs))
+
+
+class Again(Protocol):
+    """What gives an input another try, as a message of its own."""
+
+    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0) -> None:
+        """Sends a message for each of the inputs; blocks."""
+        ...
+
+
+class Batch:
+    """The predictions of one batch.
+
+    Args:
+        runtime: the process's runtime.
+        ends: where each end goes.
+        request: what all inputs have in common.
+        delivery: how the batch came here.
+        again: what gives an input another try.
+    """
+
+    def __init__(self, runtime: Runtime, ends: Ends, request: Request, delivery: Delivery, again: Again) -> None:
+        self._runtime = runtime
+        self._ends = ends
+        self._request = request
+        # An input can't be parked: the claim is that of all of them.
+        self._delivery = replace(delivery, claim="")
+        self._again = again
+
+    async def run(self, inputs: Sequence[Input]) -> None:
+        """Makes the predictions, and returns when each has its end or is on its way to another try.
+
+        Raises:
+            StoreUnavailableError: an end couldn't be stored.
+        """
+        try:
+            made = await prepared(self._runtime, self._request, self._delivery.worker)
+        except BridgeError as refused:
+            await self._ends.all(inputs, refused)
+            return
+        running = [asyncio.create_task(self._one(made, each)) for each in inputs]
+        try:
+            ends = await asyncio.gather(*running, return_exceptions=True)
+        finally:
+            # Left early, by a time limit or a shutdown, it leaves nothing running.
+            for task in running:
+                task.cancel()
+        for failed in (end for end in ends if end is not None):
+            raise failed
+
+    async def _one(self, made: Prepared, one: Input) -> None:
+        async with self._runtime.batch_room:
+            delivery = replace(self._delivery, task_id=one.task_id)
+            request = replace(self._request, inputs=one.asked)
+            try:
+                result = await predicted(self._runtime, made, request, delivery)
+                message = await self._runtime.payloads.message(result, self._runtime.keep_s)
+            except LMUnavailableError as away:
+                await self._try_again(one, away)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this input's end and no other's
+                bound = made.applied.bound
+                refused = named(error, program=bound.program.name, model=bound.choice.lm.model)
+                await self._ends.failed(one, refused)
+            else:
+                await self._ends.succeeded(one, message)
+
+    async def _try_again(self, one: Input, away: LMUnavailableError) -> None:
+        """Another try comes as a message of its own, after a pause in which nothing is held here."""
+        pause, until = pause_s(self._runtime, away, 1), self._request.deadline
+        if self._runtime.attempts <= 1 or (until is not None and time.time() + pause >= until):
+            await self._ends.failed(one, away)
+            return
+        await asyncio.to_thread(self._again.send, [one], countdown=pause, retries=1)
+
+
+async def unfinished(runtime: Runtime, backend: Backend, inputs: Sequence[Input]) -> list[Input]:
+    """Returns the inputs that have no end yet: a cancelled one has, and one that was run before.
+
+    Raises:
+        StoreUnavailableError: the result backend is away.
+    """
+    keys = {backend.get_key_for_task(one.task_id).decode(): one for one in inputs}
+    ended = await runtime.ended_of(list(keys)) if keys else set[str]()
+    return [one for key, one in keys.items() if key not in ended]

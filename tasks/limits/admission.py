@@ -1,0 +1,132 @@
+"""Admission under the limits of the whole fleet: what a call costs, whether it may be made, and what it really took."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any
+from uuid import uuid4
+
+from snakepit_bridge.exceptions import DeadlineExceeded
+from tasks.limits.contract import Caller, Estimate, Parked, Permit, Used
+from tasks.limits.estimates import Estimates
+from tasks.limits.presence import Presence
+from tasks.limits.rules import Price
+from tasks.limits.store import Costs, Granted, Refused
+
+_LONGEST_WAIT_S = 0.5
+_NOTHING = Costs(0.0, 0.0)
+
+
+class FleetAdmission:
+    """Grants calls under limits that hold over all workers together. Lives on the home loop.
+
+    Args:
+        presence: this process's part in the limits.
+        prices: what each profile's tokens cost.
+    """
+
+    def __init__(self, presence: Presence, prices: Mapping[str, Price]) -> None:
+        self._presence = presence
+        self._store = presence.store
+        self._prices = prices
+        self._estimates = Estimates()
+
+    async def begin(self) -> None:
+        """See ``Admission.begin``."""
+        await self._presence.begin()
+
+    async def aclose(self) -> None:
+        """Stops taking part; what this process holds is given back when its leases end."""
+        await self._presence.aclose()
+
+    async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
+        """See ``Admission.before_start``."""
+        if self._store.claims is None or not caller.claim:
+            return await self.admit(caller, profile, estimate)
+        await self._presence.begin()
+        _refuse_late(caller)
+        buckets = self._presence.concerning(profile, caller.session, caller.snapshot)
+        if buckets is None:
+            return Permit(profile)
+        permit, costs = uuid4().hex, self._costs(caller.program, profile, estimate)
+        answer = await self._asked(permit, profile, self._store.start(caller, permit, profile, costs, buckets))
+        if isinstance(answer, Granted):
+            return self._granted(permit, profile, caller.program, estimate, answer.costs)
+        return Parked(profile, answer.wait_s if isinstance(answer, Refused) else 0.0)
+
+    async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
+        """See ``Admission.admit``."""
+        await self._presence.begin()
+        permit, costs = uuid4().hex, self._costs(caller.program, profile, estimate)
+        while True:
+            _refuse_late(caller)
+            buckets = self._presence.concerning(profile, caller.session, caller.snapshot)
+            if buckets is None:
+                return Permit(profile)
+            answer = await self._asked(permit, profile, self._store.admit(permit, profile, costs, buckets))
+            if isinstance(answer, Granted):
+                return self._granted(permit, profile, caller.program, estimate, costs)
+            await self._wait(permit, profile, _bounded(answer.wait_s, caller.deadline))
+
+    async def settle(self, permit: Permit, used: Used | None) -> None:
+        """See ``Admission.settle``."""
+        if used is None:
+            await self._presence.end(permit.id, _NOTHING, requests=1)
+            return
+        self._estimates.learn(permit.program, permit.estimate, used)
+        spend = self._price(permit.profile).of(used.input_tokens, used.output_tokens)
+        real = Costs(float(used.input_tokens + used.output_tokens), spend)
+        await self._presence.end(permit.id, real, requests=1)
+
+    async def give_back(self, permit: Permit) -> None:
+        """See ``Admission.give_back``."""
+        await self._presence.end(permit.id, _NOTHING, requests=0)
+
+    async def pause(self, profile: str, seconds: float) -> None:
+        """See ``Admission.pause``."""
+        self._presence.pause_here(profile, seconds)
+        await self._store.pause(profile, seconds)
+
+    def _price(self, profile: str) -> Price:
+        return self._prices.get(profile, _FREE)
+
+    def _costs(self, program: str, profile: str, estimate: Estimate) -> Costs:
+        given, answered = self._estimates.tokens(program, estimate)
+        return Costs(given + answered, self._price(profile).of(given, answered))
+
+    def _granted(self, permit: str, profile: str, program: str, estimate: Estimate, costs: Costs) -> Permit:
+        self._presence.hold(permit)
+        return Permit(profile, permit, program, estimate, costs.tokens, costs.spend)
+
+    async def _wait(self, permit: str, profile: str, seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self._presence.apart(self._store.stop_waiting(permit, profile))
+            raise
+
+    async def _asked(self, permit: str, profile: str, asking: Coroutine[Any, Any, Any]) -> Any:
+        """Awaits an answer; if nobody will take it any more, what it grants is given back."""
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            self._presence.apart(self._store.stop_waiting(permit, profile))
+            self._presence.apart(self._store.settle(permit, _NOTHING, requests=0))
+            raise
+
+
+_FREE = Price()
+
+
+def _refuse_late(caller: Caller) -> None:
+    if caller.deadline is not None and time.time() >= caller.deadline:
+        raise DeadlineExceeded(caller.task_id, round(time.time() - caller.deadline, 3))
+
+
+def _bounded(wait_s: float, deadline: float | None) -> float:
+    """Not longer than a changed limit may take to be noticed, nor than the deadline; jitter parts those who wait."""
+    wait_s = min(wait_s * random.uniform(1.0, 1.1), _LONGEST_WAIT_S)
+    return wait_s if deadline is None else max(0.0, min(wait_s, deadline - time.time()))

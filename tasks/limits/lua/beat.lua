@@ -1,0 +1,22 @@
+-- needs: permits
+-- The beat of one process: it renews what it holds, leads the movers if nobody else does, and learns of pauses.
+-- ARGV: process, lease of the lead in ms, lease of a permit in ms, its permits.
+-- Answers {leads, time, then profile and end of each pause}.
+
+local leader, now = redis.call('GET', key('mover')), clock()
+for i = 4, #ARGV do
+  -- What has lapsed was given back already, and doesn't return.
+  redis.call('ZADD', key('leases'), 'XX', number(now + tonumber(ARGV[3])), ARGV[i])
+end
+if #ARGV > 3 then
+  remember()
+end
+local leads = not leader or leader == ARGV[1]
+if leads then
+  redis.call('SET', key('mover'), ARGV[1], 'PX', ARGV[2])
+end
+local answer = {leads and 1 or 0, number(now)}
+for _, word in ipairs(redis.call('HGETALL', key('pauses'))) do
+  answer[#answer + 1] = word
+end
+return answer

@@ -1,0 +1,11 @@
+-- needs: buckets
+-- Pauses a profile; a pause that lasts longer stays.
+-- ARGV: profile, ms, channel of all processes.
+
+local profile, now = ARGV[1], clock()
+local before = tonumber(redis.call('HGET', key('pauses'), profile) or nil) or 0
+local till = math.max(before, now + tonumber(ARGV[2]))
+redis.call('HSET', key('pauses'), profile, number(till))
+redis.call('PEXPIRE', key('pauses'), string.format('%.0f', math.max(till - now, redis.call('PTTL', key('pauses'))) + 1000))
+redis.call('PUBLISH', ARGV[3], ARGV[2] .. ' ' .. profile)
+return 1

@@ -1,0 +1,100 @@
+-- needs: buckets
+-- Library: permits. What a call was charged is remembered under its permit until it is settled, or until its lease ends
+-- with the process that should have renewed it.
+
+local KEPT_MS = 3600000
+local RESERVED, GRANTED = 'r', 'g'
+
+-- Milliseconds for which a profile's provider has asked for a pause.
+local function paused_for(profile, now)
+  return math.max(0, (tonumber(redis.call('HGET', key('pauses'), profile) or nil) or 0) - now)
+end
+
+-- What stands in the way of a call: whose limit ('s' or 'p') and for how many milliseconds; nil if nothing does.
+-- A session's own limit comes first: it must not hold up the others who use the profile.
+local function obstacle(profile, buckets, costs, now)
+  local wait = {s = 0, p = 0}
+  for _, bucket in ipairs(buckets) do
+    read(bucket, now)
+    wait[bucket.whose] = math.max(wait[bucket.whose], wait_for(bucket, costs[bucket.counts], now))
+  end
+  wait.p = math.max(wait.p, paused_for(profile, now))
+  for _, whose in ipairs({'s', 'p'}) do
+    if wait[whose] > 0 then
+      return whose, wait[whose]
+    end
+  end
+end
+
+local function reserved_of(profile)
+  return 'reserved:' .. profile
+end
+
+-- What all permits have in common lives as long as somebody holds one.
+local function remember()
+  for _, name in ipairs({'permits', 'leases', 'under_way'}) do
+    redis.call('PEXPIRE', key(name), KEPT_MS)
+  end
+end
+
+-- Charges a call that nothing stands in the way of, and remembers it under a permit.
+local function grant(id, state, profile, buckets, costs, now, lease)
+  local charges = {}
+  for i, bucket in ipairs(buckets) do
+    local cost = costs[bucket.counts]
+    charges[i] = {bucket.name, bucket.counts, cost, bucket.window, charge(bucket, cost, now)}
+  end
+  if state == RESERVED then
+    redis.call('HINCRBY', key('under_way'), reserved_of(profile), 1)
+  end
+  redis.call('HSET', key('permits'), id, cmsgpack.pack({state, profile, costs[2], costs[3], charges}))
+  redis.call('ZADD', key('leases'), now + lease, id)
+  remember()
+end
+
+local function permit(id)
+  local record = redis.call('HGET', key('permits'), id)
+  return record and cmsgpack.unpack(record)
+end
+
+local function no_longer_reserved(profile)
+  redis.call('HINCRBY', key('under_way'), reserved_of(profile), -1)
+end
+
+-- Ends a permit. `real` has the real costs, by what they count; what it doesn't name stays as it was charged.
+-- Answers whether there was one, and whether calls at a time were among what it held.
+local function finish(id, record, real)
+  redis.call('HDEL', key('permits'), id)
+  redis.call('ZREM', key('leases'), id)
+  local place_freed = false
+  for _, one in ipairs(record[5]) do
+    local name, counts, cost, window, slice = unpack(one)
+    if window == 0 then
+      redis.call('HINCRBY', key('under_way'), name, -cost)
+      place_freed = true
+    elseif real[counts] then
+      correct(name, window, slice, real[counts] - cost)
+    end
+  end
+  return place_freed
+end
+
+local NOTHING = {0, 0, 0}
+
+-- Takes back what was leased by processes that are gone. A reservation that nobody used comes back whole; of a call that
+-- had begun the provider may well have counted all, so that only its place among the calls under way comes back.
+local function lapse(now)
+  local lapsed = redis.call('ZRANGE', key('leases'), '-inf', number(now), 'BYSCORE', 'LIMIT', 0, 50)
+  for _, id in ipairs(lapsed) do
+    local record = permit(id)
+    if not record then
+      redis.call('ZREM', key('leases'), id)
+    elseif record[1] == RESERVED then
+      no_longer_reserved(record[2])
+      finish(id, record, NOTHING)
+    else
+      finish(id, record, {})
+    end
+  end
+  return #lapsed
+end

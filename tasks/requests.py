@@ -1,0 +1,72 @@
+"""From a message's keywords to a request, and from Celery's request to how it came here, for one and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Task
+
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, REPLY_CHANNEL, SENT_AT, VERSION, Request, Requirement
+from tasks.prediction import Delivery
+
+_KNOWN = {"v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream"}
+
+
+def request_of(program: str, inputs: Any, said: Mapping[str, Any]) -> Request:
+    """Returns the request that a message makes.
+
+    Args:
+        program: its program.
+        inputs: its inputs.
+        said: its keywords; those that a default stands for may be missing.
+
+    Raises:
+        ConfigurationError: another version of the message, or a keyword of a newer one.
+        BridgeError: its requirement can't be read.
+    """
+    if unknown := said.keys() - _KNOWN:
+        raise ConfigurationError(f"The request says {', '.join(sorted(unknown))}, which this worker doesn't know.")
+    version = said.get("v", VERSION)
+    if version != VERSION:
+        raise ConfigurationError(
+            f"The request has version {version}, this worker reads {VERSION}. Upgrade the older side."
+        )
+    return Request(
+        program,
+        inputs,
+        said.get("session", DEFAULT_SESSION),
+        _requirement(said.get("requirement", "latest")),
+        said.get("deadline"),
+        said.get("take"),
+        said.get("max_staleness"),
+        said.get("outage", FAIL),
+        bool(said.get("stream", False)),
+    )
+
+
+def delivery_of(task: Task) -> Delivery:
+    """Returns how the message of the running task came to this worker."""
+    asked: Any = task.request
+    route: Mapping[str, Any] = asked.delivery_info or {}
+    headers: Mapping[str, Any] = asked.headers or {}
+    properties: Mapping[str, Any] = asked.properties or {}
+    return Delivery(
+        task_id=asked.id,
+        worker=asked.hostname or "",
+        attempt=asked.retries + 1,
+        sent_at=float(headers.get(SENT_AT, 0.0)),
+        priority=route.get("priority") or 0,
+        queue=route.get("routing_key") or "",
+        claim=str(properties.get("delivery_tag") or ""),
+        deliveries=int(properties.get("deliveries") or 1),
+        replies=str(headers.get(REPLY_CHANNEL) or ""),
+    )
+
+
+def _requirement(text: str) -> Requirement:
+    try:
+        return Requirement.parse(text)
+    except ValueError as unreadable:
+        raise BridgeError(str(unreadable)) from None

@@ -1,0 +1,91 @@
+"""Turns in Redis: one at a time, renewed while they are held, and another's soon after their holder died."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.turns import Turn, TurnLostError, Turns
+
+KEY, RECORD = "dspex:{t}:turn", "dspex:{t}:record"
+
+
+@pytest.fixture
+async def connection(redis_url: str) -> AsyncGenerator[RedisConnection]:
+    opened = RedisConnection(redis_url)
+    yield opened
+    await opened.aclose()
+
+
+async def lost(connection: RedisConnection, lease_s: float) -> Turn:
+    """The turn of a process that was killed while it held it: nobody renews it or gives it back."""
+    turn = Turn(KEY, "killed", connection, round(lease_s * 1000))
+    assert await turn.take()
+    return turn
+
+
+async def test_one_at_a_time_has_the_turn(connection: RedisConnection) -> None:
+    turns, inside, most = Turns(connection), 0, 0
+
+    async def work() -> None:
+        nonlocal inside, most
+        async with turns.held(KEY):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.01)
+            inside -= 1
+
+    await asyncio.gather(*(work() for _ in range(10)))
+    assert most == 1
+
+
+async def test_a_turn_that_is_worked_in_is_renewed_beyond_its_lease(connection: RedisConnection) -> None:
+    turns = Turns(connection, lease_s=0.3)
+    async with turns.held(KEY) as turn:
+        await asyncio.sleep(1)
+        assert not await Turn(KEY, "another", connection, 300).take()
+        await turn.note(RECORD, "done", 60)
+    assert await connection.client.get(RECORD) in (b"done", "done")
+
+
+async def test_the_turn_of_a_holder_that_died_passes_on(connection: RedisConnection) -> None:
+    await lost(connection, 0.3)
+    began = time.monotonic()
+    async with Turns(connection).held(KEY):
+        assert 0.2 < time.monotonic() - began < 5
+
+
+async def test_a_holder_that_was_paused_can_note_nothing_and_does_not_get_the_turn_back(
+    connection: RedisConnection,
+) -> None:
+    paused = await lost(connection, 0.1)
+    async with Turns(connection).held(KEY) as turn:
+        await turn.note(RECORD, "answer", 60)
+        with pytest.raises(TurnLostError):
+            await paused.note(RECORD, "older", 60)
+        await paused.forget(RECORD)
+    # It is free now, and still not the paused one's: whoever had it may have ended the work.
+    with pytest.raises(TurnLostError):
+        await paused.note(RECORD, "older", 60)
+    await paused.end()
+    assert await connection.client.get(RECORD) in (b"answer", "answer")
+
+
+async def test_a_caller_who_hangs_up_while_waiting_leaves_the_turn_free(connection: RedisConnection) -> None:
+    turns = Turns(connection)
+
+    async def held() -> None:
+        async with turns.held(KEY):
+            await asyncio.sleep(60)
+
+    for pause in [0.0, *(n / 2000 for n in range(20))]:
+        waiting = asyncio.create_task(held())
+        await asyncio.sleep(pause)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        async with asyncio.timeout(2), turns.held(KEY):
+            pass

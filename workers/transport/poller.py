@@ -1,0 +1,59 @@
+"""Poller: kombu's poller of a transport's channels, which looks for claims where kombu blocks on lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kombu.transport import redis as stock
+
+# In which time a consumer without an event loop looks whether a message is due or a ring was lost.
+_LOOK_S = 1.0
+
+
+class Poller(stock.MultiChannelPoller):
+    """Polls the lines of the channels, and kombu's connections for fanout."""
+
+    hub: Any = None
+    """The event loop that the transport is registered with, if it is."""
+
+    def on_poll_start(self) -> None:
+        """Lets each channel send what it has to send."""
+        for channel in self._channels:
+            if channel.claims:
+                line = channel.claimer.line
+                if not line.open:
+                    line.connect()
+                if not self._client_registered(channel, line, "BRPOP"):
+                    self._register(channel, line, "BRPOP")
+                channel.claimer.pump()
+            if channel.active_fanout_queues:
+                self._register_LISTEN(channel)
+
+    def on_readable(self, fileno: int) -> Any:
+        """Takes what has come, also while there is no room: that is the ends of claims being confirmed."""
+        found = self._fd_to_chan.get(fileno)
+        return found[0].handlers[found[1]]() if found else None
+
+    def get(self, callback: Callable[..., Any], timeout: float | None = None) -> Any:
+        """Waits for messages, as ``drain_events`` does.
+
+        Raises:
+            Empty: there is none yet.
+        """
+        looks = [channel.claimer.look_in_s for channel in self._channels if channel.claims]
+        return super().get(callback, timeout=min([_LOOK_S, *looks, *([timeout] if timeout is not None else [])]))
+
+    @property
+    def sockets(self) -> list[int]:
+        """The file descriptors that there is something to read from."""
+        return list(self._fd_to_chan)
+
+    def wake_in(self, seconds: float) -> None:
+        """Has the event loop turn round in so many seconds, for a message that will be due."""
+        if self.hub is not None:
+            self.hub.call_later(seconds, _nothing)
+
+
+def _nothing() -> None:
+    """The loop calls it; what matters is that the loop turns round."""
