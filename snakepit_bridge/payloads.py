@@ -82,10 +82,10 @@ class Payloads:
             StoreUnavailableError: Redis is away.
         """
         encoded = result.encode()
-        if self.fits(encoded):
-            return encoded
         if is_reference(result.inputs):
             await self.keep(result.inputs, keep_s)
+        if self.fits(encoded):
+            return encoded
         return {"v": VERSION, "payload": await self.put(encoded, keep_s)}
 
     async def whole(self, result: Result) -> Result:

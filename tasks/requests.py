@@ -60,7 +60,8 @@ def delivery_of(task: Task) -> Delivery:
         priority=route.get("priority") or 0,
         queue=route.get("routing_key") or "",
         claim=str(properties.get("delivery_tag") or ""),
-        deliveries=int(properties.get("deliveries") or 1),
+        # Our transport counts; another broker's only says whether it is the first time.
+        deliveries=int(properties.get("deliveries") or (2 if route.get("redelivered") else 1)),
         replies=str(headers.get(REPLY_CHANNEL) or ""),
     )
 
