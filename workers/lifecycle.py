@@ -7,7 +7,8 @@ import os
 import threading
 from typing import Any
 
-from celery.signals import worker_init, worker_process_init
+from celery import current_app
+from celery.signals import worker_init, worker_process_init, worker_ready
 
 from config.celery import PRIORITY_STEPS
 from config.profiles import ProfilesFile, read_profiles
@@ -15,6 +16,7 @@ from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.loop import home
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
@@ -150,3 +152,18 @@ def _before_fork(**_: Any) -> None:
 @worker_process_init.connect
 def _after_fork(**_: Any) -> None:
     load_dspy()
+    _take_part(current_app)
+
+
+@worker_ready.connect
+def _once_ready(sender: Any, **_: Any) -> None:
+    # A pool that forks does so later again, from a parent that must not have a loop and connections of ours by then.
+    if type(sender.pool).__module__ != "celery.concurrency.prefork":
+        _take_part(sender.app)
+
+
+def _take_part(app: Any) -> None:
+    """Has a process that may never get a task release those that are parked, if it comes to that."""
+    runtime: Runtime | None = getattr(app, "runtime", None)
+    if runtime is not None:
+        asyncio.run_coroutine_threadsafe(runtime.admission.begin(), home())

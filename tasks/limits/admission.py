@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +18,8 @@ from tasks.limits.rules import Price
 from tasks.limits.store import Costs, Granted, Refused
 
 _LONGEST_WAIT_S = 0.5
+# A task that waits in its process is told when it is its turn; that it asks again is for the hint that got lost.
+_ASK_AGAIN_S = 5.0
 _NOTHING = Costs(0.0, 0.0)
 
 
@@ -44,17 +47,36 @@ class FleetAdmission:
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """See ``Admission.before_start``."""
-        if self._store.claims is None or not caller.claim:
-            return await self.admit(caller, profile, estimate)
         await self._presence.begin()
         _refuse_late(caller)
-        buckets = self._presence.concerning(profile, caller.session, caller.snapshot)
-        if buckets is None:
+        if self._presence.concerning(profile, caller.session, caller.snapshot) is None:
             return Permit(profile)
-        permit, costs = uuid4().hex, self._costs(caller.program, profile, estimate)
-        answer = await self._asked(permit, profile, self._store.start(caller, permit, profile, costs, buckets))
+        first = _First(caller, profile, estimate, uuid4().hex, self._costs(caller.program, profile, estimate))
+        if self._store.claim_of(caller):
+            return await self._asked_to_start(first)
+        return await self._in_place(first)
+
+    async def _in_place(self, first: _First) -> Permit:
+        """Waits in the session's lane, like a task that is parked, but here."""
+        with self._presence.turn(first.caller.task_id) as turn:
+            try:
+                while isinstance(answer := await self._asked_to_start(first), Parked):
+                    await _first_of(turn, _bounded(_ASK_AGAIN_S, first.caller.deadline))
+                    turn.clear()
+                    _refuse_late(first.caller)
+            except (asyncio.CancelledError, DeadlineExceeded):
+                self._presence.apart(self._store.leave(first.caller.task_id))
+                raise
+        return answer
+
+    async def _asked_to_start(self, first: _First) -> Permit | Parked:
+        """Returns leave for a task's first call, or word that it stands in its lane."""
+        caller, profile = first.caller, first.profile
+        buckets = self._presence.concerning(profile, caller.session, caller.snapshot) or ()
+        asking = self._store.start(caller, first.permit, profile, first.costs, buckets, self._presence.ready)
+        answer = await self._asked(first.permit, profile, asking)
         if isinstance(answer, Granted):
-            return self._granted(permit, profile, caller.program, estimate, answer.costs)
+            return self._granted(first.permit, profile, caller.program, first.estimate, answer.costs)
         return Parked(profile, answer.wait_s if isinstance(answer, Refused) else 0.0)
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
@@ -69,7 +91,12 @@ class FleetAdmission:
             answer = await self._asked(permit, profile, self._store.admit(permit, profile, costs, buckets))
             if isinstance(answer, Granted):
                 return self._granted(permit, profile, caller.program, estimate, costs)
-            await self._wait(permit, profile, _bounded(answer.wait_s, caller.deadline))
+            # Not longer than a changed limit may take to be noticed; the jitter parts those who wait.
+            await self._wait(
+                permit,
+                profile,
+                _bounded(min(answer.wait_s * random.uniform(1.0, 1.1), _LONGEST_WAIT_S), caller.deadline),
+            )
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
         """See ``Admission.settle``."""
@@ -121,12 +148,29 @@ class FleetAdmission:
 _FREE = Price()
 
 
+@dataclass(frozen=True, slots=True)
+class _First:
+    """A task's first call, which is asked for until it is granted."""
+
+    caller: Caller
+    profile: str
+    estimate: Estimate
+    permit: str
+    costs: Costs
+
+
+async def _first_of(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
 def _refuse_late(caller: Caller) -> None:
     if caller.deadline is not None and time.time() >= caller.deadline:
         raise DeadlineExceeded(caller.task_id, round(time.time() - caller.deadline, 3))
 
 
 def _bounded(wait_s: float, deadline: float | None) -> float:
-    """Not longer than a changed limit may take to be noticed, nor than the deadline; jitter parts those who wait."""
-    wait_s = min(wait_s * random.uniform(1.0, 1.1), _LONGEST_WAIT_S)
     return wait_s if deadline is None else max(0.0, min(wait_s, deadline - time.time()))

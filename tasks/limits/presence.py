@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -49,7 +50,9 @@ class Presence:
         self._replica = replica
         self._fleet: Snapshot | None = None
         self._begun = False
+        self._process = f"{os.getpid()}-{uuid4().hex[:8]}"
         self._held: set[str] = set()
+        self._turns: dict[str, asyncio.Event] = {}
         self._paused: dict[str, float] = {}
         self._unsettled: list[_Unsettled] = []
         self._mover = Mover(store, self._buckets_of)
@@ -66,7 +69,8 @@ class Presence:
             return
         self._run("beat", self._beat_on)
         self._run("look", self._look_on)
-        self._run("hints", lambda: self._listen_on({self.store.hints: self._heard_pause}))
+        heard = {self.store.hints: self._heard_pause, self.ready: self._heard_ready}
+        self._run("hints", lambda: self._listen_on(heard))
         self._fleet = await self._looked_up(FLEET_SESSION)
         self._begun = True
 
@@ -110,6 +114,22 @@ class Presence:
         except SessionNotFoundError:
             return None
 
+    # ------------------------------------------------------------ turns
+
+    @property
+    def ready(self) -> str:
+        """The channel on which this process is told whose turn it is."""
+        return self.store.ready(self._process)
+
+    @contextmanager
+    def turn(self, task: str) -> Generator[asyncio.Event]:
+        """Keeps a task's place in its lane while it waits here, and tells when it may be its turn."""
+        event = self._turns[task] = asyncio.Event()
+        try:
+            yield event
+        finally:
+            del self._turns[task]
+
     # ------------------------------------------------------------ permits
 
     def hold(self, permit: str) -> None:
@@ -150,18 +170,17 @@ class Presence:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _beat_on(self) -> None:
-        process = f"{os.getpid()}-{uuid4().hex[:8]}"
         while True:
             try:
-                await self._beat(process)
+                await self._beat()
             except StoreUnavailableError as away:
                 _log.warning("Can't renew what the limits granted: %s", away)
             except Exception:  # noqa: BLE001 (a beat that fails must not end all that come after it)
                 _log.exception("A beat of the limits failed; it is tried again")
             await asyncio.sleep(_BEAT_S)
 
-    async def _beat(self, process: str) -> None:
-        beat = await self.store.beat(process, self._held)
+    async def _beat(self) -> None:
+        beat = await self.store.beat(self._process, self._held, self._turns)
         for profile, seconds in beat.pauses.items():
             self.pause_here(profile, seconds)
         self._lead(beat.leads)
@@ -171,7 +190,7 @@ class Presence:
             del self._unsettled[0]
 
     def _lead(self, leads: bool) -> None:
-        if leads and self.store.claims is not None:
+        if leads:
             self._run("mover", self._mover.run)
             channels = {self.store.wakes: self._heard_wake, self.store.cancels: self._heard_cancel}
             self._run("wakes", lambda: self._listen_on(channels))
@@ -192,6 +211,10 @@ class Presence:
     def _heard_pause(self, said: str) -> None:
         milliseconds, _, profile = said.partition(" ")
         self.pause_here(profile, float(milliseconds) / 1000)
+
+    def _heard_ready(self, task: str) -> None:
+        if task in self._turns:
+            self._turns[task].set()
 
     def _heard_wake(self, _: str) -> None:
         self._mover.wake()

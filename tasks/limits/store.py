@@ -8,7 +8,7 @@ among those who wait. The buckets here are therefore our own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,6 +114,10 @@ class LimitStore:
         """The channel that tells the mover of the profiles for which something changed."""
         return f"{self.prefix}wakes"
 
+    def ready(self, process: str) -> str:
+        """Returns the channel that names tasks which wait in a process and whose turn it is."""
+        return f"{self.prefix}ready:{process}"
+
     @property
     def cancels(self) -> str:
         """The channel that names cancelled tasks."""
@@ -129,23 +133,39 @@ class LimitStore:
         return Granted(costs) if answer[0] == 1 else Refused(answer[1].decode(), float(answer[2]) / 1000)
 
     async def start(
-        self, caller: Caller, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket]
+        self, caller: Caller, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket], ready: str
     ) -> Granted | Refused | Gone:
-        """Admits a task's first call, or parks the task in the same step.
+        """Admits a task's first call, or has the task wait in its session's lane: parked, or in place.
+
+        Args:
+            caller: the task; one without a claim waits in place.
+            permit, profile, costs, buckets: of its first call.
+            ready: the channel on which a task that waits in place is told of its turn.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        assert self.claims is not None
-        assert caller.claim
+        base = self.claims.base if self.claims else ""
         deadline_ms = 0 if caller.deadline is None else caller.deadline * 1000
         answer = await self._run(
             "start", caller.task_id, permit, profile, caller.session, costs.tokens, costs.spend, LEASE_MS,
-            caller.priority, deadline_ms, self.claims.base, caller.claim, self.wakes, *_words(buckets),
+            caller.priority, deadline_ms, base, self.claim_of(caller), self.wakes, ready, *_words(buckets),
         )  # fmt: skip
         if answer[0] == 1:
             return Granted(Costs(float(answer[1]), float(answer[2])))
         return Gone() if answer[0] == -1 else Refused(answer[1].decode(), float(answer[2]) / 1000)
+
+    def claim_of(self, caller: Caller) -> str:
+        """Returns the tag under which a task's message can be parked; empty if it must wait in place."""
+        return (caller.claim or "") if self.claims else ""
+
+    async def leave(self, task: str) -> None:
+        """Takes a task that waited in place, and doesn't any more, out of the way of others.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        await self._run("leave", task)
 
     async def settle(self, permit: str, real: Costs | None, *, requests: int = 1) -> None:
         """Ends a call with its real costs; None leaves everything as it was reserved.
@@ -168,13 +188,13 @@ class LimitStore:
         """
         await self._run("pause", profile, f"{seconds * 1000:.0f}", self.hints)
 
-    async def beat(self, process: str, permits: Iterable[str]) -> Beat:
-        """Renews the leases of a process, all of them in one round trip, and asks for the lead of the movers.
+    async def beat(self, process: str, permits: Collection[str] = (), waiting: Collection[str] = ()) -> Beat:
+        """Renews what a process holds, and the places of tasks that wait in it; asks for the lead of the movers.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        leads, now, *pauses = await self._run("beat", process, LEAD_MS, LEASE_MS, *permits)
+        leads, now, *pauses = await self._run("beat", process, LEAD_MS, LEASE_MS, len(permits), *permits, *waiting)
         ends = zip(pauses[::2], pauses[1::2], strict=True)
         left = {profile.decode(): (float(end) - float(now)) / 1000 for profile, end in ends}
         return Beat(leads == 1, {profile: seconds for profile, seconds in left.items() if seconds > 0})

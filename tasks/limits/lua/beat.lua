@@ -1,15 +1,20 @@
--- needs: permits
+-- needs: lanes
 -- The beat of one process: it renews what it holds, leads the movers if nobody else does, and learns of pauses.
--- ARGV: process, lease of the lead in ms, lease of a permit in ms, its permits.
+-- ARGV: process, lease of the lead in ms, lease of a permit in ms, count of its permits, those,
+-- its tasks that wait.
 -- Answers {leads, time, then profile and end of each pause}.
 
 local leader, now = redis.call('GET', key('mover')), clock()
-for i = 4, #ARGV do
+local permits = tonumber(ARGV[4])
+for i = 5, 4 + permits do
   -- What has lapsed was given back already, and doesn't return.
   redis.call('ZADD', key('leases'), 'XX', number(now + tonumber(ARGV[3])), ARGV[i])
 end
-if #ARGV > 3 then
+if permits > 0 then
   remember()
+end
+for i = 5 + permits, #ARGV do
+  redis.call('ZADD', key('attending'), 'XX', number(now + ATTENDING_MS), ARGV[i])
 end
 local leads = not leader or leader == ARGV[1]
 if leads then

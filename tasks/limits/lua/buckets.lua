@@ -7,7 +7,7 @@
 -- A bucket with a window keeps two accounts. The log of the window, in slices, never lets more through in any window
 -- than the limit says: what a provider that counts exactly wants. The level refills evenly and holds no more than a
 -- short burst: what a provider wants that looks at parts of its minute, and what keeps a minute's quota from being
--- spent in its first second. A call that is larger than the burst takes the level below nothing, and the next one waits.
+-- spent in its first second. A call larger than the burst takes the level below nothing, and the next one waits.
 -- A bucket without a window counts the calls under way.
 
 local SLICES = 120

@@ -1,8 +1,11 @@
 -- needs: permits
 -- Library: lanes. A task that must wait stands in the lane of its session, and its message with it; no worker holds it.
--- Within a lane the priority decides, then who came first. Nothing here expires: these are messages.
+-- A task whose message can't be parked stands there too, with the channel on which its process is told: that one must
+-- show that it is still there. Within a lane the priority decides, then who came first. Nothing here expires: these are
+-- messages.
 
 local CONTENDED_MS = 2000
+local ATTENDING_MS = 10000
 local LATEST = 1e15
 
 local function lane_of(profile, session)
@@ -29,12 +32,33 @@ local function others_wait_in_place(profile, now)
   return redis.call('ZCARD', waiting) > 0
 end
 
--- Answers how many wait for the profile then. A copy of a message that is parked already adds nothing, and goes.
+local function waits_in_process(record)
+  return string.sub(record, 1, 1) == '\n'
+end
+
+local function attend(task, now)
+  redis.call('ZADD', key('attending'), number(now + ATTENDING_MS), task)
+  redis.call('PEXPIRE', key('attending'), KEPT_MS)
+end
+
+-- Whether a task waits in a process that is gone.
+local function is_deserted(task, now)
+  if not waits_in_process(redis.call('HGET', key('messages'), task)) then
+    return false
+  end
+  return (tonumber(redis.call('ZSCORE', key('attending'), task) or nil) or 0) < now
+end
+
+-- Answers how many wait for the profile then. `list` is '' for a task that waits in its process, `message` the channel
+-- of that. A copy of a message that is parked already adds nothing, and goes.
 local function park(task, session, profile, priority, deadline, costs, list, message, now)
-  if redis.call('HEXISTS', key('messages'), task) == 1 then
+  local before = redis.call('HGET', key('messages'), task)
+  if not before or waits_in_process(before) then
+    redis.call('HSET', key('messages'), task, list .. '\n' .. message)
+  end
+  if before then
     return 0
   end
-  redis.call('HSET', key('messages'), task, list .. '\n' .. message)
   redis.call('HSET', key('parked'), task, cmsgpack.pack({profile, session, costs[2], costs[3]}))
   redis.call('ZADD', lane_of(profile, session), number(priority * 1e13 + now), task)
   redis.call('ZADD', sessions_of(profile), 'NX', number(now), session)
@@ -44,12 +68,13 @@ local function park(task, session, profile, priority, deadline, costs, list, mes
   return redis.call('HINCRBY', key('waiting'), profile, 1)
 end
 
--- Puts a parked task's message back at the head of the list that it was claimed from.
-local function unpark(task, profile, session)
+-- Takes a task out of its lane. Answers the list that its message came from ('': it waits in a process), the message.
+local function take_out(task, profile, session)
   local record = redis.call('HGET', key('messages'), task)
   redis.call('HDEL', key('messages'), task)
   redis.call('HDEL', key('parked'), task)
   redis.call('ZREM', key('deadlines'), task)
+  redis.call('ZREM', key('attending'), task)
   local lane = lane_of(profile, session)
   redis.call('ZREM', lane, task)
   if redis.call('EXISTS', lane) == 0 then
@@ -60,7 +85,17 @@ local function unpark(task, profile, session)
     redis.call('DEL', key('contended:' .. profile))
   end
   local cut = string.find(record, '\n', 1, true)
-  redis.call('RPUSH', string.sub(record, 1, cut - 1), string.sub(record, cut + 1))
+  return string.sub(record, 1, cut - 1), string.sub(record, cut + 1)
+end
+
+-- Puts a parked task's message back at the head of its list, or tells the process that the task waits in.
+local function unpark(task, profile, session)
+  local list, message = take_out(task, profile, session)
+  if list == '' then
+    redis.call('PUBLISH', message, task)
+  else
+    redis.call('RPUSH', list, message)
+  end
 end
 
 local function parked(task)

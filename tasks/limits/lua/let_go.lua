@@ -1,6 +1,6 @@
 -- needs: lanes
--- Puts parked tasks back into their queues without a reservation: those that ARGV names, or else those whose deadline has
--- passed, so that a worker ends them under their named error.
+-- Puts parked tasks back into their queues without a reservation: those that ARGV names, or else those whose deadline
+-- has passed, so that a worker ends them under their named error.
 -- ARGV: tasks. Answers how many.
 
 local tasks = ARGV

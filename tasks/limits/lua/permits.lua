@@ -81,8 +81,8 @@ end
 
 local NOTHING = {0, 0, 0}
 
--- Takes back what was leased by processes that are gone. A reservation that nobody used comes back whole; of a call that
--- had begun the provider may well have counted all, so that only its place among the calls under way comes back.
+-- Takes back what was leased by processes that are gone. A reservation that nobody used comes back whole; of a call
+-- that had begun the provider may well have counted all, so that only its place among the calls under way comes back.
 local function lapse(now)
   local lapsed = redis.call('ZRANGE', key('leases'), '-inf', number(now), 'BYSCORE', 'LIMIT', 0, 50)
   for _, id in ipairs(lapsed) do

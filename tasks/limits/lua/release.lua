@@ -1,8 +1,8 @@
 -- needs: lanes
 -- Releases tasks from the lane of one session, each with a reservation of what its first call will take.
 -- ARGV: profile, session, budget, tasks at most, reservations at most, lease of a reservation in ms, then the buckets.
--- Answers {released, what they cost, why it stopped, wait in ms, cost of the next}. It stopped for: 'empty' no more tasks,
--- 's' the session's limit, 'p' the profile's, 'budget' the next costs more than is left, 'many' so many were released.
+-- Answers {released, what they cost, why it stopped, wait in ms, cost of the next}. It stopped for: 'empty' no more
+-- tasks, 's' the session's limit, 'p' the profile's, 'budget' the next costs more than is left, 'many' so many are out.
 -- A cost is the share of a limit that a call takes, of the limit that it takes most of.
 -- Run twice it releases the next ones too: what it takes it leaves with their reservations.
 
@@ -35,6 +35,10 @@ lapse(now)
 local released, spent = 0, 0
 while true do
   local task = redis.call('ZRANGE', lane_of(profile, session), 0, 0)[1]
+  while task and is_deserted(task, now) do
+    take_out(task, profile, session)
+    task = redis.call('ZRANGE', lane_of(profile, session), 0, 0)[1]
+  end
   if not task then
     redis.call('ZREM', sessions_of(profile), session)
     return {released, number(spent), 'empty', '0', '0'}

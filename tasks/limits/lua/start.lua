@@ -1,7 +1,8 @@
 -- needs: claim_take, lanes
 -- Admits a task's first call, or parks the task.
 -- ARGV: task, permit, profile, session, tokens, money, lease in ms, priority, deadline in ms (0: none), base of the
--- broker's claims, tag of the task's claim, channel of the mover, then the buckets.
+-- broker's claims, tag of the task's claim ('': it waits in its process), channel of the mover, channel of the process,
+-- then the buckets.
 -- Answers {1, tokens, money} if it may call; {0, whose limit, wait in ms} if it was parked; {-1} if its message is
 -- in somebody else's hands by now. Run twice it takes once; what was parked answers {-1} then.
 
@@ -36,7 +37,7 @@ if taken then
   return {1, number(taken[3]), number(taken[4])}
 end
 
-local buckets = buckets_at(13)
+local buckets = buckets_at(14)
 local whose, wait = obstacle(profile, buckets, costs, now)
 if whose and lapse(now) > 0 then
   whose, wait = obstacle(profile, buckets, costs, now)
@@ -53,9 +54,14 @@ if not whose then
   grant(id, GRANTED, profile, buckets, costs, now, lease)
   return {1, number(costs[2]), number(costs[3])}
 end
-local list, message = claim_take(ARGV[10], ARGV[11])
-if not list then
-  return {-1}
+local list, message = '', ARGV[13]
+if ARGV[11] ~= '' then
+  list, message = claim_take(ARGV[10], ARGV[11])
+  if not list then
+    return {-1}
+  end
+else
+  attend(task, now)
 end
 if park(task, session, profile, tonumber(ARGV[8]), tonumber(ARGV[9]), costs, list, message, now) == 1 then
   redis.call('PUBLISH', ARGV[12], profile)

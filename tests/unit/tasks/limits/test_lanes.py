@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
 from tasks.limits.contract import Caller
+from tasks.limits.hints import listen
 from tasks.limits.mover import Lanes
 from tasks.limits.rules import Bucket, Limits, buckets
 from tasks.limits.store import Costs, Gone, Granted, LimitStore, Refused, Released
+from tests.harness.waiting import eventually
 from tests.unit.tasks.limits.conftest import Broker, Clock, Task
 
 MINUTE = 60_000
+READY = "dspex:{limits}:ready:process"
 FREE = Costs(0.0, 0.0)
 ONE = buckets("p", "demo", Limits(concurrency=1))
 
@@ -19,7 +23,7 @@ ONE = buckets("p", "demo", Limits(concurrency=1))
 async def start(
     store: LimitStore, task: Caller, rules: Any = ONE, costs: Costs = FREE, permit: str = ""
 ) -> Granted | Refused | Gone:
-    return await store.start(task, permit or uuid4().hex, "demo", costs, rules)
+    return await store.start(task, permit or uuid4().hex, "demo", costs, rules, READY)
 
 
 async def release(store: LimitStore, session: str = "s", rules: Any = ONE, budget: float = 1e9) -> Released:
@@ -221,3 +225,66 @@ async def test_a_session_of_large_calls_gets_the_same_share_in_fewer_of_them(
     counts = {session: sum(name.startswith(session) for name in order) for session in ("small", "large")}
     assert counts["large"] >= 5
     assert 3 <= counts["small"] / counts["large"] <= 5
+
+
+async def test_a_task_without_a_claim_waits_in_its_lane_and_its_process_is_told_of_its_turn(
+    store: LimitStore, broker: Broker, clock: Clock
+) -> None:
+    heard = asyncio.Queue[str]()
+    line = asyncio.create_task(listen(store.connection, {READY: heard.put_nowait}))
+    await eventually(lambda: subscribed(store), "the process listens")
+    await start(store, Task("first"), permit="first")
+    assert isinstance(await start(store, Task("second")), Refused)
+    assert isinstance(await start(store, Task("second")), Refused)
+    assert await store.waiting() == {"demo": 1}
+    await store.settle("first", FREE)
+    assert isinstance(await start(store, Task("second")), Refused), "its turn is for the mover to give"
+    assert (await release(store)).count == 1
+    assert await asyncio.wait_for(heard.get(), 5) == "second"
+    assert isinstance(await start(store, Task("second"), permit="second"), Granted)
+    line.cancel()
+
+
+async def test_whoever_stops_waiting_in_place_leaves_nothing_behind(
+    store: LimitStore, broker: Broker, clock: Clock
+) -> None:
+    await start(store, Task("first"), permit="first")
+    for name in ("second", "third"):
+        await start(store, Task(name))
+    await store.leave("second")
+    assert await store.waiting() == {"demo": 1}
+    await store.settle("first", FREE)
+    await release(store)
+    await store.leave("third")
+    assert await store.waiting() == {}
+    assert isinstance(await start(store, Task("fourth")), Granted)
+
+
+async def test_the_place_of_a_task_whose_process_died_is_passed_over(
+    store: LimitStore, broker: Broker, clock: Clock
+) -> None:
+    nothing = buckets("p", "demo", Limits(concurrency=0))
+    for name in ("dead", "alive"):
+        await start(store, Task(name), nothing)
+    await clock.pass_by(9_000)
+    await store.beat("process", waiting=["alive"])
+    await clock.pass_by(2_000)
+    assert (await release(store, rules=())).count == 1
+    assert isinstance(await start(store, Task("alive"), permit="mine"), Granted)
+
+
+async def test_a_message_takes_the_place_of_the_same_task_that_waited_in_a_process(
+    store: LimitStore, broker: Broker, clock: Clock
+) -> None:
+    nothing = buckets("p", "demo", Limits(concurrency=0))
+    await start(store, Task("one of a batch"), nothing)
+    await start(store, await broker.claimed("one of a batch"), nothing)
+    assert await store.waiting() == {"demo": 1}
+    await clock.pass_by(60_000)
+    assert (await release(store, rules=())).count == 1
+    assert await broker.queued() == ["message of one of a batch"]
+
+
+async def subscribed(store: LimitStore) -> bool:
+    client: Any = store.connection.client
+    return bool(await client.pubsub_channels(READY))
