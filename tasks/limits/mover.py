@@ -44,8 +44,10 @@ class Mover:
         self._lanes: dict[str, Lanes] = {}
         self._woken = asyncio.Event()
 
-    def wake(self) -> None:
-        """Has it look at once."""
+    def wake(self, profile: str) -> None:
+        """Has it look at a profile's lanes at once."""
+        if profile in self._lanes:
+            self._lanes[profile].look_again()
         self._woken.set()
 
     async def run(self) -> None:
@@ -89,6 +91,10 @@ class Lanes:
         self._quantum = 0.0
         self._looked_at = float("-inf")
         self._held_up = False
+
+    def look_again(self) -> None:
+        """Has the next round find out who waits."""
+        self._looked_at = float("-inf")
 
     async def serve(self) -> float:
         """Releases what there is room for; returns the seconds after which there may be more."""
@@ -135,7 +141,7 @@ class Lanes:
 
     async def _look(self) -> None:
         """Learns which sessions have tasks parked."""
-        if self._order and monotonic() < self._looked_at + _LOOK_EVERY_S / 2:
+        if self._order and monotonic() < self._looked_at + _LOOK_EVERY_S:
             return
         self._looked_at = monotonic()
         found = await self._store.sessions(self._profile)

@@ -216,8 +216,8 @@ class Presence:
         if task in self._turns:
             self._turns[task].set()
 
-    def _heard_wake(self, _: str) -> None:
-        self._mover.wake()
+    def _heard_wake(self, profile: str) -> None:
+        self._mover.wake(profile)
 
     def _heard_cancel(self, task: str) -> None:
         # Its end is committed already. What comes back into the queue is found to have ended, and goes.

@@ -49,7 +49,7 @@ local function is_deserted(task, now)
   return (tonumber(redis.call('ZSCORE', key('attending'), task) or nil) or 0) < now
 end
 
--- Answers how many wait for the profile then. `list` is '' for a task that waits in its process, `message` the channel
+-- Answers 1 if nobody of the session waited for the profile before, else 0. `list` is '' for a task that waits in its process, `message` the channel
 -- of that. A copy of a message that is parked already adds nothing, and goes.
 local function park(task, session, profile, priority, deadline, costs, list, message, now)
   local before = redis.call('HGET', key('messages'), task)
@@ -61,11 +61,11 @@ local function park(task, session, profile, priority, deadline, costs, list, mes
   end
   redis.call('HSET', key('parked'), task, cmsgpack.pack({profile, session, costs[2], costs[3]}))
   redis.call('ZADD', lane_of(profile, session), number(priority * 1e13 + now), task)
-  redis.call('ZADD', sessions_of(profile), 'NX', number(now), session)
   if deadline > 0 and deadline < LATEST then
     redis.call('ZADD', key('deadlines'), number(deadline), task)
   end
-  return redis.call('HINCRBY', key('waiting'), profile, 1)
+  redis.call('HINCRBY', key('waiting'), profile, 1)
+  return redis.call('ZADD', sessions_of(profile), 'NX', number(now), session)
 end
 
 -- Takes a task out of its lane. Answers the list that its message came from ('': it waits in a process), the message.
