@@ -31,8 +31,10 @@
     │   ├── PredictionCancelled
     │   ├── PredictionTimeout            the client stopped waiting; the task goes on   (also TimeoutError)
     │   ├── PredictionFailed             the program raised something of its own
+    │   ├── PredictionGivenUp            no worker could finish it; it is on the dead list
     │   ├── IdempotencyConflict          one key, two different requests
     │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
+    ├── DeadMessageNotFound              no dead message of this id
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     └── ConfigurationError               a setting or a service that the fleet can't run with
 
@@ -404,6 +406,21 @@ class PredictionFailed(PredictionError):
 
 
 @_error
+class PredictionGivenUp(PredictionError):
+    """A prediction that no worker could finish: its message is on the dead list now, from where it can be retried."""
+
+    task_id: str
+    reason: str
+    error: str
+
+    def __str__(self) -> str:
+        return (
+            f"Prediction {self.task_id} was given up ({self.reason}): {self.error}. Its message is kept; "
+            f"look at it with: dspex-fleet dead list."
+        )
+
+
+@_error
 class IdempotencyConflict(PredictionError):
     """An idempotency key that was used before, for another request."""
 
@@ -429,6 +446,16 @@ class PayloadLostError(PredictionError):
             f"The payload {self.digest[:12]}… can't be had: {self.problem}. "
             f"Submit the prediction again, and keep results for longer if it was only late."
         )
+
+
+@_error
+class DeadMessageNotFound(BridgeError):
+    """No message of this id is on the dead list: it was retried or dropped, or never was there."""
+
+    id: str
+
+    def __str__(self) -> str:
+        return f"No dead message {self.id}. See which there are: dspex-fleet dead list."
 
 
 @_error

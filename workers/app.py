@@ -12,6 +12,7 @@ from config.celery import celery_config
 from config.settings import FleetSettings
 from snakepit_bridge.client.broker import celery_url
 from tasks.runtime import Runtime
+from workers import endings
 from workers.lifecycle import RuntimeSlot
 from workers.pool.coroutines import blocking_form
 from workers.pool.stacks import keep_current_task_by_owner, keep_requests_by_owner
@@ -40,6 +41,7 @@ class FleetApp(Celery):
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
         self.conf.imports = ("tasks.predict", "tasks.predict_batch")
         keep_current_task_by_owner()
+        endings.connect()
 
     @property
     def runtime(self) -> Runtime:

@@ -15,6 +15,7 @@ from snakepit_bridge.cli.joined import fleet_commands
 from snakepit_bridge.cli.live import live_workers
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
+from snakepit_bridge.dead import DeadMessages
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.loop import run_blocking
 
@@ -52,6 +53,7 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
     yield _server(told)
     yield _durability(told)
     yield _eviction(told)
+    yield _given_up(run_blocking(DeadMessages(fleet.connection, namespace=fleet.namespace).count()))
     names = ", ".join(worker.name for worker in workers)
     yield (
         Check("workers", "ok", f"{len(workers)} answer: {names}")
@@ -84,6 +86,12 @@ def _eviction(told: Mapping[str, Any]) -> Check:
     if policy == "noeviction" or not told.get("maxmemory"):
         return Check("eviction", "ok", "never" if told.get("maxmemory") else "never, there is no memory limit")
     return Check("eviction", "fail", f"{policy}: a full server drops sessions", "set maxmemory-policy noeviction")
+
+
+def _given_up(count: int) -> Check:
+    if not count:
+        return Check("dead messages", "ok", "none")
+    return Check("dead messages", "warn", f"{count} were given up", "look at them: dspex-fleet dead list")
 
 
 def _modules() -> Iterator[Check]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from snakepit_bridge.delivery import Layout
 from snakepit_bridge.exceptions import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ _STEPS = {"6 to 9": "", "3 to 5": "\x06\x163", "1 to 2": "\x06\x166", "0": "\x06
 
 # What the pools' modules are called, where that isn't the pool's name.
 _POOLS = {"thread": "threads", "asyncio_pool": "asyncio"}
-# kombu's index of what was delivered and not acknowledged.
-_UNACKNOWLEDGED = "unacked_index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +67,12 @@ async def waiting(connection: RedisConnection, queue: str) -> dict[str, int]:
     return dict(zip(_STEPS, lengths, strict=True))
 
 
-async def taken(connection: RedisConnection) -> int:
-    """Returns how many messages the workers of this Redis have taken and not yet acknowledged, of all its queues.
+async def taken(connection: RedisConnection, namespace: str) -> int:
+    """Returns how many messages the workers of a fleet have taken and not yet acknowledged, of all its queues.
 
     Raises:
         StoreUnavailableError: Redis is away.
     """
-    (count,) = await connection.send_each([("ZCARD", _UNACKNOWLEDGED)])
-    return count
+    layout = Layout.of(namespace)
+    (workers,) = await connection.send_each([("HKEYS", layout.workers)])
+    return sum(await connection.send_each([("HLEN", layout.held(worker.decode())) for worker in workers]))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from snakepit_bridge.cli import batch, doctor, joined, predict, programs, replay, revisions, sessions, status
+from snakepit_bridge.cli import batch, dead, doctor, joined, predict, programs, replay, revisions, sessions, status
 from snakepit_bridge.cli.shown import line
 from snakepit_bridge.cli.target import NAMESPACE, QUEUE, Target, said_on_command_line
 from snakepit_bridge.exceptions import BridgeError
@@ -77,6 +77,7 @@ def _build() -> typer.Typer:
     }.items():
         for command in commands:
             made.command(rich_help_panel=panel)(command)
+    made.add_typer(dead.app, name="dead", rich_help_panel=_FLEET)
     joined.join(made, panel=_FLEET)
     return made
 

@@ -50,7 +50,7 @@ async def _look(fleet: Fleet) -> dict[str, Any]:
     heads = dict(sorted((await fleet.store.sessions()).items()))
     sessions = {name: _session(head, await acks.applied(name)) for name, head in heads.items()}
     queue = {"name": fleet.queue, "waiting": sum(priorities.values()), "by_priority": priorities}
-    return {"queue": {**queue, "taken": await taken(fleet.connection)}, "sessions": sessions}
+    return {"queue": {**queue, "taken": await taken(fleet.connection, fleet.namespace)}, "sessions": sessions}
 
 
 def _worker(one: Worker) -> dict[str, Any]:

@@ -6,10 +6,13 @@ Whoever waits for the task's result would wait for ever, so that the app that ru
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from workers.transport.settlement import Settlement
+
+logger = logging.getLogger(__name__)
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -26,4 +29,11 @@ def announce(settlements: Iterable[Settlement]) -> None:
     for one in settlements:
         if one.verb == "dead":
             for listener in _LISTENERS:
-                listener(json.loads(one.data))
+                _call(listener, json.loads(one.data))
+
+
+def _call(listener: Listener, told: Mapping[str, Any]) -> None:
+    try:
+        listener(told)
+    except Exception:  # (whoever gives a message up has other messages to look after)
+        logger.exception("The end of task %s, whose message was given up, can't be noted", told.get("task_id"))
