@@ -7,9 +7,11 @@ wherever they are. No password that the URL holds gets into a repr or an error.
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import os
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
@@ -21,6 +23,7 @@ from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -32,6 +35,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.stores import lua
 from snakepit_bridge.stores.addresses import Address, masked
+from snakepit_bridge.stores.tick import Command, Tick
 
 T = TypeVar("T")
 
@@ -54,9 +58,26 @@ _TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Script:
+    """A server-side script that isn't one of ``stores/lua``.
+
+    Attributes:
+        text: its source; it must be idempotent, since a lost answer makes it run again.
+        sha: what the server calls it.
+    """
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode()).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
 class _Link:
     client: Redis
     scripts: dict[str, AsyncScript]
+    tick: Tick
 
 
 class RedisConnection:
@@ -143,6 +164,38 @@ class RedisConnection:
                 pipeline.execute_command(*command)
             return await self.bounded(pipeline.execute())
 
+    async def soon(self, *command: Any) -> Any:
+        """Returns a plain command's answer; all that is asked so in one tick of the event loop is sent together.
+
+        For commands that answer at once and may run twice, since a lost answer repeats them.
+
+        Raises:
+            StoreUnavailableError: no answer within the timeout.
+        """
+        return await self._link.tick.ask(command)
+
+    async def soon_read(self, *command: Any) -> Any:
+        """Does the same for a command that only reads; equal ones of one round trip are sent once.
+
+        Raises:
+            StoreUnavailableError: no answer within the timeout.
+        """
+        return await self._link.tick.read(command)
+
+    async def soon_script(self, script: str | Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """Does the same for an idempotent script: one of ``stores/lua`` by name, or another one.
+
+        Raises:
+            StoreUnavailableError: no answer within the timeout.
+        """
+        link = self._link
+        known = link.scripts[script] if isinstance(script, str) else script
+        try:
+            return await link.tick.ask(("EVALSHA", known.sha, len(keys), *keys, *args))
+        except NoScriptError:
+            text = lua.source(script) if isinstance(script, str) else script.text
+            return await link.tick.ask(("EVAL", text, len(keys), *keys, *args))
+
     async def line(self) -> AbstractConnection:
         """Returns a connection that no pool knows of, for the caller alone to use and to disconnect.
 
@@ -174,12 +227,17 @@ class RedisConnection:
                 return await answer
         except TimeoutError:
             raise StoreUnavailableError(self.url, f"no answer within {self.timeout_s:g} s") from None
-        except _AWAY as error:
-            raise StoreUnavailableError(self.url, str(error).rstrip(".") or type(error).__name__) from error
-        except ResponseError as error:
-            if not str(error).startswith("MISCONF"):
+        except (*_AWAY, ResponseError) as error:
+            named = self._named(error)
+            if named is error:
                 raise
-            raise StoreUnavailableError(self.url, str(error).rstrip(".")) from error
+            raise named from error
+
+    def _named(self, error: Exception) -> Exception:
+        """An error of ours for what says that the server can't do its work; a refusal of one command stays as it is."""
+        if isinstance(error, _AWAY) or str(error).startswith("MISCONF"):
+            return StoreUnavailableError(self.url, str(error).rstrip(".") or type(error).__name__)
+        return error
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""
@@ -212,4 +270,19 @@ class RedisConnection:
             socket_connect_timeout=self.timeout_s,
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), _RETRIES),
         )
-        return _Link(client, {name: client.register_script(lua.source(name)) for name in lua.SCRIPTS})
+        scripts = {name: client.register_script(lua.source(name)) for name in lua.SCRIPTS}
+        return _Link(client, scripts, Tick(functools.partial(self._send_together, client)))
+
+    async def _send_together(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+        if self.cluster:
+            return await self._send_apart(client, commands)
+        async with client.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers = await self.bounded(pipeline.execute(raise_on_error=False))
+        return [self._named(answer) if isinstance(answer, Exception) else answer for answer in answers]
+
+    async def _send_apart(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+        """A cluster has no round trip that all of them could share."""
+        sent = (self.bounded(client.execute_command(*command)) for command in commands)
+        return await asyncio.gather(*sent, return_exceptions=True)

@@ -1,0 +1,79 @@
+"""Commands that travel together: what is asked in one tick of the event loop shares one round trip.
+
+A command of its own costs a caller several times what it costs as one of many. While a round trip is under way, what
+is asked meanwhile gathers for the next, so that the busier a process is the more share each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+Command = tuple[Any, ...]
+Send = Callable[[Sequence[Command]], Awaitable[Sequence[Any]]]
+
+
+class Tick:
+    """The commands of one event loop for one server.
+
+    Args:
+        send: sends commands and returns their answers, each refusal as the exception that it is.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._asked: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._reads: dict[Command, asyncio.Future[Any]] = {}
+        self._sending: asyncio.Task[None] | None = None
+
+    async def ask(self, command: Command) -> Any:
+        """Returns a command's answer.
+
+        Raises:
+            what sending raises, or the server's refusal of this one command.
+        """
+        return await self._ask(command)
+
+    async def read(self, command: Command) -> Any:
+        """Returns the answer to a command that only reads; equal ones of one round trip are sent once."""
+        asked = self._reads.get(command)
+        if asked is None:
+            asked = self._reads[command] = self._ask(command)
+        # Others may wait for it too: a caller that gives up must not take it from them.
+        return await asyncio.shield(asked)
+
+    def _ask(self, command: Command) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._asked.append((command, answer))
+        if self._sending is None:
+            self._sending = loop.create_task(self._send_all(), context=contextvars.Context())
+        return answer
+
+    async def _send_all(self) -> None:
+        try:
+            while self._asked:
+                asked, self._asked, self._reads = self._asked, [], {}
+                await self._send_these([one for one in asked if not one[1].done()])
+        finally:
+            self._sending = None
+
+    async def _send_these(self, asked: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
+        try:
+            answers = await self._send([command for command, _ in asked])
+        except Exception as away:  # noqa: BLE001 (every caller is told, and nobody else is there to be)
+            answers = [away] * len(asked)
+        except asyncio.CancelledError:
+            for _, answer in asked:
+                answer.cancel()
+            raise
+        for (_, answer), got in zip(asked, answers, strict=True):
+            if answer.done():
+                continue
+            if isinstance(got, Exception):
+                answer.set_exception(copy.copy(got))  # its own, since each raise adds to the traceback
+            else:
+                answer.set_result(got)
