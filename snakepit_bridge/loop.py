@@ -71,6 +71,11 @@ def bridge_by(bridge: Bridge) -> None:
     _bridge = bridge
 
 
+def can_switch_out() -> bool:
+    """Tells whether a blocking call here would neither block a thread nor be refused: on the home loop, at a bridge."""
+    return _bridge is not None and _running_loop() is _home and _bridge.inside()
+
+
 def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """Runs a coroutine on the home loop and returns its result to a caller that can't await.
 

@@ -70,7 +70,7 @@ class Runtime:
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        found: Sequence[bytes | str | None] = await self.results.bounded(self.results.client.mget(result_keys))
+        found: Sequence[bytes | None] = await self.results.soon("MGET", *result_keys)
         return {
             key
             for key, stored in zip(result_keys, found, strict=True)

@@ -6,40 +6,25 @@ to find out whether there is a result already. Here one script looks and writes.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from celery.backends.redis import RedisBackend
-from celery.exceptions import BackendStoreError
+from celery.exceptions import BackendStoreError, Reject
 from celery.states import FAILURE
 
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.loop import can_switch_out, run_blocking
 from snakepit_bridge.messages import REPLY_CHANNEL
+from snakepit_bridge.stores.connection import Script
 from tasks.runtime import HasRuntime
 
-# Celery writes a result's status first; a result that somebody else wrote is decoded to find it.
-_COMMIT = """
-local there = redis.call('GET', KEYS[1])
-if there then
-  local status = string.match(there, '^{"status": "(%u+)"')
-  if not status then
-    local read, result = pcall(cjson.decode, there)
-    status = read and type(result) == 'table' and result.status
-  end
-  if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
-    return 0
-  end
-end
-if ARGV[2] == '0' then
-  redis.call('SET', KEYS[1], ARGV[1])
-else
-  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-end
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-if ARGV[3] ~= '' then
-  redis.call('PUBLISH', ARGV[3], ARGV[4])
-end
-return 1
-"""
+_COMMIT = Script((Path(__file__).parent / "commit.lua").read_text(encoding="utf-8"))
+# How long an end is tried to be stored before its task is given to others: seconds between the tries.
+_TRIES_S = (0.5, 1.0, 2.0, 4.0, 4.0, 4.0)
 
 
 class CommitBackend(RedisBackend):
@@ -49,7 +34,11 @@ class CommitBackend(RedisBackend):
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
         replies = str((getattr(request, "headers", None) or {}).get(REPLY_CHANNEL) or "")
-        self.ensure(self._commit, self._call(task_id, result, state, traceback, request, replies))
+        keys, args = self._call(task_id, result, state, traceback, request, replies)
+        if can_switch_out():
+            run_blocking(self._commit_soon(keys, args))
+        else:
+            self.ensure(self._commit, (keys, args))
         return result
 
     async def acommit(
@@ -69,11 +58,25 @@ class CommitBackend(RedisBackend):
         """
         encoded = self.encode_result(result, state)
         keys, args = self._call(task_id, encoded, state, traceback, request, reply_channel or "")
-        connection = cast(HasRuntime, self.app).runtime.results
-        script = connection.client.register_script(_COMMIT)
-        if await connection.bounded(script(keys, args)):
-            return None
-        return cast("bytes | None", await connection.bounded(connection.client.get(keys[0])))
+        return await self._soon(keys, args)
+
+    async def _commit_soon(self, keys: Sequence[Any], args: Sequence[Any]) -> None:
+        """Commits among what else is asked in this tick; a task whose end can't be stored goes back to its queue."""
+        for pause_s in _TRIES_S:
+            try:
+                await self._soon(keys, args)
+            except StoreUnavailableError:
+                await asyncio.sleep(pause_s)
+            else:
+                return
+        try:
+            await self._soon(keys, args)
+        except StoreUnavailableError as away:
+            raise Reject(str(away), requeue=True) from away
+
+    async def _soon(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes | None:
+        results = cast(HasRuntime, self.app).runtime.results
+        return cast("bytes | None", await results.soon_script(_COMMIT, keys, args))
 
     def _call(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str
@@ -91,4 +94,4 @@ class CommitBackend(RedisBackend):
 
     @cached_property
     def _script(self) -> Any:
-        return self.client.register_script(_COMMIT)
+        return self.client.register_script(_COMMIT.text)

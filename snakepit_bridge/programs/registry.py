@@ -116,7 +116,7 @@ class ProgramRegistry:
         """
         wanted = Reference.parse(reference)
         key = self._key(wanted.name)
-        entry = await self._connection.bounded(self._connection.client.hget(f"{key}:versions", wanted.field))
+        entry = await self._connection.soon_read("HGET", f"{key}:versions", wanted.field)
         if entry is None:
             raise ProgramNotFoundError(reference, await self._known(wanted.name))
         version, content = _entry(wanted.name, entry)

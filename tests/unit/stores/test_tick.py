@@ -12,7 +12,6 @@ from redis.exceptions import ResponseError
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.stores.connection import RedisConnection, Script
 from snakepit_bridge.stores.tick import Command, Tick
-from tests.harness.waiting import eventually
 
 INCREASE = Script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
 
@@ -24,9 +23,11 @@ class Wire:
         self.sent: list[list[Command]] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.busy = asyncio.Event()
 
     async def __call__(self, commands: Sequence[Command]) -> list[Any]:
         self.sent.append(list(commands))
+        self.busy.set()
         await self.open.wait()
         return [command[-1] for command in commands]
 
@@ -43,7 +44,7 @@ async def test_what_is_asked_during_a_round_trip_shares_the_next() -> None:
     tick = Tick(wire)
     wire.open.clear()
     first = asyncio.create_task(tick.ask(("GET", "first")))
-    await eventually(lambda: bool(wire.sent), "the first to be on its way")
+    await wire.busy.wait()
     late = [asyncio.create_task(tick.ask(("GET", number))) for number in range(3)]
     await asyncio.sleep(0)
     wire.open.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,6 +14,7 @@ from redis import Redis
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import PredictionCancelled
+from snakepit_bridge.loop import run_blocking
 from workers.app import FleetApp
 from workers.backend import CommitBackend
 
@@ -94,3 +96,58 @@ def test_a_result_beyond_what_redis_takes_is_refused(app: FleetApp, monkeypatch:
     monkeypatch.setattr(CommitBackend, "_MAX_STR_VALUE_SIZE", 100)
     with pytest.raises(BackendStoreError, match="too large"):
         app.backend.store_result("task", "x" * 200, "SUCCESS")
+
+
+# ---------------------------------------------------------------- from the event loop
+
+
+def commit(app: FleetApp, task_id: str, result: Any, state: str, **more: Any) -> bytes | None:
+    return run_blocking(app.backend.acommit(task_id, result, state, **more))
+
+
+def test_the_first_to_commit_wins_and_the_others_get_its_bytes(app: FleetApp, redis_url: str) -> None:
+    assert commit(app, "task", {"v": 1}, "SUCCESS") is None
+    before = stored(redis_url, "task")
+    for result, state in (({"v": 2}, "SUCCESS"), (ValueError("late"), "FAILURE")):
+        won = commit(app, "task", result, state)
+        assert won is not None
+        assert json.loads(won) == before
+    assert stored(redis_url, "task") == before
+
+
+def test_a_commit_that_is_repeated_after_a_lost_answer_is_the_same_commit(app: FleetApp, redis_url: str) -> None:
+    call = app.backend._call("task", {"v": 1}, "SUCCESS", None, None, "")
+    assert [run_blocking(app.backend._soon(*call)) for _ in range(2)] == [None, None]
+    assert stored(redis_url, "task")["result"] == {"v": 1}
+
+
+def test_the_client_is_told_which_task_ended_and_the_stock_channel_how(app: FleetApp, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client, client.pubsub() as told:
+        told.subscribe("replies", "celery-task-meta-task")
+        assert told.get_message(timeout=2)
+        assert told.get_message(timeout=2)
+        commit(app, "task", 1, "SUCCESS", reply_channel="replies")
+        heard: dict[bytes, Any] = {}
+        while len(heard) < 2:
+            message: Any = told.get_message(timeout=2)
+            heard[message["channel"]] = message["data"]
+    assert heard[b"replies"] == b"task"
+    assert json.loads(heard[b"celery-task-meta-task"])["result"] == 1
+
+
+def test_errors_are_committed_as_celery_writes_them(app: FleetApp, redis_url: str) -> None:
+    commit(app, "ours", LookupError("gone"), "FAILURE")
+    app.backend.store_result("theirs", LookupError("gone"), "FAILURE")
+    assert stored(redis_url, "ours")["result"] == stored(redis_url, "theirs")["result"]
+
+
+def test_many_commits_of_one_tick_are_one_round_trip(app: FleetApp, redis_url: str) -> None:
+    async def all_at_once() -> None:
+        await asyncio.gather(*(app.backend.acommit(f"task-{number}", number, "SUCCESS") for number in range(50)))
+
+    run_blocking(app.backend.acommit("first", 0, "SUCCESS"))
+    with Redis.from_url(redis_url) as client:
+        reads = client.info("stats")["total_reads_processed"]
+        run_blocking(all_at_once())
+        assert client.info("stats")["total_reads_processed"] - reads < 10
+    assert stored(redis_url, "task-49")["result"] == 49
