@@ -10,6 +10,12 @@ from dataclasses import dataclass, field
 from workers.gateway.errors import MalformedError
 from workers.gateway.tokens import Grant
 
+MOST, MOST_OF_AN_ID = 512, 128
+"""The longest name and the longest id of a prediction, in characters."""
+
+SHORTEST_S, LONGEST_S = 0.1, 86_400
+"""How long a client may say that it waits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -42,12 +48,12 @@ def seconds(value: float, where: str) -> float:
     return value
 
 
-def named(text: str, where: str, most: int = 512) -> str:
+def named(text: str, where: str, most: int = MOST) -> str:
     """Returns a name that a request gives.
 
     Raises:
         MalformedError: it is empty or too long.
     """
-    if not 0 < len(text.encode()) <= most:
-        raise MalformedError(where, f"it is a name of 1 to {most} bytes")
+    if not 0 < len(text) <= most:
+        raise MalformedError(where, f"it is a name of 1 to {most} characters")
     return text

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from snakepit_bridge.variables.codec import canonical, parse
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from workers.gateway.call import LONGEST_S, SHORTEST_S
 from workers.gateway.door import Door
 from workers.gateway.errors import (
     MalformedError,
@@ -220,8 +221,8 @@ def _timeout(request: Request) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 1 <= seconds <= 86_400:
-        raise MalformedError("header request-timeout", "it is a number of seconds, 1 to 86400")
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise MalformedError("header request-timeout", f"it is a number of seconds, {SHORTEST_S} to {LONGEST_S}")
     return seconds
 
 

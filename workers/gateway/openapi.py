@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from workers.gateway.call import LONGEST_S, MOST, MOST_OF_AN_ID, SHORTEST_S
 from workers.gateway.operations import Operation
 from workers.gateway.transcoding import REQUIRED, enum_names, fields_of, is_json, key_of
 
@@ -42,17 +43,46 @@ _SCALARS: dict[int, Schema] = {
 _TOKEN: Schema = {"type": "string", "pattern": r"^(\d{1,19}\.\d{1,19})?$"}
 _SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1e9}
 _OBJECT: Schema = {"type": "object"}
+_REFERENCE: Schema = {"type": "string", "minLength": 1, "maxLength": MOST}
+_NAME: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"}
 _HELD: dict[str, Schema] = {
     "at_least": _TOKEN,
     "exactly": _TOKEN,
     "expected": _TOKEN,
     "after": _TOKEN,
-    "to": {"type": "string", "minLength": 1, "description": "A token, a label or `latest`."},
+    "to": {
+        "type": "string",
+        "pattern": r"^(\d{1,19}\.\d{1,19}|[A-Za-z][A-Za-z0-9_-]{0,63})$",
+        "description": "A token, a label or `latest`.",
+    },
     "wait_s": _SECONDS,
     "timeout_s": _SECONDS,
+    "deadline_s": _SECONDS,
+    "max_staleness_s": _SECONDS,
+    "priority": {"type": "integer", "minimum": 0, "maximum": 9},
+    "program": _REFERENCE,
+    "inputs_json": _OBJECT,
     "outputs_json": _OBJECT,
     "spec_json": _OBJECT,
     "constraints_json": _OBJECT,
+}
+# What bears on one message's field, or on several of its fields together.
+_HELD_OF: dict[tuple[str, str], Schema] = {("RegisterRequest", "name"): _NAME, ("RegisterRequest", "labels"): _NAME}
+_TOGETHER: dict[str, Schema] = {
+    "Change": {"oneOf": [{"required": ["value"]}, {"required": ["delete"], "properties": {"delete": {"const": True}}}]},
+    "PublishRequest": {
+        "anyOf": [
+            {"properties": {"changes": {"minItems": 1}}},
+            {"required": ["replace"], "properties": {"replace": {"const": True}}},
+        ]
+    },
+    "SubmitRequest": {
+        "not": {
+            "required": ["at_least", "exactly"],
+            "properties": {"at_least": {"minLength": 1}, "exactly": {"minLength": 1}},
+        }
+    },
+    "SubmitBatchRequest": {"properties": {"requests": {"minItems": 1}}},
 }
 _MOMENT = "google.protobuf.Timestamp"
 _REFUSALS = {
@@ -113,6 +143,7 @@ def _operation(operation: Operation, schemas: dict[str, Schema]) -> Schema:
     inside = re.findall(r"{(\w+)}", path)
     fields = fields_of(operation.request.DESCRIPTOR)
     outside = [field for field in fields if key_of(field) not in inside and method == "GET"]
+    body = _message(operation.request.DESCRIPTOR, schemas, without=inside, held=True)
     document: Schema = {
         "operationId": f"{operation.service}_{operation.method}",
         "tags": [operation.service],
@@ -124,9 +155,7 @@ def _operation(operation: Operation, schemas: dict[str, Schema]) -> Schema:
     if method == "POST":
         document["requestBody"] = {
             "required": bool([field for field in fields if key_of(field) not in inside]),
-            "content": {
-                "application/json": {"schema": _message(operation.request.DESCRIPTOR, schemas, without=inside)}
-            },
+            "content": {"application/json": {"schema": body}},
         }
     return document
 
@@ -135,12 +164,12 @@ _TIMEOUT: Schema = {
     "name": "request-timeout",
     "in": "header",
     "description": "Seconds that the client waits.",
-    "schema": {"type": "number", "minimum": 1, "maximum": 86_400},
+    "schema": {"type": "number", "minimum": SHORTEST_S, "maximum": LONGEST_S},
 }
 
 
 def _in_path(name: str) -> Schema:
-    schema = {"type": "string", "minLength": 1, "maxLength": 128}
+    schema = {**_REFERENCE, "maxLength": MOST_OF_AN_ID} if name == "id" else _REFERENCE
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
@@ -152,8 +181,16 @@ def _answer(operation: Operation, schemas: dict[str, Schema]) -> Schema:
     schema = _named(operation.response.DESCRIPTOR, schemas)
     if operation.unary is not None:
         return {"description": "OK", "content": {"application/json": {"schema": schema}}}
-    about = f"Each event's data is a {operation.response.DESCRIPTOR.name} as JSON; an event `error` ends it."
-    return {"description": about, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    about = f"Events with a {operation.response.DESCRIPTOR.name} as JSON each; an event `error` with a Refusal ends it."
+    return {"description": about, "content": {"text/event-stream": {"schema": _event(schema)}}}
+
+
+def _event(data: Schema) -> Schema:
+    either = {"anyOf": [data, {"$ref": "#/components/schemas/Refusal"}]}
+    json = {"type": "string", "contentMediaType": "application/json", "contentSchema": either}
+    event = {"enum": ["message", "error"], "description": "`message` where it isn't said."}
+    id = {"type": "string", "description": "The token, of a stream of snapshots."}
+    return {"type": "object", "required": ["data"], "properties": {"data": json, "event": event, "id": id}}
 
 
 def _refusals() -> dict[str, Schema]:
@@ -168,18 +205,22 @@ def _named(descriptor: Descriptor, schemas: dict[str, Schema]) -> Schema:
     return {"$ref": f"#/components/schemas/{descriptor.name}"}
 
 
-def _message(descriptor: Descriptor, schemas: dict[str, Schema], without: Iterable[str] = ()) -> Schema:
-    properties = {key_of(field): _field(field, schemas) for field in fields_of(descriptor)}
+def _message(
+    descriptor: Descriptor, schemas: dict[str, Schema], without: Iterable[str] = (), *, held: bool = False
+) -> Schema:
+    # What is wrong with one request of a batch stands in its place, so that a batch of it is no wrong batch.
+    held = held or descriptor.name != "SubmitRequest"
+    properties = {key_of(field): _field(field, schemas, held=held) for field in fields_of(descriptor)}
     kept = {name: schema for name, schema in properties.items() if name not in without}
     required = {"required": list(REQUIRED[descriptor.name])} if descriptor.name in REQUIRED else {}
-    return {"type": "object", "properties": kept, "additionalProperties": False, **required}
+    together = {} if descriptor.name not in _TOGETHER else {"allOf": [_TOGETHER[descriptor.name]]}
+    return {"type": "object", "properties": kept, "additionalProperties": False, **required, **together}
 
 
-def _field(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
-    # What is wrong with one request of a batch stands in its place, so that a batch of it is no wrong batch.
+def _field(field: FieldDescriptor, schemas: dict[str, Schema], *, held: bool = True) -> Schema:
     holder: Any = field.containing_type
-    held = None if field.message_type is not None or holder.name == "SubmitRequest" else _HELD.get(field.name)
-    schema = held or _one(field, schemas)
+    own = _HELD_OF.get((holder.name, field.name)) or (None if field.message_type else _HELD.get(field.name))
+    schema = own if own and held else _one(field, schemas)
     return {"type": "array", "items": schema} if field.is_repeated else schema
 
 

@@ -15,7 +15,7 @@ from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.loop import run_home
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway import values
-from workers.gateway.call import Call, named, seconds
+from workers.gateway.call import MOST_OF_AN_ID, Call, named, seconds
 from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooLargeError, described
 from workers.gateway.orders import Order, enqueue, together
 from workers.gateway.reading import Reading
@@ -25,6 +25,7 @@ T = TypeVar("T")
 # Kombu's producers block; each of these threads has one.
 _THREADS = 16
 _LOOK_S = 30.0
+_ANSWER_S = 0.1
 
 
 class Predictions:
@@ -77,7 +78,8 @@ class Predictions:
         """Returns a prediction when it has ended, or as it stands when the time is over."""
         outcome = await self._mine(request.id, call)
         asked = seconds(request.timeout_s, "timeout_s")
-        most_s = min(asked or call.remaining_s, call.remaining_s)
+        # What it is when the client's time is over has to reach the client.
+        most_s = min(asked or call.remaining_s, max(0.0, call.remaining_s - _ANSWER_S))
         if not outcome.ready:
             outcome = await self._ended(request.id, most_s, call)
         return values.prediction(request.id, outcome)
@@ -130,7 +132,7 @@ class Predictions:
 
     async def _mine(self, task_id: str, call: Call) -> Outcome:
         """Returns how a prediction stands to one who may know; others aren't told that it exists."""
-        named(task_id, "id", 128)
+        named(task_id, "id", MOST_OF_AN_ID)
         owner = await self._fleet.connection.bounded(self._fleet.connection.client.get(self._key(task_id)))
         outcome = await run_home(self._results.outcome(task_id))
         session = owner.decode() if isinstance(owner, bytes) else _session(outcome)

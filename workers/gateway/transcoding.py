@@ -105,11 +105,18 @@ def _fill(message: Message, given: Mapping[str, Any], where: str) -> None:
             raise MalformedError(where, f"it has no field {shown(key)}; it takes {', '.join(known)}")
         at = f"{where}.{key}"
         choice = field.containing_oneof
-        if choice is not None and value == "" and not is_json(field):
-            continue  # an empty token is none
+        if choice is not None and _is_no_choice(field, value):
+            continue
         if choice is not None and message.WhichOneof(choice.name) is not None:
             raise MalformedError(at, f"it excludes {message.WhichOneof(choice.name)}")
         _put(message, field, value, at)
+
+
+def _is_no_choice(field: FieldDescriptor, value: Any) -> bool:
+    """An empty token is none, and not to delete is no change."""
+    return (field.type, value) == (FieldDescriptor.TYPE_STRING, "") or (
+        field.type == FieldDescriptor.TYPE_BOOL and value is False
+    )
 
 
 def _complete(message: Message, given: Mapping[str, Any], where: str) -> None:
@@ -150,6 +157,7 @@ def _in(field: FieldDescriptor, value: Any, at: str) -> Any:
         return _enum(field.enum_type, value, at)
     if field.type in _INTEGERS:
         low, high = _INTEGERS[field.type]
+        value = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise MalformedError(at, f"it is a whole number from {low} to {high}, not {shown(value)}")
         return value
@@ -210,15 +218,15 @@ def from_texts(kind: type[Any], given: Iterable[tuple[str, str]]) -> dict[str, A
         elif key in found:
             raise MalformedError(f"query.{key}", "it stands twice")
         else:
-            found[key] = text if field.type == FieldDescriptor.TYPE_STRING else _read(text, f"query.{key}")
+            found[key] = text if field.type == FieldDescriptor.TYPE_STRING else _read(field, text, f"query.{key}")
     return found
 
 
-def _read(text: str, at: str) -> Any:
+def _read(field: FieldDescriptor, text: str, at: str) -> Any:
     try:
         value = parse(text)
     except (ValueError, RecursionError):
         value = None
-    if value is None:
+    if value is None or (isinstance(value, float) and field.type in _INTEGERS):
         raise MalformedError(at, f"{shown(text)} is no number")
     return value

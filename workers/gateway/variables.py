@@ -53,6 +53,7 @@ class Variables:
         """Commits the state at a past revision as a new one."""
         if not request.to:
             raise MalformedError("to", "it names no revision: a token, a label or latest")
+        values.token(request.expected, "expected")  # before anything is looked for
         past = (await self._store.read_at(request.session, request.to)).variables
 
         def proposal(now: Mapping[str, Variable]) -> Changes:

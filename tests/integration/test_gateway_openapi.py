@@ -1,0 +1,153 @@
+"""Every operation of the OpenAPI description, with requests made from it: what it says is what a gateway does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import CheckContext
+from schemathesis.core.transport import Response
+from schemathesis.generation.case import Case
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from workers.embedded import EmbeddedRedis
+from workers.gateway import new_token, table
+from workers.gateway.openapi import description
+from workers.gateway.operations import operations
+
+ROOT = Path(__file__).parents[2]
+TOKEN = new_token()
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+# What would last for as long as nobody computes the prediction here, or publishes.
+LASTING = ("/v1/sessions/{session}/watch", "/v1/predictions/{id}/stream", "/v1/predictions/{id}/await")
+FEW = settings(
+    max_examples=30,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Served:
+    """A gateway process with something to find in it.
+
+    Attributes:
+        url: where it is.
+        known: for each field of a path something that is there.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        with httpx.Client(base_url=url, headers=BEARER, timeout=30) as client:
+            change = {"name": "temperature", "value": 0.5, "type": "float", "constraints": {"max": 2}}
+            assert client.post("/v1/sessions/known/publish", json={"changes": [change]}).status_code == 200
+            spec = {"module": "Predict", "signature": "question -> answer"}
+            assert client.post("/v1/programs", json={"name": "asked", "spec": spec}).status_code == 200
+            asked = {"program": "asked", "session": "known", "inputs": {"question": "why?"}}
+            id = client.post("/v1/predictions", json=asked).json()["id"]
+        self.known = {"session": "known", "id": id, "reference": "asked"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
+    file = tmp_path_factory.mktemp("gateway") / "tokens.toml"
+    file.write_text(table("all", TOKEN, ["publish", "predict", "read", "admin"], ["*"]), encoding="utf-8")
+    with EmbeddedRedis.start() as redis:
+        command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis.url, "gateway", "--no-grpc"]
+        process = subprocess.Popen(
+            [*command, "--http", "127.0.0.1:0", "--tokens", str(file), "--rate", "100000"],
+            cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            yield Served(f"http://{json.loads(process.stdout.readline())['http']}")
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+DOCUMENT = description(operations(Mock(), Mock(), Mock()))
+described = schemathesis.openapi.from_dict(DOCUMENT)
+described.config.generation.update(deterministic=True, max_examples=30)
+
+
+@described.auth()
+class Bearer:
+    """The token, which schemathesis also leaves out or forges to see whether it is asked for."""
+
+    def get(self, case: Case, context: Any) -> str:
+        return TOKEN
+
+    def set(self, case: Case, data: str, context: Any) -> None:
+        case.headers = {**(case.headers or {}), "Authorization": f"Bearer {data}"}
+
+
+def test_the_description_is_the_one_that_is_served(served: Served) -> None:
+    assert httpx.get(f"{served.url}/openapi.json").json() == DOCUMENT
+
+
+@described.parametrize()
+@FEW
+def test_an_operation_does_what_its_description_says(case: Case, served: Served) -> None:
+    find_something(case, served)
+    hasten(case)
+    if excludes_itself(case):
+        return
+    case.call_and_validate(
+        base_url=served.url,
+        headers=patience(case),
+        excluded_checks=[positive_data_acceptance],
+        additional_checks=[what_is_described_can_be_read],
+        timeout=10,
+    )
+
+
+def find_something(case: Case, served: Served) -> None:
+    """Names something that is there in half of the requests: others end as *not found*."""
+    for name, value in case.path_parameters.items():
+        if name in served.known and isinstance(value, str) and 0 < len(value) <= 128 and len(value) % 2:
+            case.path_parameters[name] = served.known[name]
+
+
+def hasten(case: Case) -> None:
+    """Has a wait for a revision that nobody publishes here end soon."""
+    if case.query and number(case.query.get("wait_s")) > 0:
+        case.query["wait_s"] = 0.1
+
+
+def patience(case: Case) -> dict[str, str]:
+    """How long the client waits, where the request doesn't say that wrongly."""
+    said = (case.headers or {}).get("request-timeout", "1")
+    if not 0.1 <= number(said) <= 86_400:
+        return {}
+    return {"request-timeout": "0.3" if case.path in LASTING else "20"}
+
+
+def excludes_itself(case: Case) -> bool:
+    """A description of parameters can't say that two of them exclude each other."""
+    return bool(case.query) and bool(case.query.get("at_least")) and bool(case.query.get("exactly"))
+
+
+def number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return -1.0
+
+
+def what_is_described_can_be_read(_: CheckContext, response: Response, case: Case) -> None:
+    """A request as it is described may be refused for what it means, and never as one that can't be read."""
+    if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
+        return
+    kind = response.json()["error"]["kind"]
+    assert kind != "MalformedError", response.text
