@@ -152,7 +152,7 @@ class Publisher:
             keyed = [ask for ask in fresh if ask.key is not None]
             keys = [sheet.key, *(ask.reservation for ask in keyed)]
             args = [sheet.message, self._keep_s, *(ask.record.text("sent") for ask in keyed)]
-            found = run_blocking(lua.run(self._connection, "enqueue", keys, args))
+            found = run_blocking(self._connection.soon_script(lua.ENQUEUE, keys, args))
             if not any(found):
                 break
             known |= _known(keyed, found)

@@ -17,7 +17,6 @@ from uuid import uuid4
 from celery import Celery, states
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.looks import Looks
 from snakepit_bridge.client.outcome import Outcome, answer, outcome_of
 from snakepit_bridge.client.subscription import Subscription
 from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, PredictionTimeout
@@ -39,7 +38,6 @@ class Results:
         self._connection = connection
         self._namespace = namespace
         self._subscription = Subscription(connection)
-        self._looks = Looks(connection)
         self._begin()
 
     @property
@@ -51,7 +49,7 @@ class Results:
 
     async def outcome(self, task_id: str) -> Outcome:
         """Returns how a task stands now; PENDING also for one that nobody ever submitted."""
-        return outcome_of(self._app, task_id, await self._looks.get(self._key(task_id)))
+        return outcome_of(self._app, task_id, await self._connection.soon_read("GET", self._key(task_id)))
 
     async def wait(self, task_id: str, timeout_s: float, replies: str | None = None) -> Result:
         """Returns a task's result once it has one.
@@ -93,7 +91,7 @@ class Results:
             StoreUnavailableError: the result backend is away.
         """
         args = (self._cancelled(task_id), self._expires_s(), cancel_channel(self._namespace), task_id)
-        return bool(await lua.run(self._connection, "cancel", [self._key(task_id)], args))
+        return bool(await self._connection.soon_script(lua.CANCEL, [self._key(task_id)], args))
 
     async def follow(self, channel: str, heard: Callable[[], None]) -> Callable[[], Any]:
         """Calls back whenever a channel says something or may have; returns what ends that, to be awaited."""

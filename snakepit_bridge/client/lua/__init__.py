@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
 from importlib.resources import files
-from typing import Any
 
-from snakepit_bridge.stores.connection import RedisConnection
-
-
-@cache
-def source(script: str) -> str:
-    """Returns the text of a script.
-
-    Raises:
-        FileNotFoundError: there is no such script.
-    """
-    return (files(__name__) / f"{script}.lua").read_text(encoding="utf-8")
+from snakepit_bridge.stores.connection import Script
 
 
-async def run(connection: RedisConnection, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-    """Returns what a script answers.
+def _script(name: str) -> Script:
+    return Script((files(__name__) / f"{name}.lua").read_text(encoding="utf-8"))
 
-    Raises:
-        StoreUnavailableError: no answer within the timeout.
-    """
-    registered = connection.client.register_script(source(script))
-    return await connection.bounded(registered(keys, args))
+
+CANCEL = _script("cancel")
+ENQUEUE = _script("enqueue")

@@ -118,7 +118,8 @@ def test_a_message_of_a_key_goes_where_the_apps_own_options_send_it(redis_url: s
 _DYING = """
 import os, signal, sys
 from celery import Celery
-from snakepit_bridge.client import Fleet, lua, publishing
+from snakepit_bridge.client import Fleet, publishing
+from snakepit_bridge.stores.connection import RedisConnection
 
 url, broker, point = sys.argv[1:]
 
@@ -134,9 +135,9 @@ async def script_dies(*args):
         await run(*args)
     os.kill(os.getpid(), signal.SIGKILL)
 
-run = lua.run
+run = RedisConnection.soon_script
 if point.endswith("the script"):
-    lua.run = script_dies
+    RedisConnection.soon_script = script_dies
 elif point == "before the message":
     publishing.Publisher._send = dying(publishing.Publisher._send, False)
 else:
