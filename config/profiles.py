@@ -9,6 +9,9 @@
     parameters = { temperature = 0.7, max_tokens = 1000 }
     limits = { timeout_s = 60, max_in_flight = 100, requests_per_min = 500, tokens_per_min = 200_000 }
     price = { input_per_million = 2.5, output_per_million = 10.0 }
+    fallbacks = ["cheap"]                  # profiles that answer in its stead while it can't
+    retry = { attempts = 4, in_place_s = 1 }
+    circuit = { failures = 10, open_s = 30 }
 
 A key itself never stands in the file.
 """
@@ -53,6 +56,27 @@ class PriceTable(BaseModel):
     output_per_million: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
+class RetryTable(BaseModel):
+    """How calls are tried again; what isn't given is as the library has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts: int | None = Field(None, ge=1)
+    backoff_s: float | None = Field(None, ge=0, le=86_400)
+    longest_s: float | None = Field(None, ge=0, le=86_400)
+    in_place_s: float | None = Field(None, ge=0, le=86_400)
+    on: tuple[Literal["rate_limit", "timeout", "server", "transport"], ...] | None = None
+
+
+class CircuitTable(BaseModel):
+    """When the profile is left alone; what isn't given is as the library has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failures: int | None = Field(None, ge=0)
+    open_s: float | None = Field(None, ge=0, le=86_400)
+
+
 class ProfileTable(BaseModel):
     """One ``[profiles.NAME]`` table."""
 
@@ -66,6 +90,9 @@ class ProfileTable(BaseModel):
     engine: Literal["auto", "lm15", "litellm"] = "auto"
     limits: LimitsTable = Field(default_factory=lambda: LimitsTable.model_validate({}))
     price: PriceTable = Field(default_factory=lambda: PriceTable.model_validate({}))
+    fallbacks: tuple[str, ...] = ()
+    retry: RetryTable = Field(default_factory=lambda: RetryTable.model_validate({}))
+    circuit: CircuitTable = Field(default_factory=lambda: CircuitTable.model_validate({}))
     note: str = ""
 
     @field_validator("parameters")
@@ -100,6 +127,8 @@ class ProfilesFile(BaseModel):
     def values(self, environment: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """Returns each profile's fields, with its key, as keyword arguments of the library's LM profile.
 
+        ``retry`` and ``circuit`` are the fields of the library's policies.
+
         Raises:
             ValueError: a key's environment variable isn't set.
         """
@@ -107,10 +136,14 @@ class ProfilesFile(BaseModel):
         return [
             {
                 "name": name,
-                **table.model_dump(include={"model", "api_base", "parameters", "models", "engine", "note"}),
+                **table.model_dump(
+                    include={"model", "api_base", "parameters", "models", "engine", "fallbacks", "note"}
+                ),
                 "api_key": table.api_key(found),
                 "timeout_s": table.limits.timeout_s,
                 "max_in_flight": table.limits.max_in_flight,
+                "retry": table.retry.model_dump(exclude_none=True),
+                "circuit": table.circuit.model_dump(exclude_none=True),
             }
             for name, table in self.profiles.items()
         ]

@@ -321,25 +321,35 @@ class ProgramSpecError(ProgramError, ValueError):
 
 @_error
 class LMError(BridgeError):
-    """A language model that did not give an answer. ``status`` is the HTTP status, 0 where there was none."""
+    """A language model that did not give an answer.
+
+    ``status`` is the HTTP status, 0 where there was none; ``profile`` the LM profile, and ``tries`` how often it was
+    asked, both empty where nobody counted.
+    """
 
     model: str
     code: str
     message: str
     status: int = 0
     retry_after_s: float = 0.0
+    profile: str = ""
+    tries: int = 0
 
     remedy = "Look at the LM server's log."
 
     def __str__(self) -> str:
         status = f" (HTTP {self.status})" if self.status else ""
-        return f"LM '{self.model}' failed with {self.code}{status}: {self.message.rstrip('.')}. {self.remedy}"
+        often = f" after {self.tries} tries" if self.tries > 1 else ""
+        return f"LM '{self.model}' failed with {self.code}{status}{often}: {self.message.rstrip('.')}. {self.remedy}"
 
 
 class LMUnavailableError(LMError):
-    """The LM is down, overloaded or timed out. The task was retried before this was raised."""
+    """The LM is down, overloaded or timed out. The call was tried again before this was raised."""
 
     remedy = "Check that the profile's api_base answers: dspex-fleet doctor."
+
+    again_in_s: float | None = None
+    """Inside a worker: seconds after which the whole task should be tried again. It doesn't travel."""
 
 
 class LMRefusedError(LMError):

@@ -8,13 +8,14 @@ publisher nor a result ever sees them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
+from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
 
 if TYPE_CHECKING:
     import dspy
@@ -41,6 +42,9 @@ class LMProfile:
         engine: DSPy's engine; ``auto`` takes the native one where it can.
         timeout_s: seconds that one LM request may take.
         max_in_flight: predictions that one worker process runs on this profile at a time; None is no bound.
+        fallbacks: profiles that answer in its stead, in this order, while it can't.
+        retry: how its calls are tried again.
+        circuit: when it is left alone.
         note: shown wherever the profile is, such as that it isn't a real model.
     """
 
@@ -53,6 +57,9 @@ class LMProfile:
     engine: Engine = "auto"
     timeout_s: float = 120.0
     max_in_flight: int | None = None
+    fallbacks: tuple[str, ...] = ()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
     note: str = ""
 
     def build(self, model: str | None = None, *, around: Around | None = None) -> dspy.LM:
@@ -101,14 +108,18 @@ class LMProfiles:
     Args:
         profiles: the declared profiles; names must differ.
         default: name of the profile for programs that name none; the first one if it isn't given.
-        around: what surrounds every LM call; see ``lm_engine``.
+        around: makes what surrounds every LM call (see ``lm_engine``), given the profiles.
 
     Raises:
-        ConfigurationError: two profiles share a name, or the default isn't one of them.
+        ConfigurationError: two profiles share a name, or the default or a fallback isn't one of them.
     """
 
     def __init__(
-        self, profiles: Iterable[LMProfile] = (), default: str | None = None, *, around: Around | None = None
+        self,
+        profiles: Iterable[LMProfile] = (),
+        default: str | None = None,
+        *,
+        around: Callable[[LMProfiles], Around] | None = None,
     ) -> None:
         declared = list(profiles)
         self._profiles = {profile.name: profile for profile in declared}
@@ -117,7 +128,14 @@ class LMProfiles:
         self.default = default or next(iter(self._profiles), "")
         if self.default and self.default not in self._profiles:
             raise ConfigurationError(f"The default LM profile '{self.default}' isn't one of: {known(self._profiles)}.")
-        self._around = around
+        for profile in declared:
+            for name in profile.fallbacks:
+                if name not in self._profiles or name == profile.name:
+                    others = known(self._profiles.keys() - {profile.name})
+                    raise ConfigurationError(
+                        f"The fallback '{name}' of LM profile '{profile.name}' isn't one of: {others}."
+                    )
+        self._around = None if around is None else around(self)
         self._built: dict[str, Choice] = {}
 
     def __iter__(self) -> Iterator[LMProfile]:

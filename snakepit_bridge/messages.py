@@ -23,10 +23,11 @@ DEFAULT_SESSION = "default"
 # What an outage does to a prediction, unless its request says otherwise (see replica/terms.py).
 FAIL = "fail"
 
-# Headers of a request's message: when it was sent, in unix seconds by the client's clock, and the channel on which the
-# client wants to be told the task's id when its result is there.
+# Headers of a request's message: when it was sent, in unix seconds by the client's clock; the channel on which the
+# client wants to be told the task's id when its result is there; and how many tries of an LM call were used up before.
 SENT_AT = "sent_at"
 REPLY_CHANNEL = "reply_channel"
+LM_TRIES = "lm_tries"
 
 Kind = Literal["latest", "at_least", "exactly"]
 

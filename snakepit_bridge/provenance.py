@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 
@@ -36,6 +36,10 @@ class Provenance:
         staleness_s: seconds since the session's authority was last known to agree with the revision.
         outage: whether that was more than the request wanted, and its outage contract let it pass.
         refused: why it ran under an older revision than the newest, which its program refuses; empty if it did not.
+        answered: LM profile to the calls that it answered; another than ``profile`` is one of its fallbacks.
+        failed_tries: tries of LM calls that failed before one worked, those of earlier attempts included.
+        cached: LM calls that the response cache answered, and ``shared`` those that waited for the answer to another
+            prediction's identical call.
     """
 
     task_id: str
@@ -58,6 +62,10 @@ class Provenance:
     staleness_s: float = 0.0
     outage: bool = False
     refused: str = ""
+    answered: Mapping[str, int] = field(default_factory=dict[str, int])
+    failed_tries: int = 0
+    cached: int = 0
+    shared: int = 0
 
     def encode(self) -> dict[str, Any]:
         """Returns the JSON form that travels in a result."""
@@ -71,5 +79,5 @@ class Provenance:
 
 
 def _known(kind: type[Provenance] | type[Timings], message: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(kind)}
+    names = {each.name for each in fields(kind)}
     return {name: value for name, value in message.items() if name in names}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -13,7 +12,6 @@ from celery.states import FAILURE, SUCCESS
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.messages import Request
 from tasks.errors import named
-from tasks.pauses import pause_s
 from tasks.prediction import Delivery, Prepared, predicted, prepared
 from tasks.runtime import Runtime
 
@@ -78,7 +76,7 @@ class Ends:
 class Again(Protocol):
     """What gives an input another try, as a message of its own."""
 
-    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0) -> None:
+    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0, tries: int = 0) -> None:
         """Sends a message for each of the inputs; blocks."""
         ...
 
@@ -141,11 +139,10 @@ class Batch:
 
     async def _try_again(self, one: Input, away: LMUnavailableError) -> None:
         """Another try comes as a message of its own, after a pause in which nothing is held here."""
-        pause, until = pause_s(self._runtime, away, 1), self._request.deadline
-        if self._runtime.attempts <= 1 or (until is not None and time.time() + pause >= until):
+        if away.again_in_s is None:
             await self._ends.failed(one, away)
             return
-        await asyncio.to_thread(self._again.send, [one], countdown=pause, retries=1)
+        await asyncio.to_thread(self._again.send, [one], countdown=away.again_in_s, retries=1, tries=away.tries)
 
 
 async def unfinished(runtime: Runtime, backend: Backend, inputs: Sequence[Input]) -> list[Input]:

@@ -1,10 +1,11 @@
 """From whatever a program raises to one of the fleet's named errors, which cross the result backend whole.
 
-Which LM errors are worth another try is DSPy's own judgement; the fleet only decides when, and how often.
+Which LM errors are worth another try is decided by their kind; all others end the prediction.
 """
 
 from __future__ import annotations
 
+from dspy import lm15
 from dspy.utils.exceptions import AdapterParseError, DSPyError, is_retryable_lm_error
 from dspy.utils.exceptions import LMError as DSPyLMError
 
@@ -18,8 +19,36 @@ from snakepit_bridge.exceptions import (
 
 _LONGEST = 1_000
 
+_KINDS: tuple[tuple[type[lm15.LM15Error], str], ...] = (
+    (lm15.RateLimitError, "rate_limit"),
+    (lm15.TimeoutError, "timeout"),
+    (lm15.ServerError, "server"),
+    (lm15.TransportError, "transport"),
+    (lm15.LockTimeoutError, "transport"),
+)
 
-def named(error: Exception, *, program: str, model: str) -> BridgeError:
+
+def kind_of(error: lm15.LM15Error) -> str | None:
+    """Returns the kind of a failure that another try may mend, None for all others."""
+    return next((kind for cause, kind in _KINDS if isinstance(error, cause)), None)
+
+
+def unavailable(error: lm15.LM15Error, *, profile: str, model: str, tries: int) -> LMUnavailableError:
+    """Returns the fleet's error for an LM that couldn't answer.
+
+    Args:
+        error: what its engine raised.
+        profile: the LM profile.
+        model: its model, for errors that don't name theirs.
+        tries: how often it was asked.
+    """
+    code, status = error.code or "lm_error", error.status or 0
+    return LMUnavailableError(
+        model, code, _told(error.message), status, float(error.retry_after or 0.0), profile, tries
+    )
+
+
+def named(error: BaseException, *, program: str, model: str) -> BridgeError:
     """Returns the fleet's error for what a program raised.
 
     Args:
@@ -27,8 +56,9 @@ def named(error: Exception, *, program: str, model: str) -> BridgeError:
         program: the program that raised it.
         model: its LM, for errors that don't name theirs.
     """
-    if isinstance(error, BridgeError):
-        return error
+    mine = ours(error)
+    if mine is not None:
+        return mine
     if isinstance(error, AdapterParseError):
         return LMAnswerError(error.model or model, error.code or "parse_error", _short(str(error)))
     if isinstance(error, DSPyLMError):
@@ -36,16 +66,27 @@ def named(error: Exception, *, program: str, model: str) -> BridgeError:
     return PredictionFailed(program, type(error).__name__, _short(str(error)))
 
 
+def ours(error: BaseException | None) -> BridgeError | None:
+    """Returns one of our own errors, also out of what DSPy made of it: an unexpected failure of the engine."""
+    while error is not None and not isinstance(error, BridgeError):
+        error = error.__cause__ if isinstance(error, DSPyLMError) else None
+    return error
+
+
 def _lm_error(error: DSPyError, model: str) -> BridgeError:
     kind = LMUnavailableError if is_retryable_lm_error(error) else LMRefusedError
     return kind(
         error.model or model,
         error.code or "lm_error",
-        # What follows the first paragraph is the provider library's advice, which its own users can act on, not ours.
-        _short(error.message.partition("\n\n")[0]),
+        _told(error.message),
         error.status or 0,
         float(error.retry_after or 0.0),
     )
+
+
+def _told(message: str) -> str:
+    """What the provider said; its library's advice follows, which its own users can act on, not ours."""
+    return _short(message.partition("\n\n")[0])
 
 
 def _short(text: str) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, cast
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
-from snakepit_bridge.messages import PREDICT, Request
-from tasks.pauses import pause_s
+from snakepit_bridge.messages import LM_TRIES, PREDICT, Request
 from tasks.prediction import Delivery, run_prediction
 from tasks.requests import delivery_of, request_of
 from tasks.runtime import HasRuntime, Runtime
@@ -18,27 +18,28 @@ from tasks.runtime import HasRuntime, Runtime
 
 # A named error is an answer: it goes to the client, and not with a traceback into the worker's log. Nor does what was
 # asked and answered belong there: a few characters of a result are what Celery logs of it.
-@shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8)
+@shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8, max_retries=None)
 async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[str, Any]:
     """Makes one prediction and returns its :class:`~snakepit_bridge.messages.Result` as JSON.
 
     The keywords are those of :meth:`Request.keywords`. ``inputs`` comes first, so that in a chain the previous result
-    takes its place. An LM that is down or overloaded is
-    tried again after a pause; every other error ends the task under its own name.
+    takes its place. An LM that is down or overloaded is tried again, after a long pause by another delivery; every
+    other error ends the task under its own name.
     """
     runtime = cast(HasRuntime, self.app).runtime
     request, delivery = request_of(program, inputs, said), delivery_of(self)
     try:
         return await _run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id))
     except LMUnavailableError as away:
-        pause = pause_s(runtime, away, delivery.attempt)
-        if request.deadline is not None and time.time() + pause >= request.deadline:
-            raise  # the next try would come too late
-        raise self.retry(exc=away, countdown=pause, max_retries=runtime.attempts - 1) from away
+        if away.again_in_s is None:
+            raise
+        headers = {**(self.request.headers or {}), LM_TRIES: away.tries}
+        raise self.retry(exc=away, countdown=away.again_in_s, headers=headers) from away
 
 
 async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
     if await runtime.ended(result_key.decode()):
         # Nothing more is stored: the first final result of a task is the one that counts.
         raise Ignore(f"prediction {delivery.task_id} has ended already")
-    return await runtime.payloads.message(await run_prediction(runtime, request, delivery), runtime.keep_s)
+    wanted = replace(delivery, looked_at=time.monotonic())
+    return await runtime.payloads.message(await run_prediction(runtime, request, wanted), runtime.keep_s)

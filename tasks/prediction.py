@@ -17,7 +17,7 @@ from snakepit_bridge.programs.codec import decode_inputs, encode_completions, en
 from snakepit_bridge.provenance import Provenance, Timings
 from snakepit_bridge.replica import Served, Terms
 from tasks.applying import Applied
-from tasks.errors import named
+from tasks.errors import named, ours
 from tasks.inputs import arrived, taken
 from tasks.limits.first_call import admitted
 from tasks.pieces import PieceWriter, streamed
@@ -39,6 +39,8 @@ class Delivery:
         claim: the tag under which the broker lent the message.
         deliveries: 1, and one more for each worker that died with the message.
         replies: the channel on which the client wants to be told of the end; empty if it named none.
+        tries: tries of an LM call that earlier attempts used up.
+        looked_at: when it was last known to be wanted, by the monotonic clock.
     """
 
     task_id: str
@@ -50,6 +52,8 @@ class Delivery:
     claim: str = ""
     deliveries: int = 1
     replies: str = ""
+    tries: int = 0
+    looked_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +110,12 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
     scope = _scope(made.applied, request, delivery)
     async with admitted(runtime.admission, scope, bound.choice.profile, asked), runtime.room(bound.choice.profile):
         refuse_late(request, delivery)
-        with entered(scope):
-            prediction = await _followed(runtime, bound, inputs, request, delivery)
+        prediction = await _followed(runtime, scope, bound, inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
     queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     timings = Timings(queued_ms, made.snapshot_ms, made.bind_ms, clock.lap_ms())
     usage = prediction.get_lm_usage()
-    provenance = _provenance(made.applied, made.served, request, delivery, usage, started, timings)
+    provenance = _provenance(made.applied, made.served, request, delivery, scope, usage, started, timings)
     # What came by reference is kept by reference.
     kept = request.inputs if is_reference(request.inputs) else asked
     return Result(outputs, provenance.encode(), kept, completions)
@@ -130,38 +133,45 @@ def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
         delivery.priority,
         delivery.queue,
         delivery.claim,
+        delivery.tries,
+        delivery.looked_at,
     )
 
 
 async def _followed(
-    runtime: Runtime, bound: BoundProgram, inputs: Mapping[str, Any], request: Request, delivery: Delivery
+    runtime: Runtime,
+    scope: Scope,
+    bound: BoundProgram,
+    inputs: Mapping[str, Any],
+    request: Request,
+    delivery: Delivery,
 ) -> Any:
     """Runs the program; if the request wants it, whoever follows gets its answer in pieces, the last before the end."""
     if not request.stream:
-        return await _call(bound, inputs, request, delivery)
+        return await _call(runtime, scope, bound, inputs)
     key = pieces_key(runtime.payloads.namespace, delivery.task_id)
     writer = PieceWriter(runtime.results, key, delivery.attempt + delivery.deliveries - 1)
     try:
         with streamed(bound, writer):
-            return await _call(bound, inputs, request, delivery)
+            return await _call(runtime, scope, bound, inputs)
     finally:
         await writer.drain()
 
 
-async def _call(bound: BoundProgram, inputs: Mapping[str, Any], request: Request, delivery: Delivery) -> Any:
+async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Mapping[str, Any]) -> Any:
     """Runs the program until the deadline; what it raises comes out under a name of ours."""
-    left = None if request.deadline is None else max(0.0, request.deadline - time.time())
-    bounds = asyncio.timeout(left)
+    bounds = asyncio.timeout(scope.left_s())
     try:
-        async with bounds:
-            return await bound.acall(**inputs)
-    except BridgeError:
-        raise
+        with entered(scope), runtime.running.entered(scope):
+            async with bounds:
+                return await bound.acall(**inputs)
     except Exception as error:
+        mine = ours(error)
+        if mine is not None:
+            raise mine from mine.__cause__
         if isinstance(error, TimeoutError) and bounds.expired():
-            late = time.time() - (request.deadline or 0.0)
-            raise DeadlineExceeded(delivery.task_id, round(late, 3)) from error
-        raise named(error, program=bound.program.name, model=bound.choice.lm.model) from error
+            raise scope.late() from error
+        raise named(error, program=scope.program, model=bound.choice.lm.model) from error
 
 
 async def _keep(runtime: Runtime, served: Served, applied: Applied) -> None:
@@ -195,6 +205,7 @@ def _provenance(
     served: Served,
     request: Request,
     delivery: Delivery,
+    scope: Scope,
     usage: Mapping[str, Any] | None,
     started: float,
     timings: Timings,
@@ -221,6 +232,10 @@ def _provenance(
         staleness_s=round(served.staleness_s, 3),
         outage=served.outage,
         refused=applied.refused,
+        answered=dict(scope.tally.answered),
+        failed_tries=delivery.tries + scope.tally.failed,
+        cached=scope.tally.cached,
+        shared=scope.tally.shared,
     )
 
 

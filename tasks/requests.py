@@ -8,7 +8,16 @@ from typing import Any
 from celery import Task
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
-from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, REPLY_CHANNEL, SENT_AT, VERSION, Request, Requirement
+from snakepit_bridge.messages import (
+    DEFAULT_SESSION,
+    FAIL,
+    LM_TRIES,
+    REPLY_CHANNEL,
+    SENT_AT,
+    VERSION,
+    Request,
+    Requirement,
+)
 from tasks.prediction import Delivery
 
 _KNOWN = {"v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream"}
@@ -63,6 +72,7 @@ def delivery_of(task: Task) -> Delivery:
         # Our transport counts; another broker's only says whether it is the first time.
         deliveries=int(properties.get("deliveries") or (2 if route.get("redelivered") else 1)),
         replies=str(headers.get(REPLY_CHANNEL) or ""),
+        tries=int(headers.get(LM_TRIES) or 0),
     )
 
 

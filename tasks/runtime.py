@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from celery.states import READY_STATES
 
+from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.snapshot import Snapshot
@@ -19,6 +20,7 @@ from snakepit_bridge.stores.connection import RedisConnection
 from tasks.applying import Applying
 from tasks.claims import Claims
 from tasks.limits.contract import Admission, Unlimited
+from tasks.running import Running
 from tasks.sessions import Sessions
 
 
@@ -35,8 +37,8 @@ class Runtime:
         store: the session's snapshots, to keep those that results came from.
         keep_s: seconds that a result is kept, and its snapshot.
         limits: per LM profile, how many predictions run at a time.
-        attempts: tries of a prediction whose LM is unavailable.
-        backoff_s: seconds before the second try.
+        running: the predictions of the process, which can be cancelled.
+        profiles: the LM profiles.
         admission: what grants LM calls, under the limits of the whole fleet.
         batch_room: the places that the inputs of batches have in this process, all of its batches together.
         claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
@@ -50,8 +52,8 @@ class Runtime:
     store: SnapshotStore
     keep_s: float
     limits: Mapping[str, asyncio.Semaphore]
-    attempts: int
-    backoff_s: float
+    running: Running
+    profiles: LMProfiles
     admission: Admission = field(default_factory=Unlimited)
     batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
     claims: Claims | None = None

@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import dspy
 
+from snakepit_bridge.exceptions import DeadlineExceeded
 from snakepit_bridge.snapshot import Snapshot
+from tasks.limits.contract import Permit
 
 _SETTING = "dspex_scope"
 
@@ -26,14 +28,14 @@ class Tally:
     """What the LM calls of one prediction came to.
 
     Attributes:
-        tries: requests that went wrong in a way that is tried again, earlier deliveries of the task included.
+        failed: tries that went wrong in a way that is tried again.
         sent: requests that went to a provider.
         answered: LM profile to the calls that it answered.
         cached: calls that the response cache answered.
         shared: calls that waited for another prediction's identical one.
     """
 
-    tries: int = 0
+    failed: int = 0
     sent: int = 0
     answered: Counter[str] = field(default_factory=Counter[str])
     cached: int = 0
@@ -52,6 +54,8 @@ class Scope:
         deadline: unix seconds after which it calls no LM; None is no bound.
         priority: 0 to 9 as the broker counts, 0 is served first.
         queue: the queue that its message came from, and ``claim`` the tag under which the broker lent it.
+        tries: tries that earlier deliveries of the task used up.
+        looked_at: when its result was last looked at, by the monotonic clock; a cancelled one has one.
         permit: what the limits gave it before it started, until its first LM call takes it.
         cancelled: whether somebody cancelled it; its next LM call is refused then.
         tally: what its LM calls came to.
@@ -67,7 +71,9 @@ class Scope:
     priority: int = 0
     queue: str = ""
     claim: str = ""
-    permit: Any = None
+    tries: int = 0
+    looked_at: float = float("-inf")
+    permit: Permit | None = None
     cancelled: bool = False
     tally: Tally = field(default_factory=Tally)
     calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
@@ -75,6 +81,25 @@ class Scope:
     def left_s(self) -> float | None:
         """Seconds until the deadline, not below 0; None where there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
+
+    def take_permit(self) -> Permit | None:
+        """Returns what the limits gave it before it started, to whoever asks first."""
+        permit, self.permit = self.permit, None
+        return permit
+
+    def late(self) -> DeadlineExceeded:
+        """Returns the error of one whose deadline is over."""
+        return DeadlineExceeded(self.task_id, round(max(0.0, time.time() - (self.deadline or 0.0)), 3))
+
+    @contextmanager
+    def calling(self) -> Generator[None]:
+        """Counts the current task among the LM calls under way while its block runs."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.calls.add(task)
+        try:
+            yield
+        finally:
+            self.calls.discard(task)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import Celery
 
-from snakepit_bridge.messages import PREDICT, REPLY_CHANNEL, SENT_AT
+from snakepit_bridge.messages import LM_TRIES, PREDICT, REPLY_CHANNEL, SENT_AT
 from tasks.batch import Input
 from tasks.prediction import Delivery
 
@@ -29,13 +29,14 @@ class Singles:
         self._said = dict(said)
         self._delivery = delivery
 
-    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0) -> None:
+    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0, tries: int = 0) -> None:
         """Sends a message for each of the inputs; blocks.
 
         Args:
             inputs: what to send.
             countdown: seconds after which they are due.
-            retries: how often they were tried already.
+            retries: how often they were delivered already.
+            tries: tries of an LM call that were used up.
         """
         amqp = self._app.amqp
         with self._app.producer_or_acquire() as producer:
@@ -54,5 +55,9 @@ class Singles:
                     message,
                     queue=self._delivery.queue or None,
                     priority=self._delivery.priority,
-                    headers={SENT_AT: self._delivery.sent_at or time.time(), REPLY_CHANNEL: self._delivery.replies},
+                    headers={
+                        SENT_AT: self._delivery.sent_at or time.time(),
+                        REPLY_CHANNEL: self._delivery.replies,
+                        LM_TRIES: tries,
+                    },
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import current_app
@@ -16,12 +17,14 @@ from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.lm_engine import Around
 from snakepit_bridge.loop import home
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.replica import Replica
+from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.redis import RedisStore
 from snakepit_bridge.wire.wanted import WantedSessions
@@ -30,8 +33,11 @@ from tasks.limits.admission import FleetAdmission
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Limits, Price, Rules
 from tasks.limits.store import LimitStore
+from tasks.lm_calls import LMCalls
+from tasks.running import Running
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
+from tasks.signals import Signals
 from workers.transport.claims import Claims
 from workers.transport.layout import REDIS, Layout
 
@@ -66,12 +72,15 @@ def build_runtime(settings: FleetSettings) -> Runtime:
     Raises:
         ConfigurationError: the LM profiles can't be used.
     """
-    profiles, claims = load_profiles(settings), _claims(settings)
+    claims = _claims(settings)
     store = RedisStore(settings.redis, namespace=settings.namespace, timeout_s=settings.redis_timeout_s)
     connection = RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s)
     replica = Replica(
         store, settings.requirement_wait_s, watch_lease=settings.watch_lease_s, max_sessions=settings.max_sessions
     )
+    running = Running(connection, Signals(connection), namespace=settings.namespace)
+    admission = _admission(settings, claims, connection, replica)
+    profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running))
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = Sessions(replica, wanted, settings.requirement_wait_s)
     programs = BoundPrograms(profiles, AllowedImports(settings.allowed_packages))
@@ -85,9 +94,9 @@ def build_runtime(settings: FleetSettings) -> Runtime:
         keep_s=settings.result_expires_s,
         limits={p.name: asyncio.Semaphore(p.max_in_flight) for p in profiles if p.max_in_flight is not None},
         batch_room=asyncio.Semaphore(settings.batch_in_flight),
-        attempts=settings.task_attempts,
-        backoff_s=settings.retry_backoff_s,
-        admission=_admission(settings, claims, connection, replica),
+        running=running,
+        profiles=profiles,
+        admission=admission,
         claims=claims,
     )
 
@@ -117,19 +126,34 @@ def _profiles_file(settings: FleetSettings) -> ProfilesFile | None:
         raise ConfigurationError(f"{wrong}. Mend the file.") from wrong
 
 
-def load_profiles(settings: FleetSettings) -> LMProfiles:
+def load_profiles(settings: FleetSettings, *, around: Callable[[LMProfiles], Around] | None = None) -> LMProfiles:
     """Returns the LM profiles: those of the file, else one for the single model that the settings name.
+
+    Args:
+        settings: where they stand.
+        around: makes what surrounds their calls.
 
     Raises:
         ConfigurationError: the file is wrong, or a key that it names isn't in the environment.
     """
     file = _profiles_file(settings)
     if file is None:
-        return LMProfiles([LMProfile("default", settings.lm)] if settings.lm else [])
+        retry = _retry(settings, {})
+        return LMProfiles([LMProfile("default", settings.lm, retry=retry)] if settings.lm else [], around=around)
     try:
-        return LMProfiles([LMProfile(**values) for values in file.values()], file.default)
+        return LMProfiles([_profile(settings, **said) for said in file.values()], file.default, around=around)
     except ValueError as wrong:
         raise ConfigurationError(f"{wrong}. Mend the file or the environment.") from wrong
+
+
+def _profile(
+    settings: FleetSettings, *, retry: Mapping[str, Any], circuit: Mapping[str, Any], **said: Any
+) -> LMProfile:
+    return LMProfile(**said, retry=_retry(settings, retry), circuit=CircuitPolicy(**circuit))
+
+
+def _retry(settings: FleetSettings, said: Mapping[str, Any]) -> RetryPolicy:
+    return RetryPolicy(settings.task_attempts, settings.retry_backoff_s).changed(said)
 
 
 def load_dspy() -> None:

@@ -29,8 +29,8 @@ async def admitted(admission: Admission, scope: Scope, profile: str, inputs: Map
     try:
         yield
     finally:
-        if scope.permit is not None:
-            unused, scope.permit = scope.permit, None
+        unused = scope.take_permit()
+        if unused is not None:
             await admission.give_back(unused)
 
 

@@ -105,19 +105,22 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, *, worker: bool = True, pool: str = "asyncio", **env: str) -> Generator[Stage]:
+def stage(
+    folder: Path, *, worker: bool = True, pool: str = "asyncio", more_profiles: str = "", **env: str
+) -> Generator[Stage]:
     """Sets a stage, and at its end looks for keys that would stay for ever.
 
     Args:
         folder: for the LM profiles' file.
         worker: whether a worker is up; one of four at a time.
         pool: its Celery pool.
+        more_profiles: further LM profiles as TOML, with ``{url}`` for the LM's.
         env: further settings of the workers.
     """
     with local_redis() as server, RecordingLM(echo, api_key=LM_KEY) as lm:
         url = server.celeryconfig["host_url"]
         profiles = folder / "profiles.toml"
-        profiles.write_text(_PROFILES.format(url=lm.url), encoding="utf-8")
+        profiles.write_text((_PROFILES + more_profiles).format(url=lm.url), encoding="utf-8")
         settings = {
             "DSPEX_LM_PROFILES": str(profiles),
             "DSPEX_RETRY_BACKOFF_S": "0.05",

@@ -309,12 +309,12 @@ def test_an_overloaded_lm_is_tried_again_and_then_named(play: Stage) -> None:
     assert [sent.status for sent in play.asked(question)] == [503] * 3
 
 
-def test_an_lm_that_recovers_gives_a_result_of_a_later_attempt(play: Stage) -> None:
+def test_an_lm_that_recovers_gives_a_result_of_a_later_try(play: Stage) -> None:
     question = fresh("q")
     play.lm.fail(2, status=429, retry_after_s=0.1, containing=question)
     prediction = play.fleet.submit("qa", {"question": question}).get(SOON_S)
     assert prediction.answer == f"answer of {question}"
-    assert prediction.provenance.attempt == 3
+    assert prediction.provenance.failed_tries == 2
 
 
 def test_a_prediction_that_waits_for_its_next_try_can_be_cancelled(play: Stage) -> None:

@@ -23,6 +23,9 @@ api_key_env = "MY_KEY"
 parameters = { temperature = 0.7, max_tokens = 1000, stop = ["END"] }
 engine = "litellm"
 limits = { timeout_s = 60, max_in_flight = 100 }
+fallbacks = ["plain"]
+retry = { attempts = 5, on = ["server"] }
+circuit = { failures = 3 }
 note = "the box under the desk"
 
 [profiles.plain]
@@ -64,6 +67,9 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "engine": "litellm",
         "timeout_s": 60.0,
         "max_in_flight": 100,
+        "fallbacks": ("plain",),
+        "retry": {"attempts": 5, "on": ("server",)},
+        "circuit": {"failures": 3},
         "note": "the box under the desk",
     }
     assert second == {
@@ -76,6 +82,9 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "engine": "auto",
         "timeout_s": 120.0,
         "max_in_flight": None,
+        "fallbacks": (),
+        "retry": {},
+        "circuit": {},
         "note": "",
     }
 
@@ -106,8 +115,12 @@ def test_what_the_whole_fleet_may_use_and_what_it_costs_are_read_apart(tmp_path:
 
 def test_the_library_takes_what_the_file_gives(tmp_path: Path) -> None:
     from snakepit_bridge.lm import LMProfile
+    from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
 
-    profile = LMProfile(**read_profiles(written(tmp_path, WHOLE)).values(KEYS)[0])
+    said = read_profiles(written(tmp_path, WHOLE)).values(KEYS)[0]
+    retry, circuit = RetryPolicy().changed(said.pop("retry")), CircuitPolicy(**said.pop("circuit"))
+    profile = LMProfile(**said, retry=retry, circuit=circuit)
+    assert (profile.retry.attempts, profile.retry.on, profile.circuit.failures) == (5, ("server",), 3)
     assert (profile.name, profile.max_in_flight, profile.timeout_s) == ("smart", 100, 60.0)
     assert "sk-secret" not in repr(profile)
 
@@ -122,6 +135,9 @@ def test_without_a_default_none_is_named(tmp_path: Path) -> None:
         ("dafault = 'smart'\n" + smart(""), "dafault"),
         (smart("temprature = 0.5"), "profiles.smart.temprature"),
         (smart("limits = { timeout = 5 }"), "profiles.smart.limits.timeout"),
+        (smart("retry = { attempts = 0 }"), "profiles.smart.retry.attempts"),
+        (smart("retry = { on = ['auth'] }"), "profiles.smart.retry.on.0"),
+        (smart("circuit = { open_s = -1 }"), "profiles.smart.circuit.open_s"),
         (smart("limits = { concurrency = -1 }"), "profiles.smart.limits.concurrency"),
         (smart("price = { input = 1 }"), "profiles.smart.price.input"),
         (smart("") + "[profile.other]\nmodel = 'x'", "profile"),

@@ -18,7 +18,6 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
 from snakepit_bridge.messages import PREDICT, VERSION
 from snakepit_bridge.testing import RecordingLM
-from tasks.pauses import pause_s
 from tasks.predict import predict
 from tests.harness.stage import echo
 from workers.app import FleetApp
@@ -70,7 +69,7 @@ def test_an_lm_that_is_away_is_tried_so_many_times(app: FleetApp, lm: RecordingL
     lm.fail(None, status=503)
     done = call(app, {"question": "why?"}, "qa")
     assert type(done.result) is LMUnavailableError
-    assert len(lm.requests) == app.runtime.attempts == 3
+    assert len(lm.requests) == app.runtime.profiles["demo"].retry.attempts == 3
 
 
 def test_no_try_is_made_that_would_come_after_the_deadline(app: FleetApp, lm: RecordingLM) -> None:
@@ -90,17 +89,6 @@ def test_a_task_that_has_ended_is_dropped(app: FleetApp, lm: RecordingLM, redis_
 
 def test_a_named_error_is_an_answer_and_no_traceback_in_the_log(app: FleetApp) -> None:
     assert issubclass(LMUnavailableError, tuple(app.tasks[PREDICT].throws))
-
-
-def test_pauses_double_with_jitter_and_obey_the_provider_within_a_bound(app: FleetApp) -> None:
-    runtime = app.runtime
-    away = LMUnavailableError("m", "c", "text")
-    for attempt, base in ((1, 0.01), (2, 0.02), (3, 0.04)):
-        pauses = {pause_s(runtime, away, attempt) for _ in range(50)}
-        assert len(pauses) > 1
-        assert 0.5 * base <= min(pauses) <= max(pauses) <= 1.5 * base
-    assert pause_s(runtime, LMUnavailableError("m", "c", "text", 429, 7.0), 1) == 7.0
-    assert pause_s(runtime, LMUnavailableError("m", "c", "text", 429, 3600.0), 1) == 60.0
 
 
 def test_the_task_has_the_name_on_the_wire() -> None:

@@ -14,7 +14,7 @@ from tasks.runtime import Runtime
 
 def runtime_on(url: str, **fields: Any) -> Runtime:
     nothing: Any = None
-    defaults: dict[str, Any] = {"limits": {}, "attempts": 3, "backoff_s": 1.0}
+    defaults: dict[str, Any] = {"limits": {}, "running": nothing, "profiles": nothing}
     parts: dict[str, Any] = {
         "sessions": nothing,
         "registry": nothing,

@@ -118,9 +118,9 @@ def test_the_app_knows_the_fleets_task() -> None:
 
 
 def test_the_runtime_is_built_on_first_use_and_kept() -> None:
-    app = made(redis_url="redis://127.0.0.1:1/0", task_attempts=7)
+    app = made(redis_url="redis://127.0.0.1:1/0", lm="openai/demo", task_attempts=7)
     assert app.runtime is app.runtime
-    assert app.runtime.attempts == 7
+    assert app.runtime.profiles["default"].retry.attempts == 7
 
 
 def test_apps_of_one_process_have_runtimes_of_their_own() -> None:
