@@ -1,12 +1,14 @@
 """Runs benchmarks by name: ``python -m benchmarks overhead --json``, or ``all``.
 
-Progress goes to stderr. The result is one line of JSON, the last on stdout.
+``--quick`` asks for a short form, where a benchmark has one. Progress goes to stderr. The result is one line of JSON,
+the last on stdout.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -25,12 +27,13 @@ def names() -> list[str]:
     return sorted(name for name in modules if not name.startswith("_"))
 
 
-def run(name: str) -> dict[str, Any]:
-    """Runs one benchmark and returns its figures."""
+def run(name: str, *, quick: bool = False) -> dict[str, Any]:
+    """Runs one benchmark, in its short form if it has one and that is asked for, and returns its figures."""
     module = importlib.import_module(f"benchmarks.{name}")
     question, _, _ = (module.__doc__ or "").partition("\n")
     sys.stderr.write(f"{name}: {question}\n")
-    return module.run()
+    short = quick and "quick" in inspect.signature(module.run).parameters
+    return module.run(quick=True) if short else module.run()
 
 
 def main() -> int:
@@ -38,13 +41,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=benchmarks.__doc__)
     parser.add_argument("name", choices=[*names(), "all"])
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of indented JSON")
+    parser.add_argument("--quick", action="store_true", help="the short form, where there is one")
     chosen = parser.parse_args()
     if chosen.name == "all":
         for name in names():
-            sys.stdout.write(json.dumps({name: run(name)}) + "\n")
+            sys.stdout.write(json.dumps({name: run(name, quick=chosen.quick)}) + "\n")
             sys.stdout.flush()
         return 0
-    sys.stdout.write(json.dumps(run(chosen.name), indent=None if chosen.json else 2) + "\n")
+    sys.stdout.write(json.dumps(run(chosen.name, quick=chosen.quick), indent=None if chosen.json else 2) + "\n")
     return 0
 
 

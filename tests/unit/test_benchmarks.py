@@ -75,6 +75,27 @@ def test_the_figures_are_one_line_of_json(
     assert err == "pear: How fast is a pear?\n"
 
 
+@pytest.mark.parametrize(("arguments", "figures"), [((), {"tasks": 20_000}), (("--quick",), {"tasks": 600})])
+def test_a_short_form_is_run_where_it_is_asked_for(
+    arguments: tuple[str, ...],
+    figures: dict[str, int],
+    fakes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = '"""How much?"""\n\n\ndef run(quick=False):\n    return {"tasks": 600 if quick else 20_000}\n'
+    (fakes / "plum.py").write_text(text)
+    assert call(monkeypatch, "plum", "--json", *arguments) == 0
+    assert json.loads(capsys.readouterr().out) == figures
+
+
+def test_a_benchmark_without_a_short_form_is_run_as_it_is(
+    fakes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "pear", "--json", "--quick") == 0
+    assert json.loads(capsys.readouterr().out)["us"] == 2
+
+
 def test_for_people_they_are_indented(
     fakes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

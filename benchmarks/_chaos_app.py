@@ -1,0 +1,142 @@
+"""The worker's side of the chaos benchmark: one task, and the points at which its process can be told to die.
+
+The fleet's contestant is the fleet's own app, with its transport, its result backend and its pools, and a task that
+does what a prediction does: look whether it has ended, call the LM, return. The stock one is plain Celery with the
+settings that behaved best. The LM is a counter on a Redis of its own, which nobody harms.
+
+Points: ``claimed``, messages have arrived from the broker and nothing else has happened; ``called``, the LM has
+answered and nothing is committed; ``committed``, the result is there and not acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from uuid import uuid4
+
+import redis
+from celery import Celery
+from celery.signals import task_success, worker_init
+from redis.asyncio import Redis as AsyncRedis
+
+TASK = "chaos.work"
+QUEUE = "chaos"
+POINTS = ("claimed", "called", "committed")
+
+KIND = os.environ.get("CHAOS_KIND", "fleet")
+LATENCY_S = float(os.environ.get("CHAOS_LATENCY_S", "0.05"))
+BROKER = os.environ.get("DSPEX_REDIS_URL", "redis://localhost:6379/0")
+LEDGER = os.environ.get("CHAOS_LEDGER", BROKER)
+
+_PAUSE_S = 0.1
+_AWAY = (redis.ConnectionError, redis.TimeoutError)
+
+ledger = redis.Redis.from_url(LEDGER)
+
+
+def die_if_told(point: str) -> None:
+    """Ends the process as kill -9 does, if somebody is to die here."""
+    if ledger.lpop(f"armed:{point}"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def called(key: str, deliveries: int) -> None:
+    """Notes a call of the LM."""
+    with ledger.pipeline(transaction=False) as pipeline:
+        pipeline.hincrby("calls", key, 1)
+        pipeline.zadd("deliveries", {key: deliveries}, gt=True)
+        pipeline.execute()
+
+
+async def _ended(key: str) -> bool:
+    """Tells whether the task has its result; waits for a broker that is away."""
+    while True:
+        try:
+            async with AsyncRedis.from_url(BROKER) as client:
+                return bool(await client.exists(f"celery-task-meta-{key}"))
+        except _AWAY:
+            await asyncio.sleep(_PAUSE_S)
+
+
+def _fleet() -> Celery:
+    from celery.exceptions import Ignore
+
+    from workers import lifecycle
+    from workers.app import app
+    from workers.transport.claimer import Claimer
+
+    # The task knows no DSPy, which takes seconds to load.
+    worker_init.disconnect(lifecycle._before_fork)  # pyright: ignore[reportPrivateUsage]
+    app.conf.imports = ()
+
+    async def work(self: Any, key: str) -> dict[str, str]:
+        if await _ended(self.request.id):
+            raise Ignore
+        await asyncio.to_thread(called, key, self.request.properties.get("deliveries", 1))
+        await asyncio.sleep(LATENCY_S)
+        await asyncio.to_thread(die_if_told, "called")
+        return {"by": uuid4().hex}
+
+    app.task(work, bind=True, name=TASK)
+    _before(Claimer, "_claimed", lambda *args: len(args[-1]) > 2)
+    return app
+
+
+def _stock() -> Celery:
+    from kombu.transport.redis import QoS
+
+    app = Celery("stock", broker=BROKER, backend=BROKER, set_as_current=False)
+    app.conf.update(
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": float(os.environ.get("CHAOS_LEASE_S", "5")),
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 5,
+        },
+        worker_hijack_root_logger=False,
+        task_create_missing_queues=True,
+    )
+
+    def work(self: Any, key: str) -> dict[str, str]:
+        called(key, 1)
+        time.sleep(LATENCY_S)
+        die_if_told("called")
+        return {"by": uuid4().hex}
+
+    app.task(work, bind=True, name=TASK)
+    _before(QoS, "append", lambda *_: True)
+    return app
+
+
+def _before(owner: Any, name: str, there: Callable[..., bool]) -> None:
+    """Has a process that is to die with a fresh claim die before this method."""
+    method = getattr(owner, name)
+
+    @wraps(method)
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        if there(*args):
+            die_if_told("claimed")
+        return method(*args, **kwargs)
+
+    setattr(owner, name, dying)
+
+
+@task_success.connect
+def _committed(**_: Any) -> None:
+    die_if_told("committed")
+
+
+app = _stock() if KIND == "stock" else _fleet()
