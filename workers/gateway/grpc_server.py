@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -19,6 +19,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from workers.gateway.door import Door
 from workers.gateway.errors import MalformedError, StreamEndedError, code_of, details, in_brief
 from workers.gateway.operations import PACKAGE, Operation
+from workers.gateway.reflection import Symbols
 from workers.gateway.settings import GatewaySettings, Limits, Tls
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(self._handlers(operations))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server, pool=cast("Any", Symbols())
         )
         assert settings.grpc is not None
         host, _, _ = settings.grpc.rpartition(":")
