@@ -76,3 +76,26 @@ async def taken(connection: RedisConnection, namespace: str) -> int:
     layout = Layout.of(namespace)
     (workers,) = await connection.send_each([("HKEYS", layout.workers)])
     return sum(await connection.send_each([("HLEN", layout.held(worker.decode())) for worker in workers]))
+
+
+async def parked(connection: RedisConnection, namespace: str) -> dict[str, dict[str, int]]:
+    """Returns how many predictions wait for a limit, by LM profile and session.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    base = f"{namespace}:{{limits}}"
+    (waits,) = await connection.send_each([("HKEYS", f"{base}:waiting")])
+    profiles: list[str] = [name.decode() for name in sorted(waits)]
+    if not profiles:
+        return {}
+    found = await connection.send_each([("ZRANGE", f"{base}:sessions:{profile}", 0, -1) for profile in profiles])
+    lanes = [(profile, name.decode()) for profile, names in zip(profiles, found, strict=True) for name in names]
+    # The length keeps a profile and a session apart whose names hold colons.
+    keys = [f"{base}:lane:{len(profile.encode())}:{profile}:{session}" for profile, session in lanes]
+    counts = await connection.send_each([("ZCARD", key) for key in keys]) if keys else []
+    depths: dict[str, dict[str, int]] = {}
+    for (profile, session), count in zip(lanes, counts, strict=True):
+        if count:
+            depths.setdefault(profile, {})[session] = count
+    return depths

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from snakepit_bridge.cli.live import Worker, live_workers, taken, waiting
+from snakepit_bridge.cli.live import Worker, live_workers, parked, taken, waiting
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
 from snakepit_bridge.loop import run_blocking
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from snakepit_bridge.acks import Applied
     from snakepit_bridge.client import Fleet
     from snakepit_bridge.stores import Head
+
+# Sessions that are named per profile.
+_SHOWN = 5
 
 
 def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
@@ -27,7 +30,8 @@ def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None)
     _show_workers(found["workers"])
     waits = ", ".join(f"{count} at priority {name}" for name, count in found["queue"]["by_priority"].items() if count)
     say(f"queue {found['queue']['name']}: {found['queue']['waiting']} wait{f' ({waits})' if waits else ''}, "
-        f"{found['queue']['taken']} taken by workers\n")  # fmt: skip
+        f"{found['queue']['taken']} taken by workers")  # fmt: skip
+    _show_parked(found["limits"])
     _show_sessions(found["sessions"])
 
 
@@ -50,7 +54,9 @@ async def _look(fleet: Fleet) -> dict[str, Any]:
     heads = dict(sorted((await fleet.store.sessions()).items()))
     sessions = {name: _session(head, await acks.applied(name)) for name, head in heads.items()}
     queue = {"name": fleet.queue, "waiting": sum(priorities.values()), "by_priority": priorities}
-    return {"queue": {**queue, "taken": await taken(fleet.connection, fleet.namespace)}, "sessions": sessions}
+    limits = await parked(fleet.connection, fleet.namespace)
+    queue["taken"] = await taken(fleet.connection, fleet.namespace)
+    return {"queue": queue, "limits": limits, "sessions": sessions}
 
 
 def _worker(one: Worker) -> dict[str, Any]:
@@ -70,6 +76,16 @@ def _show_workers(workers: list[dict[str, Any]]) -> None:
     columns = ("name", "pool", "concurrency", "predictions")
     rows = [[one[column] for column in columns] for one in workers]
     table(("worker", *columns[1:]), rows, numbers=columns[2:])
+
+
+def _show_parked(limits: dict[str, dict[str, int]]) -> None:
+    """The profiles whose limits, or whose sessions' limits, hold predictions up, and for whom most of them wait."""
+    for profile, sessions in limits.items():
+        most = sorted(sessions.items(), key=lambda one: -one[1])
+        shown = ", ".join(f"{count} of {name}" for name, count in most[:_SHOWN])
+        more = f" and {len(most) - _SHOWN} sessions more" if len(most) > _SHOWN else ""
+        say(f"limits of {profile}: {sum(sessions.values())} wait ({shown}{more})")
+    say("")
 
 
 def _show_sessions(sessions: dict[str, dict[str, Any]]) -> None:
