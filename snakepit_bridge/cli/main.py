@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Annotated
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always. 1 after a named error, which is one line on stderr; 2 where the arguments make no sense.
     """
     try:
-        app(arguments)
+        _command_line()(arguments)
     except BridgeError as error:
         sys.stderr.write(f"dspex-fleet: {line(str(error))}\n")
         raise SystemExit(1) from None
@@ -58,7 +59,9 @@ def _root(
     ctx.obj = Target(redis_url, namespace, queue, said=said_on_command_line(ctx, "redis_url"))
 
 
-def _build() -> typer.Typer:
+@cache
+def _command_line() -> typer.Typer:
+    """Put together when it is first run: the fleet's commands, which join it, import this package themselves."""
     made = typer.Typer(name="dspex-fleet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     made.callback()(_root)
     for panel, commands in {
@@ -80,6 +83,3 @@ def _build() -> typer.Typer:
     made.add_typer(dead.app, name="dead", rich_help_panel=_FLEET)
     joined.join(made, panel=_FLEET)
     return made
-
-
-app = _build()

@@ -5,13 +5,15 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.stores.connection import masked
+from snakepit_bridge.stores.addresses import masked, renamed
 
 _SAME = {"valkey": "redis", "valkeys": "rediss"}
 
 
 def celery_url(url: str) -> str:
     """Returns a URL as Celery reads it: ``valkey://`` is ``redis://`` there, and ``unix://`` is ``redis+socket://``.
+
+    The database is the one that the stores find there, whichever way it is named.
 
     Raises:
         ConfigurationError: Celery can't work with what it names.
@@ -21,11 +23,23 @@ def celery_url(url: str) -> str:
         raise ConfigurationError(
             f"Celery can't use {masked(url)} as its broker and result backend; name a single server for those."
         )
-    if scheme == "unix":
-        path, _, query = rest.partition("?")
-        options = {"virtual_host" if name == "db" else name: value for name, value in parse_qsl(query)}
-        return f"redis+socket://{path}" + (f"?{urlencode(options)}" if options else "")
-    return f"{_SAME.get(scheme, scheme)}{separator}{rest}"
+    try:
+        if scheme in ("unix", "redis+socket"):
+            return renamed(f"redis+socket://{rest}", "db", "virtual_host")
+    except ValueError as wrong:
+        raise ConfigurationError(f"The URL {masked(url)} can't be read: {wrong}. Name one.") from None
+    return _with_path(f"{_SAME.get(scheme, scheme)}{separator}{rest}")
+
+
+def _with_path(url: str) -> str:
+    """Returns a URL with its database in the path, where alone Celery looks; redis-py takes the option's first."""
+    bare, _, query = url.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if not bare.startswith(("redis://", "rediss://")) or "db" not in options:
+        return url
+    parts = urlsplit(bare)
+    database = options.pop("db")
+    return parts._replace(path=f"/{database}", query=urlencode(options, safe="/")).geturl()
 
 
 def same_server(broker: str, redis: str) -> bool:
@@ -39,8 +53,8 @@ def _place(url: str) -> tuple[str, str, int, str] | None:
     options = dict(parse_qsl(parts.query))
     scheme = parts.scheme.removeprefix("dspex+").replace("redis+socket", "socket")
     if scheme in ("unix", "socket"):
-        return "socket", parts.path, 0, options.get("virtual_host") or options.get("db", "0")
+        return "socket", parts.path, 0, options.get("db") or options.get("virtual_host", "0")
     kind = _SAME.get(scheme, scheme)
     if kind not in ("redis", "rediss"):
         return None
-    return kind, parts.hostname or "localhost", parts.port or 6379, parts.path.strip("/") or options.get("db", "0")
+    return kind, parts.hostname or "localhost", parts.port or 6379, options.get("db") or parts.path.strip("/") or "0"

@@ -64,7 +64,7 @@ class Address:
         scheme, _, rest = url.partition("://")
         plain, _, kind = scheme.partition("+")
         if kind not in _PORTS:
-            same = f"{_SAME.get(scheme, scheme)}://{rest}"
+            same = renamed(f"{_SAME.get(scheme, scheme)}://{rest}", "virtual_host", "db")
             parse_url(same)
             return cls("server", same)
         return cls._of_several(plain, cast("Kind", kind), rest)
@@ -111,6 +111,22 @@ class Address:
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Connections to whichever server is the primary; whoever wants one more than there may be waits for it."""
+
+
+def renamed(url: str, option: str, name: str) -> str:
+    """Returns a URL with an option of its query under another name: Celery calls a socket's database ``virtual_host``.
+
+    Raises:
+        ValueError: it has options of both names that differ.
+    """
+    bare, _, query = url.partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    if option not in dict(given):
+        return url
+    options = {name if key == option else key: value for key, value in given}
+    if dict(given).get(name, options[name]) != dict(given)[option]:
+        raise ValueError(f"{option} and {name} name two databases")
+    return f"{bare}?{urlencode(options, safe='/')}"
 
 
 def masked(url: str) -> str:

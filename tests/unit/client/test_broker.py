@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.broker import celery_url
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.variables import Variable
 from workers.embedded import EmbeddedRedis
 
 
@@ -19,7 +23,12 @@ from workers.embedded import EmbeddedRedis
         ("valkeys://h", "rediss://h"),
         ("unix:///run/v.sock?db=3", "redis+socket:///run/v.sock?virtual_host=3"),
         ("unix:///run/v.sock", "redis+socket:///run/v.sock"),
-        ("amqp://h", "amqp://h"),
+        ("redis+socket:///run/v.sock?db=3", "redis+socket:///run/v.sock?virtual_host=3"),
+        ("redis+socket:///run/v.sock?virtual_host=3", "redis+socket:///run/v.sock?virtual_host=3"),
+        ("redis+socket:///run/v.sock?db=3&virtual_host=3", "redis+socket:///run/v.sock?virtual_host=3"),
+        ("redis://u:p@h:1?db=2", "redis://u:p@h:1/2"),
+        ("valkeys://h/1?db=2&ssl_ca_certs=/ca.pem", "rediss://h/2?ssl_ca_certs=/ca.pem"),
+        ("amqp://h?db=1", "amqp://h?db=1"),
     ],
 )
 def test_a_url_is_said_in_celerys_words(url: str, expected: str) -> None:
@@ -40,6 +49,34 @@ def test_a_fleet_enqueues_on_either_name_of_a_server(scheme: str) -> None:
         fleet.submit("qa", {"question": "?"})
         with Redis.from_url(server.url) as client:
             assert sum(client.llen(name) for name in client.keys("q*")) == 1
+
+
+DATABASES = ["unix?db=3", "unix?virtual_host=3", "redis+socket?db=3", "redis+socket?virtual_host=3"]
+
+
+@pytest.mark.parametrize("spelled", DATABASES)
+async def test_celery_and_the_stores_find_the_same_database_behind_a_socket(spelled: str) -> None:
+    scheme, _, option = spelled.partition("?")
+    with EmbeddedRedis.start(unix=True) as server:
+        path = server.url.partition("://")[2].partition("?")[0]
+        fleet = Fleet(f"{scheme}://{path}?{option}", queue="q")
+        await asyncio.to_thread(fleet.submit, "qa", {"question": "?"})
+        await fleet.store.publish("s", {"n": Variable.declare("n", 1)})
+        with Redis(unix_socket_path=path, db=3) as client:
+            names = {name.decode() for name in client.keys("*")}
+            assert "dspex:sessions" in names
+            assert any(name.startswith("q") for name in names), names
+        with Redis(unix_socket_path=path) as client:
+            assert not client.keys("*")
+        await fleet.store.aclose()
+
+
+def test_two_databases_in_one_url_are_refused() -> None:
+    url = "redis+socket:///run/v.sock?db=3&virtual_host=4"
+    with pytest.raises(ConfigurationError):
+        celery_url(url)
+    with pytest.raises(ConfigurationError):
+        RedisConnection(url)
 
 
 def test_a_fleet_enqueues_through_a_unix_socket() -> None:

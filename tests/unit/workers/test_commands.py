@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,14 @@ def run(*arguments: str) -> int:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("first", ["workers.commands", "snakepit_bridge.cli", "snakepit_bridge.cli.main"])
+def test_the_commands_join_whichever_module_is_imported_first(first: str) -> None:
+    script = f"import {first}\nfrom snakepit_bridge.cli import main\nmain(['gateway', '--help'])"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "--certificate" in ran.stdout
 
 
 # ---------------------------------------------------------------- worker
