@@ -34,7 +34,7 @@ from dspy.lm15 import TimeoutError as LMTimeout
 
 from snakepit_bridge.lm_backends import Backend, Compatible, Native
 from snakepit_bridge.lm_endpoint import Endpoint
-from snakepit_bridge.lm_keywords import with_extensions
+from snakepit_bridge.lm_keywords import rollout_id, with_extensions
 from snakepit_bridge.loop import home, run_blocking, run_home
 
 StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
@@ -56,11 +56,13 @@ class LMCall:
         engine: the LM that was asked.
         request: what is asked, in DSPy's canonical form.
         pieces: where a streamed answer goes; None where the caller wants it whole.
+        rollout_id: by which the caller tells samples of one request apart; it isn't sent.
     """
 
     engine: LMEngine
     request: Request
     pieces: Pieces | None = None
+    rollout_id: int | None = None
 
 
 Around = Callable[[LMCall], Coroutine[Any, Any, Response]]
@@ -89,12 +91,12 @@ class LMEngine:
 
     async def complete(self, request: Request) -> Response:
         """Returns the LM's answer; raises DSPy's ``lm15`` errors, or what ``around`` raises."""
-        return await self._door(LMCall(self, with_extensions(request)))
+        return await self._door(LMCall(self, with_extensions(request), rollout_id=rollout_id()))
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamEvent]:
         """Yields the LM's answer piece by piece; leaving it early ends the request."""
         pieces = _Queued(asyncio.get_running_loop())
-        asking = asyncio.ensure_future(self._door(LMCall(self, with_extensions(request), pieces)))
+        asking = asyncio.ensure_future(self._door(LMCall(self, with_extensions(request), pieces, rollout_id())))
         asking.add_done_callback(lambda _: pieces.events.put_nowait(None))
         try:
             while (event := await pieces.events.get()) is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -20,7 +20,16 @@ from dspy.lm15 import Request, UnsupportedFeatureError, request_from_openai_chat
 # What DSPy takes out of a call's keywords before it makes a request of them.
 _OF_DSPY = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cache", "request"}) | CLIENT_KEYS
 
-_beside: ContextVar[Mapping[str, Any] | None] = ContextVar("dspex_lm_keywords", default=None)
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What travels beside a request: keywords that it has no place for, and the sample that is asked for."""
+
+    keywords: Mapping[str, Any]
+    rollout_id: int | None
+
+
+_beside: ContextVar[_Beside | None] = ContextVar("dspex_lm_keywords", default=None)
 
 
 class ProfileLM(dspy.LM):
@@ -28,42 +37,50 @@ class ProfileLM(dspy.LM):
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Returns the LM's outputs."""
-        extra = self._beside(kwargs)
-        if not extra:
+        beside = self._taken(kwargs)
+        if beside is None:
             return super().__call__(prompt, messages=messages, **kwargs)
-        token = _beside.set(extra)
+        token = _beside.set(beside)
         try:
-            return super().__call__(prompt, messages=messages, **kwargs, **dict.fromkeys(extra))
+            return super().__call__(prompt, messages=messages, **kwargs, **dict.fromkeys(beside.keywords))
         finally:
             _beside.reset(token)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Returns the LM's outputs."""
-        extra = self._beside(kwargs)
-        if not extra:
+        beside = self._taken(kwargs)
+        if beside is None:
             return await super().acall(prompt, messages=messages, **kwargs)
-        token = _beside.set(extra)
+        token = _beside.set(beside)
         try:
-            return await super().acall(prompt, messages=messages, **kwargs, **dict.fromkeys(extra))
+            return await super().acall(prompt, messages=messages, **kwargs, **dict.fromkeys(beside.keywords))
         finally:
             _beside.reset(token)
 
-    def _beside(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _taken(self, kwargs: dict[str, Any]) -> _Beside | None:
         """Takes the keywords out that no request has a place for; DSPy leaves out those that are None."""
-        if isinstance(kwargs.get("request"), Request):
-            return {}
-        extra = {name: value for name, value in self.kwargs.items() if not _has_a_place(name)}
-        extra |= {name: kwargs.pop(name) for name in [name for name in kwargs if not _has_a_place(name)]}
-        return {name: value for name, value in extra.items() if value is not None}
+        rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
+        extra: dict[str, Any] = {}
+        if not isinstance(kwargs.get("request"), Request):
+            extra = {name: value for name, value in self.kwargs.items() if not _has_a_place(name)}
+            extra |= {name: kwargs.pop(name) for name in [name for name in kwargs if not _has_a_place(name)]}
+        said = {name: value for name, value in extra.items() if value is not None}
+        return _Beside(said, rollout) if said or rollout is not None else None
 
 
 def with_extensions(request: Request) -> Request:
     """Returns a request with the keywords that its call brought beside it."""
-    extra = _beside.get()
-    if not extra:
+    beside = _beside.get()
+    if beside is None or not beside.keywords:
         return request
-    extensions = {**(request.config.extensions or {}), **extra}
+    extensions = {**(request.config.extensions or {}), **beside.keywords}
     return replace(request, config=replace(request.config, extensions=extensions))
+
+
+def rollout_id() -> int | None:
+    """Returns the sample that the current call asks for, None where it doesn't say."""
+    beside = _beside.get()
+    return None if beside is None else beside.rollout_id
 
 
 @functools.lru_cache(maxsize=1024)

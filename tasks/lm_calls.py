@@ -7,9 +7,8 @@ still wanted? → for its profile, then the fallbacks: circuit → limits → st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TypeVar
 
 from dspy.lm15 import LM15Error, RateLimitError, Request, Response
 
@@ -17,13 +16,12 @@ from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.lm_engine import LMCall, LMEngine
 from snakepit_bridge.retry import RetryPolicy
 from tasks.breaker import Circuit, CircuitOpen
+from tasks.cache.flights import AnswerCache
 from tasks.errors import kind_of, unavailable
 from tasks.limits.contract import Admission, Estimate, Permit, Used
 from tasks.policy import retry_policy
 from tasks.running import Running
 from tasks.scope import Scope, current
-
-T = TypeVar("T")
 
 _BROKEN = frozenset({"server", "timeout", "transport"})
 
@@ -35,12 +33,14 @@ class LMCalls:
         profiles: the LM profiles.
         admission: the limits.
         running: the predictions of the process, to ask whether one is still wanted.
+        cache: the answers of programs that share them.
     """
 
-    def __init__(self, profiles: LMProfiles, admission: Admission, running: Running) -> None:
+    def __init__(self, profiles: LMProfiles, admission: Admission, running: Running, cache: AnswerCache) -> None:
         self._profiles = profiles
         self._admission = admission
         self._running = running
+        self._cache = cache
         self._circuits: dict[str, Circuit] = {}
 
     async def __call__(self, call: LMCall) -> Response:
@@ -55,7 +55,10 @@ class LMCalls:
         if scope is None:
             return await call.engine.send(call.request, call.pieces)
         with scope.calling():
-            return await self._tried(scope, call)
+            if scope.cache is None:
+                return await self._tried(scope, call)
+            await self._running.refuse_ended(scope)
+            return await self._cache.answered(scope, call, lambda: self._tried(scope, call))
 
     # ------------------------------------------------------------------ tries
 
@@ -145,7 +148,7 @@ class LMCalls:
             request = call.request
             if engine is not call.engine:
                 request = replace(request, model=engine.endpoint.model)
-            response = await _in_time(scope, engine.send(request, call.pieces))
+            response = await scope.in_time(engine.send(request, call.pieces))
             used = _used(response)
         finally:
             await self._admission.settle(permit, used)
@@ -165,25 +168,6 @@ class LMCalls:
         if circuit is None:
             circuit = self._circuits[profile] = Circuit(profile, self._profiles[profile].circuit)
         return circuit
-
-
-async def _in_time(scope: Scope, sending: Awaitable[T]) -> T:
-    """Awaits an answer until the prediction's deadline.
-
-    Raises:
-        DeadlineExceeded: it came first.
-    """
-    left = scope.left_s()
-    if left is None:
-        return await sending
-    bounds = asyncio.timeout(left)
-    try:
-        async with bounds:
-            return await sending
-    except TimeoutError:
-        if not bounds.expired():
-            raise
-        raise scope.late() from None
 
 
 def _may_repeat(error: LM15Error, call: LMCall, policy: RetryPolicy) -> bool:

@@ -17,6 +17,7 @@ from snakepit_bridge.programs.codec import decode_inputs, encode_completions, en
 from snakepit_bridge.provenance import Provenance, Timings
 from snakepit_bridge.replica import Served, Terms
 from tasks.applying import Applied
+from tasks.cache.parsed import sharing
 from tasks.errors import named, ours
 from tasks.inputs import arrived, taken
 from tasks.limits.first_call import admitted
@@ -135,6 +136,7 @@ def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
         delivery.claim,
         delivery.tries,
         delivery.looked_at,
+        cache=program.spec.cache,
     )
 
 
@@ -162,7 +164,7 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
     """Runs the program until the deadline; what it raises comes out under a name of ours."""
     bounds = asyncio.timeout(scope.left_s())
     try:
-        with entered(scope), runtime.running.entered(scope):
+        with entered(scope), runtime.running.entered(scope), sharing(runtime.cache, scope):
             async with bounds:
                 return await bound.acall(**inputs)
     except Exception as error:

@@ -18,6 +18,7 @@ from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore
 from snakepit_bridge.stores.connection import RedisConnection
 from tasks.applying import Applying
+from tasks.cache.flights import AnswerCache
 from tasks.claims import Claims
 from tasks.limits.contract import Admission, Unlimited
 from tasks.running import Running
@@ -39,6 +40,7 @@ class Runtime:
         limits: per LM profile, how many predictions run at a time.
         running: the predictions of the process, which can be cancelled.
         profiles: the LM profiles.
+        cache: the answers of programs that share them.
         admission: what grants LM calls, under the limits of the whole fleet.
         batch_room: the places that the inputs of batches have in this process, all of its batches together.
         claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
@@ -54,6 +56,7 @@ class Runtime:
     limits: Mapping[str, asyncio.Semaphore]
     running: Running
     profiles: LMProfiles
+    cache: AnswerCache
     admission: Admission = field(default_factory=Unlimited)
     batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
     claims: Claims | None = None

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import dspy
 
 from snakepit_bridge.exceptions import DeadlineExceeded
+from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.snapshot import Snapshot
 from tasks.limits.contract import Permit
+
+T = TypeVar("T")
 
 _SETTING = "dspex_scope"
 
@@ -58,6 +61,9 @@ class Scope:
         looked_at: when its result was last looked at, by the monotonic clock; a cancelled one has one.
         permit: what the limits gave it before it started, until its first LM call takes it.
         cancelled: whether somebody cancelled it; its next LM call is refused then.
+        cache: how its LM calls share answers; None where they don't.
+        asked: the calls that it made so far, by their digests, where it has a cache.
+        unparsed: by their text, the answers that no adapter has parsed yet, where it has a cache.
         tally: what its LM calls came to.
         calls: its LM calls under way, so that a cancellation can end them.
     """
@@ -75,6 +81,9 @@ class Scope:
     looked_at: float = float("-inf")
     permit: Permit | None = None
     cancelled: bool = False
+    cache: CacheSpec | None = None
+    asked: Counter[str] = field(default_factory=Counter[str])
+    unparsed: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     tally: Tally = field(default_factory=Tally)
     calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
 
@@ -90,6 +99,24 @@ class Scope:
     def late(self) -> DeadlineExceeded:
         """Returns the error of one whose deadline is over."""
         return DeadlineExceeded(self.task_id, round(max(0.0, time.time() - (self.deadline or 0.0)), 3))
+
+    async def in_time(self, awaited: Awaitable[T]) -> T:
+        """Awaits something until the deadline.
+
+        Raises:
+            DeadlineExceeded: it came first.
+        """
+        left = self.left_s()
+        if left is None:
+            return await awaited
+        bounds = asyncio.timeout(left)
+        try:
+            async with bounds:
+                return await awaited
+        except TimeoutError:
+            if not bounds.expired():
+                raise
+            raise self.late() from None
 
     @contextmanager
     def calling(self) -> Generator[None]:

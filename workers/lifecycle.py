@@ -29,6 +29,8 @@ from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.redis import RedisStore
 from snakepit_bridge.wire.wanted import WantedSessions
 from tasks.applying import Applying
+from tasks.cache.flights import AnswerCache
+from tasks.cache.store import AnswerStore
 from tasks.limits.admission import FleetAdmission
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Limits, Price, Rules
@@ -78,9 +80,11 @@ def build_runtime(settings: FleetSettings) -> Runtime:
     replica = Replica(
         store, settings.requirement_wait_s, watch_lease=settings.watch_lease_s, max_sessions=settings.max_sessions
     )
-    running = Running(connection, Signals(connection), namespace=settings.namespace)
+    signals = Signals(connection)
+    running = Running(connection, signals, namespace=settings.namespace)
+    cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
     admission = _admission(settings, claims, connection, replica)
-    profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running))
+    profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = Sessions(replica, wanted, settings.requirement_wait_s)
     programs = BoundPrograms(profiles, AllowedImports(settings.allowed_packages))
@@ -96,6 +100,7 @@ def build_runtime(settings: FleetSettings) -> Runtime:
         batch_room=asyncio.Semaphore(settings.batch_in_flight),
         running=running,
         profiles=profiles,
+        cache=cache,
         admission=admission,
         claims=claims,
     )

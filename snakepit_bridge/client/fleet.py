@@ -325,6 +325,7 @@ class Fleet:
         choose_by: str | None = None,
         among: Iterable[str] = (),
         lm: str | None = None,
+        cache: Mapping[str, Any] | None = None,
     ) -> Program:
         """Registers a program as its newest version and returns it; an unchanged one keeps its version.
 
@@ -335,6 +336,8 @@ class Fleet:
             arguments: constructor arguments, for a module class of one's own.
             choose_by: session variable that names the module type, ``among`` these.
             lm: LM profile.
+            cache: how its LM calls share their answers, such as ``{"ttl_s": 600, "share": "fleet"}``; without it each
+                call is a request to the provider.
 
         Raises:
             ProgramSpecError: a part of it is refused; nothing was stored.
@@ -343,7 +346,14 @@ class Fleet:
         """
         from snakepit_bridge.programs.rehydrate import check
 
-        said = {"bindings": bindings, "arguments": arguments, "choose_by": choose_by, "among": tuple(among), "lm": lm}
+        said = {
+            "bindings": bindings,
+            "arguments": arguments,
+            "choose_by": choose_by,
+            "among": tuple(among),
+            "lm": lm,
+            "cache": cache,
+        }
         spec, allowed = _spec(name, module, self._allowed, said)
         check(spec, allowed, program=name)
         return run_blocking(self._registry.register(name, spec))
@@ -530,6 +540,8 @@ def _spec(name: str, module: Any, packages: tuple[str, ...], said: dict[str, Any
         return spec, AllowedImports((*packages, *_named(spec)))
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
     changed = {key: value for key, value in said.items() if key in ("bindings", "arguments", "lm") and value}
+    if said["cache"] is not None:
+        changed["cache"] = said["cache"]
     return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
 
 

@@ -16,7 +16,7 @@ from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.allowed import import_path
 from snakepit_bridge.programs.readers import FUNCTIONS, READERS, Built
 from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
-from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
+from snakepit_bridge.programs.spec import CacheSpec, ModuleVariable, ProgramSpec
 
 
 def spec_of(
@@ -28,6 +28,7 @@ def spec_of(
     choose_by: str | None = None,
     among: tuple[str, ...] = (),
     lm: str | None = None,
+    cache: CacheSpec | Mapping[str, Any] | None = None,
 ) -> ProgramSpec:
     """Returns the spec of a module, with its demos, instructions and config.
 
@@ -38,6 +39,7 @@ def spec_of(
         bindings: module attribute to session variable; a variable-aware module brings its own.
         choose_by: session variable that decides the module type, ``among`` these.
         lm: LM profile.
+        cache: how its LM calls share their answers, such as ``{"ttl_s": 600}``.
 
     Raises:
         ProgramSpecError: a part of the module can't travel as data, such as a tool defined in a function.
@@ -67,6 +69,7 @@ def spec_of(
             config=_config(module) if built.carries_state else {},
             state=None if choose_by else state,
             lm=lm,
+            cache=cache if cache is None or isinstance(cache, CacheSpec) else CacheSpec.model_validate(cache),
         )
     except PydanticError as refused:
         raise refusal(refused, program) from None

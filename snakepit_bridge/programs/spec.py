@@ -43,6 +43,20 @@ class ModuleVariable(BaseModel):
     allowed: tuple[str, ...] = Field(default=("Predict", "ChainOfThought"), min_length=1, max_length=50)
 
 
+class CacheSpec(BaseModel):
+    """How a program's LM calls share their answers.
+
+    Attributes:
+        ttl_s: seconds that an answer is kept.
+        share: ``session`` keeps each session's answers apart; ``fleet`` lets all sessions share theirs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ttl_s: int = Field(3_600, ge=1, le=30 * 86_400)
+    share: Literal["session", "fleet"] = "session"
+
+
 class ProgramSpec(BaseModel):
     """Everything from which a worker rebuilds a DSPy program.
 
@@ -59,6 +73,7 @@ class ProgramSpec(BaseModel):
         config: predictor path to LM keywords that hold unless a variable says otherwise.
         state: what DSPy's ``dump_state`` gives: demos and optimised instructions.
         lm: LM profile; the fleet's default if none is named.
+        cache: how its LM calls share their answers; without it each call is a request.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +89,7 @@ class ProgramSpec(BaseModel):
     config: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     state: dict[str, JsonValue] | None = None
     lm: str | None = None
+    cache: CacheSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -128,8 +144,8 @@ class ProgramSpec(BaseModel):
         for path, inner in self.nested():
             if depth >= _MAX_DEPTH:
                 raise ProgramSpecError(program, path, "modules are nested too deeply")
-            if inner.bindings or inner.lm or not isinstance(inner.module, str):
-                problem = "bindings, lm and a module variable belong to the whole program, with the path of this part"
+            if inner.bindings or inner.lm or inner.cache or not isinstance(inner.module, str):
+                problem = "bindings, lm, cache and a module variable belong to the whole program, with the part's path"
                 raise ProgramSpecError(program, path, problem)
             try:
                 inner.verify(program, depth + 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.spec import MAX_SPEC_BYTES, ModuleVariable, ProgramSpec, check_name, digest
+from snakepit_bridge.programs.spec import MAX_SPEC_BYTES, CacheSpec, ModuleVariable, ProgramSpec, check_name, digest
 
 QA: dict[str, Any] = {"module": "Predict", "signature": "question -> answer"}
 PREDICTOR = {"traces": [], "train": [], "demos": [], "signature": {"instructions": "x", "fields": []}, "lm": None}
@@ -151,3 +151,18 @@ def test_a_name_that_can_be_one_is_taken(name: str) -> None:
 def test_a_name_that_cannot_be_one_is_refused(name: str) -> None:
     with pytest.raises(ProgramSpecError, match="letters, digits"):
         check_name(name)
+
+
+def test_a_program_without_a_cache_keeps_the_content_address_that_it_had() -> None:
+    plain = ProgramSpec.parse({"module": "Predict", "signature": "question -> answer"}, program="p")
+    cached = plain.model_copy(update={"cache": CacheSpec()})
+
+    assert b"cache" not in plain.encode()
+    assert ProgramSpec.parse(cached.encode(), program="p") == cached
+    assert digest(plain.encode()) != digest(cached.encode())
+
+
+@pytest.mark.parametrize("cache", [{"ttl_s": 0}, {"ttl": 5}, {"share": "everybody"}, 5])
+def test_a_cache_that_cannot_be_is_refused(cache: Any) -> None:
+    with pytest.raises(ProgramSpecError, match="cache"):
+        ProgramSpec.parse({"module": "Predict", "signature": "question -> answer", "cache": cache}, program="p")

@@ -14,7 +14,7 @@ from tasks.runtime import Runtime
 
 def runtime_on(url: str, **fields: Any) -> Runtime:
     nothing: Any = None
-    defaults: dict[str, Any] = {"limits": {}, "running": nothing, "profiles": nothing}
+    defaults: dict[str, Any] = {"limits": {}, "running": nothing, "profiles": nothing, "cache": nothing}
     parts: dict[str, Any] = {
         "sessions": nothing,
         "registry": nothing,

@@ -1,0 +1,215 @@
+"""Programs that share answers: one provider call for all who ask the same, over processes, and no answer unparsed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from redis import Redis
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.handle import Handle
+from snakepit_bridge.exceptions import LMAnswerError, LMRefusedError, PredictionCancelled
+from tests.harness.stage import LM_KEY, Stage, fresh, stage
+from tests.harness.waiting import wait_until
+
+SOON_S = 30
+_PROFILES = """
+[profiles.elsewhere]
+model = "openai/demo"
+api_base = "{url}/"
+api_key_env = "STAGE_LM_KEY"
+"""
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    folder: Path = tmp_path_factory.mktemp("flights")
+    with stage(folder, pool="asyncio", more_profiles=_PROFILES) as playing:
+        playing.start(pool="threads", concurrency=8)
+        shared = {"ttl_s": 60}
+        playing.fleet.register("plain", dspy.Predict("question -> answer"))
+        playing.fleet.register("shared", dspy.Predict("question -> answer"), cache=shared)
+        playing.fleet.register("elsewhere", dspy.Predict("question -> answer"), cache=shared, lm="elsewhere")
+        playing.fleet.register("of-all", dspy.Predict("question -> answer"), cache={"ttl_s": 60, "share": "fleet"})
+        playing.fleet.register("warm", dspy.Predict("question -> answer"), {"temperature": "temp"}, cache=shared)
+        yield playing
+
+
+def ask(play: Stage, program: str, question: str, **options: Any) -> Handle:
+    return play.fleet.submit(program, {"question": question}, **options)
+
+
+def count(play: Stage, question: str) -> int:
+    return len(play.asked(question))
+
+
+# ---------------------------------------------------------------- one call for all
+
+
+def test_all_who_ask_the_same_at_a_time_over_two_processes_make_one_call(play: Stage) -> None:
+    question = fresh("q")
+    play.lm.delay(0.5)
+    try:
+        handles = [ask(play, "shared", question) for _ in range(12)]
+        answers = [handle.get(SOON_S) for handle in handles]
+    finally:
+        play.lm.faults.clear()
+
+    assert {answer.answer for answer in answers} == {f"answer of {question}"}
+    assert len({answer.provenance.pid for answer in answers}) == 2, "both processes took some"
+    assert count(play, question) == 1
+    told = [answer.provenance for answer in answers]
+    assert sum(sum(one.answered.values()) for one in told) == 1
+    assert sum(one.cached + one.shared for one in told) == 11
+    # What was shared cost nothing.
+    assert sum(1 for one in told if any(one.usage.values())) == 1
+
+
+def test_an_answer_is_kept_and_the_provenance_says_so(play: Stage) -> None:
+    question = fresh("q")
+    first, second = (ask(play, "shared", question).get(SOON_S) for _ in range(2))
+
+    assert first.answer == second.answer
+    assert (first.provenance.cached, second.provenance.cached) == (0, 1)
+    assert count(play, question) == 1
+
+
+def test_without_the_field_every_call_is_a_request(play: Stage) -> None:
+    question = fresh("q")
+    for _ in range(2):
+        assert ask(play, "plain", question).get(SOON_S).provenance.cached == 0
+    assert count(play, question) == 2
+
+
+def test_several_completions_are_several_answers(play: Stage) -> None:
+    play.fleet.register("several", dspy.Predict("question -> answer", n=3), cache={"ttl_s": 60})
+    question = fresh("q")
+    ask(play, "several", question).get(SOON_S)
+    assert count(play, question) == 3
+    assert ask(play, "several", question).get(SOON_S).provenance.cached == 3
+    assert count(play, question) == 3
+
+
+# ---------------------------------------------------------------- what makes two calls different
+
+
+def test_sessions_do_not_share_unless_the_program_says_so(play: Stage) -> None:
+    one, other = fresh("s"), fresh("s")
+    for session in (one, other):
+        play.fleet.session(session).blocking.set_variables({"temp": 0.5})
+    question = fresh("q")
+    for session in (one, other, one):
+        ask(play, "shared", question, session=session).get(SOON_S)
+    assert count(play, question) == 2
+    question = fresh("q")
+    for session in (one, other):
+        ask(play, "of-all", question, session=session).get(SOON_S)
+    assert count(play, question) == 1
+
+
+def test_a_variable_that_reaches_the_lm_makes_another_call(play: Stage) -> None:
+    session, question = fresh("s"), fresh("q")
+    for temperature in (0.1, 0.2, 0.1):
+        token = play.fleet.session(session).blocking.set_variables({"temp": temperature})
+        ask(play, "warm", question, session=session, at_least=token).get(SOON_S)
+    assert [sent.temperature for sent in play.asked(question)] == [0.1, 0.2]
+
+
+def test_another_endpoint_is_another_call(play: Stage) -> None:
+    question = fresh("q")
+    for program in ("shared", "elsewhere"):
+        ask(play, program, question).get(SOON_S)
+    assert count(play, question) == 2
+
+
+# ---------------------------------------------------------------- failures
+
+
+def test_an_answer_that_cannot_be_parsed_is_not_kept(play: Stage) -> None:
+    question = fresh("q")
+    play.lm.garble(2, containing=question)  # the second is the adapter's own try in JSON
+    with pytest.raises(LMAnswerError):
+        ask(play, "shared", question).get(SOON_S)
+    assert ask(play, "shared", question).get(SOON_S).answer == f"answer of {question}"
+    assert count(play, question) == 3
+
+
+def test_a_refusal_is_not_kept(play: Stage) -> None:
+    question = fresh("q")
+    play.lm.fail(1, status=400, containing=question)
+    with pytest.raises(LMRefusedError):
+        ask(play, "shared", question).get(SOON_S)
+    assert ask(play, "shared", question).get(SOON_S).answer
+
+
+def test_when_the_leader_is_cancelled_a_follower_asks(play: Stage) -> None:
+    question = fresh("q")
+    play.lm.hang(1, containing=question)
+    leader = ask(play, "shared", question)
+    play.await_asked(question)
+    followers = [ask(play, "shared", question) for _ in range(6)]
+    wait_until(lambda: _in_flight(play) >= 7, "all of them run")
+    assert leader.cancel()
+
+    assert {follower.get(SOON_S).answer for follower in followers} == {f"answer of {question}"}
+    with pytest.raises(PredictionCancelled):
+        leader.get(1)
+    assert count(play, question) == 2
+
+
+def test_a_followers_cancellation_leaves_the_call_running(play: Stage) -> None:
+    question = fresh("q")
+    play.lm.delay(3.0)
+    try:
+        leader = ask(play, "shared", question)
+        play.await_asked(question)
+        follower = ask(play, "shared", question)
+        wait_until(lambda: _in_flight(play) >= 2, "both run")
+        assert follower.cancel()
+        assert leader.get(SOON_S).answer == f"answer of {question}"
+    finally:
+        play.lm.faults.clear()
+    assert [sent.status for sent in play.asked(question)] == [200]
+
+
+def _in_flight(play: Stage) -> int:
+    active: Any = play.fleet.app.control.inspect(timeout=1, limit=len(play.workers)).active() or {}
+    return sum(len(tasks) for tasks in active.values())
+
+
+def test_when_the_leaders_process_is_killed_a_follower_asks(play: Stage) -> None:
+    question = fresh("q")
+    play.lm.hang(1, containing=question)
+    doomed = play.start(pool="asyncio", concurrency=4, queues=("predictions.doomed",))
+    Fleet(play.url, queue="predictions.doomed").submit("shared", {"question": question})
+    play.await_asked(question)
+    follower = ask(play, "shared", question)
+    wait_until(lambda: _in_flight(play) >= 2, "the follower runs")
+    killed = time.monotonic()
+    doomed.kill()
+
+    assert follower.get(SOON_S).answer == f"answer of {question}"
+    assert time.monotonic() - killed < 10
+    assert count(play, question) == 2
+
+
+# ---------------------------------------------------------------- what is kept
+
+
+def test_what_is_kept_expires_and_holds_no_key(play: Stage) -> None:
+    ask(play, "shared", fresh("q")).get(SOON_S)
+    with Redis.from_url(play.url) as client:
+        keys = list(client.scan_iter("dspex:{lm:*}:answer"))
+        assert keys
+        for key in keys:
+            assert 0 < client.ttl(key) <= 60
+            stored = client.get(key)
+            assert LM_KEY.encode() not in stored
+            assert json.loads(stored)["model"] in ("demo", "openai/demo")
+        assert not [key for key in client.scan_iter("*:lease") if client.ttl(key) == -1]
