@@ -17,7 +17,7 @@ from typing import Any
 import redis
 from celery import Celery
 
-from benchmarks._chaos_app import POINTS, QUEUE, TASK
+from benchmarks._chaos_points import POINTS, QUEUE, TASK
 from benchmarks._network import Network
 from workers.child import Child
 from workers.embedded import EmbeddedRedis

@@ -1,5 +1,7 @@
 """The worker's side of the chaos benchmark: one task, and the points at which its process can be told to die.
 
+Importing it changes the transport for the whole process, so that workers alone do.
+
 The fleet's contestant is the fleet's own app, with its transport, its result backend and its pools, and a task that
 does what a prediction does: look whether it has ended, call the LM, return. The stock one is plain Celery with the
 settings that behaved best. The LM is a counter on a Redis of its own, which nobody harms.
@@ -24,9 +26,7 @@ from celery import Celery
 from celery.signals import task_success, worker_init
 from redis.asyncio import Redis as AsyncRedis
 
-TASK = "chaos.work"
-QUEUE = "chaos"
-POINTS = ("claimed", "called", "committed")
+from benchmarks._chaos_points import TASK
 
 KIND = os.environ.get("CHAOS_KIND", "fleet")
 LATENCY_S = float(os.environ.get("CHAOS_LATENCY_S", "0.05"))

@@ -98,6 +98,7 @@ class Claimer:
             self.line.finish(_CLOSE_S)
         except (*self._channel.connection_errors, ResponseError) as broken:
             logger.debug("The line broke before it was closed: %s", broken)
+            self.line.connection.disconnect()
             return False
         was_open = self.line.open
         self.line.connection.disconnect()

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ConnectionError, ResponseError
 
 from workers.transport import lua
 
@@ -99,7 +99,7 @@ class Line:
             elif answer is not None and self._awaited:
                 self.sent_at = time.monotonic()
                 self._awaited.popleft()(answer)
-            if self.connection._sock is None or not self.connection.can_read(0):
+            if not self._more(0):
                 return
 
     def finish(self, wait_s: float) -> None:
@@ -109,7 +109,7 @@ class Line:
             ConnectionError, TimeoutError: of redis-py; the broker is away.
         """
         deadline = time.monotonic() + wait_s
-        while self._awaited and self.open and self.connection.can_read(max(0.0, deadline - time.monotonic())):
+        while self._awaited and self._more(max(0.0, deadline - time.monotonic())):
             self.read()
 
     def break_off(self) -> None:
@@ -120,6 +120,15 @@ class Line:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError as closed:
                 logger.debug("The line was closed already: %s", closed)
+
+    def _more(self, wait_s: float) -> bool:
+        if not self.open:
+            return False
+        try:
+            return self.connection.can_read(wait_s)
+        except ConnectionError:
+            self.connection.disconnect()  # redis-py leaves that to its pools
+            raise
 
     def _ask(self, *command: str) -> Any:
         self.connection.send_command(*command, check_health=False)

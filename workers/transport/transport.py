@@ -30,8 +30,13 @@ class Transport(stock.Transport):
 
     def close_connection(self, connection: Any) -> None:
         """Closes the channels."""
-        if self.cycle.hub is not None:
-            self.cycle.hub.on_tick.discard(self._on_tick)
+        hub = self.cycle.hub
+        if hub is not None:
+            hub.on_tick.discard(self._on_tick)
+            # A socket that is opened later may get the same number, and would be taken for one that is polled already.
+            for fd in self.cycle.sockets:
+                if fd in hub.readers:
+                    hub.remove_reader(fd)
         super().close_connection(connection)
 
     def _on_tick(self) -> None:
