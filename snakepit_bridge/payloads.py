@@ -84,7 +84,9 @@ class Payloads:
         encoded = result.encode()
         if is_reference(result.inputs):
             await self.keep(result.inputs, keep_s)
-        if self.fits(encoded):
+        # All that somebody else decides the size of; the rest of a result is small.
+        said = (result.outputs, result.inputs, result.completions, result.provenance.get("variables"))
+        if self.fits(said):
             return encoded
         return {"v": VERSION, "payload": await self.put(encoded, keep_s)}
 
