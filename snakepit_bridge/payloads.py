@@ -118,22 +118,25 @@ def is_reference(value: object) -> bool:
 
 
 def weight(value: Any, enough: int) -> int:
-    """Returns about how many bytes a JSON value takes; it stops counting once there are more than ``enough``."""
-    if isinstance(value, str):
-        return len(value) + 2
-    if isinstance(value, Mapping):
-        return _sum(cast("Mapping[str, Any]", value).items(), enough)
-    if isinstance(value, (list, tuple)):
-        return _sum(cast("list[Any]", value), enough)
-    return 8
+    """Returns about how many bytes a JSON value takes; it stops counting once there are more than ``enough``.
 
-
-def _sum(parts: Any, enough: int) -> int:
-    total = 2
-    for part in parts:
-        total += weight(part, enough - total)
-        if total > enough:
-            break
+    It runs for every result, most of which are small: no recursion, and the exact types first.
+    """
+    total, left = 0, [value]
+    while left and total <= enough:
+        one = left.pop()
+        kind = type(one)
+        if kind is str:
+            total += len(one) + 2
+        elif kind is dict:
+            left += one
+            left += one.values()
+        elif kind is list or isinstance(one, (list, tuple)):
+            left += one
+        elif isinstance(one, Mapping):
+            left += cast("Mapping[str, Any]", one).items()
+        else:
+            total += 8
     return total
 
 

@@ -9,7 +9,9 @@ kills workers doesn't take the others along.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from celery import Task, shared_task
@@ -48,6 +50,7 @@ async def _batch(
     task: Task, runtime: Runtime, delivery: Delivery, inputs: list[Input], program: str, said: Mapping[str, Any]
 ) -> None:
     backend, singles = cast(Backend, task.backend), Singles(task.app, program, said, delivery)
+    delivery = replace(delivery, looked_at=time.monotonic())
     left = await unfinished(runtime, backend, inputs)
     if delivery.deliveries > 1:
         await asyncio.to_thread(singles.send, left)

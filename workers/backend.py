@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, Reject
-from celery.states import FAILURE
+from celery.states import FAILURE, READY_STATES
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.loop import can_switch_out, run_blocking
@@ -25,6 +26,12 @@ from tasks.runtime import HasRuntime
 _COMMIT = Script((Path(__file__).parent / "commit.lua").read_text(encoding="utf-8"))
 # How long an end is tried to be stored before its task is given to others: seconds between the tries.
 _TRIES_S = (0.5, 1.0, 2.0, 4.0, 4.0, 4.0)
+
+
+def _plain_meta(result: Any, state: str, traceback: Any) -> dict[str, Any]:
+    """What Celery stores of a task that no request describes, such as an input of a batch, for a tenth of the price."""
+    done = datetime.now(UTC).isoformat() if state in READY_STATES else None
+    return {"status": state, "result": result, "traceback": traceback, "children": None, "date_done": done}
 
 
 class CommitBackend(RedisBackend):
@@ -82,7 +89,10 @@ class CommitBackend(RedisBackend):
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str
     ) -> tuple[list[Any], list[Any]]:
         """The keys and the arguments with which the script commits this end."""
-        meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        if request is None:
+            meta = _plain_meta(result, state, traceback)
+        else:
+            meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         encoded = self.encode({**meta, "task_id": task_id})
         if len(encoded) > self._MAX_STR_VALUE_SIZE:
             raise BackendStoreError("The result is too large for Redis.", state=state, task_id=task_id)

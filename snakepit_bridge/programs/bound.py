@@ -12,6 +12,7 @@ from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, apply
 from snakepit_bridge.dspy_integration.modules import plain_name
+from snakepit_bridge.dspy_integration.prompting import SHARED
 from snakepit_bridge.dspy_integration.structure import clone, parts, predictors
 from snakepit_bridge.exceptions import UnknownModuleError, ValidationError
 from snakepit_bridge.lm import Choice, LMProfiles
@@ -59,7 +60,8 @@ class BoundProgram:
     async def acall(self, **inputs: Any) -> dspy.Prediction:
         """Runs the program and returns DSPy's prediction with its LM usage; raises what DSPy raises."""
         # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
-        with dspy.context(lm=self.choice.lm, trace=[], disable_history=True, track_usage=True):
+        adapter = dspy.settings.adapter or SHARED
+        with dspy.context(lm=self.choice.lm, adapter=adapter, trace=[], disable_history=True, track_usage=True):
             module = clone(self.module) if self.used_up else self.module
             return await module.acall(**inputs)
 
