@@ -16,7 +16,7 @@ from tests.harness.waiting import wait_until
 pytestmark = pytest.mark.chaos
 
 SPEC = WorkerSpec(
-    app="tests.chaos.poison_app", pool="prefork", concurrency=1, queues=("poison",), name="poison",
+    app="tests.chaos.worker_app", pool="prefork", concurrency=1, queues=("poison",), name="poison",
     env={"DSPEX_MAX_DELIVERIES": "2", "DSPEX_LEASE_S": "1"},
 )  # fmt: skip
 
