@@ -40,6 +40,13 @@ async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[st
 async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
     if await runtime.ended(result_key.decode()):
         # Nothing more is stored: the first final result of a task is the one that counts.
+        await runtime.admission.forget(delivery.task_id)
         raise Ignore(f"prediction {delivery.task_id} has ended already")
     wanted = replace(delivery, looked_at=time.monotonic())
-    return await runtime.payloads.message(await run_prediction(runtime, request, wanted), runtime.keep_s)
+    try:
+        result = await run_prediction(runtime, request, wanted)
+    except BridgeError:
+        # It may have ended before it could take what the limits reserved for it.
+        await runtime.admission.forget(delivery.task_id)
+        raise
+    return await runtime.payloads.message(result, runtime.keep_s)

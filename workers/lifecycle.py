@@ -83,7 +83,7 @@ def build_runtime(settings: FleetSettings) -> Runtime:
     signals = Signals(connection)
     running = Running(connection, signals, namespace=settings.namespace)
     cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
-    admission = _admission(settings, claims, connection, replica)
+    admission = _admission(settings, claims, connection, replica, signals)
     profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = Sessions(replica, wanted, settings.requirement_wait_s)
@@ -114,14 +114,18 @@ def _claims(settings: FleetSettings) -> Claims | None:
 
 
 def _admission(
-    settings: FleetSettings, claims: Claims | None, connection: RedisConnection, replica: Replica
+    settings: FleetSettings,
+    claims: Claims | None,
+    connection: RedisConnection,
+    replica: Replica,
+    signals: Signals,
 ) -> FleetAdmission:
     """The limits are kept where the messages are, so that a task can be parked; on other brokers, beside the state."""
     store = LimitStore(claims.connection if claims else connection, settings.namespace, claims)
     file = _profiles_file(settings)
     limits = {name: Limits(**values) for name, values in file.fleet_limits().items()} if file else {}
     prices = {name: Price(**values) for name, values in file.prices().items()} if file else {}
-    return FleetAdmission(Presence(store, Rules(limits), replica), prices)
+    return FleetAdmission(Presence(store, Rules(limits), replica, signals), prices)
 
 
 def _profiles_file(settings: FleetSettings) -> ProfilesFile | None:

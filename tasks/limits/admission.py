@@ -112,6 +112,10 @@ class FleetAdmission:
         """See ``Admission.give_back``."""
         await self._presence.end(permit.id, _NOTHING, requests=0)
 
+    async def forget(self, task_id: str) -> None:
+        """See ``Admission.forget``."""
+        self._presence.apart(self._store.leave(task_id))
+
     async def pause(self, profile: str, seconds: float) -> None:
         """See ``Admission.pause``."""
         self._presence.pause_here(profile, seconds)

@@ -155,6 +155,10 @@ class Admission(Protocol):
         """Returns a permit whose call was never made, all of it."""
         ...
 
+    async def forget(self, task_id: str) -> None:
+        """Returns what was reserved for a task that ended before it could ask for its first call."""
+        ...
+
     async def pause(self, profile: str, seconds: float) -> None:
         """Stops every call of the fleet to a profile for so long, as its provider asked."""
         ...
@@ -178,6 +182,9 @@ class Unlimited:
         """Does nothing: nothing was reserved."""
 
     async def give_back(self, permit: Permit) -> None:
+        """Does nothing: nothing was reserved."""
+
+    async def forget(self, task_id: str) -> None:
         """Does nothing: nothing was reserved."""
 
     async def pause(self, profile: str, seconds: float) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +15,14 @@ from uuid import uuid4
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.replica import Replica
 from snakepit_bridge.snapshot import Snapshot
-from tasks.limits.hints import Heard, listen
 from tasks.limits.mover import Mover
 from tasks.limits.rules import FLEET_SESSION, Bucket, Rules
 from tasks.limits.store import Costs, LimitStore
+from tasks.signals import Signals
 
 # Leases are renewed, and what hints might have missed is looked at, this often.
 _BEAT_S = 1.0
 _LOOK_EVERY_S = 0.25
-_LISTEN_AGAIN_S = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +41,10 @@ class Presence:
         store: the limits in Redis.
         rules: which of them concern a call.
         replica: where the variables that steer them are read.
+        cancels: where cancellations are told.
     """
 
-    def __init__(self, store: LimitStore, rules: Rules, replica: Replica) -> None:
+    def __init__(self, store: LimitStore, rules: Rules, replica: Replica, cancels: Signals) -> None:
         self.store = store
         self._rules = rules
         self._replica = replica
@@ -58,6 +58,12 @@ class Presence:
         self._mover = Mover(store, self._buckets_of)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[Any]] = set()
+        self._cancels = cancels
+        self._signals = Signals(store.connection)
+        self._signals.on(store.hints, self._heard_pause, lambda: None)
+        self._signals.on(self.ready, self._heard_ready, self._missed_ready)
+        self._signals.on(store.wakes, self._heard_wake, lambda: None)
+        cancels.on(f"{store.namespace}:cancel", self._heard_cancel, lambda: None)
 
     async def begin(self) -> None:
         """Takes part from now on, unless it does so already, and has read the fleet's own variables.
@@ -69,13 +75,14 @@ class Presence:
             return
         self._run("beat", self._beat_on)
         self._run("look", self._look_on)
-        heard = {self.store.hints: self._heard_pause, self.ready: self._heard_ready}
-        self._run("hints", lambda: self._listen_on(heard))
+        self._signals.start()
+        self._cancels.start()
         self._fleet = await self._looked_up(FLEET_SESSION)
         self._begun = True
 
     async def aclose(self) -> None:
         """Stops taking part."""
+        await self._signals.aclose()
         tasks = [*self._running.values(), *self._aside]
         self._running.clear()
         self._begun = False
@@ -192,21 +199,8 @@ class Presence:
     def _lead(self, leads: bool) -> None:
         if leads:
             self._run("mover", self._mover.run)
-            channels = {self.store.wakes: self._heard_wake, self.store.cancels: self._heard_cancel}
-            self._run("wakes", lambda: self._listen_on(channels))
-            return
-        for name in ("mover", "wakes"):
-            task = self._running.pop(name, None)
-            if task is not None:
-                task.cancel()
-
-    async def _listen_on(self, channels: Mapping[str, Heard]) -> None:
-        while True:
-            try:
-                await listen(self.store.connection, channels)
-            except StoreUnavailableError as away:
-                _log.warning("Hints about the limits come late: %s", away)
-            await asyncio.sleep(_LISTEN_AGAIN_S)
+        elif "mover" in self._running:
+            self._running.pop("mover").cancel()
 
     def _heard_pause(self, said: str) -> None:
         milliseconds, _, profile = said.partition(" ")
@@ -216,12 +210,17 @@ class Presence:
         if task in self._turns:
             self._turns[task].set()
 
+    def _missed_ready(self) -> None:
+        for turn in self._turns.values():
+            turn.set()
+
     def _heard_wake(self, profile: str) -> None:
         self._mover.wake(profile)
 
     def _heard_cancel(self, task: str) -> None:
         # Its end is committed already. What comes back into the queue is found to have ended, and goes.
-        self.apart(self.store.let_go(task))
+        if "mover" in self._running:
+            self.apart(self.store.let_go(task))
 
 
 async def _told(work: Coroutine[Any, Any, Any]) -> None:

@@ -12,9 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.commands.core import AsyncScript
-
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.connection import RedisConnection, Script
 from tasks.claims import Claims
 from tasks.limits import lua
 from tasks.limits.contract import Caller
@@ -97,7 +95,7 @@ class LimitStore:
     namespace: str = "dspex"
     claims: Claims | None = None
     libraries: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    _scripts: dict[tuple[int, str], AsyncScript] = field(default_factory=dict[tuple[int, str], AsyncScript], repr=False)
+    _scripts: dict[str, Script] = field(default_factory=dict[str, Script], repr=False)
 
     @property
     def prefix(self) -> str:
@@ -117,11 +115,6 @@ class LimitStore:
     def ready(self, process: str) -> str:
         """Returns the channel that names tasks which wait in a process and whose turn it is."""
         return f"{self.prefix}ready:{process}"
-
-    @property
-    def cancels(self) -> str:
-        """The channel that names cancelled tasks."""
-        return f"{self.namespace}:cancel"
 
     async def admit(self, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket]) -> Granted | Refused:
         """Admits one call to all of the buckets, or says how long to wait.
@@ -160,7 +153,7 @@ class LimitStore:
         return (caller.claim or "") if self.claims else ""
 
     async def leave(self, task: str) -> None:
-        """Takes a task that waited in place, and doesn't any more, out of the way of others.
+        """Takes back what was reserved for a task that makes no call, and its place if it waited in its process.
 
         Raises:
             StoreUnavailableError: Redis is away.
@@ -240,13 +233,13 @@ class LimitStore:
         return [session.decode() for session in found]
 
     async def _run(self, name: str, *args: Any) -> Any:
-        client = self.connection.client
-        script = self._scripts.get((id(client), name))
+        script = self._scripts.get(name)
         if script is None:
             claim_take = self.claims.library if self.claims else _NO_CLAIMS
-            script = client.register_script(lua.source(name, claim_take=claim_take, **self.libraries))
-            self._scripts[id(client), name] = script
-        return await self.connection.bounded(script([self.prefix], args))
+            text = lua.source(name, **{"claim_take": claim_take, **self.libraries})
+            script = self._scripts[name] = Script(text)
+        # What the calls of one tick ask goes out together.
+        return await self.connection.soon_script(script, [self.prefix], args)
 
 
 def _words(buckets: Sequence[Bucket]) -> list[Any]:

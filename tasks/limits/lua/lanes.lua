@@ -6,6 +6,7 @@
 
 local CONTENDED_MS = 2000
 local ATTENDING_MS = 10000
+local SOONEST_MS = 500
 local LATEST = 1e15
 
 local function lane_of(profile, session)
@@ -49,8 +50,8 @@ local function is_deserted(task, now)
   return (tonumber(redis.call('ZSCORE', key('attending'), task) or nil) or 0) < now
 end
 
--- Answers 1 if nobody of the session waited for the profile before, else 0. `list` is '' for a task that waits in its process, `message` the channel
--- of that. A copy of a message that is parked already adds nothing, and goes.
+-- Puts a task into its lane. `list` is '' for one that waits in its process, `message` the channel of that. A copy of a
+-- message that is parked already adds nothing, and goes. Answers 1 if nobody of the session waited for it before.
 local function park(task, session, profile, priority, deadline, costs, list, message, now)
   local before = redis.call('HGET', key('messages'), task)
   if not before or waits_in_process(before) then
@@ -62,7 +63,8 @@ local function park(task, session, profile, priority, deadline, costs, list, mes
   redis.call('HSET', key('parked'), task, cmsgpack.pack({profile, session, costs[2], costs[3]}))
   redis.call('ZADD', lane_of(profile, session), number(priority * 1e13 + now), task)
   if deadline > 0 and deadline < LATEST then
-    redis.call('ZADD', key('deadlines'), number(deadline), task)
+    -- Clocks differ: what a client's clock calls over already mustn't go back and forth all the time.
+    redis.call('ZADD', key('deadlines'), number(math.max(deadline, now + SOONEST_MS)), task)
   end
   redis.call('HINCRBY', key('waiting'), profile, 1)
   return redis.call('ZADD', sessions_of(profile), 'NX', number(now), session)

@@ -1,6 +1,6 @@
 -- needs: lanes
 -- Puts parked tasks back into their queues without a reservation: those that ARGV names, or else those whose deadline
--- has passed, so that a worker ends them under their named error.
+-- has passed, so that a worker ends them under their named error. One that was released already loses its reservation.
 -- ARGV: tasks. Answers how many.
 
 local tasks = ARGV
@@ -15,6 +15,7 @@ for _, task in ipairs(tasks) do
     gone = gone + 1
   else
     redis.call('ZREM', key('deadlines'), task)
+    give_reservation_back(task)
   end
 end
 return gone

@@ -81,6 +81,16 @@ end
 
 local NOTHING = {0, 0, 0}
 
+-- Takes back what was reserved for a task, if it is still reserved.
+local function give_reservation_back(task)
+  local id = 'r:' .. task
+  local record = permit(id)
+  if record then
+    no_longer_reserved(record[2])
+    finish(id, record, NOTHING)
+  end
+end
+
 -- Takes back what was leased by processes that are gone. A reservation that nobody used comes back whole; of a call
 -- that had begun the provider may well have counted all, so that only its place among the calls under way comes back.
 local function lapse(now)

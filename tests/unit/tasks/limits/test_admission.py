@@ -11,6 +11,7 @@ import pytest
 
 from snakepit_bridge.exceptions import DeadlineExceeded
 from snakepit_bridge.replica import Replica
+from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.redis import RedisStore
 from snakepit_bridge.variables import Variable
 from tasks.limits.admission import FleetAdmission
@@ -18,6 +19,7 @@ from tasks.limits.contract import Estimate, Parked, Permit, Used
 from tasks.limits.presence import Presence
 from tasks.limits.rules import FLEET_SESSION, Limits, Price, Rules
 from tasks.limits.store import Costs, LimitStore
+from tasks.signals import Signals
 from tests.harness.waiting import eventually
 from tests.unit.tasks.limits.conftest import Broker, Task
 
@@ -31,7 +33,8 @@ class Process:
     def __init__(self, store: LimitStore, url: str, **limits: float) -> None:
         self.snapshots = RedisStore(url, namespace="dspex")
         self.replica = Replica(self.snapshots)
-        self.presence = Presence(store, Rules({"demo": Limits(**limits)}), self.replica)
+        self.cancels = Signals(store.connection)
+        self.presence = Presence(store, Rules({"demo": Limits(**limits)}), self.replica, self.cancels)
         self.admission = FleetAdmission(self.presence, PRICES)
 
     async def publish(self, session: str, **values: Any) -> None:
@@ -40,6 +43,7 @@ class Process:
 
     async def aclose(self) -> None:
         await self.admission.aclose()
+        await self.cancels.aclose()
         await self.replica.aclose()
 
 
@@ -263,4 +267,25 @@ async def test_a_permit_never_used_gives_all_of_it_back(store: LimitStore, redis
     process = Process(store, redis_url, concurrency=1)
     await process.admission.give_back(await granted(process.admission, Task("t")))
     await granted(process.admission, Task("t"))
+    await process.aclose()
+
+
+async def test_on_another_broker_a_task_waits_in_place_and_gets_its_turn(store: LimitStore, redis_url: str) -> None:
+    process = Process(LimitStore(store.connection, "dspex"), redis_url, concurrency=1)
+    first = await process.admission.before_start(Task("first", claim="a foreign tag"), "demo", SHORT)
+    assert isinstance(first, Permit)
+    second = asyncio.create_task(process.admission.before_start(Task("second", claim="another"), "demo", SHORT))
+    await eventually(lambda: parked(store), "it stands in its lane")
+    await process.admission.settle(first, Used(1, 1))
+    assert isinstance(await asyncio.wait_for(second, 3), Permit)
+    await process.aclose()
+
+
+async def test_a_call_that_cant_be_settled_is_settled_once_redis_is_back(store: LimitStore, redis_url: str) -> None:
+    process = Process(store, redis_url, concurrency=1)
+    first = await granted(process.admission, Task("first"))
+    reachable, store.connection = store.connection, RedisConnection("redis://127.0.0.1:9/0", timeout_s=0.2)
+    await process.admission.settle(first, Used(1, 1))
+    store.connection = reachable
+    assert (await granted(process.admission, Task("second"))).id
     await process.aclose()

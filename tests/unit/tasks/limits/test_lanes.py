@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from tasks.limits.contract import Caller
-from tasks.limits.hints import listen
 from tasks.limits.mover import Lanes
 from tasks.limits.rules import Bucket, Limits, buckets
 from tasks.limits.store import Costs, Gone, Granted, LimitStore, Refused, Released
+from tasks.signals import Signals
 from tests.harness.waiting import eventually
 from tests.unit.tasks.limits.conftest import Broker, Clock, Task
 
@@ -144,6 +146,18 @@ async def test_a_reservation_that_nobody_uses_comes_back_whole(store: LimitStore
     assert isinstance(await store.admit("next", "demo", Costs(40, 0), rules), Granted)
 
 
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_a_released_task_that_never_starts_gives_its_reservation_back_at_once(
+    store: LimitStore, broker: Broker, clock: Clock, end: str
+) -> None:
+    await start(store, await broker.claimed("first"), permit="first")
+    await start(store, await broker.claimed("second"))
+    await store.settle("first", FREE)
+    await release(store)
+    await (store.let_go("second") if end == "cancelled" else store.leave("second"))
+    assert isinstance(await start(store, await broker.claimed("third")), Granted)
+
+
 async def test_a_reserved_task_waits_again_if_its_profile_is_paused_meanwhile(
     store: LimitStore, broker: Broker, clock: Clock
 ) -> None:
@@ -231,7 +245,9 @@ async def test_a_task_without_a_claim_waits_in_its_lane_and_its_process_is_told_
     store: LimitStore, broker: Broker, clock: Clock
 ) -> None:
     heard = asyncio.Queue[str]()
-    line = asyncio.create_task(listen(store.connection, {READY: heard.put_nowait}))
+    signals = Signals(store.connection)
+    signals.on(READY, heard.put_nowait, lambda: None)
+    signals.start()
     await eventually(lambda: subscribed(store), "the process listens")
     await start(store, Task("first"), permit="first")
     assert isinstance(await start(store, Task("second")), Refused)
@@ -242,7 +258,7 @@ async def test_a_task_without_a_claim_waits_in_its_lane_and_its_process_is_told_
     assert (await release(store)).count == 1
     assert await asyncio.wait_for(heard.get(), 5) == "second"
     assert isinstance(await start(store, Task("second"), permit="second"), Granted)
-    line.cancel()
+    await signals.aclose()
 
 
 async def test_whoever_stops_waiting_in_place_leaves_nothing_behind(

@@ -1,0 +1,14 @@
+"""The limits against a provider that counts a sliding window by a log: the benchmark's small form."""
+
+from __future__ import annotations
+
+from benchmarks.limits import Shape, run
+
+
+def test_the_fleet_keeps_to_a_quota_uses_it_up_and_shares_it() -> None:
+    figures = run(Shape(workers=2, concurrency=8, sessions=5, quota=300, window_s=15, measure_s=8))
+    # So few requests that a single one counts, on a machine that may be busy with other things.
+    assert figures["rate_429"] <= 0.01
+    assert figures["utilisation"] >= 0.9
+    assert figures["jain"] >= 0.95
+    assert figures["change_s"] <= 1.0
