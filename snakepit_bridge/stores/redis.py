@@ -127,7 +127,7 @@ class RedisStore(SnapshotStore):
     async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
         """See ``SnapshotStore.confirm``."""
         refused: dict[str, BridgeError] = {}
-        items = list(looks.items())
+        items = list(looks.items()) if self._connection.cluster else await self._unconfirmed(looks, publisher)
         for start in range(0, len(items), _AT_ONCE):
             some = [
                 (Asked(name, publisher, look.expected, look.fence), look)
@@ -145,6 +145,23 @@ class RedisStore(SnapshotStore):
                 if error is not None:
                     refused[asked.session] = error
         return refused
+
+    async def _unconfirmed(self, looks: Mapping[str, Look], publisher: str) -> list[tuple[str, Look]]:
+        """Confirms what is plain, in few calls, and returns the others."""
+        left: list[tuple[str, Look]] = []
+        plain: list[tuple[str, Look, str]] = []
+        for name, look in looks.items():
+            if look.expected is None:
+                left.append((name, look))
+            else:
+                at, (epoch, revision) = max(0, round(look.looked_at * 1e6)), look.expected
+                plain.append((name, look, f"{look.fence or 0} {epoch} {revision} {at}"))
+        for start in range(0, len(plain), _AT_ONCE):
+            some = plain[start : start + _AT_ONCE]
+            heads = [self._keys.head(name) for name, _, _ in some]
+            answers = await self._connection.run("confirm_all", heads, [publisher, *(said for _, _, said in some)])
+            left += [(name, look) for (name, look, _), done in zip(some, answers, strict=True) if not done]
+        return left
 
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
         """See ``SnapshotStore.read``."""

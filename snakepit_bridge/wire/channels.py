@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -48,6 +49,7 @@ class Channels:
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ]
         self._unary: grpc.aio.Channel | None = None
+        self._methods: dict[str, Callable[..., Awaitable[bytes]]] = {}
         self._opened_at = 0.0
         self._streams: list[_StreamChannel] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -61,22 +63,33 @@ class Channels:
         Raises:
             ElixirUnavailableError: other calls held all of it.
         """
+        if self._room.locked():
+            await self._wait_for_room()
+        else:
+            await self._room.acquire()  # at once: a timer would cost more than the rest
+        try:
+            yield
+        finally:
+            self._room.release()
+
+    async def _wait_for_room(self) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._room.acquire()
         except TimeoutError:
             problem = f"{_CALLS_PER_CHANNEL} calls are under way, and none ended within {self._timeout_s:g} s"
             raise ElixirUnavailableError(self._address, problem) from None
-        try:
-            yield
-        finally:
-            self._room.release()
 
-    def unary(self) -> grpc.aio.Channel:
-        """Returns the channel for calls that are answered once."""
+    def unary(self, path: str) -> tuple[grpc.aio.Channel, Callable[..., Awaitable[bytes]]]:
+        """Returns the channel for calls that are answered once, and its way to one method, from bytes to bytes."""
         if self._unary is None:
-            self._unary, self._opened_at = self._open(), time.monotonic()
-        return self._unary
+            self._unary, self._opened_at, self._methods = self._open(), time.monotonic(), {}
+        method = self._methods.get(path)
+        if method is None:
+            method = self._methods[path] = cast(
+                "Callable[..., Awaitable[bytes]]", self._unary.unary_unary(path, None, None)
+            )
+        return self._unary, method
 
     @asynccontextmanager
     async def stream(self) -> AsyncGenerator[grpc.aio.Channel]:

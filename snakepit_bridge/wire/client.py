@@ -219,9 +219,9 @@ class BridgeClient:
 
     async def _ask_raw(self, method: str, request: Message, call: Call) -> bytes:
         async with self._channels.room():
-            channel = self._channels.unary()
+            channel, asking = self._channels.unary(_path(method))
             try:
-                answer = await channel.unary_unary(_path(method), _written, None)(request, timeout=self.timeout_s)
+                answer = await asking(_written(request), timeout=self.timeout_s)
             except grpc.aio.AioRpcError as error:
                 self._channels.failed(channel, error.code())
                 raise named(error, call) from error

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError, StaleTokenError
-from snakepit_bridge.stores import Look, SnapshotStore
+from snakepit_bridge.stores import Look, Retention, SnapshotStore
+from tests.contract.conftest import OpenStore
 from tests.contract.sample import ELIXIR, some
 
 
@@ -65,3 +69,39 @@ async def test_a_publish_says_when_its_look_began(store: SnapshotStore) -> None:
     now = (await store.head("s")).now
     await store.publish("s", some(a=2), looked_at=now - 10, age_s=0)
     assert abs((await store.head("s")).confirmed_at - (now - 10)) < 0.001
+
+
+async def test_plain_and_odd_sessions_are_judged_alike_in_one_call(store: SnapshotStore) -> None:
+    fence, looks = {}, {}
+    for name in ("plain", "stale", "fenced", "unpublished", "ahead"):
+        fence[name] = await store.raise_fence(name, publisher=ELIXIR)
+        if name != "unpublished":
+            token = await store.publish(name, some(a=1), publisher=ELIXIR, fence=fence[name], age_s=100)
+            looks[name] = Look(fence[name], (await store.head(name)).now - 5, token)
+    await store.publish("stale", some(a=2), publisher=ELIXIR, fence=fence["stale"], age_s=100)
+    await store.raise_fence("fenced", publisher=ELIXIR)
+    now = (await store.head("plain")).now
+    looks["unpublished"] = Look(fence["unpublished"], now - 5, looks["plain"].expected)
+    looks["ahead"] = replace(looks["ahead"], looked_at=now + 3_600)
+    before = await store.heads([*looks])
+    refused = await store.confirm(looks, publisher=ELIXIR)
+    assert {name: type(error) for name, error in refused.items()} == {
+        "stale": StaleTokenError,
+        "fenced": FencedError,
+        "unpublished": SessionNotFoundError,
+    }
+    after = await store.heads([*looks])
+    assert abs(after["plain"].confirmed_at - (now - 5)) < 1
+    assert before["ahead"].confirmed_at < after["ahead"].confirmed_at <= after["ahead"].now
+    for name in ("stale", "fenced"):
+        assert after[name] == before[name]
+
+
+async def test_a_confirmation_gives_a_session_with_an_end_its_whole_time_again(open_one: OpenStore) -> None:
+    store = open_one(retention=Retention(revisions=10, ttl_s=2.0))
+    token = await store.publish("s", some(a=1), publisher=ELIXIR)
+    for _ in range(6):
+        await asyncio.sleep(0.5)
+        now = (await store.head("s")).now
+        assert await store.confirm({"s": Look(0, now, token)}, publisher=ELIXIR) == {}
+    assert (await store.head("s")).token == token

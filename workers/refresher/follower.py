@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from snakepit_bridge.exceptions import SessionError, SessionOwnedElsewhereError, StoreUnavailableError
@@ -15,6 +14,7 @@ from snakepit_bridge.stores import SnapshotStore
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.wire.client import BridgeClient
 from snakepit_bridge.wire.errors import ElixirError, ElixirSessionNotFoundError, ElixirUnavailableError
+from workers.refresher.bell import Bell
 from workers.refresher.confirmations import Confirmations
 from workers.refresher.eyes import Eyes, Seen
 from workers.refresher.ledger import Ledger, difference
@@ -72,7 +72,7 @@ class Follower:
         self._session = session
         self._shared = shared
         self._in_use = in_use
-        self._told = asyncio.Event()
+        self._told = Bell()
         self._eyes = Eyes(shared.client, session)
         self._ledger = Ledger(shared.store, session, settings.authority, shared.author)
         self._pace = Pace(settings.poll_s, settings.poll_max_s)
@@ -103,13 +103,12 @@ class Follower:
         """Returns the token of the first look that begins after the call and is published or confirmed."""
         wait = _Wait(clock())
         self._waits.append(wait)
-        self._told.set()
+        self._told.ring()
         return await wait.token
 
     async def _round(self) -> float:
         """Looks once and returns the seconds to rest."""
-        hinted, self._turn_at = self._told.is_set(), clock()
-        self._told.clear()
+        hinted, self._turn_at = self._told.answer(), clock()
         try:
             return await self._record(await self._look(), hinted)
         except ElixirSessionNotFoundError as problem:
@@ -141,9 +140,11 @@ class Follower:
             return (
                 0.0  # what was seen before the fence was taken may be older than what another refresher has published
             )
+        if self._ledger.holds(seen.variables) and not seen.unreadable:
+            return await self._nothing_new(seen, hinted)
         held = self._ledger.variables
         carried = {name: held[name] for name in seen.unreadable if name in held}
-        wanted = {**seen.variables, **carried}
+        wanted = {**seen.variables, **carried} if carried else seen.variables
         if held and not wanted:
             self._say(State.EMPTY)
             return self._pace.after_failure()
@@ -151,9 +152,17 @@ class Follower:
             self._say(State.SETTLING)
             return min(self._shared.settings.settle_s / 2, self._pace.after_failure())
         changed = self._ledger.token == Token(0, 0) or bool(difference(held, wanted))
+        if not changed:
+            self._ledger.variables = wanted  # equal, and from now on the very same
         if not await self._commit(wanted, changed, seen, whole=not carried):
             return 0.0
         return self._after(seen, hinted, changed)
+
+    async def _nothing_new(self, seen: Seen, hinted: bool) -> float:
+        """The way of nearly every look: what it found is the very object that the store is known to hold."""
+        self._settling.believes(frozenset(), seen.began)
+        await self._commit(seen.variables, False, seen, whole=True)
+        return self._after(seen, hinted, False)
 
     async def _commit(self, wanted: Mapping[str, Variable], changed: bool, seen: Seen, *, whole: bool) -> bool:
         """A session that keeps an older value of a variable is not confirmed: Elixir may have another by now."""
@@ -182,9 +191,7 @@ class Follower:
                 wait.token.set_result(self._ledger.token)
 
     async def _rest(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._told.wait()
+        await self._told.wait(seconds)
         gap = self._looked_at + _GAP_S - clock()
         if gap > 0 and seconds > 0:
             await asyncio.sleep(gap)

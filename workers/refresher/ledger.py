@@ -47,6 +47,10 @@ class Ledger:
         """The last token that is known; ``0.0`` for a session that nobody has published."""
         return self._token or _UNPUBLISHED
 
+    def holds(self, variables: Mapping[str, Variable]) -> bool:
+        """Tells at once whether the store is known to hold this very object; a copy has to be compared."""
+        return variables is self.variables and self.token != _UNPUBLISHED
+
     async def ready(self) -> bool:
         """Makes sure that the fence is held and the store's content known; tells whether it was so already.
 

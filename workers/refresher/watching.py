@@ -9,6 +9,7 @@ from contextlib import aclosing, suppress
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.wire.client import BridgeClient
 from snakepit_bridge.wire.errors import ElixirMethodNotServedError
+from workers.refresher.bell import Bell
 from workers.refresher.pace import Pace, clock
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Watching:
         client: the way to the server.
         session: the session.
         served: whether the server serves watching; all sessions share what one of them found out.
-        told: set at each change.
+        told: rung at each change.
         poll_s, poll_max_s: the intervals without it. An open stream is believed once it has told something, or after
             the longer one.
     """
@@ -56,7 +57,7 @@ class Watching:
         client: BridgeClient,
         session: str,
         served: Served,
-        told: asyncio.Event,
+        told: Bell,
         *,
         poll_s: float,
         poll_max_s: float,
@@ -123,11 +124,11 @@ class Watching:
             if self._told_at >= self._opened_at:
                 pace = Pace(self._poll_s, self._poll_max_s)
             self._opened_at = 0.0
-            self._told.set()
+            self._told.ring()
             await asyncio.sleep(pace.after_failure())
 
     async def _listen(self, ids: frozenset[str]) -> None:
         async with aclosing(self._client.watch(self._session, sorted(ids))) as updates:
             async for _ in updates:
                 self._told_at, self._missed_at = clock(), None
-                self._told.set()
+                self._told.ring()

@@ -11,8 +11,8 @@ from functools import cache
 from importlib.resources import files
 
 SCRIPTS = (
-    "checks", "confirm", "declare", "drop", "fence", "head", "heads", "history", "label", "labels", "prune",
-    "publish", "read", "read_at", "retain", "rollback", "turn", "unlabel",
+    "checks", "confirm", "confirm_all", "declare", "drop", "fence", "head", "heads", "history", "label", "labels",
+    "prune", "publish", "read", "read_at", "retain", "rollback", "turn", "unlabel",
 )  # fmt: skip
 
 _NEEDS = re.compile(r"-- needs: (.+)")

@@ -9,7 +9,7 @@ import pytest
 from snakepit_bridge.stores import lua
 
 SHARED = {"commit", "life", "request", "session", "state"}
-ALONE = {"heads", "prune", "turn"}
+ALONE = {"confirm_all", "heads", "prune", "turn"}
 
 
 def test_every_file_is_a_script_or_shared_by_some() -> None:

@@ -1,0 +1,33 @@
+-- Notes of many sessions at once that the authority was looked at and has nothing new. It does the plain case alone,
+-- which nearly all of them are: a head of this server's run, at the expected token, under the publisher's fence, without
+-- an end. Whatever else it meets is left as it is, for confirm.lua to judge. Run twice it does the same.
+-- KEYS: their heads. ARGV: the publisher, then for each head "fence epoch revision looked_at_us".
+-- Answers 1 for each that was confirmed, 0 for each that was left.
+-- Like heads.lua it is over keys of several hash tags: 2,000 sessions that are looked at each second cost a tenth of what
+-- a script of its own for each did.
+
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+local function endless(key, own, usual)
+  local kept = own and own ~= '' and own or usual or ''
+  return not string.match(kept, '^%d+ %d+ [1-9]') and redis.call('PTTL', key) == -1
+end
+
+local answer = {}
+for i, key in ipairs(KEYS) do
+  local fence, epoch, revision, looked_at = string.match(ARGV[i + 1], '^(%d+) (%d+) (%d+) (%d+)$')
+  local head = redis.call('HMGET', key, 'epoch', 'revision', 'run', 'authority', 'fence', 'confirmed_at', 'retention',
+    'usual')
+  local plain = fence and head[1] == epoch and head[2] == revision and revision ~= '0' and head[3] == run
+    and head[4] == ARGV[1] and head[5] == fence and endless(key, head[7], head[8])
+  if plain then
+    local confirmed_at, looked = tonumber(head[6]), math.min(now, tonumber(looked_at))
+    if looked > confirmed_at or confirmed_at > now then
+      redis.call('HSET', key, 'confirmed_at', string.format('%.0f', looked))
+    end
+  end
+  answer[i] = plain and 1 or 0
+end
+return answer

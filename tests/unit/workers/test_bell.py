@@ -1,0 +1,51 @@
+"""The bell that a follower rests on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from workers.refresher.bell import Bell
+
+
+async def took(waiting: asyncio.Task[None]) -> float:
+    began = time.monotonic()
+    async with asyncio.timeout(5):
+        await waiting
+    return time.monotonic() - began
+
+
+async def test_a_bell_that_rings_ends_the_wait() -> None:
+    bell = Bell()
+    waiting = asyncio.create_task(bell.wait(60))
+    await asyncio.sleep(0)
+    bell.ring()
+    assert await took(waiting) < 1
+    assert bell.answer()
+    assert not bell.answer()
+
+
+async def test_one_that_rang_before_is_not_waited_for() -> None:
+    bell = Bell()
+    bell.ring()
+    assert await took(asyncio.create_task(bell.wait(60))) < 1
+    assert bell.answer()
+
+
+async def test_a_silent_one_is_waited_for_no_longer_than_asked() -> None:
+    bell = Bell()
+    assert 0.03 < await took(asyncio.create_task(bell.wait(0.05))) < 1
+    assert not bell.answer()
+
+
+async def test_a_wait_that_is_broken_off_leaves_the_bell_as_it_was() -> None:
+    bell = Bell()
+    waiting = asyncio.create_task(bell.wait(60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    bell.ring()
+    assert await took(asyncio.create_task(bell.wait(60))) < 1
