@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,7 @@ def batch(
     output: Annotated[Path, typer.Option(metavar="Y.jsonl", help="One line for each, in the same order.")],
     session: Session = DEFAULT_SESSION,
     in_flight: Annotated[int, typer.Option(min=1, help="How many are enqueued at a time.")] = 64,
+    together: Annotated[int, typer.Option("--batch", min=1, help="How many travel in one message.")] = 1,
     at_least: AtLeast = None,
     exactly: Exactly = None,
     max_staleness: MaxStaleness = None,
@@ -68,7 +69,7 @@ def batch(
     there; if any did, the exit code is 1.
     """
     options = {"session": session, **demands(at_least, exactly, max_staleness, outage)}
-    run = Run(target(ctx, redis_url).fleet(), program, options, in_flight, timeout)
+    run = Run(target(ctx, redis_url).fleet(), program, options, max(in_flight, together), together, timeout)
     total = count_lines(source)
     with open_output(output, source) as written:
         lines = read_lines(source)
@@ -91,6 +92,7 @@ class Run:
         program: reference of the program.
         options: what ``Fleet.submit`` takes besides.
         in_flight: how many are enqueued at a time.
+        together: how many travel in one message.
         timeout_s: seconds to wait for a line once those before it are done.
     """
 
@@ -98,6 +100,7 @@ class Run:
     program: str
     options: Mapping[str, Any]
     in_flight: int
+    together: int
     timeout_s: float
 
     def answer(self, lines: Iterable[Line], output: Output, advance: Callable[[], None]) -> None:
@@ -107,6 +110,9 @@ class Run:
             StoreUnavailableError: Redis went away and stayed away; the lines so far are written.
             ConfigurationError: no worker is there to answer.
         """
+        # Imported here: it brings Celery, which commands that don't enqueue do without.
+        from snakepit_bridge.client.mapping import chunks
+
         waiting: deque[tuple[Line, Handle | BridgeError]] = deque()
 
         def finish() -> None:
@@ -116,10 +122,10 @@ class Run:
             advance()
 
         try:
-            for line in lines:
-                waiting.append((line, self._sent(line)))
-                if len(waiting) >= self.in_flight:
+            for some in chunks(lines, self.together):
+                while waiting and len(waiting) + len(some) > self.in_flight:
                     finish()
+                waiting += zip(some, self._sent(some), strict=True)
             while waiting:
                 finish()
         except BaseException:
@@ -127,7 +133,15 @@ class Run:
             cancel(sent for _, sent in waiting if not isinstance(sent, BridgeError))
             raise
 
-    def _sent(self, line: Line) -> Handle | BridgeError:
+    def _sent(self, lines: Sequence[Line]) -> list[Handle | BridgeError]:
+        if len(lines) == 1 or any(line.inputs is None for line in lines):
+            return [self._sent_alone(line) for line in lines]
+        try:
+            return [*self.fleet.submit_batch(self.program, [line.inputs or {} for line in lines], **self.options)]
+        except InputError:
+            return [self._sent_alone(line) for line in lines]  # nothing was sent, and only some are at fault
+
+    def _sent_alone(self, line: Line) -> Handle | BridgeError:
         if line.inputs is None:
             return InputError(self.program, f"line {line.number}", line.problem)
         try:

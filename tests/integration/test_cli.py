@@ -132,8 +132,9 @@ def test_replay_shows_a_prediction_beside_its_repetition(play: Stage, run: Run, 
     assert "has no result to replay" in unknown.err
 
 
+@pytest.mark.parametrize("together", ["1", "6"])
 def test_batch_keeps_each_lines_answer_or_error_in_its_place_and_resumes(
-    play: Stage, run: Run, spec: Path, tmp_path: Path
+    play: Stage, run: Run, spec: Path, tmp_path: Path, together: str
 ) -> None:
     name = fresh("batched")
     run("register", str(spec), "--name", name)
@@ -143,7 +144,7 @@ def test_batch_keeps_each_lines_answer_or_error_in_its_place_and_resumes(
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    done = run("batch", name, "--input", str(source), "--output", str(output), "--in-flight", "4")
+    done = run("batch", name, "--input", str(source), "--output", str(output), "--in-flight", "4", "--batch", together)
     assert done.code == 1
     assert f"20 lines, 18 answered, 2 failed: {output}" in done.out
     written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
@@ -155,7 +156,7 @@ def test_batch_keeps_each_lines_answer_or_error_in_its_place_and_resumes(
     kept = output.read_bytes().splitlines(keepends=True)
     output.write_bytes(b"".join(kept[:10]) + kept[10][:7])
     asked = len(play.lm.requests)
-    again = run("batch", name, "--input", str(source), "--output", str(output))
+    again = run("batch", name, "--input", str(source), "--output", str(output), "--batch", together)
     assert "10 of 20 lines are there already" in again.out
     assert [json.loads(line)["line"] for line in output.read_text(encoding="utf-8").splitlines()] == list(range(1, 21))
     assert len(play.lm.requests) - asked == 10

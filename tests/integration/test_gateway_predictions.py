@@ -144,6 +144,42 @@ async def test_a_batch_answers_in_order_and_what_is_wrong_with_one_stands_in_its
     assert answers == [f"answer of {n}" for n in range(20) if n not in (7, 9)]
 
 
+async def test_requests_that_differ_in_more_than_their_inputs_are_each_what_they_ask(
+    play: Stage, client: Client
+) -> None:
+    token = await client.publish("user-1", temp=0.5)
+    questions = [fresh("q") for _ in range(6)]
+    requests = [
+        pb.SubmitRequest(program=program, session="user-1", inputs_json=json.dumps({"question": one}).encode())
+        for one, program in zip(questions, ["plain", "qa"] * 3, strict=True)
+    ]
+    requests[1].at_least = token
+    requests[2].priority = 9
+    requests[4].stream = True
+    answer = await client.predictions.SubmitBatch(pb.SubmitBatchRequest(requests=requests), metadata=client.metadata)
+    found = await asyncio.gather(*(ended(client, one.handle.id) for one in answer.submitted))
+    assert [json.loads(one.outputs_json)["answer"] for one in found] == [f"answer of {one}" for one in questions]
+    assert [one.provenance.program for one in found] == ["plain", "qa"] * 3
+    assert play.asked(questions[4])[0].body["stream"] is True
+
+
+async def test_a_conflict_in_a_batch_is_its_own_and_keys_hold_within_it(client: Client) -> None:
+    key, inputs = fresh("key"), {"question": fresh("q")}
+    first = await client.submit("plain", "user-1", inputs, idempotency_key=key)
+
+    def asking(question: object, key: str) -> pb.SubmitRequest:
+        return pb.SubmitRequest(
+            program="plain", session="user-1", inputs_json=json.dumps(question).encode(), idempotency_key=key
+        )
+
+    other, twice = {"question": fresh("q")}, fresh("key")
+    requests = [asking(inputs, key), asking(other, key), asking(other, twice), asking(other, twice)]
+    answer = await client.predictions.SubmitBatch(pb.SubmitBatchRequest(requests=requests), metadata=client.metadata)
+    assert [one.error.kind for one in answer.submitted] == ["", "IdempotencyConflict", "", ""]
+    assert answer.submitted[0].handle.id == first
+    assert answer.submitted[2].handle.id == answer.submitted[3].handle.id
+
+
 async def test_a_batch_above_the_limit_is_refused_whole(client: Client) -> None:
     batch = pb.SubmitBatchRequest(requests=[pb.SubmitRequest(program="plain")] * 1_001)
     status, kind, _ = await refused(client.predictions.SubmitBatch(batch, metadata=client.metadata))
