@@ -46,8 +46,10 @@ class FleetSettings(BaseSettings):
     )
     max_sessions: int = Field(10_000, ge=1, description="sessions that a worker process holds at most")
     redis_timeout_s: float = Field(5.0, gt=0, description="seconds within which Redis must answer")
-    task_attempts: int = Field(3, ge=1, description="tries of a prediction whose LM is down or overloaded")
-    retry_backoff_s: float = Field(1.0, gt=0, description="wait before the second try; doubles with each further one")
+    task_attempts: int = Field(3, ge=1, description="tries of an LM call, where its profile doesn't say")
+    retry_backoff_s: float = Field(
+        1.0, gt=0, description="pause before the second try, where its profile doesn't say; it doubles"
+    )
     lease_s: float = Field(
         5.0, ge=1, description="seconds after which what a worker holds that fell silent is handed to others"
     )

@@ -78,11 +78,15 @@ class Native:
 
 
 def _transport(endpoint: Endpoint) -> StdlibAsyncTransport:
-    """A pool as large as the endpoint says. One request has one timer, the engine's; these only end what it leaves."""
+    """A pool as large as the endpoint says, without timers of its own.
+
+    A request has one timer, the engine's. Each of the transport's would be a task more, three of them per request.
+    """
+    never: Any = None
     return StdlibAsyncTransport(
         connect_timeout=min(10.0, endpoint.timeout_s),
-        read_timeout=endpoint.timeout_s,
-        write_timeout=endpoint.timeout_s,
+        read_timeout=never,
+        write_timeout=never,
         pool_timeout=None,
         max_connections=endpoint.max_connections,
         # It would read the whole environment for every request; a process finds out once whether there is a proxy.

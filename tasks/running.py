@@ -92,9 +92,9 @@ class Running:
             return
         try:
             ended = await self._ended(scope.task_id)
-        except StoreUnavailableError as away:
-            # Whether a prediction may go on without the store is its outage contract's business, not this look's.
-            _log.warning("Can't tell whether prediction %s is still wanted: %s", scope.task_id, away)
+        except StoreUnavailableError:
+            # Logged once for all who asked. Whether a prediction may go on without the store is its outage contract's
+            # business, not this look's.
             return
         scope.looked_at = now
         if ended:
@@ -136,6 +136,7 @@ class Running:
         try:
             ended = await self._ended_among(list(asked))
         except StoreUnavailableError as away:
+            _log.warning("Can't tell whether %d predictions are still wanted: %s", len(asked), away)
             for one in asked.values():
                 one.set_exception(StoreUnavailableError(away.url, away.problem))
                 one.exception()  # whoever asked may have been cancelled

@@ -1,0 +1,31 @@
+"""Predictions that run, as the gate sees them, for tests of what stands around their LM calls."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from dspy.lm15 import Message, Request, Response, Usage
+
+from snakepit_bridge.programs.spec import CacheSpec
+from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.variables import Variable
+from tasks.scope import Scope
+
+
+def scope_of(task_id: str = "task", *, session: str = "s", cache: CacheSpec | None = None, **changes: Any) -> Scope:
+    """A prediction whose result was looked at just now."""
+    variables = changes.pop("variables", {})
+    snapshot = Snapshot(session, Token(1, 1), {n: Variable.declare(n, v) for n, v in variables.items()}, 0.0)
+    return Scope(task_id, session, "qa", 1, snapshot, cache=cache, looked_at=time.monotonic() + 1_000, **changes)
+
+
+def request(text: str = "why?", **config: Any) -> Request:
+    """A request for a text."""
+    return Request(model="openai/demo", messages=(Message.user(text),), **config)
+
+
+def response(text: str = "because") -> Response:
+    """An answer that took three tokens and two."""
+    return Response(id="1", model="demo", message=Message.assistant(text), finish_reason="stop", usage=Usage(3, 2))

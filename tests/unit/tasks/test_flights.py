@@ -1,0 +1,195 @@
+"""Single flight over processes, each played by a cache of its own on one Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from dspy.lm15 import Response, ServerError
+from pydantic import SecretStr
+from redis import Redis
+
+from snakepit_bridge.lm import LMProfile
+from snakepit_bridge.lm_engine import BlockingEngine, LMCall
+from snakepit_bridge.programs.spec import CacheSpec
+from snakepit_bridge.stores.connection import RedisConnection
+from tasks.cache.flights import AnswerCache
+from tasks.cache.identity import digest_of
+from tasks.cache.store import AnswerStore
+from tasks.scope import Scope
+from tasks.signals import Signals
+from tests.harness.waiting import eventually
+from tests.unit.tasks.callers import request, response, scope_of
+
+
+def call(model: str = "openai/demo", key: str = "k", base: str = "http://x/v1", text: str = "why?") -> LMCall:
+    engine: Any = LMProfile("demo", model, base, SecretStr(key)).build().engine
+    assert isinstance(engine, BlockingEngine)
+    return LMCall(engine.awaited, request(text))
+
+
+def prediction(session: str = "s", share: Any = "session") -> Scope:
+    return scope_of(session=session, cache=CacheSpec(ttl_s=60, share=share))
+
+
+class Process:
+    """A process of the fleet, as far as its cache goes, whose parses end on this loop."""
+
+    def __init__(self, url: str) -> None:
+        self.connection = RedisConnection(url)
+        self.signals = Signals(self.connection)
+        self.cache = AnswerCache(AnswerStore(self.connection, namespace="dspex"), self.signals)
+        self.signals.start()
+
+    async def ask(self, ask: Callable[[], Awaitable[Response]], *, parses: bool = True) -> tuple[Response, Scope]:
+        scope = prediction()
+        answer = await self.cache.answered(scope, call(), ask)
+        self.cache.settle(scope, answer.text or "", parsed=parses)
+        return answer, scope
+
+    async def aclose(self) -> None:
+        await self.signals.aclose()
+        await self.connection.aclose()
+
+
+@pytest.fixture
+async def processes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Process]]:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("tasks.cache.flights.home", lambda: loop)
+    made = [Process(redis_url) for _ in range(3)]
+    yield made
+    for process in made:
+        await process.aclose()
+
+
+class Provider:
+    """Answers when it is let, and counts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.may = asyncio.Event()
+
+    async def __call__(self) -> Response:
+        self.asked += 1
+        await self.may.wait()
+        return response()
+
+    async def was_asked(self, times: int = 1) -> None:
+        async def enough() -> bool:
+            return self.asked >= times
+
+        await eventually(enough, f"{times} calls")
+
+
+async def test_all_processes_together_make_one_call(processes: list[Process]) -> None:
+    provider = Provider()
+    asking = [asyncio.create_task(process.ask(provider)) for process in processes for _ in range(10)]
+    await provider.was_asked()
+    provider.may.set()
+    answers = await asyncio.gather(*asking)
+
+    assert provider.asked == 1
+    assert {answer.text for answer, _ in answers} == {"because"}
+    assert sum(scope.tally.shared for _, scope in answers) == 29
+    assert sum(1 for answer, _ in answers if answer.usage.input_tokens) == 1
+
+
+async def test_a_kept_answer_needs_no_call(processes: list[Process], redis_url: str) -> None:
+    provider = Provider()
+    provider.may.set()
+    await processes[0].ask(provider)
+
+    async def kept() -> bool:
+        with Redis.from_url(redis_url) as client:
+            return bool(client.keys("*:answer"))
+
+    await eventually(kept, "the answer is kept")
+    _, scope = await processes[1].ask(provider)
+    assert (provider.asked, scope.tally.cached) == (1, 1)
+
+
+async def test_an_answer_that_was_not_parsed_is_neither_shared_nor_kept(processes: list[Process]) -> None:
+    provider = Provider()
+    first = asyncio.create_task(processes[0].ask(provider, parses=False))
+    await provider.was_asked()
+    others = [asyncio.create_task(process.ask(provider)) for process in processes]
+    provider.may.set()
+    await asyncio.gather(first, *others)
+    assert provider.asked == 2
+
+
+async def test_a_cancelled_leader_is_followed_by_another(processes: list[Process]) -> None:
+    provider = Provider()
+    leader = asyncio.create_task(processes[0].ask(provider))
+    await provider.was_asked()
+    followers = [asyncio.create_task(process.ask(provider)) for process in processes]
+    await asyncio.sleep(0)
+    leader.cancel()
+    await provider.was_asked(2)
+    provider.may.set()
+    await asyncio.gather(*followers)
+    assert provider.asked == 2
+
+
+async def test_a_cancelled_follower_leaves_the_call_alone(processes: list[Process]) -> None:
+    provider = Provider()
+    leader = asyncio.create_task(processes[0].ask(provider))
+    await provider.was_asked()
+    followers = [asyncio.create_task(process.ask(provider)) for process in processes[:2]]
+    await asyncio.sleep(0)
+    for follower in followers:
+        follower.cancel()
+        with suppress(asyncio.CancelledError):
+            await follower
+    provider.may.set()
+    await leader
+    assert provider.asked == 1
+
+
+async def test_a_failure_is_that_of_all_who_wait_in_the_process(processes: list[Process]) -> None:
+    asked = 0
+
+    async def fail() -> Response:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        raise ServerError("x")
+
+    ends = await asyncio.gather(*(processes[0].ask(fail) for _ in range(5)), return_exceptions=True)
+    assert [type(end) for end in ends] == [ServerError] * 5
+    assert asked == 1
+
+
+async def test_without_redis_the_provider_is_asked() -> None:
+    process = Process("redis://127.0.0.1:1/0")
+    provider = Provider()
+    provider.may.set()
+    answer = await process.cache.answered(prediction(), call(), provider)
+    assert answer.text == "because"
+    await process.aclose()
+
+
+# ---------------------------------------------------------------- what makes two calls different
+
+
+def test_calls_are_the_same_only_if_all_of_it_is() -> None:
+    first = digest_of(prediction(), call(), shared=False)
+    assert digest_of(prediction(), call(), shared=False) == first
+    for other in (call("openai/other"), call(key="another"), call(base="http://y/v1"), call(text="how?")):
+        assert digest_of(prediction(), other, shared=False) != first
+    assert digest_of(prediction(), replace(call(), rollout_id=2), shared=False) != first
+    assert digest_of(prediction("other"), call(), shared=False) != first
+    assert digest_of(prediction("other"), call(), shared=True) == digest_of(prediction(), call(), shared=True)
+
+
+def test_the_same_call_again_in_one_prediction_is_another() -> None:
+    scope = prediction()
+    assert digest_of(scope, call(), shared=False) != digest_of(scope, call(), shared=False)
+
+
+def test_no_key_is_in_a_name() -> None:
+    assert "hunter2" not in digest_of(prediction(), call(key="hunter2"), shared=False)
