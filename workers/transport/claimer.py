@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from workers.transport import envelope, settlement
 from workers.transport.line import Line
@@ -207,5 +207,6 @@ class Claimer:
         logger.error("The broker refuses to give out messages: %s", error)
         self._look_at = time.monotonic() + _REFUSED_S
         self.line.rung = False
-        if "NOSCRIPT" in str(error):
+        if isinstance(error, NoScriptError | ReadOnlyError):
+            # Scripts were flushed, or this server is a replica by now: a new connection finds what there is.
             self.line.break_off()

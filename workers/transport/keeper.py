@@ -22,12 +22,13 @@ from workers.transport.given_up import announce
 from workers.transport.holding import Holding
 from workers.transport.scripts import Scripts
 from workers.transport.settlement import Settlement
+from workers.transport.terms import BEATS
 
 logger = logging.getLogger(__name__)
 
 _FLUSH_AT_EXIT_S = 3.0
-# Looks between which a claim that only the broker knows of must have stayed one: its answer may be on the way.
-_LOOKS = 3
+# For so many looks a claim that only the broker knows of must have stayed one: its answer may be on the way.
+_LOOKS = BEATS
 
 
 class Keeper:
@@ -86,9 +87,9 @@ class Keeper:
     def _round(self, *, beats: bool, asked: bool) -> bool:
         try:
             scripts = self._connected()
-            self._tell(scripts, asked=asked)
             if beats:
                 self._beat(scripts)
+            self._tell(scripts, asked=asked)
             self._away = False
         except (RedisError, OSError) as away:
             if not self._away:
@@ -129,12 +130,14 @@ class Keeper:
         """Returns claims that the broker made for this process and whose answer never arrived."""
         if count == len(self.holding.held) + len(self.holding.unsettled) and not self._unknown:
             return
-        records = {tag: record for some in scripts.records(self.holding.worker) for tag, record in some}
+        theirs = scripts.tags()
         ours = {*self.holding.held, *self.holding.unsettled}
-        self._unknown = {tag: self._unknown.get(tag, 0) + 1 for tag in records if tag not in ours}
+        self._unknown = {tag: self._unknown.get(tag, 0) + 1 for tag in theirs if tag not in ours}
         for tag in [tag for tag, looks in self._unknown.items() if looks >= _LOOKS]:
-            logger.warning("Claim %s was never delivered here and goes back to its queue", tag)
-            self.holding.settle(settlement.returned(tag, records[tag]))
+            record = scripts.record(tag)
+            if record is not None:
+                logger.warning("Claim %s was never delivered here and goes back to its queue", tag)
+                self.holding.settle(settlement.returned(tag, record))
             del self._unknown[tag]
 
     def _reap(self, scripts: Scripts, worker: str, beat: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ class Poller(stock.MultiChannelPoller):
 
     hub: Any = None
     """The event loop that the transport is registered with, if it is."""
+    _wakes_at = 0.0
 
     def on_poll_start(self) -> None:
         """Lets each channel send what it has to send."""
@@ -51,7 +53,9 @@ class Poller(stock.MultiChannelPoller):
 
     def wake_in(self, seconds: float) -> None:
         """Has the event loop turn round in so many seconds, for a message that will be due."""
-        if self.hub is not None:
+        now = time.monotonic()
+        if self.hub is not None and not now < self._wakes_at <= now + seconds:
+            self._wakes_at = now + seconds
             self.hub.call_later(seconds, _nothing)
 
 

@@ -10,6 +10,9 @@ from kombu.transport import virtual
 from workers.transport import envelope, settlement
 from workers.transport.settlement import Settlement
 
+AT_MOST = 1_000
+"""Claims in one round trip, whatever is asked for: Lua can pass on a few thousand values at a time."""
+
 
 class QoS(virtual.QoS):
     """What kombu asks of a channel's acknowledgements. Every claim ends in the process's holding; see ``Holding``."""
@@ -22,6 +25,7 @@ class QoS(virtual.QoS):
         """Returns how many messages may be claimed, ``most`` at a time."""
         if not self.can_consume():
             return 0
+        most = min(most, AT_MOST)
         count = self.prefetch_count
         return min(most, count - len(self._delivered) + len(self._dirty)) if count else most
 

@@ -87,6 +87,24 @@ class Scripts:
             if not cursor:
                 return
 
+    def tags(self) -> list[str]:
+        """Returns the claims of this process that the broker knows of.
+
+        Raises:
+            RedisError: the broker is away.
+        """
+        found: Any = self.client.hkeys(self._holding.layout.held(self._holding.worker))
+        return [tag.decode() for tag in found]
+
+    def record(self, tag: str) -> bytes | None:
+        """Returns the record of one of them.
+
+        Raises:
+            RedisError: the broker is away.
+        """
+        found: Any = self.client.hget(self._holding.layout.held(self._holding.worker), tag)
+        return found
+
     def waiting(self, lists: Sequence[str]) -> int:
         """Returns how many messages wait in lists.
 

@@ -82,6 +82,7 @@ def test_a_task_whose_process_died_counts_however_celery_rejects_it(
 def test_there_is_no_more_room_than_was_asked_for(redis_url: str) -> None:
     with channel(redis_url) as ours:
         assert ours.qos.room(32) == 32, "without a limit, one round trip's worth"
+        assert ours.qos.room(10**6) == 1_000
         ours.basic_qos(0, 5)
         assert (ours.qos.room(32), ours.qos.room(3)) == (5, 3)
         ours.qos.can_consume = lambda: False  # as Celery does with worker_disable_prefetch

@@ -155,3 +155,13 @@ def test_a_stale_delayed_message_wakes_the_loop_when_it_is_due(loop: Loop, clien
     client.zadd("dspex:delivery:delayed", {b"predictions\n" + envelope: due * 1000})
     loop.turn_until(lambda: bool(consumer.messages))
     assert due <= time.time() < due + 1.2
+
+
+def test_scripts_that_were_flushed_are_loaded_anew(loop: Loop, client: Redis) -> None:
+    consumer = Consumer(loop.channel)
+    loop.turn_for(0.1)
+    client.script_flush()
+    put(loop.channel, 1)
+    with pytest.raises(loop.connection.connection_errors):
+        loop.turn_until(lambda: bool(consumer.messages))
+    assert client.llen("predictions") == 1
