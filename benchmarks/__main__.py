@@ -23,7 +23,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 def names() -> list[str]:
     """Returns the benchmarks that there are."""
-    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg)
     return sorted(name for name in modules if not name.startswith("_"))
 
 

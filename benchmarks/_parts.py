@@ -34,9 +34,11 @@ class LMServer:
 
 
 @contextmanager
-def lm_server(folder: Path, *, latency_s: float = 0.0) -> Generator[LMServer]:
-    """Runs the stand-in LM, in a process of its own so that its CPU time counts for nobody."""
+def lm_server(folder: Path, *, latency_s: float = 0.0, fast: bool = False) -> Generator[LMServer]:
+    """Runs the stand-in LM, or one that only answers fast, in a process of its own whose CPU time counts for nobody."""
     command = [sys.executable, "-m", "workers.demo_lm", "--latency-s", str(latency_s), "--keep", "1"]
+    if fast:
+        command = [sys.executable, "-m", "benchmarks._fast_lm", str(latency_s)]
     with (folder / "lm.err").open("wb") as errors:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
     try:
@@ -51,33 +53,40 @@ def lm_server(folder: Path, *, latency_s: float = 0.0) -> Generator[LMServer]:
 class Bench:
     """Embedded parts for one benchmark."""
 
+    url: str
     fleet: Fleet
     lm: LMServer
     folder: Path
 
     @contextmanager
-    def workers(self, count: int, pool: str, concurrency: int = 4) -> Generator[list[int]]:
-        """Runs workers on them and yields their process ids."""
+    def workers(
+        self, count: int, pool: str, concurrency: int = 4, *, fleet: Fleet | None = None
+    ) -> Generator[list[int]]:
+        """Runs workers on them, for another fleet's queue if one is given, and yields their process ids."""
+        fleet = fleet or self.fleet
+        folder = self.folder / fleet.queue
+        folder.mkdir(exist_ok=True)
         profiles = self.folder / "profiles.toml"
         profiles.write_text(
             f'[profiles.bench]\nmodel = "{MODEL}"\napi_base = "{self.lm.url}"\napi_key_env = "DSPEX_BENCH_KEY"\n'
         )
         environment = {
-            "DSPEX_REDIS_URL": self.fleet.url,
+            "DSPEX_REDIS_URL": self.url,
+            "DSPEX_QUEUE": fleet.queue,
             "DSPEX_LM_PROFILES": str(profiles),
             "DSPEX_BENCH_KEY": "none-needed",
         }
-        with worker_processes(self.fleet, count, pool, environment, self.folder, concurrency=concurrency) as workers:
+        with worker_processes(fleet, count, pool, environment, folder, concurrency=concurrency) as workers:
             yield [worker.pid for worker in workers]
 
 
 @contextmanager
-def bench(*, latency_s: float = 0.0) -> Generator[Bench]:
+def bench(*, latency_s: float = 0.0, fast: bool = False) -> Generator[Bench]:
     """Yields a fleet's parts: embedded Redis, the stand-in LM and a client; no workers yet."""
     with tempfile.TemporaryDirectory(prefix="dspex-bench-") as name:
         folder = Path(name)
-        with EmbeddedRedis.start(folder / "redis") as redis, lm_server(folder, latency_s=latency_s) as lm:
-            yield Bench(Fleet(redis.url), lm, folder)
+        with EmbeddedRedis.start(folder / "redis") as redis, lm_server(folder, latency_s=latency_s, fast=fast) as lm:
+            yield Bench(redis.url, Fleet(redis.url), lm, folder)
 
 
 def cpu_s(pid: int) -> float:

@@ -27,7 +27,7 @@ def run() -> dict[str, Any]:
     """Returns CPU ms per prediction of both, and their ratio."""
     with bench() as parts, parts.workers(1, "threads", _IN_FLIGHT) as (worker,):
         fleet_round = _fleet(parts)
-        command = [sys.executable, "-m", "benchmarks._bare", MODEL, parts.lm.url, str(_IN_FLIGHT)]
+        command = [sys.executable, "-m", "benchmarks._bare", MODEL, parts.lm.url]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=ROOT
         ) as bare:
@@ -54,8 +54,8 @@ def _bare(process: subprocess.Popen[str]) -> Callable[[int], None]:
     def predict(count: int) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(f"{count}\n")
-        if process.stdout.readline() != "done\n":
+        process.stdin.write(f"{count} {_IN_FLIGHT}\n")
+        if not process.stdout.readline():
             raise RuntimeError("the bare loop ended; see its output on stderr")
 
     return predict

@@ -11,9 +11,9 @@ from celery.exceptions import Ignore
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.messages import LM_TRIES, PREDICT, Request
-from tasks.prediction import Delivery, run_prediction
+from tasks.prediction import Delivery, predicted, prepared, refuse_late
 from tasks.requests import delivery_of, request_of
-from tasks.runtime import HasRuntime, Runtime
+from tasks.runtime import HasRuntime, Runtime, is_end
 
 
 # A named error is an answer: it goes to the client, and not with a traceback into the worker's log. Nor does what was
@@ -38,14 +38,16 @@ async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[st
 
 
 async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
-    if await runtime.ended(result_key.decode()):
-        # Nothing more is stored: the first final result of a task is the one that counts.
-        await runtime.admission.forget(delivery.task_id)
-        raise Ignore(f"prediction {delivery.task_id} has ended already")
-    wanted = replace(delivery, looked_at=time.monotonic())
     try:
-        result = await run_prediction(runtime, request, wanted)
-    except BridgeError:
+        refuse_late(request, delivery)
+        # What was found is awaited only once it is needed, and shares its way with what preparing asks for.
+        looked_at, found = time.monotonic(), runtime.look(result_key.decode())
+        made = await prepared(runtime, request, delivery.worker)
+        if is_end(await found):
+            # Nothing more is stored: the first final result of a task is the one that counts.
+            raise Ignore(f"prediction {delivery.task_id} has ended already")
+        result = await predicted(runtime, made, request, replace(delivery, looked_at=looked_at))
+    except (BridgeError, Ignore):
         # It may have ended before it could take what the limits reserved for it.
         await runtime.admission.forget(delivery.task_id)
         raise

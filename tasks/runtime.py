@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -67,7 +67,11 @@ class Runtime:
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        return bool(await self.ended_of([result_key]))
+        return is_end(await self.look(result_key))
+
+    def look(self, result_key: str) -> Awaitable[bytes | None]:
+        """Looks up a task's result, among what else is asked of Redis now; its answer is for :func:`is_end`."""
+        return self.results.soon("GET", result_key)
 
     async def ended_of(self, result_keys: Sequence[str]) -> set[str]:
         """Returns those of some tasks, by their result keys, that have their final result.
@@ -76,11 +80,7 @@ class Runtime:
             StoreUnavailableError: the result backend is away.
         """
         found: Sequence[bytes | None] = await self.results.soon("MGET", *result_keys)
-        return {
-            key
-            for key, stored in zip(result_keys, found, strict=True)
-            if stored is not None and json.loads(stored)["status"] in READY_STATES
-        }
+        return {key for key, stored in zip(result_keys, found, strict=True) if is_end(stored)}
 
     async def keep(self, snapshot: Snapshot) -> None:
         """Keeps a result's snapshot for as long as the result, so that the prediction can be made again.
@@ -94,6 +94,11 @@ class Runtime:
     def room(self, profile: str) -> AbstractAsyncContextManager[Any]:
         """Returns the place among the profile's predictions that one of them must hold while it runs."""
         return self.limits.get(profile) or nullcontext()
+
+
+def is_end(stored: bytes | None) -> bool:
+    """Tells whether a stored result, or its absence, is how a task ended."""
+    return stored is not None and json.loads(stored)["status"] in READY_STATES
 
 
 class HasRuntime(Protocol):

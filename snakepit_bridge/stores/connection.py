@@ -164,23 +164,17 @@ class RedisConnection:
                 pipeline.execute_command(*command)
             return await self.bounded(pipeline.execute())
 
-    async def soon(self, *command: Any) -> Any:
-        """Returns a plain command's answer; all that is asked so in one tick of the event loop is sent together.
+    def soon(self, *command: Any) -> Awaitable[Any]:
+        """Has a plain command sent with all else that is asked in this tick of the event loop, and returns its answer.
 
-        For commands that answer at once and may run twice, since a lost answer repeats them.
-
-        Raises:
-            StoreUnavailableError: no answer within the timeout.
+        For commands that answer at once and may run twice, since a lost answer repeats them. Awaiting the answer raises
+        ``StoreUnavailableError`` where there is none within the timeout.
         """
-        return await self._link.tick.ask(command)
+        return self._link.tick.ask(command)
 
-    async def soon_read(self, *command: Any) -> Any:
-        """Does the same for a command that only reads; equal ones of one round trip are sent once.
-
-        Raises:
-            StoreUnavailableError: no answer within the timeout.
-        """
-        return await self._link.tick.read(command)
+    def soon_read(self, *command: Any) -> Awaitable[Any]:
+        """Does the same for a command that only reads; equal ones of one round trip are sent once."""
+        return self._link.tick.read(command)
 
     async def soon_script(self, script: str | Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
         """Does the same for an idempotent script: one of ``stores/lua`` by name, or another one.

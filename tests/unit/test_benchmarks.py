@@ -15,7 +15,7 @@ import pytest
 
 import benchmarks
 from benchmarks import __main__ as command
-from benchmarks import _parts
+from benchmarks import _parts, scale, throughput
 from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_each_module_is_a_benchmark_but_parts_are_none() -> None:
     files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     assert command.names() == sorted(name for name in files if not name.startswith("_"))
-    assert {"overhead", "sync", "rehydrate", "follow"} <= set(command.names())
+    assert {"overhead", "sync", "rehydrate", "follow", "throughput", "scale"} <= set(command.names())
 
 
 @pytest.mark.parametrize("name", command.names())
@@ -196,3 +196,25 @@ def test_a_bench_is_a_fleet_on_parts_of_its_own() -> None:
     assert not folder.exists()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{bench.lm.url}/models", timeout=5)
+
+
+# ---------------------------------------------------------------- the fleet's
+
+
+def test_throughput_compares_the_fleet_with_the_bare_loop_and_with_plain_celery() -> None:
+    figures = throughput.run(quick=True)
+    assert list(figures) == ["0.2"]
+    assert set(figures["0.2"]) == {"bare", "asyncio", "batch", "peer_prefork", "peer_threads"}
+    for told in figures["0.2"].values():
+        assert set(told) == {"per_s", "cpu_ms", "rss_mb", "p99_ms"}
+        assert all(figure > 0 for figure in told.values())
+        assert told["p99_ms"] >= 200
+    assert figures["0.2"]["asyncio"]["per_s"] > 5 * figures["0.2"]["peer_prefork"]["per_s"]
+
+
+def test_scale_measures_more_workers_and_longer_queues() -> None:
+    figures = scale.run(quick=True)
+    assert list(figures["workers"]) == ["1", "2"]
+    assert figures["workers"]["2"]["per_s"] > 1.3 * figures["workers"]["1"]["per_s"]
+    assert list(figures["queued"]) == ["100", "1000"]
+    assert all(cost["cpu_ms"] > 0 for cost in figures["queued"].values())

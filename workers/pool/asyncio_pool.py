@@ -24,6 +24,8 @@ from workers.pool.greenlets import GreenletBridge, in_greenlet
 from workers.pool.job import Job, Order
 from workers.pool.threads import Threads
 
+# So long Celery's callbacks are gathered: each wakes the worker's main thread, which costs more than the callback.
+_GATHER_S = 0.003
 # A job that was ended and is still there after so long has suppressed that: others get its place.
 _GRACE_S = 2.0
 _LOOK_S = 0.5
@@ -46,6 +48,7 @@ class AsyncioPool(BasePool):
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly
+        self._through: list[Job] = []
         self._told: set[asyncio.Task[None]] = set()
         self._threads = Threads()
         self._drained = threading.Event()
@@ -162,9 +165,18 @@ class AsyncioPool(BasePool):
             await in_greenlet(job.execute)
         finally:
             self._leave(job)
+            if not self._through:
+                self._loop.call_later(_GATHER_S, self._tell_all)
+            self._through.append(job)
+
+    def _tell_all(self) -> None:
+        """Tells Celery of the jobs that are through since it was told last."""
+        through, self._through = self._through, []
+        self._tell(lambda: [job.tell() for job in through])
 
     def _run_in_thread(self, job: Job) -> None:
         job.execute()
+        job.tell()
         self._loop.call_soon_threadsafe(self._leave, job)
 
     def _leave(self, job: Job) -> None:
@@ -243,5 +255,5 @@ class AsyncioPool(BasePool):
         self._look_whether_drained()
 
     def _look_whether_drained(self) -> None:
-        if not self._running and not self._told:
+        if not self._running and not self._told and not self._through:
             self._drained.set()

@@ -54,6 +54,7 @@ class Job:
         awaits: whether its task is a coroutine, which can be interrupted where it waits.
         ended: whether it was terminated or ran into its hard limit, so that Celery hears no more of it.
         timers: those of its limits.
+        outcome: what the tracer returned, which Celery is still to be told.
     """
 
     def __init__(self, number: int, order: Order, awaits: bool, terminate: Callable[[Job], None]) -> None:
@@ -62,6 +63,7 @@ class Job:
         self.awaits = awaits
         self.ended = False
         self.timers: list[asyncio.TimerHandle] = []
+        self.outcome: Any = None
         self._terminate = terminate
         self._body: Interruptible | None = None
         self._through = False
@@ -71,7 +73,7 @@ class Job:
         self._terminate(self)
 
     def execute(self) -> None:
-        """Carries the order out and tells Celery; in the job's greenlet, or in a thread of its own."""
+        """Carries the order out; in the job's greenlet, or in a thread of its own."""
         with owned_by(self):
             try:
                 self._execute()
@@ -94,8 +96,17 @@ class Job:
             if order.failed is not None:
                 order.failed(ExceptionInfo())
         else:
-            if order.done is not None and not self.ended:
-                order.done(outcome)
+            self.outcome = None if self.ended else outcome
+
+    def tell(self) -> None:
+        """Tells Celery how it went, if it is to hear of it."""
+        if self.outcome is None or self.order.done is None:
+            return
+        try:
+            with owned_by(self):
+                self.order.done(self.outcome)
+        except Exception:  # noqa: BLE001 (as above)
+            _log.exception("Celery's callback for job %d failed", self.number)
 
     def run_body(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Runs the coroutine of the job's task; only within it the job can be interrupted.

@@ -24,6 +24,8 @@ _LOOK_S, _POLL_S = 1.0, 0.1
 # A server that refuses, since it is full or still loading, is asked again after a while.
 _REFUSED_S = 1.0
 _CLOSE_S = 1.0
+# Between two claims of a worker with an event loop: a trickle of messages isn't worth a round trip for each.
+_APART_S = 0.003
 
 List = tuple[str, str]
 """A queue, and one of the lists that its messages wait in."""
@@ -46,6 +48,7 @@ class Claimer:
         self._more = False
         self._closing = False
         self._look_at = 0.0
+        self._wakes_at = 0.0
         self._given_out = 0
 
     @property
@@ -76,10 +79,22 @@ class Claimer:
         if self._claiming:
             return
         room = self._channel.qos.room(self._channel.claim_limit) if self._consumers else 0
+        if room and not self._more and self.line.rung and self._soon():
+            return
         if room and (self._more or self.line.rung or time.monotonic() >= self._look_at):
             self._claim(room)
         elif self._channel.holding.has_fresh:
             self._tell(self._channel.holding.fresh())
+
+    def _soon(self) -> bool:
+        """Whether the last claim was just now, so that the next one comes with what else there is to be told."""
+        now, due = time.monotonic(), self.answered_at + _APART_S
+        if now >= due or self._channel.connection.cycle.hub is None:
+            return False
+        if self._wakes_at < due:
+            self._wakes_at = due
+            self._channel.connection.cycle.wake_in(due - now)
+        return True
 
     def read(self) -> int:
         """Takes the answers that have come, and returns how many messages were given out.

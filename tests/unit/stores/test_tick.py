@@ -43,9 +43,9 @@ async def test_what_is_asked_during_a_round_trip_shares_the_next() -> None:
     wire = Wire()
     tick = Tick(wire)
     wire.open.clear()
-    first = asyncio.create_task(tick.ask(("GET", "first")))
+    first = tick.ask(("GET", "first"))
     await wire.busy.wait()
-    late = [asyncio.create_task(tick.ask(("GET", number))) for number in range(3)]
+    late = [tick.ask(("GET", number)) for number in range(3)]
     await asyncio.sleep(0)
     wire.open.set()
     assert await asyncio.gather(first, *late) == ["first", 0, 1, 2]
@@ -66,7 +66,7 @@ async def test_who_gives_up_takes_nothing_from_the_others() -> None:
     wire = Wire()
     tick = Tick(wire)
     wire.open.clear()
-    impatient, patient = (asyncio.create_task(tick.read(("GET", "a"))) for _ in range(2))
+    impatient, patient = (tick.read(("GET", "a")) for _ in range(2))
     await asyncio.sleep(0)
     impatient.cancel()
     wire.open.set()
@@ -90,10 +90,7 @@ async def test_a_server_that_is_away_is_every_callers_error() -> None:
 async def test_each_caller_gets_its_own_answer(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     assert await connection.soon("SET", "a", "1", "EX", 60)
-    async with asyncio.TaskGroup() as group:
-        good = group.create_task(connection.soon_read("GET", "a"))
-        none = group.create_task(connection.soon_read("GET", "b"))
-    assert (good.result(), none.result()) == (b"1", None)
+    assert await asyncio.gather(*(connection.soon_read("GET", key) for key in "ab")) == [b"1", None]
     await connection.aclose()
 
 
