@@ -45,9 +45,10 @@ async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_ke
         made = await prepared(runtime, request, delivery.worker)
         if is_end(await found):
             # Nothing more is stored: the first final result of a task is the one that counts.
+            await runtime.admission.forget(delivery.task_id)
             raise Ignore(f"prediction {delivery.task_id} has ended already")
         result = await predicted(runtime, made, request, replace(delivery, looked_at=looked_at))
-    except (BridgeError, Ignore):
+    except BridgeError:
         # It may have ended before it could take what the limits reserved for it.
         await runtime.admission.forget(delivery.task_id)
         raise
