@@ -29,6 +29,9 @@ SENT_AT = "sent_at"
 REPLY_CHANNEL = "reply_channel"
 LM_TRIES = "lm_tries"
 
+# What stands behind a queue's name in the name of its twin, for programs that execute code.
+CODE = ".code"
+
 Kind = Literal["latest", "at_least", "exactly"]
 
 
@@ -40,6 +43,11 @@ def cancel_channel(namespace: str) -> str:
 def pieces_key(namespace: str, task_id: str) -> str:
     """The stream of an answer's pieces, and the channel that says that there are more."""
     return f"{namespace}:pieces:{task_id}"
+
+
+def code_queue(queue: str) -> str:
+    """Returns the name of the queue that a queue's programs which execute code wait in."""
+    return queue if queue.endswith(CODE) else f"{queue}{CODE}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from celery.states import FAILURE, SUCCESS
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.messages import Request
+from tasks.code_queue import hand_over_code
 from tasks.errors import named
 from tasks.prediction import Delivery, Prepared, predicted, prepared
 from tasks.runtime import Runtime
@@ -96,6 +97,7 @@ class Batch:
         self._runtime = runtime
         self._ends = ends
         self._request = request
+        self._whole = delivery
         # An input can't be parked: the claim is that of all of them.
         self._delivery = replace(delivery, claim="")
         self._again = again
@@ -105,12 +107,14 @@ class Batch:
 
         Raises:
             StoreUnavailableError: an end couldn't be stored.
+            Ignore: the program executes code, and the batch is in other hands.
         """
         try:
             made = await prepared(self._runtime, self._request, self._delivery.worker)
         except BridgeError as refused:
             await self._ends.all(inputs, refused)
             return
+        await hand_over_code(self._runtime, made.applied.bound, self._whole)
         running = [asyncio.create_task(self._one(made, each)) for each in inputs]
         try:
             ends = await asyncio.gather(*running, return_exceptions=True)

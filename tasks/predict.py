@@ -11,6 +11,7 @@ from celery.exceptions import Ignore
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.messages import LM_TRIES, PREDICT, Request
+from tasks.code_queue import hand_over_code
 from tasks.prediction import Delivery, predicted, prepared, refuse_late
 from tasks.requests import delivery_of, request_of
 from tasks.runtime import HasRuntime, Runtime, is_end
@@ -47,6 +48,7 @@ async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_ke
             # Nothing more is stored: the first final result of a task is the one that counts.
             await runtime.admission.forget(delivery.task_id)
             raise Ignore(f"prediction {delivery.task_id} has ended already")
+        await hand_over_code(runtime, made.applied.bound, delivery)
         result = await predicted(runtime, made, request, replace(delivery, looked_at=looked_at))
     except BridgeError:
         # It may have ended before it could take what the limits reserved for it.

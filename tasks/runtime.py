@@ -44,6 +44,7 @@ class Runtime:
         admission: what grants LM calls, under the limits of the whole fleet.
         batch_room: the places that the inputs of batches have in this process, all of its batches together.
         claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
+        shares_process: whether its tasks share a process, so that a program that executes code has no place here.
     """
 
     sessions: Sessions
@@ -60,6 +61,7 @@ class Runtime:
     admission: Admission = field(default_factory=Unlimited)
     batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
     claims: Claims | None = None
+    shares_process: bool = False
 
     async def ended(self, result_key: str) -> bool:
         """Tells whether a task has its final result, which a cancelled or a twice delivered one has before it starts.

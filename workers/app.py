@@ -30,7 +30,7 @@ class FleetApp(Celery):
     def __init__(self, settings: FleetSettings) -> None:
         super().__init__("dspex-fleet", task_cls="workers.transport.request:FleetTask")
         self.settings = settings
-        self._slot = RuntimeSlot(settings)
+        self.slot = RuntimeSlot(settings)
         self.conf.update(celery_config(settings))
         broker = celery_url(settings.broker)
         if broker.startswith(_REDIS):
@@ -46,7 +46,7 @@ class FleetApp(Celery):
     @property
     def runtime(self) -> Runtime:
         """This process's runtime, built on first use."""
-        return self._slot.get()
+        return self.slot.get()
 
     def _task_from_fun(self, fun: Callable[..., Any], *args: Any, **options: Any) -> Task:
         """Makes a task of a function as Celery does, and of a coroutine function one that runs on the home loop."""

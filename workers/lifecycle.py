@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import current_app
+from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool as ProcessPool
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.signals import worker_init, worker_process_init, worker_ready
 
 from config.celery import PRIORITY_STEPS
@@ -20,6 +23,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm import LMProfile, LMProfiles
 from snakepit_bridge.lm_engine import Around
 from snakepit_bridge.loop import home
+from snakepit_bridge.messages import CODE
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
@@ -53,6 +57,7 @@ class RuntimeSlot:
 
     def __init__(self, settings: FleetSettings) -> None:
         self._settings = settings
+        self.shares_process = False
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         os.register_at_fork(after_in_child=self._forget)
@@ -65,15 +70,19 @@ class RuntimeSlot:
         """
         with self._lock:
             if self._runtime is None:
-                self._runtime = build_runtime(self._settings)
+                self._runtime = build_runtime(self._settings, shares_process=self.shares_process)
             return self._runtime
 
     def _forget(self) -> None:
         self._runtime, self._lock = None, threading.Lock()
 
 
-def build_runtime(settings: FleetSettings) -> Runtime:
+def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> Runtime:
     """Returns a runtime for these settings; it connects on first use.
+
+    Args:
+        settings: what the worker was told from outside.
+        shares_process: whether the worker's tasks share a process.
 
     Raises:
         ConfigurationError: the LM profiles can't be used.
@@ -107,6 +116,7 @@ def build_runtime(settings: FleetSettings) -> Runtime:
         cache=cache,
         admission=admission,
         claims=claims,
+        shares_process=shares_process,
     )
 
 
@@ -192,8 +202,20 @@ def spare_the_collector() -> None:
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
+def shares_process(worker: Any) -> bool:
+    """Tells whether a Celery worker's tasks share a process, and it takes nothing from a queue for those that mustn't.
+
+    A worker that was told to take from that queue runs what it gets there, whatever its pool.
+    """
+    pool: Any = get_implementation(worker.pool_cls)
+    kept_apart = issubclass(pool, (ProcessPool, SoloPool))
+    return not kept_apart and not any(name.endswith(CODE) for name in worker.app.amqp.queues.consume_from)
+
+
 @worker_init.connect
-def _before_fork(**_: Any) -> None:
+def _before_fork(sender: Any = None, **_: Any) -> None:
+    if sender is not None and isinstance(slot := getattr(sender.app, "slot", None), RuntimeSlot):
+        slot.shares_process = shares_process(sender)
     # Imported once in the parent, its 60 MB are shared by all prefork children.
     load_dspy()
     spare_the_collector()

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 
+from snakepit_bridge.messages import code_queue
+
 # Celery's name of the variable in which it looks for the pool that `--pool custom` means.
 HOOK = "CELERY_CUSTOM_WORKER_POOL"
 
@@ -27,6 +29,10 @@ class Pool(StrEnum):
     def environment(self) -> Mapping[str, str]:
         """What the worker's environment must hold for that."""
         return {HOOK: "workers.pool:AsyncioPool"} if self is Pool.asyncio else {}
+
+    def queues(self, queue: str) -> str:
+        """The queues that it takes from: one whose tasks have a process of their own also takes those that need one."""
+        return f"{queue},{code_queue(queue)}" if self in (Pool.prefork, Pool.solo) else queue
 
     @property
     def concurrency(self) -> int:

@@ -12,12 +12,13 @@ import typer
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.joined import fleet_commands
-from snakepit_bridge.cli.live import live_workers
+from snakepit_bridge.cli.live import consumed, live_workers, waiting_in
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
 from snakepit_bridge.dead import DeadMessages
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.messages import code_queue
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -47,6 +48,7 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
     try:
         told = run_blocking(_info(fleet))
         workers = live_workers(fleet)
+        code = _code(fleet)
     except BridgeError as away:
         yield Check("Redis", "fail", str(away), "start it, or name another with --redis-url")
         return
@@ -60,6 +62,17 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
         if workers
         else Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
     )
+    yield code
+
+
+def _code(fleet: Fleet) -> Check:
+    """Whether somebody takes the programs that execute code, if any wait."""
+    queue = code_queue(fleet.queue)
+    waits = run_blocking(waiting_in(fleet.connection, queue))
+    if not waits or queue in consumed(fleet):
+        return Check("code queue", "ok", f"{waits} wait" if waits else "none waits")
+    found = f"{waits} wait in {queue}, and no worker takes from it"
+    return Check("code queue", "fail", found, "start one: dspex-fleet worker --pool prefork")
 
 
 async def _info(fleet: Fleet) -> dict[str, Any]:

@@ -67,6 +67,30 @@ async def waiting(connection: RedisConnection, queue: str) -> dict[str, int]:
     return dict(zip(_STEPS, lengths, strict=True))
 
 
+async def waiting_in(connection: RedisConnection, queue: str) -> int:
+    """Returns how many predictions wait in a queue.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    return sum((await waiting(connection, queue)).values())
+
+
+def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
+    """Returns the queues that the workers which answer take from.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    from kombu.exceptions import OperationalError
+
+    try:
+        answers: dict[str, list[dict[str, Any]]] = fleet.app.control.inspect(timeout=wait_s).active_queues() or {}
+    except (OperationalError, OSError) as away:
+        raise StoreUnavailableError(fleet.url, str(away) or "no connection") from away
+    return {queue["name"] for queues in answers.values() for queue in queues}
+
+
 async def taken(connection: RedisConnection, namespace: str) -> int:
     """Returns how many messages the workers of a fleet have taken and not yet acknowledged, of all its queues.
 

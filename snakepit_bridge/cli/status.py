@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from snakepit_bridge.cli.live import Worker, live_workers, parked, taken, waiting
+from snakepit_bridge.cli.live import Worker, consumed, live_workers, parked, taken, waiting, waiting_in
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
 from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.messages import code_queue
 
 if TYPE_CHECKING:
     from snakepit_bridge.acks import Applied
@@ -31,6 +32,7 @@ def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None)
     waits = ", ".join(f"{count} at priority {name}" for name, count in found["queue"]["by_priority"].items() if count)
     say(f"queue {found['queue']['name']}: {found['queue']['waiting']} wait{f' ({waits})' if waits else ''}, "
         f"{found['queue']['taken']} taken by workers")  # fmt: skip
+    _show_code(found["code"])
     _show_parked(found["limits"])
     _show_sessions(found["sessions"])
 
@@ -43,6 +45,8 @@ def look(fleet: Fleet) -> dict[str, Any]:
     """
     # Redis comes first: where it is away that is said at once, and workers are asked for as long as they may take.
     found = run_blocking(_look(fleet))
+    code = found["code"]
+    code["consumed"] = not code["waiting"] or code["name"] in consumed(fleet)
     return {"workers": [_worker(one) for one in live_workers(fleet)], **found}
 
 
@@ -56,7 +60,8 @@ async def _look(fleet: Fleet) -> dict[str, Any]:
     queue = {"name": fleet.queue, "waiting": sum(priorities.values()), "by_priority": priorities}
     limits = await parked(fleet.connection, fleet.namespace)
     queue["taken"] = await taken(fleet.connection, fleet.namespace)
-    return {"queue": queue, "limits": limits, "sessions": sessions}
+    code = {"name": code_queue(fleet.queue), "waiting": await waiting_in(fleet.connection, code_queue(fleet.queue))}
+    return {"queue": queue, "code": code, "limits": limits, "sessions": sessions}
 
 
 def _worker(one: Worker) -> dict[str, Any]:
@@ -76,6 +81,13 @@ def _show_workers(workers: list[dict[str, Any]]) -> None:
     columns = ("name", "pool", "concurrency", "predictions")
     rows = [[one[column] for column in columns] for one in workers]
     table(("worker", *columns[1:]), rows, numbers=columns[2:])
+
+
+def _show_code(code: dict[str, Any]) -> None:
+    """What waits for a process of its own; mostly nothing does."""
+    if code["waiting"]:
+        nobody = "" if code["consumed"] else "; no worker takes from it, start one: dspex-fleet worker --pool prefork"
+        say(f"queue {code['name']}: {code['waiting']} wait that execute code{nobody}")
 
 
 def _show_parked(limits: dict[str, dict[str, int]]) -> None:

@@ -326,6 +326,7 @@ class Fleet:
         among: Iterable[str] = (),
         lm: str | None = None,
         cache: Mapping[str, Any] | None = None,
+        executes_code: bool = False,
     ) -> Program:
         """Registers a program as its newest version and returns it; an unchanged one keeps its version.
 
@@ -338,6 +339,8 @@ class Fleet:
             lm: LM profile.
             cache: how its LM calls share their answers, such as ``{"ttl_s": 600, "share": "fleet"}``; without it each
                 call is a request to the provider.
+            executes_code: whether code of its own computes or executes code rather than waits, as ProgramOfThought,
+                CodeAct and RLM do. It then runs on workers on prefork.
 
         Raises:
             ProgramSpecError: a part of it is refused; nothing was stored.
@@ -353,6 +356,7 @@ class Fleet:
             "among": tuple(among),
             "lm": lm,
             "cache": cache,
+            "executes_code": executes_code,
         }
         spec, allowed = _spec(name, module, self._allowed, said)
         check(spec, allowed, program=name)
@@ -529,6 +533,10 @@ def _shown(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mappin
     yield from track(inputs, description=program, total=total)
 
 
+# What a spec that is given whole may be given besides.
+_CHANGES = ("bindings", "arguments", "lm", "executes_code")
+
+
 def _spec(name: str, module: Any, packages: tuple[str, ...], said: dict[str, Any]) -> tuple[ProgramSpec, Any]:
     """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
     from snakepit_bridge.programs.allowed import AllowedImports
@@ -539,7 +547,7 @@ def _spec(name: str, module: Any, packages: tuple[str, ...], said: dict[str, Any
         spec = spec_of(module, program=name, **said)
         return spec, AllowedImports((*packages, *_named(spec)))
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
-    changed = {key: value for key, value in said.items() if key in ("bindings", "arguments", "lm") and value}
+    changed = {key: value for key, value in said.items() if key in _CHANGES and value}
     if said["cache"] is not None:
         changed["cache"] = said["cache"]
     return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)

@@ -11,6 +11,7 @@ import dspy
 from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, apply
+from snakepit_bridge.dspy_integration.installed import RLM, Flex
 from snakepit_bridge.dspy_integration.modules import plain_name
 from snakepit_bridge.dspy_integration.prompting import SHARED
 from snakepit_bridge.dspy_integration.structure import clone, parts, predictors
@@ -27,6 +28,8 @@ T = TypeVar("T")
 # Bounds of the caches: templates are as many as programs in use, bound programs as many as their live value sets.
 _TEMPLATES = 512
 _BOUND = 2_048
+# They execute what the LM writes.
+_EXECUTE_CODE = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
 # A call uses their fail_count up.
 _USED_UP = (dspy.BestOfN, dspy.Refine)
 
@@ -47,6 +50,7 @@ class BoundProgram:
         variables: variable name to the value that was bound.
         inputs: the input fields that it takes with their types, or None where only its ``forward`` knows.
         used_up: whether a call changes the module, so that calls can't share it.
+        executes_code: whether it needs a process of its own, since it computes or executes code rather than waits.
     """
 
     program: Program
@@ -56,6 +60,7 @@ class BoundProgram:
     variables: Mapping[str, Any]
     inputs: Mapping[str, Any] | None
     used_up: bool = False
+    executes_code: bool = False
 
     async def acall(self, **inputs: Any) -> dspy.Prediction:
         """Runs the program and returns DSPy's prediction with its LM usage; raises what DSPy raises."""
@@ -74,11 +79,13 @@ class _Template:
     module_name: str
     inputs: Mapping[str, Any] | None
     used_up: bool
+    executes_code: bool
 
     @classmethod
     def of(cls, module: Any) -> Self:
-        used_up = any(isinstance(part, _USED_UP) for _, part in parts(module, BaseModule))
-        return cls(module, plain_name(module), _inputs(module), used_up)
+        inside = [part for _, part in parts(module, BaseModule)]
+        used_up = any(isinstance(part, _USED_UP) for part in inside)
+        return cls(module, plain_name(module), _inputs(module), used_up, any(map(_executes_code, inside)))
 
 
 class BoundPrograms:
@@ -123,7 +130,14 @@ class BoundPrograms:
         apply(module, bindings, LMScope(self._profiles, choice.lm))
         module._bound = True
         return BoundProgram(
-            program, template.module_name, module, choice, dict(used), template.inputs, template.used_up
+            program,
+            template.module_name,
+            module,
+            choice,
+            dict(used),
+            template.inputs,
+            template.used_up,
+            template.executes_code or program.spec.executes_code,
         )
 
     def _choose(self, program: Program, bindings: Mapping[str, Bound]) -> Choice:
@@ -147,6 +161,11 @@ def _module_of(program: Program, snapshot: Snapshot) -> tuple[str, dict[str, Any
         if allowed.casefold() == str(named).casefold():
             return allowed, {choice.variable: named}
     raise UnknownModuleError(str(named), choice.allowed)
+
+
+def _executes_code(part: Any) -> bool:
+    """Code of one's own says so by an attribute of its class."""
+    return isinstance(part, _EXECUTE_CODE) or getattr(type(part), "executes_code", False) is True
 
 
 def _inputs(module: Any) -> Mapping[str, Any] | None:

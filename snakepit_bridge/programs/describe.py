@@ -29,6 +29,7 @@ def spec_of(
     among: tuple[str, ...] = (),
     lm: str | None = None,
     cache: CacheSpec | Mapping[str, Any] | None = None,
+    executes_code: bool = False,
 ) -> ProgramSpec:
     """Returns the spec of a module, with its demos, instructions and config.
 
@@ -40,6 +41,7 @@ def spec_of(
         choose_by: session variable that decides the module type, ``among`` these.
         lm: LM profile.
         cache: how its LM calls share their answers, such as ``{"ttl_s": 600}``.
+        executes_code: whether it needs a process of its own.
 
     Raises:
         ProgramSpecError: a part of the module can't travel as data, such as a tool defined in a function.
@@ -70,6 +72,7 @@ def spec_of(
             state=None if choose_by else state,
             lm=lm,
             cache=cache if cache is None or isinstance(cache, CacheSpec) else CacheSpec.model_validate(cache),
+            executes_code=executes_code,
         )
     except PydanticError as refused:
         raise refusal(refused, program) from None

@@ -74,6 +74,8 @@ class ProgramSpec(BaseModel):
         state: what DSPy's ``dump_state`` gives: demos and optimised instructions.
         lm: LM profile; the fleet's default if none is named.
         cache: how its LM calls share their answers; without it each call is a request.
+        executes_code: whether it computes or executes code rather than waits, so that it needs a process of its own.
+            Of DSPy's own modules that is known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +92,7 @@ class ProgramSpec(BaseModel):
     state: dict[str, JsonValue] | None = None
     lm: str | None = None
     cache: CacheSpec | None = None
+    executes_code: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -144,8 +147,9 @@ class ProgramSpec(BaseModel):
         for path, inner in self.nested():
             if depth >= _MAX_DEPTH:
                 raise ProgramSpecError(program, path, "modules are nested too deeply")
-            if inner.bindings or inner.lm or inner.cache or not isinstance(inner.module, str):
-                problem = "bindings, lm, cache and a module variable belong to the whole program, with the part's path"
+            whole = inner.bindings or inner.lm or inner.cache or inner.executes_code
+            if whole or not isinstance(inner.module, str):
+                problem = "bindings, lm, cache, executes_code and a module variable belong to the whole program"
                 raise ProgramSpecError(program, path, problem)
             try:
                 inner.verify(program, depth + 1)

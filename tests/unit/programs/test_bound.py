@@ -319,3 +319,27 @@ def test_the_inputs_of_wrapped_modules_are_those_of_the_task(module: Any, fields
 )
 def test_what_a_call_leaves_alone_is_shared(module: Any) -> None:
     assert not programs().bound(program(module), snapshot()).used_up
+
+
+@pytest.mark.parametrize(
+    ("spec", "does"),
+    [
+        ({"module": "Predict", "signature": "question -> answer"}, False),
+        ({"module": "Predict", "signature": "question -> answer", "executes_code": True}, True),
+        ({"module": "ProgramOfThought", "signature": "question -> answer"}, True),
+        ({"module": "RLM", "signature": "question -> answer"}, True),
+        ({"module": "tests.unit.programs.sample:Simulates"}, True),
+        (
+            {
+                "module": "BestOfN",
+                "functions": {"reward_fn": "tests.unit.programs.sample:always"},
+                "arguments": {"N": 2, "threshold": 1.0},
+                "modules": {"module": {"module": "ProgramOfThought", "signature": "question -> answer"}},
+            },
+            True,
+        ),
+    ],
+)
+def test_it_is_known_which_programs_execute_code(spec: dict[str, Any], does: bool) -> None:
+    made = Program("p", 1, repr(spec), ProgramSpec.parse(spec, program="p"))
+    assert programs().bound(made, snapshot()).executes_code is does

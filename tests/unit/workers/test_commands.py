@@ -80,7 +80,7 @@ def test_a_worker_is_celerys_own_program_on_the_fleets_app(launched: Callable[..
 
 def test_a_workers_options_are_celerys(launched: Callable[..., list[str]]) -> None:
     command = launched("--queue", "q", "worker", "--pool", "prefork", "-c", "3", "-l", "DEBUG")
-    assert command[command.index("worker") + 1 :] == ["-Q", "q", "--pool", "prefork", "-c", "3", "-l", "DEBUG"]
+    assert command[command.index("worker") + 1 :] == ["-Q", "q,q.code", "--pool", "prefork", "-c", "3", "-l", "DEBUG"]
 
 
 @pytest.mark.parametrize(
