@@ -46,6 +46,7 @@ defmodule DSPexFleet do
     :idempotency_key,
     :priority,
     :max_staleness,
+    stream: false,
     timeout: Call.default_timeout()
   ]
 
@@ -68,6 +69,7 @@ defmodule DSPexFleet do
     * `:idempotency_key` – requests of the same key and content are one prediction.
     * `:priority` – 1 to 9, the larger the sooner; 5 unless given.
     * `:max_staleness` – milliseconds since the variables were last confirmed, at most.
+    * `:stream` – whether `stream/1` carries the answer piece by piece while the LM writes it.
     * `:timeout` – milliseconds that submitting itself may take, 15,000 by default.
   """
   @spec submit(Context.t(), String.t(), inputs, keyword) :: {:ok, Handle.t()} | {:error, Error.t()}
@@ -117,7 +119,8 @@ defmodule DSPexFleet do
   @doc """
   Streams what a prediction does, as `{:ok, event}` until `{:ok, {:ended, prediction}}` or `{:error, error}`.
 
-  Events are `{:state, state}`, `{:piece, field, text}` with the next piece of an output field's text, and the end. The stream
+  Events are `{:state, state}`, `{:piece, field, text}` with the next piece of an output field's text (of a prediction that was
+  submitted with `stream: true`), and the end. The stream
   opens when it is read; one that its reader leaves is closed on the gateway, and the prediction goes on. Where the connection
   breaks, pieces may be missing, and the end still comes.
   """
@@ -181,7 +184,8 @@ defmodule DSPexFleet do
          deadline_s: (opts[:deadline] || 0) / 1_000,
          idempotency_key: key,
          priority: opts[:priority] || 0,
-         max_staleness_s: opts[:max_staleness] && opts[:max_staleness] / 1_000
+         max_staleness_s: opts[:max_staleness] && opts[:max_staleness] / 1_000,
+         stream: opts[:stream]
        }}
     end
   end

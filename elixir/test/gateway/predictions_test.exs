@@ -53,6 +53,20 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     assert Enum.count(events, &match?({:ended, _}, &1)) == 1
   end
 
+  test "an answer that is followed comes in pieces", %{ctx: ctx} do
+    question = fresh("question")
+
+    handle =
+      DSPexFleet.submit!(ctx, program(), %{question: question},
+        at_least: Variables.publish!(ctx, warmth: 0.5),
+        stream: true
+      )
+
+    events = handle |> DSPexFleet.stream!() |> Enum.to_list()
+    assert {:ended, %Prediction{state: :succeeded} = prediction} = List.last(events)
+    assert for({:piece, "answer", text} <- events, into: "", do: text) == prediction.outputs["answer"]
+  end
+
   test "many inputs are one request, and a bad one harms only itself", %{ctx: ctx} do
     token = Variables.publish!(ctx, warmth: 0.5)
     questions = for n <- 1..5, do: fresh("question-#{n}")
