@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from celery.app.task import Context
 from celery.signals import worker_init
 from celery.states import FAILURE
 
 from snakepit_bridge.exceptions import PredictionGivenUp
+from snakepit_bridge.messages import REPLY_CHANNEL
 from workers.transport import given_up
 
 
@@ -19,7 +21,7 @@ def connect() -> None:
 
 
 def note(app: Any, told: Mapping[str, Any]) -> None:
-    """Stores the end of a task whose message was given up, unless it has ended already.
+    """Stores the end of a task whose message was given up, unless it has ended already, and tells who waits for it.
 
     What its worker rejected has been ended by Celery.
 
@@ -30,7 +32,8 @@ def note(app: Any, told: Mapping[str, Any]) -> None:
     task_id = told.get("task_id")
     if isinstance(task_id, str) and told["reason"] != "rejected":
         error = PredictionGivenUp(task_id, str(told["reason"]), str(told["error"]))
-        app.backend.store_result(task_id, error, FAILURE)
+        request = Context(headers={REPLY_CHANNEL: told.get(REPLY_CHANNEL)})
+        app.backend.store_result(task_id, error, FAILURE, request=request)
 
 
 def _listen(sender: Any, **_: Any) -> None:

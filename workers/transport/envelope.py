@@ -15,6 +15,8 @@ from kombu.exceptions import DecodeError
 from kombu.utils.json import dumps
 from kombu.utils.json import loads as kombu_loads
 
+from snakepit_bridge.messages import REPLY_CHANNEL
+
 JSON = "application/json"
 
 _BROKEN = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError)
@@ -91,6 +93,7 @@ def again(payload: dict[str, Any], *, lost: bool = False) -> bytes:
 
 
 def told(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what an operator is told of a message: its task, the task's id, and how often it was given out."""
+    """Returns what is told of a message: its task, the task's id, who waits for it, and how often it was given out."""
     headers: Mapping[str, Any] = payload.get("headers") or {}
-    return {"task": headers.get("task"), "task_id": headers.get("id"), "deliveries": deliveries(payload)}
+    named = {"task": headers.get("task"), "task_id": headers.get("id"), REPLY_CHANNEL: headers.get(REPLY_CHANNEL)}
+    return {**named, "deliveries": deliveries(payload)}

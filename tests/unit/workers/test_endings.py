@@ -16,15 +16,16 @@ class Backend:
         self.backend = self
         self.stored: list[tuple[Any, ...]] = []
 
-    def store_result(self, *result: Any) -> None:
-        self.stored.append(result)
+    def store_result(self, *result: Any, request: Any) -> None:
+        self.stored.append((*result, request.headers))
 
 
 def test_a_lost_task_ends_under_its_own_error() -> None:
     app = Backend()
-    endings.note(app, {"task_id": "7", "reason": "lost", "error": "worker w fell silent"})
-    ((task_id, error, state),) = app.stored
-    assert (task_id, state) == ("7", FAILURE)
+    told = {"task_id": "7", "reason": "lost", "error": "worker w fell silent", "reply_channel": "dspex:replies:c"}
+    endings.note(app, told)
+    ((task_id, error, state, headers),) = app.stored
+    assert (task_id, state, headers) == ("7", FAILURE, {"reply_channel": "dspex:replies:c"})
     assert isinstance(error, PredictionGivenUp)
     assert "given up (lost): worker w fell silent" in str(error)
 
