@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import DeadlineExceeded
@@ -16,6 +16,8 @@ from tasks.limits.estimates import Estimates
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Price
 from tasks.limits.store import Costs, Granted, Refused
+
+Answer = TypeVar("Answer")
 
 _LONGEST_WAIT_S = 0.5
 # A task that waits in its process is told when it is its turn; that it asks again is for the hint that got lost.
@@ -51,55 +53,59 @@ class FleetAdmission:
         _refuse_late(caller)
         if self._presence.concerning(profile, caller.session, caller.snapshot) is None:
             return Permit(profile)
-        first = _First(caller, profile, estimate, uuid4().hex, self._costs(caller.program, profile, estimate))
+        call = _Call(caller, profile, estimate, uuid4().hex, self._costs(caller.program, profile, estimate))
         if self._store.claim_of(caller):
-            return await self._asked_to_start(first)
-        return await self._in_place(first)
+            return await self._asked_to_start(call)
+        return await self._in_place(call)
 
-    async def _in_place(self, first: _First) -> Permit:
+    async def _in_place(self, call: _Call) -> Permit:
         """Waits in the session's lane, like a task that is parked, but here."""
-        with self._presence.turn(first.caller.task_id) as turn:
+        with self._presence.turn(call.caller.task_id) as turn:
             try:
-                while isinstance(answer := await self._asked_to_start(first), Parked):
-                    await _first_of(turn, _bounded(_ASK_AGAIN_S, first.caller.deadline))
+                while isinstance(answer := await self._asked_to_start(call), Parked):
+                    await _first_of(turn, _bounded(_ASK_AGAIN_S, call.caller.deadline))
                     turn.clear()
-                    _refuse_late(first.caller)
+                    _refuse_late(call.caller)
             except (asyncio.CancelledError, DeadlineExceeded):
-                self._presence.apart(self._store.leave(first.caller.task_id))
+                self._presence.apart(self._store.leave(call.caller.task_id))
                 raise
         return answer
 
-    async def _asked_to_start(self, first: _First) -> Permit | Parked:
+    async def _asked_to_start(self, call: _Call) -> Permit | Parked:
         """Returns leave for a task's first call, or word that it stands in its lane."""
-        caller, profile = first.caller, first.profile
+        caller, profile = call.caller, call.profile
         buckets = self._presence.concerning(profile, caller.session, caller.snapshot) or ()
-        asking = self._store.start(caller, first.permit, profile, first.costs, buckets, self._presence.ready)
-        answer = await self._asked(first.permit, profile, asking)
+        asking = self._store.start(caller, call.permit, profile, call.costs, buckets, self._presence.ready)
+        answer = await self._asked(call, asking)
         if isinstance(answer, Granted):
-            return self._granted(first.permit, profile, caller.program, first.estimate, answer.costs)
+            return self._granted(call, answer.costs)
         return Parked(profile, answer.wait_s if isinstance(answer, Refused) else 0.0)
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
         """See ``Admission.admit``."""
         await self._presence.begin()
-        permit, costs = uuid4().hex, self._costs(caller.program, profile, estimate)
-        while True:
-            _refuse_late(caller)
-            buckets = self._presence.concerning(profile, caller.session, caller.snapshot)
-            if buckets is None:
-                return Permit(profile)
-            answer = await self._asked(permit, profile, self._store.admit(permit, profile, costs, buckets))
-            if isinstance(answer, Granted):
-                return self._granted(permit, profile, caller.program, estimate, costs)
-            # Not longer than a changed limit may take to be noticed; the jitter parts those who wait.
-            await self._wait(
-                permit,
-                profile,
-                _bounded(min(answer.wait_s * random.uniform(1.0, 1.1), _LONGEST_WAIT_S), caller.deadline),
-            )
+        _refuse_late(caller)
+        if self._presence.concerning(profile, caller.session, caller.snapshot) is None:
+            return Permit(profile)
+        call = _Call(caller, profile, estimate, uuid4().hex, self._costs(caller.program, profile, estimate))
+        try:
+            while isinstance(answer := await self._asked_to_call(call), Refused):
+                await asyncio.sleep(_pause_s(answer, caller.deadline))
+                _refuse_late(caller)
+        except (asyncio.CancelledError, DeadlineExceeded):
+            self._presence.apart(self._store.stop_waiting(call.permit, profile))
+            raise
+        return answer
+
+    async def _asked_to_call(self, call: _Call) -> Permit | Refused:
+        buckets = self._presence.concerning(call.profile, call.caller.session, call.caller.snapshot) or ()
+        answer = await self._asked(call, self._store.admit(call.permit, call.profile, call.costs, buckets))
+        return self._granted(call, answer.costs) if isinstance(answer, Granted) else answer
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
         """See ``Admission.settle``."""
+        if not permit.id:
+            return
         if used is None:
             await self._presence.end(permit.id, _NOTHING, requests=1)
             return
@@ -128,24 +134,16 @@ class FleetAdmission:
         given, answered = self._estimates.tokens(program, estimate)
         return Costs(given + answered, self._price(profile).of(given, answered))
 
-    def _granted(self, permit: str, profile: str, program: str, estimate: Estimate, costs: Costs) -> Permit:
-        self._presence.hold(permit)
-        return Permit(profile, permit, program, estimate, costs.tokens, costs.spend)
+    def _granted(self, call: _Call, costs: Costs) -> Permit:
+        self._presence.hold(call.permit)
+        return Permit(call.profile, call.permit, call.caller.program, call.estimate, costs.tokens, costs.spend)
 
-    async def _wait(self, permit: str, profile: str, seconds: float) -> None:
-        try:
-            await asyncio.sleep(seconds)
-        except asyncio.CancelledError:
-            self._presence.apart(self._store.stop_waiting(permit, profile))
-            raise
-
-    async def _asked(self, permit: str, profile: str, asking: Coroutine[Any, Any, Any]) -> Any:
+    async def _asked(self, call: _Call, asking: Coroutine[Any, Any, Answer]) -> Answer:
         """Awaits an answer; if nobody will take it any more, what it grants is given back."""
         try:
             return await asking
         except asyncio.CancelledError:
-            self._presence.apart(self._store.stop_waiting(permit, profile))
-            self._presence.apart(self._store.settle(permit, _NOTHING, requests=0))
+            self._presence.apart(self._store.settle(call.permit, _NOTHING, requests=0))
             raise
 
 
@@ -153,8 +151,8 @@ _FREE = Price()
 
 
 @dataclass(frozen=True, slots=True)
-class _First:
-    """A task's first call, which is asked for until it is granted."""
+class _Call:
+    """A call, which is asked for until it is granted."""
 
     caller: Caller
     profile: str
@@ -174,6 +172,11 @@ async def _first_of(event: asyncio.Event, seconds: float) -> None:
 def _refuse_late(caller: Caller) -> None:
     if caller.deadline is not None and time.time() >= caller.deadline:
         raise DeadlineExceeded(caller.task_id, round(time.time() - caller.deadline, 3))
+
+
+def _pause_s(refused: Refused, deadline: float | None) -> float:
+    """Not longer than a changed limit may take to be noticed; the jitter parts those who wait."""
+    return _bounded(min(refused.wait_s * random.uniform(1.0, 1.1), _LONGEST_WAIT_S), deadline)
 
 
 def _bounded(wait_s: float, deadline: float | None) -> float:

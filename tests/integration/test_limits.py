@@ -298,3 +298,22 @@ def test_another_worker_releases_when_the_one_that_did_is_killed(empty: Stage) -
     limit(play, concurrency=2)
     for handle in waiting:
         assert handle.get(30).answer
+
+
+def test_nothing_is_lost_while_workers_are_killed_again_and_again(empty: Stage) -> None:
+    play = empty
+    play.lm.faults.delay(0.05)
+    limit(play, requests_per_min=1_800, concurrency=10)
+    workers = [play.start(pool="asyncio", concurrency=SLOTS) for _ in range(2)]
+    sessions = [fresh("s") for _ in range(3)]
+    for session in sessions:
+        play.fleet.session(session).blocking.set_variables({"any": 1})
+    handles = [ask(play, session=session)[1] for _ in range(100) for session in sessions]
+    for _ in range(3):
+        done = sum(handle.ready() for handle in handles)
+        wait_until(lambda done=done: sum(handle.ready() for handle in handles) >= done + 20, "it goes on", timeout_s=40)
+        workers.pop(0).kill()
+        workers.append(play.start(pool="asyncio", concurrency=SLOTS))
+    for handle in handles:
+        assert handle.get(60).answer
+    wait_until(lambda: not parked(play), "nothing is left in the lanes")

@@ -101,7 +101,8 @@ async def test_a_published_limit_holds_within_a_second_and_so_does_its_end(proce
     assert time.monotonic() - started < 1
     waiting = await waits(admission, Task("waiting"))
     await process.publish(FLEET_SESSION, dspex__limits__demo__concurrency=-1)
-    assert (await asyncio.wait_for(waiting, 1)).id == ""
+    await asyncio.wait_for(waiting, 1)
+    assert (await granted(admission, Task("after"))).id == ""
 
 
 async def test_a_session_limits_itself_over_all_profiles(store: LimitStore, process: Process) -> None:

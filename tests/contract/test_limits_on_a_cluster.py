@@ -1,0 +1,43 @@
+"""The limits on Redis Cluster, which a fleet may have for its state beside another broker."""
+
+from __future__ import annotations
+
+import asyncio
+
+from snakepit_bridge.replica import Replica
+from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.redis import RedisStore
+from tasks.limits.admission import FleetAdmission
+from tasks.limits.contract import Estimate, Permit, Used
+from tasks.limits.presence import Presence
+from tasks.limits.rules import Limits, Rules
+from tasks.limits.store import LimitStore
+from tasks.signals import Signals
+from tests.harness.waiting import eventually
+from tests.unit.tasks.limits.conftest import Task
+
+
+async def test_tasks_wait_their_turn_and_pauses_are_heard(cluster_url: str) -> None:
+    connection, snapshots = RedisConnection(cluster_url), RedisStore(cluster_url)
+    replica, cancels, store = Replica(snapshots), Signals(connection), LimitStore(connection)
+    rules = Rules({"demo": Limits(concurrency=1, requests_per_min=6_000, tokens_per_min=1e9)})
+    admission = FleetAdmission(Presence(store, rules, replica, cancels), {})
+
+    first = await admission.before_start(Task("first"), "demo", Estimate(10))
+    assert isinstance(first, Permit)
+    second = asyncio.create_task(admission.before_start(Task("second"), "demo", Estimate(10)))
+
+    async def waits() -> bool:
+        return await store.waiting() == {"demo": 1}
+
+    await eventually(waits, "it stands in its lane")
+    await admission.settle(first, Used(1, 1))
+    answer = await asyncio.wait_for(second, 5)
+    assert isinstance(answer, Permit)
+    await admission.pause("demo", 0.2)
+    await admission.settle(answer, Used(1, 1))
+    assert isinstance(await asyncio.wait_for(admission.admit(Task("third"), "demo", Estimate(10)), 5), Permit)
+    await admission.aclose()
+    await cancels.aclose()
+    await replica.aclose()
+    await connection.aclose()
