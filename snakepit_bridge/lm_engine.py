@@ -32,10 +32,11 @@ from dspy.lm15 import (
 )
 from dspy.lm15 import TimeoutError as LMTimeout
 
+from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm_backends import Backend, Compatible, Native
 from snakepit_bridge.lm_endpoint import Endpoint
 from snakepit_bridge.lm_keywords import rollout_id, with_extensions
-from snakepit_bridge.loop import home, run_blocking, run_home
+from snakepit_bridge.loop import WaitForItself, home, run_blocking, run_home
 
 StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
 
@@ -64,6 +65,11 @@ class LMCall:
     pieces: Pieces | None = None
     rollout_id: int | None = None
 
+
+_AWAIT = (
+    "The program asks its LM by a blocking call inside a coroutine, which would hold up every other prediction of the "
+    "process. Await it there: `await self.predict.acall(…)`."
+)
 
 Around = Callable[[LMCall], Coroutine[Any, Any, Response]]
 """What surrounds a call: it sends it (``call.engine.send``) or answers it by itself."""
@@ -97,7 +103,7 @@ class LMEngine:
         """Yields the LM's answer piece by piece; leaving it early ends the request."""
         pieces = _Queued(asyncio.get_running_loop())
         asking = asyncio.ensure_future(self._door(LMCall(self, with_extensions(request), pieces, rollout_id())))
-        asking.add_done_callback(lambda _: pieces.events.put_nowait(None))
+        asking.add_done_callback(pieces.end)
         try:
             while (event := await pieces.events.get()) is not None:
                 yield event
@@ -199,8 +205,15 @@ class BlockingEngine:
         return self
 
     def complete(self, request: Request) -> Response:
-        """Returns the LM's answer, as the awaited engine does."""
-        return run_blocking(self.awaited.complete(request))
+        """Returns the LM's answer, as the awaited engine does.
+
+        Raises:
+            BridgeError: the program makes a blocking call in a coroutine, which would stop the whole process.
+        """
+        try:
+            return run_blocking(self.awaited.complete(request))
+        except WaitForItself as stuck:
+            raise BridgeError(_AWAIT) from stuck
 
     def stream(self, request: Request) -> Generator[StreamEvent]:
         """Yields the LM's answer piece by piece; leaving it early ends the request."""
@@ -214,6 +227,8 @@ class BlockingEngine:
             finally:
                 events.put(None)
 
+        if asyncio._get_running_loop() is home():
+            raise BridgeError(_AWAIT)
         following = asyncio.run_coroutine_threadsafe(follow(), home())
         try:
             while (event := events.get()) is not None:
@@ -284,6 +299,12 @@ class _Queued:
         self._reader = reader
         self.events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self.any = False
+
+    def end(self, asked: asyncio.Future[Response]) -> None:
+        """Tells the reader that no more pieces come; one that has left doesn't want to know why."""
+        self.events.put_nowait(None)
+        if not asked.cancelled():
+            asked.exception()
 
     async def __call__(self, event: StreamEvent) -> None:
         self.any = True

@@ -76,6 +76,10 @@ def can_switch_out() -> bool:
     return _bridge is not None and _running_loop() is _home and _bridge.inside()
 
 
+class WaitForItself(RuntimeError):
+    """A blocking call on the home loop, whose end only that loop could bring."""
+
+
 def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """Runs a coroutine on the home loop and returns its result to a caller that can't await.
 
@@ -87,14 +91,14 @@ def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> 
 
     Raises:
         TimeoutError: the wait ran out; the coroutine is cancelled.
-        RuntimeError: called on the home loop itself, which would wait for itself.
+        WaitForItself: called on the home loop itself.
     """
     loop = home()
     if _running_loop() is loop:
         if _bridge is not None and _bridge.inside():
             return _bridge.wait(work if timeout is None else asyncio.wait_for(work, timeout))
         work.close()
-        raise RuntimeError("A blocking call on the process's own event loop would wait for itself: await it instead.")
+        raise WaitForItself("A blocking call on the process's own event loop would wait for itself: await it instead.")
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result(timeout)

@@ -109,9 +109,10 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
     asked, program = taken(await arrived(runtime.payloads, request)), bound.program.name
     inputs = decode_inputs(program, bound.inputs, asked)
     scope = _scope(made.applied, request, delivery)
-    async with admitted(runtime.admission, scope, bound.choice.profile, asked), runtime.room(bound.choice.profile):
-        refuse_late(request, delivery)
-        prediction = await _followed(runtime, scope, bound, inputs, request, delivery)
+    with runtime.running.entered(scope):
+        async with admitted(runtime.admission, scope, bound.choice.profile, asked), runtime.room(bound.choice.profile):
+            refuse_late(request, delivery)
+            prediction = await _followed(runtime, scope, bound, inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
     queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     timings = Timings(queued_ms, made.snapshot_ms, made.bind_ms, clock.lap_ms())
@@ -164,7 +165,7 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
     """Runs the program until the deadline; what it raises comes out under a name of ours."""
     bounds = asyncio.timeout(scope.left_s())
     try:
-        with entered(scope), runtime.running.entered(scope), sharing(runtime.cache, scope):
+        with entered(scope), sharing(runtime.cache, scope):
             async with bounds:
                 return await bound.acall(**inputs)
     except Exception as error:
