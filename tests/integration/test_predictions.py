@@ -458,7 +458,7 @@ async def test_a_fleets_program_is_awaited(play: Stage) -> None:
 
 @pytest.fixture
 def empty_stage(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    settings = {"DSPEX_VISIBILITY_TIMEOUT_S": "1"}
+    settings = {"DSPEX_LEASE_S": "1"}
     with stage(tmp_path_factory.mktemp("stage"), worker=False, **settings) as play:
         play.fleet.register("plain", dspy.Predict("question -> answer"))
         yield play

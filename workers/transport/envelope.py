@@ -34,7 +34,7 @@ def read(raw: bytes) -> dict[str, Any]:
     """
     try:
         # kombu's own reader calls into Python for each object, which only its typed values need.
-        payload = kombu_loads(raw) if b"__type__" in raw else json.loads(raw)
+        payload = kombu_loads(raw) if b"__type__" in raw else json.loads(str(raw, "utf-8"))
         mappings = (payload, payload["properties"], payload["properties"]["delivery_info"])
         if not all(isinstance(one, dict) for one in (*mappings, payload.get("headers", {}))):
             raise TypeError("its properties or headers are no objects")

@@ -197,4 +197,4 @@ _RUNNING: weakref.WeakSet[Keeper] = weakref.WeakSet()
 def _flush_all() -> None:
     for keeper in list(_RUNNING):
         if keeper.unsettled and not keeper.flush(_FLUSH_AT_EXIT_S):
-            logger.error("The broker is away at the end: %d tasks that are done will run again", keeper.unsettled)
+            logger.error("The broker is away at the end, and can't be told how %d claims ended", keeper.unsettled)
