@@ -22,7 +22,7 @@ class Service:
 
     def ping(self, request: pb.PingRequest) -> pb.PingResponse:
         """Answers with the message."""
-        answer = pb.PingResponse(message=request.message)
+        answer = pb.PingResponse(message=f"pong: {request.message}")
         answer.server_time.FromNanoseconds(time.time_ns())
         return answer
 
@@ -90,7 +90,8 @@ class Service:
                 self._check(request.session_id, identifier, value)
             for identifier, value in request.updates.items():
                 try:
-                    answer.new_versions[identifier] = self.sessions.set(request.session_id, identifier, value)
+                    given = {name: text for name, text in request.metadata.items() if name != "source"}
+                    answer.new_versions[identifier] = self.sessions.set(request.session_id, identifier, value, given)
                 except Refused as refused:
                     answer.errors[identifier] = refused.details
         answer.success = not answer.errors

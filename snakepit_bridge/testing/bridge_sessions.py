@@ -64,7 +64,7 @@ class Sessions:
     def begin(self, name: str) -> None:
         """Makes a session exist."""
         if not name:
-            raise Refused(grpc.StatusCode.INTERNAL, "session_id can't be empty")
+            raise Refused(grpc.StatusCode.INTERNAL, "invalid_id")
         with self.lock:
             self._sessions.setdefault(name, Session(time.monotonic())).used_at = time.monotonic()
 
@@ -106,13 +106,14 @@ class Sessions:
         try:
             type_ = VariableType.of(name, kind)
         except ValidationError:
-            raise Refused(grpc.StatusCode.INTERNAL, f"unknown type: {kind}") from None
+            raise Refused(grpc.StatusCode.INTERNAL, "unknown_type") from None
         constraints: dict[str, Any] = json.loads(rules or "{}")
         coerced = self._taken(type_, value, constraints, grpc.StatusCode.INTERNAL)
         with self.lock:
             held = self.session(session)
             id = f"var_{name}_{next(self._numbers)}"
-            held.variables[id] = Stored(id, name, type_, coerced, constraints, metadata)
+            made_by = {"source": "elixir", "created_by": "session_store"}
+            held.variables[id] = Stored(id, name, type_, coerced, constraints, {**made_by, **metadata})
             held.names[name] = id
             self._changed(session, held, id)
             return id
@@ -132,7 +133,8 @@ class Sessions:
             found.value = self._taken(found.kind, value, found.constraints, refusal)
             found.version += 1
             found.python = (metadata or {}).get("source") == "python"
-            found.metadata |= {**(metadata or {}), "updated_at": datetime.now(UTC).isoformat()}
+            given = {"source": "elixir", **(metadata or {}), "updated_at": datetime.now(UTC).isoformat()}
+            found.metadata |= given
             held.names[found.name] = found.id
             self._changed(session, held, found.id)
             return found.version
@@ -178,7 +180,9 @@ class Sessions:
             raise Refused(grpc.StatusCode.UNKNOWN, "Internal Server Error")
         value, binary = write(stored.kind, stored.value, binary=self._quirks.binary_embeddings)
         message = pb.Variable(id=stored.id, name=stored.name, type=stored.kind, value=value, binary_value=binary)
-        message.constraints_json = json.dumps(stored.constraints, ensure_ascii=False, sort_keys=True)
+        message.constraints_json = json.dumps(
+            stored.constraints, ensure_ascii=False, sort_keys=True, separators=(",", ":")
+        )
         message.metadata.update(stored.metadata)
         message.version = stored.version
         message.source = pb.Variable.PYTHON if stored.python else pb.Variable.ELIXIR

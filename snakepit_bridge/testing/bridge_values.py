@@ -19,6 +19,16 @@ from snakepit_bridge.wire.values import TYPE_URL, erlang_term
 _URLS = (TYPE_URL, "dspex.variables/")
 # Above this many bytes of eight per float an embedding is sent as an Erlang term.
 _BINARY_BYTES = 10_240
+_REFUSALS = {
+    VariableType.FLOAT: "must be a number",
+    VariableType.INTEGER: "must be an integer",
+    VariableType.STRING: "must be a string",
+    VariableType.BOOLEAN: "must be a boolean (true or false)",
+    VariableType.CHOICE: "must be a string",
+    VariableType.MODULE: "must be a module name",
+    VariableType.EMBEDDING: "must be a numeric list",
+    VariableType.TENSOR: "must be a tensor with shape and data",
+}
 
 
 class Refused(Exception):
@@ -37,15 +47,48 @@ def read(sent: AnyMessage, kind: VariableType, rules: dict[str, Any], refusal: g
         Refused: with ``refusal`` where it isn't of the type, with INTERNAL where it breaks a rule.
     """
     if not sent.type_url.startswith(_URLS):
-        raise Refused(refusal, f"unknown type: {sent.type_url}")
+        raise Refused(refusal, "unknown_type")
     if sent.type_url.removesuffix(".binary") != sent.type_url and kind is VariableType.TENSOR:
         raise Refused(refusal, "tensor.binary is not supported")
     try:
-        value = coerce("value", kind, parse(sent.value))
+        given = parse(sent.value)
+    except ValueError as wrong:
+        raise Refused(
+            refusal, f"%Jason.DecodeError{{data: {json.dumps(sent.value.decode(errors='replace'))}}}"
+        ) from wrong
+    try:
+        value = coerce("value", kind, _lenient(kind, given))
     except (ValidationError, ValueError) as wrong:
-        raise Refused(refusal, f"invalid {kind}: {getattr(wrong, 'rule', wrong)}") from wrong
+        raise Refused(refusal, _refusal(kind, given)) from wrong
     obey(kind, value, rules)
     return value
+
+
+def _lenient(kind: VariableType, given: Any) -> Any:
+    """Returns a value as Elixir takes it: true is an atom and so a text there, and no choice is an empty one."""
+    if kind is VariableType.STRING and isinstance(given, bool):
+        return str(given).lower()
+    if kind is VariableType.CHOICE and given is None:
+        return ""
+    if kind is VariableType.BOOLEAN and not isinstance(given, float):
+        return {"true": True, "false": False, 1: True, 0: False}.get(given, given) if _hashable(given) else given
+    return given
+
+
+def _hashable(given: Any) -> bool:
+    return isinstance(given, str | int)
+
+
+def _refusal(kind: VariableType, given: Any) -> str:
+    if kind is VariableType.STRING and given is None:
+        return "cannot be nil"
+    if kind is VariableType.INTEGER and isinstance(given, float):
+        return f"must be a whole number, got {_text(given)}"
+    if kind is VariableType.EMBEDDING and isinstance(given, list):
+        return "must be a list of numbers"
+    if kind is VariableType.TENSOR and isinstance(given, dict) and {"data", "shape"} <= given.keys():
+        return "data size doesn't match shape" if isinstance(given["data"], list) else _REFUSALS[kind]
+    return _REFUSALS[kind]
 
 
 def obey(kind: VariableType, value: Any, rules: dict[str, Any]) -> None:
@@ -64,7 +107,24 @@ def obey(kind: VariableType, value: Any, rules: dict[str, Any]) -> None:
     try:
         Constraints.of(rules).check("value", kind, value)
     except ValidationError as broken:
-        raise Refused(grpc.StatusCode.INTERNAL, f"value {broken.value} is invalid: {broken.rule}") from broken
+        raise Refused(grpc.StatusCode.INTERNAL, _broken(value, rules) or f"value {broken.value} is invalid") from broken
+
+
+def _broken(value: Any, rules: dict[str, Any]) -> str:
+    """Returns the words in which Elixir names the rule that a value breaks."""
+    size = len(value) if isinstance(value, str | tuple) else 0
+    if isinstance(value, str):
+        if size < rules.get("min_length", size):
+            return f"must be at least {rules['min_length']} characters, got {size}"
+        if size > rules.get("max_length", size):
+            return f"must be at most {rules['max_length']} characters, got {size}"
+        for rule, words in (("enum", ""), ("choices", ""), ("allowed_modules", "the allowed modules: ")):
+            if rule in rules and value not in rules[rule]:
+                return f"must be one of{' ' if words else ': '}{words}{', '.join(rules[rule])}"
+        return f"must match pattern: {rules['pattern']}" if "pattern" in rules else ""
+    if "dimensions" in rules:
+        return f"must have exactly {rules['dimensions']} dimensions"
+    return f"shape must be {json.dumps(rules['shape'])}" if "shape" in rules else ""
 
 
 def write(kind: VariableType, value: Any, *, binary: bool) -> tuple[AnyMessage, bytes]:

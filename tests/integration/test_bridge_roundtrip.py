@@ -16,6 +16,8 @@ from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.testing.bridge_server import BridgeServer
 from snakepit_bridge.variables import Tensor, Variable, VariableType
+from snakepit_bridge.variables.codec import canonical, parse
+from snakepit_bridge.variables.types import to_json
 from snakepit_bridge.wire.client import BridgeClient
 from tests.harness.waiting import eventually
 from workers.refresher import Refresher, RefresherSettings
@@ -84,6 +86,39 @@ async def test_what_is_set_in_elixir_stands_in_the_next_request_of_a_module(
             await refresher.sync("s")
             await module.forward_async(question="Why?")
             assert lm.requests[-1].body["temperature"] == value
+
+
+class Telling(dspy.Module):
+    """Tells the LM what a variable holds, and sets it to what comes back."""
+
+    def __init__(self, context: SessionContext) -> None:
+        super().__init__()
+        self.context = context
+        self.ask = dspy.Predict("name, held -> echoed")
+
+    async def aforward(self, name: str) -> None:
+        held = (await self.context.snapshot()).variables[name]
+        told = canonical(to_json(held.type, held.value)).decode()
+        answer = await self.ask.acall(name=name, held=told)
+        await self.context.set_variable(name, parse(answer.echoed.encode()))
+
+
+async def test_every_type_goes_from_elixir_through_a_module_to_the_lm_and_back(
+    elixir: BridgeServer, context: SessionContext, redis_url: str
+) -> None:
+    assert await context.get_variable("huge") == 10**30
+    writing = SessionContext("s", redis_url, bridge=elixir.address)
+    lm = RecordingLM(lambda ask: {"echoed": ask.inputs["held"]})
+    with lm, dspy.context(lm=dspy.LM("openai/demo", api_base=lm.url, api_key="x", cache=False)):
+        for name, (kind, value) in VALUES.items():
+            before = elixir.calls["SetVariable"]
+            await Telling(writing).acall(name=name)
+            sent = parse(lm.requests[-1].inputs["held"].encode())
+            wanted = Variable(name, VariableType(kind), value)
+            assert Variable(name, VariableType(kind), sent) == wanted, name
+            # What is so already isn't set again, so that only another value would have been.
+            assert elixir.calls["SetVariable"] == before
+            assert Variable(name, VariableType(kind), elixir.value("s", name)) == wanted, name
 
 
 async def test_every_type_goes_back_to_elixir_and_comes_here_again(

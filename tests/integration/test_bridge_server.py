@@ -117,9 +117,9 @@ def test_a_large_embedding_comes_as_an_erlang_term_with_a_wrong_label(
     ("value", "text"),
     [
         (any_of("float", "7.0"), "value 7.0 is above maximum 1"),
-        (any_of("float", '"x"'), "invalid float"),
-        (any_of("float", "1.0", prefix="type.googleapis.com/google.protobuf."), "unknown type"),
-        (AnyMessage(value=b"1.0"), "unknown type"),
+        (any_of("float", '"x"'), "must be a number"),
+        (any_of("float", "1.0", prefix="type.googleapis.com/google.protobuf."), "unknown_type"),
+        (AnyMessage(value=b"1.0"), "unknown_type"),
     ],
 )
 def test_a_refused_value_is_internal(stub: BridgeServiceStub, value: AnyMessage, text: str) -> None:
@@ -128,6 +128,47 @@ def test_a_refused_value_is_internal(stub: BridgeServiceStub, value: AnyMessage,
         set_to(stub, "x", value)
     assert refusal(refused)[0] is grpc.StatusCode.INTERNAL
     assert text in refusal(refused)[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "sent", "kept"),
+    [
+        ("string", '"a"', "true", '"true"'),
+        ("boolean", "true", "0", "false"),
+        ("boolean", "true", '"false"', "false"),
+        ("choice", '"a"', "null", '""'),
+        ("integer", "1", "2.0", "2"),
+    ],
+)
+def test_what_is_nearly_of_a_type_is_taken(
+    stub: BridgeServiceStub, kind: str, first: str, sent: str, kept: str
+) -> None:
+    register(stub, "x", kind, first)
+    set_to(stub, "x", any_of(kind, sent))
+    assert get(stub, "x").value.value.decode() == kept
+
+
+REFUSED = [
+    ("string", '"ab"', '{"min_length": 2, "max_length": 3}', '"a"', "must be at least 2 characters, got 1"),
+    ("string", '"ab"', '{"min_length": 2, "max_length": 3}', '"abcd"', "must be at most 3 characters, got 4"),
+    ("string", '"ab"', '{"pattern": "^a"}', '"b"', "must match pattern: ^a"),
+    ("choice", '"a"', '{"choices": ["a", "b"]}', '"c"', "must be one of: a, b"),
+    ("module", '"A"', '{"allowed_modules": ["A"]}', '"B"', "must be one of the allowed modules: A"),
+    ("embedding", "[1.0]", '{"dimensions": 1}', "[1.0, 2.0]", "must have exactly 1 dimensions"),
+    ("tensor", '{"data":[1.0],"shape":[1]}', '{"shape": [1]}', '{"data":[1.0,2.0],"shape":[2]}', "shape must be [1]"),
+    ("integer", "1", "{}", "1.5", "must be a whole number, got 1.5"),
+    ("tensor", '{"data":[1.0],"shape":[1]}', "{}", '{"data":[1.0],"shape":[2]}', "data size doesn't match shape"),
+]
+
+
+@pytest.mark.parametrize(("kind", "first", "rules", "sent", "text"), REFUSED)
+def test_a_refusal_is_in_elixirs_words(
+    stub: BridgeServiceStub, kind: str, first: str, rules: str, sent: str, text: str
+) -> None:
+    register(stub, "x", kind, first, rules)
+    with pytest.raises(grpc.RpcError) as refused:
+        set_to(stub, "x", any_of(kind, sent))
+    assert refusal(refused) == (grpc.StatusCode.INTERNAL, text)
 
 
 def test_bounds_let_infinities_pass_and_another_prefix_is_taken(stub: BridgeServiceStub) -> None:
@@ -151,6 +192,18 @@ def test_an_id_shadows_a_name(stub: BridgeServiceStub) -> None:
     assert get(stub, id).name == "x"
 
 
+def test_deleting_one_of_two_of_a_name_forgets_the_name_and_setting_one_by_id_gives_it_back(
+    elixir: BridgeServer, stub: BridgeServiceStub
+) -> None:
+    older, newer = (elixir.register("s", "twice", "integer", n) for n in (1, 2))
+    stub.DeleteVariable(pb.DeleteVariableRequest(session_id="s", variable_identifier=older))
+    with pytest.raises(grpc.RpcError, match="Variable not found: twice"):
+        stub.GetVariable(pb.GetVariableRequest(session_id="s", variable_identifier="twice"))
+    elixir.set("s", newer, 3)
+    found = stub.GetVariable(pb.GetVariableRequest(session_id="s", variable_identifier="twice")).variable
+    assert (found.id, found.value.value) == (newer, b"3")
+
+
 def test_patterns_are_unanchored_and_a_star_is_any_text(stub: BridgeServiceStub) -> None:
     for name in ("temperature", "top_p", "Temp"):
         register(stub, name, "float", "1.0")
@@ -163,7 +216,8 @@ def test_patterns_are_unanchored_and_a_star_is_any_text(stub: BridgeServiceStub)
 
 def test_the_source_and_the_wall_clock_are_in_the_metadata_alone(stub: BridgeServiceStub) -> None:
     register(stub, "x", "float", "1.0")
-    assert (get(stub, "x").source, dict(get(stub, "x").metadata)) == (pb.Variable.ELIXIR, {})
+    by = {"source": "elixir", "created_by": "session_store"}
+    assert (get(stub, "x").source, dict(get(stub, "x").metadata)) == (pb.Variable.ELIXIR, by)
     set_to(stub, "x", any_of("float", "2.0"), source="python")
     found = get(stub, "x")
     assert found.source == pb.Variable.PYTHON
@@ -204,9 +258,12 @@ def test_an_unknown_switch_is_an_error(elixir: BridgeServer) -> None:
 def test_it_runs_as_a_process_that_says_where_it_listens() -> None:
     command = [sys.executable, "-m", "snakepit_bridge.testing.bridge_server", "--watch"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = json.loads(process.stdout.readline())["address"]
-        with grpc.insecure_channel(address) as channel:
-            assert BridgeServiceStub(channel).Ping(pb.PingRequest(message="hi"), timeout=5).message == "hi"
-        process.terminate()
-        assert process.wait(10) == 0
+        try:
+            assert process.stdout is not None
+            address = json.loads(process.stdout.readline())["address"]
+            with grpc.insecure_channel(address) as channel:
+                assert BridgeServiceStub(channel).Ping(pb.PingRequest(message="hi"), timeout=5).message == "pong: hi"
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
