@@ -49,7 +49,7 @@ class Presence:
         self._rules = rules
         self._replica = replica
         self._fleet: Snapshot | None = None
-        self._begun = False
+        self._begun, self._beginning = False, asyncio.Lock()
         self._process = f"{os.getpid()}-{uuid4().hex[:8]}"
         self._held: set[str] = set()
         self._turns: dict[str, asyncio.Event] = {}
@@ -73,6 +73,11 @@ class Presence:
         """
         if self._begun:
             return
+        async with self._beginning:
+            if not self._begun:
+                await self._begin()
+
+    async def _begin(self) -> None:
         self._run("beat", self._beat_on)
         self._run("look", self._look_on)
         self._signals.start()

@@ -64,6 +64,11 @@ def parked(play: Stage) -> dict[str, int]:
     return {profile.decode(): int(count) for profile, count in found.items()}
 
 
+def is_paused(play: Stage) -> bool:
+    with Redis.from_url(play.url) as client:
+        return bool(client.hexists("dspex:{limits}:pauses", "demo"))
+
+
 def ask(play: Stage, program: str = "plain", **options: Any) -> tuple[str, Handle]:
     question = fresh("q")
     return question, play.fleet.submit(program, {"question": question}, **options)
@@ -154,11 +159,12 @@ def test_a_session_that_has_used_up_its_own_limit_holds_up_nobody_else(play: Sta
 
 
 def test_no_more_calls_are_under_way_than_the_limit_says(play: Stage) -> None:
-    limit(play, concurrency=2)
+    block(play)
     play.lm.faults.delay(0.1)
-    time.sleep(0.5)
     mark = len(play.lm.requests)
-    for handle in [ask(play)[1] for _ in range(12)]:
+    handles = [ask(play)[1] for _ in range(12)]
+    limit(play, concurrency=2)
+    for handle in handles:
         handle.get(20)
     starts = [one.received_at for one in play.lm.requests[mark:]]
     assert len(starts) == 12
@@ -214,7 +220,7 @@ def test_a_retry_after_pauses_the_profile_everywhere(play: Stage) -> None:
     mark = len(play.lm.requests)
     refused = play.fleet.submit("plain", {"question": first})
     play.await_asked(first)
-    time.sleep(0.3)
+    wait_until(lambda: is_paused(play), "the profile is paused")
     others = [ask(play)[1] for _ in range(5)]
     for handle in (refused, *others):
         handle.get(20)
@@ -237,11 +243,15 @@ def test_a_batch_waits_in_place_and_takes_turns_with_those_that_are_parked(play:
 
 
 def test_later_calls_of_a_task_wait_in_place(play: Stage) -> None:
-    limit(play, requests_per_min=240)
-    time.sleep(0.5)
+    block(play)
+    mark = len(play.lm.requests)
     handles = [ask(play, "steps")[1] for _ in range(4)]
+    limit(play, requests_per_min=240, concurrency=-1)
     for handle in handles:
         assert handle.get(30)
+    at = [one.received_at for one in play.lm.requests[mark:]]
+    assert len(at) == 8
+    assert max(at) - min(at) > 1.4, "each of both calls took its turn, four a second"
 
 
 def test_status_shows_who_waits(play: Stage, capsys: pytest.CaptureFixture[str]) -> None:
