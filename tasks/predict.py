@@ -49,7 +49,8 @@ async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_ke
             await runtime.admission.forget(delivery.task_id)
             raise Ignore(f"prediction {delivery.task_id} has ended already")
         await hand_over_code(runtime, made.applied.bound, delivery)
-        result = await predicted(runtime, made, request, replace(delivery, looked_at=looked_at))
+        async with runtime.suspects.room(runtime.claims, delivery.task_id, delivery.deliveries, delivery.claim):
+            result = await predicted(runtime, made, request, replace(delivery, looked_at=looked_at))
     except BridgeError:
         # It may have ended before it could take what the limits reserved for it.
         await runtime.admission.forget(delivery.task_id)

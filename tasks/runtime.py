@@ -23,6 +23,7 @@ from tasks.claims import Claims
 from tasks.limits.contract import Admission, Unlimited
 from tasks.running import Running
 from tasks.sessions import Sessions
+from tasks.suspects import Suspects
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Runtime:
         profiles: the LM profiles.
         cache: the answers of programs that share them.
         admission: what grants LM calls, under the limits of the whole fleet.
+        suspects: the predictions that are kept apart, since workers died with them.
         batch_room: the places that the inputs of batches have in this process, all of its batches together.
         claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
         shares_process: whether its tasks share a process, so that a program that executes code has no place here.
@@ -59,6 +61,7 @@ class Runtime:
     profiles: LMProfiles
     cache: AnswerCache
     admission: Admission = field(default_factory=Unlimited)
+    suspects: Suspects = field(default_factory=Suspects)
     batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
     claims: Claims | None = None
     shares_process: bool = False
