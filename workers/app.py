@@ -38,6 +38,9 @@ class FleetApp(Celery):
         elif broker.startswith(_SOCKET):
             broker = broker.replace("redis+", "dspex+", 1)
         self.conf.update(broker_url=broker, result_backend=celery_url(settings.redis))
+        # After a lost connection Celery takes up work by ones and twos, since it doesn't know which tasks outlived it.
+        # Our transport counts them.
+        self.conf.worker_enable_prefetch_count_reduction = not broker.startswith((*_REDIS, "dspex+"))
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
         self.conf.imports = ("tasks.predict", "tasks.predict_batch")
         keep_current_task_by_owner()

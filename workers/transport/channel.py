@@ -165,7 +165,10 @@ class Channel(stock.Channel):
     def settle(self, settled: Settlement) -> None:
         """Ends a claim: along with others where an event loop runs, else at once."""
         self.holding.settle(settled)
-        if self.closed or self.connection.cycle.hub is None:
+        if self.closed:
+            # A task that outlived its channel. The broker may be away, and nobody is to wait for that.
+            self.keeper.flush(0.0)
+        elif self.connection.cycle.hub is None:
             self.keeper.flush(_FLUSH_S)
 
     def stalled(self, seconds: float) -> list[str]:

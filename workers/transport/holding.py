@@ -51,6 +51,8 @@ class Holding:
         self.worker = uuid4().hex[:12]
         self.held: dict[str, Held] = {}
         self.unsettled: dict[str, Settlement] = {}
+        self.outlived: set[str] = set()
+        """Claims whose task still runs, though the channel that they came by is closed."""
         self.channels: weakref.WeakSet[Any] = weakref.WeakSet()
         self._fresh: deque[Settlement] = deque()
         self._next = 1
@@ -80,6 +82,7 @@ class Holding:
     def settle(self, settlement: Settlement) -> None:
         """Ends a claim: it counts as ended here at once, and the broker is told until it confirms that."""
         self.held.pop(settlement.tag, None)
+        self.outlived.discard(settlement.tag)
         self.unsettled[settlement.tag] = settlement
         self._fresh.append(settlement)
 

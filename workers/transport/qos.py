@@ -27,7 +27,11 @@ class QoS(virtual.QoS):
             return 0
         most = min(most, AT_MOST)
         count = self.prefetch_count
-        return min(most, count - len(self._delivered) + len(self._dirty)) if count else most
+        if not count:
+            return most
+        # Tasks that outlived a lost connection take up their places in the pool like any others.
+        taken = len(self._delivered) - len(self._dirty) + len(self.channel.holding.outlived)
+        return max(0, min(most, count - taken))
 
     def ack(self, delivery_tag: str) -> None:
         """The message is done with."""
@@ -53,7 +57,11 @@ class QoS(virtual.QoS):
         holding, running = self.channel.holding, self._running()
         for tag in list(self._delivered):
             held = holding.held.get(tag)
-            if tag not in running and held is not None and held.payload is not None:
+            if held is None or held.payload is None:
+                continue
+            if tag in running:
+                holding.outlived.add(tag)
+            else:
                 holding.settle(settlement.front(tag, held.place, held.payload))
         self._delivered.clear()
         return []

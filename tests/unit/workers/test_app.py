@@ -125,3 +125,13 @@ def test_the_runtime_is_built_on_first_use_and_kept() -> None:
 
 def test_apps_of_one_process_have_runtimes_of_their_own() -> None:
     assert made(task_attempts=1).runtime is not made(task_attempts=1).runtime
+
+
+@pytest.mark.parametrize(
+    ("settings", "reduced"),
+    [({}, False), ({"redis_url": "unix:///tmp/r.sock"}, False), ({"broker_url": "amqp://b"}, True)],
+)
+def test_work_is_taken_up_at_once_after_a_lost_connection_where_the_transport_counts_what_runs(
+    settings: dict[str, str], reduced: bool
+) -> None:
+    assert made(**settings).conf.worker_enable_prefetch_count_reduction is reduced

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -11,6 +12,7 @@ from redis import Redis
 
 from tests.harness.broker import LEASE_S, channel, held, put, take
 from tests.harness.waiting import wait_until
+from workers.embedded import EmbeddedRedis
 
 
 class Running:
@@ -77,6 +79,44 @@ def test_a_task_whose_process_died_counts_however_celery_rejects_it(
         assert ours.basic_get("predictions") is None
         assert ours.lost == {}
     assert client.zcard("dspex:delivery:dead") == 1
+
+
+def test_what_outlived_a_lost_connection_takes_its_place_until_it_ends(redis_url: str, running: list[Any]) -> None:
+    with channel(redis_url) as ours:
+        for n in range(3):
+            put(ours, n)
+        messages = [take(ours) for _ in range(2)]
+        running.extend(Running(message) for message in messages)
+    with channel(redis_url) as again:
+        again.basic_qos(0, 3)
+        assert again.qos.room(32) == 1
+        new = take(again)
+        assert again.qos.room(32) == 0
+        messages[0].ack()
+        assert again.qos.room(32) == 1
+        messages[1].ack()
+        new.ack()
+        assert again.qos.room(32) == 3
+
+
+def test_nobody_waits_for_a_broker_that_is_away_when_tasks_end_that_outlived_their_channel(
+    running: list[Any],
+) -> None:
+    with EmbeddedRedis.start(aof=True) as server:
+        with channel(server.url) as ours:
+            for n in range(20):
+                put(ours, n)
+            messages = [take(ours) for _ in range(20)]
+            running.extend(Running(message) for message in messages)
+        server.kill()
+        started = time.monotonic()
+        for message in messages:
+            message.ack()
+        assert time.monotonic() - started < 1
+        server.restart()
+        with Redis.from_url(server.url) as client:
+            wait_until(lambda: held(client) == {}, "the acknowledgements")
+            assert client.llen("predictions") == 0
 
 
 def test_there_is_no_more_room_than_was_asked_for(redis_url: str) -> None:
