@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Protocol
 from urllib.request import getproxies
 
@@ -99,18 +99,23 @@ class Compatible:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
+        self._engine: AsyncLiteLLMEngine | None = None
 
     async def complete(self, request: Request) -> Response:
         """Returns the answer; raises ``lm15`` errors."""
-        return await self._engine.complete(request)
+        return await (await self._loaded()).complete(request)
 
-    def stream(self, request: Request) -> AsyncIterator[Any]:
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
         """Yields the answer's events; raises ``lm15`` errors."""
-        return self._engine.stream(request)
+        async for event in (await self._loaded()).stream(request):
+            yield event
 
     async def aclose(self) -> None:
         """Leaves litellm's clients open: the whole process shares them."""
 
-    @cached_property
-    def _engine(self) -> AsyncLiteLLMEngine:
-        return AsyncLiteLLMEngine(model_type=self._endpoint.model_type, **self._endpoint.connection())
+    async def _loaded(self) -> AsyncLiteLLMEngine:
+        if self._engine is None:
+            # Its import takes seconds, in which every other prediction of the process would stand still.
+            await asyncio.to_thread(importlib.import_module, "litellm")
+            self._engine = AsyncLiteLLMEngine(model_type=self._endpoint.model_type, **self._endpoint.connection())
+        return self._engine

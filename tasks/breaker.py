@@ -7,13 +7,17 @@ tells it afterwards how it went; pybreaker is then told by a function that does 
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
+from typing import Any
 
 from dspy.lm15 import TransportError
-from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker
+from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener
 
 from snakepit_bridge.retry import CircuitPolicy
+
+_log = logging.getLogger(__name__)
 
 
 class CircuitOpen(TransportError):
@@ -24,6 +28,16 @@ class CircuitOpen(TransportError):
 
 class _Failed(Exception):
     """How pybreaker is told of a failure."""
+
+
+class _Told(CircuitBreakerListener):
+    """Tells an operator when a profile is left alone, and when it is used again."""
+
+    def state_change(self, cb: CircuitBreaker, old_state: Any, new_state: Any) -> None:
+        if new_state.name == STATE_OPEN:
+            _log.warning("LM profile '%s' failed too often; it is left alone for %g s", cb.name, cb.reset_timeout)
+        elif new_state.name == STATE_CLOSED:
+            _log.warning("LM profile '%s' answers again", cb.name)
 
 
 class Circuit:
@@ -38,7 +52,11 @@ class Circuit:
         self._profile = profile
         self._policy = policy
         self._breaker = CircuitBreaker(
-            fail_max=max(1, policy.failures), reset_timeout=policy.open_s, throw_new_error_on_trip=False, name=profile
+            fail_max=max(1, policy.failures),
+            reset_timeout=policy.open_s,
+            throw_new_error_on_trip=False,
+            name=profile,
+            listeners=(_Told(),),
         )
         self._until = 0.0
         self._probing = False

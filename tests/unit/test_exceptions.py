@@ -125,7 +125,7 @@ def test_errors_are_caught_by_the_built_in_that_they_also_are() -> None:
 
 def test_fields_left_out_take_their_defaults_and_stay_in_args() -> None:
     error = LMUnavailableError("model", "code", "text")
-    assert error.args == ("model", "code", "text", 0, 0.0)
+    assert error.args == ("model", "code", "text", 0, 0.0, "", 0)
     assert "HTTP" not in str(error)
     assert "(HTTP 503)" in str(LMUnavailableError("model", "code", "text", 503))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dspy
@@ -85,6 +86,12 @@ def test_two_profiles_of_one_name_and_an_unknown_default_are_refused() -> None:
         LMProfiles([FAST, LMProfile("fast", "openai/x")])
     with pytest.raises(ConfigurationError, match="'slow' isn't one of: deep, fast"):
         LMProfiles([FAST, DEEP], default="slow")
+
+
+@pytest.mark.parametrize("fallback", ["slow", "fast"])
+def test_a_fallback_is_another_declared_profile(fallback: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"The fallback '{fallback}' of LM profile 'fast' isn't one of: deep"):
+        LMProfiles([replace(FAST, fallbacks=(fallback,)), DEEP])
 
 
 def test_profiles_are_read_as_a_collection() -> None:

@@ -89,6 +89,17 @@ def test_a_straggler_from_before_it_opened_changes_nothing(clock: Clock) -> None
     assert not circuit.closed
 
 
+def test_an_operator_is_told_when_it_opens_and_closes(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    circuit = opened()
+    clock.now += 11
+    circuit.enter()
+    circuit.succeeded()
+    assert [line.partition(";")[0] for line in caplog.messages] == [
+        "LM profile 'smart' failed too often",
+        "LM profile 'smart' answers again",
+    ]
+
+
 def test_it_can_be_switched_off(clock: Clock) -> None:
     circuit = opened(0)
     for _ in range(100):
