@@ -49,7 +49,8 @@ class Presence:
         self._rules = rules
         self._replica = replica
         self._fleet: Snapshot | None = None
-        self._begun, self._beginning = False, asyncio.Lock()
+        self._begun = False
+        self._beginning: asyncio.Task[None] | None = None
         self._process = f"{os.getpid()}-{uuid4().hex[:8]}"
         self._held: set[str] = set()
         self._turns: dict[str, asyncio.Event] = {}
@@ -73,9 +74,10 @@ class Presence:
         """
         if self._begun:
             return
-        async with self._beginning:
-            if not self._begun:
-                await self._begin()
+        # Those who come together share one read, and where it fails its failure.
+        if self._beginning is None or self._beginning.done():
+            self._beginning = asyncio.get_running_loop().create_task(self._begin())
+        await asyncio.shield(self._beginning)
 
     async def _begin(self) -> None:
         self._run("beat", self._beat_on)

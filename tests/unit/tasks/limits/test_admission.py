@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.exceptions import DeadlineExceeded
+from snakepit_bridge.exceptions import DeadlineExceeded, StoreUnavailableError
 from snakepit_bridge.replica import Replica
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.redis import RedisStore
@@ -60,7 +60,7 @@ async def commands(store: LimitStore) -> int:
     return stats.get("cmdstat_evalsha", {"calls": 0})["calls"]
 
 
-async def granted(admission: FleetAdmission, task: Task, within_s: float = 5.0) -> Permit:
+async def granted(admission: FleetAdmission, task: Task, within_s: float = 12.0) -> Permit:
     return await asyncio.wait_for(admission.admit(task, "demo", SHORT), within_s)
 
 
@@ -289,4 +289,14 @@ async def test_a_call_that_cant_be_settled_is_settled_once_redis_is_back(store: 
     await process.admission.settle(first, Used(1, 1))
     store.connection = reachable
     assert (await granted(process.admission, Task("second"))).id
+    await process.aclose()
+
+
+async def test_calls_that_come_together_first_share_one_failure_where_redis_is_away(
+    store: LimitStore, redis_url: str
+) -> None:
+    process = Process(store, "redis://127.0.0.1:9/0")
+    calls = [granted(process.admission, Task(f"t{n}")) for n in range(50)]
+    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 15)
+    assert {type(answer) for answer in answers} == {StoreUnavailableError}
     await process.aclose()
