@@ -122,18 +122,8 @@ def worker_processes(
     try:
         for number in range(1, count + 1):
             log = folder / f"worker-{number}.log"
-            command = [
-                sys.executable,
-                "-m",
-                "celery",
-                "-A",
-                "workers.app",
-                "worker",
-                "--pool",
-                Pool(pool).celery_name,
-                "-c",
-                str(concurrency),
-            ]
+            command = [sys.executable, "-m", "workers.program", "--pool", Pool(pool).celery_name]
+            command += ["-c", str(concurrency)]
             command += [
                 "-Q",
                 fleet.queue,

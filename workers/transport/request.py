@@ -1,6 +1,7 @@
 """Request: tells the transport when a task's process died, which Celery hands back like any other message.
 
-Without it, a task that kills its process is run again for ever.
+Without it, a task that kills its process is run again for ever. It also decodes each message once, where Celery does it
+for itself and again for the pool.
 """
 
 from __future__ import annotations
@@ -14,6 +15,16 @@ from celery.worker.request import Request as CeleryRequest
 
 class Request(CeleryRequest):
     """Celery's request, which notes what the process of its task died of."""
+
+    @property
+    def body(self) -> Any:
+        """The message's arguments as they were decoded, for the pool to hand to the tracer as they are."""
+        return self._payload
+
+    @property
+    def content_type(self) -> None:
+        """None, which tells the tracer that there is nothing to decode."""
+        return
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """Ends the request after an error; see Celery."""
