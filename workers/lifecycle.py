@@ -49,7 +49,7 @@ from workers.transport.claims import Claims
 from workers.transport.layout import REDIS, Layout
 
 # New objects between two looks of the garbage collector; Python's own 700 suits small programs.
-_COLLECT_AFTER = 50_000
+_COLLECT_AFTER = 20_000
 
 
 class RuntimeSlot:
@@ -199,7 +199,7 @@ def spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 20)
+    gc.set_threshold(_COLLECT_AFTER, 10, 10)
 
 
 def shares_process(worker: Any) -> bool:
