@@ -10,15 +10,18 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.concurrency import get_implementation
 from celery.signals import worker_init, worker_process_init
 
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import ConfigurationError
 from tests.harness.waiting import wait_until
 from workers import lifecycle
+from workers.app import FleetApp
 from workers.lifecycle import RuntimeSlot, build_runtime, load_profiles
 
 _CHILD_S = 20
@@ -72,7 +75,7 @@ def test_threads_that_ask_at_once_share_one_runtime(monkeypatch: pytest.MonkeyPa
     built: list[object] = []
     together = threading.Barrier(8)
 
-    def slow(_: FleetSettings) -> object:
+    def slow(_: FleetSettings, **__: bool) -> object:
         built.append(object())
         wait_until(lambda: waiting() >= 1, "another thread to ask meanwhile")
         return built[-1]
@@ -97,12 +100,12 @@ def test_threads_that_ask_at_once_share_one_runtime(monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_is_built_before_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "build_runtime", lambda _: pytest.fail("built too early"))
+    monkeypatch.setattr(lifecycle, "build_runtime", lambda *_, **__: pytest.fail("built too early"))
     RuntimeSlot(settings())
 
 
 def test_a_forked_child_forgets_its_parents_runtime_and_builds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "build_runtime", lambda _: os.getpid())
+    monkeypatch.setattr(lifecycle, "build_runtime", lambda *_, **__: os.getpid())
     slot: Any = RuntimeSlot(settings())
     assert slot.get() == os.getpid()
 
@@ -117,7 +120,7 @@ def test_a_forked_child_forgets_its_parents_runtime_and_builds_its_own(monkeypat
 def test_a_fork_while_another_thread_builds_does_not_block_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     parent, building, go_on = os.getpid(), threading.Event(), threading.Event()
 
-    def build(_: FleetSettings) -> int:
+    def build(_: FleetSettings, **__: bool) -> int:
         if os.getpid() == parent:
             building.set()
             assert go_on.wait(30)
@@ -250,3 +253,26 @@ def test_an_operators_own_word_on_the_cost_map_stands(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "False")
     lifecycle.load_dspy()
     assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "False"
+
+
+# ---------------------------------------------------------------- programs that execute code
+
+
+@pytest.mark.parametrize(
+    ("pool", "queues", "shares"),
+    [
+        ("workers.pool:AsyncioPool", ["predictions"], True),
+        ("threads", ["predictions"], True),
+        ("prefork", ["predictions"], False),
+        ("solo", ["predictions"], False),
+        ("threads", ["predictions", "predictions.code"], False),
+    ],
+)
+def test_a_worker_whose_tasks_share_a_process_hands_code_on_unless_it_was_told_to_take_it(
+    pool: str, queues: list[str], shares: bool
+) -> None:
+    app = FleetApp(settings())
+    app.amqp.queues.select(queues)
+    lifecycle._before_fork(sender=SimpleNamespace(app=app, pool_cls=get_implementation(pool)))
+    assert app.slot.shares_process is shares
+    assert app.runtime.shares_process is shares
