@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.stores.connection import RedisConnection
@@ -110,6 +111,8 @@ class Subscription:
     async def _read(self, line: AbstractConnection) -> None:
         while True:
             told = await line.read_response(timeout=2 * LOOK_AGAIN_S, push_request=True)
+            if told is None:  # redis-py's way to say that the time is over
+                raise RedisTimeoutError(f"nothing was heard for {2 * LOOK_AGAIN_S:g} s")
             if not isinstance(told, list):
                 continue  # a pong of a connection that has no subscription
             if told[0] == b"message":

@@ -1,0 +1,73 @@
+"""Mapping keeps its order and its bound, and sends together what it may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.client.mapping import chunks, mapped
+from snakepit_bridge.exceptions import InputError
+
+
+class Sent:
+    """Stands for a handle: its answer is its number, unless that is a bad one."""
+
+    def __init__(self, number: int, waiting: list[int]) -> None:
+        self.number = number
+        self._waiting = waiting
+        waiting.append(number)
+
+    def get(self, timeout: float | None) -> Any:
+        self._waiting.remove(self.number)
+        if self.number == 13:
+            raise InputError("qa", "question", "it is 13")
+        return self.number
+
+
+def run(count: int, errors: Any = "raise", **how: int) -> tuple[list[Any], list[int], int]:
+    """Returns the outcomes, the sizes of what was sent together, and how many were on their way at most."""
+    waiting, sizes, most = list[int](), list[int](), 0
+
+    def send(some: Sequence[Mapping[str, Any]]) -> Any:
+        nonlocal most
+        sizes.append(len(some))
+        sent = [Sent(one["n"], waiting) for one in some]
+        most = max(most, len(waiting))
+        return sent
+
+    source: Iterator[Mapping[str, Any]] = ({"n": number} for number in range(count))
+    found = list(mapped(send, source, errors=errors, timeout=None, **how))
+    return found, sizes, most
+
+
+@pytest.mark.parametrize(("batch", "in_flight"), [(1, 5), (4, 10), (10, 10), (50, 10), (3, 100)])
+def test_outcomes_come_in_order_and_no_more_are_on_their_way_than_allowed(batch: int, in_flight: int) -> None:
+    found, sizes, most = run(40, "return", batch=batch, in_flight=in_flight)
+    assert [13 if isinstance(one, InputError) else one for one in found] == list(range(40))
+    assert max(sizes) == min(batch, in_flight, 40)
+    assert sum(sizes) == 40
+    assert most <= in_flight
+
+
+def test_a_failed_one_ends_it_or_stands_in_its_place() -> None:
+    found, _, _ = run(15, "return", batch=4, in_flight=8)
+    assert isinstance(found[13], InputError)
+    with pytest.raises(InputError):
+        run(15, batch=4, in_flight=8)
+
+
+def test_an_endless_source_is_taken_as_it_is_needed() -> None:
+    taken = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    some = chunks(endless(), 3)
+    assert [next(some), next(some)] == [[1, 2, 3], [4, 5, 6]]
+    assert taken == 6
+    assert list(chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]

@@ -1,0 +1,208 @@
+"""A batch on a worker: bound once, bounded, and each input's end its own, whatever goes wrong with the others."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from config.settings import FleetSettings
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    InputError,
+    LMAnswerError,
+    PredictionFailed,
+    ProgramNotFoundError,
+    StoreUnavailableError,
+)
+from snakepit_bridge.messages import Request
+from snakepit_bridge.programs.rehydrate import spec_of
+from snakepit_bridge.testing import RecordingLM
+from tasks import batch as module
+from tasks.batch import Batch, Ends, Input
+from tasks.prediction import Delivery
+from tasks.runtime import Runtime
+from tests.harness.stage import echo
+from workers.lifecycle import build_runtime
+
+DELIVERY = Delivery("batch", "worker@host", 1, 0.0, claim="w.1", replies="dspex:replies:me")
+
+
+class Stored:
+    """Stands for the result backend; what is stored of some task may fail."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, tuple[Any, str]] = {}
+        self.replies: set[str | None] = set()
+        self.refuses: set[str] = set()
+
+    def get_key_for_task(self, task_id: str) -> bytes:
+        return f"celery-task-meta-{task_id}".encode()
+
+    async def acommit(self, task_id: str, result: Any, state: str, *, reply_channel: str | None = None) -> bytes | None:
+        await asyncio.sleep(0)
+        if task_id in self.refuses:
+            raise StoreUnavailableError("redis://away", "no answer")
+        self.ends[task_id] = (result, state)
+        self.replies.add(reply_channel)
+        return None
+
+
+class Again:
+    """Stands for what sends an input once more; it remembers which, and that it was asked off the loop."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, float, int, int]] = []
+
+    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0, tries: int = 0) -> None:
+        assert threading.current_thread() is not threading.main_thread()
+        self.sent += [(one.task_id, countdown, retries, tries) for one in inputs]
+
+
+@pytest.fixture
+def lm() -> Any:
+    with RecordingLM(echo) as server:
+        yield server
+
+
+@pytest.fixture
+async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncIterator[Runtime]:
+    profiles = tmp_path / "lm.toml"
+    profiles.write_text(
+        f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
+    )
+    runtime = build_runtime(FleetSettings(redis_url=redis_url, lm_profiles=profiles, requirement_wait_s=0.1))
+    await runtime.registry.register("qa", spec_of(dspy.Predict("question -> answer"), program="qa"))
+    yield runtime
+    await runtime.applying.aclose()
+    await runtime.sessions.replica.aclose()
+    await runtime.results.aclose()
+
+
+def inputs(count: int) -> list[Input]:
+    return [Input(f"task-{number}", {"question": f"q{number}."}) for number in range(count)]
+
+
+def batch(runtime: Runtime, stored: Stored, again: Again | None = None, program: str = "qa") -> Batch:
+    return Batch(runtime, Ends(stored, DELIVERY.replies), Request(program, {}), DELIVERY, again or Again())
+
+
+async def test_each_input_ends_under_its_own_id_and_is_told_to_its_client(runtime: Runtime) -> None:
+    stored = Stored()
+    await batch(runtime, stored).run(inputs(20))
+    assert {task_id: end["outputs"]["answer"] for task_id, (end, _) in stored.ends.items()} == {
+        f"task-{number}": f"answer of q{number}." for number in range(20)
+    }
+    assert {state for _, state in stored.ends.values()} == {"SUCCESS"}
+    assert {end["provenance"]["task_id"] for end, _ in stored.ends.values()} == set(stored.ends)
+    assert stored.replies == {DELIVERY.replies}
+
+
+async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, prepare = list[Request](), module.prepared
+
+    async def counted(runtime: Runtime, request: Request, worker: str) -> Any:
+        made.append(request)
+        return await prepare(runtime, request, worker)
+
+    monkeypatch.setattr(module, "prepared", counted)
+    await batch(runtime, Stored()).run(inputs(30))
+    assert len(made) == 1
+
+
+async def test_inputs_of_all_batches_of_a_process_share_its_room(runtime: Runtime, lm: RecordingLM) -> None:
+    lm.delay(0.05)
+    small = replace(runtime, batch_room=asyncio.Semaphore(3))
+    await asyncio.gather(*(batch(small, Stored()).run(inputs(6)) for _ in range(2)))
+    starts = sorted((one.received_at, 1) for one in lm.requests)
+    ends = sorted((one.answered_at or 0.0, -1) for one in lm.requests)
+    running = most = 0
+    for _, change in sorted([*starts, *ends]):
+        running += change
+        most = max(most, running)
+    assert most == 3
+
+
+async def test_an_end_that_is_an_error_is_its_inputs_alone(runtime: Runtime, lm: RecordingLM) -> None:
+    stored = Stored()
+    lm.garble(None, containing="q2.")
+    asked = [*inputs(4), Input("none", {"qestion": "?"}), Input("odd", "no object")]
+    await batch(runtime, stored).run(asked)
+    kinds = {task_id: type(end) for task_id, (end, state) in stored.ends.items() if state == "FAILURE"}
+    assert kinds == {"task-2": LMAnswerError, "none": InputError, "odd": InputError}
+
+
+async def test_whatever_a_program_raises_has_a_name(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: Any) -> Any:
+        raise ZeroDivisionError("of its own")
+
+    monkeypatch.setattr(module, "predicted", fails)
+    stored = Stored()
+    await batch(runtime, stored).run(inputs(2))
+    for end, state in stored.ends.values():
+        assert (type(end), end.error, state) == (PredictionFailed, "ZeroDivisionError", "FAILURE")
+
+
+async def test_what_hinders_all_is_the_end_of_each(runtime: Runtime) -> None:
+    stored = Stored()
+    await batch(runtime, stored, program="nowhere").run(inputs(3))
+    assert [type(end) for end, _ in stored.ends.values()] == [ProgramNotFoundError] * 3
+
+
+async def test_an_lm_that_wants_a_long_pause_sends_its_input_to_another_try(runtime: Runtime, lm: RecordingLM) -> None:
+    stored, again = Stored(), Again()
+    lm.fail(1, status=503, retry_after_s=7, containing="q1.")
+    await batch(runtime, stored, again).run(inputs(3))
+    assert set(stored.ends) == {"task-0", "task-2"}
+    [(task_id, countdown, retries, tries)] = again.sent
+    assert (task_id, retries, tries) == ("task-1", 1, 1)
+    assert countdown >= 7
+
+
+async def test_an_end_that_cannot_be_stored_fails_the_batch_once_the_others_have_ended(runtime: Runtime) -> None:
+    stored = Stored()
+    stored.refuses = {"task-1"}
+    with pytest.raises(StoreUnavailableError):
+        await batch(runtime, stored).run(inputs(5))
+    assert set(stored.ends) == {f"task-{number}" for number in (0, 2, 3, 4)}
+
+
+async def test_a_batch_that_is_left_leaves_nothing_running(runtime: Runtime, lm: RecordingLM) -> None:
+    stored = Stored()
+    lm.hang(None)
+    running = asyncio.create_task(batch(runtime, stored).run(inputs(5)))
+    await asyncio.to_thread(lm.wait_for_requests, 5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    def left() -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if "_one" in repr(task.get_coro()) and not task.done()]
+
+    for _ in range(100):
+        if not left():
+            break
+        await asyncio.sleep(0.01)
+    assert left() == []
+    assert stored.ends == {}
+
+
+async def test_what_has_ended_is_not_unfinished(runtime: Runtime) -> None:
+    stored = Stored()
+    await runtime.results.client.set("celery-task-meta-task-1", '{"status": "REVOKED"}', ex=60)
+    await runtime.results.client.set("celery-task-meta-task-2", '{"status": "RETRY"}', ex=60)
+    left = await module.unfinished(runtime, stored, inputs(4))
+    assert [one.task_id for one in left] == ["task-0", "task-2", "task-3"]
+    assert await module.unfinished(runtime, stored, []) == []
+
+
+async def test_all_inputs_end_with_one_error(runtime: Runtime) -> None:
+    stored = Stored()
+    await Ends(stored, "").all(inputs(3), BridgeError("all of it is wrong"))
+    assert {str(end) for end, _ in stored.ends.values()} == {"all of it is wrong"}

@@ -1,0 +1,62 @@
+"""What a worker reads of a message: the same for one prediction and for many, from any client and any broker."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from snakepit_bridge.messages import VERSION, Request, Requirement
+from snakepit_bridge.revision import Token
+from tasks.requests import delivery_of, request_of
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request("qa", {"question": "?"}),
+        Request("qa", {}, "s", Requirement("at_least", Token(5, 2)), 12.5, {"a": "b"}, 3.0, "serve_stale(60)", True),
+    ],
+)
+def test_what_a_client_says_is_what_a_worker_reads(request_: Request) -> None:
+    assert request_of(request_.program, request_.inputs, request_.keywords()) == request_
+
+
+def test_another_version_and_an_unknown_keyword_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=f"version {VERSION + 1}"):
+        request_of("qa", {}, {"v": VERSION + 1})
+    with pytest.raises(ConfigurationError, match="says colour, which this worker doesn't know"):
+        request_of("qa", {}, {"colour": "red"})
+    with pytest.raises(BridgeError, match="got 'newest'"):
+        request_of("qa", {}, {"requirement": "newest"})
+
+
+def task(**request: Any) -> Any:
+    fields = {"id": "t", "hostname": "w@h", "retries": 0, "headers": None, "properties": None, "delivery_info": None}
+    return SimpleNamespace(request=SimpleNamespace(**{**fields, **request}))
+
+
+def test_a_message_that_says_little_is_a_first_delivery() -> None:
+    found = delivery_of(task())
+    assert (found.attempt, found.deliveries, found.replies, found.claim, found.sent_at) == (1, 1, "", "", 0.0)
+
+
+def test_deliveries_are_counted_by_our_transport_and_guessed_of_another_broker() -> None:
+    assert delivery_of(task(properties={"deliveries": 3})).deliveries == 3
+    assert delivery_of(task(delivery_info={"redelivered": True})).deliveries == 2
+    assert delivery_of(task(properties={"deliveries": 1}, delivery_info={"redelivered": True})).deliveries == 1
+
+
+def test_the_reply_channel_and_the_route_are_found() -> None:
+    found = delivery_of(
+        task(
+            headers={"sent_at": 5.0, "reply_channel": "dspex:replies:me"},
+            delivery_info={"priority": 4, "routing_key": "predictions"},
+            properties={"delivery_tag": "w.7"},
+            retries=2,
+        )
+    )
+    assert (found.sent_at, found.replies, found.priority, found.queue) == (5.0, "dspex:replies:me", 4, "predictions")
+    assert (found.claim, found.attempt) == ("w.7", 3)
