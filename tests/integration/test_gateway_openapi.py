@@ -14,7 +14,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from schemathesis.checks import CheckContext
+from schemathesis.checks import CheckContext, not_a_server_error
 from schemathesis.core.transport import Response
 from schemathesis.generation.case import Case
 from schemathesis.specs.openapi.checks import positive_data_acceptance
@@ -103,12 +103,13 @@ def test_an_operation_does_what_its_description_says(case: Case, served: Served)
     hasten(case)
     if excludes_itself(case):
         return
-    case.call_and_validate(
-        base_url=served.url,
-        headers=patience(case),
-        excluded_checks=[positive_data_acceptance],
+    response = case.call(base_url=served.url, headers=patience(case), timeout=10)
+    # A client that waits so briefly may be told just that.
+    late = [not_a_server_error] if case.path in LASTING and response.status_code == 504 else []
+    case.validate_response(
+        response,
+        excluded_checks=[positive_data_acceptance, *late],
         additional_checks=[what_is_described_can_be_read],
-        timeout=10,
     )
 
 
