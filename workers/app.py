@@ -28,7 +28,11 @@ class FleetApp(Celery):
     """Celery with the runtime that the fleet's tasks run on."""
 
     def __init__(self, settings: FleetSettings) -> None:
-        super().__init__("dspex-fleet", task_cls="workers.transport.request:FleetTask")
+        super().__init__(
+            "dspex-fleet",
+            task_cls="workers.transport.request:FleetTask",
+            amqp="workers.transport.connection:FleetAMQP",
+        )
         self.settings = settings
         self.slot = RuntimeSlot(settings)
         self.conf.update(celery_config(settings))
