@@ -34,13 +34,13 @@ class Signals:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._heard: dict[bytes, Heard] = {}
+        self._heard: dict[bytes, list[Heard]] = {}
         self._resumed: list[Callable[[], None]] = []
         self._listening: asyncio.Task[None] | None = None
 
     def on(self, channel: str, heard: Heard, resumed: Callable[[], None]) -> None:
         """Calls back with each message of a channel, and whenever the connection is new. Before ``start`` only."""
-        self._heard[channel.encode()] = heard
+        self._heard.setdefault(channel.encode(), []).append(heard)
         self._resumed.append(resumed)
 
     def start(self) -> None:
@@ -86,4 +86,5 @@ class Signals:
                 for resumed in self._resumed:
                     resumed()
         elif kind == b"message" and channel in self._heard:
-            self._heard[channel](said.decode(errors="replace"))
+            for heard in self._heard[channel]:
+                heard(said.decode(errors="replace"))

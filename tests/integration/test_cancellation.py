@@ -46,12 +46,10 @@ def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield playing
 
 
-def cancelled(play: Stage, handle: Handle) -> float:
-    """Cancels as a client does; returns the moment."""
+def cancelled(handle: Handle) -> float:
+    """Cancels; returns the moment."""
     at = time.time()
     assert handle.cancel()
-    with Redis.from_url(play.url) as client:
-        client.publish("dspex:cancel", handle.id)
     return at
 
 
@@ -61,7 +59,7 @@ def test_a_cancelled_prediction_leaves_the_provider_within_a_quarter_of_a_second
     play.lm.hang(None, containing=question)
     handle = play.fleet.submit(program, {"question": question})
     play.await_asked(question)
-    at = cancelled(play, handle)
+    at = cancelled(handle)
     left = wait_until(lambda: _left_at(play, question), "the LM sees the client leave")
 
     assert left - at < 0.25
@@ -93,7 +91,7 @@ def test_a_pause_before_the_next_try_ends_with_the_cancellation(play: Stage) -> 
     play.lm.fail(None, status=429, retry_after_s=1.5, containing=question)
     handle = play.fleet.submit("qa", {"question": question})
     play.await_asked(question)
-    cancelled(play, handle)
+    cancelled(handle)
     # Four places: all four are free again at once.
     others = [play.fleet.submit("qa", {"question": fresh("other")}) for _ in range(4)]
     assert all(other.get(SOON_S).answer for other in others)

@@ -53,6 +53,23 @@ async def test_a_told_cancellation_ends_the_prediction(running: Running, redis_u
     assert scope.cancelled
 
 
+async def test_others_may_listen_to_the_same_channel(redis_url: str) -> None:
+    connection, heard = RedisConnection(redis_url), list[str]()
+    signals = Signals(connection)
+    for number in range(2):
+        signals.on("told", lambda said, number=number: heard.append(f"{number} {said}"), lambda: None)
+    signals.start()
+    with Redis.from_url(redis_url) as client:
+
+        async def told() -> bool:
+            return bool(client.publish("told", "x")) and len(heard) >= 2
+
+        await eventually(told, "both hear it")
+    assert {"0 x", "1 x"} <= set(heard)
+    await signals.aclose()
+    await connection.aclose()
+
+
 async def test_all_that_runs_under_the_task_ends_and_nothing_else(running: Running) -> None:
     mine, twin, other = scope_of(), scope_of(), scope_of("other")
     events = [asyncio.Event() for _ in range(3)]
