@@ -29,6 +29,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     plan = QUICK if quick else FULL
     with tempfile.TemporaryDirectory(prefix="dspex-chaos-") as name:
         fleet = play("fleet", plan, Path(name), _tell)
+        _tell(f"fleet: {fleet}")
         stock = play("stock", plan, Path(name), _tell)
     return {"tasks": plan.tasks, "kills": plan.kills, **fleet, "stock": stock}
 
