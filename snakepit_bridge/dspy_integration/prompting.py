@@ -1,15 +1,38 @@
 """The chat adapter of bound programs: DSPy's own, which remembers what is the same in every prompt of a signature.
 
-DSPy writes the system message anew for each call, with a pydantic schema for each field; that is a fifth of what a call
-costs. A bound program's signatures never change, so it is written once.
+DSPy writes the system message anew for each call, with a pydantic schema for each field, and makes a signature's fields
+anew each time that somebody asks; that is a fifth of what a call costs. A bound program's signatures never change, so
+it is done once.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a signature.
+
+    Attributes:
+        instructions: those that it had.
+        system: the system message.
+        reminder: the end of a request.
+        inputs: its input fields.
+        output_fields: its output fields; under this name, since a parser asks for nothing else of a signature.
+    """
+
+    instructions: str
+    system: str
+    reminder: str
+    inputs: tuple[str, ...]
+    output_fields: Mapping[str, Any]
 
 
 class ChatAdapter(dspy.ChatAdapter):
@@ -17,16 +40,15 @@ class ChatAdapter(dspy.ChatAdapter):
 
     def __init__(self) -> None:
         super().__init__()
-        # By signature: the instructions that it had, and the texts that were made with them.
-        self._said: WeakKeyDictionary[type[dspy.Signature], tuple[str, str, str]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[type[dspy.Signature], _Known] = WeakKeyDictionary()
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
         """Returns the system message for a signature."""
-        return self._texts(signature)[1]
+        return self._of(signature).system
 
     def user_message_output_requirements(self, signature: type[dspy.Signature]) -> str:
         """Returns the reminder at the end of a request."""
-        return self._texts(signature)[2]
+        return self._of(signature).reminder
 
     def format_user_message_content(
         self,
@@ -37,21 +59,37 @@ class ChatAdapter(dspy.ChatAdapter):
         main_request: bool = False,
     ) -> Any:
         """Returns the request; text among its inputs needs no schema to be written."""
-        fields = signature.input_fields
         if not all(type(value) is str for value in inputs.values()):
             return super().format_user_message_content(signature, inputs, prefix, suffix, main_request)
-        parts = [prefix, *(f"[[ ## {name} ## ]]\n{inputs[name]}" for name in fields if name in inputs)]
+        known = self._of(signature)
+        parts = [prefix, *(f"[[ ## {name} ## ]]\n{inputs[name]}" for name in known.inputs if name in inputs)]
         if main_request:
-            parts.append(self.user_message_output_requirements(signature))
+            parts.append(known.reminder)
         return "\n\n".join([*parts, suffix]).strip()
 
-    def _texts(self, signature: type[dspy.Signature]) -> tuple[str, str, str]:
-        said, instructions = self._said.get(signature), signature.instructions
-        if said is None or said[0] != instructions:
-            system = super().format_system_message(signature)
-            reminder = super().user_message_output_requirements(signature)
-            said = self._said[signature] = (instructions, system, reminder)
-        return said
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """Returns the output fields of an answer.
+
+        Raises:
+            AdapterParseError: it hasn't all of them.
+        """
+        try:
+            return super().parse(cast(Any, self._of(signature)), completion)
+        except AdapterParseError:
+            # Once more, for an error that names the signature itself.
+            return super().parse(signature, completion)
+
+    def _of(self, signature: type[dspy.Signature]) -> _Known:
+        known, instructions = self._known.get(signature), signature.instructions
+        if known is None or known.instructions != instructions:
+            known = self._known[signature] = _Known(
+                instructions,
+                super().format_system_message(signature),
+                super().user_message_output_requirements(signature),
+                tuple(signature.input_fields),
+                dict(signature.output_fields),
+            )
+        return known
 
 
 SHARED = ChatAdapter()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import dspy
 import pydantic
 import pytest
+from dspy.utils.exceptions import AdapterParseError
 
 from snakepit_bridge.dspy_integration.prompting import SHARED, ChatAdapter
 
@@ -65,6 +66,27 @@ def test_the_prompt_is_dspys_own(signature: Any, inputs: dict[str, Any], demos: 
         assert ours.format(made, demos, dict(inputs)) == plain.format(made, demos, dict(inputs))
 
 
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "[[ ## size ## ]]\nsmall\n\n[[ ## score ## ]]\n0.5\n\n[[ ## completed ## ]]",
+        "[[ ## score ## ]] 1\n[[ ## size ## ]] large\n[[ ## other ## ]] x",
+        "[[ ## size ## ]]\nmiddling\n\n[[ ## score ## ]]\n0.5",
+        "[[ ## size ## ]]\nsmall",
+        "I would rather talk about the weather.",
+        "",
+    ],
+)
+def test_an_answer_is_read_as_dspy_reads_it(completion: str) -> None:
+    def read(adapter: dspy.ChatAdapter) -> Any:
+        try:
+            return adapter.parse(Described, completion)
+        except AdapterParseError as error:
+            return str(error), error.signature, error.lm_response, error.parsed_result
+
+    assert read(SHARED) == read(dspy.ChatAdapter())
+
+
 def test_other_instructions_are_another_prompt() -> None:
     made = dspy.Signature("question -> answer", "Be brief.")
     assert "Be brief." in SHARED.format_system_message(made)
@@ -81,7 +103,7 @@ def test_a_signature_that_is_gone_is_forgotten() -> None:
     del made
     gc.collect()
     assert gone() is None
-    assert len(adapter._said) == 0
+    assert len(adapter._known) == 0
 
 
 def test_dspys_listeners_know_its_format() -> None:
