@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from dspy.lm15 import LM15Error, RateLimitError, Request, Response
+from dspy.lm15 import LM15Error, Request, Response
 
 from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.lm_engine import LMCall, LMEngine
@@ -125,7 +125,7 @@ class LMCalls:
                 circuit.failed()
             else:
                 circuit.succeeded()
-            if isinstance(error, RateLimitError) and error.retry_after:
+            if error.retry_after and kind_of(error) is not None:
                 await self._admission.pause(profile, min(error.retry_after, policy.longest_s))
             raise
         except BaseException:

@@ -19,6 +19,7 @@ from tests.harness.stage import LM_KEY, Stage, fresh, stage
 from tests.harness.waiting import wait_until
 
 SOON_S = 30
+OTHERS = "predictions.others"
 _PROFILES = """
 [profiles.elsewhere]
 model = "openai/demo"
@@ -27,17 +28,32 @@ api_key_env = "STAGE_LM_KEY"
 """
 
 
+class InAThread(dspy.Module):
+    """Has no ``acall`` of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Asks."""
+        return self.ask(question=question)
+
+
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
     folder: Path = tmp_path_factory.mktemp("flights")
-    with stage(folder, pool="asyncio", more_profiles=_PROFILES) as playing:
-        playing.start(pool="threads", concurrency=8)
+    with stage(folder, worker=False, more_profiles=_PROFILES, DSPEX_ALLOWED_PACKAGES="tests") as playing:
+        playing.fleet._allowed = ("tests",)
+        playing.start(pool="asyncio", concurrency=16)
+        playing.start(pool="threads", concurrency=8, queues=(OTHERS,))
         shared = {"ttl_s": 60}
         playing.fleet.register("plain", dspy.Predict("question -> answer"))
         playing.fleet.register("shared", dspy.Predict("question -> answer"), cache=shared)
         playing.fleet.register("elsewhere", dspy.Predict("question -> answer"), cache=shared, lm="elsewhere")
         playing.fleet.register("of-all", dspy.Predict("question -> answer"), cache={"ttl_s": 60, "share": "fleet"})
         playing.fleet.register("warm", dspy.Predict("question -> answer"), {"temperature": "temp"}, cache=shared)
+        playing.fleet.register("in-a-thread", InAThread(), cache=shared)
         yield playing
 
 
@@ -56,13 +72,15 @@ def test_all_who_ask_the_same_at_a_time_over_two_processes_make_one_call(play: S
     question = fresh("q")
     play.lm.delay(0.5)
     try:
-        handles = [ask(play, "shared", question) for _ in range(12)]
+        handles = [ask(play, "shared", question) for _ in range(4)]
+        others = Fleet(play.url, queue=OTHERS, wait_s=SOON_S)
+        handles += [others.submit("shared", {"question": question}) for _ in range(8)]
         answers = [handle.get(SOON_S) for handle in handles]
     finally:
         play.lm.faults.clear()
 
     assert {answer.answer for answer in answers} == {f"answer of {question}"}
-    assert len({answer.provenance.pid for answer in answers}) == 2, "both processes took some"
+    assert len({answer.provenance.pid for answer in answers}) == 2
     assert count(play, question) == 1
     told = [answer.provenance for answer in answers]
     assert sum(sum(one.answered.values()) for one in told) == 1
@@ -94,6 +112,17 @@ def test_several_completions_are_several_answers(play: Stage) -> None:
     assert count(play, question) == 3
     assert ask(play, "several", question).get(SOON_S).provenance.cached == 3
     assert count(play, question) == 3
+
+
+def test_modules_in_threads_share_answers_too(play: Stage) -> None:
+    question = fresh("q")
+    play.lm.delay(0.3)
+    try:
+        answers = [handle.get(SOON_S) for handle in [ask(play, "in-a-thread", question) for _ in range(8)]]
+    finally:
+        play.lm.faults.clear()
+    assert {answer.answer for answer in answers} == {f"answer of {question}"}
+    assert count(play, question) == 1
 
 
 # ---------------------------------------------------------------- what makes two calls different

@@ -144,8 +144,11 @@ async def test_a_call_that_fails_is_settled_without_usage(ask: Ask, ledger: Ledg
     assert ledger.said[-1] == ("settle", "later", None)
 
 
-async def test_a_retry_after_pauses_the_profile_up_to_the_longest_pause(ask: Ask, ledger: Ledger) -> None:
-    await ask(Provider(smart=[RateLimitError("slow", retry_after=900.0)], cheap=[response()]), scope_of())
+@pytest.mark.parametrize("kind", [RateLimitError, ServerError])
+async def test_a_retry_after_pauses_the_profile_up_to_the_longest_pause(
+    ask: Ask, ledger: Ledger, kind: type[LM15Error]
+) -> None:
+    await ask(Provider(smart=[kind("slow", retry_after=900.0)], cheap=[response()]), scope_of())
     assert ("pause", "smart", 60.0) in ledger.said
 
 
