@@ -20,7 +20,8 @@ from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
 if TYPE_CHECKING:
     import dspy
 
-    from snakepit_bridge.lm_engine import Around, BlockingEngine, LMEngine
+    from snakepit_bridge.lm_blocking import BlockingEngine
+    from snakepit_bridge.lm_engine import Around, LMEngine
 
 Engine = Literal["auto", "lm15", "litellm"]
 

@@ -9,44 +9,23 @@ blocking, awaited and streamed calls alike.
 from __future__ import annotations
 
 import asyncio
-import queue
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-import dspy
 from dspy.clients.backend_selection import select_backend
-from dspy.lm15 import (
-    AsyncResponseStream,
-    Request,
-    Resolution,
-    Response,
-    StreamDeltaEvent,
-    StreamEndEvent,
-    StreamErrorEvent,
-    StreamStartEvent,
-    UnsupportedFeatureError,
-    response_to_events,
-)
+from dspy.lm15 import Request, Resolution, Response, UnsupportedFeatureError, response_to_events
 from dspy.lm15 import TimeoutError as LMTimeout
 
-from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.lm_backends import Backend, Compatible, Native
+from snakepit_bridge.lm_backends import Compatible, Native
 from snakepit_bridge.lm_endpoint import Endpoint
 from snakepit_bridge.lm_keywords import rollout_id, with_extensions
-from snakepit_bridge.loop import WaitForItself, home, run_blocking, run_home
+from snakepit_bridge.lm_pieces import Pieces, QueuedPieces, StreamEvent, answer_from
+from snakepit_bridge.loop import run_home
 
-StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
-
-
-class Pieces(Protocol):
-    """Where the pieces of a streamed answer go as they come; ``any`` tells whether one has gone there."""
-
-    any: bool
-
-    async def __call__(self, event: StreamEvent) -> None: ...
+if TYPE_CHECKING:
+    from snakepit_bridge.lm_blocking import BlockingEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +44,6 @@ class LMCall:
     pieces: Pieces | None = None
     rollout_id: int | None = None
 
-
-_AWAIT = (
-    "The program asks its LM by a blocking call inside a coroutine, which would hold up every other prediction of the "
-    "process. Await it there: `await self.predict.acall(…)`."
-)
 
 Around = Callable[[LMCall], Coroutine[Any, Any, Response]]
 """What surrounds a call: it sends it (``call.engine.send``) or answers it by itself."""
@@ -101,7 +75,7 @@ class LMEngine:
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamEvent]:
         """Yields the LM's answer piece by piece; leaving it early ends the request."""
-        pieces = _Queued(asyncio.get_running_loop())
+        pieces = QueuedPieces(asyncio.get_running_loop())
         asking = asyncio.ensure_future(self._door(LMCall(self, with_extensions(request), pieces, rollout_id())))
         asking.add_done_callback(pieces.end)
         try:
@@ -116,6 +90,8 @@ class LMEngine:
     @cached_property
     def blocking(self) -> BlockingEngine:
         """The same engine for callers in threads."""
+        from snakepit_bridge.lm_blocking import BlockingEngine
+
         return BlockingEngine(self)
 
     async def _door(self, call: LMCall) -> Response:
@@ -153,15 +129,15 @@ class LMEngine:
     async def _send(self, request: Request, pieces: Pieces | None) -> Response:
         resolution = self._resolution
         if resolution is None:
-            return await _one(self._litellm, request, pieces)
+            return await answer_from(self._litellm, request, pieces)
         try:
-            return await _one(self._native(resolution), request, pieces)
+            return await answer_from(self._native(resolution), request, pieces)
         except UnsupportedFeatureError:
             # DSPy's own promise of ``auto``: what the native client refuses, which it does before it sends
             # anything, goes through litellm.
             if self.endpoint.engine != "auto":
                 raise
-        return await _one(self._litellm, request, pieces)
+        return await answer_from(self._litellm, request, pieces)
 
     def _native(self, resolution: Resolution) -> Native:
         loop = asyncio.get_running_loop()
@@ -187,137 +163,3 @@ class LMEngine:
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
-
-
-class BlockingEngine:
-    """An engine for callers that can't await: it hands the call to the home loop, where it can be ended.
-
-    It also answers DSPy's question what the model can do, from DSPy's own table, once.
-    """
-
-    def __init__(self, engine: LMEngine) -> None:
-        self.awaited = engine
-
-    def __repr__(self) -> str:
-        return f"{self.awaited!r}.blocking"
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def complete(self, request: Request) -> Response:
-        """Returns the LM's answer, as the awaited engine does.
-
-        Raises:
-            BridgeError: the program makes a blocking call in a coroutine, which would stop the whole process.
-        """
-        try:
-            return run_blocking(self.awaited.complete(request))
-        except WaitForItself as stuck:
-            raise BridgeError(_AWAIT) from stuck
-
-    def stream(self, request: Request) -> Generator[StreamEvent]:
-        """Yields the LM's answer piece by piece; leaving it early ends the request."""
-        events: queue.SimpleQueue[StreamEvent | None] = queue.SimpleQueue()
-
-        async def follow() -> None:
-            try:
-                async with aclosing(self.awaited.stream(request)) as stream:
-                    async for event in stream:
-                        events.put(event)
-            finally:
-                events.put(None)
-
-        if asyncio._get_running_loop() is home():
-            raise BridgeError(_AWAIT)
-        following = asyncio.run_coroutine_threadsafe(follow(), home())
-        try:
-            while (event := events.get()) is not None:
-                yield event
-            following.result()
-        finally:
-            following.cancel()
-
-    # ------------------------------------------------------------------ what the model can do
-
-    @property
-    def supports_function_calling(self) -> bool:
-        """Whether the model calls tools by itself."""
-        return self._stock.supports_function_calling
-
-    @property
-    def supports_reasoning(self) -> bool:
-        """Whether the model thinks before it answers."""
-        return self._stock.supports_reasoning
-
-    @property
-    def supports_response_schema(self) -> bool:
-        """Whether the model keeps to a JSON schema."""
-        return self._stock.supports_response_schema
-
-    @property
-    def supported_params(self) -> set[str]:
-        """The LM keywords that the model takes."""
-        return self._stock.supported_params
-
-    @cached_property
-    def _stock(self) -> Abilities:
-        return Abilities.of(self.awaited.endpoint.stock())
-
-    # ------------------------------------------------------------------ a saved module
-
-    def dump_state(self) -> dict[str, Any]:
-        """Returns what the awaited engine does."""
-        return self.awaited.dump_state()
-
-    @classmethod
-    def load_state(cls, state: Mapping[str, Any]) -> Self:
-        """Returns an engine for a saved endpoint, as the awaited engine does."""
-        return cls(LMEngine.load_state(state))
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What a model can do, read once: DSPy searches its whole table for a model that isn't in it."""
-
-    supports_function_calling: bool
-    supports_reasoning: bool
-    supports_response_schema: bool
-    supported_params: set[str]
-
-    @classmethod
-    def of(cls, lm: dspy.LM) -> Self:
-        """Reads them from DSPy's own LM."""
-        return cls(
-            lm.supports_function_calling, lm.supports_reasoning, lm.supports_response_schema, lm.supported_params
-        )
-
-
-class _Queued:
-    """The pieces of an answer on their way to their reader's loop; what surrounds the call may run on another one."""
-
-    def __init__(self, reader: asyncio.AbstractEventLoop) -> None:
-        self._reader = reader
-        self.events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
-        self.any = False
-
-    def end(self, asked: asyncio.Future[Response]) -> None:
-        """Tells the reader that no more pieces come; one that has left doesn't want to know why."""
-        self.events.put_nowait(None)
-        if not asked.cancelled():
-            asked.exception()
-
-    async def __call__(self, event: StreamEvent) -> None:
-        self.any = True
-        if asyncio.get_running_loop() is self._reader:
-            self.events.put_nowait(event)
-        else:
-            self._reader.call_soon_threadsafe(self.events.put_nowait, event)
-
-
-async def _one(backend: Backend, request: Request, pieces: Pieces | None) -> Response:
-    if pieces is None:
-        return await backend.complete(request)
-    async with AsyncResponseStream(backend.stream(request), request) as stream:
-        async for event in stream.events():
-            await pieces(event)
-        return await stream.response()

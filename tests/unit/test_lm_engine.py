@@ -15,7 +15,8 @@ from dspy.utils.exceptions import LMTimeoutError
 from pydantic import SecretStr
 
 from snakepit_bridge.lm import LMProfile
-from snakepit_bridge.lm_engine import Around, BlockingEngine, LMCall
+from snakepit_bridge.lm_blocking import BlockingEngine
+from snakepit_bridge.lm_engine import Around, LMCall
 from snakepit_bridge.loop import home, run_blocking
 from snakepit_bridge.testing import RecordingLM
 from tests.harness.waiting import eventually, wait_until

@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from redis import Redis
 
 from snakepit_bridge.lm import LMProfile
-from snakepit_bridge.lm_engine import BlockingEngine, LMCall
+from snakepit_bridge.lm_blocking import BlockingEngine
+from snakepit_bridge.lm_engine import LMCall
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.stores.connection import RedisConnection
 from tasks.cache.flights import AnswerCache
