@@ -309,7 +309,7 @@ def unacknowledged(ground: Ground) -> int:
     from snakepit_bridge.loop import run_blocking
     from snakepit_bridge.stores.connection import RedisConnection
 
-    return run_blocking(taken(RedisConnection(ground.url)))
+    return run_blocking(taken(RedisConnection(ground.url), ground.app.settings.namespace))
 
 
 def test_a_message_is_acknowledged_once_its_task_is_done(ground: Ground, worker: CeleryTestWorker) -> None:
