@@ -44,9 +44,9 @@ async def test_one_at_a_time_has_the_turn(connection: RedisConnection) -> None:
 
 
 async def test_a_turn_that_is_worked_in_is_renewed_beyond_its_lease(connection: RedisConnection) -> None:
-    turns = Turns(connection, lease_s=0.3)
+    turns = Turns(connection, lease_s=1.5)
     async with turns.held(KEY) as turn:
-        await asyncio.sleep(1)
+        await asyncio.sleep(2.5)
         assert not await Turn(KEY, "another", connection, 300).take()
         await turn.note(RECORD, "done", 60)
     assert await connection.client.get(RECORD) in (b"done", "done")
