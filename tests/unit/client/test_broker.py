@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.broker import celery_url
+from snakepit_bridge.client.broker import celery_url, same_server
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.variables import Variable
@@ -84,3 +84,24 @@ def test_a_fleet_enqueues_through_a_unix_socket() -> None:
         Fleet(server.url, queue="q").submit("qa", {"question": "?"})
         with Redis.from_url(server.url.replace("redis+socket", "unix")) as client:
             assert sum(client.llen(name) for name in client.keys("q*")) == 1
+
+
+@pytest.mark.parametrize(
+    ("broker", "redis", "same"),
+    [
+        ("redis://h:6379/0", "redis://h", True),
+        ("redis://u:p@h:1/2", "valkey://:other@h:1/2", True),
+        ("redis://h:1/2", "redis://h:1/3", False),
+        ("redis://h:1/2", "redis://other:1/2", False),
+        ("redis://h:1/2", "rediss://h:1/2", False),
+        ("redis+socket:///run/v.sock?virtual_host=3", "unix:///run/v.sock?db=3", True),
+        ("redis+socket:///run/v.sock", "unix:///run/v.sock?db=3", False),
+        ("dspex+socket:///run/v.sock", "unix:///run/v.sock", True),
+        ("amqp://guest@h:5672//", "redis://h", False),
+        ("sqs://", "redis://h", False),
+        ("redis+sentinel://h:1/service", "redis+sentinel://h:1/service", False),
+        ("", "redis://h", False),
+    ],
+)
+def test_a_broker_that_is_the_same_database_of_the_same_server_is_known(broker: str, redis: str, same: bool) -> None:
+    assert same_server(broker, redis) is same

@@ -117,3 +117,11 @@ async def test_nobody_waits_longer_than_the_timeout() -> None:
     connection = RedisConnection("redis://127.0.0.1:1/0", timeout_s=1)
     with pytest.raises(StoreUnavailableError):
         await connection.soon("PING")
+
+
+async def test_more_than_one_round_trip_can_carry_goes_in_several() -> None:
+    wire = Wire()
+    tick = Tick(wire)
+    answers = await asyncio.gather(*(tick.ask(("GET", number)) for number in range(1_200)))
+    assert answers == list(range(1_200))
+    assert [len(sent) for sent in wire.sent] == [500, 500, 200]
