@@ -42,8 +42,8 @@ def undisturbed(request: pytest.FixtureRequest) -> Generator[None]:
     if "play" in request.fixturenames:
         play: Stage = request.getfixturevalue("play")
         play.lm.faults.clear()
-        wait_until(lambda: not parked(play), "nothing is left in the lanes")
         limit(play, concurrency=-1, requests_per_min=-1, tokens_per_min=-1, spend_per_hour=-1)
+        wait_until(lambda: not parked(play), "nothing is left in the lanes")
 
 
 def limit(play: Stage, profile: str = "demo", **limits: float) -> None:
@@ -83,14 +83,19 @@ def block(play: Stage) -> None:
     """Limits the profile to nothing, and waits until that is in force."""
     limit(play, concurrency=0)
 
-    def is_parked() -> bool:
-        handle = ask(play)[1]
-        wait_until(lambda: parked(play) or handle.ready(), "it waits or ends")
-        handle.cancel()
-        return bool(parked(play))
+    def all_are_parked() -> bool:
+        # As many at once as there are processes that may not have heard of it yet.
+        handles = [ask(play)[1] for _ in range(2 * SLOTS)]
+        wait_until(
+            lambda: sum(parked(play).values()) + sum(each.ready() for each in handles) >= 2 * SLOTS, "all end up"
+        )
+        answered = any(each.ready() for each in handles)
+        for handle in handles:
+            handle.cancel()
+        wait_until(lambda: not parked(play), "what tried it is gone")
+        return not answered
 
-    wait_until(is_parked, "the limit is in force")
-    wait_until(lambda: not parked(play), "what tried it is gone")
+    wait_until(all_are_parked, "the limit is in force")
 
 
 # ---------------------------------------------------------------- waiting
