@@ -430,8 +430,7 @@ def test_redis_goes_down_while_somebody_waits_and_comes_back() -> None:
         fleet = Fleet(server.celeryconfig["host_url"], timeout_s=0.5)
         handle = fleet.submit("qa", {"question": "why?"})
         waiter = pool.submit(handle.get, 60)
-        channel = f"celery-task-meta-{handle.id}"
-        wait_until(lambda: server.server.cli("PUBSUB", "NUMSUB", channel)[1], "the subscription to the result")
+        wait_until(lambda: server.server.cli("PUBSUB", "CHANNELS", "dspex:replies:*"), "the client's subscription")
         server.server.kill()
         assert isinstance(waiter.exception(timeout=15), StoreUnavailableError)
         server.server.restart()

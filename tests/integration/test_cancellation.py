@@ -104,7 +104,7 @@ def test_a_pause_before_the_next_try_ends_with_the_cancellation(play: Stage) -> 
 def test_a_deadline_ends_the_request(play: Stage, program: str) -> None:
     question = fresh("q")
     play.lm.hang(None, containing=question)
-    handle = play.fleet.submit(program, {"question": question}, deadline=0.7)
+    handle = play.fleet.submit(program, {"question": question}, deadline=3.0)
     play.await_asked(question)
     with pytest.raises(DeadlineExceeded):
         handle.get(SOON_S)

@@ -19,6 +19,7 @@ from snakepit_bridge.exceptions import (
     LMUnavailableError,
     ValidationError,
 )
+from snakepit_bridge.revision import Token
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 
@@ -71,8 +72,8 @@ def ask(play: Stage, program: str, question: str, **options: Any) -> Any:
     return play.fleet.submit(program, {"question": question}, **options)
 
 
-def publish(play: Stage, session: str, said: str) -> None:
-    play.fleet.session(session).blocking.set_variables({"dspex.retry": said})
+def publish(play: Stage, session: str, said: str) -> Token:
+    return play.fleet.session(session).blocking.set_variables({"dspex.retry": said})
 
 
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"status": 429}, {"status": 408}])
@@ -220,15 +221,15 @@ def test_a_profile_that_keeps_failing_is_left_alone_and_tried_again_later(play: 
 
 def test_a_session_changes_the_policy(play: Stage) -> None:
     question, session = fresh("q"), fresh("s")
-    publish(play, session, json.dumps({"attempts": 5, "backoff_s": 0.01}))
+    token = publish(play, session, json.dumps({"attempts": 5, "backoff_s": 0.01}))
     play.lm.fail(4, status=503, containing=question)
-    assert ask(play, "qa", question, session=session).get(SOON_S).provenance.failed_tries == 4
+    assert ask(play, "qa", question, session=session, at_least=token).get(SOON_S).provenance.failed_tries == 4
 
     question = fresh("q")
-    publish(play, session, json.dumps({"on": ["timeout"]}))
+    token = publish(play, session, json.dumps({"on": ["timeout"]}))
     play.lm.fail(None, status=503, containing=question)
     with pytest.raises(BridgeError):
-        ask(play, "qa", question, session=session).get(SOON_S)
+        ask(play, "qa", question, session=session, at_least=token).get(SOON_S)
     assert len(play.asked(question)) == 1
 
 
