@@ -34,7 +34,7 @@ _SILENT_S = 20.0
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Returns throughput by number of workers, and cost by length of the queue."""
     workers, lengths = ((1, 2), (100, 1_000)) if quick else ((1, 2, 4), (100, 1_000, 10_000, 100_000))
-    latency_s, taken = (0.2, 300) if quick else (2.0, _TAKEN)
+    latency_s, taken = (1.0, 300) if quick else (2.0, _TAKEN)
     with bench(latency_s=latency_s, fast=True) as parts:
         _prepare(parts.fleet)
         by_workers = {str(count): _throughput(parts, count) for count in workers}
