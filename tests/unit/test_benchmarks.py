@@ -201,6 +201,7 @@ def test_a_bench_is_a_fleet_on_parts_of_its_own() -> None:
 # ---------------------------------------------------------------- the fleet's
 
 
+@pytest.mark.timeout(400)
 def test_throughput_compares_the_fleet_with_the_bare_loop_and_with_plain_celery() -> None:
     figures = throughput.run(quick=True)
     assert list(figures) == ["0.2"]
@@ -212,6 +213,7 @@ def test_throughput_compares_the_fleet_with_the_bare_loop_and_with_plain_celery(
     assert figures["0.2"]["asyncio"]["per_s"] > 5 * figures["0.2"]["peer_prefork"]["per_s"]
 
 
+@pytest.mark.timeout(400)
 def test_scale_measures_more_workers_and_longer_queues() -> None:
     figures = scale.run(quick=True)
     assert list(figures["workers"]) == ["1", "2"]
