@@ -29,6 +29,7 @@ from snakepit_bridge.programs.bound import BoundProgram, BoundPrograms
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Snapshot
+from tasks.outages import Outage
 from tasks.sessions import Sessions
 
 ON_REFUSED = "dspex.on_refused"
@@ -85,6 +86,8 @@ class Applying:
         self._said: dict[str, Token] = {}
         self._alive_at = float("-inf")
         self._reporter: asyncio.Task[None] | None = None
+        # Whoever waits for this process sees it fall silent, which is the truth.
+        self._outage = Outage(_log, "Can't report the applied revisions")
 
     def apply(self, program: Program, snapshot: Snapshot, requirement: Requirement) -> Applied:
         """Returns a program bound to a snapshot, or to the last that fitted it if the session wants that.
@@ -137,9 +140,9 @@ class Applying:
         while True:
             try:
                 await self._report(process)
+                self._outage.over()
             except StoreUnavailableError as away:
-                # Whoever waits for this process sees it fall silent, which is the truth.
-                _log.warning("Can't report the applied revisions: %s", away)
+                self._outage.begun(away)
             except Exception:  # noqa: BLE001 (a report that fails must not end all that come after it)
                 _log.exception("The report of the applied revisions failed; it is tried again")
             await asyncio.sleep(_LOOK_EVERY_S)

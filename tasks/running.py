@@ -19,6 +19,7 @@ from celery.states import READY_STATES
 
 from snakepit_bridge.exceptions import PredictionCancelled, StoreUnavailableError
 from snakepit_bridge.stores.connection import RedisConnection
+from tasks.outages import Outage
 from tasks.scope import Scope
 from tasks.signals import Signals
 
@@ -46,6 +47,7 @@ class Running:
         self._answering: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
+        self._outage = Outage(_log, "Can't look for cancelled predictions")
         signals.on(f"{namespace}:cancel", self.cancel, self._due.set)
 
     @contextmanager
@@ -102,7 +104,8 @@ class Running:
             raise PredictionCancelled(scope.task_id)
 
     async def aclose(self) -> None:
-        """Stops looking."""
+        """Stops looking, and listening to the signals."""
+        await self._signals.aclose()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
@@ -155,8 +158,9 @@ class Running:
             try:
                 for task_id in await self._ended_among(list(self._scopes)):
                     self.cancel(task_id)
+                self._outage.over()
             except StoreUnavailableError as away:
-                _log.warning("Can't look for cancelled predictions: %s", away)
+                self._outage.begun(away)
 
     async def _ended_among(self, task_ids: Sequence[str]) -> set[str]:
         if not task_ids:

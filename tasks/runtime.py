@@ -96,6 +96,13 @@ class Runtime:
         if snapshot.token.revision:  # the default session before its first publish isn't in any store
             await self.store.keep(snapshot, self.keep_s)
 
+    async def aclose(self) -> None:
+        """Ends what runs beside the tasks, and closes the connections of the running event loop."""
+        for part in (self.applying, self.admission, self.running, self.sessions.replica, self.store, self.results):
+            await part.aclose()
+        if self.claims is not None:
+            await self.claims.connection.aclose()
+
     def room(self, profile: str) -> AbstractAsyncContextManager[Any]:
         """Returns the place among the profile's predictions that one of them must hold while it runs."""
         return self.limits.get(profile) or nullcontext()

@@ -44,7 +44,7 @@ class FleetAdmission:
         await self._presence.begin()
 
     async def aclose(self) -> None:
-        """Stops taking part; what this process holds is given back when its leases end."""
+        """See ``Admission.aclose``."""
         await self._presence.aclose()
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:

@@ -121,6 +121,10 @@ class Admission(Protocol):
         """
         ...
 
+    async def aclose(self) -> None:
+        """Stops taking part; what this process holds is given back when its leases end."""
+        ...
+
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """Admits a task's first call before the task starts, or parks the task.
 
@@ -169,6 +173,9 @@ class Unlimited:
 
     async def begin(self) -> None:
         """Does nothing: nothing is ever parked."""
+
+    async def aclose(self) -> None:
+        """Does nothing: nothing was begun."""
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """Admits the task at once."""

@@ -16,6 +16,7 @@ from time import monotonic
 from snakepit_bridge.exceptions import StoreUnavailableError
 from tasks.limits.rules import Bucket
 from tasks.limits.store import LimitStore
+from tasks.outages import Outage
 
 # A deadline that passes in a lane, and a limit that a variable changed, are noticed within so many seconds.
 _LOOK_EVERY_S = 0.25
@@ -43,6 +44,7 @@ class Mover:
         self._buckets_of = buckets_of
         self._lanes: dict[str, Lanes] = {}
         self._woken = asyncio.Event()
+        self._outage = Outage(_log, "Can't release parked predictions")
 
     def wake(self, profile: str) -> None:
         """Has it look at a profile's lanes at once."""
@@ -67,11 +69,12 @@ class Mover:
             self._lanes = {one: self._lanes.get(one) or self._new(one) for one in profiles}
             waits = [await lanes.serve() for lanes in self._lanes.values()]
         except StoreUnavailableError as away:
-            _log.warning("Can't release parked predictions: %s", away)
+            self._outage.begun(away)
             return _IDLE_S
         except Exception:  # noqa: BLE001 (a round that fails must not end all that come after it)
             _log.exception("A round of releasing parked predictions failed; it is tried again")
             return _IDLE_S
+        self._outage.over()
         return min(waits, default=_IDLE_S)
 
     def _new(self, profile: str) -> Lanes:

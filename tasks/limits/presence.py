@@ -18,6 +18,7 @@ from snakepit_bridge.snapshot import Snapshot
 from tasks.limits.mover import Mover
 from tasks.limits.rules import FLEET_SESSION, Bucket, Rules
 from tasks.limits.store import Costs, LimitStore
+from tasks.outages import Outage
 from tasks.signals import Signals
 
 # Leases are renewed, and what hints might have missed is looked at, this often.
@@ -60,6 +61,8 @@ class Presence:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[Any]] = set()
         self._cancels = cancels
+        self._unread = Outage(_log, "Can't read the fleet's limits; those that were read last hold on")
+        self._unrenewed = Outage(_log, "Can't renew what the limits granted")
         self._signals = Signals(store.connection)
         self._signals.on(store.hints, self._heard_pause, lambda: None)
         self._signals.on(self.ready, self._heard_ready, self._missed_ready)
@@ -179,16 +182,18 @@ class Presence:
         while True:
             try:
                 self._fleet = await self._looked_up(FLEET_SESSION)
+                self._unread.over()
             except BridgeError as away:
-                _log.warning("Can't read the fleet's limits; those that were read last hold on: %s", away)
+                self._unread.begun(away)
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _beat_on(self) -> None:
         while True:
             try:
                 await self._beat()
+                self._unrenewed.over()
             except StoreUnavailableError as away:
-                _log.warning("Can't renew what the limits granted: %s", away)
+                self._unrenewed.begun(away)
             except Exception:  # noqa: BLE001 (a beat that fails must not end all that come after it)
                 _log.exception("A beat of the limits failed; it is tried again")
             await asyncio.sleep(_BEAT_S)

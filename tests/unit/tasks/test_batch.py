@@ -80,9 +80,7 @@ async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncItera
     runtime = build_runtime(FleetSettings(redis_url=redis_url, lm_profiles=profiles, requirement_wait_s=0.1))
     await runtime.registry.register("qa", spec_of(dspy.Predict("question -> answer"), program="qa"))
     yield runtime
-    await runtime.applying.aclose()
-    await runtime.sessions.replica.aclose()
-    await runtime.results.aclose()
+    await runtime.aclose()
 
 
 def inputs(count: int) -> list[Input]:

@@ -16,6 +16,7 @@ from redis import Redis
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
+from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import PREDICT, VERSION
 from snakepit_bridge.testing import RecordingLM
 from tasks.predict import predict
@@ -30,14 +31,16 @@ def lm() -> Generator[RecordingLM]:
 
 
 @pytest.fixture
-def app(redis_url: str, lm: RecordingLM, tmp_path: Path) -> FleetApp:
+def app(redis_url: str, lm: RecordingLM, tmp_path: Path) -> Generator[FleetApp]:
     profiles = tmp_path / "lm.toml"
     profiles.write_text(
         f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
     )
     settings = FleetSettings(redis_url=redis_url, lm_profiles=profiles, retry_backoff_s=0.01)
     Fleet(redis_url).register("qa", dspy.Predict("question -> answer"))
-    return FleetApp(settings)
+    app = FleetApp(settings)
+    yield app
+    run_blocking(app.runtime.aclose())
 
 
 def call(app: FleetApp, *args: Any, task_id: str = "task", **kwargs: Any) -> Any:

@@ -103,9 +103,7 @@ async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncItera
     await runtime.registry.register("qa", spec)
     await runtime.registry.register("plain", spec_of(dspy.Predict("question -> answer"), program="plain"))
     yield runtime
-    await runtime.applying.aclose()
-    await runtime.sessions.replica.aclose()
-    await runtime.results.aclose()
+    await runtime.aclose()
 
 
 async def publish(url: str, session: str, **values: Any) -> Token:

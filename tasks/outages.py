@@ -1,0 +1,34 @@
+"""What a process says of an outage: once that something can't be done, and once that it can be done again.
+
+A loop that tries again several times a second would else fill the log with one line over and over.
+"""
+
+from __future__ import annotations
+
+import logging
+
+
+class Outage:
+    """One thing that may be impossible for a while.
+
+    Args:
+        log: where it is said.
+        what: what can't be done then, as the beginning of a sentence.
+    """
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log = log
+        self._what = what
+        self._away = False
+
+    def begun(self, why: object) -> None:
+        """Says that it can't be done, unless that was said already."""
+        if not self._away:
+            self._log.warning("%s: %s", self._what, why)
+        self._away = True
+
+    def over(self) -> None:
+        """Says that it is done again, if it couldn't be."""
+        if self._away:
+            self._log.warning("Over: %s", self._what)
+        self._away = False
