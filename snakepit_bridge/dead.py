@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from typing import Any, Self
 from uuid import uuid4
 
 from snakepit_bridge.delivery import SEPARATOR, Layout
 from snakepit_bridge.exceptions import DeadMessageNotFound, PredictionGivenUp
+from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import RedisConnection
 
 _RESULT = "celery-task-meta-"
@@ -179,7 +179,6 @@ class DeadMessages:
         layout = self._layout
         # redis-py sends a command again when its answer is lost.
         once = f"{layout.base}:done:{uuid4().hex}"
-        text = (files("snakepit_bridge") / f"{script}.lua").read_text(encoding="utf-8")
-        run = self._connection.client.register_script(text)
+        run = self._connection.client.register_script(source("snakepit_bridge", script))
         found = run([once, layout.dead, layout.dead_entries, *keys], [id, *args])
         return bool(await self._connection.bounded(found))

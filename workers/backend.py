@@ -10,20 +10,21 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, Reject
 from celery.states import FAILURE, READY_STATES
 
+from snakepit_bridge.client.lua import ENDED
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.loop import can_switch_out, run_blocking
 from snakepit_bridge.messages import REPLY_CHANNEL
+from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import Script
 from tasks.runtime import HasRuntime
 
-_COMMIT = Script((Path(__file__).parent / "commit.lua").read_text(encoding="utf-8"))
+_COMMIT = Script(source("workers", "commit", ended=ENDED))
 # How long an end is tried to be stored before its task is given to others: seconds between the tries.
 _TRIES_S = (0.5, 1.0, 2.0, 4.0, 4.0, 4.0)
 

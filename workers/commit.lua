@@ -1,3 +1,4 @@
+-- needs: ended
 -- Commits a task's state: the first end counts, and no state comes after it.
 --
 -- KEYS[1]  the task's result, which is also the channel on which Celery's own clients hear of it
@@ -8,16 +9,8 @@
 --
 -- Answers false if this result is stored, now or by the same call before, and otherwise the end that is there already.
 local there = redis.call('GET', KEYS[1])
-if there and there ~= ARGV[1] then
-  -- Celery writes a result's status first; one that somebody else wrote is decoded to find it.
-  local status = string.match(there, '^{"status": "(%u+)"')
-  if not status then
-    local read, result = pcall(cjson.decode, there)
-    status = read and type(result) == 'table' and result.status
-  end
-  if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
-    return there
-  end
+if there ~= ARGV[1] and ended(there) then
+  return there
 end
 if ARGV[2] == '0' then
   redis.call('SET', KEYS[1], ARGV[1])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,27 +11,28 @@ from celery import Celery
 from celery.canvas import Signature
 
 from snakepit_bridge.acks import Acks, Applied
-from snakepit_bridge.client.broker import celery_url
+from snakepit_bridge.client.celery_app import backend_url, client_app
+from snakepit_bridge.client.conditions import Conditions, named_inputs
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.client.mapping import Errors, mapped
+from snakepit_bridge.client.mapping import Errors, mapped, shown
 from snakepit_bridge.client.pieces import Pieces
 from snakepit_bridge.client.promotion import promote
-from snakepit_bridge.client.publishing import RETRY, URGENT, Publisher, Sent
+from snakepit_bridge.client.publishing import Publisher, Sent
+from snakepit_bridge.client.registering import spec_to_register
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, InputError
+from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement, Result
 from snakepit_bridge.payloads import LIMIT, Payloads, is_reference
 from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
-from snakepit_bridge.stores.connection import RedisConnection, masked
+from snakepit_bridge.stores.connection import RedisConnection
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.prediction import FleetPrediction
     from snakepit_bridge.client.program import FleetProgram
     from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
-    from snakepit_bridge.programs.spec import ProgramSpec
     from snakepit_bridge.session_context import SessionContext
     from snakepit_bridge.stores import SnapshotStore
     from snakepit_bridge.wire.writeback import ElixirAuthority
@@ -78,7 +77,7 @@ class Fleet:
         payload_bytes: int = LIMIT,
     ) -> None:
         self._given_app = app
-        self._url = redis_url or (_backend_url(app) if app is not None else DEFAULT_URL)
+        self._url = redis_url or (backend_url(app) if app is not None else DEFAULT_URL)
         self.connection = RedisConnection(self._url, timeout_s=timeout_s)
         self.namespace = namespace
         self.queue = queue
@@ -119,7 +118,9 @@ class Fleet:
     @cached_property
     def app(self) -> Celery:
         """The Celery app that requests are sent with."""
-        return self._given_app if self._given_app is not None else self._make_app()
+        if self._given_app is not None:
+            return self._given_app
+        return client_app(self._url, timeout_s=self._timeout_s, expires_s=self._expires_s)
 
     def submit(
         self,
@@ -159,11 +160,11 @@ class Fleet:
             ValueError: a token, the priority or the outage contract is malformed, or ``at_least`` and ``exactly`` are
                 both given.
         """
-        terms = _Terms(session, at_least, exactly, max_staleness, outage, priority, deadline, stream)
+        terms = Conditions(session, at_least, exactly, max_staleness, outage, priority, deadline, stream)
         request = self._request(program, terms)
         [sent] = self._publisher.submit(
             request,
-            [_named_inputs(program, inputs)],
+            [named_inputs(program, inputs)],
             priority=priority,
             keys=[idempotency_key],
             replies=self.results.reply_channel,
@@ -198,8 +199,8 @@ class Fleet:
         Raises:
             what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
         """
-        terms = _Terms(session, at_least, exactly, max_staleness, outage, priority, deadline)
-        named = [_named_inputs(program, one) for one in inputs]
+        terms = Conditions(session, at_least, exactly, max_staleness, outage, priority, deadline)
+        named = [named_inputs(program, one) for one in inputs]
         keys = [None] * len(named) if idempotency_keys is None else list(idempotency_keys)
         if len(keys) != len(named):
             raise ValueError(f"Give an idempotency key or None for each input: {len(named)} inputs, {len(keys)} keys.")
@@ -267,7 +268,7 @@ class Fleet:
             batch: how many travel in one message, which saves most of what a message costs.
             **options: what :meth:`submit` takes, but no ``idempotency_key`` and no ``stream``.
         """
-        source = _shown(inputs, program) if progress else inputs
+        source = shown(inputs, program) if progress else inputs
 
         def send(some: Sequence[Mapping[str, Any]]) -> list[Handle]:
             if batch > 1:
@@ -306,7 +307,7 @@ class Fleet:
         request = Request(
             program, inputs or {}, session, required, None, take, terms.max_staleness_s, str(terms.outage)
         )
-        args = (program,) if inputs is None else (_named_inputs(program, inputs), program)
+        args = (program,) if inputs is None else (named_inputs(program, inputs), program)
         return self.app.signature(PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue})
 
     def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
@@ -358,7 +359,7 @@ class Fleet:
             "cache": cache,
             "executes_code": executes_code,
         }
-        spec, allowed = _spec(name, module, self._allowed, said)
+        spec, allowed = spec_to_register(name, module, self._allowed, said)
         check(spec, allowed, program=name)
         return run_blocking(self._registry.register(name, spec))
 
@@ -413,24 +414,11 @@ class Fleet:
         asked = result.inputs
         return replace(result, inputs=await self.payloads.get(asked)) if is_reference(asked) else result
 
-    def _request(self, program: str, terms: _Terms) -> Request:
-        """Returns what the predictions of these terms have in common, once their exact revision is safe."""
-        if not 0 <= terms.priority <= URGENT:
-            raise ValueError(f"A priority is 0 to {URGENT}, the most urgent; got {terms.priority}")
-        required = Requirement.of(terms.at_least, terms.exactly)
-        accepted = Terms.of(terms.max_staleness, terms.outage)
-        until = None if terms.deadline is None else time.time() + terms.deadline
-        self._pin(terms.session, required)
-        return Request(
-            program,
-            {},
-            terms.session,
-            required,
-            until,
-            max_staleness=accepted.max_staleness_s,
-            outage=str(accepted.outage),
-            stream=terms.stream,
-        )
+    def _request(self, program: str, conditions: Conditions) -> Request:
+        """Returns what the predictions of these conditions have in common, once their exact revision is safe."""
+        request = conditions.request(program)
+        self._pin(request.session, request.requirement)
+        return request
 
     def _sent(self, sent: Sent) -> Handle:
         return Handle(sent.task_id, self.results, self.pieces, self.payloads, self._wait_s, sent.replies)
@@ -471,95 +459,3 @@ class Fleet:
         from snakepit_bridge.programs.registry import ProgramRegistry
 
         return ProgramRegistry(self.connection, namespace=self.namespace)
-
-    def _make_app(self) -> Celery:
-        app = Celery("dspex-fleet-client", set_as_current=False)
-        bounds = {"socket_timeout": self._timeout_s, "socket_connect_timeout": self._timeout_s}
-        app.conf.update(
-            broker_url=celery_url(self._url),
-            result_backend=celery_url(self._url),
-            task_serializer="json",
-            result_serializer="json",
-            accept_content=["json"],
-            result_expires=self._expires_s,
-            broker_connection_timeout=self._timeout_s,
-            broker_transport_options=bounds,
-            redis_socket_timeout=self._timeout_s,
-            redis_socket_connect_timeout=self._timeout_s,
-            # For chains and their kin, which Celery itself sends: its own bound is 20 tries, a second apart.
-            result_backend_transport_options={"retry_policy": RETRY},
-        )
-        return app
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What the caller of a submit asks for besides program and inputs."""
-
-    session: str
-    at_least: Token | str | None
-    exactly: Token | str | None
-    max_staleness: float | None
-    outage: str | Outage
-    priority: int
-    deadline: float | None
-    stream: bool = False
-
-
-def _backend_url(app: Celery) -> str:
-    url = str(app.conf.result_backend or "")
-    if not url.startswith(("redis", "rediss", "unix", "valkey", "socket")):
-        raise ConfigurationError(
-            "The Celery app's result backend must be Redis, where programs and results are; "
-            f"it is {masked(url) or 'not set'!r}."
-        )
-    return url
-
-
-def _named_inputs(program: str, inputs: Any) -> dict[str, Any]:
-    if not isinstance(inputs, Mapping):
-        raise InputError(
-            program, "inputs", f"they must be a mapping of input field to value, not {type(inputs).__name__}"
-        )
-    if is_reference(inputs):
-        raise InputError(program, "inputs", "references to payloads are made by the client itself; give the inputs")
-    return dict(cast(Mapping[str, Any], inputs))
-
-
-def _shown(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mapping[str, Any]]:
-    from rich.progress import track
-
-    total = len(cast(Any, inputs)) if hasattr(inputs, "__len__") else None
-    yield from track(inputs, description=program, total=total)
-
-
-# What a spec that is given whole may be given besides.
-_CHANGES = ("bindings", "arguments", "lm", "executes_code")
-
-
-def _spec(name: str, module: Any, packages: tuple[str, ...], said: dict[str, Any]) -> tuple[ProgramSpec, Any]:
-    """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
-    from snakepit_bridge.programs.allowed import AllowedImports
-    from snakepit_bridge.programs.rehydrate import spec_of
-    from snakepit_bridge.programs.spec import ProgramSpec
-
-    if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
-        spec = spec_of(module, program=name, **said)
-        return spec, AllowedImports((*packages, *_named(spec)))
-    spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
-    changed = {key: value for key, value in said.items() if key in _CHANGES and value}
-    if said["cache"] is not None:
-        changed["cache"] = said["cache"]
-    return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
-
-
-def _named(spec: ProgramSpec) -> Iterator[str]:
-    """Yields the Python modules that a spec names, for its own module class, its tools and its field types."""
-    from snakepit_bridge.programs.allowed import split_at_class
-
-    for path in (*spec.module_names, *spec.tools):
-        if ":" in path:
-            yield path.partition(":")[0]
-    for field in spec.signature.fields if spec.signature else ():
-        for dotted in re.findall(r"[A-Za-z_]\w*(?:\.\w+)+", field.type):
-            yield split_at_class(dotted)[0]

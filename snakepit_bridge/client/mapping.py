@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.exceptions import BridgeError
@@ -65,3 +65,11 @@ def _outcome(handle: Handle, timeout: float | None, errors: Errors) -> FleetPred
         if errors == "raise":
             raise
         return failed
+
+
+def shown(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mapping[str, Any]]:
+    """Yields the inputs, and shows on a terminal how far they are."""
+    from rich.progress import track
+
+    total = len(cast(Any, inputs)) if hasattr(inputs, "__len__") else None
+    yield from track(inputs, description=program, total=total)

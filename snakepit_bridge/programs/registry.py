@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Self
 
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
+from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import RedisConnection
 
 PERMANENT_KEYS = ("{namespace}:programs", "{namespace}:{{p:*}}:versions", "{namespace}:{{p:*}}:spec:*")
@@ -25,6 +24,7 @@ _REFERENCE = re.compile(
 )
 _ENTRY = re.compile(rb"(\d{1,15}) ([0-9a-f]{64})")
 _CACHED = 512
+_REGISTER = source("snakepit_bridge.programs", "register")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class ProgramRegistry:
         # A name without a version is harmless, a version without a name would be hidden: so the name goes first.
         await self._connection.bounded(client.sadd(f"{self._namespace}:programs", name))
         entry: bytes = await self._connection.bounded(
-            client.eval(_script(), 2, f"{key}:versions", f"{key}:spec:{content}", content, encoded)
+            client.eval(_REGISTER, 2, f"{key}:versions", f"{key}:spec:{content}", content, encoded)
         )
         version, _ = _entry(name, entry)
         return Program(name, version, content, spec)
@@ -198,8 +198,3 @@ def _listing(name: str, fields: dict[bytes, bytes]) -> Listing:
         if field.startswith(b"label:")
     }
     return Listing(name, _entry(name, fields[b"latest"])[0], labels)
-
-
-@cache
-def _script() -> str:
-    return files("snakepit_bridge.programs").joinpath("register.lua").read_text(encoding="utf-8")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.resources import files
 
+from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import RedisConnection
 
 IDLE_S = 600.0
@@ -57,4 +57,4 @@ def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-_SCRIPT = (files("snakepit_bridge.wire") / "wanted.lua").read_text(encoding="utf-8")
+_SCRIPT = source("snakepit_bridge.wire", "wanted")

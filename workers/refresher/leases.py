@@ -7,13 +7,12 @@ the next holder raises before its first look.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
+from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import RedisConnection
 
-_HOLD = (Path(__file__).parent / "hold.lua").read_text(encoding="utf-8")
-_PRESENT = (Path(__file__).parent / "present.lua").read_text(encoding="utf-8")
+_HOLD, _PRESENT = source("workers.refresher", "hold"), source("workers.refresher", "present")
 # A pipeline is built in one go: a longer one would hold every follower up.
 _AT_ONCE = 100
 

@@ -1,15 +1,12 @@
-"""The client's server-side scripts, each in a ``.lua`` file of its own."""
+"""The client's server-side scripts, and what theirs and the workers' have in common."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-
+from snakepit_bridge import scripts
 from snakepit_bridge.stores.connection import Script
 
+ENDED = scripts.source(__name__, "ended")
+"""Lua text that defines ``ended(stored)``, for scripts that must not change what a task ended with."""
 
-def _script(name: str) -> Script:
-    return Script((files(__name__) / f"{name}.lua").read_text(encoding="utf-8"))
-
-
-CANCEL = _script("cancel")
-ENQUEUE = _script("enqueue")
+CANCEL = Script(scripts.source(__name__, "cancel"))
+ENQUEUE = Script(scripts.source(__name__, "enqueue"))

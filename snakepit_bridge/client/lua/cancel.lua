@@ -1,3 +1,4 @@
+-- needs: ended
 -- Ends a task as cancelled unless it has ended already, and tells whoever waits for it or runs it.
 --
 -- KEYS[1]  the task's result, which is also the name of its own channel
@@ -5,21 +6,10 @@
 --          the fleet's channel of cancellations, the task's id
 --
 -- Answers 1 if the task is cancelled now, by this call or an earlier one, and 0 if it ended otherwise. Running it twice,
--- as a client does that lost the first answer, tells nobody twice. Celery writes a result's status first; a result that
--- somebody else wrote is decoded to find it.
-local there = redis.call('GET', KEYS[1])
-if there then
-  local status = string.match(there, '^{"status": "(%u+)"')
-  if not status then
-    local read, result = pcall(cjson.decode, there)
-    status = read and type(result) == 'table' and result.status
-  end
-  if status == 'REVOKED' then
-    return 1
-  end
-  if status == 'SUCCESS' or status == 'FAILURE' then
-    return 0
-  end
+-- as a client does that lost the first answer, tells nobody twice.
+local status = ended(redis.call('GET', KEYS[1]))
+if status then
+  return status == 'REVOKED' and 1 or 0
 end
 if ARGV[2] == '0' then
   redis.call('SET', KEYS[1], ARGV[1])

@@ -1,10 +1,10 @@
-"""The cache's server-side scripts, each in a ``.lua`` file of its own."""
+"""The cache's server-side scripts."""
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 
+from snakepit_bridge import scripts
 from snakepit_bridge.stores.connection import Script
 
 
@@ -15,4 +15,4 @@ def script(name: str) -> Script:
     Raises:
         FileNotFoundError: there is no such script.
     """
-    return Script((files(__name__) / f"{name}.lua").read_text(encoding="utf-8"))
+    return Script(scripts.source(__name__, name))

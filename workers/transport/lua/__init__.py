@@ -1,25 +1,10 @@
-"""The transport's server-side scripts, each in a ``.lua`` file of its own.
-
-A script whose first line reads ``-- needs: a, b`` runs below the text of ``a.lua`` and ``b.lua``.
-"""
+"""The transport's server-side scripts."""
 
 from __future__ import annotations
 
-import re
-from functools import cache
-from importlib.resources import files
-
-_NEEDS = re.compile(r"-- needs: (.+)")
+from snakepit_bridge import scripts
 
 
-@cache
 def source(script: str) -> str:
-    """Returns the whole text of a script, what it needs included.
-
-    Raises:
-        FileNotFoundError: there is no such script.
-    """
-    text = (files(__name__) / f"{script}.lua").read_text(encoding="utf-8")
-    needs = _NEEDS.match(text)
-    parts = [source(name.strip()) for name in needs[1].split(",")] if needs else []
-    return "\n".join([*parts, text])
+    """Returns the whole text of a script; see ``scripts.source``."""
+    return scripts.source(__name__, script)

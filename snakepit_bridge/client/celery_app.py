@@ -1,0 +1,52 @@
+"""The Celery app of a client: one of its own, or the caller's, whose result backend must be the fleet's Redis."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from snakepit_bridge.client.broker import celery_url
+from snakepit_bridge.client.publishing import RETRY
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.stores.addresses import masked
+
+
+def client_app(url: str, *, timeout_s: float, expires_s: int) -> Celery:
+    """Returns an app that sends to the fleet on a Redis.
+
+    Args:
+        url: the Redis.
+        timeout_s: seconds within which it must answer.
+        expires_s: seconds that results are kept.
+    """
+    app = Celery("dspex-fleet-client", set_as_current=False)
+    bounds = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    app.conf.update(
+        broker_url=celery_url(url),
+        result_backend=celery_url(url),
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=["json"],
+        result_expires=expires_s,
+        broker_connection_timeout=timeout_s,
+        broker_transport_options=bounds,
+        redis_socket_timeout=timeout_s,
+        redis_socket_connect_timeout=timeout_s,
+        # For chains and their kin, which Celery itself sends: its own bound is 20 tries, a second apart.
+        result_backend_transport_options={"retry_policy": RETRY},
+    )
+    return app
+
+
+def backend_url(app: Celery) -> str:
+    """Returns the URL of an app's result backend.
+
+    Raises:
+        ConfigurationError: it isn't Redis.
+    """
+    url = str(app.conf.result_backend or "")
+    if not url.startswith(("redis", "rediss", "unix", "valkey", "socket")):
+        raise ConfigurationError(
+            "The Celery app's result backend must be Redis, where programs and results are; "
+            f"it is {masked(url) or 'not set'!r}."
+        )
+    return url
