@@ -201,7 +201,7 @@ def demo(
                                             show_default=False)] = ROOT / "examples" / "questions.jsonl",
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the answers.")] = Path("out"),
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    pool: Annotated[Pool, typer.Option()] = Pool.threads,
+    pool: Annotated[Pool, typer.Option()] = Pool.asyncio,
     bridge: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="snakepit server to own the variables; a twin of one if not given."),

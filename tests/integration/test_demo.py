@@ -51,7 +51,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(
-    questions: Path, out: Path, *, redis_url: str = "", pool: str = "threads", bridge: str = ""
+    questions: Path, out: Path, *, redis_url: str = "", pool: str = "asyncio", bridge: str = ""
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out), bridge]
     # Narrow and without colours, as in a log.

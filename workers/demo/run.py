@@ -29,7 +29,7 @@ def run_demo(
     questions: Path,
     out: Path,
     workers: int,
-    pool: str = "threads",
+    pool: str = "asyncio",
     bridge: str | None = None,
 ) -> int:
     """Runs the demo and returns its exit code: 0 if nothing was lost, torn or stale.

@@ -249,7 +249,7 @@ def test_a_demo_needs_nothing_and_its_code_is_the_commands(shown: list[dict[str,
     assert run("demo") == 1
     questions = ROOT / "examples" / "questions.jsonl"
     nothing = {"redis_url": None, "lm": None, "bridge": None}
-    assert shown == [{**nothing, "questions": questions, "out": Path("out"), "workers": 2, "pool": "threads"}]
+    assert shown == [{**nothing, "questions": questions, "out": Path("out"), "workers": 2, "pool": "asyncio"}]
 
 
 def test_each_option_of_a_demo_arrives(shown: list[dict[str, Any]], tmp_path: Path) -> None:
