@@ -206,6 +206,15 @@ def demo(
         str | None,
         typer.Option(metavar="HOST:PORT", help="snakepit server to own the variables; a twin of one if not given."),
     ] = None,
+    in_flight: Annotated[
+        int | None,
+        typer.Option(min=1, help="Questions at a time; what suits the LM's first answer if not given.",
+                     show_default=False),
+    ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(min=1.0, metavar="SECONDS", help="How long each answer may take; likewise.", show_default=False),
+    ] = None,
     redis_url: RedisUrl = None,
 ) -> None:  # fmt: skip
     """Ask real questions while the variables change, and judge the answers by the LM's own log.
@@ -217,7 +226,17 @@ def demo(
     chosen = target(ctx, redis_url)
     # What the environment says is where the real fleet is: a demo goes there only if it is told to.
     url = chosen.redis_url if chosen.said else None
-    code = run_demo(redis_url=url, lm=lm, questions=questions, out=out, workers=workers, pool=pool, bridge=bridge)
+    code = run_demo(
+        redis_url=url,
+        lm=lm,
+        questions=questions,
+        out=out,
+        workers=workers,
+        pool=pool,
+        bridge=bridge,
+        in_flight=in_flight,
+        wait_s=wait,
+    )
     raise typer.Exit(code)
 
 

@@ -17,11 +17,12 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.testing import BridgeServer
+from snakepit_bridge.testing import Ask, BridgeServer, RecordingLM
+from snakepit_bridge.testing.answers import Raw
 from snakepit_bridge.wire.client import BridgeClient
 from tests.conftest import wait_until
 from tests.harness.leaks import leaked_keys
-from workers.demo_lm import QUESTIONS
+from workers.demo_lm import QUESTIONS, demo_answerer
 
 ROOT = Path(__file__).parents[2]
 DONE_S = 60
@@ -31,9 +32,9 @@ import sys
 from pathlib import Path
 from workers.demo import run_demo
 
-redis_url, pool, questions, out, bridge = sys.argv[1:]
+redis_url, pool, questions, out, bridge, lm = sys.argv[1:]
 sys.exit(run_demo(
-    redis_url=redis_url or None, lm=None, questions=Path(questions), out=Path(out), workers=2, pool=pool,
+    redis_url=redis_url or None, lm=lm or None, questions=Path(questions), out=Path(out), workers=2, pool=pool,
     bridge=bridge or None,
 ))
 """
@@ -51,11 +52,20 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(
-    questions: Path, out: Path, *, redis_url: str = "", pool: str = "asyncio", bridge: str = ""
+    questions: Path,
+    out: Path,
+    *,
+    redis_url: str = "",
+    pool: str = "asyncio",
+    bridge: str = "",
+    lm: str = "",
+    profiles: str = "",
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out), bridge]
+    command = [sys.executable, "-c", RUN, redis_url, pool, str(questions), str(out), bridge, lm]
     # Narrow and without colours, as in a log.
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TMPDIR": str(out), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    if profiles:
+        env["DSPEX_LM_PROFILES"] = profiles
     return subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -148,3 +158,53 @@ def test_a_ctrl_c_leaves_no_process_and_no_folder_behind(questions: Path, out: P
     assert demo.returncode != 0
     wait_until(lambda: not [child for child in children if child.is_running()], "all its processes to end")
     assert list(out.iterdir()) == [], complaints
+
+
+REAL = """
+[profiles.real]
+model = "openai/small"
+api_base = "{url}"
+api_key_env = "DEMO_TEST_KEY"
+"""
+
+
+@pytest.fixture
+def profiles(out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DEMO_TEST_KEY", "none-needed")
+    return out / "profiles.toml"
+
+
+def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(questions: Path, out: Path, profiles: Path) -> None:
+    """KINDS 52: an LM that takes its time, and of which some answers can't be parsed, is no fault of the fleet."""
+    known = demo_answerer()
+    poems = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()][5:8]
+    hard = [text for poem in poems for text in poem["inputs"].values()]
+
+    def answer(ask: Ask) -> object:
+        return Raw("Roses are red.") if any(text in ask.user for text in hard) else known(ask)
+
+    with RecordingLM(answer, latency_s=2.0) as lm:  # pyright: ignore[reportArgumentType]
+        profiles.write_text(REAL.format(url=lm.url), encoding="utf-8")
+        said = run(launch(questions, out, lm="real", profiles=str(profiles)))
+    lines = said.splitlines()
+    assert lines[-1] == "demo: 17 predictions, 5 revisions, 3 failed, 0 lost, unseen torn, 0 stale"
+    assert any(re.fullmatch(r"it answered after [2-9]\.\d s: 20 questions, \d+ at a time, each within \d+ s", line)
+               for line in lines), "the pace follows from the first answer"  # fmt: skip
+    assert any(line.startswith("3 failed, LMAnswerError, such as ") for line in lines)
+    assert any(line.startswith("right: 17 of 17 answers (classify ") for line in lines)
+    assert "0.7" in said
+    assert "right" in said
+
+
+def test_an_lm_that_does_not_answer_is_named_before_anything_is_asked(
+    questions: Path, out: Path, profiles: Path
+) -> None:
+    """KINDS 52: one LM check first."""
+    with RecordingLM(api_key="another") as lm:
+        profiles.write_text(REAL.format(url=lm.url), encoding="utf-8")
+        with launch(questions, out, lm="real", profiles=str(profiles)) as demo:
+            said, complaints = demo.communicate(timeout=DONE_S)
+        assert len(lm.requests) == 1, "nothing more is asked"
+    assert demo.returncode == 1
+    assert "The LM real did not answer the first question: LMRefusedError" in complaints, said + complaints
+    assert not (out / "answers.jsonl").exists()

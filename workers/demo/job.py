@@ -11,15 +11,15 @@ from typing import Any
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.prediction import FleetPrediction
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import BridgeError, PredictionTimeout
 from snakepit_bridge.revision import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.stores import SnapshotStore
+from workers.demo.pace import Pace
 from workers.demo.script import DECLARED, PUBLISHES, Question
 
-# So few that submitting goes on for as long as the publisher does.
-_IN_FLIGHT = 16
-_ANSWER_S = 120.0
+# Past its deadline a prediction ends by itself, as soon as its worker has seen that.
+_GRACE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Answer:
 
     Attributes:
         acknowledged: the newest token whose publish had returned before the question was submitted.
-        prediction: None if there was no committed result; then ``error`` says why.
-        seconds: from submitting to the result.
+        prediction: None if it ended in an error, or had no end at all; then ``error`` says which.
+        seconds: from submitting to the end.
     """
 
     question: Question
@@ -46,6 +46,16 @@ class Answer:
     prediction: FleetPrediction | None
     error: BridgeError | None
     seconds: float
+
+    @property
+    def lost(self) -> bool:
+        """Whether nobody ever said how it ended."""
+        return isinstance(self.error, PredictionTimeout)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error that names its cause, such as an answer that can't be parsed."""
+        return self.error is not None and not self.lost
 
 
 class Publisher:
@@ -135,25 +145,27 @@ async def all_revisions(
 
 
 def ask_all(
-    fleet: Fleet, session: str, questions: list[Question], publisher: Publisher, done: Callable[[], None]
+    fleet: Fleet, session: str, questions: list[Question], publisher: Publisher, done: Callable[[], None], pace: Pace
 ) -> list[Answer]:
-    """Submits every question, a few at a time, and returns how each ended, in their order."""
+    """Submit every question, a few at a time, and return how each ended, in their order."""
 
     def ask(question: Question) -> Answer:
         acknowledged, start = publisher.acknowledged, time.monotonic()
-        handle = fleet.submit(question.program, question.inputs, session=session, at_least=acknowledged)
-        prediction, error = _wait(handle)
+        handle = fleet.submit(
+            question.program, question.inputs, session=session, at_least=acknowledged, deadline=pace.wait_s
+        )
+        prediction, error = _wait(handle, pace.wait_s + _GRACE_S)
         answer = Answer(question, acknowledged, prediction, error, time.monotonic() - start)
         publisher.answered()
         done()
         return answer
 
-    with ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="ask") as pool:
+    with ThreadPoolExecutor(pace.in_flight, thread_name_prefix="ask") as pool:
         return list(pool.map(ask, questions))
 
 
-def _wait(handle: Handle) -> tuple[FleetPrediction | None, BridgeError | None]:
+def _wait(handle: Handle, wait_s: float) -> tuple[FleetPrediction | None, BridgeError | None]:
     try:
-        return handle.get(_ANSWER_S), None
-    except BridgeError as failed:
-        return None, failed
+        return handle.get(wait_s), None
+    except BridgeError as exc:
+        return None, exc

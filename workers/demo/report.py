@@ -69,6 +69,29 @@ def provenance_table(answer: Answer) -> Table:
     return table
 
 
+def failures(answers: Sequence[Answer]) -> list[str]:
+    """Return a line for each kind of error with which questions ended, with one example, the most frequent first."""
+    kinds: dict[str, list[Answer]] = {}
+    for answer in answers:
+        if answer.error is not None:
+            word = "lost" if answer.lost else "failed"
+            kinds.setdefault(f"{word}, {type(answer.error).__name__}", []).append(answer)
+    by_count = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    return [f"{len(some)} {kind}, such as {some[0].question.id}: {some[0].error}" for kind, some in by_count]
+
+
+def accuracy_line(answers: Sequence[Answer]) -> str:
+    """Return how many of the answers were right, by program: what the variables are steered for."""
+    by_program: dict[str, list[bool]] = {}
+    for answer in answers:
+        if answer.prediction is not None:
+            right = answer.question.right(answer.prediction.toDict())
+            by_program.setdefault(answer.question.program, []).append(right)
+    parts = [f"{name} {sum(rights)} of {len(rights)}" for name, rights in sorted(by_program.items())]
+    rights = [right for some in by_program.values() for right in some]
+    return f"right: {sum(rights)} of {len(rights)} answers" + (f" ({', '.join(parts)})" if parts else "")
+
+
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Writes every question with its answer and provenance, one JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,12 +100,12 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
             out.write(json.dumps(_line(answer), ensure_ascii=False) + "\n")
 
 
-def last_line(answers: Sequence[Answer], verdict: Verdict) -> str:
+def last_line(verdict: Verdict) -> str:
     """Returns the line that the demo ends with."""
     torn = "unseen" if verdict.torn is None else verdict.torn
-    done = len(answers) - verdict.lost
-    counts = f"{verdict.lost} lost, {torn} torn, {verdict.stale} stale"
-    return f"demo: {done} predictions, {len(verdict.rows)} revisions, {counts}"
+    failed = f"{verdict.failed} failed, " if verdict.failed else ""
+    counts = f"{failed}{verdict.lost} lost, {torn} torn, {verdict.stale} stale"
+    return f"demo: {verdict.answered} predictions, {len(verdict.rows)} revisions, {counts}"
 
 
 def _line(answer: Answer) -> dict[str, Any]:

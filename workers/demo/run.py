@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,8 +16,18 @@ from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.stores.connection import RedisConnection
 from workers.demo.elixir import elixir_server, refresher
 from workers.demo.job import Answer, Publisher, Revision, all_revisions, ask_all
+from workers.demo.pace import Pace, check_lm
 from workers.demo.parts import DemoLM, language_model, redis_server, worker_processes
-from workers.demo.report import last_line, progress_bar, provenance_table, published, revisions_table, write_answers
+from workers.demo.report import (
+    accuracy_line,
+    failures,
+    last_line,
+    progress_bar,
+    provenance_table,
+    published,
+    revisions_table,
+    write_answers,
+)
 from workers.demo.script import PROGRAMS, PUBLISHES, SESSION, Question, read_questions
 from workers.demo.verdict import Verdict, judge
 from workers.lifecycle import load_dspy
@@ -31,8 +42,10 @@ def run_demo(
     workers: int,
     pool: str = "asyncio",
     bridge: str | None = None,
+    in_flight: int | None = None,
+    wait_s: float | None = None,
 ) -> int:
-    """Runs the demo and returns its exit code: 0 if nothing was lost, torn or stale.
+    """Run the demo and return its exit code: 0 if something was answered, and nothing lost, torn or stale.
 
     Args:
         redis_url: Redis or Valkey to use, under keys of its own; an embedded one is started if None.
@@ -42,9 +55,11 @@ def run_demo(
         workers: number of worker processes.
         pool: Celery pool of each.
         bridge: ``HOST:PORT`` of a snakepit server to own the session; a twin of one is started if None.
+        in_flight: questions asked at a time; None for what suits the LM, by how long its first answer took.
+        wait_s: seconds within which each must be answered; None likewise.
 
     Raises:
-        BridgeError: a part did not start.
+        BridgeError: a part did not start, or the LM doesn't answer.
     """
     load_dspy()
     console = Console()
@@ -65,11 +80,12 @@ def run_demo(
                 worker_processes(fleet, workers, pool, settings, Path(scratch)),
             ):
                 console.print(f"a refresher and {workers} worker processes are up ({pool})", highlight=False)
-                answers, verdict = _job(console, fleet, session, model, asked)
+                answers, verdict = _job(console, fleet, session, model, asked, _Asked(in_flight, wait_s))
         finally:
             run_blocking(_tidy(fleet, url, namespace))
     _show(console, out / "answers.jsonl", answers, verdict, accuracy=lm is not None)
-    return 0 if verdict.holds else 1
+    # The stand-in answers everything: a failure beside it is the fleet's own.
+    return 0 if verdict.holds and (lm is not None or not verdict.failed) else 1
 
 
 @contextmanager
@@ -83,7 +99,7 @@ def _stage(
 
 
 def _job(
-    console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question]
+    console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question], options: _Asked
 ) -> tuple[list[Answer], Verdict]:
     for name, spec in PROGRAMS.items():
         program = fleet.register(name, spec, lm=model.profile)
@@ -98,22 +114,50 @@ def _job(
         context = fleet.session(session, author="demo publisher")
         publisher = Publisher(context, max(1, len(questions) // (len(PUBLISHES) + 1)), told)
         publisher.start()
-        answers = ask_all(fleet, session, questions, publisher, lambda: progress.advance(bar))
+        pace = _pace(progress.console, fleet, session, model, questions, options)
+        answers = ask_all(fleet, session, questions, publisher, lambda: progress.advance(bar), pace)
         publisher.stop()
     revisions = run_blocking(all_revisions(fleet.store, session, publisher.revisions, answers))
     return answers, judge(answers, revisions, model.requests() if model.log else None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the caller wants of the pace; None for what suits the LM."""
+
+    in_flight: int | None
+    wait_s: float | None
+
+
+def _pace(
+    console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question], options: _Asked
+) -> Pace:
+    """Return how fast to ask: a real LM is asked once first, which shows that it is there and how fast it is."""
+    if model.log is not None or not questions:
+        return Pace.choose(0.0, options.in_flight, options.wait_s)
+    console.print(f"asking {model.label} once, to see that it answers and how fast", highlight=False)
+    first_answer_s = check_lm(fleet, session, questions[0], model.label)
+    pace = Pace.choose(first_answer_s, options.in_flight, options.wait_s)
+    console.print(
+        f"it answered after {first_answer_s:.1f} s: {len(questions)} questions, {pace.in_flight} at a time, "
+        f"each within {pace.wait_s:.0f} s",
+        highlight=False,
+    )
+    return pace
+
+
 def _show(console: Console, path: Path, answers: list[Answer], verdict: Verdict, *, accuracy: bool) -> None:
     write_answers(path, answers)
     console.print(revisions_table(verdict, accuracy=accuracy))
-    for answer in [answer for answer in answers if answer.error is not None][:3]:
-        console.print(f"lost {answer.question.id}: {answer.error}", highlight=False, soft_wrap=True)
+    for line in failures(answers):
+        console.print(line, highlight=False, soft_wrap=True)
     shown = next((answer for answer in reversed(answers) if answer.prediction is not None), None)
     if shown is not None:
         console.print(provenance_table(shown))
+    if accuracy:
+        console.print(accuracy_line(answers), highlight=False, soft_wrap=True)
     console.print(f"answers: {path}", highlight=False, soft_wrap=True)
-    console.print(last_line(answers, verdict), highlight=False, soft_wrap=True)
+    console.print(last_line(verdict), highlight=False, soft_wrap=True)
 
 
 async def _tidy(fleet: Fleet, url: str, namespace: str) -> None:

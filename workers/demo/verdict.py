@@ -30,35 +30,48 @@ class Row:
 class Verdict:
     """The counts that must be zero, and the rows of the table.
 
-    ``torn`` is None where the LM keeps no log that could show it.
+    Attributes:
+        rows: one per revision.
+        answered: predictions with a result.
+        failed: predictions that ended in a named error, such as an answer of the LM that can't be parsed.
+        lost: predictions without an end.
+        torn: None where the LM keeps no log that could show it.
+        stale: predictions that ran under an older revision than they required.
     """
 
     rows: tuple[Row, ...]
+    answered: int
+    failed: int
     lost: int
     torn: int | None
     stale: int
 
     @property
     def holds(self) -> bool:
-        """Whether nothing was lost, torn or stale."""
-        return not (self.lost or self.torn or self.stale)
+        """Whether nothing was lost, torn or stale, and something was answered."""
+        return self.answered > 0 and not (self.lost or self.torn or self.stale)
 
 
 def judge(answers: Sequence[Answer], revisions: Sequence[Revision], log: Sequence[Recorded] | None) -> Verdict:
     """Judges the answers.
 
-    Lost: a question without a committed result. Torn: one whose requests, as the LM recorded them, differ from the
-    values of the revision that its provenance names. Stale: one that ran under a revision older than the last one that
-    had been acknowledged when it was submitted.
+    Failed: a question that ended in a named error. Lost: one without any end. Torn: one whose requests, as the LM
+    recorded them, differ from the values of the revision that its provenance names. Stale: one that ran under a
+    revision older than the last one that had been acknowledged when it was submitted.
     """
     known = {revision.token: revision for revision in revisions}
     requests = _by_text(log or ())
     answered = [answer for answer in answers if answer.prediction is not None]
     torn = sum(not _whole(answer, known, requests.get(answer.question.text, [])) for answer in answered)
-    rows = [_row(revision, number, answered, requests) for number, revision in enumerate(revisions, start=1)]
+    rows = [
+        _row(revision, number, answered, None if log is None else requests)
+        for number, revision in enumerate(revisions, start=1)
+    ]
     return Verdict(
         rows=tuple(rows),
-        lost=len(answers) - len(answered),
+        answered=len(answered),
+        failed=sum(answer.failed for answer in answers),
+        lost=sum(answer.lost for answer in answers),
         torn=None if log is None else torn,
         stale=sum(_token(answer) < answer.acknowledged for answer in answered),
     )
@@ -77,9 +90,9 @@ def _whole(answer: Answer, known: dict[Token, Revision], requests: list[Recorded
     )
 
 
-def _row(revision: Revision, number: int, answered: list[Answer], requests: dict[str, list[Recorded]]) -> Row:
+def _row(revision: Revision, number: int, answered: list[Answer], requests: dict[str, list[Recorded]] | None) -> Row:
     mine = [answer for answer in answered if _token(answer) == revision.token]
-    seen = {request.temperature for answer in mine for request in requests.get(answer.question.text, [])}
+    seen = {temperature for answer in mine for temperature in _temperatures(answer, requests)}
     spread = _percentiles([answer.seconds * 1000 for answer in mine])
     right = sum(answer.question.right(answer.prediction.toDict()) for answer in mine if answer.prediction is not None)
     return Row(
@@ -91,6 +104,14 @@ def _row(revision: Revision, number: int, answered: list[Answer], requests: dict
         *spread,
         accuracy=right / len(mine) if mine else 0.0,
     )
+
+
+def _temperatures(answer: Answer, requests: dict[str, list[Recorded]] | None) -> list[float | None]:
+    """What the LM received; where it keeps no log, what the answer's provenance says was asked for."""
+    if requests is not None:
+        return [request.temperature for request in requests.get(answer.question.text, [])]
+    assert answer.prediction is not None
+    return [answer.prediction.provenance.variables.get("llm_temperature")]
 
 
 def _percentiles(values: list[float]) -> tuple[float, float]:

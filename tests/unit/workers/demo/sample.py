@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 
 from snakepit_bridge.client.prediction import FleetPrediction
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import BridgeError, LMAnswerError, PredictionTimeout
 from snakepit_bridge.messages import Result
 from snakepit_bridge.provenance import Provenance, Timings
 from snakepit_bridge.revision import Token
@@ -84,8 +84,15 @@ def answer(program: str, under: Revision, *, acknowledged: Token | None = None, 
     return Answer(QUESTIONS[program], acknowledged or under.token, prediction, None, seconds)
 
 
+def failed(program: str, error: BridgeError | None = None) -> Answer:
+    """A question that ended in an error which names its cause."""
+    said = error or LMAnswerError("openai/demo", "unparsable", "it wrote a poem")
+    return Answer(QUESTIONS[program], token(1), None, said, 12.0)
+
+
 def lost(program: str) -> Answer:
-    return Answer(QUESTIONS[program], token(1), None, BridgeError("the worker said no"), 120.0)
+    """A question of which nobody ever said how it ended."""
+    return Answer(QUESTIONS[program], token(1), None, PredictionTimeout(f"task-{program}", 150.0), 150.0)
 
 
 def asked(program: str, under: Revision, index: int = 0, **changes: Any) -> Recorded:

@@ -16,6 +16,7 @@ from snakepit_bridge.stores import MemoryStore
 from tests.harness.waiting import wait_until
 from tests.unit.workers.demo.sample import answer, revisions
 from workers.demo.job import Publisher, Revision, ask_all
+from workers.demo.pace import Pace
 from workers.demo.script import DECLARED, PUBLISHES, Question
 
 DECLARED_VALUES = {name: value for name, _, value, _ in DECLARED}
@@ -114,7 +115,9 @@ class OneFleet:
         self.refuses: set[str] = set()
         self.most, self._now, self._lock = 0, 0, threading.Lock()
 
-    def submit(self, program: str, inputs: Mapping[str, Any], *, session: str, at_least: Token) -> OneHandle:
+    def submit(
+        self, program: str, inputs: Mapping[str, Any], *, session: str, at_least: Token, deadline: float
+    ) -> OneHandle:
         with self._lock:
             self.asked.append({"program": program, "inputs": inputs, "session": session, "at_least": at_least})
             self._now += 1
@@ -147,7 +150,7 @@ def test_every_question_is_asked_once_and_answered_in_its_place(store: MemorySto
     publisher, _ = published(store, every=5)
     publisher.start()
     done: list[None] = []
-    answers = ask_all(fleet, "demo", questions(40), publisher, lambda: done.append(None))
+    answers = ask_all(fleet, "demo", questions(40), publisher, lambda: done.append(None), Pace())
     publisher.stop()
     assert [one.question.id for one in answers] == [str(n) for n in range(40)]
     assert sorted(one["inputs"]["text"] for one in fleet.asked) == sorted(f"text {n}" for n in range(40))
@@ -159,10 +162,10 @@ def test_each_question_requires_what_was_acknowledged_before_it(store: MemorySto
     fleet: Any = OneFleet()
     publisher, told = published(store, every=5)
     publisher.start()
-    answers = ask_all(fleet, "demo", questions(40), publisher, lambda: None)
+    answers = ask_all(fleet, "demo", questions(40), publisher, lambda: None, Pace())
     # The answers come at once, so the publisher may be behind them.
     wait_until(lambda: publisher.acknowledged > told[0].token, "a version after the first")
-    answers += ask_all(fleet, "demo", questions(41)[40:], publisher, lambda: None)
+    answers += ask_all(fleet, "demo", questions(41)[40:], publisher, lambda: None, Pace())
     publisher.stop()
     required = {one["inputs"]["text"]: one["at_least"] for one in fleet.asked}
     assert [required[one.question.text] for one in answers] == [one.acknowledged for one in answers]
@@ -176,7 +179,7 @@ def test_a_question_without_a_result_keeps_its_error(store: MemoryStore) -> None
     fleet.refuses = {"text 1"}
     publisher, _ = published(store)
     publisher.start()
-    first, second, third = ask_all(fleet, "demo", questions(3), publisher, lambda: None)
+    first, second, third = ask_all(fleet, "demo", questions(3), publisher, lambda: None, Pace())
     publisher.stop()
     assert second.prediction is None
     assert isinstance(second.error, PredictionTimeout)
@@ -188,7 +191,9 @@ def test_only_some_questions_are_under_way_at_a_time(store: MemoryStore) -> None
     fleet.go_on.clear()
     publisher, _ = published(store)
     publisher.start()
-    asking = threading.Thread(target=ask_all, args=(fleet, "demo", questions(60), publisher, lambda: None), daemon=True)
+    asking = threading.Thread(
+        target=ask_all, args=(fleet, "demo", questions(60), publisher, lambda: None, Pace()), daemon=True
+    )
     asking.start()
     wait_until(lambda: fleet.most >= 16, "the first questions")
     fleet.go_on.set()

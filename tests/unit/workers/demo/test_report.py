@@ -10,9 +10,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.unit.workers.demo.sample import answer, lost, played, revisions, token
+from snakepit_bridge.exceptions import LMUnavailableError
+from tests.unit.workers.demo.sample import answer, failed, lost, played, revisions, token
 from workers.demo.job import Revision
-from workers.demo.report import last_line, progress_bar, provenance_table, published, revisions_table, write_answers
+from workers.demo.report import (
+    accuracy_line,
+    failures,
+    last_line,
+    progress_bar,
+    provenance_table,
+    published,
+    revisions_table,
+    write_answers,
+)
 from workers.demo.verdict import judge
 
 
@@ -25,18 +35,18 @@ def printed(table: Table, width: int = 100) -> str:
 def test_the_last_line_counts() -> None:
     demo = played()
     found = judge(demo.answers, demo.revisions, demo.log)
-    assert last_line(demo.answers, found) == "demo: 3 predictions, 3 revisions, 0 lost, 0 torn, 0 stale"
+    assert last_line(found) == "demo: 3 predictions, 3 revisions, 0 lost, 0 torn, 0 stale"
 
 
 def test_the_last_line_names_every_defect() -> None:
     demo = played().with_answer(0, lost("classify"))
     found = replace(judge(demo.answers, demo.revisions, demo.log), torn=4, stale=5)
-    assert last_line(demo.answers, found) == "demo: 2 predictions, 3 revisions, 1 lost, 4 torn, 5 stale"
+    assert last_line(found) == "demo: 2 predictions, 3 revisions, 1 lost, 4 torn, 5 stale"
 
 
 def test_the_last_line_does_not_deny_what_could_not_be_seen() -> None:
     demo = played()
-    assert last_line(demo.answers, judge(demo.answers, demo.revisions, None)).endswith("0 lost, unseen torn, 0 stale")
+    assert last_line(judge(demo.answers, demo.revisions, None)).endswith("0 lost, unseen torn, 0 stale")
 
 
 def test_a_revision_is_announced_with_what_it_changes() -> None:
@@ -64,10 +74,45 @@ def test_the_table_shows_how_many_were_right_where_that_says_something() -> None
     assert said.count("100%") == 3
 
 
-def test_a_revision_without_a_temperature_shows_none() -> None:
+def test_a_revision_without_an_answer_shows_no_temperature() -> None:
     demo = played()
-    said = printed(revisions_table(judge(demo.answers, demo.revisions, None), accuracy=False))
-    assert said.count("│ -    │") + said.count("│    - │") == 3
+    table = revisions_table(judge(demo.answers[1:], demo.revisions, demo.log[1:]), accuracy=False)
+    said = printed(table)
+    assert said.count("│ -    │") + said.count("│    - │") == 1
+
+
+def test_failed_questions_are_told_apart_from_lost_ones() -> None:
+    """KINDS 52."""
+    demo = played().with_answer(0, failed("classify")).with_answer(1, lost("extract"))
+    found = judge(demo.answers, demo.revisions, demo.log)
+    assert last_line(found) == "demo: 1 predictions, 3 revisions, 1 failed, 1 lost, 0 torn, 0 stale"
+
+
+def test_each_kind_of_error_is_counted_with_an_example() -> None:
+    away = LMUnavailableError("openai/demo", "transport_error", "it is down")
+    answers = [
+        failed("math"),
+        failed("classify", away),
+        failed("extract"),
+        lost("math"),
+        answer("math", revisions()[0]),
+    ]
+    lines = failures(answers)
+    assert [line.partition(":")[0] for line in lines] == [
+        "2 failed, LMAnswerError, such as m",
+        "1 failed, LMUnavailableError, such as c",
+        "1 lost, PredictionTimeout, such as m",
+    ]
+    assert "it wrote a poem" in lines[0]
+
+
+def test_the_accuracy_is_told_by_program() -> None:
+    wrong = answer("classify", revisions()[0])
+    assert wrong.prediction is not None
+    wrong.prediction.label = "negative"
+    answers = [answer("math", revisions()[0]), answer("classify", revisions()[0]), wrong, failed("extract")]
+    assert accuracy_line(answers) == "right: 2 of 3 answers (classify 1 of 2, math 1 of 1)"
+    assert accuracy_line([failed("math")]) == "right: 0 of 0 answers"
 
 
 def test_the_provenance_tells_everything_about_one_answer() -> None:
@@ -94,7 +139,7 @@ def test_the_file_holds_every_question_with_its_answer(tmp_path: Path) -> None:
     assert (first["outputs"], first["expected"]) == ({"label": "positive"}, {"label": "positive"})
     assert first["provenance"]["token"] == "100.1"
     assert "error" not in first
-    assert second["error"] == "BridgeError: the worker said no"
+    assert second["error"].startswith("PredictionTimeout: Prediction task-extract")
     assert second.keys().isdisjoint({"outputs", "provenance"})
     assert third["provenance"]["module"] == "ChainOfThought"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.revision import Token
-from tests.unit.workers.demo.sample import Played, answer, asked, lost, played, token
+from tests.unit.workers.demo.sample import Played, answer, asked, failed, lost, played, token
 from workers.demo.verdict import Verdict, judge
 
 
@@ -18,7 +18,7 @@ def verdict(demo: Played) -> Verdict:
 
 def counts(demo: Played) -> tuple[int, int | None, int]:
     found = verdict(demo)
-    assert found.holds == ((found.lost, found.torn, found.stale) == (0, 0, 0))
+    assert found.holds == ((found.lost, found.torn, found.stale) == (0, 0, 0) and found.answered > 0)
     return found.lost, found.torn, found.stale
 
 
@@ -31,6 +31,21 @@ def test_a_demo_in_which_all_went_well_holds() -> None:
 def test_a_question_without_a_result_is_lost(index: int) -> None:
     demo = played()
     assert counts(demo.with_answer(index, lost(demo.answers[index].question.program))) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_question_that_ended_in_a_named_error_has_failed_and_is_not_lost(index: int) -> None:
+    """KINDS 52."""
+    demo = played()
+    changed = demo.with_answer(index, failed(demo.answers[index].question.program))
+    assert counts(changed) == (0, 0, 0)
+    assert (verdict(changed).failed, verdict(changed).answered) == (1, 2)
+
+
+def test_a_demo_without_a_single_answer_does_not_hold() -> None:
+    demo = played()
+    everything = replace(demo, answers=tuple(failed(one.question.program) for one in demo.answers))
+    assert counts(everything) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +145,12 @@ def test_the_temperatures_are_those_that_the_lm_received() -> None:
     demo = played()
     row = verdict(demo.with_request(0, asked("classify", demo.revisions[0], llm_temperature=1.5))).rows[0]
     assert row.temperatures == (1.5,)
-    assert judge(demo.answers, demo.revisions, None).rows[0].temperatures == ()
+
+
+def test_without_a_log_the_temperatures_are_those_of_the_provenance() -> None:
+    """KINDS 52."""
+    demo = played()
+    assert [row.temperatures for row in judge(demo.answers, demo.revisions, None).rows] == [(0.0,), (0.7,), (0.7,)]
 
 
 def test_a_revision_that_no_prediction_ran_under_has_an_empty_row() -> None:
