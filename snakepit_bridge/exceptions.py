@@ -44,9 +44,14 @@ cross Celery's JSON result backend, which rebuilds an exception as ``type(*args)
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any, TypeVar, cast
+
+E = TypeVar("E", bound=BaseException)
 
 _error = dataclass(eq=False, repr=False)
 
@@ -71,6 +76,51 @@ def closest(name: str, names: Iterable[str]) -> str:
     """Returns ``" Did you mean 'x'?"`` for the name nearest to a misspelt one, or nothing."""
     matches = difflib.get_close_matches(name, list(names), n=1)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def fresh_error(exc: E) -> E:
+    """Return a copy of an error that others may raise or hold too, to be raised by one task alone.
+
+    Each raise of an exception adds the raising task's frames to its traceback. So one instance that several tasks raise
+    leads from each of them into the running frames of the others, and whoever then clears "its" frames, as Celery does
+    for a failed task, closes coroutines that still run. The copy has type, fields, notes and cause of the original,
+    and no traceback. What can't be copied comes back as a ``BridgeError`` with its type and text.
+    """
+    made = next((twin for make in (_remade, copy.copy) if (twin := _twin(exc, make)) is not None), None)
+    twin = cast(E, BridgeError(f"{type(exc).__qualname__}: {exc}") if made is None else made)
+    if hasattr(exc, "__notes__"):
+        twin.__notes__ = list(exc.__notes__)
+    twin.__cause__, twin.__context__ = exc.__cause__, exc.__context__
+    twin.__suppress_context__ = exc.__suppress_context__
+    return twin.with_traceback(None)
+
+
+def _twin(exc: BaseException, make: Callable[[BaseException], BaseException]) -> BaseException | None:
+    """Return what a way of copying makes of an error, if that is another one of the same kind and text."""
+    try:
+        twin = make(exc)
+        return twin if twin is not exc and type(twin) is type(exc) and str(twin) == str(exc) else None
+    except Exception:  # noqa: BLE001 (an exception class may do anything in there; then there is the next way)
+        return None
+
+
+def _remade(exc: BaseException) -> BaseException:
+    """Return a copy without a call of any ``__init__``, which may take other arguments than ``args``."""
+    kind: Any = type(exc)
+    twin: BaseException = kind.__new__(kind, *exc.args)
+    twin.__dict__.update(vars(exc))
+    for base in kind.__mro__:
+        for name in _members(base):
+            if hasattr(exc, name) and getattr(exc, name) != getattr(twin, name, None):
+                setattr(twin, name, getattr(exc, name))
+    return twin
+
+
+def _members(kind: type) -> Iterator[str]:
+    """Yield what instances of a class hold outside of their dictionary, such as the ``errno`` of an ``OSError``."""
+    for name, value in vars(kind).items():
+        if isinstance(value, MemberDescriptorType | GetSetDescriptorType) and not name.startswith("__"):
+            yield name
 
 
 @_error

@@ -14,6 +14,8 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+from snakepit_bridge.exceptions import fresh_error
+
 T = TypeVar("T")
 
 
@@ -114,6 +116,36 @@ async def run_home(work: Coroutine[Any, Any, T]) -> T:
     if _running_loop() is loop:
         return await work
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+
+def share(future: asyncio.Future[T]) -> asyncio.Future[T]:
+    """Return a future of one's own for one that others await too, as ``asyncio.shield`` does, but fit for errors.
+
+    Who is cancelled leaves the future to the others. If it fails, each who waits gets an error of its own
+    (:func:`~snakepit_bridge.exceptions.fresh_error`), where ``shield`` raises one instance in all of them.
+    """
+    own: asyncio.Future[T] = future.get_loop().create_future()
+
+    def settle(done: asyncio.Future[T]) -> None:
+        if own.done():
+            return
+        if done.cancelled():
+            own.cancel()
+        elif (exc := done.exception()) is not None:
+            own.set_exception(fresh_error(exc))
+        else:
+            own.set_result(done.result())
+
+    def leave(_: asyncio.Future[T]) -> None:
+        if not future.done():
+            future.remove_done_callback(settle)
+
+    if future.done():
+        settle(future)
+    else:
+        future.add_done_callback(settle)
+        own.add_done_callback(leave)
+    return own
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import json
 import pickle
@@ -28,6 +29,7 @@ from snakepit_bridge.exceptions import (
     ValidationError,
     VariableNotFoundError,
     closest,
+    fresh_error,
     known,
 )
 
@@ -146,3 +148,95 @@ def test_a_long_list_of_names_is_cut_where_it_would_stop_being_readable() -> Non
 def test_an_error_with_a_message_alone_says_just_that() -> None:
     assert str(ConfigurationError("Set the key.")) == "Set the key."
     assert str(BridgeError("plain")) == "plain"
+
+
+# ---------------------------------------------------------------- one error for each who raises it (KINDS 0a)
+
+
+class ToldInWords(Exception):
+    """Its ``__init__`` takes other arguments than its ``args``, and adds to them at each call."""
+
+    def __init__(self, status: int, *, body: str) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status, self.body = status, body
+
+
+class Slotted(OSError):
+    __slots__ = ("path",)
+
+    def __init__(self, code: int, path: str) -> None:
+        super().__init__(code, "no such thing")
+        self.path = path
+
+
+class Uncopyable(Exception):
+    def __new__(cls, *args: Any) -> Uncopyable:
+        if args != ("the one",):
+            raise TypeError("there is one alone")
+        return super().__new__(cls, *args)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text + " and only")
+
+
+def _not_unicode() -> BaseException:
+    try:
+        b"\xff".decode()
+    except UnicodeDecodeError as exc:
+        return exc
+    raise AssertionError
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as exc:  # noqa: BLE001
+        return exc
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(sample(kind) for kind in OURS),
+        LookupError("as told"),
+        KeyError("name"),
+        OSError(errno.EMFILE, "Too many open files", "socket"),
+        _not_unicode(),
+        ImportError("no module", name="dspy", path="/x"),
+        ToldInWords(503, body="down"),
+        Slotted(errno.ENOENT, "/tmp/x"),
+        ExceptionGroup("several", [LookupError("one"), KeyError("two")]),
+        SystemExit(3),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_fresh_error_is_another_one_of_the_same_kind_text_and_fields(error: BaseException) -> None:
+    cause = LookupError("cause")
+    error.__cause__ = cause
+    error.add_note("noted")
+    raised(error)
+    twin = fresh_error(error)
+
+    assert twin is not error
+    assert (type(twin), str(twin), twin.args) == (type(error), str(error), error.args)
+    for name in ("status", "body", "path", "errno", "filename", "object", "name", "code", "exceptions"):
+        assert getattr(twin, name, None) == getattr(error, name, None)
+    assert twin.__cause__ is cause
+    assert twin.__suppress_context__
+    assert twin.__traceback__ is None
+    assert error.__traceback__ is not None
+    twin.add_note("of the twin alone")
+    assert error.__notes__ == ["noted"]
+
+
+def test_what_an_error_was_given_beside_its_fields_is_kept() -> None:
+    error = LMUnavailableError("m", "c", "text")
+    error.again_in_s = 3.0
+    assert fresh_error(error).again_in_s == 3.0
+
+
+def test_an_error_that_cant_be_copied_comes_back_as_ours_with_its_type_and_text() -> None:
+    error = Uncopyable("the one")
+    twin = fresh_error(error)
+    assert type(twin) is BridgeError  # type: ignore[comparison-overlap]
+    assert str(twin) == "Uncopyable: the one and only"

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from snakepit_bridge.loop import home, run_blocking, run_home
+from snakepit_bridge.loop import home, run_blocking, run_home, share
 
 
 async def here() -> asyncio.AbstractEventLoop:
@@ -198,3 +198,35 @@ asyncio.run(main())
         )
         == "answer True\nrefused outside"
     )
+
+
+# ---------------------------------------------------------------- what several await (KINDS 0a)
+
+
+async def test_each_who_shares_a_future_gets_an_error_of_its_own() -> None:
+    failing = asyncio.create_task(fails())
+    found = await asyncio.gather(*(share(failing) for _ in range(5)), share(failing), return_exceptions=True)
+    found += await asyncio.gather(share(failing), share(failing), return_exceptions=True)
+
+    assert [(type(one), str(one)) for one in found] == [(LookupError, "as told")] * 8
+    assert len({id(one) for one in [*found, failing.exception()]}) == 9
+
+
+async def test_who_is_cancelled_leaves_the_future_to_the_others() -> None:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    leaving, staying = share(future), share(future)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    future.set_result(7)
+
+    assert await staying == 7
+    assert await share(future) == 7
+
+
+async def test_a_cancelled_future_cancels_those_who_share_it() -> None:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    before = share(future)
+    future.cancel()
+    for sharing in (before, share(future)):
+        with pytest.raises(asyncio.CancelledError):
+            await sharing
