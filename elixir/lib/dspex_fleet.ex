@@ -121,8 +121,8 @@ defmodule DSPexFleet do
 
   Events are `{:state, state}`, `{:piece, field, text}` with the next piece of an output field's text (of a prediction that was
   submitted with `stream: true`), and the end. The stream
-  opens when it is read; one that its reader leaves is closed on the gateway, and the prediction goes on. Where the connection
-  breaks, pieces may be missing, and the end still comes.
+  opens when it is read, from the prediction's beginning however late that is; one that its reader leaves is closed on the
+  gateway, and the prediction goes on. Where the connection breaks, it goes on behind the last piece that came.
   """
   @spec stream(Handle.t()) :: Enumerable.t({:ok, event} | {:error, Error.t()})
   def stream(%Handle{} = handle), do: Events.stream(handle)

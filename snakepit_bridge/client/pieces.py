@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, cast
 
 from snakepit_bridge.client.outcome import Outcome
@@ -30,6 +31,8 @@ class Piece:
         predictor: the program's part that writes it, as DSPy names it.
         call: number of the LM call that it answers, from 1. A field that a later call writes again begins anew.
         attempt: 1 for the first try. With a later try all begins anew: what an earlier one wrote is void.
+        position: where it stands among the prediction's pieces; a reader goes on behind it. Two pieces of the same text
+            are equal wherever they stand.
     """
 
     field: str
@@ -37,6 +40,7 @@ class Piece:
     predictor: str = ""
     call: int = 1
     attempt: int = 1
+    position: str = dataclass_field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +51,18 @@ class Pieces:
     results: Results
     namespace: str
 
-    def of(self, task_id: str, wait_s: float | None = None, replies: str | None = None) -> Following:
+    def of(
+        self, task_id: str, wait_s: float | None = None, replies: str | None = None, after: str | None = None
+    ) -> Following:
         """Returns a reader of one prediction's pieces.
 
         Args:
             task_id: the prediction.
             wait_s: seconds in which it has to end; None sets no bound.
             replies: the channel that its request named, if that is known.
+            after: the position of a piece: only those behind it are read.
         """
-        return Following(self, task_id, wait_s, replies)
+        return Following(self, task_id, wait_s, replies, after)
 
 
 class Following:
@@ -66,15 +73,18 @@ class Following:
         task_id: the prediction.
         wait_s: seconds in which it has to end; None sets no bound.
         replies: the channel that its request named, if that is known.
+        after: the position of a piece: only those behind it are read.
     """
 
-    def __init__(self, pieces: Pieces, task_id: str, wait_s: float | None, replies: str | None) -> None:
+    def __init__(
+        self, pieces: Pieces, task_id: str, wait_s: float | None, replies: str | None, after: str | None = None
+    ) -> None:
         self._pieces = pieces
         self._task_id = task_id
         self._wait_s = wait_s
         self._replies = replies
         self._key = pieces_key(pieces.namespace, task_id)
-        self._seen = "-"
+        self._seen = f"({after}" if after else "-"
         self._news = asyncio.Event()
         self._end: asyncio.Task[Outcome] | None = None
         self._leave: Callable[[], Any] | None = None
@@ -130,9 +140,10 @@ class Following:
         entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.bounded(asked))
         if entries:
             self._seen = f"({entries[-1][0].decode()}"
-        return [_piece(said) for _, said in entries]
+        return [_piece(position, said) for position, said in entries]
 
 
-def _piece(said: dict[bytes, bytes]) -> Piece:
+def _piece(position: bytes, said: dict[bytes, bytes]) -> Piece:
     text = {name.decode(): value.decode() for name, value in said.items()}
-    return Piece(text["field"], text["text"], text["predictor"], int(text["call"]), int(text["attempt"]))
+    numbers = int(text["call"]), int(text["attempt"])
+    return Piece(text["field"], text["text"], text["predictor"], *numbers, position.decode())

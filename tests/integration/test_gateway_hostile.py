@@ -54,7 +54,7 @@ ASKED: dict[str, tuple[str, Any]] = {
     "Watch": ("variables", pb.WatchRequest(session="user-1")),
     "Submit": ("predictions", pb.SubmitRequest(program="qa", session="user-1")),
     "Cancel": ("predictions", pb.PredictionRequest(id="x")),
-    "Stream": ("predictions", pb.PredictionRequest(id="x")),
+    "Stream": ("predictions", pb.StreamRequest(id="x")),
     "Register": ("programs", pb.RegisterRequest(name="x", spec_json=b"{}")),
     "List": ("programs", pb.ListProgramsRequest()),
 }

@@ -94,7 +94,7 @@ async def test_an_empty_session_is_the_default_one(client: Client) -> None:
 async def test_a_stream_tells_the_states_and_ends_with_the_result(play: Stage, client: Client) -> None:
     with play.held():
         task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
-        stream = client.predictions.Stream(asked(task_id), metadata=client.metadata)
+        stream = client.predictions.Stream(pb.StreamRequest(id=task_id), metadata=client.metadata)
         (waiting,) = await first(stream, 1)
         assert waiting.state == pb.PREDICTION_STATE_QUEUED
     (last,) = await first(stream, 1)
@@ -115,7 +115,7 @@ async def test_a_cancelled_prediction_stays_cancelled_and_an_ended_one_as_it_is(
     question = fresh("q")
     with play.held():
         task_id = await client.submit("plain", "user-1", {"question": question})
-        cancelled = await client.predictions.Cancel(asked(task_id), metadata=client.metadata)
+        cancelled = await client.predictions.Cancel(pb.StreamRequest(id=task_id), metadata=client.metadata)
         assert cancelled.state == pb.PREDICTION_STATE_CANCELLED
     assert (await ended(client, task_id)).error.kind == "PredictionCancelled"
     done = await ended(client, await client.submit("plain", "user-1", {"question": fresh("q")}))

@@ -158,7 +158,11 @@ class HttpServer:
     async def _message(self, operation: Operation, request: Request) -> Any:
         texts = [*request.path_params.items(), *request.query_params.multi_items()]
         if operation.http[0] == "GET":
-            return from_json(operation.request, from_texts(operation.request, texts), "query")
+            asked = from_texts(operation.request, texts)
+            # What a browser's EventSource sends when it connects again: the id of the last event that it has.
+            if operation.streaming and (last := request.headers.get("last-event-id")):
+                asked.setdefault("after", last)
+            return from_json(operation.request, asked, "query")
         body = await self._body(request, needed=operation.request is not pb.PredictionRequest)
         given = dict(body)
         for key, value in from_texts(operation.request, texts).items():
@@ -234,8 +238,8 @@ def _always(text: bytes) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _event(answer: Message) -> bytes:
-    token = getattr(answer, "token", "")
-    id = b"id: " + token.encode() + b"\n" if token else b""
+    place = getattr(answer, "token", "") or getattr(answer, "position", "")
+    id = b"id: " + place.encode() + b"\n" if place else b""
     return id + b"data: " + canonical(as_json(answer)) + b"\n\n"
 
 

@@ -67,7 +67,11 @@ _HELD: dict[str, Schema] = {
     "constraints_json": _OBJECT,
 }
 # What bears on one message's field, or on several of its fields together.
-_HELD_OF: dict[tuple[str, str], Schema] = {("RegisterRequest", "name"): _NAME, ("RegisterRequest", "labels"): _NAME}
+_HELD_OF: dict[tuple[str, str], Schema] = {
+    ("RegisterRequest", "name"): _NAME,
+    ("RegisterRequest", "labels"): _NAME,
+    ("StreamRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
+}
 _TOGETHER: dict[str, Schema] = {
     "Change": {"oneOf": [{"required": ["value"]}, {"required": ["delete"], "properties": {"delete": {"const": True}}}]},
     "PublishRequest": {
@@ -189,7 +193,8 @@ def _event(data: Schema) -> Schema:
     either = {"anyOf": [data, {"$ref": "#/components/schemas/Refusal"}]}
     json = {"type": "string", "contentMediaType": "application/json", "contentSchema": either}
     event = {"enum": ["message", "error"], "description": "`message` where it isn't said."}
-    id = {"type": "string", "description": "The token, of a stream of snapshots."}
+    about = "The token of a snapshot, the position of a piece: the header `last-event-id` goes on behind it."
+    id = {"type": "string", "description": about}
     return {"type": "object", "required": ["data"], "properties": {"data": json, "event": event, "id": id}}
 
 

@@ -91,7 +91,7 @@ def _predictions(does: Predictions) -> tuple[Operation, ...]:
         ),
         made("Get", asked, pb.Prediction, "GET", "/{id}", unary=does.get),
         made("Await", pb.AwaitRequest, pb.Prediction, "GET", "/{id}/await", unary=does.wait),
-        made("Stream", asked, pb.PredictionEvent, "GET", "/{id}/stream", streaming=does.stream),
+        made("Stream", pb.StreamRequest, pb.PredictionEvent, "GET", "/{id}/stream", streaming=does.stream),
         made("Cancel", asked, pb.Prediction, "POST", "/{id}/cancel", unary=does.cancel),
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -25,6 +26,7 @@ T = TypeVar("T")
 # Kombu's producers block; each of these threads has one.
 _THREADS = 16
 _LOOK_S = 30.0
+_POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _ANSWER_S = 0.1
 
 
@@ -84,22 +86,27 @@ class Predictions:
             outcome = await self._ended(request.id, most_s, call)
         return values.prediction(request.id, outcome)
 
-    async def stream(self, request: pb.PredictionRequest, call: Call) -> AsyncGenerator[pb.PredictionEvent]:
+    async def stream(self, request: pb.StreamRequest, call: Call) -> AsyncGenerator[pb.PredictionEvent]:
         """Yields each new state of a prediction and the pieces of its answer, and what it ended with."""
+        after = _position(request.after)
         outcome, told = await self._mine(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
-        async with aclosing(Reading(self._fleet.pieces.of(request.id), call.draining)) as reading:
-            while not outcome.ready and not call.draining.is_set():
-                state = values.prediction(request.id, outcome).state
+        async with aclosing(Reading(self._fleet.pieces.of(request.id, after=after), call.draining)) as reading:
+            while not call.draining.is_set():
+                state = _state(outcome)
                 some = await reading.some(0.0 if state > told else _LOOK_S)
+                # Nothing else tells that all pieces were read: the prediction may have ended long before.
+                if some == []:
+                    break
                 if some:
                     state = pb.PREDICTION_STATE_RUNNING
                 if state > told:
                     told = state
                     yield pb.PredictionEvent(state=state)
-                for piece in some:
-                    yield pb.PredictionEvent(piece=values.piece(piece))
+                for piece in some or ():
+                    yield pb.PredictionEvent(piece=values.piece(piece), position=piece.position)
                 if not some:
                     outcome = await run_home(self._results.outcome(request.id))
+        outcome = await run_home(self._results.outcome(request.id))
         if outcome.ready:
             yield pb.PredictionEvent(ended=values.prediction(request.id, outcome))
 
@@ -151,6 +158,17 @@ class Predictions:
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _state(outcome: Outcome) -> pb.PredictionState:
+    """How a prediction that goes on stands; unspecified for one that has ended, which its last event tells."""
+    return pb.PREDICTION_STATE_UNSPECIFIED if outcome.ready else values.prediction("", outcome).state
+
+
+def _position(text: str) -> str | None:
+    if text and _POSITION.fullmatch(text) is None:
+        raise MalformedError("after", "it is the position of a piece that this prediction's stream sent, or empty")
+    return text or None
 
 
 def _session(outcome: Outcome) -> str | None:

@@ -22,8 +22,8 @@ class Reading:
         self._draining = draining
         self._next: asyncio.Future[list[Piece]] | None = None
 
-    async def some(self, wait_s: float) -> Sequence[Piece]:
-        """Returns the next pieces; none if none came in time, the prediction has ended, or the gateway is stopped.
+    async def some(self, wait_s: float) -> Sequence[Piece] | None:
+        """Return the next pieces, an empty list once the prediction has ended, None if none came in time or on a stop.
 
         Raises:
             StoreUnavailableError: Redis is away.
@@ -36,7 +36,7 @@ class Reading:
         finally:
             draining.cancel()
         if not self._next.done():
-            return ()
+            return None
         read, self._next = self._next, None
         return read.result()
 

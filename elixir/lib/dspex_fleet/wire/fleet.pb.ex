@@ -287,6 +287,18 @@ defmodule Dspex.Fleet.V1.PredictionRequest do
   field :id, 1, type: :string
 end
 
+defmodule Dspex.Fleet.V1.StreamRequest do
+  @moduledoc false
+
+  use Protobuf,
+    full_name: "dspex.fleet.v1.StreamRequest",
+    protoc_gen_elixir_version: "0.17.0",
+    syntax: :proto3
+
+  field :id, 1, type: :string
+  field :after, 2, type: :string
+end
+
 defmodule Dspex.Fleet.V1.AwaitRequest do
   @moduledoc false
 
@@ -327,6 +339,7 @@ defmodule Dspex.Fleet.V1.PredictionEvent do
   field :state, 1, type: Dspex.Fleet.V1.PredictionState, enum: true, oneof: 0
   field :piece, 2, type: Dspex.Fleet.V1.OutputPiece, oneof: 0
   field :ended, 3, type: Dspex.Fleet.V1.Prediction, oneof: 0
+  field :position, 4, type: :string
 end
 
 defmodule Dspex.Fleet.V1.OutputPiece do
@@ -478,7 +491,7 @@ defmodule Dspex.Fleet.V1.Predictions.Service do
 
   rpc :Await, Dspex.Fleet.V1.AwaitRequest, Dspex.Fleet.V1.Prediction
 
-  rpc :Stream, Dspex.Fleet.V1.PredictionRequest, stream(Dspex.Fleet.V1.PredictionEvent)
+  rpc :Stream, Dspex.Fleet.V1.StreamRequest, stream(Dspex.Fleet.V1.PredictionEvent)
 
   rpc :Cancel, Dspex.Fleet.V1.PredictionRequest, Dspex.Fleet.V1.Prediction
 end

@@ -246,6 +246,14 @@ class PredictionRequest(_message.Message):
     id: str
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
+class StreamRequest(_message.Message):
+    __slots__ = ("id", "after")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    after: str
+    def __init__(self, id: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
 class AwaitRequest(_message.Message):
     __slots__ = ("id", "timeout_s")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -269,14 +277,16 @@ class Prediction(_message.Message):
     def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[PredictionState, str]] = ..., outputs_json: _Optional[bytes] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class PredictionEvent(_message.Message):
-    __slots__ = ("state", "piece", "ended")
+    __slots__ = ("state", "piece", "ended", "position")
     STATE_FIELD_NUMBER: _ClassVar[int]
     PIECE_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     state: PredictionState
     piece: OutputPiece
     ended: Prediction
-    def __init__(self, state: _Optional[_Union[PredictionState, str]] = ..., piece: _Optional[_Union[OutputPiece, _Mapping]] = ..., ended: _Optional[_Union[Prediction, _Mapping]] = ...) -> None: ...
+    position: str
+    def __init__(self, state: _Optional[_Union[PredictionState, str]] = ..., piece: _Optional[_Union[OutputPiece, _Mapping]] = ..., ended: _Optional[_Union[Prediction, _Mapping]] = ..., position: _Optional[str] = ...) -> None: ...
 
 class OutputPiece(_message.Message):
     __slots__ = ("field", "text", "predictor", "call", "attempt")

@@ -310,7 +310,7 @@ class PredictionsStub:
                 _registered_method=True)
         self.Stream = channel.unary_stream(
                 '/dspex.fleet.v1.Predictions/Stream',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
+                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.SerializeToString,
                 response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.FromString,
                 _registered_method=True)
         self.Cancel = channel.unary_unary(
@@ -352,8 +352,8 @@ class PredictionsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stream(self, request, context):
-        """Streams what a prediction does until it has ended, from its beginning, however late one asks; the last event carries
-        the result.
+        """Streams what a prediction does until it has ended, from its beginning, however late one asks, or behind the event
+        that `after` names; the last event carries the result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -391,7 +391,7 @@ def add_PredictionsServicer_to_server(servicer, server):
             ),
             'Stream': grpc.unary_stream_rpc_method_handler(
                     servicer.Stream,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.FromString,
+                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.FromString,
                     response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
@@ -534,7 +534,7 @@ class Predictions:
             request,
             target,
             '/dspex.fleet.v1.Predictions/Stream',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
+            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.SerializeToString,
             snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.FromString,
             options,
             channel_credentials,
