@@ -107,12 +107,13 @@ class ProfileTable(BaseModel):
         """Returns the key from the environment, or None where the profile names no variable.
 
         Raises:
-            ValueError: the variable isn't set.
+            ValueError: the variable isn't set, or to nothing.
         """
         if self.api_key_env is None:
             return None
         if not environment.get(self.api_key_env):
-            raise ValueError(f"the environment variable {self.api_key_env}, which api_key_env names, isn't set")
+            problem = "isn't set" + (": it is empty" if self.api_key_env in environment else "")
+            raise ValueError(f"the environment variable {self.api_key_env}, which api_key_env names, {problem}")
         return SecretStr(environment[self.api_key_env])
 
 
@@ -130,7 +131,7 @@ class ProfilesFile(BaseModel):
         ``retry`` and ``circuit`` are the fields of the library's policies.
 
         Raises:
-            ValueError: a key's environment variable isn't set.
+            ValueError: a key's environment variable isn't set; names the profile and the variable.
         """
         found = os.environ if environment is None else environment
         return [
@@ -140,6 +141,7 @@ class ProfilesFile(BaseModel):
                     include={"model", "api_base", "parameters", "models", "engine", "fallbacks", "note"}
                 ),
                 "api_key": table.api_key(found),
+                "key_name": table.api_key_env or "",
                 "timeout_s": table.limits.timeout_s,
                 "max_in_flight": table.limits.max_in_flight,
                 "retry": table.retry.model_dump(exclude_none=True),

@@ -51,16 +51,28 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, TypeVar, cast
 
+from snakepit_bridge.redaction import redact
+
 E = TypeVar("E", bound=BaseException)
 
 _error = dataclass(eq=False, repr=False)
 
 
 class BridgeError(Exception):
-    """Base of every error of this project. Raised itself only with a plain message."""
+    """Base of every error of this project. Raised itself only with a plain message.
+
+    Its texts are redacted as it is made, since most of them quote what a library or a server said.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
     def __post_init__(self) -> None:
         assert is_dataclass(self)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                setattr(self, field.name, redact(value))
         self.args = tuple(getattr(self, field.name) for field in fields(self))
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
+from snakepit_bridge.http_fields import headers_problem, key_problem, url_problem
+from snakepit_bridge.redaction import register_headers, register_secret, register_url
 from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class LMProfile:
         retry: how its calls are tried again.
         circuit: when it is left alone.
         note: shown wherever the profile is, such as that it isn't a real model.
+        key_name: the environment variable that the key came from, for errors.
     """
 
     name: str
@@ -62,6 +65,28 @@ class LMProfile:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
     note: str = ""
+    key_name: str = ""
+
+    def __post_init__(self) -> None:
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        register_secret(key)
+        register_url(self.api_base or "")
+        for name in _HEADERS & self.parameters.keys():
+            register_headers(_headers(self.parameters[name]))
+        problem = self._problem(key)
+        if problem is not None:
+            raise ConfigurationError(f"LM profile '{self.name}' can't be used: {problem}. No request could be sent.")
+
+    def _problem(self, key: str | None) -> str | None:
+        """What no request could be built of, and where it comes from; never its value."""
+        if key is not None and (wrong := key_problem(key)):
+            return f"its key{f' in the environment variable {self.key_name}' if self.key_name else ''} {wrong}"
+        if self.api_base is not None and (wrong := url_problem(self.api_base)):
+            return f"its api_base {wrong}"
+        for name in sorted(_HEADERS & self.parameters.keys()):
+            if wrong := headers_problem(_headers(self.parameters[name]).items()):
+                return f"in its parameters.{name} {wrong}"
+        return None
 
     def build(self, model: str | None = None, *, around: Around | None = None) -> dspy.LM:
         """Returns a DSPy LM for this profile; caching and retries are off, since the fleet does both itself.
@@ -191,6 +216,13 @@ class LMProfiles:
             repr(wanted),
             f"it must be an LM profile or an allowed model: {known(self.names)}" + closest(wanted, self.names),
         )
+
+
+_HEADERS = frozenset({"headers", "extra_headers", "default_headers"})
+
+
+def _headers(said: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", said) if isinstance(said, Mapping) else {"": said}
 
 
 def other_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dspy.LM:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 from urllib.request import getproxies
@@ -13,8 +14,18 @@ from urllib.request import getproxies
 from dspy._vendor.lm15.transports import StdlibAsyncTransport
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine
 from dspy.clients.engines.lm15_engine import validate_request
-from dspy.lm15 import AsyncLMRouter, Request, Resolution, Response, RouterConfig, registered_providers
+from dspy.lm15 import (
+    AsyncLMRouter,
+    ConfigurationError,
+    LM15Error,
+    Request,
+    Resolution,
+    Response,
+    RouterConfig,
+    registered_providers,
+)
 
+from snakepit_bridge.http_fields import headers_problem, url_problem
 from snakepit_bridge.lm_endpoint import Endpoint
 
 
@@ -77,13 +88,36 @@ class Native:
         return self._client
 
 
+class _Transport(StdlibAsyncTransport):
+    """The transport, which refuses what can't be sent before it opens a connection.
+
+    Left to itself it would find out while it sends, call it a failure of the network, and quote the header.
+    """
+
+    def stream(self, request: Any) -> Any:
+        """Returns the connection to the response.
+
+        Raises:
+            lm15.ConfigurationError: no request can be built of this.
+        """
+        problem = headers_problem(request.headers) or url_problem(request.url)
+        if problem is not None:
+            raise unbuildable(problem)
+        return super().stream(request)
+
+
+def unbuildable(problem: str) -> ConfigurationError:
+    """Returns the error of a request that can't be built, which no other try mends."""
+    return ConfigurationError(f"the request can't be built: {problem}", code="unbuildable_request")
+
+
 def _transport(endpoint: Endpoint) -> StdlibAsyncTransport:
     """A pool as large as the endpoint says, without timers of its own.
 
     A request has one timer, the engine's. Each of the transport's would be a task more, three of them per request.
     """
     never: Any = None
-    return StdlibAsyncTransport(
+    return _Transport(
         connect_timeout=min(10.0, endpoint.timeout_s),
         read_timeout=never,
         write_timeout=never,
@@ -103,12 +137,16 @@ class Compatible:
 
     async def complete(self, request: Request) -> Response:
         """Returns the answer; raises ``lm15`` errors."""
-        return await (await self._loaded()).complete(request)
+        engine = await self._loaded()
+        with _told_apart():
+            return await engine.complete(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
         """Yields the answer's events; raises ``lm15`` errors."""
-        async for event in (await self._loaded()).stream(request):
-            yield event
+        engine = await self._loaded()
+        with _told_apart():
+            async for event in engine.stream(request):
+                yield event
 
     async def aclose(self) -> None:
         """Leaves litellm's clients open: the whole process shares them."""
@@ -119,3 +157,29 @@ class Compatible:
             await asyncio.to_thread(importlib.import_module, "litellm")
             self._engine = AsyncLiteLLMEngine(model_type=self._endpoint.model_type, **self._endpoint.connection())
         return self._engine
+
+
+@contextmanager
+def _told_apart() -> Generator[None]:
+    """Tells what litellm couldn't build from what the network did: it calls both a failed connection."""
+    try:
+        yield
+    except LM15Error as error:
+        if any(isinstance(cause, UnicodeEncodeError) or type(cause).__name__ in _UNBUILT for cause in _causes(error)):
+            raise unbuildable("a header or the URL holds what HTTP can't carry") from error
+        raise
+
+
+# httpx's and h11's; neither is imported here, as a fleet may do without litellm.
+_UNBUILT = frozenset({"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"})
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        cause = left.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            left += [cause.__cause__, cause.__context__]

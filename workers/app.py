@@ -11,6 +11,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from config.celery import celery_config
 from config.settings import FleetSettings
 from snakepit_bridge.client.broker import celery_url
+from snakepit_bridge.redaction import redact_logs
 from tasks.runtime import Runtime
 from workers import endings
 from workers.lifecycle import RuntimeSlot
@@ -28,6 +29,7 @@ class FleetApp(Celery):
     """Celery with the runtime that the fleet's tasks run on."""
 
     def __init__(self, settings: FleetSettings) -> None:
+        redact_logs()
         super().__init__(
             "dspex-fleet",
             task_cls="workers.transport.request:FleetTask",

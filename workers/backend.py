@@ -14,12 +14,13 @@ from typing import Any, cast
 
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, Reject
-from celery.states import FAILURE, READY_STATES
+from celery.states import EXCEPTION_STATES, FAILURE, READY_STATES
 
 from snakepit_bridge.client.lua import ENDED
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.loop import can_switch_out, run_blocking
 from snakepit_bridge.messages import REPLY_CHANNEL
+from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import Script
 from tasks.runtime import HasRuntime
@@ -90,6 +91,9 @@ class CommitBackend(RedisBackend):
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str
     ) -> tuple[list[Any], list[Any]]:
         """The keys and the arguments with which the script commits this end."""
+        if state in EXCEPTION_STATES:
+            # Errors of ours are redacted as they are made; what came from elsewhere, and any traceback, is here.
+            result, traceback = redact_all(result), redact_all(traceback)
         if request is None:
             meta = _plain_meta(result, state, traceback)
         else:

@@ -14,6 +14,7 @@ from snakepit_bridge.cli import batch, dead, doctor, joined, predict, programs, 
 from snakepit_bridge.cli.shown import line
 from snakepit_bridge.cli.target import NAMESPACE, QUEUE, Target, said_on_command_line
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.redaction import redact_logs
 
 _PROGRAMS = "Programs and predictions"
 _SESSIONS = "Sessions"
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always. 1 after a named error, which is one line on stderr; 2 where the arguments make no sense.
     """
+    redact_logs()
     try:
         _command_line()(arguments)
     except BridgeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores.addresses import masked, renamed
 
 _SAME = {"valkey": "redis", "valkeys": "rediss"}
@@ -18,6 +19,7 @@ def celery_url(url: str) -> str:
     Raises:
         ConfigurationError: Celery can't work with what it names.
     """
+    register_url(url)
     scheme, separator, rest = url.partition("://")
     if scheme.endswith(("+cluster", "+sentinel")):
         raise ConfigurationError(

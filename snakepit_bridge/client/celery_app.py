@@ -7,6 +7,7 @@ from celery import Celery
 from snakepit_bridge.client.broker import celery_url
 from snakepit_bridge.client.publishing import RETRY
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores.addresses import masked
 
 
@@ -44,6 +45,7 @@ def backend_url(app: Celery) -> str:
         ConfigurationError: it isn't Redis.
     """
     url = str(app.conf.result_backend or "")
+    register_url(str(app.conf.broker_url or ""))
     if not url.startswith(("redis", "rediss", "unix", "valkey", "socket")):
         raise ConfigurationError(
             "The Celery app's result backend must be Redis, where programs and results are; "

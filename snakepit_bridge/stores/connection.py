@@ -33,6 +33,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
+from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores import lua
 from snakepit_bridge.stores.addresses import Address, masked
 from snakepit_bridge.stores.tick import Command, Tick
@@ -92,6 +93,7 @@ class RedisConnection:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        register_url(url)
         self.url = masked(url)
         self.timeout_s = timeout_s
         self._pid = os.getpid()

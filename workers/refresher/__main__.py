@@ -8,6 +8,7 @@ import sys
 
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redaction import redact_logs
 from workers.refresher.service import run_refresher
 from workers.refresher.settings import RefresherSettings
 
@@ -31,6 +32,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Follows until SIGTERM or SIGINT."""
+    redact_logs()
     chosen = _arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:

@@ -63,6 +63,7 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "models": ("openai/gpt-4o-mini", "openai/o3"),
         "api_base": "http://localhost:8000/v1",
         "api_key": SecretStr("sk-secret"),
+        "key_name": "MY_KEY",
         "parameters": {"temperature": 0.7, "max_tokens": 1000, "stop": ["END"]},
         "engine": "litellm",
         "timeout_s": 60.0,
@@ -78,6 +79,7 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "models": (),
         "api_base": None,
         "api_key": None,
+        "key_name": "",
         "parameters": {},
         "engine": "auto",
         "timeout_s": 120.0,
@@ -92,7 +94,7 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
 def test_each_field_of_a_table_is_handed_to_the_library() -> None:
     table = ProfileTable(model="m")
     (values,) = ProfilesFile(profiles={"p": table}).values({})
-    handed = {"name", "api_key", "timeout_s", "max_in_flight"} | set(ProfileTable.model_fields) - {
+    handed = {"name", "api_key", "key_name", "timeout_s", "max_in_flight"} | set(ProfileTable.model_fields) - {
         "api_key_env",
         "limits",
         "price",

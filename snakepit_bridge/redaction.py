@@ -1,0 +1,211 @@
+"""Redaction: the one place that keeps secrets out of errors, logs, stored results and command lines.
+
+Libraries quote what they were given: an HTTP client its headers, a broker its URL, a provider the key that it refuses.
+So whoever reads a secret registers it here, and every text of ours that leaves a process goes through ``redact``: the
+errors of this project as they are made, log records in the processes that call ``redact_logs``, and results as they are
+stored. What nobody registered is recognised by its form, where it has one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Mapping
+from functools import cache
+from types import TracebackType
+from typing import Any, cast
+from urllib.parse import parse_qsl, quote, unquote
+
+MASK = "***"
+
+# Shorter ones are words that stand in any text; of those in between, only the whole word is masked.
+_SHORTEST = 4
+_ANYWHERE = 8
+# What people write where a key or a password must stand and there is none.
+_PLACEHOLDERS = frozenset(
+    {"empty", "none", "null", "dummy", "test", "fake", "local", "localhost", "ollama", "guest", "default", "secret"}
+    | {"password", "changeme", "api-key", "api_key", "apikey", "no-key", "not-needed", "notneeded", "no-key-required"}
+    | {"sk-no-key-required", "token", "redis", "admin", "user", "true", "false", "bearer"}
+)
+_NAMES = re.compile(r"(?:^|_)(?:KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS)$", re.IGNORECASE)
+_OPTIONS = re.compile(r"(?:key|token|secret|password|passwd|signature)$", re.IGNORECASE)
+
+# What a secret looks like, where nobody registered it: each keeps its first group.
+_FORMS = (
+    re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/'\"<>]*(?=@)", re.IGNORECASE),
+    re.compile(r"(\b(?:Bearer|Basic)\s+)(?=\S*[\d_=-])[^\s'\",;\\]{8,}"),
+    re.compile(r"(\bpassword=)[^&#\s'\"]+", re.IGNORECASE),
+    re.compile(
+        r"((?:api[-_ ]?key|authorization|x-goog-api-key|access[-_]?token|client[-_]?secret)['\"]?\s*[:=]\s*b?['\"]?)"
+        r"(?!\*\*\*)(?=[^\s'\"]*\d)[^\s'\",;&\\]{8,}",
+        re.IGNORECASE,
+    ),
+    re.compile(r"(\b(?:sk|pk|rk|gsk|xai|hf|ghp|github_pat)[-_])[A-Za-z0-9_-]{16,}"),
+)
+# Looked for before any form is: most texts hold none of them.
+_HINT = re.compile(r"://|Bearer|Basic|password=|key|author|token|secret|\b(?:sk|pk|rk|xai|hf|ghp)[-_]", re.IGNORECASE)
+
+_lock = threading.Lock()
+_spellings: frozenset[str] = frozenset()
+_known: re.Pattern[str] | None = None
+
+
+# ---------------------------------------------------------------- what is secret
+
+
+def register_secret(value: str | None) -> None:
+    """Mask a text from now on, in every spelling in which a library may quote it.
+
+    What people write where there is no key (``EMPTY``, ``none``) and what is shorter than four characters isn't masked:
+    it would be found in texts that have nothing to do with it.
+    """
+    if value is None or value.strip().casefold() in _PLACEHOLDERS:
+        return
+    _register(spelling for spelling in _spelt(value) if len(spelling) >= _SHORTEST)
+
+
+def register_url(url: str) -> None:
+    """Mask what a URL says of credentials: its password, and options of its query that are named like one."""
+    _, _, rest = url.partition("://")
+    user, _, password = rest.rpartition("@")[0].partition(":")
+    if password:
+        register_secret(password)
+        register_secret(unquote(password))
+        register_secret(base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
+    for name, value in parse_qsl(rest.partition("?")[2]):
+        if _OPTIONS.search(name):
+            register_secret(value)
+
+
+def register_headers(headers: Mapping[str, Any]) -> None:
+    """Mask the values of HTTP headers, and the token of one that begins with its scheme."""
+    for value in headers.values():
+        register_secret(str(value))
+        scheme, blank, token = str(value).strip().partition(" ")
+        if blank and scheme.isalpha():
+            register_secret(token)
+
+
+def register_environment(environment: Mapping[str, str] | None = None) -> None:
+    """Mask what the environment holds: variables that are named like secrets, and passwords of URLs, as of proxies."""
+    for name, value in (os.environ if environment is None else environment).items():
+        if "://" in value:
+            register_url(value)
+        elif _NAMES.search(name) and len(value) >= _ANYWHERE and not value.startswith(("/", ".")):
+            register_secret(value)
+
+
+def _register(spellings: Iterable[str]) -> None:
+    global _spellings, _known
+    with _lock:
+        known = _spellings.union(spellings)
+        if known != _spellings:
+            # The longest first: one may be a part of another.
+            _known = re.compile("|".join(map(_searched, sorted(known, key=len, reverse=True))))
+            _spellings = known
+
+
+def _searched(spelling: str) -> str:
+    escaped = re.escape(spelling)
+    return escaped if len(spelling) >= _ANYWHERE else rf"(?<![A-Za-z0-9]){escaped}(?![A-Za-z0-9])"
+
+
+def _spelt(value: str) -> set[str]:
+    """A text as it is, without blanks around it, line by line, and as JSON, a literal or a URL has it."""
+    texts = {value, value.strip(), *(line.strip() for line in value.splitlines())}
+    quoted = {form(text) for text in texts for form in (_as_json, _as_literal, _as_bytes, _as_url)}
+    return texts | quoted
+
+
+def _as_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _as_literal(text: str) -> str:
+    return repr(text)[1:-1]
+
+
+def _as_bytes(text: str) -> str:
+    return repr(text.encode(errors="replace"))[2:-1]
+
+
+def _as_url(text: str) -> str:
+    return quote(text, safe="", errors="replace")
+
+
+# ---------------------------------------------------------------- texts
+
+
+def redact(text: str) -> str:
+    """Return a text with every known secret, and what has the form of one, replaced by ``***``."""
+    if _known is not None:
+        text = _known.sub(MASK, text)
+    if _HINT.search(text):
+        for form in _FORMS:
+            text = form.sub(rf"\g<1>{MASK}", text)
+    return text
+
+
+def redact_all(value: Any) -> Any:
+    """Return a JSON value with each of its texts redacted; whatever isn't one stays as it is."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: redact_all(each) for key, each in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(redact_all, cast("list[Any]", value)))
+    return value
+
+
+# ---------------------------------------------------------------- what a process writes
+
+
+class RedactedRecord(logging.LogRecord):
+    """A log record whose message and traceback are redacted before any handler or formatter sees them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        try:
+            message = super().getMessage()
+        except Exception:  # noqa: BLE001 - a message that can't be formatted is its handler's to report
+            return
+        shown = redact(message)
+        if shown != message:
+            self.msg, self.args = shown, None
+        if self.exc_info and self.exc_info[0] is not None:
+            self.exc_text = redact("".join(traceback.format_exception(*self.exc_info))).rstrip("\n")
+        if self.stack_info:
+            self.stack_info = redact(self.stack_info)
+
+
+@cache
+def redact_logs() -> None:
+    """Redact all that this process logs from now on, and the tracebacks that end it or one of its threads.
+
+    For the processes of the fleet. A library has no business with the logging of an application.
+    """
+    register_environment()
+    logging.setLogRecordFactory(RedactedRecord)
+    sys.excepthook = _write_exception
+    threading.excepthook = _write_thread_exception
+
+
+def _write_exception(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, exc, trace)
+        return
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, exc, trace))))
+
+
+def _write_thread_exception(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is None or issubclass(args.exc_type, SystemExit):
+        return
+    name = args.thread.name if args.thread else "unknown"
+    text = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
+    sys.stderr.write(redact(f"Exception in thread {name}:\n{text}"))
