@@ -16,6 +16,7 @@ def celery_config(settings: FleetSettings) -> dict[str, Any]:
         "broker_url": settings.broker,
         "result_backend": settings.redis,
         "task_default_queue": settings.queue,
+        **_exchanges(settings.namespace),
         # Messages come from outside: JSON alone is ever decoded.
         "task_serializer": "json",
         "result_serializer": "json",
@@ -48,3 +49,13 @@ def celery_config(settings: FleetSettings) -> dict[str, Any]:
         "redis_retry_on_timeout": True,
         "redis_backend_health_check_interval": 15,
     }
+
+
+def _exchanges(namespace: str) -> dict[str, str]:
+    """Return the exchanges by which remote control and events of one namespace reach no worker of another.
+
+    The default namespace keeps Celery's own, by which stock tools such as Flower find its workers.
+    """
+    if namespace == "dspex":
+        return {}
+    return {"control_exchange": namespace, "event_exchange": f"{namespace}.events"}

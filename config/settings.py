@@ -7,9 +7,9 @@ good as unset, since that is how compose files and manifests hand an unset varia
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -25,7 +25,7 @@ class FleetSettings(BaseSettings):
     )
     broker_url: SecretStr | None = Field(None, description="another broker, such as RabbitMQ; Redis if not given")
     namespace: str = Field("dspex", pattern=r"^[A-Za-z0-9_.-]{1,50}$", description="prefix of every key in Redis")
-    queue: str = Field("predictions", description="queue that predictions wait in")
+    queue: str = Field("predictions", description="queue that predictions wait in; each namespace has its own")
 
     lm_profiles: Path | None = Field(None, description="TOML file that declares the LM profiles")
     lm: str | None = Field(None, description="one provider/model, for a fleet that needs no profiles file")
@@ -61,6 +61,15 @@ class FleetSettings(BaseSettings):
     hold_limit_s: float = Field(
         3_600.0, gt=0, description="seconds that a worker may hold a task that has no time limit of its own"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_queue(cls, said: Any) -> Any:
+        """Give a fleet that names no queue its namespace's own, by the rule that clients have."""
+        namespace = said.get("namespace", "dspex")
+        if namespace == "dspex" or said.get("queue"):
+            return said
+        return {**said, "queue": f"{namespace}.predictions"}
 
     @field_validator("allowed_packages", mode="before")
     @classmethod

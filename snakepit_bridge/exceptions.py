@@ -27,6 +27,7 @@
     │   ├── LMRefusedError               unauthorised, bad request: not worth one
     │   └── LMAnswerError                an answer that the adapter can't parse
     ├── PredictionError
+    │   ├── ForeignNamespaceError        a request of another fleet, in a queue that both use
     │   ├── DeadlineExceeded                                                            (also TimeoutError)
     │   ├── PredictionCancelled
     │   ├── PredictionTimeout            the client stopped waiting; the task goes on   (also TimeoutError)
@@ -439,6 +440,20 @@ class DeadlineExceeded(PredictionError, TimeoutError):
 
     def __str__(self) -> str:
         return f"Prediction {self.task_id} missed its deadline by {self.late_s:.3g} s. Add workers or a later deadline."
+
+
+@_error
+class ForeignNamespaceError(PredictionError):
+    """A request of another fleet came to this one's workers, by a queue that both use."""
+
+    sent_in: str
+    served: str
+
+    def __str__(self) -> str:
+        return (
+            f"The request was sent in namespace '{self.sent_in}', and this worker serves '{self.served}'. "
+            "Give each namespace a queue of its own, or name none: DSPEX_QUEUE, Fleet(queue=…)."
+        )
 
 
 @_error

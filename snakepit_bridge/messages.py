@@ -113,6 +113,7 @@ class Request:
             at most; None sets no bound.
         outage: ``fail``, or ``serve_stale(SECONDS)``: what becomes of it when the store or the authority is away.
         stream: whether the pieces of its answer are published as the LM writes them.
+        namespace: of the fleet that it was sent in; workers of another refuse it. Empty where its sender didn't say.
     """
 
     program: str
@@ -124,6 +125,7 @@ class Request:
     max_staleness: float | None = None
     outage: str = FAIL
     stream: bool = False
+    namespace: str = ""
 
     def keywords(self) -> dict[str, Any]:
         """Returns the keyword arguments of the Celery message; what equals its default stays out."""
@@ -142,6 +144,8 @@ class Request:
             said["outage"] = self.outage
         if self.stream:
             said["stream"] = True
+        if self.namespace:
+            said["namespace"] = self.namespace
         return said
 
 

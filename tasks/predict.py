@@ -28,7 +28,7 @@ async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[st
     other error ends the task under its own name.
     """
     runtime = cast(HasRuntime, self.app).runtime
-    request, delivery = request_of(program, inputs, said), delivery_of(self)
+    request, delivery = request_of(program, inputs, said, namespace=runtime.payloads.namespace), delivery_of(self)
     try:
         return await _run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id))
     except LMUnavailableError as away:

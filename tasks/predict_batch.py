@@ -57,7 +57,7 @@ async def _batch(
         return
     ends = Ends(backend, delivery.replies)
     try:
-        request = request_of(program, {}, said)
+        request = request_of(program, {}, said, namespace=runtime.payloads.namespace)
     except BridgeError as refused:
         await ends.all(left, refused)
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Task
 
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, ForeignNamespaceError
 from snakepit_bridge.messages import (
     DEFAULT_SESSION,
     FAIL,
@@ -20,18 +20,20 @@ from snakepit_bridge.messages import (
 )
 from tasks.prediction import Delivery
 
-_KNOWN = {"v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream"}
+_KNOWN = {"v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace"}
 
 
-def request_of(program: str, inputs: Any, said: Mapping[str, Any]) -> Request:
+def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace: str) -> Request:
     """Returns the request that a message makes.
 
     Args:
         program: its program.
         inputs: its inputs.
         said: its keywords; those that a default stands for may be missing.
+        namespace: the one that this worker serves.
 
     Raises:
+        ForeignNamespaceError: it was sent in another namespace.
         ConfigurationError: another version of the message, or a keyword of a newer one.
         BridgeError: its requirement can't be read.
     """
@@ -42,6 +44,9 @@ def request_of(program: str, inputs: Any, said: Mapping[str, Any]) -> Request:
         raise ConfigurationError(
             f"The request has version {version}, this worker reads {VERSION}. Upgrade the older side."
         )
+    sent_in = str(said.get("namespace") or "")
+    if sent_in and sent_in != namespace:
+        raise ForeignNamespaceError(sent_in, namespace)
     return Request(
         program,
         inputs,
@@ -52,6 +57,7 @@ def request_of(program: str, inputs: Any, said: Mapping[str, Any]) -> Request:
         said.get("max_staleness"),
         said.get("outage", FAIL),
         bool(said.get("stream", False)),
+        sent_in,
     )
 
 

@@ -12,8 +12,9 @@ import typer
 
 from snakepit_bridge.cli import batch, dead, doctor, joined, predict, programs, replay, revisions, sessions, status
 from snakepit_bridge.cli.shown import line
-from snakepit_bridge.cli.target import NAMESPACE, QUEUE, Target, said_on_command_line
+from snakepit_bridge.cli.target import Target, said_on_command_line
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.redaction import redact_logs
 
 _PROGRAMS = "Programs and predictions"
@@ -48,17 +49,31 @@ def _root(
         typer.Option("--redis-url", envvar="DSPEX_REDIS_URL", metavar="URL", help="Redis or Valkey of the fleet."),
     ] = None,
     namespace: Annotated[
-        str, typer.Option(envvar="DSPEX_NAMESPACE", metavar="NAME", help="Prefix of the fleet's keys.")
-    ] = NAMESPACE,
+        str, typer.Option(envvar="DSPEX_NAMESPACE", metavar="NAME", help="The fleet's own part of the Redis.")
+    ] = DEFAULT_NAMESPACE,
     queue: Annotated[
-        str, typer.Option(envvar="DSPEX_QUEUE", metavar="NAME", help="Where the predictions wait.")
-    ] = QUEUE,
+        str | None,
+        typer.Option(
+            envvar="DSPEX_QUEUE",
+            metavar="NAME",
+            help="Where the predictions wait; the namespace's own queue if not given.",
+            show_default=False,
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """DSPy programs on a Celery fleet, obeying session variables."""
-    ctx.obj = Target(redis_url, namespace, queue, said=said_on_command_line(ctx, "redis_url"))
+    try:
+        ctx.obj = Target(
+            redis_url,
+            check_namespace(namespace),
+            queue or default_queue(namespace),
+            said=said_on_command_line(ctx, "redis_url"),
+        )
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--namespace") from None
 
 
 @cache

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, default_queue
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
     from snakepit_bridge.programs.registry import ProgramRegistry
     from snakepit_bridge.stores import SnapshotStore
     from snakepit_bridge.stores.connection import RedisConnection
-
-NAMESPACE = "dspex"
-QUEUE = "predictions"
 
 RedisUrl = Annotated[
     str | None,
@@ -52,14 +50,14 @@ class Target:
 
     Attributes:
         redis_url: its Redis; None for the default.
-        namespace: prefix of its keys.
+        namespace: its part of the Redis.
         queue: where its predictions wait.
         said: whether the URL stood on the command line, and not in the environment.
     """
 
     redis_url: str | None = field(repr=False)
-    namespace: str = NAMESPACE
-    queue: str = QUEUE
+    namespace: str = DEFAULT_NAMESPACE
+    queue: str = default_queue(DEFAULT_NAMESPACE)
     said: bool = False
 
     @property

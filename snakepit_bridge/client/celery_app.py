@@ -7,17 +7,19 @@ from celery import Celery
 from snakepit_bridge.client.broker import celery_url
 from snakepit_bridge.client.publishing import RETRY
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.namespaces import exchanges
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores.addresses import masked
 
 
-def client_app(url: str, *, timeout_s: float, expires_s: int) -> Celery:
+def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str) -> Celery:
     """Returns an app that sends to the fleet on a Redis.
 
     Args:
         url: the Redis.
         timeout_s: seconds within which it must answer.
         expires_s: seconds that results are kept.
+        namespace: the fleet's, whose workers alone its remote control reaches.
     """
     app = Celery("dspex-fleet-client", set_as_current=False)
     bounds = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
@@ -32,6 +34,7 @@ def client_app(url: str, *, timeout_s: float, expires_s: int) -> Celery:
         broker_transport_options=bounds,
         redis_socket_timeout=timeout_s,
         redis_socket_connect_timeout=timeout_s,
+        **exchanges(namespace),
         # For chains and their kin, which Celery itself sends: its own bound is 20 tries, a second apart.
         result_backend_transport_options={"retry_policy": RETRY},
     )

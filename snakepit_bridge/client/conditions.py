@@ -28,7 +28,7 @@ class Conditions:
     deadline: float | None
     stream: bool = False
 
-    def request(self, program: str) -> Request:
+    def request(self, program: str, namespace: str) -> Request:
         """Returns what the predictions of a program under these conditions have in common.
 
         Raises:
@@ -46,6 +46,7 @@ class Conditions:
             max_staleness=accepted.max_staleness_s,
             outage=str(accepted.outage),
             stream=self.stream,
+            namespace=namespace,
         )
 
 

@@ -24,6 +24,7 @@ from snakepit_bridge.client.results import Results
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement, Result
+from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.payloads import LIMIT, Payloads, is_reference
 from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from snakepit_bridge.wire.writeback import ElixirAuthority
 
 DEFAULT_URL = "redis://localhost:6379/0"
-DEFAULT_QUEUE = "predictions"
 
 
 class Fleet:
@@ -47,8 +47,8 @@ class Fleet:
     Args:
         redis_url: Redis or Valkey that the workers use; also the broker, unless ``app`` says otherwise.
         app: a Celery app to send with, whose result backend is Redis; its configuration stays as it is.
-        namespace: prefix of the fleet's keys, as the workers' settings have it.
-        queue: where the workers take predictions from.
+        namespace: the fleet's own part of the Redis, as the workers' settings have it; others are out of reach.
+        queue: where the workers take predictions from; the namespace's own if None.
         wait_s: seconds that waiting for one prediction takes at most, unless a call says otherwise.
         timeout_s: seconds within which Redis must answer.
         result_expires_s: seconds that idempotency keys and cancellations are kept.
@@ -67,8 +67,8 @@ class Fleet:
         redis_url: str | None = None,
         *,
         app: Celery | None = None,
-        namespace: str = "dspex",
-        queue: str = DEFAULT_QUEUE,
+        namespace: str = DEFAULT_NAMESPACE,
+        queue: str | None = None,
         wait_s: float = 600.0,
         timeout_s: float = 5.0,
         result_expires_s: int = 86_400,
@@ -79,8 +79,8 @@ class Fleet:
         self._given_app = app
         self._url = redis_url or (backend_url(app) if app is not None else DEFAULT_URL)
         self.connection = RedisConnection(self._url, timeout_s=timeout_s)
-        self.namespace = namespace
-        self.queue = queue
+        self.namespace = check_namespace(namespace)
+        self.queue = queue or default_queue(namespace)
         self._wait_s = wait_s
         self._timeout_s = timeout_s
         self._expires_s = result_expires_s
@@ -120,7 +120,7 @@ class Fleet:
         """The Celery app that requests are sent with."""
         if self._given_app is not None:
             return self._given_app
-        return client_app(self._url, timeout_s=self._timeout_s, expires_s=self._expires_s)
+        return client_app(self._url, timeout_s=self._timeout_s, expires_s=self._expires_s, namespace=self.namespace)
 
     def submit(
         self,
@@ -305,7 +305,15 @@ class Fleet:
         """
         required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
         request = Request(
-            program, inputs or {}, session, required, None, take, terms.max_staleness_s, str(terms.outage)
+            program,
+            inputs or {},
+            session,
+            required,
+            None,
+            take,
+            terms.max_staleness_s,
+            str(terms.outage),
+            namespace=self.namespace,
         )
         args = (program,) if inputs is None else (named_inputs(program, inputs), program)
         return self.app.signature(PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue})
@@ -416,7 +424,7 @@ class Fleet:
 
     def _request(self, program: str, conditions: Conditions) -> Request:
         """Returns what the predictions of these conditions have in common, once their exact revision is safe."""
-        request = conditions.request(program)
+        request = conditions.request(program, self.namespace)
         self._pin(request.session, request.requirement)
         return request
 

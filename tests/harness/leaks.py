@@ -10,7 +10,7 @@ from redis import Redis
 
 PERMANENT: dict[str, str] = {
     r"_kombu\.binding[._].*": "the broker's routing table, one entry per queue",
-    r"predictions.*": "a queue; Redis removes it with its last message",
+    r"([A-Za-z0-9_-]+\.)?predictions.*": "a queue; Redis removes it with its last message",
     r"celery.*": "the same for Celery's default queue",
     r"unacked.*": "messages that a worker holds; they go with its ack",
     r"[^{}]*:delivery:(workers|ticks|held:.*|delayed|dead|dead:entries)": "messages held, delayed or dead",

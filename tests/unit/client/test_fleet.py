@@ -109,7 +109,13 @@ def test_a_signature_is_the_same_message_as_a_submit() -> None:
         "qa", {"question": "why?"}, session="s", exactly=Token(5, 2), take={"a": "b"}
     )
     assert (signature.task, signature.args) == (PREDICT, ({"question": "why?"}, "qa"))
-    assert signature.kwargs == {"v": VERSION, "session": "s", "requirement": "exactly=5.2", "take": {"a": "b"}}
+    assert signature.kwargs == {
+        "v": VERSION,
+        "session": "s",
+        "requirement": "exactly=5.2",
+        "take": {"a": "b"},
+        "namespace": "dspex",
+    }
     assert signature.options["queue"] == "q"
     assert json.loads(json.dumps(signature))["task"] == PREDICT
 

@@ -39,7 +39,7 @@ def test_a_request_is_a_stock_celery_message(redis_url: str) -> None:
     args, kwargs, embedded = json.loads(base64.b64decode(message["body"]))
     assert args == [INPUTS, "qa"]
     assert before + 60 <= kwargs.pop("deadline") <= time.time() + 60
-    assert kwargs == {"v": VERSION, "session": "s", "requirement": "at_least=5.2"}
+    assert kwargs == {"v": VERSION, "session": "s", "requirement": "at_least=5.2", "namespace": "dspex"}
     assert embedded["chain"] is embedded["chord"] is None
     assert message["content-type"] == "application/json"
     assert (message["headers"]["task"], message["headers"]["id"]) == (PREDICT, handle.id)

@@ -21,16 +21,16 @@ from tasks.requests import delivery_of, request_of
     ],
 )
 def test_what_a_client_says_is_what_a_worker_reads(request_: Request) -> None:
-    assert request_of(request_.program, request_.inputs, request_.keywords()) == request_
+    assert request_of(request_.program, request_.inputs, request_.keywords(), namespace="dspex") == request_
 
 
 def test_another_version_and_an_unknown_keyword_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=f"version {VERSION + 1}"):
-        request_of("qa", {}, {"v": VERSION + 1})
+        request_of("qa", {}, {"v": VERSION + 1}, namespace="dspex")
     with pytest.raises(ConfigurationError, match="says colour, which this worker doesn't know"):
-        request_of("qa", {}, {"colour": "red"})
+        request_of("qa", {}, {"colour": "red"}, namespace="dspex")
     with pytest.raises(BridgeError, match="got 'newest'"):
-        request_of("qa", {}, {"requirement": "newest"})
+        request_of("qa", {}, {"requirement": "newest"}, namespace="dspex")
 
 
 def task(**request: Any) -> Any:
