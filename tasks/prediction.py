@@ -13,7 +13,7 @@ from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, StoreUnava
 from snakepit_bridge.messages import Request, Result, pieces_key
 from snakepit_bridge.payloads import is_reference
 from snakepit_bridge.programs.bound import BoundProgram
-from snakepit_bridge.programs.codec import decode_inputs, encode_completions, encode_outputs
+from snakepit_bridge.programs.codec import encode_completions, encode_outputs
 from snakepit_bridge.provenance import Provenance, Timings
 from snakepit_bridge.replica import Served, Terms
 from tasks.applying import Applied
@@ -107,7 +107,7 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
     """
     started, clock, bound = time.time(), _Clock(), made.applied.bound
     asked, program = taken(await arrived(runtime.payloads, request)), bound.program.name
-    inputs = decode_inputs(program, bound.inputs, asked)
+    inputs = bound.inputs.decode(program, asked)
     scope = _scope(made.applied, request, delivery)
     with runtime.running.entered(scope):
         async with admitted(runtime.admission, scope, bound.choice.profile, asked), runtime.room(bound.choice.profile):
@@ -172,6 +172,8 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
         mine = ours(error)
         if mine is not None:
             raise mine from mine.__cause__
+        if isinstance(error, TypeError) and (missing := bound.inputs.missing(scope.program, inputs)):
+            raise missing from error
         if isinstance(error, TimeoutError) and bounds.expired():
             raise scope.late() from error
         raise named(error, program=scope.program, model=bound.choice.lm.model) from error

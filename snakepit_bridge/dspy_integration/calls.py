@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from typing import Any, cast
 
 import dspy
 
@@ -67,7 +68,7 @@ async def aread(call: Call, contexts: Iterable[SessionContext]) -> None:
 
 
 def runs_natively(module_class: type) -> bool:
-    """Tells whether a class has an ``aforward`` that goes with its ``forward`` and leaves the loop free.
+    """Tell whether a class has an ``aforward`` that goes with its ``forward`` and leaves the loop free.
 
     A class that overrides only ``forward`` would run its parent's ``aforward``, which does something else. RLM's waits
     for its interpreter on the loop.
@@ -75,12 +76,44 @@ def runs_natively(module_class: type) -> bool:
     for base in module_class.__mro__:
         if base is RLM:
             return False
-        if not _is_ours(base) and "aforward" in vars(base):
+        if not _is_ours(base) and ("aforward" in vars(base) or (is_users(base) and "acall" in vars(base))):
             return True
-        if not _is_ours(base) and "forward" in vars(base):
+        if not _is_ours(base) and ("forward" in vars(base) or (is_users(base) and "__call__" in vars(base))):
             return False
     return False
 
 
+def own_entry_points(module: Any) -> list[Callable[..., Any]]:
+    """Return the functions of the user's own that a call of a module runs, bound to it, the outer one first."""
+    names = ("acall", "aforward") if runs_natively(type(module)) else ("__call__", "forward")
+    return [found for found in (_bound(module, name) for name in names) if found is not None]
+
+
+def is_users(base: type) -> bool:
+    """Tell whether a class itself is the user's own, and not DSPy's, ours or Python's."""
+    return not base.__module__.startswith(("dspy.", _OUR_PACKAGE, "builtins")) and not _is_ours(base)
+
+
+def _bound(module: Any, name: str) -> Callable[..., Any] | None:
+    """A method as the user wrote it, bound to the module; None where it is DSPy's or isn't there."""
+    if name in vars(module) and callable(vars(module)[name]):
+        return cast(Callable[..., Any], vars(module)[name])
+    for base in type(module).__mro__:
+        if name in vars(base) and not _is_ours(base):
+            written: Any = vars(base)[name]
+            if not is_users(base):
+                return None
+            written = getattr(written, WRITTEN_BY_THE_USER, written)
+            return written.__get__(module, type(module)) if hasattr(type(written), "__get__") else written
+    return None
+
+
 def _is_ours(base: type) -> bool:
-    return AWARE in vars(base)
+    return AWARE in vars(base) or _ENTERS in vars(base)
+
+
+_OUR_PACKAGE = __name__.rpartition(".")[0]
+# Set on classes that stand before others and only enter their surroundings.
+_ENTERS = "_enters_surroundings"
+WRITTEN_BY_THE_USER = "_written_by_the_user"
+"""Set on what the mixin makes of a method, to find the method as it was written."""

@@ -18,7 +18,7 @@ import dspy
 from snakepit_bridge.dspy_integration import calls
 from snakepit_bridge.dspy_integration.binding import Bound, LMScope, apply, check_bindable
 from snakepit_bridge.dspy_integration.callbacks import Changes, SyncCallback, SyncCallbacks
-from snakepit_bridge.dspy_integration.calls import Call, runs_natively
+from snakepit_bridge.dspy_integration.calls import WRITTEN_BY_THE_USER, Call, runs_natively
 from snakepit_bridge.dspy_integration.own_predictors import under_own_names
 from snakepit_bridge.dspy_integration.reading import readable, restore, show
 from snakepit_bridge.dspy_integration.structure import clone, part_at, parts
@@ -89,6 +89,7 @@ class VariableAwareMixin:
             with self._running() as twin, within(twin):
                 return forward(twin, *args, **kwargs)
 
+        setattr(synced, WRITTEN_BY_THE_USER, forward)
         return synced
 
     @classmethod
@@ -99,6 +100,7 @@ class VariableAwareMixin:
                 with within(twin):
                     return await aforward(twin, *args, **kwargs)
 
+        setattr(synced, WRITTEN_BY_THE_USER, aforward)
         return synced
 
     # ---------------------------------------------------------------- the session

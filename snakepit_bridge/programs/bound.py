@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import dspy
 from dspy.primitives.base_module import BaseModule
@@ -14,10 +14,11 @@ from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, appl
 from snakepit_bridge.dspy_integration.installed import RLM, Flex
 from snakepit_bridge.dspy_integration.modules import plain_name
 from snakepit_bridge.dspy_integration.prompting import SHARED
-from snakepit_bridge.dspy_integration.structure import clone, parts, predictors
+from snakepit_bridge.dspy_integration.structure import clone, parts
 from snakepit_bridge.exceptions import UnknownModuleError, ValidationError
 from snakepit_bridge.lm import Choice, LMProfiles
 from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.inputs import ProgramInputs
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.rehydrate import rehydrate
 from snakepit_bridge.programs.spec import ModuleVariable
@@ -34,10 +35,6 @@ _EXECUTE_CODE = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
 _USED_UP = (dspy.BestOfN, dspy.Refine)
 
 
-class _HasInputs(Protocol):
-    input_fields: Mapping[str, Any]
-
-
 @dataclass(frozen=True, slots=True)
 class BoundProgram:
     """A program bound to one snapshot's values. Never changed once built, so tasks run it at the same time.
@@ -48,7 +45,7 @@ class BoundProgram:
         module: the bound module.
         choice: the LM for whatever names none itself.
         variables: variable name to the value that was bound.
-        inputs: the input fields that it takes with their types, or None where only its ``forward`` knows.
+        inputs: what it takes.
         used_up: whether a call changes the module, so that calls can't share it.
         executes_code: whether it needs a process of its own, since it computes or executes code rather than waits.
     """
@@ -58,17 +55,18 @@ class BoundProgram:
     module: Any
     choice: Choice
     variables: Mapping[str, Any]
-    inputs: Mapping[str, Any] | None
+    inputs: ProgramInputs
     used_up: bool = False
     executes_code: bool = False
 
-    async def acall(self, **inputs: Any) -> dspy.Prediction:
-        """Runs the program and returns DSPy's prediction with its LM usage; raises what DSPy raises."""
+    async def acall(self, /, **inputs: Any) -> dspy.Prediction:
+        """Return DSPy's prediction for some inputs, with its LM usage; raise what DSPy raises."""
+        args, kwargs = self.inputs.arguments(inputs)
         # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
         adapter = dspy.settings.adapter or SHARED
         with dspy.context(lm=self.choice.lm, adapter=adapter, trace=[], disable_history=True, track_usage=True):
             module = clone(self.module) if self.used_up else self.module
-            return await module.acall(**inputs)
+            return await module.acall(*args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ class _Template:
 
     module: Any
     module_name: str
-    inputs: Mapping[str, Any] | None
+    inputs: ProgramInputs
     used_up: bool
     executes_code: bool
 
@@ -163,21 +161,14 @@ def _module_of(program: Program, snapshot: Snapshot) -> tuple[str, dict[str, Any
     raise UnknownModuleError(str(named), choice.allowed)
 
 
+def _inputs(module: Any) -> ProgramInputs:
+    """What BestOfN and Refine take is what the module in them takes."""
+    return _inputs(module.module) if isinstance(module, _USED_UP) else ProgramInputs.of(module)
+
+
 def _executes_code(part: Any) -> bool:
     """Code of one's own says so by an attribute of its class."""
     return isinstance(part, _EXECUTE_CODE) or getattr(type(part), "executes_code", False) is True
-
-
-def _inputs(module: Any) -> Mapping[str, Any] | None:
-    """The input fields of the task itself; ReAct and its kin keep the task's signature beside their predictors'."""
-    if isinstance(module, _USED_UP):
-        return _inputs(module.module)
-    own = getattr(module, "signature", None)
-    below = predictors(module)
-    # What MultiChainComparison compares isn't among the fields of its predictor.
-    if own is None and len(below) == 1 and not isinstance(module, dspy.MultiChainComparison):
-        own = below[0][1].signature
-    return None if own is None else dict(cast(_HasInputs, own).input_fields)
 
 
 class _Recent(OrderedDict[Any, T]):

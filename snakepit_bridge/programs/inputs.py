@@ -1,0 +1,234 @@
+"""What a program takes: the input fields of DSPy's own modules, and what the ``forward`` of a user's module asks for.
+
+A module of the user's own may fetch, rename or preset what its predictors need, so their fields say nothing about it.
+The signature of what a call runs does; what that leaves open isn't checked.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import copy
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import dspy
+from dspy.utils.constants import IS_TYPE_UNDEFINED
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
+
+from snakepit_bridge.dspy_integration.calls import own_entry_points
+from snakepit_bridge.dspy_integration.structure import predictors
+from snakepit_bridge.exceptions import InputError
+from snakepit_bridge.programs.codec import decode_inputs
+
+# DSPy's wrapper of every call has a parameter of this name, so an input of this name is only taken by its position.
+_TAKEN_BY_DSPY = "instance"
+# pydantic makes lazy objects of these, which can be read once.
+_LAZY = (
+    collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator, collections.abc.AsyncIterable,
+    collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.Callable,
+)  # fmt: skip
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, type)
+_Parameter = inspect.Parameter
+
+
+class _HasInputs(Protocol):
+    input_fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramInputs:
+    """The inputs of a program.
+
+    Attributes:
+        fields: input to DSPy's description of it.
+        is_open: whether it may take others as well.
+        hints: descriptions of inputs whose type the program leaves open, from its predictor: an object that travelled
+            as JSON becomes what it was if it fits, and stays as it is if it doesn't.
+        positional: the inputs that are handed over by their place, in its order.
+        spread: the input whose items are handed over one by one, for a ``*args``; empty if there is none.
+        presets: defaults that a call might change, so that each call is given its own.
+        needed: what a decorated ``forward`` asks for by itself, where its decorator might provide it.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    is_open: bool = True
+    hints: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    positional: tuple[str, ...] = ()
+    spread: str = ""
+    presets: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    needed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, module: Any) -> ProgramInputs:
+        """Return what a module takes."""
+        entries = own_entry_points(module)
+        if not entries:
+            fields = _fields_of(module)
+            return cls() if fields is None else cls(fields, is_open=False)
+        told = _read(entries[0], module)
+        # An overridden `__call__` that takes anything hands it on, perhaps with more.
+        if len(entries) > 1 and told.is_open and not told.fields:
+            inner = _read(entries[1], module)
+            return cls(hints=inner.hints, needed=inner.needed or tuple(inner.required))
+        return told
+
+    @property
+    def required(self) -> list[str]:
+        """The inputs that must be given."""
+        return [name for name, info in self.fields.items() if info.is_required()]
+
+    def decode(self, program: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs in the types that the program asks for: a dict for an image becomes the image.
+
+        Raises:
+            InputError: one is unknown, missing, of another type or beyond its limits; names it.
+        """
+        if not self.is_open:
+            known = dict(inputs)
+        else:
+            known = {name: value for name, value in inputs.items() if name in self.fields}
+        decoded = {**inputs, **decode_inputs(program, self.fields, known)}
+        return {name: self._restored(program, name, value) for name, value in decoded.items()}
+
+    def arguments(self, inputs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return the inputs as positional and keyword arguments of a call."""
+        named = {**copy.deepcopy({name: v for name, v in self.presets.items() if name not in inputs}), **inputs}
+        placed: list[Any] = []
+        for name in self.positional:
+            if name not in named:
+                break
+            placed.append(named.pop(name))
+        if self.spread in named:
+            placed += named.pop(self.spread)
+        return placed, named
+
+    def missing(self, program: str, inputs: Mapping[str, Any]) -> InputError | None:
+        """Return the error for an input that the decorated ``forward`` asks for, once a call has failed for it."""
+        name = next((name for name in self.needed if name not in inputs), None)
+        return None if name is None else InputError(program, name, "it is missing", self.needed)
+
+    def _restored(self, program: str, name: str, value: Any) -> Any:
+        if name not in self.hints or not isinstance(value, (dict, list)):
+            return value
+        try:
+            return decode_inputs(program, {name: self.hints[name]}, {name: value})[name]
+        except InputError:
+            return cast(Any, value)
+
+
+def _read(function: Callable[..., Any], module: Any) -> ProgramInputs:
+    """What a function takes; anything, where Python can't tell."""
+    try:
+        outer = inspect.signature(function, follow_wrapped=False)
+        inner = inspect.signature(function)
+        types = _types(function)
+    except (TypeError, ValueError):
+        return ProgramInputs()
+    parameters = outer.parameters.values()
+    is_open = any(each.kind is _Parameter.VAR_KEYWORD for each in parameters)
+    taken = [each for each in parameters if each.kind is not _Parameter.VAR_KEYWORD]
+    spread = next((each.name for each in taken if each.kind is _Parameter.VAR_POSITIONAL), "")
+    if spread and is_open:  # what takes anything hands it on, so the list has no name of its own
+        taken, spread = [each for each in taken if each.name != spread], ""
+    fields = {each.name: _field(each, types) for each in taken}
+    below = _predictor_fields(module)
+    return ProgramInputs(
+        fields,
+        is_open,
+        {name: below[name] for name in (*fields, *inner.parameters) if name in below and _is_untyped(fields.get(name))},
+        _positional(taken, has_spread=bool(spread)),
+        spread,
+        {each.name: each.default for each in taken if not _is_immutable(each.default)},
+        _needed(inner) if is_open and inner != outer else (),
+    )
+
+
+def _field(parameter: inspect.Parameter, types: Mapping[str, Any]) -> Any:
+    given = parameter.default is not _Parameter.empty or parameter.kind is _Parameter.VAR_POSITIONAL
+    default: dict[str, Any] = {"default": None if parameter.default is _Parameter.empty else parameter.default}
+    annotation = types.get(parameter.name, _Parameter.empty)
+    if parameter.kind is _Parameter.VAR_POSITIONAL:
+        annotation = list[Any] if annotation is _Parameter.empty else list[annotation]
+    if annotation is _Parameter.empty or not _can_check(annotation):
+        untyped = FieldInfo(annotation=Any, **(default if given else {}))
+        untyped.json_schema_extra = {IS_TYPE_UNDEFINED: True}
+        return untyped
+    info = FieldInfo.from_annotation(annotation)
+    if given:
+        info.default = default["default"]
+    return info
+
+
+def _is_untyped(info: Any | None) -> bool:
+    return info is None or bool((info.json_schema_extra or {}).get(IS_TYPE_UNDEFINED))
+
+
+def _types(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function, without those that name what isn't there."""
+    bare: Any = getattr(function, "__func__", function)
+    bare = bare if inspect.isroutine(bare) else vars(type(bare)).get("__call__", bare)
+    bare = getattr(bare, "__func__", bare)
+    try:
+        return typing.get_type_hints(bare, include_extras=True)
+    except Exception:  # noqa: BLE001 (an annotation is an expression of the user's, which may raise anything)
+        return {name: kind for name, kind in getattr(bare, "__annotations__", {}).items() if not isinstance(kind, str)}
+
+
+def _can_check(annotation: Any) -> bool:
+    if (typing.get_origin(annotation) or annotation) in _LAZY:
+        return False
+    try:
+        TypeAdapter(annotation)
+    except Exception:  # noqa: BLE001 (pydantic raises many kinds for types that it knows nothing about)
+        return False
+    return True
+
+
+def _positional(taken: list[inspect.Parameter], *, has_spread: bool) -> tuple[str, ...]:
+    """The parameters up to the last one that can't be handed over by its name."""
+    kinds = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
+    placed = [each for each in taken if each.kind in kinds]
+    last = max(
+        (
+            at
+            for at, each in enumerate(placed)
+            if has_spread or each.kind is _Parameter.POSITIONAL_ONLY or each.name == _TAKEN_BY_DSPY
+        ),
+        default=-1,
+    )
+    return tuple(each.name for each in placed[: last + 1])
+
+
+def _needed(signature: inspect.Signature) -> tuple[str, ...]:
+    several = (_Parameter.VAR_KEYWORD, _Parameter.VAR_POSITIONAL)
+    return tuple(
+        each.name
+        for each in signature.parameters.values()
+        if each.kind not in several and each.default is _Parameter.empty
+    )
+
+
+def _is_immutable(value: Any) -> bool:
+    if isinstance(value, (tuple, frozenset)):
+        return all(map(_is_immutable, cast(tuple[Any, ...], value)))
+    return isinstance(value, _ATOMS) or not isinstance(value, (list, dict, set, bytearray, collections.abc.Sized))
+
+
+def _fields_of(module: Any) -> Mapping[str, Any] | None:
+    """The input fields of the task itself; ReAct and its kin keep the task's signature beside their predictors'."""
+    own = getattr(module, "signature", None)
+    below = predictors(module)
+    # What MultiChainComparison compares isn't among the fields of its predictor.
+    if own is None and len(below) == 1 and not isinstance(module, dspy.MultiChainComparison):
+        own = below[0][1].signature
+    return None if own is None else dict(cast(_HasInputs, own).input_fields)
+
+
+def _predictor_fields(module: Any) -> Mapping[str, Any]:
+    """The fields of a user's only predictor, which say what an input of the same name may have been."""
+    below = predictors(module)
+    return dict(cast(Any, below[0][1]).signature.input_fields) if len(below) == 1 else {}
