@@ -58,4 +58,4 @@ def _exchanges(namespace: str) -> dict[str, str]:
     """
     if namespace == "dspex":
         return {}
-    return {"control_exchange": namespace, "event_exchange": f"{namespace}.events"}
+    return {"control_exchange": f"{namespace}.control", "event_exchange": f"{namespace}.events"}

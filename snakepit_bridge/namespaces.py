@@ -38,4 +38,4 @@ def exchanges(namespace: str) -> dict[str, str]:
     """
     if namespace == DEFAULT_NAMESPACE:
         return {}
-    return {"control_exchange": namespace, "event_exchange": f"{namespace}.events"}
+    return {"control_exchange": f"{namespace}.control", "event_exchange": f"{namespace}.events"}

@@ -10,6 +10,7 @@ from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from snakepit_bridge.exceptions import IdempotencyConflict, InputError
+from snakepit_bridge.keys import IdempotencyKey, OwnedKey, joined
 from snakepit_bridge.messages import Request
 
 
@@ -52,7 +53,7 @@ class Ask:
 
     task_id: str
     inputs: Mapping[str, Any]
-    key: str | None
+    key: IdempotencyKey | None
     reservation: str
     record: Record
 
@@ -60,7 +61,7 @@ class Ask:
 def asks_of(
     request: Request,
     inputs: Sequence[Mapping[str, Any]],
-    keys: Sequence[str | None],
+    keys: Sequence[IdempotencyKey | None],
     namespace: str,
     replies: str,
 ) -> list[Ask]:
@@ -71,21 +72,30 @@ def asks_of(
         IdempotencyConflict: a key stands here twice, with different inputs.
     """
     asks = [_ask(request, one, key, namespace, replies) for one, key in zip(inputs, keys, strict=True)]
-    first: dict[str, Ask] = {}
+    first: dict[IdempotencyKey, Ask] = {}
     for ask in asks:
         if ask.key is not None and first.setdefault(ask.key, ask).task_id != ask.task_id:
-            raise IdempotencyConflict(ask.key, first[ask.key].task_id)
+            raise IdempotencyConflict(str(ask.key), first[ask.key].task_id)
     return asks
 
 
-def _ask(request: Request, inputs: Mapping[str, Any], key: str | None, namespace: str, replies: str) -> Ask:
+def _ask(request: Request, inputs: Mapping[str, Any], key: IdempotencyKey | None, namespace: str, replies: str) -> Ask:
     if key is None:
         task_id = str(uuid4())
         return Ask(task_id, inputs, None, "", Record("", task_id, replies))
     digest = _digest(request, inputs)
     # With the digest, so that a key that is used again once its reservation has expired never finds another's result.
-    task_id = str(uuid5(NAMESPACE_URL, f"{namespace}/{key}/{digest}"))
-    return Ask(task_id, inputs, key, f"{namespace}:{{i:{key}}}:idempotency", Record(digest, task_id, replies))
+    name, reservation = _names(namespace, key)
+    task_id = str(uuid5(NAMESPACE_URL, f"{name}/{digest}"))
+    return Ask(task_id, inputs, key, reservation, Record(digest, task_id, replies))
+
+
+def _names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
+    """What a task's id is made of, and the Redis key of the reservation. A namespace holds neither slash nor colon."""
+    if isinstance(key, OwnedKey):
+        reservation = f"{namespace}:{{o:{joined(key.owner, key.key)}}}:idempotency"
+        return reservation, reservation
+    return f"{namespace}/{key}", f"{namespace}:{{i:{key}}}:idempotency"
 
 
 def _digest(request: Request, inputs: Mapping[str, Any]) -> str:

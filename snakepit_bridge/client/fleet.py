@@ -22,6 +22,7 @@ from snakepit_bridge.client.registering import spec_to_register
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement, Result
 from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
@@ -134,7 +135,7 @@ class Fleet:
         outage: str | Outage = FAIL,
         priority: int = 5,
         deadline: float | None = None,
-        idempotency_key: str | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         stream: bool = False,
     ) -> Handle:
         """Enqueues one prediction and returns its handle at once.
@@ -183,7 +184,7 @@ class Fleet:
         outage: str | Outage = FAIL,
         priority: int = 5,
         deadline: float | None = None,
-        idempotency_keys: Sequence[str | None] | None = None,
+        idempotency_keys: Sequence[IdempotencyKey | None] | None = None,
     ) -> list[Handle]:
         """Enqueues predictions for many inputs as one message and returns a handle for each, in their order.
 

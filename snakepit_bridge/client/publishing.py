@@ -25,6 +25,7 @@ from snakepit_bridge.client.asks import Ask, Record, asks_of
 from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.paper import Paper
 from snakepit_bridge.exceptions import IdempotencyConflict, InputError, StoreUnavailableError
+from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, REPLY_CHANNEL, SENT_AT, Request
 from snakepit_bridge.payloads import Payloads
@@ -74,7 +75,7 @@ class Publisher:
         inputs: Sequence[Mapping[str, Any]],
         *,
         priority: int,
-        keys: Sequence[str | None],
+        keys: Sequence[IdempotencyKey | None],
         replies: str,
         batch: bool = False,
     ) -> list[Sent]:
@@ -257,7 +258,7 @@ def _known(asks: Sequence[Ask], found: Sequence[bytes]) -> dict[str, Sent]:
             continue
         record = Record.parse(text.decode())
         if record.digest != ask.record.digest:
-            raise IdempotencyConflict(cast(str, ask.key), record.task_id)
+            raise IdempotencyConflict(str(ask.key), record.task_id)
         known[ask.task_id] = Sent(record.task_id, record.replies)
     return known
 

@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, IdempotencyConflict, InputError
+from snakepit_bridge.keys import OwnedKey
 from snakepit_bridge.messages import DEFAULT_SESSION
 from snakepit_bridge.variables.codec import parse
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
@@ -38,7 +39,7 @@ class Order:
     program: str
     session: str
     inputs: Mapping[str, Any]
-    key: str | None
+    key: OwnedKey | None
     stream: bool
     options: Mapping[str, Any]
 
@@ -54,8 +55,7 @@ class Order:
         session = request.session or DEFAULT_SESSION
         if not call.grant.covers(session):
             raise NotGrantedError(call.grant.name, Scope.PREDICT, session)
-        # Keys of different clients have nothing to do with each other.
-        key = f"{call.grant.name}/{request.idempotency_key}" if request.idempotency_key else None
+        key = OwnedKey(call.grant.name, request.idempotency_key) if request.idempotency_key else None
         return cls(request.program, session, _inputs(request), key, request.stream, _options(request))
 
     def enqueue(self, fleet: Fleet, call: Call) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 from snakepit_bridge.exceptions import ConfigurationError
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_LONGEST = 100
 _KEYS = {"sha256", "scopes", "sessions", "calls_per_s", "streams"}
 
 
@@ -150,6 +151,8 @@ def _grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
 
     if not isinstance(said, dict):
         raise refuse("must be a table")
+    if not 0 < len(name) <= _LONGEST:
+        raise refuse(f"needs a name of 1 to {_LONGEST} characters, which the history gives as the author")
     given = cast("dict[str, Any]", said)
     if given.keys() - _KEYS:
         raise refuse(f"has {sorted(given.keys() - _KEYS)}; it may have {', '.join(sorted(_KEYS))}")
