@@ -6,8 +6,10 @@ from typing import Any
 
 from config.settings import FleetSettings
 
-# Redis keeps one list per step and queue; a message's priority is rounded down to a step. 0 is served first.
+# Redis keeps one list per step and queue; a message's priority is rounded down to a step. 9 is served first, as on
+# RabbitMQ and for the callers of `submit`.
 PRIORITY_STEPS = (0, 3, 6, 9)
+_DEFAULT_PRIORITY = 5
 
 
 def celery_config(settings: FleetSettings) -> dict[str, Any]:
@@ -16,6 +18,7 @@ def celery_config(settings: FleetSettings) -> dict[str, Any]:
         "broker_url": settings.broker,
         "result_backend": settings.redis,
         "task_default_queue": settings.queue,
+        "task_default_priority": _DEFAULT_PRIORITY,
         **_exchanges(settings.namespace),
         # Messages come from outside: JSON alone is ever decoded.
         "task_serializer": "json",

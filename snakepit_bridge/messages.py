@@ -20,6 +20,10 @@ VERSION = 1
 # `default` is a session like any other; it is merely the one that is meant when none is named.
 DEFAULT_SESSION = "default"
 
+# A message's priority is 0 to 9, the most urgent, whoever sends it: Fleet.submit, a signature, a stock Celery client.
+MOST_URGENT = 9
+DEFAULT_PRIORITY = 5
+
 # What an outage does to a prediction, unless its request says otherwise (see replica/terms.py).
 FAIL = "fail"
 

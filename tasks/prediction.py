@@ -35,7 +35,7 @@ class Delivery:
         worker: this Celery node.
         attempt: 1 for the first try.
         sent_at: unix seconds by the client's clock, 0 if it didn't say.
-        priority: the message's, as the broker counts: 0 is served first.
+        priority: the message's: 0 to 9, the most urgent.
         queue: the queue that it came from.
         claim: the tag under which the broker lent the message.
         deliveries: 1, and one more for each worker that died with the message.

@@ -55,7 +55,7 @@ class Scope:
         program: the program's name, and ``version`` its number.
         snapshot: the revision that it is bound to.
         deadline: unix seconds after which it calls no LM; None is no bound.
-        priority: 0 to 9 as the broker counts, 0 is served first.
+        priority: 0 to 9, the most urgent.
         queue: the queue that its message came from, and ``claim`` the tag under which the broker lent it.
         tries: tries that earlier deliveries of the task used up.
         looked_at: when its result was last looked at, by the monotonic clock; a cancelled one has one.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 # A worker answers within milliseconds; one that is busy to the brim takes longer.
 _ANSWER_S = 1.0
-# kombu keeps a list per step of priorities, and marks all but the first with these separators; the first goes first.
-_STEPS = {"6 to 9": "", "3 to 5": "\x06\x163", "1 to 2": "\x06\x166", "0": "\x06\x169"}
+# kombu keeps a list per step of priorities, and marks all but the lowest with these separators.
+_STEPS = {"9": "\x06\x169", "6 to 8": "\x06\x166", "3 to 5": "\x06\x163", "0 to 2": ""}
 
 # What the pools' modules are called, where that isn't the pool's name.
 _POOLS = {"thread": "threads", "asyncio_pool": "asyncio"}

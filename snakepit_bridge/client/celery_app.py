@@ -7,6 +7,7 @@ from celery import Celery
 from snakepit_bridge.client.broker import celery_url
 from snakepit_bridge.client.publishing import RETRY
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.messages import DEFAULT_PRIORITY
 from snakepit_bridge.namespaces import exchanges
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores.addresses import masked
@@ -26,6 +27,7 @@ def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str) ->
     app.conf.update(
         broker_url=celery_url(url),
         result_backend=celery_url(url),
+        task_default_priority=DEFAULT_PRIORITY,
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],

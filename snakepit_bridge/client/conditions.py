@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from snakepit_bridge.client.publishing import URGENT
 from snakepit_bridge.exceptions import InputError
-from snakepit_bridge.messages import Request, Requirement
+from snakepit_bridge.messages import MOST_URGENT, Request, Requirement
 from snakepit_bridge.payloads import is_reference
 from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
@@ -34,8 +33,7 @@ class Conditions:
         Raises:
             ValueError: a token, the priority or the outage contract is malformed, or two of them exclude each other.
         """
-        if not 0 <= self.priority <= URGENT:
-            raise ValueError(f"A priority is 0 to {URGENT}, the most urgent; got {self.priority}")
+        check_priority(self.priority)
         accepted = Terms.of(self.max_staleness, self.outage)
         return Request(
             program,
@@ -48,6 +46,16 @@ class Conditions:
             stream=self.stream,
             namespace=namespace,
         )
+
+
+def check_priority(priority: int) -> None:
+    """Refuse what isn't a priority.
+
+    Raises:
+        ValueError: it is out of range.
+    """
+    if not 0 <= priority <= MOST_URGENT:
+        raise ValueError(f"A priority is 0 to {MOST_URGENT}, the most urgent; got {priority}")
 
 
 def named_inputs(program: str, inputs: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from celery.canvas import Signature
 
 from snakepit_bridge.acks import Acks, Applied
 from snakepit_bridge.client.celery_app import backend_url, client_app
-from snakepit_bridge.client.conditions import Conditions, named_inputs
+from snakepit_bridge.client.conditions import Conditions, check_priority, named_inputs
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.client.mapping import Errors, mapped, shown
 from snakepit_bridge.client.pieces import Pieces
@@ -24,7 +24,7 @@ from snakepit_bridge.client.results import Results
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement, Result
+from snakepit_bridge.messages import DEFAULT_PRIORITY, DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement, Result
 from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.payloads import LIMIT, Payloads, is_reference
 from snakepit_bridge.replica.terms import Outage, Terms
@@ -133,7 +133,7 @@ class Fleet:
         exactly: Token | str | None = None,
         max_staleness: float | None = None,
         outage: str | Outage = FAIL,
-        priority: int = 5,
+        priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         idempotency_key: IdempotencyKey | None = None,
         stream: bool = False,
@@ -182,7 +182,7 @@ class Fleet:
         exactly: Token | str | None = None,
         max_staleness: float | None = None,
         outage: str | Outage = FAIL,
-        priority: int = 5,
+        priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         idempotency_keys: Sequence[IdempotencyKey | None] | None = None,
     ) -> list[Handle]:
@@ -289,6 +289,7 @@ class Fleet:
         max_staleness: float | None = None,
         outage: str | Outage = FAIL,
         take: Mapping[str, str] | None = None,
+        priority: int = DEFAULT_PRIORITY,
     ) -> Signature:
         """Returns a Celery signature, for chains, groups and chords.
 
@@ -296,6 +297,7 @@ class Fleet:
             program: as in :meth:`submit`.
             inputs: left out where a previous prediction's outputs are the inputs.
             session, at_least, exactly, max_staleness, outage: as in :meth:`submit`.
+            priority: as in :meth:`submit`, and in ``signature.set(priority=…)``: 9 is the most urgent.
             take: input field to the previous prediction's output field; all outputs by their own names if None. After a
                 group each field is the list of the group's values.
 
@@ -305,6 +307,7 @@ class Fleet:
             >>> fleet.handle(steps.apply_async().id).get()
         """
         required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
+        check_priority(priority)
         request = Request(
             program,
             inputs or {},
@@ -317,7 +320,9 @@ class Fleet:
             namespace=self.namespace,
         )
         args = (program,) if inputs is None else (named_inputs(program, inputs), program)
-        return self.app.signature(PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue})
+        return self.app.signature(
+            PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue, "priority": priority}
+        )
 
     def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
         """Returns a ``dspy.Module`` that runs a registered program on the fleet."""

@@ -33,7 +33,6 @@ from snakepit_bridge.stores.connection import RedisConnection, masked
 
 # Three tries within about a second: a broker that is away is said to be away, and no caller hangs.
 RETRY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
-URGENT = 9
 # Who holds a reservation for longer has died, or is about to hear that the broker is away.
 _SENDING_S = 3.0
 _LOOK_S = 0.02
@@ -116,8 +115,7 @@ class Publisher:
                     name,
                     message,
                     queue=self._queue,
-                    # On Redis 0 is served first; for callers 9 is.
-                    priority=URGENT - priority,
+                    priority=priority,
                     headers=dict(headers),
                     retry=True,
                     retry_policy=RETRY,
@@ -147,7 +145,7 @@ class Publisher:
         while fresh := [ask for ask in asks if ask.task_id not in known]:
             name, message = self._message(order, fresh)
             try:
-                sheet = self._paper.write(name, message, self._queue, URGENT - order.priority, order.headers())
+                sheet = self._paper.write(name, message, self._queue, order.priority, order.headers())
             except (EncodeError, TypeError) as unfit:
                 raise _unfit(order.request.program, unfit) from unfit
             keyed = [ask for ask in fresh if ask.key is not None]

@@ -39,7 +39,7 @@ class Caller(Protocol):
 
     @property
     def priority(self) -> int:
-        """Priority of its message, 0 first."""
+        """Priority of its message, 9 first."""
         ...
 
     @property

@@ -182,7 +182,7 @@ def test_status_counts_what_waits(play: Stage, run: Run) -> None:
         run_on.submit("asked", {"question": "?"}, priority=priority)
     found = json.loads(run("--queue", queue, "status", "--json").out)["queue"]
     assert found["waiting"] == 3
-    assert found["by_priority"] == {"6 to 9": 1, "3 to 5": 1, "1 to 2": 0, "0": 1}
+    assert found["by_priority"] == {"9": 1, "6 to 8": 0, "3 to 5": 1, "0 to 2": 1}
     with Redis.from_url(play.url) as client:
         client.delete(*client.keys(f"{queue}*"))
 

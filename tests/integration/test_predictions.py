@@ -251,7 +251,7 @@ def test_a_priority_is_the_list_that_the_message_waits_in(play: Stage) -> None:
     for priority in (9, 5, 0):
         fleet.submit("plain", {"question": "never asked"}, priority=priority)
     with Redis.from_url(play.url) as client:
-        # kombu's separators; 0 is served first, and a priority is rounded down to a step of three.
+        # kombu's separators; 9 is served first, and a priority is rounded down to a step of three.
         lists = [fleet.queue, f"{fleet.queue}\x06\x163", f"{fleet.queue}\x06\x169"]
         assert [client.llen(name) for name in lists] == [1, 1, 1]
         client.delete(*lists)
@@ -267,6 +267,41 @@ def test_the_most_urgent_is_served_first(play: Stage) -> None:
     # Four run at a time, and which of those asks first is chance.
     assert sum(sent.index < place for question, _ in patient for sent in play.asked(question)) < 4
     for _, handle in patient:
+        handle.get(20)
+
+
+def test_a_priority_means_the_same_by_whatever_it_was_sent(play: Stage) -> None:
+    """KINDS 22: 9 is the most urgent for ``submit``, for a signature and for a stock Celery client."""
+    fleet = Fleet(play.url, queue=fresh("nobody"))
+    lists = {9: f"{fleet.queue}\x06\x169", 5: f"{fleet.queue}\x06\x163", 0: fleet.queue}
+    asked = {"question": "never asked"}
+    with Redis.from_url(play.url) as client:
+        for priority, name in lists.items():
+            fleet.submit("plain", asked, priority=priority)
+            fleet.signature("plain", asked, priority=priority).apply_async()
+            fleet.signature("plain", asked).set(priority=priority).apply_async()
+            fleet.app.send_task("tasks.predict", [asked, "plain"], queue=fleet.queue, priority=priority)
+            assert client.llen(name) == 4, priority
+        fleet.signature("plain", asked).apply_async()
+        assert client.llen(lists[5]) == 5, "one that names no priority is as urgent as a submit that names none"
+        client.delete(*lists.values())
+    with pytest.raises(ValueError, match="A priority is 0 to 9"):
+        fleet.signature("plain", asked, priority=10)
+
+
+def test_an_urgent_signature_overtakes_patient_ones(play: Stage) -> None:
+    """KINDS 22."""
+    play.lm.delay(0.05)
+    questions = [fresh("q") for _ in range(13)]
+    with play.held():
+        sent = [play.fleet.signature("plain", {"question": question}).set(priority=1) for question in questions[:-1]]
+        patient = [play.fleet.handle(signature.apply_async().id) for signature in sent]
+        urgent = play.fleet.signature("plain", {"question": questions[-1]}).set(priority=9).apply_async()
+    play.fleet.handle(urgent.id).get(20)
+    place = play.asked(questions[-1])[0].index
+    # Four run at a time, and which of those asks first is chance.
+    assert sum(sent.index < place for question in questions[:-1] for sent in play.asked(question)) < 4
+    for handle in patient:
         handle.get(20)
 
 

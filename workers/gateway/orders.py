@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, IdempotencyConflict, InputError
 from snakepit_bridge.keys import OwnedKey
-from snakepit_bridge.messages import DEFAULT_SESSION
+from snakepit_bridge.messages import DEFAULT_PRIORITY, DEFAULT_SESSION, MOST_URGENT
 from snakepit_bridge.variables.codec import parse
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway import values
@@ -17,7 +17,6 @@ from workers.gateway.call import Call, named, seconds
 from workers.gateway.errors import MalformedError, NotGrantedError
 from workers.gateway.tokens import Scope
 
-_PRIORITY, _URGENT = 5, 9
 # One message runs on one worker; a large batch should keep several busy, and at this size a message costs little.
 _TOGETHER = 100
 
@@ -121,8 +120,8 @@ def _in_time(call: Call) -> None:
 
 
 def _options(request: pb.SubmitRequest) -> dict[str, Any]:
-    if request.priority > _URGENT:
-        raise MalformedError("priority", f"it is 1 to {_URGENT}, the most urgent, or 0 for {_PRIORITY}")
+    if request.priority > MOST_URGENT:
+        raise MalformedError("priority", f"it is 1 to {MOST_URGENT}, the most urgent, or 0 for {DEFAULT_PRIORITY}")
     deadline_s = seconds(request.deadline_s, "deadline_s")
     stale = seconds(request.max_staleness_s, "max_staleness_s") if request.HasField("max_staleness_s") else None
     return {
@@ -130,7 +129,7 @@ def _options(request: pb.SubmitRequest) -> dict[str, Any]:
         "exactly": values.token(request.exactly, "exactly"),
         "deadline": deadline_s or None,
         "max_staleness": stale,
-        "priority": request.priority or _PRIORITY,
+        "priority": request.priority or DEFAULT_PRIORITY,
     }
 
 

@@ -74,7 +74,7 @@ class Channel(stock.Channel):
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Returns a message, None if there is none to be had now."""
-        lists = [(queue, self.place(queue, step)) for step in self.priority_steps]
+        lists = [(queue, self.place(queue, step)) for step in reversed(self.priority_steps)]
         while True:
             first, keys, args = self.claim(lists, [not no_ack] * len(lists), 1)
             answer = self._now("claim", keys, args)

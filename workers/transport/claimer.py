@@ -160,7 +160,7 @@ class Claimer:
     def _lists(self) -> list[List]:
         channel = self._channel
         queues = [queue for queue in channel.in_order(len(self._consumers)) if queue in self._consumers]
-        return [(queue, channel.place(queue, step)) for step in channel.priority_steps for queue in queues]
+        return [(queue, channel.place(queue, step)) for step in reversed(channel.priority_steps) for queue in queues]
 
     def _claimed(self, lists: Sequence[List], recorded: Sequence[bool], first: int, answer: Sequence[Any]) -> None:
         self.answered_at = time.monotonic()

@@ -161,7 +161,7 @@ class Keeper:
         for channel in list(self.holding.channels):
             lists = channel.stalled(self.holding.terms.stall_s)
             if lists and scripts.waiting(lists):
-                logger.warning("The consumer of %s makes no progress while messages wait: restarting it", lists[0])
+                logger.warning("The consumer of %s makes no progress while messages wait: restarting it", lists[-1])
                 channel.restart()
 
     def _connected(self) -> Scripts:

@@ -61,7 +61,7 @@ local function park(task, session, profile, priority, deadline, costs, list, mes
     return 0
   end
   redis.call('HSET', key('parked'), task, cmsgpack.pack({profile, session, costs[2], costs[3]}))
-  redis.call('ZADD', lane_of(profile, session), number(priority * 1e13 + now), task)
+  redis.call('ZADD', lane_of(profile, session), number((9 - priority) * 1e13 + now), task)
   if deadline > 0 and deadline < LATEST then
     -- Clocks differ: what a client's clock calls over already mustn't go back and forth all the time.
     redis.call('ZADD', key('deadlines'), number(math.max(deadline, now + SOONEST_MS)), task)

@@ -98,7 +98,7 @@ async def test_a_session_at_its_own_limit_holds_up_nobody_else(store: LimitStore
 
 async def test_within_a_session_the_priority_decides(store: LimitStore, broker: Broker, clock: Clock) -> None:
     nothing = buckets("p", "demo", Limits(concurrency=0))
-    for name, priority in (("late", 9), ("soon", 3), ("now", 0), ("soon too", 3)):
+    for name, priority in (("late", 0), ("soon", 5), ("now", 9), ("soon too", 5)):
         await start(store, await broker.claimed(name, priority=priority), nothing)
         await clock.pass_by(1)
     await release(store, rules=())

@@ -80,7 +80,7 @@ def test_priorities_are_served_in_their_order_and_each_first_come_first_served(r
         for n, priority in enumerate((9, 0, 5, 3, 0)):
             put(ours, [priority, n], priority=priority)
         consumer = Consumer(ours)
-        assert consumer.drain() == [[0, 1], [0, 4], [5, 2], [3, 3], [9, 0]]
+        assert consumer.drain() == [[9, 0], [5, 2], [3, 3], [0, 1], [0, 4]]
 
 
 @pytest.mark.keeps_keys("other")
