@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snakepit_bridge.cli.batch_retry import open_retried
 from snakepit_bridge.cli.lines import Line, Output, count_lines, open_output, read_lines
 from snakepit_bridge.cli.live import live_workers
 from snakepit_bridge.cli.predict import Program, cancel, outputs
@@ -61,26 +62,46 @@ def batch(
     max_staleness: MaxStaleness = None,
     outage: OnOutage = "fail",
     timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for each.")] = 600.0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try the lines again that have failed in the output.")
+    ] = False,
     redis_url: RedisUrl = None,
 ) -> None:
     """Make a prediction for each line of a file.
 
     Run it again after an interruption: it goes on behind the last line of the output. A line that fails keeps its error
-    there; if any did, the exit code is 1.
+    there until --retry-failed tries it again; as long as any has failed, the exit code is 1.
     """
     options = {"session": session, **demands(at_least, exactly, max_staleness, outage)}
     run = Run(target(ctx, redis_url).fleet(), program, options, max(in_flight, together), together, timeout)
     total = count_lines(source)
+    written = (_retry if retry_failed else _go_on)(run, source, output, total)
+    say(f"batch: {written.done} lines, {written.done - written.failed} answered, {written.failed} failed: {output}")
+    if written.failed:
+        say(f"batch: --retry-failed tries the {written.failed} failed lines again")
+        raise typer.Exit(1)
+
+
+def _go_on(run: Run, source: Path, output: Path, total: int) -> Output:
+    """Answer the lines behind those that are in the output already."""
     with open_output(output, source) as written:
         lines = read_lines(source)
         written.skip_done(lines)
         if written.done:
-            say(f"batch: {written.done} of {total} lines are there already")
-        with _progress(program, total, written) as advance:
+            failed = f", {written.failed} of them failed" if written.failed else ""
+            say(f"batch: {written.done} of {total} lines are there already{failed}")
+        with _progress(run.program, total, written) as advance:
             run.answer(lines, written, advance)
-    say(f"batch: {written.done} lines, {written.done - written.failed} answered, {written.failed} failed: {output}")
-    if written.failed:
-        raise typer.Exit(1)
+    return written
+
+
+def _retry(run: Run, source: Path, output: Path, total: int) -> Output:
+    """Answer the lines that have failed in the output, and those behind its last one."""
+    with open_output(output, source):
+        pass  # it is there, and isn't the input
+    with open_retried(output) as written, _progress(run.program, total, written) as advance:
+        run.answer(written.merge(read_lines(source)), written, advance)
+    return written
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +134,11 @@ class Run:
         # Imported here: it brings Celery, which commands that don't enqueue do without.
         from snakepit_bridge.client.mapping import chunks
 
-        waiting: deque[tuple[Line, Handle | BridgeError]] = deque()
+        waiting: deque[tuple[Line, Handle | BridgeError | None]] = deque()
 
         def finish() -> None:
             line, sent = waiting[0]
-            output.write(line, self._record(sent))
+            output.write(line, {} if sent is None else self._record(sent))
             waiting.popleft()
             advance()
 
@@ -130,10 +151,16 @@ class Run:
                 finish()
         except BaseException:
             # The next run asks for these again.
-            cancel(sent for _, sent in waiting if not isinstance(sent, BridgeError))
+            cancel(sent for _, sent in waiting if sent is not None and not isinstance(sent, BridgeError))
             raise
 
-    def _sent(self, lines: Sequence[Line]) -> list[Handle | BridgeError]:
+    def _sent(self, lines: Sequence[Line]) -> list[Handle | BridgeError | None]:
+        """Send the lines that have no record yet."""
+        fresh = [line for line in lines if line.record is None]
+        sent = iter(self._sent_together(fresh) if fresh else [])
+        return [next(sent) if line.record is None else None for line in lines]
+
+    def _sent_together(self, lines: Sequence[Line]) -> list[Handle | BridgeError]:
         if len(lines) == 1 or any(line.inputs is None for line in lines):
             return [self._sent_alone(line) for line in lines]
         try:

@@ -22,12 +22,14 @@ class Line:
         named: ``{"line": …}`` and, where the line has one, ``{"id": …}``: what the output repeats.
         inputs: input field to value; None where the line can't be read.
         problem: why it can't.
+        record: what the output says of it already, where that is to stay.
     """
 
     number: int
     named: dict[str, Any]
     inputs: dict[str, Any] | None
     problem: str = ""
+    record: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, number: int, raw: bytes) -> Self:
@@ -51,7 +53,7 @@ def count_lines(path: Path) -> int:
     Raises:
         BridgeError: the file can't be read.
     """
-    with _opened(path, "rb") as file:
+    with open_file(path, "rb") as file:
         return sum(1 for raw in file if raw.strip())
 
 
@@ -61,7 +63,7 @@ def read_lines(path: Path) -> Iterator[Line]:
     Raises:
         BridgeError: the file can't be read.
     """
-    with _opened(path, "rb") as file:
+    with open_file(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             if raw.strip():
                 yield Line.read(number, raw.strip())
@@ -91,13 +93,26 @@ class Output:
         for raw in self._file:
             if not raw.endswith(b"\n"):
                 break  # a run was killed while it wrote this
-            record, line = self._record(raw), next(lines, None)
-            if line is None or line.named != {name: record.get(name) for name in line.named}:
-                raise self._foreign(f"its line {self.done + 1} isn't an answer to this input")
-            self._count(record)
+            self._count(self.check(raw, next(lines, None), self.done + 1))
             end += len(raw)
         self._file.truncate(end)
         self._file.seek(end)
+
+    def check(self, raw: bytes, line: Line | None, number: int) -> dict[str, Any]:
+        """Return a record that answers a line of the input.
+
+        Args:
+            raw: the record, as it stands in the output.
+            line: the line of the input in its place, if there is one.
+            number: its place, counted from 1.
+
+        Raises:
+            BridgeError: it doesn't.
+        """
+        record = self.read_record(raw, number)
+        if line is None or line.named != {name: record.get(name) for name in line.named}:
+            raise self._foreign(f"its line {number} isn't an answer to this input")
+        return record
 
     def write(self, line: Line, said: dict[str, Any]) -> None:
         """Appends a line's record, so that it survives the end of this process, whatever ends it."""
@@ -111,13 +126,18 @@ class Output:
         self.done += 1
         self.failed += "error" in record
 
-    def _record(self, raw: bytes) -> dict[str, Any]:
+    def read_record(self, raw: bytes, number: int) -> dict[str, Any]:
+        """Return a record of the output.
+
+        Raises:
+            BridgeError: it is none.
+        """
         try:
             record = parse(raw)
         except ValueError:
-            raise self._foreign(f"its line {self.done + 1} isn't JSON") from None
+            raise self._foreign(f"its line {number} isn't JSON") from None
         if not isinstance(record, dict) or "line" not in record:
-            raise self._foreign(f"its line {self.done + 1} is no answer of a batch")
+            raise self._foreign(f"its line {number} is no answer of a batch")
         return cast(dict[str, Any], record)
 
     def _foreign(self, why: str) -> BridgeError:
@@ -137,12 +157,17 @@ def open_output(path: Path, source: Path) -> Generator[Output]:
         path.touch()
     except OSError as refused:
         raise BridgeError(f"The output {path} can't be written: {refused.strerror}. Check its path.") from None
-    with _opened(path, "r+b") as file:
+    with open_file(path, "r+b") as file:
         yield Output(path, file)
 
 
 @contextmanager
-def _opened(path: Path, mode: str) -> Generator[BinaryIO]:
+def open_file(path: Path, mode: str) -> Generator[BinaryIO]:
+    """Open a file of bytes.
+
+    Raises:
+        BridgeError: it can't be opened.
+    """
     try:
         file = cast(BinaryIO, path.open(mode))
     except OSError as refused:

@@ -15,6 +15,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.cli import main
+from snakepit_bridge.testing import Fault
 from tests.conftest import wait_until
 from tests.harness.stage import Stage, fresh, stage
 
@@ -160,6 +161,42 @@ def test_batch_keeps_each_lines_answer_or_error_in_its_place_and_resumes(
     assert "10 of 20 lines are there already" in again.out
     assert [json.loads(line)["line"] for line in output.read_text(encoding="utf-8").splitlines()] == list(range(1, 21))
     assert len(play.lm.requests) - asked == 10
+
+
+@pytest.mark.parametrize("together", ["1", "6"])
+def test_batch_says_what_failed_and_tries_it_again_when_it_is_told_to(
+    play: Stage, run: Run, spec: Path, tmp_path: Path, together: str
+) -> None:
+    """KINDS 47: failed lines aren't called done, and can be tried again."""
+    name = fresh("batched")
+    run("register", str(spec), "--name", name)
+    questions = [fresh("question") for _ in range(12)]
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"question": one}) + "\n" for one in questions), encoding="utf-8")
+    command = ("batch", name, "--input", str(source), "--output", str(output), "--batch", together)
+    for index in (2, 3, 9):
+        play.lm.faults.add(Fault("malformed", times=None, containing=questions[index]))
+    try:
+        done = run(*command)
+    finally:
+        play.lm.faults.clear()
+    assert done.code == 1
+    assert "12 lines, 9 answered, 3 failed" in done.out
+    assert "--retry-failed tries the 3 failed lines again" in done.out
+
+    asked = len(play.lm.requests)
+    unchanged = run(*command)
+    assert unchanged.code == 1, "what is left is left"
+    assert "12 of 12 lines are there already, 3 of them failed" in unchanged.out
+    assert len(play.lm.requests) == asked
+
+    again = run(*command, "--retry-failed")
+    assert again.code == 0, again.err
+    assert "12 lines, 12 answered, 0 failed" in again.out
+    written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [one["outputs"]["answer"] for one in written] == [f"answer of {question}" for question in questions]
+    assert len(play.lm.requests) == asked + 3, "what was answered isn't asked again"
+    assert [path.name for path in tmp_path.iterdir() if "retrying" in path.name] == []
 
 
 def test_status_shows_workers_queue_and_sessions(play: Stage, run: Run) -> None:
