@@ -34,6 +34,12 @@ class FleetSettings(BaseSettings):
     payload_bytes: int = Field(
         262_144, ge=1, description="bytes beyond which a result is stored beside its message, by reference"
     )
+    value_depth: int = Field(
+        100, ge=1, le=200, description="levels of objects and lists within each other that an input may have"
+    )
+    value_bytes: int = Field(
+        67_108_864, ge=1, le=500_000_000, description="bytes of JSON that the inputs of a prediction may take, about"
+    )
     batch_in_flight: int = Field(2_000, ge=1, description="inputs of batches that a worker process runs at a time")
     result_expires_s: int = Field(86_400, ge=1, description="seconds that a result is kept")
     requirement_wait_s: float = Field(5.0, ge=0, description="seconds that a task waits for the revision it requires")

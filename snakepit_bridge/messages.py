@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 
+from snakepit_bridge.json_values import escaped, unescaped
 from snakepit_bridge.revision import Token
 
 PREDICT = "tasks.predict"
@@ -108,7 +109,8 @@ class Request:
 
     Attributes:
         program: reference to a registered program: ``qa``, ``qa@prod`` or ``qa:3``.
-        inputs: input field name to JSON value. In a chain it is the previous task's :class:`Result` instead.
+        inputs: input field name to JSON value; text is a reference to a payload. In a chain it is the previous task's
+            :class:`Result` instead.
         session: the session whose variables the prediction runs under.
         requirement: which revision of that session.
         deadline: unix seconds after which the prediction must not call the LM any more.
@@ -118,6 +120,9 @@ class Request:
         outage: ``fail``, or ``serve_stale(SECONDS)``: what becomes of it when the store or the authority is away.
         stream: whether the pieces of its answer are published as the LM writes them.
         namespace: of the fleet that it was sent in; workers of another refuse it. Empty where its sender didn't say.
+        chained: whether the inputs may be a previous task's result. Nothing in the inputs themselves says so: an object
+            of the same form is data like any other.
+        escaped: whether the inputs of the message are escaped (see json_values.py).
     """
 
     program: str
@@ -130,6 +135,8 @@ class Request:
     outage: str = FAIL
     stream: bool = False
     namespace: str = ""
+    chained: bool = False
+    escaped: bool = False
 
     def keywords(self) -> dict[str, Any]:
         """Returns the keyword arguments of the Celery message; what equals its default stays out."""
@@ -146,10 +153,9 @@ class Request:
             said["max_staleness"] = self.max_staleness
         if self.outage != FAIL:
             said["outage"] = self.outage
-        if self.stream:
-            said["stream"] = True
         if self.namespace:
             said["namespace"] = self.namespace
+        said |= {name: True for name in ("stream", "chained", "escaped") if getattr(self, name)}
         return said
 
 
@@ -163,19 +169,24 @@ class Result:
         inputs: what was asked, as it arrived, so that it can be asked again.
         completions: the outputs of every completion, where there are several; ``outputs`` is the first of them.
         payload: a reference to all of these, which are empty then, where they are too large for a message.
+
+    The inputs are text where they are a reference themselves.
     """
 
     outputs: Mapping[str, Any]
     provenance: Mapping[str, Any]
-    inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    inputs: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
     completions: Sequence[Mapping[str, Any]] = ()
-    payload: Mapping[str, Any] | None = None
+    payload: str | None = None
 
     def encode(self) -> dict[str, Any]:
-        """Returns the JSON form that the result backend stores."""
-        parts = {"outputs": self.outputs, "provenance": self.provenance, "inputs": self.inputs}
-        more = {"completions": [dict(each) for each in self.completions]} if self.completions else {}
-        return {"v": VERSION, **{name: dict(part) for name, part in parts.items()}, **more}
+        """Returns the JSON form that the result backend stores; it says so if something in it had to be escaped."""
+        asked = self.inputs if isinstance(self.inputs, str) else dict(self.inputs)
+        said: dict[str, Any] = {"outputs": dict(self.outputs), "provenance": dict(self.provenance), "inputs": asked}
+        if self.completions:
+            said["completions"] = [dict(each) for each in self.completions]
+        crossing = escaped(said)
+        return {"v": VERSION, **crossing, **({} if crossing is said else {"escaped": True})}
 
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> Self:
@@ -188,12 +199,19 @@ class Result:
             raise ValueError(f"This result has version {message.get('v')}, this client reads {VERSION}. Upgrade it.")
         if "payload" in message:
             return cls({}, {}, payload=message["payload"])
+        if message.get("escaped"):
+            message = {name: unescaped(part) for name, part in message.items()}
         return cls(message["outputs"], message["provenance"], message["inputs"], message.get("completions", ()))
 
 
 def is_result(value: object) -> bool:
-    """Tells a previous task's result from plain inputs, for a prediction that stands in a chain."""
+    """Tells a previous prediction's result from what another task of a chain returned; see :attr:`Request.chained`."""
     if not isinstance(value, dict):
         return False
-    names = cast(dict[str, Any], value).keys()
-    return {"v", "outputs", "provenance"} <= names or {"v", "payload"} == names
+    found = cast(dict[str, Any], value)
+    if found.get("v") != VERSION or not found.keys() <= _OF_A_RESULT:
+        return False
+    return {"outputs", "provenance", "inputs"} <= found.keys() or {"v", "payload"} == found.keys()
+
+
+_OF_A_RESULT = frozenset({"v", "outputs", "provenance", "inputs", "completions", "escaped", "payload"})

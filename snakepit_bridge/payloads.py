@@ -10,16 +10,15 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
-
-from kombu.utils import json
+from typing import Any, TypeGuard, cast
 
 from snakepit_bridge.exceptions import PayloadLostError
+from snakepit_bridge.json_values import dumps, loads
 from snakepit_bridge.messages import VERSION, Result
 from snakepit_bridge.stores.connection import RedisConnection
 
-# No field of a program can have this name.
-_MARK = "$payload"
+# A reference is text, where inputs and results are objects: nothing in these can be taken for one.
+_MARK = "payload:"
 
 LIMIT = 256 * 1024
 """Bytes beyond which inputs and results go by reference, unless a setting says otherwise."""
@@ -46,34 +45,35 @@ class Payloads:
         """Tells whether a JSON value may travel in a message; costs little where it plainly does."""
         return weight(value, self.limit) <= self.limit
 
-    async def put(self, value: Any, keep_s: float) -> dict[str, Any]:
+    async def put(self, value: Any, keep_s: float) -> str:
         """Stores a JSON value for at least so many seconds and returns the reference to it.
 
         Raises:
             StoreUnavailableError: Redis is away.
             TypeError, ValueError: it is nothing that a message could hold.
         """
-        data = json.dumps(value, sort_keys=True).encode()
+        # Not sorted: the order of an object's keys is that of the prompt.
+        data = dumps(value).encode()
         digest = await _digest(data)
         key, seconds = self._key(digest), max(1, round(keep_s))
         # Equal content may be stored already, for longer or for shorter than this needs it.
         await self.connection.send_each([("SET", key, data, "EX", seconds, "NX"), ("EXPIRE", key, seconds, "GT")])
-        return {_MARK: digest, "bytes": len(data)}
+        return f"{_MARK}{digest}:{len(data)}"
 
-    async def get(self, reference: Mapping[str, Any]) -> Any:
+    async def get(self, reference: str) -> Any:
         """Returns the value that a reference stands for.
 
         Raises:
             PayloadLostError: it isn't there any more, or isn't what the reference means.
             StoreUnavailableError: Redis is away.
         """
-        digest = str(reference[_MARK])
+        digest = _digest_in(reference)
         data = cast("bytes | None", await self.connection.bounded(self.connection.client.get(self._key(digest))))
         if data is None:
             raise PayloadLostError(digest, "it has expired, or Redis lost it")
         if await _digest(data) != digest:
             raise PayloadLostError(digest, "what is stored there has another digest")
-        return json.loads(data)
+        return loads(data)
 
     async def message(self, result: Result, keep_s: float) -> dict[str, Any]:
         """Returns the JSON form in which a result is stored: itself, or a reference to it if it is too large.
@@ -99,22 +99,26 @@ class Payloads:
         """
         return result if result.payload is None else Result.decode(await self.get(result.payload))
 
-    async def keep(self, reference: Mapping[str, Any], keep_s: float) -> None:
+    async def keep(self, reference: str, keep_s: float) -> None:
         """Keeps a payload for at least so many more seconds, if it is there.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        key = self._key(str(reference[_MARK]))
+        key = self._key(_digest_in(reference))
         await self.connection.send_each([("EXPIRE", key, max(1, round(keep_s)), "GT")])
 
     def _key(self, digest: str) -> str:
         return f"{self.namespace}:payload:{digest}"
 
 
-def is_reference(value: object) -> bool:
-    """Tells a reference from inputs or outputs."""
-    return isinstance(value, Mapping) and _MARK in value
+def is_reference(value: object) -> TypeGuard[str]:
+    """Tells a reference from inputs or a result."""
+    return isinstance(value, str) and value.startswith(_MARK)
+
+
+def _digest_in(reference: str) -> str:
+    return reference.removeprefix(_MARK).partition(":")[0]
 
 
 def weight(value: Any, enough: int) -> int:

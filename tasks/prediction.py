@@ -106,7 +106,7 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
         BridgeError: one of its named kinds, whatever went wrong.
     """
     started, clock, bound = time.time(), _Clock(), made.applied.bound
-    asked, program = taken(await arrived(runtime.payloads, request)), bound.program.name
+    asked, program = taken(await arrived(runtime.payloads, request), runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, asked)
     scope = _scope(made.applied, request, delivery)
     with runtime.running.entered(scope):

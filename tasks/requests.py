@@ -20,7 +20,10 @@ from snakepit_bridge.messages import (
 )
 from tasks.prediction import Delivery
 
-_KNOWN = {"v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace"}
+_FLAGS = ("chained", "escaped")
+_KNOWN = {
+    "v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace", *_FLAGS,
+}  # fmt: skip
 
 
 def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace: str) -> Request:
@@ -58,6 +61,7 @@ def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace:
         said.get("outage", FAIL),
         bool(said.get("stream", False)),
         sent_in,
+        *(bool(said.get(name, False)) for name in _FLAGS),
     )
 
 

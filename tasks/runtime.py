@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from celery.states import READY_STATES
 
+from snakepit_bridge.json_values import BOUNDS, ValueBounds
 from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.registry import ProgramRegistry
@@ -46,6 +47,7 @@ class Runtime:
         suspects: the predictions that are kept apart, since workers died with them.
         batch_room: the places that the inputs of batches have in this process, all of its batches together.
         claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
+        bounds: how deep and how large an input may be.
         shares_process: whether its tasks share a process, so that a program that executes code has no place here.
     """
 
@@ -64,6 +66,7 @@ class Runtime:
     suspects: Suspects = field(default_factory=Suspects)
     batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
     claims: Claims | None = None
+    bounds: ValueBounds = BOUNDS
     shares_process: bool = False
 
     async def ended(self, result_key: str) -> bool:

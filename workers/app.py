@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, Task
+from kombu.serialization import register
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.json import dumps
 
 from config.celery import celery_config
 from config.settings import FleetSettings
 from snakepit_bridge.client.broker import celery_url
+from snakepit_bridge.json_values import read_message
 from snakepit_bridge.redaction import redact_logs
 from tasks.runtime import Runtime
 from workers import endings
@@ -20,6 +23,9 @@ from workers.pool.stacks import keep_current_task_by_owner, keep_requests_by_own
 
 _REDIS = ("redis://", "rediss://")
 _SOCKET = "redis+socket://"
+
+# kombu's reader refuses a whole message for an object in it that only looks like one of its typed values.
+register("json", dumps, read_message, content_type="application/json", content_encoding="utf-8")
 
 # A URL with a + names its transport itself, and kombu listens to that alone.
 TRANSPORT_ALIASES["dspex"] = _TRANSPORT = "workers.transport:Transport"

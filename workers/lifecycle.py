@@ -20,6 +20,7 @@ from config.profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.json_values import ValueBounds
 from snakepit_bridge.lm import LMProfile, LMProfiles
 from snakepit_bridge.lm_engine import Around
 from snakepit_bridge.loop import home
@@ -116,6 +117,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         cache=cache,
         admission=admission,
         claims=claims,
+        bounds=ValueBounds(settings.value_depth, settings.value_bytes),
         shares_process=shares_process,
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from snakepit_bridge.exceptions import IdempotencyConflict, InputError
+from snakepit_bridge.json_values import dumps
 from snakepit_bridge.keys import IdempotencyKey, OwnedKey, joined
 from snakepit_bridge.messages import Request
 
@@ -100,9 +100,9 @@ def _names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
 
 def _digest(request: Request, inputs: Mapping[str, Any]) -> str:
     """What is asked, and not by when nor how closely it is followed: those differ between tries of one request."""
-    terms = {name: value for name, value in request.keywords().items() if name not in ("deadline", "stream")}
+    terms = {name: value for name, value in request.keywords().items() if name not in ("deadline", "stream", "escaped")}
     try:
-        said = json.dumps([request.program, inputs, terms], sort_keys=True)
+        said = dumps([request.program, inputs, terms], sort_keys=True)
     except (TypeError, ValueError) as unfit:
         raise InputError(request.program, "inputs", f"they must be JSON values: {unfit}") from unfit
     return hashlib.sha256(said.encode()).hexdigest()

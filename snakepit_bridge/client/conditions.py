@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from snakepit_bridge.exceptions import InputError
+from snakepit_bridge.json_values import ValueBounds, problem_of
 from snakepit_bridge.messages import MOST_URGENT, Request, Requirement
-from snakepit_bridge.payloads import is_reference
+from snakepit_bridge.plain_values import UnfitValueError, plain_value
 from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
 
@@ -58,16 +59,33 @@ def check_priority(priority: int) -> None:
         raise ValueError(f"A priority is 0 to {MOST_URGENT}, the most urgent; got {priority}")
 
 
-def named_inputs(program: str, inputs: Any) -> dict[str, Any]:
-    """Returns the inputs of a prediction as they were given.
+def named_inputs(program: str, inputs: Any, bounds: ValueBounds) -> dict[str, Any]:
+    """Returns the inputs of a prediction as JSON values: a model as an object, an enum as its value, a set as a list.
 
     Raises:
-        InputError: they are no mapping, or one that only the client itself may make.
+        InputError: they are no mapping of names to such values, or one is too deep or too large; names it.
     """
     if not isinstance(inputs, Mapping):
         raise InputError(
             program, "inputs", f"they must be a mapping of input field to value, not {type(inputs).__name__}"
         )
-    if is_reference(inputs):
-        raise InputError(program, "inputs", "references to payloads are made by the client itself; give the inputs")
-    return dict(cast(Mapping[str, Any], inputs))
+    given = cast("Mapping[Any, Any]", inputs)
+    made = {_name(program, name): _plain(program, name, value, bounds) for name, value in given.items()}
+    if (problem := problem_of(made, replace(bounds, depth=bounds.depth + 1))) is not None:
+        raise InputError(program, "inputs", problem)
+    return made
+
+
+def _name(program: str, name: Any) -> str:
+    if not isinstance(name, str):
+        raise InputError(program, "inputs", f"a field's name is text, not a {type(name).__name__}")
+    return str(name)
+
+
+def _plain(program: str, name: str, value: Any, bounds: ValueBounds) -> Any:
+    if type(value) in (str, int):
+        return value
+    try:
+        return plain_value(value, bounds)
+    except UnfitValueError as unfit:
+        raise InputError(program, name, str(unfit)) from None

@@ -22,11 +22,12 @@ from snakepit_bridge.client.registering import spec_to_register
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.json_values import BOUNDS, ValueBounds, escaped
 from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import DEFAULT_PRIORITY, DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement, Result
 from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
-from snakepit_bridge.payloads import LIMIT, Payloads, is_reference
+from snakepit_bridge.payloads import LIMIT, Payloads
 from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores.connection import RedisConnection
@@ -56,6 +57,7 @@ class Fleet:
         allowed_packages: packages whose classes, tools and types the specs of programs may name.
         bridge: ``HOST:PORT`` of the Elixir server to which changes go of the sessions that it owns.
         payload_bytes: inputs beyond about so many bytes travel beside their message, by reference.
+        bounds: how deep and how large an input may be.
 
     Example:
         >>> fleet = Fleet()
@@ -76,6 +78,7 @@ class Fleet:
         allowed_packages: Iterable[str] = (),
         bridge: str | None = None,
         payload_bytes: int = LIMIT,
+        bounds: ValueBounds = BOUNDS,
     ) -> None:
         self._given_app = app
         self._url = redis_url or (backend_url(app) if app is not None else DEFAULT_URL)
@@ -88,6 +91,7 @@ class Fleet:
         self._allowed = tuple(allowed_packages)
         self._bridge = bridge
         self._payload_bytes = payload_bytes
+        self._bounds = bounds
 
     def __repr__(self) -> str:
         return f"Fleet({self.connection.url!r})"
@@ -142,7 +146,8 @@ class Fleet:
 
         Args:
             program: ``qa``, ``qa@prod`` (a label) or ``qa:3`` (a version).
-            inputs: input field to JSON value.
+            inputs: input field to its value: a JSON value, or what can become one and be read back, such as a pydantic
+                model, a ``dspy.Image``, a date, a set or an enum.
             session: whose variables it runs under.
             at_least: a token that the session must have reached, such as what your own publish returned.
             exactly: the one token to run under.
@@ -165,7 +170,7 @@ class Fleet:
         request = self._request(program, terms)
         [sent] = self._publisher.submit(
             request,
-            [named_inputs(program, inputs)],
+            [named_inputs(program, inputs, self._bounds)],
             priority=priority,
             keys=[idempotency_key],
             replies=self.results.reply_channel,
@@ -201,7 +206,7 @@ class Fleet:
             what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
         """
         terms = Conditions(session, at_least, exactly, max_staleness, outage, priority, deadline)
-        named = [named_inputs(program, one) for one in inputs]
+        named = [named_inputs(program, one, self._bounds) for one in inputs]
         keys = [None] * len(named) if idempotency_keys is None else list(idempotency_keys)
         if len(keys) != len(named):
             raise ValueError(f"Give an idempotency key or None for each input: {len(named)} inputs, {len(keys)} keys.")
@@ -242,8 +247,9 @@ class Fleet:
         first = FleetPrediction.of(result)
         made = first.provenance
         program = f"{made.program}:{made.version}"
-        again = self.submit(program, result.inputs, session=made.session, exactly=made.token)
-        return Replay(result.inputs, first, again.get(wait_s))
+        asked = cast("Mapping[str, Any]", result.inputs)
+        again = self.submit(program, asked, session=made.session, exactly=made.token)
+        return Replay(asked, first, again.get(wait_s))
 
     def map(
         self,
@@ -308,9 +314,11 @@ class Fleet:
         """
         required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
         check_priority(priority)
+        given = None if inputs is None else named_inputs(program, inputs, self._bounds)
+        crossing = escaped(given)
         request = Request(
             program,
-            inputs or {},
+            {},
             session,
             required,
             None,
@@ -318,8 +326,10 @@ class Fleet:
             terms.max_staleness_s,
             str(terms.outage),
             namespace=self.namespace,
+            chained=given is None,
+            escaped=crossing is not given,
         )
-        args = (program,) if inputs is None else (named_inputs(program, inputs), program)
+        args = (program,) if given is None else (crossing, program)
         return self.app.signature(
             PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue, "priority": priority}
         )
@@ -426,7 +436,7 @@ class Fleet:
         """A finished prediction's result, with its inputs at hand, however large."""
         result = await self.payloads.whole(await self.results.wait(task_id, wait_s))
         asked = result.inputs
-        return replace(result, inputs=await self.payloads.get(asked)) if is_reference(asked) else result
+        return replace(result, inputs=await self.payloads.get(asked)) if isinstance(asked, str) else result
 
     def _request(self, program: str, conditions: Conditions) -> Request:
         """Returns what the predictions of these conditions have in common, once their exact revision is safe."""

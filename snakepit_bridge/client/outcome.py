@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, cast
 
 from celery import Celery, states
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, PredictionCancelled, PredictionFailed
+from snakepit_bridge.json_values import read_message
 from snakepit_bridge.messages import Result
 
 
@@ -33,7 +33,7 @@ def outcome_of(app: Celery, task_id: str, stored: bytes | str | None) -> Outcome
     """Reads what is stored of a task; PENDING where nothing is, also for one that nobody ever submitted."""
     if stored is None:
         return PENDING
-    meta = cast(dict[str, Any], json.loads(stored))
+    meta = cast(dict[str, Any], read_message(stored))
     state = meta["status"]
     if state == states.SUCCESS:
         return _succeeded(task_id, meta["result"])

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 from uuid import uuid4
@@ -25,6 +25,7 @@ from snakepit_bridge.client.asks import Ask, Record, asks_of
 from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.paper import Paper
 from snakepit_bridge.exceptions import IdempotencyConflict, InputError, StoreUnavailableError
+from snakepit_bridge.json_values import escaped
 from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, REPLY_CHANNEL, SENT_AT, Request
@@ -165,22 +166,22 @@ class Publisher:
         """Celery's send_task would also subscribe to the result, through a client that blocks and tries for 20 s."""
         request, make = order.request, self._app.amqp.create_task_message
         try:
-            carried = self._carried(request, asks)
+            given = self._carried(request, asks)
+            carried = [escaped(inputs) for inputs in given]
         except (TypeError, ValueError) as unfit:
             raise _unfit(request.program, unfit) from unfit
+        said = replace(request, escaped=any(a is not b for a, b in zip(given, carried, strict=True))).keywords()
         if not order.batch:
-            return PREDICT, make(asks[0].task_id, PREDICT, [carried[0], request.program], request.keywords())
+            return PREDICT, make(asks[0].task_id, PREDICT, [carried[0], request.program], said)
         items = [[ask.task_id, inputs] for ask, inputs in zip(asks, carried, strict=True)]
         shown = f"({len(items)} inputs, {request.program!r})"
         args = [items, request.program]
-        made = make(
-            str(uuid4()), PREDICT_BATCH, args, request.keywords(), argsrepr=shown, kwargsrepr="", ignore_result=True
-        )
+        made = make(str(uuid4()), PREDICT_BATCH, args, said, argsrepr=shown, kwargsrepr="", ignore_result=True)
         return PREDICT_BATCH, made
 
-    def _carried(self, request: Request, asks: Sequence[Ask]) -> list[Mapping[str, Any]]:
+    def _carried(self, request: Request, asks: Sequence[Ask]) -> list[Mapping[str, Any] | str]:
         """The inputs as they travel: those that are too large by reference."""
-        carried = [ask.inputs for ask in asks]
+        carried: list[Mapping[str, Any] | str] = [ask.inputs for ask in asks]
         large = [place for place, inputs in enumerate(carried) if not self._payloads.fits(inputs)]
         if large:
             left_s = self._keep_s if request.deadline is None else request.deadline - time.time() + _CLOCKS_S

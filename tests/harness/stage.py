@@ -18,7 +18,7 @@ from pytest_celery import CeleryTestWorker
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.testing import Ask, Recorded, RecordingLM
+from snakepit_bridge.testing import Answerer, Ask, Recorded, RecordingLM
 from tests.harness.containers import WorkerSpec, local_redis, local_worker
 from tests.harness.leaks import leaked_keys
 from tests.harness.waiting import wait_until
@@ -107,7 +107,13 @@ class Stage:
 
 @contextmanager
 def stage(
-    folder: Path, *, worker: bool = True, pool: str = "asyncio", more_profiles: str = "", **env: str
+    folder: Path,
+    *,
+    worker: bool = True,
+    pool: str = "asyncio",
+    more_profiles: str = "",
+    answer: Answerer = echo,
+    **env: str,
 ) -> Generator[Stage]:
     """Sets a stage, and at its end looks for keys that would stay for ever.
 
@@ -116,9 +122,10 @@ def stage(
         worker: whether a worker is up; one of four at a time.
         pool: its Celery pool.
         more_profiles: further LM profiles as TOML, with ``{url}`` for the LM's.
+        answer: what the LM answers.
         env: further settings of the workers.
     """
-    with local_redis() as server, RecordingLM(echo, api_key=LM_KEY) as lm:
+    with local_redis() as server, RecordingLM(answer, api_key=LM_KEY) as lm:
         url = server.celeryconfig["host_url"]
         profiles = folder / "profiles.toml"
         profiles.write_text((_PROFILES + more_profiles).format(url=lm.url), encoding="utf-8")

@@ -125,8 +125,11 @@ def test_inputs_with_a_deadline_are_kept_for_little_longer(play: Stage, fleet: F
 
 
 def test_a_client_cannot_name_a_payload_itself(fleet: Fleet) -> None:
-    with pytest.raises(InputError, match="give the inputs"):
-        fleet.submit("plain", {"$payload": "0" * 64, "bytes": 9})
+    """KINDS 4: what looks like a reference is an input like any other, which this program doesn't have."""
+    with pytest.raises(InputError, match="it has no such input"):
+        fleet.submit("plain", {"$payload": "0" * 64, "bytes": 9}).get()
+    with pytest.raises(InputError, match="not str"):
+        fleet.submit("plain", "payload:" + "0" * 64)  # pyright: ignore[reportArgumentType]
 
 
 def test_an_idempotency_key_knows_large_inputs_again(play: Stage, fleet: Fleet) -> None:

@@ -6,15 +6,14 @@ The format is kombu's, so that any Celery client can send and any Celery worker 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from kombu.exceptions import DecodeError
 from kombu.utils.json import dumps
-from kombu.utils.json import loads as kombu_loads
 
+from snakepit_bridge.json_values import read_message
 from snakepit_bridge.messages import REPLY_CHANNEL
 
 JSON = "application/json"
@@ -33,8 +32,7 @@ def read(raw: bytes) -> dict[str, Any]:
         UnreadableMessage: it isn't one.
     """
     try:
-        # kombu's own reader calls into Python for each object, which only its typed values need.
-        payload = kombu_loads(raw) if b"__type__" in raw else json.loads(str(raw, "utf-8"))
+        payload: Any = read_message(raw)
         mappings = (payload, payload["properties"], payload["properties"]["delivery_info"])
         if not all(isinstance(one, dict) for one in (*mappings, payload.get("headers", {}))):
             raise TypeError("its properties or headers are no objects")

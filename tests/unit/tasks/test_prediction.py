@@ -21,7 +21,9 @@ from snakepit_bridge.exceptions import (
     SessionError,
     SessionNotFoundError,
 )
+from snakepit_bridge.json_values import BOUNDS
 from snakepit_bridge.messages import Request, Requirement, Result
+from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.rehydrate import spec_of
 from snakepit_bridge.provenance import Provenance
 from snakepit_bridge.replica import Replica, Terms
@@ -31,7 +33,8 @@ from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.wire.wanted import WantedSessions
-from tasks.inputs import taken
+from tasks.inputs import arrived
+from tasks.inputs import taken as taken_of
 from tasks.prediction import Delivery, run_prediction
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
@@ -48,6 +51,16 @@ def delivered(**outputs: Any) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- inputs
 
+NOWHERE = Payloads(RedisConnection("redis://localhost:1"), "dspex")
+
+
+def taken(request: Request) -> Any:
+    return taken_of(asyncio.run(arrived(NOWHERE, request)), BOUNDS)
+
+
+def chained(inputs: Any, **take: str) -> Request:
+    return Request("p", inputs, take=take or None, chained=True)
+
 
 def test_plain_inputs_are_taken_as_they_are() -> None:
     assert taken(Request("p", {"a": 1})) == {"a": 1}
@@ -55,31 +68,59 @@ def test_plain_inputs_are_taken_as_they_are() -> None:
 
 def test_a_previous_results_outputs_are_taken_by_their_names_or_as_told() -> None:
     previous = delivered(answer="42", reasoning="because")
-    assert taken(Request("p", previous)) == {"answer": "42", "reasoning": "because"}
-    assert taken(Request("p", previous, take={"text": "answer"})) == {"text": "42"}
+    assert taken(chained(previous)) == {"answer": "42", "reasoning": "because"}
+    assert taken(chained(previous, text="answer")) == {"text": "42"}
 
 
 def test_a_groups_outputs_are_taken_as_lists() -> None:
     previous: Any = [delivered(answer="a"), delivered(answer="b")]
-    assert taken(Request("p", previous, take={"texts": "answer"})) == {"texts": ["a", "b"]}
-    assert taken(Request("p", previous)) == {"answer": ["a", "b"]}
+    assert taken(chained(previous, texts="answer")) == {"texts": ["a", "b"]}
+    assert taken(chained(previous)) == {"answer": ["a", "b"]}
 
 
 def test_an_output_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match=r"'p' can't take input 'text': .*no output 'anwser'.*answer"):
-        taken(Request("p", delivered(answer="42"), take={"text": "anwser"}))
+        taken(chained(delivered(answer="42"), text="anwser"))
 
 
 def test_a_group_whose_members_differ_is_refused_by_name() -> None:
     previous: Any = [delivered(answer="a"), delivered(label="b")]
     with pytest.raises(InputError, match=r"'p' can't take input 'answer'"):
-        taken(Request("p", previous))
+        taken(chained(previous))
 
 
 @pytest.mark.parametrize("inputs", [None, "text", 7, [], ["a"], [{"a": 1}], [delivered(a=1), {"a": 1}]])
 def test_inputs_that_are_no_object_are_refused(inputs: Any) -> None:
     with pytest.raises(InputError, match=r"must be an object of named inputs, not (NoneType|str|int|list)"):
+        taken(chained(inputs))
+    with pytest.raises(InputError, match=r"must be an object of named inputs, not (NoneType|str|int|list)"):
         taken(Request("p", inputs))
+
+
+def test_inputs_that_look_like_a_result_are_data_outside_a_chain() -> None:
+    """KINDS 4: only the request says that its inputs are a previous result, never the inputs themselves."""
+    for inputs in (delivered(answer="42"), {"v": 1, "payload": "payload:00:1"}, {"$payload": "00", "bytes": 1}):
+        assert taken(Request("p", inputs)) == inputs
+
+
+def test_what_another_task_of_a_chain_returned_is_the_inputs() -> None:
+    for inputs in ({"question": "why?"}, {"v": 2, "outputs": {}, "provenance": {}, "inputs": {}}):
+        assert taken(chained(inputs)) == inputs
+
+
+def test_a_previous_results_values_are_as_they_were() -> None:
+    """KINDS 4: also those that had to be escaped for Celery."""
+    odd = {"__type__": "datetime", "__value__": "2026-01-02"}
+    assert taken(chained(delivered(answer=odd))) == {"answer": odd}
+
+
+def test_inputs_that_are_too_deep_are_refused_by_name() -> None:
+    """KINDS 29, 39: those that no client of ours has looked at."""
+    deep: Any = 1
+    for _ in range(200):
+        deep = [deep]
+    with pytest.raises(InputError, match=r"'p' can't take input 'a': it is nested deeper than 100 levels"):
+        taken(Request("p", {"a": deep}))
 
 
 # ---------------------------------------------------------------- the whole
