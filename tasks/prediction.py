@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, StoreUnavailableError
 from snakepit_bridge.messages import Request, Result, pieces_key
 from snakepit_bridge.payloads import is_reference
@@ -112,7 +113,8 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
     with runtime.running.entered(scope):
         async with admitted(runtime.admission, scope, bound.choice.profile, asked), runtime.room(bound.choice.profile):
             refuse_late(request, delivery)
-            prediction = await _followed(runtime, scope, bound, inputs, request, delivery)
+            with default_settings():
+                prediction = await _followed(runtime, scope, bound.for_one_call(), inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
     queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     timings = Timings(queued_ms, made.snapshot_ms, made.bind_ms, clock.lap_ms())

@@ -189,7 +189,10 @@ def load_dspy() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import dspy
 
+    from snakepit_bridge.dspy_integration.process_settings import protect_settings
+
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    protect_settings()
 
 
 def spare_the_collector() -> None:

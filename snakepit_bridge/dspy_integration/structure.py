@@ -139,12 +139,16 @@ def _clone(value: Any, done: dict[int, Any]) -> Any:
                 {name: part if name in _RECORDS else _clone(part, done) for name, part in value.__dict__.items()}
             )
             if isinstance(value, Flex):
-                # It runs through a bridge that knows its owner; a shared one would run the original.
-                twin._bridge = copy.copy(value._bridge)
-                twin._bridge._flex = twin
+                adopt_flex(twin, value)
         return done[id(value)]
     if type(value) in (list, tuple) and any(map(is_part, value)):
         return type(value)(_clone(part, done) for part in value)
     if type(value) is dict and any(map(is_part, cast(dict[Any, Any], value).values())):
         return {name: _clone(part, done) for name, part in cast(dict[Any, Any], value).items()}
     return value
+
+
+def adopt_flex(twin: Any, original: Any) -> None:
+    """Give a copied Flex a bridge of its own: it runs through one that knows its owner."""
+    twin._bridge = copy.copy(original._bridge)
+    twin._bridge._flex = twin

@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from snakepit_bridge.dspy_integration.process_settings import importing
 from snakepit_bridge.exceptions import ProgramSpecError, known
 
 
@@ -36,7 +37,8 @@ class AllowedImports:
                 f"'{path}' isn't in an allowed package ({known(self.packages)}); allow it in the settings",
             )
         try:
-            found: Any = importlib.import_module(module_name)
+            with importing(module_name):
+                found: Any = importlib.import_module(module_name)
             for name in attributes:
                 found = getattr(found, name)
         except Exception as broken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
 import dspy
@@ -12,7 +12,9 @@ from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, apply
 from snakepit_bridge.dspy_integration.installed import RLM, Flex
+from snakepit_bridge.dspy_integration.isolation import Isolation
 from snakepit_bridge.dspy_integration.modules import plain_name
+from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.dspy_integration.prompting import SHARED
 from snakepit_bridge.dspy_integration.structure import clone, parts
 from snakepit_bridge.exceptions import UnknownModuleError, ValidationError
@@ -20,7 +22,7 @@ from snakepit_bridge.lm import Choice, LMProfiles
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.inputs import ProgramInputs
 from snakepit_bridge.programs.registry import Program
-from snakepit_bridge.programs.rehydrate import rehydrate
+from snakepit_bridge.programs.rehydrate import isolated, rehydrate
 from snakepit_bridge.programs.spec import ModuleVariable
 from snakepit_bridge.snapshot import Snapshot
 
@@ -48,6 +50,7 @@ class BoundProgram:
         inputs: what it takes.
         used_up: whether a call changes the module, so that calls can't share it.
         executes_code: whether it needs a process of its own, since it computes or executes code rather than waits.
+        isolation: makes the module of a call; None where calls share it, or where it is that of one call already.
     """
 
     program: Program
@@ -58,9 +61,16 @@ class BoundProgram:
     inputs: ProgramInputs
     used_up: bool = False
     executes_code: bool = False
+    isolation: Isolation | None = None
+
+    def for_one_call(self) -> BoundProgram:
+        """Return the program with a module that no other prediction sees, where its code is the user's own."""
+        return self if self.isolation is None else replace(self, module=self.isolation.copy(), isolation=None)
 
     async def acall(self, /, **inputs: Any) -> dspy.Prediction:
         """Return DSPy's prediction for some inputs, with its LM usage; raise what DSPy raises."""
+        if self.isolation is not None:
+            return await self.for_one_call().acall(**inputs)
         args, kwargs = self.inputs.arguments(inputs)
         # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
         adapter = dspy.settings.adapter or SHARED
@@ -120,13 +130,14 @@ class BoundPrograms:
     def _bind(self, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
         template = self._templates.get(
             (program.digest, module_name),
-            lambda: _Template.of(rehydrate(program.spec, module_name, self._allowed, program=program.name)),
+            lambda: self._template(program, module_name),
         )
         bindings = {name: Bound(variable, used[variable]) for name, variable in program.spec.bindings.items()}
         choice = self._choose(program, bindings)
         module = clone(template.module)
         apply(module, bindings, LMScope(self._profiles, choice.lm))
         module._bound = True
+        isolation = isolated(module, program=program.name)
         return BoundProgram(
             program,
             template.module_name,
@@ -136,7 +147,12 @@ class BoundPrograms:
             template.inputs,
             template.used_up,
             template.executes_code or program.spec.executes_code,
+            isolation,
         )
+
+    def _template(self, program: Program, module_name: str) -> _Template:
+        with default_settings():  # a constructor may configure DSPy, or look at how it is configured
+            return _Template.of(rehydrate(program.spec, module_name, self._allowed, program=program.name))
 
     def _choose(self, program: Program, bindings: Mapping[str, Bound]) -> Choice:
         """The LM that a module-wide model binding names, else the program's own, else the default."""

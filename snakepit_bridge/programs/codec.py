@@ -101,6 +101,9 @@ def _encoded(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
         return {name: to_jsonable_python(_ordered(value), inf_nan_mode="constants") for name, value in outputs.items()}
     except ValueError as refused:
         raise PredictionFailed(program, type(refused).__name__, str(refused)) from refused
+    except RecursionError as refused:
+        problem = "an output is nested too deeply, or holds itself"
+        raise PredictionFailed(program, "ValueError", problem) from refused
 
 
 def _ordered(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import dspy
 
 from snakepit_bridge.dspy_integration.binding import check_bindable
+from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError
 from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY
 from snakepit_bridge.dspy_integration.modules import variable_aware
 from snakepit_bridge.dspy_integration.named import TOOLS, Named
@@ -71,7 +72,19 @@ def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str) -> None:
     """
     spec.verify(program)
     for module_name in spec.module_names:
-        rehydrate(spec, module_name, allowed, program=program)
+        isolated(rehydrate(spec, module_name, allowed, program=program), program=program)
+
+
+def isolated(module: Any, *, program: str) -> Isolation | None:
+    """Return what makes copies of a module for its predictions; None where they can share it.
+
+    Raises:
+        ProgramSpecError: an attribute of a user's module can change and can't be copied; names it.
+    """
+    try:
+        return Isolation.of(module)
+    except UncopyableError as exc:
+        raise ProgramSpecError(program, f"attribute {exc.attribute}", exc.problem) from exc
 
 
 def _module_class(name: str, registry: Registry, allowed: AllowedImports, program: str, *, signed: bool) -> type:
@@ -162,4 +175,4 @@ def _bind(module: Any, spec: ProgramSpec, program: str) -> None:
     module._variable_bindings = dict(spec.bindings)
 
 
-__all__ = ["check", "rehydrate", "spec_of"]
+__all__ = ["check", "isolated", "rehydrate", "spec_of"]

@@ -1,0 +1,112 @@
+"""DSPy's process-wide settings on a worker, where no program may change them for the others.
+
+``dspy.configure`` at the import of a user's package, in a constructor or in a ``forward`` is usual in a script. On a
+worker it would decide the prompts of every other program. So it holds there for what configured it, while that runs,
+and for nothing else; and each prediction starts from DSPy's own defaults.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import logging
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import dspy
+from dspy.dsp.utils.utils import dotdict
+
+_log = logging.getLogger(__name__)
+
+_SETTINGS_MODULE = "dspy.dsp.utils.settings"
+_dotdict = cast(type[dict[str, Any]], dotdict)
+_private = cast(Any, importlib.import_module(_SETTINGS_MODULE))
+
+
+class _Protected(_dotdict):
+    """DSPy's defaults. What is written to them holds in the writer's own context instead."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        overrides = _private.thread_local_overrides
+        overrides.set(type(overrides.get())({**overrides.get(), name: value}))
+        _report(f"dspy.configure({name}=…)")
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
+
+    __setattr__ = __setitem__
+
+
+def protect_settings() -> None:
+    """Keep DSPy's settings and caches of this process as they are from now on, whatever configures them."""
+    if isinstance(_private.main_thread_config, _Protected):
+        return
+    _private.main_thread_config = _Protected(copy.deepcopy(_private.DEFAULT_CONFIG))
+    # Any thread and any task may configure, since it does no harm.
+    _private.Settings._ensure_configure_allowed = _allow
+    for home in (dspy, dspy.clients):
+        if hasattr(home, "configure_cache"):
+            setattr(home, "configure_cache", _ignore_cache)  # noqa: B010
+
+
+def are_protected() -> bool:
+    """Tell whether this process keeps DSPy's settings as they are."""
+    return isinstance(_private.main_thread_config, _Protected)
+
+
+@contextmanager
+def default_settings() -> Generator[None]:
+    """Run the block under DSPy's defaults, what it configures included. A process of a user's own stays as it is."""
+    if not are_protected():
+        yield
+        return
+    overrides = _private.thread_local_overrides
+    fresh = {name: list(v) if type(v) is list else v for name, v in _private.DEFAULT_CONFIG.items()}
+    token = overrides.set(type(overrides.get())(fresh))
+    try:
+        yield
+    finally:
+        overrides.reset(token)
+
+
+@contextmanager
+def importing(module_name: str) -> Generator[None]:
+    """Import a user's module within the block: what it configures holds for its import alone."""
+    with default_settings():
+        yield
+
+
+def _allow(_: Any) -> None:
+    return None
+
+
+def _ignore_cache(*_: Any, **__: Any) -> None:
+    """DSPy's caches stay off: an answer from them would come from another revision than the provenance names."""
+    _report("dspy.configure_cache(…)")
+
+
+_reported: set[tuple[str, str]] = set()
+
+
+def _report(what: str) -> None:
+    """Log once for each place that it had no effect."""
+    where = _caller()
+    if (what, where) in _reported or len(_reported) > 1_000:
+        return
+    _reported.add((what, where))
+    _log.warning(
+        "%s in %s had no effect beyond itself: a worker runs each prediction under DSPy's defaults. "
+        "Say it in the program's bindings, in its LM profile, or with dspy.context(…) in its forward.",
+        what,
+        where,
+    )
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and frame.f_globals.get("__name__") in (_SETTINGS_MODULE, __name__):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "?"))
