@@ -23,6 +23,7 @@ from workers.transport.holding import Holding
 from workers.transport.scripts import Scripts
 from workers.transport.settlement import Settlement
 from workers.transport.terms import BEATS
+from workers.watchdog.pulse import PULSE
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Keeper:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="dspex-claims", daemon=True)
                 _RUNNING.add(self)
+                PULSE.hold(self.holding.worker)
                 self._thread.start()
 
     def flush(self, wait_s: float) -> bool:
@@ -64,6 +66,12 @@ class Keeper:
         self._wake.set()
         with self._flushed:
             return self._flushed.wait_for(lambda: not self.holding.unsettled, wait_s)
+
+    def scripts_of(self, worker: str) -> Scripts:
+        """Returns the scripts for what another process holds of this broker's messages, on a connection of their own."""
+        theirs = Holding(self.holding.layout, self.holding.terms)
+        theirs.worker = worker
+        return Scripts(self._connect(), theirs)
 
     @property
     def unsettled(self) -> int:

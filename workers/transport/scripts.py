@@ -10,6 +10,7 @@ from redis import Redis
 from workers.transport import lua
 from workers.transport.holding import Holding
 from workers.transport.settlement import Settlement, flat
+from workers.transport.terms import Terms
 
 # Messages may be large, and a script holds the server up.
 AT_ONCE = 100
@@ -27,6 +28,11 @@ class Scripts:
         self.client = client
         self._holding = holding
         self._made: dict[str, Callable[..., Any]] = {}
+
+    @property
+    def terms(self) -> Terms:
+        """The terms on which the messages are held."""
+        return self._holding.terms
 
     def beat(self) -> tuple[int, list[tuple[str, str]]]:
         """Says that this process is alive; returns how much it holds, and the silent workers that it has to reap.

@@ -1,0 +1,301 @@
+"""The monitor: the process that watches a worker, and ends it where nothing in it can do that any more.
+
+It is forked from the worker before that has threads, and shares its memory. What it does in this order, as an event
+loop goes on standing still: look whose code that is; renew what the worker holds, where the worker can't; say so; and
+at the limit settle what is held, and end the process. Time is counted in its own ticks, so that it doesn't count while
+the machine stands still; nor does it count while the worker was stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.stalls import Stall, Stalls
+from workers.watchdog.beats import Beat, Beats
+from workers.watchdog.evidence import Culprit, Sample, culprit, moving
+from workers.watchdog.settling import Settling
+from workers.watchdog.stacks import Stacks, busiest, stopped
+
+ENDED_BY = signal.SIGABRT
+"""The signal that ends a process which hangs: exit code 134 in a shell and in Docker, and never that of a full memory."""
+
+TICK_S = 0.25
+# The watched process is given so long to end by its signal.
+_DEATH_S = 1.0
+# After the time for a graceful end, a worker that still turns gets so long to hand back what it runs.
+_HAND_BACK_S = 5.0
+# One turn that serves many predictions is slow, and it isn't any of them that hangs: such a loop gets more time.
+_OVERLOADED = 3.0
+_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+_AWAY = (OperationalError, RedisError, OSError, BridgeError)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a monitor watches, and when it does what.
+
+    Attributes:
+        worker: the Celery node.
+        pid: the worker's main process.
+        lease_s: seconds without a turn after which a stall is reported, and a worker that is to end is ended.
+        beat_s: seconds between two renewals of what the worker holds.
+        grace_s: seconds from a signal to end until the worker is ended.
+    """
+
+    worker: str
+    pid: int
+    lease_s: float
+    beat_s: float
+    grace_s: float
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One process, as the monitor has seen it."""
+
+    beat: Beat
+    silent_s: float = 0.0
+    mute_s: float = 0.0
+    renewed_s: float = 0.0
+    sampled_s: float = 0.0
+    reported: bool = False
+    used: dict[int, int] = field(default_factory=dict[int, int])
+    samples: list[Sample] = field(default_factory=list[Sample])
+
+    def look(self, now: Beat, elapsed_s: float) -> bool:
+        """Takes in what the process says now; returns whether its loop has turned."""
+        self.mute_s = 0.0 if now.alive != self.beat.alive else self.mute_s + elapsed_s
+        turned = now.turns != self.beat.turns
+        if turned:
+            self.silent_s = self.renewed_s = self.sampled_s = 0.0
+            self.used, self.samples = {}, []
+        else:
+            self.silent_s += elapsed_s
+        self.beat = now
+        return turned
+
+
+class Monitor:
+    """Watches one worker and the processes that it forks, until the worker is gone.
+
+    Args:
+        watch: what to watch.
+        beats: what they say.
+        stacks: where they write their stacks.
+        signals: a pipe that gets the number of each signal that the worker gets, and is closed when it ends.
+        settling: the worker's messages; None where its broker isn't reached by our transport.
+        stalls: where stalls are reported.
+    """
+
+    def __init__(
+        self, watch: Watch, beats: Beats, stacks: Stacks, signals: int, settling: Settling | None, stalls: Stalls
+    ) -> None:
+        self._watch = watch
+        self._beats = beats
+        self._stacks = stacks
+        self._signals = signals
+        self._settling = settling
+        self._stalls = stalls
+        self._seen: dict[int, _Seen] = {}
+        self._ending_s: float | None = None
+        self._handing_back = False
+
+    def run(self) -> None:
+        """Watches until the worker is gone."""
+        at = time.monotonic()
+        while self._hear() and os.getppid() == self._watch.pid:
+            before, at = at, time.monotonic()
+            # A monitor that stood still itself has seen nothing in that time.
+            self.tick(min(at - before, 2 * TICK_S))
+
+    def tick(self, elapsed_s: float) -> None:
+        """Looks at all processes once, so many seconds after the last time."""
+        beats = {beat.slot: beat for beat in self._beats}
+        for slot, beat in beats.items():
+            seen = self._seen.get(slot)
+            if seen is None or seen.beat.pid != beat.pid:
+                self._seen[slot] = _Seen(beat)
+            elif not _lives(beat.pid):
+                self._beats.leave(slot)
+            else:
+                self._look(seen, beat, elapsed_s)
+        for slot in self._seen.keys() - beats.keys():
+            del self._seen[slot]
+        self._end_in_time(elapsed_s)
+
+    def _hear(self) -> bool:
+        """Waits for a tick and takes what the worker was told meanwhile; False if the worker is gone."""
+        if not select.select([self._signals], [], [], TICK_S)[0]:
+            return True
+        told = os.read(self._signals, 64)
+        if any(number in _ENDING for number in told) and self._ending_s is None:
+            self._ending_s = 0.0
+        return bool(told)
+
+    # ------------------------------------------------------------------ one process
+
+    def _look(self, seen: _Seen, beat: Beat, elapsed_s: float) -> None:
+        if seen.look(beat, elapsed_s):
+            if seen.reported:
+                seen.reported = False
+                _log.warning("The event loop of process %d turns again", beat.pid)
+                with _tolerant("say that the worker goes on"):
+                    run_blocking(self._stalls.over(self._watch.worker, beat.pid))
+            return
+        main = beat.pid == self._watch.pid
+        if seen.silent_s < min(self._watch.beat_s, beat.limit_s / 5):
+            return
+        if stopped(beat.pid):
+            seen.silent_s = seen.mute_s = 0.0
+            return
+        if main:
+            self._renew(seen)
+        self._sample(seen)
+        # A child is one prediction's alone: as long as it computes, it harms nobody.
+        if main and seen.silent_s >= self._watch.lease_s and not seen.reported:
+            seen.reported = True
+            self._say(seen, "stands still")
+        limit_s = self._limit_s(beat)
+        if seen.silent_s >= (limit_s * _OVERLOADED if moving(seen.samples) else limit_s):
+            self._end(seen)
+
+    def _limit_s(self, beat: Beat) -> float:
+        """A worker that is to end has no reason to wait for a loop that doesn't turn."""
+        if self._ending_s is None or beat.pid != self._watch.pid:
+            return beat.limit_s
+        return min(self._watch.lease_s, beat.limit_s)
+
+    def _renew(self, seen: _Seen) -> None:
+        """Renews what the worker holds where its keeper can't, since code of a prediction holds the interpreter lock."""
+        if self._settling is None or seen.mute_s < self._watch.beat_s:
+            return
+        if seen.silent_s - seen.renewed_s >= self._watch.beat_s:
+            seen.renewed_s = seen.silent_s
+            with _tolerant("renew what the worker holds"):
+                self._settling.renew(self._beats.holdings)
+
+    def _sample(self, seen: _Seen) -> None:
+        if seen.silent_s - seen.sampled_s < max(seen.beat.limit_s / 20, 2 * TICK_S):
+            return
+        seen.sampled_s = seen.silent_s
+        thread = seen.beat.thread
+        busy, seen.used = busiest(seen.beat.pid, seen.used)
+        if seen.mute_s >= 2 * TICK_S:
+            # The loop may wait for the interpreter lock amid somebody else's code. Who has the lock computes.
+            if busy is None:
+                return
+            thread = busy
+        seen.samples.append(Sample.read(self._stacks.of(thread)))
+
+    # ------------------------------------------------------------------ the end of one
+
+    def _end(self, seen: _Seen) -> None:
+        pid, who = seen.beat.pid, culprit(seen.samples)
+        error = self._say(seen, "is ended")
+        give_up = seen.silent_s >= seen.beat.limit_s
+        # It must not go on with what others are given.
+        _kill(pid, signal.SIGSTOP)
+        with _tolerant("settle what the worker holds"):
+            if self._settling is not None and pid == self._watch.pid:
+                self._settling.settle(self._beats.holdings, who, error, give_up=give_up)
+            elif self._settling is not None and who is not None:
+                self._settling.give_up(self._beats.holdings, who, error)
+        with _tolerant("report the stall"):
+            run_blocking(self._stalls.report(self._stall(seen, who, ended=True)))
+        _kill(pid, ENDED_BY)
+        _kill(pid, signal.SIGCONT)
+        if _outlives(pid, _DEATH_S):
+            _kill(pid, signal.SIGKILL)
+        seen.silent_s = 0.0
+
+    def _say(self, seen: _Seen, what: str) -> str:
+        """Logs what is the matter with a process and reports it; returns what is told of the prediction at fault."""
+        who = culprit(seen.samples)
+        place = who.place if who is not None else next((one.place for one in reversed(seen.samples)), "")
+        whose = f", in prediction {who.prediction}" if who is not None else ""
+        where = f" at {place}" if place else ""
+        _log.error(
+            "The event loop of process %d hasn't turned for %.0f s%s%s; the process %s",
+            seen.beat.pid, seen.silent_s, whose, where, what,
+        )  # fmt: skip
+        with _tolerant("report the stall"):
+            run_blocking(self._stalls.report(self._stall(seen, who, ended=False)))
+        return (
+            f"its code held up its worker for {seen.silent_s:.0f} s{where}; await there what waits, or register the "
+            f"program with executes_code=True, which gives it a process of its own"
+        )
+
+    def _stall(self, seen: _Seen, who: Culprit | None, *, ended: bool) -> Stall:
+        now, place = time.time(), next((one.place for one in reversed(seen.samples)), "")
+        return Stall(
+            self._watch.worker,
+            seen.beat.pid,
+            round(now - seen.silent_s, 3),
+            place,
+            who.prediction if who is not None else "",
+            round(now, 3) if ended else 0.0,
+        )
+
+    # ------------------------------------------------------------------ the end of all
+
+    def _end_in_time(self, elapsed_s: float) -> None:
+        """Ends a worker that was told to end and doesn't: first it is to hand back what it runs, then it is killed."""
+        if self._ending_s is None or stopped(self._watch.pid):
+            return
+        self._ending_s += elapsed_s
+        if self._ending_s >= self._watch.grace_s and not self._handing_back:
+            self._handing_back = True
+            _log.warning("The worker doesn't end within %g s; it is to hand back what it runs", self._watch.grace_s)
+            _kill(self._watch.pid, signal.SIGQUIT)
+        if self._ending_s >= self._watch.grace_s + _HAND_BACK_S:
+            _log.error("The worker doesn't end; its processes are killed")
+            with _tolerant("settle what the worker holds"):
+                if self._settling is not None:
+                    self._settling.give_back(self._beats.holdings)
+            for pid in {beat.pid for beat in self._beats} | {self._watch.pid}:
+                _kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _tolerant(what: str) -> Generator[None]:
+    """Lets the watchdog go on where Redis is away: it has to end the process all the same."""
+    try:
+        yield
+    except _AWAY as away:
+        _log.error("The watchdog can't %s: %s", what, away)
+
+
+def _outlives(pid: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not _lives(pid):
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _kill(pid: int, sign: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, sign)

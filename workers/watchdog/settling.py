@@ -1,0 +1,130 @@
+"""Settling: what becomes of the messages of a process that hangs.
+
+The process can't renew what it holds, and once it is ended others would count all of that as lost with it. So the
+watchdog renews it meanwhile. Before it ends the process it gives up the prediction in whose code that hangs, by name,
+and gives everything else back as if it had never been given out.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from celery import Celery
+from celery.states import FAILURE
+
+from snakepit_bridge.exceptions import PredictionGivenUp
+from workers import endings
+from workers.transport import envelope, settlement
+from workers.transport.channel import Channel
+from workers.transport.scripts import Scripts
+from workers.transport.settlement import Settlement
+from workers.watchdog.evidence import Culprit
+
+STALLED = "stalled"
+"""Why the message of a prediction that hangs is on the dead list."""
+
+
+class Settling:
+    """The messages of one worker, in the hands of its watchdog.
+
+    Args:
+        app: the worker's app, whose broker must be reached by our transport.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._scripts: dict[str, Scripts] = {}
+
+    def renew(self, holdings: list[str]) -> None:
+        """Renews what the worker holds, as its keeper would if it could.
+
+        Raises:
+            OperationalError, RedisError, OSError: the broker is away.
+        """
+        for name in holdings:
+            self._of(name).beat()
+
+    def settle(self, holdings: list[str], who: Culprit | None, error: str, *, give_up: bool) -> None:
+        """Gives back what the worker holds: all of it as lost, or if it is known who is at fault, all but that.
+
+        Args:
+            holdings: the names under which the worker holds messages.
+            who: the prediction in whose code the worker hangs, if that is known.
+            error: what is told of it.
+            give_up: whether it is given up at once, and not only counted as lost.
+
+        Raises:
+            OperationalError, RedisError, OSError: the broker is away.
+        """
+        for name in holdings:
+            scripts = self._of(name)
+            for records in scripts.records(name):
+                self._settle(scripts, [self._end(*record, who, error, give_up=give_up) for record in records])
+
+    def give_back(self, holdings: list[str]) -> None:
+        """Gives back all that the worker holds, as if it had never been given out.
+
+        Raises:
+            OperationalError, RedisError, OSError: the broker is away.
+        """
+        for name in holdings:
+            scripts = self._of(name)
+            for records in scripts.records(name):
+                scripts.settle([settlement.returned(*record) for record in records])
+
+    def give_up(self, holdings: list[str], who: Culprit, error: str) -> None:
+        """Gives up one prediction and leaves everything else as it is.
+
+        Raises:
+            OperationalError, RedisError, OSError: the broker is away.
+        """
+        for name in holdings:
+            scripts = self._of(name)
+            for records in scripts.records(name):
+                theirs = [record for record in records if _task_id(record[1]) == who.message]
+                self._settle(scripts, [self._end(*record, who, error, give_up=True) for record in theirs])
+
+    def _of(self, holding: str) -> Scripts:
+        if holding not in self._scripts:
+            with self._app.connection_for_write() as connection:
+                channel = connection.default_channel
+                assert isinstance(channel, Channel)
+                self._scripts[holding] = channel.keeper.scripts_of(holding)
+        return self._scripts[holding]
+
+    def _end(self, tag: str, record: bytes, who: Culprit | None, error: str, *, give_up: bool) -> Settlement:
+        place, most = record.partition(b"\n")[0].decode(), self._scripts_terms(tag)
+        raw = record.partition(b"\n")[2]
+        if who is None:
+            return settlement.lost(tag, place, raw, error, most)
+        if _task_id(record) != who.message:
+            return settlement.returned(tag, record)
+        if give_up and who.prediction == who.message:
+            return settlement.dead(tag, place, STALLED, error, envelope.told(envelope.read(raw)))
+        if give_up:
+            self._end_input(who, error)
+        # Of a batch, whoever gets it next sends the inputs without an end one by one.
+        return settlement.lost(tag, place, raw, error, most)
+
+    def _end_input(self, who: Culprit, error: str) -> None:
+        backend: Any = self._app.backend
+        backend.store_result(who.prediction, PredictionGivenUp(who.prediction, STALLED, error), FAILURE)
+
+    def _settle(self, scripts: Scripts, ends: list[Settlement]) -> None:
+        scripts.settle(ends)
+        for one in ends:
+            if one.verb == "dead":
+                endings.note(self._app, json.loads(one.data))
+
+    def _scripts_terms(self, tag: str) -> int:
+        return self._scripts[tag.rpartition(".")[0]].terms.max_deliveries
+
+
+def _task_id(record: bytes) -> str | None:
+    try:
+        payload = envelope.read(record.partition(b"\n")[2])
+    except envelope.UnreadableMessage:
+        return None
+    found = envelope.told(payload)["task_id"]
+    return found if isinstance(found, str) else None

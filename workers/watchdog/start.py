@@ -1,0 +1,103 @@
+"""How a worker gets its watchdog: forked while the worker has no threads yet, and told of its signals through a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import NoReturn
+
+from celery import Celery
+
+from snakepit_bridge.stalls import Stalls
+from snakepit_bridge.stores.connection import RedisConnection
+from workers.transport.layout import REDIS
+from workers.transport.terms import BEATS
+from workers.watchdog import pulse
+from workers.watchdog.beats import Beats
+from workers.watchdog.monitor import Monitor, Watch
+from workers.watchdog.settling import Settling
+from workers.watchdog.stacks import Stacks
+
+_IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+_log = logging.getLogger(__name__)
+_signals: int | None = None
+
+
+def watch(app: Celery, worker: str) -> int | None:
+    """Has this worker watched from now on; returns the watchdog's process id, None where there can't be one.
+
+    Args:
+        app: the worker's app; its ``settings`` say how long a loop may stand still.
+        worker: the Celery node.
+    """
+    global _signals
+    if threading.current_thread() is not threading.main_thread() or not hasattr(os, "fork"):
+        _log.warning("Only a worker in the main thread of a Unix process has a watchdog; this one has none")
+        return None
+    beats, stacks, pid = Beats(), Stacks(), os.getpid()
+    heard, told = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    forked = os.fork()
+    if not forked:
+        os.close(told)
+        _watch(app, Watch(worker, pid, *_bounds(app)), beats, stacks, heard)
+    os.close(heard)
+    os.set_blocking(told, False)
+    # Python writes the number of each signal there at once, from C, whatever holds the interpreter lock.
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    _signals, pulse.PULSE.beats = told, beats
+    return forked
+
+
+def _bounds(app: Celery) -> tuple[float, float, float]:
+    settings = app.settings  # pyright: ignore[reportAttributeAccessIssue] (a FleetApp)
+    return settings.lease_s, settings.lease_s / BEATS, settings.stop_grace_s
+
+
+def _watch(app: Celery, watch: Watch, beats: Beats, stacks: Stacks, signals: int) -> NoReturn:
+    """The forked process: it ends when the worker has ended, and by nothing else."""
+    code = 1
+    try:
+        gc.freeze()
+        for sign in _IGNORED:
+            signal.signal(sign, signal.SIG_IGN)
+        form = "[%(asctime)s: %(levelname)s/Watchdog] %(message)s"
+        logging.basicConfig(level=logging.WARNING, format=form, force=True)
+        settings = app.settings  # pyright: ignore[reportAttributeAccessIssue] (a FleetApp)
+        settling = Settling(app) if settings.broker.startswith(REDIS) else None
+        stalls = Stalls(
+            RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s), namespace=settings.namespace
+        )
+        Monitor(watch, beats, stacks, signals, settling, stalls).run()
+        code = 0
+    except BaseException:
+        _log.exception("The watchdog of %s failed; the worker goes on without one", watch.worker)
+    finally:
+        # Nothing that the worker registered for its own end is this process's to do.
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _forget() -> None:
+    """In another process that the worker forks: its signals are no signals to the worker."""
+    global _signals
+    if _signals is not None:
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+        os.close(_signals)
+        _signals = None
+
+
+def _share() -> None:
+    """A child that runs tasks is watched as well: it keeps the memory that it shares with the watchdog."""
+
+
+os.register_at_fork(after_in_child=_forget)
