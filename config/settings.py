@@ -77,6 +77,15 @@ class FleetSettings(BaseSettings):
             return said
         return {**said, "queue": f"{namespace}.predictions"}
 
+    stall_limit_s: float = Field(
+        20.0,
+        gt=0,
+        description="seconds that code may hold up a worker's event loop before the watchdog ends the worker",
+    )
+    stop_grace_s: float = Field(
+        50.0, gt=0, description="seconds that a worker which is told to end may take to finish what it runs"
+    )
+
     @field_validator("allowed_packages", mode="before")
     @classmethod
     def _comma_separated(cls, said: object) -> object:

@@ -13,6 +13,7 @@ from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.messages import Request
 from tasks.code_queue import hand_over_code
 from tasks.errors import named
+from tasks.frames import under
 from tasks.prediction import Delivery, Prepared, predicted, prepared
 from tasks.runtime import Runtime
 
@@ -115,7 +116,7 @@ class Batch:
             await self._ends.all(inputs, refused)
             return
         await hand_over_code(self._runtime, made.applied.bound, self._whole)
-        running = [asyncio.create_task(self._one(made, each)) for each in inputs]
+        running = [asyncio.create_task(under(each.task_id, self._one(made, each))) for each in inputs]
         try:
             ends = await asyncio.gather(*running, return_exceptions=True)
         finally:

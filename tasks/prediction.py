@@ -20,6 +20,7 @@ from snakepit_bridge.replica import Served, Terms
 from tasks.applying import Applied
 from tasks.cache.parsed import sharing
 from tasks.errors import named, ours
+from tasks.frames import under
 from tasks.inputs import arrived, taken
 from tasks.limits.first_call import admitted
 from tasks.pieces import PieceWriter, streamed
@@ -169,7 +170,7 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
     try:
         with entered(scope), sharing(runtime.cache, scope):
             async with bounds:
-                return await bound.acall(**inputs)
+                return await under(scope.task_id, bound.acall(**inputs))
     except Exception as error:
         mine = ours(error)
         if mine is not None:

@@ -37,6 +37,7 @@ from snakepit_bridge.wire.wanted import WantedSessions
 from tasks.applying import Applying
 from tasks.cache.flights import AnswerCache
 from tasks.cache.store import AnswerStore
+from tasks.frames import mark_tasks
 from tasks.limits.admission import FleetAdmission
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Limits, Price, Rules
@@ -48,6 +49,8 @@ from tasks.sessions import Sessions
 from tasks.signals import Signals
 from workers.transport.claims import Claims
 from workers.transport.layout import REDIS, Layout
+from workers.watchdog.pulse import PULSE
+from workers.watchdog.start import watch
 
 # New objects between two looks of the garbage collector; Python's own 700 suits small programs.
 _COLLECT_AFTER = 20_000
@@ -221,6 +224,8 @@ def shares_process(worker: Any) -> bool:
 def _before_fork(sender: Any = None, **_: Any) -> None:
     if sender is not None and isinstance(slot := getattr(sender.app, "slot", None), RuntimeSlot):
         slot.shares_process = shares_process(sender)
+        # Before DSPy is there, whose import may start threads.
+        watch(sender.app, sender.hostname)
     # Imported once in the parent, its 60 MB are shared by all prefork children.
     load_dspy()
     spare_the_collector()
@@ -230,6 +235,7 @@ def _before_fork(sender: Any = None, **_: Any) -> None:
 def _after_fork(**_: Any) -> None:
     load_dspy()
     _take_part(current_app)
+    _begin_pulse(current_app, alone=True)
 
 
 @worker_ready.connect
@@ -237,6 +243,15 @@ def _once_ready(sender: Any, **_: Any) -> None:
     # A pool that forks does so later again, from a parent that must not have a loop and connections of ours by then.
     if type(sender.pool).__module__ != "celery.concurrency.prefork":
         _take_part(sender.app)
+        _begin_pulse(sender.app, alone=isinstance(sender.pool, SoloPool))
+
+
+def _begin_pulse(app: Any, *, alone: bool) -> None:
+    """Has the watchdog see this process's event loop; where one prediction has it alone, that may compute for long."""
+    settings: FleetSettings | None = getattr(app, "settings", None)
+    if settings is not None:
+        mark_tasks(home())
+        PULSE.start(home(), settings.hold_limit_s if alone else settings.stall_limit_s)
 
 
 def _take_part(app: Any) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.joined import fleet_commands
-from snakepit_bridge.cli.live import consumed, live_workers, waiting_in
+from snakepit_bridge.cli.live import consumed, live_workers, recent_stalls, waiting_in
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
 from snakepit_bridge.dead import DeadMessages
@@ -49,6 +49,7 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
         told = run_blocking(_info(fleet))
         workers = live_workers(fleet)
         code = _code(fleet)
+        stalls = list(_stalls(fleet))
     except BridgeError as away:
         yield Check("Redis", "fail", str(away), "start it, or name another with --redis-url")
         return
@@ -63,6 +64,21 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
         else Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
     )
     yield code
+    yield from stalls
+
+
+def _stalls(fleet: Fleet) -> Iterator[Check]:
+    """Workers whose event loop stands still, and those that were ended for that."""
+    found = run_blocking(recent_stalls(fleet))
+    if not found:
+        yield Check("event loops", "ok", "all turn")
+    for one in found:
+        place = f" at {one.place}" if one.place else ""
+        whose = f" in prediction {one.task_id}" if one.task_id else ""
+        what = "was ended since its event loop stood still" if one.ended_at else "has an event loop that stands still"
+        fix = "await there what waits, or register the program with executes_code=True; see docs/workers.md"
+        level = "warn" if one.ended_at else "fail"
+        yield Check("event loops", level, f"{one.worker} (process {one.pid}) {what}{whose}{place}", fix)
 
 
 def _code(fleet: Fleet) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,15 @@ from snakepit_bridge.exceptions import StoreUnavailableError
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
+    from snakepit_bridge.stalls import Stall
     from snakepit_bridge.stores.connection import RedisConnection
 
 # A worker answers within milliseconds; one that is busy to the brim takes longer.
 _ANSWER_S = 1.0
 # kombu keeps a list per step of priorities, and marks all but the lowest with these separators.
 _STEPS = {"9": "\x06\x169", "6 to 8": "\x06\x166", "3 to 5": "\x06\x163", "0 to 2": ""}
+# What happened longer ago is no news.
+_RECENT_S = 3_600.0
 
 # What the pools' modules are called, where that isn't the pool's name.
 _POOLS = {"thread": "threads", "asyncio_pool": "asyncio"}
@@ -23,12 +27,21 @@ _POOLS = {"thread": "threads", "asyncio_pool": "asyncio"}
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker that answers; ``predictions`` counts what it has run since its start."""
+    """A worker that answers.
+
+    Attributes:
+        name: the Celery node.
+        pool: its pool.
+        concurrency: how many predictions it runs at a time.
+        predictions: what it has run since its start.
+        loop_p99_ms: how late its event loop was in the last minute, 99 times of 100; None where it doesn't say.
+    """
 
     name: str
     pool: str
     concurrency: int
     predictions: int
+    loop_p99_ms: float | None = None
 
 
 def live_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
@@ -53,8 +66,20 @@ def _worker(name: str, told: dict[str, Any], task: str) -> Worker:
     implementation = str(pool.get("implementation", "unknown")).partition(":")[0].rpartition(".")[2]
     return Worker(
         name, _POOLS.get(implementation, implementation), pool.get("max-concurrency", 0),
-        told.get("total", {}).get(task, 0),
+        told.get("total", {}).get(task, 0), pool.get("loop", {}).get("p99_ms"),
     )  # fmt: skip
+
+
+async def recent_stalls(fleet: Fleet) -> list[Stall]:
+    """Returns the workers whose event loop stands still, and those that were ended for that in the last hour.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    from snakepit_bridge.stalls import Stalls
+
+    found = await Stalls(fleet.connection, namespace=fleet.namespace).all()
+    return [one for one in found if time.time() - (one.ended_at or time.time()) < _RECENT_S]
 
 
 async def waiting(connection: RedisConnection, queue: str) -> dict[str, int]:

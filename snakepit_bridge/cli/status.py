@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from snakepit_bridge.cli.live import Worker, consumed, live_workers, parked, taken, waiting, waiting_in
+from snakepit_bridge.cli.live import (
+    Worker,
+    consumed,
+    live_workers,
+    parked,
+    recent_stalls,
+    taken,
+    waiting,
+    waiting_in,
+)
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
 from snakepit_bridge.loop import run_blocking
@@ -33,6 +43,7 @@ def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None)
     say(f"queue {found['queue']['name']}: {found['queue']['waiting']} wait{f' ({waits})' if waits else ''}, "
         f"{found['queue']['taken']} taken by workers")  # fmt: skip
     _show_code(found["code"])
+    _show_stalls(found["stalls"])
     _show_parked(found["limits"])
     _show_sessions(found["sessions"])
 
@@ -61,11 +72,13 @@ async def _look(fleet: Fleet) -> dict[str, Any]:
     limits = await parked(fleet.connection, fleet.namespace)
     queue["taken"] = await taken(fleet.connection, fleet.namespace)
     code = {"name": code_queue(fleet.queue), "waiting": await waiting_in(fleet.connection, code_queue(fleet.queue))}
-    return {"queue": queue, "code": code, "limits": limits, "sessions": sessions}
+    stalls = [asdict(one) for one in await recent_stalls(fleet)]
+    return {"queue": queue, "code": code, "limits": limits, "sessions": sessions, "stalls": stalls}
 
 
 def _worker(one: Worker) -> dict[str, Any]:
-    return {"name": one.name, "pool": one.pool, "concurrency": one.concurrency, "predictions": one.predictions}
+    return {"name": one.name, "pool": one.pool, "concurrency": one.concurrency, "predictions": one.predictions,
+            "loop_p99_ms": one.loop_p99_ms}  # fmt: skip
 
 
 def _session(head: Head, applied: list[Applied]) -> dict[str, Any]:
@@ -78,9 +91,9 @@ def _show_workers(workers: list[dict[str, Any]]) -> None:
     if not workers:
         say("workers: none answers; start one with: dspex-fleet worker")
         return
-    columns = ("name", "pool", "concurrency", "predictions")
-    rows = [[one[column] for column in columns] for one in workers]
-    table(("worker", *columns[1:]), rows, numbers=columns[2:])
+    columns = ("name", "pool", "concurrency", "predictions", "loop_p99_ms")
+    rows = [["-" if one[column] is None else one[column] for column in columns] for one in workers]
+    table(("worker", *columns[1:-1], "loop p99 ms"), rows, numbers=columns[2:])
 
 
 def _show_code(code: dict[str, Any]) -> None:
@@ -88,6 +101,16 @@ def _show_code(code: dict[str, Any]) -> None:
     if code["waiting"]:
         nobody = "" if code["consumed"] else "; no worker takes from it, start one: dspex-fleet worker --pool prefork"
         say(f"queue {code['name']}: {code['waiting']} wait that execute code{nobody}")
+
+
+def _show_stalls(stalls: list[dict[str, Any]]) -> None:
+    """The workers that hang, or were ended since they did."""
+    for one in stalls:
+        place = f" at {one['place']}" if one["place"] else ""
+        whose = f", in prediction {one['task_id']}" if one["task_id"] else ""
+        what = "was ended by its watchdog" if one["ended_at"] else "stands still"
+        ago = time.time() - (one["ended_at"] or one["since"])
+        say(f"worker {one['worker']}, process {one['pid']}: its event loop {what}{whose}{place} ({ago:.0f} s)")
 
 
 def _show_parked(limits: dict[str, dict[str, int]]) -> None:

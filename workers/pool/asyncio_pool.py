@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from typing import Any
@@ -23,12 +24,15 @@ from workers.pool.coroutines import is_coroutine_task
 from workers.pool.greenlets import GreenletBridge, in_greenlet
 from workers.pool.job import Job, Order
 from workers.pool.threads import Threads
+from workers.watchdog.pulse import PULSE
 
 # So long Celery's callbacks are gathered: each wakes the worker's main thread, which costs more than the callback.
 _GATHER_S = 0.003
 # A job that was ended and is still there after so long has suppressed that: others get its place.
 _GRACE_S = 2.0
 _LOOK_S = 0.5
+# Where no settings say after which time a loop that stands still is left.
+_LEASE_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class AsyncioPool(BasePool):
         self._told: set[asyncio.Task[None]] = set()
         self._threads = Threads()
         self._drained = threading.Event()
+        self._still = 0
 
     # ---------------------------------------------------------------- called by Celery, in the worker's main thread
 
@@ -104,6 +109,23 @@ class AsyncioPool(BasePool):
         """Drops what has not begun: with the connection lost, the broker gives those messages to others."""
         self._loop.call_soon_threadsafe(self._drop_waiting)
 
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Has the worker's own loop look whether the home loop still turns."""
+        loop.call_repeatedly(_LOOK_S, self._look_after_loop)
+
+    def _look_after_loop(self) -> None:
+        """Gives back what hasn't begun where the home loop has stood still for a lease: others can run that."""
+        lease_s: float = getattr(getattr(self.app, "settings", None), "lease_s", _LEASE_S)
+        self._still = self._still + 1 if PULSE.silent_s >= lease_s else 0
+        if self._still < 2:  # a process that was paused finds its loop as late as itself
+            return
+        jobs = [job for job in (*self._running.values(), *self._waiting, *self._ordered) if job.hand_back()]
+        if jobs:
+            _log.error(
+                "The event loop has stood still for %.0f s; %d tasks that haven't begun are given back",
+                PULSE.silent_s, len(jobs),
+            )  # fmt: skip
+
     def on_stop(self) -> None:
         """Waits for the jobs that run; the messages of the others go back."""
         self._open = False
@@ -123,6 +145,7 @@ class AsyncioPool(BasePool):
             "running": len(self._running),
             "waiting": len(self._waiting) + len(self._ordered),
             "threads": len(self._threads),
+            "loop": {"silent_s": round(PULSE.silent_s, 1), **asdict(PULSE.lag)},
         }
 
     def _awaits(self, order: Order) -> bool:

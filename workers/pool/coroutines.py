@@ -11,8 +11,9 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, runtime_checkable
 
-from celery import Task
+from celery import Task, current_task
 
+from tasks.frames import under
 from workers.pool.interrupts import run_interruptibly
 from workers.pool.stacks import owned_by, owner
 
@@ -28,6 +29,12 @@ class RunsBody(Protocol):
         ...
 
 
+def _task_id() -> str:
+    """The task that runs here, by whose id the watchdog finds whose code holds up the loop."""
+    running: Any = current_task
+    return str(running.request.id or "") if running else ""
+
+
 @functools.cache
 def blocking_form(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns what Celery calls for a task's function: a coroutine function wrapped, any other as it is.
@@ -39,7 +46,7 @@ def blocking_form(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wait(*args: Any, **kwargs: Any) -> Any:
-        whose, work = owner(), function(*args, **kwargs)
+        whose, work = owner(), under(_task_id(), function(*args, **kwargs))
         if isinstance(whose, RunsBody):
             return whose.run_body(work)
         with owned_by(whose):  # so that the coroutine, on its own thread, finds the request of this one

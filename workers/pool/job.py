@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
+from celery.worker import state
+from celery.worker.request import Request
 
 from snakepit_bridge.loop import run_blocking
 from workers.pool.greenlets import GreenletBridge
@@ -67,6 +69,20 @@ class Job:
         self._terminate = terminate
         self._body: Interruptible | None = None
         self._through = False
+        self._begun = False
+        self._given_back = False
+
+    def hand_back(self) -> bool:
+        """Gives its message back if it hasn't begun, and tells whether it did; called in the worker's main thread."""
+        request = getattr(self.order.accepted, "__self__", None)
+        if self._begun or self._given_back or not isinstance(request, Request):
+            return False
+        self._given_back = True
+        if self._begun:  # just now, in the other thread: then it runs here and elsewhere, and its first end counts
+            return False
+        request.reject(requeue=True)
+        state.task_ready(request)
+        return True
 
     def terminate(self, signal: int | None = None) -> None:
         """Ends the job; Celery calls it on the handle that it keeps, from any thread."""
@@ -81,7 +97,9 @@ class Job:
                 _log.exception("Celery's callback for job %d failed", self.number)
 
     def _execute(self) -> None:
-        order = self.order
+        order, self._begun = self.order, True
+        if self._given_back:
+            return
         if order.accepted is not None:
             order.accepted(self.number, time.monotonic())
         if self.ended:

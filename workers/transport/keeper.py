@@ -68,7 +68,7 @@ class Keeper:
             return self._flushed.wait_for(lambda: not self.holding.unsettled, wait_s)
 
     def scripts_of(self, worker: str) -> Scripts:
-        """Returns the scripts for what another process holds of this broker's messages, on a connection of their own."""
+        """Returns the scripts for what another process holds of this broker's messages, by a new connection."""
         theirs = Holding(self.holding.layout, self.holding.terms)
         theirs.worker = worker
         return Scripts(self._connect(), theirs)

@@ -9,6 +9,7 @@ from kombu.transport import virtual
 
 from workers.transport import envelope, settlement
 from workers.transport.settlement import Settlement
+from workers.watchdog.pulse import PULSE
 
 AT_MOST = 1_000
 """Claims in one round trip, whatever is asked for: Lua can pass on a few thousand values at a time."""
@@ -23,8 +24,8 @@ class QoS(virtual.QoS):
 
     def room(self, most: int) -> int:
         """Returns how many messages may be claimed, ``most`` at a time."""
-        if not self.can_consume():
-            return 0
+        if not self.can_consume() or PULSE.silent_s >= self.channel.holding.terms.lease_s:
+            return 0  # a worker whose event loop stands still would only keep others from what it takes
         most = min(most, AT_MOST)
         count = self.prefetch_count
         if not count:

@@ -1,14 +1,14 @@
 """Evidence: whose code a process hangs in, as its stacks tell.
 
-A stack is written by a signal handler in C, in the thread that the signal was sent to, whatever that is busy with. Below
-each prediction's code stands a frame that bears its id (``tasks.frames``).
+A stack is written by a signal handler in C, in the thread that the signal was sent to, whatever that does. Below each
+prediction's code stands a frame that bears its id (``tasks.frames``).
 """
 
 from __future__ import annotations
 
 import re
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -59,15 +59,15 @@ class Culprit:
     place: str
 
 
-def culprit(samples: Sequence[Sample]) -> Culprit | None:
+def culprit(samples: Iterable[Sample]) -> Culprit | None:
     """Returns whose code it is if all of the last samples say the same, None if that can't be told."""
-    last = samples[-_ENOUGH:]
+    last = list(samples)[-_ENOUGH:]
     if len(last) < _ENOUGH or len({one.predictions for one in last}) != 1 or not last[-1].predictions:
         return None
     whose = last[-1].predictions
     return Culprit(whose[0], whose[-1], last[-1].place)
 
 
-def moving(samples: Sequence[Sample]) -> bool:
+def moving(samples: Iterable[Sample]) -> bool:
     """Tells whether the last samples show the code of one prediction after another: that is slow, and doesn't hang."""
-    return len({one.predictions for one in samples[-_ENOUGH:]} - {()}) > 1
+    return len({one.predictions for one in list(samples)[-_ENOUGH:]} - {()}) > 1

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import time
+from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
@@ -29,7 +30,7 @@ from workers.watchdog.settling import Settling
 from workers.watchdog.stacks import Stacks, busiest, stopped
 
 ENDED_BY = signal.SIGABRT
-"""The signal that ends a process which hangs: exit code 134 in a shell and in Docker, and never that of a full memory."""
+"""The signal that ends a process which hangs: exit code 134 in a shell and in Docker, never that of a full memory."""
 
 TICK_S = 0.25
 # The watched process is given so long to end by its signal.
@@ -39,6 +40,7 @@ _HAND_BACK_S = 5.0
 # One turn that serves many predictions is slow, and it isn't any of them that hangs: such a loop gets more time.
 _OVERLOADED = 3.0
 _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+_SAMPLES = 16
 _AWAY = (OperationalError, RedisError, OSError, BridgeError)
 
 _log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ class _Seen:
     sampled_s: float = 0.0
     reported: bool = False
     used: dict[int, int] = field(default_factory=dict[int, int])
-    samples: list[Sample] = field(default_factory=list[Sample])
+    samples: deque[Sample] = field(default_factory=lambda: deque[Sample](maxlen=_SAMPLES))
 
     def look(self, now: Beat, elapsed_s: float) -> bool:
         """Takes in what the process says now; returns whether its loop has turned."""
@@ -82,7 +84,8 @@ class _Seen:
         turned = now.turns != self.beat.turns
         if turned:
             self.silent_s = self.renewed_s = self.sampled_s = 0.0
-            self.used, self.samples = {}, []
+            self.used = {}
+            self.samples.clear()
         else:
             self.silent_s += elapsed_s
         self.beat = now
@@ -180,7 +183,7 @@ class Monitor:
         return min(self._watch.lease_s, beat.limit_s)
 
     def _renew(self, seen: _Seen) -> None:
-        """Renews what the worker holds where its keeper can't, since code of a prediction holds the interpreter lock."""
+        """Renews what the worker holds where its keeper can't, since somebody's code has the interpreter lock."""
         if self._settling is None or seen.mute_s < self._watch.beat_s:
             return
         if seen.silent_s - seen.renewed_s >= self._watch.beat_s:
@@ -189,7 +192,8 @@ class Monitor:
                 self._settling.renew(self._beats.holdings)
 
     def _sample(self, seen: _Seen) -> None:
-        if seen.silent_s - seen.sampled_s < max(seen.beat.limit_s / 20, 2 * TICK_S):
+        between_s = min(seen.beat.limit_s / 20, self._watch.lease_s / 4)
+        if seen.silent_s - seen.sampled_s < max(between_s, 2 * TICK_S):
             return
         seen.sampled_s = seen.silent_s
         thread = seen.beat.thread

@@ -112,8 +112,10 @@ PULSE = Pulse()
 
 
 def forget() -> None:
-    """In a forked child the parent's loop doesn't turn; the child has a pulse of its own from when it starts one."""
+    """In a forked child the parent's loop doesn't turn; it shares the memory, for when it starts a pulse of its own."""
+    beats = PULSE.beats
     PULSE.__init__()
+    PULSE.beats = beats
 
 
 os.register_at_fork(after_in_child=forget)

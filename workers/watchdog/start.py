@@ -1,4 +1,4 @@
-"""How a worker gets its watchdog: forked while the worker has no threads yet, and told of its signals through a pipe."""
+"""How a worker gets its watchdog: forked before the worker has threads, and told of its signals through a pipe."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _watch(app: Celery, watch: Watch, beats: Beats, stacks: Stacks, signals: int
         )
         Monitor(watch, beats, stacks, signals, settling, stalls).run()
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (whatever it is, the worker must not notice)
         _log.exception("The watchdog of %s failed; the worker goes on without one", watch.worker)
     finally:
         # Nothing that the worker registered for its own end is this process's to do.
@@ -94,10 +94,6 @@ def _forget() -> None:
             signal.set_wakeup_fd(-1)
         os.close(_signals)
         _signals = None
-
-
-def _share() -> None:
-    """A child that runs tasks is watched as well: it keeps the memory that it shares with the watchdog."""
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,81 @@
+"""KINDS 0b: code that holds up a worker's event loop costs nobody but its own prediction, which ends by name."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator
+
+import pytest
+from pytest_celery import CeleryTestWorker
+
+from snakepit_bridge.client.handle import Handle
+from snakepit_bridge.exceptions import PredictionGivenUp
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.stalling import Stalling, StallingInThread
+
+LIMIT_S = 4
+HONEST = 300
+WAIT_S = 60
+BOUNDS = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_STALL_LIMIT_S": str(LIMIT_S), "DSPEX_LEASE_S": "2"}
+
+
+@pytest.fixture
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    with stage(tmp_path_factory.mktemp("stage"), worker=False, **BOUNDS) as play:
+        play.fleet.register("stalling", Stalling())
+        play.fleet.register("threaded", StallingInThread())
+        yield play
+
+
+def two_workers(play: Stage, pool: str, concurrency: int) -> list[CeleryTestWorker]:
+    """Starts two workers side by side."""
+    names = ("one", "two")
+    for name in names:
+        play.start(wait=False, pool=pool, concurrency=concurrency, name=name)
+    for worker in play.workers:
+        worker.container.ready()
+    return play.workers
+
+
+def running(worker: CeleryTestWorker) -> bool:
+    return worker.container.returncode is None
+
+
+def honest(play: Stage, count: int, mark: str) -> list[Handle]:
+    return [play.fleet.submit("stalling", {"question": f"{mark} {number}"}) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("program", "way"),
+    [
+        ("stalling", "regex"),
+        *(
+            pytest.param(*case, marks=pytest.mark.soak)
+            for case in (
+                ("stalling", "spin"),
+                ("stalling", "sleep"),
+                ("stalling", "call"),
+                ("stalling", "power"),
+                ("threaded", "regex"),
+            )
+        ),
+    ],
+)
+def test_one_poison_beside_hundreds_of_honest_predictions(play: Stage, program: str, way: str) -> None:
+    workers, mark = two_workers(play, "asyncio", 100), fresh("q")
+    before = honest(play, HONEST // 2, mark)
+    poison = play.fleet.submit(program, {"question": f"{way} {mark}"})
+    after = honest(play, HONEST // 2, f"{mark} after")
+    for number, sent in enumerate([*before, *after]):
+        assert mark in sent.get(WAIT_S).answer, number
+    with pytest.raises(PredictionGivenUp) as ended:
+        poison.get(WAIT_S)
+    assert ended.value.reason == "stalled"
+    assert "hang (" in ended.value.error
+    assert "stalling.py, line" in ended.value.error
+    alive = [worker for worker in workers if running(worker)]
+    assert len(alive) == 1, "one worker is ended, the other never meets the poison"
+    dead = next(worker for worker in workers if worker not in alive)
+    assert dead.container.returncode == -signal.SIGABRT
+    assert f"in prediction {poison.id} at hang" in dead.logs()
+    assert mark in play.fleet.submit("stalling", {"question": mark}).get(WAIT_S).answer

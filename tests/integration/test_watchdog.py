@@ -1,0 +1,108 @@
+"""The watchdog: a worker that hangs, a pool process that does, and one that is told to end (KINDS 0b)."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Generator
+
+import pytest
+from pytest_celery import CeleryTestWorker
+from redis import Redis
+
+from snakepit_bridge.cli.doctor import _stalls
+from snakepit_bridge.cli.status import look
+from snakepit_bridge.exceptions import PredictionGivenUp
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.stalls import Stall, Stalls
+from tests.harness.broker import held
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.stalling import Stalling
+from tests.harness.waiting import wait_until
+
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    folder = tmp_path_factory.mktemp("stage")
+    with stage(folder, worker=False, DSPEX_ALLOWED_PACKAGES="tests", DSPEX_LEASE_S="2") as play:
+        play.fleet.register("stalling", Stalling())
+        yield play
+
+
+@pytest.fixture(autouse=True)
+def empty(play: Stage) -> Generator[None]:
+    yield
+    for worker in play.workers:
+        worker.kill()
+    with Redis.from_url(play.url) as client:
+        for name in client.keys("predictions*"):
+            client.delete(name)
+
+
+def running(worker: CeleryTestWorker) -> bool:
+    return worker.container.returncode is None
+
+
+@pytest.mark.parametrize(
+    ("pool", "way"), [("asyncio", "regex"), pytest.param("threads", "regex", marks=pytest.mark.soak),
+                      pytest.param("asyncio", "spin", marks=pytest.mark.soak),
+                      pytest.param("threads", "sleep", marks=pytest.mark.soak)]
+)  # fmt: skip
+def test_a_worker_that_hangs_ends_when_it_is_told_to(play: Stage, pool: str, way: str) -> None:
+    worker = play.start(pool=pool, concurrency=4, env={"DSPEX_STALL_LIMIT_S": "600"})
+    mark = fresh("q")
+    waits = play.fleet.submit("stalling", {"question": f"wait {mark}"})
+    poison = play.fleet.submit("stalling", {"question": f"{way} {mark}"})
+    wait_until(lambda: any(s.pid == worker.container.pid for s in stalls(play)), "the stall to be reported")
+    [stall] = [one for one in stalls(play) if one.pid == worker.container.pid]
+    assert (stall.worker, stall.task_id, stall.ended_at) == (worker.container.node, poison.id, 0.0)
+    assert "hang (" in stall.place
+    [shown] = [one for one in look(play.fleet)["stalls"] if one["pid"] == worker.container.pid]
+    assert shown["worker"] == worker.container.node
+    [check] = [one for one in _stalls(play.fleet) if f"process {worker.container.pid})" in one.found]
+    assert (check.level, worker.container.node in check.found) == ("fail", True)
+    worker.container.kill(signal.SIGTERM)
+    wait_until(lambda: not running(worker), "the worker to end", timeout_s=8)
+    assert worker.container.returncode == -signal.SIGABRT
+    # Nobody gave either of them up: one was only told to end.
+    assert deliveries(play) == {waits.id: 1, poison.id: 2}
+
+
+def test_a_worker_that_is_told_to_end_ends_in_its_time_and_hands_back_what_runs(play: Stage) -> None:
+    worker = play.start(pool="asyncio", concurrency=4, env={"DSPEX_STOP_GRACE_S": "1"})
+    waits = play.fleet.submit("stalling", {"question": f"wait {fresh('q')}"})
+    wait_until(lambda: held_by_workers(play) == 1, "it to be taken")
+    worker.container.kill(signal.SIGTERM)
+    wait_until(lambda: not running(worker), "the worker to end", timeout_s=8)
+    assert deliveries(play) == {waits.id: 1}
+
+
+@pytest.mark.parametrize("way", ["sleep", pytest.param("regex", marks=pytest.mark.soak)])
+def test_a_pool_process_that_hangs_is_replaced_and_its_prediction_ends_by_name(play: Stage, way: str) -> None:
+    # Alone in its process a prediction may compute for as long as it may be held.
+    worker = play.start(pool="prefork", concurrency=1, env={"DSPEX_HOLD_LIMIT_S": "2", "DSPEX_STALL_LIMIT_S": "600"})
+    mark = fresh("q")
+    poison = play.fleet.submit("stalling", {"question": f"{way} {mark}"})
+    honest = play.fleet.submit("stalling", {"question": mark})
+    assert mark in honest.get(WAIT_S).answer
+    with pytest.raises(PredictionGivenUp, match="hang"):
+        poison.get(WAIT_S)
+    assert running(worker)
+
+
+def stalls(play: Stage) -> list[Stall]:
+    return run_blocking(Stalls(play.fleet.connection).all())
+
+
+def held_by_workers(play: Stage) -> int:
+    with Redis.from_url(play.url) as client:
+        return len(held(client))
+
+
+def deliveries(play: Stage) -> dict[str, int]:
+    """How often each prediction was given out that waits in the queue."""
+    with Redis.from_url(play.url) as client:
+        waiting = [json.loads(raw) for name in client.keys("predictions*") for raw in client.lrange(name, 0, -1)]
+    return {one["headers"]["id"]: one["properties"].get("deliveries", 1) for one in waiting}
