@@ -1,8 +1,8 @@
 """Dead messages: those that the fleet has given up, kept whole until an operator tries them again or drops them.
 
-There are three reasons. ``lost``: the message went down with its worker each time that it was given out.
-``unreadable``: it is no message that a worker can take. ``rejected``: a worker had no task of its name, or the task
-refused it.
+There are four reasons. ``lost``: the message went down with its worker each time that it was given out. ``stalled``:
+its prediction's code held up a worker, which was ended for that. ``unreadable``: it is no message that a worker can
+take. ``rejected``: a worker had no task of its name, or the task refused it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class DeadMessage:
 
     Attributes:
         id: names it in the dead list.
-        reason: ``lost``, ``unreadable`` or ``rejected``.
+        reason: ``lost``, ``stalled``, ``unreadable`` or ``rejected``.
         error: the last thing that went wrong with it.
         list: the list that it came from, and goes back to.
         task, task_id: what it asked for, as far as it can be read.

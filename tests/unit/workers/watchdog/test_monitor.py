@@ -1,0 +1,175 @@
+"""What the monitor does, and when, as an event loop goes on standing still."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.stalls import Stall
+from workers.watchdog import monitor as module
+from workers.watchdog.beats import Beats
+from workers.watchdog.evidence import Culprit
+from workers.watchdog.monitor import TICK_S, Monitor, Watch
+
+STACK = '  File "/srv/acme/rules.py", line 26 in check\n  File "/srv/f.py", line 2 in prediction poison\n'
+
+
+class Stacks:
+    """Stands for the stacks: says the next of some, and the last one for ever."""
+
+    def __init__(self, *said: str) -> None:
+        self.said = list(said)
+
+    def of(self, thread: int) -> str:
+        return self.said.pop(0) if len(self.said) > 1 else self.said[0]
+
+
+class Settling:
+    """Stands for the messages: remembers what became of them."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+
+    def renew(self, holdings: list[str]) -> None:
+        self.done.append("renew")
+
+    def settle(self, holdings: list[str], who: Culprit | None, error: str, *, give_up: bool) -> None:
+        self.done.append((who, give_up))
+
+    def give_back(self, holdings: list[str]) -> None:
+        self.done.append("give back")
+
+    def give_up(self, holdings: list[str], who: Culprit, error: str) -> None:
+        self.done.append(("give up", who.prediction))
+
+
+class Stalls:
+    """Stands for what is reported."""
+
+    def __init__(self) -> None:
+        self.told: list[Stall | str] = []
+
+    async def report(self, stall: Stall) -> None:
+        self.told.append(stall)
+
+    async def over(self, worker: str, pid: int) -> None:
+        self.told.append("over")
+
+
+class Play:
+    """A worker that is watched, for which a real process stands."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pid: int, *stacks: str, main: bool = True) -> None:
+        self.beats, self.settling, self.stalls = Beats(), Settling(), Stalls()
+        self.ended: list[tuple[int, signal.Signals]] = []
+        monkeypatch.setattr(module, "_kill", lambda pid, sign: self.ended.append((pid, sign)))
+        monkeypatch.setattr(module, "_outlives", lambda pid, seconds: False)
+        monkeypatch.setattr(os, "getpid", lambda: pid)
+        self.slot = self.beats.enter(pid, 10.0)
+        watch = Watch("worker@host", pid if main else os.getppid(), 4.0, 1.0, 30.0)
+        parts: tuple[Any, Any, Any] = (Stacks(*stacks or (STACK,)), self.settling, self.stalls)
+        self.monitor = Monitor(watch, self.beats, parts[0], -1, parts[1], parts[2])
+        self.monitor.tick(TICK_S)
+
+    def stand(self, seconds: float, *, alive: bool = True) -> None:
+        for number in range(round(seconds / TICK_S)):
+            if alive:
+                self.beats.lives(self.slot, 1_000 + number)
+            self.monitor.tick(TICK_S)
+
+
+@pytest.fixture
+def pid() -> Generator[int]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_a_loop_that_turns_is_let_alone(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    play = Play(monkeypatch, pid)
+    for turns in range(1, 60):
+        play.beats.turned(play.slot, turns)
+        play.stand(0.5)
+    assert (play.settling.done, play.stalls.told, play.ended) == ([], [], [])
+
+
+def test_it_is_reported_after_a_lease_and_that_it_goes_on_too(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    play = Play(monkeypatch, pid)
+    play.stand(3.75)
+    assert play.stalls.told == []
+    play.stand(0.5)
+    [stall] = play.stalls.told
+    assert isinstance(stall, Stall)
+    assert (stall.task_id, stall.place) == ("poison", "check (/srv/acme/rules.py, line 26)")
+    play.beats.turned(play.slot, 1)
+    play.stand(0.25)
+    assert play.stalls.told[1:] == ["over"]
+    assert play.ended == []
+
+
+def test_at_its_limit_the_culprit_is_given_up_and_the_process_ended(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    play = Play(monkeypatch, pid)
+    play.stand(10)
+    assert play.settling.done == [(Culprit("poison", "poison", "check (/srv/acme/rules.py, line 26)"), True)]
+    assert play.ended == [(pid, signal.SIGSTOP), (pid, signal.SIGABRT), (pid, signal.SIGCONT)]
+    assert isinstance(last := play.stalls.told[-1], Stall)
+    assert last.ended_at > 0
+
+
+def test_where_stacks_differ_nobody_is_accused_and_there_is_more_time(
+    monkeypatch: pytest.MonkeyPatch, pid: int
+) -> None:
+    play = Play(monkeypatch, pid, *(STACK.replace("poison", f"p{number}") for number in range(100)))
+    play.stand(29.5)
+    assert play.ended == []
+    play.stand(1)
+    assert play.settling.done == [(None, True)]
+    assert play.ended
+
+
+def test_what_is_held_is_renewed_while_the_lock_is_held(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    monkeypatch.setattr(module, "busiest", lambda pid, used: (pid, used))
+    play = Play(monkeypatch, pid)
+    play.stand(5, alive=False)
+    assert play.settling.done == ["renew"] * 5
+
+
+def test_the_time_of_a_worker_that_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    monkeypatch.setattr(module, "stopped", lambda pid: True)
+    play = Play(monkeypatch, pid)
+    play.stand(60, alive=False)
+    assert (play.settling.done, play.stalls.told, play.ended) == ([], [], [])
+
+
+def test_a_child_is_ended_with_its_prediction_alone(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    play = Play(monkeypatch, pid, main=False)
+    play.stand(10)
+    assert play.settling.done == [("give up", "poison")]
+    assert (pid, signal.SIGABRT) in play.ended
+
+
+def test_a_worker_that_is_to_end_and_hangs_waits_for_a_lease_alone(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    play = Play(monkeypatch, pid)
+    play.monitor._ending_s = 0.0
+    play.stand(4)
+    assert play.settling.done == [(Culprit("poison", "poison", "check (/srv/acme/rules.py, line 26)"), False)]
+
+
+def test_a_worker_that_does_not_end_hands_back_and_is_killed_then(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    play = Play(monkeypatch, pid)
+    play.monitor._ending_s = 0.0
+    for turns in range(1, 61):
+        play.beats.turned(play.slot, turns)
+        play.stand(0.5)
+    assert play.ended == [(pid, signal.SIGQUIT)]
+    for turns in range(61, 71):
+        play.beats.turned(play.slot, turns)
+        play.stand(0.5)
+    assert play.ended[1:] == [(pid, signal.SIGKILL)]
+    assert play.settling.done == ["give back"]
