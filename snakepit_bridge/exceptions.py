@@ -31,6 +31,7 @@
     │   ├── DeadlineExceeded                                                            (also TimeoutError)
     │   ├── PredictionCancelled
     │   ├── PredictionTimeout            the client stopped waiting; the task goes on   (also TimeoutError)
+    │   ├── PredictionUnknownError       a task of which there is no trace
     │   ├── PredictionFailed             the program raised something of its own
     │   ├── PredictionGivenUp            no worker could finish it; it is on the dead list
     │   ├── IdempotencyConflict          one key, two different requests
@@ -468,15 +469,34 @@ class PredictionCancelled(PredictionError):
 
 @_error
 class PredictionTimeout(PredictionError, TimeoutError):
-    """The caller stopped waiting. The prediction itself goes on and can be awaited again."""
+    """The caller stopped waiting. The prediction itself goes on and can be awaited again.
+
+    ``found`` says where the prediction was then, if that could be found out.
+    """
 
     task_id: str
     waited_s: float
+    found: str = ""
+
+    def __str__(self) -> str:
+        found = f"It {self.found}" if self.found else "It is still queued or running, or was never submitted here"
+        return (
+            f"Prediction {self.task_id} had no result after {self.waited_s:g} s. {found}; "
+            f"check that workers are up: dspex-fleet status."
+        )
+
+
+@_error
+class PredictionUnknownError(PredictionError):
+    """Nothing is known of a task: no result, and no message of it in the fleet's queue nor with a worker."""
+
+    task_id: str
+    looked_in: str
 
     def __str__(self) -> str:
         return (
-            f"Prediction {self.task_id} had no result after {self.waited_s:g} s. It is still queued or running; "
-            f"check that workers are up: dspex-fleet status."
+            f"Nothing is known of prediction {self.task_id}: it has no result, and isn't in {self.looked_in}. "
+            "Check the id, the Redis database, the namespace and the queue; a result may also have expired."
         )
 
 

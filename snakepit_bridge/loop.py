@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from snakepit_bridge.exceptions import fresh_error
+from snakepit_bridge.forking import after_fork_in_child
 
 T = TypeVar("T")
 
@@ -164,4 +164,4 @@ def _stop() -> None:
         _home.call_soon_threadsafe(_home.stop)
 
 
-os.register_at_fork(after_in_child=_forget)
+after_fork_in_child(_forget)

@@ -20,6 +20,7 @@ from config.profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.forking import after_fork_in_child
 from snakepit_bridge.json_values import ValueBounds
 from snakepit_bridge.lm import LMProfile, LMProfiles
 from snakepit_bridge.lm_engine import Around
@@ -64,7 +65,7 @@ class RuntimeSlot:
         self.shares_process = False
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
-        os.register_at_fork(after_in_child=self._forget)
+        after_fork_in_child(self._forget)
 
     def get(self) -> Runtime:
         """Returns the runtime.

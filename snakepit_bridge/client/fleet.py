@@ -11,6 +11,7 @@ from celery import Celery
 from celery.canvas import Signature
 
 from snakepit_bridge.acks import Acks, Applied
+from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.celery_app import backend_url, client_app
 from snakepit_bridge.client.conditions import Conditions, check_priority, named_inputs
 from snakepit_bridge.client.handle import Handle
@@ -21,6 +22,7 @@ from snakepit_bridge.client.publishing import Publisher, Sent
 from snakepit_bridge.client.registering import spec_to_register
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
+from snakepit_bridge.client.whereabouts import TaskFinder
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.json_values import BOUNDS, ValueBounds, escaped
 from snakepit_bridge.keys import IdempotencyKey
@@ -220,7 +222,7 @@ class Fleet:
 
     def handle(self, task_id: str) -> Handle:
         """Returns a handle for a task that was submitted before, here or elsewhere."""
-        return Handle(task_id, self.results, self.pieces, self.payloads, self._wait_s)
+        return Handle(task_id, self.results, self.pieces, self.payloads, self._wait_s, finder=self._finder)
 
     def replay(self, task_id: str, timeout: float | None = None) -> Replay:
         """Makes a finished prediction again, under the token and the program version that its provenance names.
@@ -445,7 +447,7 @@ class Fleet:
         return request
 
     def _sent(self, sent: Sent) -> Handle:
-        return Handle(sent.task_id, self.results, self.pieces, self.payloads, self._wait_s, sent.replies)
+        return Handle(sent.task_id, self.results, self.pieces, self.payloads, self._wait_s, sent.replies, self._finder)
 
     def _pin(self, session: str, required: Requirement) -> None:
         """Keeps an exact revision from being trimmed while its prediction waits, and for as long as its result."""
@@ -473,6 +475,12 @@ class Fleet:
     def pieces(self) -> Pieces:
         """The pieces of answers that are being written."""
         return Pieces(self.connection, self.results, self.namespace)
+
+    @cached_property
+    def _finder(self) -> TaskFinder | None:
+        """None where the broker isn't the Redis that the fleet knows."""
+        broker = str(self.app.conf.broker_write_url or self.app.conf.broker_url or "")
+        return TaskFinder(self.connection, self.namespace, self.queue) if same_server(broker, self._url) else None
 
     @cached_property
     def _publisher(self) -> Publisher:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
+from celery.states import PENDING
+
 from snakepit_bridge.client.outcome import Outcome
+from snakepit_bridge.exceptions import PredictionTimeout, PredictionUnknownError
 from snakepit_bridge.loop import run_blocking, run_home
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.pieces import Piece, Pieces
     from snakepit_bridge.client.prediction import FleetPrediction
     from snakepit_bridge.client.results import Results
+    from snakepit_bridge.client.whereabouts import TaskFinder
+    from snakepit_bridge.messages import Result
     from snakepit_bridge.payloads import Payloads
+
+# So long a task without a result is waited for before it is looked for.
+_KNOWN_WITHIN_S = 3.0
+_LOOKS = 3
 
 
 class Handle:
@@ -25,6 +35,7 @@ class Handle:
         payloads: where results are that are too large for a message.
         wait_s: seconds that waiting takes at most, unless a call says otherwise.
         replies: the channel that its request named, where that is known.
+        finder: looks for it where there is no result; None where the broker can't be looked into.
     """
 
     def __init__(
@@ -35,6 +46,7 @@ class Handle:
         payloads: Payloads,
         wait_s: float,
         replies: str | None = None,
+        finder: TaskFinder | None = None,
     ) -> None:
         self.id = task_id
         self._results = results
@@ -42,6 +54,7 @@ class Handle:
         self._payloads = payloads
         self._wait_s = wait_s
         self._replies = replies
+        self._finder = finder
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
@@ -71,6 +84,7 @@ class Handle:
 
         Raises:
             PredictionTimeout: there was no result in time; the prediction goes on.
+            PredictionUnknownError: nothing is known of it, which is found out within seconds.
             PayloadLostError: the result was stored beside its message, and isn't there any more.
             BridgeError: the prediction ended with this error.
         """
@@ -113,8 +127,47 @@ class Handle:
         return await run_home(self._results.cancel(self.id))
 
     async def _get(self, wait_s: float | None) -> FleetPrediction:
-        result = await self._results.wait(self.id, self._wait_s if wait_s is None else wait_s, self._replies)
-        # DSPy is loaded here, with the first prediction, and not when the client is imported.
-        from snakepit_bridge.client.prediction import FleetPrediction
+        result = await self._result(self._wait_s if wait_s is None else wait_s)
+        # DSPy is loaded here, with the first prediction, and not when the client is imported: beside the loop, since
+        # it takes seconds.
+        kind = await asyncio.to_thread(_prediction_type)
+        return kind.of(await self._payloads.whole(result))
 
-        return FleetPrediction.of(await self._payloads.whole(result))
+    async def _result(self, wait_s: float) -> Result:
+        first_s = wait_s
+        if self._finder is not None and self._replies is None:
+            # Nobody here has submitted it, so that it may be the id of nothing.
+            first_s = min(wait_s, _KNOWN_WITHIN_S)
+        try:
+            return await self._results.wait(self.id, first_s, self._replies)
+        except PredictionTimeout:
+            place = await self._find(first_s < wait_s)
+            if first_s >= wait_s:
+                raise PredictionTimeout(self.id, wait_s, place) from None
+        try:
+            return await self._results.wait(self.id, wait_s - first_s, self._replies)
+        except PredictionTimeout:
+            raise PredictionTimeout(self.id, wait_s, await self._find(False)) from None
+
+    async def _find(self, must_be_known: bool) -> str:
+        """Return where the prediction is, as far as that can be told.
+
+        Raises:
+            PredictionUnknownError: it is nowhere, and must be somewhere.
+        """
+        if self._finder is None:
+            return ""
+        for _ in range(_LOOKS):
+            found = await self._finder.find(self.id)
+            # Between two reads a message can move from one place to the other, or its result come.
+            if found.place or not found.certain or (await self._results.outcome(self.id)).state != PENDING:
+                return found.place
+        if must_be_known:
+            raise PredictionUnknownError(self.id, str(self._finder))
+        return f"isn't in {self._finder} either"
+
+
+def _prediction_type() -> type[FleetPrediction]:
+    from snakepit_bridge.client.prediction import FleetPrediction
+
+    return FleetPrediction

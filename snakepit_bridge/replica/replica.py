@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from typing import cast
 from weakref import WeakSet
 
 from snakepit_bridge.exceptions import SessionError, StoreUnavailableError
+from snakepit_bridge.forking import after_fork_in_child
 from snakepit_bridge.loop import run_home
 from snakepit_bridge.messages import Requirement
 from snakepit_bridge.replica.follower import NOTHING_YET, Follower
@@ -224,4 +224,4 @@ def _after_fork() -> None:
         replica.forget()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)

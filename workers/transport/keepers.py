@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from redis import Redis
 
+from snakepit_bridge.forking import after_fork_in_child
 from workers.transport.holding import Holding
 from workers.transport.keeper import Keeper
 from workers.transport.layout import Layout
@@ -41,4 +41,4 @@ class Keepers:
 
 
 KEEPERS = Keepers()
-os.register_at_fork(after_in_child=KEEPERS.forget)
+after_fork_in_child(KEEPERS.forget)
