@@ -20,6 +20,7 @@ from workers import endings
 from workers.lifecycle import RuntimeSlot
 from workers.pool.coroutines import blocking_form
 from workers.pool.stacks import keep_current_task_by_owner, keep_requests_by_owner
+from workers.pool.tracebacks import keep_celery_from_clearing
 
 _REDIS = ("redis://", "rediss://")
 _SOCKET = "redis+socket://"
@@ -56,6 +57,7 @@ class FleetApp(Celery):
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
         self.conf.imports = ("tasks.predict", "tasks.predict_batch")
         keep_current_task_by_owner()
+        keep_celery_from_clearing()
         endings.connect()
 
     @property

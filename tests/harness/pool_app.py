@@ -17,6 +17,7 @@ from redis.asyncio import Redis as AsyncRedis
 from config.settings import FleetSettings
 from workers import lifecycle
 from workers.app import FleetApp
+from workers.pool.job import Job
 
 _said: ContextVar[str] = ContextVar("said", default="nothing")
 # A gate is given up so long after a test has.
@@ -205,3 +206,34 @@ async def own_cancellation() -> None:
     inner = asyncio.ensure_future(asyncio.sleep(10))
     inner.cancel()
     await inner
+
+
+_SHARED = LookupError("shared")
+
+
+@app.task(name="pools.fail_together")
+async def fail_together(pause_s: float) -> None:
+    """Raises the one error of all such tasks, and waits in between with its frame in that error's traceback."""
+    try:
+        raise _SHARED
+    except LookupError:
+        await asyncio.sleep(pause_s)
+    raise _SHARED
+
+
+@app.task(name="pools.raise_what_ends_coroutines")
+async def raise_what_ends_coroutines() -> None:
+    raise GeneratorExit
+
+
+@app.task(name="pools.close_others")
+async def close_others(task_id: str) -> int:
+    """Closes the coroutine of another task's job where it waits; returns how many it found."""
+    closed = 0
+    for task in asyncio.all_tasks():
+        coroutine: Any = task.get_coro()
+        job = coroutine.cr_frame.f_locals.get("job")
+        if isinstance(job, Job) and job.order.args[1] == task_id:
+            coroutine.close()
+            closed += 1
+    return closed

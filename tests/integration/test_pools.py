@@ -181,6 +181,40 @@ def test_a_coroutine_that_tries_to_end_its_worker_fails_alone(ground: Ground, wo
     assert ground.send("add", 1, 1).get(WAIT_S) == 2
 
 
+def test_a_coroutine_that_raises_what_ends_coroutines_fails_alone(ground: Ground, worker: CeleryTestWorker) -> None:
+    with pytest.raises(RuntimeError, match="raised GeneratorExit"):
+        ground.send("raise_what_ends_coroutines").get(WAIT_S)
+    assert ground.send("add", 1, 1).get(WAIT_S) == 2
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.01])
+def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(alone: Any, pause_s: float) -> None:
+    """KINDS 0a: such as what a library raises in all who wait for one connection."""
+    ground, worker = alone(concurrency=64)
+    for _ in range(5):
+        sent = [ground.send("fail_together", pause_s) for _ in range(100)]
+        for one in sent:
+            with pytest.raises(LookupError, match="shared"):
+                one.get(WAIT_S)
+        assert worker.container.returncode is None, worker.container.tail()
+    assert "let through" not in worker.logs()
+    assert "already executing" not in worker.logs()
+
+
+def test_a_task_whose_coroutine_somebody_closes_ends_in_an_error(ground: Ground, worker: CeleryTestWorker) -> None:
+    """KINDS 0a: such as by clearing its frame, which reaches into the greenlet that Celery's tracer waits in."""
+    if ground.pool != "asyncio":
+        pytest.skip("only there a task runs beside others on the loop")
+    key, gate = fresh("key"), fresh("gate")
+    held = ground.send("hold", key, gate)
+    ground.await_notes(key, "began")
+    assert ground.send("close_others", held.id).get(WAIT_S) == 1
+    with pytest.raises(RuntimeError, match="closed from outside"):
+        held.get(WAIT_S)
+    wait_until(lambda: not ground.running(worker), "nothing to run")
+    assert [ground.send("add", 1, number).get(WAIT_S) for number in range(8)] == list(range(1, 9))
+
+
 # ---------------------------------------------------------------- whose request
 
 

@@ -184,13 +184,29 @@ class AsyncioPool(BasePool):
         self._set_limits(job)
 
     async def _run(self, job: Job) -> None:
+        closed = False
         try:
             await in_greenlet(job.execute)
+        except GeneratorExit:
+            closed = True
+            raise
         finally:
-            self._leave(job)
-            if not self._through:
-                self._loop.call_later(_GATHER_S, self._tell_all)
-            self._through.append(job)
+            if not closed:
+                self._finish(job)
+            elif self._loop.is_running():
+                # Somebody has closed it where it waited, in whichever thread: such as by clearing its frames.
+                self._loop.call_soon_threadsafe(self._fail_closed, job)
+
+    def _finish(self, job: Job) -> None:
+        self._leave(job)
+        if not self._through:
+            self._loop.call_later(_GATHER_S, self._tell_all)
+        self._through.append(job)
+
+    def _fail_closed(self, job: Job) -> None:
+        _log.error("The coroutine of job %d was closed from outside; the task ends in an error", job.number)
+        self._tell(job.fail_closed)
+        self._finish(job)
 
     def _tell_all(self) -> None:
         """Tells Celery of the jobs that are through since it was told last."""

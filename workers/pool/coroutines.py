@@ -16,6 +16,7 @@ from celery import Task, current_task
 from tasks.frames import under
 from workers.pool.interrupts import run_interruptibly
 from workers.pool.stacks import owned_by, owner
+from workers.pool.tracebacks import detach_error
 
 _MARK = "__awaits_on_home_loop__"
 
@@ -49,8 +50,12 @@ def blocking_form(function: Callable[..., Any]) -> Callable[..., Any]:
         whose, work = owner(), under(_task_id(), function(*args, **kwargs))
         if isinstance(whose, RunsBody):
             return whose.run_body(work)
-        with owned_by(whose):  # so that the coroutine, on its own thread, finds the request of this one
-            return run_interruptibly(work)
+        try:
+            with owned_by(whose):  # so that the coroutine, on its own thread, finds the request of this one
+                return run_interruptibly(work)
+        except Exception as exc:  # noqa: BLE001 (whatever it is, Celery gets one that leads into no coroutine)
+            error = detach_error(exc)
+        raise error
 
     wait.__signature__ = inspect.signature(function)  # pyright: ignore[reportAttributeAccessIssue]
     setattr(wait, _MARK, True)

@@ -9,6 +9,7 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
+from greenlet import GreenletExit
 
 from snakepit_bridge.loop import home, run_blocking
 
@@ -40,7 +41,7 @@ class Interruptible:
             return await self
         except SoftLimitReached as reached:
             raise SoftTimeLimitExceeded(*reached.args) from None
-        except (SystemExit, KeyboardInterrupt) as left:
+        except (SystemExit, KeyboardInterrupt, GreenletExit) as left:
             raise RuntimeError(f"The task tried to end its worker: {left!r}") from left
 
     def throw(self, error: BaseException) -> None:
@@ -62,6 +63,8 @@ class Interruptible:
                 waits_for = self._work.send(None) if error is None else self._work.throw(error)
             except StopIteration as done:
                 return done.value
+            except GeneratorExit as exc:
+                raise RuntimeError("The task raised GeneratorExit, which ends coroutines and no task.") from exc
             try:
                 yield waits_for
                 error = None

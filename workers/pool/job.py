@@ -13,6 +13,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.worker import state
 from celery.worker.request import Request
+from greenlet import GreenletExit
 
 from snakepit_bridge.loop import run_blocking
 from workers.pool.greenlets import GreenletBridge
@@ -106,6 +107,8 @@ class Job:
             return  # revoked while it waited for its turn
         try:
             outcome = order.target(*order.args, **(order.kwargs or {}))
+        except GreenletExit:
+            return  # nobody awaits it any more, so it can tell nobody: see fail_closed
         except BaseException as error:  # noqa: BLE001 (it must end neither the loop nor the thread)
             if self.ended:
                 return
@@ -115,6 +118,16 @@ class Job:
                 order.failed(ExceptionInfo())
         else:
             self.outcome = None if self.ended else outcome
+
+    def fail_closed(self) -> None:
+        """Tells Celery that the job's coroutine was closed from outside, which the job itself can't any more."""
+        if self.ended or self.order.failed is None:
+            return
+        with owned_by(self):
+            try:
+                raise RuntimeError("The task's coroutine was closed from outside while it waited.")
+            except RuntimeError:
+                self.order.failed(ExceptionInfo())
 
     def tell(self) -> None:
         """Tells Celery how it went, if it is to hear of it."""
