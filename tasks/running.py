@@ -18,6 +18,7 @@ from celery.backends.base import KeyValueStoreBackend
 from celery.states import READY_STATES
 
 from snakepit_bridge.exceptions import PredictionCancelled, StoreUnavailableError
+from snakepit_bridge.loop import share
 from snakepit_bridge.stores.connection import RedisConnection
 from tasks.outages import Outage
 from tasks.scope import Scope
@@ -132,7 +133,7 @@ class Running:
             if len(self._asked) == 1:
                 self._answering.add(answering := loop.create_task(self._answer()))
                 answering.add_done_callback(self._answering.discard)
-        return await asyncio.shield(asked)
+        return await share(asked)
 
     async def _answer(self) -> None:
         asked, self._asked = self._asked, {}

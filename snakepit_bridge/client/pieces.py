@@ -15,6 +15,7 @@ from typing import Any, cast
 from snakepit_bridge.client.outcome import Outcome
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.exceptions import PredictionTimeout
+from snakepit_bridge.loop import share
 from snakepit_bridge.messages import pieces_key
 from snakepit_bridge.stores.connection import RedisConnection
 
@@ -108,7 +109,7 @@ class Following:
                 break
             await self._news.wait()
         if not some:
-            self._end.result()
+            await share(self._end)
         return some
 
     async def aclose(self) -> None:

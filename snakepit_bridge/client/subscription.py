@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.loop import share
 from snakepit_bridge.stores.connection import RedisConnection
 
 Heard = Callable[[bytes | None], None]
@@ -53,7 +54,7 @@ class Subscription:
         try:
             if self._line is not None:
                 await self._send(self._line, "SUBSCRIBE", name)
-            await self._connection.bounded(asyncio.shield(asked))
+            await self._connection.bounded(share(asked))
         except BaseException:
             await self.leave(channel, heard)
             raise

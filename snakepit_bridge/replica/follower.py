@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from snakepit_bridge.exceptions import RevisionNotReached, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.loop import share
 from snakepit_bridge.messages import DEFAULT_SESSION
 from snakepit_bridge.replica.held import Held, HeldSnapshots, clock
 from snakepit_bridge.revision import Token
@@ -80,8 +81,8 @@ class Follower:
             reading = self._reading.get(session)
             if reading is None or reading.done():
                 reading = self._reading[session] = asyncio.create_task(self._read(session))
-            # Whoever stops waiting leaves the read to the others.
-            held = await asyncio.shield(reading)
+            # Whoever stops waiting leaves the read to the others, and each gets a failure of its own.
+            held = await share(reading)
             if held.verified_at >= since:
                 return held
 

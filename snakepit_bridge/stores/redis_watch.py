@@ -15,6 +15,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.loop import share
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.watch import Moves, Noticed, Watch
@@ -59,7 +60,7 @@ class RedisWatch(Watch):
         self._sessions |= channels
         asked = [self._confirming.setdefault(channel, loop.create_future()) for channel in channels]
         await self._send("SUBSCRIBE", *channels)
-        await self._connection.bounded(asyncio.gather(*map(asyncio.shield, asked)))
+        await self._connection.bounded(asyncio.gather(*map(share, asked)))
 
     async def discard(self, sessions: Iterable[str]) -> None:
         """See ``Watch.discard``."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import copy
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+from snakepit_bridge.exceptions import fresh_error
+from snakepit_bridge.loop import share
 
 # Between two round trips. It is far below what any answer of an LM takes, and halves what Redis costs a busy process.
 _APART_S = 0.004
@@ -44,7 +46,7 @@ class Tick:
         if asked is None:
             asked = self._reads[command] = self.ask(command)
         # Others may wait for it too: a caller that gives up must not take it from them.
-        return asyncio.shield(asked)
+        return share(asked)
 
     def ask(self, command: Command) -> asyncio.Future[Any]:
         """Has a command sent, whether or not its answer is awaited at once.
@@ -83,7 +85,7 @@ class Tick:
             if answer.done():
                 continue
             if isinstance(got, Exception):
-                answer.set_exception(copy.copy(got))  # its own, since each raise adds to the traceback
+                answer.set_exception(fresh_error(got))
                 answer.exception()  # nobody needs to be told of it who had no use for the answer any more
             else:
                 answer.set_result(got)

@@ -18,9 +18,9 @@ from uuid import uuid4
 from dspy._vendor.lm15.serde import response_from_dict, response_to_dict
 from dspy.lm15 import LM15Error, Response, Usage
 
-from snakepit_bridge.exceptions import LMUnavailableError, StoreUnavailableError
+from snakepit_bridge.exceptions import LMUnavailableError, StoreUnavailableError, fresh_error
 from snakepit_bridge.lm_engine import LMCall
-from snakepit_bridge.loop import home
+from snakepit_bridge.loop import home, share
 from tasks.cache.identity import digest_of
 from tasks.cache.store import LEASE_S, AnswerStore, Hit, Lead
 from tasks.scope import Scope
@@ -85,7 +85,7 @@ class AnswerCache:
             flight = self._flights.get(digest)
             if flight is None:
                 return await self._fly(scope, Flight(digest, wanted.ttl_s), ask)
-            answer = await scope.in_time(asyncio.shield(flight.ended))
+            answer = await scope.in_time(share(flight.ended))
             if answer is not None:
                 scope.tally.shared += 1
                 return _free(answer)
@@ -147,7 +147,7 @@ class AnswerCache:
             del self._flights[flight.digest]
         if not flight.ended.done():
             if isinstance(end, Exception):
-                flight.ended.set_exception(end)
+                flight.ended.set_exception(fresh_error(end))
                 flight.ended.exception()  # mostly nobody waits
             else:
                 flight.ended.set_result(end)

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.loop import share
 from snakepit_bridge.replica import Replica
 from snakepit_bridge.snapshot import Snapshot
 from tasks.limits.mover import Mover
@@ -77,10 +78,10 @@ class Presence:
         """
         if self._begun:
             return
-        # Those who come together share one read, and where it fails its failure.
+        # Those who come together share one read, and each gets its failure.
         if self._beginning is None or self._beginning.done():
             self._beginning = asyncio.get_running_loop().create_task(self._begin())
-        await asyncio.shield(self._beginning)
+        await share(self._beginning)
 
     async def _begin(self) -> None:
         self._run("beat", self._beat_on)

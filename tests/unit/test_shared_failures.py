@@ -1,0 +1,182 @@
+"""KINDS 0a: whatever many await together, each of them gets an error of its own when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+from dspy.lm15 import LM15Error, Response, ServerError
+
+from snakepit_bridge.client.subscription import Subscription
+from snakepit_bridge.exceptions import (
+    LMUnavailableError,
+    RevisionNotReached,
+    SessionNotFoundError,
+    StoreUnavailableError,
+)
+from snakepit_bridge.messages import Requirement
+from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.replica import Replica
+from snakepit_bridge.revision import Token
+from snakepit_bridge.stores import MemoryStore
+from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.redis_watch import RedisWatch
+from snakepit_bridge.stores.tick import Tick
+from tasks.cache.flights import AnswerCache
+from tasks.cache.store import AnswerStore
+from tasks.limits.presence import Presence
+from tasks.limits.rules import Rules
+from tasks.limits.store import LimitStore
+from tasks.running import Running
+from tasks.signals import Signals
+from tests.harness.waiting import eventually
+from tests.unit.tasks.test_flights import call, prediction
+
+MANY = 20
+
+
+async def together(ask: Callable[[], Awaitable[Any]]) -> list[BaseException]:
+    """Has many tasks ask at once, and returns what each raised."""
+
+    async def one() -> Any:
+        return await ask()
+
+    found = await asyncio.gather(*(one() for _ in range(MANY)), return_exceptions=True)
+    raised = [each for each in found if isinstance(each, BaseException)]
+    assert len(raised) == MANY, f"not all failed: {found}"
+    return raised
+
+
+def assert_each_its_own(raised: Iterable[BaseException], kind: type[BaseException]) -> None:
+    raised = list(raised)
+    assert {type(each) for each in raised} == {kind}
+    assert len({str(each) for each in raised}) == 1
+    assert len({id(each) for each in raised}) == len(raised), "several tasks raised one and the same error"
+
+
+@pytest.fixture
+async def nowhere() -> AsyncIterator[RedisConnection]:
+    """The way to a server that isn't there."""
+    connection = RedisConnection("redis://127.0.0.1:9/0", timeout_s=1.0)
+    yield connection
+    await connection.aclose()
+
+
+class Slow(MemoryStore):
+    """A store whose reads take so long that others come for them too."""
+
+    async def read(self, session: str, have: Any = None) -> Any:
+        await asyncio.sleep(0.01)
+        return await super().read(session, have)
+
+
+async def test_a_session_that_nobody_published() -> None:
+    replica = Replica(Slow())
+    assert_each_its_own(await together(lambda: replica.snapshot("never")), SessionNotFoundError)
+    await replica.aclose()
+
+
+async def test_a_revision_that_does_not_come() -> None:
+    replica = Replica(Slow(), 0.05)
+    requirement = Requirement("at_least", Token(1, 1))
+    raised = await together(lambda: replica.snapshot("never", requirement))
+    assert {type(each) for each in raised} <= {SessionNotFoundError, RevisionNotReached}
+    assert len({id(each) for each in raised}) == MANY
+    await replica.aclose()
+
+
+async def test_a_store_that_is_away(nowhere: RedisConnection) -> None:
+    for ask in (lambda: nowhere.soon("GET", "a"), lambda: nowhere.soon_read("GET", "a")):
+        assert_each_its_own(await together(ask), StoreUnavailableError)
+
+
+async def test_a_command_that_the_server_refuses() -> None:
+    async def refuse(commands: Any) -> list[Any]:
+        return [LookupError("refused")] * len(commands)
+
+    tick = Tick(refuse)
+    assert_each_its_own(await together(lambda: tick.read(("GET", "a"))), LookupError)
+
+
+async def test_a_program_that_cant_be_looked_up(nowhere: RedisConnection) -> None:
+    registry = ProgramRegistry(nowhere)
+    assert_each_its_own(await together(lambda: registry.get("qa")), StoreUnavailableError)
+
+
+async def test_a_look_whether_a_prediction_is_still_wanted(nowhere: RedisConnection) -> None:
+    running = Running(nowhere, Signals(nowhere), namespace="dspex")
+    assert_each_its_own(await together(lambda: running._ended("task")), StoreUnavailableError)
+
+
+async def test_limits_that_cant_be_read(nowhere: RedisConnection) -> None:
+    class Away(MemoryStore):
+        async def read(self, session: str, have: Any = None) -> Any:
+            await asyncio.sleep(0.01)
+            raise StoreUnavailableError("memory://", "it is away")
+
+    replica, signals = Replica(Away()), Signals(nowhere)
+    presence = Presence(LimitStore(nowhere, "dspex", None), Rules({}), replica, signals)
+    assert_each_its_own(await together(presence.begin), StoreUnavailableError)
+    await presence.aclose()
+    await signals.aclose()
+    await replica.aclose()
+
+
+@pytest.mark.parametrize(
+    "failure", [ServerError("broken"), LMUnavailableError("m", "down", "text")], ids=["lm15", "ours"]
+)
+async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Exception) -> None:
+    connection = RedisConnection(redis_url)
+    signals = Signals(connection)
+    cache = AnswerCache(AnswerStore(connection, namespace="dspex"), signals)
+    asked = 0
+
+    async def ask() -> Response:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.05)
+        raise failure
+
+    raised = await together(lambda: cache.answered(prediction(), call(), ask))
+    assert asked == 1
+    assert isinstance(failure, LM15Error | LMUnavailableError)
+    assert_each_its_own(raised, type(failure))
+    await connection.aclose()
+
+
+async def test_a_channel_that_cant_be_listened_to(nowhere: RedisConnection) -> None:
+    subscription = Subscription(nowhere)
+    try:
+        assert_each_its_own(
+            await together(lambda: subscription.listen("channel", lambda _: None)), StoreUnavailableError
+        )
+    finally:
+        for task in subscription._tasks:
+            task.cancel()
+
+
+async def test_a_watch_that_breaks_before_it_has_confirmed(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    async with RedisWatch(connection, lambda session: f"channel:{session}") as watch:
+        watch._reading.cancel()  # so that nothing is confirmed
+        asking = asyncio.ensure_future(together(lambda: watch.add(["s"])))
+
+        async def all_wait() -> bool:
+            return any(len(asked._callbacks or ()) == MANY for asked in watch._confirming.values())  # type: ignore[attr-defined]
+
+        await eventually(all_wait, "all to wait for the confirmation")
+        watch._break("it was cut")
+        assert_each_its_own(await asking, StoreUnavailableError)
+    await connection.aclose()
+
+
+async def test_one_who_leaves_takes_nothing_from_the_others() -> None:
+    replica = Replica(Slow())
+    asking = [asyncio.ensure_future(replica.snapshot("never")) for _ in range(3)]
+    await asyncio.sleep(0.005)
+    asking[0].cancel()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(each) for each in found] == [asyncio.CancelledError, SessionNotFoundError, SessionNotFoundError]
+    await replica.aclose()
