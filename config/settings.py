@@ -68,6 +68,12 @@ class FleetSettings(BaseSettings):
         3_600.0, gt=0, description="seconds that a worker may hold a task that has no time limit of its own"
     )
 
+    log_content: bool = Field(
+        False,
+        description="whether inputs, answers and texts of errors may stand in a worker's logs, in Celery's events and "
+        "in what remote control tells",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _name_queue(cls, said: Any) -> Any:

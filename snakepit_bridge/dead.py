@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import uuid4
 
 from snakepit_bridge.delivery import SEPARATOR, Layout
 from snakepit_bridge.exceptions import DeadMessageNotFound, PredictionGivenUp
+from snakepit_bridge.messages import task_ids_of
 from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import RedisConnection
 
@@ -31,6 +32,7 @@ class DeadMessage:
         error: the last thing that went wrong with it.
         list: the list that it came from, and goes back to.
         task, task_id: what it asked for, as far as it can be read.
+        task_ids: the predictions that it asked for; for a batch those of all inputs.
         deliveries: how often it was given out.
         at: Unix time at which it was given up.
         message: the message itself, byte for byte.
@@ -42,6 +44,7 @@ class DeadMessage:
     list: str
     task: str | None
     task_id: str | None
+    task_ids: tuple[str, ...]
     deliveries: int
     at: float
     message: bytes
@@ -58,6 +61,7 @@ class DeadMessage:
             list=str(told["list"]),
             task=told.get("task"),
             task_id=told.get("task_id"),
+            task_ids=tuple(task_ids_of({**told, "id": told.get("task_id")})),
             deliveries=int(told.get("deliveries", 1)),
             at=float(told["at"]),
             message=message,
@@ -80,6 +84,11 @@ class DeadMessage:
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return self.message
         return json.dumps(envelope).encode()
+
+
+def _is_given_up(stored: bytes | None) -> bool:
+    result: Any = json.loads(stored)["result"] if stored else None
+    return isinstance(result, dict) and cast(Any, result).get("exc_type") == PredictionGivenUp.__name__
 
 
 class DeadMessages:
@@ -167,13 +176,13 @@ class DeadMessages:
             raise DeadMessageNotFound(id)
 
     async def _forget_result(self, dead: DeadMessage) -> None:
-        if dead.task_id is None:
+        keys = [f"{_RESULT}{task_id}" for task_id in dead.task_ids]
+        if not keys:
             return
-        key = f"{_RESULT}{dead.task_id}"
-        (stored,) = await self._results.send_each([("GET", key)])
-        result: Any = json.loads(stored)["result"] if stored else None
-        if isinstance(result, dict) and result.get("exc_type") == PredictionGivenUp.__name__:
-            await self._results.send_each([("DEL", key)])
+        stored = await self._results.send_each([("GET", key) for key in keys])
+        given_up = [key for key, one in zip(keys, stored, strict=True) if _is_given_up(one)]
+        if given_up:
+            await self._results.send_each([("DEL", key) for key in given_up])
 
     async def _run(self, script: str, id: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
         layout = self._layout

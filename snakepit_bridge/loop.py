@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,8 @@ class Bridge(Protocol):
 # is the number of cores and four, which would hold up hundreds of waiting calls.
 _THREADS = 128
 
+_log = logging.getLogger(__name__)
+
 _lock = threading.Lock()
 _home: asyncio.AbstractEventLoop | None = None
 _bridge: Bridge | None = None
@@ -50,8 +53,20 @@ def home() -> asyncio.AbstractEventLoop:
         if _home is None:
             _home = asyncio.new_event_loop()
             _home.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="dspex-work"))
-            threading.Thread(target=_home.run_forever, name="dspex-home-loop", daemon=True).start()
+            threading.Thread(target=_run, args=(_home,), name="dspex-home-loop", daemon=True).start()
         return _home
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop to its end: a task of somebody's own that tries to end the process doesn't end it for all others."""
+    while True:
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as exc:
+            # asyncio lets these two through, once the task that raised them has them as its outcome.
+            _log.error("A task tried to end its process, whose event loop goes on: %s", type(exc).__name__)
+        else:
+            return
 
 
 def adopt(loop: asyncio.AbstractEventLoop) -> None:

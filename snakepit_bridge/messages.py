@@ -33,6 +33,13 @@ FAIL = "fail"
 SENT_AT = "sent_at"
 REPLY_CHANNEL = "reply_channel"
 LM_TRIES = "lm_tries"
+# What a message says of its predictions beside its body, so that they can be ended where the body can't be read: the
+# reference of their program, and the task ids of a batch's inputs.
+PROGRAM = "program"
+TASK_IDS = "task_ids"
+
+# What stands in a message's headers in place of its arguments: headers go to logs, events and whoever looks at a queue.
+HIDDEN = "(not shown)"
 
 # What stands behind a queue's name in the name of its twin, for programs that execute code.
 CODE = ".code"
@@ -53,6 +60,15 @@ def pieces_key(namespace: str, task_id: str) -> str:
 def code_queue(queue: str) -> str:
     """Returns the name of the queue that a queue's programs which execute code wait in."""
     return queue if queue.endswith(CODE) else f"{queue}{CODE}"
+
+
+def task_ids_of(headers: Mapping[str, Any]) -> list[str]:
+    """Return the task ids of all predictions that a message asks for, as its headers say."""
+    said = headers.get(TASK_IDS)
+    if isinstance(said, list):
+        return [one for one in cast("list[Any]", said) if isinstance(one, str)]
+    own = headers.get("id")
+    return [own] if isinstance(own, str) else []
 
 
 @dataclass(frozen=True, slots=True)

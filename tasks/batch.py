@@ -14,7 +14,8 @@ from snakepit_bridge.messages import Request
 from tasks.code_queue import hand_over_code
 from tasks.errors import named
 from tasks.frames import under
-from tasks.prediction import Delivery, Prepared, predicted, prepared
+from tasks.outages import through_outages
+from tasks.prediction import Delivery, Prepared, predicted, prepared, stored_form
 from tasks.runtime import Runtime
 
 
@@ -56,7 +57,7 @@ class Ends:
         Raises:
             StoreUnavailableError: it couldn't be stored.
         """
-        await self.backend.acommit(one.task_id, message, SUCCESS, reply_channel=self.replies)
+        await self._commit(one.task_id, message, SUCCESS)
 
     async def failed(self, one: Input, error: BridgeError) -> None:
         """Ends an input with an error.
@@ -64,7 +65,10 @@ class Ends:
         Raises:
             StoreUnavailableError: it couldn't be stored.
         """
-        await self.backend.acommit(one.task_id, error, FAILURE, reply_channel=self.replies)
+        await self._commit(one.task_id, error, FAILURE)
+
+    async def _commit(self, task_id: str, end: Any, state: str) -> None:
+        await through_outages(lambda: self.backend.acommit(task_id, end, state, reply_channel=self.replies))
 
     async def all(self, inputs: Sequence[Input], error: BridgeError) -> None:
         """Ends inputs with one error.
@@ -78,8 +82,16 @@ class Ends:
 class Again(Protocol):
     """What gives an input another try, as a message of its own."""
 
-    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0, tries: int = 0) -> None:
-        """Sends a message for each of the inputs; blocks."""
+    async def send_through(
+        self,
+        inputs: Sequence[Input],
+        *,
+        countdown: float = 0.0,
+        retries: int = 0,
+        tries: int = 0,
+        deadline: float | None = None,
+    ) -> None:
+        """Send a message for each of the inputs, through outages of the broker."""
         ...
 
 
@@ -111,11 +123,13 @@ class Batch:
             Ignore: the program executes code, and the batch is in other hands.
         """
         try:
-            made = await prepared(self._runtime, self._request, self._delivery.worker)
+            made = await prepared(self._runtime, self._request, self._delivery)
         except BridgeError as refused:
             await self._ends.all(inputs, refused)
             return
-        await hand_over_code(self._runtime, made.applied.bound, self._whole)
+        await through_outages(
+            lambda: hand_over_code(self._runtime, made.applied.bound, self._whole), deadline=self._request.deadline
+        )
         running = [asyncio.create_task(under(each.task_id, self._one(made, each))) for each in inputs]
         try:
             ends = await asyncio.gather(*running, return_exceptions=True)
@@ -132,10 +146,12 @@ class Batch:
             request = replace(self._request, inputs=one.asked)
             try:
                 result = await predicted(self._runtime, made, request, delivery)
-                message = await self._runtime.payloads.message(result, self._runtime.keep_s)
+                message = await stored_form(self._runtime, result, request)
             except LMUnavailableError as away:
                 await self._try_again(one, away)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this input's end and no other's
+            except BaseException as error:  # whatever it is, it is this input's end and no other's
+                if _leaves(error):
+                    raise
                 bound = made.applied.bound
                 refused = named(error, program=bound.program.name, model=bound.choice.lm.model)
                 await self._ends.failed(one, refused)
@@ -147,7 +163,17 @@ class Batch:
         if away.again_in_s is None:
             await self._ends.failed(one, away)
             return
-        await asyncio.to_thread(self._again.send, [one], countdown=away.again_in_s, retries=1, tries=away.tries)
+        await self._again.send_through(
+            [one], countdown=away.again_in_s, retries=1, tries=away.tries, deadline=self._request.deadline
+        )
+
+
+def _leaves(error: BaseException) -> bool:
+    """Return whether it is the batch that ends, by its time limit or its worker's end, and not one input."""
+    if not isinstance(error, asyncio.CancelledError):
+        return isinstance(error, GeneratorExit)
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def unfinished(runtime: Runtime, backend: Backend, inputs: Sequence[Input]) -> list[Input]:
@@ -157,5 +183,5 @@ async def unfinished(runtime: Runtime, backend: Backend, inputs: Sequence[Input]
         StoreUnavailableError: the result backend is away.
     """
     keys = {backend.get_key_for_task(one.task_id).decode(): one for one in inputs}
-    ended = await runtime.ended_of(list(keys)) if keys else set[str]()
+    ended = await through_outages(lambda: runtime.ended_of(list(keys))) if keys else set[str]()
     return [one for key, one in keys.items() if key not in ended]

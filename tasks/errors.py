@@ -63,7 +63,7 @@ def named(error: BaseException, *, program: str, model: str) -> BridgeError:
         return LMAnswerError(error.model or model, error.code or "parse_error", _short(str(error)))
     if isinstance(error, DSPyLMError):
         return _lm_error(error, model)
-    return PredictionFailed(program, type(error).__name__, _short(str(error)))
+    return PredictionFailed(program, type(error).__name__, _short(_text(error)))
 
 
 def ours(error: BaseException | None) -> BridgeError | None:
@@ -71,6 +71,14 @@ def ours(error: BaseException | None) -> BridgeError | None:
     while error is not None and not isinstance(error, BridgeError):
         error = error.__cause__ if isinstance(error, DSPyLMError) else None
     return error
+
+
+def _text(error: BaseException) -> str:
+    """Return what an exception says; the text of a program's own may fail, or hold half a character."""
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - its own code, which may do anything
+        return "its text can't be made"
 
 
 def _lm_error(error: DSPyError, model: str) -> BridgeError:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, cast
 
 from celery import Task, shared_task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
+from kombu.exceptions import OperationalError
 
-from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
+from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUnavailableError
 from snakepit_bridge.messages import LM_TRIES, PREDICT, Request
 from tasks.code_queue import hand_over_code
-from tasks.prediction import Delivery, predicted, prepared, refuse_late
+from tasks.outages import through_outages
+from tasks.prediction import Delivery, predicted, prepared, refuse_late, stored_form
 from tasks.requests import delivery_of, request_of
 from tasks.runtime import HasRuntime, Runtime, is_end
 
@@ -35,24 +38,37 @@ async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[st
         if away.again_in_s is None:
             raise
         headers = {**(self.request.headers or {}), LM_TRIES: away.tries}
-        raise self.retry(exc=away, countdown=away.again_in_s, headers=headers) from away
+        try:
+            raise self.retry(exc=away, countdown=away.again_in_s, headers=headers) from away
+        except OperationalError as exc:
+            # The broker is away as well: the message goes back as it is, once it can.
+            raise Reject(type(exc).__name__, requeue=True) from exc
 
 
 async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
     try:
         refuse_late(request, delivery)
         # What was found is awaited only once it is needed, and shares its way with what preparing asks for.
-        looked_at, found = time.monotonic(), runtime.look(result_key.decode())
-        made = await prepared(runtime, request, delivery.worker)
-        if is_end(await found):
+        looked_at, key = time.monotonic(), result_key.decode()
+        found = runtime.look(key)
+        made = await prepared(runtime, request, delivery)
+        if is_end(await _found(runtime, key, found, request)):
             # Nothing more is stored: the first final result of a task is the one that counts.
             await runtime.admission.forget(delivery.task_id)
             raise Ignore(f"prediction {delivery.task_id} has ended already")
-        await hand_over_code(runtime, made.applied.bound, delivery)
+        await through_outages(lambda: hand_over_code(runtime, made.applied.bound, delivery), deadline=request.deadline)
         async with runtime.suspects.room(runtime.claims, delivery.task_id, delivery.deliveries, delivery.claim):
             result = await predicted(runtime, made, request, replace(delivery, looked_at=looked_at))
     except BridgeError:
         # It may have ended before it could take what the limits reserved for it.
         await runtime.admission.forget(delivery.task_id)
         raise
-    return await runtime.payloads.message(result, runtime.keep_s)
+    return await stored_form(runtime, result, request)
+
+
+async def _found(runtime: Runtime, key: str, first: Awaitable[bytes | None], request: Request) -> bytes | None:
+    """Return what is stored of the task; in an outage it is looked up again."""
+    try:
+        return await first
+    except StoreUnavailableError:
+        return await through_outages(lambda: runtime.look(key), deadline=request.deadline)

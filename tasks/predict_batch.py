@@ -8,7 +8,6 @@ kills workers doesn't take the others along.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from snakepit_bridge.exceptions import BridgeError, PredictionFailed, StoreUnavailableError
 from snakepit_bridge.messages import PREDICT_BATCH
+from snakepit_bridge.stores.addresses import masked
 from tasks.batch import Backend, Batch, Ends, Input, unfinished
 from tasks.prediction import Delivery
 from tasks.requests import delivery_of, request_of
@@ -49,11 +49,13 @@ async def predict_batch(self: Task, items: Sequence[tuple[str, Any]], program: s
 async def _batch(
     task: Task, runtime: Runtime, delivery: Delivery, inputs: list[Input], program: str, said: Mapping[str, Any]
 ) -> None:
-    backend, singles = cast(Backend, task.backend), Singles(task.app, program, said, delivery)
+    backend = cast(Backend, task.backend)
+    broker = masked(str(task.app.conf.broker_url or ""))
+    singles = Singles(task.app, program, said, delivery, broker=broker)
     delivery = replace(delivery, looked_at=time.monotonic())
     left = await unfinished(runtime, backend, inputs)
     if delivery.deliveries > 1:
-        await asyncio.to_thread(singles.send, left)
+        await singles.send_through(left)
         return
     ends = Ends(backend, delivery.replies)
     try:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, StoreUnavailableError
 from snakepit_bridge.messages import Request, Result, pieces_key
@@ -23,6 +25,7 @@ from tasks.errors import named, ours
 from tasks.frames import under
 from tasks.inputs import arrived, taken
 from tasks.limits.first_call import admitted
+from tasks.outages import through_outages
 from tasks.pieces import PieceWriter, streamed
 from tasks.runtime import Runtime
 from tasks.scope import Scope, entered
@@ -82,15 +85,26 @@ async def run_prediction(runtime: Runtime, request: Request, delivery: Delivery)
         BridgeError: one of its named kinds, whatever went wrong.
     """
     refuse_late(request, delivery)
-    return await predicted(runtime, await prepared(runtime, request, delivery.worker), request, delivery)
+    return await predicted(runtime, await prepared(runtime, request, delivery), request, delivery)
 
 
-async def prepared(runtime: Runtime, request: Request, worker: str) -> Prepared:
-    """Takes the snapshot that a request requires and binds its program to it; the inputs don't matter.
+async def prepared(runtime: Runtime, request: Request, delivery: Delivery) -> Prepared:
+    """Take the snapshot that a request requires and bind its program to it; the inputs don't matter.
+
+    An outage of the store is waited out, unless the request's contract says that it may run without.
 
     Raises:
         BridgeError: there is no such program or session, the requirement isn't met, or the two don't go together.
+        DeadlineExceeded: the store was away until the deadline.
     """
+    try:
+        return await through_outages(lambda: _prepared(runtime, request, delivery.worker), deadline=request.deadline)
+    except StoreUnavailableError:
+        refuse_late(request, delivery)
+        raise
+
+
+async def _prepared(runtime: Runtime, request: Request, worker: str) -> Prepared:
     clock = _Clock()
     served = await runtime.sessions.serve(request.session, request.requirement, _terms(request))
     program = await runtime.registry.get(request.program)
@@ -108,7 +122,8 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
         BridgeError: one of its named kinds, whatever went wrong.
     """
     started, clock, bound = time.time(), _Clock(), made.applied.bound
-    asked, program = taken(await arrived(runtime.payloads, request), runtime.bounds), bound.program.name
+    arriving = through_outages(lambda: arrived(runtime.payloads, request), deadline=request.deadline)
+    asked, program = taken(await arriving, runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, asked)
     scope = _scope(made.applied, request, delivery)
     with runtime.running.entered(scope):
@@ -124,6 +139,15 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
     # What came by reference is kept by reference.
     kept = request.inputs if is_reference(request.inputs) else asked
     return Result(outputs, provenance.encode(), kept, completions)
+
+
+async def stored_form(runtime: Runtime, result: Result, request: Request) -> dict[str, Any]:
+    """Return the form in which a result is stored; what goes beside it is there by then, through outages.
+
+    Raises:
+        StoreUnavailableError: the store stayed away.
+    """
+    return await through_outages(lambda: runtime.payloads.message(result, runtime.keep_s))
 
 
 def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
@@ -180,6 +204,14 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
         if isinstance(error, TimeoutError) and bounds.expired():
             raise scope.late() from error
         raise named(error, program=scope.program, model=bound.choice.lm.model) from error
+    except (SystemExit, KeyboardInterrupt) as left:
+        # Let through, it would end the event loop of the process, and with it all that runs there.
+        raise named(left, program=scope.program, model=bound.choice.lm.model) from left
+    except asyncio.CancelledError as cancelled:
+        task = asyncio.current_task()
+        if isinstance(cancelled, SoftTimeLimitExceeded) or scope.cancelled or (task is not None and task.cancelling()):
+            raise
+        raise named(cancelled, program=scope.program, model=bound.choice.lm.model) from cancelled
 
 
 async def _keep(runtime: Runtime, served: Served, applied: Applied) -> None:

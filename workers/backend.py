@@ -7,6 +7,7 @@ to find out whether there is a result already. Here one script looks and writes.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,19 +16,31 @@ from typing import Any, cast
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, Reject
 from celery.states import EXCEPTION_STATES, FAILURE, READY_STATES
+from celery.worker import state as worker
 
 from snakepit_bridge.client.lua import ENDED
-from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.loop import can_switch_out, run_blocking
 from snakepit_bridge.messages import REPLY_CHANNEL
 from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import Script
+from snakepit_bridge.stores.outages import may_pass
 from tasks.runtime import HasRuntime
+from workers.endings import PREDICTIONS, error_for, program_of
 
 _COMMIT = Script(source("workers", "commit", ended=ENDED))
-# How long an end is tried to be stored before its task is given to others: seconds between the tries.
-_TRIES_S = (0.5, 1.0, 2.0, 4.0, 4.0, 4.0)
+# An answer has been paid for: it is tried to be stored for long before its task is given to others.
+_PATIENCE_S = 600.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
+
+
+def _stopping() -> bool:
+    """Return whether this worker is about to end, so that nothing here can wait any longer."""
+    return any(why is not None and why is not False for why in (worker.should_stop, worker.should_terminate))
+
+
+def _is_prediction(request: Any) -> bool:
+    return getattr(request, "task", None) in PREDICTIONS
 
 
 def _plain_meta(result: Any, state: str, traceback: Any) -> dict[str, Any]:
@@ -39,16 +52,34 @@ def _plain_meta(result: Any, state: str, traceback: Any) -> dict[str, Any]:
 class CommitBackend(RedisBackend):
     """The backend ``workers.backend:CommitBackend``."""
 
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """Store a task's state; a prediction's error is one of ours by then, whatever was raised."""
+        if isinstance(result, BaseException) and state == FAILURE and _is_prediction(request):
+            result = error_for(result, program_of(request.headers or {}, request.args or ()))
+        return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
         replies = str((getattr(request, "headers", None) or {}).get(REPLY_CHANNEL) or "")
         keys, args = self._call(task_id, result, state, traceback, request, replies)
-        if can_switch_out():
+        if can_switch_out() or cast(Any, self.app).slot.built:
             run_blocking(self._commit_soon(keys, args))
         else:
+            # A process that forks its tasks' processes keeps no event loop.
             self.ensure(self._commit, (keys, args))
         return result
+
+    def commit_now(self, task_id: str, result: Any, state: str, *, reply_channel: str = "") -> None:
+        """Commit a task's end from any thread, in one try.
+
+        Raises:
+            RedisError, OSError: Redis is away.
+        """
+        encoded = self.encode_result(result, state)
+        self._commit(*self._call(task_id, encoded, state, None, None, reply_channel))
 
     async def acommit(
         self,
@@ -70,18 +101,23 @@ class CommitBackend(RedisBackend):
         return await self._soon(keys, args)
 
     async def _commit_soon(self, keys: Sequence[Any], args: Sequence[Any]) -> None:
-        """Commits among what else is asked in this tick; a task whose end can't be stored goes back to its queue."""
-        for pause_s in _TRIES_S:
+        """Commit among what else is asked in this tick, and wait an outage out.
+
+        Raises:
+            Reject: it couldn't be stored, for which reason ever. The task goes back to its queue.
+        """
+        pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _PATIENCE_S
+        while True:
             try:
                 await self._soon(keys, args)
-            except StoreUnavailableError:
-                await asyncio.sleep(pause_s)
+            except Exception as exc:
+                if not may_pass(exc) or time.monotonic() >= until or _stopping():
+                    await asyncio.sleep(_FIRST_PAUSE_S)  # it may come here again at once
+                    raise Reject(str(exc), requeue=True) from exc
             else:
                 return
-        try:
-            await self._soon(keys, args)
-        except StoreUnavailableError as away:
-            raise Reject(str(away), requeue=True) from away
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _soon(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes | None:
         results = cast(HasRuntime, self.app).runtime.results

@@ -1,8 +1,20 @@
-"""Endings: a prediction whose message was given up ends with an error that says so, since somebody waits for it."""
+"""Endings: whatever ends a message ends its predictions, each with a committed end of its own under a named error.
+
+A prediction's own task commits its end. Here stand the ends that no task brings: of messages that were given up,
+rejected, revoked, expired or stopped by a time limit. What is needed for them stands in the message's headers. The
+first end of a task counts, so that one which is brought twice does no harm; and one that can't be stored is tried again
+until it can, in a thread of its own, since whoever gives a message up has others to look after.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,30 +22,165 @@ from celery.app.task import Context
 from celery.signals import worker_init
 from celery.states import FAILURE
 
-from snakepit_bridge.exceptions import PredictionGivenUp
-from snakepit_bridge.messages import REPLY_CHANNEL
+from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionGivenUp
+from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, task_ids_of
+from snakepit_bridge.stores.outages import is_outage
 from workers.transport import given_up
+from workers.transport.envelope import EMBED
+
+ErrorOf = Callable[[str], BridgeError]
+"""What makes the error with which a task ends, out of its id."""
+
+PREDICTIONS = frozenset({PREDICT, PREDICT_BATCH})
+
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    app: Any
+    headers: Mapping[str, Any]
+    error_of: ErrorOf
+    state: str
+    then: Callable[[], object] | None
+
+
+@dataclass(slots=True)
+class LateEnds:
+    """Commits ends from a thread of its own, one after the other, each until it is stored."""
+
+    _waiting: queue.SimpleQueue[_Ends] = field(default_factory=queue.SimpleQueue[_Ends])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _thread: threading.Thread | None = None
+
+    def end(
+        self,
+        app: Any,
+        headers: Mapping[str, Any],
+        error_of: ErrorOf,
+        *,
+        state: str = FAILURE,
+        then: Callable[[], object] | None = None,
+    ) -> None:
+        """End all predictions of a message.
+
+        Args:
+            app: the Celery app, which has the result backend.
+            headers: the message's.
+            error_of: what each of them ends with.
+            state: Celery's state of such an end.
+            then: called once all ends are stored.
+        """
+        self._waiting.put(_Ends(app, headers, error_of, state, then))
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="dspex-ends", daemon=True)
+                self._thread.start()
+
+    def forget(self) -> None:
+        """Forget all: a forked child has none of its parent's ends to bring."""
+        self._waiting, self._lock, self._thread = queue.SimpleQueue(), threading.Lock(), None
+
+    def _run(self) -> None:
+        while True:
+            self._bring(self._waiting.get())
+
+    def _bring(self, ends: _Ends) -> None:
+        left = task_ids_of(ends.headers)
+        self._until_done(lambda: self._commit(ends, left), f"The ends of {len(left)} predictions")
+        if ends.then is not None:
+            self._until_done(ends.then, "What follows from the end of a message")
+
+    @staticmethod
+    def _until_done(step: Callable[[], object], what: str) -> None:
+        failed = 0
+        while True:
+            try:
+                step()
+            except Exception as exc:
+                if not is_outage(exc):
+                    logger.exception("%s can't be stored", what)
+                    return
+                if not failed:
+                    logger.warning("%s can't be stored yet: %s", what, exc)
+                time.sleep(_PAUSES_S[min(failed, len(_PAUSES_S) - 1)])
+                failed += 1
+            else:
+                return
+
+    @staticmethod
+    def _commit(ends: _Ends, left: list[str]) -> None:
+        """Commit one after the other, and leave over what is still to be committed."""
+        replies = str(ends.headers.get(REPLY_CHANNEL) or "")
+        while left:
+            error = ends.error_of(left[0])
+            ends.app.backend.commit_now(left[0], error, ends.state, reply_channel=replies)
+            left.pop(0)
+
+
+LATE_ENDS = LateEnds()
+os.register_at_fork(after_in_child=LATE_ENDS.forget)
 
 
 def connect() -> None:
-    """Has each worker note the ends of the messages that it gives up."""
+    """Have each worker end the predictions of messages that it gives up."""
     worker_init.connect(_listen, dispatch_uid=__name__)
 
 
 def note(app: Any, told: Mapping[str, Any]) -> None:
-    """Stores the end of a task whose message was given up, unless it has ended already, and tells who waits for it.
-
-    What its worker rejected has been ended by Celery.
+    """End the predictions of a message that was given up.
 
     Args:
         app: the Celery app, which has the result backend.
         told: what is known of the message; see ``snakepit_bridge.dead``.
     """
-    task_id = told.get("task_id")
-    if isinstance(task_id, str) and told["reason"] != "rejected":
-        error = PredictionGivenUp(task_id, str(told["reason"]), str(told["error"]))
-        request = Context(headers={REPLY_CHANNEL: told.get(REPLY_CHANNEL)})
-        app.backend.store_result(task_id, error, FAILURE, request=request)
+    reason, error = str(told["reason"]), str(told["error"])
+    headers = {**told, "id": told.get("task_id")}
+
+    def error_of(task_id: str) -> BridgeError:
+        return PredictionGivenUp(task_id, reason, error)
+
+    def follow() -> None:
+        end_what_follows(app, Context({**headers, **told.get(EMBED, {})}), error_of(str(headers["id"])), FAILURE)
+
+    LATE_ENDS.end(app, headers, error_of, then=follow if EMBED in told else None)
+
+
+def end_what_follows(app: Any, request: Context, error: BridgeError, how: str) -> None:
+    """End the rest of a chain, and tell the chord or the error callbacks, of a task whose own end is stored.
+
+    Args:
+        app: the Celery app.
+        request: the task's.
+        error: what it ended with.
+        how: its state.
+    """
+    if request.chain or request.chord or request.errbacks:
+        app.backend.mark_as_failure(request.id, error, request=request, state=how)
+
+
+def error_for(exc: BaseException, program: str) -> BridgeError:
+    """Return the named error for whatever ended a message's task; it never raises, whatever that is."""
+    if isinstance(exc, BridgeError):
+        return exc
+    return PredictionFailed(program, type(exc).__name__, text_of(exc))
+
+
+def program_of(headers: Mapping[str, Any], args: Sequence[Any] = ()) -> str:
+    """Return the reference of a message's program, as far as it is known."""
+    said = headers.get(PROGRAM) or (args[1] if isinstance(args, list | tuple) and len(args) > 1 else None)
+    return said if isinstance(said, str) else "unknown"
+
+
+def text_of(exc: BaseException) -> str:
+    """Return what an exception says, on one line; some can't say anything."""
+    try:
+        text = " ".join(str(exc).split())[:1_000]
+    except Exception:  # noqa: BLE001 - its own code, which may do anything
+        return "its text can't be made"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _listen(sender: Any, **_: Any) -> None:

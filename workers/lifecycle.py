@@ -48,6 +48,7 @@ from tasks.running import Running
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
 from tasks.signals import Signals
+from workers.discretion import keep_content_out
 from workers.transport.claims import Claims
 from workers.transport.layout import REDIS, Layout
 from workers.watchdog.pulse import PULSE
@@ -66,6 +67,11 @@ class RuntimeSlot:
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
         after_fork_in_child(self._forget)
+
+    @property
+    def built(self) -> bool:
+        """Whether this process has its runtime, so that it runs tasks."""
+        return self._runtime is not None
 
     def get(self) -> Runtime:
         """Returns the runtime.
@@ -227,6 +233,8 @@ def _before_fork(sender: Any = None, **_: Any) -> None:
         slot.shares_process = shares_process(sender)
         # Before DSPy is there, whose import may start threads.
         watch(sender.app, sender.hostname)
+    if sender is not None and not sender.app.settings.log_content:
+        keep_content_out()
     # Imported once in the parent, its 60 MB are shared by all prefork children.
     load_dspy()
     spare_the_collector()

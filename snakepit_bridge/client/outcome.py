@@ -70,4 +70,11 @@ def _error(task_id: str, raised: BaseException | None) -> BridgeError:
         return raised
     if type(raised).__name__ == "TaskRevokedError":
         return PredictionCancelled(task_id)
-    return PredictionFailed(f"of task {task_id}", type(raised).__name__, str(raised))
+    return PredictionFailed("unknown", type(raised).__name__, _text(raised))
+
+
+def _text(raised: BaseException | None) -> str:
+    try:
+        return str(raised)
+    except Exception:  # noqa: BLE001 - a class of somebody's own, made again from what was stored
+        return "its text can't be made"

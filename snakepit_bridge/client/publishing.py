@@ -28,7 +28,7 @@ from snakepit_bridge.exceptions import IdempotencyConflict, InputError, StoreUna
 from snakepit_bridge.json_values import escaped
 from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, REPLY_CHANNEL, SENT_AT, Request
+from snakepit_bridge.messages import HIDDEN, PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, SENT_AT, TASK_IDS, Request
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.stores.connection import RedisConnection, masked
 
@@ -171,12 +171,14 @@ class Publisher:
         except (TypeError, ValueError) as unfit:
             raise _unfit(request.program, unfit) from unfit
         said = replace(request, escaped=any(a is not b for a, b in zip(given, carried, strict=True))).keywords()
+        shown: dict[str, Any] = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN}
         if not order.batch:
-            return PREDICT, make(asks[0].task_id, PREDICT, [carried[0], request.program], said)
+            args: list[Any] = [carried[0], request.program]
+            return PREDICT, make(asks[0].task_id, PREDICT, args, said, **shown)
         items = [[ask.task_id, inputs] for ask, inputs in zip(asks, carried, strict=True)]
-        shown = f"({len(items)} inputs, {request.program!r})"
         args = [items, request.program]
-        made = make(str(uuid4()), PREDICT_BATCH, args, said, argsrepr=shown, kwargsrepr="", ignore_result=True)
+        made = make(str(uuid4()), PREDICT_BATCH, args, said, ignore_result=True, **shown)
+        made.headers[TASK_IDS] = [ask.task_id for ask in asks]
         return PREDICT_BATCH, made
 
     def _carried(self, request: Request, asks: Sequence[Ask]) -> list[Mapping[str, Any] | str]:
@@ -242,7 +244,7 @@ class _Order:
     batch: bool
 
     def headers(self) -> dict[str, Any]:
-        return {SENT_AT: time.time(), REPLY_CHANNEL: self.replies}
+        return {SENT_AT: time.time(), REPLY_CHANNEL: self.replies, PROGRAM: self.request.program}
 
 
 def _known(asks: Sequence[Ask], found: Sequence[bytes]) -> dict[str, Sent]:

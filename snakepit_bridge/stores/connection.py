@@ -19,38 +19,17 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, ResponseError
 
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores import lua
 from snakepit_bridge.stores.addresses import Address, masked
+from snakepit_bridge.stores.outages import OUTAGES, is_outage
 from snakepit_bridge.stores.tick import Command, Tick
 
 T = TypeVar("T")
 
-_AWAY = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    OSError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-)
 # Enough for a process at full speed: the server answers one command after the other anyway.
 _CONNECTIONS = 16
 _RETRIES = 4
@@ -96,6 +75,8 @@ class RedisConnection:
         register_url(url)
         self.url = masked(url)
         self.timeout_s = timeout_s
+        self.reached = False
+        """Whether the server has ever answered: one that hasn't may be the wrong one, and not merely away."""
         self._pid = os.getpid()
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
         self._inherited: list[object] = []
@@ -220,20 +201,24 @@ class RedisConnection:
         """
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await answer
+                found = await answer
         except TimeoutError:
             raise StoreUnavailableError(self.url, f"no answer within {self.timeout_s:g} s") from None
-        except (*_AWAY, ResponseError) as error:
-            named = self._named(error)
-            if named is error:
+        except (*OUTAGES, ResponseError) as exc:
+            named = self._named(exc)
+            if named is exc:
                 raise
-            raise named from error
+            raise named from exc
+        self.reached = True
+        return found
 
-    def _named(self, error: Exception) -> Exception:
-        """An error of ours for what says that the server can't do its work; a refusal of one command stays as it is."""
-        if isinstance(error, _AWAY) or str(error).startswith("MISCONF"):
-            return StoreUnavailableError(self.url, str(error).rstrip(".") or type(error).__name__)
-        return error
+    def _named(self, exc: Exception) -> Exception:
+        """Return an error of ours for what says that the server can't do its work; a command's own stays as it is."""
+        if not is_outage(exc):
+            return exc
+        named = StoreUnavailableError(self.url, str(exc).rstrip(".") or type(exc).__name__)
+        named.__cause__ = exc
+        return named
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from snakepit_bridge.exceptions import DeadlineExceeded
+from snakepit_bridge.exceptions import DeadlineExceeded, StoreUnavailableError
 from tasks.limits.contract import Caller, Estimate, Parked, Permit, Used
 from tasks.limits.estimates import Estimates
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Price
 from tasks.limits.store import Costs, Granted, Refused
+from tasks.outages import through_outages
 
 Answer = TypeVar("Answer")
 
@@ -49,7 +50,7 @@ class FleetAdmission:
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """See ``Admission.before_start``."""
-        await self._presence.begin()
+        await through_outages(self._presence.begin, deadline=caller.deadline)
         _refuse_late(caller)
         if self._presence.concerning(profile, caller.session, caller.snapshot) is None:
             return Permit(profile)
@@ -75,15 +76,16 @@ class FleetAdmission:
         """Returns leave for a task's first call, or word that it stands in its lane."""
         caller, profile = call.caller, call.profile
         buckets = self._presence.concerning(profile, caller.session, caller.snapshot) or ()
-        asking = self._store.start(caller, call.permit, profile, call.costs, buckets, self._presence.ready)
-        answer = await self._asked(call, asking)
+        answer = await self._asked(
+            call, lambda: self._store.start(caller, call.permit, profile, call.costs, buckets, self._presence.ready)
+        )
         if isinstance(answer, Granted):
             return self._granted(call, answer.costs)
         return Parked(profile, answer.wait_s if isinstance(answer, Refused) else 0.0)
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
         """See ``Admission.admit``."""
-        await self._presence.begin()
+        await through_outages(self._presence.begin, deadline=caller.deadline)
         _refuse_late(caller)
         if self._presence.concerning(profile, caller.session, caller.snapshot) is None:
             return Permit(profile)
@@ -99,7 +101,7 @@ class FleetAdmission:
 
     async def _asked_to_call(self, call: _Call) -> Permit | Refused:
         buckets = self._presence.concerning(call.profile, call.caller.session, call.caller.snapshot) or ()
-        answer = await self._asked(call, self._store.admit(call.permit, call.profile, call.costs, buckets))
+        answer = await self._asked(call, lambda: self._store.admit(call.permit, call.profile, call.costs, buckets))
         return self._granted(call, answer.costs) if isinstance(answer, Granted) else answer
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
@@ -138,11 +140,12 @@ class FleetAdmission:
         self._presence.hold(call.permit)
         return Permit(call.profile, call.permit, call.caller.program, call.estimate, costs.tokens, costs.spend)
 
-    async def _asked(self, call: _Call, asking: Coroutine[Any, Any, Answer]) -> Answer:
-        """Awaits an answer; if nobody will take it any more, what it grants is given back."""
+    async def _asked(self, call: _Call, ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        """Await an answer, through outages; if nobody will take it any more, what it grants is given back."""
         try:
-            return await asking
-        except asyncio.CancelledError:
+            return await through_outages(ask, deadline=call.caller.deadline)
+        except (asyncio.CancelledError, StoreUnavailableError):
+            # An answer that was lost may have granted it.
             self._presence.apart(self._store.settle(call.permit, _NOTHING, requests=0))
             raise
 

@@ -52,7 +52,7 @@ async def test_the_newest_are_listed_first(dead: DeadMessages, redis_url: str) -
 async def test_one_is_shown_with_all_that_is_known(dead: DeadMessages, redis_url: str) -> None:
     bury(redis_url, "w.1", message=b"\xff\n\x00", task=None, task_id=None, reason="unreadable")
     one = await dead.get("w.1")
-    assert one == DeadMessage("w.1", "unreadable", "it fell silent", LIST, None, None, 5, 1_000.0, b"\xff\n\x00")
+    assert one == DeadMessage("w.1", "unreadable", "it fell silent", LIST, None, None, (), 5, 1_000.0, b"\xff\n\x00")
     assert one.queue == "predictions"
     assert one.told()["message"] == "\\xff\n\x00"
 

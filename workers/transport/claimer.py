@@ -205,9 +205,10 @@ class Claimer:
             callback(message)
         except (OSError, RedisError):
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Celery chokes on some well formed messages. They must not end the worker, nor come again and again.
-            logger.exception("The consumer of %r can't take a message, which is given up", claimed.queue)
+            kind = type(error).__name__  # its text may quote the message
+            logger.error("The consumer of %r can't take a message, which is given up: %s", claimed.queue, kind)
             if claimed.recorded:
                 known = envelope.told(message._raw)
                 reason = f"{type(error).__name__}: {error}"

@@ -11,6 +11,8 @@ from typing import Any
 from celery.app.amqp import AMQP
 from kombu.connection import Connection as KombuConnection
 
+from snakepit_bridge.messages import HIDDEN
+
 _PAUSES_S = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
 
 
@@ -23,6 +25,10 @@ class Connection(KombuConnection):
 
 
 class FleetAMQP(AMQP):
-    """What Celery makes the app's connections with."""
+    """What Celery makes the app's connections and messages with."""
 
     Connection = Connection
+
+    def as_task_v2(self, *args: Any, **options: Any) -> Any:
+        """Return a message whose headers don't show its arguments: a retry's, or the next step's of a chain."""
+        return super().as_task_v2(*args, **{**options, "argsrepr": HIDDEN, "kwargsrepr": HIDDEN})

@@ -6,6 +6,8 @@ The format is kombu's, so that any Celery client can send and any Celery worker 
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -14,9 +16,12 @@ from kombu.exceptions import DecodeError
 from kombu.utils.json import dumps
 
 from snakepit_bridge.json_values import read_message
-from snakepit_bridge.messages import REPLY_CHANNEL
+from snakepit_bridge.messages import PROGRAM, REPLY_CHANNEL, TASK_IDS
 
 JSON = "application/json"
+
+EMBED = "embed"
+"""Where ``told`` says what waits for a task beside its client."""
 
 _BROKEN = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError)
 
@@ -91,7 +96,21 @@ def again(payload: dict[str, Any], *, lost: bool = False) -> bytes:
 
 
 def told(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is told of a message: its task, the task's id, who waits for it, and how often it was given out."""
+    """Return what is told of a message: its task, whose ends wait for it, and how often it was given out.
+
+    It is all in the headers, which can be read where the body can't.
+    """
     headers: Mapping[str, Any] = payload.get("headers") or {}
-    named = {"task": headers.get("task"), "task_id": headers.get("id"), REPLY_CHANNEL: headers.get(REPLY_CHANNEL)}
-    return {**named, "deliveries": deliveries(payload)}
+    named = {"task": headers.get("task"), "task_id": headers.get("id")}
+    named |= {name: headers[name] for name in (REPLY_CHANNEL, PROGRAM, TASK_IDS) if name in headers}
+    return {**named, **_follows(payload), "deliveries": deliveries(payload)}
+
+
+def _follows(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what waits for a task beside its client: the rest of its chain, its chord, its error callbacks."""
+    try:
+        body: Any = json.loads(b64decode(payload["body"]))
+        embed = {name: body[2][name] for name in ("chain", "chord", "errbacks") if body[2].get(name)}
+    except _BROKEN:
+        return {}
+    return {EMBED: embed} if embed else {}

@@ -48,7 +48,8 @@ def opened(channel: Channel, claimed: Claimed) -> Any:
             return None
         message = envelope.opened(channel, payload, claimed.tag)
     except UnreadableMessage as unreadable:
-        logger.error("A message of %r can't be read and is given up: %s", claimed.place, unreadable)
+        what = str(unreadable).partition(":")[0]  # the rest may quote the message
+        logger.error("A message of %r can't be read and is given up: %s", claimed.place, what)
         if claimed.recorded:
             known = envelope.told(payload) if payload else None
             channel.settle(settlement.dead(claimed.tag, claimed.place, "unreadable", str(unreadable), known))

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "lease_s": 5.0,
     "max_deliveries": 5,
     "hold_limit_s": 3_600.0,
+    "log_content": False,
 }
 
 # Field, what the environment says, what is read from that.
@@ -63,6 +64,7 @@ SAID: list[tuple[str, str, Any]] = [
     ("lease_s", "2.5", 2.5),
     ("max_deliveries", "1", 1),
     ("hold_limit_s", "60", 60.0),
+    ("log_content", "true", True),
 ]
 
 REFUSED: list[tuple[str, str]] = [
@@ -86,6 +88,7 @@ REFUSED: list[tuple[str, str]] = [
     ("lease_s", "0.5"),
     ("max_deliveries", "0"),
     ("hold_limit_s", "0"),
+    ("log_content", "loudly"),
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +25,11 @@ from snakepit_bridge.programs.rehydrate import spec_of
 from snakepit_bridge.testing import RecordingLM
 from tasks import batch as module
 from tasks.batch import Batch, Ends, Input
+from tasks.outages import through_outages
 from tasks.prediction import Delivery
 from tasks.runtime import Runtime
 from tests.harness.stage import echo
+from tests.harness.waiting import eventually
 from workers.lifecycle import build_runtime
 
 DELIVERY = Delivery("batch", "worker@host", 1, 0.0, claim="w.1", replies="dspex:replies:me")
@@ -55,13 +56,20 @@ class Stored:
 
 
 class Again:
-    """Stands for what sends an input once more; it remembers which, and that it was asked off the loop."""
+    """Stands for what sends an input once more; it remembers which."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, float, int, int]] = []
 
-    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0, tries: int = 0) -> None:
-        assert threading.current_thread() is not threading.main_thread()
+    async def send_through(
+        self,
+        inputs: Sequence[Input],
+        *,
+        countdown: float = 0.0,
+        retries: int = 0,
+        tries: int = 0,
+        deadline: float | None = None,
+    ) -> None:
         self.sent += [(one.task_id, countdown, retries, tries) for one in inputs]
 
 
@@ -163,7 +171,27 @@ async def test_an_lm_that_wants_a_long_pause_sends_its_input_to_another_try(runt
     assert countdown >= 7
 
 
-async def test_an_end_that_cannot_be_stored_fails_the_batch_once_the_others_have_ended(runtime: Runtime) -> None:
+async def test_an_end_that_cannot_be_stored_yet_is_stored_once_it_can(runtime: Runtime) -> None:
+    """KINDS 30: an outage costs an input time, and no second run."""
+    stored = Stored()
+    stored.refuses = {"task-1"}
+    running = asyncio.create_task(batch(runtime, stored).run(inputs(5)))
+    others = {f"task-{number}" for number in (0, 2, 3, 4)}
+    await eventually(lambda: _equal(set(stored.ends), others), "the ends of the others")
+    assert not running.done()
+    stored.refuses = set()
+    await asyncio.wait_for(running, 10)
+    assert set(stored.ends) == {*others, "task-1"}
+
+
+async def _equal(found: object, wanted: object) -> bool:
+    return found == wanted
+
+
+async def test_an_end_that_can_never_be_stored_fails_the_batch_once_the_others_have_ended(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(through_outages, "__kwdefaults__", {"deadline": None, "patience_s": 0.2})
     stored = Stored()
     stored.refuses = {"task-1"}
     with pytest.raises(StoreUnavailableError):

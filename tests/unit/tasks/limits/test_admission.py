@@ -19,6 +19,7 @@ from tasks.limits.contract import Estimate, Parked, Permit, Used
 from tasks.limits.presence import Presence
 from tasks.limits.rules import FLEET_SESSION, Limits, Price, Rules
 from tasks.limits.store import Costs, LimitStore
+from tasks.outages import through_outages
 from tasks.signals import Signals
 from tests.harness.waiting import eventually
 from tests.unit.tasks.limits.conftest import Broker, Task
@@ -299,9 +300,10 @@ async def test_a_call_that_cant_be_settled_is_settled_once_redis_is_back(store: 
     await process.aclose()
 
 
-async def test_calls_that_come_together_first_share_one_failure_where_redis_is_away(
-    store: LimitStore, redis_url: str
+async def test_calls_that_come_together_first_fail_alike_where_redis_stays_away(
+    store: LimitStore, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(through_outages, "__kwdefaults__", {"deadline": None, "patience_s": 0.5})
     process = Process(store, "redis://127.0.0.1:9/0")
     calls = [granted(process.admission, Task(f"t{n}")) for n in range(50)]
     answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 15)
