@@ -9,6 +9,7 @@
     ├── VariableNotFoundError                                                           (also ValueError)
     ├── SessionError
     │   ├── SessionNotFoundError
+    │   ├── SessionNameError             what can't be the name of a session            (also ValueError)
     │   ├── SessionOwnedElsewhereError   a publisher that isn't the session's authority
     │   ├── StaleTokenError              a publish that expected another revision
     │   │   └── LabelMovedError          the same for a label
@@ -233,6 +234,16 @@ class SessionNotFoundError(SessionError):
             f"Session not found: {self.session}. Nobody has published a variable of it; "
             f"publish one first: dspex-fleet publish {self.session} name=value."
         )
+
+
+@_error
+class SessionNameError(SessionError, ValueError):
+    """What was given as the name of a session can't be one."""
+
+    found: str
+
+    def __str__(self) -> str:
+        return f"A session's name is a text of 1 to 512 characters that aren't all blank; found {self.found}. Give one."
 
 
 @_error

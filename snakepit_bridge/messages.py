@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 
+from snakepit_bridge.exceptions import SessionNameError
 from snakepit_bridge.json_values import escaped, unescaped
 from snakepit_bridge.revision import Token
 
@@ -24,6 +25,8 @@ DEFAULT_SESSION = "default"
 # A message's priority is 0 to 9, the most urgent, whoever sends it: Fleet.submit, a signature, a stock Celery client.
 MOST_URGENT = 9
 DEFAULT_PRIORITY = 5
+
+MAX_SESSION_CHARACTERS = 512
 
 # What an outage does to a prediction, unless its request says otherwise (see replica/terms.py).
 FAIL = "fail"
@@ -45,6 +48,25 @@ HIDDEN = "(not shown)"
 CODE = ".code"
 
 Kind = Literal["latest", "at_least", "exactly"]
+
+
+def check_session(name: object) -> str:
+    """Return the name of a session.
+
+    Raises:
+        SessionNameError: it can't be one.
+    """
+    if not isinstance(name, str):
+        raise SessionNameError(f"a value of type {type(name).__name__}")
+    if not name.strip():
+        raise SessionNameError(repr(name[:20]))
+    if len(name) > MAX_SESSION_CHARACTERS:
+        raise SessionNameError(f"{len(name)} characters")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise SessionNameError("half of a surrogate pair, which UTF-8 can't hold") from None
+    return name
 
 
 def cancel_channel(namespace: str) -> str:

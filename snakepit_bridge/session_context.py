@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from snakepit_bridge.exceptions import SessionNotFoundError, VariableNotFoundError
 from snakepit_bridge.loop import run_blocking, run_home
+from snakepit_bridge.messages import check_session
 from snakepit_bridge.revision import Token
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore, open_store
@@ -69,7 +70,7 @@ class SessionContext:
         author: str = "",
         bridge: ElixirAuthority | str | None = None,
     ) -> None:
-        self.session_id = session_id
+        self.session_id = check_session(session_id)
         self.store = store if isinstance(store, SnapshotStore) else open_store(store or "memory://")
         self._elixir = _authority(bridge, self.store, store) if isinstance(bridge, str) else bridge
         self.profiles = profiles

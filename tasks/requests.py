@@ -17,6 +17,7 @@ from snakepit_bridge.messages import (
     VERSION,
     Request,
     Requirement,
+    check_session,
 )
 from tasks.prediction import Delivery
 
@@ -38,6 +39,7 @@ def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace:
     Raises:
         ForeignNamespaceError: it was sent in another namespace.
         ConfigurationError: another version of the message, or a keyword of a newer one.
+        SessionNameError: it names no session.
         BridgeError: its requirement can't be read.
     """
     if unknown := said.keys() - _KNOWN:
@@ -53,7 +55,7 @@ def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace:
     return Request(
         program,
         inputs,
-        said.get("session", DEFAULT_SESSION),
+        check_session(said.get("session", DEFAULT_SESSION)),
         _requirement(said.get("requirement", "latest")),
         said.get("deadline"),
         said.get("take"),

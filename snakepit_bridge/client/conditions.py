@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.json_values import ValueBounds, problem_of
-from snakepit_bridge.messages import MOST_URGENT, Request, Requirement
+from snakepit_bridge.messages import MOST_URGENT, Request, Requirement, check_session
 from snakepit_bridge.plain_values import UnfitValueError, plain_value
 from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
@@ -35,6 +35,7 @@ class Conditions:
             ValueError: a token, the priority or the outage contract is malformed, or two of them exclude each other.
         """
         check_priority(self.priority)
+        check_session(self.session)
         accepted = Terms.of(self.max_staleness, self.outage)
         return Request(
             program,

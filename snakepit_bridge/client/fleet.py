@@ -27,7 +27,16 @@ from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.json_values import BOUNDS, ValueBounds, escaped
 from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import DEFAULT_PRIORITY, DEFAULT_SESSION, FAIL, PREDICT, Request, Requirement, Result
+from snakepit_bridge.messages import (
+    DEFAULT_PRIORITY,
+    DEFAULT_SESSION,
+    FAIL,
+    PREDICT,
+    Request,
+    Requirement,
+    Result,
+    check_session,
+)
 from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.payloads import LIMIT, Payloads
 from snakepit_bridge.replica.terms import Outage, Terms
@@ -165,6 +174,7 @@ class Fleet:
             IdempotencyConflict: the key belongs to another request.
             RevisionLost: the store can't give the token to run under any more.
             StoreUnavailableError: the broker is away.
+            SessionNameError: what was given as the session can't be one.
             ValueError: a token, the priority or the outage contract is malformed, or ``at_least`` and ``exactly`` are
                 both given.
         """
@@ -316,6 +326,7 @@ class Fleet:
         """
         required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
         check_priority(priority)
+        check_session(session)
         given = None if inputs is None else named_inputs(program, inputs, self._bounds)
         crossing = escaped(given)
         request = Request(

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from snakepit_bridge.exceptions import ProgramSpecError
+
 if TYPE_CHECKING:
     from snakepit_bridge.programs.spec import ProgramSpec
 
@@ -22,6 +24,7 @@ def spec_to_register(
     from snakepit_bridge.programs.spec import ProgramSpec
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
+        _refuse_what_is_no_program(name, module)
         spec = spec_of(module, program=name, **said)
         return spec, AllowedImports((*packages, *_named(spec)))
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
@@ -41,3 +44,22 @@ def _named(spec: ProgramSpec) -> Iterator[str]:
     for field in spec.signature.fields if spec.signature else ():
         for dotted in re.findall(r"[A-Za-z_]\w*(?:\.\w+)+", field.type):
             yield split_at_class(dotted)[0]
+
+
+def _refuse_what_is_no_program(name: str, module: Any) -> None:
+    """Refuse what is neither a module nor a spec.
+
+    Raises:
+        ProgramSpecError: says what it is, and what to give.
+    """
+    import dspy
+
+    if isinstance(module, dspy.Module):
+        return
+    if isinstance(module, type) and issubclass(module, dspy.Signature):
+        problem = f"it is the signature {module.__name__}; give a module of it: dspy.Predict({module.__name__})"
+    elif isinstance(module, type):
+        problem = f"it is the class {module.__name__}; give an instance: {module.__name__}(…)"
+    else:
+        problem = f"it must be a dspy.Module, or a spec as JSON, not {type(module).__name__}"
+    raise ProgramSpecError(name, "the whole", problem)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
@@ -27,6 +27,7 @@ SCHEMES = (
 _SAME = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix"}
 _PORTS = {"sentinel": 26379, "cluster": 6379}
 _OF_SENTINEL = "sentinel_"
+_DATABASE = re.compile(r"/?\d*")
 
 Kind = Literal["server", "sentinel", "cluster"]
 
@@ -66,6 +67,8 @@ class Address:
         if kind not in _PORTS:
             same = renamed(f"{_SAME.get(scheme, scheme)}://{rest}", "virtual_host", "db")
             parse_url(same)
+            if not scheme.startswith(("unix", "redis+socket")) and not _DATABASE.fullmatch(urlsplit(same).path):
+                raise ValueError("the database is a number")
             return cls("server", same)
         return cls._of_several(plain, cast("Kind", kind), rest)
 

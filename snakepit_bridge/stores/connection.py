@@ -87,7 +87,7 @@ class RedisConnection:
             # The parser's own words may quote a piece of the password, so they go no further.
             shown = self.url if "@" in url else f"{scheme}://***" if separator else "***"
             raise ConfigurationError(
-                f"Can't read the Redis URL {shown}; it looks like redis://user:password@host:6379/0, "
+                f"Can't read the Redis URL {shown}; it looks like redis://host:6379/0, "
                 "redis+sentinel://host:26379,host:26379/service or redis+cluster://host:6379,host:6379, "
                 "with special characters of the password percent-encoded."
             ) from None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from snakepit_bridge.loop import run_blocking
 from tests.harness.stage import Stage, fresh, stage, within
 from tests.harness.waiting import wait_until
 
+ROOT = Path(__file__).parents[2]
 SPEC = {"module": "Predict", "signature": "question -> answer"}
 
 
@@ -88,3 +93,37 @@ def test_a_task_that_a_limit_holds_up_is_told_from_one_that_nobody_submitted(pla
     with pytest.raises(PredictionTimeout, match="waits for a limit"):
         handle.get(0.1)
     handle.cancel()
+
+
+FIRST_RESULT = """
+import asyncio, json, sys, time
+from snakepit_bridge.client import Fleet
+
+async def main(url, question):
+    gaps, fleet = [], Fleet(url)
+    async def tick():
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.005)
+            gaps.append(time.monotonic() - last)
+            last = time.monotonic()
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0.05)
+    start = time.monotonic()
+    handle = fleet.submit("plain", {"question": question})
+    loaded_by_submit = "dspy" in sys.modules
+    await handle
+    print(json.dumps({"longest_gap_s": max(gaps), "whole_s": time.monotonic() - start, "submit": loaded_by_submit,
+                      "loaded": "dspy" in sys.modules}))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_the_first_submit_and_the_first_result_leave_an_event_loop_running(play: Stage) -> None:
+    """KINDS 51: DSPy is loaded beside the event loop, which takes seconds."""
+    command = [sys.executable, "-c", FIRST_RESULT, play.url, fresh("q")]
+    said = json.loads(subprocess.run(command, capture_output=True, check=True, text=True, cwd=ROOT).stdout)
+    assert said["loaded"]
+    assert not said["submit"]
+    assert said["longest_gap_s"] < said["whole_s"] / 2, said

@@ -11,7 +11,13 @@ from celery import Celery
 from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
-from snakepit_bridge.exceptions import ConfigurationError, InputError, ProgramNotFoundError, ProgramSpecError
+from snakepit_bridge.exceptions import (
+    ConfigurationError,
+    InputError,
+    ProgramNotFoundError,
+    ProgramSpecError,
+    SessionNameError,
+)
 from snakepit_bridge.messages import PREDICT, VERSION
 from snakepit_bridge.programs.rehydrate import spec_of
 from snakepit_bridge.revision import Token
@@ -190,3 +196,45 @@ def test_a_session_publishes_into_the_fleets_store(redis_url: str) -> None:
     token = fleet.session("s", author="me").blocking.set_variables({"temp": 0.5})
     assert fleet.session("s").blocking.snapshot().token == token
     assert fleet.session("s").blocking.get_variables() == {"temp": 0.5}
+
+
+@pytest.mark.parametrize("session", ["", "  ", "\n", "x" * 513, 7, None, "\ud83d"])
+def test_what_cannot_name_a_session_is_refused_before_anything_is_sent(session: Any) -> None:
+    """KINDS 51."""
+    fleet = Fleet(NOWHERE)
+    with pytest.raises(SessionNameError, match="A session's name is a text of 1 to 512 characters"):
+        fleet.submit("qa", {}, session=session)
+    with pytest.raises(SessionNameError):
+        fleet.submit_batch("qa", [{}], session=session)
+    with pytest.raises(SessionNameError):
+        fleet.signature("qa", {}, session=session)
+    with pytest.raises(SessionNameError):
+        fleet.session(session)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        (dspy.Predict, r"it is the class Predict; give an instance: Predict\(…\)"),
+        (dspy.ChainOfThought, "it is the class ChainOfThought"),
+        (int, "it is the class int"),
+        (dspy.Signature("a -> b"), r"it is the signature .*; give a module of it: dspy.Predict\("),
+        (None, "not NoneType"),
+        (3, "not int"),
+        (lambda: None, "not function"),
+        (dspy.Prediction(a=1), "not Prediction"),
+    ],
+)
+def test_what_is_no_program_is_refused_with_advice(given: Any, advice: str) -> None:
+    """KINDS 51: ``register("c", dspy.Predict)``."""
+    with pytest.raises(ProgramSpecError, match=rf"The spec of program 'c' is refused at the whole: .*{advice}"):
+        Fleet(NOWHERE).register("c", given)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost", "localhost:6379", "http://x", "redis://h:port/0", "redis://h/x", "rediss://h/0x1", "ftp://h"]
+)
+def test_what_is_no_redis_url_is_refused_at_once(url: str) -> None:
+    """KINDS 51."""
+    with pytest.raises(ConfigurationError, match=r"Can't read the Redis URL .*; it looks like redis://host:6379/0"):
+        Fleet(url)
