@@ -10,7 +10,7 @@
     limits = { timeout_s = 60, max_in_flight = 100, requests_per_min = 500, tokens_per_min = 200_000 }
     price = { input_per_million = 2.5, output_per_million = 10.0 }
     fallbacks = ["cheap"]                  # profiles that answer in its stead while it can't
-    retry = { attempts = 4, in_place_s = 1 }
+    retry = { for_s = 120, in_place_s = 1 }
     circuit = { failures = 10, open_s = 30 }
 
 A key itself never stands in the file.
@@ -62,6 +62,7 @@ class RetryTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     attempts: int | None = Field(None, ge=1)
+    for_s: float | None = Field(None, gt=0, le=86_400)
     backoff_s: float | None = Field(None, ge=0, le=86_400)
     longest_s: float | None = Field(None, ge=0, le=86_400)
     in_place_s: float | None = Field(None, ge=0, le=86_400)

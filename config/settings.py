@@ -52,7 +52,15 @@ class FleetSettings(BaseSettings):
     )
     max_sessions: int = Field(10_000, ge=1, description="sessions that a worker process holds at most")
     redis_timeout_s: float = Field(5.0, gt=0, description="seconds within which Redis must answer")
-    task_attempts: int = Field(3, ge=1, description="tries of an LM call, where its profile doesn't say")
+    task_attempts: int | None = Field(
+        None,
+        ge=1,
+        description="tries of an LM call, where its profile doesn't say; as many as its time allows if unset",
+    )
+    retry_for_s: float | None = Field(
+        None, gt=0, description="seconds for which an LM call is tried again, where its profile doesn't say; until the "
+        "deadline if unset, or for a minute"
+    )  # fmt: skip
     retry_backoff_s: float = Field(
         1.0, gt=0, description="pause before the second try, where its profile doesn't say; it doubles"
     )

@@ -26,7 +26,9 @@
     ├── LMError
     │   ├── LMUnavailableError           down, overloaded, timed out: worth a retry
     │   ├── LMRefusedError               unauthorised, bad request: not worth one
+    │   │   └── LMContentRefusedError    the model or a filter declined to answer
     │   └── LMAnswerError                an answer that the adapter can't parse
+    │       └── LMAnswerTruncatedError   one that was cut off at the token limit
     ├── PredictionError
     │   ├── ForeignNamespaceError        a request of another fleet, in a queue that both use
     │   ├── DeadlineExceeded                                                            (also TimeoutError)
@@ -426,6 +428,9 @@ class LMUnavailableError(LMError):
     again_in_s: float | None = None
     """Inside a worker: seconds after which the whole task should be tried again. It doesn't travel."""
 
+    failing_s: float = 0.0
+    """Inside a worker: seconds for which the call has been tried again by then. It doesn't travel."""
+
 
 class LMRefusedError(LMError):
     """The LM refused the request: unauthorised, out of credit, malformed, unsupported. Retrying won't help."""
@@ -433,10 +438,22 @@ class LMRefusedError(LMError):
     remedy = "Check the profile's key, model and parameters: dspex-fleet doctor."
 
 
+class LMContentRefusedError(LMRefusedError):
+    """The model or its provider's filter declined to answer; ``message`` is what it said instead."""
+
+    remedy = "Change the inputs or the instructions; the same request would be declined again."
+
+
 class LMAnswerError(LMError):
     """The LM answered, but not in a form that the adapter can parse."""
 
     remedy = "Try a stronger model, or simpler output fields."
+
+
+class LMAnswerTruncatedError(LMAnswerError):
+    """The LM's answer was cut off at its token limit, and what came can't be parsed. It wasn't asked again."""
+
+    remedy = "Raise max_tokens, or ask for less."
 
 
 class PredictionError(BridgeError):

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
-from urllib.request import getproxies
 
-# The one name of it that DSPy doesn't offer in `dspy.lm15`: its router builds this transport, but with its own size.
-from dspy._vendor.lm15.transports import StdlibAsyncTransport
+from dspy._vendor.lm15.providers.base import HttpResponse
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine
 from dspy.clients.engines.lm15_engine import validate_request
 from dspy.lm15 import (
     AsyncLMRouter,
-    ConfigurationError,
     LM15Error,
+    ProviderError,
     Request,
     Resolution,
     Response,
     RouterConfig,
     registered_providers,
+    response_to_events,
 )
 
-from snakepit_bridge.http_fields import headers_problem, url_problem
 from snakepit_bridge.lm_endpoint import Endpoint
+from snakepit_bridge.lm_failures import failure_in_text, malformed, sane_usage
+from snakepit_bridge.lm_transport import Reached, WholeAnswer, reached, transport_for, unbuildable
 
 
 class Backend(Protocol):
@@ -56,7 +57,7 @@ class Native:
         provider = resolution.provider
         self._model = resolution.model
         self._name = f"{provider}:{resolution.model}"
-        self._transport = _transport(endpoint)
+        self._transport = transport_for(endpoint)
         config = RouterConfig(
             api_keys=None if endpoint.api_key is None else {provider: endpoint.api_key.get_secret_value()},
             base_urls=None if endpoint.api_base is None else {provider: endpoint.api_base},
@@ -70,13 +71,29 @@ class Native:
         """Returns the answer; raises ``lm15`` errors."""
         validate_request(request)
         client = self._client or await self._found()
-        return await client.complete(replace(request, model=self._model))
+        routed = replace(request, model=self._model)
+        with _replies() as progress:
+            try:
+                return _whole_enough(await client.complete(routed))
+            except (ValueError, TypeError):
+                salvaged = _without_odd_counts(progress.body)
+                if salvaged is None:
+                    raise
+                return _parsed(client, routed, HttpResponse(progress.status or 200, "", [], salvaged))
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
         """Yields the answer's events; raises ``lm15`` errors."""
         validate_request(request)
         client = self._client or await self._found()
-        async for event in client.stream(replace(request, model=self._model)):
+        routed = replace(request, model=self._model)
+        try:
+            with _replies():
+                async for event in client.stream(routed):
+                    yield event
+            return
+        except WholeAnswer as whole:
+            reply = whole.reply
+        for event in response_to_events(_whole(client, routed, reply)):
             yield event
 
     async def aclose(self) -> None:
@@ -88,44 +105,72 @@ class Native:
         return self._client
 
 
-class _Transport(StdlibAsyncTransport):
-    """The transport, which refuses what can't be sent before it opens a connection.
+@contextmanager
+def _replies() -> Generator[Reached]:
+    """Tells what went wrong before a request was sent from what its reply made go wrong.
 
-    Left to itself it would find out while it sends, call it a failure of the network, and quote the header.
+    Raises:
+        lm15.LM15Error: in the place of whatever a parser or a builder let through.
     """
+    progress = Reached()
+    token = reached.set(progress)
+    try:
+        yield progress
+    except (LM15Error, WholeAnswer) as error:
+        if type(error) is ProviderError and progress.status is not None and progress.status < 400:
+            raise malformed(error, progress.status) from error
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        if progress.status is None:
+            raise unbuildable(f"{type(error).__name__}: {error}") from error
+        raise malformed(f"{type(error).__name__}: {error}", progress.status) from error
+    finally:
+        with suppress(ValueError):  # a stream may be closed in another context than it began in
+            reached.reset(token)
 
-    def stream(self, request: Any) -> Any:
-        """Returns the connection to the response.
 
-        Raises:
-            lm15.ConfigurationError: no request can be built of this.
-        """
-        problem = headers_problem(request.headers) or url_problem(request.url)
-        if problem is not None:
-            raise unbuildable(problem)
-        return super().stream(request)
+def _whole(client: Any, request: Request, reply: Any) -> Response:
+    """Returns the answer that came whole, though a stream of it was asked for.
 
-
-def unbuildable(problem: str) -> ConfigurationError:
-    """Returns the error of a request that can't be built, which no other try mends."""
-    return ConfigurationError(f"the request can't be built: {problem}", code="unbuildable_request")
-
-
-def _transport(endpoint: Endpoint) -> StdlibAsyncTransport:
-    """A pool as large as the endpoint says, without timers of its own.
-
-    A request has one timer, the engine's. Each of the transport's would be a task more, three of them per request.
+    Raises:
+        lm15.LM15Error: it is an error, or no answer at all.
     """
-    never: Any = None
-    return _Transport(
-        connect_timeout=min(10.0, endpoint.timeout_s),
-        read_timeout=never,
-        write_timeout=never,
-        pool_timeout=None,
-        max_connections=endpoint.max_connections,
-        # It would read the whole environment for every request; a process finds out once whether there is a proxy.
-        trust_env=bool(getproxies()),
-    )
+    failure = failure_in_text(reply.body)
+    if failure is not None:
+        raise failure
+    with _replies() as progress:
+        progress.status = reply.status
+        return _parsed(client, request, replace(reply, body=_without_odd_counts(reply.body) or reply.body))
+
+
+def _parsed(client: Any, request: Request, reply: HttpResponse) -> Response:
+    # The client's own parser of whole replies, which it keeps for itself.
+    return _whole_enough(client._inner.parse_response(request, reply))
+
+
+def _whole_enough(response: Response) -> Response:
+    """Returns a response to a body that has the form of one; any JSON object would be taken for an empty answer.
+
+    Raises:
+        lm15.LM15Error: it is some other JSON object.
+    """
+    said = response.provider_data
+    if isinstance(said, Mapping) and not said.keys() & _ANSWERS:
+        raise malformed(f"a JSON object with {', '.join(map(repr, list(said)[:5])) or 'nothing in it'}", 200)
+    return response
+
+
+_ANSWERS = frozenset({"choices", "output", "candidates", "content", "promptFeedback", "results"})
+
+
+def _without_odd_counts(body: bytes) -> bytes | None:
+    """Returns a body without counts of tokens that no parser takes; None if it has none."""
+    try:
+        said: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    sane = sane_usage(said)
+    return None if sane == said else json.dumps(sane).encode()
 
 
 class Compatible:

@@ -15,13 +15,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from dspy.clients.backend_selection import select_backend
+from dspy.clients.call_context import stream_emitted
 from dspy.lm15 import Request, Resolution, Response, UnsupportedFeatureError, response_to_events
 from dspy.lm15 import TimeoutError as LMTimeout
 
 from snakepit_bridge.lm_backends import Compatible, Native
 from snakepit_bridge.lm_endpoint import Endpoint
 from snakepit_bridge.lm_keywords import rollout_id, with_extensions
-from snakepit_bridge.lm_pieces import Pieces, QueuedPieces, StreamEvent, answer_from
+from snakepit_bridge.lm_pieces import Pieces, QueuedPieces, StreamEvent, answer_from, pieces_for
 from snakepit_bridge.loop import run_home
 
 if TYPE_CHECKING:
@@ -71,7 +72,16 @@ class LMEngine:
 
     async def complete(self, request: Request) -> Response:
         """Returns the LM's answer; raises DSPy's ``lm15`` errors, or what ``around`` raises."""
-        return await self._door(LMCall(self, with_extensions(request), rollout_id=rollout_id()))
+        request = with_extensions(request)
+        pieces = pieces_for(request)
+        response = await self._door(LMCall(self, request, pieces, rollout_id()))
+        if pieces is not None:
+            pieces.ended(response)
+        if response.finish_reason == "length":
+            # Asked once more in another form, as DSPy does with what it can't parse, it would be cut off again, and
+            # the error would be about the second answer. DSPy takes this for a sign that somebody has seen the first.
+            stream_emitted()
+        return response
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamEvent]:
         """Yields the LM's answer piece by piece; leaving it early ends the request."""

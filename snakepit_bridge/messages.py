@@ -36,6 +36,7 @@ FAIL = "fail"
 SENT_AT = "sent_at"
 REPLY_CHANNEL = "reply_channel"
 LM_TRIES = "lm_tries"
+LM_FAILING_S = "lm_failing_s"
 # What a message says of its predictions beside its body, so that they can be ended where the body can't be read: the
 # reference of their program, and the task ids of a batch's inputs.
 PROGRAM = "program"

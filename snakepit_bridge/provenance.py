@@ -40,6 +40,7 @@ class Provenance:
         failed_tries: tries of LM calls that failed before one worked, those of earlier attempts included.
         cached: LM calls that the response cache answered, and ``shared`` those that waited for the answer to another
             prediction's identical call.
+        finish_reasons: why the LM's answers ended, to how many did: ``stop``, ``length``, ``tool_call``.
     """
 
     task_id: str
@@ -66,6 +67,12 @@ class Provenance:
     failed_tries: int = 0
     cached: int = 0
     shared: int = 0
+    finish_reasons: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def truncated(self) -> bool:
+        """Whether an answer was cut off at its token limit."""
+        return self.finish_reasons.get("length", 0) > 0
 
     def encode(self) -> dict[str, Any]:
         """Returns the JSON form that travels in a result."""

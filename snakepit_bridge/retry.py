@@ -10,13 +10,19 @@ from typing import Any, Self
 KINDS = ("rate_limit", "timeout", "server", "transport")
 """The kinds of failure that another try may mend. All others never are: a wrong key, no credit, a bad request."""
 
+FOR_S = 60.0
+"""Seconds for which a call is tried again, where neither a policy nor a deadline says."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How an LM call is tried again.
 
     Attributes:
-        attempts: tries of one call in all, the first included.
+        for_s: seconds for which a call is tried again, from its first failure on. None is until the prediction's
+            deadline, or for a minute if it has none. A deadline ends it in any case.
+        attempts: tries of one call in all, the first included; None sets no other bound than time does. Waiting for an
+            LM that is left alone (see ``CircuitPolicy``) is no try.
         backoff_s: pause after the first failure; it doubles with each further one, with jitter.
         longest_s: the longest pause, whatever the provider asks for.
         in_place_s: pauses up to this are waited for where the task runs; after a longer one the broker brings it again,
@@ -24,14 +30,18 @@ class RetryPolicy:
         on: the kinds of failure that are tried again.
     """
 
-    attempts: int = 3
+    attempts: int | None = None
     backoff_s: float = 1.0
     longest_s: float = 60.0
     in_place_s: float = 2.0
     on: tuple[str, ...] = KINDS
+    for_s: float | None = None
 
     def __post_init__(self) -> None:
-        _whole("attempts", self.attempts, 1)
+        if self.attempts is not None:
+            _whole("attempts", self.attempts, 1)
+        if self.for_s is not None:
+            _seconds("for_s", self.for_s)
         for name in ("backoff_s", "longest_s", "in_place_s"):
             _seconds(name, getattr(self, name))
         unknown = [kind for kind in self.on if kind not in KINDS]
@@ -58,8 +68,19 @@ class RetryPolicy:
 
         Jitter lets those that failed together not return together; a provider's Retry-After is a lower bound.
         """
-        backoff = self.backoff_s * 2.0 ** min(tries - 1, 30)
-        return min(max(backoff * random.uniform(0.5, 1.5), retry_after_s * random.uniform(1.0, 1.1)), self.longest_s)
+        backoff = self.backoff_s * 2.0 ** min(max(0, tries - 1), 30)
+        asked = retry_after_s + random.uniform(0.0, max(0.1 * retry_after_s, min(self.backoff_s, retry_after_s)))
+        return min(max(backoff * random.uniform(0.5, 1.5), asked), self.longest_s)
+
+    def bound_s(self, left_s: float | None) -> float:
+        """Returns the seconds for which a call is tried again.
+
+        Args:
+            left_s: seconds from its first failure until the prediction's deadline; None if it has none.
+        """
+        if self.for_s is None:
+            return FOR_S if left_s is None else left_s
+        return self.for_s if left_s is None else min(self.for_s, left_s)
 
 
 @dataclass(frozen=True, slots=True)

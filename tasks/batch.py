@@ -89,6 +89,7 @@ class Again(Protocol):
         countdown: float = 0.0,
         retries: int = 0,
         tries: int = 0,
+        failing_s: float = 0.0,
         deadline: float | None = None,
     ) -> None:
         """Send a message for each of the inputs, through outages of the broker."""
@@ -164,7 +165,12 @@ class Batch:
             await self._ends.failed(one, away)
             return
         await self._again.send_through(
-            [one], countdown=away.again_in_s, retries=1, tries=away.tries, deadline=self._request.deadline
+            [one],
+            countdown=away.again_in_s,
+            retries=1,
+            tries=away.tries,
+            failing_s=away.failing_s,
+            deadline=self._request.deadline,
         )
 
 

@@ -8,6 +8,7 @@ tells it afterwards how it went; pybreaker is then told by a function that does 
 from __future__ import annotations
 
 import logging
+import random
 import time
 from contextlib import suppress
 from typing import Any
@@ -20,8 +21,15 @@ from snakepit_bridge.retry import CircuitPolicy
 _log = logging.getLogger(__name__)
 
 
+# How far those who wait for a profile are spread, so that they don't all come at the moment that it is tried again.
+_SPREAD = 0.25
+_LEAST_SPREAD_S = 1.0
+# How soon to ask after a probe that is under way.
+_PROBE_S = 1.0
+
+
 class CircuitOpen(TransportError):
-    """A call that wasn't made: the profile failed too often. ``retry_after`` says when it is tried again."""
+    """A call that wasn't made: the profile failed too often. ``retry_after`` says when to come again."""
 
     default_code = "circuit_open"
 
@@ -76,7 +84,8 @@ class Circuit:
             return
         left = self._until - time.monotonic()
         if left > 0 or self._probing:
-            after = max(left, 0.1)
+            spread = max(_LEAST_SPREAD_S, self._policy.open_s * _SPREAD) if left > 0 else _PROBE_S
+            after = max(left, _PROBE_S / 2) + random.uniform(0.0, min(spread, self._policy.open_s or spread))
             raise CircuitOpen(f"profile '{self._profile}' failed too often; it is left alone", retry_after=after)
         self._probing = True
         self._breaker.half_open()

@@ -12,10 +12,15 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 from snakepit_bridge.exceptions import (
     BridgeError,
     LMAnswerError,
+    LMAnswerTruncatedError,
+    LMContentRefusedError,
+    LMError,
     LMRefusedError,
     LMUnavailableError,
     PredictionFailed,
+    fresh_error,
 )
+from snakepit_bridge.lm_failures import AnswerRefused
 
 _LONGEST = 1_000
 
@@ -48,18 +53,37 @@ def unavailable(error: lm15.LM15Error, *, profile: str, model: str, tries: int) 
     )
 
 
-def named(error: BaseException, *, program: str, model: str) -> BridgeError:
+def final(error: lm15.LM15Error, *, profile: str, model: str, tries: int) -> BridgeError:
+    """Returns the fleet's error for an LM call that no other try mends.
+
+    Args:
+        error: what its engine raised.
+        profile: the LM profile.
+        model: its model.
+        tries: how often it was asked.
+    """
+    if kind_of(error) is not None:
+        return unavailable(error, profile=profile, model=model, tries=tries)
+    kind = LMContentRefusedError if isinstance(error, AnswerRefused) else LMRefusedError
+    code, status = error.code or "lm_error", error.status or 0
+    return kind(model, code, _told(error.message), status, float(error.retry_after or 0.0), profile, tries)
+
+
+def named(error: BaseException, *, program: str, model: str, truncated: bool = False) -> BridgeError:
     """Returns the fleet's error for what a program raised.
 
     Args:
         error: what was raised.
         program: the program that raised it.
         model: its LM, for errors that don't name theirs.
+        truncated: whether the last answer was cut off at its token limit.
     """
     mine = ours(error)
     if mine is not None:
         return mine
     if isinstance(error, AdapterParseError):
+        if truncated:
+            return LMAnswerTruncatedError(error.model or model, "truncated", _short(str(error)))
         return LMAnswerError(error.model or model, error.code or "parse_error", _short(str(error)))
     if isinstance(error, DSPyLMError):
         return _lm_error(error, model)
@@ -81,11 +105,25 @@ def _text(error: BaseException) -> str:
         return "its text can't be made"
 
 
+def noted(failure: BridgeError, then: PredictionFailed) -> BridgeError:
+    """Returns an LM's failure as the reason of what a program raised that went on without its answer."""
+    made = fresh_error(failure)
+    if isinstance(made, LMError):
+        made.message = _short(
+            f"{made.message.rstrip('.')}; the program went on and raised {then.error}: {then.message}"
+        )
+        made.args = (made.model, made.code, made.message, *made.args[3:])
+    return made
+
+
 def _lm_error(error: DSPyError, model: str) -> BridgeError:
     kind = LMUnavailableError if is_retryable_lm_error(error) else LMRefusedError
+    if isinstance(error.__cause__, AnswerRefused):
+        kind = LMContentRefusedError
+    code = error.__cause__.code if isinstance(error.__cause__, lm15.LM15Error) else error.code
     return kind(
         error.model or model,
-        error.code or "lm_error",
+        code or error.code or "lm_error",
         _told(error.message),
         error.status or 0,
         float(error.retry_after or 0.0),

@@ -7,21 +7,27 @@ still wanted? → for its profile, then the fallbacks: circuit → limits → st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import logging
+import time
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import replace
 
 from dspy.lm15 import LM15Error, Request, Response
 
+from snakepit_bridge.exceptions import LMUnavailableError, fresh_error
 from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.lm_engine import LMCall, LMEngine
 from snakepit_bridge.retry import RetryPolicy
 from tasks.breaker import Circuit, CircuitOpen
 from tasks.cache.flights import AnswerCache
-from tasks.errors import kind_of, unavailable
+from tasks.errors import final, kind_of, unavailable
 from tasks.limits.contract import Admission, Estimate, Permit, Used
+from tasks.outages import Outage
 from tasks.policy import retry_policy
 from tasks.running import Running
 from tasks.scope import Scope, current
+
+_log = logging.getLogger(__name__)
 
 _BROKEN = frozenset({"server", "timeout", "transport"})
 
@@ -42,6 +48,7 @@ class LMCalls:
         self._running = running
         self._cache = cache
         self._circuits: dict[str, Circuit] = {}
+        self._settling = Outage(_log, "The limits can't be told what LM calls have used")
 
     async def __call__(self, call: LMCall) -> Response:
         """Returns the answer to a call of the current prediction; one outside of any is sent as it is.
@@ -54,41 +61,69 @@ class LMCalls:
         scope = current()
         if scope is None:
             return await call.engine.send(call.request, call.pieces)
+        if scope.tally.later is not None:
+            # The task is given back already; what it asks for now would be paid and thrown away.
+            raise fresh_error(scope.tally.later)
         with scope.calling():
+            response = await self._answered(scope, call)
+        scope.tally.finished[response.finish_reason] += 1
+        scope.tally.last_finish = response.finish_reason
+        return response
+
+    async def _answered(self, scope: Scope, call: LMCall) -> Response:
+        """Returns a shared answer or the provider's; a failure is kept for the case that the program swallows it."""
+        try:
             if scope.cache is None:
                 return await self._tried(scope, call)
             await self._running.refuse_ended(scope)
             return await self._cache.answered(scope, call, lambda: self._tried(scope, call))
+        except LMUnavailableError as error:
+            if error.again_in_s is None:
+                scope.tally.failure = error
+            else:
+                scope.tally.later = error
+            raise
+        except LM15Error as error:
+            endpoint = call.engine.endpoint
+            tries = scope.tries + 1
+            scope.tally.failure = final(error, profile=endpoint.profile, model=endpoint.model, tries=tries)
+            raise
 
     # ------------------------------------------------------------------ tries
 
     async def _tried(self, scope: Scope, call: LMCall) -> Response:
         profile = self._profiles[call.engine.endpoint.profile]
-        policy, tries = retry_policy(profile.retry, scope.snapshot), scope.tries
+        policy, trouble = retry_policy(profile.retry, scope.snapshot), _Trouble(scope.tries, scope.failing_s)
         while True:
             try:
                 return await self._from_any(scope, call, policy)
             except LM15Error as error:
                 if not _may_repeat(error, call, policy):
                     raise
-                tries += 1
-                pause = self._pause(scope, call, error, policy, tries)
+                pause = self._pause(scope, call, error, policy, trouble)
             await asyncio.sleep(pause)
 
-    def _pause(self, scope: Scope, call: LMCall, error: LM15Error, policy: RetryPolicy, tries: int) -> float:
+    def _pause(self, scope: Scope, call: LMCall, error: LM15Error, policy: RetryPolicy, trouble: _Trouble) -> float:
         """Returns the pause until the next try here.
 
         Raises:
             LMUnavailableError: there is none, or not here.
         """
-        scope.tally.failed += 1
+        # Waiting for an LM that is left alone is no try; it costs time alone.
+        waits = isinstance(error, CircuitOpen)
+        failing_s = trouble.count(tried=not waits)
+        scope.tally.failed += not waits
         endpoint, left = call.engine.endpoint, scope.left_s()
-        failure = unavailable(error, profile=endpoint.profile, model=endpoint.model, tries=tries)
-        pause = policy.pause_s(tries, failure.retry_after_s)
-        if tries >= policy.attempts or (left is not None and pause >= left):
+        failure = unavailable(error, profile=endpoint.profile, model=endpoint.model, tries=trouble.tries)
+        pause = min(failure.retry_after_s, policy.longest_s) if waits else 0.0
+        pause = pause or policy.pause_s(trouble.tries, failure.retry_after_s)
+        bound = policy.bound_s(None if left is None else failing_s + left)
+        spent = policy.attempts is not None and not waits and trouble.tries >= policy.attempts
+        if spent or failing_s + pause >= bound:
             raise failure from error
-        if pause > policy.in_place_s:
-            failure.again_in_s = pause
+        # Nothing is lost by waiting elsewhere as long as nothing was answered.
+        if pause > policy.in_place_s or (waits and not scope.tally.answered):
+            failure.again_in_s, failure.failing_s = pause, failing_s + pause
             raise failure from error
         return pause
 
@@ -126,7 +161,7 @@ class LMCalls:
             else:
                 circuit.succeeded()
             if error.retry_after and kind_of(error) is not None:
-                await self._admission.pause(profile, min(error.retry_after, policy.longest_s))
+                await self._told(self._admission.pause(profile, min(error.retry_after, policy.longest_s)))
             raise
         except BaseException:
             circuit.left()
@@ -140,7 +175,7 @@ class LMCalls:
         try:
             await self._running.refuse_ended(scope)
         except BaseException:
-            await self._admission.give_back(permit)
+            await self._told(self._admission.give_back(permit))
             raise
         used: Used | None = None
         scope.tally.sent += 1
@@ -148,11 +183,25 @@ class LMCalls:
             request = call.request
             if engine is not call.engine:
                 request = replace(request, model=engine.endpoint.model)
+            if call.pieces is not None:
+                call.pieces.void()
             response = await scope.in_time(engine.send(request, call.pieces))
             used = _used(response)
         finally:
-            await self._admission.settle(permit, used)
+            await self._told(self._admission.settle(permit, used))
         return response
+
+    async def _told(self, telling: Awaitable[None]) -> None:
+        """Tells the limits something; what they can't be told now, they find out by themselves, and the answer counts.
+
+        A permit that isn't settled runs out.
+        """
+        try:
+            await telling
+        except Exception as exc:  # noqa: BLE001 - what only counts an answer must not cost it
+            self._settling.begun(exc)
+        else:
+            self._settling.over()
 
     async def _permit(self, scope: Scope, call: LMCall, profile: str) -> Permit:
         """What the task was admitted with is its first call's; later calls wait for their own."""
@@ -160,7 +209,7 @@ class LMCalls:
         if permit is not None:
             if permit.profile == profile:
                 return permit
-            await self._admission.give_back(permit)
+            await self._told(self._admission.give_back(permit))
         return await self._admission.admit(scope, profile, _estimate(call.request))
 
     def _circuit(self, profile: str) -> Circuit:
@@ -168,6 +217,27 @@ class LMCalls:
         if circuit is None:
             circuit = self._circuits[profile] = Circuit(profile, self._profiles[profile].circuit)
         return circuit
+
+
+class _Trouble:
+    """How often one call failed and for how long it is tried again, earlier deliveries of its task included.
+
+    Args:
+        tries: tries before this delivery.
+        failing_s: seconds of trying again before it.
+    """
+
+    def __init__(self, tries: int, failing_s: float) -> None:
+        self.tries = tries
+        self._before_s = failing_s
+        self._since: float | None = None
+
+    def count(self, *, tried: bool) -> float:
+        """Counts a failure, and a try if one was made; returns the seconds of trying again so far."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        self.tries += tried
+        return self._before_s + now - self._since
 
 
 def _may_repeat(error: LM15Error, call: LMCall, policy: RetryPolicy) -> bool:

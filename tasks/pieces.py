@@ -1,27 +1,30 @@
-"""Pieces of an answer while the LM writes it: from DSPy's chunks to what a client can follow.
+"""Pieces of an answer while the LM writes it: from the events of its stream to what a client can follow.
 
-DSPy's own `streamify` runs a program in another task and hands everything through one bounded queue, so that a slow
-reader slows the program. Here the program stays where it is, its chunks go through DSPy's listeners, which know the
-adapters' formats, and what comes out is written by a task of its own.
+The program runs as it would unfollowed and gets its answers whole. Beside it, what certainly belongs to a text field
+goes to a task of its own that writes it. Nothing that goes wrong here reaches the prediction.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import dspy
-from dspy.streaming import StreamListener
+from dspy.lm15 import Request, Response
+from dspy.utils.callback import BaseCallback
 
 from snakepit_bridge.client.pieces import Piece
-from snakepit_bridge.dspy_integration.calls import runs_natively
-from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.lm_pieces import FOLLOW, FollowedPieces, StreamEvent
+from snakepit_bridge.loop import home
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.surrogates import Halves, valid_text
+from tasks.fields import ChatFields, FieldReader, JSONFields, Text, XMLFields
 
 # What a slow reader may fall behind by, and how long he may come late.
 _ENTRIES = 10_000
@@ -45,11 +48,12 @@ class PieceWriter:
         self._attempt = attempt
         self._pending: list[Piece] = []
         self._writing: asyncio.Task[None] | None = None
+        self._lost = False
 
     def put(self, piece: Piece) -> None:
         """Adds a piece; what waits to be written grows together, field by field."""
         last = self._pending[-1] if self._pending else None
-        if last is not None and replace(last, text="") == replace(piece, text=""):
+        if last is not None and not piece.replaced and replace(last, text="") == replace(piece, text=""):
             self._pending[-1] = replace(last, text=last.text + piece.text)
         else:
             self._pending.append(piece)
@@ -57,9 +61,9 @@ class PieceWriter:
             self._writing = asyncio.create_task(self._write(), name="dspex-pieces")
 
     async def drain(self) -> None:
-        """Returns once all is written."""
+        """Returns once all is written, or lost."""
         if self._writing is not None:
-            await self._writing
+            await asyncio.wait([self._writing])
 
     async def _write(self) -> None:
         while self._pending:
@@ -68,79 +72,189 @@ class PieceWriter:
                 await self._connection.send_each(
                     [*map(self._entry, some), ("EXPIRE", self._key, _KEPT_S), ("PUBLISH", self._key, "")]
                 )
-            except StoreUnavailableError as away:
-                # Its reader gets the end all the same, and with it the whole answer.
-                _log.warning("Pieces of an answer are lost to those who follow it: %s", away)
+            except Exception as exc:  # noqa: BLE001 - its reader gets the end all the same, and the whole answer with it
+                if not self._lost:
+                    self._lost = True
+                    _log.warning("Pieces of an answer are lost to those who follow it: %s", exc)
 
     def _entry(self, piece: Piece) -> tuple[Any, ...]:
-        fields = ("field", piece.field, "text", piece.text, "predictor", piece.predictor)
+        fields = ("field", piece.field, "text", valid_text(piece.text), "predictor", piece.predictor)
         numbers = ("call", piece.call, "attempt", self._attempt)
-        return ("XADD", self._key, "MAXLEN", "~", _ENTRIES, "*", *fields, *numbers)
+        mark = ("replaced", 1) if piece.replaced else ()
+        return ("XADD", self._key, "MAXLEN", "~", _ENTRIES, "*", *fields, *numbers, *mark)
 
 
 @contextmanager
 def streamed(bound: BoundProgram, writer: PieceWriter) -> Generator[None]:
     """Within it a program's LM calls are streamed, and the text of its output fields goes to the writer.
 
-    One that runs in a thread isn't, as DSPy can't hand chunks out of it; nor is one whose calls can't share a module.
+    One whose calls can't share a module isn't: nobody knows its parts.
     """
-    if bound.used_up or not runs_natively(type(bound.module)):
+    if bound.used_up:
         yield
         return
     sink = _Sink(bound, writer)
-    with dspy.context(send_stream=sink, stream_listeners=sink.wanted()):
+    callbacks = [*dspy.settings.get("callbacks", []), sink]
+    with dspy.context(callbacks=callbacks, **{FOLLOW: _pieces_of_call}):
         yield
 
 
-@dataclass(slots=True)
-class _Answer:
-    """One LM answer that is being written: its number, and a listener for each text field."""
-
-    call: int
-    listeners: list[StreamListener]
-
-
-class _Sink:
-    """Stands where DSPy has the sending end of its queue."""
+class _Sink(BaseCallback):
+    """Knows the parts of a program, hears from DSPy which of them asks, and counts the answers that come of it."""
 
     def __init__(self, bound: BoundProgram, writer: PieceWriter) -> None:
         self._writer = writer
-        self._predictors = {id(one): (name, one) for name, one in bound.module.named_predictors()}
-        self._answers: dict[tuple[int, str], _Answer] = {}
+        parts = bound.module.named_predictors()
+        self._parts = {id(part): (name, names) for name, part in parts if (names := _text_fields(part))}
         self._calls = 0
+        self._failed = False
 
-    def wanted(self) -> list[StreamListener]:
-        """Listeners that name the predictors whose answers are wanted; DSPy asks no more of them."""
-        return [listener for name, one in self._predictors.values() for listener in _listeners(name, one)]
+    # DSPy swallows what a callback raises.
 
-    async def send(self, chunk: Any) -> None:
-        """Takes a chunk of an LM's answer, or a status message, which is nobody's business here."""
-        predictor = getattr(chunk, "predict_id", None)
-        if predictor not in self._predictors:
-            return
-        key = (predictor, str(getattr(chunk, "id", "")))
-        answer = self._answers.get(key)
-        if answer is None:
-            self._calls += 1
-            answer = self._answers[key] = _Answer(self._calls, _listeners(*self._predictors[predictor]))
-        for listener in answer.listeners:
-            self._put(listener.receive(chunk), answer)
-        if chunk.choices and chunk.choices[0].finish_reason is not None:
-            for listener in answer.listeners:
-                self._put(listener.finalize(), answer)
-            del self._answers[key]
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Remembers which part of the program asks now."""
+        if isinstance(instance, dspy.Predict):
+            known = self._parts.get(id(instance))
+            _asked.set(None if known is None else _Call(self, *known))
 
-    def _put(self, said: Any, answer: _Answer) -> None:
-        if said is not None and isinstance(said.chunk, str) and said.chunk:
-            field, predictor = said.signature_field_name, said.predict_name
-            self._writer.put(Piece(field, said.chunk, predictor, answer.call))
+    def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Learns in which form the answer comes: JSON, too, where another form couldn't be parsed."""
+        call = _asked.get()
+        if call is not None:
+            call.style = _style(instance)
+
+    def on_adapter_parse_end(
+        self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
+    ) -> None:
+        """Takes the pieces of answers back that couldn't be parsed."""
+        call = _asked.get()
+        if call is not None and exception is not None:
+            call.refused()
+
+    def next_call(self) -> int:
+        """Returns the number of the answer that begins now."""
+        self._calls += 1
+        return self._calls
+
+    def put(self, piece: Piece) -> None:
+        """Hands a piece to the writer."""
+        self._writer.put(piece)
+
+    def broke(self, exc: Exception) -> None:
+        """Says once that pieces can't be made; the prediction goes on."""
+        if not self._failed:
+            self._failed = True
+            _log.warning("Pieces of an answer can't be made: %s", exc, exc_info=exc)
 
 
-def _listeners(name: str, predictor: Any) -> list[StreamListener]:
-    """One for each field that is text: of any other, half a value says nothing."""
+class _Call:
+    """The answers, mostly one, that a predictor asks for by one call."""
+
+    def __init__(self, sink: _Sink, predictor: str, names: tuple[str, ...]) -> None:
+        self._sink = sink
+        self._predictor = predictor
+        self._names = names
+        self._answers: list[_Answer] = []
+        self.style: type[Any] = ChatFields
+
+    def answer(self) -> FollowedPieces:
+        """Returns where the pieces of one answer go."""
+        answer = _Answer(self._sink, self._predictor, self._names, self.style)
+        self._answers.append(answer)
+        return answer
+
+    def refused(self) -> None:
+        """Takes back what was written: the program couldn't do anything with it."""
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            _at_home(answer.void)
+
+
+_asked: ContextVar[_Call | None] = ContextVar("dspex_call_followed", default=None)
+"""The call that a predictor makes in this context; the LM is asked in it or in a copy, and an adapter parses in it."""
+
+
+def _pieces_of_call(request: Request) -> FollowedPieces | None:
+    call = _asked.get()
+    return None if call is None else call.answer()
+
+
+class _Answer:
+    """The pieces of one answer. Lives on the home loop."""
+
+    any = False
+
+    def __init__(self, sink: _Sink, predictor: str, names: tuple[str, ...], style: type[Any]) -> None:
+        self._sink = sink
+        self._predictor = predictor
+        self._names = names
+        self._style = style
+        self._begin()
+
+    def _begin(self) -> None:
+        self._reader: FieldReader = self._style(self._names)
+        self._halves = Halves()
+        self._written: dict[str, Halves] = {}
+        self._call = 0
+        self._came = False
+
+    async def __call__(self, event: StreamEvent) -> None:
+        """Takes an event of the answer's stream."""
+        delta = getattr(event, "delta", None)
+        if delta is not None and delta.type == "text" and delta.text:
+            self._came = True
+            self._guarded(lambda: self._put(self._reader.feed(self._halves.feed(delta.text))))
+
+    def ended(self, response: Response) -> None:
+        """Takes the rest; and all of it, where the answer came from somewhere else than a stream."""
+        _at_home(self._guarded, lambda: self._end(response))
+
+    def void(self) -> None:
+        """Takes back what has been written: another try writes it anew."""
+        self._guarded(self._take_back)
+        self._begin()
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as exc:  # noqa: BLE001 - what only shows an answer must not cost it
+            self._sink.broke(exc)
+
+    def _end(self, response: Response) -> None:
+        self._put(self._reader.feed(self._halves.end() if self._came else (response.text or "")))
+        self._put(self._reader.end())
+        for name, halves in self._written.items():
+            self._say(name, halves.end())
+
+    def _take_back(self) -> None:
+        for name in self._written:
+            self._sink.put(Piece(name, "", self._predictor, self._call, replaced=True))
+
+    def _put(self, texts: Iterable[Text]) -> None:
+        for name, text in texts:
+            self._say(name, self._written.setdefault(name, Halves()).feed(text))
+
+    def _say(self, name: str, text: str) -> None:
+        if text:
+            self._call = self._call or self._sink.next_call()
+            self._sink.put(Piece(name, text, self._predictor, self._call))
+
+
+def _at_home(act: Callable[..., None], *args: Any) -> None:
+    """Does something on the loop where pieces live, at once if this is one; programs may run in threads."""
+    if asyncio._get_running_loop() is not None:
+        act(*args)
+    else:
+        home().call_soon_threadsafe(act, *args)
+
+
+def _style(adapter: Any) -> type[Any]:
+    if isinstance(adapter, dspy.JSONAdapter):
+        return JSONFields
+    return XMLFields if isinstance(adapter, dspy.XMLAdapter) else ChatFields
+
+
+def _text_fields(predictor: Any) -> tuple[str, ...]:
+    """Those that are text: of any other, half a value says nothing."""
     fields = predictor.signature.output_fields
-    return [
-        StreamListener(field, predict=predictor, predict_name=name)
-        for field, info in fields.items()
-        if info.annotation is str
-    ]
+    return tuple(name for name, info in fields.items() if info.annotation is str)

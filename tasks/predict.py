@@ -12,7 +12,7 @@ from celery.exceptions import Ignore, Reject
 from kombu.exceptions import OperationalError
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUnavailableError
-from snakepit_bridge.messages import LM_TRIES, PREDICT, Request
+from snakepit_bridge.messages import LM_FAILING_S, LM_TRIES, PREDICT, Request
 from tasks.code_queue import hand_over_code
 from tasks.outages import through_outages
 from tasks.prediction import Delivery, predicted, prepared, refuse_late, stored_form
@@ -37,7 +37,7 @@ async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[st
     except LMUnavailableError as away:
         if away.again_in_s is None:
             raise
-        headers = {**(self.request.headers or {}), LM_TRIES: away.tries}
+        headers = {**(self.request.headers or {}), LM_TRIES: away.tries, LM_FAILING_S: away.failing_s}
         try:
             raise self.retry(exc=away, countdown=away.again_in_s, headers=headers) from away
         except OperationalError as exc:

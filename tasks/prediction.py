@@ -9,10 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import dspy
 from celery.exceptions import SoftTimeLimitExceeded
 
 from snakepit_bridge.dspy_integration.process_settings import default_settings
-from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, StoreUnavailableError
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    DeadlineExceeded,
+    PredictionCancelled,
+    PredictionFailed,
+    StoreUnavailableError,
+    fresh_error,
+)
 from snakepit_bridge.messages import Request, Result, pieces_key
 from snakepit_bridge.payloads import is_reference
 from snakepit_bridge.programs.bound import BoundProgram
@@ -21,7 +29,7 @@ from snakepit_bridge.provenance import Provenance, Timings
 from snakepit_bridge.replica import Served, Terms
 from tasks.applying import Applied
 from tasks.cache.parsed import sharing
-from tasks.errors import named, ours
+from tasks.errors import named, noted, ours
 from tasks.frames import under
 from tasks.inputs import arrived, taken
 from tasks.limits.first_call import admitted
@@ -45,7 +53,7 @@ class Delivery:
         claim: the tag under which the broker lent the message.
         deliveries: 1, and one more for each worker that died with the message.
         replies: the channel on which the client wants to be told of the end; empty if it named none.
-        tries: tries of an LM call that earlier attempts used up.
+        tries: tries of an LM call that earlier attempts used up, and ``failing_s`` the seconds of trying again.
         looked_at: when it was last known to be wanted, by the monotonic clock.
     """
 
@@ -59,6 +67,7 @@ class Delivery:
     deliveries: int = 1
     replies: str = ""
     tries: int = 0
+    failing_s: float = 0.0
     looked_at: float = float("-inf")
 
 
@@ -163,6 +172,7 @@ def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
         delivery.queue,
         delivery.claim,
         delivery.tries,
+        delivery.failing_s,
         delivery.looked_at,
         cache=program.spec.cache,
     )
@@ -194,16 +204,10 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
     try:
         with entered(scope), sharing(runtime.cache, scope):
             async with bounds:
-                return await under(scope.task_id, bound.acall(**inputs))
-    except Exception as error:
-        mine = ours(error)
-        if mine is not None:
-            raise mine from mine.__cause__
-        if isinstance(error, TypeError) and (missing := bound.inputs.missing(scope.program, inputs)):
-            raise missing from error
-        if isinstance(error, TimeoutError) and bounds.expired():
-            raise scope.late() from error
-        raise named(error, program=scope.program, model=bound.choice.lm.model) from error
+                prediction: Any = await under(scope.task_id, bound.acall(**inputs))
+    except Exception as error:  # noqa: BLE001 - whatever a program raises has a name of ours
+        raised = _raised(scope, bound, inputs, error, late=bounds.expired())
+        raise raised from (raised.__cause__ if raised is error else error)
     except (SystemExit, KeyboardInterrupt) as left:
         # Let through, it would end the event loop of the process, and with it all that runs there.
         raise named(left, program=scope.program, model=bound.choice.lm.model) from left
@@ -212,6 +216,42 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
         if isinstance(cancelled, SoftTimeLimitExceeded) or scope.cancelled or (task is not None and task.cancelling()):
             raise
         raise named(cancelled, program=scope.program, model=bound.choice.lm.model) from cancelled
+    swallowed = scope.tally.later or (None if isinstance(prediction, dspy.Prediction) else scope.tally.failure)
+    if swallowed is not None:
+        # Somebody on the way took the LM's failure for an answer. It is none; a call for later is still to be made.
+        raise fresh_error(swallowed)
+    return prediction
+
+
+def _raised(
+    scope: Scope, bound: BoundProgram, inputs: Mapping[str, Any], error: Exception, *, late: bool
+) -> BridgeError:
+    """Returns the error of ours for what a program raised."""
+    mine = ours(error)
+    if scope.tally.later is not None and not isinstance(mine, (DeadlineExceeded, PredictionCancelled)):
+        return fresh_error(scope.tally.later)
+    if mine is not None:
+        return mine
+    if isinstance(error, TypeError) and (missing := bound.inputs.missing(scope.program, inputs)):
+        return missing
+    if isinstance(error, TimeoutError) and late:
+        return scope.late()
+    truncated = scope.tally.last_finish == "length"
+    raised = named(error, program=scope.program, model=bound.choice.lm.model, truncated=truncated)
+    return _with_its_reason(scope, raised)
+
+
+def _with_its_reason(scope: Scope, raised: BridgeError) -> BridgeError:
+    """What a program raised, or the LM's failure that it had caught before and that it went on without.
+
+    BestOfN, Refine, Parallel and a tool's caller catch any exception, and what comes of it names no LM.
+    """
+    failure = scope.tally.failure
+    if failure is None:
+        return raised
+    if isinstance(raised, PredictionFailed):
+        return noted(failure, raised)
+    return fresh_error(failure) if type(raised) is type(failure) else raised
 
 
 async def _keep(runtime: Runtime, served: Served, applied: Applied) -> None:
@@ -276,6 +316,7 @@ def _provenance(
         failed_tries=delivery.tries + scope.tally.failed,
         cached=scope.tally.cached,
         shared=scope.tally.shared,
+        finish_reasons=dict(scope.tally.finished),
     )
 
 

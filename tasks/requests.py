@@ -11,6 +11,7 @@ from snakepit_bridge.exceptions import BridgeError, ConfigurationError, ForeignN
 from snakepit_bridge.messages import (
     DEFAULT_SESSION,
     FAIL,
+    LM_FAILING_S,
     LM_TRIES,
     REPLY_CHANNEL,
     SENT_AT,
@@ -85,6 +86,7 @@ def delivery_of(task: Task) -> Delivery:
         deliveries=int(properties.get("deliveries") or (2 if route.get("redelivered") else 1)),
         replies=str(headers.get(REPLY_CHANNEL) or ""),
         tries=int(headers.get(LM_TRIES) or 0),
+        failing_s=float(headers.get(LM_FAILING_S) or 0.0),
     )
 
 

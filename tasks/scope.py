@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import dspy
 
-from snakepit_bridge.exceptions import DeadlineExceeded
+from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, LMUnavailableError
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.snapshot import Snapshot
 from tasks.limits.contract import Permit
@@ -36,6 +36,9 @@ class Tally:
         answered: LM profile to the calls that it answered.
         cached: calls that the response cache answered.
         shared: calls that waited for another prediction's identical one.
+        finished: why answers ended, to how many did, and ``last_finish`` why the last one did.
+        later: the failure of a call that has to be made later, by another delivery of the task.
+        failure: the last failure of a call that no other try mends.
     """
 
     failed: int = 0
@@ -43,6 +46,10 @@ class Tally:
     answered: Counter[str] = field(default_factory=Counter[str])
     cached: int = 0
     shared: int = 0
+    finished: Counter[str] = field(default_factory=Counter[str])
+    last_finish: str = ""
+    later: LMUnavailableError | None = None
+    failure: BridgeError | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +64,7 @@ class Scope:
         deadline: unix seconds after which it calls no LM; None is no bound.
         priority: 0 to 9, the most urgent.
         queue: the queue that its message came from, and ``claim`` the tag under which the broker lent it.
-        tries: tries that earlier deliveries of the task used up.
+        tries: tries that earlier deliveries of the task used up, and ``failing_s`` the seconds of trying again.
         looked_at: when its result was last looked at, by the monotonic clock; a cancelled one has one.
         permit: what the limits gave it before it started, until its first LM call takes it.
         cancelled: whether somebody cancelled it; its next LM call is refused then.
@@ -78,6 +85,7 @@ class Scope:
     queue: str = ""
     claim: str = ""
     tries: int = 0
+    failing_s: float = 0.0
     looked_at: float = float("-inf")
     permit: Permit | None = None
     cancelled: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.messages import HIDDEN, LM_TRIES, PREDICT, PROGRAM, REPLY_CHANNEL, SENT_AT
+from snakepit_bridge.messages import HIDDEN, LM_FAILING_S, LM_TRIES, PREDICT, PROGRAM, REPLY_CHANNEL, SENT_AT
 from snakepit_bridge.stores.outages import is_outage
 from tasks.batch import Input
 from tasks.outages import through_outages
@@ -43,7 +43,15 @@ class Singles:
         self._delivery = delivery
         self._broker = broker
 
-    def send(self, inputs: Sequence[Input], *, countdown: float = 0.0, retries: int = 0, tries: int = 0) -> list[Input]:
+    def send(
+        self,
+        inputs: Sequence[Input],
+        *,
+        countdown: float = 0.0,
+        retries: int = 0,
+        tries: int = 0,
+        failing_s: float = 0.0,
+    ) -> list[Input]:
         """Send a message for each of the inputs; blocks. Return those that the broker didn't take.
 
         Args:
@@ -51,12 +59,13 @@ class Singles:
             countdown: seconds after which they are due.
             retries: how often they were delivered already.
             tries: tries of an LM call that were used up.
+            failing_s: seconds for which it has been tried again.
         """
         left = list(inputs)
         try:
             with self._app.producer_or_acquire() as producer:
                 while left:
-                    self._send(producer, left[0], countdown, retries, tries)
+                    self._send(producer, left[0], countdown, retries, {LM_TRIES: tries, LM_FAILING_S: failing_s})
                     left.pop(0)
         except Exception as exc:
             if not is_outage(exc):
@@ -71,6 +80,7 @@ class Singles:
         countdown: float = 0.0,
         retries: int = 0,
         tries: int = 0,
+        failing_s: float = 0.0,
         deadline: float | None = None,
     ) -> None:
         """Do the same on the loop, through outages of the broker.
@@ -81,13 +91,15 @@ class Singles:
         left = list(inputs)
 
         async def send() -> None:
-            left[:] = await asyncio.to_thread(self.send, left, countdown=countdown, retries=retries, tries=tries)
+            left[:] = await asyncio.to_thread(
+                self.send, left, countdown=countdown, retries=retries, tries=tries, failing_s=failing_s
+            )
             if left:
                 raise StoreUnavailableError(self._broker, f"it doesn't take {len(left)} inputs of a batch")
 
         await through_outages(send, deadline=deadline)
 
-    def _send(self, producer: Any, one: Input, countdown: float, retries: int, tries: int) -> None:
+    def _send(self, producer: Any, one: Input, countdown: float, retries: int, lm_tries: Mapping[str, float]) -> None:
         amqp = self._app.amqp
         message = amqp.create_task_message(
             one.task_id,
@@ -108,7 +120,7 @@ class Singles:
             headers={
                 SENT_AT: self._delivery.sent_at or time.time(),
                 REPLY_CHANNEL: self._delivery.replies,
-                LM_TRIES: tries,
+                **lm_tries,
                 PROGRAM: self._program,
             },
             retry=True,

@@ -9,6 +9,7 @@ from collections.abc import Generator
 import pytest
 from redis import Redis
 
+from snakepit_bridge import redaction
 from tests.harness.leaks import leaked_keys
 from tests.harness.waiting import eventually, wait_until
 from workers.embedded import EmbeddedRedis
@@ -28,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "keeps_keys(*patterns): keys of these names may stay without an expiry after this test"
     )
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_secrets(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    """What a test's clients and profiles had masked in texts is a word like others to the next test."""
+    monkeypatch.setattr(redaction, "_spellings", redaction._spellings)
+    monkeypatch.setattr(redaction, "_known", redaction._known)
 
 
 @pytest.fixture(scope="session")

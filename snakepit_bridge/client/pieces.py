@@ -34,6 +34,8 @@ class Piece:
         attempt: 1 for the first try. With a later try all begins anew: what an earlier one wrote is void.
         position: where it stands among the prediction's pieces; a reader goes on behind it. Two pieces of the same text
             are equal wherever they stand.
+        replaced: whether it takes back, instead of adding text, what this call has written of the field: the answer
+            couldn't be used, and another one follows.
     """
 
     field: str
@@ -42,6 +44,7 @@ class Piece:
     call: int = 1
     attempt: int = 1
     position: str = dataclass_field(default="", compare=False)
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +150,5 @@ class Following:
 def _piece(position: bytes, said: dict[bytes, bytes]) -> Piece:
     text = {name.decode(): value.decode() for name, value in said.items()}
     numbers = int(text["call"]), int(text["attempt"])
-    return Piece(text["field"], text["text"], text["predictor"], *numbers, position.decode())
+    place, replaced = position.decode(), "replaced" in text
+    return Piece(text["field"], text["text"], text["predictor"], *numbers, place, replaced)

@@ -16,6 +16,11 @@ class FleetPrediction(dspy.Prediction):
     # Declared here, so that DSPy keeps it beside the outputs and not among them.
     provenance: Provenance = cast(Provenance, None)
 
+    @property
+    def truncated(self) -> bool:
+        """Whether an answer that it was made of was cut off at its token limit."""
+        return self.provenance.truncated
+
     @classmethod
     def of(cls, result: Result) -> Self:
         """Makes the prediction from what the worker stored."""

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from snakepit_bridge.exceptions import InputError, PredictionFailed
+from snakepit_bridge.surrogates import valid_text
 
 
 def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,12 +108,14 @@ def _encoded(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ordered(value: Any) -> Any:
-    """A set's order differs from process to process; a result's must not."""
+    """A set's order differs from process to process; a result's must not. Half a character can't be stored."""
+    if type(value) is str:
+        return valid_text(value)
     if isinstance(value, (set, frozenset)):
         plain = [to_jsonable_python(_ordered(one)) for one in cast(set[Any], value)]
         return sorted(plain, key=lambda one: json.dumps(one, sort_keys=True))
     if isinstance(value, dict):
-        return {key: _ordered(one) for key, one in cast(dict[Any, Any], value).items()}
+        return {_ordered(key): _ordered(one) for key, one in cast(dict[Any, Any], value).items()}
     if isinstance(value, (list, tuple)):
         return [_ordered(one) for one in cast(list[Any], value)]
     return value

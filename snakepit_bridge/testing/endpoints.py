@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from snakepit_bridge.testing import openai_format
 from snakepit_bridge.testing.answers import Answerer, Raw, complete
@@ -93,12 +93,13 @@ class _Chat:
         response = self._response(record, fault)
         # Recorded before it is sent: who has an answer must find it in the record.
         self._stage.log.answer(record, response.status_code)
-        await response(scope, receive, send)
+        cut = fault is not None and fault.cut is not None and fault.kind in ("cut", "raw")
+        await response(scope, receive, _Cut(send, fault.cut or 0, clean=fault.clean) if fault and cut else send)
         return response.status_code
 
     def _response(self, record: Recorded, fault: Fault | None) -> Response:
-        if fault is not None and fault.kind == "status":
-            return _fault_response(fault)
+        if fault is not None and fault.kind in ("status", "raw"):
+            return _fault_response(fault) if fault.kind == "status" else _raw_response(fault)
         malformed = fault is not None and fault.kind == "malformed"
         try:
             texts = _texts(record.ask, (lambda _: _UNPARSABLE) if malformed else self._stage.answerer)
@@ -168,6 +169,37 @@ def _fault_response(fault: Fault) -> Response:
     return JSONResponse(
         fault.body or openai_format.error(f"fault {fault.status} on request", kind), fault.status, headers
     )
+
+
+def _raw_response(fault: Fault) -> Response:
+    text = fault.body if isinstance(fault.body, str) else json.dumps(fault.body)
+    headers = {} if fault.retry_after_s is None else {"retry-after": f"{fault.retry_after_s:g}"}
+    # Lone surrogates are among what a server may say.
+    return Response(text.encode(errors="surrogatepass"), fault.status, headers, fault.content_type or None)
+
+
+class _Cut:
+    """Sends a response's body as far as a number of bytes; what comes then looks like its end, or breaks it off."""
+
+    def __init__(self, send: Send, size: int, *, clean: bool) -> None:
+        self._send = send
+        self._left = size
+        self._clean = clean
+        self._ended = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._ended:
+            return
+        if message["type"] == "http.response.start":
+            headers = [(name, value) for name, value in message["headers"] if name != b"content-length"]
+            await self._send({**message, "headers": headers})
+            return
+        body = message.get("body", b"")[: self._left]
+        self._left -= len(body)
+        whole = not message.get("more_body", False) and self._left > 0
+        self._ended = self._left <= 0 or whole
+        # An end that isn't sent closes the connection.
+        await self._send({**message, "body": body, "more_body": not (self._ended and (self._clean or whole))})
 
 
 async def _streamed(pieces: Iterator[bytes], pause_s: float) -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, Literal, get_args
 
-Kind = Literal["status", "close", "malformed", "hang"]
+Kind = Literal["status", "close", "malformed", "hang", "raw", "cut"]
 _KINDS: tuple[str, ...] = get_args(Kind)
 
 
@@ -18,12 +18,17 @@ class Fault:
 
     Attributes:
         kind: ``status`` answers with an error, ``malformed`` with text that no adapter can parse, ``hang`` never
-            answers, ``close`` drops the connection in the middle of the answer.
+            answers, ``close`` drops the connection in the middle of the answer, ``raw`` answers word for word with
+            ``status``, ``body`` and ``content_type``, and ``cut`` with the answer itself as far as ``cut`` says.
         times: how many requests; None is all until the faults are cleared.
         status: HTTP status of the error.
         body: its body, JSON or text; an error body in OpenAI's form if it isn't given.
         retry_after_s: value of its Retry-After header, seconds.
         containing: only requests whose last user message holds this text.
+        content_type: of a ``raw`` answer.
+        cut: bytes of a ``raw`` or a ``cut`` answer's body after which the connection breaks; None sends all of it.
+        clean: whether a cut answer looks as if it had ended there.
+        skip: requests that are answered as usual before the first that this befalls.
     """
 
     kind: Kind = "status"
@@ -32,12 +37,18 @@ class Fault:
     body: Any = None
     retry_after_s: float | None = None
     containing: str = ""
+    content_type: str = "application/json"
+    cut: int | None = None
+    clean: bool = False
+    skip: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ValueError(f"a fault's kind is one of {', '.join(_KINDS)}; got {self.kind!r}")
         if self.times is not None and self.times < 1:
             raise ValueError(f"a fault's times is at least 1, or null for all; got {self.times!r}")
+        if self.kind == "cut" and self.cut is None:
+            raise ValueError("a fault of kind 'cut' says after how many bytes: cut=100")
 
 
 class Faults:
@@ -93,7 +104,7 @@ class Faults:
             for place, fault in enumerate(self._pending):
                 if fault.containing in user:
                     self._pending[place : place + 1] = _left(fault)
-                    return fault
+                    return None if fault.skip else fault
         return None
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -123,6 +134,8 @@ class Faults:
 
 
 def _left(fault: Fault) -> list[Fault]:
+    if fault.skip:
+        return [replace(fault, skip=fault.skip - 1)]
     if fault.times is None:
         return [fault]
     return [replace(fault, times=fault.times - 1)] if fault.times > 1 else []

@@ -230,6 +230,24 @@ class RecordingLM:
         """Answers the next requests with text that no adapter can parse."""
         self.faults.add(Fault("malformed", times, containing=containing))
 
+    def say(
+        self,
+        body: Any,
+        times: int | None = 1,
+        *,
+        status: int = 200,
+        content_type: str = "application/json",
+        cut: int | None = None,
+        containing: str = "",
+    ) -> None:
+        """Answers the next requests word for word, as no well-behaved server would."""
+        fault = Fault("raw", times, status, body, containing=containing, content_type=content_type, cut=cut)
+        self.faults.add(fault)
+
+    def cut(self, after: int, times: int | None = 1, *, clean: bool = False, containing: str = "") -> None:
+        """Ends the next answers after so many bytes of their body: by breaking off, or as if they were whole."""
+        self.faults.add(Fault("cut", times, containing=containing, cut=after, clean=clean))
+
 
 def _server_extra() -> ModuleType:
     try:

@@ -132,6 +132,8 @@ def stage(
         settings = {
             "DSPEX_LM_PROFILES": str(profiles),
             "DSPEX_RETRY_BACKOFF_S": "0.05",
+            # By a count, since a test of what becomes of a failure needn't wait for a minute.
+            "DSPEX_TASK_ATTEMPTS": "3",
             "DSPEX_REQUIREMENT_WAIT_S": "0.3",
             "STAGE_LM_KEY": LM_KEY,
             "STAGE_WRONG_KEY": "wrong",

@@ -36,7 +36,7 @@ def test_failures_in_a_row_open_it(clock: Clock) -> None:
     circuit = opened()
     with pytest.raises(CircuitOpen, match="profile 'smart' failed too often") as refused:
         circuit.enter()
-    assert refused.value.retry_after == pytest.approx(10)
+    assert 10 <= (refused.value.retry_after or 0) <= 12.5
 
 
 def test_a_success_in_between_starts_the_count_again(clock: Clock) -> None:

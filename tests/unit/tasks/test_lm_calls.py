@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +19,13 @@ from dspy.lm15 import (
     TransportError,
 )
 
-from snakepit_bridge.exceptions import DeadlineExceeded, LMUnavailableError, PredictionCancelled, ValidationError
+from snakepit_bridge.exceptions import (
+    DeadlineExceeded,
+    LMUnavailableError,
+    PredictionCancelled,
+    StoreUnavailableError,
+    ValidationError,
+)
 from snakepit_bridge.lm import LMProfile, LMProfiles
 from snakepit_bridge.lm_engine import LMCall, LMEngine
 from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
@@ -192,6 +200,9 @@ async def test_nothing_is_tried_again_once_a_piece_of_the_answer_went_out(ask: A
         async def __call__(self, event: Any) -> None:
             self.any = True
 
+        def void(self) -> None:
+            assert not self.any
+
     provider = Provider(smart=[ServerError("x")])
     with pytest.raises(ServerError):
         await ask(provider, scope_of(), pieces=Pieces())
@@ -199,8 +210,6 @@ async def test_nothing_is_tried_again_once_a_piece_of_the_answer_went_out(ask: A
 
 
 async def test_an_answer_ends_with_the_deadline(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     class Silent(Provider):
         async def send(self, engine: LMEngine, sent: Any, pieces: Any = None) -> Response:
             await asyncio.Event().wait()
@@ -235,8 +244,104 @@ async def test_a_fallbacks_refusal_does_not_hide_the_profiles_own_failure(ask: A
 
 
 async def test_an_open_circuit_sends_nothing_to_its_profile(ask: Ask) -> None:
-    provider = Provider(smart=[ServerError("x")])
+    """KINDS 42: waiting for it is no try, and holds no place as long as nothing was answered."""
+    provider, patient = Provider(smart=[ServerError("x")]), RetryPolicy(backoff_s=0.001)
     with pytest.raises(LMUnavailableError, match="circuit_open") as failed:
-        await ask(provider, scope_of(), fallbacks=(), circuit=CircuitPolicy(failures=2, open_s=0.5))
-    assert failed.value.tries == 3
-    assert len(provider.asked) == 2
+        await ask(provider, scope_of(), fallbacks=(), circuit=CircuitPolicy(failures=2, open_s=0.5), retry=patient)
+    assert failed.value.tries == len(provider.asked) == 2
+    assert failed.value.again_in_s is not None
+    assert 0.5 <= failed.value.again_in_s <= failed.value.failing_s < 1.5
+
+
+# ---------------------------------------------------------------- for how long
+
+
+async def test_a_failing_lm_is_tried_for_a_time_and_not_so_many_times(ask: Ask) -> None:
+    """KINDS 42: forty failures in a row cost nothing as long as the LM is back in time."""
+    provider = Provider(smart=[*[ServerError("x"), TransportError("x")] * 20, response()])
+    policy = RetryPolicy(backoff_s=0.001, longest_s=0.01)
+    scope = scope_of()
+    await ask(provider, scope, fallbacks=(), circuit=CircuitPolicy(failures=0), retry=policy)
+    assert scope.tally.failed == 40
+
+
+@pytest.mark.parametrize(
+    ("for_s", "left_s", "before_s", "bound_s"),
+    [(None, None, 0, 60), (None, 10, 0, 10), (None, 600, 0, 600), (5, None, 0, 5), (5, 600, 0, 5), (5, 2, 0, 2)],
+)
+async def test_the_time_is_a_minute_or_the_deadline_or_what_the_policy_says(
+    ask: Ask, for_s: float | None, left_s: float | None, before_s: float, bound_s: float
+) -> None:
+    """KINDS 42: what is left of it decides whether the task comes again."""
+    policy = RetryPolicy(for_s=for_s, backoff_s=1.0, longest_s=1.0, in_place_s=0.0)
+    deadline = None if left_s is None else time.time() + left_s
+
+    async def comes_again(failing_s: float) -> bool:
+        provider = Provider(smart=[ServerError("x")])
+        with pytest.raises(LMUnavailableError) as failed:
+            await ask(provider, scope_of(deadline=deadline, failing_s=failing_s), fallbacks=(), retry=policy)
+        return failed.value.again_in_s is not None
+
+    if left_s is None or (for_s is not None and for_s < left_s):
+        assert await comes_again(bound_s - 2)
+        assert not await comes_again(bound_s - 0.4)
+    else:
+        assert await comes_again(0)
+
+
+async def test_calls_of_a_task_that_comes_again_are_not_made(ask: Ask) -> None:
+    """KINDS 14: whoever caught the failure asks no more; its answer would be paid and thrown away."""
+    provider, scope = Provider(smart=[RateLimitError("slow", retry_after=30.0), response()]), scope_of()
+    for _ in range(3):
+        with pytest.raises(LMUnavailableError, match="slow"):
+            await ask(provider, scope, fallbacks=())
+    assert len(provider.asked) == 1
+
+
+async def test_a_storm_of_tries_is_spread(ask: Ask) -> None:
+    """KINDS 42: those that failed together don't come again together."""
+
+    async def pause(error: LM15Error) -> float:
+        with pytest.raises(LMUnavailableError) as failed:
+            await ask(Provider(smart=[error]), scope_of(), fallbacks=(), retry=RetryPolicy(in_place_s=0.0))
+        return failed.value.again_in_s or 0.0
+
+    for error, least_s in ((ServerError("x"), 0.5), (RateLimitError("x", retry_after=1.0), 1.0)):
+        pauses = sorted([await pause(error) for _ in range(60)])
+        assert pauses[0] >= least_s
+        assert pauses[-1] - pauses[0] > 0.5
+
+
+# ---------------------------------------------------------------- what only counts
+
+
+class Broken(Ledger):
+    """Limits whose store is away once the answer has come."""
+
+    async def settle(self, permit: Permit, used: Used | None) -> None:
+        raise StoreUnavailableError("redis://host", "gone")
+
+    async def pause(self, profile: str, seconds: float) -> None:
+        raise StoreUnavailableError("redis://host", "gone")
+
+    async def give_back(self, permit: Permit) -> None:
+        raise RuntimeError("a bug")
+
+
+async def test_limits_that_cannot_be_told_cost_no_answer(
+    ask: Ask, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """KINDS 12: the answer was there and paid, and what only counts it is said once."""
+    for name in ("settle", "pause", "give_back"):
+        monkeypatch.setattr(ledger, name, getattr(Broken(), name))
+    scope = scope_of(permit=Permit("other", "first"))
+    provider = Provider(smart=[ServerError("x", retry_after=0.001), response()])
+    assert (await ask(provider, scope, fallbacks=())).text == "because"
+    assert caplog.text.count("The limits can't be told") == 1
+
+
+async def test_the_ends_of_answers_are_counted(ask: Ask) -> None:
+    """KINDS 17."""
+    scope = scope_of()
+    await ask(Provider(smart=[replace(response(), finish_reason="length"), response()]), scope)
+    assert (dict(scope.tally.finished), scope.tally.last_finish) == ({"length": 1}, "length")

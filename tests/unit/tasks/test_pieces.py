@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import dspy
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
 from snakepit_bridge.client.pieces import Piece
 from snakepit_bridge.dspy_integration.named import ADAPTERS
+from snakepit_bridge.lm import LMProfile
+from snakepit_bridge.loop import run_home
 from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.testing import Ask, Raw, RecordingLM, scripted
 from tasks.pieces import PieceWriter, streamed
 
 
@@ -60,66 +67,170 @@ class Kept:
     def put(self, piece: Piece) -> None:
         self.pieces.append(piece)
 
-    def text(self, call: int = 1) -> str:
-        return "".join(piece.text for piece in self.pieces if piece.call == call)
+    def text(self, call: int = 1, field: str = "answer") -> str:
+        return "".join(piece.text for piece in self.pieces if (piece.call, piece.field) == (call, field))
 
 
-def chunk(predictor: Any, id_: str, text: str | None, finish: str | None = None) -> Any:
-    delta = SimpleNamespace(content=text)
-    return SimpleNamespace(
-        predict_id=id(predictor), id=id_, choices=[SimpleNamespace(delta=delta, finish_reason=finish)]
+class Failing:
+    """A writer that can't."""
+
+    def put(self, piece: Piece) -> None:
+        raise UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates not allowed")
+
+
+def _current(ask: Ask) -> Any:
+    return ANSWERS[0](ask)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RecordingLM]:
+    with RecordingLM(scripted(_current)) as lm:
+        yield lm
+
+
+Answer = Callable[[Ask], Any]
+ANSWERS: list[Answer] = [lambda ask: {"answer": "forty-two [[or so]]"}]
+
+
+@pytest.fixture
+def answers(server: RecordingLM) -> Iterator[list[Answer]]:
+    usual = ANSWERS[0]
+    yield ANSWERS
+    ANSWERS[0] = usual
+    server.faults.clear()
+    server.clear()
+
+
+async def run(server: RecordingLM, module: Any, writer: Any, adapter: str = "chat", **inputs: str) -> dspy.Prediction:
+    """Runs a module as the fleet does: on the home loop, or in a thread if it has no coroutine of its own."""
+    lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
+    bound: Any = SimpleNamespace(module=module, used_up=False)
+
+    async def followed() -> dspy.Prediction:
+        settings = {"lm": lm, "adapter": ADAPTERS.find(adapter, "adapter"), "disable_history": True}
+        with dspy.context(**settings), streamed(bound, writer):
+            return await module.acall(**(inputs or {"question": "why?"}))
+
+    return await run_home(followed())
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, None])
+@pytest.mark.parametrize("adapter", ["chat", "json", "xml"])
+async def test_each_adapters_answer_comes_in_pieces(
+    server: RecordingLM, answers: list[Answer], adapter: str, size: int | None
+) -> None:
+    """KINDS 23: with marks of the form in its text, whatever the size of the pieces."""
+    server.pace(size)
+    kept = Kept()
+    prediction = await run(server, dspy.Predict("question -> answer"), kept, adapter)
+    assert kept.text() == prediction.answer == "forty-two [[or so]]"
+    assert not any(piece.replaced for piece in kept.pieces)
+
+
+async def test_calls_of_a_program_are_numbered_and_told_apart_even_at_the_same_time(
+    server: RecordingLM, answers: list[Answer]
+) -> None:
+    answers[0] = lambda ask: {"answer": f"answer of {ask.inputs['question']} {'x' * 50}"}
+    server.pace(5, 0.001)
+
+    class Both(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = dspy.Predict("question -> answer"), dspy.Predict("question -> answer")
+
+        async def aforward(self, question: str) -> dspy.Prediction:
+            await asyncio.gather(self.first.acall(question="one"), self.second.acall(question="two"))
+            return await self.first.acall(question="three")
+
+    kept = Kept()
+    await run(server, Both(), kept)
+    said = {(piece.predictor, piece.call): kept.text(piece.call) for piece in kept.pieces}
+    by_part = sorted((name, text.split()[2]) for (name, _), text in said.items())
+    assert by_part == [("first", "one"), ("first", "three"), ("second", "two")]
+    assert kept.text(3).startswith("answer of three")
+
+
+async def test_a_program_that_runs_in_a_thread_comes_in_pieces(server: RecordingLM, answers: list[Answer]) -> None:
+    class Blocking(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = dspy.Predict("question -> answer")
+
+        def forward(self, question: str) -> dspy.Prediction:
+            return self.part(question=question)
+
+    module, kept = Blocking(), Kept()
+    lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
+    bound: Any = SimpleNamespace(module=module, used_up=False)
+
+    def blocking() -> dspy.Prediction:
+        with dspy.context(lm=lm, disable_history=True), streamed(bound, kept):  # pyright: ignore[reportArgumentType]
+            return module(question="why?")
+
+    prediction = await asyncio.to_thread(blocking)
+    assert kept.text() == prediction.answer == "forty-two [[or so]]"
+
+
+async def test_an_answer_that_cannot_be_parsed_is_taken_back_and_the_next_one_comes_in_its_place(
+    server: RecordingLM, answers: list[Answer]
+) -> None:
+    """KINDS 43: streamed as unstreamed, DSPy's chat adapter asks once more in JSON."""
+    turns = iter([Raw("[[ ## answer ## ]]\nhalf of"), {"answer": "whole", "reasoning": "because"}])
+    answers[0] = lambda ask: next(turns)
+    kept = Kept()
+    prediction = await run(server, dspy.Predict("question -> answer, reasoning"), kept)
+    assert (prediction.answer, prediction.reasoning) == ("whole", "because")
+    assert [(piece.call, piece.field, piece.replaced) for piece in kept.pieces if piece.replaced] == [
+        (1, "answer", True)
+    ]
+    assert (kept.text(1), kept.text(2), kept.text(2, "reasoning")) == ("half of", "whole", "because")
+    assert kept.pieces.index(Piece("answer", "", "self", 1, replaced=True)) < min(
+        place for place, piece in enumerate(kept.pieces) if piece.call == 2
     )
 
 
-async def tell(predictor: Any, id_: str, text: str, size: int) -> None:
-    for start in range(0, len(text), size):
-        await dspy.settings.send_stream.send(chunk(predictor, id_, text[start : start + size]))
-    await dspy.settings.send_stream.send(chunk(predictor, id_, None, "stop"))
+async def test_halves_of_a_character_are_joined(server: RecordingLM, answers: list[Answer]) -> None:
+    """KINDS 12: a server may cut between the two halves of what JSON writes as a pair."""
+    chunks = ["[[ ## answer ## ]]\\nok \\ud83d", "\\ude00 and \\ud83d", " alone \\ud83d"]
+    events = [
+        f'{{"choices": [{{"index": 0, "delta": {{"content": "{text}"}}, "finish_reason": null}}]}}' for text in chunks
+    ]
+    events.append('{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}')
+    server.say("".join(f"data: {event}\n\n" for event in [*events, "[DONE]"]), content_type="text/event-stream")
+    kept = Kept()
+    prediction = await run(server, dspy.Predict("question -> answer"), kept)
+    assert kept.text() == prediction.answer == "ok 😀 and \ufffd alone \ufffd"
 
 
-ANSWERS = {
-    "chat": "[[ ## answer ## ]]\nforty-two [or so]\n\n[[ ## completed ## ]]\n",
-    "json": '{"answer": "forty-two [or so]"}',
-    "xml": "<answer>\nforty-two [or so]\n</answer>",
-}
+async def test_a_writer_that_fails_costs_the_pieces_and_not_the_prediction(
+    server: RecordingLM, answers: list[Answer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """KINDS 12."""
+    prediction = await run(server, dspy.ChainOfThought("question -> answer"), Failing())
+    assert prediction.answer == "forty-two [[or so]]"
+    assert caplog.text.count("Pieces of an answer can't be made") == 1
 
 
-# Tokens of one character would be too short: DSPy looks for the end of a field in the last ten.
-@pytest.mark.parametrize("size", [3, 5, 7])
-@pytest.mark.parametrize("adapter", ANSWERS)
-async def test_each_adapters_answer_comes_in_pieces(adapter: str, size: int) -> None:
-    module, kept = dspy.Predict("question -> answer"), Kept()
-    bound: Any = SimpleNamespace(module=module, used_up=False)
-    with dspy.context(adapter=ADAPTERS.find(adapter, "adapter")), streamed(bound, kept):  # pyright: ignore[reportArgumentType]
-        await tell(module, "a", ANSWERS[adapter], size)
-    assert kept.text().strip('"\n ') == "forty-two [or so]"
+async def test_what_stands_in_for_a_stream_comes_as_one_piece(server: RecordingLM, answers: list[Answer]) -> None:
+    """KINDS 13: a whole JSON answer to a request for a stream is the answer."""
+    text = json.dumps("[[ ## answer ## ]]\nwhole\n\n[[ ## completed ## ]]")
+    server.say(f'{{"choices": [{{"index": 0, "message": {{"content": {text}}}, "finish_reason": "stop"}}]}}')
+    kept = Kept()
+    prediction = await run(server, dspy.Predict("question -> answer"), kept)
+    assert kept.text() == prediction.answer == "whole"
 
 
-async def test_calls_of_one_predictor_are_told_apart_even_at_the_same_time() -> None:
-    module, kept = dspy.Predict("question -> answer"), Kept()
-    bound: Any = SimpleNamespace(module=module, used_up=False)
-    with streamed(bound, kept):  # pyright: ignore[reportArgumentType]
-        for start in range(0, 60, 5):
-            for id_, answer in (("a", "one two three"), ("b", "four five six")):
-                whole = f"[[ ## answer ## ]]\n{answer}\n\n[[ ## completed ## ]]\n"
-                await dspy.settings.send_stream.send(chunk(module, id_, whole[start : start + 5]))
-        for id_ in ("a", "b"):
-            await dspy.settings.send_stream.send(chunk(module, id_, None, "stop"))
-        await tell(module, "a", "[[ ## answer ## ]]\nseven\n\n[[ ## completed ## ]]\n", 5)
-    assert [kept.text(call) for call in (1, 2, 3)] == ["one two three", "four five six", "seven"]
+async def test_what_cannot_be_streamed_is_not(server: RecordingLM, answers: list[Answer]) -> None:
+    module = dspy.Predict("question -> answer")
+    used_up: Any = SimpleNamespace(module=module, used_up=True)
+    lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
+    with dspy.context(lm=lm), streamed(used_up, Kept()):  # pyright: ignore[reportArgumentType]
+        await module.acall(question="why?")
+    assert "stream" not in server.requests[-1].body
 
 
-async def test_what_is_no_chunk_of_the_program_is_nobodys_business() -> None:
-    module, kept = dspy.Predict("question -> answer"), Kept()
-    bound: Any = SimpleNamespace(module=module, used_up=False)
-    with streamed(bound, kept):  # pyright: ignore[reportArgumentType]
-        await dspy.settings.send_stream.send(SimpleNamespace(message="a status"))
-        await tell(dspy.Predict("question -> answer"), "x", ANSWERS["chat"], 3)
+async def test_fields_that_are_no_text_have_no_pieces(server: RecordingLM, answers: list[Answer]) -> None:
+    answers[0] = lambda ask: {"count": 7}
+    kept = Kept()
+    await run(server, dspy.Predict("question -> count: int"), kept)
     assert kept.pieces == []
-
-
-@pytest.mark.parametrize("bound", [{"used_up": True}, {"module": dspy.MultiChainComparison("question -> answer", M=2)}])
-def test_what_cannot_be_streamed_is_not(bound: dict[str, Any]) -> None:
-    made: Any = SimpleNamespace(**{"module": dspy.Predict("question -> answer"), "used_up": False, **bound})
-    with streamed(made, Kept()):  # pyright: ignore[reportArgumentType]
-        assert dspy.settings.send_stream is None

@@ -1,0 +1,281 @@
+"""The output fields of an answer while it is written: what of each field's text is certain so far.
+
+DSPy's own listeners work by chunks and buffers of ten of them: they take ``[[`` in a text for the end of its field,
+leave JSON's quotes and escapes in, and lose what a provider sends in one piece. These read characters, and what they
+yield for a field is what the adapter's own ``parse`` makes of it in the end, however the provider cuts its answer.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Collection, Iterator
+from typing import Protocol
+
+Text = tuple[str, str]
+"""A field's name, and text that comes behind what came of it before."""
+
+
+class FieldReader(Protocol):
+    """Reads the answer in one adapter's form."""
+
+    def feed(self, text: str) -> Iterator[Text]:
+        """Yield what a further piece of the answer makes certain."""
+        ...
+
+    def end(self) -> Iterator[Text]:
+        """Yield what is certain once the answer has ended."""
+        ...
+
+
+class _Stripped:
+    """A field's text without the blanks at its two ends, as adapters strip it."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._begun = False
+
+    def feed(self, text: str) -> str:
+        text = self._held + text if self._begun else text.lstrip()
+        certain = text.rstrip()
+        self._held = text[len(certain) :] if certain or self._begun else ""
+        self._begun = self._begun or bool(certain)
+        return certain
+
+
+# ---------------------------------------------------------------- headers
+
+_HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
+_OPENS, _CLOSES = "[[ ## ", " ## ]]"
+_BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def _may_be_header(beginning: str) -> bool:
+    """Whether a line that begins so can become a header, and isn't one yet."""
+    if len(beginning) <= len(_OPENS):
+        return _OPENS.startswith(beginning)
+    name = re.match(r"\w*", beginning.removeprefix(_OPENS))
+    if not beginning.startswith(_OPENS) or name is None:
+        return False
+    rest = beginning[len(_OPENS) + name.end() :]
+    return rest != _CLOSES and _CLOSES.startswith(rest)
+
+
+class ChatFields:
+    """Fields under headers that begin a line, as ``ChatAdapter`` has them; a field that comes again isn't read again.
+
+    Args:
+        names: the fields that are wanted.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._line = ""
+        self._settled = False
+        self._field: str | None = None
+        self._seen: set[str] = set()
+        self._text = _Stripped()
+
+    def feed(self, text: str) -> Iterator[Text]:
+        """Yield what a further piece of the answer makes certain."""
+        self._line += text
+        while (found := _BREAK.search(self._line)) is not None:
+            if found[0] == "\r" and found.end() == len(self._line):
+                break  # a line feed may follow
+            line, self._line = self._line[: found.start()], self._line[found.end() :]
+            yield from self._take(line, whole=True)
+            yield from self._put("\n")
+            self._settled = False
+        if self._line and not self._line.endswith("\r"):
+            yield from self._partly()
+
+    def end(self) -> Iterator[Text]:
+        """Yield what is certain once the answer has ended."""
+        line, self._line = self._line, ""
+        yield from self._take(line.rstrip("\r"), whole=True)
+
+    def _partly(self) -> Iterator[Text]:
+        """Takes of a line that hasn't ended what can't be the beginning of a header any more."""
+        bare = self._line.lstrip()
+        if not self._settled and (not bare or _may_be_header(bare)):
+            return
+        line, self._line = self._line, ""
+        yield from self._take(line, whole=False)
+
+    def _take(self, line: str, *, whole: bool) -> Iterator[Text]:
+        header = None if self._settled else _HEADER.match(line.strip() if whole else line.lstrip())
+        self._settled = True
+        if header is None:
+            yield from self._put(line)
+            return
+        name = header[1]
+        self._field = name if name in self._names and name not in self._seen else None
+        self._seen.add(name)
+        self._text = _Stripped()
+        yield from self._put(line.lstrip()[header.end() :])
+
+    def _put(self, text: str) -> Iterator[Text]:
+        if self._field is not None and (certain := self._text.feed(text)):
+            yield self._field, certain
+
+
+# ---------------------------------------------------------------- JSON
+
+_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+class JSONFields:
+    """Texts that are the fields of a JSON object, as ``JSONAdapter`` has them; of no value of another kind anything.
+
+    Args:
+        names: the fields that are wanted.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._depth = 0
+        self._string: list[str] | None = None
+        self._escape = ""
+        self._key: str | None = None
+        self._is_key = False
+
+    def feed(self, text: str) -> Iterator[Text]:
+        """Yield what a further piece of the answer makes certain."""
+        certain: list[str] = []
+        for character in text:
+            if self._string is None:
+                self._outside(character)
+                continue
+            decoded = self._inside(character)
+            if decoded is None:  # the text has ended
+                if certain and self._key is not None:
+                    yield self._key, "".join(certain)
+                certain = []
+                self._close()
+            elif decoded and not self._is_key and self._key is not None:
+                certain.append(decoded)
+        if certain and self._key is not None:
+            yield self._key, "".join(certain)
+
+    def end(self) -> Iterator[Text]:
+        """Yield nothing: a text that hasn't ended was yielded as far as it came."""
+        yield from ()
+
+    def _outside(self, character: str) -> None:
+        if character == '"' and self._depth:
+            self._string = []
+        elif character in "{[":
+            self._depth += self._depth > 0 or character == "{"
+        elif character in "}]" and self._depth:
+            self._depth -= 1
+        elif character == "," and self._depth == 1:
+            self._key, self._is_key = None, True
+        elif character == ":" and self._depth == 1:
+            self._is_key = False
+        if character == "{" and self._depth == 1:
+            self._is_key = True
+
+    def _inside(self, character: str) -> str | None:
+        """Returns what a character of a text stands for, nothing while an escape isn't whole, None at the end."""
+        if self._escape:
+            self._escape += character
+            whole = len(self._escape) == (6 if self._escape[1] == "u" else 2)
+            return self._unescaped() if whole else ""
+        if character == "\\":
+            self._escape = character
+            return ""
+        if character == '"':
+            return None
+        assert self._string is not None
+        if self._is_key:
+            self._string.append(character)
+        return character
+
+    def _unescaped(self) -> str:
+        escape, self._escape = self._escape, ""
+        if escape[1] != "u":
+            decoded = _ESCAPES.get(escape[1], escape)
+        else:
+            try:
+                decoded = str(json.loads(f'"{escape}"'))
+            except ValueError:
+                decoded = escape
+        if self._is_key and self._string is not None:
+            self._string.append(decoded)
+        return decoded
+
+    def _close(self) -> None:
+        if self._depth == 1 and self._is_key and self._string is not None:
+            name = "".join(self._string)
+            self._key = name if name in self._names else None
+        elif self._depth == 1:
+            self._key = None
+        self._string = None
+
+
+# ---------------------------------------------------------------- XML
+
+
+class XMLFields:
+    """Texts between tags, as ``XMLAdapter`` has them.
+
+    Args:
+        names: the fields that are wanted.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._opening = {f"<{name}>": name for name in names}
+        self._rest = ""
+        self._field: str | None = None
+        self._text = _Stripped()
+
+    def feed(self, text: str) -> Iterator[Text]:
+        """Yield what a further piece of the answer makes certain."""
+        self._rest += text
+        while self._rest:
+            before = self._field
+            if self._field is None:
+                self._open()
+            else:
+                yield from self._close(self._field)
+            if self._field is before:
+                return
+
+    def end(self) -> Iterator[Text]:
+        """Yield what is certain once the answer has ended."""
+        if self._field is not None and (certain := self._text.feed(html.unescape(self._rest))):
+            yield self._field, certain
+        self._rest = ""
+
+    def _open(self) -> None:
+        found = [(place, tag) for tag in self._opening if (place := self._rest.find(tag)) >= 0]
+        if not found:
+            self._rest = self._rest[-max(map(len, self._opening), default=0) :]
+            return
+        place, tag = min(found)
+        self._rest = self._rest[place + len(tag) :]
+        self._field = self._opening.pop(tag)
+        self._text = _Stripped()
+
+    def _close(self, name: str) -> Iterator[Text]:
+        closing = f"</{name}>"
+        place = self._rest.find(closing)
+        end = place if place >= 0 else self._certain(closing)
+        inside, self._rest = self._rest[:end], self._rest[end:]
+        if certain := self._text.feed(html.unescape(inside)):
+            yield name, certain
+        if place >= 0:
+            self._rest = self._rest[len(closing) :]
+            self._field = None
+
+    def _certain(self, closing: str) -> int:
+        """How much of what came can be neither the beginning of the closing tag nor of an entity."""
+        tag = self._rest.rfind("<")
+        entity = self._rest.rfind("&")
+        end = len(self._rest)
+        if tag >= 0 and closing.startswith(self._rest[tag:]):
+            end = tag
+        if entity >= 0 and ";" not in self._rest[entity:] and len(self._rest) - entity <= 10:
+            end = min(end, entity)
+        return end
