@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import secrets
+import time
 from typing import NamedTuple, Self
+
+_STEP_BITS = 20
 
 _TOKEN = re.compile(r"(\d{1,19})\.(\d{1,19})")
 
@@ -12,7 +16,8 @@ class Token(NamedTuple):
     """A revision of a session, within an epoch of its store; tokens of one session compare in publish order.
 
     A revision alone is not enough: a server that lost the tail of its log gives the same number to another state.
-    It opens a new, larger epoch then, so the lexicographic order of tokens never goes back.
+    It opens a new, larger epoch then, so the lexicographic order of tokens never goes back. Two servers never open the
+    same epoch (see ``new_epoch``), so a token names one state even if an old primary goes on publishing for a while.
     """
 
     epoch: int
@@ -32,3 +37,13 @@ class Token(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.epoch}.{self.revision}"
+
+
+def new_epoch(older: int = 0) -> int:
+    """Return an epoch that is larger than an older one, and that nobody else has opened.
+
+    It is the microsecond in which it begins, or where the clock is behind, a random step on from the older one;
+    ``stores/lua/session.lua`` makes it likewise.
+    """
+    now_us = time.time_ns() // 1_000
+    return now_us if now_us > older else older + 1 + secrets.randbits(_STEP_BITS)

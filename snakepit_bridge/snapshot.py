@@ -19,7 +19,8 @@ class Lineage:
     """The epochs of a session in order, each with the revision that it began from.
 
     A store that restarts opens a new epoch from the revision that it still has. What an older epoch published beyond
-    that is lost, although its tokens compare as older; only the lineage tells the two apart.
+    that is lost, although its tokens compare as older; only the lineage tells the two apart. An epoch that isn't among
+    them was opened by another server: one that was replaced, but went on publishing for a while.
     """
 
     epochs: tuple[tuple[int, int], ...] = ()
@@ -31,8 +32,11 @@ class Lineage:
         return cls(tuple((int(epoch), int(start)) for epoch, _, start in pairs))
 
     def holds(self, token: Token) -> bool:
-        """Tells whether the state of a past token is part of what the session has become."""
-        return all(token.revision <= start for epoch, start in self.epochs if epoch > token.epoch)
+        """Tell whether a token's state is part of what the session has become, or may still become part of it."""
+        if not self.epochs or token.epoch > self.epochs[-1][0]:
+            return True
+        own = any(epoch == token.epoch and start <= token.revision for epoch, start in self.epochs)
+        return own and all(token.revision <= start for epoch, start in self.epochs if epoch > token.epoch)
 
     def token(self, revision: int) -> Token:
         """Returns the token that a revision was published under."""

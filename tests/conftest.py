@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 
 import pytest
 from redis import Redis
 
 from snakepit_bridge import redaction
+from tests.harness import servers
 from tests.harness.leaks import leaked_keys
 from tests.harness.waiting import eventually, wait_until
-from workers.embedded import EmbeddedRedis
+from workers.embedded import BINARY_VARIABLE, EmbeddedRedis
 
 __all__ = ["eventually", "wait_until"]
 
@@ -26,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell that runs this in the background has it ignore Ctrl-C, and every process of ours would inherit that.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # The same server on every machine, whatever is on its PATH; `server_kind` is how a test asks for another one.
+    os.environ[BINARY_VARIABLE] = str(servers.binary(servers.DEFAULT))
     config.addinivalue_line(
         "markers", "keeps_keys(*patterns): keys of these names may stay without an expiry after this test"
     )
@@ -38,11 +43,33 @@ def _forgotten_secrets(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ign
     monkeypatch.setattr(redaction, "_known", redaction._known)
 
 
+@pytest.fixture
+def server_kind(request: pytest.FixtureRequest) -> Generator[str]:
+    """The kind of server that this test runs on; see ``tests.harness.servers``."""
+    kind: str = getattr(request, "param", servers.DEFAULT)
+    with servers.running_on(kind):
+        yield kind
+
+
 @pytest.fixture(scope="session")
-def redis_server() -> Generator[EmbeddedRedis]:
-    """The server that all tests share; a test that kills or reconfigures one starts its own."""
-    with EmbeddedRedis.start() as server:
-        yield server
+def redis_servers() -> Generator[Callable[[str], EmbeddedRedis]]:
+    """The server of each kind that all tests share, started when the first one asks for it."""
+    started: dict[str, EmbeddedRedis] = {}
+    with ExitStack() as running:
+
+        def of_kind(kind: str) -> EmbeddedRedis:
+            if kind not in started:
+                with servers.running_on(kind):
+                    started[kind] = running.enter_context(EmbeddedRedis.start())
+            return started[kind]
+
+        yield of_kind
+
+
+@pytest.fixture
+def redis_server(redis_servers: Callable[[str], EmbeddedRedis], server_kind: str) -> EmbeddedRedis:
+    """The server that all tests of its kind share; a test that kills or reconfigures one starts its own."""
+    return redis_servers(server_kind)
 
 
 @pytest.fixture

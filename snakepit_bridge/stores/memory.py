@@ -15,7 +15,7 @@ from snakepit_bridge.exceptions import (
     SessionError,
     SessionNotFoundError,
 )
-from snakepit_bridge.revision import Token
+from snakepit_bridge.revision import Token, new_epoch
 from snakepit_bridge.snapshot import Lineage, Snapshot
 from snakepit_bridge.stores import checks as checking
 from snakepit_bridge.stores.checks import Check
@@ -254,7 +254,7 @@ class MemoryStore(SnapshotStore):
 
     def _opened(self, session: str) -> Session:
         # Larger than any before, so that tokens of a dropped session never name a state of its successor.
-        self._last_epoch = max(_now_us(), self._last_epoch + 1)
+        self._last_epoch = new_epoch(self._last_epoch)
         return Session(session, Lineage().opened(self._last_epoch, 0), Token(self._last_epoch, 0), self._retention)
 
 

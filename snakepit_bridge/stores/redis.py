@@ -262,12 +262,11 @@ class RedisStore(SnapshotStore):
     async def _plain_heads(self, names: Sequence[str]) -> dict[str, Head | None]:
         if self._connection.cluster:
             return dict.fromkeys(names)
-        run, *time_and_heads = await self._connection.run(
+        run, replid, seconds, microseconds, *heads = await self._connection.run(
             "heads", [self._keys.head(name) for name in names], replies.HEAD_FIELDS
         )
-        now = int(time_and_heads[0]) + int(time_and_heads[1]) / 1e6
-        heads = zip(names, time_and_heads[2:], strict=True)
-        return {name: replies.plain_head(found, run, now) for name, found in heads}
+        server, now = [run, replid], int(seconds) + int(microseconds) / 1e6
+        return {name: replies.plain_head(found, server, now) for name, found in zip(names, heads, strict=True)}
 
     def open_watch(self) -> Watch:
         """See ``SnapshotStore.open_watch``."""

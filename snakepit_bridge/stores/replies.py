@@ -26,7 +26,7 @@ from snakepit_bridge.variables import Variable
 
 Reply = Sequence[Any]
 
-HEAD_FIELDS = ("epoch", "revision", "run", "authority", "fence", "confirmed_at")
+HEAD_FIELDS = ("epoch", "revision", "run", "replid", "authority", "fence", "confirmed_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,17 @@ def head(reply: Reply) -> Head:
     return Head(token(reply[1]), reply[2].decode(), int(reply[3]), seconds(reply[4]), seconds(reply[5]))
 
 
-def plain_head(found: Reply, run: bytes, now: float) -> Head | None:
-    """Returns the head whose ``HEAD_FIELDS`` were read outside of a script, or None if a script has to judge it."""
-    if found[0] is None or found[2] != run or found[1] == b"0":
+def plain_head(found: Reply, server: Reply, now: float) -> Head | None:
+    """Return the head whose ``HEAD_FIELDS`` were read outside of a script, or None if a script has to judge it.
+
+    Args:
+        found: the fields.
+        server: the server's run and the id under which it replicates.
+        now: the server's time, in Unix seconds.
+    """
+    if found[0] is None or found[2:4] != server or found[1] == b"0":
         return None
-    epoch, revision, _, authority, fence, confirmed_at = found
+    epoch, revision, _, _, authority, fence, confirmed_at = found
     published_as = Token(int(epoch), int(revision))
     return Head(published_as, authority.decode(), int(fence), seconds(confirmed_at), now)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from snakepit_bridge.stores import MemoryStore, RedisStore, SnapshotStore
-from tests.harness import cluster
+from tests.harness import cluster, servers
 from tests.harness.leaks import permanent
 
 OpenStore = Callable[..., SnapshotStore]
@@ -23,16 +24,48 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(keeps)
 
 
+# The stores, each with the server below it. One in memory needs none.
+STORES = {
+    "memory": (servers.DEFAULT, "memory"),
+    "valkey": ("valkey", "redis"),
+    "redis": ("redis", "redis"),
+    "valkey-cluster": ("valkey", "cluster"),
+    "redis-cluster": ("redis", "cluster"),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "open_one" in metafunc.fixturenames:
+        metafunc.parametrize(("server_kind", "open_one"), STORES.values(), ids=STORES.keys(), indirect=True)
+    else:
+        servers.on_each_server(metafunc)
+
+
+@pytest.fixture(autouse=True)
+def on_server_kind(server_kind: str) -> str:
+    """Every server that a test of the contract starts is of its kind."""
+    return server_kind
+
+
 @pytest.fixture(scope="session")
-def cluster_server() -> Generator[str]:
-    """The URL of the cluster that all tests share."""
-    with cluster.local_cluster() as url:
-        yield url
+def cluster_servers() -> Generator[Callable[[str], str]]:
+    """The URL of the cluster of each kind that all tests share."""
+    started: dict[str, str] = {}
+    with ExitStack() as running:
+
+        def of_kind(kind: str) -> str:
+            if kind not in started:
+                with servers.running_on(kind):
+                    started[kind] = running.enter_context(cluster.local_cluster())
+            return started[kind]
+
+        yield of_kind
 
 
 @pytest.fixture
-def cluster_url(cluster_server: str) -> Generator[str]:
+def cluster_url(cluster_servers: Callable[[str], str], server_kind: str) -> Generator[str]:
     """The URL of an empty cluster; at its end, keys that would stay for ever fail the test."""
+    cluster_server = cluster_servers(server_kind)
     cluster.flush(cluster_server)
     yield cluster_server
     kept = permanent(RedisStore("redis://").permanent)
@@ -40,7 +73,7 @@ def cluster_url(cluster_server: str) -> Generator[str]:
     assert not leaked, f"Keys without an expiry that are not listed as permanent: {leaked}"
 
 
-@pytest.fixture(params=["memory", "redis", "cluster"])
+@pytest.fixture
 async def open_one(request: pytest.FixtureRequest) -> AsyncGenerator[OpenStore]:
     """Opens stores on empty data; all stores of one test see the same sessions, but for those in memory."""
     opened: list[SnapshotStore] = []

@@ -61,6 +61,26 @@ async def test_everything_works_on_every_store(store: SnapshotStore) -> None:
     await use(store)
 
 
+async def test_a_script_reads_the_clock_once(redis_url: str) -> None:
+    """KINDS 55: what one script writes bears one time, on a server whose clock goes on meanwhile as well."""
+    store = RedisStore(redis_url)
+    with Redis.from_url(redis_url) as client, client.monitor() as monitor:
+        await use(store)
+        client.echo("done")
+        readings: list[int] = []
+        for seen in monitor.listen():
+            command: str = seen["command"]
+            if command == "ECHO done":
+                break
+            if command.startswith("EVAL"):
+                readings.append(0)
+            elif command == "TIME" and seen["client_type"] == "lua":
+                readings[-1] += 1
+    await store.aclose()
+    assert len(readings) > 15
+    assert max(readings) == 1
+
+
 class TestTLS:
     @pytest.fixture
     def certificates(self, tmp_path: Path) -> Path:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from celery import Celery
 from pytest_celery import CeleryTestWorker, CeleryWorkerContainer, RedisContainer
 from redis.exceptions import RedisError
 
+from tests.harness import servers
 from tests.harness.local import LocalServer, LocalWorker
 from tests.harness.waiting import wait_until
 from workers.embedded import EmbeddedRedis
@@ -147,9 +148,15 @@ class LocalWorkerContainer(CeleryWorkerContainer):
 
 
 @contextmanager
-def local_redis(*, aof: bool = True) -> Generator[LocalRedisContainer]:
-    """Gives a server of its own to a test or a module of tests; it keeps its data over a kill and a restart."""
-    process = LocalServer(EmbeddedRedis.start(aof=aof))
+def local_redis(*, aof: bool = True, kind: str | None = None) -> Generator[LocalRedisContainer]:
+    """Give a server of its own to a test or a module of tests; it keeps its data over a kill and a restart.
+
+    Args:
+        aof: whether it logs every change.
+        kind: ``valkey`` or ``redis``; without it, the kind that the test runs on.
+    """
+    with nullcontext() if kind is None else servers.running_on(kind):
+        process = LocalServer(EmbeddedRedis.start(aof=aof))
     try:
         yield LocalRedisContainer(process)
     finally:

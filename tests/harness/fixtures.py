@@ -79,7 +79,7 @@ docker_redis = container(
 
 
 @pytest.fixture
-def default_redis_broker(request: pytest.FixtureRequest) -> Generator[RedisContainer]:
+def default_redis_broker(request: pytest.FixtureRequest, server_kind: str) -> Generator[RedisContainer]:
     """A server of this test's own, which it may kill and restart; its log of changes survives that."""
     if request.config.getoption("--containers"):
         yield request.getfixturevalue("docker_redis")

@@ -19,6 +19,7 @@ from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.testing import Answerer, Ask, Recorded, RecordingLM
+from tests.harness import servers
 from tests.harness.containers import WorkerSpec, local_redis, local_worker
 from tests.harness.leaks import leaked_keys
 from tests.harness.waiting import wait_until
@@ -113,6 +114,7 @@ def stage(
     pool: str = "asyncio",
     more_profiles: str = "",
     answer: Answerer = echo,
+    server: str = servers.DEFAULT,
     **env: str,
 ) -> Generator[Stage]:
     """Sets a stage, and at its end looks for keys that would stay for ever.
@@ -123,10 +125,11 @@ def stage(
         pool: its Celery pool.
         more_profiles: further LM profiles as TOML, with ``{url}`` for the LM's.
         answer: what the LM answers.
+        server: the kind of server, see ``tests.harness.servers``.
         env: further settings of the workers.
     """
-    with local_redis() as server, RecordingLM(answer, api_key=LM_KEY) as lm:
-        url = server.celeryconfig["host_url"]
+    with local_redis(kind=server) as redis, RecordingLM(answer, api_key=LM_KEY) as lm:
+        url = redis.celeryconfig["host_url"]
         profiles = folder / "profiles.toml"
         profiles.write_text((_PROFILES + more_profiles).format(url=lm.url), encoding="utf-8")
         settings = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -46,3 +47,20 @@ def test_libraries_stand_above_what_needs_them_and_each_once(package: str) -> No
 def test_a_script_or_a_library_that_there_is_not_is_an_error(package: str, script: str) -> None:
     with pytest.raises(FileNotFoundError):
         source(package, script)
+
+
+ROOT = Path(__file__).parents[2]
+LUA = sorted(path for room in ("snakepit_bridge", "tasks", "workers") for path in (ROOT / room).rglob("*.lua"))
+
+
+@pytest.mark.parametrize("path", LUA, ids=lambda path: path.stem)
+def test_a_script_reads_the_clock_once(path: Path) -> None:
+    """KINDS 55: Redis 7.0's clock goes on while a script runs, so two readings of it differ.
+
+    One reading is made at the top of a file, or in a function that keeps it.
+    """
+    text = path.read_text(encoding="utf-8")
+    assert len(re.findall("TIME['\"]", text)) <= 1
+    for found in re.finditer(r"^( +)local \w+ = redis\.call\('TIME'\)", text, re.MULTILINE):
+        before = text[: found.start()].rstrip().splitlines()[-1]
+        assert re.fullmatch(r" *if not \w+ then", before), f"{path.name} reads the clock at each call of a function"

@@ -100,6 +100,19 @@ def test_tokens_of_an_older_epoch_are_met_up_to_where_it_broke_off() -> None:
             shot.meets(lost)
 
 
+def test_a_token_of_an_epoch_that_another_server_opened_is_lost() -> None:
+    """KINDS 54: its revision compares as one that the session went through, and its state was never part of it."""
+    shot = snapshot(Token(30, 70), Lineage(((10, 0), (20, 48), (30, 60))))
+    for foreign in (Token(15, 48), Token(25, 60), Token(25, 49), Token(9, 1)):
+        with pytest.raises(RevisionLost, match=str(foreign)):
+            shot.meets(foreign)
+    # Nor did an epoch give out what was published before it began.
+    with pytest.raises(RevisionLost):
+        shot.meets(Token(20, 47))
+    assert shot.meets(Token(20, 48))
+    assert not shot.meets(Token(31, 60))
+
+
 def test_a_lineage_knows_the_epoch_of_a_revision() -> None:
     lineage = Lineage.parse("10:0 20:48 30:48 40:60")
     assert lineage.token(1) == Token(10, 1)

@@ -2,7 +2,7 @@
 -- compared, never parsed, because cjson changes numbers.
 --
 -- All keys of a session share one hash tag:
---   HEAD       hash: epoch, revision, run, epochs, authority, fence, confirmed_at, checks, retention, usual
+--   HEAD       hash: epoch, revision, run, replid, epochs, authority, fence, confirmed_at, checks, retention, usual
 --   VARIABLES  hash: name -> encoded variable
 --   HISTORY    stream: one entry per revision, its id being <revision>-0
 --   FLOOR      string: the last epoch of a dropped session, so that its next one is larger (expires)
@@ -12,6 +12,10 @@
 --
 -- checks is the number of the present set of checks, '' for none. retention is the session's own, '' for none; usual is
 -- what its last publisher gives sessions that have none: "revisions age_us ttl_ms", 0 for no bound.
+--
+-- An epoch belongs to one server process for as long as that is the primary: run is the process, replid the id under which
+-- it replicates, which changes when a replica is promoted. So no two servers publish in one epoch, and a token of an epoch
+-- that isn't among `epochs` was given out by a server whose data this one never had.
 --
 -- Epochs, times and revisions stay below 2^53, so Lua's doubles hold them exactly; `text` keeps them out of 1e+15 form.
 
@@ -30,13 +34,20 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+-- One reading for the whole script: Valkey's clock stands still while a script runs, Redis 7.0's goes on.
+local clock_us
 local function now_us()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
+  if not clock_us then
+    local time = redis.call('TIME')
+    clock_us = time[1] * 1000000 + time[2]
+  end
+  return clock_us
 end
 
-local function run_id()
-  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+-- The server's process, and the id under which it replicates as a primary.
+local function identity()
+  local info = redis.call('INFO', 'server', 'replication')
+  return string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
 end
 
 local function token(head)
@@ -50,14 +61,25 @@ local function save_head(head)
     head.fresh = false
   end
   redis.call('HSET', HEAD, 'epoch', text(head.epoch), 'revision', text(head.revision), 'run', head.run,
-    'epochs', head.epochs, 'authority', head.authority, 'fence', text(head.fence),
+    'replid', head.replid, 'epochs', head.epochs, 'authority', head.authority, 'fence', text(head.fence),
     'confirmed_at', text(head.confirmed_at), 'checks', head.checks, 'retention', head.retention, 'usual', head.usual)
 end
 
--- Begins a new epoch at the revision that the head still has: a server that may have lost the tail of its log would
--- otherwise give numbers out twice.
+-- A number for an epoch that is larger than an older one and that no other server gives to one of its own: the microsecond
+-- in which it begins. Where the clock is behind the older one, two servers would both count on from that, so each goes on
+-- by a digest of who opens the epoch, for which session and when.
+local function new_epoch(head, older)
+  if now_us() > older then
+    return now_us()
+  end
+  local digest = redis.sha1hex(table.concat({head.run, head.replid, HEAD, text(now_us()), text(older)}, ' '))
+  return older + 1 + tonumber(string.sub(digest, 1, 5), 16)
+end
+
+-- Begins a new epoch at the revision that the head still has: a server that may have lost the tail of its log, or was a
+-- replica that lagged behind, would otherwise give numbers out twice.
 local function open_epoch(head, older)
-  head.epoch = math.max(now_us(), older + 1)
+  head.epoch = new_epoch(head, older)
   local epochs = {}
   for entry in string.gmatch(head.epochs, '%S+') do
     epochs[#epochs + 1] = entry
@@ -74,21 +96,23 @@ end
 -- it is saved.
 local function load_head()
   local found = redis.call('HMGET', HEAD, 'epoch', 'revision', 'run', 'epochs', 'authority', 'fence', 'confirmed_at',
-    'checks', 'retention', 'usual')
-  local run = run_id()
+    'checks', 'retention', 'usual', 'replid')
+  local run, replid = identity()
   if not found[1] then
-    local head = {revision = 0, run = run, epochs = '', authority = '', fence = 0, confirmed_at = 0,
+    local head = {revision = 0, run = run, replid = replid, epochs = '', authority = '', fence = 0, confirmed_at = 0,
       checks = '', retention = '', usual = '', fresh = true}
     open_epoch(head, tonumber(redis.call('GET', FLOOR) or 0))
     return head
   end
   local head = {epoch = tonumber(found[1]), revision = tonumber(found[2]), run = found[3], epochs = found[4],
     authority = found[5], fence = tonumber(found[6]), confirmed_at = tonumber(found[7]),
-    checks = found[8] or '', retention = found[9] or '', usual = found[10] or ''}
-  if head.run ~= run then
-    head.run = run
+    checks = found[8] or '', retention = found[9] or '', usual = found[10] or '', replid = found[11] or replid}
+  if head.run ~= run or head.replid ~= replid then
+    head.run, head.replid = run, replid
     open_epoch(head, head.epoch)
     save_head(head)
+  elseif not found[11] then
+    save_head(head) -- by an earlier version, which knew processes alone
   end
   return head
 end
@@ -98,18 +122,23 @@ local function published(head)
   return head.revision > 0
 end
 
--- 'held' for a state that the session went through, 'lost' for one that went down with its epoch, 'ahead' for one that
--- hasn't come. A token counts up to the revision that the next epoch began from.
+-- 'held' for a state that the session went through, 'lost' for one that went down with its epoch or that another server
+-- published, 'ahead' for one that hasn't come. A token counts from the revision that its epoch began from, up to the one
+-- that the next epoch began from.
 local function standing(head, epoch, revision)
   if epoch > head.epoch or (epoch == head.epoch and revision > head.revision) then
     return 'ahead'
   end
-  for later, start in string.gmatch(head.epochs, '(%d+):(%d+)') do
-    if tonumber(later) > epoch and revision > tonumber(start) then
+  local from
+  for opened, start in string.gmatch(head.epochs, '(%d+):(%d+)') do
+    opened, start = tonumber(opened), tonumber(start)
+    if opened == epoch then
+      from = start
+    elseif opened > epoch and revision > start then
       return 'lost'
     end
   end
-  return 'held'
+  return from and from <= revision and 'held' or 'lost'
 end
 
 -- The token that a revision was published under: of the last epoch that began before it.

@@ -122,8 +122,9 @@ def test_a_paused_server_can_still_be_stopped() -> None:
 
 
 def test_without_any_binary_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(embedded.BINARY_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr(embedded, "_bundled_server", lambda: None)
+    monkeypatch.setattr(embedded, "bundled_server", lambda: None)
     with pytest.raises(ConfigurationError, match=r"dspex-fleet\[embedded\].*--redis-url"):
         embedded.find_server()
 
@@ -135,13 +136,24 @@ def test_a_server_on_path_is_taken_only_if_new_enough(
     fake = tmp_path / "redis-server"
     fake.write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=00000000:0 malloc=libc bits=64'\n")
     fake.chmod(0o755)
+    monkeypatch.delenv(embedded.BINARY_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(embedded, "_bundled_server", lambda: None)
+    monkeypatch.setattr(embedded, "bundled_server", lambda: None)
     if taken:
         assert embedded.find_server() == fake
     else:
         with pytest.raises(ConfigurationError, match="older than Redis 7"):
             embedded.find_server()
+
+
+def test_the_variable_names_the_binary_before_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "another-server"
+    fake.write_text("#!/bin/sh\necho 'Redis server v=7.4.1 sha=00000000:0 malloc=libc bits=64'\n")
+    monkeypatch.setenv(embedded.BINARY_VARIABLE, str(fake))
+    with pytest.raises(ConfigurationError, match=f"{embedded.BINARY_VARIABLE} names {fake}"):
+        embedded.find_server()
+    fake.chmod(0o755)
+    assert embedded.find_server() == fake
 
 
 def test_kill_9_of_the_parent_takes_server_and_folder_along() -> None:

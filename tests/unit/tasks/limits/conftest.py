@@ -13,8 +13,12 @@ from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.variables import Variable
 from tasks.limits.store import LimitStore
+from tests.harness.servers import on_each_server
 from workers.transport.claims import Claims
 from workers.transport.layout import Layout
+
+# The scripts of the limits run on Redis as well as on Valkey.
+pytest_generate_tests = on_each_server
 
 
 @dataclass(frozen=True)

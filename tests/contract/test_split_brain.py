@@ -1,0 +1,173 @@
+"""Two servers that both take publishes for a while: a token of the one is never answered with a state of the other.
+
+KINDS 54. A replica is promoted while the old primary still answers, and the one that goes on restarts or is replaced
+again. What the other one published alone is ``RevisionLost`` by name, or ``RevisionNotReached`` as long as it could
+still come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, StaleTokenError
+from snakepit_bridge.messages import Requirement
+from snakepit_bridge.replica import Replica
+from snakepit_bridge.revision import Token, new_epoch
+from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.stores import MemoryStore, RedisStore
+from tests.contract.sample import plain, some
+from tests.harness.waiting import wait_until
+from workers.embedded import EmbeddedRedis
+
+
+class Pair:
+    """A primary and its replica, and a store on each."""
+
+    def __init__(self, old: EmbeddedRedis, new: EmbeddedRedis) -> None:
+        self.old, self.new = old, new
+        self.on_old, self.on_new = RedisStore(old.url), RedisStore(new.url)
+
+    def follow(self, replica: EmbeddedRedis, primary: EmbeddedRedis) -> None:
+        """Make one the replica of the other, and wait until it has what that one has."""
+        replica.cli("REPLICAOF", "127.0.0.1", str(urlsplit(primary.url).port))
+        wait_until(lambda: replica.cli("INFO", "replication")["master_link_status"] == "up", "the link to the primary")
+        in_step(replica, primary)
+
+    def promote(self) -> None:
+        """Promote the replica once it is in step; the old primary isn't told."""
+        in_step(self.new, self.old)
+        self.new.cli("REPLICAOF", "NO", "ONE")
+
+
+def in_step(replica: EmbeddedRedis, primary: EmbeddedRedis) -> None:
+    offset = primary.cli("INFO", "replication")["master_repl_offset"]
+    wait_until(lambda: replica.cli("INFO", "replication")["slave_repl_offset"] >= offset, "the replica to be in step")
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncGenerator[Pair]:
+    with (
+        EmbeddedRedis.start(tmp_path / "old", aof=True) as old,
+        EmbeddedRedis.start(tmp_path / "new", aof=True) as new,
+    ):
+        both = Pair(old, new)
+        both.follow(new, old)
+        yield both
+        await both.on_old.aclose()
+        await both.on_new.aclose()
+
+
+async def publish(store: RedisStore, *values: int) -> list[Token]:
+    return [await store.publish("s", some(n=n)) for n in values]
+
+
+async def assert_foreign(store: RedisStore, token: Token, have: Snapshot) -> None:
+    """Assert that a token, and what was read under it, is nothing that the store went through."""
+    with pytest.raises(RevisionLost, match=str(token)):
+        await store.read_at("s", token)
+    for change in (store.rollback("s", token), store.label("s", "stable", token)):
+        with pytest.raises(RevisionLost, match=str(token)):
+            await change
+    with pytest.raises(StaleTokenError):
+        await store.publish("s", some(n=5), expected=token)
+    present = await store.read("s")
+    assert plain((await store.read("s", have)).variables) == plain(present.variables)
+    with pytest.raises(RevisionLost, match=str(token)):
+        present.meets(token)
+    replica = Replica(store, wait_s=0.1)
+    for requirement in (Requirement.of(at_least=token), Requirement.of(exactly=token)):
+        with pytest.raises(RevisionLost, match=str(token)):
+            await replica.snapshot("s", requirement)
+    await replica.aclose()
+
+
+@pytest.mark.parametrize("old_primary_first", [True, False])
+@pytest.mark.parametrize("old_restarted", [True, False])
+async def test_what_the_old_primary_published_alone_is_lost_on_the_new_one(
+    pair: Pair, old_primary_first: bool, old_restarted: bool
+) -> None:
+    shared = await publish(pair.on_old, *range(5))
+    if old_restarted:
+        # So that the old primary opens an epoch of its own after the two have parted.
+        pair.old.restart()
+        pair.follow(pair.new, pair.old)
+    pair.promote()
+    if old_primary_first:
+        [alone] = await publish(pair.on_old, 777)
+    await publish(pair.on_new, 100)
+    if not old_primary_first:
+        [alone] = await publish(pair.on_old, 777)
+    have = await pair.on_old.read("s")
+    with pytest.raises((RevisionLost, RevisionNotReached), match=str(alone)):
+        await pair.on_new.read_at("s", alone)
+
+    pair.new.restart()
+    await publish(pair.on_new, 101)
+    await assert_foreign(pair.on_new, alone, have)
+    for n, token in enumerate(shared):
+        assert (await pair.on_new.read_at("s", token)).value("n") == n
+
+
+async def test_a_primary_that_was_replaced_and_comes_back_gives_no_token_out_twice(pair: Pair) -> None:
+    shared = await publish(pair.on_old, *range(5))
+    pair.promote()
+    [alone] = await publish(pair.on_old, 777)
+    have = await pair.on_old.read("s")
+    # The old primary becomes the replica and loses what it had alone, then takes over again: the same process.
+    pair.follow(pair.old, pair.new)
+    pair.old.cli("REPLICAOF", "NO", "ONE")
+
+    [again] = await publish(pair.on_old, 100)
+    assert again != alone
+    assert again.epoch > alone.epoch
+    await assert_foreign(pair.on_old, alone, have)
+    assert (await pair.on_old.read_at("s", again)).value("n") == 100
+    assert (await pair.on_old.read_at("s", shared[4])).value("n") == 4
+
+
+async def test_two_servers_whose_clocks_are_behind_open_different_epochs(pair: Pair) -> None:
+    await publish(pair.on_old, 1)
+    ahead = 4_000_000_000_000_000
+    pair.old.cli("HSET", "dspex:{s:s}:head", "epoch", str(ahead), "epochs", f"{ahead}:0", "run", "another")
+    pair.follow(pair.new, pair.old)
+    pair.promote()
+    [one], [other] = await publish(pair.on_old, 777), await publish(pair.on_new, 100)
+    assert one.epoch != other.epoch
+    assert min(one.epoch, other.epoch) > ahead
+    assert one.revision == other.revision == 2
+
+
+async def test_the_heads_of_a_server_that_was_replaced_meanwhile_are_judged_anew(pair: Pair) -> None:
+    """Heads are read and confirmed many at a time as well, by scripts of their own."""
+    [before] = await publish(pair.on_old, 1)
+    pair.promote()
+    pair.follow(pair.old, pair.new)
+    pair.old.cli("REPLICAOF", "NO", "ONE")
+    assert (await pair.on_old.heads(["s"]))["s"].token.epoch > before.epoch
+
+
+async def test_tokens_of_one_store_in_memory_mean_nothing_to_another() -> None:
+    one, other = MemoryStore(), MemoryStore()
+    foreign = await one.publish("s", some(n=777))
+    await other.publish("s", some(n=0))
+    await other.drop("s")
+    assert (await other.publish("s", some(n=100))).epoch > foreign.epoch
+    with pytest.raises(RevisionLost):
+        await other.read_at("s", foreign)
+    with pytest.raises(RevisionLost):
+        (await other.read("s")).meets(foreign)
+
+
+@given(st.integers(0, 2**53))
+def test_a_new_epoch_is_larger_than_any_older_one(older: int) -> None:
+    assert new_epoch(older) > older
+
+
+def test_an_epoch_past_the_clock_is_nobody_elses() -> None:
+    assert len({new_epoch(2**52) for _ in range(100)}) > 95
