@@ -9,12 +9,11 @@ from typing import Any, cast
 
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject
-from kombu.exceptions import OperationalError
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUnavailableError
 from snakepit_bridge.messages import LM_FAILING_S, LM_TRIES, PREDICT, Request
+from snakepit_bridge.stores.outages import is_outage, through_outages
 from tasks.code_queue import hand_over_code
-from tasks.outages import through_outages
 from tasks.prediction import Delivery, predicted, prepared, refuse_late, stored_form
 from tasks.requests import delivery_of, request_of
 from tasks.runtime import HasRuntime, Runtime, is_end
@@ -40,7 +39,9 @@ async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[st
         headers = {**(self.request.headers or {}), LM_TRIES: away.tries, LM_FAILING_S: away.failing_s}
         try:
             raise self.retry(exc=away, countdown=away.again_in_s, headers=headers) from away
-        except OperationalError as exc:
+        except Exception as exc:
+            if not is_outage(exc):
+                raise
             # The broker is away as well: the message goes back as it is, once it can.
             raise Reject(type(exc).__name__, requeue=True) from exc
 

@@ -27,13 +27,13 @@ from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.programs.codec import encode_completions, encode_outputs
 from snakepit_bridge.provenance import Provenance, Timings
 from snakepit_bridge.replica import Served, Terms
+from snakepit_bridge.stores.outages import through_outages
 from tasks.applying import Applied
 from tasks.cache.parsed import sharing
 from tasks.errors import named, noted, ours
 from tasks.frames import under
 from tasks.inputs import arrived, taken
 from tasks.limits.first_call import admitted
-from tasks.outages import through_outages
 from tasks.pieces import PieceWriter, streamed
 from tasks.runtime import Runtime
 from tasks.scope import Scope, entered

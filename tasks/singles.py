@@ -12,9 +12,8 @@ from celery import Celery
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.messages import HIDDEN, LM_FAILING_S, LM_TRIES, PREDICT, PROGRAM, REPLY_CHANNEL, SENT_AT
-from snakepit_bridge.stores.outages import is_outage
+from snakepit_bridge.stores.outages import is_outage, through_outages
 from tasks.batch import Input
-from tasks.outages import through_outages
 from tasks.prediction import Delivery
 
 # Tries of one message; whoever sends tries again for as long as an outage may take.

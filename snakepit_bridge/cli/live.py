@@ -50,14 +50,15 @@ def live_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from kombu.exceptions import OperationalError
-
     from snakepit_bridge.messages import PREDICT
+    from snakepit_bridge.stores.outages import is_outage
 
     try:
         answers: dict[str, Any] = fleet.app.control.inspect(timeout=wait_s).stats() or {}
-    except (OperationalError, OSError) as away:
-        raise StoreUnavailableError(fleet.url, str(away) or "no connection") from away
+    except Exception as exc:
+        if not is_outage(exc):
+            raise
+        raise StoreUnavailableError(fleet.url, str(exc) or "no connection") from exc
     return [_worker(name, answers[name], PREDICT) for name in sorted(answers)]
 
 
@@ -107,12 +108,14 @@ def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from kombu.exceptions import OperationalError
+    from snakepit_bridge.stores.outages import is_outage
 
     try:
         answers: dict[str, list[dict[str, Any]]] = fleet.app.control.inspect(timeout=wait_s).active_queues() or {}
-    except (OperationalError, OSError) as away:
-        raise StoreUnavailableError(fleet.url, str(away) or "no connection") from away
+    except Exception as exc:
+        if not is_outage(exc):
+            raise
+        raise StoreUnavailableError(fleet.url, str(exc) or "no connection") from exc
     return {queue["name"] for queues in answers.values() for queue in queues}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery.states import PENDING
 
 from snakepit_bridge.client.outcome import Outcome
-from snakepit_bridge.exceptions import PredictionTimeout, PredictionUnknownError
+from snakepit_bridge.exceptions import PredictionTimeout, PredictionUnknownError, StoreUnavailableError
 from snakepit_bridge.loop import run_blocking, run_home
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from snakepit_bridge.client.whereabouts import TaskFinder
     from snakepit_bridge.messages import Result
     from snakepit_bridge.payloads import Payloads
+from snakepit_bridge.stores.outages import through_outages
 
 # So long a task without a result is waited for before it is looked for.
 _KNOWN_WITHIN_S = 3.0
@@ -127,11 +128,12 @@ class Handle:
         return await run_home(self._results.cancel(self.id))
 
     async def _get(self, wait_s: float | None) -> FleetPrediction:
-        result = await self._result(self._wait_s if wait_s is None else wait_s)
+        wait_s = self._wait_s if wait_s is None else wait_s
+        result = await self._result(wait_s)
         # DSPy is loaded here, with the first prediction, and not when the client is imported: beside the loop, since
         # it takes seconds.
         kind = await asyncio.to_thread(_prediction_type)
-        return kind.of(await self._payloads.whole(result))
+        return kind.of(await through_outages(lambda: self._payloads.whole(result), patience_s=wait_s))
 
     async def _result(self, wait_s: float) -> Result:
         first_s = wait_s
@@ -144,6 +146,9 @@ class Handle:
             place = await self._find(first_s < wait_s)
             if first_s >= wait_s:
                 raise PredictionTimeout(self.id, wait_s, place) from None
+        except StoreUnavailableError:
+            if first_s >= wait_s:
+                raise
         try:
             return await self._results.wait(self.id, wait_s - first_s, self._replies)
         except PredictionTimeout:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from snakepit_bridge.client.outcome import Outcome
 from snakepit_bridge.client.results import Results
-from snakepit_bridge.exceptions import PredictionTimeout
+from snakepit_bridge.exceptions import PredictionTimeout, StoreUnavailableError
 from snakepit_bridge.loop import share
 from snakepit_bridge.messages import pieces_key
 from snakepit_bridge.stores.connection import RedisConnection
@@ -94,11 +94,13 @@ class Following:
         self._leave: Callable[[], Any] | None = None
 
     async def next(self) -> list[Piece]:
-        """Returns the next pieces as soon as there are some, and none once the prediction has ended.
+        """Return the next pieces as soon as there are some, and none once the prediction has ended.
+
+        An outage of Redis costs time: behind it the reading goes on where it was.
 
         Raises:
             PredictionTimeout: it hasn't ended in time.
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis was away to the end, or has never answered.
         """
         if self._end is None:
             await self._begin()
@@ -107,7 +109,7 @@ class Following:
             self._news.clear()
             # Looked at before the read: a worker writes its last piece before it commits the end.
             ended = self._end.done()
-            some = await self._read()
+            some = await self._pieces.results.through_outages(self._read_if_wanted)
             if some or ended:
                 break
             await self._news.wait()
@@ -124,7 +126,9 @@ class Following:
             await self._leave()
 
     async def _begin(self) -> None:
-        self._leave = await self._pieces.results.follow(self._key, self._news.set)
+        results = self._pieces.results
+        async with asyncio.timeout(self._wait_s):
+            self._leave = await results.through_outages(lambda: results.follow(self._key, self._news.set))
         self._end = asyncio.create_task(self._ended(), name="dspex-pieces")
         self._end.add_done_callback(lambda _: self._news.set())
 
@@ -137,6 +141,15 @@ class Following:
             if not bound.expired():
                 raise
             raise PredictionTimeout(self._task_id, self._wait_s or 0.0) from None
+
+    async def _read_if_wanted(self) -> list[Piece]:
+        """Read; where the time in which the prediction has to end was over before Redis came back, say that instead."""
+        try:
+            return await self._read()
+        except StoreUnavailableError:
+            if self._end is not None and self._end.done():
+                await share(self._end)
+            raise
 
     async def _read(self) -> list[Piece]:
         connection = self._pieces.connection

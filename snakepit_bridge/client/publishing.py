@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import kombu.pools
 from celery import Celery
-from kombu.exceptions import EncodeError, OperationalError
+from kombu.exceptions import EncodeError
 
 from snakepit_bridge.client import lua
 from snakepit_bridge.client.asks import Ask, Record, asks_of
@@ -31,6 +31,7 @@ from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import HIDDEN, PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, SENT_AT, TASK_IDS, Request
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.stores.connection import RedisConnection, masked
+from snakepit_bridge.stores.outages import is_outage
 
 # Three tries within about a second: a broker that is away is said to be away, and no caller hangs.
 RETRY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
@@ -123,9 +124,11 @@ class Publisher:
                 )
         except (EncodeError, TypeError) as unfit:
             raise _unfit(program, unfit) from unfit
-        except (OperationalError, OSError) as away:
-            problem = str(away) or "no connection"
-            raise StoreUnavailableError(masked(str(self._app.conf.broker_url)), problem) from away
+        except Exception as exc:
+            if not is_outage(exc):
+                raise
+            problem = str(exc) or "no connection"
+            raise StoreUnavailableError(masked(str(self._app.conf.broker_url)), problem) from exc
 
     def _deliver(self, order: _Order, asks: list[Ask]) -> dict[str, Sent]:
         """Sends what isn't known, and returns what is."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+import random
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from celery import Celery, states
@@ -19,9 +20,14 @@ from celery import Celery, states
 from snakepit_bridge.client import lua
 from snakepit_bridge.client.outcome import Outcome, answer, outcome_of
 from snakepit_bridge.client.subscription import Subscription
-from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, PredictionTimeout
+from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, PredictionTimeout, StoreUnavailableError
 from snakepit_bridge.messages import Result, cancel_channel
 from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.outages import may_pass
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 
 
 class Results:
@@ -52,7 +58,7 @@ class Results:
         return outcome_of(self._app, task_id, await self._connection.soon_read("GET", self._key(task_id)))
 
     async def wait(self, task_id: str, timeout_s: float, replies: str | None = None) -> Result:
-        """Returns a task's result once it has one.
+        """Return a task's result once it has one. An outage of the server costs time and nothing else.
 
         Args:
             task_id: the task.
@@ -61,6 +67,7 @@ class Results:
 
         Raises:
             PredictionTimeout: it had none in time.
+            StoreUnavailableError: the server was away to the end, or has never answered.
             BridgeError: the task ended with this error.
         """
         try:
@@ -69,17 +76,19 @@ class Results:
         except TimeoutError as late:
             if isinstance(late, BridgeError):
                 raise  # a deadline that the task itself missed
+            if self._away is not None:
+                raise StoreUnavailableError(self._away.url, f"{self._away.problem}, for all that was waited") from None
             raise PredictionTimeout(task_id, timeout_s) from None
 
     async def ended(self, task_id: str, replies: str | None = None) -> Outcome:
         """Returns how a task ended, as soon as it has."""
         if replies == self.reply_channel:
-            await self._hear_replies()
+            await self.through_outages(self._hear_replies)
             return await self._awaited(task_id)
         heard = partial(self._told, task_id)
         channel = self._key(task_id)
         try:
-            await self._subscription.listen(channel, heard)
+            await self.through_outages(lambda: self._subscription.listen(channel, heard))
             return await self._awaited(task_id)
         finally:
             await self._subscription.leave(channel, heard)
@@ -102,6 +111,26 @@ class Results:
         await self._subscription.listen(channel, told)
         return partial(self._subscription.leave, channel, told)
 
+    async def through_outages(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return what some work on the server returns, once it can; whoever asks sets the bound.
+
+        Raises:
+            StoreUnavailableError: the server has never answered, so that it may be the wrong one, or refuses for good.
+        """
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                found = await work()
+            except StoreUnavailableError as exc:
+                if not self._connection.reached or not may_pass(exc):
+                    raise
+                self._away = exc
+            else:
+                self._away = None
+                return found
+            await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
     async def _awaited(self, task_id: str) -> Outcome:
         news = asyncio.Event()
         waiting = self._waiting.setdefault(task_id, [])
@@ -109,7 +138,7 @@ class Results:
         try:
             while True:
                 news.clear()
-                outcome = await self.outcome(task_id)
+                outcome = await self.through_outages(lambda: self.outcome(task_id))
                 if outcome.ready:
                     return outcome
                 await news.wait()
@@ -147,6 +176,7 @@ class Results:
         self._channel = f"{self._namespace}:replies:{uuid4().hex}"
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._heard = False
+        self._away: StoreUnavailableError | None = None
         self._opening = asyncio.Lock()
 
     def _key(self, task_id: str) -> str:

@@ -6,6 +6,12 @@ the command itself, which no other try mends.
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from kombu.exceptions import OperationalError
 from redis.exceptions import (
     AuthenticationError,
@@ -22,6 +28,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from snakepit_bridge.exceptions import StoreUnavailableError
+
+T = TypeVar("T")
+
+PATIENCE_S = 600.0
+"""For so long a task waits for Redis at one step, if its deadline doesn't come first."""
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 OUTAGES: tuple[type[Exception], ...] = (
     RedisConnectionError,  # refused, cut off, too many clients, still loading its data set (BusyLoadingError)
@@ -54,3 +67,28 @@ def may_pass(exc: BaseException) -> bool:
     """Return whether an outage may end by itself: missing rights and wrong passwords don't."""
     cause = exc.__cause__ if isinstance(exc, StoreUnavailableError) else exc
     return is_outage(exc) and not isinstance(cause, _LASTING)
+
+
+async def through_outages(
+    work: Callable[[], Awaitable[T]], *, deadline: float | None = None, patience_s: float = PATIENCE_S
+) -> T:
+    """Return what some work on Redis returns; while Redis is away, it is done again and again.
+
+    Args:
+        work: it may be done twice, since a lost answer repeats it.
+        deadline: Unix time after which nobody wants it any more.
+        patience_s: seconds to wait if no deadline comes first.
+
+    Raises:
+        StoreUnavailableError: Redis stayed away, or refuses for good.
+    """
+    until, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
+    while True:
+        try:
+            return await work()
+        except StoreUnavailableError as exc:
+            late = time.monotonic() >= until or (deadline is not None and time.time() >= deadline)
+            if late or not may_pass(exc):
+                raise
+        await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

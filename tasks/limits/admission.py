@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import DeadlineExceeded, StoreUnavailableError
+from snakepit_bridge.stores.outages import through_outages
 from tasks.limits.contract import Caller, Estimate, Parked, Permit, Used
 from tasks.limits.estimates import Estimates
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Price
 from tasks.limits.store import Costs, Granted, Refused
-from tasks.outages import through_outages
 
 Answer = TypeVar("Answer")
 

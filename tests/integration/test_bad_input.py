@@ -20,6 +20,7 @@ from snakepit_bridge.exceptions import (
     LMAnswerError,
     LMRefusedError,
     LMUnavailableError,
+    PredictionCancelled,
     PredictionFailed,
     ProgramNotFoundError,
     ProgramSpecError,
@@ -426,15 +427,19 @@ async def test_redis_is_down_for_one_who_awaits(closed_port: int) -> None:
 
 
 def test_redis_goes_down_while_somebody_waits_and_comes_back() -> None:
-    with local_redis() as server, ThreadPoolExecutor(1) as pool:
+    """KINDS 30: who waits hears of an outage only if it is longer than the wait."""
+    with local_redis() as server, ThreadPoolExecutor(2) as pool:
         fleet = Fleet(server.celeryconfig["host_url"], timeout_s=0.5)
         handle = fleet.submit("qa", {"question": "why?"})
-        waiter = pool.submit(handle.get, 60)
+        short, waiter = pool.submit(handle.get, 3), pool.submit(handle.get, 60)
         wait_until(lambda: server.server.cli("PUBSUB", "CHANNELS", "dspex:replies:*"), "the client's subscription")
         server.server.kill()
-        assert isinstance(waiter.exception(timeout=15), StoreUnavailableError)
+        assert isinstance(short.exception(timeout=15), StoreUnavailableError)
         server.server.restart()
+        assert not waiter.done()
         assert handle.status == "PENDING"
+        assert handle.cancel()
+        assert isinstance(waiter.exception(timeout=15), PredictionCancelled)
         assert fleet.submit("qa", {"question": "why?"}).id != handle.id
 
 

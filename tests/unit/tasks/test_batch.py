@@ -22,10 +22,10 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.messages import Request
 from snakepit_bridge.programs.rehydrate import spec_of
+from snakepit_bridge.stores.outages import through_outages
 from snakepit_bridge.testing import RecordingLM
 from tasks import batch as module
 from tasks.batch import Batch, Ends, Input
-from tasks.outages import through_outages
 from tasks.prediction import Delivery
 from tasks.runtime import Runtime
 from tests.harness.stage import echo

@@ -12,6 +12,7 @@ import pytest
 from snakepit_bridge.exceptions import DeadlineExceeded, StoreUnavailableError
 from snakepit_bridge.replica import Replica
 from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.outages import through_outages
 from snakepit_bridge.stores.redis import RedisStore
 from snakepit_bridge.variables import Variable
 from tasks.limits.admission import FleetAdmission
@@ -19,7 +20,6 @@ from tasks.limits.contract import Estimate, Parked, Permit, Used
 from tasks.limits.presence import Presence
 from tasks.limits.rules import FLEET_SESSION, Limits, Price, Rules
 from tasks.limits.store import Costs, LimitStore
-from tasks.outages import through_outages
 from tasks.signals import Signals
 from tests.harness.waiting import eventually
 from tests.unit.tasks.limits.conftest import Broker, Task
