@@ -55,7 +55,7 @@ class FleetApp(Celery):
         # Our transport counts them.
         self.conf.worker_enable_prefetch_count_reduction = not broker.startswith((*_REDIS, "dspex+"))
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
-        self.conf.imports = ("tasks.predict", "tasks.predict_batch")
+        self.conf.imports = ("tasks.predict", "tasks.predict_batch", "workers.inspection")
         self.conf.worker_consumer = "workers.transport.consumer:FleetConsumer"
         keep_current_task_by_owner()
         keep_celery_from_clearing()

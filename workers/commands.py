@@ -14,7 +14,6 @@ import typer
 from config.settings import FleetSettings
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.target import RedisUrl, target
-from snakepit_bridge.exceptions import BridgeError
 from workers.pools import Pool
 
 ROOT = Path(__file__).parent.parent
@@ -241,33 +240,7 @@ def demo(
 
 
 def check_language_models() -> Iterator[Check]:
-    """Looks whether the LM profiles can be read, their keys are there, and their endpoints answer."""
-    from workers.lifecycle import load_profiles
+    """Look whether the LM profiles of this shell's settings can work."""
+    from workers.profile_checks import check_profiles
 
-    try:
-        profiles = load_profiles(FleetSettings.model_validate({}))
-    except (BridgeError, ValueError) as wrong:
-        yield Check("LM profiles", "fail", str(wrong), "mend the file that DSPEX_LM_PROFILES names")
-        return
-    if not profiles:
-        fix = "declare some in the file that DSPEX_LM_PROFILES names, or name one model in DSPEX_LM"
-        yield Check("LM profiles", "warn", "none", fix)
-    for profile in profiles:
-        key = "with a key" if profile.api_key else "its provider's own key"
-        note = f"; {profile.note}" if profile.note else ""
-        yield _endpoint(profile.name, f"{profile.model}, {key}{note}", profile.api_base)
-
-
-def _endpoint(name: str, described: str, api_base: str | None) -> Check:
-    """An endpoint of one's own has to answer; a provider's isn't asked, since that may cost."""
-    import httpx
-
-    what = f"LM profile {name}"
-    if api_base is None:
-        return Check(what, "ok", described)
-    try:
-        httpx.get(f"{api_base.rstrip('/')}/models", timeout=5)
-    except (httpx.HTTPError, httpx.InvalidURL) as silent:
-        fix = f"start the server at {api_base}, or mend the profile's api_base"
-        return Check(what, "fail", f"{described}: no answer ({type(silent).__name__})", fix)
-    return Check(what, "ok", f"{described}, answers at {api_base}")
+    return check_profiles()

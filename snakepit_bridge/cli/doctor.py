@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.joined import fleet_commands
-from snakepit_bridge.cli.live import consumed, live_workers, recent_stalls, waiting_in
+from snakepit_bridge.cli.live import Worker, consumed, live_workers, recent_stalls, waiting_in
+from snakepit_bridge.cli.lm_call import check_calls
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
+from snakepit_bridge.cli.worker_report import PACKAGES, check_workers, worker_reports
 from snakepit_bridge.dead import DeadMessages
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.loop import run_blocking
@@ -23,18 +25,27 @@ from snakepit_bridge.messages import code_queue
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
 
-_PACKAGES = ("dspex-fleet", "dspy", "celery", "kombu", "redis")
+_PROFILE = "LM profile "
 _OLDEST = 7
 
 
-def doctor(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
-    """Check Redis, the workers, the LM profiles and the versions, and say the fix of what is wrong.
+def doctor(
+    ctx: typer.Context,
+    json: AsJson = False,
+    call: Annotated[
+        bool, typer.Option("--call", help="Also make one prediction with each LM profile, which costs a few tokens.")
+    ] = False,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Check Redis, the workers, their LM profiles, packages and versions, and say the fix of what is wrong.
 
-    The exit code is 1 if something fails.
+    Workers tell what they run with themselves; without any, this shell's LM profiles are looked at. The exit code is 1
+    if something fails.
     """
     fleet = target(ctx, redis_url).fleet()
-    here = fleet_commands()
-    found = [*_redis(fleet), *(here.check_language_models() if here else ()), *_modules(), *_versions()]
+    found = [*_redis(fleet), *_modules(), *_versions()]
+    if call:
+        found += check_calls(fleet, _profiles(found))
     if json:
         say(as_json([asdict(check) for check in found]))
     else:
@@ -57,14 +68,31 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
     yield _durability(told)
     yield _eviction(told)
     yield _given_up(run_blocking(DeadMessages(fleet.connection, namespace=fleet.namespace).count()))
-    names = ", ".join(worker.name for worker in workers)
-    yield (
-        Check("workers", "ok", f"{len(workers)} answer: {names}")
-        if workers
-        else Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
-    )
+    yield from _workers(fleet, workers)
     yield code
     yield from stalls
+
+
+def _workers(fleet: Fleet, workers: Sequence[Worker]) -> Iterator[Check]:
+    """What the workers tell of themselves; where none does, what this shell would start one with."""
+    if not workers:
+        yield Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
+        here = fleet_commands()
+        yield from here.check_language_models() if here else ()
+        return
+    reports = worker_reports(fleet, len(workers))
+    silent = [worker.name for worker in workers if worker.name not in reports]
+    yield Check("workers", "ok", f"{len(workers)} answer: {', '.join(worker.name for worker in workers)}")
+    if silent:
+        yield Check("reports", "warn", f"{', '.join(silent)} tells nothing of itself", "look at its log; it may be old")
+    if reports:
+        yield from check_workers(reports, fleet.queue)
+
+
+def _profiles(found: Sequence[Check]) -> list[str]:
+    """The LM profiles that can be called, of those that were looked at."""
+    names = [check.what.removeprefix(_PROFILE) for check in found if check.what.startswith(_PROFILE)]
+    return sorted({name.partition(" of ")[0] for name in names})
 
 
 def _stalls(fleet: Fleet) -> Iterator[Check]:
@@ -136,7 +164,7 @@ def _modules() -> Iterator[Check]:
 
 def _versions() -> Iterator[Check]:
     yield Check("Python", "ok", platform.python_version())
-    for package in _PACKAGES:
+    for package in PACKAGES:
         try:
             yield Check(package, "ok", version(package))
         except PackageNotFoundError:

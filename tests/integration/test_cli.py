@@ -17,7 +17,7 @@ from redis import Redis
 from snakepit_bridge.cli import main
 from snakepit_bridge.testing import Fault
 from tests.conftest import wait_until
-from tests.harness.stage import Stage, fresh, stage
+from tests.harness.stage import LM_KEY, Stage, fresh, stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -233,6 +233,44 @@ def test_doctor_names_what_is_missing_and_its_fix(run: Run) -> None:
     away = run("doctor", "--redis-url", "redis://127.0.0.1:1/0")
     assert away.code == 1
     assert "1 to mend: Redis" in away.err
+
+
+def test_doctor_asks_the_workers_and_not_the_shell(play: Stage, run: Run) -> None:
+    """KINDS 46: their profiles, packages, queues and versions are told, whatever this shell's environment says."""
+    answer = run("doctor", "--json")
+    found = {check["what"]: check for check in json.loads(answer.out)}
+    assert found["queue"] == {
+        "what": "queue", "level": "ok", "found": "1 workers take from 'predictions'", "fix": "",
+    }  # fmt: skip
+    assert found["LM profile demo"]["level"] == "ok"
+    assert found["LM profile demo"]["found"].endswith(f"answers at {play.lm.url}")
+    down = found["LM profile down"]
+    assert down["level"] == "fail"
+    assert "no answer (ConnectError)" in down["found"]
+    assert answer.code == 1
+    assert "LM profile down" in answer.err
+    assert LM_KEY not in answer.out + answer.err
+
+
+def test_doctor_names_a_queue_that_no_worker_takes_from(run: Run) -> None:
+    """KINDS 46."""
+    found = {check["what"]: check for check in json.loads(run("--queue", "nobodys", "doctor", "--json").out)}
+    assert found["queue"]["level"] == "fail"
+    assert "no worker takes from 'nobodys', but from predictions" in found["queue"]["found"]
+
+
+def test_doctor_makes_a_call_with_each_profile_if_it_is_told_to(play: Stage, run: Run) -> None:
+    """KINDS 46: the offer of one test call, by the way that an application's predictions go."""
+    asked = len(play.lm.requests)
+    found = {check["what"]: check for check in json.loads(run("doctor", "--call", "--json").out)}
+    assert found["LM call demo"]["level"] == "ok"
+    assert "openai/demo answered in" in found["LM call demo"]["found"]
+    assert found["LM call locked"]["level"] == "fail"
+    assert found["LM call locked"]["found"].startswith("LMRefusedError")
+    assert found["LM call down"]["found"].startswith("LMUnavailableError")
+    assert len(play.lm.requests) > asked
+    assert run("doctor", "--json").code == 1
+    assert len(play.lm.requests) - asked < 20, "without --call nothing is asked"
 
 
 @pytest.mark.parametrize(

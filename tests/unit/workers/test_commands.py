@@ -248,14 +248,14 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_demo_needs_nothing_and_its_code_is_the_commands(shown: list[dict[str, Any]]) -> None:
     assert run("demo") == 1
     questions = ROOT / "examples" / "questions.jsonl"
-    nothing = {"redis_url": None, "lm": None, "bridge": None}
+    nothing = dict.fromkeys(("redis_url", "lm", "bridge", "in_flight", "wait_s"))
     assert shown == [{**nothing, "questions": questions, "out": Path("out"), "workers": 2, "pool": "asyncio"}]
 
 
 def test_each_option_of_a_demo_arrives(shown: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("")
     given = ("--lm", "openai/gpt-4o", "--questions", str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "out"))
-    given += ("--bridge", "elixir:50051")
+    given += ("--bridge", "elixir:50051", "--in-flight", "3", "--wait", "9.5")
     run("demo", *given, "--workers", "3", "--pool", "prefork", "--redis-url", ELSEWHERE)
     assert shown == [
         {
@@ -266,6 +266,8 @@ def test_each_option_of_a_demo_arrives(shown: list[dict[str, Any]], tmp_path: Pa
             "workers": 3,
             "pool": "prefork",
             "bridge": "elixir:50051",
+            "in_flight": 3,
+            "wait_s": 9.5,
         }
     ]
 
@@ -328,6 +330,7 @@ def test_settings_that_cannot_be_read_fail_too() -> None:
 def test_a_providers_endpoint_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("httpx.get", lambda *_, **__: pytest.fail("asked"))
     profiles(tmp_path, "[profiles.a]\nmodel = 'openai/gpt-4o'\nnote = 'dear'")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     assert list(check_language_models()) == [Check("LM profile a", "ok", "openai/gpt-4o, its provider's own key; dear")]
 
 
@@ -337,23 +340,53 @@ def test_an_endpoint_of_ones_own_has_to_answer(tmp_path: Path) -> None:
         profiles(
             tmp_path,
             f'[profiles.up]\nmodel = "openai/a"\napi_base = "{lm.url}/"\napi_key_env = "COMMANDS_KEY"\n'
-            '[profiles.down]\nmodel = "openai/b"\napi_base = "http://127.0.0.1:9/v1"\n',
+            '[profiles.down]\nmodel = "openai/b"\napi_base = "http://127.0.0.1:9/v1"\napi_key_env = "COMMANDS_KEY"\n',
         )
         up, down = check_language_models()
     assert up == Check("LM profile up", "ok", f"openai/a, with a key, answers at {lm.url}/")
     assert (down.what, down.level) == ("LM profile down", "fail")
-    assert down.found == "openai/b, its provider's own key: no answer (ConnectError)"
+    assert down.found == "openai/b, with a key: no answer (ConnectError)"
     assert "http://127.0.0.1:9/v1" in down.fix
     assert "sk-secret" not in f"{up}{down}"
 
 
+@pytest.mark.parametrize(
+    ("table", "found", "fix"),
+    [
+        ("model = 'demo'", "the model 'demo' names no provider", "write provider/model, such as openai/demo"),
+        ("model = 'openai/a'\nmodels = ['nobody']", "the model 'nobody' names no provider", "openai/nobody"),
+        ("model = 'openai/gpt-4o'", "there is no key: OPENAI_API_KEY isn't set", "set OPENAI_API_KEY, or name"),
+        ("model = 'anthropic/claude-3'", "ANTHROPIC_API_KEY isn't set", "set ANTHROPIC_API_KEY"),
+        (
+            "model = 'openai/local'\napi_base = 'http://127.0.0.1:9/v1'",
+            "the profile names no api_key_env",
+            "for a server that asks for no key, any text will do",
+        ),
+    ],
+)
+def test_a_profile_that_could_send_no_request_is_told(
+    table: str, found: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KINDS 46: a missing key, a model without a provider and an endpoint without a key are no "ok"."""
+    if "nobody" in table:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    profiles(tmp_path, f"[profiles.a]\n{table}\n")
+    (check,) = check_language_models()
+    assert (check.what, check.level) == ("LM profile a", "fail")
+    assert found in check.found
+    assert fix in check.fix
+
+
+def test_a_local_server_that_needs_no_key_is_only_asked_whether_it_answers(tmp_path: Path) -> None:
+    with RecordingLM() as lm:
+        profiles(tmp_path, f"[profiles.a]\nmodel = 'ollama/x'\napi_base = '{lm.url}'\n")
+        (check,) = check_language_models()
+    assert check.level == "ok", check
+
+
 def test_an_endpoint_that_is_no_url_is_a_failure_and_not_a_traceback(tmp_path: Path) -> None:
-    profiles(
-        tmp_path,
-        '[profiles.a]\nmodel = "openai/a"\napi_base = "localhost:8000"\n'
-        '[profiles.b]\nmodel = "openai/b"\napi_base = "http://[::1"\n',
-    )
-    assert [(check.what, check.level) for check in check_language_models()] == [
-        ("LM profile a", "fail"),
-        ("LM profile b", "fail"),
-    ]
+    for url in ("localhost:8000", "http://[::1"):
+        profiles(tmp_path, f'[profiles.a]\nmodel = "openai/a"\napi_base = "{url}"\n')
+        (check,) = check_language_models()
+        assert check.level == "fail"
+        assert "api_base" in check.found

@@ -1,0 +1,112 @@
+"""What workers report of themselves, and what is wrong when their reports are laid side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from snakepit_bridge.cli.checks import Check
+from snakepit_bridge.exceptions import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client import Fleet
+
+REPORT = "fleet_report"
+"""The remote control command by which a worker reports."""
+
+PACKAGES = ("dspex-fleet", "dspy", "celery", "kombu", "redis")
+"""Whose versions are told."""
+
+# Each LM profile with an endpoint of its own is asked whether it answers.
+_ANSWER_S = 8.0
+
+Reports = Mapping[str, Mapping[str, Any]]
+
+
+def worker_reports(fleet: Fleet, count: int, wait_s: float = _ANSWER_S) -> Reports:
+    """Return what each worker reports, by its name.
+
+    Args:
+        fleet: whose workers.
+        count: how many answer; with that many reports nobody else is waited for.
+        wait_s: seconds to wait for them.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    from kombu.exceptions import OperationalError
+
+    try:
+        answers = fleet.app.control.broadcast(REPORT, reply=True, timeout=wait_s, limit=count) or []
+    except (OperationalError, OSError) as exc:
+        raise StoreUnavailableError(fleet.url, str(exc) or "no connection") from exc
+    found: dict[str, Any] = {}
+    for answer in answers:
+        found.update({name: told for name, told in answer.items() if "packages" in told})
+    return dict(sorted(found.items()))
+
+
+def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
+    """Yield what is to be said of the workers that report: their queues, profiles, packages and versions."""
+    taking = [name for name, told in reports.items() if queue in told["queues"]]
+    if taking:
+        yield Check("queue", "ok", f"{len(taking)} workers take from '{queue}'")
+    else:
+        others = sorted({name for told in reports.values() for name in told["queues"]})
+        fix = f"start one: dspex-fleet --queue {queue} worker; or name another with --queue"
+        yield Check("queue", "fail", f"no worker takes from '{queue}', but from {', '.join(others)}", fix)
+    yield from _profiles(reports)
+    yield from _packages(reports)
+    yield from _versions(reports)
+
+
+def _profiles(reports: Reports) -> Iterator[Check]:
+    """What the workers say of their LM profiles: once where they agree, by worker where they don't."""
+    said: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, told in reports.items():
+        for check in told["profiles"]:
+            said.setdefault(check["what"], {})[name] = check
+    for what, by_worker in said.items():
+        answers = {tuple(sorted(check.items())) for check in by_worker.values()}
+        if len(answers) == 1 and len(by_worker) == len(reports):
+            yield Check(**next(iter(by_worker.values())))
+            continue
+        yield from (replace(Check(**check), what=f"{what} of {name}") for name, check in by_worker.items())
+        lacking = sorted(reports.keys() - by_worker.keys())
+        if lacking:
+            fix = "give all workers of a queue the same profiles"
+            yield Check(what, "warn", f"{', '.join(lacking)} doesn't have it", fix)
+
+
+def _packages(reports: Reports) -> Iterator[Check]:
+    for package in sorted({package for told in reports.values() for package in told["allowed_packages"]}):
+        lacking = [name for name, told in reports.items() if package not in told["allowed_packages"]]
+        releases = {str(told["allowed_packages"].get(package)) for told in reports.values()} - {"None"}
+        if lacking:
+            fix = f"name it in DSPEX_ALLOWED_PACKAGES of {', '.join(lacking)} too"
+            yield Check(f"package {package}", "warn", "not every worker may use it", fix)
+        elif len(releases) > 1:
+            fix = "install the same release everywhere"
+            yield Check(f"package {package}", "warn", f"releases differ: {', '.join(sorted(releases))}", fix)
+        else:
+            yield Check(f"package {package}", "ok", next(iter(releases), "not installed as a distribution"))
+
+
+def _versions(reports: Reports) -> Iterator[Check]:
+    """Versions that differ between workers, or between them and this client."""
+    for package in PACKAGES:
+        found = {name: told["packages"].get(package) for name, told in reports.items()}
+        here = _here(package)
+        if len({*found.values(), here}) > 1:
+            listed = ", ".join(f"{name} {told or 'none'}" for name, told in found.items())
+            fix = "run one version everywhere"
+            yield Check(f"{package} of the workers", "warn", f"{listed}; here {here or 'none'}", fix)
+
+
+def _here(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

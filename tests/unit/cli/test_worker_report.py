@@ -1,0 +1,63 @@
+"""Workers' reports side by side: what they agree on is told once, what differs by name."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from snakepit_bridge.cli.checks import Check
+from snakepit_bridge.cli.worker_report import PACKAGES, check_workers
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    return {
+        "queues": ["predictions"],
+        "packages": {name: version(name) for name in PACKAGES},
+        "profiles": [{"what": "LM profile a", "level": "ok", "found": "openai/a, with a key", "fix": ""}],
+        "allowed_packages": {"shop": "shop 1.0"},
+        **changes,
+    }
+
+
+def checks(**reports: dict[str, Any]) -> dict[str, Check]:
+    found = list(check_workers(reports, "predictions"))
+    return {check.what: check for check in found}
+
+
+def test_workers_that_agree_are_told_of_once() -> None:
+    assert checks(one=report(), two=report()) == {
+        "queue": Check("queue", "ok", "2 workers take from 'predictions'"),
+        "LM profile a": Check("LM profile a", "ok", "openai/a, with a key"),
+        "package shop": Check("package shop", "ok", "shop 1.0"),
+    }
+
+
+def test_a_queue_that_nobody_takes_from_fails_and_names_those_that_are_taken_from() -> None:
+    found = checks(one=report(queues=["gpu"]), two=report(queues=["predictions.code"]))
+    assert found["queue"].level == "fail"
+    assert found["queue"].found == "no worker takes from 'predictions', but from gpu, predictions.code"
+
+
+def test_profiles_that_differ_are_told_by_worker() -> None:
+    missing = {"what": "LM profile a", "level": "fail", "found": "there is no key", "fix": "set it"}
+    found = checks(one=report(), two=report(profiles=[missing]), three=report(profiles=[]))
+    assert found["LM profile a of one"].level == "ok"
+    assert found["LM profile a of two"] == Check("LM profile a of two", "fail", "there is no key", "set it")
+    assert found["LM profile a"].level == "warn"
+    assert "three doesn't have it" in found["LM profile a"].found
+
+
+def test_packages_that_differ_are_told() -> None:
+    found = checks(one=report(), two=report(allowed_packages={"shop": "shop 2.0"}))
+    assert found["package shop"].level == "warn"
+    assert "shop 1.0, shop 2.0" in found["package shop"].found
+    found = checks(one=report(), two=report(allowed_packages={}))
+    assert (found["package shop"].level, found["package shop"].found) == ("warn", "not every worker may use it")
+
+
+def test_versions_that_differ_are_told_with_this_clients() -> None:
+    packages = {name: version(name) for name in PACKAGES} | {"dspy": "3.3.9"}
+    found = checks(one=report(), two=report(packages=packages))
+    assert found["dspy of the workers"].level == "warn"
+    assert f"one {version('dspy')}, two 3.3.9; here {version('dspy')}" in found["dspy of the workers"].found
+    assert set(found) == {"queue", "LM profile a", "package shop", "dspy of the workers"}

@@ -1,0 +1,92 @@
+"""Whether LM profiles can work: is there a provider and a key, and does an endpoint of one's own answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from config.settings import FleetSettings
+from snakepit_bridge.cli.checks import Check
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.redaction import redact
+
+# A worker takes no messages while it reports, so that endpoints have little time, and all the same.
+_ENDPOINT_S = 2.0
+_AT_ONCE = 16
+_UNREADABLE = "mend the file that DSPEX_LM_PROFILES names"
+
+
+def check_profiles(settings: FleetSettings | None = None) -> Iterator[Check]:
+    """Yield what is to be said of the LM profiles of some settings, by default those of this environment."""
+    from workers.lifecycle import load_dspy, load_profiles
+
+    load_dspy()  # with LiteLLM, which else looks for a list of models on the network
+    try:
+        profiles = load_profiles(settings or FleetSettings.model_validate({}))
+    except (BridgeError, ValueError) as exc:
+        yield Check("LM profiles", "fail", redact(str(exc)), _UNREADABLE)
+        return
+    yield from check_each(profiles)
+
+
+def check_each(profiles: LMProfiles) -> Iterator[Check]:
+    """Yield what is to be said of each of some LM profiles."""
+    if not profiles:
+        fix = "declare some in the file that DSPEX_LM_PROFILES names, or name one model in DSPEX_LM"
+        yield Check("LM profiles", "warn", "none", fix)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="profile-check") as threads:
+        yield from threads.map(check_profile, profiles)
+
+
+def check_profile(profile: LMProfile) -> Check:
+    """Return whether requests to a profile's LM can be made, as far as that costs nothing."""
+    what = f"LM profile {profile.name}"
+    key = "with a key" if profile.api_key else "its provider's own key"
+    described = redact(f"{profile.model}, {key}{f'; {profile.note}' if profile.note else ''}")
+    for model in (profile.model, *profile.models):
+        if problem := _problem(profile, model):
+            return Check(what, "fail", redact(f"{described}: {problem[0]}"), redact(problem[1]))
+    return _endpoint(profile, what, described)
+
+
+def _problem(profile: LMProfile, model: str) -> tuple[str, str] | None:
+    """Return what keeps a request from being sent, and what to do about it; None if nothing does."""
+    from litellm.exceptions import BadRequestError
+    from litellm.litellm_core_utils.get_llm_provider_logic import get_llm_provider
+
+    try:
+        get_llm_provider(model)
+    except BadRequestError:
+        fix = f"write provider/model, such as openai/{model}"
+        return f"the model '{model}' names no provider that is known", fix
+    missing = _missing_keys(profile, model)
+    if profile.api_key or not missing:
+        return None
+    fix = f"set {' and '.join(missing)}, or name the key's variable in api_key_env"
+    if profile.api_base:
+        fix += "; for a server that asks for no key, any text will do"
+    return f"there is no key: {' and '.join(missing)} isn't set, and the profile names no api_key_env", fix
+
+
+def _missing_keys(profile: LMProfile, model: str) -> Sequence[str]:
+    """Return the variables that the provider's own client looks for, and that aren't set."""
+    import litellm
+
+    missing: list[str] = litellm.validate_environment(model=model).get("missing_keys") or []
+    return [name for name in missing if not (profile.api_base and name.endswith("_API_BASE"))]
+
+
+def _endpoint(profile: LMProfile, what: str, described: str) -> Check:
+    """An endpoint of one's own has to answer; a provider's isn't asked, since that may cost."""
+    import httpx
+
+    if profile.api_base is None:
+        return Check(what, "ok", described)
+    shown = redact(profile.api_base)
+    try:
+        httpx.get(f"{profile.api_base.rstrip('/')}/models", timeout=_ENDPOINT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        fix = f"start the server at {shown}, or mend the profile's api_base"
+        return Check(what, "fail", f"{described}: no answer ({type(exc).__name__})", fix)
+    return Check(what, "ok", f"{described}, answers at {shown}")
