@@ -63,6 +63,9 @@ class Guard:
                 raise
             return self._end(uuid, known, args, exc)
         info = traced[1]
+        if info is None and isinstance(traced[0], ExceptionInfo):
+            # What failed before the task had a request counts as a success there.
+            return self._end(uuid, known, args, _raised(traced[0]))
         if info is None or info.state != FAILURE:
             return traced
         if self._task.name == PREDICT_BATCH or getattr(traced[0], "internal", False) or _ends_workers(info.retval):
@@ -97,6 +100,10 @@ def _of_items(args: Any) -> list[str]:
         return [task_id for task_id, _ in args[0] if isinstance(task_id, str)]
     except (TypeError, ValueError, LookupError):
         return []
+
+
+def _raised(info: Any) -> BaseException:
+    return getattr(info.exception, "exc", info.exception)
 
 
 def _ends_the_job(exc: BaseException) -> bool:

@@ -31,7 +31,9 @@ from snakepit_bridge.messages import (
     DEFAULT_PRIORITY,
     DEFAULT_SESSION,
     FAIL,
+    HIDDEN,
     PREDICT,
+    PROGRAM,
     Request,
     Requirement,
     Result,
@@ -343,9 +345,9 @@ class Fleet:
             escaped=crossing is not given,
         )
         args = (program,) if given is None else (crossing, program)
-        return self.app.signature(
-            PREDICT, args=args, kwargs=request.keywords(), options={"queue": self.queue, "priority": priority}
-        )
+        hidden = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN, "headers": {PROGRAM: program}}
+        options = {"queue": self.queue, "priority": priority, **hidden}
+        return self.app.signature(PREDICT, args=args, kwargs=request.keywords(), options=options)
 
     def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
         """Returns a ``dspy.Module`` that runs a registered program on the fleet."""

@@ -29,7 +29,7 @@ TIMES = 2
 Fault = tuple[str, str]
 
 
-@pytest.fixture(scope="module", params=["asyncio", "threads", "prefork"])
+@pytest.fixture(scope="module", params=["asyncio", "threads", pytest.param("prefork", marks=pytest.mark.soak)])
 def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
     folder: Path = tmp_path_factory.mktemp("stage")
     with stage(folder, worker=False, DSPEX_LEASE_S="2") as play:
@@ -91,7 +91,7 @@ def planned(seed: int, count: int | None) -> list[Fault]:
 def test_any_exception_at_any_step_ends_what_was_asked(play: Stage, request: pytest.FixtureRequest) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    for fault in planned(seed, 40):
+    for fault in planned(seed, 20):
         meets(play, fault)
     holds_nothing(play)
 

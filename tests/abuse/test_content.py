@@ -1,0 +1,168 @@
+"""KINDS 38 and 56: what people ask and are answered stands in no header, event, log or remote-control answer.
+
+Texts that occur nowhere else are sent by every way, through success, failure and another try, with events on and the
+worker's log at its most talkative; then everything that the fleet shows of itself is searched for them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import dspy
+import pytest
+from celery import Celery, chain, group
+from celery.events import EventReceiver
+from redis import Redis
+
+from snakepit_bridge.client import Handle
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.messages import PREDICT, VERSION
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until
+
+CANARY = "canaryquestion"
+ANSWER = f"answer of {CANARY}"
+UNPARSABLE = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "demo",
+    "choices": [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"nothing but {CANARY}"}}
+    ],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}
+TALKATIVE = ("--without-mingle", "--without-gossip", "-E", "--loglevel", "DEBUG")
+
+
+class Clumsy(dspy.Module):
+    """Fails with what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = dspy.Predict("question -> answer")
+
+    async def aforward(self, question: str) -> Any:
+        raise LookupError(f"nothing is known of {question}")
+
+
+@pytest.fixture(
+    scope="module",
+    params=["asyncio", *(pytest.param(pool, marks=pytest.mark.soak) for pool in ("threads", "prefork"))],
+)
+def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    folder = tmp_path_factory.mktemp("stage")
+    with stage(folder, worker=False, DSPEX_ALLOWED_PACKAGES="tests") as play:
+        play.start(pool=request.param, concurrency=4, arguments=TALKATIVE)
+        play.fleet.register("qa", dspy.Predict("question -> answer"))
+        play.fleet.register("clumsy", Clumsy())
+        yield play
+
+
+class Listener:
+    """Every event of the fleet's workers."""
+
+    def __init__(self, play: Stage) -> None:
+        self.events: list[str] = []
+        self._app = play.fleet.app
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._app.connection_for_read() as connection:
+            receiver = EventReceiver(connection, app=self._app, handlers={"*": self._heard})
+            receiver.capture(limit=None, timeout=120, wakeup=True)
+
+    def _heard(self, event: dict[str, Any]) -> None:
+        self.events.append(json.dumps(event, default=str))
+
+
+def outcome(handle: Handle) -> str:
+    try:
+        return str(handle.get(20))
+    except BridgeError as exc:
+        return type(exc).__name__
+
+
+def asked(play: Stage) -> list[str]:
+    """Asks by every way, and returns how each ended."""
+    fleet, question = play.fleet, f"{CANARY} {fresh('q')}"
+    play.lm.fail(1, status=503, retry_after_s=2.2, containing="again")
+    play.lm.say(UNPARSABLE, None, containing="unparsable")
+    handles = [
+        fleet.submit("qa", {"question": question}),
+        fleet.submit("qa", {"question": f"{question} keyed"}, idempotency_key=fresh("key")),
+        fleet.submit("qa", {"question": f"{question} again"}),
+        fleet.submit("qa", {"question": f"{question} streamed"}, stream=True),
+        fleet.submit("qa", {"question": f"{question} unparsable"}),
+        fleet.submit("clumsy", {"question": question}),
+        fleet.submit("qa", {"question": {CANARY: 1}, CANARY: 2}),
+        *fleet.submit_batch("qa", [{"question": f"{question} {number}"} for number in range(3)]),
+        *fleet.submit_batch("clumsy", [{"question": question}]),
+        *fleet.submit_batch("qa", [{CANARY: question}]),
+    ]
+    first = fleet.signature("qa", {"question": f"{question} chained"})
+    then = fleet.signature("qa", take={"question": "answer"})
+    sent = [chain(first, then).apply_async(), *group(first.clone(), first.clone()).apply_async().children]
+    stock = Celery("stock", broker=play.url, backend=play.url, set_as_current=False)
+    sent.append(stock.send_task(PREDICT, [{"question": question}, "qa"], {"v": VERSION}, queue=fleet.queue))
+    return [outcome(handle) for handle in (*handles, *(fleet.handle(one.id) for one in sent))]
+
+
+def test_what_was_asked_and_answered_is_shown_nowhere(play: Stage) -> None:
+    listener = Listener(play)
+    wait_until(lambda: any("worker-" in event for event in listener.events), "the first event", timeout_s=30)
+    ends = asked(play)
+    assert sum(ANSWER in end for end in ends) >= 9, ends
+    assert {"LMAnswerError", "PredictionFailed", "InputError"} <= set(ends)
+    wait_until(lambda: sum("task-failed" in event for event in listener.events) >= 2, "the events of failures")
+    log = play.worker.logs()
+    assert log.count("succeeded") >= 5
+    assert "raised expected" in log
+    assert "DEBUG" in log
+    for where, text in {"events": "\n".join(listener.events), "the log": log}.items():
+        found = [line for line in text.splitlines() if CANARY in line]
+        assert not found, f"{where} shows what was asked: {found[0][:1000]}"
+
+
+def test_remote_control_tells_nothing_of_what_runs(play: Stage) -> None:
+    question = f"{CANARY} {fresh('held')}"
+    play.lm.delay(3)
+    running = [play.fleet.submit("qa", {"question": f"{question} {number}"}) for number in range(6)]
+    play.await_asked(question, 4)
+    inspect = play.fleet.app.control.inspect(timeout=3)
+    told = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.query_task(running[0].id)]
+    assert running[0].id in json.dumps(told)
+    assert CANARY not in json.dumps(told)
+    assert all(ANSWER in outcome(handle) for handle in running)
+    play.lm.delay(0)
+
+
+def test_a_waiting_message_shows_it_in_its_body_alone(play: Stage) -> None:
+    question = f"{CANARY} {fresh('waiting')}"
+    with play.held():
+        fleet = play.fleet
+        handles = [fleet.submit("qa", {"question": question}), *fleet.submit_batch("qa", [{"question": question}])]
+        sent = [fleet.signature("qa", {"question": question}).apply_async()]
+        with Redis.from_url(play.url) as client:
+            waiting: list[Any] = [
+                json.loads(one) for key in client.keys("predictions*") for one in client.lrange(key, 0, -1)
+            ]
+    assert len(waiting) == 3
+    for message in waiting:
+        body = base64.b64decode(message.pop("body")).decode()
+        assert question in body
+        assert CANARY not in json.dumps(message)
+    assert all(ANSWER in outcome(one) for one in (*handles, *(play.fleet.handle(one.id) for one in sent)))
+
+
+def test_one_switch_shows_it(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with stage(tmp_path_factory.mktemp("stage"), worker=False, DSPEX_LOG_CONTENT="true") as play:
+        play.start(pool="threads", concurrency=2, arguments=TALKATIVE)
+        play.fleet.register("qa", dspy.Predict("question -> answer"))
+        assert ANSWER in outcome(play.fleet.submit("qa", {"question": CANARY}))
+        wait_until(lambda: CANARY in play.worker.logs(), "the question in the log")

@@ -1,0 +1,163 @@
+"""KINDS 2 and 3: however a message ends before its task could, each of its predictions ends by name."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Generator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dspy
+import pytest
+from redis import Redis
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    DeadlineExceeded,
+    PredictionCancelled,
+    PredictionFailed,
+    PredictionGivenUp,
+)
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until
+
+QUEUE = "predictions"
+LIST = "predictions\x06\x163"  # where a priority of 5 waits
+SOON_S = 15
+
+
+@pytest.fixture(scope="module", params=["asyncio", "threads", "prefork"])
+def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    with stage(tmp_path_factory.mktemp("stage"), pool=request.param) as play:
+        play.fleet.register("qa", dspy.Predict("question -> answer"))
+        yield play
+
+
+def changed(play: Stage, change: Any, *, batch: bool) -> list[BridgeError | None]:
+    """Sends a message, changes it before any worker gets it, and returns how its predictions ended."""
+    aside = Fleet(play.url, queue=fresh("aside"))
+    inputs = [{"question": fresh("q")} for _ in range(3)]
+    handles = aside.submit_batch("qa", inputs) if batch else [aside.submit("qa", inputs[0])]
+    with Redis.from_url(play.url) as client:
+        message: Any = json.loads(client.rpop(LIST.replace(QUEUE, aside.queue)))  # type: ignore[arg-type]
+        message["properties"]["delivery_info"]["routing_key"] = QUEUE
+        changes = change(message)
+        client.lpush(LIST, json.dumps(changes if changes is not None else message))
+    return [ended(play, handle.id) for handle in handles]
+
+
+def ended(play: Stage, task_id: str) -> BridgeError | None:
+    try:
+        play.fleet.handle(task_id).get(SOON_S)
+    except BridgeError as exc:
+        return exc
+    return None
+
+
+def settled(play: Stage) -> None:
+    with Redis.from_url(play.url) as client:
+        wait_until(lambda: not client.keys("dspex:delivery:held:*"), "the message to be settled")
+
+
+def body(text: bytes) -> Any:
+    def change(message: dict[str, Any]) -> None:
+        message["body"] = base64.b64encode(text).decode()
+
+    return change
+
+
+def header(name: str, value: Any) -> Any:
+    def change(message: dict[str, Any]) -> None:
+        message["headers"][name] = value
+
+    return change
+
+
+def field(name: str, value: Any) -> Any:
+    def change(message: dict[str, Any]) -> None:
+        message[name] = value
+
+    return change
+
+
+UNREADABLE = {
+    "no JSON": body(b"{"),
+    "empty": body(b""),
+    "not UTF-8": body(b'["\xff"]'),
+    "too deep": body(b"[" * 100_000),
+    "no three parts": body(b"[1]"),
+    "keywords that are none": body(b'[[[], "qa"], 5, {}]'),
+    "no base64": field("body", "§"),
+    "another serializer": field("content-type", "application/x-yaml"),
+    "a pickle": field("content-type", "application/x-python-serialize"),
+    "an unknown compression": header("compression", "application/x-odd"),
+    "an odd eta": header("eta", "soon"),
+    "an odd expiry": header("expires", "soon"),
+    "an unknown task": header("task", "tasks.nothing"),
+}
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
+@pytest.mark.parametrize("change", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_message_that_no_worker_can_take(play: Stage, change: Any, batch: bool) -> None:
+    ends = changed(play, change, batch=batch)
+    assert {type(end) for end in ends} <= {PredictionGivenUp, PredictionFailed}, ends
+    assert len(ends) == (3 if batch else 1)
+    settled(play)
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
+def test_a_message_that_has_expired(play: Stage, batch: bool) -> None:
+    over = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
+    assert {type(end) for end in changed(play, header("expires", over), batch=batch)} == {DeadlineExceeded}
+    settled(play)
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
+def test_a_message_that_was_revoked(play: Stage, batch: bool) -> None:
+    control = play.fleet.app.control
+
+    def revoke(message: dict[str, Any]) -> None:
+        control.revoke(message["headers"]["id"], reply=True)
+
+    assert {type(end) for end in changed(play, revoke, batch=batch)} == {PredictionCancelled}
+    settled(play)
+
+
+def test_a_message_that_is_revoked_while_it_runs(play: Stage) -> None:
+    question = fresh("q")
+    play.lm.hang(None, containing=question)
+    handles = play.fleet.submit_batch("qa", [{"question": f"{question} {number}"} for number in range(3)])
+    play.await_asked(question, 3)
+    active: Any = play.fleet.app.control.inspect(timeout=3).active()
+    [batch] = [one["id"] for some in active.values() for one in some]
+    if "threads" not in str(play.worker.container.spec.pool):
+        play.fleet.app.control.revoke(batch, terminate=True)
+        assert {type(ended(play, handle.id)) for handle in handles} == {PredictionCancelled}
+        settled(play)
+    play.lm.faults.clear()
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
+def test_a_task_that_runs_into_its_time_limit(play: Stage, batch: bool) -> None:
+    if play.worker.container.spec.pool == "threads":
+        pytest.skip("Celery's threads know no time limits")
+    play.lm.hang(None)
+    ends = changed(play, header("timelimit", [1.0, None]), batch=batch)
+    play.lm.faults.clear()
+    assert {type(end) for end in ends} == {PredictionFailed}
+    assert all("time limit" in str(end) for end in ends)
+    settled(play)
+
+
+def test_the_end_of_a_message_is_the_end_of_the_chain_behind_it(play: Stage) -> None:
+    aside = Fleet(play.url, queue=fresh("aside"))
+    first = aside.signature("qa", {"question": fresh("q")})
+    last = (first | aside.signature("qa", take={"question": "answer"})).apply_async()
+    with Redis.from_url(play.url) as client:
+        message: Any = json.loads(client.rpop(LIST.replace(QUEUE, aside.queue)))  # type: ignore[arg-type]
+        message["headers"]["eta"] = "soon"
+        client.lpush(LIST, json.dumps(message))
+    assert isinstance(ended(play, last.id), PredictionGivenUp)
