@@ -24,6 +24,7 @@ from workers.pool.tracebacks import keep_celery_from_clearing
 
 _REDIS = ("redis://", "rediss://")
 _SOCKET = "redis+socket://"
+_CELERYS_QUEUE = "celery"
 
 # kombu's reader refuses a whole message for an object in it that only looks like one of its typed values.
 register("json", dumps, read_message, content_type="application/json", content_encoding="utf-8")
@@ -55,6 +56,7 @@ class FleetApp(Celery):
         # Our transport counts them.
         self.conf.worker_enable_prefetch_count_reduction = not broker.startswith((*_REDIS, "dspex+"))
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
+        self.conf.task_routes = (self._route_foreign,)
         self.conf.imports = ("tasks.predict", "tasks.predict_batch", "workers.inspection")
         self.conf.worker_consumer = "workers.transport.consumer:FleetConsumer"
         keep_current_task_by_owner()
@@ -65,6 +67,13 @@ class FleetApp(Celery):
     def runtime(self) -> Runtime:
         """This process's runtime, built on first use."""
         return self.slot.get()
+
+    def _route_foreign(self, name: str, *_: Any, **__: Any) -> dict[str, str] | None:
+        """Send the steps of a canvas that aren't the fleet's to Celery's own default queue, unless they name another.
+
+        In the fleet's queue a worker of ours would drop them as unknown.
+        """
+        return None if name in self.tasks else {"queue": _CELERYS_QUEUE}
 
     def _task_from_fun(self, fun: Callable[..., Any], *args: Any, **options: Any) -> Task:
         """Makes a task of a function as Celery does, and of a coroutine function one that runs on the home loop."""

@@ -12,6 +12,7 @@ from celery.canvas import Signature
 
 from snakepit_bridge.acks import Acks, Applied
 from snakepit_bridge.client.broker import same_server
+from snakepit_bridge.client.canvas import route_foreign_steps
 from snakepit_bridge.client.celery_app import backend_url, client_app
 from snakepit_bridge.client.conditions import Conditions, check_priority, named_inputs
 from snakepit_bridge.client.handle import Handle
@@ -23,7 +24,7 @@ from snakepit_bridge.client.registering import spec_to_register
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.client.whereabouts import TaskFinder
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import BridgeError, InputError
 from snakepit_bridge.json_values import BOUNDS, ValueBounds, escaped
 from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
@@ -38,6 +39,7 @@ from snakepit_bridge.messages import (
     Requirement,
     Result,
     check_session,
+    is_result,
 )
 from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.payloads import LIMIT, Payloads
@@ -311,7 +313,9 @@ class Fleet:
         take: Mapping[str, str] | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Signature:
-        """Returns a Celery signature, for chains, groups and chords.
+        """Returns a Celery signature, for chains, groups and chords, also with tasks of your own.
+
+        Those go where their own app routes them. What they get of a prediction is read by :meth:`prediction`.
 
         Args:
             program: as in :meth:`submit`.
@@ -329,6 +333,7 @@ class Fleet:
         required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
         check_priority(priority)
         check_session(session)
+        route_foreign_steps()
         given = None if inputs is None else named_inputs(program, inputs, self._bounds)
         crossing = escaped(given)
         request = Request(
@@ -348,6 +353,23 @@ class Fleet:
         hidden = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN, "headers": {PROGRAM: program}}
         options = {"queue": self.queue, "priority": priority, **hidden}
         return self.app.signature(PREDICT, args=args, kwargs=request.keywords(), options=options)
+
+    def prediction(self, result: Mapping[str, Any]) -> FleetPrediction:
+        """Return the prediction that a task of your own got as its argument, in a chain or a chord.
+
+        Args:
+            result: what ``tasks.predict`` returned; also one that was too large for a message and came by reference.
+
+        Raises:
+            InputError: it is no result of a prediction.
+            PayloadLostError: it came by reference, and isn't there any more.
+            StoreUnavailableError: Redis is away.
+        """
+        if not is_result(result):
+            raise InputError("?", "result", f"it must be what a prediction returned, not {type(result).__name__}")
+        from snakepit_bridge.client.prediction import FleetPrediction
+
+        return FleetPrediction.of(run_blocking(self.payloads.whole(Result.decode(result))))
 
     def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
         """Returns a ``dspy.Module`` that runs a registered program on the fleet."""

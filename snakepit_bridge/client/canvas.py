@@ -1,0 +1,60 @@
+"""Chains, groups and chords that mix predictions with tasks of the caller's own.
+
+The worker that ends a step sends the next one, and Celery routes it by that worker's app: a task of the caller's would
+go to the fleet's queue, where nobody knows it. So where a canvas holds a prediction, each step without a queue is given
+the one that its own app routes it to, when the first message of the canvas is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from celery.canvas import Signature
+from celery.signals import before_task_publish
+
+from snakepit_bridge.messages import PREDICT, PREDICT_BATCH
+
+_OURS = (PREDICT, PREDICT_BATCH)
+_EMBEDDED = ("chain", "chord", "callbacks", "errbacks")
+
+
+def route_foreign_steps() -> None:
+    """Have the steps of canvases routed that this process sends; calling it again changes nothing."""
+    before_task_publish.connect(_route, weak=False, dispatch_uid=__name__)
+
+
+def _route(sender: Any = None, body: Any = None, **_: Any) -> None:
+    if not (isinstance(body, tuple) and len(body) == 3 and isinstance(body[2], dict)):
+        return  # another version of Celery's messages
+    steps = [step for name in _EMBEDDED for step in _steps(body[2].get(name))]
+    if not steps or (sender not in _OURS and all(step.task not in _OURS for step in steps)):
+        return
+    for step in steps:
+        assert step.task is not None
+        assert step.options is not None
+        if not step.task.startswith("celery.") and not {"queue", "exchange"} & step.options.keys():
+            step.options.update(_route_of(step))
+
+
+def _route_of(step: Signature) -> dict[str, Any]:
+    """Return the queue that a step's own app sends it to, as a message can carry it."""
+    found = step.app.amqp.router.route({}, step.task, step.args, step.kwargs)
+    queue, key = found.get("queue"), found.get("routing_key")
+    return {"queue": getattr(queue, "name", queue), **({"routing_key": key} if isinstance(key, str) else {})}
+
+
+def _steps(value: Any) -> Iterator[Signature]:
+    """Yield the signatures in what a message carries on, those inside of others included."""
+    if isinstance(value, Signature):
+        kwargs, options = value.kwargs or {}, value.options or {}
+        yield value
+        yield from _all(kwargs.get(name) for name in ("tasks", "header", "body"))
+        yield from _all(options.get(name) for name in ("link", "link_error", "chord"))
+    elif isinstance(value, list | tuple):
+        yield from _all(value)
+
+
+def _all(values: Iterable[Any]) -> Iterator[Signature]:
+    for value in values:
+        yield from _steps(value)
