@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -52,7 +51,7 @@ class Guard:
             self._task.app.runtime  # noqa: B018 - built here if it wasn't yet
         except Exception as exc:  # noqa: BLE001 - whatever it is, other workers may be better off
             logger.error("This process can't run predictions, so that %s goes back: %s", uuid, exc)
-            time.sleep(_PAUSE_S)
+            run_blocking(asyncio.sleep(_PAUSE_S))
             return _traced(REJECTED, Reject(type(exc).__name__, requeue=True))
         try:
             traced = self._tracer(uuid, args, kwargs, request)

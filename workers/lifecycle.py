@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from celery import current_app
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool as ProcessPool
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.signals import worker_init, worker_process_init, worker_ready
+from redis.exceptions import RedisError
 
 from config.celery import PRIORITY_STEPS
 from config.profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
-from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.forking import after_fork_in_child
 from snakepit_bridge.json_values import ValueBounds
 from snakepit_bridge.lm import LMProfile, LMProfiles
@@ -30,9 +32,12 @@ from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.redaction import redact
 from snakepit_bridge.replica import Replica
 from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
+from snakepit_bridge.stores.addresses import SCHEMES
 from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.outages import may_pass
 from snakepit_bridge.stores.redis import RedisStore
 from snakepit_bridge.wire.wanted import WantedSessions
 from tasks.applying import Applying
@@ -84,8 +89,41 @@ class RuntimeSlot:
                 self._runtime = build_runtime(self._settings, shares_process=self.shares_process)
             return self._runtime
 
+    def check(self, *, keep: bool) -> None:
+        """Build the runtime before anything is consumed, so that what is wrong with it is known by then.
+
+        Args:
+            keep: whether this process runs the tasks. One that forks others for them must hold nothing that they share.
+
+        Raises:
+            ConfigurationError: a setting, a profile or a server that no prediction could run with.
+        """
+        self.get()
+        asyncio.run(_check_servers(self._settings))
+        if not keep:
+            self._runtime = None
+
     def _forget(self) -> None:
         self._runtime, self._lock = None, threading.Lock()
+
+
+async def _check_servers(settings: FleetSettings) -> None:
+    """Refuse servers that answer and can't be used; one that is away may be there in a moment.
+
+    Raises:
+        ConfigurationError: the password is wrong, the user may do nothing, or it is no Redis.
+    """
+    for url in dict.fromkeys(one for one in (settings.redis, settings.broker) if one.partition("://")[0] in SCHEMES):
+        connection = RedisConnection(url, timeout_s=settings.redis_timeout_s)
+        try:
+            await connection.send_each([("PING",)])
+        except StoreUnavailableError as exc:
+            if not may_pass(exc):
+                raise ConfigurationError(f"Redis at {exc.url} can't be used: {exc.problem}.") from exc
+        except (RedisError, ValueError, TypeError) as exc:
+            raise ConfigurationError(f"What is at {connection.url} can't be used as Redis: {exc}.") from exc
+        finally:
+            await connection.aclose()
 
 
 def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> Runtime:
@@ -227,6 +265,20 @@ def shares_process(worker: Any) -> bool:
     return not kept_apart and not any(name.endswith(CODE) for name in worker.app.amqp.queues.consume_from)
 
 
+def check_before_consuming(worker: Any) -> None:
+    """End a worker that can't run predictions: one line on stderr says what is wrong, and its exit code is 1.
+
+    One that went on would take messages, and end each or hand it to others.
+    """
+    slot: RuntimeSlot = worker.app.slot
+    try:
+        slot.check(keep=not issubclass(cast("type[Any]", get_implementation(worker.pool_cls)), ProcessPool))
+    except Exception as exc:  # whatever it is, this worker would meet it with each prediction
+        what = " ".join(redact(str(exc)).split())
+        sys.stderr.write(f"This worker can't run predictions: {what}\n")
+        raise SystemExit(1) from exc
+
+
 @worker_init.connect
 def _before_fork(sender: Any = None, **_: Any) -> None:
     if sender is not None and isinstance(slot := getattr(sender.app, "slot", None), RuntimeSlot):
@@ -237,6 +289,8 @@ def _before_fork(sender: Any = None, **_: Any) -> None:
         keep_content_out()
     # Imported once in the parent, its 60 MB are shared by all prefork children.
     load_dspy()
+    if sender is not None and isinstance(getattr(sender.app, "slot", None), RuntimeSlot):
+        check_before_consuming(sender)
     spare_the_collector()
 
 

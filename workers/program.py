@@ -12,11 +12,17 @@ import sys
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker
 
-from workers.app import app
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.redaction import redact
 
 
 def main() -> None:
     """Runs the worker; the arguments are those of ``celery worker``."""
+    try:
+        from workers.app import app
+    except (BridgeError, ValueError) as exc:  # settings that can't be read
+        sys.stderr.write(f"This worker can't start: {' '.join(redact(str(exc)).split())}\n")
+        raise SystemExit(1) from exc
     context = CLIContext(app=app, no_color=not sys.stdout.isatty(), workdir=None, quiet=False)
     worker.main(args=sys.argv[1:], prog_name="worker", obj=context)
 

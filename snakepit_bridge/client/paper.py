@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -67,10 +67,23 @@ class Paper:
     def _channel(self) -> _Channel:
         return cast(_Channel, Connection(transport=_Transport).channel())
 
+    def lists(self, queue: str) -> list[str]:
+        """Return the lists in which a queue's messages wait, one for each priority step."""
+        return [self._place(queue, step) for step in self._steps]
+
     def _key(self, queue: str, priority: int) -> str:
-        options: Mapping[str, Any] = self._app.conf.broker_transport_options or {}
-        steps = options.get("priority_steps") or PRIORITY_STEPS
-        step = steps[bisect(steps, priority) - 1]
+        return self._place(queue, self._steps[bisect(self._steps, priority) - 1])
+
+    @property
+    def _steps(self) -> Sequence[int]:
+        return self._options.get("priority_steps") or PRIORITY_STEPS
+
+    @property
+    def _options(self) -> Mapping[str, Any]:
+        return self._app.conf.broker_transport_options or {}
+
+    def _place(self, queue: str, step: int) -> str:
+        options = self._options
         place = f"{queue}{options.get('sep', RedisChannel.sep)}{step}" if step else queue
         return f"{options.get('global_keyprefix', '')}{place}"
 

@@ -24,11 +24,22 @@ from snakepit_bridge.client import lua
 from snakepit_bridge.client.asks import Ask, Record, asks_of
 from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.paper import Paper
+from snakepit_bridge.delivery import Layout
 from snakepit_bridge.exceptions import IdempotencyConflict, InputError, StoreUnavailableError
 from snakepit_bridge.json_values import escaped
 from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import HIDDEN, PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, SENT_AT, TASK_IDS, Request
+from snakepit_bridge.messages import (
+    HIDDEN,
+    PREDICT,
+    PREDICT_BATCH,
+    PROGRAM,
+    REPLY_CHANNEL,
+    SENT_AT,
+    TASK_IDS,
+    Request,
+    code_queue,
+)
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.stores.connection import RedisConnection, masked
 from snakepit_bridge.stores.outages import is_outage
@@ -154,12 +165,21 @@ class Publisher:
                 raise _unfit(order.request.program, unfit) from unfit
             keyed = [ask for ask in fresh if ask.key is not None]
             keys = [sheet.key, *(ask.reservation for ask in keyed)]
-            args = [sheet.message, self._keep_s, *(ask.record.text("sent") for ask in keyed)]
+            args = [sheet.message, self._keep_s, *(ask.record.text("sent") for ask in keyed), *self._transit]
             found = run_blocking(self._connection.soon_script(lua.ENQUEUE, keys, args))
             if not any(found):
                 break
             known |= _known(keyed, found)
         return known
+
+    @cached_property
+    def _transit(self) -> list[str]:
+        """Where a message of the fleet may be, for the script that looks for one; see ``in_transit.lua``."""
+        namespace = self._payloads.namespace
+        prefix = str((self._app.conf.broker_transport_options or {}).get("global_keyprefix", ""))
+        lists = [place for queue in (self._queue, code_queue(self._queue)) for place in self._paper.lists(queue)]
+        results = self._app.backend.get_key_for_task("-").decode()[:-1]
+        return [results, Layout.of(namespace, prefix).base, f"{namespace}:{{limits}}:", *lists]
 
     def _send(self, order: _Order, asks: list[Ask]) -> None:
         name, message = self._message(order, asks)

@@ -240,6 +240,7 @@ def test_inputs_of_a_batch_whose_keys_are_known_are_not_sent_again(redis_url: st
     first = fleet.submit("qa", {"question": "q1"}, idempotency_key="k1")
     with Redis.from_url(redis_url) as client:
         client.delete(QUEUE)
+    ended(redis_url, first.id)
     inputs = [{"question": f"q{number}"} for number in range(4)]
     handles = fleet.submit_batch("qa", inputs, idempotency_keys=["k0", "k1", None, "k3"])
     assert handles[1].id == first.id
@@ -290,3 +291,108 @@ def test_inputs_that_are_not_json_leave_nothing_behind(redis_url: str, key: str 
         Fleet(redis_url).submit("qa", {"question": {1, 2}.__iter__()}, idempotency_key=key)
     with Redis.from_url(redis_url) as client:
         assert [name for name in client.keys("*") if b"binding" not in name] == []
+
+
+# ---------------------------------------------------------------- keys that outlive their results
+
+
+def ended(url: str, task_id: str) -> None:
+    """Stores a result as a worker does."""
+    with Redis.from_url(url) as client:
+        client.set(f"celery-task-meta-{task_id}", json.dumps({"status": "SUCCESS", "result": {}}))
+
+
+def moved(url: str, where: str, task_id: str) -> None:
+    """Puts the only message where it is while nobody has it in a list of the queue."""
+    with Redis.from_url(url) as client:
+        message: Any = client.lpop(QUEUE)
+        record = QUEUE.encode() + b"\n" + message
+        if where == "code":
+            client.lpush("predictions.code", message)
+        elif where == "delayed":
+            client.zadd("dspex:delivery:delayed", {record: 1})
+        elif where == "held":
+            client.hset("dspex:delivery:workers", "w", 1)
+            client.hset("dspex:delivery:held:w", "w.1", record)
+        elif where == "parked":
+            client.hset("dspex:{limits}:messages", task_id, record)
+
+
+def test_a_key_whose_task_and_result_are_gone_makes_the_prediction_anew(redis_url: str) -> None:
+    """KINDS 18: the result has expired, and the message went with its end."""
+    fleet = Fleet(redis_url)
+    first = fleet.submit("qa", INPUTS, idempotency_key="key")
+    with Redis.from_url(redis_url) as client:
+        client.delete(QUEUE)
+    assert fleet.submit("qa", INPUTS, idempotency_key="key").id == first.id
+    [message] = queued(redis_url)
+    assert message["headers"]["id"] == first.id
+
+
+def test_a_key_whose_result_is_there_is_not_sent_again(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    first = fleet.submit("qa", INPUTS, idempotency_key="key")
+    with Redis.from_url(redis_url) as client:
+        client.delete(QUEUE)
+    ended(redis_url, first.id)
+    assert fleet.submit("qa", INPUTS, idempotency_key="key").id == first.id
+    assert queued(redis_url) == []
+
+
+@pytest.mark.parametrize("where", ["waiting", "code", "delayed", "held", "parked"])
+def test_a_key_whose_task_is_under_way_is_not_sent_again(redis_url: str, where: str) -> None:
+    fleet = Fleet(redis_url)
+    first = fleet.submit("qa", INPUTS, idempotency_key="key")
+    if where != "waiting":
+        moved(redis_url, where, first.id)
+    before = len(queued(redis_url))
+    assert fleet.submit("qa", INPUTS, idempotency_key="key").id == first.id
+    assert len(queued(redis_url)) == before
+
+
+def test_of_a_batch_only_what_is_gone_is_sent_again(redis_url: str) -> None:
+    fleet, inputs = Fleet(redis_url), [{"question": str(number)} for number in range(4)]
+    keys = [f"k{number}" for number in range(4)]
+    first = fleet.submit_batch("qa", inputs, idempotency_keys=keys)
+    with Redis.from_url(redis_url) as client:
+        client.delete(QUEUE)
+    for handle in first[:2]:
+        ended(redis_url, handle.id)
+    again = fleet.submit_batch("qa", inputs, idempotency_keys=keys)
+    assert [handle.id for handle in again] == [handle.id for handle in first]
+    [message] = queued(redis_url)
+    assert message["headers"]["task_ids"] == [handle.id for handle in first[2:]]
+    fleet.submit_batch("qa", inputs, idempotency_keys=keys)
+    assert len(queued(redis_url)) == 1
+
+
+def test_what_there_is_no_time_to_look_for_counts_as_under_way(redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    first = fleet.submit("qa", INPUTS, idempotency_key="key")
+    with Redis.from_url(redis_url) as client:
+        client.delete(QUEUE)
+        with client.pipeline(transaction=False) as pipeline:
+            for _ in range(410):
+                pipeline.lpush("predictions", *["{}"] * 500)
+            pipeline.execute()
+    with within(3):
+        assert fleet.submit("qa", INPUTS, idempotency_key="key").id == first.id
+    assert queued(redis_url) == []
+
+
+# ---------------------------------------------------------------- what headers say
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("key", [None, "key"])
+def test_headers_name_the_tasks_and_hold_nothing_of_the_inputs(redis_url: str, batch: bool, key: str | None) -> None:
+    """KINDS 2 and 38."""
+    fleet = Fleet(redis_url)
+    if batch:
+        handles = fleet.submit_batch("qa", [{"question": "canary"}] * 2, idempotency_keys=key and [key, f"{key}2"])
+    else:
+        handles = [fleet.submit("qa", {"question": "canary"}, idempotency_key=key)]
+    [message] = queued(redis_url)
+    assert "canary" not in json.dumps([message["headers"], message["properties"]])
+    assert message["headers"]["program"] == "qa"
+    assert message["headers"].get("task_ids", [message["headers"]["id"]]) == [handle.id for handle in handles]

@@ -273,6 +273,17 @@ def test_a_worker_whose_tasks_share_a_process_hands_code_on_unless_it_was_told_t
 ) -> None:
     app = FleetApp(settings())
     app.amqp.queues.select(queues)
-    lifecycle._before_fork(sender=SimpleNamespace(app=app, pool_cls=get_implementation(pool)))
-    assert app.slot.shares_process is shares
+    assert lifecycle.shares_process(SimpleNamespace(app=app, pool_cls=get_implementation(pool))) is shares
+    app.slot.shares_process = shares
     assert app.runtime.shares_process is shares
+
+
+def test_checking_the_runtime_opens_nothing_that_forked_children_would_share(redis_url: str) -> None:
+    """KINDS 41."""
+    slot = RuntimeSlot(settings(redis_url=redis_url, lm="openai/demo"))
+    threads = set(threading.enumerate())
+    slot.check(keep=False)
+    assert not slot.built
+    assert set(threading.enumerate()) == threads
+    slot.check(keep=True)
+    assert slot.built

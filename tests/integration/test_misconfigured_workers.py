@@ -1,0 +1,101 @@
+"""KINDS 41: a worker that can't run predictions says why in one line, ends with exit code 1, and has taken nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+import dspy
+import pytest
+from redis import Redis
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.testing import RecordingLM
+from tests.harness.containers import ROOT, WorkerSpec, local_redis
+from tests.harness.stage import LM_KEY, echo
+
+PROFILE = """\
+default = "demo"
+[profiles.demo]
+model = "openai/demo"
+api_base = "{url}"
+api_key_env = "{env}"
+"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Generator[str]:
+    with local_redis() as server:
+        yield server.celeryconfig["host_url"]
+
+
+def started(url: str, pool: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs a worker to its end."""
+    spec = WorkerSpec(pool=pool, env=env)
+    command = [sys.executable, "-m", "workers.program", *spec.command("x")[6:]]
+    environment: Mapping[str, str] = spec.environment(url)
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Asserts that a worker has ended by what is wrong, and returns what it said of that."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ready." not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("This worker can't")]
+    assert len(said) == 1, done.stderr
+    return said[0]
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "threads", "prefork", "solo"])
+def test_a_profile_whose_key_is_not_there(url: str, pool: str, tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles.toml"
+    profiles.write_text(PROFILE.format(url="http://127.0.0.1:9/v1", env="NOBODY_SET_THIS"), encoding="utf-8")
+    fleet = Fleet(url)
+    fleet.register("qa", dspy.Predict("question -> answer"))
+    handle = fleet.submit("qa", {"question": "why?"})
+    assert "NOBODY_SET_THIS" in refused(started(url, pool, DSPEX_LM_PROFILES=str(profiles)))
+    assert not handle.ready()
+    with Redis.from_url(url) as client:
+        assert client.llen("predictions\x06\x163") >= 1
+        assert client.keys("dspex:delivery:held:*") == []
+        client.delete("predictions\x06\x163")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("not = [toml", "profiles.toml"),
+        ('[profiles.demo]\nmodle = "openai/demo"\n', "profiles.demo.model"),
+        (None, "profiles.toml"),
+    ],
+)
+def test_a_profiles_file_that_cannot_be_used(url: str, tmp_path: Path, text: str | None, says: str) -> None:
+    profiles = tmp_path / "profiles.toml"
+    if text is not None:
+        profiles.write_text(text, encoding="utf-8")
+    assert says in refused(started(url, "threads", DSPEX_LM_PROFILES=str(profiles)))
+
+
+def test_a_setting_that_cannot_be_read(url: str) -> None:
+    said = refused(started(url, "threads", DSPEX_LEASE_S="abc"))
+    assert "DSPEX_LEASE_S" in said or "lease_s" in said
+
+
+def test_a_password_that_is_wrong_and_never_shown() -> None:
+    with local_redis() as server:
+        url = server.celeryconfig["host_url"]
+        with Redis.from_url(url) as client:
+            client.config_set("requirepass", "right")
+        done = started(url.replace("redis://", "redis://:sesame-wrong@"), "prefork", DSPEX_LM="openai/demo")
+        assert "can't be used" in refused(done)
+        assert "sesame" not in done.stdout + done.stderr
+
+
+def test_what_is_no_redis() -> None:
+    with RecordingLM(echo, api_key=LM_KEY) as lm:
+        port = lm.url.rsplit(":", 1)[1].split("/")[0]
+        said = refused(started(f"redis://127.0.0.1:{port}/0", "threads", DSPEX_LM="openai/demo"))
+    assert "can't be used as Redis" in said
