@@ -84,6 +84,17 @@ def test_an_end_that_celery_takes_for_its_workers_is_stored_by_name(exc: Excepti
     assert not isinstance(result.exception, MemoryError)
 
 
+def test_what_fails_before_the_task_has_a_request_is_no_success() -> None:
+    def tracer(*_: Any) -> Traced:
+        result, *_ = failed(ValueError("keywords that are none"), internal=True)()
+        return result, None, None, None
+
+    task = Task()
+    _, info, *_ = traced(task, tracer)
+    assert task.ends == [("task", "PredictionFailed", "c")]
+    assert info is not None
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_batch_that_fails_ends_each_of_its_inputs(named: bool) -> None:
     """KINDS 3: its sender may be a stock client, which names nobody in the headers."""
