@@ -3,12 +3,16 @@
 Celery's JSON gives an object with exactly the keys ``__type__`` and ``__value__`` a meaning: it is how dates, decimals
 and bytes travel. An object of somebody's data with these keys gets a third one, ``__data__``, before it is written, so
 that Celery leaves it alone, and loses it when it is read. All other objects cross as they are, for any Celery client.
+
+The same third key carries what JSON has no form for and a prompt shows: that an object was a ``dspy.Image``, or a list
+a tuple (:class:`TypedObject`, :class:`TypedList`). Data can't be taken for that, since an object with all three keys is
+escaped as well.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +24,7 @@ _TYPED = frozenset({_TYPE, _VALUE})
 _ESCAPED = frozenset({_TYPE, _VALUE, _DATA})
 # What `__data__` holds where it was added; where the data had such a key itself, an object around that key's value.
 _ADDED = 0
+_KIND = "kind"
 # Python neither prints nor parses integers of more than 4,300 digits.
 _INTEGER_BITS = 14_000
 
@@ -35,6 +40,30 @@ class ValueBounds:
 
     depth: int = 100
     max_bytes: int = 64 * 1024 * 1024
+
+
+class TypedObject(dict[str, Any]):
+    """An object that was of a known type before it became JSON.
+
+    Attributes:
+        kind: the type's name, such as ``dspy.Image``.
+    """
+
+    def __init__(self, kind: str, parts: Mapping[str, Any]) -> None:
+        super().__init__(parts)
+        self.kind = kind
+
+
+class TypedList(list[Any]):
+    """A list that was of another type before it became JSON.
+
+    Attributes:
+        kind: the type's name, such as ``tuple``.
+    """
+
+    def __init__(self, kind: str, items: Iterable[Any]) -> None:
+        super().__init__(items)
+        self.kind = kind
 
 
 BOUNDS = ValueBounds()
@@ -136,6 +165,8 @@ def _holds(value: Any, keys: frozenset[str]) -> bool:
     left = [value]
     while left:
         one = left.pop()
+        if isinstance(one, (TypedObject, TypedList)):
+            return True
         if isinstance(one, Mapping):
             if keys <= one.keys():
                 return True
@@ -145,17 +176,20 @@ def _holds(value: Any, keys: frozenset[str]) -> bool:
     return False
 
 
-def _mapped(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+def _mapped(value: Any, change: Callable[[Any, Any], Any]) -> Any:
     """Returns a value with each of its objects changed; the depth of values is bounded before."""
     if isinstance(value, Mapping):
         inside = {key: _mapped(one, change) for key, one in cast("Mapping[str, Any]", value).items()}
-        return change(inside)
+        return change(inside, value)
     if isinstance(value, (list, tuple)):
-        return [_mapped(one, change) for one in cast("list[Any]", value)]
+        items = [_mapped(one, change) for one in cast("list[Any]", value)]
+        return change(items, value) if isinstance(value, TypedList) else items
     return value
 
 
-def _escape(found: dict[str, Any]) -> dict[str, Any]:
+def _escape(found: Any, was: Any) -> Any:
+    if isinstance(was, (TypedObject, TypedList)):
+        return {_TYPE: was.kind, _VALUE: found, _DATA: _KIND}
     if found.keys() == _TYPED:
         return {**found, _DATA: _ADDED}
     if found.keys() == _ESCAPED:
@@ -163,10 +197,14 @@ def _escape(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _unescape(found: dict[str, Any]) -> dict[str, Any]:
+def _unescape(found: Any, _: Any) -> Any:
     if found.keys() != _ESCAPED:
         return found
     said = found[_DATA]
     if isinstance(said, dict) and said.keys() == {_DATA}:
         return {**found, _DATA: said[_DATA]}
+    if said == _KIND:
+        inner = found[_VALUE]
+        made = TypedList if isinstance(inner, list) else TypedObject if isinstance(inner, dict) else None
+        return found if made is None else made(str(found[_TYPE]), cast("Any", inner))
     return {key: found[key] for key in found if key != _DATA} if said == _ADDED else found

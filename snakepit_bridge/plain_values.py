@@ -13,14 +13,19 @@ import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
-from snakepit_bridge.json_values import BOUNDS, ValueBounds, problem_of
+from snakepit_bridge.json_values import BOUNDS, TypedList, TypedObject, ValueBounds, problem_of
 
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 # What Celery's JSON carries as itself.
 _CARRIED = frozenset({datetime, date, time, Decimal, bytes, UUID})
+# DSPy's types that a prompt shows otherwise than the object of their fields.
+_OF_DSPY = ("Image", "Audio", "File", "History", "Code", "Reasoning", "ToolCalls", "ToolCallResults")
+_EXPERIMENTAL = ("Document", "Citations")
+_LISTS: Mapping[str, type[Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
 
 class UnfitValueError(ValueError):
@@ -58,7 +63,11 @@ class _Plain:
         if kind is dict:
             return self._object(value, depth)
         if kind is list or kind is tuple:
-            return [self.of(one, depth + 1) for one in value]
+            return self._list(value, depth)
+        if kind is TypedObject:
+            return TypedObject(value.kind, self._object(value, depth))
+        if kind is TypedList:
+            return TypedList(value.kind, [self.of(one, depth + 1) for one in value])
         if kind in _CARRIED:
             return value
         return self._other(value, depth)
@@ -70,12 +79,8 @@ class _Plain:
             return bytes(value)
         if isinstance(value, Mapping):
             return self._object(cast("Mapping[Any, Any]", value), depth)
-        if isinstance(value, (set, frozenset)):
-            # A set's order differs from process to process; a request's must not.
-            items = [self.of(one, depth + 1) for one in cast("set[Any]", value)]
-            return sorted(items, key=lambda one: json.dumps(one, sort_keys=True, default=str))
-        if isinstance(value, (list, tuple)):
-            return [self.of(one, depth + 1) for one in cast("list[Any]", value)]
+        if isinstance(value, (set, frozenset, tuple, list)):
+            return self._list(cast("Any", value), depth)
         if _is_model(value):
             return self._model(value, depth)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -85,6 +90,17 @@ class _Plain:
             if isinstance(value, kind):
                 return kind(value)
         return _returning(value, None)
+
+    def _list(self, value: Any, depth: int) -> Any:
+        items = [self.of(one, depth + 1) for one in value]
+        if isinstance(value, list):
+            return items
+        if isinstance(value, tuple):
+            return TypedList("tuple", items)
+        # A set's order differs from process to process; a request's must not.
+        ordered = sorted(items, key=lambda one: json.dumps(one, sort_keys=True, default=str))
+        typed = TypedList("set" if isinstance(value, set) else "frozenset", ordered)
+        return typed if _same(value, _again(typed)) else ordered
 
     def _object(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -105,8 +121,8 @@ class _Plain:
         parts: dict[str, Any] = {name: getattr(value, name) for name in type(value).model_fields}
         parts |= value.model_extra or {}
         made = self._object(parts, depth)
-        if _is_history(value):
-            return made  # the worker knows the types of what it holds: they are those of the program's fields
+        if (named := _name_in_dspy(type(value))) is not None:
+            return _returning(value, TypedObject(named, made))
         try:
             return _returning(value, made)
         except UnfitValueError:
@@ -120,9 +136,54 @@ def _is_model(value: Any) -> bool:
     return pydantic is not None and isinstance(value, pydantic.BaseModel)
 
 
-def _is_history(value: Any) -> bool:
-    dspy = sys.modules.get("dspy")
-    return dspy is not None and type(value) is dspy.History
+def _name_in_dspy(kind: type[Any]) -> str | None:
+    known = sys.modules.get("dspy")
+    if known is not None and known.Code in kind.__bases__ and kind.__name__.startswith("Code_"):
+        return "dspy.Code"  # of a language, which its prompt doesn't show
+    if not kind.__module__.startswith("dspy."):
+        return None
+    return next((name for name, known in _dspy_types().items() if known is kind), None)
+
+
+@cache
+def _dspy_types() -> Mapping[str, Any]:
+    import dspy
+    import dspy.experimental
+
+    known = {f"dspy.{name}": getattr(dspy, name) for name in _OF_DSPY}
+    return known | {f"dspy.{name}": getattr(dspy.experimental, name) for name in _EXPERIMENTAL}
+
+
+def revived(value: Any) -> Any:
+    """Returns a value that travelled with the objects and lists in it made what they were: an image, a tuple.
+
+    Raises:
+        UnfitValueError: one isn't what it says that it was.
+    """
+    if isinstance(value, dict):
+        parts = {name: revived(one) for name, one in cast("dict[str, Any]", value).items()}
+        return _revive(value.kind, parts) if isinstance(value, TypedObject) else parts
+    if isinstance(value, list):
+        items = [revived(one) for one in cast("list[Any]", value)]
+        return _revive(value.kind, items) if isinstance(value, TypedList) else items
+    return value
+
+
+def _again(plain: Any) -> Any:
+    try:
+        return revived(plain)
+    except UnfitValueError:
+        return None  # such as a set of dataclasses, which are objects in JSON
+
+
+def _revive(kind: str, plain: Any) -> Any:
+    known = _LISTS if isinstance(plain, list) else _dspy_types()
+    if kind not in known:
+        raise UnfitValueError(f"it holds a {kind[:80]!r}, which isn't known here")
+    try:
+        return known[kind](plain) if isinstance(plain, list) else known[kind].model_validate(plain)
+    except Exception as refused:  # noqa: BLE001 - DSPy's types raise whatever they like
+        raise UnfitValueError(f"it holds a {kind} that can't be read back ({_short(refused)})") from None
 
 
 def _aliases(kind: Any) -> dict[str, str]:
@@ -143,7 +204,8 @@ def _returning(value: Any, made: Any) -> Any:
     try:
         adapter = TypeAdapter(kind)
         plain = adapter.dump_python(value, mode="json") if made is None else made
-        again = adapter.validate_python(plain)
+        # By its parts, as the worker does where a field's type is another than this.
+        again = adapter.validate_python(revived(dict(plain) if isinstance(plain, TypedObject) else plain))
     except Exception as refused:  # noqa: BLE001 - people's types raise whatever they like
         raise UnfitValueError(f"{what} has no JSON form that it could be read back from ({_short(refused)})") from None
     if not _same(value, again):

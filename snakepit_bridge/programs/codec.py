@@ -14,10 +14,11 @@ from typing import Annotated, Any, cast
 
 import dspy
 from dspy.utils.constants import IS_TYPE_UNDEFINED
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from snakepit_bridge.exceptions import InputError, PredictionFailed
+from snakepit_bridge.plain_values import UnfitValueError, revived
 from snakepit_bridge.surrogates import valid_text
 
 
@@ -41,6 +42,24 @@ def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mappin
         if info.is_required() and name not in inputs:
             raise InputError(program, name, "it is missing", tuple(fields))
     return {name: _decoded(program, name, fields[name], value) for name, value in inputs.items()}
+
+
+def revive_inputs(program: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return inputs as they were before they became JSON, as far as they say so: an image, a tuple.
+
+    Raises:
+        InputError: one isn't what it says that it was.
+    """
+    return {name: _revived(program, name, value) for name, value in inputs.items()}
+
+
+def _revived(program: str, name: str, value: Any) -> Any:
+    if not isinstance(value, (dict, list)):
+        return value
+    try:
+        return revived(value)
+    except UnfitValueError as unfit:
+        raise InputError(program, name, str(unfit)) from None
 
 
 def encode_outputs(program: str, prediction: Any) -> dict[str, Any]:
@@ -79,9 +98,12 @@ def _decoded(program: str, name: str, info: Any, value: Any) -> Any:
     if (info.json_schema_extra or {}).get(IS_TYPE_UNDEFINED) or (value is None and info.default is None):
         return value
     limits = tuple(limit for limit in info.metadata if isinstance(limit, Hashable))
+    adapter = _adapter(info.annotation, limits)
     try:
-        return _adapter(info.annotation, limits).validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as refused:
+        if isinstance(value, BaseModel):  # of another type than the field's, such as one without its language
+            return _decoded(program, name, info, {key: getattr(value, key) for key in type(value).model_fields})
         first = refused.errors(include_url=False, include_input=False)[0]
         within = ".".join(str(step) for step in first["loc"])
         raise InputError(program, name, f"{within + ': ' if within else ''}{first['msg']}") from None

@@ -14,6 +14,7 @@ from snakepit_bridge.dspy_integration.resolver import ModuleVariableResolver
 from snakepit_bridge.dspy_integration.structure import predictors
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.allowed import import_path
+from snakepit_bridge.programs.demos import demos_of, escaped_state
 from snakepit_bridge.programs.readers import FUNCTIONS, READERS, Built
 from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
 from snakepit_bridge.programs.spec import CacheSpec, ModuleVariable, ProgramSpec
@@ -51,7 +52,7 @@ def spec_of(
     standard = own_class.__name__ in READERS and entry is not None and entry.module_class is own_class
     built = READERS[own_class.__name__](module, program) if standard else Built()
     name = own_class.__name__ if standard else import_path(own_class)
-    state = _state(module, name) if built.carries_state else None
+    state, is_escaped = escaped_state(_state(module, name) or {}) if built.carries_state else ({}, False)
     if choose_by and state and any(part["demos"] for part in state.values()):
         raise ProgramSpecError(program, "state", "demos fit one module type; they can't go with a module variable")
     modules, below = _nested(built, program)
@@ -69,7 +70,8 @@ def spec_of(
             tools=tuple(_tool_path(tool, program) for tool in built.tools),
             bindings={**below, **own, **(bindings or {})},
             config=_config(module) if built.carries_state else {},
-            state=None if choose_by else state,
+            state=None if choose_by or not state else state,
+            escaped=is_escaped,
             lm=lm,
             cache=cache if cache is None or isinstance(cache, CacheSpec) else CacheSpec.model_validate(cache),
             executes_code=executes_code,
@@ -111,6 +113,10 @@ def _state(module: Any, plain: str) -> dict[str, Any] | None:
     each = {"self": saved} if isinstance(module, dspy.Predict) else saved
     if plain in _SAID_BY_SIGNATURE and not any(part["demos"] or part.get("fields") for part in each.values()):
         return None
+    below = {path or "self": predictor for path, predictor in predictors(module)}
+    for path, part in each.items():
+        if path in below:
+            part["demos"] = demos_of(below[path])
     return {path: {**part, "lm": None, "traces": [], "train": []} for path, part in each.items()}
 
 

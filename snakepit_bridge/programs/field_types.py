@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ast
 import datetime
+import decimal
 import types
 import typing
+import uuid
 from typing import Any, Literal, cast
 
 import dspy
+import dspy.experimental
 
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.allowed import AllowedImports
@@ -22,13 +25,17 @@ _MAX_DEPTH = 24
 
 _NAMES: dict[str, Any] = {
     "str": str, "int": int, "float": float, "bool": bool, "bytes": bytes, "list": list, "dict": dict, "set": set,
-    "tuple": tuple, "frozenset": frozenset, "Any": Any, "None": type(None), "date": datetime.date,
-    "datetime": datetime.datetime, "time": datetime.time, "timedelta": datetime.timedelta,
+    "tuple": tuple, "frozenset": frozenset, "Any": Any, "None": type(None), "NoneType": type(None),
+    "date": datetime.date, "datetime": datetime.datetime, "time": datetime.time,
     "dspy.History": dspy.History, "dspy.Image": dspy.Image, "dspy.Audio": dspy.Audio, "dspy.Code": dspy.Code,
-    "dspy.Tool": dspy.Tool, "dspy.ToolCalls": dspy.ToolCalls,
+    "dspy.Tool": dspy.Tool, "dspy.ToolCalls": dspy.ToolCalls, "dspy.ToolCallResults": dspy.ToolCallResults,
+    "dspy.File": dspy.File, "dspy.Reasoning": dspy.Reasoning, "dspy.experimental.Document": dspy.experimental.Document,
+    "dspy.experimental.Citations": dspy.experimental.Citations, "timedelta": datetime.timedelta,
+    "Decimal": decimal.Decimal, "UUID": uuid.UUID, "object": object, "complex": complex,
 }  # fmt: skip
 
 _SPELT = {id(kind): name for name, kind in reversed(_NAMES.items())}
+_MODULES = ("typing.", "datetime.", "decimal.", "uuid.")
 _GENERIC = ("list", "dict", "set", "tuple", "frozenset")
 _LITERAL = (str, int, bool, type(None))
 
@@ -72,12 +79,21 @@ class _Parser:
         base = base.removeprefix("typing.")
         if base == "Literal":
             return Literal[tuple(self._literal(item) for item in items)]
+        if base == "dspy.Code":
+            return self._code(items)
         given = [... if _is_ellipsis(item) else self.read(item, depth + 1) for item in items]
         if base in ("Optional", "Union"):
             return typing.Union[tuple([*given, type(None)] if base == "Optional" else given)]  # noqa: UP007
         if base.lower() not in _GENERIC:
             raise self._refuse(f"gives '{base}' parameters that it doesn't take")
         return _NAMES[base.lower()][tuple(given)]
+
+    def _code(self, items: list[ast.expr]) -> Any:
+        """``dspy.Code['python']``: the language is a part of the type's name."""
+        [language] = items if len(items) == 1 else [None]
+        if not isinstance(language, ast.Constant) or not isinstance(language.value, str):
+            raise self._refuse("has a dspy.Code of no language, which is a text in brackets")
+        return cast(Any, dspy.Code)[language.value]
 
     def _literal(self, node: ast.expr) -> Any:
         negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
@@ -87,9 +103,13 @@ class _Parser:
         raise self._refuse("has a Literal of something else than texts, whole numbers and flags")
 
     def _name(self, node: ast.expr) -> Any:
-        name = self._dotted(node).removeprefix("typing.").removeprefix("datetime.")
+        name = self._dotted(node)
+        for module in _MODULES:
+            name = name.removeprefix(module)
         if name in _NAMES:
             return _NAMES[name]
+        if name.lower() in _GENERIC:  # typing's own spelling
+            return _NAMES[name.lower()]
         if "." not in name:
             raise self._refuse(f"has no known type '{name}'; name your own as package.module.Name")
         found = self._allowed.load(name, program=self._program, where=self._where)
@@ -128,6 +148,8 @@ def spell_type(kind: Any, *, program: str, where: str) -> str:
         return " | ".join(spelt)
     if origin is not None and id(origin) in _SPELT:
         return f"{_SPELT[id(origin)]}[{', '.join(spelt)}]"
+    if isinstance(kind, type) and dspy.Code in kind.__bases__ and kind.__name__ == f"Code_{kind.language}":
+        return f"dspy.Code[{kind.language!r}]"
     if isinstance(kind, type) and "<" not in kind.__qualname__ and kind.__module__ != "__main__":
         return f"{kind.__module__}.{kind.__qualname__}"
     raise ProgramSpecError(program, where, f"{kind!r} can't be imported by its name; define it in a module")

@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from snakepit_bridge.dspy_integration.calls import own_entry_points
 from snakepit_bridge.dspy_integration.structure import predictors
 from snakepit_bridge.exceptions import InputError
-from snakepit_bridge.programs.codec import decode_inputs
+from snakepit_bridge.programs.codec import decode_inputs, revive_inputs
 
 # DSPy's wrapper of every call has a parameter of this name, so an input of this name is only taken by its position.
 _TAKEN_BY_DSPY = "instance"
@@ -87,6 +87,7 @@ class ProgramInputs:
         Raises:
             InputError: one is unknown, missing, of another type or beyond its limits; names it.
         """
+        inputs = revive_inputs(program, inputs)
         if not self.is_open:
             known = dict(inputs)
         else:

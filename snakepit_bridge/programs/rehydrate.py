@@ -17,6 +17,7 @@ from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariable
 from snakepit_bridge.dspy_integration.structure import predictors
 from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, known
 from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.demos import restored_state
 from snakepit_bridge.programs.describe import spec_of
 from snakepit_bridge.programs.readers import FUNCTIONS
 from snakepit_bridge.programs.spec import ProgramSpec
@@ -145,11 +146,12 @@ def _restore(module: Any, spec: ProgramSpec, program: str) -> None:
         elif isinstance(spec.module, str):
             raise ProgramSpecError(program, f"config.{said}", f"the module has only: {', '.join(below) or 'none'}")
     if spec.state:
-        _load(module, cast(dict[str, Any], spec.state), program)
+        _load(module, cast(dict[str, Any], spec.state), program, is_escaped=spec.escaped)
 
 
-def _load(module: Any, saved: dict[str, Any], program: str) -> None:
+def _load(module: Any, saved: dict[str, Any], program: str, *, is_escaped: bool) -> None:
     try:
+        saved = restored_state(saved) if is_escaped else saved
         mine = {name: part for name, part in module.dump_state().items() if name != BINDINGS_KEY}
         each: dict[str, Any] = {"self": mine} if isinstance(module, dspy.Predict) else mine
         for path in each.keys() ^ saved.keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from typing import Any, Literal, Self, cast
 
@@ -24,6 +25,7 @@ _RESERVED = frozenset({
 Limit = Literal["gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan"]
 _LIMITS: tuple[Limit, ...] = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan")
 _MAX_PATH = 200
+_MAX_TEXT = 20_000
 
 
 class FieldSpec(BaseModel):
@@ -65,15 +67,15 @@ class SignatureSpec(BaseModel):
         Raises:
             ProgramSpecError: it isn't of that form.
         """
-        inputs, arrow, outputs = text.partition("->")
-        if not arrow or "->" in outputs or len(text) > 20_000:
+        sides = _cut(text, "->")
+        if len(sides) != 2 or len(text) > _MAX_TEXT:
             raise ProgramSpecError(program, "signature", f"{text[:80]!r} isn't of the form 'inputs -> outputs'")
+        inputs, outputs = ([part for part in _cut(side, ",") if part.strip()] for side in sides)
+        if not inputs or not outputs:
+            raise ProgramSpecError(program, "signature", f"{text[:80]!r} needs a field on each side of '->'")
         try:
-            given = [_field(part, "input", program) for part in _split(inputs)]
-            wanted = [_field(part, "output", program) for part in _split(outputs)]
-            if not given or not wanted:
-                raise ProgramSpecError(program, "signature", f"{text[:80]!r} needs a field on each side of '->'")
-            return cls(fields=(*given, *wanted))
+            given = [_field(part, "input", program) for part in inputs]
+            return cls(fields=(*given, *(_field(part, "output", program) for part in outputs)))
         except PydanticError as refused:
             raise refusal(refused, program, within="signature") from None
 
@@ -168,27 +170,41 @@ def _described(name: str, info: Any, program: str) -> FieldSpec:
 
 
 def _field(text: str, direction: Literal["input", "output"], program: str) -> FieldSpec:
-    name, colon, kind = text.partition(":")
-    if not name.strip().isidentifier():
+    said, *default = _cut(text, "=")
+    name, colon, kind = said.partition(":")
+    if not name.strip().isidentifier() or len(default) > 1:
         raise ProgramSpecError(program, "signature", f"{text.strip()[:80]!r} isn't a field like name or name: type")
     # DSPy takes any value for an input whose type was left open; an output without one is a text.
     typed = bool(colon) or direction == "output"
-    return FieldSpec(name=name.strip(), direction=direction, type=kind.strip() if colon else "str", typed=typed)
+    try:
+        value: Any = ast.literal_eval(default[0].strip()) if default else None
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise ProgramSpecError(program, f"signature.{name.strip()}", "its default isn't a plain value") from None
+    return FieldSpec(
+        name=name.strip(),
+        direction=direction,
+        type=kind.strip() if colon else "str",
+        typed=typed,
+        has_default=bool(default),
+        default=value,
+    )
 
 
-def _split(text: str) -> list[str]:
-    """Splits at the commas that stand outside brackets and quotes."""
-    parts, depth, quote, start = list[str](), 0, "", 0
-    for index, char in enumerate(text):
+def _cut(text: str, separator: str) -> list[str]:
+    """Cuts a text where a separator stands outside brackets and quotes, as Python reads them."""
+    parts, depth, quote, start, index = list[str](), 0, "", 0, 0
+    while index < len(text):
+        char = text[index]
         if quote:
+            index += char == "\\"  # what it escapes ends no quote
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char
-        elif char in "[(":
-            depth += 1
-        elif char in "])":
-            depth -= 1
-        elif char == "," and depth == 0:
+        elif depth == 0 and text.startswith(separator, index):
             parts.append(text[start:index])
-            start = index + 1
-    return [part for part in (*parts, text[start:]) if part.strip()]
+            start = index + len(separator)
+            index = start - 1
+        else:
+            depth += (char in "[({") - (char in "])}")
+        index += 1
+    return [*parts, text[start:]]

@@ -72,6 +72,7 @@ class ProgramSpec(BaseModel):
         bindings: module attribute to session variable.
         config: predictor path to LM keywords that hold unless a variable says otherwise.
         state: what DSPy's ``dump_state`` gives: demos and optimised instructions.
+        escaped: whether the demos hold what JSON has no form for, such as a tuple (see ``json_values``).
         lm: LM profile; the fleet's default if none is named.
         cache: how its LM calls share their answers; without it each call is a request.
         executes_code: whether it computes or executes code rather than waits, so that it needs a process of its own.
@@ -90,6 +91,7 @@ class ProgramSpec(BaseModel):
     bindings: dict[str, str] = Field(default_factory=dict)
     config: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     state: dict[str, JsonValue] | None = None
+    escaped: bool = False
     lm: str | None = None
     cache: CacheSpec | None = None
     executes_code: bool = False
@@ -130,9 +132,9 @@ class ProgramSpec(BaseModel):
         return (self.module,) if isinstance(self.module, str) else self.module.allowed
 
     def encode(self) -> bytes:
-        """Returns the canonical JSON, whose digest names the spec."""
+        """Returns the JSON whose digest names the spec: one text for equal specs, and values as they were written."""
         said = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
-        return json.dumps(said, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(_ordered(said), ensure_ascii=False, separators=(",", ":")).encode()
 
     def verify(self, program: str, depth: int = 0) -> None:
         """Refuses what no module could be given: LM settings that belong to a profile, and foreign state.
@@ -179,6 +181,33 @@ class ProgramSpec(BaseModel):
                 raise ProgramSpecError(
                     program, f"state.{path}", f"it may hold only {', '.join(sorted(_STATE_KEYS))}, no LM"
                 )
+
+
+# How many levels of keys are names of the spec's own, by part; below them are people's values.
+_LEVELS = {"arguments": 1, "functions": 1, "bindings": 1, "config": 2, "state": 2, "module": 1, "cache": 1}
+
+
+def _ordered(said: dict[str, Any]) -> dict[str, Any]:
+    """Sorts the names of a spec's parts, and leaves the keys of values such as demos: their order is the prompt's."""
+    made = {key: _sorted(said[key], _LEVELS.get(key, 0)) for key in sorted(said)}
+    for argument, inside in made.get("modules", {}).items():
+        made["modules"][argument] = [_ordered(one) for one in inside] if isinstance(inside, list) else _ordered(inside)
+    if "modules" in made:
+        made["modules"] = _sorted(made["modules"], 1)
+    if made.get("signature"):
+        fields = [
+            {key: _sorted(each[key], int(key == "limits")) for key in sorted(each)}
+            for each in made["signature"]["fields"]
+        ]
+        made["signature"] = _sorted(made["signature"] | {"fields": fields}, 1)
+    return made
+
+
+def _sorted(value: Any, levels: int) -> Any:
+    if not levels or not isinstance(value, dict):
+        return value
+    found = cast("dict[str, Any]", value)
+    return {key: _sorted(found[key], levels - 1) for key in sorted(found)}
 
 
 def digest(encoded: bytes) -> str:

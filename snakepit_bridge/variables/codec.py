@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+_WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 80
@@ -28,6 +29,16 @@ def canonical(value: Any) -> bytes:
         TypeError: something that JSON has no form for.
     """
     return _ENCODER.encode(value).encode()
+
+
+def written(value: Any) -> bytes:
+    """Returns a JSON text of a value as :func:`canonical` does, with the keys in the value's own order.
+
+    Raises:
+        ValueError: a float that isn't finite, or text with a lone surrogate.
+        TypeError: something that JSON has no form for.
+    """
+    return _WRITER.encode(value).encode()
 
 
 def parse(data: bytes | str) -> Any:

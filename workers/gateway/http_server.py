@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from snakepit_bridge.variables.codec import canonical, parse
+from snakepit_bridge.variables.codec import canonical, parse, written
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.call import LONGEST_S, SHORTEST_S
 from workers.gateway.door import Door
@@ -119,7 +119,7 @@ class HttpServer:
         grant = self._door.grant(request.headers.get("authorization"), operation)
         message = await self._message(operation, request)
         answer = await self._door.call(operation, message, grant, _timeout(request))
-        return Response(canonical(as_json(answer)), media_type=_JSON)
+        return Response(written(as_json(answer)), media_type=_JSON)
 
     async def _events(self, operation: Operation, request: Request) -> Response:
         grant = self._door.grant(request.headers.get("authorization"), operation)
@@ -240,7 +240,7 @@ def _always(text: bytes) -> Callable[[Request], Awaitable[Response]]:
 def _event(answer: Message) -> bytes:
     place = getattr(answer, "token", "") or getattr(answer, "position", "")
     id = b"id: " + place.encode() + b"\n" if place else b""
-    return id + b"data: " + canonical(as_json(answer)) + b"\n\n"
+    return id + b"data: " + written(as_json(answer)) + b"\n\n"
 
 
 def _error(error: BaseException) -> bytes:

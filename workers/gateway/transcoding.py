@@ -13,7 +13,7 @@ from typing import Any, cast
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.variables.codec import parse, shown, written
 from workers.gateway.errors import MalformedError
 from workers.gateway.plain import plain
 
@@ -171,7 +171,8 @@ def _in(field: FieldDescriptor, value: Any, at: str) -> Any:
 
 def _encoded(value: Any, at: str) -> bytes:
     try:
-        return canonical(plain(value))
+        # The order of an object's keys is that of the prompt.
+        return written(plain(value))
     except (ValueError, RecursionError) as wrong:
         raise MalformedError(at, str(wrong)) from wrong
 

@@ -18,7 +18,7 @@ from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import STORE, Change
 from snakepit_bridge.stores.records import Changes
 from snakepit_bridge.variables import Variable, VariableType
-from snakepit_bridge.variables.codec import canonical, parse
+from snakepit_bridge.variables.codec import canonical, parse, written
 from snakepit_bridge.variables.types import to_json
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.errors import MalformedError, described
@@ -155,7 +155,7 @@ def _succeeded(task_id: str, result: Result) -> pb.Prediction:
     return pb.Prediction(
         id=task_id,
         state=pb.PREDICTION_STATE_SUCCEEDED,
-        outputs_json=canonical(plain(result.outputs)),
+        outputs_json=written(plain(result.outputs)),
         provenance=pb.Provenance(
             session=made.session,
             token=made.token,
@@ -168,7 +168,7 @@ def _succeeded(task_id: str, result: Result) -> pb.Prediction:
             staleness_s=made.staleness_s if math.isfinite(made.staleness_s) else 0.0,
             outage=made.outage,
             worker=made.worker,
-            record_json=canonical(plain(result.provenance)),
+            record_json=written(plain(result.provenance)),
         ),
     )
 

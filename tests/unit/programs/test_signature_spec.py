@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import dspy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.allowed import AllowedImports
@@ -197,3 +199,61 @@ def test_what_dspy_cannot_build_is_a_refusal() -> None:
 
     with pytest.raises(ProgramSpecError, match="DSPy can't build it"):
         spec.build(ALLOWED, program="qa")
+
+
+LITERALS = [
+    r"question -> answer: Literal['it\'s ok','no'], other: int",
+    'question -> answer: Literal["a, b", "c: d", "[e", "f]"]',
+    "q: Literal['a,b', \"it's\"], r -> s: dict[str, list[Optional[int]]], t: Union[int, str, None]",
+    "q: tuple[int, ...], r: set[Literal[1, True]] -> s: list[dict[str, tuple[int, str]]] | None",
+    "q: list[str], r: dict[str, list[int]], s: Optional[str] -> t: None | int",
+    "q:dspy.Image,r : list[ dspy.Audio ] -> s: Literal['{', '}', '(', '\\\\']",
+]
+
+
+@pytest.mark.parametrize("text", LITERALS)
+def test_a_text_means_what_it_means_to_dspy(text: str) -> None:
+    """KINDS 24: quotes, commas and brackets inside literals, nested types, unions."""
+    local, built = dspy.Signature(text), SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
+    assert {name: info.annotation for name, info in built.fields.items()} == {
+        name: info.annotation for name, info in local.fields.items()
+    }
+    again = SignatureSpec.of(built, program="qa").build(ALLOWED, program="qa")
+    for adapter in ADAPTERS:
+        assert adapter.format_field_structure(again) == adapter.format_field_structure(local)
+
+
+WORDS = st.text(max_size=6).filter(lambda text: "->" not in text)
+TYPES = st.recursive(
+    st.sampled_from(["int", "str", "float", "bool"])
+    | st.lists(WORDS, min_size=1, max_size=3).map(lambda said: f"Literal{said!r}"),
+    lambda inner: (
+        inner.map("list[{}]".format)
+        | inner.map("Optional[{}]".format)
+        | st.tuples(inner, inner).map(lambda two: f"dict[str, {two[0]}] | {two[1]}")
+        | st.tuples(inner, inner).map(lambda two: f"tuple[{two[0]}, {two[1]}]")
+    ),
+    max_leaves=4,
+)
+
+
+@given(st.lists(TYPES, min_size=2, max_size=4))
+@settings(deadline=None, max_examples=60)
+def test_any_types_of_a_text_are_those_of_dspy(kinds: list[str]) -> None:
+    """KINDS 24."""
+    text = f"{', '.join(f'f{at}: {kind}' for at, kind in enumerate(kinds[:-1]))} -> out: {kinds[-1]}"
+    local, built = dspy.Signature(text), SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
+    assert {name: info.annotation for name, info in built.fields.items()} == {
+        name: info.annotation for name, info in local.fields.items()
+    }
+
+
+def test_a_default_stands_behind_its_type() -> None:
+    """KINDS 24."""
+    built = SignatureSpec.parse("q, n: int = 3, w: list[str] = ['a', 'b,c'] -> a", program="qa").build(
+        ALLOWED, program="qa"
+    )
+    assert [built.fields[name].is_required() for name in ("q", "n", "w")] == [True, False, False]
+    assert (built.fields["n"].default, built.fields["w"].default) == (3, ["a", "b,c"])
+    with pytest.raises(ProgramSpecError, match="its default isn't a plain value"):
+        SignatureSpec.parse("n: int = open('x') -> a", program="qa")
