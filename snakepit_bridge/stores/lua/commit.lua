@@ -18,7 +18,8 @@ local function refusal(head)
   end
   if EXPECTED_EPOCH ~= '' then
     local revision = tonumber(EXPECTED_REVISION)
-    if revision ~= head.revision or standing(head, tonumber(EXPECTED_EPOCH), revision) ~= 'held' then
+    -- 0.0 stands for a session that isn't there.
+    if revision ~= head.revision or (published(head) and standing(head, tonumber(EXPECTED_EPOCH), revision) ~= 'held') then
       return {'stale', published(head) and token(head) or '0.0'}
     end
   end
