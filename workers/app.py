@@ -12,7 +12,7 @@ from kombu.utils.json import dumps
 
 from config.celery import celery_config
 from config.settings import FleetSettings
-from snakepit_bridge.client.broker import celery_url
+from snakepit_bridge.client.broker import celery_tls
 from snakepit_bridge.json_values import read_message
 from snakepit_bridge.redaction import redact_logs
 from tasks.runtime import Runtime
@@ -46,12 +46,14 @@ class FleetApp(Celery):
         self.settings = settings
         self.slot = RuntimeSlot(settings)
         self.conf.update(celery_config(settings))
-        broker = celery_url(settings.broker)
+        broker, broker_tls = celery_tls(settings.broker)
+        backend, backend_tls = celery_tls(settings.redis)
         if broker.startswith(_REDIS):
             self.conf.broker_transport = _TRANSPORT
         elif broker.startswith(_SOCKET):
             broker = broker.replace("redis+", "dspex+", 1)
-        self.conf.update(broker_url=broker, result_backend=celery_url(settings.redis))
+        self.conf.update(broker_url=broker, broker_use_ssl=broker_tls)
+        self.conf.update(result_backend=backend, redis_backend_use_ssl=backend_tls)
         # After a lost connection Celery takes up work by ones and twos, since it doesn't know which tasks outlived it.
         # Our transport counts them.
         self.conf.worker_enable_prefetch_count_reduction = not broker.startswith((*_REDIS, "dspex+"))

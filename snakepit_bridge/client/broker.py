@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from ssl import VerifyMode
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.stores.addresses import masked, renamed
+from snakepit_bridge.stores.addresses import OptionError, masked, renamed, split_tls
 
 _SAME = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -31,6 +34,38 @@ def celery_url(url: str) -> str:
     except ValueError as wrong:
         raise ConfigurationError(f"The URL {masked(url)} can't be read: {wrong}. Name one.") from None
     return _with_path(f"{_SAME.get(scheme, scheme)}{separator}{rest}")
+
+
+def celery_tls(url: str) -> tuple[str, dict[str, Any] | None]:
+    """Return a URL of Redis as Celery reads it, and apart from it the options of TLS; None where it speaks none.
+
+    They are Celery's ``broker_use_ssl`` and ``redis_backend_use_ssl``: in the URL, Celery wants some of them, takes the
+    others for text, and lets the broker's connection go unverified where there are none.
+
+    Raises:
+        ConfigurationError: Celery can't work with what it names.
+    """
+    known = celery_url(url)
+    if not known.startswith(("redis://", "rediss://")):
+        return known, None
+    try:
+        bare, options = split_tls(known)
+    except OptionError as exc:
+        raise ConfigurationError(f"Can't read the Redis URL {masked(url)}: {exc}.") from None
+    return bare, options or None
+
+
+def with_tls(url: str, options: Mapping[str, Any]) -> str:
+    """Return a URL with the options of TLS that a Celery app holds apart from it, so that the stores verify alike."""
+    bare, _, query = url.partition("?")
+    if bare.startswith("redis://"):
+        bare = bare.replace("redis://", "rediss://", 1)
+    said = {name: _text(value) for name, value in options.items() if value is not None}
+    return f"{bare}?{urlencode({**said, **dict(parse_qsl(query))}, safe='/')}"
+
+
+def _text(value: object) -> str:
+    return value.name if isinstance(value, VerifyMode) else str(value)
 
 
 def _with_path(url: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
 
-from snakepit_bridge.client.broker import celery_url
+from snakepit_bridge.client.broker import celery_tls, with_tls
 from snakepit_bridge.client.publishing import RETRY
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.messages import DEFAULT_PRIORITY
@@ -23,10 +25,13 @@ def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str) ->
         namespace: the fleet's, whose workers alone its remote control reaches.
     """
     app = Celery("dspex-fleet-client", set_as_current=False)
+    server, tls = celery_tls(url)
     bounds = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     app.conf.update(
-        broker_url=celery_url(url),
-        result_backend=celery_url(url),
+        broker_url=server,
+        broker_use_ssl=tls,
+        result_backend=server,
+        redis_backend_use_ssl=tls,
         task_default_priority=DEFAULT_PRIORITY,
         task_serializer="json",
         result_serializer="json",
@@ -56,4 +61,5 @@ def backend_url(app: Celery) -> str:
             "The Celery app's result backend must be Redis, where programs and results are; "
             f"it is {masked(url) or 'not set'!r}."
         )
-    return url
+    tls: Any = app.conf.redis_backend_use_ssl
+    return with_tls(url, tls) if isinstance(tls, dict) else url

@@ -29,7 +29,14 @@ _PORTS = {"sentinel": 26379, "cluster": 6379}
 _OF_SENTINEL = "sentinel_"
 _DATABASE = re.compile(r"/?\d*")
 
+_TLS = "ssl_"
+_VERIFICATION = ("required", "optional", "none")
+
 Kind = Literal["server", "sentinel", "cluster"]
+
+
+class OptionError(ValueError):
+    """An option of a URL that can't be; its text quotes nothing of the URL that could be secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +67,10 @@ class Address:
         name several hosts. Options of the connection follow the ``?``, for one to Sentinel itself as ``sentinel_…``.
 
         Raises:
+            OptionError: an option of it can't be.
             ValueError: it can't be read; the text may quote a password.
         """
+        url = _with_verification(url)
         scheme, _, rest = url.partition("://")
         plain, _, kind = scheme.partition("+")
         if kind not in _PORTS:
@@ -130,6 +139,55 @@ def renamed(url: str, option: str, name: str) -> str:
     if dict(given).get(name, options[name]) != dict(given)[option]:
         raise ValueError(f"{option} and {name} name two databases")
     return f"{bare}?{urlencode(options, safe='/')}"
+
+
+def split_tls(url: str) -> tuple[str, dict[str, Any]]:
+    """Return a URL without its options of TLS, and those, as redis-py's connections take them; none without TLS.
+
+    Celery hands each option on as the URL spells it, takes a spelling here that it refuses there, and verifies nobody
+    where the URL says nothing: so both its broker and its result backend get the options as values.
+
+    Raises:
+        OptionError: one of them can't be.
+    """
+    bare, _, query = _with_verification(url).partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    tls = [(name, value) for name, value in given if name.startswith(_TLS)]
+    if not speaks_tls(bare):
+        return url, {}
+    others = urlencode([pair for pair in given if pair not in tls], safe="/")
+    options: dict[str, Any] = {"ssl_cert_reqs": "required", **_options("rediss://any", tls)}
+    options = {name: value for name, value in options.items() if name.startswith(_TLS)}
+    return f"{bare}?{others}" if others else bare, options
+
+
+def speaks_tls(url: str) -> bool:
+    """Tell whether a Redis URL's scheme speaks TLS."""
+    return url.partition("://")[0].partition("+")[0] in ("rediss", "valkeys")
+
+
+def _with_verification(url: str) -> str:
+    """The URL with ``ssl_cert_reqs`` as redis-py spells it: Celery spells ``required`` as ``CERT_REQUIRED``."""
+    bare, _, query = url.partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    wanted = [(name, value) for name, value in given if name.removeprefix(_OF_SENTINEL).startswith(_TLS)]
+    if not wanted:
+        return url
+    if not speaks_tls(bare):
+        scheme = bare.partition("://")[0]
+        raise OptionError(
+            f"{wanted[0][0]} is an option of TLS, which {scheme}:// doesn't speak; name a scheme like rediss"
+        )
+    return f"{bare}?{urlencode([(name, _verification(name, value)) for name, value in given], safe='/')}"
+
+
+def _verification(option: str, value: str) -> str:
+    if option.removeprefix(_OF_SENTINEL) != "ssl_cert_reqs":
+        return value
+    spelt = value.lower().removeprefix("cert_")
+    if spelt not in _VERIFICATION:
+        raise OptionError(f"{option} is one of {', '.join(_VERIFICATION)}, or CERT_REQUIRED and so on; got {value!r}")
+    return spelt
 
 
 def masked(url: str) -> str:

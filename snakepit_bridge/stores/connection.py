@@ -24,7 +24,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores import lua
-from snakepit_bridge.stores.addresses import Address, masked
+from snakepit_bridge.stores.addresses import Address, OptionError, masked
 from snakepit_bridge.stores.outages import OUTAGES, is_outage
 from snakepit_bridge.stores.tick import Command, Tick
 
@@ -83,6 +83,8 @@ class RedisConnection:
         scheme, separator, _ = url.partition("://")
         try:
             self._address = Address.parse(url)
+        except OptionError as exc:
+            raise ConfigurationError(f"Can't read the Redis URL {self.url}: {exc}.") from None
         except ValueError:
             # The parser's own words may quote a piece of the password, so they go no further.
             shown = self.url if "@" in url else f"{scheme}://***" if separator else "***"

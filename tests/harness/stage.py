@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from celery import Celery
 from pytest_celery import CeleryTestWorker
 from redis import Redis
 
@@ -70,6 +71,7 @@ class Stage:
     fleet: Fleet
     lm: RecordingLM
     settings: Mapping[str, str]
+    app: Celery | None = None
     workers: list[CeleryTestWorker] = field(default_factory=list)
     _running: ExitStack = field(default_factory=ExitStack, repr=False)
 
@@ -81,7 +83,7 @@ class Stage:
     def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None, **changes: Any) -> CeleryTestWorker:
         """Starts one more worker; keywords are fields of the spec."""
         spec = WorkerSpec(env={**self.settings, **(env or {})}, **changes)
-        worker = self._running.enter_context(local_worker(spec, self.url, wait=wait))
+        worker = self._running.enter_context(local_worker(spec, self.url, self.app, wait=wait))
         self.workers.append(worker)
         return worker
 
@@ -115,6 +117,8 @@ def stage(
     more_profiles: str = "",
     answer: Answerer = echo,
     server: str = servers.DEFAULT,
+    url: str | None = None,
+    app: Celery | None = None,
     **env: str,
 ) -> Generator[Stage]:
     """Sets a stage, and at its end looks for keys that would stay for ever.
@@ -126,10 +130,13 @@ def stage(
         more_profiles: further LM profiles as TOML, with ``{url}`` for the LM's.
         answer: what the LM answers.
         server: the kind of server, see ``tests.harness.servers``.
+        url: of a Redis that runs already, instead of one of its own; what stays there is the caller's to look at.
+        app: the Celery app to send with, for another broker than that Redis.
         env: further settings of the workers.
     """
-    with local_redis(kind=server) as redis, RecordingLM(answer, api_key=LM_KEY) as lm:
-        url = redis.celeryconfig["host_url"]
+    with ExitStack() as own, RecordingLM(answer, api_key=LM_KEY) as lm:
+        given = url
+        url = url or own.enter_context(local_redis(kind=server)).celeryconfig["host_url"]
         profiles = folder / "profiles.toml"
         profiles.write_text((_PROFILES + more_profiles).format(url=lm.url), encoding="utf-8")
         settings = {
@@ -142,11 +149,13 @@ def stage(
             "STAGE_WRONG_KEY": "wrong",
             **env,
         }
-        playing = Stage(url, Fleet(url, wait_s=30), lm, settings)
+        playing = Stage(url, Fleet(url, app=app, wait_s=30), lm, settings, app)
         with playing._running:
             if worker:
                 playing.start(pool=pool, concurrency=4)
             yield playing
+        if given is not None:
+            return
         with Redis.from_url(url) as client:
             leaked = leaked_keys(client)
         assert not leaked, f"Keys without an expiry that tests/harness/leaks.py doesn't list as permanent: {leaked}"

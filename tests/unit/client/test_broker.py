@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import pytest
+from celery import Celery
 from redis import Redis
+from redis.connection import parse_url
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.broker import celery_url, same_server
+from snakepit_bridge.client.broker import celery_tls, celery_url, same_server, with_tls
+from snakepit_bridge.client.celery_app import backend_url
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.stores.addresses import Address
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.variables import Variable
 from workers.embedded import EmbeddedRedis
@@ -33,6 +38,66 @@ from workers.embedded import EmbeddedRedis
 )
 def test_a_url_is_said_in_celerys_words(url: str, expected: str) -> None:
     assert celery_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {"ssl_cert_reqs": "required"}),
+        *((f"ssl_cert_reqs={said}", {"ssl_cert_reqs": "required"}) for said in ("required", "CERT_REQUIRED")),
+        *((f"ssl_cert_reqs={said}", {"ssl_cert_reqs": "optional"}) for said in ("optional", "CERT_OPTIONAL")),
+        *((f"ssl_cert_reqs={said}", {"ssl_cert_reqs": "none"}) for said in ("none", "CERT_NONE", "cert_none")),
+        (
+            "ssl_ca_certs=/a%20b/ca.pem&ssl_check_hostname=false&ssl_certfile=/c&ssl_keyfile=/k",
+            {
+                "ssl_cert_reqs": "required",
+                "ssl_ca_certs": "/a b/ca.pem",
+                "ssl_check_hostname": False,
+                "ssl_certfile": "/c",
+                "ssl_keyfile": "/k",
+            },
+        ),
+        ("ssl_min_version=771", {"ssl_cert_reqs": "required", "ssl_min_version": 771}),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_the_options_of_tls_reach_celery_as_values(scheme: str, query: str, expected: dict[str, object]) -> None:
+    """KINDS 33."""
+    url = f"{scheme}://u:p@h:1/2?{query}".rstrip("?")
+    assert celery_tls(url) == ("rediss://u:p@h:1/2", expected)
+    # What our own connections take of the same URL, and of what a Celery app holds.
+    for said in (url, with_tls(*celery_tls(url))):  # type: ignore[arg-type]
+        parsed = dict(parse_url(Address.parse(said).url))
+        ours = {name: value for name, value in parsed.items() if name.startswith("ssl_")}
+        assert {"ssl_cert_reqs": "required"} | ours == expected
+
+
+def test_a_url_without_tls_has_no_options_of_it() -> None:
+    assert celery_tls("redis://u:p@h:1/2") == ("redis://u:p@h:1/2", None)
+    assert celery_tls("unix:///run/v.sock?db=3") == ("redis+socket:///run/v.sock?virtual_host=3", None)
+    assert celery_tls("amqps://h?ssl_ca_certs=/ca.pem") == ("amqps://h?ssl_ca_certs=/ca.pem", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("rediss://u:hunter2@h?ssl_cert_reqs=sometimes", "ssl_cert_reqs is one of required, optional, none"),
+        ("redis://u:hunter2@h?ssl_ca_certs=/ca.pem", "ssl_ca_certs is an option of TLS"),
+        ("redis+sentinel://u:hunter2@h/s?sentinel_ssl_cert_reqs=none", "sentinel_ssl_cert_reqs is an option of TLS"),
+        ("rediss+cluster://u:hunter2@h?ssl_cert_reqs=CERT_SOME", "got 'CERT_SOME'"),
+    ],
+)
+def test_an_option_of_tls_that_cannot_be_is_named(url: str, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named) as refused:
+        RedisConnection(url)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_celery_app_that_holds_its_tls_apart_lends_it_to_our_connections() -> None:
+    app = Celery("theirs", broker="rediss://h:1/0", backend="rediss://h:1/0", set_as_current=False)
+    app.conf.redis_backend_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_ca_certs": "/ca.pem"}
+    assert backend_url(app) == "rediss://h:1/0?ssl_cert_reqs=CERT_NONE&ssl_ca_certs=/ca.pem"
+    assert Fleet(app=app).app.conf.broker_url == "rediss://h:1/0"
 
 
 @pytest.mark.parametrize("kind", ["cluster", "sentinel"])
