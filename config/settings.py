@@ -96,6 +96,9 @@ class FleetSettings(BaseSettings):
         gt=0,
         description="seconds that code may hold up a worker's event loop before the watchdog ends the worker",
     )
+    build_limit_s: float = Field(
+        60.0, gt=0, description="seconds that building a program on a worker may take, its imports included"
+    )
     stop_grace_s: float = Field(
         50.0, gt=0, description="seconds that a worker which is told to end may take to finish what it runs"
     )

@@ -541,6 +541,21 @@ class PredictionFailed(PredictionError):
 
 
 @_error
+class LMCallOutsidePredictionError(PredictionError):
+    """An LM was called on a worker by code that no prediction is known for, or whose prediction is over."""
+
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"An LM was called outside of its prediction: {self.found}. On a worker each call is made under its "
+            "prediction's limits, deadline and cancellation. Start threads within the program's forward, where "
+            "threading.Thread, ThreadPoolExecutor, asyncio.to_thread and dspy.Parallel carry the prediction along. "
+            "Code that is handed to a thread which exists already must be run by contextvars.copy_context().run."
+        )
+
+
+@_error
 class PredictionGivenUp(PredictionError):
     """A prediction that no worker could finish: its message is on the dead list now, from where it can be retried."""
 

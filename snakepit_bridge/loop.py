@@ -11,11 +11,11 @@ import atexit
 import logging
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from snakepit_bridge.exceptions import fresh_error
 from snakepit_bridge.forking import after_fork_in_child
+from snakepit_bridge.threads import HomeThreads
 
 T = TypeVar("T")
 
@@ -35,10 +35,6 @@ class Bridge(Protocol):
         ...
 
 
-# DSPy prepares each native LM call in a thread, and modules without an `acall` run in one whole. asyncio's own default
-# is the number of cores and four, which would hold up hundreds of waiting calls.
-_THREADS = 128
-
 _log = logging.getLogger(__name__)
 
 _lock = threading.Lock()
@@ -52,7 +48,7 @@ def home() -> asyncio.AbstractEventLoop:
     with _lock:
         if _home is None:
             _home = asyncio.new_event_loop()
-            _home.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="dspex-work"))
+            _home.set_default_executor(HomeThreads())
             threading.Thread(target=_run, args=(_home,), name="dspex-home-loop", daemon=True).start()
         return _home
 

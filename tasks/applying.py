@@ -89,22 +89,22 @@ class Applying:
         # Whoever waits for this process sees it fall silent, which is the truth.
         self._outage = Outage(_log, "Can't report the applied revisions")
 
-    def apply(self, program: Program, snapshot: Snapshot, requirement: Requirement) -> Applied:
+    async def apply(self, program: Program, snapshot: Snapshot, requirement: Requirement) -> Applied:
         """Returns a program bound to a snapshot, or to the last that fitted it if the session wants that.
 
         Raises:
-            BridgeError: the program refuses the snapshot, as ``BoundPrograms.bound`` says.
+            BridgeError: the program refuses the snapshot, as ``BoundPrograms.abound`` says.
         """
         if requirement.kind == "exactly":
-            return Applied(self._programs.bound(program, snapshot), snapshot)
+            return Applied(await self._programs.abound(program, snapshot), snapshot)
         use, key = self._use(snapshot.session), (program.name, program.version)
         try:
-            bound = self._programs.bound(program, snapshot)
+            bound = await self._programs.abound(program, snapshot)
         except _REFUSALS as refused:
             last = self._refused(use, key, program, snapshot)
             if last is None or not _may_fall_back(snapshot, last, requirement):
                 raise
-            return Applied(self._programs.bound(program, last), last, str(refused))
+            return Applied(await self._programs.abound(program, last), last, str(refused))
         _remember(use, key, program, snapshot)
         return Applied(bound, snapshot)
 
@@ -161,7 +161,8 @@ class Applying:
             await self._acks.forget(process, idle)
             for session in idle:
                 self._said.pop(session, None)
-        due = {session: report for session in self._used if (report := self._due(session)) is not None}
+        looked = {session: await self._due(session) for session in list(self._used)}
+        due = {session: report for session, report in looked.items() if report is not None}
         if due:
             await self._acks.report(process, due)
             self._said.update({session: report.token for session, report in due.items()})
@@ -172,18 +173,19 @@ class Applying:
         if self._sessions.wanted is not None and used:
             await self._sessions.wanted.want(used)
 
-    def _due(self, session: str) -> Report | None:
+    async def _due(self, session: str) -> Report | None:
         """What is to be said of a session; nothing if that was said, or if the process doesn't know what is newest."""
         snapshot = self._sessions.replica.peek(session)
         if snapshot is None or self._said.get(session) == snapshot.token:
             return None
-        return Report(snapshot.token, self._refusal(session, snapshot))
+        return Report(snapshot.token, await self._refusal(session, snapshot))
 
-    def _refusal(self, session: str, snapshot: Snapshot) -> str:
+    async def _refusal(self, session: str, snapshot: Snapshot) -> str:
         """Why a program that ran under the session can't run under this revision; empty if all can."""
-        for (name, version), (program, _) in list(self._used[session].programs.items()):
+        use = self._used.get(session)
+        for (name, version), (program, _) in list(use.programs.items()) if use is not None else ():
             try:
-                self._programs.bound(program, snapshot)
+                await self._programs.abound(program, snapshot)
             except BridgeError as refused:
                 return f"{name}:{version}: {refused}"
         return ""

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from celery.states import FAILURE, SUCCESS
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
+from snakepit_bridge.frames import under
 from snakepit_bridge.messages import Request
 from snakepit_bridge.stores.outages import through_outages
 from tasks.code_queue import hand_over_code
 from tasks.errors import named
-from tasks.frames import under
 from tasks.prediction import Delivery, Prepared, predicted, prepared, stored_form
 from tasks.runtime import Runtime
 

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from dspy.lm15 import LM15Error, Request, Response
 
-from snakepit_bridge.exceptions import LMUnavailableError, fresh_error
+from snakepit_bridge.dspy_integration.carried import outside
+from snakepit_bridge.exceptions import LMCallOutsidePredictionError, LMUnavailableError, fresh_error
 from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.lm_engine import LMCall, LMEngine
 from snakepit_bridge.retry import RetryPolicy
@@ -51,16 +52,19 @@ class LMCalls:
         self._settling = Outage(_log, "The limits can't be told what LM calls have used")
 
     async def __call__(self, call: LMCall) -> Response:
-        """Returns the answer to a call of the current prediction; one outside of any is sent as it is.
+        """Returns the answer to a call of the current prediction.
 
         Raises:
             LMUnavailableError: all tries that the policy allows went wrong, or the next one has to come later.
             LM15Error: a failure that no other try mends.
             DeadlineExceeded, PredictionCancelled: nobody wants the answer any more.
+            LMCallOutsidePredictionError: no prediction is known for the call, or it is over.
         """
         scope = current()
         if scope is None:
-            return await call.engine.send(call.request, call.pieces)
+            raise outside()
+        if scope.over:
+            raise LMCallOutsidePredictionError(f"prediction {scope.task_id} has ended")
         if scope.tally.later is not None:
             # The task is given back already; what it asks for now would be paid and thrown away.
             raise fresh_error(scope.tally.later)

@@ -21,6 +21,7 @@ from snakepit_bridge.exceptions import (
     StoreUnavailableError,
     fresh_error,
 )
+from snakepit_bridge.frames import under
 from snakepit_bridge.messages import Request, Result, pieces_key
 from snakepit_bridge.payloads import is_reference
 from snakepit_bridge.programs.bound import BoundProgram
@@ -31,7 +32,6 @@ from snakepit_bridge.stores.outages import through_outages
 from tasks.applying import Applied
 from tasks.cache.parsed import sharing
 from tasks.errors import named, noted, ours
-from tasks.frames import under
 from tasks.inputs import arrived, taken
 from tasks.limits.first_call import admitted
 from tasks.pieces import PieceWriter, streamed
@@ -119,7 +119,7 @@ async def _prepared(runtime: Runtime, request: Request, worker: str) -> Prepared
     program = await runtime.registry.get(request.program)
     snapshot_ms = clock.lap_ms()
     runtime.applying.start(worker)
-    applied = runtime.applying.apply(program, served.snapshot, request.requirement)
+    applied = await runtime.applying.apply(program, served.snapshot, request.requirement)
     await _keep(runtime, served, applied)
     return Prepared(served, applied, snapshot_ms, clock.lap_ms())
 

@@ -24,6 +24,7 @@ from tasks.limits.contract import Permit
 T = TypeVar("T")
 
 _SETTING = "dspex_scope"
+_ASYNC_WORKERS = 1_000
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class Scope:
         looked_at: when its result was last looked at, by the monotonic clock; a cancelled one has one.
         permit: what the limits gave it before it started, until its first LM call takes it.
         cancelled: whether somebody cancelled it; its next LM call is refused then.
+        over: whether it has ended; what still runs of it calls no LM.
         cache: how its LM calls share answers; None where they don't.
         asked: the calls that it made so far, by their digests, where it has a cache.
         unparsed: by their text, the answers that no adapter has parsed yet, where it has a cache.
@@ -89,6 +91,7 @@ class Scope:
     looked_at: float = float("-inf")
     permit: Permit | None = None
     cancelled: bool = False
+    over: bool = False
     cache: CacheSpec | None = None
     asked: Counter[str] = field(default_factory=Counter[str])
     unparsed: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
@@ -140,8 +143,12 @@ class Scope:
 @contextmanager
 def entered(scope: Scope) -> Generator[Scope]:
     """Lets everything that is called within it find the scope."""
-    with dspy.context(**{_SETTING: scope}):
-        yield scope
+    try:
+        # DSPy would have programs that were made asynchronous by it wait for one another, eight at a time.
+        with dspy.context(**{_SETTING: scope, "async_max_workers": _ASYNC_WORKERS}):
+            yield scope
+    finally:
+        scope.over = True
 
 
 def current() -> Scope | None:

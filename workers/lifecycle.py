@@ -23,6 +23,7 @@ from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.forking import after_fork_in_child
+from snakepit_bridge.frames import mark_tasks
 from snakepit_bridge.json_values import ValueBounds
 from snakepit_bridge.lm import LMProfile, LMProfiles
 from snakepit_bridge.lm_engine import Around
@@ -43,7 +44,6 @@ from snakepit_bridge.wire.wanted import WantedSessions
 from tasks.applying import Applying
 from tasks.cache.flights import AnswerCache
 from tasks.cache.store import AnswerStore
-from tasks.frames import mark_tasks
 from tasks.limits.admission import FleetAdmission
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Limits, Price, Rules
@@ -149,7 +149,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = Sessions(replica, wanted, settings.requirement_wait_s)
-    programs = BoundPrograms(profiles, AllowedImports(settings.allowed_packages))
+    programs = BoundPrograms(profiles, AllowedImports(settings.allowed_packages), build_limit_s=settings.build_limit_s)
     return Runtime(
         sessions=sessions,
         registry=ProgramRegistry(connection, namespace=settings.namespace),
@@ -237,10 +237,12 @@ def load_dspy() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import dspy
 
+    from snakepit_bridge.dspy_integration.carried import carry_predictions
     from snakepit_bridge.dspy_integration.process_settings import protect_settings
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     protect_settings()
+    carry_predictions()
 
 
 def spare_the_collector() -> None:

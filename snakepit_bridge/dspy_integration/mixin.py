@@ -6,7 +6,6 @@ first predictor to its last, and concurrent calls under different revisions don'
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -27,6 +26,7 @@ from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.revision import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.threads import in_user_thread
 
 __all__ = ["BINDINGS_KEY", "Changes", "SyncCallback", "VariableAwareMixin", "runs_natively"]
 
@@ -237,15 +237,14 @@ class VariableAwareMixin:
             with within(twin):
                 if runs_natively(type(self)):
                     return await twin._plain("acall")(*args, **kwargs)
-                # Carries the context along, dspy.context included; run_in_executor would not.
-                return await asyncio.to_thread(twin._plain("__call__"), *args, **kwargs)
+                return await in_user_thread(twin._plain("__call__"), *args, **kwargs)
 
     async def aforward(self, *args: Any, **kwargs: Any) -> Any:
         async with self._arunning() as twin:
             with within(twin):
                 if runs_natively(type(self)):
                     return await twin._plain("aforward")(*args, **kwargs)
-                return await asyncio.to_thread(twin._plain("forward"), *args, **kwargs)
+                return await in_user_thread(twin._plain("forward"), *args, **kwargs)
 
     async def forward_async(self, *args: Any, **kwargs: Any) -> Any:
         """Syncs the bound variables, then runs the module; the same as ``await module.acall(…)``."""

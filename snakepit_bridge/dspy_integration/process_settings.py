@@ -18,6 +18,8 @@ from typing import Any, cast
 import dspy
 from dspy.dsp.utils.utils import dotdict
 
+from snakepit_bridge.frames import unmarked
+
 _log = logging.getLogger(__name__)
 
 _SETTINGS_MODULE = "dspy.dsp.utils.settings"
@@ -52,6 +54,11 @@ def protect_settings() -> None:
             setattr(home, "configure_cache", _ignore_cache)  # noqa: B010
 
 
+def give_everybody(name: str, value: Any) -> None:
+    """Give a setting a value for whatever runs outside of any prediction, in a process whose settings are protected."""
+    dict.__setitem__(_private.main_thread_config, name, value)
+
+
 def are_protected() -> bool:
     """Tell whether this process keeps DSPy's settings as they are."""
     return isinstance(_private.main_thread_config, _Protected)
@@ -74,8 +81,11 @@ def default_settings() -> Generator[None]:
 
 @contextmanager
 def importing(module_name: str) -> Generator[None]:
-    """Import a user's module within the block: what it configures holds for its import alone."""
-    with default_settings():
+    """Import a user's module within the block: what it configures holds for its import alone.
+
+    Nor does a thread that it starts belong to the prediction that happens to come first.
+    """
+    with default_settings(), unmarked():
         yield
 
 

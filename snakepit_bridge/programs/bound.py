@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +19,8 @@ from snakepit_bridge.dspy_integration.modules import plain_name
 from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.dspy_integration.prompting import SHARED
 from snakepit_bridge.dspy_integration.structure import clone, parts
-from snakepit_bridge.exceptions import UnknownModuleError, ValidationError
+from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError, ValidationError, fresh_error
+from snakepit_bridge.frames import unmarked
 from snakepit_bridge.lm import Choice, LMProfiles
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.inputs import ProgramInputs
@@ -25,6 +28,7 @@ from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.rehydrate import isolated, rehydrate
 from snakepit_bridge.programs.spec import ModuleVariable
 from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.threads import in_user_thread
 
 T = TypeVar("T")
 
@@ -102,13 +106,16 @@ class BoundPrograms:
     Args:
         profiles: the LM profiles.
         allowed: the packages that specs may name.
+        build_limit_s: seconds that building a program may take.
     """
 
-    def __init__(self, profiles: LMProfiles, allowed: AllowedImports) -> None:
+    def __init__(self, profiles: LMProfiles, allowed: AllowedImports, *, build_limit_s: float = 60.0) -> None:
         self._profiles = profiles
         self._allowed = allowed
         self._templates: _Recent[_Template] = _Recent(_TEMPLATES)
         self._bound: _Recent[BoundProgram] = _Recent(_BOUND)
+        self._build_limit_s = build_limit_s
+        self._building: dict[Any, asyncio.Future[BoundProgram]] = {}
 
     def bound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
         """Returns the program bound to a snapshot; one that only changed in other variables finds the same.
@@ -122,10 +129,45 @@ class BoundPrograms:
         module_name, used = _module_of(program, snapshot)
         for variable in program.spec.bindings.values():
             used[variable] = snapshot.value(variable)
-        # By encoded content: NaN equals itself there, and 1 differs from 1.0.
-        values = tuple(snapshot.variables[name].encode() for name in used)
-        key = (program.name, program.version, program.digest, module_name, values)
+        key = _key(program, snapshot, module_name, used)
         return self._bound.get(key, lambda: self._bind(program, module_name, used))
+
+    async def abound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
+        """Return what ``bound`` does; what isn't built yet is built in a thread, once for all who ask for it.
+
+        Raises:
+            VariableNotFoundError, UnknownModuleError, ValidationError, ProgramSpecError: as ``bound`` does. The last
+                also where building takes longer than it may.
+        """
+        module_name, used = _module_of(program, snapshot)
+        for variable in program.spec.bindings.values():
+            used[variable] = snapshot.value(variable)
+        key = _key(program, snapshot, module_name, used)
+        if key in self._bound:
+            return self.bound(program, snapshot)
+        building = self._building.get(key)
+        if building is None:
+            building = self._building[key] = asyncio.ensure_future(self._build(program, snapshot))
+            building.add_done_callback(functools.partial(self._built, key))
+        # Waited for without being awaited: an error belongs to each of those who ask, and so does a cancellation.
+        await asyncio.wait([building])
+        refused = building.exception()
+        if refused is not None:
+            raise fresh_error(refused)
+        return building.result()
+
+    async def _build(self, program: Program, snapshot: Snapshot) -> BoundProgram:
+        try:
+            async with asyncio.timeout(self._build_limit_s):
+                return await in_user_thread(self.bound, program, snapshot)
+        except TimeoutError:
+            problem = f"it isn't built after {self._build_limit_s:g} s; move what takes so long out of its constructor"
+            raise ProgramSpecError(program.name, "the whole", problem) from None
+
+    def _built(self, key: Any, building: asyncio.Future[BoundProgram]) -> None:
+        self._building.pop(key, None)
+        if not building.cancelled():
+            building.exception()  # whoever asked may have been cancelled
 
     def _bind(self, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
         template = self._templates.get(
@@ -151,7 +193,8 @@ class BoundPrograms:
         )
 
     def _template(self, program: Program, module_name: str) -> _Template:
-        with default_settings():  # a constructor may configure DSPy, or look at how it is configured
+        # A constructor may configure DSPy, look at how it is configured, or start threads.
+        with default_settings(), unmarked():
             return _Template.of(rehydrate(program.spec, module_name, self._allowed, program=program.name))
 
     def _choose(self, program: Program, bindings: Mapping[str, Bound]) -> Choice:
@@ -163,6 +206,12 @@ class BoundPrograms:
             return self._profiles.choose(program.spec.lm)
         except ValidationError as unknown:
             raise ValidationError(f"lm of program {program.name}", unknown.value, unknown.rule) from None
+
+
+def _key(program: Program, snapshot: Snapshot, module_name: str, used: Mapping[str, Any]) -> tuple[Any, ...]:
+    """By encoded content: NaN equals itself there, and 1 differs from 1.0."""
+    values = tuple(snapshot.variables[name].encode() for name in used)
+    return (program.name, program.version, program.digest, module_name, values)
 
 
 def _module_of(program: Program, snapshot: Snapshot) -> tuple[str, dict[str, Any]]:

@@ -20,10 +20,10 @@ from typing import Any
 from celery.concurrency.base import BasePool
 
 from snakepit_bridge.loop import bridge_by, home
+from snakepit_bridge.threads import Threads
 from workers.pool.coroutines import is_coroutine_task
 from workers.pool.greenlets import GreenletBridge, in_greenlet
 from workers.pool.job import Job, Order
-from workers.pool.threads import Threads
 from workers.watchdog.pulse import PULSE
 
 # So long Celery's callbacks are gathered: each wakes the worker's main thread, which costs more than the callback.
@@ -54,7 +54,7 @@ class AsyncioPool(BasePool):
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly
         self._through: list[Job] = []
         self._told: set[asyncio.Task[None]] = set()
-        self._threads = Threads()
+        self._threads = Threads("dspex-task")
         self._drained = threading.Event()
         self._still = 0
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from celery import Task, current_task
 
-from tasks.frames import under
+from snakepit_bridge.frames import under
 from workers.pool.interrupts import run_interruptibly
 from workers.pool.stacks import owned_by, owner
 from workers.pool.tracebacks import detach_error

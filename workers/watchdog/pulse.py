@@ -10,6 +10,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from snakepit_bridge.forking import after_fork_in_child
 from workers.watchdog.beats import Beats
 
 _EVERY_S = 0.1
@@ -118,4 +119,4 @@ def forget() -> None:
     PULSE.beats = beats
 
 
-os.register_at_fork(after_in_child=forget)
+after_fork_in_child(forget)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from celery import Celery
 
+from snakepit_bridge.forking import after_fork_in_child
 from snakepit_bridge.stalls import Stalls
 from snakepit_bridge.stores.connection import RedisConnection
 from workers.transport.layout import REDIS
@@ -96,4 +97,4 @@ def _forget() -> None:
         _signals = None
 
 
-os.register_at_fork(after_in_child=_forget)
+after_fork_in_child(_forget)

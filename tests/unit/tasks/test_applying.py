@@ -60,39 +60,39 @@ async def parts(redis_url: str) -> AsyncIterator[Parts]:
 async def test_what_fits_is_bound_to_the_newest(parts: Parts) -> None:
     for value in (0.1, 0.2):
         snapshot = await parts.publish(temp=value)
-        applied = parts.applying.apply(WARM, snapshot, LATEST)
+        applied = await parts.applying.apply(WARM, snapshot, LATEST)
         assert (applied.snapshot, applied.bound.variables, applied.refused) == (snapshot, {"temp": value}, "")
 
 
 async def test_a_refused_revision_fails_the_task_unless_the_session_says_otherwise(parts: Parts) -> None:
-    parts.applying.apply(WARM, await parts.publish(temp=0.1), LATEST)
+    await parts.applying.apply(WARM, await parts.publish(temp=0.1), LATEST)
     with pytest.raises(ValidationError):
-        parts.applying.apply(WARM, await parts.publish(temp=-5.0), LATEST)
+        await parts.applying.apply(WARM, await parts.publish(temp=-5.0), LATEST)
 
 
 async def test_a_session_can_prefer_its_last_good_revision(parts: Parts) -> None:
     good = await parts.publish(temp=0.1, dspex__on_refused=LAST_GOOD)
     assert ON_REFUSED in good.variables
-    parts.applying.apply(WARM, good, LATEST)
+    await parts.applying.apply(WARM, good, LATEST)
     bad = await parts.publish(temp=-5.0)
-    applied = parts.applying.apply(WARM, bad, LATEST)
+    applied = await parts.applying.apply(WARM, bad, LATEST)
     assert applied.snapshot == good
     assert "temp" in applied.refused
     mended = await parts.publish(temp=0.3)
-    assert parts.applying.apply(WARM, mended, LATEST).snapshot == mended
+    assert await parts.applying.apply(WARM, mended, LATEST).snapshot == mended
 
 
 async def test_a_last_good_revision_never_stands_in_for_one_that_was_required(parts: Parts) -> None:
-    parts.applying.apply(WARM, await parts.publish(temp=0.1, dspex__on_refused=LAST_GOOD), LATEST)
+    await parts.applying.apply(WARM, await parts.publish(temp=0.1, dspex__on_refused=LAST_GOOD), LATEST)
     bad = await parts.publish(temp=-5.0)
     for requirement in (Requirement("at_least", bad.token), Requirement("exactly", bad.token)):
         with pytest.raises(ValidationError):
-            parts.applying.apply(WARM, bad, requirement)
+            await parts.applying.apply(WARM, bad, requirement)
 
 
 async def test_without_a_good_revision_there_is_nothing_to_fall_back_to(parts: Parts) -> None:
     with pytest.raises(VariableNotFoundError):
-        parts.applying.apply(WARM, await parts.publish(dspex__on_refused=LAST_GOOD), LATEST)
+        await parts.applying.apply(WARM, await parts.publish(dspex__on_refused=LAST_GOOD), LATEST)
 
 
 async def reported(parts: Parts, token: Token) -> str | None:
@@ -104,7 +104,7 @@ async def reported(parts: Parts, token: Token) -> str | None:
 
 async def test_each_new_revision_is_reported_before_a_task_asks_for_it(parts: Parts) -> None:
     first = await parts.publish(temp=0.1)
-    parts.applying.apply(WARM, first, LATEST)
+    await parts.applying.apply(WARM, first, LATEST)
     parts.applying.start("worker@host")
     assert await eventually(lambda: reported(parts, first.token), "the first report") == "applied"
     bad = await parts.publish(temp=-5.0)
@@ -119,12 +119,12 @@ async def test_each_new_revision_is_reported_before_a_task_asks_for_it(parts: Pa
 
 async def test_a_program_that_refuses_a_revision_reported_as_applied_changes_the_report(parts: Parts) -> None:
     snapshot = await parts.publish(temp=0.1)
-    parts.applying.apply(WARM, snapshot, LATEST)
+    await parts.applying.apply(WARM, snapshot, LATEST)
     parts.applying.start("worker@host")
     await eventually(lambda: reported(parts, snapshot.token), "the report")
     other = Program("other", 1, "e" * 64, spec_of(dspy.Predict("q -> a"), program="other", bindings={"n": "missing"}))
     with pytest.raises(VariableNotFoundError):
-        parts.applying.apply(other, snapshot, LATEST)
+        await parts.applying.apply(other, snapshot, LATEST)
 
     async def refused() -> bool:
         return "missing" in (await reported(parts, snapshot.token) or "")
@@ -134,7 +134,7 @@ async def test_a_program_that_refuses_a_revision_reported_as_applied_changes_the
 
 async def test_a_process_that_fell_silent_counts_no_more(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = await parts.publish(temp=0.1)
-    parts.applying.apply(WARM, snapshot, LATEST)
+    await parts.applying.apply(WARM, snapshot, LATEST)
     parts.applying.start("worker@host")
     await eventually(lambda: reported(parts, snapshot.token), "the report")
     await parts.applying.aclose()

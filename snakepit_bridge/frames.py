@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FunctionType
 from typing import Any, TypeVar, cast
@@ -42,6 +43,16 @@ def call_under(task_id: str, function: Callable[..., T], *args: Any, **kwargs: A
 def whose() -> str:
     """Returns the id of the prediction that the caller runs for, empty if it is none."""
     return _whose.get()
+
+
+@contextmanager
+def unmarked() -> Generator[None]:
+    """Within it code runs for nobody: what it starts, such as a thread at an import, outlives the prediction."""
+    token = _whose.set("")
+    try:
+        yield
+    finally:
+        _whose.reset(token)
 
 
 def mark_tasks(loop: asyncio.AbstractEventLoop) -> None:
