@@ -129,7 +129,7 @@ class UserThreads(Executor):
         context, task_id, nested = copy_context(), whose(), _inside.get()
         context.run(_inside.set, True)
         work = functools.partial(fn, *args, **kwargs)
-        call = _Call(future, functools.partial(context.run, call_under, task_id, work))
+        call = _Call(future, lambda: context.run(lambda: call_under(task_id, work)))
         if nested:
             self._threads.run(call.run)
             return future

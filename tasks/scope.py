@@ -143,6 +143,7 @@ class Scope:
 @contextmanager
 def entered(scope: Scope) -> Generator[Scope]:
     """Lets everything that is called within it find the scope."""
+    scope.over = False
     try:
         # DSPy would have programs that were made asynchronous by it wait for one another, eight at a time.
         with dspy.context(**{_SETTING: scope, "async_max_workers": _ASYNC_WORKERS}):

@@ -282,11 +282,16 @@ def check_before_consuming(worker: Any) -> None:
 
 
 @worker_init.connect
+def _watch_over(sender: Any = None, **_: Any) -> None:
+    # Connected first: the watchdog is forked before DSPy is there, whose import may start threads.
+    if sender is not None and isinstance(getattr(sender.app, "settings", None), FleetSettings):
+        watch(sender.app, sender.hostname)
+
+
+@worker_init.connect
 def _before_fork(sender: Any = None, **_: Any) -> None:
     if sender is not None and isinstance(slot := getattr(sender.app, "slot", None), RuntimeSlot):
         slot.shares_process = shares_process(sender)
-        # Before DSPy is there, whose import may start threads.
-        watch(sender.app, sender.hostname)
     if sender is not None and not sender.app.settings.log_content:
         keep_content_out()
     # Imported once in the parent, its 60 MB are shared by all prefork children.

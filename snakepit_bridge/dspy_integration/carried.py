@@ -90,7 +90,8 @@ def _starting(start: Callable[[threading.Thread], None]) -> Callable[[threading.
     def carrying(self: threading.Thread) -> None:
         task_id = whose()
         if task_id and not _serves_a_pool(self):
-            self.run = functools.partial(copy_context().run, call_under, task_id, self.run)
+            context, run = copy_context(), self.run
+            self.run = lambda: context.run(lambda: call_under(task_id, run))
         start(self)
 
     return carrying

@@ -75,6 +75,7 @@ class _Seen:
     renewed_s: float = 0.0
     sampled_s: float = 0.0
     reported: bool = False
+    named: bool = False
     used: dict[int, int] = field(default_factory=dict[int, int])
     samples: deque[Sample] = field(default_factory=lambda: deque[Sample](maxlen=_SAMPLES))
 
@@ -154,7 +155,7 @@ class Monitor:
     def _look(self, seen: _Seen, beat: Beat, elapsed_s: float) -> None:
         if seen.look(beat, elapsed_s):
             if seen.reported:
-                seen.reported = False
+                seen.reported = seen.named = False
                 _log.warning("The event loop of process %d turns again", beat.pid)
                 with _tolerant("say that the worker goes on"):
                     run_blocking(self._stalls.over(self._watch.worker, beat.pid))
@@ -169,12 +170,18 @@ class Monitor:
             self._renew(seen)
         self._sample(seen)
         # A child is one prediction's alone: as long as it computes, it harms nobody.
-        if main and seen.silent_s >= self._watch.lease_s and not seen.reported:
-            seen.reported = True
+        if main and seen.silent_s >= self._watch.lease_s and self._has_news(seen):
             self._say(seen, "stands still")
         limit_s = self._limit_s(beat)
         if seen.silent_s >= (limit_s * _OVERLOADED if moving(seen.samples) else limit_s):
             self._end(seen)
+
+    def _has_news(self, seen: _Seen) -> bool:
+        """Whether a stall is to be reported: once, and again when it is known whose code it is."""
+        who = culprit(seen.samples)
+        known, before = who is not None, (seen.reported, seen.named)
+        seen.reported, seen.named = True, seen.named or known
+        return before != (True, seen.named)
 
     def _limit_s(self, beat: Beat) -> float:
         """A worker that is to end has no reason to wait for a loop that doesn't turn."""

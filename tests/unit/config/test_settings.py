@@ -38,6 +38,9 @@ DEFAULTS: dict[str, Any] = {
     "lease_s": 5.0,
     "max_deliveries": 5,
     "hold_limit_s": 3_600.0,
+    "stall_limit_s": 20.0,
+    "build_limit_s": 60.0,
+    "stop_grace_s": 50.0,
     "log_content": False,
 }
 
@@ -66,6 +69,9 @@ SAID: list[tuple[str, str, Any]] = [
     ("lease_s", "2.5", 2.5),
     ("max_deliveries", "1", 1),
     ("hold_limit_s", "60", 60.0),
+    ("stall_limit_s", "5", 5.0),
+    ("build_limit_s", "5", 5.0),
+    ("stop_grace_s", "5", 5.0),
     ("log_content", "true", True),
 ]
 
@@ -91,6 +97,9 @@ REFUSED: list[tuple[str, str]] = [
     ("lease_s", "0.5"),
     ("max_deliveries", "0"),
     ("hold_limit_s", "0"),
+    ("stall_limit_s", "0"),
+    ("build_limit_s", "0"),
+    ("stop_grace_s", "0"),
     ("log_content", "loudly"),
 ]
 

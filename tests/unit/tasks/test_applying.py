@@ -79,7 +79,7 @@ async def test_a_session_can_prefer_its_last_good_revision(parts: Parts) -> None
     assert applied.snapshot == good
     assert "temp" in applied.refused
     mended = await parts.publish(temp=0.3)
-    assert await parts.applying.apply(WARM, mended, LATEST).snapshot == mended
+    assert (await parts.applying.apply(WARM, mended, LATEST)).snapshot == mended
 
 
 async def test_a_last_good_revision_never_stands_in_for_one_that_was_required(parts: Parts) -> None:
