@@ -28,6 +28,7 @@ from dspy.lm15 import (
 from snakepit_bridge.lm_endpoint import Endpoint
 from snakepit_bridge.lm_failures import failure_in_text, malformed, sane_usage
 from snakepit_bridge.lm_transport import Reached, WholeAnswer, reached, transport_for, unbuildable
+from snakepit_bridge.open_files import OPEN_FILES
 
 
 class Backend(Protocol):
@@ -65,6 +66,7 @@ class Native:
             providers=tuple(each.definition for each in registered_providers()),
         )
         self._router = AsyncLMRouter(config)
+        OPEN_FILES.register_idle(self)
         self._client: Any = None
 
     async def complete(self, request: Request) -> Response:
@@ -99,6 +101,13 @@ class Native:
     async def aclose(self) -> None:
         """Closes its connections."""
         await self._transport.aclose()
+
+    def close_idle(self) -> None:
+        """Close the connections that no request uses."""
+        transport: Any = self._transport
+        for idle in transport._pool._idle.values():
+            while idle:
+                idle.pop().close()
 
     async def _found(self) -> Any:
         self._client = await asyncio.to_thread(self._router.lm, self._name)

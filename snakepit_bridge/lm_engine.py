@@ -24,6 +24,7 @@ from snakepit_bridge.lm_endpoint import Endpoint
 from snakepit_bridge.lm_keywords import rollout_id, with_extensions
 from snakepit_bridge.lm_pieces import Pieces, QueuedPieces, StreamEvent, answer_from, pieces_for
 from snakepit_bridge.loop import run_home
+from snakepit_bridge.open_files import OPEN_FILES
 
 if TYPE_CHECKING:
     from snakepit_bridge.lm_blocking import BlockingEngine
@@ -128,6 +129,10 @@ class LMEngine:
             lm15.TimeoutError: it took longer than the endpoint's timeout.
             lm15.LM15Error: whatever else the provider or the way to it did.
         """
+        async with OPEN_FILES.connection():
+            return await OPEN_FILES.wait_for_files(lambda: self._send_in_time(request, pieces))
+
+    async def _send_in_time(self, request: Request, pieces: Pieces | None) -> Response:
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):
                 return await self._send(request, pieces)

@@ -6,7 +6,8 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import dspy
@@ -23,6 +24,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.frames import under
 from snakepit_bridge.messages import Request, Result, pieces_key
+from snakepit_bridge.open_files import OPEN_FILES
 from snakepit_bridge.payloads import is_reference
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.programs.codec import encode_completions, encode_outputs
@@ -107,7 +109,10 @@ async def prepared(runtime: Runtime, request: Request, delivery: Delivery) -> Pr
         DeadlineExceeded: the store was away until the deadline.
     """
     try:
-        return await through_outages(lambda: _prepared(runtime, request, delivery.worker), deadline=request.deadline)
+        return await through_outages(
+            lambda: OPEN_FILES.wait_for_files(lambda: _prepared(runtime, request, delivery.worker)),
+            deadline=request.deadline,
+        )
     except StoreUnavailableError:
         refuse_late(request, delivery)
         raise
@@ -127,9 +132,18 @@ async def _prepared(runtime: Runtime, request: Request, worker: str) -> Prepared
 async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery: Delivery) -> Result:
     """Returns the result of a request's inputs, run by a program that is bound already.
 
+    A program that failed since its process had no open file left for it is run again.
+
     Raises:
         BridgeError: one of its named kinds, whatever went wrong.
     """
+    attempts = count(delivery.attempt)
+    return await OPEN_FILES.wait_for_files(
+        lambda: _predicted(runtime, made, request, replace(delivery, attempt=next(attempts)))
+    )
+
+
+async def _predicted(runtime: Runtime, made: Prepared, request: Request, delivery: Delivery) -> Result:
     started, clock, bound = time.time(), _Clock(), made.applied.bound
     arriving = through_outages(lambda: arrived(runtime.payloads, request), deadline=request.deadline)
     asked, program = taken(await arriving, runtime.bounds), bound.program.name

@@ -13,12 +13,13 @@ from celery.worker.control import inspect_command
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.worker_report import PACKAGES, REPORT
+from snakepit_bridge.open_files import OPEN_FILES
 from workers.profile_checks import check_each, check_profiles
 
 
 @inspect_command(name=REPORT)  # pyright: ignore[reportUntypedFunctionDecorator]
 def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
-    """Return what a worker runs with: versions, queues, LM profiles and the packages that programs may name."""
+    """Return what a worker runs with: versions, queues, LM profiles, open files and the packages that programs may name."""
     app: Any = state.app
     settings = app.settings
     return {
@@ -28,6 +29,7 @@ def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "profiles": [asdict(check) for check in _profiles(app)],
+        "open_files": asdict(OPEN_FILES.use()),
         "allowed_packages": {name: _release(name) for name in settings.allowed_packages},
     }
 

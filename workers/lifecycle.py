@@ -29,6 +29,7 @@ from snakepit_bridge.lm import LMProfile, LMProfiles
 from snakepit_bridge.lm_engine import Around
 from snakepit_bridge.loop import home
 from snakepit_bridge.messages import CODE
+from snakepit_bridge.open_files import raise_open_file_limit
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
@@ -290,6 +291,7 @@ def _watch_over(sender: Any = None, **_: Any) -> None:
 
 @worker_init.connect
 def _before_fork(sender: Any = None, **_: Any) -> None:
+    raise_open_file_limit()
     if sender is not None and isinstance(slot := getattr(sender.app, "slot", None), RuntimeSlot):
         slot.shares_process = shares_process(sender)
     if sender is not None and not sender.app.settings.log_content:

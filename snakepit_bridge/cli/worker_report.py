@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.open_files import FileUse
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -21,6 +22,10 @@ PACKAGES = ("dspex-fleet", "dspy", "celery", "kombu", "redis")
 
 # Each LM profile with an endpoint of its own is asked whether it answers.
 _ANSWER_S = 8.0
+
+# What happened longer ago is no news, and a limit that no worker at full speed comes near is enough.
+_RECENT_S = 3_600.0
+_FEW_FILES = 4_096
 
 Reports = Mapping[str, Mapping[str, Any]]
 
@@ -58,6 +63,7 @@ def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
         fix = f"start one: dspex-fleet --queue {queue} worker; or name another with --queue"
         yield Check("queue", "fail", f"no worker takes from '{queue}', but from {', '.join(others)}", fix)
     yield from _profiles(reports)
+    yield from _open_files(reports)
     yield from _packages(reports)
     yield from _versions(reports)
 
@@ -78,6 +84,23 @@ def _profiles(reports: Reports) -> Iterator[Check]:
         if lacking:
             fix = "give all workers of a queue the same profiles"
             yield Check(what, "warn", f"{', '.join(lacking)} doesn't have it", fix)
+
+
+def _open_files(reports: Reports) -> Iterator[Check]:
+    """Workers that ran out of open files lately, or may before long."""
+    use = {name: FileUse(**told["open_files"]) for name, told in reports.items() if "open_files" in told}
+    fix = "raise its limit: ulimit -n, LimitNOFILE= or --ulimit nofile="
+    for name, one in use.items():
+        found = f"{name} has {one.open} of {one.limit}"
+        if one.lacked_s_ago is not None and one.lacked_s_ago < _RECENT_S:
+            yield Check(
+                "open files", "fail", f"{found}; none was left {one.lacked_s_ago:.0f} s ago, and work waited", fix
+            )
+        elif 0 < one.limit < _FEW_FILES:
+            room = f", so that it makes at most {one.room} LM calls at a time" if one.room else ""
+            yield Check("open files", "warn", f"{found}{room}", fix)
+        else:
+            yield Check("open files", "ok", found if one.limit else f"{name} has {one.open}, without a limit")
 
 
 def _packages(reports: Reports) -> Iterator[Check]:

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import hashlib
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, ResponseError
 
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
+from snakepit_bridge.open_files import OPEN_FILES
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores import lua
 from snakepit_bridge.stores.addresses import Address, OptionError, masked
@@ -113,7 +114,7 @@ class RedisConnection:
         Raises:
             StoreUnavailableError: no answer within the timeout.
         """
-        return await self.bounded(self._link.scripts[script](keys, args))
+        return await self._with_file(lambda: self.bounded(self._link.scripts[script](keys, args)))
 
     async def run_each(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Returns what a script answers to each ``(keys, args)``, all of them sent together.
@@ -254,7 +255,14 @@ class RedisConnection:
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), _RETRIES),
         )
         scripts = {name: client.register_script(lua.source(name)) for name in lua.SCRIPTS}
-        return _Link(client, scripts, Tick(functools.partial(self._send_together, client)))
+        return _Link(client, scripts, Tick(functools.partial(self._send_patiently, client)))
+
+    async def _with_file(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Does some work, and again where no open file was left to connect by: nothing was sent then."""
+        return await OPEN_FILES.wait_for_files(work, self.timeout_s)
+
+    async def _send_patiently(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+        return await self._with_file(lambda: self._send_together(client, commands))
 
     async def _send_together(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
         if self.cluster:

@@ -13,6 +13,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.open_files import raise_open_file_limit
 from snakepit_bridge.testing.answers import Answerer, default_answer
 from snakepit_bridge.testing.faults import Fault, Faults
 from snakepit_bridge.testing.record import Recorded, RequestLog, assert_sent, describe
@@ -151,6 +152,7 @@ class RecordingLM:
         Args:
             announce: called once when connections are accepted, with a line of JSON: ``url``, ``host`` and ``port``.
         """
+        raise_open_file_limit()
         listening = self._listen()
         ready = json.dumps({"url": self.url, "host": self.host, "port": self.port})
 

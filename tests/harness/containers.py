@@ -30,7 +30,10 @@ PING_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """One worker process: ``python -m celery -A <app> worker`` with these options and this environment."""
+    """One worker process: ``python -m celery -A <app> worker`` with these options and this environment.
+
+    ``open_files`` are the soft and the hard limit that it starts under.
+    """
 
     app: str = "workers.app"
     pool: str = "threads"
@@ -39,6 +42,7 @@ class WorkerSpec:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     arguments: tuple[str, ...] = ("--without-mingle", "--without-gossip")
     name: str = "worker"
+    open_files: tuple[int, int] | None = None
 
     def node(self, identity: str) -> str:
         """Returns the worker's name on the broker, made as pytest-celery makes it."""
@@ -54,7 +58,8 @@ class WorkerSpec:
             "--loglevel": "INFO",
         }
         words = [word for option in options.items() for word in option]
-        return [sys.executable, "-m", "celery", "-A", self.app, "worker", *words, *self.arguments]
+        command = [sys.executable, "-m", "celery", "-A", self.app, "worker", *words, *self.arguments]
+        return command if self.open_files is None else [*_limited(*self.open_files), *command]
 
     def environment(self, redis_url: str) -> dict[str, str]:
         """Returns the worker's whole environment: this process's, the server's URL, no caches, then ``env``."""
@@ -65,6 +70,15 @@ class WorkerSpec:
             "PYTHONUNBUFFERED": "1",
         }
         return {**os.environ, **ours, **Pool(self.pool).environment, **self.env}
+
+
+def _limited(soft: int, hard: int) -> list[str]:
+    """Returns what runs a command under limits of open files."""
+    code = (
+        "import os, resource, sys; "
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", code]
 
 
 class LocalRedisContainer(RedisContainer):

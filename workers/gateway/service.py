@@ -12,6 +12,7 @@ from contextlib import suppress
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.loop import adopt, run_home
+from snakepit_bridge.open_files import raise_open_file_limit
 from workers.gateway.door import Door
 from workers.gateway.grpc_server import GrpcServer
 from workers.gateway.http_server import HttpServer
@@ -117,6 +118,8 @@ def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | 
     Raises:
         ConfigurationError: it can't listen where it is told to.
     """
+
+    raise_open_file_limit()
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()

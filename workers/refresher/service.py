@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.open_files import raise_open_file_limit
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores import RedisStore, SnapshotStore
 from snakepit_bridge.stores.connection import RedisConnection
@@ -188,6 +189,7 @@ class Refresher:
 
 def run_refresher(settings: RefresherSettings, *, name: str = "") -> None:
     """Follows until SIGTERM or SIGINT."""
+    raise_open_file_limit()
 
     async def serve() -> None:
         stop = asyncio.Event()

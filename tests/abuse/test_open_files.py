@@ -1,0 +1,97 @@
+"""KINDS 0c: workers that may open few files: they take what their limit leaves, and nobody loses a result by it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+import dspy
+import psutil
+import pytest
+
+from snakepit_bridge.cli import main
+from snakepit_bridge.client import Handle
+from snakepit_bridge.loop import run_blocking
+from tests.harness.hoarding import Hoarding
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until
+
+BATCH = 2_000
+# Below what Redis, the broker and LMs would take with so many predictions, by far.
+LOW = 256
+WAIT_S = 100
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Generator[Stage]:
+    with stage(tmp_path, worker=False) as play:
+        play.fleet.register("plain", dspy.Predict("question -> answer"))
+        play.fleet.register("other", dspy.Predict("question -> answer"), lm="demo/openai/other")
+        yield play
+
+
+def batch(play: Stage, program: str = "plain", count: int = BATCH, **options: Any) -> list[Handle]:
+    mark = fresh("q")
+    return play.fleet.submit_batch(program, [{"question": f"{mark} {number}"} for number in range(count)], **options)
+
+
+def ends_of(handles: Iterable[Handle]) -> Counter[str]:
+    async def end(handle: Handle) -> str:
+        try:
+            return type(await asyncio.wait_for(asyncio.ensure_future(_result(handle)), WAIT_S)).__name__
+        except Exception as exc:  # noqa: BLE001 (counted by its name)
+            return f"{type(exc).__name__}: {exc}"
+
+    async def all_ends() -> list[str]:
+        return await asyncio.gather(*(end(handle) for handle in handles))
+
+    return Counter(run_blocking(all_ends()))
+
+
+async def _result(handle: Handle) -> Any:
+    return await handle
+
+
+def most_open(pid: int) -> int:
+    return psutil.Process(pid).num_fds()
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(BATCH, marks=pytest.mark.soak)])
+def test_a_soft_limit_is_raised_to_the_hard_one(play: Stage, count: int) -> None:
+    worker = play.start(pool="asyncio", concurrency=1_000, open_files=(64, 8_192))
+    assert psutil.Process(worker.container.pid).rlimit(psutil.RLIMIT_NOFILE) == (8_192, 8_192)
+    play.lm.delay(1.0)
+    assert ends_of(batch(play, count=count)) == {"FleetPrediction": count}
+    assert "Too many open files" not in worker.logs()
+
+
+@pytest.mark.parametrize("pool", ["asyncio", pytest.param("threads", marks=pytest.mark.soak)])
+def test_under_a_low_hard_limit_each_input_ends_with_its_result(play: Stage, pool: str) -> None:
+    worker = play.start(pool=pool, concurrency=64, open_files=(LOW, LOW))
+    play.lm.delay(0.1)
+    assert ends_of(batch(play)) == {"FleetPrediction": BATCH}
+    assert "Too many open files" not in worker.logs()
+    assert ends_of([play.fleet.submit("plain", {"question": fresh("after")})]) == {"FleetPrediction": 1}
+
+
+def test_where_none_is_left_work_waits_and_doctor_says_so(play: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody in the process takes all that there are, for seconds: an outage that ends by itself."""
+    worker = play.start(pool="asyncio", concurrency=500, open_files=(LOW, LOW), env={"DSPEX_ALLOWED_PACKAGES": "tests"})
+    play.fleet._allowed = ("tests",)
+    play.fleet.register("hoarding", Hoarding())
+    play.lm.delay(0.2)
+    hoarding = play.fleet.submit("hoarding", {"question": "2"})
+    wait_until(lambda: most_open(worker.container.pid) >= LOW - 5, "all files to be taken")
+    singles = [play.fleet.submit("plain", {"question": fresh("q")}) for _ in range(50)]
+    found = ends_of([hoarding, *singles, *batch(play, count=100)])
+    assert found == {"FleetPrediction": 151}, found
+    assert "No open file is left" in worker.logs()
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--redis-url", play.url, "--json"])
+    assert ended.value.code == 1
+    [told] = [one for one in json.loads(capsys.readouterr().out) if one["what"].startswith("open files")]
+    assert (told["level"], "none was left" in told["found"]) == ("fail", True)
