@@ -19,7 +19,7 @@ from workers.profile_checks import check_each, check_profiles
 
 @inspect_command(name=REPORT)  # pyright: ignore[reportUntypedFunctionDecorator]
 def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
-    """Return what a worker runs with: versions, queues, LM profiles, open files and the packages that programs may name."""
+    """Return what a worker runs with: versions, queues, LM profiles, open files, packages that programs may name."""
     app: Any = state.app
     settings = app.settings
     return {
