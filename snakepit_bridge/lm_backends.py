@@ -104,10 +104,7 @@ class Native:
 
     def close_idle(self) -> None:
         """Close the connections that no request uses."""
-        transport: Any = self._transport
-        for idle in transport._pool._idle.values():
-            while idle:
-                idle.pop().close()
+        self._transport.close_idle()
 
     async def _found(self) -> Any:
         self._client = await asyncio.to_thread(self._router.lm, self._name)

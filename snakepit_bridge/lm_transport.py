@@ -9,6 +9,7 @@ handed over as one.
 from __future__ import annotations
 
 import json
+import select
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from urllib.request import getproxies
 
 from dspy._vendor.lm15.providers.base import HttpResponse
 from dspy._vendor.lm15.transports import StdlibAsyncTransport
+from dspy._vendor.lm15.transports._async import (
+    _AsyncConnection,  # pyright: ignore[reportPrivateUsage]
+    _AsyncConnectionPool,  # pyright: ignore[reportPrivateUsage]
+)
 from dspy.lm15 import ConfigurationError
 
 from snakepit_bridge.http_fields import headers_problem, url_problem
@@ -74,8 +79,54 @@ def unbuildable(problem: str) -> ConfigurationError:
     return ConfigurationError(f"the request can't be built: {problem}", code="unbuildable_request")
 
 
+class _Pool(_AsyncConnectionPool):
+    """DSPy's pool, which also takes a kept connection whose file number is above 1,023.
+
+    The original looks with ``select``, which can't be asked about such a one and so has it closed: a process with a
+    thousand calls under way would connect anew for each.
+    """
+
+    async def checkout(self, origin: tuple[str, str, int]) -> _AsyncConnection | None:
+        """Return a kept connection to a server, None if there is none that is good."""
+        async with self._lock:
+            kept = self._idle.get(origin)
+            while kept:
+                connection = kept.pop()
+                if not _is_stale(connection):
+                    self._in_use.add(connection)
+                    return connection
+                connection.close()
+            return None
+
+    def close_idle(self) -> None:
+        """Close the connections that no request uses."""
+        for kept in self._idle.values():
+            while kept:
+                kept.pop().close()
+
+
+def _is_stale(connection: _AsyncConnection) -> bool:
+    """Check whether a kept connection has something to say: it could only be that its server has hung up."""
+    sock: Any = connection.writer.get_extra_info("socket")
+    if connection.closed or sock is None or sock.fileno() < 0:
+        return True
+    if not hasattr(select, "poll"):  # Windows, where select takes any number
+        return connection.is_stale()
+    looking = select.poll()
+    looking.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(looking.poll(0))
+
+
 class Transport(StdlibAsyncTransport):
     """DSPy's transport, with requests checked before they are sent and replies before they are parsed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._pool = _Pool(self.max_connections)
+
+    def close_idle(self) -> None:
+        """Close the connections that no request uses."""
+        self._pool.close_idle()
 
     def stream(self, request: Any) -> Any:
         """Return the connection to the reply.

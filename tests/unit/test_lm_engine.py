@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -44,6 +45,21 @@ async def ask(lm: dspy.LM, **config: Any) -> str:
 
 
 # ---------------------------------------------------------------- many at once
+
+
+@pytest.mark.parametrize("open_files", [0, 1_100])
+async def test_a_kept_connection_is_used_again_whatever_its_file_number(server: RecordingLM, open_files: int) -> None:
+    """KINDS 0c: ``select`` can't be asked about files above 1,023."""
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(open_files)]
+    try:
+        lm = profile(server).build()
+        for _ in range(3):
+            assert await ask(lm) == "Paris"
+        pool: Any = engine_of(lm).awaited._clients[asyncio.get_running_loop()]._transport
+        assert pool.pool_stats()["total_opened"] == 1
+    finally:
+        for each in taken:
+            os.close(each)
 
 
 async def test_more_calls_than_dspys_own_pool_has_connections_are_under_way_at_once(server: RecordingLM) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -180,3 +181,19 @@ async def test_one_who_leaves_takes_nothing_from_the_others() -> None:
     found = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(each) for each in found] == [asyncio.CancelledError, SessionNotFoundError, SessionNotFoundError]
     await replica.aclose()
+
+
+# Where one alone awaits what is shielded.
+SHIELDED = {"snakepit_bridge/stores/turns.py", "snakepit_bridge/wire/writeback.py"}
+
+
+def test_what_several_await_is_shared_and_not_shielded() -> None:
+    """``asyncio.shield`` raises one instance in all who wait; ``share`` doesn't."""
+    root = Path(__file__).parents[2]
+    found = {
+        str(path.relative_to(root))
+        for package in ("snakepit_bridge", "tasks", "workers")
+        for path in (root / package).rglob("*.py")
+        if "asyncio.shield(" in path.read_text(encoding="utf-8")
+    }
+    assert found == SHIELDED, "use snakepit_bridge.loop.share, unless one alone awaits it"
