@@ -27,6 +27,7 @@ class Provenance:
         requirement: what the client had asked of the revision.
         variables: the variables that were bound, with their values at that revision.
         program: name, ``version`` number and content ``digest`` of the program.
+        packages: the distributions that the program's own code comes from, with their versions on that worker.
         module: DSPy module class that ran, after a module-type variable was resolved.
         model: the LM's model string, and ``profile`` the LM profile it came from.
         usage: LM usage as DSPy counts it: model to token counts.
@@ -68,6 +69,7 @@ class Provenance:
     cached: int = 0
     shared: int = 0
     finish_reasons: Mapping[str, int] = field(default_factory=dict[str, int])
+    packages: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def truncated(self) -> bool:

@@ -331,6 +331,7 @@ def _provenance(
         cached=scope.tally.cached,
         shared=scope.tally.shared,
         finish_reasons=dict(scope.tally.finished),
+        packages=bound.packages,
     )
 
 

@@ -17,10 +17,12 @@ from celery.concurrency.solo import TaskPool as SoloPool
 from celery.signals import worker_init, worker_process_init, worker_ready
 from redis.exceptions import RedisError
 
+from config.bounds import BoundSettings
 from config.celery import PRIORITY_STEPS
 from config.profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
+from snakepit_bridge.dspy_integration.bounds import TargetBounds
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.forking import after_fork_in_child
 from snakepit_bridge.frames import mark_tasks
@@ -150,7 +152,8 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = Sessions(replica, wanted, settings.requirement_wait_s)
-    programs = BoundPrograms(profiles, AllowedImports(settings.allowed_packages), build_limit_s=settings.build_limit_s)
+    allowed = AllowedImports(settings.allowed_packages)
+    programs = BoundPrograms(profiles, allowed, build_limit_s=settings.build_limit_s, bounds=load_bounds())
     return Runtime(
         sessions=sessions,
         registry=ProgramRegistry(connection, namespace=settings.namespace),
@@ -169,6 +172,18 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         bounds=ValueBounds(settings.value_depth, settings.value_bytes),
         shares_process=shares_process,
     )
+
+
+def load_bounds() -> TargetBounds:
+    """Return how much a program or a variable may ask of this worker.
+
+    Raises:
+        ConfigurationError: a setting isn't a number, or out of its range.
+    """
+    try:
+        return TargetBounds(**BoundSettings.model_validate({}).model_dump())
+    except ValueError as exc:
+        raise ConfigurationError(f"{exc}. Mend the environment.") from exc
 
 
 def _claims(settings: FleetSettings) -> Claims | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from celery import Celery
 from celery.canvas import Signature
@@ -50,6 +50,7 @@ from snakepit_bridge.stores.connection import RedisConnection
 if TYPE_CHECKING:
     from snakepit_bridge.client.prediction import FleetPrediction
     from snakepit_bridge.client.program import FleetProgram
+    from snakepit_bridge.dspy_integration.bounds import TargetBounds
     from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
     from snakepit_bridge.session_context import SessionContext
     from snakepit_bridge.stores import SnapshotStore
@@ -73,6 +74,7 @@ class Fleet:
         bridge: ``HOST:PORT`` of the Elixir server to which changes go of the sessions that it owns.
         payload_bytes: inputs beyond about so many bytes travel beside their message, by reference.
         bounds: how deep and how large an input may be.
+        target_bounds: how much a program that is registered may ask for; give what the workers are set to.
 
     Example:
         >>> fleet = Fleet()
@@ -94,6 +96,7 @@ class Fleet:
         bridge: str | None = None,
         payload_bytes: int = LIMIT,
         bounds: ValueBounds = BOUNDS,
+        target_bounds: TargetBounds | None = None,
     ) -> None:
         self._given_app = app
         self._url = redis_url or (backend_url(app) if app is not None else DEFAULT_URL)
@@ -107,6 +110,7 @@ class Fleet:
         self._bridge = bridge
         self._payload_bytes = payload_bytes
         self._bounds = bounds
+        self._target_bounds = target_bounds
 
     def __repr__(self) -> str:
         return f"Fleet({self.connection.url!r})"
@@ -267,6 +271,34 @@ class Fleet:
         again = self.submit(program, asked, session=made.session, exactly=made.token)
         return Replay(asked, first, again.get(wait_s))
 
+    @overload
+    def map(
+        self,
+        program: str,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        in_flight: int = 256,
+        progress: bool = False,
+        errors: Literal["raise"] = "raise",
+        timeout: float | None = None,
+        batch: int = 1,
+        **options: Any,
+    ) -> Iterator[FleetPrediction]: ...
+
+    @overload
+    def map(
+        self,
+        program: str,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        in_flight: int = 256,
+        progress: bool = False,
+        errors: Errors,
+        timeout: float | None = None,
+        batch: int = 1,
+        **options: Any,
+    ) -> Iterator[FleetPrediction | BridgeError]: ...
+
     def map(
         self,
         program: str,
@@ -409,6 +441,7 @@ class Fleet:
             UnknownModuleError: it names a module type that isn't registered.
             StoreUnavailableError: Redis is away.
         """
+        from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
         from snakepit_bridge.programs.rehydrate import check
 
         said = {
@@ -421,7 +454,7 @@ class Fleet:
             "executes_code": executes_code,
         }
         spec, allowed = spec_to_register(name, module, self._allowed, said)
-        check(spec, allowed, program=name)
+        check(spec, allowed, program=name, bounds=self._target_bounds or DEFAULT_BOUNDS)
         return run_blocking(self._registry.register(name, spec))
 
     def label(self, name: str, label: str, version: int) -> None:

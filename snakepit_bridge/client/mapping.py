@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.exceptions import BridgeError
@@ -16,6 +16,30 @@ T = TypeVar("T")
 
 Errors = Literal["raise", "return"]
 Send = Callable[[Sequence[Mapping[str, Any]]], list[Handle]]
+
+
+@overload
+def mapped(
+    send: Send,
+    inputs: Iterable[Mapping[str, Any]],
+    *,
+    in_flight: int,
+    batch: int,
+    errors: Literal["raise"],
+    timeout: float | None,
+) -> Iterator[FleetPrediction]: ...
+
+
+@overload
+def mapped(
+    send: Send,
+    inputs: Iterable[Mapping[str, Any]],
+    *,
+    in_flight: int,
+    batch: int,
+    errors: Errors,
+    timeout: float | None,
+) -> Iterator[FleetPrediction | BridgeError]: ...
 
 
 def mapped(

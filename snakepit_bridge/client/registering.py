@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from snakepit_bridge.exceptions import ProgramSpecError
@@ -20,30 +19,19 @@ def spec_to_register(
 ) -> tuple[ProgramSpec, Any]:
     """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
     from snakepit_bridge.programs.allowed import AllowedImports
+    from snakepit_bridge.programs.packages import named_modules
     from snakepit_bridge.programs.rehydrate import spec_of
     from snakepit_bridge.programs.spec import ProgramSpec
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
         _refuse_what_is_no_program(name, module)
         spec = spec_of(module, program=name, **said)
-        return spec, AllowedImports((*packages, *_named(spec)))
+        return spec, AllowedImports((*packages, *named_modules(spec)))
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
     changed = {key: value for key, value in said.items() if key in _CHANGES and value}
     if said["cache"] is not None:
         changed["cache"] = said["cache"]
     return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
-
-
-def _named(spec: ProgramSpec) -> Iterator[str]:
-    """Yields the Python modules that a spec names, for its own module class, its tools and its field types."""
-    from snakepit_bridge.programs.allowed import split_at_class
-
-    for path in (*spec.module_names, *spec.tools):
-        if ":" in path:
-            yield path.partition(":")[0]
-    for field in spec.signature.fields if spec.signature else ():
-        for dotted in re.findall(r"[A-Za-z_]\w*(?:\.\w+)+", field.type):
-            yield split_at_class(dotted)[0]
 
 
 def _refuse_what_is_no_program(name: str, module: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import dspy
 
+from snakepit_bridge.dspy_integration import keywords
 from snakepit_bridge.dspy_integration.lm_scope import Bound, LMScope
 from snakepit_bridge.dspy_integration.structure import PARTS, clone, part_at, parts, predictors, unchanging
 from snakepit_bridge.dspy_integration.targets import INSTRUCTIONS, MODEL, TARGETS, Target, can_show, target_of
@@ -122,6 +123,8 @@ def apply(twin: Any, values: Mapping[str, Bound], scope: LMScope) -> None:
 
 
 def _put(found: _Found, bound: Bound, scope: LMScope) -> None:
+    scope.bounds.check(found.name, bound.variable, bound.value)
+    scope.bounds.check(found.name, bound.variable, keywords.parsed(bound.value))
     if found.target is None:
         setattr(found.part, found.name, bound.value)
         return

@@ -217,7 +217,12 @@ _ADVICE = "; if predictions only read it, or may share it, name it on its class:
 
 
 def _is_users_part(part: Any) -> bool:
-    return any(is_users(base) for base in type(part).__mro__)
+    return _is_users_class(type(part))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_users_class(kind: type) -> bool:
+    return any(is_users(base) for base in kind.__mro__)
 
 
 def _named_as_shared(module: Any) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.exceptions import ValidationError
 
 
@@ -32,10 +33,17 @@ def number(low: float = -math.inf, high: float = math.inf) -> Rule:
 
     def accepts(value: Any) -> bool:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and low <= value <= high
+        return is_number and _is_finite(value) and low <= value <= high
 
     bounded = math.isfinite(low) or math.isfinite(high)
     return Rule(accepts, "it must be a number" + (f" from {low:g} to {high:g}" if bounded else ""))
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def count(low: int) -> Rule:
@@ -52,7 +60,7 @@ def parsed(value: Any) -> Any:
     if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 
@@ -118,7 +126,7 @@ def check(keyword: str, variable: str, value: Any, rule: Rule | None = None) -> 
         return None
     read = rule.read(value)
     if not rule.accepts(read):
-        raise ValidationError(variable, repr(value), f"it is bound to {keyword}, and {rule.says}")
+        raise ValidationError(variable, shown(value), f"it is bound to {keyword}, and {rule.says}")
     return read
 
 

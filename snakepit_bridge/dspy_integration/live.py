@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 
 from snakepit_bridge.dspy_integration import toolbox
+from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.installed import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.keywords import Rule, check, count, flag, number
@@ -76,7 +77,7 @@ def put(part: Any, name: str, bound: Bound) -> None:
         name = "_max_predictor_calls"
     if name == "size" and value > len(part.programs):
         rule_says = f"it is bound to size, and there are {len(part.programs)} programs"
-        raise ValidationError(bound.variable, repr(value), rule_says)
+        raise ValidationError(bound.variable, shown(value), rule_says)
     if name == "N" and part.fail_count == part.N:
         part.fail_count = value  # its default is N
     setattr(part, name, value)
@@ -119,7 +120,7 @@ def _alike(current: Any, name: str, bound: Bound) -> Any:
         value = float(value)
     if current is not None and type(value) is not type(current):
         wanted = type(current).__name__
-        raise ValidationError(bound.variable, repr(value), f"it is bound to {name}, which is of type {wanted}")
+        raise ValidationError(bound.variable, shown(value), f"it is bound to {name}, which is of type {wanted}")
     if name == "max_iters":
         return check(name, bound.variable, value, _AT_LEAST_ONE)
     return value

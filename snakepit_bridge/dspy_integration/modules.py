@@ -13,6 +13,7 @@ from dspy.signatures.signature import ensure_signature
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.installed import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
+from snakepit_bridge.dspy_integration.signatures import with_attempts
 
 
 class ChainOfThoughtWithHint(dspy.ChainOfThought):
@@ -61,6 +62,13 @@ class VariableAwareCodeAct(VariableAwareMixin, dspy.CodeAct):
 
 class VariableAwareMultiChainComparison(VariableAwareMixin, dspy.MultiChainComparison):
     """``dspy.MultiChainComparison`` that obeys session variables, also in the number of attempts, ``M``."""
+
+    def __init__(self, signature: Any, M: int = 3, temperature: float = 0.7, **config: Any) -> None:  # noqa: N803
+        # DSPy makes a signature for each attempt, with all the attempts before it: a thousand take half a minute.
+        super().__init__(signature, M=min(M, 1), temperature=temperature, **config)
+        if M > 1:
+            self.M = M
+            self.predict.signature = with_attempts(cast(Any, self.predict.signature), M)
 
 
 class VariableAwareBestOfN(VariableAwareMixin, dspy.BestOfN):

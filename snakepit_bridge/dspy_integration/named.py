@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import dspy
 
+from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.exceptions import ValidationError, closest, known
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Named(Generic[T]):
             if name.casefold() in folded:
                 return folded[name.casefold()]
         hint = closest(str(name), there)
-        raise ValidationError(variable, repr(name), f"it must name a registered {self.kind}: {known(there)}{hint}")
+        raise ValidationError(variable, shown(name), f"it must name a registered {self.kind}: {known(there)}{hint}")
 
 
 class _Sandbox:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
+
+import dspy
 
 _REMEMBERED = 1024
 _ATTEMPT = "reasoning_attempt_"
@@ -46,13 +49,26 @@ def attempts(signature: Any) -> int:
 def with_attempts(signature: Any, wanted: int) -> Any:
     """Returns the signature of a MultiChainComparison for so many attempts."""
     there = attempts(signature)
+    inputs = dict(signature.input_fields)
     for number in range(wanted + 1, there + 1):
-        signature = signature.delete(f"{_ATTEMPT}{number}")
+        del inputs[f"{_ATTEMPT}{number}"]
     for number in range(there + 1, wanted + 1):
-        field = copy.copy(signature.input_fields[f"{_ATTEMPT}1"])
+        field = copy.copy(inputs[f"{_ATTEMPT}1"])
         field.json_schema_extra = {**field.json_schema_extra, "prefix": f"Student Attempt #{number}:"}
-        signature = signature.append(f"{_ATTEMPT}{number}", field)
-    return signature
+        inputs[f"{_ATTEMPT}{number}"] = field
+    # At once: DSPy's `append` makes a class for each field, and with it all the fields before it.
+    return _with_fields(signature, {**inputs, **signature.output_fields})
+
+
+def without_attempts(signature: Any) -> Any:
+    """Return the signature of a MultiChainComparison as its user wrote it."""
+    added = {f"{_ATTEMPT}{number + 1}" for number in range(attempts(signature))} | {"rationale"}
+    return _with_fields(signature, {name: info for name, info in signature.fields.items() if name not in added})
+
+
+def _with_fields(signature: Any, fields: dict[str, Any]) -> Any:
+    make = cast(Callable[..., Any], dspy.Signature)
+    return make({name: (info.annotation, info) for name, info in fields.items()}, signature.instructions)
 
 
 class Rewritten(Exception):

@@ -15,6 +15,7 @@ import dspy
 from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration import keywords, live, signatures, toolbox
+from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.dspy_integration.installed import RLM, Flex
 from snakepit_bridge.dspy_integration.lm_scope import Bound, LMScope
 from snakepit_bridge.dspy_integration.named import ADAPTERS, INTERPRETERS, REDUCERS, REWARDS
@@ -194,7 +195,7 @@ def _put_demos(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
     )
     if not fit:
         rule = f"it is bound to demos and must be a JSON list of objects with fields of: {', '.join(fields)}"
-        raise ValidationError(bound.variable, repr(bound.value), rule)
+        raise ValidationError(bound.variable, shown(bound.value), rule)
     predictor.demos = [dspy.Example(**dict(demo)) for demo in cast(list[Any], demos)]
 
 

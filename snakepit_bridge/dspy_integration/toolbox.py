@@ -16,6 +16,7 @@ import dspy
 from dspy.predict.flex.ctx import FlexContext
 
 from snakepit_bridge.dspy_integration import keywords
+from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.dspy_integration.installed import RLM, Flex, ReActV2
 from snakepit_bridge.dspy_integration.lm_scope import Bound
 from snakepit_bridge.dspy_integration.named import TOOLS
@@ -42,7 +43,9 @@ def put_tools(agent: Any, bound: Bound) -> None:
     if isinstance(agent, Flex):
         return rebuild_flex(agent, agent.signature, list(chosen.values()))
     if isinstance(agent, dspy.CodeAct) and not all(inspect.isfunction(tool.func) for tool in chosen.values()):
-        raise ValidationError(bound.variable, repr(bound.value), "CodeAct runs the source of its tools: only functions")
+        raise ValidationError(
+            bound.variable, shown(bound.value), "CodeAct runs the source of its tools: only functions"
+        )
     _rebuild(agent, "tools", lambda twin: _equip(twin, chosen))
     return None
 
@@ -61,7 +64,7 @@ def names_of(bound: Bound) -> list[str]:
     value = keywords.parsed(bound.value)
     names = re.split(r"\s*,\s*", value.strip()) if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and n for n in cast(list[Any], names)):
-        raise ValidationError(bound.variable, repr(bound.value), "it must list names: 'search, lookup' or a JSON list")
+        raise ValidationError(bound.variable, shown(bound.value), "it must list names: 'search, lookup' or a JSON list")
     return list(cast(list[str], names))
 
 

@@ -6,13 +6,14 @@ import asyncio
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
 import dspy
 from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, apply
+from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.installed import RLM, Flex
 from snakepit_bridge.dspy_integration.isolation import Isolation
 from snakepit_bridge.dspy_integration.modules import plain_name
@@ -23,10 +24,12 @@ from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError, Val
 from snakepit_bridge.frames import unmarked
 from snakepit_bridge.lm import Choice, LMProfiles
 from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.bounds import check_bounds
 from snakepit_bridge.programs.inputs import ProgramInputs
+from snakepit_bridge.programs.packages import releases
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.rehydrate import isolated, rehydrate
-from snakepit_bridge.programs.spec import ModuleVariable
+from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.threads import in_user_thread
 
@@ -54,6 +57,7 @@ class BoundProgram:
         inputs: what it takes.
         used_up: whether a call changes the module, so that calls can't share it.
         executes_code: whether it needs a process of its own, since it computes or executes code rather than waits.
+        packages: the distributions that its own code comes from, with their versions.
         isolation: makes the module of a call; None where calls share it, or where it is that of one call already.
     """
 
@@ -66,6 +70,7 @@ class BoundProgram:
     used_up: bool = False
     executes_code: bool = False
     isolation: Isolation | None = None
+    packages: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def for_one_call(self) -> BoundProgram:
         """Return the program with a module that no other prediction sees, where its code is the user's own."""
@@ -92,12 +97,14 @@ class _Template:
     inputs: ProgramInputs
     used_up: bool
     executes_code: bool
+    packages: Mapping[str, str]
 
     @classmethod
-    def of(cls, module: Any) -> Self:
+    def of(cls, module: Any, spec: ProgramSpec) -> Self:
         inside = [part for _, part in parts(module, BaseModule)]
         used_up = any(isinstance(part, _USED_UP) for part in inside)
-        return cls(module, plain_name(module), _inputs(module), used_up, any(map(_executes_code, inside)))
+        executes_code = any(map(_executes_code, inside))
+        return cls(module, plain_name(module), _inputs(module), used_up, executes_code, releases(spec))
 
 
 class BoundPrograms:
@@ -107,11 +114,20 @@ class BoundPrograms:
         profiles: the LM profiles.
         allowed: the packages that specs may name.
         build_limit_s: seconds that building a program may take.
+        bounds: how much a spec or a value may ask for.
     """
 
-    def __init__(self, profiles: LMProfiles, allowed: AllowedImports, *, build_limit_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        profiles: LMProfiles,
+        allowed: AllowedImports,
+        *,
+        build_limit_s: float = 60.0,
+        bounds: TargetBounds = DEFAULT_BOUNDS,
+    ) -> None:
         self._profiles = profiles
         self._allowed = allowed
+        self._bounds = bounds
         self._templates: _Recent[_Template] = _Recent(_TEMPLATES)
         self._bound: _Recent[BoundProgram] = _Recent(_BOUND)
         self._build_limit_s = build_limit_s
@@ -177,7 +193,7 @@ class BoundPrograms:
         bindings = {name: Bound(variable, used[variable]) for name, variable in program.spec.bindings.items()}
         choice = self._choose(program, bindings)
         module = clone(template.module)
-        apply(module, bindings, LMScope(self._profiles, choice.lm))
+        apply(module, bindings, LMScope(self._profiles, choice.lm, self._bounds))
         module._bound = True
         isolation = isolated(module, program=program.name)
         return BoundProgram(
@@ -190,12 +206,15 @@ class BoundPrograms:
             template.used_up,
             template.executes_code or program.spec.executes_code,
             isolation,
+            template.packages,
         )
 
     def _template(self, program: Program, module_name: str) -> _Template:
+        check_bounds(program.spec, self._bounds, program=program.name)
         # A constructor may configure DSPy, look at how it is configured, or start threads.
         with default_settings(), unmarked():
-            return _Template.of(rehydrate(program.spec, module_name, self._allowed, program=program.name))
+            module = rehydrate(program.spec, module_name, self._allowed, program=program.name)
+            return _Template.of(module, program.spec)
 
     def _choose(self, program: Program, bindings: Mapping[str, Bound]) -> Choice:
         """The LM that a module-wide model binding names, else the program's own, else the default."""

@@ -70,7 +70,7 @@ def encode_outputs(program: str, prediction: Any) -> dict[str, Any]:
     Raises:
         PredictionFailed: an output has no JSON form, or the program returned no prediction.
     """
-    return _encoded(program, dict(_checked(program, prediction).items()))
+    return _encoded(program, dict(_checked(program, prediction).items(include_dspy=True)))
 
 
 def encode_completions(program: str, prediction: Any) -> list[dict[str, Any]]:

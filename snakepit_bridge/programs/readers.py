@@ -11,6 +11,7 @@ import dspy
 from dspy.predict.predict import serialize_object
 
 from snakepit_bridge.dspy_integration.named import INTERPRETERS, REDUCERS, REWARDS, Named
+from snakepit_bridge.dspy_integration.signatures import without_attempts
 from snakepit_bridge.dspy_integration.toolbox import runs_baseline
 from snakepit_bridge.exceptions import ProgramSpecError
 
@@ -69,10 +70,7 @@ def _code_act(module: Any, _: str) -> Built:
 
 
 def _comparison(module: Any, _: str) -> Built:
-    signature = module.predict.signature.delete("rationale")
-    for number in range(module.M):
-        signature = signature.delete(f"reasoning_attempt_{number + 1}")
-    return Built(signature, (), {"M": module.M})
+    return Built(without_attempts(module.predict.signature), (), {"M": module.M})
 
 
 def _best(module: Any, _: str) -> Built:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import dspy
 
 from snakepit_bridge.dspy_integration.binding import check_bindable
+from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError
 from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY
 from snakepit_bridge.dspy_integration.modules import variable_aware
@@ -17,6 +18,7 @@ from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariable
 from snakepit_bridge.dspy_integration.structure import predictors
 from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, known
 from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.bounds import check_bounds
 from snakepit_bridge.programs.demos import restored_state
 from snakepit_bridge.programs.describe import spec_of
 from snakepit_bridge.programs.readers import FUNCTIONS
@@ -50,6 +52,8 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
         arguments[argument] = _inner(inside, allowed, program, f"modules.{argument}")
     if spec.module_names == ("KNN",):
         _prepare_knn(arguments, program)
+    if spec.signature is not None:
+        spec.signature.check_names(module_name, program=program)
     positional = [] if spec.signature is None else [spec.signature.build(allowed, program=program)]
     try:
         module = construct(module_class, registry, *positional, **arguments)
@@ -64,13 +68,14 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
     return module
 
 
-def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str) -> None:
+def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str, bounds: TargetBounds = DEFAULT_BOUNDS) -> None:
     """Builds every module that the program may run as, so that a spec which can't run is refused when it comes in.
 
     Raises:
         UnknownModuleError: it names a module type that isn't registered.
         ProgramSpecError: a part is refused; names the part, and the module that it doesn't fit.
     """
+    check_bounds(spec, bounds, program=program)
     spec.verify(program)
     for module_name in spec.module_names:
         isolated(rehydrate(spec, module_name, allowed, program=program), program=program)

@@ -12,15 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic import ValidationError as PydanticError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from snakepit_bridge.dspy_integration.field_names import find_reserved
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.field_types import parse_type, spell_type
-
-# DSPy and pydantic give these names a meaning of their own.
-_RESERVED = frozenset({
-    "fields", "input_fields", "output_fields", "signature", "new_signature", "instructions", "self", "config", "lm",
-    "demos", "completions", *(name for name in dir(BaseModel) if name.startswith("model_")),
-})  # fmt: skip
 
 Limit = Literal["gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan"]
 _LIMITS: tuple[Limit, ...] = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan")
@@ -58,7 +53,7 @@ class SignatureSpec(BaseModel):
 
     name: str = "StringSignature"
     instructions: str | None = None
-    fields: tuple[FieldSpec, ...] = Field(min_length=1, max_length=200)
+    fields: tuple[FieldSpec, ...] = Field(min_length=1)
 
     @classmethod
     def parse(cls, text: str, *, program: str) -> Self:
@@ -89,16 +84,30 @@ class SignatureSpec(BaseModel):
         fields = [_described(name, info, program) for name, info in signature.fields.items()]
         return cls(name=signature.__name__, instructions=signature.instructions, fields=tuple(fields))
 
+    def check_names(self, module_name: str = "", *, program: str) -> None:
+        """Refuse a field whose name DSPy, or the module, needs for something else.
+
+        Raises:
+            ProgramSpecError: names the field, and the names that it can't have.
+        """
+        inputs = (field.name for field in self.fields if field.direction == "input")
+        outputs = (field.name for field in self.fields if field.direction == "output")
+        found = find_reserved(module_name, inputs, outputs)
+        if found is not None:
+            name, problem = found
+            raise ProgramSpecError(program, f"signature.{name}", f"a field can't be named '{name}': {problem}")
+
     def build(self, allowed: AllowedImports, *, program: str) -> Any:
         """Returns the DSPy signature class.
 
         Raises:
             ProgramSpecError: a field's name is reserved or its type isn't allowed.
         """
+        self.check_names(program=program)
         fields: dict[str, tuple[Any, Any]] = {}
         for field in self.fields:
             where = f"signature.{field.name}"
-            if field.name in _RESERVED or not field.name.isidentifier() or field.name.startswith("_"):
+            if not field.name.isidentifier() or field.name.startswith("_"):
                 raise ProgramSpecError(program, where, f"a field can't be named '{field.name}'")
             if field.name in fields:
                 raise ProgramSpecError(program, where, "two fields have this name")

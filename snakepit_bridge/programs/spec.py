@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic import ValidationError as PydanticError
 
+from snakepit_bridge.dspy_integration.bounds import is_deeper
 from snakepit_bridge.dspy_integration.keywords import RULES
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
@@ -31,7 +32,8 @@ _NOT_DATA = frozenset({
     "callbacks", "session_context", "auto_sync", "signature", "tools", "interpreter", "interpreter_factory", "sub_lm",
     "module", "programs", "reward_fn", "reduce_fn", "vectorizer",
 })  # fmt: skip
-_MAX_DEPTH = 8
+# Beyond it no reader of JSON is safe; what a program may have is bounded further, see `bounds`.
+_MAX_JSON_DEPTH = 200
 
 
 class ModuleVariable(BaseModel):
@@ -40,7 +42,7 @@ class ModuleVariable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     variable: str
-    allowed: tuple[str, ...] = Field(default=("Predict", "ChainOfThought"), min_length=1, max_length=50)
+    allowed: tuple[str, ...] = Field(default=("Predict", "ChainOfThought"), min_length=1)
 
 
 class CacheSpec(BaseModel):
@@ -85,9 +87,9 @@ class ProgramSpec(BaseModel):
     module: str | ModuleVariable
     signature: SignatureSpec | None = None
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
-    functions: dict[str, str] = Field(default_factory=dict, max_length=20)
-    modules: dict[str, ProgramSpec | tuple[ProgramSpec, ...]] = Field(default_factory=dict, max_length=20)
-    tools: tuple[str, ...] = Field(default=(), max_length=100)
+    functions: dict[str, str] = Field(default_factory=dict)
+    modules: dict[str, ProgramSpec | tuple[ProgramSpec, ...]] = Field(default_factory=dict)
+    tools: tuple[str, ...] = ()
     bindings: dict[str, str] = Field(default_factory=dict)
     config: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     state: dict[str, JsonValue] | None = None
@@ -117,6 +119,8 @@ class ProgramSpec(BaseModel):
                 said = cast(Mapping[str, Any], json.loads(said))
             except (ValueError, RecursionError, MemoryError) as broken:
                 raise ProgramSpecError(program, "the whole", f"it isn't JSON: {broken}") from broken
+        if is_deeper(said, _MAX_JSON_DEPTH):
+            raise ProgramSpecError(program, "the whole", f"it is nested deeper than {_MAX_JSON_DEPTH}")
         try:
             spec = cls.model_validate(said)
         except PydanticError as refused:
@@ -136,7 +140,7 @@ class ProgramSpec(BaseModel):
         said = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
         return json.dumps(_ordered(said), ensure_ascii=False, separators=(",", ":")).encode()
 
-    def verify(self, program: str, depth: int = 0) -> None:
+    def verify(self, program: str) -> None:
         """Refuses what no module could be given: LM settings that belong to a profile, and foreign state.
 
         Raises:
@@ -147,14 +151,12 @@ class ProgramSpec(BaseModel):
         self._check_config(program)
         self._check_state(program)
         for path, inner in self.nested():
-            if depth >= _MAX_DEPTH:
-                raise ProgramSpecError(program, path, "modules are nested too deeply")
             whole = inner.bindings or inner.lm or inner.cache or inner.executes_code
             if whole or not isinstance(inner.module, str):
                 problem = "bindings, lm, cache, executes_code and a module variable belong to the whole program"
                 raise ProgramSpecError(program, path, problem)
             try:
-                inner.verify(program, depth + 1)
+                inner.verify(program)
             except ProgramSpecError as refused:
                 raise ProgramSpecError(program, f"{path}.{refused.where}", refused.problem) from None
 

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
 from snakepit_bridge.client import Fleet
@@ -42,6 +43,10 @@ FILES = {
         def stock(item: str) -> str:
             \"\"\"Tells how many of an item are left.\"\"\"
             return f"seven of {item}"
+        """,
+    "acme_desk/metric.py": """
+        def polite(inputs, prediction):
+            return 1.0 if prediction.answer.startswith("answer of") else 0.0
         """,
     "acme_desk/modules.py": """
         import dspy
@@ -142,6 +147,31 @@ def test_an_instance_of_the_users_is_registered_as_it_is(fleet: Fleet) -> None:
     assert program.spec.module == "acme_desk.modules:Triage"
     prediction = plain.submit("triage-instance", {"text": "a lost key"}).get(WAIT_S)
     assert prediction.answer.startswith("Hi! ")
+
+
+def test_a_reward_function_of_the_users_is_taken_as_a_tool_is(fleet: Fleet) -> None:
+    """KINDS 49: a metric of an allowed package, of an instance that the client holds."""
+    metric = importlib.import_module("acme_desk.metric")
+    best = dspy.BestOfN(dspy.Predict("question -> answer"), N=2, reward_fn=metric.polite, threshold=1.0)
+    program = Fleet(fleet.url).register("polite", best)
+    assert program.spec.functions == {"reward_fn": "acme_desk.metric:polite"}
+    question = fresh("please")
+    assert fleet.submit("polite", {"question": question}).get(WAIT_S).answer == f"answer of {question}"
+
+
+def test_a_result_says_which_release_of_the_package_made_it_and_reads_like_the_object(fleet: Fleet) -> None:
+    """KINDS 50: the distribution's version stands in provenance; ``prediction.ticket.title`` works."""
+    fleet.register("triage-plain", {"module": "acme_desk.modules:Triage"})
+    prediction = fleet.submit("triage-plain", {"text": fresh("a squeak")}).get(WAIT_S)
+    assert prediction.provenance.packages == {"acme-desk": "1.2.3"}
+    assert prediction.ticket.title == prediction.ticket["title"]
+    assert prediction.ticket.urgency == prediction.ticket["urgency"]
+    modules, kinds = importlib.import_module("acme_desk.modules"), importlib.import_module("acme_desk.kinds")
+    assert isinstance(prediction.typed(modules.Read).ticket, kinds.Ticket)
+    # What came back goes in again.
+    fleet.register("typed", TYPED)
+    [again] = fleet.map("typed", [{"ticket": prediction.ticket}], timeout=WAIT_S)
+    assert again.tickets[0].title
 
 
 def test_a_field_type_of_the_users_goes_in_and_out(play: Stage, fleet: Fleet) -> None:

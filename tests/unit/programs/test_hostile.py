@@ -148,7 +148,7 @@ CORPUS: dict[str, Any] = {
         f"the field {name}": signature(f"{name} -> y")
         for name in ("fields", "signature", "instructions", "model_config", "self", "config", "lm", "demos")
     },
-    **{f"the output {name}": signature(f"x -> {name}") for name in ("fields", "signature", "model_fields", "_x")},
+    **{f"the output {name}": signature(f"x -> {name}") for name in ("fields", "signature", "model_validate", "_x")},
     # Things in the wrong place.
     "unknown keys": {**QA, "exec": "import evil_module"},
     "code in a field": {**QA, "signature": {"fields": [{**FIELD, "default_factory": "evil_module"}, ANSWER]}},

@@ -124,7 +124,7 @@ def test_text_gives_what_dspy_makes_of_it(text: str) -> None:
     [
         "", "->", "question", "question ->", "-> answer", "a -> b -> c", "a b -> c", "1a -> b", "a.b -> c", "a: -> b",
         "a[0] -> b", "a=1 -> b", "question -> answer: os.system('true')", "x: antigravity.x -> y",
-        "x: __import__('os') -> y", "a -> b" + ", c" * 20_000, ", ".join(f"f{i}" for i in range(300)) + " -> y",
+        "x: __import__('os') -> y", "a -> b" + ", c" * 20_000,
         f"{'n' * 150} -> y",
     ],
 )  # fmt: skip
@@ -140,13 +140,17 @@ def test_text_that_is_no_signature_is_refused(text: str) -> None:
 
 
 RESERVED = [
-    "fields", "signature", "instructions", "model_config", "self", "config", "lm", "demos", "input_fields",
-    "output_fields", "model_dump", "new_signature", "_hidden", "__class__", "__init__", "a b", "1st", "", "a.b",
+    "fields", "signature", "instructions", "model_config", "input_fields", "output_fields", "model_dump", "_hidden",
+    "__class__", "__init__", "a b", "1st", "", "a.b",
 ]  # fmt: skip
+# DSPy's calls take these beside the inputs; an output can have them.
+AS_INPUTS = ["self", "config", "lm", "demos", "new_signature", "completions", "instance"]
 
 
-@pytest.mark.parametrize("direction", ["input", "output"])
-@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [*((name, kind) for name in RESERVED for kind in ("input", "output")), *((name, "input") for name in AS_INPUTS)],
+)
 def test_a_reserved_field_name_is_refused(name: str, direction: Literal["input", "output"]) -> None:
     other = FieldSpec(name="other", direction="output" if direction == "input" else "input")
     spec = SignatureSpec(fields=(FieldSpec(name=name, direction=direction), other))

@@ -96,7 +96,6 @@ def test_the_module_types_that_it_may_run_as() -> None:
         ({"signature": {"fields": [{"name": "a", "direction": "sideways"}]}}, "signature.fields.0.direction"),
         ({"signature": {"fields": [{"name": "a", "direction": "input", "code": "x"}]}}, "signature.fields.0.code"),
         ({"tools": "lookup"}, "tools"),
-        ({"tools": ["a:b"] * 101}, "tools"),
         ({"bindings": ["temperature"]}, "bindings"),
         ({"bindings": {"temperature": 3}}, "bindings.temperature"),
         ({"config": {"self": 3}}, "config.self"),

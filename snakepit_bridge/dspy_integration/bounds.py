@@ -1,0 +1,142 @@
+"""Bounds: how much a variable's value or a program's spec may ask for, since each count is somebody's work or memory.
+
+An operator sets them for the workers, one ``DSPEX_MAX_…`` for each. A program is held against them when it is
+registered and when it is built, a value when it is put on a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from snakepit_bridge.exceptions import ValidationError
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class TargetBounds:
+    """The largest that each may be.
+
+    Attributes:
+        max_completions: completions of one LM call (``n``).
+        max_output_tokens: tokens of an answer (``max_tokens``).
+        max_attempts: attempts of MultiChainComparison, BestOfN and Refine, programs drawn by an Ensemble.
+        max_iterations: rounds of an agent, and calls that it may make in them.
+        max_threads: threads of Parallel.
+        max_demos: demos of one predictor.
+        max_tools: tools of one module.
+        max_fields: fields of one signature.
+        max_modules: modules of one program, each that is nested in it counted.
+        max_module_depth: how deep they are nested.
+        max_json_depth: how deep a value's lists and objects are nested.
+        max_text_chars: characters of one text, such as instructions.
+        max_count: every other whole number that bounds work or memory, such as ``top_k``.
+    """
+
+    max_completions: int = 128
+    max_output_tokens: int = 1_000_000
+    max_attempts: int = 100
+    max_iterations: int = 1_000
+    max_threads: int = 64
+    max_demos: int = 1_000
+    max_tools: int = 100
+    max_fields: int = 200
+    max_modules: int = 100
+    max_module_depth: int = 8
+    max_json_depth: int = 64
+    max_text_chars: int = 200_000
+    max_count: int = 1_000_000
+
+    def excess(self, name: str, value: Any) -> str | None:
+        """Return what is too much about a target's value, with the bound and its setting; None where nothing is."""
+        name = name.removeprefix("config.")
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, (int, float)) and name in _COUNTS:
+            return self.over(_COUNTS[name], value)
+        if isinstance(value, str):
+            return self.over("max_text_chars", len(value), "characters")
+        if isinstance(value, (list, tuple, dict)):
+            several = cast(Any, value)
+            setting = _LISTS.get(name, "max_count")
+            return self.over(setting, len(several), "items") or self.too_deep(several)
+        return None
+
+    def over(self, setting: str, found: float, what: str = "") -> str | None:
+        """Return the sentence for a count beyond a bound; None where it is within."""
+        bound: int = getattr(self, setting)
+        if found <= bound:
+            return None
+        return f"{shown(found)}{' ' + what if what else ''} are more than {bound} (DSPEX_{setting.upper()})"
+
+    def too_deep(self, value: Any) -> str | None:
+        """Return the sentence for lists and objects that are nested too deeply; None where they aren't."""
+        if not is_deeper(value, self.max_json_depth):
+            return None
+        return f"it is nested deeper than {self.max_json_depth} (DSPEX_MAX_JSON_DEPTH)"
+
+    def check(self, name: str, variable: str, value: Any) -> None:
+        """Refuse a variable's value that asks for too much of a target.
+
+        Raises:
+            ValidationError: names the variable, what was found and the bound.
+        """
+        excess = self.excess(name, value)
+        if excess is not None:
+            raise ValidationError(variable, shown(value), f"it is bound to {name}, and {excess}")
+
+
+DEFAULT_BOUNDS = TargetBounds()
+"""The bounds where an operator says nothing."""
+
+_COUNTS: Mapping[str, str] = {
+    "n": "max_completions",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "M": "max_attempts",
+    "N": "max_attempts",
+    "size": "max_attempts",
+    "fail_count": "max_attempts",
+    "max_iters": "max_iterations",
+    "max_llm_calls": "max_iterations",
+    "max_predictor_calls": "max_iterations",
+    "num_threads": "max_threads",
+    **dict.fromkeys(
+        ("top_k", "top_logprobs", "k", "max_errors", "timeout", "straggler_limit", "max_output_chars"), "max_count"
+    ),
+}
+_LISTS: Mapping[str, str] = {"demos": "max_demos", "trainset": "max_demos", "tools": "max_tools"}
+
+
+def is_deeper(value: Any, depth: int) -> bool:
+    """Tell whether lists and objects are nested deeper than that, however they refer to each other."""
+    level: dict[int, Any] = {id(value): value}
+    for _ in range(depth + 1):
+        level = {id(inner): inner for held in level.values() for inner in _inside(held)}
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from cast(dict[Any, Any], value).values()
+    elif isinstance(value, (list, tuple)):
+        yield from cast(list[Any], value)
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error; of a large one, its size or its beginning."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, (str, list, tuple, dict)):
+        several = cast(Any, value)
+        if len(several) > _SHOWN:
+            return f"a {type(several).__name__} of {len(several)}"
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,0 +1,51 @@
+"""The packages whose code a program runs: where its classes, tools, functions and types are, and in which release."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+
+from snakepit_bridge.programs.allowed import split_at_class
+from snakepit_bridge.programs.spec import ProgramSpec
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
+# Types are spelt with these too, and no code of theirs is a program's own.
+_NOT_OF_THE_PROGRAM = frozenset({"dspy", "typing", "datetime", "builtins", "snakepit_bridge"})
+
+
+def named_modules(spec: ProgramSpec) -> Iterator[str]:
+    """Yield the Python modules that a spec names: of its classes, tools, functions and field types, nested ones too."""
+    for path in (*spec.module_names, *spec.tools, *spec.functions.values()):
+        module = path.partition(":")[0] if ":" in path else split_at_class(path)[0]
+        if module:
+            yield module
+    for field in spec.signature.fields if spec.signature else ():
+        for dotted in _DOTTED.findall(field.type):
+            yield split_at_class(dotted)[0]
+    for _, inner in spec.nested():
+        yield from named_modules(inner)
+
+
+def releases(spec: ProgramSpec) -> Mapping[str, str]:
+    """Return the distributions that a spec's code comes from with their versions, for provenance.
+
+    A package that no installer put there goes by its own name, with what it calls its version or nothing.
+    """
+    tops = {name.partition(".")[0] for name in named_modules(spec)} - _NOT_OF_THE_PROGRAM
+    found: dict[str, str] = {}
+    for top in sorted(tops):
+        known = _distributions().get(top, ())
+        if known:
+            found.update({name: metadata.version(name) for name in known})
+        elif top in sys.modules:
+            found[top] = str(getattr(sys.modules[top], "__version__", ""))
+    return found
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    # It reads the record of everything that is installed, which takes a while.
+    return metadata.packages_distributions()
