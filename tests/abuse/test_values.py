@@ -35,7 +35,9 @@ KEYS = [
     "outputs",
     "payload",
 ]
-LEAVES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=5)
+# DSPy reads answers line by line, and takes the separators among these for ends of lines.
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=5)
+LEAVES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | TEXTS
 NAMES = st.sampled_from(["datetime", "date", "time", "decimal", "uuid", "bytes", "base64", "Invoice", 1, None])
 TYPED = st.fixed_dictionaries({"__type__": NAMES, "__value__": LEAVES | st.just("aGk=") | st.just("2026-01-02")})
 ESCAPED = st.fixed_dictionaries({"__type__": NAMES, "__value__": LEAVES, "__data__": LEAVES | st.just({"__data__": 0})})
