@@ -14,6 +14,7 @@ import typer
 from config.settings import FleetSettings
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.target import RedisUrl, target
+from snakepit_bridge.json_values import ValueBounds
 from workers.pools import Pool
 
 ROOT = Path(__file__).parent.parent
@@ -169,6 +170,7 @@ def gateway(
             allowed_packages=fleet.allowed_packages,
             redis_timeout_s=fleet.redis_timeout_s,
             drain_s=drain,
+            bounds=ValueBounds(fleet.value_depth, fleet.value_bytes),
         ),
         announce=typer.echo,
     )

@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from snakepit_bridge.exceptions import InputError, PredictionFailed
+from snakepit_bridge.json_values import BOUNDS, problem_of
 from snakepit_bridge.plain_values import UnfitValueError, revived
 from snakepit_bridge.surrogates import valid_text
 
@@ -121,12 +122,16 @@ def _limited(annotation: Any, limits: tuple[Any, ...]) -> Any:
 
 def _encoded(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return {name: to_jsonable_python(_ordered(value), inf_nan_mode="constants") for name, value in outputs.items()}
-    except ValueError as refused:
-        raise PredictionFailed(program, type(refused).__name__, str(refused)) from refused
+        made = {name: to_jsonable_python(_ordered(value), inf_nan_mode="constants") for name, value in outputs.items()}
     except RecursionError as refused:
         problem = "an output is nested too deeply, or holds itself"
         raise PredictionFailed(program, "ValueError", problem) from refused
+    except ValueError as refused:
+        raise PredictionFailed(program, type(refused).__name__, str(refused)) from refused
+    for name, value in made.items():
+        if (problem := problem_of(value, BOUNDS)) is not None:
+            raise PredictionFailed(program, "ValueError", f"output '{name}' can't be handed on: {problem}")
+    return made
 
 
 def _ordered(value: Any) -> Any:

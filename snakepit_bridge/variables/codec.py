@@ -25,29 +25,40 @@ def canonical(value: Any) -> bytes:
     """Returns the one JSON text of a value that is made of JSON types and finite numbers, as UTF-8.
 
     Raises:
-        ValueError: a float that isn't finite (pass it through ``spelled`` first), or text with a lone surrogate.
+        ValueError: a float that isn't finite (pass it through ``spelled`` first), text with a lone surrogate, or a
+            value that is nested too deeply.
         TypeError: something that JSON has no form for.
     """
-    return _ENCODER.encode(value).encode()
+    return _encoded(_ENCODER, value)
 
 
 def written(value: Any) -> bytes:
     """Returns a JSON text of a value as :func:`canonical` does, with the keys in the value's own order.
 
     Raises:
-        ValueError: a float that isn't finite, or text with a lone surrogate.
+        ValueError: a float that isn't finite, text with a lone surrogate, or a value that is nested too deeply.
         TypeError: something that JSON has no form for.
     """
-    return _WRITER.encode(value).encode()
+    return _encoded(_WRITER, value)
 
 
 def parse(data: bytes | str) -> Any:
     """Returns the value of a JSON text.
 
     Raises:
-        ValueError: it isn't JSON; ``NaN`` and ``Infinity`` without quotes aren't either.
+        ValueError: it isn't JSON, or nested too deeply; ``NaN`` and ``Infinity`` without quotes aren't JSON either.
     """
-    return _DECODER.decode(data if isinstance(data, str) else data.decode())
+    try:
+        return _DECODER.decode(data if isinstance(data, str) else data.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _encoded(encoder: json.JSONEncoder, value: Any) -> bytes:
+    try:
+        return encoder.encode(value).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def spelled(value: Any) -> Any:

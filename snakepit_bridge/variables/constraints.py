@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn, cast
 
 from snakepit_bridge.exceptions import ValidationError, known
+from snakepit_bridge.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import canonical, parse, shown
-from snakepit_bridge.variables.types import TEXT_TYPES, VariableType, is_text
+from snakepit_bridge.variables.types import INTEGER_BITS, TEXT_TYPES, VariableType, is_text
 
 _NUMBERS = frozenset({VariableType.FLOAT, VariableType.INTEGER})
 
@@ -123,6 +124,8 @@ def _allow_both(named: dict[str, Any]) -> None:
 def _unknown(variable: str, given: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in given.items() if key not in _RULES}
     try:
+        if (problem := problem_of(rest, BOUNDS)) is not None:
+            raise ValueError(problem)
         return canonical(rest).decode()
     except (TypeError, ValueError) as error:
         _refuse(variable, f"constrained by {shown(rest)}", f"constraints must be JSON ({error})")
@@ -142,7 +145,10 @@ def _listing(choices: Iterable[Any]) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    # An integer is finite, though Python says that only of those that a float can hold.
+    return value.bit_length() <= INTEGER_BITS if isinstance(value, int) else math.isfinite(value)
 
 
 def _is_count(value: Any) -> bool:
@@ -154,7 +160,7 @@ def _is_pattern(value: Any) -> bool:
         return False
     try:
         re.compile(value)
-    except re.error:
+    except (re.error, RecursionError, OverflowError, MemoryError):
         return False
     return True
 

@@ -13,12 +13,13 @@ from numbers import Integral, Real
 from typing import Any, cast
 
 from snakepit_bridge.exceptions import ValidationError
+from snakepit_bridge.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import NON_FINITE, shown, spelled
 
 # Elixir refuses float literals from here on as integers, since a float no longer tells neighbours apart.
 _EXACT_FLOATS = 2**53
-# Python neither prints nor parses more than 4,300 digits.
-_INTEGER_BITS = 14_000
+INTEGER_BITS = 14_000
+"""Python neither prints nor parses more than 4,300 digits."""
 
 
 class VariableType(StrEnum):
@@ -84,7 +85,7 @@ def coerce(name: str, kind: VariableType, value: Any) -> Any:
     """Returns the value as its type holds it: ints become floats, lists tuples, ``"NaN"`` the float.
 
     Raises:
-        ValidationError: the value doesn't have the type.
+        ValidationError: the value doesn't have the type, or is too deep or too large.
     """
     return _COERCIONS[kind](name, value)
 
@@ -127,7 +128,7 @@ def _integer(name: str, value: Any) -> int:
         raise ValidationError(name, shown(value), f"an integer is a whole number, not a {type(value).__name__}")
     if isinstance(value, Integral):
         whole = int(value)
-        if whole.bit_length() > _INTEGER_BITS:
+        if whole.bit_length() > INTEGER_BITS:
             raise ValidationError(name, shown(value), "an integer has at most 4,200 digits")
         return whole
     number = float(value)
@@ -143,6 +144,8 @@ def _text(name: str, value: Any) -> str:
         raise ValidationError(name, shown(value), f"it must be text, not a {type(value).__name__}")
     if not is_text(value):
         raise ValidationError(name, shown(value), "it holds a lone surrogate, which UTF-8 can't carry")
+    if len(value) > BOUNDS.max_bytes:
+        raise ValidationError(name, shown(value), f"it is larger than {BOUNDS.max_bytes} bytes")
     return str(value)
 
 
@@ -156,6 +159,8 @@ def _embedding(name: str, value: Any) -> tuple[float, ...]:
     items = _listed(value)
     if not isinstance(items, list | tuple):
         raise ValidationError(name, shown(value), f"an embedding is a list of numbers, not a {type(value).__name__}")
+    if 2 * len(cast("list[Any]", items)) > BOUNDS.max_bytes:
+        raise ValidationError(name, shown(value), f"it is larger than {BOUNDS.max_bytes} bytes")
     return tuple(_float(name, item) for item in cast("list[Any]", items))
 
 
@@ -163,6 +168,8 @@ def _tensor(name: str, value: Any) -> Tensor:
     data, shape = _tensor_parts(name, value)
     if not isinstance(shape, list | tuple) or not all(_is_size(size) for size in cast("list[Any]", shape)):
         raise ValidationError(name, shown(value), "a tensor's shape is a list of sizes, like [2, 3]")
+    if (problem := problem_of([data, list(cast("list[Any]", shape))], BOUNDS)) is not None:
+        raise ValidationError(name, shown(value), problem)
     tensor = Tensor(_numbers(name, data), tuple(int(size) for size in cast("list[int]", shape)))
     if not _fits(tensor.data, tensor.shape):
         rule = f"its data, nested or flat, must hold {math.prod(tensor.shape)} numbers in shape {list(tensor.shape)}"
@@ -217,7 +224,7 @@ def _is_tensor_mapping(value: Any) -> bool:
 
 
 def _is_size(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= 0
+    return not isinstance(value, bool) and isinstance(value, Integral) and 0 <= int(value) < _EXACT_FLOATS
 
 
 _COERCIONS: dict[VariableType, Callable[[str, Any], Any]] = {

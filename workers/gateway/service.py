@@ -51,6 +51,7 @@ class Gateway:
             timeout_s=settings.redis_timeout_s,
             allowed_packages=settings.allowed_packages,
             bridge=settings.bridge,
+            bounds=settings.bounds,
         )
         self._hub = Hub(self._fleet.store)
         self._predictions = Predictions(self._fleet, settings.limits.batch)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.json_values import BOUNDS, ValueBounds
 from workers.gateway.tokens import Grants
 
 
@@ -83,6 +84,7 @@ class GatewaySettings:
         allowed_packages: packages that the specs of programs may name.
         redis_timeout_s: seconds within which Redis must answer.
         drain_s: seconds that calls under way may take when it is stopped.
+        bounds: how deep and how large an input may be.
 
     Raises:
         ConfigurationError: it would listen off loopback without TLS or without a grant, or an address can't be read.
@@ -100,6 +102,7 @@ class GatewaySettings:
     allowed_packages: tuple[str, ...] = ()
     redis_timeout_s: float = 5.0
     drain_s: float = 20.0
+    bounds: ValueBounds = BOUNDS
 
     def __post_init__(self) -> None:
         if self.grpc is None and self.http is None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from snakepit_bridge.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import parse, shown, written
 from workers.gateway.errors import MalformedError
 from workers.gateway.plain import plain
@@ -170,6 +171,8 @@ def _in(field: FieldDescriptor, value: Any, at: str) -> Any:
 
 
 def _encoded(value: Any, at: str) -> bytes:
+    if (problem := problem_of(value, BOUNDS)) is not None:
+        raise MalformedError(at, problem)
     try:
         # The order of an object's keys is that of the prompt.
         return written(plain(value))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import ValidationError
-from snakepit_bridge.variables import Tensor, VariableType
+from snakepit_bridge.variables import Tensor, Variable, VariableType
 from snakepit_bridge.variables.types import coerce, infer_type
 
 T = VariableType
@@ -137,3 +137,50 @@ def test_an_integer_that_python_can_not_print_is_refused() -> None:
 def test_an_unknown_type_names_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="float, integer, string, boolean, choice, module, embedding, tensor"):
         VariableType.of("v", "double")
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1.0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("depth", [120, 350, 450, 900, 5_000, 100_000])
+def test_a_tensor_that_is_too_deep_is_refused_by_name(depth: int) -> None:
+    """KINDS 29, 39."""
+    data = nested(depth)
+    for given in ({"data": data, "shape": [1] * depth}, Tensor(data, (1,) * depth)):
+        with pytest.raises(ValidationError, match=r"Variable 't' can't be .*nested deeper than 100 levels"):
+            coerce("t", T.TENSOR, given)
+    with pytest.raises(ValidationError, match="Variable 't' can't be"):
+        coerce("t", T.EMBEDDING, data)
+    text = '{"type":"tensor","constraints":{},"value":{"data":' + "[" * depth + "1" + "]" * depth + ',"shape":[1]}}'
+    with pytest.raises(ValidationError, match="nested (deeper|too deeply)"):
+        Variable.decode("t", text.encode())
+
+
+def test_a_tensor_with_itself_inside_or_a_shape_that_cannot_be_is_refused() -> None:
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    with pytest.raises(ValidationError, match="nested deeper"):
+        coerce("t", T.TENSOR, {"data": cyclic, "shape": [1]})
+    with pytest.raises(ValidationError, match="list of sizes"):
+        coerce("t", T.TENSOR, {"data": [], "shape": [0, 10**5_000]})
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        {"note": nested(5_000)},
+        {"note": nested(150)},
+        {"choices": nested(5_000)},
+        {"pattern": "(" * 5_000},
+        {"pattern": "a{99999999999}"},
+        {"min": 10**5_000},
+    ],
+)
+def test_a_constraint_that_nobody_could_read_is_refused_by_name(constraints: Any) -> None:
+    """KINDS 29, 39."""
+    with pytest.raises(ValidationError, match="Variable 't' can't be constrained by"):
+        Variable.declare("t", "x", constraints=constraints)
