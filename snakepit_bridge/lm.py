@@ -7,7 +7,9 @@ publisher nor a result ever sees them.
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -16,7 +18,7 @@ from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
 from snakepit_bridge.http_fields import headers_problem, key_problem, url_problem
-from snakepit_bridge.redaction import register_headers, register_secret, register_url
+from snakepit_bridge.redaction import redact, register_headers, register_secret, register_url
 from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from snakepit_bridge.lm_blocking import BlockingEngine
     from snakepit_bridge.lm_engine import Around, LMEngine
+
+_log = logging.getLogger(__name__)
 
 Engine = Literal["auto", "lm15", "litellm"]
 
@@ -204,6 +208,18 @@ class LMProfiles:
             ValidationError: there is no such profile.
         """
         return cast("BlockingEngine", self.choose(name).lm.engine).awaited
+
+    async def warm(self) -> None:
+        """Build every LM and its client for the running event loop, so that no prediction has to wait for one.
+
+        What can't be built is logged; whoever asks for it gets the reason as an error.
+        """
+        for name in self.names:
+            try:
+                choice = await asyncio.to_thread(self.choose, name)
+                await cast("BlockingEngine", choice.lm.engine).awaited.warm()
+            except Exception as refused:  # noqa: BLE001 (a profile that can't be used must not keep others from it)
+                _log.warning("The LM '%s' can't be prepared: %s", name, redact(str(refused)))
 
     def _build(self, wanted: str, variable: str) -> Choice:
         if wanted in self._profiles:

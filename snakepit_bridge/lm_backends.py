@@ -42,6 +42,10 @@ class Backend(Protocol):
         """Yields the answer's events; raises ``lm15`` errors."""
         ...
 
+    async def warm(self) -> None:
+        """Build what the first request would have to wait for."""
+        ...
+
     async def aclose(self) -> None:
         """Closes its connections."""
         ...
@@ -97,6 +101,11 @@ class Native:
             reply = whole.reply
         for event in response_to_events(_whole(client, routed, reply)):
             yield event
+
+    async def warm(self) -> None:
+        """Build the client that the first request would have to wait for; raise ``lm15`` errors."""
+        if self._client is None:
+            await self._found()
 
     async def aclose(self) -> None:
         """Closes its connections."""
@@ -198,6 +207,10 @@ class Compatible:
         with _told_apart():
             async for event in engine.stream(request):
                 yield event
+
+    async def warm(self) -> None:
+        """Import litellm, which takes seconds."""
+        await self._loaded()
 
     async def aclose(self) -> None:
         """Leaves litellm's clients open: the whole process shares them."""

@@ -173,6 +173,15 @@ class LMEngine:
         selection = select_backend(self.endpoint.stock())
         return cast("Resolution | None", selection.resolution) if selection.native else None
 
+    async def warm(self) -> None:
+        """Build the client of the running event loop, so that no call has to wait for that.
+
+        Raises:
+            lm15.LM15Error: there can't be one, such as without a key.
+        """
+        resolution = await asyncio.to_thread(lambda: self._resolution)
+        await (self._litellm if resolution is None else self._native(resolution)).warm()
+
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""
         client = self._clients.pop(asyncio.get_running_loop(), None)

@@ -342,7 +342,8 @@ def _begin_pulse(app: Any, *, alone: bool) -> None:
 
 
 def _take_part(app: Any) -> None:
-    """Has a process that may never get a task release those that are parked, if it comes to that."""
+    """Has a process that may never get a task release those that are parked, and prepares its LMs."""
     runtime: Runtime | None = getattr(app, "runtime", None)
     if runtime is not None:
         asyncio.run_coroutine_threadsafe(runtime.admission.begin(), home())
+        asyncio.run_coroutine_threadsafe(runtime.profiles.warm(), home())

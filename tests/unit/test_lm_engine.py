@@ -15,7 +15,7 @@ from dspy.lm15 import Response
 from dspy.utils.exceptions import LMTimeoutError
 from pydantic import SecretStr
 
-from snakepit_bridge.lm import LMProfile
+from snakepit_bridge.lm import LMProfile, LMProfiles
 from snakepit_bridge.lm_blocking import BlockingEngine
 from snakepit_bridge.lm_engine import Around, LMCall
 from snakepit_bridge.loop import home, run_blocking
@@ -80,6 +80,16 @@ async def test_each_loop_has_its_own_connections(server: RecordingLM) -> None:
     assert await ask(lm) == "Paris"
     assert await asyncio.to_thread(lambda: asyncio.run(ask(lm))) == "Paris"
     assert await ask(lm) == "Paris"
+
+
+async def test_a_profile_can_be_prepared_so_that_no_call_waits_for_its_client(server: RecordingLM) -> None:
+    """KINDS 9."""
+    profiles = LMProfiles([profile(server), LMProfile("nowhere", "no-such-provider/model", engine="lm15")])
+    await profiles.warm()
+    [client] = profiles.engine("demo")._clients.values()
+    assert client._client is not None
+    assert server.requests == []
+    assert await ask(profiles.choose("demo").lm) == "Paris"
 
 
 def test_copies_share_the_connections(server: RecordingLM) -> None:
