@@ -129,12 +129,13 @@ def connect() -> None:
     worker_init.connect(_listen, dispatch_uid=__name__)
 
 
-def note(app: Any, told: Mapping[str, Any]) -> None:
+def note(app: Any, told: Mapping[str, Any], done: Callable[[], object] | None = None) -> None:
     """End the predictions of a message that was given up.
 
     Args:
         app: the Celery app, which has the result backend.
         told: what is known of the message; see ``snakepit_bridge.dead``.
+        done: called once all of that is stored.
     """
     reason, error = str(told["reason"]), str(told["error"])
     headers = {**told, "id": told.get("task_id")}
@@ -143,9 +144,12 @@ def note(app: Any, told: Mapping[str, Any]) -> None:
         return PredictionGivenUp(task_id, reason, error)
 
     def follow() -> None:
-        end_what_follows(app, Context({**headers, **told.get(EMBED, {})}), error_of(str(headers["id"])), FAILURE)
+        if EMBED in told:
+            end_what_follows(app, Context({**headers, **told[EMBED]}), error_of(str(headers["id"])), FAILURE)
+        if done is not None:
+            done()
 
-    LATE_ENDS.end(app, headers, error_of, then=follow if EMBED in told else None)
+    LATE_ENDS.end(app, headers, error_of, then=follow if EMBED in told or done is not None else None)
 
 
 def end_what_follows(app: Any, request: Context, error: BridgeError, how: str) -> None:

@@ -101,12 +101,12 @@ class Monitor:
         beats: what they say.
         stacks: where they write their stacks.
         signals: a pipe that gets the number of each signal that the worker gets, and is closed when it ends.
-        settling: the worker's messages; None where its broker isn't reached by our transport.
+        settling: the worker's messages.
         stalls: where stalls are reported.
     """
 
     def __init__(
-        self, watch: Watch, beats: Beats, stacks: Stacks, signals: int, settling: Settling | None, stalls: Stalls
+        self, watch: Watch, beats: Beats, stacks: Stacks, signals: int, settling: Settling, stalls: Stalls
     ) -> None:
         self._watch = watch
         self._beats = beats
@@ -191,7 +191,7 @@ class Monitor:
 
     def _renew(self, seen: _Seen) -> None:
         """Renews what the worker holds where its keeper can't, since somebody's code has the interpreter lock."""
-        if self._settling is None or seen.mute_s < self._watch.beat_s:
+        if seen.mute_s < self._watch.beat_s:
             return
         if seen.silent_s - seen.renewed_s >= self._watch.beat_s:
             seen.renewed_s = seen.silent_s
@@ -221,9 +221,9 @@ class Monitor:
         # It must not go on with what others are given.
         _kill(pid, signal.SIGSTOP)
         with _tolerant("settle what the worker holds"):
-            if self._settling is not None and pid == self._watch.pid:
+            if pid == self._watch.pid:
                 self._settling.settle(self._beats.holdings, who, error, give_up=give_up)
-            elif self._settling is not None and who is not None:
+            elif who is not None:
                 self._settling.give_up(self._beats.holdings, who, error)
         with _tolerant("report the stall"):
             run_blocking(self._stalls.report(self._stall(seen, who, ended=True)))
@@ -275,8 +275,7 @@ class Monitor:
         if self._ending_s >= self._watch.grace_s + _HAND_BACK_S:
             _log.error("The worker doesn't end; its processes are killed")
             with _tolerant("settle what the worker holds"):
-                if self._settling is not None:
-                    self._settling.give_back(self._beats.holdings)
+                self._settling.give_back(self._beats.holdings)
             for pid in {beat.pid for beat in self._beats} | {self._watch.pid}:
                 _kill(pid, signal.SIGKILL)
 

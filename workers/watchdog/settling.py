@@ -8,18 +8,24 @@ and gives everything else back as if it had never been given out.
 from __future__ import annotations
 
 import json
+import logging
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
-from celery.states import FAILURE
 
-from snakepit_bridge.exceptions import PredictionGivenUp
+from snakepit_bridge.messages import REPLY_CHANNEL
 from workers import endings
 from workers.transport import envelope, settlement
 from workers.transport.channel import Channel
 from workers.transport.scripts import Scripts
 from workers.transport.settlement import Settlement
 from workers.watchdog.evidence import Culprit
+
+_END_S = 3.0
+
+_log = logging.getLogger(__name__)
 
 STALLED = "stalled"
 """Why the message of a prediction that hangs is on the dead list."""
@@ -29,11 +35,14 @@ class Settling:
     """The messages of one worker, in the hands of its watchdog.
 
     Args:
-        app: the worker's app, whose broker must be reached by our transport.
+        app: the worker's app.
+        holds: whether its broker is reached by our transport. Any other gives back what a worker held once that is
+            gone, and all that can be done is to end the prediction at fault: it isn't run again then.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, *, holds: bool) -> None:
         self._app = app
+        self._holds = holds
         self._scripts: dict[str, Scripts] = {}
 
     def renew(self, holdings: list[str]) -> None:
@@ -42,7 +51,7 @@ class Settling:
         Raises:
             OperationalError, RedisError, OSError: the broker is away.
         """
-        for name in holdings:
+        for name in holdings if self._holds else ():
             self._of(name).beat()
 
     def settle(self, holdings: list[str], who: Culprit | None, error: str, *, give_up: bool) -> None:
@@ -57,6 +66,10 @@ class Settling:
         Raises:
             OperationalError, RedisError, OSError: the broker is away.
         """
+        if not self._holds:
+            if who is not None and give_up:
+                self._note({"task_id": who.prediction}, error)
+            return
         for name in holdings:
             scripts = self._of(name)
             for records in scripts.records(name):
@@ -68,7 +81,7 @@ class Settling:
         Raises:
             OperationalError, RedisError, OSError: the broker is away.
         """
-        for name in holdings:
+        for name in holdings if self._holds else ():
             scripts = self._of(name)
             for records in scripts.records(name):
                 scripts.settle([settlement.returned(*record) for record in records])
@@ -79,6 +92,9 @@ class Settling:
         Raises:
             OperationalError, RedisError, OSError: the broker is away.
         """
+        if not self._holds:
+            self._note({"task_id": who.prediction}, error)
+            return
         for name in holdings:
             scripts = self._of(name)
             for records in scripts.records(name):
@@ -103,19 +119,24 @@ class Settling:
         if give_up and who.prediction == who.message:
             return settlement.dead(tag, place, STALLED, error, envelope.told(envelope.read(raw)))
         if give_up:
-            self._end_input(who, error)
+            told = envelope.told(envelope.read(raw))
+            self._note({REPLY_CHANNEL: told.get(REPLY_CHANNEL), "task_id": who.prediction}, error)
         # Of a batch, whoever gets it next sends the inputs without an end one by one.
         return settlement.lost(tag, place, raw, error, most)
-
-    def _end_input(self, who: Culprit, error: str) -> None:
-        backend: Any = self._app.backend
-        backend.store_result(who.prediction, PredictionGivenUp(who.prediction, STALLED, error), FAILURE)
 
     def _settle(self, scripts: Scripts, ends: list[Settlement]) -> None:
         scripts.settle(ends)
         for one in ends:
             if one.verb == "dead":
-                endings.note(self._app, json.loads(one.data))
+                told = json.loads(one.data)
+                self._note(told, told["error"], told["reason"])
+
+    def _note(self, told: Mapping[str, Any], error: str, reason: str = STALLED) -> None:
+        """Ends predictions by name, and waits for that: this process ends with its worker."""
+        done = threading.Event()
+        endings.note(self._app, {**told, "reason": reason, "error": error}, done.set)
+        if not done.wait(_END_S):
+            _log.error("The end of prediction %s isn't stored", told.get("task_id"))
 
     def _scripts_terms(self, tag: str) -> int:
         return self._scripts[tag.rpartition(".")[0]].terms.max_deliveries

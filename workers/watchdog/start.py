@@ -72,7 +72,7 @@ def _watch(app: Celery, watch: Watch, beats: Beats, stacks: Stacks, signals: int
         form = "[%(asctime)s: %(levelname)s/Watchdog] %(message)s"
         logging.basicConfig(level=logging.WARNING, format=form, force=True)
         settings = app.settings  # pyright: ignore[reportAttributeAccessIssue] (a FleetApp)
-        settling = Settling(app) if settings.broker.startswith(REDIS) else None
+        settling = Settling(app, holds=settings.broker.startswith(REDIS))
         stalls = Stalls(
             RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s), namespace=settings.namespace
         )
