@@ -79,3 +79,18 @@ def test_one_poison_beside_hundreds_of_honest_predictions(play: Stage, program: 
     assert dead.container.returncode == -signal.SIGABRT
     assert f"in prediction {poison.id} at hang" in dead.logs()
     assert mark in play.fleet.submit("stalling", {"question": mark}).get(WAIT_S).answer
+
+
+@pytest.mark.soak
+def test_one_poison_in_a_batch_costs_its_input_alone(play: Stage) -> None:
+    workers, mark = two_workers(play, "asyncio", 100), fresh("q")
+    questions = [f"{mark} {number}" for number in range(50)]
+    questions[20] = f"regex {mark}"
+    sent = play.fleet.submit_batch("stalling", [{"question": one} for one in questions])
+    for number, one in enumerate(sent):
+        if number != 20:
+            assert mark in one.get(WAIT_S).answer, number
+    with pytest.raises(PredictionGivenUp) as ended:
+        sent[20].get(WAIT_S)
+    assert ended.value.reason == "stalled"
+    assert len([worker for worker in workers if running(worker)]) == 1
