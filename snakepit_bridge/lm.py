@@ -8,7 +8,6 @@ publisher nor a result ever sees them.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import SecretStr
 
+from snakepit_bridge import lm_models
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
 from snakepit_bridge.http_fields import headers_problem, key_problem, url_problem
 from snakepit_bridge.redaction import redact, register_headers, register_secret, register_url
@@ -105,11 +105,17 @@ class LMProfile:
         from snakepit_bridge.lm_engine import LMEngine
         from snakepit_bridge.lm_keywords import ProfileLM
 
+        chosen = model or self.model
         parameters = dict(self.parameters)
+        if chosen != self.model:
+            # They are meant for the profile's own model; another one that it allows gets what it takes of them.
+            for name in lm_models.refused(chosen, parameters):
+                del parameters[name]
+        limit = parameters.pop("max_tokens", None) if self._is_spelt_otherwise(chosen) else None
         client = {name: parameters.pop(name) for name in self.parameters if name in CLIENT_KEYS}
         endpoint = Endpoint(
             self.name,
-            model or self.model,
+            chosen,
             self.api_base,
             self.api_key,
             self.engine,
@@ -119,9 +125,16 @@ class LMProfile:
             client,
         )
         engine = LMEngine(endpoint, around)
-        return ProfileLM(
+        lm = ProfileLM(
             endpoint.model, cache=False, num_retries=0, engine=engine.blocking, async_engine=engine, **parameters
         )
+        if limit is not None:
+            lm.kwargs[lm_models.spelt(chosen, "max_tokens")] = limit
+        return lm
+
+    def _is_spelt_otherwise(self, model: str) -> bool:
+        """Whether another model's name for the token limit isn't that of the profile's own, which DSPy checks."""
+        return model != self.model and lm_models.spelt(model, "max_tokens") != "max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +214,25 @@ class LMProfiles:
             self._built[wanted] = self._build(wanted, variable)
         return self._built[wanted]
 
+    def check(self) -> None:
+        """Build the LM of each profile and of each model that it allows, so that what can't work is told at start.
+
+        Raises:
+            ConfigurationError: names the profile, and what DSPy or its model refuses.
+        """
+        for profile in self:
+            refused = lm_models.refused(profile.model, profile.parameters)
+            if refused:
+                raise ConfigurationError(
+                    f"LM profile '{profile.name}' can't be used: {profile.model} takes no {', '.join(refused)}. "
+                    "Take it out of the profile's parameters."
+                )
+            for model in (profile.model, *profile.models):
+                try:
+                    self.engine(profile.name if model == profile.model else model).check()
+                except Exception as exc:
+                    raise ConfigurationError(f"LM profile '{profile.name}' can't be used: {exc}") from exc
+
     def engine(self, name: str) -> LMEngine:
         """Returns the engine of a profile, which sends requests without what surrounds calls.
 
@@ -257,17 +289,11 @@ def other_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dsp
         )
     other = ambient.copy(model=f"{provider}/{model}" if rest and not slash else model)
     # DSPy's copy keeps the keywords as the old model spells them, and ignores the token limit under the wrong name.
-    spelling = _token_limit_of(other.model)
-    other.kwargs = {spelling if name in _TOKEN_LIMITS else name: value for name, value in other.kwargs.items()}
+    spelling = lm_models.spelt(other.model, "max_tokens")
+    known = {spelling if name in _TOKEN_LIMITS else name: value for name, value in other.kwargs.items()}
+    dropped = lm_models.refused(other.model, known)
+    other.kwargs = {name: value for name, value in known.items() if name not in dropped}
     return other
 
 
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
-
-
-@functools.lru_cache(maxsize=256)
-def _token_limit_of(model: str) -> str:
-    """How DSPy spells the token limit for a model; reasoning models have their own name for it."""
-    import dspy
-
-    return next((name for name in _TOKEN_LIMITS if name in dspy.LM(model).kwargs), "max_tokens")

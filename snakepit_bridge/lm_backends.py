@@ -26,7 +26,7 @@ from dspy.lm15 import (
 )
 
 from snakepit_bridge.lm_endpoint import Endpoint
-from snakepit_bridge.lm_failures import failure_in_text, malformed, sane_usage
+from snakepit_bridge.lm_failures import declined, failure_in_text, malformed, sane_usage
 from snakepit_bridge.lm_transport import Reached, WholeAnswer, reached, transport_for, unbuildable
 from snakepit_bridge.open_files import OPEN_FILES
 
@@ -160,7 +160,11 @@ def _whole(client: Any, request: Request, reply: Any) -> Response:
 
 def _parsed(client: Any, request: Request, reply: HttpResponse) -> Response:
     # The client's own parser of whole replies, which it keeps for itself.
-    return _whole_enough(client._inner.parse_response(request, reply))
+    response = _whole_enough(client._inner.parse_response(request, reply))
+    refusal = declined(response)
+    if refusal is not None:
+        raise refusal
+    return response
 
 
 def _whole_enough(response: Response) -> Response:

@@ -9,19 +9,24 @@ blocking, awaited and streamed calls alike.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from dspy._vendor.lm15.registry import lookup
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.call_context import stream_emitted
 from dspy.lm15 import Request, Resolution, Response, UnsupportedFeatureError, response_to_events
 from dspy.lm15 import TimeoutError as LMTimeout
 
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.http_fields import key_problem
 from snakepit_bridge.lm_backends import Compatible, Native
 from snakepit_bridge.lm_endpoint import Endpoint
 from snakepit_bridge.lm_keywords import rollout_id, with_extensions
+from snakepit_bridge.lm_models import fitting
 from snakepit_bridge.lm_pieces import Pieces, QueuedPieces, StreamEvent, answer_from, pieces_for
 from snakepit_bridge.loop import run_home
 from snakepit_bridge.open_files import OPEN_FILES
@@ -123,12 +128,13 @@ class LMEngine:
     # ------------------------------------------------------------------ the provider's side
 
     async def send(self, request: Request, pieces: Pieces | None = None) -> Response:
-        """Returns the answer to one request, sent once.
+        """Returns the answer to one request, sent once and without what the model doesn't take.
 
         Raises:
             lm15.TimeoutError: it took longer than the endpoint's timeout.
             lm15.LM15Error: whatever else the provider or the way to it did.
         """
+        request, _ = fitting(self.endpoint.model, request)
         async with OPEN_FILES.connection():
             return await OPEN_FILES.wait_for_files(lambda: self._send_in_time(request, pieces))
 
@@ -162,6 +168,24 @@ class LMEngine:
                 del self._clients[closed]
             found = self._clients[loop] = Native(self.endpoint, resolution)
         return found
+
+    def check(self) -> None:
+        """Find out how the model is reached, without asking it.
+
+        Raises:
+            ConfigurationError: no provider takes it, or its key can't be sent.
+        """
+        resolution = self._resolution
+        model = self.endpoint.model
+        if resolution is None and "/" not in model:
+            raise ConfigurationError(f"the model '{model}' names no provider; write it as provider/model")
+        if resolution is None or self.endpoint.api_key is not None:
+            return
+        definition = lookup(resolution.provider)
+        for name in definition.access.env_keys if definition is not None else ():
+            problem = key_problem(os.environ[name]) if os.environ.get(name) else None
+            if problem is not None:
+                raise ConfigurationError(f"the provider's key in the environment variable {name} {problem}")
 
     @cached_property
     def _litellm(self) -> Compatible:

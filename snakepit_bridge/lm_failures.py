@@ -23,6 +23,8 @@ from dspy.lm15 import (
 )
 from dspy.lm15 import TimeoutError as LMTimeout
 
+from snakepit_bridge.surrogates import valid_text
+
 _LONGEST = 2_000
 _CODES = ("code", "status", "status_code", "http_status", "statusCode")
 _WORDS = ("code", "type", "status", "reason")
@@ -125,6 +127,17 @@ def stated(text: str) -> LM15Error:
         return found
     details = cast("Mapping[str, Any]", payload) if isinstance(payload, Mapping) else {"message": str(payload)}
     return _named(details, details)
+
+
+def declined(response: Any) -> AnswerRefused | None:
+    """Return the error of a response that is a refusal, or that a filter has held back; None for any other."""
+    refusals = [part.text for part in response.message.parts if part.type == "refusal"]
+    filtered = response.finish_reason == "content_filter"
+    if not refusals and not filtered:
+        return None
+    text = " ".join(text for text in (*refusals, response.text or "") if text).strip()
+    said = valid_text(text) or "the provider's filter held the answer back"
+    return AnswerRefused(said, code="content_filter" if filtered else "refusal")
 
 
 def cut_off(partial: str = "") -> LM15Error:

@@ -17,6 +17,8 @@ import dspy
 from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.lm15 import Request, UnsupportedFeatureError, request_from_openai_chat
 
+from snakepit_bridge import lm_models
+
 # What DSPy takes out of a call's keywords before it makes a request of them.
 _OF_DSPY = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cache", "request"}) | CLIENT_KEYS
 
@@ -62,6 +64,10 @@ class ProfileLM(dspy.LM):
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
         extra: dict[str, Any] = {}
         if not isinstance(kwargs.get("request"), Request):
+            for name in list(kwargs):
+                spelling = lm_models.spelt(self.model, name)
+                if spelling != name:
+                    kwargs[spelling] = kwargs.pop(name)
             extra = {name: value for name, value in self.kwargs.items() if not _has_a_place(name)}
             extra |= {name: kwargs.pop(name) for name in [name for name in kwargs if not _has_a_place(name)]}
         said = {name: value for name, value in extra.items() if value is not None}

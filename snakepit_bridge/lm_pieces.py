@@ -22,7 +22,7 @@ from dspy.lm15 import (
 )
 
 from snakepit_bridge.lm_backends import Backend
-from snakepit_bridge.lm_failures import AnswerRefused, cut_off, malformed
+from snakepit_bridge.lm_failures import cut_off, declined, malformed
 from snakepit_bridge.surrogates import valid_json, valid_text
 
 StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
@@ -131,13 +131,10 @@ def _checked(response: Response) -> Response:
     Raises:
         AnswerRefused: it is none; the error says in what words.
     """
+    refusal = declined(response)
+    if refusal is not None:
+        raise refusal
     parts = response.message.parts
-    refusals = [part.text for part in parts if part.type == "refusal"]
-    filtered = response.finish_reason == "content_filter"
-    if refusals or filtered:
-        text = " ".join(text for text in (*refusals, response.text or "") if text).strip()
-        said = text or "the provider's filter held the answer back"
-        raise AnswerRefused(valid_text(said), code="content_filter" if filtered else "refusal")
     made = tuple(map(_valid, parts))
     if all(one is other for one, other in zip(made, parts, strict=True)):
         return response

@@ -42,6 +42,7 @@ class Provenance:
         cached: LM calls that the response cache answered, and ``shared`` those that waited for the answer to another
             prediction's identical call.
         finish_reasons: why the LM's answers ended, to how many did: ``stop``, ``length``, ``tool_call``.
+        dropped: LM keywords that weren't sent, to the model that doesn't take them.
     """
 
     task_id: str
@@ -70,6 +71,7 @@ class Provenance:
     shared: int = 0
     finish_reasons: Mapping[str, int] = field(default_factory=dict[str, int])
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
+    dropped: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def truncated(self) -> bool:

@@ -18,6 +18,7 @@ from snakepit_bridge.dspy_integration.carried import outside
 from snakepit_bridge.exceptions import LMCallOutsidePredictionError, LMUnavailableError, fresh_error
 from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.lm_engine import LMCall, LMEngine
+from snakepit_bridge.lm_models import fitting
 from snakepit_bridge.retry import RetryPolicy
 from tasks.breaker import Circuit, CircuitOpen
 from tasks.cache.flights import AnswerCache
@@ -49,6 +50,7 @@ class LMCalls:
         self._running = running
         self._cache = cache
         self._circuits: dict[str, Circuit] = {}
+        self._dropped: set[tuple[str, str]] = set()
         self._settling = Outage(_log, "The limits can't be told what LM calls have used")
 
     async def __call__(self, call: LMCall) -> Response:
@@ -187,6 +189,7 @@ class LMCalls:
             request = call.request
             if engine is not call.engine:
                 request = replace(request, model=engine.endpoint.model)
+            self._note_dropped(scope, engine.endpoint.model, request)
             if call.pieces is not None:
                 call.pieces.void()
             response = await scope.in_time(engine.send(request, call.pieces))
@@ -194,6 +197,14 @@ class LMCalls:
         finally:
             await self._told(self._admission.settle(permit, used))
         return response
+
+    def _note_dropped(self, scope: Scope, model: str, request: Request) -> None:
+        """Says once, and in the provenance of each result, what a model is asked without."""
+        for name in fitting(model, request)[1]:
+            scope.tally.dropped[name] = model
+            if (model, name) not in self._dropped:
+                self._dropped.add((model, name))
+                _log.warning("LM '%s' takes no %s, and is asked without it", model, name)
 
     async def _told(self, telling: Awaitable[None]) -> None:
         """Tells the limits something; what they can't be told now, they find out by themselves, and the answer counts.

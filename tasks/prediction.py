@@ -332,6 +332,7 @@ def _provenance(
         shared=scope.tally.shared,
         finish_reasons=dict(scope.tally.finished),
         packages=bound.packages,
+        dropped=dict(scope.tally.dropped),
     )
 
 

@@ -38,6 +38,7 @@ class Tally:
         cached: calls that the response cache answered.
         shared: calls that waited for another prediction's identical one.
         finished: why answers ended, to how many did, and ``last_finish`` why the last one did.
+        dropped: LM keyword to the model that doesn't take it, and that was asked without it.
         later: the failure of a call that has to be made later, by another delivery of the task.
         failure: the last failure of a call that no other try mends.
     """
@@ -49,6 +50,7 @@ class Tally:
     shared: int = 0
     finished: Counter[str] = field(default_factory=Counter[str])
     last_finish: str = ""
+    dropped: dict[str, str] = field(default_factory=dict[str, str])
     later: LMUnavailableError | None = None
     failure: BridgeError | None = None
 

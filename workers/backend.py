@@ -7,6 +7,7 @@ to find out whether there is a result already. Here one script looks and writes.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from celery.states import EXCEPTION_STATES, FAILURE, READY_STATES
 from celery.worker import state as worker
 
 from snakepit_bridge.client.lua import ENDED
+from snakepit_bridge.exceptions import BridgeError, fresh_error
 from snakepit_bridge.loop import can_switch_out, run_blocking
 from snakepit_bridge.messages import REPLY_CHANNEL
 from snakepit_bridge.redaction import redact_all
@@ -59,6 +61,18 @@ class CommitBackend(RedisBackend):
         if isinstance(result, BaseException) and state == FAILURE and _is_prediction(request):
             result = error_for(result, program_of(request.headers or {}, request.args or ()))
         return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+
+    def encode_result(self, result: Any, state: str) -> Any:
+        """Return what is stored of a result, without secrets if it is an error."""
+        encoded = super().encode_result(result, state)
+        return redact_all(encoded) if state in EXCEPTION_STATES else encoded
+
+    def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
+        """End a chord's body with the named error of the part that failed, and not with Celery's words for it."""
+        handled = sys.exc_info()[1]
+        around = (exc, getattr(exc, "__cause__", None), handled, getattr(handled, "__cause__", None))
+        named = next((each for each in around if isinstance(each, BridgeError)), None)
+        return super().chord_error_from_stack(callback, exc=exc if named is None else fresh_error(named))
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
@@ -128,8 +142,7 @@ class CommitBackend(RedisBackend):
     ) -> tuple[list[Any], list[Any]]:
         """The keys and the arguments with which the script commits this end."""
         if state in EXCEPTION_STATES:
-            # Errors of ours are redacted as they are made; what came from elsewhere, and any traceback, is here.
-            result, traceback = redact_all(result), redact_all(traceback)
+            traceback = redact_all(traceback)
         if request is None:
             meta = _plain_meta(result, state, traceback)
         else:

@@ -216,15 +216,21 @@ def _profiles_file(settings: FleetSettings) -> ProfilesFile | None:
 
 
 def load_profiles(settings: FleetSettings, *, around: Callable[[LMProfiles], Around] | None = None) -> LMProfiles:
-    """Returns the LM profiles: those of the file, else one for the single model that the settings name.
+    """Returns the LM profiles, each of which can be used: those of the file, else one for the settings' single model.
 
     Args:
         settings: where they stand.
         around: makes what surrounds their calls.
 
     Raises:
-        ConfigurationError: the file is wrong, or a key that it names isn't in the environment.
+        ConfigurationError: the file is wrong, a key that it names isn't in the environment, or a profile can't be used.
     """
+    profiles = _declared(settings, around)
+    profiles.check()
+    return profiles
+
+
+def _declared(settings: FleetSettings, around: Callable[[LMProfiles], Around] | None) -> LMProfiles:
     file = _profiles_file(settings)
     if file is None:
         retry = _retry(settings, {})

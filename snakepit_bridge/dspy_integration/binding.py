@@ -16,6 +16,7 @@ from typing import Any
 import dspy
 
 from snakepit_bridge.dspy_integration import keywords
+from snakepit_bridge.dspy_integration.keywords import ANY_ENGINE, REFUSED
 from snakepit_bridge.dspy_integration.lm_scope import Bound, LMScope
 from snakepit_bridge.dspy_integration.structure import PARTS, clone, part_at, parts, predictors, unchanging
 from snakepit_bridge.dspy_integration.targets import INSTRUCTIONS, MODEL, TARGETS, Target, can_show, target_of
@@ -138,7 +139,9 @@ def _why_not(part: Any, name: str) -> str:
     if name in (INSTRUCTIONS, "demos") and len(below) > 1:
         return f"it has several predictors, name one: {', '.join(f'{path}.{name}' for path in below)}"
     if name.startswith("config."):
-        return "a variable may not say where a request goes, who pays for it or what the adapter decides"
+        if name.removeprefix("config.") in REFUSED:
+            return "a variable may not say where a request goes, who pays for it or what the adapter decides"
+        return f"of LM keywords a variable may set these alone, by their exact names: {', '.join(sorted(ANY_ENGINE))}"
     return "DSPy would ignore it there"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from snakepit_bridge import lm_models
 from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.exceptions import ValidationError
 
@@ -96,7 +97,33 @@ RULES: dict[str, Rule] = {
     "user": text,
     "verbosity": text,
 }
-"""The keywords by name; another one can be bound as ``config.<keyword>``."""
+"""The keywords by name; further ones can be bound as ``config.<keyword>``."""
+
+# What steers how a text is made, under the names of the providers and servers that know it.
+_SAMPLING = frozenset(
+    {"bad_words", "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier", "dynatemp_range"}
+    | {"enable_thinking", "epsilon_cutoff", "eta_cutoff", "guided_choice", "guided_grammar", "guided_json"}
+    | {"guided_regex", "ignore_eos", "include_stop_str_in_output", "length_penalty", "max_completion_tokens"}
+    | {"min_tokens", "mirostat", "mirostat_eta", "mirostat_mode", "mirostat_tau", "no_repeat_ngram_size"}
+    | {"prediction", "prompt_cache_key", "repeat_last_n", "repeat_penalty", "repetition_penalty", "safety_settings"}
+    | {"skip_special_tokens", "spaces_between_special_tokens", "stop_token_ids", "tfs_z", "thinking"}
+    | {"thinking_budget", "top_a", "typical_p", "xtc_probability", "xtc_threshold"}
+)
+# litellm reads some of them as its own, or sends them where a provider refuses the whole request.
+_NOT_BY_LITELLM = frozenset({"chat_template_kwargs", "enable_thinking", "thinking_budget"})
+
+ALLOWED: dict[str, frozenset[str]] = {
+    "lm15": frozenset(RULES) | _SAMPLING,
+    "litellm": frozenset(RULES) | _SAMPLING - _NOT_BY_LITELLM,
+}
+"""By the engine of its profile: the LM keywords that a variable or a spec may set, and no others.
+
+A keyword that an engine doesn't know goes on to the provider or into litellm, where it may say where the request goes,
+who pays for it, which hooks run and what is logged. So names are let through and not held back.
+"""
+
+ANY_ENGINE = frozenset[str]().union(*ALLOWED.values())
+"""Those that some engine takes: what can be told before it is known on which profile a program runs."""
 
 # They say where a request goes and who pays for it, or what the adapter itself must decide.
 REFUSED = frozenset(
@@ -104,6 +131,25 @@ REFUSED = frozenset(
     | {"extra_headers", "extra_query", "headers", "organization", "project", "proxy", "timeout"}
     | {"messages", "model", "model_list", "prompt", "response_format", "tools"}
 )
+
+
+def allowed(keyword: str, lm: Any = None) -> bool:
+    """Return whether a variable or a spec may set an LM keyword.
+
+    Args:
+        keyword: its exact name.
+        lm: the LM whose engine it is for; None asks whether any engine takes it.
+    """
+    return keyword in (ANY_ENGINE if lm is None else ALLOWED[_engine_of(lm)])
+
+
+def _engine_of(lm: Any) -> str:
+    """The engine of an LM by name; an LM of the caller's own has DSPy's name for it, and ``auto`` prefers lm15."""
+    engine = getattr(lm, "engine", None)
+    endpoint = getattr(getattr(engine, "awaited", None), "endpoint", None)
+    said = engine if isinstance(engine, str) else getattr(endpoint, "engine", "lm15")
+    return said if said in ALLOWED else "lm15"
+
 
 _SCALARS = (bool, int, float, str, list, dict)
 _other = Rule(lambda value: isinstance(value, _SCALARS), "it must be a number, a text, a flag or JSON", parsed)
@@ -136,4 +182,4 @@ def spelt(keyword: str, lm: Any) -> str:
     Reasoning models call the token limit otherwise, and DSPy ignores the usual name on them.
     """
     reasoning = keyword == "max_tokens" and "max_completion_tokens" in getattr(lm, "kwargs", {})
-    return "max_completion_tokens" if reasoning else keyword
+    return "max_completion_tokens" if reasoning else lm_models.spelt(getattr(lm, "model", ""), keyword)

@@ -53,7 +53,7 @@ class Target:
 def target_of(part: Any, name: str) -> Target | None:
     """Returns the target of a name on a part, or None where it would take no effect."""
     if name.startswith("config.") and ANY_KEYWORD in _keywords(part):
-        return None if name.removeprefix("config.") in keywords.REFUSED else _KEYWORD_BY_PATH
+        return _KEYWORD_BY_PATH if keywords.allowed(name.removeprefix("config.")) else None
     return next((target for target in TARGETS if target.claims(name) and name in target.offers(part)), None)
 
 
@@ -97,6 +97,7 @@ def _put_keyword(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
     keyword = name.removeprefix("config.")
     value = keywords.check(keyword, bound.variable, bound.value)
     for _, predictor in predictors(part):
+        _refuse_for_engine(keyword, bound, predictor.lm or scope.ambient)
         _configure(predictor, keywords.spelt(keyword, predictor.lm or scope.ambient), value)
     for _, asker in parts(part, _ASKERS):
         if isinstance(asker, Flex) and asker.lm is not None:
@@ -105,6 +106,12 @@ def _put_keyword(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
             surround_with_keyword(asker, keyword, value)
     if name in vars(part):  # a module of the user's own that reads it as well
         setattr(part, name, value)
+
+
+def _refuse_for_engine(keyword: str, bound: Bound, lm: Any) -> None:
+    if lm is not None and not keywords.allowed(keyword, lm):
+        rule = f"it is bound to {keyword}, which a variable may not set on the engine of '{lm.model}'"
+        raise ValidationError(bound.variable, repr(bound.value), rule)
 
 
 def _configure(predictor: Any, keyword: str, value: Any) -> None:

@@ -11,6 +11,8 @@ import dspy
 from snakepit_bridge.dspy_integration.binding import check_bindable
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError
+from snakepit_bridge.dspy_integration.keywords import ANY_ENGINE
+from snakepit_bridge.dspy_integration.keywords import allowed as allowed_keyword
 from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY
 from snakepit_bridge.dspy_integration.modules import variable_aware
 from snakepit_bridge.dspy_integration.named import TOOLS, Named
@@ -63,6 +65,7 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
         # A constructor raises whatever it likes; here it always means that the spec doesn't fit.
         said = f"{type(refused).__name__}: {refused}"
         raise ProgramSpecError(program, f"arguments of {module_name}", said) from refused
+    _refuse_keywords(module, spec, program)
     _restore(module, spec, program)
     _bind(module, spec, program)
     return module
@@ -139,6 +142,15 @@ def _inner(inside: ProgramSpec | tuple[ProgramSpec, ...], allowed: AllowedImport
         return rehydrate(inside, inside.module_names[0], allowed, program=program)
     except ProgramSpecError as refused:
         raise ProgramSpecError(program, f"{where}.{refused.where}", refused.problem) from None
+
+
+def _refuse_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
+    """Refuses constructor arguments that became LM keywords which a spec may not set."""
+    for _, predictor in predictors(module):
+        for name in predictor.config.keys() & spec.arguments.keys():
+            if not allowed_keyword(name):
+                problem = f"as an LM keyword it isn't one of: {', '.join(sorted(ANY_ENGINE))}"
+                raise ProgramSpecError(program, f"arguments.{name}", problem)
 
 
 def _restore(module: Any, spec: ProgramSpec, program: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic import ValidationError as PydanticError
 
 from snakepit_bridge.dspy_integration.bounds import is_deeper
-from snakepit_bridge.dspy_integration.keywords import RULES
+from snakepit_bridge.dspy_integration.keywords import ANY_ENGINE, REFUSED
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
 
@@ -23,10 +23,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _STATE_KEYS = frozenset({"traces", "train", "demos", "signature", "fields", "lm"})
 # LM keywords that no variable steers, but a program may fix. An endpoint or a header is none: it would take the
 # profile's key elsewhere.
-_FIXED_KEYWORDS = frozenset({
-    "max_completion_tokens", "logit_bias", "repetition_penalty", "response_format", "rollout_id", "service_tier",
-    "thinking", "verbosity", "parallel_tool_calls", "tool_choice", "prompt_cache_key", "safety_settings",
-})  # fmt: skip
+_FIXED_KEYWORDS = frozenset({"response_format", "tool_choice"})
+# Names that a module's constructor may have for things of its own.
+_ADAPTERS_OWN = frozenset({"messages", "model", "project", "prompt", "timeout", "tools"})
 # Constructor arguments that are objects of the worker's own, or have a place of their own in the spec.
 _NOT_DATA = frozenset({
     "callbacks", "session_context", "auto_sync", "signature", "tools", "interpreter", "interpreter_factory", "sub_lm",
@@ -148,6 +147,11 @@ class ProgramSpec(BaseModel):
         """
         for name in self.arguments.keys() & _NOT_DATA:
             raise ProgramSpecError(program, f"arguments.{name}", "it isn't data; see tools, functions and modules")
+        for name in self.arguments:
+            if name.strip().casefold() in REFUSED and name not in _ADAPTERS_OWN:
+                raise ProgramSpecError(
+                    program, f"arguments.{name}", "a spec may not say where a request goes or who pays"
+                )
         self._check_config(program)
         self._check_state(program)
         for path, inner in self.nested():
@@ -170,9 +174,9 @@ class ProgramSpec(BaseModel):
 
     def _check_config(self, program: str) -> None:
         for path, config in self.config.items():
-            for keyword in config.keys() - RULES.keys() - _FIXED_KEYWORDS:
+            for keyword in config.keys() - ANY_ENGINE - _FIXED_KEYWORDS:
                 raise ProgramSpecError(
-                    program, f"config.{path}.{keyword}", f"it isn't one of: {', '.join(sorted(RULES))}"
+                    program, f"config.{path}.{keyword}", f"it isn't one of: {', '.join(sorted(ANY_ENGINE))}"
                 )
 
     def _check_state(self, program: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from snakepit_bridge.dspy_integration import variable_aware
 from snakepit_bridge.dspy_integration.binding import Bound, LMScope, bind_values, bindable, check_bindable, split
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.keywords import ALLOWED, REFUSED
 from snakepit_bridge.dspy_integration.named import INTERPRETERS, REWARDS, TOOLS
 from snakepit_bridge.dspy_integration.structure import predictors
 from snakepit_bridge.exceptions import BindingError, ValidationError
@@ -145,7 +146,7 @@ def test_what_takes_no_effect_is_refused_with_what_does(module: Any, attribute: 
 def test_everything_that_is_listed_can_be_bound() -> None:
     for module in (Pipeline(), dspy.ReAct("q -> a", [search]), dspy.RLM("q -> a"), dspy.Flex("q -> a")):
         for attribute in bindable(module):
-            check_bindable(module, attribute.replace("<LM keyword>", "safety"))
+            check_bindable(module, attribute.replace("<LM keyword>", "thinking"))
 
 
 def test_inside_best_of_n_one_predictor_can_not_have_a_model_of_its_own() -> None:
@@ -214,9 +215,81 @@ def test_a_value_out_of_range_never_reaches_dspy(target: str, value: Any) -> Non
         bind(dspy.Predict("q -> a"), **{target: value})
 
 
-def test_any_other_keyword_goes_by_config() -> None:
-    twin = bind_values(dspy.Predict("q -> a"), {"config.safety": Bound("v", '{"level": 2}')}, SCOPE)
-    assert configs(twin) == [{"safety": {"level": 2}}]
+def test_a_keyword_without_a_rule_goes_by_config() -> None:
+    twin = bind_values(dspy.Predict("q -> a"), {"config.thinking": Bound("v", '{"type": "enabled"}')}, SCOPE)
+    assert configs(twin) == [{"thinking": {"type": "enabled"}}]
+
+
+UNSAFE = [
+    *(
+        "default_headers",
+        "extra_headers",
+        "headers",
+        "api_base",
+        "base_url",
+        "api_type",
+    ),
+    *(
+        "mock_response",
+        "http_client",
+        "mock_testing_fallbacks",
+        "organization",
+        "API_BASE",
+        "logger_fn",
+    ),
+    *(
+        "callbacks",
+        "success_callback",
+        "metadata",
+        "litellm_params",
+        "input_cost_per_token",
+        "fallbacks",
+    ),
+    *(
+        "caching",
+        "ssl_verify",
+        "aws_access_key_id",
+        "vertex_project",
+        "azure_ad_token",
+        "drop_params",
+    ),
+    *(
+        "allowed_openai_params",
+        "safety",
+        "organization ",
+        " api_base",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    UNSAFE,
+)
+def test_no_other_keyword_is_bound_whatever_it_is_called(keyword: str) -> None:
+    """KINDS 40: names are let through by an exact list, since nobody knows all that a library reads."""
+    with pytest.raises(BindingError):
+        check_bindable(dspy.Predict("q -> a"), f"config.{keyword}")
+
+
+def test_the_lists_hold_nothing_that_says_where_a_request_goes() -> None:
+    for engine, names in ALLOWED.items():
+        assert not names & REFUSED, engine
+        assert all(name == name.strip().casefold() for name in names)
+
+
+def test_a_keyword_is_refused_by_the_engine_that_would_read_it_otherwise() -> None:
+    """KINDS 40."""
+    profiles = LMProfiles([LMProfile("own", "openai/a"), LMProfile("other", "openai/b", engine="litellm")])
+    bound = {"config.enable_thinking": Bound("v", True)}
+    for name in profiles.choose("own"), profiles.choose("other"):
+        scope = LMScope(profiles, name.lm)
+        if name.profile == "own":
+            bind_values(dspy.Predict("q -> a"), bound, scope)
+        else:
+            with pytest.raises(ValidationError, match="may not set on the engine of 'openai/b'"):
+                bind_values(dspy.Predict("q -> a"), bound, scope)
 
 
 def test_a_bound_keyword_replaces_the_constructors_and_leaves_the_rest() -> None:
