@@ -30,6 +30,7 @@ from snakepit_bridge.programs.packages import releases
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.rehydrate import isolated, rehydrate
 from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
+from snakepit_bridge.programs.usage import SharedUsage
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.threads import in_user_thread
 
@@ -82,10 +83,14 @@ class BoundProgram:
             return await self.for_one_call().acall(**inputs)
         args, kwargs = self.inputs.arguments(inputs)
         # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
-        adapter = dspy.settings.adapter or SHARED
-        with dspy.context(lm=self.choice.lm, adapter=adapter, trace=[], disable_history=True, track_usage=True):
+        told: dict[str, Any] = {"lm": self.choice.lm, "adapter": dspy.settings.adapter or SHARED, "trace": []}
+        usage = SharedUsage()
+        with dspy.context(**told, disable_history=True, track_usage=True, usage_tracker=usage):
             module = clone(self.module) if self.used_up else self.module
-            return await module.acall(*args, **kwargs)
+            prediction = await module.acall(*args, **kwargs)
+        if isinstance(prediction, dspy.Prediction):
+            prediction.set_lm_usage(usage.get_total_tokens())
+        return prediction
 
 
 @dataclass(frozen=True, slots=True)
