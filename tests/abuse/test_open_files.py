@@ -12,6 +12,7 @@ from typing import Any
 import dspy
 import psutil
 import pytest
+from redis import Redis
 
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Handle
@@ -78,8 +79,16 @@ def test_under_a_low_hard_limit_each_input_ends_with_its_result(play: Stage, poo
     assert ends_of([play.fleet.submit("plain", {"question": fresh("after")})]) == {"FleetPrediction": 1}
 
 
-def test_where_none_is_left_work_waits_and_doctor_says_so(play: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    """Somebody in the process takes all that there are, for seconds: an outage that ends by itself."""
+@pytest.mark.parametrize(
+    "cut", [pytest.param(False, id="connected"), pytest.param(True, id="cut off", marks=pytest.mark.soak)]
+)
+def test_where_none_is_left_work_waits_and_doctor_says_so(
+    play: Stage, capsys: pytest.CaptureFixture[str], cut: bool
+) -> None:
+    """Somebody in the process takes all that there are, for seconds: an outage that ends by itself.
+
+    Where its connections to Redis are cut meanwhile, it can open no new ones either.
+    """
     worker = play.start(pool="asyncio", concurrency=500, open_files=(LOW, LOW), env={"DSPEX_ALLOWED_PACKAGES": "tests"})
     play.fleet._allowed = ("tests",)
     play.fleet.register("hoarding", Hoarding())
@@ -87,6 +96,10 @@ def test_where_none_is_left_work_waits_and_doctor_says_so(play: Stage, capsys: p
     hoarding = play.fleet.submit("hoarding", {"question": "2"})
     wait_until(lambda: most_open(worker.container.pid) >= LOW - 5, "all files to be taken")
     singles = [play.fleet.submit("plain", {"question": fresh("q")}) for _ in range(50)]
+    if cut:
+        with Redis.from_url(play.url) as client:
+            for kind in ("normal", "pubsub"):
+                client.client_kill_filter(_type=kind, skipme=True)
     found = ends_of([hoarding, *singles, *batch(play, count=100)])
     assert found == {"FleetPrediction": 151}, found
     assert "No open file is left" in worker.logs()
