@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from celery.app.task import Context
+from celery.exceptions import TimeLimitExceeded
 from celery.signals import worker_init
 from celery.states import FAILURE
 
@@ -169,7 +170,16 @@ def error_for(exc: BaseException, program: str) -> BridgeError:
     """Return the named error for whatever ended a message's task; it never raises, whatever that is."""
     if isinstance(exc, BridgeError):
         return exc
+    if isinstance(exc, TimeLimitExceeded):
+        return timed_out(program, exc.args[0] if exc.args else 0.0)
     return PredictionFailed(program, type(exc).__name__, text_of(exc))
+
+
+def timed_out(program: str, limit_s: float) -> PredictionFailed:
+    """Return the error of a prediction that was stopped by its message's time limit."""
+    return PredictionFailed(
+        program, TimeLimitExceeded.__name__, f"it ran into the worker's time limit of {limit_s:g} s"
+    )
 
 
 def program_of(headers: Mapping[str, Any], args: Sequence[Any] = ()) -> str:

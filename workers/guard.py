@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from billiard import current_process
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import TraceInfo
 from celery.exceptions import Reject
@@ -109,8 +110,11 @@ def _ends_the_job(exc: BaseException) -> bool:
     """Whether the pool or the worker itself stops this task, and says by itself what becomes of it."""
     if isinstance(exc, asyncio.CancelledError | GeneratorExit) and getattr(owner(), "ended", False):
         return True
+    if not isinstance(exc, SystemExit | KeyboardInterrupt):
+        return False
+    # A process of a pool is told to exit by a signal. What a program raises doesn't come here as it is.
     stopping = (why is not None and why is not False for why in (state.should_stop, state.should_terminate))
-    return isinstance(exc, SystemExit | KeyboardInterrupt) and any(stopping)
+    return any(stopping) or current_process().name != "MainProcess"
 
 
 def _ends_workers(exc: object) -> bool:

@@ -11,7 +11,7 @@ import time
 from typing import Any, cast
 
 from celery import Task, signals
-from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.exceptions import WorkerLostError
 from celery.states import REVOKED
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
@@ -19,7 +19,7 @@ from celery.worker.request import Request as CeleryRequest
 from snakepit_bridge.exceptions import DeadlineExceeded, PredictionCancelled, PredictionFailed
 from snakepit_bridge.messages import HIDDEN
 from workers.discretion import kind_of, shown
-from workers.endings import LATE_ENDS, PREDICTIONS, end_what_follows, program_of
+from workers.endings import LATE_ENDS, PREDICTIONS, end_what_follows, program_of, timed_out
 from workers.guard import Guard
 
 
@@ -67,12 +67,11 @@ class Request(CeleryRequest):
         if soft or self._type not in PREDICTIONS or state.should_terminate:
             super().on_timeout(soft, timeout)
             return
-        program, what = program_of(self._request_dict, self._args), TimeLimitExceeded.__name__
+        program = program_of(self._request_dict, self._args)
         state.task_ready(self)
-        says = f"it ran into the worker's time limit of {timeout:g} s"
 
         def error_of(_: str) -> PredictionFailed:
-            return PredictionFailed(program, what, says)
+            return timed_out(program, timeout)
 
         self._end(error_of)
 

@@ -1,0 +1,285 @@
+"""KINDS 30: trouble with Redis costs time and nothing else.
+
+Batches, streams, idempotency keys, priorities, limits and cancellations run while the server is killed and restarted,
+stands still, loses its scripts, is full, and has its connections cut, and while workers are killed and paused. What was
+accepted ends by its own answer, once; no stream breaks; nothing stays behind.
+
+The server logs each change before it answers (AOF, everysec). While a slow fsync runs, it may postpone that by up to
+two seconds, and a kill within them loses what was confirmed: see docs/delivery.md. So it is killed when nothing is
+postponed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import dspy
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+
+from snakepit_bridge.client import Handle
+from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, StoreUnavailableError
+from tests.harness import servers
+from tests.harness.leaks import leaked_keys
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until
+from workers.embedded import EmbeddedRedis
+
+LIMITED = "limited"
+SETTINGS = {"DSPEX_LEASE_S": "2", "DSPEX_MAX_DELIVERIES": "100"}
+
+
+@dataclass
+class Run:
+    """What was asked while there was trouble, and how it ended."""
+
+    play: Stage
+    seed: int
+    chance: random.Random = field(init=False)
+    over: threading.Event = field(default_factory=threading.Event)
+    asked: list[tuple[Handle, str]] = field(default_factory=list[tuple[Handle, str]])
+    cancelled: set[str] = field(default_factory=set[str])
+    ends: dict[str, str] = field(default_factory=dict[str, str])
+    stored: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    broken: list[str] = field(default_factory=list[str])
+    keys: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+
+    @property
+    def redis(self) -> EmbeddedRedis:
+        """The server's process."""
+        assert self.play.redis is not None
+        return self.play.redis.server
+
+    @property
+    def server(self) -> Redis:
+        """A client that waits for no server that stands still."""
+        return Redis.from_url(self.play.url, socket_timeout=1, socket_connect_timeout=1)
+
+    # ------------------------------------------------------------ what is asked
+
+    def ask(self, end: Callable[[Callable[[], object]], object]) -> None:
+        """Asks until the trouble is over; what the broker doesn't take is asked again, or not."""
+        ways = [self._single, self._batch, self._keyed, self._limited, self._streamed, self._cancelled]
+        chance = random.Random(self.seed + 1)
+        while not self.over.is_set():
+            way = chance.choice(ways)
+            with suppress(StoreUnavailableError):
+                for handle, question in way(chance):
+                    self.asked.append((handle, question))
+                    end(lambda handle=handle, question=question: self.await_end(handle, question))
+                    if way == self._streamed:
+                        end(lambda handle=handle, question=question: self.follow(handle, question))
+            time.sleep(0.02)
+
+    def _single(self, chance: random.Random) -> list[tuple[Handle, str]]:
+        question = fresh("q")
+        return [(self.play.fleet.submit("qa", {"question": question}, priority=chance.randrange(10)), question)]
+
+    def _batch(self, chance: random.Random) -> list[tuple[Handle, str]]:
+        questions = [fresh("b") for _ in range(chance.randrange(2, 40))]
+        handles = self.play.fleet.submit_batch("qa", [{"question": one} for one in questions])
+        return list(zip(handles, questions, strict=True))
+
+    def _keyed(self, chance: random.Random) -> list[tuple[Handle, str]]:
+        question = fresh("k")
+        while True:
+            try:
+                handle = self.play.fleet.submit("qa", {"question": question}, idempotency_key=question)
+            except StoreUnavailableError:
+                time.sleep(0.1)
+                continue
+            again = self.play.fleet.submit("qa", {"question": question}, idempotency_key=question)
+            assert again.id == handle.id
+            return [(handle, question)]
+
+    def _limited(self, chance: random.Random) -> list[tuple[Handle, str]]:
+        question = fresh("l")
+        return [(self.play.fleet.submit("qa", {"question": question}, session=LIMITED), question)]
+
+    def _streamed(self, chance: random.Random) -> list[tuple[Handle, str]]:
+        question = f"{fresh('s')} {' '.join(f'word{number}' for number in range(20))}"
+        return [(self.play.fleet.submit("qa", {"question": question}, stream=True), question)]
+
+    def _cancelled(self, chance: random.Random) -> list[tuple[Handle, str]]:
+        (handle, question), *_ = self._single(chance)
+        self.cancelled.add(handle.id)
+        with suppress(StoreUnavailableError):
+            handle.cancel()
+        return [(handle, question)]
+
+    # ------------------------------------------------------------ how it ends
+
+    def await_end(self, handle: Handle, question: str) -> None:
+        """Notes how a prediction ended."""
+        try:
+            answer = handle.get(120).answer
+            self.ends[handle.id] = "" if answer == f"answer of {question}" else f"another's answer: {answer}"
+        except PredictionCancelled:
+            self.ends[handle.id] = "" if handle.id in self.cancelled else "cancelled by nobody"
+        except BridgeError as exc:
+            self.ends[handle.id] = f"{type(exc).__name__}: {exc}"
+
+    def follow(self, handle: Handle, question: str) -> None:
+        """Reads a stream to its end, and notes what is wrong with it."""
+
+        async def read() -> str:
+            pieces: dict[tuple[int, int], str] = {}
+            async for piece in handle.stream():
+                where = (piece.attempt, piece.call)
+                pieces[where] = pieces.get(where, "") + piece.text
+            return pieces[max(pieces)] if pieces else ""
+
+        try:
+            text = asyncio.run(read())
+        except BridgeError as exc:
+            self.broken.append(f"{type(exc).__name__}: {exc}")
+        else:
+            if text != f"answer of {question}":
+                self.broken.append(f"it reads {text!r}")
+
+    # ------------------------------------------------------------ trouble
+
+    def trouble(self, rounds: int, longest_s: float) -> list[str]:
+        """Makes so many kinds of trouble, one after the other, and returns which."""
+        ways = [self._pause, self._cut, self._flush_scripts, self._fill, self._kill_worker, self._pause_worker]
+        made = []
+        for number in range(rounds):
+            way = self._kill if number % 4 == 1 else self.chance.choice(ways)
+            made.append(way.__name__)
+            way(self.chance.uniform(0.2, longest_s))
+            time.sleep(self.chance.uniform(0.3, 0.8))
+        return made
+
+    def _kill(self, seconds: float) -> None:
+        server = self.redis
+        wait_until(self._nothing_is_postponed, "nothing to be postponed")
+        server.kill()
+        time.sleep(seconds)
+        server.restart()
+
+    def _nothing_is_postponed(self) -> bool:
+        with self.server as client:
+            info: Any = client.info("persistence")
+        return not info["aof_buffer_length"] and not info["aof_pending_bio_fsync"]
+
+    def _pause(self, seconds: float) -> None:
+        self._stand_still(self.redis.pid, seconds)
+
+    def _pause_worker(self, seconds: float) -> None:
+        self._stand_still(self.chance.choice(self.play.workers).container.pid, seconds + 2)
+
+    @staticmethod
+    def _stand_still(pid: int, seconds: float) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+
+    def _cut(self, seconds: float) -> None:
+        with self.server as client, suppress(RedisError):
+            for kind in ("normal", "pubsub"):
+                client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+    def _flush_scripts(self, seconds: float) -> None:
+        with self.server as client:
+            client.script_flush()
+
+    def _fill(self, seconds: float) -> None:
+        with self.server as client:
+            client.config_set("maxmemory", "1mb")
+            time.sleep(seconds)
+            client.config_set("maxmemory", "0")
+
+    def _kill_worker(self, seconds: float) -> None:
+        place = self.chance.randrange(len(self.play.workers))
+        self.play.workers[place].container.kill()
+        time.sleep(seconds)
+        self.play.workers[place].container._container.restart()
+
+
+def assert_all_is_well(run: Run) -> None:
+    """Asserts that all that was accepted has ended, each by its own answer, and that nothing stays behind."""
+    seed = f"(seed {run.seed})"
+    unended = [handle.id for handle, _ in run.asked if handle.id not in run.ends]
+    wrong = Counter(end for end in run.ends.values() if end)
+    assert not unended, f"{len(unended)} of {len(run.asked)} have no end {seed}: {where(run, unended[:3])}"
+    assert not wrong, f"{sum(wrong.values())} of {len(run.asked)} ended otherwise {seed}: {wrong.most_common(5)}"
+    assert not run.broken, f"{len(run.broken)} streams broke {seed}: {run.broken[:3]}"
+    with run.server as client:
+        keys = ["dspex:delivery:held:*", "dspex:delivery:delayed", "predictions*", "dspex:{limits}:messages"]
+        wait_until(
+            lambda: not [key for name in keys for key in client.keys(name)],
+            f"all messages settled {seed}",
+            timeout_s=60,
+        )
+        wait_until(lambda: not client.hlen("dspex:{limits}:permits"), f"all permits given back {seed}", timeout_s=60)
+        assert client.zcard("dspex:delivery:dead") == 0
+        assert not leaked_keys(client)
+
+
+def where(run: Run, task_ids: list[str]) -> dict[str, list[str]]:
+    """Returns the keys in which tasks stand, for a test that has lost them."""
+    found: dict[str, list[str]] = {task_id: [] for task_id in task_ids}
+    with run.server as client:
+        for key in client.keys("*"):
+            kind = client.type(key)
+            value: Any = {
+                b"list": lambda key=key: client.lrange(key, 0, -1),
+                b"hash": lambda key=key: client.hgetall(key),
+                b"zset": lambda key=key: client.zrange(key, 0, -1),
+                b"string": lambda key=key: client.get(key),
+            }.get(kind, lambda: b"")()
+            for task_id in task_ids:
+                if task_id in f"{key!r} {value!r}":
+                    found[task_id].append(key.decode())
+    return found
+
+
+def played(run: Run, rounds: int, longest_s: float) -> None:
+    """Asks, makes trouble, and waits for all ends."""
+    with ThreadPoolExecutor(4_000) as waiters:
+        asking = threading.Thread(target=run.ask, args=(waiters.submit,), daemon=True)
+        asking.start()
+        made = run.trouble(rounds, longest_s)
+        run.over.set()
+        asking.join(60)
+        print(f"seed {run.seed}: {len(run.asked)} predictions, {made}")
+        wait_until(lambda: len(run.ends) == len(run.asked), f"the ends (seed {run.seed})", timeout_s=100)
+    assert_all_is_well(run)
+
+
+@pytest.fixture(params=servers.KINDS)
+def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    with stage(tmp_path_factory.mktemp("stage"), worker=False, server=request.param, **SETTINGS) as play:
+        for pool in ("asyncio", "asyncio", "threads"):
+            play.start(pool=pool, concurrency=40, wait=False)
+        for worker in play.workers:
+            worker.container.ready()
+        play.fleet.register("qa", dspy.Predict("question -> answer"))
+        play.fleet.session(LIMITED).blocking.set_variables({"dspex.limits.concurrency": 4.0})
+        play.lm.delay(0.1, 0.2)
+        yield play
+
+
+def test_trouble_costs_time_and_nothing_else(play: Stage) -> None:
+    played(Run(play, random.randrange(10**6)), 4, 1.0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", [1, 20, 300])
+def test_much_trouble_costs_time_and_nothing_else(play: Stage, seed: int) -> None:
+    played(Run(play, seed), 40, 6.0)
