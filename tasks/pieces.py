@@ -12,7 +12,9 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import dspy
 from dspy.lm15 import Request, Response
@@ -23,12 +25,15 @@ from snakepit_bridge.lm_pieces import FOLLOW, FollowedPieces, StreamEvent
 from snakepit_bridge.loop import home
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.outages import through_outages
 from snakepit_bridge.surrogates import Halves, valid_text
 from tasks.fields import ChatFields, FieldReader, JSONFields, Text, XMLFields
 
 # What a slow reader may fall behind by, and how long he may come late.
 _ENTRIES = 10_000
 _KEPT_S = 600
+# The end of a prediction waits for its pieces, but not for ever.
+_PATIENCE_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ class PieceWriter:
         self._pending: list[Piece] = []
         self._writing: asyncio.Task[None] | None = None
         self._lost = False
+        self._name, self._written = uuid4().hex[:12], 0
 
     def put(self, piece: Piece) -> None:
         """Adds a piece; what waits to be written grows together, field by field."""
@@ -68,10 +74,10 @@ class PieceWriter:
     async def _write(self) -> None:
         while self._pending:
             some, self._pending = self._pending, []
+            commands = [*map(self._entry, some), ("EXPIRE", self._key, _KEPT_S), ("PUBLISH", self._key, "")]
             try:
-                await self._connection.send_each(
-                    [*map(self._entry, some), ("EXPIRE", self._key, _KEPT_S), ("PUBLISH", self._key, "")]
-                )
+                # Behind an outage they are written as they were: readers leave out what was written before it, too.
+                await through_outages(partial(self._connection.send_each, commands), patience_s=_PATIENCE_S)
             except Exception as exc:  # noqa: BLE001 - its reader gets the end all the same, and the whole answer with it
                 if not self._lost:
                     self._lost = True
@@ -81,7 +87,9 @@ class PieceWriter:
         fields = ("field", piece.field, "text", valid_text(piece.text), "predictor", piece.predictor)
         numbers = ("call", piece.call, "attempt", self._attempt)
         mark = ("replaced", 1) if piece.replaced else ()
-        return ("XADD", self._key, "MAXLEN", "~", _ENTRIES, "*", *fields, *numbers, *mark)
+        self._written += 1
+        once = ("writer", self._name, "number", self._written)
+        return ("XADD", self._key, "MAXLEN", "~", _ENTRIES, "*", *fields, *numbers, *once, *mark)
 
 
 @contextmanager

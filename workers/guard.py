@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from billiard import current_process
 from billiard.einfo import ExceptionInfo
+from billiard.process import current_process
 from celery.app.trace import TraceInfo
 from celery.exceptions import Reject
 from celery.states import FAILURE, REJECTED

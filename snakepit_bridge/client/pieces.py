@@ -89,6 +89,7 @@ class Following:
         self._replies = replies
         self._key = pieces_key(pieces.namespace, task_id)
         self._seen = f"({after}" if after else "-"
+        self._numbers: dict[bytes, int] = {}
         self._news = asyncio.Event()
         self._end: asyncio.Task[Outcome] | None = None
         self._leave: Callable[[], Any] | None = None
@@ -153,11 +154,24 @@ class Following:
 
     async def _read(self) -> list[Piece]:
         connection = self._pieces.connection
-        asked = connection.client.xrange(self._key, min=self._seen, count=_AT_A_TIME)
-        entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.bounded(asked))
-        if entries:
+        while True:
+            asked = connection.client.xrange(self._key, min=self._seen, count=_AT_A_TIME)
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.bounded(asked))
+            if not entries:
+                return []
             self._seen = f"({entries[-1][0].decode()}"
-        return [_piece(position, said) for position, said in entries]
+            if new := [_piece(position, said) for position, said in entries if self._is_new(said)]:
+                return new
+
+    def _is_new(self, said: dict[bytes, bytes]) -> bool:
+        """Return whether a piece is one that wasn't read before: a writer that lost an answer writes it once more."""
+        writer, number = said.get(b"writer"), int(said.get(b"number", 0))
+        if writer is None:
+            return True
+        if number <= self._numbers.get(writer, 0):
+            return False
+        self._numbers[writer] = number
+        return True
 
 
 def _piece(position: bytes, said: dict[bytes, bytes]) -> Piece:

@@ -21,7 +21,7 @@ from redis import Redis
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.testing import Answerer, Ask, Recorded, RecordingLM
 from tests.harness import servers
-from tests.harness.containers import LocalRedisContainer, WorkerSpec, local_redis, local_worker
+from tests.harness.containers import WorkerSpec, local_redis, local_worker
 from tests.harness.leaks import leaked_keys
 from tests.harness.waiting import wait_until
 
@@ -74,7 +74,6 @@ class Stage:
     app: Celery | None = None
     workers: list[CeleryTestWorker] = field(default_factory=list)
     _running: ExitStack = field(default_factory=ExitStack, repr=False)
-    redis: LocalRedisContainer | None = None
 
     @property
     def worker(self) -> CeleryTestWorker:
@@ -150,7 +149,7 @@ def stage(
             "STAGE_WRONG_KEY": "wrong",
             **env,
         }
-        playing = Stage(url, Fleet(url, app=app, wait_s=30), lm, settings, app, redis=redis)
+        playing = Stage(url, Fleet(url, app=app, wait_s=30), lm, settings, app)
         with playing._running:
             if worker:
                 playing.start(pool=pool, concurrency=4)

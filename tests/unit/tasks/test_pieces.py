@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import dspy
 import pytest
 from pydantic import SecretStr
 from redis import Redis
 
-from snakepit_bridge.client.pieces import Piece
+from snakepit_bridge.client.pieces import Following, Piece, Pieces
 from snakepit_bridge.dspy_integration.named import ADAPTERS
+from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.lm import LMProfile
 from snakepit_bridge.loop import run_home
 from snakepit_bridge.stores.connection import RedisConnection
@@ -50,12 +51,40 @@ async def test_a_writer_of_nothing_writes_nothing(redis_url: str) -> None:
     assert written(redis_url) == []
 
 
-async def test_redis_that_is_away_costs_the_pieces_and_not_the_prediction(caplog: pytest.LogCaptureFixture) -> None:
+async def test_redis_that_stays_away_costs_the_pieces_and_not_the_prediction(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.pieces._PATIENCE_S", 0.3)
     writer = PieceWriter(RedisConnection("redis://127.0.0.1:9/0", timeout_s=0.2), "pieces", 1)
     writer.put(Piece("answer", "a"))
     with caplog.at_level(logging.WARNING):
         await writer.drain()
     assert "Pieces of an answer are lost" in caplog.text
+
+
+async def test_pieces_are_written_behind_an_outage_and_each_is_read_once(redis_url: str) -> None:
+    """KINDS 30: an answer that was lost makes the writer write again, and the reader leaves out what it has read."""
+    connection = RedisConnection(redis_url)
+    writer, sent = PieceWriter(connection, "dspex:pieces:t", 1), connection.send_each
+    failures = iter([False, True, False])
+
+    async def send(commands: Sequence[Sequence[Any]]) -> list[Any]:
+        if next(failures, False):
+            raise StoreUnavailableError("redis://r", "away")
+        answers = await sent(commands)
+        if next(failures, False):
+            raise StoreUnavailableError("redis://r", "the answer was lost")
+        return answers
+
+    monkeypatched: Any = connection
+    monkeypatched.send_each = send
+    for text in ("a", "b", "c"):
+        writer.put(Piece("answer", text))
+        await writer.drain()
+    following = Following(Pieces(connection, cast(Any, None), "dspex"), "t", None, None)
+    assert [piece.text for piece in await following._read()] == ["a", "b", "c"]
+    assert int(cast(Any, await connection.client.xlen("dspex:pieces:t"))) == 4
+    await connection.aclose()
 
 
 class Kept:
