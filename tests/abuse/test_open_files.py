@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -17,6 +19,7 @@ from redis import Redis
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Handle
 from snakepit_bridge.loop import run_blocking
+from tests.harness.containers import limited
 from tests.harness.hoarding import Hoarding
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
@@ -113,3 +116,19 @@ def test_where_none_is_left_work_waits_and_doctor_says_so(
 
     code, [told] = wait_until(doctor, "the worker to tell doctor of its files")
     assert (code, told["level"], "none was left" in told["found"]) == (1, "fail", True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["gateway", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"], ["refresher", "--bridge", "127.0.0.1:9"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_other_processes_raise_their_limit_too(redis_url: str, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis_url, *arguments]
+    process = subprocess.Popen([*limited(64, 4_096), *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        limits = psutil.Process(process.pid)
+        wait_until(lambda: limits.rlimit(psutil.RLIMIT_NOFILE) == (4_096, 4_096), "its limit to be raised")
+    finally:
+        process.kill()
+        process.communicate()

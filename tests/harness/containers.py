@@ -59,7 +59,7 @@ class WorkerSpec:
         }
         words = [word for option in options.items() for word in option]
         command = [sys.executable, "-m", "celery", "-A", self.app, "worker", *words, *self.arguments]
-        return command if self.open_files is None else [*_limited(*self.open_files), *command]
+        return command if self.open_files is None else [*limited(*self.open_files), *command]
 
     def environment(self, redis_url: str) -> dict[str, str]:
         """Returns the worker's whole environment: this process's, the server's URL, no caches, then ``env``."""
@@ -72,7 +72,7 @@ class WorkerSpec:
         return {**os.environ, **ours, **Pool(self.pool).environment, **self.env}
 
 
-def _limited(soft: int, hard: int) -> list[str]:
+def limited(soft: int, hard: int) -> list[str]:
     """Returns what runs a command under limits of open files."""
     code = (
         "import os, resource, sys; "

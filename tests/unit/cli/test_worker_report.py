@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import pytest
+
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.worker_report import PACKAGES, check_workers
+from snakepit_bridge.open_files import FileUse
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -61,3 +65,20 @@ def test_versions_that_differ_are_told_with_this_clients() -> None:
     assert found["dspy of the workers"].level == "warn"
     assert f"one {version('dspy')}, two 3.3.9; here {version('dspy')}" in found["dspy of the workers"].found
     assert set(found) == {"queue", "LM profile a", "package shop", "dspy of the workers"}
+
+
+@pytest.mark.parametrize(
+    ("use", "level", "says"),
+    [
+        ((8_192, 40, 8_000, None), "ok", "has 40 of 8192"),
+        ((0, 40, 0, None), "ok", "has 40, without a limit"),
+        ((256, 40, 140, None), "warn", "has 40 of 256, so that it makes at most 140 LM calls at a time"),
+        ((256, 250, 140, 12.3), "fail", "has 250 of 256; none was left 12 s ago, and work waited"),
+        ((8_192, 40, 8_000, 7_200.0), "ok", "has 40 of 8192"),
+    ],
+)
+def test_open_files_are_told_by_worker(use: tuple[int, int, int, float | None], level: str, says: str) -> None:
+    """KINDS 0c"""
+    found = checks(one=report(open_files=asdict(FileUse(*use))))["open files"]
+    assert (found.level, found.found) == (level, f"one {says}")
+    assert ("ulimit" in found.fix) == (level != "ok")
