@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from typing import Any
 
 import dspy
@@ -41,3 +44,14 @@ class Parallel(dspy.Module):
 def reward(arguments: dict[str, Any], prediction: Any) -> float:
     """Likes any answer, and none enough."""
     return 1.0 if prediction.answer else 0.0
+
+
+class Blabbing(dspy.Module):
+    """Raises with all that it can find of secrets, as libraries do."""
+
+    def forward(self, question: str) -> Any:
+        """Raises."""
+        key = os.environ["SECRET_LM_KEY"]
+        logging.getLogger(__name__).error("sending %r with %s", {"Authorization": f"Bearer {key}"}, key)
+        sys.stderr.write(f"printed {key}\n")
+        raise RuntimeError(f"no answer from {os.environ['DSPEX_REDIS_URL']} for {key!r}: {key.encode()!r}")
