@@ -282,11 +282,13 @@ class Monitor:
 
 @contextlib.contextmanager
 def _tolerant(what: str) -> Generator[None]:
-    """Lets the watchdog go on where Redis is away: it has to end the process all the same."""
+    """Lets the watchdog go on where something fails, above all as Redis is away: it ends the process all the same."""
     try:
         yield
     except _AWAY as away:
         _log.error("The watchdog can't %s: %s", what, away)
+    except Exception:  # noqa: BLE001 (a worker that hangs is ended, whatever else fails)
+        _log.exception("The watchdog can't %s", what)
 
 
 def _outlives(pid: int, seconds: float) -> bool:

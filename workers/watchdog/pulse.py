@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import logging
 import os
 import threading
 import time
@@ -13,9 +14,13 @@ from dataclasses import dataclass
 from snakepit_bridge.forking import after_fork_in_child
 from workers.watchdog.beats import Beats
 
+_log = logging.getLogger(__name__)
+
 _EVERY_S = 0.1
 # A minute of turns.
 _KEPT = 600
+# So many beats are between two looks whether the watchdog is still there.
+_CHECK_EVERY = 100
 # Where this process is the first of its container, no other can end it. It ends itself so much later.
 _ITSELF_S = 10.0
 
@@ -37,10 +42,16 @@ class Lag:
 
 
 class Pulse:
-    """The pulse of one process; nothing happens before ``start``, and nobody is told without ``beats``."""
+    """The pulse of one process; nothing happens before ``start``, and nobody is told without ``beats``.
+
+    Attributes:
+        beats: the memory that is shared with the watchdog.
+        watchdog: the watchdog's process id, if it is a child of this process.
+    """
 
     def __init__(self) -> None:
         self.beats: Beats | None = None
+        self.watchdog = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slot: int | None = None
         self._limit_s = 0.0
@@ -105,7 +116,17 @@ class Pulse:
         while self._loop is loop and self.beats is not None and self._slot is not None:
             alive += 1
             self.beats.lives(self._slot, alive)
+            if self.watchdog and alive % _CHECK_EVERY == 0 and _has_ended(self.watchdog):
+                _log.error("The watchdog of this worker has ended. Restart the worker: nobody would end it if it hung")
+                self.watchdog = 0
             time.sleep(_EVERY_S)
+
+
+def _has_ended(child: int) -> bool:
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == child
+    except ChildProcessError:
+        return True
 
 
 PULSE = Pulse()

@@ -104,7 +104,7 @@ class Settling:
     def _of(self, holding: str) -> Scripts:
         if holding not in self._scripts:
             with self._app.connection_for_write() as connection:
-                channel = connection.default_channel
+                channel = connection.channel()  # which tries once where kombu's default one would wait for the broker
                 assert isinstance(channel, Channel)
                 self._scripts[holding] = channel.keeper.scripts_of(holding)
         return self._scripts[holding]

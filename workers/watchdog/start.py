@@ -53,7 +53,8 @@ def watch(app: Celery, worker: str) -> int | None:
     os.set_blocking(told, False)
     # Python writes the number of each signal there at once, from C, whatever holds the interpreter lock.
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    _signals, pulse.PULSE.beats = told, beats
+    _signals = told
+    pulse.PULSE.beats, pulse.PULSE.watchdog = beats, forked
     return forked
 
 
