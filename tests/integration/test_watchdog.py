@@ -69,6 +69,15 @@ def test_a_worker_that_is_told_to_end_ends_in_its_time_and_hands_back_what_runs(
     assert deliveries(play) == {waits.id: 1}
 
 
+def test_a_worker_that_has_nothing_to_do_ends_well_however_short_the_lease_is(play: Stage) -> None:
+    worker = play.start(pool="asyncio", concurrency=4, env={"DSPEX_LEASE_S": "1"})
+    assert play.fleet.submit("stalling", {"question": fresh("q")}).get(WAIT_S).answer
+    worker.container.kill(signal.SIGTERM)
+    wait_until(lambda: not running(worker), "the worker to end")
+    assert worker.container.returncode == 0
+    assert "Watchdog" not in worker.logs()
+
+
 @pytest.mark.parametrize("way", ["sleep", pytest.param("regex", marks=pytest.mark.soak)])
 def test_a_pool_process_that_hangs_is_replaced_and_its_prediction_ends_by_name(play: Stage, way: str) -> None:
     # Alone in its process a prediction may compute for as long as it may be held.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import faulthandler
 import logging
 import os
@@ -131,6 +132,12 @@ def _has_ended(child: int) -> bool:
 
 PULSE = Pulse()
 """The pulse of this process."""
+
+
+@atexit.register
+def _stop() -> None:
+    """The home loop is stopped at the end, and a process that ends needn't hurry."""
+    PULSE.stop()
 
 
 def forget() -> None:
