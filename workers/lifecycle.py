@@ -64,6 +64,8 @@ from workers.watchdog.start import watch
 
 # New objects between two looks of the garbage collector; Python's own 700 suits small programs.
 _COLLECT_AFTER = 20_000
+# A process that hangs with one prediction is ended before that is handed on, which would only count it as lost.
+_BEFORE_LET_GO = 0.8
 
 
 class RuntimeSlot:
@@ -344,7 +346,7 @@ def _begin_pulse(app: Any, *, alone: bool) -> None:
     settings: FleetSettings | None = getattr(app, "settings", None)
     if settings is not None:
         mark_tasks(home())
-        PULSE.start(home(), settings.hold_limit_s if alone else settings.stall_limit_s)
+        PULSE.start(home(), settings.hold_limit_s * _BEFORE_LET_GO if alone else settings.stall_limit_s)
 
 
 def _take_part(app: Any) -> None:

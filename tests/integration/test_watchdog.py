@@ -81,7 +81,7 @@ def test_a_worker_that_has_nothing_to_do_ends_well_however_short_the_lease_is(pl
 @pytest.mark.parametrize("way", ["sleep", pytest.param("regex", marks=pytest.mark.soak)])
 def test_a_pool_process_that_hangs_is_replaced_and_its_prediction_ends_by_name(play: Stage, way: str) -> None:
     # Alone in its process a prediction may compute for as long as it may be held.
-    worker = play.start(pool="prefork", concurrency=1, env={"DSPEX_HOLD_LIMIT_S": "2", "DSPEX_STALL_LIMIT_S": "600"})
+    worker = play.start(pool="prefork", concurrency=1, env={"DSPEX_HOLD_LIMIT_S": "10", "DSPEX_STALL_LIMIT_S": "600"})
     mark = fresh("q")
     poison = play.fleet.submit("stalling", {"question": f"{way} {mark}"})
     honest = play.fleet.submit("stalling", {"question": mark})
