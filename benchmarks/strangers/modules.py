@@ -1,4 +1,4 @@
-"""Programs as strangers write them, for the abuse benchmark: they keep state, block, start threads, raise and configure."""
+"""Programs as strangers write them: they keep state, block, start threads, raise, return nonsense and configure."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Threads(dspy.Module):
 
     def forward(self, question: str) -> Any:
         with ThreadPoolExecutor(2) as threads:
-            answers = list(threads.map(lambda number: self.ask(question=f"{question} {number}"), range(2)))
-        return answers[0]
+            first, second = (threads.submit(self.ask, question=f"{question} {number}") for number in range(2))
+            return [first.result(), second.result()][0]
 
 
 class Raises(dspy.Module):
@@ -72,11 +72,20 @@ class Nonsense(dspy.Module):
         self.ask = dspy.Predict("question -> answer")
 
     async def aforward(self, question: str) -> Any:
-        nonsense = (None, 3, "text", [1], {"a": object()}, lambda: None, dspy.Example(a=object()), (n for n in range(2)))
+        nonsense = (
+            None,
+            3,
+            "text",
+            [1],
+            {"a": object()},
+            lambda: None,
+            dspy.Example(a=object()),
+            (n for n in range(2)),
+        )
         return nonsense[sum(question.encode()) % len(nonsense)]
 
 
-class _Unprintable(Exception):  # noqa: N818 (it is no error of ours)
+class _Unprintable(Exception):
     def __str__(self) -> str:
         raise ValueError("no text")
 

@@ -1,0 +1,1 @@
+"""Packages that the abuse benchmark lets programs name."""
