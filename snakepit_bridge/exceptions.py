@@ -37,6 +37,7 @@
     │   ├── PredictionUnknownError       a task of which there is no trace
     │   ├── PredictionFailed             the program raised something of its own
     │   ├── PredictionGivenUp            no worker could finish it; it is on the dead list
+    │   ├── LMCallOutsidePredictionError  an LM call on a worker that belongs to no prediction
     │   ├── IdempotencyConflict          one key, two different requests
     │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
     ├── DeadMessageNotFound              no dead message of this id
@@ -95,6 +96,14 @@ def closest(name: str, names: Iterable[str]) -> str:
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
+def error_text(exc: BaseException) -> str:
+    """Return what an exception says; one of a stranger's may fail to say anything, or hold half a character."""
+    try:
+        return str(exc).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 (the class's own code, which may do anything)
+        return "its text can't be made"
+
+
 def fresh_error(exc: E) -> E:
     """Return a copy of an error that others may raise or hold too, to be raised by one task alone.
 
@@ -104,7 +113,7 @@ def fresh_error(exc: E) -> E:
     and no traceback. What can't be copied comes back as a ``BridgeError`` with its type and text.
     """
     made = next((twin for make in (_remade, copy.copy) if (twin := _twin(exc, make)) is not None), None)
-    twin = cast(E, BridgeError(f"{type(exc).__qualname__}: {exc}") if made is None else made)
+    twin = cast(E, BridgeError(f"{type(exc).__qualname__}: {error_text(exc)}") if made is None else made)
     if hasattr(exc, "__notes__"):
         twin.__notes__ = list(exc.__notes__)
     twin.__cause__, twin.__context__ = exc.__cause__, exc.__context__

@@ -18,6 +18,7 @@ from snakepit_bridge.exceptions import (
     LMRefusedError,
     LMUnavailableError,
     PredictionFailed,
+    error_text,
     fresh_error,
 )
 from snakepit_bridge.lm_failures import AnswerRefused
@@ -83,11 +84,11 @@ def named(error: BaseException, *, program: str, model: str, truncated: bool = F
         return mine
     if isinstance(error, AdapterParseError):
         if truncated:
-            return LMAnswerTruncatedError(error.model or model, "truncated", _short(str(error)))
-        return LMAnswerError(error.model or model, error.code or "parse_error", _short(str(error)))
+            return LMAnswerTruncatedError(error.model or model, "truncated", _short(error_text(error)))
+        return LMAnswerError(error.model or model, error.code or "parse_error", _short(error_text(error)))
     if isinstance(error, DSPyLMError):
         return _lm_error(error, model)
-    return PredictionFailed(program, type(error).__name__, _short(_text(error)))
+    return PredictionFailed(program, type(error).__name__, _short(error_text(error)))
 
 
 def ours(error: BaseException | None) -> BridgeError | None:
@@ -95,14 +96,6 @@ def ours(error: BaseException | None) -> BridgeError | None:
     while error is not None and not isinstance(error, BridgeError):
         error = error.__cause__ if isinstance(error, DSPyLMError) else None
     return error
-
-
-def _text(error: BaseException) -> str:
-    """Return what an exception says; the text of a program's own may fail, or hold half a character."""
-    try:
-        return str(error).encode("utf-8", "backslashreplace").decode()
-    except Exception:  # noqa: BLE001 - its own code, which may do anything
-        return "its text can't be made"
 
 
 def noted(failure: BridgeError, then: PredictionFailed) -> BridgeError:

@@ -33,6 +33,7 @@ from snakepit_bridge.replica import Served, Terms
 from snakepit_bridge.stores.outages import through_outages
 from tasks.applying import Applied
 from tasks.cache.parsed import sharing
+from tasks.containment import Contained
 from tasks.errors import named, noted, ours
 from tasks.inputs import arrived, taken
 from tasks.limits.first_call import admitted
@@ -218,13 +219,10 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
     try:
         with entered(scope), sharing(runtime.cache, scope):
             async with bounds:
-                prediction: Any = await under(scope.task_id, bound.acall(**inputs))
+                prediction: Any = await Contained(under(scope.task_id, bound.acall(**inputs)), scope.program)
     except Exception as error:  # noqa: BLE001 - whatever a program raises has a name of ours
         raised = _raised(scope, bound, inputs, error, late=bounds.expired())
         raise raised from (raised.__cause__ if raised is error else error)
-    except (SystemExit, KeyboardInterrupt) as left:
-        # Let through, it would end the event loop of the process, and with it all that runs there.
-        raise named(left, program=scope.program, model=bound.choice.lm.model) from left
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
         if isinstance(cancelled, SoftTimeLimitExceeded) or scope.cancelled or (task is not None and task.cancelling()):

@@ -23,7 +23,7 @@ from celery.exceptions import TimeLimitExceeded
 from celery.signals import worker_init
 from celery.states import FAILURE
 
-from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionGivenUp
+from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionGivenUp, error_text
 from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, task_ids_of
 from snakepit_bridge.stores.outages import is_outage
 from workers.transport import given_up
@@ -189,12 +189,8 @@ def program_of(headers: Mapping[str, Any], args: Sequence[Any] = ()) -> str:
 
 
 def text_of(exc: BaseException) -> str:
-    """Return what an exception says, on one line; some can't say anything."""
-    try:
-        text = " ".join(str(exc).split())[:1_000]
-    except Exception:  # noqa: BLE001 - its own code, which may do anything
-        return "its text can't be made"
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Return what an exception says, on one line."""
+    return " ".join(error_text(exc).split())[:1_000]
 
 
 def _listen(sender: Any, **_: Any) -> None:

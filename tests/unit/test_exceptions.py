@@ -29,6 +29,7 @@ from snakepit_bridge.exceptions import (
     ValidationError,
     VariableNotFoundError,
     closest,
+    error_text,
     fresh_error,
     known,
 )
@@ -240,3 +241,19 @@ def test_an_error_that_cant_be_copied_comes_back_as_ours_with_its_type_and_text(
     twin = fresh_error(error)
     assert type(twin) is BridgeError  # type: ignore[comparison-overlap]
     assert str(twin) == "Uncopyable: the one and only"
+
+
+class Unprintable(Exception):
+    """An exception of a stranger's that can't say anything."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+def test_an_error_that_cannot_be_printed_can_be_copied_and_described() -> None:
+    copied = fresh_error(Unprintable("a"))
+    assert str(copied) == "Unprintable: its text can't be made"
+    assert error_text(Unprintable()) == "its text can't be made"
+    assert error_text(ValueError("half \ud83d")) == "half \\ud83d"

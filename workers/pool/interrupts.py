@@ -11,6 +11,7 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit
 
+from snakepit_bridge.exceptions import error_text
 from snakepit_bridge.loop import home, run_blocking
 
 
@@ -42,7 +43,9 @@ class Interruptible:
         except SoftLimitReached as reached:
             raise SoftTimeLimitExceeded(*reached.args) from None
         except (SystemExit, KeyboardInterrupt, GreenletExit) as left:
-            raise RuntimeError(f"The task tried to end its worker: {left!r}") from left
+            raise RuntimeError(
+                f"The task tried to end its worker by {type(left).__name__}: {error_text(left)}"
+            ) from left
 
     def throw(self, error: BaseException) -> None:
         """Throws an error into the coroutine at the place where it waits."""

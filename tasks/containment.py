@@ -1,0 +1,43 @@
+"""Containment: what a program raises that means to end its process, or a coroutine, ends its prediction alone."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+from snakepit_bridge.exceptions import PredictionFailed, error_text
+
+
+class Contained:
+    """A program's coroutine to await.
+
+    ``SystemExit`` and ``KeyboardInterrupt`` would end the event loop of all, and ``GeneratorExit`` looks to everybody
+    outside like the closing of the coroutine. Raised by the program they come out as :class:`PredictionFailed`; closing
+    the coroutine still closes it.
+
+    Args:
+        work: the program's coroutine.
+        program: its name, for the error.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, Any], program: str) -> None:
+        self._work = work
+        self._program = program
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        error: BaseException | None = None
+        while True:
+            try:
+                waits_for = self._work.send(None) if error is None else self._work.throw(error)
+            except StopIteration as done:
+                return done.value
+            except (SystemExit, KeyboardInterrupt, GeneratorExit) as exc:
+                raise PredictionFailed(self._program, type(exc).__name__, error_text(exc)) from exc
+            try:
+                yield waits_for
+                error = None
+            except GeneratorExit:
+                self._work.close()
+                raise
+            except BaseException as exc:  # noqa: BLE001 (asyncio throws in what the coroutine waits for has raised)
+                error = exc
