@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from dspy._vendor.lm15.providers.base import HttpResponse
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine
@@ -195,9 +195,14 @@ def _without_odd_counts(body: bytes) -> bytes | None:
 class Compatible:
     """litellm, for endpoints and requests that the native client has no form for. Its clients are its own."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, messages: list[Any] | None = None) -> None:
         self._endpoint = endpoint
+        self._messages = messages
         self._engine: AsyncLiteLLMEngine | None = None
+
+    def with_messages(self, messages: list[Any]) -> Compatible:
+        """Returns one that sends these messages as they are, whatever stands for them in its request."""
+        return Compatible(self._endpoint, messages)
 
     async def complete(self, request: Request) -> Response:
         """Returns the answer; raises ``lm15`` errors."""
@@ -223,8 +228,23 @@ class Compatible:
         if self._engine is None:
             # Its import takes seconds, in which every other prediction of the process would stand still.
             await asyncio.to_thread(importlib.import_module, "litellm")
-            self._engine = AsyncLiteLLMEngine(model_type=self._endpoint.model_type, **self._endpoint.connection())
+            self._engine = _Engine(model_type=self._endpoint.model_type, **self._endpoint.connection())
+            self._engine.messages = self._messages
         return self._engine
+
+
+class _Engine(AsyncLiteLLMEngine):
+    """DSPy's engine, which may be told what to send in place of its request's messages."""
+
+    messages: list[Any] | None = None
+
+    def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
+        data = cast("dict[str, Any]", super()._arguments(request, streaming=streaming))
+        if self.messages is None:
+            return data
+        # As DSPy itself sends such a message, which is one answer without saying so.
+        data.pop("n", None)
+        return {**data, "messages": self.messages}
 
 
 @contextmanager

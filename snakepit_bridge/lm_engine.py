@@ -27,6 +27,7 @@ from snakepit_bridge.lm_backends import Compatible, Native
 from snakepit_bridge.lm_endpoint import Endpoint
 from snakepit_bridge.lm_keywords import rollout_id, with_extensions
 from snakepit_bridge.lm_models import fitting
+from snakepit_bridge.lm_parts import whole
 from snakepit_bridge.lm_pieces import Pieces, QueuedPieces, StreamEvent, answer_from, pieces_for
 from snakepit_bridge.loop import run_home
 from snakepit_bridge.open_files import OPEN_FILES
@@ -149,6 +150,11 @@ class LMEngine:
 
     async def _send(self, request: Request, pieces: Pieces | None) -> Response:
         resolution = self._resolution
+        request, messages = whole(request)
+        if messages is not None:
+            if resolution is not None and self.endpoint.engine == "lm15":
+                raise UnsupportedFeatureError("a message has parts that the native client can't send; use engine auto")
+            return await answer_from(self._litellm.with_messages(messages), request, pieces)
         if resolution is None:
             return await answer_from(self._litellm, request, pieces)
         try:

@@ -18,6 +18,7 @@ from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.lm15 import Request, UnsupportedFeatureError, request_from_openai_chat
 
 from snakepit_bridge import lm_models
+from snakepit_bridge.lm_parts import MESSAGES, stood_for
 
 # What DSPy takes out of a call's keywords before it makes a request of them.
 _OF_DSPY = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cache", "request"}) | CLIENT_KEYS
@@ -25,10 +26,11 @@ _OF_DSPY = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cac
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What travels beside a request: keywords that it has no place for, and the sample that is asked for."""
+    """What travels beside a request: what it has no place for, and the sample that is asked for."""
 
     keywords: Mapping[str, Any]
     rollout_id: int | None
+    messages: list[Any] | None = None
 
 
 _beside: ContextVar[_Beside | None] = ContextVar("dspex_lm_keywords", default=None)
@@ -39,7 +41,7 @@ class ProfileLM(dspy.LM):
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Returns the LM's outputs."""
-        beside = self._taken(kwargs)
+        messages, beside = self._taken(messages, kwargs)
         if beside is None:
             return super().__call__(prompt, messages=messages, **kwargs)
         token = _beside.set(beside)
@@ -50,7 +52,7 @@ class ProfileLM(dspy.LM):
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Returns the LM's outputs."""
-        beside = self._taken(kwargs)
+        messages, beside = self._taken(messages, kwargs)
         if beside is None:
             return await super().acall(prompt, messages=messages, **kwargs)
         token = _beside.set(beside)
@@ -59,8 +61,8 @@ class ProfileLM(dspy.LM):
         finally:
             _beside.reset(token)
 
-    def _taken(self, kwargs: dict[str, Any]) -> _Beside | None:
-        """Takes the keywords out that no request has a place for; DSPy leaves out those that are None."""
+    def _taken(self, messages: Any, kwargs: dict[str, Any]) -> tuple[Any, _Beside | None]:
+        """Takes out what no request has a place for; DSPy leaves out keywords that are None."""
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
         extra: dict[str, Any] = {}
         if not isinstance(kwargs.get("request"), Request):
@@ -71,15 +73,20 @@ class ProfileLM(dspy.LM):
             extra = {name: value for name, value in self.kwargs.items() if not _has_a_place(name)}
             extra |= {name: kwargs.pop(name) for name in [name for name in kwargs if not _has_a_place(name)]}
         said = {name: value for name, value in extra.items() if value is not None}
-        return _Beside(said, rollout) if said or rollout is not None else None
+        standing = stood_for(messages) if self.model_type == "chat" else None
+        whole = None if standing is None else messages
+        beside = _Beside(said, rollout, whole) if said or whole or rollout is not None else None
+        return messages if standing is None else standing, beside
 
 
 def with_extensions(request: Request) -> Request:
-    """Returns a request with the keywords that its call brought beside it."""
+    """Returns a request with the keywords, and the messages, that its call brought beside it."""
     beside = _beside.get()
-    if beside is None or not beside.keywords:
+    if beside is None or not (beside.keywords or beside.messages):
         return request
     extensions = {**(request.config.extensions or {}), **beside.keywords}
+    if beside.messages:
+        extensions[MESSAGES] = beside.messages
     return replace(request, config=replace(request.config, extensions=extensions))
 
 
