@@ -74,8 +74,8 @@ class PieceWriter:
     async def _write(self) -> None:
         while self._pending:
             some, self._pending = self._pending, []
-            commands = [*map(self._entry, some), ("EXPIRE", self._key, _KEPT_S), ("PUBLISH", self._key, "")]
             try:
+                commands = [*map(self._entry, some), ("EXPIRE", self._key, _KEPT_S), ("PUBLISH", self._key, "")]
                 # Behind an outage they are written as they were: readers leave out what was written before it, too.
                 await through_outages(partial(self._connection.send_each, commands), patience_s=_PATIENCE_S)
             except Exception as exc:  # noqa: BLE001 - its reader gets the end all the same, and the whole answer with it

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from celery.exceptions import Ignore
 
-from tasks.limits.contract import Admission, Estimate, Parked
+from tasks.limits.contract import Admission, Estimate, Parked, Permit
 from tasks.scope import Scope
+
+_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -31,7 +34,15 @@ async def admitted(admission: Admission, scope: Scope, profile: str, inputs: Map
     finally:
         unused = scope.take_permit()
         if unused is not None:
-            await admission.give_back(unused)
+            await _give_back(admission, unused)
+
+
+async def _give_back(admission: Admission, permit: Permit) -> None:
+    """Gives a permit back; one that can't be runs out by itself, and costs no result."""
+    try:
+        await admission.give_back(permit)
+    except Exception as exc:  # noqa: BLE001 - what only counts a prediction must not cost it
+        _log.warning("A place among the limits of '%s' isn't given back, and runs out: %s", permit.profile, exc)
 
 
 def _length(value: object) -> int:

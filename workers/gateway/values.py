@@ -175,7 +175,14 @@ def _succeeded(task_id: str, result: Result) -> pb.Prediction:
 
 def piece(one: Piece) -> pb.OutputPiece:
     """Returns a piece of an answer as a message."""
-    return pb.OutputPiece(field=one.field, text=one.text, predictor=one.predictor, call=one.call, attempt=one.attempt)
+    return pb.OutputPiece(
+        field=one.field,
+        text=one.text,
+        predictor=one.predictor,
+        call=one.call,
+        attempt=one.attempt,
+        replaced=one.replaced,
+    )
 
 
 def _tokens(usage: Mapping[str, Any], kind: str) -> int:

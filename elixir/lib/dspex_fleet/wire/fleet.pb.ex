@@ -355,6 +355,7 @@ defmodule Dspex.Fleet.V1.OutputPiece do
   field :predictor, 3, type: :string
   field :call, 4, type: :uint32
   field :attempt, 5, type: :uint32
+  field :replaced, 6, type: :bool
 end
 
 defmodule Dspex.Fleet.V1.Provenance do

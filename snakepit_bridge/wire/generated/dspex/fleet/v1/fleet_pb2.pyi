@@ -289,18 +289,20 @@ class PredictionEvent(_message.Message):
     def __init__(self, state: _Optional[_Union[PredictionState, str]] = ..., piece: _Optional[_Union[OutputPiece, _Mapping]] = ..., ended: _Optional[_Union[Prediction, _Mapping]] = ..., position: _Optional[str] = ...) -> None: ...
 
 class OutputPiece(_message.Message):
-    __slots__ = ("field", "text", "predictor", "call", "attempt")
+    __slots__ = ("field", "text", "predictor", "call", "attempt", "replaced")
     FIELD_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     PREDICTOR_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_FIELD_NUMBER: _ClassVar[int]
     field: str
     text: str
     predictor: str
     call: int
     attempt: int
-    def __init__(self, field: _Optional[str] = ..., text: _Optional[str] = ..., predictor: _Optional[str] = ..., call: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+    replaced: bool
+    def __init__(self, field: _Optional[str] = ..., text: _Optional[str] = ..., predictor: _Optional[str] = ..., call: _Optional[int] = ..., attempt: _Optional[int] = ..., replaced: _Optional[bool] = ...) -> None: ...
 
 class Provenance(_message.Message):
     __slots__ = ("session", "token", "digest", "program", "program_version", "model", "prompt_tokens", "completion_tokens", "staleness_s", "outage", "worker", "record_json")
