@@ -8,8 +8,9 @@ until it can, in a thread of its own, since whoever gives a message up has other
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
-import os
 import queue
 import threading
 import time
@@ -20,11 +21,22 @@ from typing import Any
 
 from celery.app.task import Context
 from celery.exceptions import TimeLimitExceeded
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_ready
 from celery.states import FAILURE
 
-from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionGivenUp, error_text
-from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, task_ids_of
+from config.settings import FleetSettings
+from snakepit_bridge.dead import DeadMessage, DeadMessages
+from snakepit_bridge.delivery import REDIS
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    PredictionFailed,
+    PredictionGivenUp,
+    StoreUnavailableError,
+    error_text,
+)
+from snakepit_bridge.forking import after_fork_in_child
+from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, TASK_IDS, task_ids_of
+from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.stores.outages import is_outage
 from workers.transport import given_up
 from workers.transport.envelope import EMBED
@@ -34,6 +46,9 @@ ErrorOf = Callable[[str], BridgeError]
 
 PREDICTIONS = frozenset({PREDICT, PREDICT_BATCH})
 
+# Dead messages that are looked through at a worker's start.
+_REPAIRED = 200
+_FLUSH_AT_EXIT_S = 3.0
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 logger = logging.getLogger(__name__)
@@ -55,6 +70,7 @@ class LateEnds:
     _waiting: queue.SimpleQueue[_Ends] = field(default_factory=queue.SimpleQueue[_Ends])
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
+    _left: int = 0
 
     def end(
         self,
@@ -74,19 +90,28 @@ class LateEnds:
             state: Celery's state of such an end.
             then: called once all ends are stored.
         """
-        self._waiting.put(_Ends(app, headers, error_of, state, then))
         with self._lock:
+            self._left += 1
+            self._waiting.put(_Ends(app, headers, error_of, state, then))
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="dspex-ends", daemon=True)
                 self._thread.start()
 
     def forget(self) -> None:
         """Forget all: a forked child has none of its parent's ends to bring."""
-        self._waiting, self._lock, self._thread = queue.SimpleQueue(), threading.Lock(), None
+        self._waiting, self._lock, self._thread, self._left = queue.SimpleQueue(), threading.Lock(), None, 0
+
+    def flush(self, wait_s: float) -> None:
+        """Wait until all ends are stored, for so many seconds at most."""
+        until = time.monotonic() + wait_s
+        while self._left and time.monotonic() < until:
+            time.sleep(0.02)
 
     def _run(self) -> None:
         while True:
             self._bring(self._waiting.get())
+            with self._lock:
+                self._left -= 1
 
     def _bring(self, ends: _Ends) -> None:
         left = task_ids_of(ends.headers)
@@ -122,12 +147,14 @@ class LateEnds:
 
 
 LATE_ENDS = LateEnds()
-os.register_at_fork(after_in_child=LATE_ENDS.forget)
+after_fork_in_child(LATE_ENDS.forget)
+atexit.register(LATE_ENDS.flush, _FLUSH_AT_EXIT_S)
 
 
 def connect() -> None:
-    """Have each worker end the predictions of messages that it gives up."""
+    """Have each worker end the predictions of messages that it gives up, and of those that others gave up and died."""
     worker_init.connect(_listen, dispatch_uid=__name__)
+    worker_ready.connect(_repair, dispatch_uid=__name__)
 
 
 def note(app: Any, told: Mapping[str, Any], done: Callable[[], object] | None = None) -> None:
@@ -166,6 +193,23 @@ def end_what_follows(app: Any, request: Context, error: BridgeError, how: str) -
         app.backend.mark_as_failure(request.id, error, request=request, state=how)
 
 
+def repair(app: Any) -> None:
+    """End the predictions of messages on the dead list that have no end: their worker died before it could store it."""
+    settings: FleetSettings = app.settings
+    if settings.broker.startswith(REDIS):
+        for one in asyncio.run(_given_up_lately(settings)):
+            note(app, {"reason": one.reason, "error": one.error, TASK_IDS: list(one.task_ids)})
+
+
+async def _given_up_lately(settings: FleetSettings) -> list[DeadMessage]:
+    connection = RedisConnection(settings.broker, timeout_s=settings.redis_timeout_s)
+    try:
+        found = await DeadMessages(connection, namespace=settings.namespace).latest(_REPAIRED)
+    finally:
+        await connection.aclose()
+    return [one for one in found if one.at > time.time() - settings.result_expires_s]
+
+
 def error_for(exc: BaseException, program: str) -> BridgeError:
     """Return the named error for whatever ended a message's task; it never raises, whatever that is."""
     if isinstance(exc, BridgeError):
@@ -195,3 +239,13 @@ def text_of(exc: BaseException) -> str:
 
 def _listen(sender: Any, **_: Any) -> None:
     given_up.listen(partial(note, sender.app))
+
+
+def _repair(sender: Any, **_: Any) -> None:
+    def look() -> None:
+        try:
+            repair(sender.app)
+        except (StoreUnavailableError, OSError) as exc:
+            logger.warning("The dead list can't be looked through for predictions without an end: %s", exc)
+
+    threading.Thread(target=look, name="dspex-repair", daemon=True).start()

@@ -105,3 +105,18 @@ async def test_a_dropped_message_is_gone(dead: DeadMessages, redis_url: str) -> 
     for act in (dead.drop, dead.get):
         with pytest.raises(DeadMessageNotFound):
             await act("w.1")
+
+
+async def test_a_retried_batch_takes_the_ends_back_that_giving_up_gave_its_inputs(
+    dead: DeadMessages, redis_url: str
+) -> None:
+    """KINDS 2: each of them can have another."""
+    ends = {"a": result("FAILURE", PredictionGivenUp.__name__), "b": result("SUCCESS", None)}
+    with Redis.from_url(redis_url) as client:
+        for task_id, end in ends.items():
+            client.set(f"celery-task-meta-{task_id}", end)
+    bury(redis_url, "w.1", task_ids=["a", "b", "c"])
+    assert (await dead.get("w.1")).task_ids == ("a", "b", "c")
+    await dead.retry("w.1")
+    with Redis.from_url(redis_url) as client:
+        assert [client.exists(f"celery-task-meta-{task_id}") for task_id in "abc"] == [0, 1, 0]
