@@ -91,6 +91,16 @@ def test_a_pool_process_that_hangs_is_replaced_and_its_prediction_ends_by_name(p
     assert running(worker)
 
 
+@pytest.mark.soak
+def test_a_worker_whose_pool_process_hangs_ends_in_its_time(play: Stage) -> None:
+    worker = play.start(pool="prefork", concurrency=1, env={"DSPEX_STOP_GRACE_S": "1"})
+    poison = play.fleet.submit("stalling", {"question": f"regex {fresh('q')}"})
+    wait_until(lambda: held_by_workers(play) == 1, "it to be taken")
+    worker.container.kill(signal.SIGTERM)
+    wait_until(lambda: not running(worker), "the worker to end", timeout_s=15)
+    assert set(deliveries(play)) == {poison.id}
+
+
 def stalls(play: Stage) -> list[Stall]:
     return run_blocking(Stalls(play.fleet.connection).all())
 
