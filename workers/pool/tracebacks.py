@@ -14,13 +14,13 @@ from collections.abc import Generator
 from contextlib import suppress
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_ITERABLE_COROUTINE
 from types import FrameType, FunctionType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from billiard.einfo import ExceptionInfo
 from celery.app import trace
 from celery.backends.base import Backend
 
-from snakepit_bridge.exceptions import fresh_error
+from snakepit_bridge.exceptions import error_text, fresh_error
 
 E = TypeVar("E", bound=BaseException)
 
@@ -33,14 +33,18 @@ _SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR | CO_ITERABLE_CO
 
 def detach_error(exc: E) -> E:
     """Return a copy of an error, its causes and contexts included, that leads into no frame of any task."""
-    return _detached(exc, {})
+    try:
+        return _detached(exc, {})
+    except Exception:  # noqa: BLE001 - code of somebody's own, and whoever waits for the task waits for an error
+        return cast(E, RuntimeError(f"{type(exc).__name__}: {error_text(exc)}"))
 
 
 def _detached(exc: E, copies: dict[int, BaseException]) -> E:
     twin = copies[id(exc)] = fresh_error(exc)
-    twin.__cause__ = _linked(exc.__cause__, copies)
-    twin.__context__ = _linked(exc.__context__, copies)
-    twin.__suppress_context__ = exc.__suppress_context__
+    put = BaseException.__setattr__  # a class may refuse to have anything set
+    put(twin, "__cause__", _linked(exc.__cause__, copies))
+    put(twin, "__context__", _linked(exc.__context__, copies))
+    put(twin, "__suppress_context__", exc.__suppress_context__)
     return twin.with_traceback(_frameless(exc.__traceback__))
 
 
