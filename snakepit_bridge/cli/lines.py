@@ -33,7 +33,7 @@ class Line:
 
     @classmethod
     def read(cls, number: int, raw: bytes) -> Self:
-        """Reads an inputs object, or ``{"id": …, "inputs": {…}}``, whose other keys mean nothing here."""
+        """Reads an inputs object, or ``{"id": …, "inputs": {…}}``: with any other key it is an object of inputs."""
         named: dict[str, Any] = {"line": number}
         try:
             said = parse(raw)
@@ -42,7 +42,7 @@ class Line:
         if not isinstance(said, dict):
             return cls(number, named, None, f"it must be an object of inputs, not {type(said).__name__}")
         found = cast(dict[str, Any], said)
-        if not isinstance(found.get("inputs"), dict):
+        if not isinstance(found.get("inputs"), dict) or found.keys() - {"id", "inputs"}:
             return cls(number, named, found)
         return cls(number, named | ({"id": found["id"]} if "id" in found else {}), found["inputs"])
 

@@ -86,3 +86,10 @@ def test_half_a_surrogate_pair_survives(source: Path, tmp_path: Path) -> None:
     with open_output(path, source) as output:
         output.write(Line(1, {"line": 1}, {}), {"outputs": {"a": "\ud800"}})
     assert json.loads(path.read_text(encoding="utf-8"))["outputs"] == {"a": "\ud800"}
+
+
+def test_an_input_that_is_called_inputs_is_an_input_beside_others() -> None:
+    """KINDS 4: what stands beside it was lost without a word."""
+    said = {"question": "why?", "inputs": {"a": 1}}
+    assert Line.read(1, json.dumps(said).encode()).inputs == said
+    assert Line.read(1, b'{"inputs": {"inputs": {"a": 1}}}').inputs == {"inputs": {"a": 1}}
