@@ -152,6 +152,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
     admission = _admission(settings, claims, connection, replica, signals)
     profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
+    profiles.check()
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = Sessions(replica, wanted, settings.requirement_wait_s)
     allowed = AllowedImports(settings.allowed_packages)
@@ -218,21 +219,15 @@ def _profiles_file(settings: FleetSettings) -> ProfilesFile | None:
 
 
 def load_profiles(settings: FleetSettings, *, around: Callable[[LMProfiles], Around] | None = None) -> LMProfiles:
-    """Returns the LM profiles, each of which can be used: those of the file, else one for the settings' single model.
+    """Returns the LM profiles as declared: those of the file, else one for the settings' single model.
 
     Args:
         settings: where they stand.
         around: makes what surrounds their calls.
 
     Raises:
-        ConfigurationError: the file is wrong, a key that it names isn't in the environment, or a profile can't be used.
+        ConfigurationError: the file is wrong, or a key that it names isn't in the environment or can't be sent.
     """
-    profiles = _declared(settings, around)
-    profiles.check()
-    return profiles
-
-
-def _declared(settings: FleetSettings, around: Callable[[LMProfiles], Around] | None) -> LMProfiles:
     file = _profiles_file(settings)
     if file is None:
         retry = _retry(settings, {})

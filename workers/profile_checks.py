@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from config.settings import FleetSettings
 from snakepit_bridge.cli.checks import Check
@@ -47,6 +48,10 @@ def check_profile(profile: LMProfile) -> Check:
     for model in (profile.model, *profile.models):
         if problem := _problem(profile, model):
             return Check(what, "fail", redact(f"{described}: {problem[0]}"), redact(problem[1]))
+    try:
+        LMProfiles([replace(profile, fallbacks=())]).check()
+    except BridgeError as exc:
+        return Check(what, "fail", redact(f"{described}: {exc}"), "mend the profile, as no worker starts with it")
     return _endpoint(profile, what, described)
 
 

@@ -287,3 +287,11 @@ def test_checking_the_runtime_opens_nothing_that_forked_children_would_share(red
     assert set(threading.enumerate()) == threads
     slot.check(keep=True)
     assert slot.built
+
+
+def test_a_worker_with_a_profile_that_its_model_refuses_does_not_start(tmp_path: Path) -> None:
+    """KINDS 15: it would fail each of its predictions."""
+    path = tmp_path / "lm.toml"
+    path.write_text('[profiles.a]\nmodel = "openai/o3-mini"\nparameters = { temperature = 0.7 }\n', encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="LM profile 'a' can't be used: openai/o3-mini takes no temperature"):
+        build_runtime(settings(lm_profiles=path))
