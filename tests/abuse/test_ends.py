@@ -25,6 +25,8 @@ from tests.harness.waiting import wait_until
 SOON_S = 30
 # What is tried again until it works comes twice, so that trying once more isn't enough.
 TIMES = 2
+# Python closes a coroutine by GeneratorExit: raised by code of ours, it can't be told from a worker that ends.
+STRANGERS = "calling the program"
 
 Fault = tuple[str, str]
 
@@ -75,7 +77,7 @@ def holds_nothing(play: Stage) -> None:
 def planned(seed: int, count: int | None) -> list[Fault]:
     """Returns faults in a random order: so many, in which each step and each kind comes, or all there are."""
     chance = random.Random(seed)
-    every = [(step, kind) for step in STEPS for kind in KINDS]
+    every = [(step, kind) for step in STEPS for kind in KINDS if kind != "GeneratorExit" or step == STRANGERS]
     chance.shuffle(every)
     if count is None:
         return every
