@@ -131,6 +131,14 @@ def gateway(
         str | None,
         typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server of followed sessions."),
     ] = None,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option("--host", envvar="DSPEX_GATEWAY_HOSTS", help="Host that HTTP requests may name; * for all."),
+    ] = None,
+    origins: Annotated[
+        list[str] | None,
+        typer.Option("--origin", envvar="DSPEX_GATEWAY_ORIGINS", help="Origin of web pages that may send requests."),
+    ] = None,
     message_bytes: Annotated[
         int, typer.Option(envvar="DSPEX_GATEWAY_MESSAGE_BYTES", min=1, help="The largest request.")
     ] = 4 * 2**20,
@@ -167,6 +175,8 @@ def gateway(
             grants=Grants.said(tokens, os.environ.get("DSPEX_GATEWAY_TOKENS_TOML")),
             tls=Tls.of(certificate, key, client_ca),
             limits=Limits(message_bytes=message_bytes, calls_per_s=rate, streams=streams),
+            hosts=tuple(hosts or ()),
+            origins=tuple(origins or ()),
             allowed_packages=fleet.allowed_packages,
             redis_timeout_s=fleet.redis_timeout_s,
             drain_s=drain,

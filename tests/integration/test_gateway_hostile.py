@@ -196,7 +196,7 @@ async def test_a_thousand_idle_streams_are_bounded_and_others_unharmed(served: G
 
 
 async def test_connections_on_which_no_request_comes_whole_are_closed(redis_url: str) -> None:
-    head = b"POST /v1/sessions/user-1/publish HTTP/1.1\r\nhost: x\r\n"
+    head = b"POST /v1/sessions/user-1/publish HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     async with gateway(redis_url, limits=Limits(read_s=0.3)) as served:
         host, port = str(served.http_address).split(":")
         for sent in (b"", head, head + b"content-length: 100\r\n\r\n{"):

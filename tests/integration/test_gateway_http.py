@@ -14,6 +14,8 @@ import pytest
 from tests.integration.gateway_clients import connected, gateway, grants, http
 from workers.gateway import Gateway, Limits
 
+JSON = {"content-type": "application/json"}
+
 
 @pytest.fixture
 async def served(redis_url: str) -> AsyncGenerator[Gateway]:
@@ -61,7 +63,7 @@ async def test_a_value_is_published_and_read_as_plain_json(client: httpx.AsyncCl
 async def test_numbers_of_any_size_and_those_that_are_none_survive(client: httpx.AsyncClient) -> None:
     big = b'{"name":"big","value":1000000000000000000000000000001}'
     body = b'{"changes":[%s,{"name":"nan","type":"float","value":"NaN"}]}' % big
-    assert (await client.post("/v1/sessions/user-1/publish", content=body)).status_code == 200
+    assert (await client.post("/v1/sessions/user-1/publish", content=body, headers=JSON)).status_code == 200
     answer = await client.get("/v1/sessions/user-1/variables")
     assert b'"value":1000000000000000000000000000001' in answer.content
     assert b'"value":"NaN"' in answer.content
@@ -117,7 +119,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_a_malformed_body_is_refused_and_nothing_published(client: httpx.AsyncClient, body: bytes) -> None:
-    answer = await client.post("/v1/sessions/user-1/publish", content=body)
+    answer = await client.post("/v1/sessions/user-1/publish", content=body, headers=JSON)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["kind"] in ("MalformedError", "ValidationError")
     assert (await client.get("/v1/sessions/user-1/variables")).status_code == 404
@@ -138,7 +140,7 @@ async def test_a_body_above_the_limit_is_refused_with_or_without_its_length(clie
             yield b" " * 1_000
 
     for content in (b" " * 200_000, chunks()):
-        answer = await client.post("/v1/sessions/user-1/publish", content=content)
+        answer = await client.post("/v1/sessions/user-1/publish", content=content, headers=JSON)
         assert (answer.status_code, answer.json()["error"]["kind"]) == (413, "TooLargeError")
     await publish(client, a=1)
 

@@ -49,6 +49,43 @@ class NotGrantedError(named.BridgeError):
 
 
 @_error
+class HostNotAllowedError(named.BridgeError):
+    """A request that names a host which this gateway isn't: what a page does that points a name of its own here."""
+
+    host: str
+
+    def __str__(self) -> str:
+        return (
+            f"This gateway isn't asked as {shown(self.host)}. Ask it as localhost or by its address, or name the host "
+            "in DSPEX_GATEWAY_HOSTS."
+        )
+
+
+@_error
+class OriginNotAllowedError(named.BridgeError):
+    """A request that a browser sends for a page of another origin."""
+
+    origin: str
+
+    def __str__(self) -> str:
+        return (
+            f"Pages of the origin {shown(self.origin)} may not use this gateway. Send the request from an application, "
+            "or name the origin in DSPEX_GATEWAY_ORIGINS."
+        )
+
+
+@_error
+class MediaTypeError(named.BridgeError, ValueError):
+    """A request whose body isn't said to be JSON."""
+
+    found: str
+
+    def __str__(self) -> str:
+        found = shown(self.found) if self.found else "nothing"
+        return f"A request's body is JSON; it is said to be {found}. Send the header 'content-type: application/json'."
+
+
+@_error
 class TooManyError(named.BridgeError):
     """More than a grant or the gateway bears at a time."""
 
@@ -135,6 +172,8 @@ class StreamEndedError(named.BridgeError):
 _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (UnauthenticatedError, Code.UNAUTHENTICATED),
     (NotGrantedError, Code.PERMISSION_DENIED),
+    (HostNotAllowedError, Code.PERMISSION_DENIED),
+    (OriginNotAllowedError, Code.PERMISSION_DENIED),
     (TooManyError, Code.RESOURCE_EXHAUSTED),
     (TooLargeError, Code.RESOURCE_EXHAUSTED),
     (DrainingError, Code.UNAVAILABLE),
@@ -189,6 +228,8 @@ def code_of(error: BaseException) -> Code:
 
 def http_status(error: BaseException) -> int:
     """Returns the HTTP status of an error."""
+    if isinstance(error, MediaTypeError):
+        return 415
     return 413 if isinstance(error, TooLargeError) else _HTTP[code_of(error)]
 
 

@@ -11,17 +11,20 @@ from typing import Any
 
 from google.protobuf.message import Message
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.variables.codec import canonical, parse, written
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.call import LONGEST_S, SHORTEST_S
 from workers.gateway.door import Door
 from workers.gateway.errors import (
     MalformedError,
+    MediaTypeError,
     TookTooLongError,
     TooLargeError,
     code_of,
@@ -34,6 +37,7 @@ from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewaySettings, split
 from workers.gateway.transcoding import as_json, from_json, from_texts
 from workers.gateway.uvicorn_server import Server, config, listen
+from workers.gateway.web_origin import WebOrigins
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ class HttpServer:
         self._ready = ready
         self._operations = tuple(operations)
         host, port = split(settings.http)
+        self._web = WebOrigins.of(host, settings.hosts, settings.origins)
         self._listening = listen(host, port)
         self.address = f"{settings.http.rpartition(':')[0]}:{self._listening.getsockname()[1]}"
         self._server = Server(config(self.app(), settings))
@@ -82,7 +87,7 @@ class HttpServer:
         return Starlette(
             routes=[
                 *routes,
-                Route("/openapi.json", _always(document)),
+                Route("/openapi.json", self._own(_always(document))),
                 Route("/healthz", _always(b'{"status":"ok"}')),
                 Route("/readyz", self._readiness),
             ],
@@ -106,14 +111,31 @@ class HttpServer:
             operation = methods["GET" if request.method == "HEAD" else request.method]
             answer = self._events if operation.streaming else self._answer
             try:
+                self._check_sender(request)
                 return await answer(operation, request)
             except ClientDisconnect:
                 return Response(status_code=499)
             except Exception as error:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
-                return _refused(error, operation)
+                return _refused(error, operation.path)
 
         # Sessions may have slashes in their names.
         return Route(path.replace("{session}", "{session:path}"), endpoint, methods=list(methods))
+
+    def _own(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def checked(request: Request) -> Response:
+            try:
+                self._check_sender(request)
+            except BridgeError as exc:
+                return _refused(exc, request.url.path)
+            return await answer(request)
+
+        return checked
+
+    def _check_sender(self, request: Request) -> None:
+        headers = request.headers
+        self._web.check(headers.get("host"), headers.get("origin"), headers.get("sec-fetch-site"))
+        if request.method == "POST":
+            _check_media_type(headers)
 
     async def _answer(self, operation: Operation, request: Request) -> Response:
         grant = self._door.grant(request.headers.get("authorization"), operation)
@@ -149,7 +171,7 @@ class HttpServer:
                     yield _event(answer)
                     following = asyncio.ensure_future(anext(answers, None))
             except Exception as error:  # noqa: BLE001 - the status is sent already, so it is told as an event
-                _logged(error, operation)
+                _logged(error, operation.path)
                 yield b"event: error\ndata: " + _error(error) + b"\n\n"
             finally:
                 following.cancel()
@@ -217,6 +239,19 @@ class _Events(StreamingResponse):
                 _log.info("an event stream's reader took nothing for %g s", self._write_s)
 
 
+def _check_media_type(headers: Headers) -> None:
+    """A page may send a text or a form to any host without being asked; to send JSON it has to be let.
+
+    Raises:
+        MediaTypeError: there is a body, and it isn't said to be JSON.
+    """
+    said = headers.get("content-type")
+    if said is None and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return
+    if (said or "").partition(";")[0].strip().lower() != _JSON:
+        raise MediaTypeError(said or "")
+
+
 def _timeout(request: Request) -> float | None:
     text = request.headers.get("request-timeout")
     if text is None:
@@ -247,13 +282,13 @@ def _error(error: BaseException) -> bytes:
     return canonical({"error": {**as_json(described(error)), "status": code_of(error).name}})
 
 
-def _logged(error: BaseException, operation: Operation) -> None:
+def _logged(error: BaseException, path: str) -> None:
     if http_status(error) == 500:
-        _log.error("%s failed", operation.path, exc_info=error)
+        _log.error("%s failed", path, exc_info=error)
 
 
-def _refused(error: BaseException, operation: Operation) -> Response:
-    _logged(error, operation)
+def _refused(error: BaseException, path: str) -> Response:
+    _logged(error, path)
     headers = dict(retry_after(error))
     if http_status(error) == 401:
         headers["www-authenticate"] = "Bearer"

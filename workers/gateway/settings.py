@@ -81,6 +81,9 @@ class GatewaySettings:
         grants: who may do what; none lets everybody in, on loopback alone.
         tls: certificate, or None for plain text.
         limits: what it bears.
+        hosts: names that HTTP requests may give as their host, besides localhost and loopback addresses; ``*`` lets
+            every name pass, and so does none where the gateway listens off loopback.
+        origins: origins of web pages that may send HTTP requests, ``https://app.example.com``.
         allowed_packages: packages that the specs of programs may name.
         redis_timeout_s: seconds within which Redis must answer.
         drain_s: seconds that calls under way may take when it is stopped.
@@ -99,6 +102,8 @@ class GatewaySettings:
     grants: Grants = field(default_factory=Grants, repr=False)
     tls: Tls | None = None
     limits: Limits = field(default_factory=Limits)
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     allowed_packages: tuple[str, ...] = ()
     redis_timeout_s: float = 5.0
     drain_s: float = 20.0
