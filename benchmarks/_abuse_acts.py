@@ -9,6 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 from celery import chain
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError
@@ -65,7 +67,7 @@ class Act:
         """Return the tasks that were accepted, each with the act's name; none, if it was refused by a named error."""
         try:
             return dict.fromkeys(self.submit(), self.name)
-        except (BridgeError, ValueError):
+        except (BridgeError, ValueError, OperationalError, RedisError):  # the last two are of Celery's own canvases
             return {}
 
 
