@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -122,7 +123,7 @@ class Publisher:
         """
         self._after_fork()
         try:
-            with self._app.producer_or_acquire() as producer:
+            with self._app.producer_or_acquire() as producer, _renewed(producer):
                 self._app.amqp.send_task_message(
                     producer,
                     name,
@@ -257,6 +258,18 @@ class Publisher:
             self._pid = os.getpid()
             kombu.pools.reset()
             cast(Any, self._app)._after_fork()
+
+
+@contextmanager
+def _renewed(producer: Any) -> Generator[None]:
+    """Have a producer's connection open a new channel after a failure; kombu keeps the one that broke with it."""
+    try:
+        yield
+    except Exception:
+        connection = producer.__connection__
+        if connection is not None:
+            connection.revive(None)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,9 @@ _LASTING = (NoPermissionError, AuthenticationError)
 
 def is_outage(exc: BaseException) -> bool:
     """Return whether an error says that the server can't do its work now."""
+    if isinstance(exc, AttributeError):
+        # What kombu says of a channel that another thread has closed with its connection.
+        return exc.name == "client" and exc.obj is None
     if isinstance(exc, (StoreUnavailableError, OperationalError, *OUTAGES)):
         return True
     return isinstance(exc, ResponseError) and str(exc).partition(" ")[0] in CODES
