@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
+    ExecAbortError,
     MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
@@ -45,6 +46,7 @@ OUTAGES: tuple[type[Exception], ...] = (
     TryAgainError,
     RedisClusterException,
     OutOfMemoryError,
+    ExecAbortError,  # what a transaction ends by one of whose commands met another of these
     ReadOnlyError,  # a replica by now: the next connection finds the primary
     NoPermissionError,
 )
@@ -63,7 +65,13 @@ def is_outage(exc: BaseException) -> bool:
         return exc.name == "client" and exc.obj is None
     if isinstance(exc, (StoreUnavailableError, OperationalError, *OUTAGES)):
         return True
-    return isinstance(exc, ResponseError) and str(exc).partition(" ")[0] in CODES
+    return isinstance(exc, ResponseError) and _code(str(exc)) in CODES
+
+
+def _code(text: str) -> str:
+    """Return the word by which the server's answer begins; before that of a pipelined command redis-py names it."""
+    _, of_pipeline, answer = text.rpartition(" of pipeline caused error: ")
+    return (answer if of_pipeline else text).partition(" ")[0].strip("('")
 
 
 def may_pass(exc: BaseException) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 import benchmarks
 from benchmarks import __main__ as command
-from benchmarks import _parts, scale, throughput
+from benchmarks import _parts, abuse, scale, throughput
 from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -220,3 +220,15 @@ def test_scale_measures_more_workers_and_longer_queues() -> None:
     assert figures["workers"]["2"]["per_s"] > 1.3 * figures["workers"]["1"]["per_s"]
     assert list(figures["queued"]) == ["100", "1000"]
     assert all(cost["cpu_ms"] > 0 for cost in figures["queued"].values())
+
+
+@pytest.mark.timeout(400)
+def test_abuse_costs_no_worker_no_end_and_no_secret() -> None:
+    """The short form of the abuse benchmark: everything at once on each pool, and nothing comes of it."""
+    figures = abuse.run(quick=True)
+    assert set(figures["pools"]) == {"asyncio", "threads", "prefork"}
+    assert figures["tasks"] >= 1_800
+    bad = ("worker_deaths", "unended", "double_ends", "leaked_secrets", "leaked_keys")
+    assert {name: figures[name] for name in bad} == dict.fromkeys(bad, 0), figures
+    assert all(told["unnamed_ends"] == {} for told in figures["pools"].values()), figures
+    assert figures["p99_neighbour_ms"] > 0

@@ -40,6 +40,9 @@ ANSWERS = [
         named.MasterDownError("down"),
         named.ResponseError("MISCONF no disk"),
         named.ResponseError("NOREPLICAS alone"),
+        named.ResponseError("Command # 1 (SADD key value) of pipeline caused error: NOREPLICAS alone"),
+        named.ExecAbortError("Transaction discarded because of previous errors."),
+        AttributeError("'NoneType' object has no attribute 'client'", name="client", obj=None),
         OperationalError("the broker is away"),
         ConnectionRefusedError(111, "refused"),
         StoreUnavailableError("redis://r", "away"),
@@ -62,6 +65,8 @@ def test_these_need_somebody(exc: Exception) -> None:
     [
         named.ResponseError("WRONGTYPE a list"),
         named.NoScriptError("none"),
+        named.ResponseError("Command # 1 (SADD key value) of pipeline caused error: WRONGTYPE a list"),
+        AttributeError("'Fleet' object has no attribute 'client'", name="client", obj=object()),
         ValueError("BUSY"),
         InputError("p", "f", "x"),
     ],
