@@ -13,6 +13,7 @@ from typing import Any, cast
 from snakepit_bridge.exceptions import CheckFailedError, known
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.variables.patterns import UnfitPatternError, check_pattern
 from snakepit_bridge.variables.types import Tensor, to_json
 
 Check = Mapping[str, Any] | str
@@ -20,6 +21,9 @@ Check = Mapping[str, Any] | str
 
 CheckFunction = Callable[[Mapping[str, Any]], str | None]
 """Takes all values by name and returns what is wrong with them, or None."""
+
+# Below these stands data, and no schema.
+_DATA = ("const", "enum", "default", "examples")
 
 _functions: dict[str, CheckFunction] = {}
 
@@ -50,6 +54,7 @@ def written(name: str, check: Check) -> bytes:
     from jsonschema import Draft202012Validator, SchemaError
 
     try:
+        _check_patterns(check)
         Draft202012Validator.check_schema(check)
         return canonical(dict(check))
     except (SchemaError, TypeError, ValueError) as error:
@@ -90,23 +95,51 @@ def _hold_function(session: str, name: str, function: str, variables: Mapping[st
 
 
 def _hold_schema(session: str, name: str, schema: Mapping[str, Any], variables: Mapping[str, Variable]) -> None:
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
+    from snakepit_bridge.stores.schema_patterns import Validator
+
     document = {each: _plain(variable) for each, variable in variables.items()}
     # A registry of our own: the default one would fetch what a $ref names from the network.
-    validator = Draft202012Validator(schema, registry=cast("Any", Registry()))
+    validator = Validator(schema, registry=cast("Any", Registry()))
     try:
         error: Any = best_match(validator.iter_errors(document))
     except Unresolvable as missing:
         problem = f"its schema refers to {missing.ref}, which it doesn't hold"
         raise CheckFailedError(known(variables), _values(variables), problem, session, name) from None
+    except RecursionError:
+        problem = "its schema refers to itself without end"
+        raise CheckFailedError(known(variables), _values(variables), problem, session, name) from None
+    except UnfitPatternError as exc:
+        raise CheckFailedError(known(variables), _values(variables), str(exc), session, name) from exc
     if error is not None:
         where = str(error.path[0]) if error.path else known(variables)
         value = shown(error.instance) if error.path else _values(variables)
         raise CheckFailedError(where, value, str(error.message).rstrip("."), session, name)
+
+
+def _check_patterns(schema: Any) -> None:
+    """Return if the patterns of a schema can be run, wherever in it they stand.
+
+    Raises:
+        UnfitPatternError: one can't.
+    """
+    if isinstance(schema, list):
+        for item in cast("list[Any]", schema):
+            _check_patterns(item)
+    if not isinstance(schema, Mapping):
+        return
+    for key, value in cast("Mapping[str, Any]", schema).items():
+        patterns = [value] if key == "pattern" else list(value) if key == "patternProperties" else []
+        for pattern in patterns:
+            if isinstance(pattern, str):
+                check_pattern(pattern)
+        if key == "unevaluatedProperties":
+            raise UnfitPatternError("unevaluatedProperties isn't supported; use additionalProperties")
+        if key not in _DATA:
+            _check_patterns(value)
 
 
 def _plain(variable: Variable) -> Any:

@@ -6,7 +6,6 @@ A malformed constraint is refused here and never sent: in Elixir it can take the
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn, cast
@@ -14,6 +13,7 @@ from typing import Any, NoReturn, cast
 from snakepit_bridge.exceptions import ValidationError, known
 from snakepit_bridge.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.variables.patterns import UnfitPatternError, check_pattern, found_in
 from snakepit_bridge.variables.types import INTEGER_BITS, TEXT_TYPES, VariableType, is_text
 
 _NUMBERS = frozenset({VariableType.FLOAT, VariableType.INTEGER})
@@ -38,8 +38,12 @@ class Constraints:
     unknown: str = "{}"
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | Constraints | None, variable: str = "") -> Constraints:
+    def of(
+        cls, given: Mapping[str, Any] | Constraints | None, variable: str = "", *, stored: bool = False
+    ) -> Constraints:
         """Returns the constraints that a mapping names; ``enum`` is read as ``choices``, None as no constraint.
+
+        One that was stored is readable whatever its pattern: only the next value has to obey it.
 
         Raises:
             ValidationError: a constraint that is malformed, or two that contradict each other.
@@ -50,7 +54,10 @@ class Constraints:
             return UNCONSTRAINED
         if not isinstance(given, Mapping) or not all(map(is_text, given)):  # pyright: ignore[reportUnnecessaryIsInstance]
             _refuse(variable, f"constrained by {shown(given)}", "constraints are a mapping of names to rules")
-        return _checked(variable, {key: value for key, value in given.items() if value is not None})
+        constraints = _checked(variable, {key: value for key, value in given.items() if value is not None})
+        if constraints.pattern is not None and not stored:
+            _check_runs(variable, constraints.pattern)
+        return constraints
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the constraints that are set as JSON types, unknown keys included."""
@@ -89,8 +96,8 @@ class Constraints:
             _refuse(name, shown(value), f"it must have at least {self.min_length} characters")
         if self.max_length is not None and len(value) > self.max_length:
             _refuse(name, shown(value), f"it must have at most {self.max_length} characters")
-        if self.pattern is not None and re.search(self.pattern, value) is None:
-            _refuse(name, shown(value), f"it must match the pattern {self.pattern!r}")
+        if self.pattern is not None:
+            _check_pattern(name, self.pattern, value)
         if self.choices is not None and value not in self.choices:
             _refuse(name, shown(value), f"it must be one of {_listing(self.choices)}")
         if self.allowed_modules is not None and value not in self.allowed_modules:
@@ -112,6 +119,23 @@ def _checked(variable: str, given: Mapping[str, Any]) -> Constraints:
     _check_order(variable, "min", "max", constraints.min, constraints.max)
     _check_order(variable, "min_length", "max_length", constraints.min_length, constraints.max_length)
     return constraints
+
+
+def _check_runs(variable: str, pattern: str) -> None:
+    try:
+        check_pattern(pattern)
+    except UnfitPatternError as exc:
+        found = f"constrained by pattern={shown(pattern)}"
+        raise ValidationError(variable, found, f"pattern must be a regular expression: {exc}") from exc
+
+
+def _check_pattern(name: str, pattern: str, value: str) -> None:
+    try:
+        found = found_in(pattern, value)
+    except UnfitPatternError as exc:
+        raise ValidationError(name, shown(value), f"its pattern {shown(pattern)} can't be run: {exc}") from exc
+    if not found:
+        _refuse(name, shown(value), f"it must match the pattern {pattern!r}")
 
 
 def _allow_both(named: dict[str, Any]) -> None:
@@ -155,16 +179,6 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_pattern(value: Any) -> bool:
-    if not is_text(value):
-        return False
-    try:
-        re.compile(value)
-    except (re.error, RecursionError, OverflowError, MemoryError):
-        return False
-    return True
-
-
 def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list | tuple) and all(fits(item) for item in cast("list[Any]", value))
 
@@ -179,7 +193,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
     "max": (_is_number, "a finite number", _same),
     "min_length": (_is_count, "a count of characters", _same),
     "max_length": (_is_count, "a count of characters", _same),
-    "pattern": (_is_pattern, "a regular expression", _same),
+    "pattern": (is_text, "a regular expression", _same),
     "choices": (_is_list_of(lambda item: is_text(item) or _is_number(item)), "a list of texts or numbers", tuple),
     "enum": (_is_list_of(lambda item: is_text(item) or _is_number(item)), "a list of texts or numbers", tuple),
     "allowed_modules": (_is_list_of(is_text), "a list of module names", tuple),

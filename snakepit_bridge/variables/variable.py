@@ -60,7 +60,7 @@ class Variable:
         except (ValueError, KeyError, TypeError) as error:
             rule = f"stored variables are JSON with type, value and constraints ({type(error).__name__}: {error})"
             raise ValidationError(name, shown(data), rule) from error
-        return cls(name, VariableType.of(name, kind), value, Constraints.of(constraints, name))
+        return cls(name, VariableType.of(name, kind), value, Constraints.of(constraints, name, stored=True))
 
     def with_value(self, value: Any) -> Self:
         """Returns this variable with another value.

@@ -1,0 +1,56 @@
+"""JSON schemas whose patterns are run by an engine without backtracking, where jsonschema has Python's own.
+
+Apart from the checks, since only sessions with schemas pay for the import of jsonschema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from jsonschema import Draft202012Validator, ValidationError, validators
+
+from snakepit_bridge.exceptions import known
+from snakepit_bridge.variables.patterns import found_in
+
+
+def _pattern(_: Any, wanted: str, instance: Any, __: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not found_in(wanted, instance):
+        yield ValidationError(f"{instance!r} does not match {wanted!r}")
+
+
+def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, _: Any) -> Iterator[Any]:
+    if not isinstance(instance, dict):
+        return
+    for wanted, below in patterns.items():
+        for name, value in cast("dict[str, Any]", instance).items():
+            if found_in(wanted, name):
+                yield from validator.descend(value, below, path=name, schema_path=wanted)
+
+
+def _additional_properties(validator: Any, below: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+    if not isinstance(instance, dict):
+        return
+    others = cast("dict[str, Any]", instance)
+    extra = [name for name in others if not _is_named(name, schema)]
+    if below is False and extra:
+        yield ValidationError(f"Additional properties are not allowed: {known(extra)}")
+    elif below is not False:
+        for name in extra:
+            yield from validator.descend(others[name], below, path=name)
+
+
+def _is_named(name: str, schema: Mapping[str, Any]) -> bool:
+    patterns = schema.get("patternProperties", {})
+    return name in schema.get("properties", {}) or any(found_in(pattern, name) for pattern in patterns)
+
+
+Validator: Any = validators.extend(
+    Draft202012Validator,
+    {
+        "pattern": cast("Any", _pattern),
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+    },
+)
+"""Validates as draft 2020-12, but for ``unevaluatedProperties``, which the checks refuse beforehand."""

@@ -1,0 +1,130 @@
+"""KINDS 29: patterns that users write are run in time that grows with the text, or refused by name."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snakepit_bridge.exceptions import CheckFailedError, ValidationError
+from snakepit_bridge.stores.checks import hold, written
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.variables.patterns import LONGEST_TEXT, UnfitPatternError, check_pattern, found_in
+
+EXPLOSIVE = [
+    r"^(a+)+$",
+    r"^(a|aa)+$",
+    r"(a*)*b",
+    r"^(([a-z])+.)+[A-Z]([a-z])+$",
+    r"(x+x+)+y",
+    r"(.*)*\d",
+    r"(a?){300}a{300}",
+]
+REFUSED = {
+    "a{99999999999}": "",
+    "a{1000}{1000}{1000}": "too large",
+    "(" * 5_000 + ")" * 5_000: "at most",
+    "(" * 400 + ")" * 400: "",
+    r"(?=a)a": "look-around",
+    r"(?<!a)b": "look-around",
+    r"(a)\1": "backreferences",
+    r"(?P<n>a)(?P=n)": "",
+    "(": "",
+    "[": "",
+    r"\p{Nothing}": "",
+    "*": "",
+}
+
+
+@pytest.mark.parametrize("pattern", EXPLOSIVE)
+def test_a_pattern_that_would_explode_is_run_in_a_moment(pattern: str) -> None:
+    start = time.monotonic()
+    assert found_in(pattern, "a" * (LONGEST_TEXT - 1) + "!") in (True, False)
+    assert time.monotonic() - start < 1.0
+
+
+@pytest.mark.parametrize("pattern", [r"(\w{0,9}\s?){0,60}!$", r"[a-z]{0,999}x[a-z]{0,999}!$", "(a?){999}" * 5 + "b"])
+def test_no_pattern_that_is_taken_holds_anybody_up(pattern: str) -> None:
+    start = time.monotonic()
+    with suppress(UnfitPatternError):
+        found_in(pattern, "ab " * (LONGEST_TEXT // 3))
+    assert time.monotonic() - start < 1.0
+
+
+@pytest.mark.parametrize(("pattern", "said"), REFUSED.items(), ids=lambda part: str(part)[:20])
+def test_what_can_not_be_run_is_refused_by_name(pattern: str, said: str) -> None:
+    with pytest.raises(UnfitPatternError, match=said):
+        check_pattern(pattern)
+    with pytest.raises(ValidationError, match="pattern must be a regular expression"):
+        Variable.declare("v", "a", None, {"pattern": pattern})
+    with pytest.raises(ValueError, match="Check 'c'"):
+        written("c", {"properties": {"v": {"pattern": pattern}}})
+    with pytest.raises(ValueError, match="Check 'c'"):
+        written("c", {"allOf": [{"patternProperties": {pattern: {}}}]})
+
+
+@settings(max_examples=300)
+@given(st.text("ab(|)*+?.[]{}^$\\1,d-w", max_size=20), st.text("ab1 -\n", max_size=20))
+def test_any_pattern_is_run_or_refused_by_name(pattern: str, text: str) -> None:
+    with suppress(ValidationError):
+        Variable.declare("v", text, "string", {"pattern": pattern})
+
+
+SHARED = [
+    r"^[A-Z]{2}\d+$",
+    r"foo|bar",
+    r"^\w+@\w+\.com\Z",
+    r"(?i)yes",
+    r"(?P<n>x)y",
+    r"\bword\b",
+    r"^$",
+    "",
+    r"\\Z",
+    "é+",
+]
+
+
+@pytest.mark.parametrize("pattern", SHARED)
+@pytest.mark.parametrize("text", ["AB12", "foo", "a@b.com", "YES", "xy", "a word", "", "\\Z", "éé", "none of them"])
+def test_ordinary_patterns_mean_what_they_mean_in_python(pattern: str, text: str) -> None:
+    assert found_in(pattern, text) == (re.search(pattern, text) is not None)
+
+
+def test_a_text_that_is_too_long_for_a_pattern_is_refused_by_name() -> None:
+    with pytest.raises(ValidationError, match="max_length"):
+        Variable.declare("v", "a" * (LONGEST_TEXT + 1), None, {"pattern": "a"})
+
+
+def test_a_stored_variable_with_a_pattern_of_another_engine_is_readable_and_takes_no_new_value() -> None:
+    stored = Variable.decode("v", rb'{"type":"string","value":"ab","constraints":{"pattern":"(?=a)ab"}}')
+    assert (stored.value, stored.constraints.pattern) == ("ab", "(?=a)ab")
+    assert stored.encode() == rb'{"constraints":{"pattern":"(?=a)ab"},"type":"string","value":"ab"}'
+    with pytest.raises(ValidationError, match="look-around"):
+        stored.with_value("ab")
+
+
+def of(**values: object) -> dict[str, Variable]:
+    return {name: Variable.declare(name, value) for name, value in values.items()}
+
+
+def test_checks_run_their_patterns_by_the_same_engine() -> None:
+    schema = {"properties": {"v": {"pattern": "^(a+)+$"}}, "patternProperties": {"^(n+)+$": {"maximum": 1}},
+              "additionalProperties": False}  # fmt: skip
+    start = time.monotonic()
+    hold("s", {"c": schema}, of(v="aaa", nnn=1))
+    for wrong in ({"v": "a" * 40 + "!"}, {"nn": 2}, {"v": "a", "other": 1}, {"n" * 40 + "!": 1}):
+        with pytest.raises(CheckFailedError):
+            hold("s", {"c": schema}, of(**wrong))
+    hold("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a=1))
+    with pytest.raises(CheckFailedError):
+        hold("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a="x"))
+    assert time.monotonic() - start < 2.0
+
+
+def test_a_check_that_refers_to_itself_is_refused_by_name() -> None:
+    with pytest.raises(CheckFailedError, match="itself"):
+        hold("s", {"c": {"$ref": "#"}}, of(a=1))
