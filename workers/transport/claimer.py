@@ -42,6 +42,7 @@ class Claimer:
     def __init__(self, channel: Channel, line: Line) -> None:
         self.line = line
         self.answered_at = time.monotonic()
+        self.had_no_room_at = self.answered_at
         self._channel = channel
         self._consumers: dict[str, tuple[Callable[[Any], Any], bool]] = {}
         self._claiming = False
@@ -121,7 +122,12 @@ class Claimer:
 
     def stalled(self, seconds: float) -> list[str]:
         """Returns the lists that it should have claimed from in the last so many seconds, if it got no answer."""
-        if not self._consumers or time.monotonic() - self.answered_at < seconds or not self._channel.qos.room(1):
+        now = time.monotonic()
+        if not self._consumers or not self._channel.qos.room(1):
+            # It had nothing to claim for, and can't be late before it has.
+            self.had_no_room_at = now
+            return []
+        if now - max(self.answered_at, self.had_no_room_at) < seconds:
             return []
         return [place for _, place in self._lists()]
 

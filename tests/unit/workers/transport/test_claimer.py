@@ -81,6 +81,8 @@ def test_it_has_stalled_only_if_it_has_room_and_consumers_and_gets_no_answers(re
         assert ours.stalled(0) == [], "no room"
         consumer.messages[0].ack()
         ours.claimer.answered_at -= 60
+        assert ours.stalled(30) == [], "it had no room a moment ago"
+        ours.claimer.had_no_room_at -= 60
         assert ours.stalled(30)[-1] == QUEUE, "the list of the least urgent"
         assert ours.stalled(90) == []
         ours.basic_cancel(f"tag-{QUEUE}")
