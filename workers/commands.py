@@ -188,7 +188,9 @@ def gateway(
 
 def gateway_token(
     name: Annotated[str, typer.Argument(help="Whose token it is.")],
-    scopes: Annotated[list[str], typer.Option("--scope", metavar="publish|predict|read|admin", help="What it grants.")],
+    scopes: Annotated[
+        list[str], typer.Option("--scope", metavar="publish|predict|read|admin|control", help="What it grants.")
+    ],
     sessions: Annotated[
         list[str] | None, typer.Option("--session", "-s", metavar="PATTERN", help="For which sessions, as in user-*.")
     ] = None,

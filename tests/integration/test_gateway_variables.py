@@ -100,7 +100,7 @@ async def test_history_names_who_and_why_and_rollback_is_a_new_revision(client: 
     assert await client.values("user-1", exactly=third) == {"a": 1}
     history = await client.variables.History(pb.HistoryRequest(session="user-1"), metadata=client.metadata)
     assert [(one.author, one.reason) for one in history.revisions] == [
-        ("all", f"rollback to {token}"), ("ann", "calmer"), ("all", "")
+        ("all", f"rollback to {token}"), ("all (says: ann)", "calmer"), ("all", "")
     ]  # fmt: skip
     changed = history.revisions[1].changes[0]
     assert (changed.before.value_json, changed.after.value_json) == (b"1", b"2")

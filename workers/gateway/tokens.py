@@ -18,6 +18,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 100
+_SAYS = " (says: "
 _KEYS = {"sha256", "scopes", "sessions", "calls_per_s", "streams"}
 
 
@@ -28,6 +29,7 @@ class Scope(StrEnum):
     PREDICT = "predict"
     READ = "read"
     ADMIN = "admin"
+    CONTROL = "control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,9 @@ class Grant:
     """What the bearers of some tokens may do.
 
     Attributes:
-        name: whose tokens they are; stands in the history as the author of what is published without one.
-        scopes: publish (Publish, Rollback), predict (Predictions), read (Get, Watch, History, List), admin (Register).
+        name: whose tokens they are; stands in the history as the author of what is published.
+        scopes: publish (Publish, Rollback), predict (Predictions), read (Get, Watch, History, List), admin (Register),
+            control (Publish and Rollback of what steers the fleet: variables and sessions below ``dspex.``).
         sessions: patterns of session names, as in a shell: ``user-*``.
         calls_per_s, streams: limits that differ from the gateway's.
     """
@@ -46,6 +49,12 @@ class Grant:
     sessions: tuple[str, ...]
     calls_per_s: float | None = None
     streams: int | None = None
+
+    def author(self, declared: str) -> str:
+        """Return who is recorded as the author of a change: the grant, and beside it what its client says."""
+        if not declared or declared == self.name:
+            return self.name
+        return f"{self.name}{_SAYS}{declared})" if self.name else declared
 
     def covers(self, session: str) -> bool:
         """Tells whether it holds for a session."""
@@ -151,6 +160,8 @@ def _grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
 
     if not isinstance(said, dict):
         raise refuse("must be a table")
+    if _SAYS in name:
+        raise refuse(f"has '{_SAYS}' in its name, which parts a grant from what its client says")
     if not 0 < len(name) <= _LONGEST:
         raise refuse(f"needs a name of 1 to {_LONGEST} characters, which the history gives as the author")
     given = cast("dict[str, Any]", said)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 
 from snakepit_bridge.client import Fleet
@@ -17,10 +17,12 @@ from snakepit_bridge.wire.wanted import WantedSessions
 from workers.gateway import values
 from workers.gateway.call import Call, seconds
 from workers.gateway.committing import Commit, Committing
-from workers.gateway.errors import MalformedError
+from workers.gateway.errors import MalformedError, NotGrantedError
 from workers.gateway.hub import Hub
+from workers.gateway.tokens import Grant, Scope
 
 _HISTORY, _HISTORY_MOST = 20, 1_000
+_CONTROL = "dspex."
 
 
 class Variables:
@@ -44,8 +46,9 @@ class Variables:
 
         def proposal(now: Mapping[str, Variable]) -> Changes:
             asked = values.changes(request.changes, now)
-            return {**dict.fromkeys(now.keys() - asked.keys()), **asked} if request.replace else asked
+            return _whole(now, asked, call.grant) if request.replace else asked
 
+        _check_control(request.session, [one.name for one in request.changes], call.grant)
         names = None if request.replace else frozenset(one.name for one in request.changes)
         return await self._commit(request, names, proposal, request.reason, call)
 
@@ -56,8 +59,10 @@ class Variables:
         values.token(request.expected, "expected")  # before anything is looked for
         past = (await self._store.read_at(request.session, request.to)).variables
 
+        _check_control(request.session, (), call.grant)
+
         def proposal(now: Mapping[str, Variable]) -> Changes:
-            return {**dict.fromkeys(now.keys() - past.keys()), **past}
+            return _whole(now, past, call.grant)
 
         return await self._commit(request, None, proposal, request.reason or f"rollback to {request.to}", call)
 
@@ -97,7 +102,7 @@ class Variables:
         reason: str,
         call: Call,
     ) -> pb.PublishResponse:
-        expected, author = values.token(request.expected, "expected"), request.author or call.grant.name
+        expected, author = values.token(request.expected, "expected"), call.grant.author(request.author)
         commit = Commit(request.session, names, proposal, expected, author, reason)
         content = request.SerializeToString(deterministic=True)
         token = await self._committing.once(call.grant.name, request.request_id, content, commit)
@@ -131,6 +136,28 @@ class Variables:
         """The store's clock: staleness isn't to be measured by another."""
         heads = await self._store.heads([session])
         return heads[session].now if session in heads else 0.0
+
+
+def _check_control(session: str, names: Iterable[str], grant: Grant) -> None:
+    """Return if a grant may change these variables: what steers the fleet itself needs a scope of its own.
+
+    Raises:
+        NotGrantedError: it may not.
+    """
+    if Scope.CONTROL not in grant.scopes and any(_is_control(name) for name in (session, *names)):
+        raise NotGrantedError(grant.name, Scope.CONTROL, session)
+
+
+def _whole(now: Mapping[str, Variable], wanted: Changes, grant: Grant) -> Changes:
+    """Return the changes that make the state the wanted one, but for what the grant may not change."""
+    changes = {**dict.fromkeys(now.keys() - wanted.keys()), **wanted}
+    if Scope.CONTROL in grant.scopes:
+        return changes
+    return {name: variable for name, variable in changes.items() if not _is_control(name)}
+
+
+def _is_control(name: str) -> bool:
+    return name.startswith(_CONTROL)
 
 
 def _some(found: Snapshot, request: pb.WatchRequest, now: float) -> pb.Snapshot:

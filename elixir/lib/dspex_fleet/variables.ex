@@ -15,7 +15,7 @@ defmodule DSPexFleet.Variables do
 
     * `:expected` – publish only on top of this token (`:absent` for a session that isn't there), else the error has the
       kind `"StaleTokenError"` and nothing was changed.
-    * `:author`, `:reason` – stand in the history.
+    * `:author`, `:reason` – stand in the history, the author beside the name of the token, as in `shop (says: nightly)`.
     * `:request_id` – a publish that is sent again under the same id is applied once. One is made up if there is none, so
       that a broken connection is no reason for a second revision.
     * `:timeout` – milliseconds, 15,000 by default, a wait for a connection included.

@@ -38,7 +38,7 @@ defmodule DSPexFleet.Gateway.VariablesTest do
     assert %DateTime{} = snapshot.confirmed_at
 
     assert [revision] = Variables.history!(ctx)
-    assert %{token: ^token, author: "tests", reason: "because"} = revision
+    assert %{token: ^token, author: "elixir (says: tests)", reason: "because"} = revision
     assert %{"a" => {nil, %Variable{type: :integer, value: 1}}} = revision.changes
   end
 
