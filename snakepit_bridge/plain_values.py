@@ -200,7 +200,7 @@ def _returning(value: Any, made: Any) -> Any:
     # Not at the top: a client that sends texts and numbers does without it.
     from pydantic import TypeAdapter
 
-    kind, what = cast("type[Any]", type(value)), f"a {type(value).__name__}"
+    kind, what = cast("type[Any]", type(value)), f"a value of type {type(value).__name__}"
     try:
         adapter = TypeAdapter(kind)
         plain = adapter.dump_python(value, mode="json") if made is None else made

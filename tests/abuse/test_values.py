@@ -213,7 +213,7 @@ def push_raw(play: Stage, task_id: str, body: str) -> None:
 def test_other_values_that_no_message_can_hold_are_refused_by_name(play: Stage) -> None:
     """KINDS 25, 29: at the door, and not at each prediction."""
     for value, says in (
-        ({"a": object()}, "a object has no JSON form"),
+        ({"a": object()}, "a value of type object has no JSON form"),
         ({"a": "x\ud800"}, "lone surrogate"),
         ({"a": 10**5_000}, "4,200 digits"),
         ({1: 1, "1": 2}, "two of its keys"),

@@ -115,13 +115,13 @@ def test_what_celery_carries_stays_as_it_is(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (object(), r"a object has no JSON form"),
-        ({"a": {"b": [lambda: None]}}, r"in a\.b: a function has no JSON form"),
-        (Secret(key=pydantic.SecretStr("sesame")), r"a Secret"),
+        (object(), r"a value of type object has no JSON form"),
+        ({"a": {"b": [lambda: None]}}, r"in a\.b: a value of type function has no JSON form"),
+        (Secret(key=pydantic.SecretStr("sesame")), r"a value of type Secret"),
         ({1: 1, "1": 2}, r"two of its keys are written '1'"),
         ({(1, 2): 3}, r"a key can't be a tuple"),
         (dspy.Tool(len, name="len", args={}), r"in func"),
-        (sys, r"a module has no JSON form"),
+        (sys, r"a value of type module has no JSON form"),
         ("a\ud800", r"lone surrogate"),
         ({"n": 10**5_000}, r"4,200 digits"),
     ],
