@@ -1,4 +1,10 @@
-"""HTTP connections that send nothing, or never the end of a request: they are closed, for there are only so many."""
+"""HTTP connections of clients that haven't shown a token: there are only so many, and the oldest makes room.
+
+Whoever can open connections could else use up all there are, by requests that it never ends. A connection is a
+newcomer's until a request of it has shown a token (or, where none is asked for, has come whole): an honest client's for
+milliseconds. Newcomers have a number of their own, in all and for each address. Where one more comes, the one that
+has been a newcomer for longest is closed: nobody is turned away for what others leave open.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +13,62 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+Peer = tuple[str, int]
 
-def bounded(read_s: float) -> type[H11Protocol]:
-    """Returns uvicorn's protocol whose connections end when no request has come for so many seconds, or not whole.
+
+class Connections:
+    """The connections of one server.
+
+    Args:
+        newcomers: how many newcomers there are at most; of one address, half as many.
+        known: how many others there are at most; what comes beyond stays a newcomer.
+    """
+
+    def __init__(self, newcomers: int, known: int) -> None:
+        self._most = newcomers
+        self._most_of_one = max(1, newcomers // 2)
+        self._most_known = known
+        self._known: set[Peer] = set()
+        # In the order of coming, in all and by address.
+        self._new: dict[Peer, asyncio.BaseTransport] = {}
+        self._of_one: dict[str, dict[Peer, None]] = {}
+
+    def opened(self, peer: Peer, transport: asyncio.BaseTransport) -> None:
+        """Count a newcomer, and close another if there are too many now."""
+        self._new[peer] = transport
+        own = self._of_one.setdefault(peer[0], {})
+        own[peer] = None
+        if len(own) > self._most_of_one:
+            self._turn_out(next(iter(own)))
+        elif len(self._new) > self._most:
+            self._turn_out(next(iter(self._new)))
+
+    def trust(self, peer: Peer | None) -> None:
+        """Count a connection among the known ones from here on: it may do what its client asks for."""
+        if peer is not None and peer in self._new and len(self._known) < self._most_known:
+            self._forget(peer)
+            self._known.add(peer)
+
+    def lost(self, peer: Peer) -> None:
+        """Count a connection no longer."""
+        self._known.discard(peer)
+        self._forget(peer)
+
+    def _turn_out(self, peer: Peer) -> None:
+        transport: Any = self._new[peer]
+        self._forget(peer)
+        transport.abort()
+
+    def _forget(self, peer: Peer) -> None:
+        self._new.pop(peer, None)
+        own = self._of_one.get(peer[0], {})
+        own.pop(peer, None)
+        if not own:
+            self._of_one.pop(peer[0], None)
+
+
+def bounded(read_s: float, connections: Connections) -> type[H11Protocol]:
+    """Return uvicorn's protocol whose connections end when no request has come for so many seconds, or not whole.
 
     It is the slower of uvicorn's two, since the other takes headers without end.
     """
@@ -19,9 +78,13 @@ def bounded(read_s: float) -> type[H11Protocol]:
             super().connection_made(transport)
             self._answering: RequestResponseCycle | None = None
             self._looking = self.loop.call_later(read_s, self._look)
+            if self.client is not None:
+                connections.opened(self.client, transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._looking.cancel()
+            if self.client is not None:
+                connections.lost(self.client)
             super().connection_lost(exc)
 
         def _look(self) -> None:

@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from workers.gateway.door import Door
 from workers.gateway.errors import MalformedError, StreamEndedError, code_of, details, in_brief
 from workers.gateway.operations import PACKAGE, Operation
@@ -40,7 +40,9 @@ class GrpcServer:
         self._door = door
         self._limits = settings.limits
         self._server = grpc.aio.server(
-            options=_options(settings.limits), maximum_concurrent_rpcs=settings.limits.calls + 100
+            options=_options(settings.limits),
+            maximum_concurrent_rpcs=settings.limits.calls + 100,
+            interceptors=[_TokenFirst(door, operations := tuple(operations))],
         )
         self._health = HealthServicer()
         self._services = sorted({f"{PACKAGE}.{operation.service}" for operation in operations})
@@ -87,7 +89,7 @@ class GrpcServer:
     def _unary(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[Any]]:
         async def handle(data: bytes, context: Context) -> Message:
             try:
-                grant = self._door.grant(_authorization(context), operation)
+                grant = self._door.grant(_authorization(context.invocation_metadata()), operation)
                 request = _parsed(operation, data)
                 return await self._door.call(operation, request, grant, context.time_remaining())
             except Exception as error:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
@@ -98,7 +100,7 @@ class GrpcServer:
     def _streaming(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[None]]:
         async def handle(data: bytes, context: Context) -> None:
             try:
-                grant = self._door.grant(_authorization(context), operation)
+                grant = self._door.grant(_authorization(context.invocation_metadata()), operation)
                 request = _parsed(operation, data)
                 answers = self._door.stream(operation, request, grant, context.time_remaining())
                 async with aclosing(answers):
@@ -116,6 +118,35 @@ class GrpcServer:
                 await context.write(_written(answer))
         except TimeoutError:
             raise StreamEndedError(f"its reader took nothing for {self._limits.write_s:g} s") from None
+
+
+class _TokenFirst(grpc.aio.ServerInterceptor):
+    """Refuses a call by its headers: gRPC else waits for a whole message of a stranger's, and counts it meanwhile."""
+
+    def __init__(self, door: Door, operations: Iterable[Operation]) -> None:
+        self._door = door
+        self._operations = {operation.path: operation for operation in operations}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        operation = self._operations.get(handler_call_details.method)
+        if operation is not None:
+            try:
+                self._door.grant(_authorization(handler_call_details.invocation_metadata), operation)
+            except BridgeError as exc:
+                return _refusing(exc, operation)
+        return await continuation(handler_call_details)
+
+
+def _refusing(error: BridgeError, operation: Operation) -> grpc.RpcMethodHandler[Any, Any]:
+    async def refuse(_: Any, context: Context) -> Any:
+        await _refuse(error, operation, context)
+
+    # Of all kinds of methods it is this one that is called before anything was received.
+    return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 def _options(limits: Limits) -> list[tuple[str, int]]:
@@ -152,8 +183,8 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
 
 
-def _authorization(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
+def _authorization(metadata: Any) -> str | None:
+    for key, value in metadata or ():
         if key == "authorization":
             return value if isinstance(value, str) else value.decode("utf-8", "replace")
     return None

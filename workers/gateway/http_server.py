@@ -21,6 +21,7 @@ from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.variables.codec import canonical, parse, written
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.call import LONGEST_S, SHORTEST_S
+from workers.gateway.connections import Connections
 from workers.gateway.door import Door
 from workers.gateway.errors import (
     MalformedError,
@@ -35,6 +36,7 @@ from workers.gateway.errors import (
 from workers.gateway.openapi import description
 from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewaySettings, split
+from workers.gateway.tokens import Grant
 from workers.gateway.transcoding import as_json, from_json, from_texts
 from workers.gateway.uvicorn_server import Server, config, listen
 from workers.gateway.web_origin import WebOrigins
@@ -73,7 +75,8 @@ class HttpServer:
         self._web = WebOrigins.of(host, settings.hosts, settings.origins)
         self._listening = listen(host, port)
         self.address = f"{settings.http.rpartition(':')[0]}:{self._listening.getsockname()[1]}"
-        self._server = Server(config(self.app(), settings))
+        self._connections = Connections(settings.limits.newcomers, settings.limits.calls + 100)
+        self._server = Server(config(self.app(), settings, self._connections))
         self._serving: asyncio.Task[None] | None = None
 
     def app(self) -> Starlette:
@@ -138,14 +141,22 @@ class HttpServer:
             _check_media_type(headers)
 
     async def _answer(self, operation: Operation, request: Request) -> Response:
-        grant = self._door.grant(request.headers.get("authorization"), operation)
-        message = await self._message(operation, request)
+        grant, message = await self._entered(operation, request)
         answer = await self._door.call(operation, message, grant, _timeout(request))
         return Response(written(as_json(answer)), media_type=_JSON)
 
-    async def _events(self, operation: Operation, request: Request) -> Response:
+    async def _entered(self, operation: Operation, request: Request) -> tuple[Grant, Any]:
+        """Return whose call it is and what it asks for; its connection isn't a newcomer's from here on."""
         grant = self._door.grant(request.headers.get("authorization"), operation)
+        peer = request.scope.get("client")
+        if self._door.guarded:
+            self._connections.trust(peer)
         message = await self._message(operation, request)
+        self._connections.trust(peer)
+        return grant, message
+
+    async def _events(self, operation: Operation, request: Request) -> Response:
+        grant, message = await self._entered(operation, request)
         answers = self._door.stream(operation, message, grant, _timeout(request))
         # The first answer, or a wait for it, tells whether the stream is refused; that is said by the status.
         first = asyncio.ensure_future(anext(answers, None))

@@ -44,6 +44,8 @@ class Limits:
         batch: predictions in one SubmitBatch.
         calls: calls under way at a time, streams included, on all connections.
         calls_per_connection: the same on one connection.
+        newcomers: HTTP connections on which no request has shown a token yet, or come whole where none is asked for; of
+            one address, half as many. The oldest makes room for the next.
         calls_per_s: calls a second of one grant, and as many at once, where the grant doesn't say otherwise.
         streams: streams that one grant has open at a time, where it doesn't say otherwise.
         call_s: seconds after which a call that isn't a stream ends, whatever its own deadline.
@@ -57,6 +59,7 @@ class Limits:
     batch: int = 1_000
     calls: int = 2_000
     calls_per_connection: int = 1_000
+    newcomers: int = 500
     calls_per_s: float = 500.0
     streams: int = 200
     call_s: float = 300.0

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.gateway.connections import bounded
+from workers.gateway.connections import Connections, bounded
 from workers.gateway.settings import GatewaySettings, Tls
 
 _KEEP_ALIVE_S = 60
@@ -34,7 +34,7 @@ class Server(uvicorn.Server):
         self.accepting.set()
 
 
-def config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:
+def config(app: Starlette, settings: GatewaySettings, connections: Connections) -> uvicorn.Config:
     """Returns how uvicorn runs the application.
 
     Raises:
@@ -47,8 +47,7 @@ def config(app: Starlette, settings: GatewaySettings) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=settings.limits.calls + 100,
-        http=bounded(settings.limits.read_s),
+        http=bounded(settings.limits.read_s, connections),
         h11_max_incomplete_event_size=16 * 1024,
         timeout_keep_alive=_KEEP_ALIVE_S,
         **_files(settings.tls),
