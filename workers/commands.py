@@ -142,6 +142,9 @@ def gateway(
     message_bytes: Annotated[
         int, typer.Option(envvar="DSPEX_GATEWAY_MESSAGE_BYTES", min=1, help="The largest request.")
     ] = 4 * 2**20,
+    changes: Annotated[
+        int, typer.Option(envvar="DSPEX_GATEWAY_CHANGES", min=1, help="Variables in one publish.")
+    ] = 5_000,
     rate: Annotated[
         float, typer.Option(envvar="DSPEX_GATEWAY_RATE", min=0.001, help="Calls a second of one grant.")
     ] = 500.0,
@@ -174,7 +177,7 @@ def gateway(
             http=None if no_http else http,
             grants=Grants.said(tokens, os.environ.get("DSPEX_GATEWAY_TOKENS_TOML")),
             tls=Tls.of(certificate, key, client_ca),
-            limits=Limits(message_bytes=message_bytes, calls_per_s=rate, streams=streams),
+            limits=Limits(message_bytes=message_bytes, changes=changes, calls_per_s=rate, streams=streams),
             hosts=tuple(hosts or ()),
             origins=tuple(origins or ()),
             allowed_packages=fleet.allowed_packages,

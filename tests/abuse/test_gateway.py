@@ -16,7 +16,7 @@ from grpc.aio import AioRpcError
 
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.waiting import eventually
-from tests.integration.gateway_clients import Client, connected, gateway, grants, http
+from tests.integration.gateway_clients import Client, connected, gateway, grants, http, refusal
 from workers.gateway import Gateway, Limits
 
 HALF = [
@@ -110,6 +110,43 @@ async def test_honest_grpc_clients_are_answered_beside_more_half_sent_calls_than
 
 def change(value: Any) -> dict[str, Any]:
     return {"changes": [{"name": "a", "value": value}]}
+
+
+def many(count: int) -> bytes:
+    return json.dumps({"changes": [{"name": f"v{number}", "value": number} for number in range(count)]}).encode()
+
+
+async def test_a_publish_of_more_than_there_may_be_is_refused_by_name_before_it_is_read(redis_url: str) -> None:
+    """KINDS 39."""
+    json_type = {"content-type": "application/json"}
+    async with (
+        gateway(redis_url) as served,
+        http(served.http_address) as client,
+        connected(served.grpc_address) as other,
+    ):
+        start = time.monotonic()
+        answer = await client.post("/v1/sessions/s/publish", content=many(60_000), headers=json_type)
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (413, "TooLargeError")
+        assert time.monotonic() - start < 1.0
+        changes = [pb.Change(name=f"v{number}", value_json=b"1") for number in range(60_000)]
+        with pytest.raises(AioRpcError) as error:
+            await other.variables.Publish(pb.PublishRequest(session="s", changes=changes))
+        assert refusal(error.value)[:2] == ("RESOURCE_EXHAUSTED", "TooLargeError")
+
+
+async def test_the_largest_publish_holds_nobody_up(redis_url: str) -> None:
+    """KINDS 39."""
+    async with gateway(redis_url) as served, http(served.http_address) as client:
+        assert (await client.post("/v1/sessions/honest/publish", json=change(1))).status_code == 200
+        json_type = {"content-type": "application/json"}
+        publishing = asyncio.create_task(client.post("/v1/sessions/s/publish", content=many(5_000), headers=json_type))
+        took = []
+        while not publishing.done():
+            start = time.monotonic()
+            await client.get("/v1/sessions/honest/variables")
+            took.append(time.monotonic() - start)
+        assert (await publishing).status_code == 200
+        assert max(took) < 1.0, took
 
 
 HEADERS = ["content-type", "content-length", "transfer-encoding", "host", "origin", "authorization", "request-timeout",

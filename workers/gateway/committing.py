@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ class Committing:
                 if token is not None:
                     return token
             base, now = await self._now(commit.session)
-            changes = commit.proposal(now)
+            changes = await asyncio.to_thread(_proposed, commit, now)
             expected = base if commit.expected is None else commit.expected
             if tried is not None:
                 await tried.about_to_commit(expected)
@@ -133,6 +134,15 @@ class Committing:
             return None
         before = {} if base == _NOTHING else (await self._store.read_at(commit.session, base)).variables
         return later[-1].token if _is(later[-1], commit, commit.proposal(before), before) else None
+
+
+def _proposed(commit: Commit, now: Mapping[str, Variable]) -> Changes:
+    """Return the changes, ready to be sent: of thousands that takes long, so it runs in a thread."""
+    changes = commit.proposal(now)
+    for variable in changes.values():
+        if variable is not None:
+            variable.encode()
+    return changes
 
 
 def _is(change: Change, commit: Commit, changes: Changes, before: Mapping[str, Variable]) -> bool:

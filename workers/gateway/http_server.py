@@ -69,6 +69,8 @@ class HttpServer:
         assert settings.http is not None
         self._door = door
         self._limits = settings.limits
+        # Counted before they are read one by one.
+        self._items = {"changes": settings.limits.changes, "requests": settings.limits.batch}
         self._ready = ready
         self._operations = tuple(operations)
         host, port = split(settings.http)
@@ -197,6 +199,9 @@ class HttpServer:
                 asked.setdefault("after", last)
             return from_json(operation.request, asked, "query")
         body = await self._body(request, needed=operation.request is not pb.PredictionRequest)
+        for field, most in self._items.items():
+            if isinstance(items := body.get(field), list) and len(items) > most:
+                raise TooLargeError(f"list of {field}", most)
         given = dict(body)
         for key, value in from_texts(operation.request, texts).items():
             if given.setdefault(key, value) != value:

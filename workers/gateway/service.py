@@ -56,7 +56,9 @@ class Gateway:
         self._hub = Hub(self._fleet.store)
         self._predictions = Predictions(self._fleet, settings.limits.batch)
         self._door = Door(settings.grants, settings.limits)
-        serves = operations(Variables(self._fleet, self._hub), self._predictions, Programs(self._fleet))
+        serves = operations(
+            Variables(self._fleet, self._hub, settings.limits.changes), self._predictions, Programs(self._fleet)
+        )
         self._grpc = GrpcServer(serves, self._door, settings) if settings.grpc else None
         self._http = HttpServer(serves, self._door, settings, self.ready) if settings.http else None
         self.grpc_address = self._grpc.address if self._grpc else None

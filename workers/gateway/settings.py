@@ -42,6 +42,7 @@ class Limits:
         message_bytes: the largest request.
         answer_bytes: the largest answer.
         batch: predictions in one SubmitBatch.
+        changes: variables in one Publish.
         calls: calls under way at a time, streams included, on all connections.
         calls_per_connection: the same on one connection.
         newcomers: HTTP connections on which no request has shown a token yet, or come whole where none is asked for; of
@@ -57,6 +58,7 @@ class Limits:
     message_bytes: int = 4 * 2**20
     answer_bytes: int = 64 * 2**20
     batch: int = 1_000
+    changes: int = 5_000
     calls: int = 2_000
     calls_per_connection: int = 1_000
     newcomers: int = 500

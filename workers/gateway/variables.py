@@ -17,7 +17,7 @@ from snakepit_bridge.wire.wanted import WantedSessions
 from workers.gateway import values
 from workers.gateway.call import Call, seconds
 from workers.gateway.committing import Commit, Committing
-from workers.gateway.errors import MalformedError, NotGrantedError
+from workers.gateway.errors import MalformedError, NotGrantedError, TooLargeError
 from workers.gateway.hub import Hub
 from workers.gateway.tokens import Grant, Scope
 
@@ -31,9 +31,11 @@ class Variables:
     Args:
         fleet: the fleet.
         hub: the sessions that are followed.
+        changes: how many variables a publish may change.
     """
 
-    def __init__(self, fleet: Fleet, hub: Hub) -> None:
+    def __init__(self, fleet: Fleet, hub: Hub, changes: int) -> None:
+        self._changes = changes
         self._store: SnapshotStore = fleet.store
         self._hub = hub
         self._committing = Committing(fleet)
@@ -43,6 +45,8 @@ class Variables:
         """Commits all changes as one revision, or none."""
         if not request.changes and not request.replace:
             raise MalformedError("changes", "there are none")
+        if len(request.changes) > self._changes:
+            raise TooLargeError("list of changes", self._changes)
 
         def proposal(now: Mapping[str, Variable]) -> Changes:
             asked = values.changes(request.changes, now)
