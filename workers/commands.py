@@ -79,7 +79,15 @@ def refresher(
     watch: Annotated[bool, typer.Option(help="Watch where the server serves that.")] = True,
     heartbeat: Annotated[float, typer.Option(metavar="SECONDS", help="How often Elixir is told of use.")] = 60.0,
     idle: Annotated[float, typer.Option(metavar="SECONDS", help="Without use for so long, it is dropped.")] = 600.0,
-    lease: Annotated[float, typer.Option(metavar="SECONDS", help="When another takes over from one that died.")] = 10.0,
+    lease: Annotated[float, typer.Option(metavar="SECONDS", help="When another takes over from one that died.")] = 2.0,
+    name: Annotated[
+        str,
+        typer.Option(
+            envvar="DSPEX_REFRESHER_NAME",
+            help="Its name, which no other has: restarted under it, it goes on with its sessions at once.",
+            show_default=False,
+        ),
+    ] = "",
     loglevel: Annotated[LogLevel, typer.Option("--loglevel", "-l", case_sensitive=False)] = LogLevel.info,
     redis_url: RedisUrl = None,
 ) -> None:
@@ -105,7 +113,8 @@ def refresher(
             heartbeat_s=heartbeat,
             idle_s=idle,
             lease_s=lease,
-        )
+        ),
+        name=name,
     )
 
 

@@ -133,7 +133,8 @@ class Refresher:
             if not self._elixir_away:
                 _log.warning("%s %s sessions are kept as they were, and grow stale.", problem, len(self._followers))
             self._elixir_away = True
-            return time.monotonic() - self._client.answered_at < self._settings.lease_s / 2
+            unanswered_s = time.monotonic() - self._client.answered_at
+            return unanswered_s < max(self._settings.lease_s / 2, self._settings.timeout_s)
         except BridgeError as problem:  # it answered, if not well
             _log.debug("%s", problem)
         return self._elixir_is_there()

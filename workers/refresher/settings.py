@@ -43,7 +43,7 @@ class RefresherSettings:
     watch_retry_s: float = 300.0
     heartbeat_s: float = 60.0
     idle_s: float = 600.0
-    lease_s: float = 10.0
+    lease_s: float = 2.0
     timeout_s: float = 5.0
     redis_timeout_s: float = 5.0
     looks_at_once: int = 32

@@ -151,7 +151,7 @@ def test_a_worker_that_cannot_be_is_not_launched(
 @pytest.fixture
 def followed(monkeypatch: pytest.MonkeyPatch) -> list[RefresherSettings]:
     seen: list[RefresherSettings] = []
-    monkeypatch.setattr("workers.refresher.run_refresher", seen.append)
+    monkeypatch.setattr("workers.refresher.run_refresher", lambda settings, name="": seen.append(settings))
     return seen
 
 
