@@ -44,7 +44,7 @@ class Leases:
         return {name for name, held in zip(names, answers, strict=True) if held}
 
     async def free(self, sessions: Sequence[str]) -> set[str]:
-        """Returns the sessions that nobody holds the lease of.
+        """Returns the sessions that nobody else holds the lease of: one that died held them under this name before.
 
         Raises:
             StoreUnavailableError
@@ -52,8 +52,9 @@ class Leases:
         found: set[str] = set()
         for start in range(0, len(sessions), _AT_ONCE):
             some = sessions[start : start + _AT_ONCE]
-            answers = await self._connection.send_each([("EXISTS", self._key(session)) for session in some])
-            found |= {session for session, there in zip(some, answers, strict=True) if not there}
+            holders = await self._connection.send_each([("GET", self._key(session)) for session in some])
+            ours = (None, self._owner.encode())
+            found |= {session for session, holder in zip(some, holders, strict=True) if holder in ours}
         return found
 
     async def give_back(self, sessions: Iterable[str]) -> None:
