@@ -9,11 +9,10 @@ from typing import Any
 from uuid import uuid4
 
 from celery import chain
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.stores.outages import is_outage
 from snakepit_bridge.testing import Fault, RecordingLM
 
 CANARY_QUESTION = "canary-question-"
@@ -67,8 +66,12 @@ class Act:
         """Return the tasks that were accepted, each with the act's name; none, if it was refused by a named error."""
         try:
             return dict.fromkeys(self.submit(), self.name)
-        except (BridgeError, ValueError, OperationalError, RedisError):  # the last two are of Celery's own canvases
+        except (BridgeError, ValueError):
             return {}
+        except Exception as exc:
+            if is_outage(exc):  # a canvas is sent by Celery itself, which names no outage
+                return {}
+            raise
 
 
 @dataclass(frozen=True, slots=True)
