@@ -165,15 +165,10 @@ class Run:
 
     def _kill(self, seconds: float) -> None:
         server = self.redis
-        wait_until(self._nothing_is_postponed, "nothing to be postponed")
+        servers.await_log_written(server.url)
         server.kill()
         time.sleep(seconds)
         server.restart()
-
-    def _nothing_is_postponed(self) -> bool:
-        with self.server as client:
-            info: Any = client.info("persistence")
-        return not info["aof_buffer_length"] and not info["aof_pending_bio_fsync"]
 
     def _pause(self, seconds: float) -> None:
         self._stand_still(self.redis.pid, seconds)

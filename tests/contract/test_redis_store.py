@@ -19,6 +19,7 @@ from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, Session
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores import RedisStore, Retention
 from snakepit_bridge.variables import Variable
+from tests.harness.servers import await_log_written
 from workers.embedded import EmbeddedRedis
 
 SECRET = "s3cret/p#ss"
@@ -60,6 +61,7 @@ class TestRestart:
         tokens = [await store.publish("s", some(a=n)) for n in range(3)]
         have = await store.read("s")
         if kill:
+            await_log_written(durable.url)
             durable.kill()
         durable.restart()
         shot = await store.read("s", have)
@@ -77,6 +79,7 @@ class TestRestart:
     ) -> None:
         store = RedisStore(durable.url)
         kept = [await store.publish("s", some(a=n)) for n in range(3)]
+        await_log_written(durable.url)
         size = log_of(tmp_path).stat().st_size
         lost = [await store.publish("s", some(a=n, gone=n)) for n in range(3, 5)]
         have = await store.read("s")

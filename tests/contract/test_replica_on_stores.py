@@ -20,6 +20,7 @@ from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import RedisStore, SnapshotStore
 from snakepit_bridge.variables import Variable
 from tests.contract.test_redis_store import flaky, forked, log_of
+from tests.harness.servers import await_log_written
 from tests.harness.waiting import eventually
 from workers.embedded import EmbeddedRedis
 
@@ -112,6 +113,7 @@ class TestServer:
         tokens = {name: await publisher.publish(name, some(a=0)) for name in ("s", "t", "u")}
         for name in tokens:
             await connected(follower, name)
+        await_log_written(server.url)
         server.kill()
         server.restart()
         for name, old in tokens.items():
@@ -123,6 +125,7 @@ class TestServer:
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica, tmp_path: Path
     ) -> None:
         kept = await publisher.publish("s", some(a=0))
+        await_log_written(server.url)
         size = log_of(tmp_path).stat().st_size
         lost = [await publisher.publish("s", some(a=n)) for n in (1, 2)]
         assert (await connected(follower)).token == lost[-1]

@@ -12,9 +12,12 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import Redis
 
+from tests.harness.waiting import wait_until
 from workers.embedded import BINARY_VARIABLE, OLDEST_MAJOR, bundled_server, find_server, server_major
 
 KINDS = ("valkey", "redis")
@@ -60,3 +63,17 @@ def on_each_server(metafunc: pytest.Metafunc) -> None:
     """Run each test of a folder on every kind of server; its conftest calls this in ``pytest_generate_tests``."""
     if "server_kind" in metafunc.fixturenames:
         metafunc.parametrize("server_kind", KINDS, indirect=True)
+
+
+def await_log_written(url: str) -> None:
+    """Wait until a server has handed its whole log to the system.
+
+    With ``appendfsync everysec`` it may postpone a write while an fsync is slow; a kill then loses what it confirmed.
+    """
+    with Redis.from_url(url) as client:
+        wait_until(lambda: _nothing_is_postponed(client), "no write of the log to be postponed")
+
+
+def _nothing_is_postponed(client: Redis) -> bool:
+    info: Any = client.info("persistence")
+    return not info["aof_buffer_length"] and not info["aof_pending_bio_fsync"]
