@@ -60,7 +60,7 @@ KINDS: Mapping[Any, st.SearchStrategy[Any]] = {
     int | None: st.none() | st.integers(),
     str | int: TEXTS | st.integers(),
     bytes: st.binary(max_size=5),
-    decimal.Decimal: st.decimals(allow_nan=False),
+    decimal.Decimal: st.decimals(allow_nan=False, allow_infinity=False),
     uuid.UUID: st.uuids(),
     datetime.datetime: st.datetimes() | st.datetimes(timezones=st.just(datetime.UTC)),
     datetime.date: st.dates(),
