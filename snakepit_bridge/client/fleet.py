@@ -421,6 +421,7 @@ class Fleet:
         lm: str | None = None,
         cache: Mapping[str, Any] | None = None,
         executes_code: bool = False,
+        trial: bool = True,
     ) -> Program:
         """Registers a program as its newest version and returns it; an unchanged one keeps its version.
 
@@ -435,6 +436,8 @@ class Fleet:
                 call is a request to the provider.
             executes_code: whether code of its own computes or executes code rather than waits, as ProgramOfThought,
                 CodeAct and RLM do. It then runs on workers on prefork.
+            trial: whether a module instance is run here with placeholders, without an LM, beside the one that a worker
+                would build, to see that both ask the same. What it does beside its LM calls it does in a trial too.
 
         Raises:
             ProgramSpecError: a part of it is refused; nothing was stored.
@@ -453,8 +456,10 @@ class Fleet:
             "cache": cache,
             "executes_code": executes_code,
         }
-        spec, allowed = spec_to_register(name, module, self._allowed, said)
-        check(spec, allowed, program=name, bounds=self._target_bounds or DEFAULT_BOUNDS)
+        bounds = self._target_bounds or DEFAULT_BOUNDS
+        trial = trial and not executes_code
+        spec, allowed = spec_to_register(name, module, self._allowed, said, bounds=bounds, trial=trial)
+        check(spec, allowed, program=name, bounds=bounds)
         return run_blocking(self._registry.register(name, spec))
 
     def label(self, name: str, label: str, version: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from snakepit_bridge.exceptions import ProgramSpecError
 
 if TYPE_CHECKING:
+    from snakepit_bridge.dspy_integration.bounds import TargetBounds
     from snakepit_bridge.programs.spec import ProgramSpec
 
 # What a spec that is given whole may be given besides.
@@ -15,10 +16,17 @@ _CHANGES = ("bindings", "arguments", "lm", "executes_code")
 
 
 def spec_to_register(
-    name: str, module: Any, packages: tuple[str, ...], said: dict[str, Any]
+    name: str,
+    module: Any,
+    packages: tuple[str, ...],
+    said: dict[str, Any],
+    *,
+    bounds: TargetBounds,
+    trial: bool,
 ) -> tuple[ProgramSpec, Any]:
     """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
     from snakepit_bridge.programs.allowed import AllowedImports
+    from snakepit_bridge.programs.bounds import check_bounds
     from snakepit_bridge.programs.packages import named_modules
     from snakepit_bridge.programs.rehydrate import spec_of
     from snakepit_bridge.programs.spec import ProgramSpec
@@ -26,12 +34,28 @@ def spec_to_register(
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
         _refuse_what_is_no_program(name, module)
         spec = spec_of(module, program=name, **said)
-        return spec, AllowedImports((*packages, *named_modules(spec)))
+        allowed = AllowedImports((*packages, *named_modules(spec)))
+        check_bounds(spec, bounds, program=name)
+        return _faithful(name, module, spec, allowed, trial=trial), allowed
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
     changed = {key: value for key, value in said.items() if key in _CHANGES and value}
     if said["cache"] is not None:
         changed["cache"] = said["cache"]
     return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
+
+
+def _faithful(name: str, module: Any, spec: ProgramSpec, allowed: Any, *, trial: bool) -> ProgramSpec:
+    """The spec with all that the instance has beside its constructor's doing, which a worker builds alike."""
+    from snakepit_bridge.programs.faithful import carried
+    from snakepit_bridge.programs.rehydrate import rehydrate
+    from snakepit_bridge.programs.trial import compare
+
+    if not isinstance(spec.module, str):
+        return spec
+    whole = carried(module, spec, allowed, program=name)
+    if trial:
+        compare(module, rehydrate(whole, spec.module, allowed, program=name), program=name)
+    return whole
 
 
 def _refuse_what_is_no_program(name: str, module: Any) -> None:
@@ -42,7 +66,9 @@ def _refuse_what_is_no_program(name: str, module: Any) -> None:
     """
     import dspy
 
-    if isinstance(module, dspy.Module):
+    from snakepit_bridge.dspy_integration.structure import is_part
+
+    if is_part(module):
         return
     if isinstance(module, type) and issubclass(module, dspy.Signature):
         problem = f"it is the signature {module.__name__}; give a module of it: dspy.Predict({module.__name__})"

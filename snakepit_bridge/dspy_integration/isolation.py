@@ -188,7 +188,7 @@ class Isolation:
             )
         elif _is_plain_object(kind):
             twin = memo[id(value)] = object.__new__(kind)
-            for name, held in _held(value):
+            for name, held in held_attributes(value):
                 object.__setattr__(twin, name, self._copy(held, memo))
         else:
             return copy.deepcopy(value, memo)
@@ -217,11 +217,12 @@ _ADVICE = "; if predictions only read it, or may share it, name it on its class:
 
 
 def _is_users_part(part: Any) -> bool:
-    return _is_users_class(type(part))
+    return is_users_class(type(part))
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_users_class(kind: type) -> bool:
+def is_users_class(kind: type) -> bool:
+    """Tell whether a class, or one that it inherits from, is a user's own."""
     return any(is_users(base) for base in kind.__mro__)
 
 
@@ -275,7 +276,8 @@ def _slots(base: type) -> tuple[str, ...]:
     return tuple(f"_{own}{name}" if name.startswith("__") and not name.endswith("__") else name for name in names)
 
 
-def _held(value: Any) -> Iterator[tuple[str, Any]]:
+def held_attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield an object's attributes and filled slots."""
     yield from getattr(value, "__dict__", {}).items()
     for base in type(value).__mro__:
         for name in _slots(base):

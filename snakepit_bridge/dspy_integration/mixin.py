@@ -441,3 +441,14 @@ class VariableAwareMixin:
 def aware_parts(module: VariableAwareMixin) -> list[tuple[str, VariableAwareMixin]]:
     """Returns the variable-aware parts of a module with their paths, the module itself first."""
     return list(parts(module, VariableAwareMixin))
+
+
+@functools.cache
+def of_the_mixin() -> frozenset[str]:
+    """Return the names of what the mixin keeps on an instance."""
+
+    class Bare(VariableAwareMixin, dspy.Module):
+        """Has nothing of its own."""
+
+    names = vars(Bare()).keys() - vars(dspy.Module()).keys()
+    return frozenset(names) | frozenset(VariableAwareMixin.__annotations__) | {"_surroundings"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import sys
 from typing import Any, cast
@@ -77,6 +78,19 @@ class VariableAwareBestOfN(VariableAwareMixin, dspy.BestOfN):
 
 class VariableAwareRefine(VariableAwareMixin, dspy.Refine):
     """``dspy.Refine`` that obeys session variables, in its module and in the feedback that it asks for."""
+
+    def __init__(
+        self,
+        module: Any,
+        N: int,  # noqa: N803
+        reward_fn: Any,
+        threshold: float,
+        fail_count: int | None = None,
+        **aware: Any,
+    ) -> None:
+        super().__init__(module, N, reward_fn, threshold, fail_count, **aware)
+        # It shows its LM the source of the module, which is that of the class that the user wrote.
+        self.module_code = inspect.getsource(_plain_class(type(module)))
 
 
 class VariableAwareRLM(VariableAwareMixin, RLM):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -13,11 +14,12 @@ from snakepit_bridge.dspy_integration.named import TOOLS, Named
 from snakepit_bridge.dspy_integration.resolver import ModuleVariableResolver
 from snakepit_bridge.dspy_integration.structure import predictors
 from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.alike import alike, is_json
 from snakepit_bridge.programs.allowed import import_path
 from snakepit_bridge.programs.demos import demos_of, escaped_state
 from snakepit_bridge.programs.readers import FUNCTIONS, READERS, Built
 from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
-from snakepit_bridge.programs.spec import CacheSpec, ModuleVariable, ProgramSpec
+from snakepit_bridge.programs.spec import NOT_DATA, CacheSpec, ModuleVariable, ProgramSpec
 
 
 def spec_of(
@@ -55,13 +57,14 @@ def spec_of(
     state, is_escaped = escaped_state(_state(module, name) or {}) if built.carries_state else ({}, False)
     if choose_by and state and any(part["demos"] for part in state.values()):
         raise ProgramSpecError(program, "state", "demos fit one module type; they can't go with a module variable")
+    kept = {} if standard else _kept_arguments(module, own_class)
     modules, below = _nested(built, program)
     own = module.get_bindings() if isinstance(module, VariableAwareMixin) else {}
     try:
         return ProgramSpec(
             module=ModuleVariable(variable=choose_by, allowed=among or (name,)) if choose_by else name,
             signature=None if built.signature is None else SignatureSpec.of(built.signature, program=program),
-            arguments={**built.arguments, **(arguments or {})},
+            arguments={**built.arguments, **kept, **(arguments or {})},
             functions={
                 argument: _spelt(function, program, f"functions.{argument}", FUNCTIONS.get(argument))
                 for argument, function in built.functions.items()
@@ -78,6 +81,20 @@ def spec_of(
         )
     except PydanticError as refused:
         raise refusal(refused, program) from None
+
+
+def _kept_arguments(module: Any, kind: type) -> dict[str, Any]:
+    """The arguments of a user's constructor that the module keeps under their names, where they are JSON."""
+    found: dict[str, Any] = {}
+    # Of the function itself: the class is called through DSPy's metaclass, which takes anything.
+    for name, parameter in list(inspect.signature(cast(Any, kind).__init__).parameters.items())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name in NOT_DATA:
+            continue
+        held = next((vars(module)[known] for known in (name, f"_{name}") if known in vars(module)), parameter.default)
+        made_of_none = parameter.default is None and held in ([], {})
+        if held is not parameter.empty and not made_of_none and is_json(held) and not alike(held, parameter.default):
+            found[name] = held
+    return found
 
 
 def _nested(built: Built, program: str) -> tuple[dict[str, Any], dict[str, str]]:

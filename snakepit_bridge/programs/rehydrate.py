@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -10,14 +11,14 @@ import dspy
 
 from snakepit_bridge.dspy_integration.binding import check_bindable
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
-from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError
+from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError, is_users_class
 from snakepit_bridge.dspy_integration.keywords import ANY_ENGINE
 from snakepit_bridge.dspy_integration.keywords import allowed as allowed_keyword
-from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY
+from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, of_the_mixin
 from snakepit_bridge.dspy_integration.modules import variable_aware
 from snakepit_bridge.dspy_integration.named import TOOLS, Named
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup
-from snakepit_bridge.dspy_integration.structure import predictors
+from snakepit_bridge.dspy_integration.structure import part_at, predictors
 from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, known
 from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bounds import check_bounds
@@ -66,6 +67,7 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
         said = f"{type(refused).__name__}: {refused}"
         raise ProgramSpecError(program, f"arguments of {module_name}", said) from refused
     _refuse_keywords(module, spec, program)
+    _set_attributes(module, spec, program)
     _restore(module, spec, program)
     _bind(module, spec, program)
     return module
@@ -151,6 +153,31 @@ def _refuse_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
             if not allowed_keyword(name):
                 problem = f"as an LM keyword it isn't one of: {', '.join(sorted(ANY_ENGINE))}"
                 raise ProgramSpecError(program, f"arguments.{name}", problem)
+
+
+def _set_attributes(module: Any, spec: ProgramSpec, program: str) -> None:
+    """Set plain attributes; never one that is a part, code or an object, nor one that its class defines otherwise."""
+    for said, attributes in spec.attributes.items():
+        path = "" if said == "self" else said
+        part = part_at(module, path)
+        if part is None:
+            raise ProgramSpecError(program, f"attributes.{said}", "the module has no such part")
+        for name, value in attributes.items():
+            if not name.isidentifier() or name.startswith("__") or not _is_settable(part, name):
+                raise ProgramSpecError(program, f"attributes.{said}.{name}", "it isn't a plain attribute of that part")
+            vars(part)[name] = copy.deepcopy(value)
+
+
+def _is_settable(part: Any, name: str) -> bool:
+    if name in of_the_mixin():
+        return False
+    if name in vars(part):
+        return type(vars(part)[name]) in _PLAIN
+    of_class = inspect.getattr_static(type(part), name, None)
+    return is_users_class(type(part)) and type(of_class) in _PLAIN
+
+
+_PLAIN = (type(None), bool, int, float, str, list, dict)
 
 
 def _restore(module: Any, spec: ProgramSpec, program: str) -> None:

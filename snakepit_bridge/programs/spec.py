@@ -27,12 +27,18 @@ _FIXED_KEYWORDS = frozenset({"response_format", "tool_choice"})
 # Names that a module's constructor may have for things of its own.
 _ADAPTERS_OWN = frozenset({"messages", "model", "project", "prompt", "timeout", "tools"})
 # Constructor arguments that are objects of the worker's own, or have a place of their own in the spec.
-_NOT_DATA = frozenset({
+NOT_DATA = frozenset({
     "callbacks", "session_context", "auto_sync", "signature", "tools", "interpreter", "interpreter_factory", "sub_lm",
     "module", "programs", "reward_fn", "reduce_fn", "vectorizer",
 })  # fmt: skip
 # Beyond it no reader of JSON is safe; what a program may have is bounded further, see `bounds`.
 _MAX_JSON_DEPTH = 200
+
+
+NOT_SETTABLE = frozenset({
+    "signature", "demos", "config", "lm", "callbacks", "history", "traces", "train", "forward", "aforward", "acall",
+})  # fmt: skip
+"""Attributes that a spec doesn't set, since they have a place of their own there or are code."""
 
 
 class ModuleVariable(BaseModel):
@@ -74,6 +80,8 @@ class ProgramSpec(BaseModel):
         config: predictor path to LM keywords that hold unless a variable says otherwise.
         state: what DSPy's ``dump_state`` gives: demos and optimised instructions.
         escaped: whether the demos hold what JSON has no form for, such as a tuple (see ``json_values``).
+        attributes: module path (``self`` for the whole) to attributes that are set once it is built: what an instance
+            had beside what its constructor makes.
         lm: LM profile; the fleet's default if none is named.
         cache: how its LM calls share their answers; without it each call is a request.
         executes_code: whether it computes or executes code rather than waits, so that it needs a process of its own.
@@ -93,6 +101,7 @@ class ProgramSpec(BaseModel):
     config: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     state: dict[str, JsonValue] | None = None
     escaped: bool = False
+    attributes: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     lm: str | None = None
     cache: CacheSpec | None = None
     executes_code: bool = False
@@ -145,13 +154,16 @@ class ProgramSpec(BaseModel):
         Raises:
             ProgramSpecError: names the part.
         """
-        for name in self.arguments.keys() & _NOT_DATA:
+        for name in self.arguments.keys() & NOT_DATA:
             raise ProgramSpecError(program, f"arguments.{name}", "it isn't data; see tools, functions and modules")
         for name in self.arguments:
             if name.strip().casefold() in REFUSED and name not in _ADAPTERS_OWN:
                 raise ProgramSpecError(
                     program, f"arguments.{name}", "a spec may not say where a request goes or who pays"
                 )
+        for path, attributes in self.attributes.items():
+            for name in attributes.keys() & NOT_SETTABLE:
+                raise ProgramSpecError(program, f"attributes.{path}.{name}", "it has a place of its own in the spec")
         self._check_config(program)
         self._check_state(program)
         for path, inner in self.nested():

@@ -1,0 +1,183 @@
+"""A trial: the module that is registered and the one that a worker would build ask the same, or the program is refused.
+
+Both run here, on copies, with an adapter that records what would be asked and answers with placeholders, so that no LM
+is called. What a module does beside its LM calls it does in a trial too, for as long as that is allowed to take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import re
+import threading
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import dspy
+from dspy.primitives.base_module import BaseModule
+from pydantic import BaseModel
+
+from snakepit_bridge.dspy_integration.calls import runs_natively
+from snakepit_bridge.dspy_integration.installed import RLM, Flex
+from snakepit_bridge.dspy_integration.isolation import Isolation
+from snakepit_bridge.dspy_integration.structure import clone, parts
+from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.inputs import ProgramInputs
+
+_log = logging.getLogger(__name__)
+
+WITHIN_S = 5.0
+"""Seconds that a trial of one module may take; one that takes longer says nothing."""
+# They run the code that an LM wrote, which takes long and needs what isn't here.
+_EXECUTE_CODE = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_DEEPEST = 4
+_SHOWN = 120
+
+
+def compare(module: Any, rebuilt: Any, *, program: str) -> None:
+    """Refuse a program whose rebuilt module asks its LM otherwise than the registered one.
+
+    A module that asks otherwise from one call to the next, or asks nothing with placeholders, isn't compared.
+
+    Raises:
+        ProgramSpecError: the two differ; shows where.
+    """
+    if any(isinstance(part, _EXECUTE_CODE) for _, part in parts(module, BaseModule)):
+        return
+    inputs = _placeholders(ProgramInputs.of(module))
+    mine = prompts_of(module, inputs)
+    if not mine or prompts_of(module, inputs) != mine:
+        return
+    theirs = prompts_of(rebuilt, inputs)
+    if theirs is None or sorted(theirs) == sorted(mine):
+        return
+    raise ProgramSpecError(program, "the whole", _difference(mine, theirs))
+
+
+def prompts_of(module: Any, inputs: Mapping[str, Any]) -> list[str] | None:
+    """Return what a module asks for some inputs, without asking anyone; None if it takes too long to tell."""
+    recorder = _Recorder()
+    copied = _copy_of(module, recorder)
+    ended = threading.Event()
+
+    def run() -> None:
+        settings = {"lm": recorder.lm, "adapter": recorder, "trace": [], "callbacks": [], "disable_history": True}
+        args, kwargs = ProgramInputs.of(copied).arguments(inputs)
+        try:
+            with dspy.context(**settings):
+                if runs_natively(type(copied)):
+                    asyncio.run(copied.acall(*args, **kwargs))
+                else:
+                    copied(*args, **kwargs)
+        except BaseException as exc:  # noqa: BLE001 (what it makes of placeholders is its own affair)
+            _log.debug("A trial of %s ended in %r", type(copied).__name__, exc)
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, name="dspex-trial", daemon=True).start()
+    return list(recorder.prompts) if ended.wait(WITHIN_S) else None
+
+
+class _RecordingLM(dspy.BaseLM):
+    """Stands for every LM: what is asked without an adapter."""
+
+    def __init__(self, prompts: list[str]) -> None:
+        super().__init__(model="trial/trial")
+        self.prompts = prompts
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.prompts.append(_text((args, kwargs)))
+        return ["text"]
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        return self(*args, **kwargs)
+
+
+class _Recorder(dspy.ChatAdapter):
+    """Records each request that a predictor makes, and answers with placeholders."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: list[str] = []
+        self.lm = _RecordingLM(self.prompts)
+
+    def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> list[dict[str, Any]]:
+        self.prompts.append(_text((dspy.ChatAdapter().format(signature, demos, inputs), lm_kwargs)))
+        answer = {name: _placeholder(info.annotation, name) for name, info in signature.output_fields.items()}
+        count = lm_kwargs.get("n") or 1
+        return [dict(answer) for _ in range(min(count, 8))]
+
+    async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> list[dict[str, Any]]:
+        return self(lm, lm_kwargs, signature, demos, inputs)
+
+
+def _copy_of(module: Any, recorder: _Recorder) -> Any:
+    isolation = Isolation.of(module)
+    copied = clone(module) if isolation is None else isolation.copy()
+    for _, part in parts(copied, BaseModule):
+        for name, value in list(vars(part).items()):
+            if isinstance(value, dspy.BaseLM):
+                vars(part)[name] = recorder.lm
+        if hasattr(part, "_bound"):
+            setattr(part, "_bound", True)  # noqa: B010 (an aware one would ask its session)
+    return copied
+
+
+def _placeholders(inputs: ProgramInputs) -> dict[str, Any]:
+    fields = {**inputs.hints, **inputs.fields}
+    return {name: _placeholder(info.annotation, name) for name, info in fields.items() if info.is_required()}
+
+
+def _placeholder(annotation: Any, name: str, depth: int = 0) -> Any:
+    """A value of a type that any program can make something of; a text says whose place it holds."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is str or annotation is Any:
+        return f"text for {name}"
+    if origin is Literal:
+        return "finish" if "finish" in arguments else arguments[0]
+    if origin in (typing.Union, types.UnionType):
+        return _placeholder(next(a for a in arguments if a is not type(None)), name, depth)
+    kind = origin or annotation
+    if kind in (bool, int, float):
+        return kind(1)
+    if kind in (list, tuple, set, frozenset) and depth < _DEEPEST:
+        return kind([_placeholder(arguments[0] if arguments else str, name, depth + 1)])
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return next(iter(kind))
+    return _object(kind, name, depth)
+
+
+def _object(kind: Any, name: str, depth: int) -> Any:
+    if not isinstance(kind, type):
+        return None
+    if issubclass(kind, BaseModel) and depth < _DEEPEST:
+        required = {key: info for key, info in kind.model_fields.items() if info.is_required()}
+        try:
+            return kind(**{key: _placeholder(info.annotation, name, depth + 1) for key, info in required.items()})
+        except Exception:  # noqa: BLE001 (validators of somebody else's may want anything)
+            return None
+    try:
+        return kind()
+    except Exception:  # noqa: BLE001 (the same)
+        return None
+
+
+def _text(said: Any) -> str:
+    return _ADDRESS.sub(" at …", str(said))
+
+
+def _difference(mine: list[str], theirs: list[str]) -> str:
+    advice = (
+        "Give what its constructor needs as arguments=…, make it all in the constructor, or register with trial=False"
+    )
+    if len(mine) != len(theirs):
+        return f"the module asks {len(mine)} times, the one that a worker would build {len(theirs)} times. {advice}"
+    one, two = next((a, b) for a, b in zip(sorted(mine), sorted(theirs), strict=True) if a != b)
+    at = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    start = max(0, at - _SHOWN // 3)
+    shown = f"{one[start : start + _SHOWN]!r} instead of {two[start : start + _SHOWN]!r}"
+    return f"the module asks otherwise than the one that a worker would build: {shown}. {advice}"
