@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from snakepit_bridge.testing.bridge_server import BridgeServer
 from snakepit_bridge.variables import Tensor, Variable, VariableType
 from snakepit_bridge.wire.wanted import WantedSessions
 from tests.harness.waiting import eventually
+from tests.integration.refresher_proxy import Network
 from workers.refresher import Refresher, RefresherSettings
 from workers.refresher.report import State
 
@@ -45,7 +47,7 @@ async def store(redis_url: str) -> AsyncGenerator[RedisStore]:
 
 
 @asynccontextmanager
-async def refreshing(elixir: BridgeServer, redis_url: str, **turned: Any) -> AsyncGenerator[Refresher]:
+async def refreshing(elixir: BridgeServer | Network, redis_url: str, **turned: Any) -> AsyncGenerator[Refresher]:
     given = {"sessions": ("s",), **QUICK, **turned}
     name = given.pop("name", "")
     refresher = Refresher(RefresherSettings(elixir.address, redis_url, **given), name=name)
@@ -466,6 +468,32 @@ async def test_a_refresher_that_cannot_reach_elixir_leaves_its_sessions_to_one_t
             async with refreshing(elixir, redis_url, lease_s=1.0):
                 await holds(store, temperature=0.5, style="kind")
             assert first.name
+
+
+async def test_an_elixir_that_hangs_for_longer_than_a_lease_moves_no_session(
+    elixir: BridgeServer, store: RedisStore, redis_url: str
+) -> None:
+    """KINDS 28: with short leases, a pause of the server isn't taken for the death of a refresher."""
+    network, connection = Network(elixir.address), RedisConnection(redis_url)
+    await network.start()
+    times = {"lease_s": 2.0, "timeout_s": 30.0}
+    try:
+        async with refreshing(network, redis_url, **times) as one, refreshing(network, redis_url, **times) as two:
+            await holds(store, temperature=0.5, style="kind")
+            [holder] = await connection.send_each([("GET", "dspex:{s:s}:lease")])
+            assert holder.decode() in (one.name, two.name)
+            network.cut()
+            until = time.monotonic() + 2.5 * times["lease_s"]
+            while time.monotonic() < until:
+                assert await connection.send_each([("GET", "dspex:{s:s}:lease")]) == [holder]
+                await asyncio.sleep(0.05)
+            network.mend()
+            elixir.set("s", "temperature", 1.5)
+            await holds(store, temperature=1.5, style="kind")
+    finally:
+        network.mend()
+        await network.stop()
+        await connection.aclose()
 
 
 async def test_a_store_that_lost_its_latest_revisions_gets_them_again_before_it_is_confirmed(

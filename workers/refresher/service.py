@@ -72,6 +72,7 @@ class Refresher:
         self._followers: dict[str, tuple[Follower, asyncio.Task[None]]] = {}
         self._idle_s: dict[str, float] = {}
         self._store_away = self._elixir_away = False
+        self._ping: asyncio.Task[None] | None = None
 
     def reports(self) -> dict[str, Report]:
         """Returns how each session stands that this refresher follows."""
@@ -127,17 +128,27 @@ class Refresher:
     async def _reaches_elixir(self) -> bool:
         if time.monotonic() - self._client.answered_at < _TICK_S:
             return self._elixir_is_there()
+        if self._ping is None:
+            self._ping = asyncio.create_task(self._client.ping())
+        # A server that hangs answers late or never, and the leases have to be renewed meanwhile.
+        done, _ = await asyncio.wait({self._ping}, timeout=self._settings.lease_s / 4)
+        if not done:
+            return self._may_still_answer()
+        ping, self._ping = self._ping, None
         try:
-            await self._client.ping()
+            ping.result()
         except ElixirUnavailableError as problem:
             if not self._elixir_away:
                 _log.warning("%s %s sessions are kept as they were, and grow stale.", problem, len(self._followers))
             self._elixir_away = True
-            unanswered_s = time.monotonic() - self._client.answered_at
-            return unanswered_s < max(self._settings.lease_s / 2, self._settings.timeout_s)
+            return self._may_still_answer()
         except BridgeError as problem:  # it answered, if not well
             _log.debug("%s", problem)
         return self._elixir_is_there()
+
+    def _may_still_answer(self) -> bool:
+        unanswered_s = time.monotonic() - self._client.answered_at
+        return unanswered_s < max(self._settings.lease_s / 2, self._settings.timeout_s)
 
     def _elixir_is_there(self) -> bool:
         if self._elixir_away:
@@ -176,6 +187,9 @@ class Refresher:
             await asyncio.sleep(_CONFIRM_S)
 
     async def _end(self) -> None:
+        if self._ping is not None:
+            self._ping.cancel()
+            await asyncio.gather(self._ping, return_exceptions=True)
         await self._stop(set(self._followers))
         try:
             await self._shared.confirmations.send()
