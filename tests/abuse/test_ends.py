@@ -17,7 +17,7 @@ from redis import Redis
 
 from snakepit_bridge.client import Handle
 from snakepit_bridge.exceptions import BridgeError
-from tests.harness.faulty_app import KINDS, STEPS
+from tests.harness.faults import KINDS, STEPS
 from tests.harness.leaks import leaked_keys
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until

@@ -1,0 +1,115 @@
+"""The faults that a worker of ``tests.harness.faulty_app`` can be made to meet: their kinds, and the steps of a task.
+
+Kept apart from that app, which patches the fleet's own functions in whichever process imports it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from snakepit_bridge.exceptions import BridgeError, InputError, StoreUnavailableError
+
+
+class Mute(Exception):
+    """Can't be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text either")
+
+
+class Unpickled(Exception):
+    """Can't be pickled, nor made again from its arguments."""
+
+    def __init__(self, one: object, two: object) -> None:
+        super().__init__("one argument only")
+        self.made_of = (one, two, lambda: None)
+
+    def __reduce__(self) -> Any:
+        raise TypeError("it can't be pickled")
+
+
+class Argless(Exception):
+    """Has arguments that fail when they are read."""
+
+    @property
+    def args(self) -> Any:  # type: ignore[override]
+        raise LookupError("no arguments")
+
+    @args.setter
+    def args(self, value: object) -> None: ...
+
+
+class Rooted(Exception):
+    """Lets nobody set anything on it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} can't be set")
+
+
+class Rude(BaseException):
+    """Is no ``Exception``."""
+
+
+KINDS: dict[str, Callable[[], BaseException]] = {
+    "BridgeError": lambda: BridgeError("a plain one"),
+    "InputError": lambda: InputError("qa", "question", "it is odd"),
+    "ValueError": lambda: ValueError("odd"),
+    "unencodable": lambda: ValueError(object(), {1, 2}, b"\xff"),
+    "half a character": lambda: ValueError("half \ud83d"),
+    "long": lambda: ValueError("x" * 100_000),
+    "mute": Mute,
+    "unpickled": lambda: Unpickled(1, 2),
+    "argless": Argless,
+    "rooted": Rooted,
+    "group": lambda: ExceptionGroup("several", [ValueError("a"), LookupError("b")]),
+    "MemoryError": MemoryError,
+    "RecursionError": lambda: RecursionError("maximum recursion depth exceeded"),
+    "StopIteration": StopIteration,
+    "StopAsyncIteration": StopAsyncIteration,
+    "TimeoutError": TimeoutError,
+    "OSError": lambda: OSError(24, "Too many open files"),
+    "OperationalError": lambda: OperationalError("the broker is away"),
+    "RedisConnectionError": lambda: RedisConnectionError("away"),
+    "OutOfMemoryError": lambda: OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+    "ResponseError": lambda: ResponseError("WRONGTYPE"),
+    "StoreUnavailableError": lambda: StoreUnavailableError("redis://nowhere", "it is away"),
+    "SoftTimeLimitExceeded": SoftTimeLimitExceeded,
+    "CancelledError": asyncio.CancelledError,
+    "GeneratorExit": GeneratorExit,
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "SystemExit": lambda: SystemExit(3),
+    "rude": Rude,
+}
+
+# Each step by the functions that fail there before they do anything, as module:name; none where Celery has a signal.
+STEPS: dict[str, list[str]] = {
+    "reading the request": ["tasks.predict:request_of", "tasks.predict_batch:request_of"],
+    "reading the delivery": ["tasks.predict:delivery_of", "tasks.predict_batch:delivery_of"],
+    "looking for an end": ["tasks.runtime:Runtime.look", "tasks.runtime:Runtime.ended_of"],
+    "preparing": ["tasks.predict:prepared", "tasks.batch:prepared"],
+    "serving a snapshot": ["tasks.prediction:_prepared"],
+    "handing code over": ["tasks.predict:hand_over_code", "tasks.batch:hand_over_code"],
+    "fetching inputs": ["tasks.prediction:arrived"],
+    "taking inputs": ["tasks.prediction:taken"],
+    "predicting": ["tasks.predict:predicted", "tasks.batch:predicted"],
+    "calling the program": ["tasks.prediction:_call"],
+    "encoding outputs": ["tasks.prediction:encode_outputs"],
+    "storing beside": ["tasks.predict:stored_form", "tasks.batch:stored_form"],
+    "storing an input's result": ["tasks.batch:Ends.succeeded"],
+    "storing an input's error": ["tasks.batch:Ends.failed"],
+    "encoding an end": ["workers.backend:CommitBackend._call"],
+    "committing": ["workers.backend:CommitBackend._soon"],
+    "sending again": ["tasks.singles:Singles._send"],
+    "before the task": [],
+    "after the task": [],
+}
