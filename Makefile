@@ -11,6 +11,11 @@ READY := $(VENV)/.ready
 PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
+# Tests wait most of their time, so two run per core. A file's tests stay in one process, which has servers of its own;
+# the files keep their order, in which the slow ones come first.
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
+PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # DSPy and LiteLLM else look a price list up on the network at import, and cache answers in the home directory.
 export LITELLM_LOCAL_MODEL_COST_MAP := True
@@ -25,11 +30,11 @@ help: ## Lists the targets
 demo: $(READY) ## Runs the fleet on real questions; LM=openai/gpt-4o-mini or an LM profile for a real model
 	$(BIN)/dspex-fleet demo $(if $(LM),--lm $(LM)) $(ARGS)
 
-test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them
-	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
+	$(PYTEST) -m "not soak" $(ARGS)
 
 soak: $(READY) ## Runs the long forms of the tests
-	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
+	$(PYTEST) -m soak --timeout 3600 $(ARGS)
 
 check: $(READY) ## Format, lint, types, import ladder, and whether generated code and locks are up to date
 	$(BIN)/ruff format --check .
