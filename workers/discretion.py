@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import logging
 import re
-import traceback
 import warnings
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, cast
 
 from celery.utils.saferepr import saferepr
 
 from snakepit_bridge.messages import HIDDEN
+from workers.user_output import frames_of, keep_output_out
 
 # Celery's loggers that are handed tasks' arguments, results and errors.
 CELERY = (
@@ -60,6 +59,7 @@ def keep_content_out() -> None:
             logger.addFilter(ContentFilter())
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO)
+    keep_output_out()
     # Celery says with it what the guard logs by name.
     warnings.filterwarnings("ignore", "Exception raised outside body", RuntimeWarning)
 
@@ -79,7 +79,7 @@ class ContentFilter(logging.Filter):
         elif record.args:
             record.args = tuple(_plain(record, one) for one in record.args)
         if record.exc_info and record.exc_info[1] is not None:
-            record.exc_text = _frames(type(record.exc_info[1]), record.exc_info[2])
+            record.exc_text = frames_of(type(record.exc_info[1]), record.exc_info[2])
             record.exc_info = None
         return True
 
@@ -97,8 +97,3 @@ def _plain(record: logging.LogRecord, value: object) -> object:
     if isinstance(value, int | float) or record.levelno > logging.DEBUG:
         return value
     return value if callable(value) or record.name == "celery.worker.request" else HIDDEN
-
-
-def _frames(kind: type[BaseException], tb: TracebackType | None) -> str:
-    """Return a traceback without the exception's text, which may quote anything."""
-    return f"Traceback (most recent call last):\n{''.join(traceback.format_tb(tb))}{kind.__name__}"

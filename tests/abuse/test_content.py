@@ -21,6 +21,7 @@ from redis import Redis
 from snakepit_bridge.client import Handle
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.messages import PREDICT, VERSION
+from tests.harness import talkative
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 
@@ -60,6 +61,8 @@ def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         play.start(pool=request.param, concurrency=4, arguments=TALKATIVE)
         play.fleet.register("qa", dspy.Predict("question -> answer"))
         play.fleet.register("clumsy", Clumsy())
+        for kind in talkative.WAYS:
+            play.fleet.register(kind.__name__, kind())
         yield play
 
 
@@ -129,6 +132,31 @@ def test_what_was_asked_and_answered_is_shown_nowhere(play: Stage) -> None:
         assert not found, f"{where} shows what was asked: {found[0][:1000]}"
 
 
+def test_what_programs_and_dspy_print_and_log_is_not_shown(play: Stage) -> None:
+    """KINDS 38 and 56: neither by a logger of their own, nor by a failure that nobody caught."""
+    question = f"{CANARY} {fresh('said')}"
+    sent = [play.fleet.submit(kind.__name__, {"question": question}) for kind in talkative.WAYS]
+    ends = [outcome(one) for one in sent]
+    assert all(ANSWER in end for end in ends), ends
+    expected = {
+        "tests.harness.talkative prints.": 1,
+        "dspy.predict.best_of_n prints.": 1,
+        "dspy.predict.refine prints.": 1,
+        " a text of the source": 4,
+        f"(not shown) has {len(question)} letters": 8,
+        "it failed: LookupError": 4,
+        "asked (not shown)\n": 1,
+        "A thread ended by an exception": 1,
+        "An exception was raised where nobody can catch it": 1,
+        "RuntimeWarning: (not shown)": 1,
+        "ERROR dspy.utils.parallelizer: (not shown)": 1,
+    }
+    for text, count in expected.items():
+        wait_until(lambda text=text, count=count: play.worker.logs().count(text) >= count, f"{text!r} in the log")
+    found = [line for line in play.worker.logs().splitlines() if CANARY in line]
+    assert not found, f"the log shows what was asked: {found[0][:1000]}"
+
+
 def test_remote_control_tells_nothing_of_what_runs(play: Stage) -> None:
     question = f"{CANARY} {fresh('held')}"
     play.lm.delay(3)
@@ -161,8 +189,12 @@ def test_a_waiting_message_shows_it_in_its_body_alone(play: Stage) -> None:
 
 
 def test_one_switch_shows_it(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with stage(tmp_path_factory.mktemp("stage"), worker=False, DSPEX_LOG_CONTENT="true") as play:
+    settings = {"DSPEX_LOG_CONTENT": "true", "DSPEX_ALLOWED_PACKAGES": "tests"}
+    with stage(tmp_path_factory.mktemp("stage"), worker=False, **settings) as play:
         play.start(pool="threads", concurrency=2, arguments=TALKATIVE)
         play.fleet.register("qa", dspy.Predict("question -> answer"))
+        play.fleet.register("Prints", talkative.Prints())
         assert ANSWER in outcome(play.fleet.submit("qa", {"question": CANARY}))
         wait_until(lambda: CANARY in play.worker.logs(), "the question in the log")
+        assert outcome(play.fleet.submit("Prints", {"question": "printedquestion"}))
+        wait_until(lambda: "printedquestion" in play.worker.logs(), "what a program prints in the log")
