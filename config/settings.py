@@ -76,6 +76,11 @@ class FleetSettings(BaseSettings):
         3_600.0, gt=0, description="seconds that a worker may hold a task that has no time limit of its own"
     )
 
+    own_lms: bool = Field(
+        False,
+        description="whether programs may ask LMs of their own making that no LM profile declares, past limits, "
+        "deadlines, cancellation and provenance",
+    )
     log_content: bool = Field(
         False,
         description="whether inputs, answers and texts of errors may stand in a worker's logs, in Celery's events and "

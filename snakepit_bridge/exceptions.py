@@ -38,6 +38,7 @@
     │   ├── PredictionFailed             the program raised something of its own
     │   ├── PredictionGivenUp            no worker could finish it; it is on the dead list
     │   ├── LMCallOutsidePredictionError  an LM call on a worker that belongs to no prediction
+    │   ├── OwnLMError               an LM that a program made for itself, and that no profile declares
     │   ├── IdempotencyConflict          one key, two different requests
     │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
     ├── DeadMessageNotFound              no dead message of this id
@@ -561,6 +562,24 @@ class LMCallOutsidePredictionError(PredictionError):
             "prediction's limits, deadline and cancellation. Start threads within the program's forward, where "
             "threading.Thread, ThreadPoolExecutor, asyncio.to_thread and dspy.Parallel carry the prediction along. "
             "Code that is handed to a thread which exists already must be run by contextvars.copy_context().run."
+        )
+
+
+@_error
+class OwnLMError(PredictionError):
+    """A program on a worker asked an LM that it made for itself, and that no LM profile declares."""
+
+    model: str
+    problem: str
+    declared: str
+
+    def __str__(self) -> str:
+        return (
+            f"The program asks an LM of its own making, '{self.model}': {self.problem}. On a worker each LM call is "
+            "made under its prediction's limits, deadline and cancellation, by an LM that the operator declared: "
+            f"{self.declared}. Leave out the LM and bind 'model' to a variable, make it of a declared model without "
+            "key and endpoint (dspy.LM('provider/model', temperature=…)), or declare it in a profile's models. An "
+            "operator can also let programs ask any LM, past limits and cancellation: DSPEX_OWN_LMS=true."
         )
 
 

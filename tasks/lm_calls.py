@@ -15,7 +15,7 @@ from dataclasses import replace
 from dspy.lm15 import LM15Error, Request, Response
 
 from snakepit_bridge.dspy_integration.carried import outside
-from snakepit_bridge.exceptions import LMCallOutsidePredictionError, LMUnavailableError, fresh_error
+from snakepit_bridge.exceptions import BridgeError, LMCallOutsidePredictionError, LMUnavailableError, fresh_error
 from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.lm_engine import LMCall, LMEngine
 from snakepit_bridge.lm_models import fitting
@@ -32,6 +32,13 @@ from tasks.scope import Scope, current
 _log = logging.getLogger(__name__)
 
 _BROKEN = frozenset({"server", "timeout", "transport"})
+
+
+def note_failure(error: BridgeError) -> None:
+    """Keep the failure of an LM call of the current prediction, for the case that its program swallows it."""
+    scope = current()
+    if scope is not None:
+        scope.tally.failure = error
 
 
 class LMCalls:

@@ -51,7 +51,7 @@ from tasks.limits.admission import FleetAdmission
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Limits, Price, Rules
 from tasks.limits.store import LimitStore
-from tasks.lm_calls import LMCalls
+from tasks.lm_calls import LMCalls, note_failure
 from tasks.running import Running
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
@@ -153,6 +153,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     admission = _admission(settings, claims, connection, replica, signals)
     profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
     profiles.check()
+    keep_to_profiles(profiles, allowed=settings.own_lms)
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = Sessions(replica, wanted, settings.requirement_wait_s)
     allowed = AllowedImports(settings.allowed_packages)
@@ -175,6 +176,15 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         bounds=ValueBounds(settings.value_depth, settings.value_bytes),
         shares_process=shares_process,
     )
+
+
+def keep_to_profiles(profiles: LMProfiles, *, allowed: bool) -> None:
+    """Have LMs that programs make for themselves answered by the profiles' engines, in a process that is a worker's."""
+    from snakepit_bridge.dspy_integration.own_lms import OwnLMs, guard_lms
+    from snakepit_bridge.dspy_integration.process_settings import are_protected
+
+    if are_protected():
+        guard_lms(OwnLMs(profiles, allowed, note_failure))
 
 
 def load_bounds() -> TargetBounds:

@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "stall_limit_s": 20.0,
     "build_limit_s": 60.0,
     "stop_grace_s": 50.0,
+    "own_lms": False,
     "log_content": False,
 }
 
@@ -72,6 +73,7 @@ SAID: list[tuple[str, str, Any]] = [
     ("stall_limit_s", "5", 5.0),
     ("build_limit_s", "5", 5.0),
     ("stop_grace_s", "5", 5.0),
+    ("own_lms", "true", True),
     ("log_content", "true", True),
 ]
 
@@ -100,6 +102,7 @@ REFUSED: list[tuple[str, str]] = [
     ("stall_limit_s", "0"),
     ("build_limit_s", "0"),
     ("stop_grace_s", "0"),
+    ("own_lms", "sometimes"),
     ("log_content", "loudly"),
 ]
 

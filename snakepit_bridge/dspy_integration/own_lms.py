@@ -1,0 +1,151 @@
+"""LMs that programs make for themselves, on a worker: a call of one goes out as its prediction's, or not at all.
+
+``dspy.LM("openai/gpt-4o", temperature=0.2)`` within a ``forward`` is usual in a script. On a worker it would pass
+outside of the limits, the cancellation, the deadline and the usage. So where an LM profile declares the model, that
+profile's engine makes the call, with the keywords of the LM that the program made; any other is refused by name.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import dspy
+from dspy.clients.backend_selection import CLIENT_KEYS
+
+from snakepit_bridge import lm_models
+from snakepit_bridge.dspy_integration.carried import NoPredictionLM, outside
+from snakepit_bridge.exceptions import BridgeError, OwnLMError, known
+from snakepit_bridge.frames import whose
+from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.lm_blocking import BlockingEngine
+from snakepit_bridge.lm_keywords import ProfileLM
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLMs:
+    """What becomes of the calls of LMs that programs make.
+
+    Attributes:
+        profiles: the LM profiles.
+        allowed: whether one that no profile declares may be asked, past everything that surrounds a call.
+        note: told of each refusal, since programs and DSPy's modules swallow errors.
+    """
+
+    profiles: LMProfiles
+    allowed: bool
+    note: Callable[[BridgeError], None]
+
+    def reached(self, lm: dspy.BaseLM) -> dspy.BaseLM:
+        """Return the LM that answers in place of a program's own: a profile's, or itself where that is allowed.
+
+        Raises:
+            OwnLMError: no profile declares it.
+            LMCallOutsidePredictionError: the call belongs to no prediction.
+        """
+        if isinstance(lm, (ProfileLM, NoPredictionLM)):
+            return lm
+        found = self._routed(lm)
+        if self.allowed and not isinstance(found, dspy.BaseLM):
+            return lm
+        if not whose():
+            raise outside()
+        if not isinstance(found, dspy.BaseLM):
+            error = OwnLMError(lm.model, found, known(self.profiles.names))
+            self.note(error)
+            raise error
+        return found
+
+    def _routed(self, lm: dspy.BaseLM) -> dspy.BaseLM | str:
+        """Return the profile's LM that stands for a program's own, or why there is none."""
+        if not isinstance(lm, dspy.LM) or _overrides(type(lm)):
+            return f"its class {type(lm).__qualname__} sends requests by itself"
+        if not isinstance(lm.engine, str):
+            return f"its engine {type(lm.engine).__qualname__} sends requests by itself"
+        declared = [profile for profile in self.profiles if lm.model in (profile.name, profile.model, *profile.models)]
+        if not declared:
+            return "no LM profile declares it"
+        said = {name: lm.kwargs[name] for name in CLIENT_KEYS if lm.kwargs.get(name) is not None}
+        ambient = _profile_of(dspy.settings.lm)
+        problem = ""
+        for profile in sorted(declared, key=lambda one: one.name != ambient):
+            foreign = sorted(name for name, value in said.items() if value != _own(profile, name))
+            if foreign:
+                problem = f"it says {', '.join(foreign)} by itself, where LM profile '{profile.name}' says it"
+                continue
+            return self._of(profile, lm)
+        return problem
+
+    def _of(self, profile: LMProfile, lm: dspy.LM) -> dspy.BaseLM | str:
+        own_name = lm.model in (profile.name, profile.model)
+        chosen = self.profiles.choose(profile.name if own_name else lm.model).lm
+        if lm.model_type not in ("chat", chosen.model_type):
+            return f"its model_type is {lm.model_type}, and that of LM profile '{profile.name}' {chosen.model_type}"
+        routed = chosen.copy()
+        said = {name: value for name, value in lm.kwargs.items() if value is not None and name not in CLIENT_KEYS}
+        routed.kwargs |= {lm_models.spelt(routed.model, name): value for name, value in said.items()}
+        routed.callbacks = list(lm.callbacks)
+        return routed
+
+
+_rule: OwnLMs | None = None
+
+
+def guard_lms(rule: OwnLMs) -> None:
+    """Have every call of an LM in this process go by a rule. For a worker's process alone."""
+    global _rule
+    if _rule is None:
+        for name, guarded in (("__call__", _guarded), ("acall", _guarded_coroutine)):
+            setattr(dspy.BaseLM, name, guarded(getattr(dspy.BaseLM, name)))
+        for name, guarded in (("forward", _guarded), ("aforward", _guarded_coroutine)):
+            setattr(dspy.LM, name, guarded(getattr(dspy.LM, name)))
+    _rule = rule
+
+
+def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def reached(self: dspy.BaseLM, *args: Any, **kwargs: Any) -> Any:
+        lm = _reached(self)
+        return method(self, *args, **kwargs) if lm is self else getattr(lm, method.__name__)(*args, **kwargs)
+
+    return reached
+
+
+def _guarded_coroutine(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def reached(self: dspy.BaseLM, *args: Any, **kwargs: Any) -> Any:
+        lm = _reached(self)
+        called = method(self, *args, **kwargs) if lm is self else getattr(lm, method.__name__)(*args, **kwargs)
+        return await called
+
+    return reached
+
+
+def _reached(lm: dspy.BaseLM) -> dspy.BaseLM:
+    return lm if _rule is None else _rule.reached(lm)
+
+
+_FORWARD = (dspy.LM.forward, dspy.LM.aforward)
+
+
+def _overrides(kind: type[dspy.LM]) -> bool:
+    return kind.forward not in (_FORWARD[0], dspy.LM.forward) or kind.aforward not in (_FORWARD[1], dspy.LM.aforward)
+
+
+def _own(profile: LMProfile, name: str) -> Any:
+    """Return what a profile says of the connection, under DSPy's name for it."""
+    said: Mapping[str, Any] = {
+        **profile.parameters,
+        "api_base": profile.api_base,
+        "base_url": profile.api_base,
+        "api_key": None if profile.api_key is None else profile.api_key.get_secret_value(),
+        "timeout": profile.timeout_s,
+    }
+    return said.get(name)
+
+
+def _profile_of(lm: Any) -> str | None:
+    engine = cast("Any", lm).engine if isinstance(lm, ProfileLM) else None
+    return engine.awaited.endpoint.profile if isinstance(engine, BlockingEngine) else None
