@@ -1,4 +1,4 @@
-"""KINDS 9, 10, 11: code that blocks holds up nobody, and an LM call in a program's own thread is its prediction's."""
+"""KINDS 9 and 11: code that blocks holds up nobody, and an LM call in a program's own thread is its prediction's."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from tests.harness.waiting import wait_until
 WAIT_S = 60
 
 
-OTHERS = (
-    threaded.InForeignThread, threaded.Lingering, threaded.Blocking, threaded.Rewarded, threaded.Agent,
-)  # fmt: skip
+OTHERS = (threaded.InForeignThread, threaded.Lingering, threaded.Blocking)
 
 
 @pytest.fixture(scope="module")
@@ -78,23 +76,3 @@ def test_a_thread_that_outlives_its_prediction_asks_no_more(play: Stage) -> None
     wait_until(lambda: "has ended" in play.worker.logs(), "the thread's next call to be refused")
     count = len(play.asked(mark))
     assert count < 20
-
-
-def loop_of(play: Stage) -> dict[str, float]:
-    """How late the worker's loop was in the last minute."""
-    node = play.worker.container.node
-    told: dict[str, Any] = play.fleet.app.control.inspect([node], timeout=5).stats()[node]
-    return told["pool"]["loop"]
-
-
-def test_code_that_blocks_leaves_the_loop_free(play: Stage) -> None:
-    """KINDS 10: tools, reward functions and modules that block run in threads."""
-    blocking = ("Agent", "Rewarded", "Blocking")
-    sent = [play.fleet.submit(name, {"question": fresh("q")}) for name in blocking for _ in range(5)]
-    honest = [play.fleet.submit("ToThread", {"question": fresh("q")}) for _ in range(20)]
-    for one in (*sent, *honest):
-        assert one.get(WAIT_S).answer is not None
-    assert any("found" in str(one.inputs) for one in play.lm.requests), "no tool was called"
-    # One of the 15 on the loop would have held it up for 1.5 s.
-    found = loop_of(play)
-    assert found["worst_ms"] < 1_000, found

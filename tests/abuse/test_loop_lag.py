@@ -1,0 +1,76 @@
+"""KINDS 9 and 10: beside users' code that blocks, the event loop turns, and the model changes without waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import dspy
+import pytest
+
+from tests.harness import lag, threaded
+from tests.harness.stage import Stage, fresh, stage
+
+WAIT_S = 60
+BLOCKING = ("Agent", "Rewarded", "Blocking")
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    with stage(tmp_path_factory.mktemp("stage"), worker=False, DSPEX_ALLOWED_PACKAGES="tests") as play:
+        play.start(pool="asyncio", concurrency=1_000)
+        for kind in (*lag.MEASURING, threaded.Agent, threaded.Rewarded, threaded.Blocking, threaded.ToThread):
+            play.fleet.register(kind.__name__, kind())
+        yield play
+
+
+def p99_beside(play: Stage, names: list[str]) -> tuple[float, float]:
+    """Return how late the worker's loop was beside these programs, and how late an idle thread of its process was.
+
+    The second is what the machine and the interpreter lock cost anybody at that time.
+    """
+    mark = fresh("q")
+    measured = play.fleet.submit("Measures", {"question": mark})
+    play.await_asked(mark)
+    sent = [play.fleet.submit(name, {"question": fresh("q")}) for name in names]
+    for one in sent:
+        assert one.get(WAIT_S).answer is not None
+    play.fleet.submit("Stops", {"question": "now"}).get(WAIT_S)
+    of_loop, of_thread, count = map(float, measured.get(WAIT_S).answer.split())
+    assert count > 100
+    return of_loop, of_thread
+
+
+def allowed_ms(of_thread: float) -> float:
+    """Return how late the loop may be where an idle thread is so late."""
+    return 50 + 2 * of_thread
+
+
+def test_the_loop_is_in_time_beside_code_that_blocks(play: Stage) -> None:
+    """KINDS 10: tools, reward functions and modules that block run in threads."""
+    p99_beside(play, [*BLOCKING, "ToThread"])  # built by then
+    of_loop, of_thread = p99_beside(play, [*BLOCKING * 5, *["ToThread"] * 20])
+    assert any("found" in str(one.inputs) for one in play.lm.requests), "no tool was called"
+    assert of_loop <= allowed_ms(of_thread), (of_loop, of_thread)
+
+
+def test_the_measure_tells_a_loop_that_is_held_up(play: Stage) -> None:
+    of_loop, of_thread = p99_beside(play, ["BlocksLoop", "ToThread"])
+    assert of_loop > max(1_000, allowed_ms(of_thread)), (of_loop, of_thread)
+
+
+def test_the_model_changes_while_hundreds_of_programs_block(play: Stage) -> None:
+    """KINDS 9: the first request to the new model goes out before any of them is let go."""
+    session, mark = fresh("s"), fresh("q")
+    variables = play.fleet.session(session).blocking
+    variables.set_variables({"llm": "openai/demo"})
+    play.fleet.register("steered", dspy.ChainOfThought("question -> answer"), bindings={"model": "llm"})
+    held = [play.fleet.submit("Held", {"question": f"{mark} {number}"}) for number in range(300)]
+    play.await_asked(f"{mark} ", 300)
+    first = play.fleet.submit("steered", {"question": fresh("q")}, session=session).get(WAIT_S)
+    token = variables.set_variables({"llm": "openai/other"})
+    changed = play.fleet.submit("steered", {"question": mark}, session=session, at_least=token).get(WAIT_S)
+    assert [one.provenance.model for one in (first, changed)] == ["openai/demo", "openai/other"]
+    assert not any(one.ready() for one in held)
+    play.fleet.submit("LetsGo", {"question": "now"}).get(WAIT_S)
+    for one in held:
+        assert mark in one.get(WAIT_S).answer
