@@ -28,12 +28,14 @@ class PlainClient:
         self._app.send_task("plain.predict", (f"What is {number} + 1?",), task_id=task_id, queue=self._queue)
         await done
 
-    async def listen(self, redis: Redis) -> None:
-        """Hears of results until it is cancelled."""
+    async def listen(self, redis: Redis, subscribed: asyncio.Event) -> None:
+        """Hear of results until it is cancelled; the event is set once none can be missed."""
         async with redis.pubsub() as heard:
             await heard.psubscribe(f"{_CHANNEL}*")
             async for message in heard.listen():
-                if message["type"] == "pmessage":
+                if message["type"] == "psubscribe":
+                    subscribed.set()
+                elif message["type"] == "pmessage":
                     task_id = message["channel"].decode().removeprefix(_CHANNEL)
                     if waiting := self._waiting.pop(task_id, None):
                         waiting.set_result(None)
@@ -41,11 +43,12 @@ class PlainClient:
 
 @asynccontextmanager
 async def plain_client(url: str, queue: str) -> AsyncGenerator[PlainClient]:
-    """Gives a client that sends to a queue and listens."""
-    client = PlainClient(url, queue)
-    async with Redis.from_url(url, socket_timeout=None) as redis:
-        listening = asyncio.create_task(client.listen(redis))
+    """Give a client that sends to a queue and listens; what ends its listening ends the block."""
+    client, subscribed = PlainClient(url, queue), asyncio.Event()
+    async with Redis.from_url(url, socket_timeout=None) as redis, asyncio.TaskGroup() as tasks:
+        listening = tasks.create_task(client.listen(redis, subscribed))
         try:
+            await subscribed.wait()
             yield client
         finally:
             listening.cancel()

@@ -43,14 +43,6 @@ def _forgotten_secrets(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ign
     monkeypatch.setattr(redaction, "_known", redaction._known)
 
 
-@pytest.fixture
-def server_kind(request: pytest.FixtureRequest) -> Generator[str]:
-    """The kind of server that this test runs on; see ``tests.harness.servers``."""
-    kind: str = getattr(request, "param", servers.DEFAULT)
-    with servers.running_on(kind):
-        yield kind
-
-
 @pytest.fixture(scope="session")
 def redis_servers() -> Generator[Callable[[str], EmbeddedRedis]]:
     """The server of each kind that all tests share, started when the first one asks for it."""

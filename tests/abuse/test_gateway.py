@@ -15,7 +15,7 @@ import pytest
 from grpc.aio import AioRpcError
 
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from tests.harness.waiting import eventually
+from tests.harness.waiting import Stopwatch, eventually
 from tests.integration.gateway_clients import Client, connected, gateway, grants, http, refusal
 from workers.gateway import Gateway, Limits
 
@@ -124,10 +124,10 @@ async def test_a_publish_of_more_than_there_may_be_is_refused_by_name_before_it_
         http(served.http_address) as client,
         connected(served.grpc_address) as other,
     ):
-        start = time.monotonic()
+        start = Stopwatch()
         answer = await client.post("/v1/sessions/s/publish", content=many(60_000), headers=json_type)
         assert (answer.status_code, answer.json()["error"]["kind"]) == (413, "TooLargeError")
-        assert time.monotonic() - start < 1.0
+        assert start.elapsed_s < 1.0
         changes = [pb.Change(name=f"v{number}", value_json=b"1") for number in range(60_000)]
         with pytest.raises(AioRpcError) as error:
             await other.variables.Publish(pb.PublishRequest(session="s", changes=changes))

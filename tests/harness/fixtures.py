@@ -26,6 +26,7 @@ from pytest_celery import (
 )
 from pytest_docker_tools import container
 
+from tests.harness import servers
 from tests.harness.containers import WorkerSpec, local_redis, local_worker
 from tests.harness.local import LIVE
 
@@ -76,6 +77,14 @@ docker_redis = container(
     wrapper_class=RedisContainer,
     command=["redis-server", "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction"],
 )
+
+
+@pytest.fixture
+def server_kind(request: pytest.FixtureRequest) -> Generator[str]:
+    """The kind of server that this test runs on; see ``tests.harness.servers``."""
+    kind: str = getattr(request, "param", servers.DEFAULT)
+    with servers.running_on(kind):
+        yield kind
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ questions of its own, and to the LM's requests that ask them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -164,14 +163,3 @@ def stage(
 def fresh(name: str) -> str:
     """Returns a name that no other test uses, for sessions, programs and questions."""
     return f"{name}-{uuid4().hex[:8]}"
-
-
-@contextmanager
-def within(seconds: float) -> Generator[None]:
-    """Asserts that the block ends within so many seconds, whether it raises or not."""
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        took = time.monotonic() - start
-        assert took <= seconds, f"it took {took:.1f} s, more than {seconds:g} s"

@@ -1,27 +1,72 @@
-"""Waiting on conditions, so that no test sleeps for a guessed time or hangs."""
+"""Waiting on conditions and bounds of time: no test sleeps for a guessed time, hangs, or fails of a busy machine."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 
+# https://docs.kernel.org/accounting/psi.html: "some" is when at least one task of the machine had to wait for a CPU.
+_PRESSURE = Path("/proc/pressure/cpu")
+# However busy the machine is, so much of the time that passes counts.
+_LEAST_SHARE = 0.2
+
+
+class Stopwatch:
+    """Measures the seconds in which the machine had a CPU for everybody.
+
+    What takes a part of a second on a quiet machine takes many on a busy one, where processes queue for a CPU. Such
+    time says nothing of the code, so up to four fifths of it are left out, where the system tells them (Linux does).
+    """
+
+    def __init__(self) -> None:
+        self._began_s, self._queued_s = time.monotonic(), _queued_s()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Return the seconds since it was made, without those in which somebody waited for a CPU."""
+        passed_s = time.monotonic() - self._began_s
+        return max(passed_s - (_queued_s() - self._queued_s), passed_s * _LEAST_SHARE)
+
+
+def _queued_s() -> float:
+    """Return for how many seconds since it was started the machine had too few CPUs; 0 where nothing tells."""
+    try:
+        some = _PRESSURE.read_text().splitlines()[0]
+    except OSError:
+        return 0.0
+    return int(some.rpartition("total=")[2]) / 1e6
+
+
+@contextmanager
+def within(seconds: float) -> Generator[None]:
+    """Assert that the block ends within so many seconds of a stopwatch, whether it raises or not."""
+    watch = Stopwatch()
+    try:
+        yield
+    finally:
+        took_s = watch.elapsed_s
+        assert took_s <= seconds, f"it took {took_s:.1f} s, more than {seconds:g} s"
+
 
 def wait_until(predicate: Callable[[], T], description: str, *, timeout_s: float = 15.0, poll_s: float = 0.02) -> T:
-    """Returns the predicate's first true answer.
+    """Return the predicate's first true answer.
 
     Raises:
-        AssertionError: it was not true within ``timeout_s`` seconds; the text says what was waited for and last seen.
+        AssertionError: it was not true within ``timeout_s`` seconds of a stopwatch; it says what was waited for and
+            last seen.
     """
-    deadline = time.monotonic() + timeout_s
+    watch = Stopwatch()
     while True:
         answer = predicate()
         if answer:
             return answer
-        if time.monotonic() > deadline:
+        if watch.elapsed_s > timeout_s:
             raise AssertionError(f"Waited {timeout_s:g} s in vain for {description}; last seen: {answer!r}")
         time.sleep(poll_s)
 
@@ -29,12 +74,12 @@ def wait_until(predicate: Callable[[], T], description: str, *, timeout_s: float
 async def eventually(
     predicate: Callable[[], Awaitable[T]], description: str, *, timeout_s: float = 15.0, poll_s: float = 0.01
 ) -> T:
-    """Returns a coroutine function's first true answer; ``wait_until`` for code that runs on the loop."""
-    deadline = time.monotonic() + timeout_s
+    """Return a coroutine function's first true answer; ``wait_until`` for code that runs on the loop."""
+    watch = Stopwatch()
     while True:
         answer = await predicate()
         if answer:
             return answer
-        if time.monotonic() > deadline:
+        if watch.elapsed_s > timeout_s:
             raise AssertionError(f"Waited {timeout_s:g} s in vain for {description}; last seen: {answer!r}")
         await asyncio.sleep(poll_s)

@@ -39,7 +39,8 @@ from snakepit_bridge.revision import Token
 from snakepit_bridge.stores.connection import RedisConnection
 from tests.conftest import wait_until
 from tests.harness.containers import local_redis
-from tests.harness.stage import Stage, fresh, stage, within
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import within
 
 # Longer than any bound that the stage's settings add up to, and far from a hang.
 SOON_S = 8.0

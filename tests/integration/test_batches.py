@@ -23,8 +23,8 @@ from snakepit_bridge.exceptions import (
     ProgramNotFoundError,
 )
 from tests.harness.poison import POISON, Poisonable
-from tests.harness.stage import Stage, fresh, stage, within
-from tests.harness.waiting import wait_until
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until, within
 
 SETTINGS = {"DSPEX_RETRY_BACKOFF_S": "0.01", "DSPEX_RESULT_EXPIRES_S": "4000"}
 

@@ -21,7 +21,8 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.testing import Raw, RecordingLM
 from tests.harness import programs
-from tests.harness.stage import LM_KEY, Stage, fresh, stage, within
+from tests.harness.stage import LM_KEY, Stage, fresh, stage
+from tests.harness.waiting import within
 
 _PROFILES = """
 [profiles.patient]
@@ -206,8 +207,8 @@ def test_a_temperature_never_reaches_a_model_that_takes_none(play: Stage) -> Non
     [sent] = play.asked(question)
     assert "temperature" not in sent.body
     assert dict(prediction.provenance.dropped) == {"temperature": "openai/o3-mini"}
-    play.fleet.session(session).blocking.set_variables({"m": "demo"})
-    again = ask(play, "warm", question, session=session).get(30)
+    token = play.fleet.session(session).blocking.set_variables({"m": "demo"})
+    again = ask(play, "warm", question, session=session, at_least=token).get(30)
     assert play.asked(question)[-1].temperature == 0.7
     assert dict(again.provenance.dropped) == {}
 

@@ -17,8 +17,8 @@ from snakepit_bridge.client import Handle
 from snakepit_bridge.client.pieces import Piece
 from snakepit_bridge.exceptions import LMRefusedError, PredictionCancelled, PredictionTimeout
 from snakepit_bridge.loop import run_home
-from tests.harness.stage import Stage, fresh, stage, within
-from tests.harness.waiting import wait_until
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until, within
 from workers.gateway import Gateway, GatewaySettings
 
 

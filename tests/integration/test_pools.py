@@ -188,9 +188,11 @@ def test_a_coroutine_that_raises_what_ends_coroutines_fails_alone(ground: Ground
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.01])
-def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(alone: Any, pause_s: float) -> None:
+def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(
+    ground: Ground, alone: Any, pause_s: float
+) -> None:
     """KINDS 0a: such as what a library raises in all who wait for one connection."""
-    ground, worker = alone(concurrency=64)
+    ground, worker = alone(concurrency=8 if ground.pool == "prefork" else 64)
     for _ in range(5):
         sent = [ground.send("fail_together", pause_s) for _ in range(100)]
         for one in sent:

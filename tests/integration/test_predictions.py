@@ -30,7 +30,8 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.provenance import Provenance
 from snakepit_bridge.revision import Token
 from tests.conftest import wait_until
-from tests.harness.stage import Stage, fresh, stage, within
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import within
 
 BINDINGS = {"temperature": "temp", "max_tokens": "limit", "top_p": "nucleus", "model": "llm", "instructions": "style"}
 VALUES: dict[str, Any] = {

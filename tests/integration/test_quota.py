@@ -11,4 +11,5 @@ def test_the_fleet_keeps_to_a_quota_uses_it_up_and_shares_it() -> None:
     assert figures["rate_429"] <= 0.01
     assert figures["utilisation"] >= 0.9
     assert figures["jain"] >= 0.95
-    assert figures["change_s"] <= 1.0
+    # A limit that nobody heard of would not have held for the three seconds in which it is looked for.
+    assert figures["change_s"] < 2.5

@@ -14,8 +14,8 @@ import pytest
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import PredictionTimeout, PredictionUnknownError
 from snakepit_bridge.loop import run_blocking
-from tests.harness.stage import Stage, fresh, stage, within
-from tests.harness.waiting import wait_until
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until, within
 
 ROOT = Path(__file__).parents[2]
 SPEC = {"module": "Predict", "signature": "question -> answer"}

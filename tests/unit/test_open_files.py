@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import resource
@@ -46,6 +47,7 @@ def low_limit() -> Generator[int]:
 @contextmanager
 def all_taken() -> Generator[list[int]]:
     """Takes all files that the process may have open; what is popped and closed is free again."""
+    gc.collect()  # what earlier tests left would else be closed at any moment, and so give one back
     held: list[int] = []
     with suppress(OSError):
         while True:

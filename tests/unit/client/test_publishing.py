@@ -20,7 +20,7 @@ from redis import Redis
 from snakepit_bridge.client import Fleet, publishing
 from snakepit_bridge.exceptions import IdempotencyConflict, InputError
 from snakepit_bridge.messages import PREDICT, PREDICT_BATCH, VERSION
-from tests.harness.stage import within
+from tests.harness.waiting import within
 
 QUEUE = "predictions\x06\x163"  # where a priority of 5 waits
 INPUTS = {"question": "why?"}

@@ -25,7 +25,8 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import VERSION, Result
 from tests.conftest import wait_until
-from tests.harness.stage import fresh, within
+from tests.harness.stage import fresh
+from tests.harness.waiting import within
 from tests.unit.test_provenance import SAMPLE
 from workers.embedded import EmbeddedRedis
 

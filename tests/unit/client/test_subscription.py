@@ -14,8 +14,8 @@ from snakepit_bridge.client import Fleet, subscription
 from snakepit_bridge.client.subscription import Subscription
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.stores.connection import RedisConnection
-from tests.harness.stage import fresh, within
-from tests.harness.waiting import eventually
+from tests.harness.stage import fresh
+from tests.harness.waiting import eventually, within
 from tests.unit.client.test_results import DONE
 from workers.embedded import EmbeddedRedis
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from contextlib import suppress
 
 import pytest
@@ -14,6 +13,7 @@ from snakepit_bridge.exceptions import CheckFailedError, ValidationError
 from snakepit_bridge.stores.checks import hold, written
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.patterns import LONGEST_TEXT, UnfitPatternError, check_pattern, found_in
+from tests.harness.waiting import Stopwatch
 
 EXPLOSIVE = [
     r"^(a+)+$",
@@ -42,17 +42,17 @@ REFUSED = {
 
 @pytest.mark.parametrize("pattern", EXPLOSIVE)
 def test_a_pattern_that_would_explode_is_run_in_a_moment(pattern: str) -> None:
-    start = time.monotonic()
+    start = Stopwatch()
     assert found_in(pattern, "a" * (LONGEST_TEXT - 1) + "!") in (True, False)
-    assert time.monotonic() - start < 1.0
+    assert start.elapsed_s < 1.0
 
 
 @pytest.mark.parametrize("pattern", [r"(\w{0,9}\s?){0,60}!$", r"[a-z]{0,999}x[a-z]{0,999}!$", "(a?){999}" * 5 + "b"])
 def test_no_pattern_that_is_taken_holds_anybody_up(pattern: str) -> None:
-    start = time.monotonic()
+    start = Stopwatch()
     with suppress(UnfitPatternError):
         found_in(pattern, "ab " * (LONGEST_TEXT // 3))
-    assert time.monotonic() - start < 1.0
+    assert start.elapsed_s < 1.0
 
 
 @pytest.mark.parametrize(("pattern", "said"), REFUSED.items(), ids=lambda part: str(part)[:20])
@@ -114,7 +114,7 @@ def of(**values: object) -> dict[str, Variable]:
 def test_checks_run_their_patterns_by_the_same_engine() -> None:
     schema = {"properties": {"v": {"pattern": "^(a+)+$"}}, "patternProperties": {"^(n+)+$": {"maximum": 1}},
               "additionalProperties": False}  # fmt: skip
-    start = time.monotonic()
+    start = Stopwatch()
     hold("s", {"c": schema}, of(v="aaa", nnn=1))
     for wrong in ({"v": "a" * 40 + "!"}, {"nn": 2}, {"v": "a", "other": 1}, {"n" * 40 + "!": 1}):
         with pytest.raises(CheckFailedError):
@@ -122,7 +122,7 @@ def test_checks_run_their_patterns_by_the_same_engine() -> None:
     hold("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a=1))
     with pytest.raises(CheckFailedError):
         hold("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a="x"))
-    assert time.monotonic() - start < 2.0
+    assert start.elapsed_s < 2.0
 
 
 def test_a_check_that_refers_to_itself_is_refused_by_name() -> None:
