@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from weakref import WeakSet
 
 import pytest
 
@@ -35,8 +36,10 @@ def wrapped(exc: BaseException, *, cause: bool) -> BaseException:
 
 
 @pytest.fixture
-def low_limit() -> Generator[int]:
-    """A soft limit a little above what this process has open."""
+def low_limit(monkeypatch: pytest.MonkeyPatch) -> Generator[int]:
+    """A soft limit a little above what this process has open, with no idle connections of earlier tests to close."""
+    monkeypatch.setattr(OPEN_FILES, "_idle", WeakSet())
+    gc.collect()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = count_open_files() + 20
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -47,7 +50,6 @@ def low_limit() -> Generator[int]:
 @contextmanager
 def all_taken() -> Generator[list[int]]:
     """Takes all files that the process may have open; what is popped and closed is free again."""
-    gc.collect()  # what earlier tests left would else be closed at any moment, and so give one back
     held: list[int] = []
     with suppress(OSError):
         while True:
