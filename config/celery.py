@@ -10,6 +10,8 @@ from config.settings import FleetSettings
 # RabbitMQ and for the callers of `submit`.
 PRIORITY_STEPS = (0, 3, 6, 9)
 _DEFAULT_PRIORITY = 5
+_MAX_PRIORITY = 9
+_RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
 
 
 def celery_config(settings: FleetSettings) -> dict[str, Any]:
@@ -36,6 +38,27 @@ def celery_config(settings: FleetSettings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        **_broker(settings),
+        # A unix socket has none, and Celery's result backend would refuse it there.
+        "redis_socket_keepalive": not settings.redis.startswith(("unix://", "redis+socket://")),
+        "redis_retry_on_timeout": True,
+        "redis_backend_health_check_interval": 15,
+    }
+
+
+def _broker(settings: FleetSettings) -> dict[str, Any]:
+    """Return what depends on the kind of broker."""
+    if settings.broker.startswith(_RABBITMQ):
+        return {
+            # A message counts as sent once the broker has it on its disk. ``client.rabbitmq`` has the same rules.
+            "broker_transport_options": {"confirm_publish": True},
+            "task_queue_max_priority": _MAX_PRIORITY,
+            # RabbitMQ closes a channel whose message is held for longer than its consumer_timeout.
+            "broker_channel_error_retry": True,
+            # A broker that stands still is left after two of these without a sign of life.
+            "broker_heartbeat": 15,
+        }
+    return {
         "broker_transport_options": {
             # What waits and what is held; workers/transport reads it.
             "delivery_key": f"{settings.namespace}:delivery",
@@ -46,11 +69,7 @@ def celery_config(settings: FleetSettings) -> dict[str, Any]:
             "queue_order_strategy": "priority",
             "socket_keepalive": True,
             "health_check_interval": 15,
-        },
-        # A unix socket has none, and Celery's result backend would refuse it there.
-        "redis_socket_keepalive": not settings.redis.startswith(("unix://", "redis+socket://")),
-        "redis_retry_on_timeout": True,
-        "redis_backend_health_check_interval": 15,
+        }
     }
 
 

@@ -7,8 +7,9 @@ take. ``rejected``: a worker had no task of its name, or the task refused it.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 from uuid import uuid4
@@ -150,10 +151,14 @@ class DeadMessages:
             raise DeadMessageNotFound(id)
         return DeadMessage.of(id, entry)
 
-    async def retry(self, id: str) -> DeadMessage:
+    async def retry(self, id: str, send: Callable[[DeadMessage], None] | None = None) -> DeadMessage:
         """Puts one back to its queue, as a message that was never given out, and returns it.
 
         The result that says it was given up goes, so that its task can have another.
+
+        Args:
+            id: which one.
+            send: sends it, blocking, where its queue isn't in this Redis.
 
         Raises:
             DeadMessageNotFound: there is none of this id.
@@ -161,6 +166,10 @@ class DeadMessages:
         """
         dead = await self.get(id)
         await self._forget_result(dead)
+        if send is not None:
+            await asyncio.to_thread(send, dead)
+            await self.drop(id)
+            return dead
         if not await self._run("dead_retry", id, [dead.list], [dead.renewed()]):
             raise DeadMessageNotFound(id)
         return dead

@@ -21,6 +21,7 @@ from snakepit_bridge.stores.connection import RedisConnection
 from tasks.applying import Applying
 from tasks.cache.flights import AnswerCache
 from tasks.claims import Claims
+from tasks.deliveries import Deliveries
 from tasks.limits.contract import Admission, Unlimited
 from tasks.running import Running
 from tasks.sessions import Sessions
@@ -47,6 +48,7 @@ class Runtime:
         suspects: the predictions that are kept apart, since workers died with them.
         batch_room: the places that the inputs of batches have in this process, all of its batches together.
         claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
+        deliveries: counts the runs of messages; None if our transport does.
         bounds: how deep and how large an input may be.
         shares_process: whether its tasks share a process, so that a program that executes code has no place here.
     """
@@ -66,6 +68,7 @@ class Runtime:
     suspects: Suspects = field(default_factory=Suspects)
     batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
     claims: Claims | None = None
+    deliveries: Deliveries | None = None
     bounds: ValueBounds = BOUNDS
     shares_process: bool = False
 

@@ -30,6 +30,7 @@ class Suspects:
 
     def __init__(self) -> None:
         self._running: dict[str, int] = {}
+        self._left = asyncio.Event()
 
     @asynccontextmanager
     async def room(self, claims: Claims | None, task_id: str, deliveries: int, claim: str) -> AsyncGenerator[None]:
@@ -48,8 +49,7 @@ class Suspects:
         if deliveries < _FEW or claims is None or not claim:
             yield
             return
-        most = min(_ROOM[min(each, _ALONE)] for each in (deliveries, *self._running.values()))
-        if len(self._running) >= most:
+        if not self._has_room(deliveries):
             await claims.delay(claim, time.time() + random.uniform(*_ASIDE_S))
             raise Ignore(f"prediction {task_id} waits until it can run apart from others that workers died with")
         self._running[task_id] = deliveries
@@ -58,3 +58,27 @@ class Suspects:
             yield
         finally:
             del self._running[task_id]
+
+    async def enter(self, task_id: str, deliveries: int) -> None:
+        """Wait until a prediction can run; for a broker with which nothing can be put aside. No death counts meanwhile.
+
+        Args:
+            task_id: the prediction, or the batch.
+            deliveries: how often it was given out.
+        """
+        if deliveries < _FEW:
+            return
+        while not self._has_room(deliveries):
+            self._left.clear()
+            await self._left.wait()
+        self._running[task_id] = deliveries
+        await asyncio.sleep(_SETTLE_S)
+
+    def leave(self, task_id: str) -> None:
+        """Give the place up that a prediction entered; without effect for one that needed none."""
+        if self._running.pop(task_id, None) is not None:
+            self._left.set()
+
+    def _has_room(self, deliveries: int) -> bool:
+        most = min(_ROOM[min(each, _ALONE)] for each in (deliveries, *self._running.values()))
+        return len(self._running) < most

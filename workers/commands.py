@@ -179,6 +179,7 @@ def gateway(
     run_gateway(
         GatewaySettings(
             redis_url=chosen.url,
+            broker_url=chosen.broker_url,
             namespace=chosen.namespace,
             queue=chosen.queue,
             bridge=bridge,

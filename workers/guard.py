@@ -19,8 +19,11 @@ from celery.exceptions import Reject
 from celery.states import FAILURE, REJECTED
 from celery.worker import state
 
-from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.loop import home, run_blocking
 from snakepit_bridge.messages import PREDICT_BATCH, REPLY_CHANNEL, task_ids_of
+from tasks.runtime import HasRuntime
+from workers.dead_letters import GivenUp
 from workers.endings import error_for, program_of
 from workers.pool.stacks import owner
 
@@ -54,8 +57,24 @@ class Guard:
             logger.error("This process can't run predictions, so that %s goes back: %s", uuid, exc)
             run_blocking(asyncio.sleep(_PAUSE_S))
             return _traced(REJECTED, Reject(type(exc).__name__, requeue=True))
+        deliveries = cast(HasRuntime, self._task.app).runtime.deliveries
+        if deliveries is None:
+            return self._run(uuid, args, kwargs, known)
+        first = dict(known.get("delivery_info") or {}).get("redelivered") is False
         try:
-            traced = self._tracer(uuid, args, kwargs, request)
+            deaths = run_blocking(deliveries.begin(uuid, first=first))
+        except StoreUnavailableError as exc:
+            return _traced(REJECTED, Reject(type(exc).__name__, requeue=True))
+        if deaths:
+            return _traced(REJECTED, GivenUp(str(deaths)))
+        try:
+            return self._run(uuid, args, kwargs, known)
+        finally:
+            asyncio.run_coroutine_threadsafe(deliveries.end(uuid), home())
+
+    def _run(self, uuid: str, args: Any, kwargs: Any, known: Mapping[str, Any]) -> Traced:
+        try:
+            traced = self._tracer(uuid, args, kwargs, known)
         except Reject as exc:
             return _traced(REJECTED, exc)
         except BaseException as exc:

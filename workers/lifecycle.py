@@ -22,6 +22,7 @@ from config.celery import PRIORITY_STEPS
 from config.profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
+from snakepit_bridge.client.rabbitmq import check_broker, is_rabbitmq
 from snakepit_bridge.dspy_integration.bounds import TargetBounds
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.forking import after_fork_in_child
@@ -47,6 +48,7 @@ from snakepit_bridge.wire.wanted import WantedSessions
 from tasks.applying import Applying
 from tasks.cache.flights import AnswerCache
 from tasks.cache.store import AnswerStore
+from tasks.deliveries import Deliveries
 from tasks.limits.admission import FleetAdmission
 from tasks.limits.presence import Presence
 from tasks.limits.rules import Limits, Price, Rules
@@ -56,6 +58,7 @@ from tasks.running import Running
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
 from tasks.signals import Signals
+from tasks.suspects import Suspects
 from workers.discretion import keep_content_out
 from workers.transport.claims import Claims
 from workers.transport.layout import REDIS, Layout
@@ -118,6 +121,8 @@ async def _check_servers(settings: FleetSettings) -> None:
     Raises:
         ConfigurationError: the password is wrong, the user may do nothing, or it is no Redis.
     """
+    if is_rabbitmq(settings.broker):
+        check_broker(settings.broker, [settings.queue])
     for url in dict.fromkeys(one for one in (settings.redis, settings.broker) if one.partition("://")[0] in SCHEMES):
         connection = RedisConnection(url, timeout_s=settings.redis_timeout_s)
         try:
@@ -156,6 +161,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     keep_to_profiles(profiles, allowed=settings.own_lms)
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = Sessions(replica, wanted, settings.requirement_wait_s)
+    suspects = Suspects()
     allowed = AllowedImports(settings.allowed_packages)
     programs = BoundPrograms(profiles, allowed, build_limit_s=settings.build_limit_s, bounds=load_bounds())
     return Runtime(
@@ -172,7 +178,9 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         profiles=profiles,
         cache=cache,
         admission=admission,
+        suspects=suspects,
         claims=claims,
+        deliveries=_deliveries(settings, connection, suspects) if is_rabbitmq(settings.broker) else None,
         bounds=ValueBounds(settings.value_depth, settings.value_bytes),
         shares_process=shares_process,
     )
@@ -204,6 +212,17 @@ def _claims(settings: FleetSettings) -> Claims | None:
         return None
     connection = RedisConnection(settings.broker, timeout_s=settings.redis_timeout_s)
     return Claims(connection, Layout.of(settings.namespace), PRIORITY_STEPS)
+
+
+def _deliveries(settings: FleetSettings, connection: RedisConnection, suspects: Suspects) -> Deliveries:
+    return Deliveries(
+        connection,
+        namespace=settings.namespace,
+        lease_s=settings.lease_s,
+        max_deliveries=settings.max_deliveries,
+        keep_s=settings.result_expires_s,
+        suspects=suspects,
+    )
 
 
 def _admission(

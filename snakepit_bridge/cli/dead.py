@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +56,11 @@ def show(ctx: typer.Context, id: Id, json: AsJson = False, redis_url: RedisUrl =
 @app.command()
 def retry(ctx: typer.Context, ids: Ids = None, every: All = False, redis_url: RedisUrl = None) -> None:
     """Put messages back to their queues, as if they had never been given out."""
-    run_blocking(_each(_dead(ctx, redis_url), "retry", ids, every))
+    from snakepit_bridge.client.rabbitmq import send_again
+
+    fleet = target(ctx, redis_url).fleet()
+    send = partial(send_again, fleet.app) if fleet.on_rabbitmq else None
+    run_blocking(_each(_dead(ctx, redis_url), "retry", ids, every, send))
 
 
 @app.command()
@@ -67,13 +73,19 @@ async def _look(dead: DeadMessages, limit: int) -> tuple[list[DeadMessage], int]
     return await dead.latest(limit), await dead.count()
 
 
-async def _each(dead: DeadMessages, verb: str, ids: list[str] | None, every: bool) -> None:
+async def _each(
+    dead: DeadMessages,
+    verb: str,
+    ids: list[str] | None,
+    every: bool,
+    send: Callable[[DeadMessage], None] | None = None,
+) -> None:
     if bool(ids) == every:
         raise BridgeError(f"Nothing to {verb}: name the ids that 'dspex-fleet dead list' shows, or say --all.")
     chosen = await dead.ids() if every else ids or []
     for id in chosen:
         if verb == "retry":
-            found = await dead.retry(id)
+            found = await dead.retry(id, send)
             say(f"{id} waits in {found.queue} again")
         else:
             await dead.drop(id)

@@ -18,7 +18,7 @@ from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
 from snakepit_bridge.cli.worker_report import PACKAGES, check_workers, worker_reports
 from snakepit_bridge.dead import DeadMessages
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import code_queue
 
@@ -58,8 +58,6 @@ def doctor(
 def _redis(fleet: Fleet) -> Iterator[Check]:
     try:
         told = run_blocking(_info(fleet))
-        workers = live_workers(fleet)
-        code = _code(fleet)
         stalls = list(_stalls(fleet))
     except BridgeError as away:
         yield Check("Redis", "fail", str(away), "start it, or name another with --redis-url")
@@ -68,9 +66,28 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
     yield _durability(told, run_blocking(_fsync(fleet)))
     yield _eviction(told)
     yield _given_up(run_blocking(DeadMessages(fleet.connection, namespace=fleet.namespace).count()))
+    yield from _broker(fleet)
+    yield from stalls
+
+
+def _broker(fleet: Fleet) -> Iterator[Check]:
+    """What is there only if the broker answers: workers, and what waits for them."""
+    from snakepit_bridge.client.celery_app import broker_of
+    from snakepit_bridge.client.rabbitmq import check_broker
+
+    try:
+        if fleet.on_rabbitmq:
+            check_broker(broker_of(fleet.app), [fleet.queue])
+        workers = live_workers(fleet)
+        code = _code(fleet)
+    except BridgeError as exc:
+        fix = "see docs/delivery.md" if isinstance(exc, ConfigurationError) else "start it, or name another"
+        yield Check("RabbitMQ" if fleet.on_rabbitmq else "Redis", "fail", str(exc), fix)
+        return
+    if fleet.on_rabbitmq:
+        yield Check("RabbitMQ", "ok", f"{fleet.broker}, queue '{fleet.queue}'")
     yield from _workers(fleet, workers)
     yield code
-    yield from stalls
 
 
 def _workers(fleet: Fleet, workers: Sequence[Worker]) -> Iterator[Check]:
@@ -112,7 +129,7 @@ def _stalls(fleet: Fleet) -> Iterator[Check]:
 def _code(fleet: Fleet) -> Check:
     """Whether somebody takes the programs that execute code, if any wait."""
     queue = code_queue(fleet.queue)
-    waits = run_blocking(waiting_in(fleet.connection, queue))
+    waits = run_blocking(waiting_in(fleet, queue))
     if not waits or queue in consumed(fleet):
         return Check("code queue", "ok", f"{waits} wait" if waits else "none waits")
     found = f"{waits} wait in {queue}, and no worker takes from it"

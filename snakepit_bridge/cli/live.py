@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _ANSWER_S = 1.0
 # kombu keeps a list per step of priorities, and marks all but the lowest with these separators.
 _STEPS = {"9": "\x06\x169", "6 to 8": "\x06\x166", "3 to 5": "\x06\x163", "0 to 2": ""}
+_ALL = "0 to 9"
+_CONNECT_S = 3.0
 # What happened longer ago is no news.
 _RECENT_S = 3_600.0
 
@@ -58,7 +62,7 @@ def live_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
     except Exception as exc:
         if not is_outage(exc):
             raise
-        raise StoreUnavailableError(fleet.url, str(exc) or "no connection") from exc
+        raise StoreUnavailableError(fleet.broker, str(exc) or "no connection") from exc
     return [_worker(name, answers[name], PREDICT) for name in sorted(answers)]
 
 
@@ -83,23 +87,41 @@ async def recent_stalls(fleet: Fleet) -> list[Stall]:
     return [one for one in found if time.time() - (one.ended_at or time.time()) < _RECENT_S]
 
 
-async def waiting(connection: RedisConnection, queue: str) -> dict[str, int]:
+async def waiting(fleet: Fleet, queue: str) -> dict[str, int]:
     """Returns how many predictions wait in a queue, by their priorities, the most urgent first.
 
+    RabbitMQ tells no priorities: there it is one number, of all.
+
     Raises:
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: the broker is away.
     """
-    lengths = await connection.send_each([("LLEN", queue + mark) for mark in _STEPS.values()])
+    if fleet.on_rabbitmq:
+        return {_ALL: await asyncio.to_thread(_in_rabbitmq, fleet, queue)}
+    lengths = await fleet.connection.send_each([("LLEN", queue + mark) for mark in _STEPS.values()])
     return dict(zip(_STEPS, lengths, strict=True))
 
 
-async def waiting_in(connection: RedisConnection, queue: str) -> int:
+async def waiting_in(fleet: Fleet, queue: str) -> int:
     """Returns how many predictions wait in a queue.
 
     Raises:
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: the broker is away.
     """
-    return sum((await waiting(connection, queue)).values())
+    return sum((await waiting(fleet, queue)).values())
+
+
+def _in_rabbitmq(fleet: Fleet, queue: str) -> int:
+    from snakepit_bridge.client.rabbitmq import waiting_in
+    from snakepit_bridge.stores.outages import is_outage
+
+    try:
+        with fleet.app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_S)
+            return waiting_in(connection, queue)
+    except Exception as exc:
+        if not is_outage(exc):
+            raise
+        raise StoreUnavailableError(fleet.broker, str(exc) or "no connection") from exc
 
 
 def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
@@ -115,8 +137,29 @@ def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
     except Exception as exc:
         if not is_outage(exc):
             raise
-        raise StoreUnavailableError(fleet.url, str(exc) or "no connection") from exc
+        raise StoreUnavailableError(fleet.broker, str(exc) or "no connection") from exc
     return {queue["name"] for queues in answers.values() for queue in queues}
+
+
+def taken_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSWER_S) -> int:
+    """Return how many messages some workers say that they have taken and not yet ended.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    from snakepit_bridge.stores.outages import is_outage
+
+    if not workers:
+        return 0
+    names = [worker.name for worker in workers]
+    ask = fleet.app.control.inspect(destination=names, timeout=wait_s, limit=len(names))
+    try:
+        answers: list[dict[str, Any]] = [ask.active() or {}, ask.reserved() or {}]
+    except Exception as exc:
+        if not is_outage(exc):
+            raise
+        raise StoreUnavailableError(fleet.broker, str(exc) or "no connection") from exc
+    return sum(len(tasks) for answer in answers for tasks in answer.values())
 
 
 async def taken(connection: RedisConnection, namespace: str) -> int:

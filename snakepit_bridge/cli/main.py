@@ -12,7 +12,7 @@ import typer
 
 from snakepit_bridge.cli import batch, dead, doctor, joined, predict, programs, replay, revisions, sessions, status
 from snakepit_bridge.cli.shown import line
-from snakepit_bridge.cli.target import Target, said_on_command_line
+from snakepit_bridge.cli.target import BrokerUrl, Target, said_on_command_line
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.redaction import redact_logs
@@ -60,6 +60,7 @@ def _root(
             show_default=False,
         ),
     ] = None,
+    broker_url: BrokerUrl = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -71,6 +72,7 @@ def _root(
             check_namespace(namespace),
             queue or default_queue(namespace),
             said=said_on_command_line(ctx, "redis_url"),
+            broker_url=broker_url or None,
         )
     except ValueError as exc:
         raise typer.BadParameter(str(exc), param_hint="--namespace") from None

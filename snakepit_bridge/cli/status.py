@@ -15,6 +15,7 @@ from snakepit_bridge.cli.live import (
     parked,
     recent_stalls,
     taken,
+    taken_by,
     waiting,
     waiting_in,
 )
@@ -58,20 +59,23 @@ def look(fleet: Fleet) -> dict[str, Any]:
     found = run_blocking(_look(fleet))
     code = found["code"]
     code["consumed"] = not code["waiting"] or code["name"] in consumed(fleet)
-    return {"workers": [_worker(one) for one in live_workers(fleet)], **found}
+    workers = live_workers(fleet)
+    if fleet.on_rabbitmq:  # which tells nobody how many
+        found["queue"]["taken"] = taken_by(fleet, workers)
+    return {"workers": [_worker(one) for one in workers], **found}
 
 
 async def _look(fleet: Fleet) -> dict[str, Any]:
     from snakepit_bridge.acks import Acks
 
     acks = Acks(fleet.connection, namespace=fleet.namespace)
-    priorities = await waiting(fleet.connection, fleet.queue)
+    priorities = await waiting(fleet, fleet.queue)
     heads = dict(sorted((await fleet.store.sessions()).items()))
     sessions = {name: _session(head, await acks.applied(name)) for name, head in heads.items()}
     queue = {"name": fleet.queue, "waiting": sum(priorities.values()), "by_priority": priorities}
     limits = await parked(fleet.connection, fleet.namespace)
     queue["taken"] = await taken(fleet.connection, fleet.namespace)
-    code = {"name": code_queue(fleet.queue), "waiting": await waiting_in(fleet.connection, code_queue(fleet.queue))}
+    code = {"name": code_queue(fleet.queue), "waiting": await waiting_in(fleet, code_queue(fleet.queue))}
     stalls = [asdict(one) for one in await recent_stalls(fleet)]
     return {"queue": queue, "code": code, "limits": limits, "sessions": sessions, "stalls": stalls}
 

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from snakepit_bridge.stores import SnapshotStore
     from snakepit_bridge.stores.connection import RedisConnection
 
+BrokerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--broker-url", envvar="DSPEX_BROKER_URL", metavar="URL", help="RabbitMQ, if that is the broker.",
+        show_default=False,
+    ),
+]  # fmt: skip
 RedisUrl = Annotated[
     str | None,
     typer.Option("--redis-url", metavar="URL", help="Redis or Valkey of the fleet.", show_default=False),
@@ -53,12 +60,14 @@ class Target:
         namespace: its part of the Redis.
         queue: where its predictions wait.
         said: whether the URL stood on the command line, and not in the environment.
+        broker_url: another broker than that Redis.
     """
 
     redis_url: str | None = field(repr=False)
     namespace: str = DEFAULT_NAMESPACE
     queue: str = default_queue(DEFAULT_NAMESPACE)
     said: bool = False
+    broker_url: str | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
@@ -73,6 +82,7 @@ class Target:
 
         return Fleet(
             self.redis_url,
+            broker_url=self.broker_url,
             namespace=self.namespace,
             queue=self.queue,
             allowed_packages=allowed_packages,
@@ -101,7 +111,8 @@ class Target:
     def settings(self) -> dict[str, str]:
         """Returns the environment by which a worker finds the same fleet."""
         names = {"DSPEX_NAMESPACE": self.namespace, "DSPEX_QUEUE": self.queue}
-        return names | ({"DSPEX_REDIS_URL": self.redis_url} if self.redis_url else {})
+        urls = {"DSPEX_REDIS_URL": self.redis_url, "DSPEX_BROKER_URL": self.broker_url}
+        return names | {name: url for name, url in urls.items() if url}
 
 
 def target(ctx: typer.Context, redis_url: str | None) -> Target:

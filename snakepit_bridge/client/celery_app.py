@@ -8,6 +8,7 @@ from celery import Celery
 
 from snakepit_bridge.client.broker import celery_tls, with_tls
 from snakepit_bridge.client.publishing import RETRY
+from snakepit_bridge.client.rabbitmq import CONFIRMED, MAX_PRIORITY, is_rabbitmq
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.messages import DEFAULT_PRIORITY
 from snakepit_bridge.namespaces import exchanges
@@ -15,7 +16,7 @@ from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores.addresses import masked
 
 
-def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str) -> Celery:
+def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str, broker_url: str | None = None) -> Celery:
     """Returns an app that sends to the fleet on a Redis.
 
     Args:
@@ -23,13 +24,15 @@ def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str) ->
         timeout_s: seconds within which it must answer.
         expires_s: seconds that results are kept.
         namespace: the fleet's, whose workers alone its remote control reaches.
+        broker_url: another broker than that Redis.
     """
     app = Celery("dspex-fleet-client", set_as_current=False)
     server, tls = celery_tls(url)
+    broker, broker_tls = celery_tls(broker_url or url)
     bounds = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     app.conf.update(
-        broker_url=server,
-        broker_use_ssl=tls,
+        broker_url=broker,
+        broker_use_ssl=broker_tls,
         result_backend=server,
         redis_backend_use_ssl=tls,
         task_default_priority=DEFAULT_PRIORITY,
@@ -38,7 +41,8 @@ def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str) ->
         accept_content=["json"],
         result_expires=expires_s,
         broker_connection_timeout=timeout_s,
-        broker_transport_options=bounds,
+        broker_transport_options=CONFIRMED if is_rabbitmq(broker) else bounds,
+        task_queue_max_priority=MAX_PRIORITY if is_rabbitmq(broker) else None,
         redis_socket_timeout=timeout_s,
         redis_socket_connect_timeout=timeout_s,
         **exchanges(namespace),
@@ -46,6 +50,11 @@ def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str) ->
         result_backend_transport_options={"retry_policy": RETRY},
     )
     return app
+
+
+def broker_of(app: Celery) -> str:
+    """Return the URL of the broker that an app sends to."""
+    return str(app.conf.broker_write_url or app.conf.broker_url or "")
 
 
 def backend_url(app: Celery) -> str:

@@ -13,13 +13,14 @@ from celery.canvas import Signature
 from snakepit_bridge.acks import Acks, Applied
 from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.canvas import route_foreign_steps
-from snakepit_bridge.client.celery_app import backend_url, client_app
+from snakepit_bridge.client.celery_app import backend_url, broker_of, client_app
 from snakepit_bridge.client.conditions import Conditions, check_priority, named_inputs
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.client.mapping import Errors, mapped, shown
 from snakepit_bridge.client.pieces import Pieces
 from snakepit_bridge.client.promotion import promote
 from snakepit_bridge.client.publishing import Publisher, Sent
+from snakepit_bridge.client.rabbitmq import is_rabbitmq
 from snakepit_bridge.client.registering import spec_to_register
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
@@ -45,7 +46,7 @@ from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, defau
 from snakepit_bridge.payloads import LIMIT, Payloads
 from snakepit_bridge.replica.terms import Outage, Terms
 from snakepit_bridge.revision import Token
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.connection import RedisConnection, masked
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.prediction import FleetPrediction
@@ -63,7 +64,8 @@ class Fleet:
     """A fleet of workers, as an application sees it. Opens nothing until it is used; safe in threads and after a fork.
 
     Args:
-        redis_url: Redis or Valkey that the workers use; also the broker, unless ``app`` says otherwise.
+        redis_url: Redis or Valkey that the workers use; also the broker, unless another is named.
+        broker_url: another broker, RabbitMQ, as the workers' ``DSPEX_BROKER_URL``; without effect if ``app`` is given.
         app: a Celery app to send with, whose result backend is Redis; its configuration stays as it is.
         namespace: the fleet's own part of the Redis, as the workers' settings have it; others are out of reach.
         queue: where the workers take predictions from; the namespace's own if None.
@@ -86,6 +88,7 @@ class Fleet:
         self,
         redis_url: str | None = None,
         *,
+        broker_url: str | None = None,
         app: Celery | None = None,
         namespace: str = DEFAULT_NAMESPACE,
         queue: str | None = None,
@@ -99,6 +102,7 @@ class Fleet:
         target_bounds: TargetBounds | None = None,
     ) -> None:
         self._given_app = app
+        self._broker_url = broker_url
         self._url = redis_url or (backend_url(app) if app is not None else DEFAULT_URL)
         self.connection = RedisConnection(self._url, timeout_s=timeout_s)
         self.namespace = check_namespace(namespace)
@@ -119,6 +123,16 @@ class Fleet:
     def url(self) -> str:
         """The Redis URL, without its password."""
         return self.connection.url
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL, without its password."""
+        return masked(broker_of(self.app))
+
+    @property
+    def on_rabbitmq(self) -> bool:
+        """Whether the broker is RabbitMQ."""
+        return is_rabbitmq(broker_of(self.app))
 
     @cached_property
     def store(self) -> SnapshotStore:
@@ -144,7 +158,13 @@ class Fleet:
         """The Celery app that requests are sent with."""
         if self._given_app is not None:
             return self._given_app
-        return client_app(self._url, timeout_s=self._timeout_s, expires_s=self._expires_s, namespace=self.namespace)
+        return client_app(
+            self._url,
+            timeout_s=self._timeout_s,
+            expires_s=self._expires_s,
+            namespace=self.namespace,
+            broker_url=self._broker_url,
+        )
 
     def submit(
         self,
@@ -552,8 +572,8 @@ class Fleet:
     @cached_property
     def _finder(self) -> TaskFinder | None:
         """None where the broker isn't the Redis that the fleet knows."""
-        broker = str(self.app.conf.broker_write_url or self.app.conf.broker_url or "")
-        return TaskFinder(self.connection, self.namespace, self.queue) if same_server(broker, self._url) else None
+        at_hand = same_server(broker_of(self.app), self._url)
+        return TaskFinder(self.connection, self.namespace, self.queue) if at_hand else None
 
     @cached_property
     def _publisher(self) -> Publisher:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -25,6 +25,13 @@ from snakepit_bridge.client import lua
 from snakepit_bridge.client.asks import Ask, Record, asks_of
 from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.paper import Paper
+from snakepit_bridge.client.rabbitmq import (
+    CONFIRM_WITHIN_S,
+    confirmed_producer,
+    declared_queue,
+    is_rabbitmq,
+    refused_declaration,
+)
 from snakepit_bridge.delivery import Layout
 from snakepit_bridge.exceptions import IdempotencyConflict, InputError, StoreUnavailableError
 from snakepit_bridge.json_values import escaped
@@ -119,24 +126,27 @@ class Publisher:
 
         Raises:
             InputError: it holds what isn't JSON.
-            StoreUnavailableError: the broker is away.
+            StoreUnavailableError: the broker is away, or hasn't confirmed that it has the message.
+            ConfigurationError: RabbitMQ has the queue with other settings.
         """
         self._after_fork()
         try:
-            with self._app.producer_or_acquire() as producer, _renewed(producer):
+            with self._producer() as producer, _renewed(producer):
                 self._app.amqp.send_task_message(
                     producer,
                     name,
                     message,
-                    queue=self._queue,
                     priority=priority,
                     headers=dict(headers),
                     retry=True,
                     retry_policy=RETRY,
+                    **self._route,
                 )
         except (EncodeError, TypeError) as unfit:
             raise _unfit(program, unfit) from unfit
         except Exception as exc:
+            if refused := refused_declaration(exc, self._broker, self._queue):
+                raise refused from exc
             if not is_outage(exc):
                 raise
             problem = str(exc) or "no connection"
@@ -245,8 +255,25 @@ class Publisher:
         await self._connection.send_each([("SET", ask.reservation, ask.record.text("sent"), *kept) for ask in asks])
 
     @cached_property
+    def _broker(self) -> str:
+        return str(self._app.conf.broker_write_url or self._app.conf.broker_url or "")
+
+    @cached_property
     def _one_script(self) -> bool:
-        return same_server(str(self._app.conf.broker_write_url or self._app.conf.broker_url or ""), self._url)
+        return same_server(self._broker, self._url)
+
+    @cached_property
+    def _route(self) -> dict[str, Any]:
+        """Where messages go; on RabbitMQ also how the queue is declared, and how long its confirmation may take."""
+        if not is_rabbitmq(self._broker):
+            return {"queue": self._queue}
+        return {"queue": declared_queue(self._queue), "confirm_timeout": CONFIRM_WITHIN_S}
+
+    def _producer(self) -> AbstractContextManager[Any]:
+        """Return a producer of the app's; on RabbitMQ its messages are confirmed, whatever the app is set to."""
+        if not is_rabbitmq(self._broker):
+            return self._app.producer_or_acquire()
+        return confirmed_producer(self._app)
 
     @cached_property
     def _paper(self) -> Paper:

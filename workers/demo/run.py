@@ -73,7 +73,13 @@ def run_demo(
     ):
         console.print(f"Elixir: {elixir.label}", highlight=False)
         fleet = Fleet(url, namespace=namespace, queue=namespace, bridge=elixir.address)
-        settings = {"DSPEX_REDIS_URL": url, "DSPEX_NAMESPACE": namespace, "DSPEX_QUEUE": namespace, **model.environment}
+        settings = {
+            "DSPEX_REDIS_URL": url,
+            "DSPEX_BROKER_URL": "",
+            "DSPEX_NAMESPACE": namespace,
+            "DSPEX_QUEUE": namespace,
+            **model.environment,
+        }
         try:
             with (
                 refresher(elixir.address, session, url, namespace, Path(scratch)),

@@ -46,6 +46,7 @@ class Gateway:
         self._settings = settings
         self._fleet = Fleet(
             settings.redis_url,
+            broker_url=settings.broker_url,
             namespace=settings.namespace,
             queue=settings.queue,
             timeout_s=settings.redis_timeout_s,

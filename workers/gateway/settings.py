@@ -81,6 +81,7 @@ class GatewaySettings:
 
     Attributes:
         redis_url, namespace, queue: the fleet that it leads to.
+        broker_url: another broker than that Redis.
         bridge: ``HOST:PORT`` of the Elixir server that changes go to of the sessions that it owns.
         grpc, http: ``HOST:PORT`` to listen on; port 0 takes a free one, None doesn't serve that.
         grants: who may do what; none lets everybody in, on loopback alone.
@@ -99,6 +100,7 @@ class GatewaySettings:
     """
 
     redis_url: str = field(default="redis://localhost:6379/0", repr=False)
+    broker_url: str | None = field(default=None, repr=False)
     namespace: str = "dspex"
     queue: str = "predictions"
     bridge: str | None = None

@@ -18,6 +18,7 @@ from celery.worker.request import Request as CeleryRequest
 
 from snakepit_bridge.exceptions import DeadlineExceeded, PredictionCancelled, PredictionFailed
 from snakepit_bridge.messages import HIDDEN
+from workers.dead_letters import GivenUp, mark
 from workers.discretion import kind_of, shown
 from workers.endings import LATE_ENDS, PREDICTIONS, end_what_follows, program_of, timed_out
 from workers.guard import Guard
@@ -57,6 +58,11 @@ class Request(CeleryRequest):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         """End the request after an error; see Celery."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, GivenUp):
+            state.task_ready(self)
+            deaths = error.deaths
+            mark(self.message, "lost", f"the worker that ran it died, {deaths} times", deaths)
+            return self.reject(requeue=False)
         lost = getattr(self.message.channel, "lost", None)
         if lost is not None and isinstance(error, WorkerLostError | SystemExit):
             lost[self.message.delivery_tag] = f"the process that ran it died: {error}"

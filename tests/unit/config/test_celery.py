@@ -14,6 +14,7 @@ from kombu.serialization import dumps, loads, prepare_accept_content
 
 from config.celery import PRIORITY_STEPS, celery_config
 from config.settings import FleetSettings
+from snakepit_bridge.client.rabbitmq import CONFIRMED, RABBITMQ, declared_queue
 from snakepit_bridge.messages import DEFAULT_PRIORITY
 from workers.transport import Channel
 
@@ -35,7 +36,7 @@ def test_every_key_is_one_that_celery_knows() -> None:
 def test_the_settings_reach_celery() -> None:
     conf = configured(
         redis_url="redis://r/1",
-        broker_url="amqp://b",
+        broker_url="redis://b",
         queue="q",
         result_expires_s=7,
         namespace="team",
@@ -43,11 +44,25 @@ def test_the_settings_reach_celery() -> None:
         max_deliveries=3,
         hold_limit_s=70,
     ).conf
-    assert (conf.broker_url, conf.result_backend) == ("amqp://b", "redis://r/1")
+    assert (conf.broker_url, conf.result_backend) == ("redis://b", "redis://r/1")
     assert (conf.task_default_queue, conf.result_expires) == ("q", 7)
     options = conf.broker_transport_options
     assert (options["delivery_key"], options["lease"]) == ("team:delivery", 2)
     assert (options["max_deliveries"], options["hold_limit"]) == (3, 70)
+
+
+@pytest.mark.parametrize("scheme", RABBITMQ)
+def test_rabbitmq_confirms_messages_and_knows_priorities(scheme: str) -> None:
+    """KINDS 53: a worker declares a queue as clients do, and takes a message for sent once the broker has it."""
+    app = configured(redis_url="redis://r/1", broker_url=f"{scheme}b")
+    assert app.conf.broker_transport_options == CONFIRMED
+    app.amqp.queues.select(["q"])
+    ours, theirs = declared_queue("q"), app.amqp.queues["q"]
+    assert (theirs.queue_arguments, theirs.exchange, theirs.routing_key) == (
+        {"x-max-priority": ours.max_priority},
+        ours.exchange,
+        ours.routing_key,
+    )
 
 
 def test_what_no_url_names_goes_through_redis() -> None:

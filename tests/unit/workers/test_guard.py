@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,9 @@ from celery.states import FAILURE, IGNORED, REJECTED
 
 from snakepit_bridge.exceptions import InputError, PredictionFailed, StoreUnavailableError
 from snakepit_bridge.messages import PREDICT, PREDICT_BATCH
+from tests.harness.waiting import wait_until
 from workers import guard
+from workers.dead_letters import GivenUp
 from workers.guard import Guard, Traced
 
 
@@ -25,6 +28,7 @@ class Task:
         self.name, self.app, self.backend = name, self, self
         self.ends: list[tuple[str, str, str]] = []
         self._runtime, self._away = runtime, away
+        self.deliveries: Any = None
 
     @property
     def runtime(self) -> object:
@@ -134,3 +138,49 @@ def test_what_the_pool_itself_stops_is_let_through(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(guard, "owner", lambda: SimpleNamespace(ended=True))
     with pytest.raises(asyncio.CancelledError):
         traced(Task(), raising(asyncio.CancelledError()))
+
+
+class Counting:
+    """Stands for the deliveries; a message has so many deaths behind it."""
+
+    def __init__(self, deaths: int = 0, away: StoreUnavailableError | None = None) -> None:
+        self.deaths, self.away = deaths, away
+        self.seen: list[object] = []
+
+    async def begin(self, task_id: str, *, first: bool) -> int:
+        if self.away:
+            raise self.away
+        self.seen.append((task_id, first))
+        return self.deaths
+
+    async def end(self, task_id: str) -> None:
+        self.seen.append(task_id)
+
+
+def counted(task: Task, counting: Counting, tracer: Any, redelivered: bool = False) -> Traced:
+    task.deliveries = counting
+    return traced(task, tracer, {"id": "task", "delivery_info": {"redelivered": redelivered}})
+
+
+@pytest.mark.parametrize("tracer", [failed(InputError("qa", "question", "odd")), raising(ValueError("a"))])
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_each_run_is_counted_where_the_broker_does_not_count(tracer: Any, redelivered: bool) -> None:
+    counting = Counting()
+    counted(Task(), counting, tracer, redelivered)
+    wait_until(lambda: counting.seen == [("task", not redelivered), "task"], "its end is noted, too")
+
+
+def test_a_message_with_too_many_deaths_is_given_up_without_a_run() -> None:
+    """KINDS 53."""
+    _, info, *_ = counted(Task(), Counting(5), lambda *_: pytest.fail("it was run"), True)
+    assert info is not None
+    assert (info.state, type(info.retval), info.retval.requeue, info.retval.deaths) == (REJECTED, GivenUp, False, 5)
+    # It gets from a pool's process to the worker's own as it is.
+    assert copy.copy(info.retval).deaths == 5
+
+
+def test_a_message_whose_runs_cannot_be_counted_goes_back() -> None:
+    counting = Counting(away=StoreUnavailableError("redis://r", "gone"))
+    _, info, *_ = counted(Task(), counting, lambda *_: pytest.fail("it was run"))
+    assert info is not None
+    assert (info.state, info.retval.requeue) == (REJECTED, True)

@@ -1,0 +1,151 @@
+"""RabbitMQ as the broker: how the fleet's queues are declared there, and what its refusals say.
+
+Whoever declares a queue, client or worker, has to declare it alike: RabbitMQ refuses a second declaration that differs
+from the first.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+from uuid import uuid4
+
+import amqp
+import kombu.pools
+from celery import Celery
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
+
+from snakepit_bridge.dead import DeadMessage
+from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
+from snakepit_bridge.redaction import register_url
+from snakepit_bridge.stores.addresses import masked
+from snakepit_bridge.stores.outages import is_outage
+
+RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
+"""What the URL of a RabbitMQ begins with."""
+
+MAX_PRIORITY = 9
+"""The most urgent priority of a message, which a queue has to be declared with."""
+
+CONFIRMED = {"confirm_publish": True}
+"""Transport options by which a message counts as sent once the broker has it on its disk."""
+
+CONFIRM_WITHIN_S = 10.0
+"""Seconds within which the broker has to say so."""
+
+RETRIED = "dead_retry"
+"""Header of a message that was sent again from the dead list."""
+
+_CONNECT_WITHIN_S = 5
+
+
+def is_rabbitmq(url: str) -> bool:
+    """Return whether a broker's URL leads to a RabbitMQ."""
+    return url.startswith(RABBITMQ)
+
+
+def declared_queue(name: str) -> Queue:
+    """Return a queue of the fleet as its workers declare it."""
+    return Queue(name, Exchange(name), routing_key=name, max_priority=MAX_PRIORITY)
+
+
+def check_broker(url: str, queues: Iterable[str]) -> None:
+    """Declare a fleet's queues; one that can't be reached now may be there in a moment.
+
+    Raises:
+        ConfigurationError: the broker answers and refuses this user, the virtual host or the declaration of a queue.
+    """
+    register_url(url)
+    try:
+        with Connection(url, connect_timeout=_CONNECT_WITHIN_S) as connection:
+            for name in queues:
+                _declare(connection, url, name)
+    except (amqp.AccessRefused, amqp.NotAllowed, amqp.ResourceError) as exc:
+        raise ConfigurationError(f"RabbitMQ at {masked(url)} can't be used: {_text(exc)}.") from exc
+    except (OSError, amqp.ConnectionError):
+        return
+
+
+def waiting_in(connection: Any, name: str) -> int:
+    """Return how many messages wait in a queue; 0 where there is no such queue.
+
+    Args:
+        connection: one of kombu's, to a RabbitMQ.
+        name: the queue.
+    """
+    channel = connection.channel()
+    try:
+        return int(channel.queue_declare(name, passive=True).message_count)
+    except amqp.NotFound:
+        return 0
+    finally:
+        channel.close()
+
+
+def send_again(app: Celery, dead: DeadMessage) -> None:
+    """Send a message from the dead list to its queue again, as one that was never given out; blocks.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    message: Any = json.loads(dead.renewed())
+    properties: dict[str, Any] = message["properties"]
+    route = properties.get("delivery_info") or {}
+    passed = {name: properties[name] for name in ("correlation_id", "reply_to", "priority") if name in properties}
+    try:
+        with confirmed_producer(app) as producer:
+            producer.publish(
+                b64decode(message["body"]),
+                exchange=route.get("exchange") or "",
+                routing_key=route.get("routing_key") or dead.queue,
+                content_type=message["content-type"],
+                content_encoding=message["content-encoding"],
+                # So that it is told apart from what it was, should it be given up again before that is forgotten.
+                headers={**message["headers"], RETRIED: str(uuid4())},
+                declare=[declared_queue(dead.queue)],
+                confirm_timeout=CONFIRM_WITHIN_S,
+                retry=True,
+                retry_policy={"max_retries": 2, "interval_start": 0.2},
+                **passed,
+            )
+    except Exception as exc:
+        if not is_outage(exc):
+            raise
+        raise StoreUnavailableError(masked(str(app.conf.broker_url)), str(exc) or "no connection") from exc
+
+
+def confirmed_producer(app: Celery) -> AbstractContextManager[Any]:
+    """Return a producer of an app's whose messages are confirmed, whatever the app is set to."""
+    connection = app.connection_for_write(transport_options=CONFIRMED)
+    return kombu.pools.producers[connection].acquire(block=True)
+
+
+def refused_declaration(exc: BaseException, url: str, queue: str) -> ConfigurationError | None:
+    """Return the named error where RabbitMQ has the queue with other settings; None for any other error."""
+    causes = (exc, exc.__cause__, exc.__context__)
+    refused = next((each for each in causes if isinstance(each, amqp.PreconditionFailed)), None)
+    if refused is None:
+        return None
+    return ConfigurationError(
+        f"RabbitMQ at {masked(url)} has a queue '{queue}' that was declared otherwise: {_text(refused)}. The fleet "
+        f"declares it with x-max-priority={MAX_PRIORITY}. Let its messages be worked off, delete it "
+        f"(rabbitmqctl delete_queue {queue}), and start again; a Celery app of one's own that sends to it sets "
+        f"task_queue_max_priority = {MAX_PRIORITY}."
+    )
+
+
+def _declare(connection: Connection, url: str, name: str) -> None:
+    channel: Any = connection.channel()
+    try:
+        declared_queue(name)(channel).declare()
+    except amqp.PreconditionFailed as exc:
+        raise refused_declaration(exc, url, name) or exc from exc
+    channel.close()
+
+
+def _text(exc: BaseException) -> str:
+    return " ".join(str(exc).split())

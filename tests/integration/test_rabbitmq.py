@@ -1,0 +1,332 @@
+"""What holds with RabbitMQ as the broker, row by row of docs/delivery.md, on a node of its own. KINDS 53."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import dspy
+import pytest
+from kombu import Connection, Queue
+from redis import Redis
+
+from snakepit_bridge.cli import main
+from snakepit_bridge.client import Fleet, Handle
+from snakepit_bridge.client.rabbitmq import waiting_in
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    ConfigurationError,
+    DeadlineExceeded,
+    PredictionCancelled,
+    PredictionFailed,
+    PredictionGivenUp,
+    StoreUnavailableError,
+)
+from snakepit_bridge.testing import Ask
+from tests.harness.containers import local_redis
+from tests.harness.leaks import leaked_keys
+from tests.harness.poison import POISON, Poisonable
+from tests.harness.rabbitmq import RabbitNode, rabbit_node
+from tests.harness.stage import Stage, echo, fresh, stage, within
+from tests.harness.waiting import wait_until
+
+# Each pool's worker has a queue of its own, and so many places.
+POOLS = {"asyncio": 80, "threads": 12, "prefork": 3}
+SOON_S = 40
+LEFT = 499
+
+# Closed, no answer leaves the LM.
+GATE = threading.Event()
+GATE.set()
+_ARRIVE_S = 3.0
+
+
+def gated(ask: Ask) -> Mapping[str, Any]:
+    """Answers as ``echo`` does, once the gate is open."""
+    GATE.wait(60)
+    return echo(ask)
+
+
+@pytest.fixture(scope="module")
+def node() -> Generator[RabbitNode]:
+    with rabbit_node() as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def play(node: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
+    settings = {"DSPEX_BROKER_URL": node.url, "DSPEX_LEASE_S": "1", "DSPEX_MAX_DELIVERIES": "2"}
+    settings |= {"DSPEX_ALLOWED_PACKAGES": "tests"}
+    with local_redis() as redis:
+        url = redis.celeryconfig["host_url"]
+        fleet = Fleet(url, broker_url=node.url, allowed_packages=("tests",))
+        folder = tmp_path_factory.mktemp("stage")
+        with stage(folder, worker=False, url=url, app=fleet.app, answer=gated, **settings) as play:
+            fleet.register("plain", dspy.Predict("question -> answer"))
+            fleet.register("poisonable", Poisonable())
+            for pool, places in POOLS.items():
+                play.start(wait=False, pool=pool, concurrency=places, queues=(pool,), env={"DSPEX_QUEUE": pool})
+            node.ready()
+            for worker in play.workers:
+                worker.ready()
+            yield play
+        with Redis.from_url(url) as client:
+            assert not leaked_keys(client)
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(request: pytest.FixtureRequest) -> Generator[None]:
+    yield
+    if "play" in request.fixturenames:
+        play: Stage = request.getfixturevalue("play")
+        play.lm.faults.clear()
+        play.lm.delay(0)
+        GATE.set()
+
+
+def fleet_of(play: Stage, queue: str = "asyncio") -> Fleet:
+    """The client of one of the workers, or of a queue that nobody takes from."""
+    return Fleet(play.url, app=play.app, queue=queue, wait_s=SOON_S)
+
+
+def under_way(play: Stage, per_pool: Mapping[str, int] = POOLS) -> dict[str, Handle]:
+    """Submits predictions that get no answer until the gate is opened, and returns their handles by question."""
+    play.lm.delay(_ARRIVE_S)
+    asked = {
+        (question := fresh(pool)): fleet_of(play, pool).submit("plain", {"question": question})
+        for pool, count in per_pool.items()
+        for _ in range(count)
+    }
+    wait_until(lambda: all(map(play.asked, asked)), f"{len(asked)} predictions to be under way")
+    GATE.clear()
+    return asked
+
+
+def answered(asked: Mapping[str, Handle]) -> None:
+    """Asserts that each prediction has its own answer."""
+    assert [handle.get().answer for handle in asked.values()] == [f"answer of {question}" for question in asked]
+
+
+def counted(node: RabbitNode, queue: str) -> int:
+    with Connection(node.url) as connection:
+        return waiting_in(connection, queue)
+
+
+def run(play: Stage, node: RabbitNode, capsys: pytest.CaptureFixture[str], *arguments: str, queue: str) -> Any:
+    """What a command prints as JSON, whatever its exit code is."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["--redis-url", play.url, "--broker-url", node.url, "--queue", queue, *arguments])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_killed_broker_costs_no_prediction_and_stops_no_worker(play: Stage, node: RabbitNode) -> None:
+    """KINDS 53: what runs is answered once, what waits is still there, and work goes on, on every pool."""
+    idle = fleet_of(play, "nobody's")
+    kept = [idle.submit("plain", {"question": fresh("q")}) for _ in range(20)]
+    asked = under_way(play)
+    node.kill()
+    with within(10), pytest.raises(StoreUnavailableError):
+        idle.submit("plain", {"question": fresh("q")})
+    node.start()
+    for worker in play.workers:
+        worker.ready()
+    GATE.set()
+    play.lm.delay(0)
+    answered(asked)
+    assert counted(node, "nobody's") == len(kept)
+    after = {
+        (question := fresh(pool)): fleet_of(play, pool).submit("plain", {"question": question})
+        for pool, places in POOLS.items()
+        for _ in range(2 * places)
+    }
+    answered(after)
+    # What came a second time waited until the first had ended.
+    assert {len(play.asked(question)) for question in (*asked, *after)} == {1}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_a_client_asks_for(play: Stage, pool: str) -> None:
+    """KINDS 53: singles, batches, idempotency keys, streams, sessions."""
+    fleet, question = fleet_of(play, pool), fresh("q")
+    handles = [fleet.submit("plain", {"question": question}, idempotency_key="k" + question) for _ in range(3)]
+    assert {handle.id for handle in handles} == {handles[0].id}
+    batch = fleet.submit_batch("plain", [{"question": f"{question} {number}"} for number in range(30)])
+    assert [handle.get().answer for handle in batch] == [f"answer of {question} {number}" for number in range(30)]
+    assert handles[0].get().answer == f"answer of {question}"
+    assert len([one for one in play.asked(question) if one.inputs["question"] == question]) == 1
+    streamed = fleet.submit("plain", {"question": f"streamed {question}"}, stream=True)
+
+    async def pieces() -> list[Any]:
+        return [piece async for piece in streamed.stream()]
+
+    assert asyncio.run(pieces())
+    assert streamed.get().answer == f"answer of streamed {question}"
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "threads"])
+def test_cancelled_predictions_leave_the_lm(play: Stage, pool: str) -> None:
+    """KINDS 53: 60 are cancelled; no LM request of them goes on, and none begins."""
+    fleet, prefix = fleet_of(play, pool), fresh("q")
+    play.lm.hang(None, containing=prefix)
+    handles = [fleet.submit("plain", {"question": f"{prefix} {number}"}) for number in range(60)]
+    play.await_asked(prefix, min(60, POOLS[pool]))
+    assert all(handle.cancel() for handle in handles)
+    wait_until(lambda: {one.status for one in play.asked(prefix)} == {LEFT}, "the LM sees all of them leave")
+    asked = len(play.asked(prefix))
+    with pytest.raises(PredictionCancelled):
+        handles[-1].get()
+    # The worker has gone through what waited once it answers what was sent after it.
+    assert fleet.submit("plain", {"question": fresh("next")}).get().answer
+    assert len(play.asked(prefix)) == asked
+
+
+def test_a_deadline_and_a_later_try(play: Stage) -> None:
+    fleet, question = fleet_of(play), fresh("q")
+    play.lm.fail(1, status=429, retry_after_s=3, containing=question)
+    again = fleet.submit("plain", {"question": question})
+    late = fleet.submit("plain", {"question": fresh("late")}, deadline=0.0)
+    with pytest.raises(DeadlineExceeded):
+        late.get()
+    assert again.get().answer == f"answer of {question}"
+    assert len(play.asked(question)) == 2
+
+
+def test_a_limit_of_the_fleet(play: Stage) -> None:
+    """Whoever waits for it keeps its place in its worker."""
+    prefix = fresh("q")
+    limits = play.fleet.session("dspex.fleet").blocking
+    limits.set_variables({"dspex.limits.demo.concurrency": 2.0})
+    time.sleep(1)  # within which a limit is promised to be in force
+    play.lm.delay(0.2)
+    handles = {
+        (question := f"{prefix} {pool} {number}"): fleet_of(play, pool).submit("plain", {"question": question})
+        for pool in ("asyncio", "threads")
+        for number in range(5)
+    }
+    answered(handles)
+    limits.set_variables({"dspex.limits.demo.concurrency": -1.0})
+    spans = [(one.received_at, one.answered_at or 0.0) for one in play.asked(prefix)]
+    assert len(spans) == len(handles)
+    assert max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans) == 2
+
+
+def test_the_most_urgent_comes_first(play: Stage, node: RabbitNode) -> None:
+    fleet = fleet_of(play, fresh("urgent"))
+    sent = {priority: fleet.submit("plain", {"question": "q"}, priority=priority).id for priority in (1, 9, 5, 0)}
+    with Connection(node.url) as connection:
+        queue = Queue(fleet.queue)(connection.channel())
+        given = [queue.get(no_ack=True).headers["id"] for _ in sent]
+    assert given == [sent[priority] for priority in (9, 5, 1, 0)]
+
+
+def test_a_prediction_that_kills_its_worker_takes_no_more_along_than_it_may(
+    play: Stage, node: RabbitNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """KINDS 53: it is on the dead list after DSPEX_MAX_DELIVERIES deaths."""
+    fleet = fleet_of(play, "prefork")
+    honest = {(one := fresh("q")): fleet.submit("poisonable", {"question": one}) for _ in range(6)}
+    poison = fleet.submit("poisonable", {"question": fresh(POISON)})
+    honest |= {(one := fresh("q")): fleet.submit("poisonable", {"question": one}) for _ in range(6)}
+    batch = fleet.submit_batch("poisonable", [{"question": fresh(POISON)}, {"question": fresh("q")}])
+    answered(honest)
+    with pytest.raises(PredictionGivenUp, match=r"lost.*died, 2 times"):
+        poison.get()
+    assert isinstance(end_of(batch[0]), PredictionGivenUp)
+    listed = run(play, node, capsys, "dead", "list", "--json", queue="prefork")
+    [entry] = [one for one in listed["messages"] if one["task_id"] == poison.id]
+    assert (entry["reason"], entry["queue"], entry["deliveries"]) == ("lost", "prefork", 2)
+
+
+def end_of(handle: Handle) -> BridgeError | None:
+    try:
+        handle.get()
+    except BridgeError as exc:
+        return exc
+    return None
+
+
+def test_a_worker_that_dies_loses_nothing(play: Stage) -> None:
+    doomed = play.start(pool="asyncio", concurrency=20, queues=("asyncio",), env={"DSPEX_QUEUE": "asyncio"})
+    asked = under_way(play, {"asyncio": 40})
+    doomed.kill()
+    play.workers.remove(doomed)
+    GATE.set()
+    play.lm.delay(0)
+    answered(asked)
+    assert {len(play.asked(question)) for question in asked} <= {1, 2}
+
+
+def unknown_task(message: Any) -> None:
+    message["headers"]["task"] = "tasks.nothing"
+
+
+def broken_body(message: Any) -> None:
+    message["body"] = b"{"
+
+
+@pytest.mark.parametrize("change", [unknown_task, broken_body])
+def test_a_message_that_no_worker_can_take_ends_its_prediction(
+    play: Stage, node: RabbitNode, change: Callable[[Any], None]
+) -> None:
+    aside = fleet_of(play, fresh("aside"))
+    handle = aside.submit("plain", {"question": fresh("q")})
+    with Connection(node.url, transport_options={"confirm_publish": True}) as connection:
+        channel = connection.channel()
+        taken = Queue(aside.queue)(channel).get(no_ack=True)
+        message = {"body": taken.body, "headers": dict(taken.headers)}
+        change(message)
+        connection.Producer(channel).publish(
+            message["body"], routing_key="asyncio", headers=message["headers"], content_type=taken.content_type,
+            content_encoding=taken.content_encoding,
+        )  # fmt: skip
+    assert isinstance(end_of(handle), PredictionGivenUp | PredictionFailed)
+    dead = wait_until(lambda: dead_of(play, handle), "it is on the dead list")
+    with pytest.raises(SystemExit):
+        main(["--redis-url", play.url, "--broker-url", node.url, "dead", "retry", dead])
+    # It comes the same way again, as another entry.
+    wait_until(lambda: dead_of(play, handle) not in (None, dead), "it is on the dead list again")
+
+
+def dead_of(play: Stage, handle: Handle) -> str | None:
+    with Redis.from_url(play.url, decode_responses=True) as client:
+        names: Any = client.hkeys("dspex:delivery:dead:entries")
+    return next((name for name in names if name.startswith(handle.id)), None)
+
+
+def test_status_and_doctor_see_what_is_there(
+    play: Stage, node: RabbitNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KINDS 53: workers, what waits and what they have taken."""
+    # What workers report of themselves takes seconds, and is the same on every broker.
+    monkeypatch.setattr("snakepit_bridge.cli.doctor.worker_reports", lambda *_: {})
+    idle = fleet_of(play, fresh("idle"))
+    for _ in range(3):
+        idle.submit("plain", {"question": "q"})
+    asked = under_way(play, {"threads": 5})
+    found = run(play, node, capsys, "status", "--json", queue=idle.queue)
+    GATE.set()
+    play.lm.delay(0)
+    answered(asked)
+    assert {one["pool"] for one in found["workers"]} == set(POOLS)
+    assert (found["queue"]["waiting"], found["queue"]["taken"]) == (3, 5)
+    checks = {one["what"]: one for one in run(play, node, capsys, "doctor", "--json", queue="asyncio")}
+    assert [checks[what]["level"] for what in ("RabbitMQ", "workers", "code queue")] == ["ok"] * 3
+
+
+def test_a_queue_that_was_declared_otherwise_is_named(play: Stage, node: RabbitNode) -> None:
+    other = fresh("odd")
+    with Connection(node.url) as connection:
+        Queue(other, channel=connection.channel()).declare()
+    with pytest.raises(ConfigurationError, match="x-max-priority=9"):
+        fleet_of(play, other).submit("plain", {"question": "q"})
+    worker = play.start(wait=False, queues=(other,), env={"DSPEX_QUEUE": other})
+    play.workers.remove(worker)
+    assert wait_until(lambda: worker.container.returncode, "the worker to end", timeout_s=SOON_S) == 1
+    assert "This worker can't run predictions: RabbitMQ at amqp://" in worker.logs()
+    # It is no worse off for it.
+    assert fleet_of(play).submit("plain", {"question": fresh("q")}).get().answer
