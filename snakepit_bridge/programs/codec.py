@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 
 import dspy
 from dspy.utils.constants import IS_TYPE_UNDEFINED
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from snakepit_bridge.exceptions import InputError, PredictionFailed
@@ -101,18 +101,23 @@ def _decoded(program: str, name: str, info: Any, value: Any) -> Any:
     limits = tuple(limit for limit in info.metadata if isinstance(limit, Hashable))
     adapter = _adapter(info.annotation, limits)
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python([value])[0]
     except ValidationError as refused:
         if isinstance(value, BaseModel):  # of another type than the field's, such as one without its language
             return _decoded(program, name, info, {key: getattr(value, key) for key in type(value).model_fields})
         first = refused.errors(include_url=False, include_input=False)[0]
-        within = ".".join(str(step) for step in first["loc"])
+        within = ".".join(str(step) for step in first["loc"][1:])
         raise InputError(program, name, f"{within + ': ' if within else ''}{first['msg']}") from None
 
 
 @lru_cache(maxsize=2048)
-def _adapter(annotation: Any, limits: tuple[Any, ...]) -> TypeAdapter[Any]:
-    return TypeAdapter(_limited(annotation, limits) if limits else annotation)
+def _adapter(annotation: Any, limits: tuple[Any, ...]) -> TypeAdapter[list[Any]]:
+    """Return what makes a list of one value of a type; local DSPy sends decimals that aren't finite, too.
+
+    Of a list, since pydantic takes no rule from outside for a type that may have its own.
+    """
+    one = _limited(annotation, limits) if limits else annotation
+    return TypeAdapter(cast(Any, list)[one], config=ConfigDict(allow_inf_nan=True))
 
 
 def _limited(annotation: Any, limits: tuple[Any, ...]) -> Any:
