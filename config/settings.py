@@ -43,6 +43,12 @@ class FleetSettings(BaseSettings):
     batch_in_flight: int = Field(2_000, ge=1, description="inputs of batches that a worker process runs at a time")
     result_expires_s: int = Field(86_400, ge=1, description="seconds that a result is kept")
     requirement_wait_s: float = Field(5.0, ge=0, description="seconds that a task waits for the revision it requires")
+    outage: str = Field(
+        "fail",
+        pattern=r"^(fail|serve_stale\(\d+(\.\d+)?\))$",
+        description="what becomes of predictions that don't say so themselves when Redis or the Elixir server is away: "
+        "fail, or serve_stale(SECONDS)",
+    )
     bridge: str | None = Field(
         None, description="HOST:PORT of the Elixir server whose sessions refreshers follow; workers then report the "
         "sessions that they use"

@@ -10,6 +10,8 @@
     ├── SessionError
     │   ├── SessionNotFoundError
     │   ├── SessionNameError             what can't be the name of a session            (also ValueError)
+    │   ├── AuthorityAwayError           variables that the session's authority has stopped to confirm
+    │   ├── StalenessExceededError       variables that were confirmed longer ago than the task accepts
     │   ├── SessionOwnedElsewhereError   a publisher that isn't the session's authority
     │   ├── StaleTokenError              a publish that expected another revision
     │   │   └── LabelMovedError          the same for a label
@@ -256,6 +258,44 @@ class SessionNameError(SessionError, ValueError):
 
     def __str__(self) -> str:
         return f"A session's name is a text of 1 to 512 characters that aren't all blank; found {self.found}. Give one."
+
+
+@_error
+class AuthorityAwayError(SessionError):
+    """A session whose authority has been silent for too long: nobody knows whether its variables still hold."""
+
+    session: str
+    authority: str
+    silent_s: float
+    silence_s: float
+    age_s: float
+    outage: str = "fail"
+
+    def __str__(self) -> str:
+        return (
+            f"The authority of session '{self.session}', '{self.authority}', is away: it was last heard of "
+            f"{self.silent_s:.1f} s ago, and while all is well that takes {self.silence_s:.1f} s at most. Its "
+            f"variables were last confirmed {self.age_s:.1f} s ago; the prediction's outage contract is {self.outage}. "
+            "Look whether the Elixir server answers and still has the session, and whether a refresher runs; "
+            "outage='serve_stale(SECONDS)' lets a prediction run under variables of that age."
+        )
+
+
+@_error
+class StalenessExceededError(SessionError):
+    """A session whose authority isn't away, and whose variables were confirmed longer ago than a task accepts."""
+
+    session: str
+    age_s: float
+    max_staleness_s: float
+    outage: str = "fail"
+
+    def __str__(self) -> str:
+        return (
+            f"The variables of session '{self.session}' were last confirmed by its authority {self.age_s:.1f} s ago; "
+            f"the prediction accepts max_staleness={self.max_staleness_s:g} s, its outage contract is {self.outage}. "
+            "Accept more, or let the refresher look more often."
+        )
 
 
 @_error

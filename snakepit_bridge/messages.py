@@ -28,8 +28,6 @@ DEFAULT_PRIORITY = 5
 
 MAX_SESSION_CHARACTERS = 512
 
-# What an outage does to a prediction, unless its request says otherwise (see replica/terms.py).
-FAIL = "fail"
 
 # Headers of a request's message: when it was sent, in unix seconds by the client's clock; the channel on which the
 # client wants to be told the task's id when its result is there; and how many tries of an LM call were used up before.
@@ -156,7 +154,8 @@ class Request:
         take: for chains: input field to the previous result's output field.
         max_staleness: seconds since the session's authority last agreed with its variables that the prediction accepts
             at most; None sets no bound.
-        outage: ``fail``, or ``serve_stale(SECONDS)``: what becomes of it when the store or the authority is away.
+        outage: ``fail``, or ``serve_stale(SECONDS)``: what becomes of it when the store or the authority is away; None
+            leaves it to the fleet.
         stream: whether the pieces of its answer are published as the LM writes them.
         namespace: of the fleet that it was sent in; workers of another refuse it. Empty where its sender didn't say.
         chained: whether the inputs may be a previous task's result. Nothing in the inputs themselves says so: an object
@@ -171,7 +170,7 @@ class Request:
     deadline: float | None = None
     take: Mapping[str, str] | None = None
     max_staleness: float | None = None
-    outage: str = FAIL
+    outage: str | None = None
     stream: bool = False
     namespace: str = ""
     chained: bool = False
@@ -190,7 +189,7 @@ class Request:
             said["take"] = dict(self.take)
         if self.max_staleness is not None:
             said["max_staleness"] = self.max_staleness
-        if self.outage != FAIL:
+        if self.outage is not None:
             said["outage"] = self.outage
         if self.namespace:
             said["namespace"] = self.namespace

@@ -47,12 +47,37 @@ class Lineage:
         return Lineage((*self.epochs, (epoch, start)))
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The last sign of a session's authority, and for how long it may be silent until it counts as away.
+
+    Attributes:
+        at: when it was last heard of, in Unix seconds by the store's clock.
+        silence_s: seconds from then on after which it is away, unless it is heard of again. Whoever follows the
+            authority knows how long that can take while all is well.
+    """
+
+    at: float
+    silence_s: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read what ``str`` wrote, two numbers of microseconds; None if the text is empty."""
+        if not text:
+            return None
+        at_us, silence_us = text.split()
+        return cls(int(at_us) / 1e6, int(silence_us) / 1e6)
+
+    def __str__(self) -> str:
+        return f"{max(0, round(self.at * 1e6))} {max(0, round(self.silence_s * 1e6))}"
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The variables of a session at one token.
 
     ``confirmed_at`` is when the session's authority was last known to agree, in Unix seconds by the store's clock;
-    ``authority`` is that authority's name.
+    ``authority`` is that authority's name, ``heard`` the last sign of it; None if it says no bound for its silence.
     """
 
     session: str
@@ -61,6 +86,7 @@ class Snapshot:
     confirmed_at: float
     lineage: Lineage = field(default=Lineage(), repr=False)
     authority: str = field(default="", repr=False)
+    heard: Heard | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.variables, MappingProxyType):
@@ -117,11 +143,11 @@ class Snapshot:
                 content.update(part)
         return content.hexdigest()
 
-    def confirmed(self, at: float) -> Snapshot:
-        """Returns this snapshot with another ``confirmed_at``, itself if that is the same."""
-        if at == self.confirmed_at:
+    def confirmed(self, at: float, heard: Heard | None) -> Snapshot:
+        """Return this snapshot with another ``confirmed_at`` and ``heard``, itself if they are the same."""
+        if (at, heard) == (self.confirmed_at, self.heard):
             return self
-        newer = replace(self, confirmed_at=at)
+        newer = replace(self, confirmed_at=at, heard=heard)
         if "digest" in self.__dict__:
             newer.__dict__["digest"] = self.digest
         return newer

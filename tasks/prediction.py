@@ -121,7 +121,7 @@ async def prepared(runtime: Runtime, request: Request, delivery: Delivery) -> Pr
 
 async def _prepared(runtime: Runtime, request: Request, worker: str) -> Prepared:
     clock = _Clock()
-    served = await runtime.sessions.serve(request.session, request.requirement, _terms(request))
+    served = await runtime.sessions.serve(request.session, request.requirement, _terms(runtime, request))
     program = await runtime.registry.get(request.program)
     snapshot_ms = clock.lap_ms()
     runtime.applying.start(worker)
@@ -275,9 +275,9 @@ async def _keep(runtime: Runtime, served: Served, applied: Applied) -> None:
             raise
 
 
-def _terms(request: Request) -> Terms:
+def _terms(runtime: Runtime, request: Request) -> Terms:
     try:
-        return Terms.of(request.max_staleness, request.outage)
+        return Terms.of(request.max_staleness, request.outage, runtime.outage)
     except (TypeError, ValueError) as unreadable:
         raise BridgeError(f"The request's terms can't be read: {unreadable}.") from None
 

@@ -10,7 +10,6 @@ from celery import Task
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, ForeignNamespaceError
 from snakepit_bridge.messages import (
     DEFAULT_SESSION,
-    FAIL,
     LM_FAILING_S,
     LM_TRIES,
     REPLY_CHANNEL,
@@ -61,7 +60,7 @@ def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace:
         said.get("deadline"),
         said.get("take"),
         said.get("max_staleness"),
-        said.get("outage", FAIL),
+        said.get("outage"),
         bool(said.get("stream", False)),
         sent_in,
         *(bool(said.get(name, False)) for name in _FLAGS),

@@ -15,6 +15,7 @@ from snakepit_bridge.json_values import BOUNDS, ValueBounds
 from snakepit_bridge.lm import LMProfiles
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.replica import FAIL, Outage
 from snakepit_bridge.snapshot import Snapshot
 from snakepit_bridge.stores import SnapshotStore
 from snakepit_bridge.stores.connection import RedisConnection
@@ -50,6 +51,7 @@ class Runtime:
         claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
         deliveries: counts the runs of messages; None if our transport does.
         bounds: how deep and how large an input may be.
+        outage: the outage contract of predictions that name none.
         shares_process: whether its tasks share a process, so that a program that executes code has no place here.
     """
 
@@ -70,6 +72,7 @@ class Runtime:
     claims: Claims | None = None
     deliveries: Deliveries | None = None
     bounds: ValueBounds = BOUNDS
+    outage: Outage = FAIL
     shares_process: bool = False
 
     async def ended(self, result_key: str) -> bool:

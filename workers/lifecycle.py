@@ -38,7 +38,7 @@ from snakepit_bridge.programs.allowed import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.redaction import redact
-from snakepit_bridge.replica import Replica
+from snakepit_bridge.replica import Outage, Replica
 from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
 from snakepit_bridge.stores.addresses import SCHEMES
 from snakepit_bridge.stores.connection import RedisConnection
@@ -182,6 +182,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         claims=claims,
         deliveries=_deliveries(settings, connection, suspects) if is_rabbitmq(settings.broker) else None,
         bounds=ValueBounds(settings.value_depth, settings.value_bytes),
+        outage=Outage.parse(settings.outage),
         shares_process=shares_process,
     )
 

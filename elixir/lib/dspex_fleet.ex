@@ -46,6 +46,7 @@ defmodule DSPexFleet do
     :idempotency_key,
     :priority,
     :max_staleness,
+    :outage,
     stream: false,
     timeout: Call.default_timeout()
   ]
@@ -69,6 +70,8 @@ defmodule DSPexFleet do
     * `:idempotency_key` – requests of the same key and content are one prediction.
     * `:priority` – 1 to 9, the larger the sooner; 5 unless given.
     * `:max_staleness` – milliseconds since the variables were last confirmed, at most.
+    * `:outage` – what becomes of it when Redis or the session's authority is away: `:fail`, or `{:serve_stale, milliseconds}`,
+      which lets it run under variables that were confirmed that long ago; what the fleet says unless given.
     * `:stream` – whether `stream/1` carries the answer piece by piece while the LM writes it.
     * `:timeout` – milliseconds that submitting itself may take, 15,000 by default.
   """
@@ -185,10 +188,15 @@ defmodule DSPexFleet do
          idempotency_key: key,
          priority: opts[:priority] || 0,
          max_staleness_s: opts[:max_staleness] && opts[:max_staleness] / 1_000,
-         stream: opts[:stream]
+         stream: opts[:stream],
+         outage: outage(opts[:outage])
        }}
     end
   end
+
+  defp outage(nil), do: ""
+  defp outage(:fail), do: "fail"
+  defp outage({:serve_stale, milliseconds}), do: "serve_stale(#{milliseconds / 1_000})"
 
   defp submitted(%V1.Submitted{outcome: {:handle, wire}}, context), do: {:ok, %Handle{id: wire.id, context: context}}
   defp submitted(%V1.Submitted{outcome: {:error, wire}}, _context), do: {:error, Error.from_wire(wire)}

@@ -60,7 +60,7 @@ def batch(
     at_least: AtLeast = None,
     exactly: Exactly = None,
     max_staleness: MaxStaleness = None,
-    outage: OnOutage = "fail",
+    outage: OnOutage = None,
     timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for each.")] = 600.0,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try the lines again that have failed in the output.")

@@ -42,7 +42,7 @@ def predict(
     at_least: AtLeast = None,
     exactly: Exactly = None,
     max_staleness: MaxStaleness = None,
-    outage: OnOutage = "fail",
+    outage: OnOutage = None,
     timeout: Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait.")] = 120.0,
     json: AsJson = False,
     redis_url: RedisUrl = None,

@@ -41,7 +41,7 @@ MaxStaleness = Annotated[
     ),
 ]
 OnOutage = Annotated[
-    str,
+    str | None,
     typer.Option("--outage", metavar="fail|serve_stale(SECONDS)", help="What to do when store or authority is away."),
 ]
 Bridge = Annotated[
@@ -139,7 +139,7 @@ def well_formed() -> Generator[None]:
 
 
 def demands(
-    at_least: str | None, exactly: str | None, max_staleness: float | None = None, outage: str = "fail"
+    at_least: str | None, exactly: str | None, max_staleness: float | None = None, outage: str | None = None
 ) -> dict[str, Any]:
     """Returns what a prediction asks of its session's revision, as ``Fleet.submit`` takes it.
 
@@ -152,4 +152,4 @@ def demands(
     with well_formed():
         required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
     token = {} if required.token is None else {required.kind: required.token}
-    return {**token, "max_staleness": terms.max_staleness_s, "outage": terms.outage}
+    return {**token, "max_staleness": terms.max_staleness_s, "outage": None if outage is None else terms.outage}

@@ -23,7 +23,7 @@ class Conditions:
     at_least: Token | str | None
     exactly: Token | str | None
     max_staleness: float | None
-    outage: str | Outage
+    outage: str | Outage | None
     priority: int
     deadline: float | None
     stream: bool = False
@@ -44,7 +44,7 @@ class Conditions:
             Requirement.of(self.at_least, self.exactly),
             None if self.deadline is None else time.time() + self.deadline,
             max_staleness=accepted.max_staleness_s,
-            outage=str(accepted.outage),
+            outage=None if self.outage is None else str(accepted.outage),
             stream=self.stream,
             namespace=namespace,
         )

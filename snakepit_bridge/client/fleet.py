@@ -32,7 +32,6 @@ from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import (
     DEFAULT_PRIORITY,
     DEFAULT_SESSION,
-    FAIL,
     HIDDEN,
     PREDICT,
     PROGRAM,
@@ -175,7 +174,7 @@ class Fleet:
         at_least: Token | str | None = None,
         exactly: Token | str | None = None,
         max_staleness: float | None = None,
-        outage: str | Outage = FAIL,
+        outage: str | Outage | None = None,
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         idempotency_key: IdempotencyKey | None = None,
@@ -191,7 +190,8 @@ class Fleet:
             at_least: a token that the session must have reached, such as what your own publish returned.
             exactly: the one token to run under.
             max_staleness: seconds since the session's authority last agreed with its variables, at most.
-            outage: what becomes of it when the store or the authority is away: ``fail`` or ``serve_stale(SECONDS)``.
+            outage: what becomes of it when the store or the authority is away: ``fail`` or ``serve_stale(SECONDS)``;
+                what the workers' ``DSPEX_OUTAGE`` says if None.
             priority: 0 to 9, the most urgent.
             deadline: seconds from now after which the answer is worth nothing.
             idempotency_key: the same key with the same request is one prediction, however often it is submitted.
@@ -226,7 +226,7 @@ class Fleet:
         at_least: Token | str | None = None,
         exactly: Token | str | None = None,
         max_staleness: float | None = None,
-        outage: str | Outage = FAIL,
+        outage: str | Outage | None = None,
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         idempotency_keys: Sequence[IdempotencyKey | None] | None = None,
@@ -361,7 +361,7 @@ class Fleet:
         at_least: Token | str | None = None,
         exactly: Token | str | None = None,
         max_staleness: float | None = None,
-        outage: str | Outage = FAIL,
+        outage: str | Outage | None = None,
         take: Mapping[str, str] | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Signature:
@@ -396,7 +396,7 @@ class Fleet:
             None,
             take,
             terms.max_staleness_s,
-            str(terms.outage),
+            None if outage is None else str(terms.outage),
             namespace=self.namespace,
             chained=given is None,
             escaped=crossing is not given,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -17,9 +18,10 @@ from weakref import WeakValueDictionary
 from snakepit_bridge.exceptions import RevisionNotReached, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.loop import share
 from snakepit_bridge.messages import DEFAULT_SESSION
+from snakepit_bridge.replica.contact import Contact
 from snakepit_bridge.replica.held import Held, HeldSnapshots, clock
 from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.snapshot import Heard, Snapshot
 from snakepit_bridge.stores import STORE, Head, SnapshotStore, Watch
 
 # A session that nobody asked for in this time is left alone; its next use reads it first. About where that one round
@@ -55,6 +57,7 @@ class Follower:
         self._running: list[asyncio.Task[None]] = []
         self.connected_until = 0.0
         self.store_offset = time.time() - clock()
+        self._contact = Contact(lease_s)
 
     def start(self) -> None:
         """Begins to follow, unless it does so already."""
@@ -138,6 +141,7 @@ class Follower:
         try:
             snapshot = await self._store.read(session, have)
         except SessionNotFoundError:
+            self._contact.answered(clock())
             if session != DEFAULT_SESSION:
                 self._forget(session)
                 raise
@@ -145,6 +149,7 @@ class Follower:
             if have is not None:
                 self._forget(session)
             snapshot = Snapshot(session, NOTHING_YET, {}, 0.0)
+        self._contact.answered(clock())
         return self._install(session, snapshot, asked_at)
 
     def _install(self, session: str, snapshot: Snapshot, asked_at: float) -> Held:
@@ -223,6 +228,7 @@ class Follower:
         while True:
             asked_at = clock()
             await watch.ping()
+            self._contact.answered(clock())
             self.connected_until = asked_at + self._lease_s
             await asyncio.sleep(self._lease_s / 3)
 
@@ -275,6 +281,7 @@ class Follower:
             await self._watch.add(missing)
         asked_at = clock()
         heads = await self._store.heads(sessions)
+        self._contact.answered(clock())
         for session in sessions:
             held = self._held.get(session)
             if held is not None and held.verified_at < asked_at:
@@ -287,8 +294,8 @@ class Follower:
         if (NOTHING_YET if head is None else head.token) != held.snapshot.token:
             self._moved(session, held, None if head is None else head.token)
             return
-        if head is not None and head.confirmed_at != held.snapshot.confirmed_at:
-            held.snapshot = held.snapshot.confirmed(head.confirmed_at)
+        if head is not None and (newer := held.snapshot.confirmed(head.confirmed_at, head.heard)) is not held.snapshot:
+            held.snapshot = newer
             self._tell(session)
         held.verified_at = asked_at
 
@@ -298,6 +305,21 @@ class Follower:
             # The store agrees with itself at every look.
             return clock() - held.verified_at
         return max(0.0, clock() + self.store_offset - held.snapshot.confirmed_at)
+
+    def silent_s(self, held: Held) -> float:
+        """Return for how many seconds longer than it may the session's authority has been silent; 0 if it hasn't."""
+        sign = _sign(held)
+        return 0.0 if sign is None else max(0.0, clock() + self.store_offset - sign.at - sign.silence_s)
+
+    def away_in_s(self, held: Held) -> float:
+        """Return the seconds until the session's authority counts as away, 0 if it does, inf if it never will.
+
+        While the store can't be heard nobody's silence is counted: the authority may be confirming all the time.
+        """
+        sign = _sign(held)
+        if sign is None:
+            return math.inf
+        return max(0.0, sign.silence_s - self._contact.heard_s(sign.at - self.store_offset, clock()))
 
     async def _quietly(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs what nobody waits for; whoever then asks for a session reads it by himself and gets the error."""
@@ -316,3 +338,7 @@ class Follower:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("The replica stopped following; the next task starts it again.", exc_info=error)
+
+
+def _sign(held: Held) -> Heard | None:
+    return None if held.snapshot.authority in ("", STORE) else held.snapshot.heard

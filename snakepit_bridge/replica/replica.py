@@ -6,7 +6,7 @@ import math
 from typing import cast
 from weakref import WeakSet
 
-from snakepit_bridge.exceptions import SessionError, StoreUnavailableError
+from snakepit_bridge.exceptions import AuthorityAwayError, StalenessExceededError, StoreUnavailableError
 from snakepit_bridge.forking import after_fork_in_child
 from snakepit_bridge.loop import run_home
 from snakepit_bridge.messages import Requirement
@@ -77,14 +77,17 @@ class Replica:
         """Returns a snapshot that meets the requirement on these terms, and how old it is.
 
         Raises:
-            what ``snapshot`` raises, and SessionError: the session's authority hasn't confirmed it for longer than the
-                terms allow.
+            what ``snapshot`` raises.
+            AuthorityAwayError: the session's authority is away, and the outage contract doesn't allow what is held.
+            StalenessExceededError: it isn't, but hasn't confirmed the session for longer than the terms allow.
         """
         at_hand = self._at_hand(session, requirement)
         if at_hand is not None:
-            age_s = self._age(at_hand) if requirement.kind == "exactly" else self.staleness(session)
-            if terms.max_staleness_s is None or age_s <= terms.max_staleness_s or requirement.kind == "exactly":
-                return Served(at_hand, age_s)
+            if requirement.kind == "exactly":
+                return Served(at_hand, self._age(at_hand))
+            held = self._get(session)
+            if held is not None and self._fresh(held, terms):
+                return Served(at_hand, self._follower.staleness(held))
         return await run_home(self._serve(session, requirement, terms))
 
     def lag(self, session: str) -> int | None:
@@ -188,31 +191,40 @@ class Replica:
         return Served(held.snapshot, age_s, store_away=True, outage=True)
 
     async def _confirmed(self, held: Held, terms: Terms) -> Served:
-        """Waits for the authority to confirm what it hasn't confirmed lately; then the contract decides."""
+        """Return what is held if it is confirmed as the terms want; wait for that as long as it may come."""
         session, started = held.snapshot.session, clock()
-        most_s = math.inf if terms.max_staleness_s is None else terms.max_staleness_s
-        if self._follower.staleness(held) > most_s:
+        if not self._fresh(held, terms):
             held = await self._follower.read(session, started)
-        # How old it was at the call: a read that was asked for after it is as fresh as can be.
-        while self._follower.staleness(held) - (elapsed := clock() - started) > most_s:
-            age_s = self._follower.staleness(held)
-            if elapsed >= self._wait_s and terms.outage.allows(age_s):
-                return Served(held.snapshot, age_s, outage=True)
-            if elapsed >= self._wait_s:
-                raise _unconfirmed(session, age_s, most_s, terms)
-            await self._follower.changed(session, self._wait_s - elapsed)
-            held = self._get(session) or held
+        while not self._fresh(held, terms, elapsed_s := clock() - started):
+            overdue = self._stale(held, terms, elapsed_s)
+            left_s = min(self._follower.away_in_s(held), self._wait_s - elapsed_s if overdue else math.inf)
+            if left_s <= 0:
+                return self._by_contract(held, terms)
+            await self._follower.changed(session, left_s)
+            held = await self._follower.read(session, clock() - self._lease_s)
         return Served(held.snapshot, self._follower.staleness(held))
+
+    def _fresh(self, held: Held, terms: Terms, elapsed_s: float = 0.0) -> bool:
+        return not self._follower.silent_s(held) and not self._stale(held, terms, elapsed_s)
+
+    def _stale(self, held: Held, terms: Terms, elapsed_s: float) -> bool:
+        """Tell whether it was too old at the call: a read that was asked for after it is as fresh as can be."""
+        most_s = terms.max_staleness_s
+        return most_s is not None and self._follower.staleness(held) - elapsed_s > most_s
+
+    def _by_contract(self, held: Held, terms: Terms) -> Served:
+        snapshot, age_s = held.snapshot, self._follower.staleness(held)
+        if terms.outage.allows(age_s):
+            return Served(snapshot, age_s, outage=True)
+        age_s, outage = round(age_s, 3), str(terms.outage)
+        heard = snapshot.heard
+        if heard is not None and self._follower.away_in_s(held) <= 0:
+            silent_s = round(heard.silence_s + self._follower.silent_s(held), 3)
+            raise AuthorityAwayError(snapshot.session, snapshot.authority, silent_s, heard.silence_s, age_s, outage)
+        raise StalenessExceededError(snapshot.session, age_s, terms.max_staleness_s or 0.0, outage)
 
     def _age(self, snapshot: Snapshot) -> float:
         return max(0.0, clock() + self._follower.store_offset - snapshot.confirmed_at)
-
-
-def _unconfirmed(session: str, age_s: float, most_s: float, terms: Terms) -> SessionError:
-    return SessionError(
-        f"Session '{session}' was last confirmed by its authority {age_s:.1f} s ago; the task accepts "
-        f"{most_s:g} s, or under {terms.outage} the outage contract's. Look whether the Elixir server answers."
-    )
 
 
 _replicas: WeakSet[Replica] = WeakSet()

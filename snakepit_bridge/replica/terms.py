@@ -15,6 +15,7 @@ _SERVE_STALE = re.compile(r"serve_stale(?:\(([^()]+)\)|=(.+))")
 class Outage:
     """What becomes of a task that can't have a snapshot as fresh as it wants.
 
+    The store is away, the session's authority is, or it hasn't confirmed the session for ``max_staleness_s``.
     ``max_age_s`` None fails it; a number lets it have the last one that the process holds, confirmed no longer than
     so many seconds ago.
     """
@@ -60,23 +61,25 @@ class Terms:
     """What a task accepts.
 
     Attributes:
-        outage: what becomes of it when the store is away, or the authority hasn't confirmed for ``max_staleness_s``.
-        max_staleness_s: seconds since the authority was last known to agree; None sets no bound.
+        outage: what becomes of it when the store or the authority is away, or ``max_staleness_s`` is missed.
+        max_staleness_s: seconds since the authority was last known to agree; None leaves it at the bound
+            beyond which the authority counts as away.
     """
 
     outage: Outage = FAIL
     max_staleness_s: float | None = None
 
     @classmethod
-    def of(cls, max_staleness: float | None = None, outage: str | Outage = FAIL) -> Self:
-        """Makes terms of what a request says.
+    def of(cls, max_staleness: float | None = None, outage: str | Outage | None = None, default: Outage = FAIL) -> Self:
+        """Make terms of what a request says; where it names no contract, of the default one.
 
         Raises:
             ValueError: the outage contract can't be read, or the seconds are negative.
         """
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness is seconds from 0 on; got {max_staleness}")
-        return cls(outage if isinstance(outage, Outage) else Outage.parse(outage), max_staleness)
+        contract = default if outage is None else outage
+        return cls(contract if isinstance(contract, Outage) else Outage.parse(contract), max_staleness)
 
 
 @dataclass(frozen=True, slots=True)

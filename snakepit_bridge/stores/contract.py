@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 
 from snakepit_bridge.exceptions import BridgeError, LabelNotFoundError
 from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.snapshot import Heard, Snapshot
 from snakepit_bridge.stores import watch
 from snakepit_bridge.stores.checks import Check
 from snakepit_bridge.stores.records import (
@@ -48,6 +48,7 @@ class SnapshotStore(ABC):
         reason: str = "",
         age_s: float = 0.0,
         looked_at: float | None = None,
+        heard: Heard | None = None,
     ) -> Token:
         """Commits all changes as one revision and returns its token; the current one if they change nothing.
 
@@ -61,6 +62,7 @@ class SnapshotStore(ABC):
             age_s: seconds since the values began to be looked up at the authority.
             looked_at: the same as a time of the store's clock (see ``Head.now``), in Unix seconds; it wins over
                 ``age_s``, since it stays true while a publisher is suspended.
+            heard: the sign of the authority that the publish is; None sets no bound for the authority's silence.
 
         Raises:
             SessionOwnedElsewhereError: another publisher is the authority.
@@ -82,7 +84,7 @@ class SnapshotStore(ABC):
 
     @abstractmethod
     async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
-        """Moves ``confirmed_at`` of many sessions together, and returns the refused ones with the reason.
+        """Move ``confirmed_at`` and ``heard`` of many sessions together, and return the refused ones with the reason.
 
         Raises:
             StoreUnavailableError

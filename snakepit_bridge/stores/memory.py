@@ -16,7 +16,7 @@ from snakepit_bridge.exceptions import (
     SessionNotFoundError,
 )
 from snakepit_bridge.revision import Token, new_epoch
-from snakepit_bridge.snapshot import Lineage, Snapshot
+from snakepit_bridge.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.stores import checks as checking
 from snakepit_bridge.stores.checks import Check
 from snakepit_bridge.stores.contract import SnapshotStore
@@ -67,6 +67,7 @@ class MemoryStore(SnapshotStore):
         reason: str = "",
         age_s: float = 0.0,
         looked_at: float | None = None,
+        heard: Heard | None = None,
     ) -> Token:
         """See ``SnapshotStore.publish``."""
         checked(changes, publisher)
@@ -75,7 +76,7 @@ class MemoryStore(SnapshotStore):
             state.admit(publisher, fence, expected)
             gone: Changes = dict.fromkeys(state.variables) if replace else {}
             self._commit(state, {**gone, **changes}, publisher, author, reason)
-            state.confirm(time.time() - age_s if looked_at is None else looked_at)
+            state.confirm(time.time() - age_s if looked_at is None else looked_at, heard)
             return state.token
 
     async def _rollback(
@@ -93,7 +94,7 @@ class MemoryStore(SnapshotStore):
             state.admit(publisher, fence, expected)
             past = {**dict.fromkeys(state.variables), **state.state_at(to)}
             self._commit(state, past, publisher, author, reason)
-            state.confirm(time.time())
+            state.confirm(time.time(), None)
             return state.token
 
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
@@ -101,7 +102,7 @@ class MemoryStore(SnapshotStore):
         with self._lock:
             state = self._found(session)
             if have is not None and have.token == state.token:
-                return have.confirmed(state.confirmed_at)
+                return have.confirmed(state.confirmed_at, state.heard)
             return state.snapshot(state.token, state.variables)
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
@@ -123,7 +124,7 @@ class MemoryStore(SnapshotStore):
                 try:
                     state = self._found(session)
                     state.admit(publisher, look.fence, look.expected)
-                    state.confirm(look.looked_at)
+                    state.confirm(look.looked_at, look.heard)
                 except SessionError as error:
                     refused[session] = error
         return refused

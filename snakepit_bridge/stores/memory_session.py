@@ -17,7 +17,7 @@ from snakepit_bridge.exceptions import (
     StaleTokenError,
 )
 from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Lineage, Snapshot
+from snakepit_bridge.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.stores import checks
 from snakepit_bridge.stores.checks import Check
 from snakepit_bridge.stores.records import Change, Changes, Head, Label, Retention
@@ -43,6 +43,7 @@ class Session:
     authority: str = ""
     fence: int = 0
     confirmed_at: float = 0.0
+    heard: Heard | None = None
     labels: dict[str, Label] = field(default_factory=dict[str, Label])
     labelled: dict[Token, Variables] = field(default_factory=dict[Token, Variables])
     checks: dict[str, Check] = field(default_factory=dict[str, Check])
@@ -91,12 +92,13 @@ class Session:
         self.trim()
         return self.token
 
-    def confirm(self, looked_at: float) -> None:
-        """Moves ``confirmed_at``, which only grows unless a clock was set back, and begins the TTL anew."""
+    def confirm(self, looked_at: float, heard: Heard | None) -> None:
+        """Move ``confirmed_at``, which only grows unless a clock was set back, and begin the TTL anew."""
         now = time.time()
         looked_at = min(now, looked_at)
         if looked_at > self.confirmed_at or self.confirmed_at > now:
             self.confirmed_at = looked_at
+        self.heard = heard
         self.live()
 
     def live(self) -> None:
@@ -143,11 +145,11 @@ class Session:
 
     def snapshot(self, token: Token, variables: Variables) -> Snapshot:
         """Returns the snapshot of one of the session's states."""
-        return Snapshot(self.name, token, variables, self.confirmed_at, self.lineage, self.authority)
+        return Snapshot(self.name, token, variables, self.confirmed_at, self.lineage, self.authority, self.heard)
 
     def head(self) -> Head:
         """Returns where the session is."""
-        return Head(self.token, self.authority, self.fence, self.confirmed_at, time.time())
+        return Head(self.token, self.authority, self.fence, self.confirmed_at, time.time(), self.heard)
 
 
 def present(variables: Changes) -> dict[str, Variable]:

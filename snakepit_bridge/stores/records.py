@@ -9,6 +9,7 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Heard
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import shown
 
@@ -34,7 +35,8 @@ _LABEL = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
 class Head:
     """Where a session is, and who publishes it.
 
-    ``confirmed_at``, and ``now`` when the store was asked, are in Unix seconds by the store's clock.
+    ``confirmed_at``, and ``now`` when the store was asked, are in Unix seconds by the store's clock. ``heard`` is the
+    last sign of the authority; None if it says no bound for its silence.
     """
 
     token: Token
@@ -42,6 +44,7 @@ class Head:
     fence: int
     confirmed_at: float
     now: float = field(default=0.0, compare=False)
+    heard: Heard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +71,19 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at an authority that found nothing new.
+    """One look at an authority that found nothing new, or that heard of it and found nothing to be sure of.
 
     Attributes:
         fence: under which it was taken.
-        looked_at: when it began, in Unix seconds by the store's clock (see ``Head.now``).
+        looked_at: when it began, in Unix seconds by the store's clock (see ``Head.now``); 0 if it doesn't confirm.
         expected: the token whose content it was compared with; a store that lost it meanwhile isn't confirmed.
+        heard: the sign of the authority that it was; None sets no bound for the authority's silence.
     """
 
     fence: int
     looked_at: float
     expected: Token | None = None
+    heard: Heard | None = None
 
 
 @dataclass(frozen=True, slots=True)

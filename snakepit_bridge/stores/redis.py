@@ -11,7 +11,7 @@ from typing import Any
 
 from snakepit_bridge.exceptions import BridgeError, RevisionLost, SessionNotFoundError
 from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.snapshot import Heard, Snapshot
 from snakepit_bridge.stores import replies
 from snakepit_bridge.stores.checks import Check
 from snakepit_bridge.stores.connection import RedisConnection
@@ -92,6 +92,7 @@ class RedisStore(SnapshotStore):
         reason: str = "",
         age_s: float = 0.0,
         looked_at: float | None = None,
+        heard: Heard | None = None,
     ) -> Token:
         """See ``SnapshotStore.publish``."""
         updates = [
@@ -104,7 +105,7 @@ class RedisStore(SnapshotStore):
             after = dict(changes) if replace else {**present, **changes}
             return {name: variable for name, variable in after.items() if variable is not None}
 
-        asked, terms = Asked(session, publisher, expected, fence), Terms(author, reason, age_s, looked_at)
+        asked, terms = Asked(session, publisher, expected, fence), Terms(author, reason, age_s, looked_at, heard)
         args = (int(replace), *updates)
         return await self._committer.commit(Commit("publish", asked, terms, args, leads_to, on_top=not replace))
 
@@ -136,7 +137,7 @@ class RedisStore(SnapshotStore):
             calls = [
                 (
                     (*self._keys.session(asked.session), self._keys.request(asked.session)),
-                    (*self._committer.terms(asked, Terms(looked_at=look.looked_at)), "", "", ""),
+                    (*self._committer.terms(asked, Terms(looked_at=look.looked_at, heard=look.heard)), "", "", ""),
                 )
                 for asked, look in some
             ]
@@ -155,7 +156,7 @@ class RedisStore(SnapshotStore):
                 left.append((name, look))
             else:
                 at, (epoch, revision) = max(0, round(look.looked_at * 1e6)), look.expected
-                plain.append((name, look, f"{look.fence or 0} {epoch} {revision} {at}"))
+                plain.append((name, look, f"{look.fence or 0} {epoch} {revision} {at} {look.heard or ''}"))
         for start in range(0, len(plain), _AT_ONCE):
             some = plain[start : start + _AT_ONCE]
             heads = [self._keys.head(name) for name, _, _ in some]

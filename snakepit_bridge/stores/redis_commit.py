@@ -14,7 +14,7 @@ from typing import Any
 
 from snakepit_bridge.exceptions import CheckFailedError, SessionNotFoundError, StaleTokenError
 from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.snapshot import Heard, Snapshot
 from snakepit_bridge.stores import checks as checking
 from snakepit_bridge.stores import replies
 from snakepit_bridge.stores.checks import Check
@@ -42,6 +42,7 @@ class Terms:
     reason: str = ""
     age_s: float = 0.0
     looked_at: float | None = None
+    heard: Heard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,8 @@ class Committer:
         expected = ("", "") if asked.expected is None else asked.expected
         who = (self._keys.channel(asked.session), asked.publisher, terms.author, terms.reason)
         looked_at = "" if terms.looked_at is None else round(terms.looked_at * 1e6)
-        return (*who, asked.fence or 0, *expected, str(self._retention), round(terms.age_s * 1e6), looked_at)
+        times = (round(terms.age_s * 1e6), looked_at, str(terms.heard or ""))
+        return (*who, asked.fence or 0, *expected, str(self._retention), *times)
 
     async def declare(self, asked: Asked, checks: Mapping[str, Check | None]) -> None:
         """Declares checks that the present state obeys.

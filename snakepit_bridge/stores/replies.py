@@ -20,13 +20,13 @@ from snakepit_bridge.exceptions import (
     StaleTokenError,
 )
 from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Lineage, Snapshot
+from snakepit_bridge.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.stores.records import STORE, Change, Head, Label
 from snakepit_bridge.variables import Variable
 
 Reply = Sequence[Any]
 
-HEAD_FIELDS = ("epoch", "revision", "run", "replid", "authority", "fence", "confirmed_at")
+HEAD_FIELDS = ("epoch", "revision", "run", "replid", "authority", "fence", "confirmed_at", "heard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +66,25 @@ def token(reply: bytes) -> Token:
 
 def snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapshot:
     """Returns the snapshot that a ``same``, ``delta`` or ``full`` reply describes to a reader of ``have``."""
-    confirmed_at = seconds(reply[1])
+    confirmed_at, heard = seconds(reply[1]), Heard.parse(reply[2].decode())
     if have is not None and reply[0] == b"same":
-        return have.confirmed(confirmed_at)
+        return have.confirmed(confirmed_at, heard)
     variables: dict[str, Variable] = {}
     if have is not None and reply[0] == b"delta":
         variables.update(have.variables)
-    for name, value in _by_name(reply[5]):
+    for name, value in _by_name(reply[6]):
         if value is None:
             variables.pop(name, None)
         else:
             variables[name] = value
-    lineage, authority = reply[3].decode(), reply[4].decode()
-    return Snapshot(session, token(reply[2]), variables, confirmed_at, Lineage.parse(lineage), authority)
+    lineage, authority = reply[4].decode(), reply[5].decode()
+    return Snapshot(session, token(reply[3]), variables, confirmed_at, Lineage.parse(lineage), authority, heard)
 
 
 def head(reply: Reply) -> Head:
     """Returns the head that a ``head`` reply describes."""
-    return Head(token(reply[1]), reply[2].decode(), int(reply[3]), seconds(reply[4]), seconds(reply[5]))
+    heard = Heard.parse(reply[6].decode())
+    return Head(token(reply[1]), reply[2].decode(), int(reply[3]), seconds(reply[4]), seconds(reply[5]), heard)
 
 
 def plain_head(found: Reply, server: Reply, now: float) -> Head | None:
@@ -96,9 +97,10 @@ def plain_head(found: Reply, server: Reply, now: float) -> Head | None:
     """
     if found[0] is None or found[2:4] != server or found[1] == b"0":
         return None
-    epoch, revision, _, _, authority, fence, confirmed_at = found
+    epoch, revision, _, _, authority, fence, confirmed_at, heard = found
     published_as = Token(int(epoch), int(revision))
-    return Head(published_as, authority.decode(), int(fence), seconds(confirmed_at), now)
+    known = Heard.parse((heard or b"").decode())
+    return Head(published_as, authority.decode(), int(fence), seconds(confirmed_at), now, known)
 
 
 def change(entry: Reply) -> Change:

@@ -27,6 +27,7 @@ class WantedSessions:
     def __init__(self, connection: RedisConnection, *, namespace: str = "dspex", idle_s: float = IDLE_S) -> None:
         self._connection = connection
         self._key = f"{namespace}:wanted"
+        self._refreshers = f"{namespace}:refreshers"
         self._idle_s = max(1, round(idle_s))
 
     async def want(self, sessions: Iterable[str]) -> None:
@@ -40,6 +41,14 @@ class WantedSessions:
         for start in range(0, len(names), _AT_ONCE):
             args = (self._idle_s, _LIMIT, *names[start : start + _AT_ONCE])
             await self._connection.bounded(script([self._key], args))
+
+    async def refreshers_at_work(self) -> bool:
+        """Tell whether a refresher runs that reaches its Elixir server; one that dies counts until its lease ends.
+
+        Raises:
+            StoreUnavailableError
+        """
+        return bool((await self._connection.send_each([("EXISTS", self._refreshers)]))[0])
 
     async def idle_times(self) -> dict[str, float]:
         """Returns the sessions that are wanted, each with the seconds since it was last in use.

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError, StaleTokenError
+from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Heard
 from snakepit_bridge.stores import Look, Retention, SnapshotStore
 from tests.contract.conftest import OpenStore
 from tests.contract.sample import ELIXIR, some
@@ -105,3 +107,49 @@ async def test_a_confirmation_gives_a_session_with_an_end_its_whole_time_again(o
         now = (await store.head("s")).now
         assert await store.confirm({"s": Look(0, now, token)}, publisher=ELIXIR) == {}
     assert (await store.head("s")).token == token
+
+
+async def test_a_sign_of_the_authority_is_kept_with_the_bound_of_its_silence(store: SnapshotStore) -> None:
+    """KINDS 27: by a publish and by a look, whether or not the look confirms anything, and seen by every reader."""
+    fence = await store.raise_fence("s", publisher=ELIXIR)
+    first, second, third = Heard(1_000.25, 12.5), Heard(1_001.0, 12.5), Heard(1_002.5, 0.25)
+    token = await store.publish("s", some(a=1), publisher=ELIXIR, fence=fence, looked_at=1_000.25, heard=first)
+
+    async def seen() -> list[Heard | None]:
+        read, head = await store.read("s"), await store.head("s")
+        return [read.heard, head.heard, (await store.heads(["s"]))["s"].heard, (await store.read("s", read)).heard]
+
+    assert await seen() == [first] * 4
+    have = await store.read("s")
+    for look in (Look(fence, 1_001.0, token, second), Look(fence, 0.0, token, third), Look(fence, 0.0, None, first)):
+        assert await store.confirm({"s": look}, publisher=ELIXIR) == {}
+        assert await seen() == [look.heard] * 4
+        assert (await store.read("s", have)).heard == look.heard
+        assert (await store.head("s")).confirmed_at == 1_001.0
+    newer = await store.publish("s", some(a=2), publisher=ELIXIR, fence=fence, looked_at=1_003.0, heard=second)
+    assert ((await store.read("s", have)).token, (await store.read("s", have)).heard) == (newer, second)
+    assert await store.confirm({"s": Look(fence, 1_004.0, newer)}, publisher=ELIXIR) == {}
+    assert await seen() == [None] * 4
+
+
+async def test_who_may_not_publish_is_no_sign_either(store: SnapshotStore) -> None:
+    fence = await store.raise_fence("s", publisher=ELIXIR)
+    heard = Heard(1_000.0, 12.5)
+    token = await store.publish("s", some(a=1), publisher=ELIXIR, fence=fence, heard=heard)
+    newer = await store.raise_fence("s", publisher=ELIXIR)
+    late = Heard(2_000.0, 12.5)
+    for look in (Look(fence, 2_000.0, token, late), Look(newer, 2_000.0, _next(token), late)):
+        assert list(await store.confirm({"s": look}, publisher=ELIXIR)) == ["s"]
+        assert (await store.head("s")).heard == heard
+
+
+def _next(token: Token) -> Token:
+    return Token(token.epoch, token.revision + 1)
+
+
+async def test_a_session_of_the_store_has_no_such_bound(store: SnapshotStore) -> None:
+    await store.publish("s", some(a=1))
+    assert ((await store.read("s")).heard, (await store.head("s")).heard) == (None, None)
+    token = await store.publish("s", some(a=2))
+    await store.rollback("s", Token(token.epoch, 1))
+    assert (await store.head("s")).heard is None

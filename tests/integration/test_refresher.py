@@ -7,13 +7,13 @@ import itertools
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
 from snakepit_bridge.exceptions import SessionNotFoundError, SessionOwnedElsewhereError
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.snapshot import Heard, Snapshot
 from snakepit_bridge.stores import RedisStore
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.testing.bridge_server import BridgeServer
@@ -511,3 +511,76 @@ async def test_a_store_that_lost_its_latest_revisions_gets_them_again_before_it_
         again = await holds(store, temperature=1.5, style="kind")
         assert again.confirmed_at >= newer.confirmed_at
     await connection.aclose()
+
+
+async def heard_after(store: RedisStore, moment: float) -> Heard:
+    async def found() -> Heard | None:
+        heard = (await store.head("s")).heard
+        return heard if heard is not None and heard.at > moment else None
+
+    return await eventually(found, "a newer sign of Elixir")
+
+
+async def test_each_look_says_for_how_long_elixir_may_be_silent(store: RedisStore, refresher: Refresher) -> None:
+    """KINDS 27: with the refresher's own intervals, from the beginning of the look on."""
+    head = await store.head("s")
+    heard = await heard_after(store, head.heard.at if head.heard else 0.0)
+    now = await store.head("s")
+    assert now.heard is not None
+    assert heard.at <= now.heard.at == now.confirmed_at <= now.now
+    at_least = QUICK["poll_max_s"] * 1.1 + QUICK["timeout_s"] + QUICK["lease_s"]
+    assert at_least < heard.silence_s < at_least + 5
+
+
+async def test_a_look_that_confirms_nothing_is_a_sign_of_elixir_nevertheless(
+    elixir: BridgeServer, store: RedisStore, refresher: Refresher
+) -> None:
+    elixir.spoil("s", "style")
+    await is_state(refresher, State.PARTLY)
+    first = await store.head("s")
+    assert first.heard is not None
+    await heard_after(store, (await heard_after(store, first.heard.at)).at)
+    assert (await store.head("s")).confirmed_at == first.confirmed_at
+    elixir.stop()
+    await is_state(refresher, State.AWAY)
+    before = await store.head("s")
+    await asyncio.sleep(1.0)
+    assert (await store.head("s")).heard == before.heard
+
+
+async def margins(store: RedisStore, seconds: float) -> list[float]:
+    """How long before Elixir would have counted as away it was heard of again, looked at all the time."""
+    found, until = [math.inf], time.monotonic() + seconds
+    while time.monotonic() < until:
+        head = await store.head("s")
+        assert head.heard is not None
+        found.append(head.heard.at + head.heard.silence_s - head.now)
+        await asyncio.sleep(0.02)
+    return found
+
+
+async def test_a_server_that_answers_slowly_is_never_away(
+    elixir: BridgeServer, store: RedisStore, refresher: Refresher
+) -> None:
+    """KINDS 27: not when it becomes slow of a sudden, nor while it is, though a slow server is looked at less often."""
+    looking = asyncio.create_task(margins(store, 9.0))
+    elixir.turn(latency_s=0.8)  # of the second that a call may take
+    assert min(await looking) > 0
+
+
+async def test_a_refresher_that_dies_or_goes_leaves_time_for_the_next_one(
+    elixir: BridgeServer, store: RedisStore, redis_url: str
+) -> None:
+    """KINDS 27: neither a hand-over nor a restart is taken for an outage of Elixir, on a slow server either."""
+    elixir.turn(latency_s=0.3)
+    async with AsyncExitStack() as running:
+        for name in ("one", "two"):
+            await running.enter_async_context(refreshing(elixir, redis_url, name=name, lease_s=1.0))
+        await holds(store, temperature=0.5, style="kind")
+        looking = asyncio.create_task(margins(store, 12.0))
+        for _ in range(3):  # each begins as another ends, under the same name
+            async with refreshing(elixir, redis_url, name="three", lease_s=1.0):
+                await heard_after(store, (await store.head("s")).now)
+        await running.aclose()
+        async with refreshing(elixir, redis_url, name="one", lease_s=1.0):
+            assert min(await looking) > 0

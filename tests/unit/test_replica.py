@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -12,18 +13,20 @@ from typing import Any, Self
 import pytest
 
 from snakepit_bridge.exceptions import (
+    AuthorityAwayError,
     RevisionLost,
     RevisionNotReached,
-    SessionError,
     SessionNotFoundError,
+    StalenessExceededError,
     StoreUnavailableError,
 )
 from snakepit_bridge.loop import run_blocking, run_home
 from snakepit_bridge.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.replica import FAIL, Outage, Replica, Terms, follower
+from snakepit_bridge.replica.contact import Contact
 from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import Head, MemoryStore, Watch
+from snakepit_bridge.snapshot import Heard, Snapshot
+from snakepit_bridge.stores import Head, Look, MemoryStore, Watch
 from snakepit_bridge.stores.memory_watch import MemoryWatch
 from snakepit_bridge.variables import Variable
 from tests.harness.waiting import eventually
@@ -528,12 +531,17 @@ class TestTerms:
         self, store: Shaky, replica: Replica
     ) -> None:
         await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
-        with pytest.raises(SessionError, match="last confirmed by its authority 60"):
+        with pytest.raises(StalenessExceededError, match="last confirmed by its authority 60"):
             await replica.serve("s", terms=Terms(max_staleness_s=5))
-        with pytest.raises(SessionError):
+        with pytest.raises(StalenessExceededError):
             await replica.serve("s", terms=Terms(Outage.serve_stale(30), max_staleness_s=5))
         served = await replica.serve("s", terms=Terms(Outage.serve_stale(120), max_staleness_s=5))
         assert (served.outage, served.store_away, served.staleness_s > 60) == (True, False, True)
+
+    async def test_who_names_nothing_has_the_default_contract(self) -> None:
+        stale = Outage.serve_stale(9)
+        assert (Terms.of(), Terms.of(default=stale)) == (Terms(FAIL), Terms(stale))
+        assert Terms.of(None, "fail", stale) == Terms(FAIL)
 
     @pytest.mark.parametrize(
         ("text", "outage"),
@@ -547,6 +555,127 @@ class TestTerms:
     def test_anything_else_is_no_contract(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"serve_stale|could not convert"):
             Outage.parse(text)
+
+
+class TestAuthorityAway:
+    """KINDS 27: the authority is away once it has been silent for longer than whoever follows it says."""
+
+    SILENCE_S = 0.3
+
+    async def heard(self, store: Shaky, ago_s: float = 0.0, silence_s: float = SILENCE_S) -> Token:
+        at = time.time() - ago_s
+        return await store.publish("s", some(a=0), publisher=ELIXIR, looked_at=at, heard=Heard(at, silence_s))
+
+    async def grown_up(self, store: Shaky, replica: Replica) -> None:
+        """A process that has heard from the store for longer than the silence that is judged here."""
+        await store.publish("other", some(a=0))
+        await connected(replica, "other")
+        await asyncio.sleep(self.SILENCE_S + 0.05)
+
+    @pytest.mark.parametrize("most_s", [None, 0.01, 3_600.0])
+    async def test_it_fails_by_name_at_once_whatever_else_was_asked(
+        self, store: Shaky, replica: Replica, most_s: float | None
+    ) -> None:
+        await self.grown_up(store, replica)
+        token = await self.heard(store, ago_s=46)
+        for requirement in (Requirement(), Requirement.of(at_least=token)):
+            async with asyncio.timeout(0.2):  # far below the wait for a revision
+                with pytest.raises(AuthorityAwayError, match="last confirmed 46") as raised:
+                    await replica.serve("s", requirement, Terms(max_staleness_s=most_s))
+        error = raised.value
+        assert (error.session, error.authority, error.silence_s, error.outage) == ("s", ELIXIR, 0.3, "fail")
+        assert 46 <= error.silent_s < 47
+        assert type(error)(*error.args).args == error.args
+
+    async def test_the_contract_bounds_the_age_by_itself(self, store: Shaky, replica: Replica) -> None:
+        await self.grown_up(store, replica)
+        token = await self.heard(store, ago_s=46)
+        for most_s in (None, 5.0):
+            with pytest.raises(AuthorityAwayError, match=r"contract is serve_stale\(5\)"):
+                await replica.serve("s", terms=Terms(Outage.serve_stale(5), most_s))
+            served = await replica.serve("s", terms=Terms(Outage.serve_stale(60), most_s))
+            assert (served.snapshot.token, served.outage, served.store_away) == (token, True, False)
+            assert 46 <= served.staleness_s < 47
+
+    async def test_what_is_held_already_goes_the_same_way(self, store: Shaky, replica: Replica) -> None:
+        await self.grown_up(store, replica)
+        await self.heard(store)
+        assert not (await replica.serve("s")).outage
+        await connected(replica)
+        await asyncio.sleep(self.SILENCE_S)
+        with pytest.raises(AuthorityAwayError):
+            await replica.serve("s")
+        assert (await replica.serve("s", terms=Terms(Outage.serve_stale(60)))).outage
+        await self.heard(store)
+        served = await replica.serve("s", terms=Terms(Outage.serve_stale(60)))
+        assert (served.outage, served.staleness_s < 0.2) == (False, True)
+
+    async def test_one_that_sets_no_bound_is_never_away_nor_is_the_store(self, store: Shaky, replica: Replica) -> None:
+        await self.grown_up(store, replica)
+        await store.publish("s", some(a=0), publisher=ELIXIR, age_s=3_600)
+        await store.publish("own", some(a=0), age_s=3_600, heard=Heard(1.0, 0.1))
+        for session in ("s", "own"):
+            assert not (await replica.serve(session)).outage
+
+    async def test_a_sign_that_confirms_nothing_is_a_sign(self, store: Shaky, replica: Replica) -> None:
+        """A session with a variable that can't be read is never confirmed as a whole, and its authority isn't away."""
+        await self.grown_up(store, replica)
+        token = await self.heard(store, ago_s=46)
+        look = Look(0, 0.0, token, Heard(time.time(), self.SILENCE_S))
+        assert await store.confirm({"s": look}, publisher=ELIXIR) == {}
+        served = await replica.serve("s")
+        assert (served.outage, served.staleness_s > 45) == (False, True)
+
+    async def test_a_pinned_revision_needs_no_authority(self, store: Shaky, replica: Replica) -> None:
+        await self.grown_up(store, replica)
+        token = await self.heard(store, ago_s=46)
+        for _ in range(2):
+            assert not (await replica.serve("s", Requirement.of(exactly=token))).outage
+
+    async def test_a_process_that_has_just_begun_gives_it_the_time_to_be_heard(
+        self, store: Shaky, replica: Replica
+    ) -> None:
+        await self.heard(store, ago_s=46, silence_s=2.0)
+        waiting = asyncio.create_task(replica.serve("s"))
+        await asyncio.sleep(0.1)
+        await self.heard(store, silence_s=2.0)
+        assert not (await waiting).outage
+
+    async def test_a_process_that_has_just_begun_does_not_wait_for_ever(self, store: Shaky, replica: Replica) -> None:
+        await self.heard(store, ago_s=46)
+        with pytest.raises(AuthorityAwayError):
+            await asyncio.wait_for(replica.serve("s"), 5)
+
+    async def test_an_outage_of_the_store_is_not_taken_for_one_of_the_authority(
+        self, store: Shaky, replica: Replica
+    ) -> None:
+        """KINDS 30: while Redis is away nobody can confirm anything there; behind it there is time to do so."""
+        await self.heard(store, silence_s=1.0)
+        await connected(replica)
+        await _lose(store, replica)
+        await asyncio.sleep(1.2)
+        with pytest.raises(StoreUnavailableError):
+            await replica.serve("s")
+        store.away = False
+        waiting = asyncio.create_task(replica.serve("s"))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        await self.heard(store, silence_s=1.0)
+        assert not (await waiting).outage
+
+
+class TestContact:
+    def test_only_the_time_in_which_the_store_was_heard_counts(self) -> None:
+        contact = Contact(1.0)
+        assert contact.heard_s(0.0, 100.0) == 0.0, "it has never been heard"
+        for moment in (100.0, 100.5, 101.5):
+            contact.answered(moment)
+        assert contact.heard_s(0.0, 101.5) == 1.5
+        assert contact.heard_s(101.0, 102.0) == 1.0
+        assert contact.heard_s(101.0, 110.0) == 0.5, "silent by now"
+        contact.answered(111.5)
+        assert contact.heard_s(101.0, 112.0) == 1.0
+        assert contact.heard_s(105.0, 112.0) == 0.5
 
 
 async def _lose(store: Shaky, replica: Replica) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_bridge.exceptions import RevisionLost, VariableNotFoundError
 from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Lineage, Snapshot
+from snakepit_bridge.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
 
 
@@ -70,10 +70,11 @@ def test_a_diff_names_what_is_new_gone_and_changed() -> None:
 def test_a_newer_confirmation_keeps_the_rest() -> None:
     shot = snapshot(a=1)
     digest = shot.digest
-    later = shot.confirmed(200.0)
+    later = shot.confirmed(200.0, Heard(199.0, 5.0))
     assert (later.confirmed_at, later.token, later.digest) == (200.0, shot.token, digest)
     assert later.variables is shot.variables
-    assert shot.confirmed(100.0) is shot
+    assert later.heard == Heard(199.0, 5.0)
+    assert shot.confirmed(100.0, None) is shot
     assert shot.confirmed_at == 100.0
 
 

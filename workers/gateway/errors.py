@@ -189,6 +189,8 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (named.FencedError, Code.ABORTED),
     (named.RevisionLost, Code.OUT_OF_RANGE),
     (WriteNotShownError, Code.DEADLINE_EXCEEDED),
+    (named.AuthorityAwayError, Code.UNAVAILABLE),
+    (named.StalenessExceededError, Code.UNAVAILABLE),
     (named.SessionError, Code.FAILED_PRECONDITION),
     (named.StoreUnavailableError, Code.UNAVAILABLE),
     (elixir.ElixirUnavailableError, Code.UNAVAILABLE),

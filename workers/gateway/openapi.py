@@ -59,6 +59,11 @@ _HELD: dict[str, Schema] = {
     "timeout_s": _SECONDS,
     "deadline_s": _SECONDS,
     "max_staleness_s": _SECONDS,
+    "outage": {
+        "type": "string",
+        "pattern": r"^(fail|serve_stale\(\d+(\.\d+)?\))?$",
+        "description": "What becomes of it when the store or the session's authority is away.",
+    },
     "priority": {"type": "integer", "minimum": 0, "maximum": 9},
     "program": _REFERENCE,
     "inputs_json": _OBJECT,

@@ -10,6 +10,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, IdempotencyConflict, InputError
 from snakepit_bridge.keys import OwnedKey
 from snakepit_bridge.messages import DEFAULT_PRIORITY, DEFAULT_SESSION, MOST_URGENT
+from snakepit_bridge.replica import Outage
 from snakepit_bridge.variables.codec import parse
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway import values
@@ -129,8 +130,18 @@ def _options(request: pb.SubmitRequest) -> dict[str, Any]:
         "exactly": values.token(request.exactly, "exactly"),
         "deadline": deadline_s or None,
         "max_staleness": stale,
+        "outage": _outage(request.outage),
         "priority": request.priority or DEFAULT_PRIORITY,
     }
+
+
+def _outage(text: str) -> str | None:
+    if not text:
+        return None
+    try:
+        return str(Outage.parse(text))
+    except ValueError as exc:
+        raise MalformedError("outage", str(exc)) from None
 
 
 def _inputs(request: pb.SubmitRequest) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snakepit_bridge.snapshot import Heard
 from snakepit_bridge.stores import SnapshotStore
 from workers.refresher.ledger import Ledger
 
@@ -17,11 +18,17 @@ class Confirmations:
     def __init__(self, store: SnapshotStore, publisher: str) -> None:
         self._store = store
         self._publisher = publisher
-        self._marks: dict[str, tuple[Ledger, float]] = {}
+        self._marks: dict[str, tuple[Ledger, float, Heard]] = {}
 
-    def mark(self, ledger: Ledger, looked_at: float) -> None:
-        """Notes that a look, begun at ``looked_at`` by the store's clock, found what the store holds."""
-        self._marks[ledger.session] = (ledger, looked_at)
+    def mark(self, ledger: Ledger, looked_at: float, heard: Heard) -> None:
+        """Note that a look, begun at ``looked_at`` by the store's clock, found what the store holds.
+
+        Args:
+            ledger: the session's.
+            looked_at: 0 if the look found something that it isn't sure of, so that it confirms nothing.
+            heard: the sign of Elixir that it was.
+        """
+        self._marks[ledger.session] = (ledger, looked_at, heard)
 
     async def send(self) -> None:
         """Sends what was noted.
@@ -30,10 +37,11 @@ class Confirmations:
             StoreUnavailableError: nothing is lost by that; the next looks are noted anew.
         """
         marks, self._marks = self._marks, {}
-        ledgers = {session: ledger for session, (ledger, _) in marks.items()}
-        looks = {session: look for session, (ledger, at) in marks.items() if (look := ledger.look(at)) is not None}
+        found = {session: ledger.look(at, heard) for session, (ledger, at, heard) in marks.items()}
+        looks = {session: look for session, look in found.items() if look is not None}
         refused = await self._store.confirm(looks, publisher=self._publisher) if looks else {}
         for session, error in refused.items():
             # A publish of the ledger's own may have overtaken the confirmation.
-            if looks[session] == ledgers[session].look(looks[session].looked_at):
-                ledgers[session].refused(error)
+            ledger, at, heard = marks[session]
+            if looks[session] == ledger.look(at, heard):
+                ledger.refused(error)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from snakepit_bridge.exceptions import SessionError, SessionOwnedElsewhereError, StoreUnavailableError
 from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Heard
 from snakepit_bridge.stores import SnapshotStore
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.wire.client import BridgeClient
@@ -22,6 +23,7 @@ from workers.refresher.pace import Pace, clock
 from workers.refresher.report import Report, State
 from workers.refresher.settings import RefresherSettings
 from workers.refresher.settling import Settling
+from workers.refresher.silence import silence_s
 from workers.refresher.store_clock import StoreClock
 from workers.refresher.watching import Served, Watching
 
@@ -150,6 +152,7 @@ class Follower:
             return self._pace.after_failure()
         if not self._settling.believes(frozenset(held.keys() - wanted.keys()), seen.began):
             self._say(State.SETTLING)
+            self._shared.confirmations.mark(self._ledger, 0.0, self._heard(seen))
             return min(self._shared.settings.settle_s / 2, self._pace.after_failure())
         changed = self._ledger.token == Token(0, 0) or bool(difference(held, wanted))
         if not changed:
@@ -166,12 +169,18 @@ class Follower:
 
     async def _commit(self, wanted: Mapping[str, Variable], changed: bool, seen: Seen, *, whole: bool) -> bool:
         """A session that keeps an older value of a variable is not confirmed: Elixir may have another by now."""
-        looked_at = self._shared.clock.at(seen.began) if whole else 0.0
+        heard = self._heard(seen)
+        looked_at = heard.at if whole else 0.0
         if changed:
-            return await self._ledger.publish(wanted, looked_at) is not None
-        if whole:
-            self._shared.confirmations.mark(self._ledger, looked_at)
+            return await self._ledger.publish(wanted, looked_at, heard) is not None
+        self._shared.confirmations.mark(self._ledger, looked_at, heard)
         return True
+
+    def _heard(self, seen: Seen) -> Heard:
+        """Return the sign of Elixir that a look is: it is there, whether or not all that it says can be believed."""
+        now = clock()
+        allowed_s = silence_s(self._shared.settings, look_s=now - seen.began, turn_s=now - self._turn_at)
+        return Heard(self._shared.clock.at(seen.began), allowed_s)
 
     def _after(self, seen: Seen, hinted: bool, changed: bool) -> float:
         self._say(State.PARTLY if seen.unreadable else State.FOLLOWED, unreadable=seen.unreadable)

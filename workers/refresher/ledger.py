@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError
 from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Heard
 from snakepit_bridge.stores import Changes, Look, SnapshotStore
 from snakepit_bridge.variables import Variable
 
@@ -68,12 +69,13 @@ class Ledger:
             await self._read()
             return False
 
-    async def publish(self, variables: Mapping[str, Variable], looked_at: float) -> Token | None:
+    async def publish(self, variables: Mapping[str, Variable], looked_at: float, heard: Heard) -> Token | None:
         """Makes the store hold what a look found and returns the token; None if the ledger isn't ready.
 
         Args:
             variables: all of the session's.
             looked_at: when the look began, by the store's clock.
+            heard: the sign of Elixir that it was.
 
         Raises:
             FencedError, SessionOwnedElsewhereError: another publisher has the session now.
@@ -95,6 +97,7 @@ class Ledger:
                     publisher=self._publisher,
                     author=self._author,
                     looked_at=looked_at,
+                    heard=heard,
                 )
             except (FencedError, SessionOwnedElsewhereError):
                 self.lost = True
@@ -102,11 +105,11 @@ class Ledger:
             self.variables = variables
             return self._token
 
-    def look(self, looked_at: float) -> Look | None:
-        """Returns the confirmation that the store's content was still Elixir's; None if the ledger isn't ready."""
+    def look(self, looked_at: float, heard: Heard) -> Look | None:
+        """Return the confirmation that the store's content was still Elixir's; None if the ledger isn't ready."""
         if self._fence is None or self._token is None:
             return None
-        return Look(self._fence, looked_at, self._token)
+        return Look(self._fence, looked_at, self._token, heard)
 
     def refused(self, error: Exception) -> None:
         """Notes that a confirmation was refused."""

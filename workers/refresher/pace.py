@@ -51,5 +51,10 @@ class Pace:
         return _varied(self._poll_max_s)
 
 
+def longest_rest_s(poll_max_s: float, took_s: float) -> float:
+    """Return the longest that ``Pace.after_look`` answers for a look that took so long."""
+    return max(poll_max_s, took_s / _BUSY_SHARE) * (1 + _JITTER)
+
+
 def _varied(seconds: float) -> float:
     return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)

@@ -25,13 +25,12 @@ from workers.refresher.leases import Leases
 from workers.refresher.report import Report
 from workers.refresher.settings import RefresherSettings
 from workers.refresher.shares import Shares
+from workers.refresher.silence import CONFIRM_S, TICK_S
 from workers.refresher.store_clock import StoreClock
 from workers.refresher.watching import Served
 
 _log = logging.getLogger(__name__)
 
-_TICK_S = 1.0
-_CONFIRM_S = 0.25
 # Workers report what they use about every ten seconds.
 _IN_USE_S = 30.0
 
@@ -95,7 +94,7 @@ class Refresher:
         try:
             while not stop.is_set():
                 await self._guarded()
-                await _until(stop, min(_TICK_S, self._settings.lease_s / 3))
+                await _until(stop, min(TICK_S, self._settings.lease_s / 3))
         finally:
             confirming.cancel()
             await asyncio.gather(confirming, return_exceptions=True)
@@ -126,7 +125,7 @@ class Refresher:
             self._start(session)
 
     async def _reaches_elixir(self) -> bool:
-        if time.monotonic() - self._client.answered_at < _TICK_S:
+        if time.monotonic() - self._client.answered_at < TICK_S:
             return self._elixir_is_there()
         if self._ping is None:
             self._ping = asyncio.create_task(self._client.ping())
@@ -184,7 +183,7 @@ class Refresher:
                 await self._shared.confirmations.send()
             except StoreUnavailableError as problem:
                 _log.debug("%s", problem)
-            await asyncio.sleep(_CONFIRM_S)
+            await asyncio.sleep(CONFIRM_S)
 
     async def _end(self) -> None:
         if self._ping is not None:

@@ -4,9 +4,11 @@ local CHANNEL, PUBLISHER, AUTHOR, REASON = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local FENCE, EXPECTED_EPOCH, EXPECTED_REVISION = tonumber(ARGV[5]), ARGV[6], ARGV[7]
 -- When the look began that the changes come from: by this server's clock, else by its age at the sender.
 local USUAL, AGE_US, LOOKED_AT_US = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+-- What the head keeps as `heard`.
+local HEARD = ARGV[11]
 -- The set of checks that the sender held the changes to, and the token that it held them on top of ('' where that
 -- doesn't matter); '1' if the session's name is in the index.
-local CHECKED, BASE, INDEXED = ARGV[11], ARGV[12], ARGV[13]
+local CHECKED, BASE, INDEXED = ARGV[12], ARGV[13], ARGV[14]
 
 -- The refusal to answer with, or nil for a publisher that may go on.
 local function refusal(head)
@@ -44,6 +46,7 @@ local function confirm(head)
   if looked_at > head.confirmed_at or head.confirmed_at > now then
     head.confirmed_at = looked_at
   end
+  head.heard = HEARD
 end
 
 -- Applies one change and notes it, unless the variable is already so.

@@ -1,6 +1,6 @@
 -- needs: session, request, life, commit
 -- Commits changes to a session, all or none, and answers the token of the state that holds them.
--- ARGV from 14 on: '1' if the changes are the whole state, then name, value, name, value, …; '' deletes.
+-- ARGV from 15 on: '1' if the changes are the whole state, then name, value, name, value, …; '' deletes.
 
 local earlier = answered()
 if earlier then
@@ -12,7 +12,7 @@ if refused then
   return refused
 end
 local updates = {}
-for i = 15, #ARGV, 2 do
+for i = 16, #ARGV, 2 do
   updates[ARGV[i]] = ARGV[i + 1]
 end
-return commit(head, updates, ARGV[14] == '1')
+return commit(head, updates, ARGV[15] == '1')

@@ -34,7 +34,7 @@ if not published(head) then
 end
 local epoch, revision = tonumber(ARGV[1]), tonumber(ARGV[2])
 if epoch == head.epoch and revision == head.revision then
-  return {'same', text(head.confirmed_at)}
+  return {'same', text(head.confirmed_at), head.heard}
 end
 if epoch and standing(head, epoch, revision) == 'ahead' then
   -- The reader has seen what this server has lost, by a failover to a server that was behind: no token that it gives
@@ -44,6 +44,7 @@ if epoch and standing(head, epoch, revision) == 'ahead' then
 end
 local changes = epoch and standing(head, epoch, revision) == 'held' and changed_since(head, revision)
 if changes then
-  return {'delta', text(head.confirmed_at), token(head), head.epochs, head.authority, changes}
+  return {'delta', text(head.confirmed_at), head.heard, token(head), head.epochs, head.authority, changes}
 end
-return {'full', text(head.confirmed_at), token(head), head.epochs, head.authority, redis.call('HGETALL', VARIABLES)}
+local all = redis.call('HGETALL', VARIABLES)
+return {'full', text(head.confirmed_at), head.heard, token(head), head.epochs, head.authority, all}

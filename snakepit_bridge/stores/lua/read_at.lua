@@ -10,4 +10,4 @@ if not state then
   return unreachable
 end
 local at = ARGV[1] .. '.' .. ARGV[2]
-return {'full', text(head.confirmed_at), at, head.epochs, head.authority, flattened(state)}
+return {'full', text(head.confirmed_at), head.heard, at, head.epochs, head.authority, flattened(state)}

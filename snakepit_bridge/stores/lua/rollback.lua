@@ -1,5 +1,5 @@
 -- needs: session, request, life, state, commit
--- Commits a past state as a new revision. ARGV 14 and 15: epoch and revision of that state.
+-- Commits a past state as a new revision. ARGV 15 and 16: epoch and revision of that state.
 
 local earlier = answered()
 if earlier then
@@ -13,7 +13,7 @@ local refused = refusal(head) or unready(head)
 if refused then
   return refused
 end
-local state, unreachable = state_at(head, tonumber(ARGV[14]), tonumber(ARGV[15]))
+local state, unreachable = state_at(head, tonumber(ARGV[15]), tonumber(ARGV[16]))
 if not state then
   return unreachable
 end

@@ -2,13 +2,17 @@
 -- compared, never parsed, because cjson changes numbers.
 --
 -- All keys of a session share one hash tag:
---   HEAD       hash: epoch, revision, run, replid, epochs, authority, fence, confirmed_at, checks, retention, usual
+--   HEAD       hash: epoch, revision, run, replid, epochs, authority, fence, confirmed_at, heard, checks, retention,
+--              usual
 --   VARIABLES  hash: name -> encoded variable
 --   HISTORY    stream: one entry per revision, its id being <revision>-0
 --   FLOOR      string: the last epoch of a dropped session, so that its next one is larger (expires)
 --   LABELS     hash: label -> packed token, time, author, reason
 --   LABELLED   hash: token -> packed state, of the tokens that have a label: those outlive their history
 --   CHECKS     hash: name -> check
+--
+-- heard is when the authority was last heard of, and for how long it may be silent from then on until it counts as away:
+-- "at_us silence_us", '' for an authority that names no such bound.
 --
 -- checks is the number of the present set of checks, '' for none. retention is the session's own, '' for none; usual is
 -- what its last publisher gives sessions that have none: "revisions age_us ttl_ms", 0 for no bound.
@@ -62,7 +66,7 @@ local function save_head(head)
   end
   redis.call('HSET', HEAD, 'epoch', text(head.epoch), 'revision', text(head.revision), 'run', head.run,
     'replid', head.replid, 'epochs', head.epochs, 'authority', head.authority, 'fence', text(head.fence),
-    'confirmed_at', text(head.confirmed_at), 'checks', head.checks, 'retention', head.retention, 'usual', head.usual)
+    'confirmed_at', text(head.confirmed_at), 'heard', head.heard, 'checks', head.checks, 'retention', head.retention, 'usual', head.usual)
 end
 
 -- A number for an epoch that is larger than an older one and that no other server gives to one of its own: the microsecond
@@ -96,16 +100,16 @@ end
 -- it is saved.
 local function load_head()
   local found = redis.call('HMGET', HEAD, 'epoch', 'revision', 'run', 'epochs', 'authority', 'fence', 'confirmed_at',
-    'checks', 'retention', 'usual', 'replid')
+    'checks', 'retention', 'usual', 'replid', 'heard')
   local run, replid = identity()
   if not found[1] then
     local head = {revision = 0, run = run, replid = replid, epochs = '', authority = '', fence = 0, confirmed_at = 0,
-      checks = '', retention = '', usual = '', fresh = true}
+      heard = '', checks = '', retention = '', usual = '', fresh = true}
     open_epoch(head, tonumber(redis.call('GET', FLOOR) or 0))
     return head
   end
   local head = {epoch = tonumber(found[1]), revision = tonumber(found[2]), run = found[3], epochs = found[4],
-    authority = found[5], fence = tonumber(found[6]), confirmed_at = tonumber(found[7]),
+    authority = found[5], fence = tonumber(found[6]), confirmed_at = tonumber(found[7]), heard = found[12] or '',
     checks = found[8] or '', retention = found[9] or '', usual = found[10] or '', replid = found[11] or replid}
   if head.run ~= run or head.replid ~= replid then
     head.run, head.replid = run, replid

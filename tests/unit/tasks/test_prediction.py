@@ -14,20 +14,22 @@ import pytest
 
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import (
+    AuthorityAwayError,
     BridgeError,
     DeadlineExceeded,
     InputError,
     RevisionNotReached,
-    SessionError,
     SessionNotFoundError,
+    StalenessExceededError,
 )
 from snakepit_bridge.json_values import BOUNDS
 from snakepit_bridge.messages import Request, Requirement, Result
 from snakepit_bridge.payloads import Payloads
 from snakepit_bridge.programs.rehydrate import spec_of
 from snakepit_bridge.provenance import Provenance
-from snakepit_bridge.replica import Replica, Terms
+from snakepit_bridge.replica import Outage, Replica, Terms
 from snakepit_bridge.revision import Token
+from snakepit_bridge.snapshot import Heard
 from snakepit_bridge.stores import RedisStore
 from snakepit_bridge.stores.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
@@ -225,10 +227,10 @@ async def test_a_session_that_its_authority_has_not_confirmed_lately_is_refused_
 ) -> None:
     token = await publish_as_elixir(redis_url, "s", 100.0, temp=0.25)
     request = Request("qa", {"question": "why?"}, "s", Requirement("at_least", token), max_staleness=5.0)
-    with pytest.raises(SessionError, match=r"last confirmed by its authority 1\d\d\.\d s ago"):
+    with pytest.raises(StalenessExceededError, match=r"last confirmed by its authority 1\d\d\.\d s ago"):
         await run_prediction(runtime, request, DELIVERY)
     assert lm.requests == []
-    with pytest.raises(SessionError):
+    with pytest.raises(StalenessExceededError):
         await run_prediction(runtime, replace(request, outage="serve_stale(50)"), DELIVERY)
 
     served = await run_prediction(runtime, replace(request, outage="serve_stale(3600)"), DELIVERY)
@@ -277,3 +279,70 @@ async def test_a_wish_that_nobody_grants_ends_in_time(redis_url: str) -> None:
     with pytest.raises(SessionNotFoundError):
         await asyncio.wait_for(sessions.serve("never", Requirement(), Terms()), 5)
     await sessions.replica.aclose()
+
+
+async def publish_silent(url: str, session: str, ago_s: float, silence_s: float = 0.3) -> Token:
+    store = RedisStore(url)
+    at = time.time() - ago_s
+    changes: dict[str, Variable | None] = {"temp": Variable.declare("temp", 0.5)}
+    heard = Heard(at, silence_s)
+    token = await store.publish(session, changes, publisher="elixir", looked_at=at, heard=heard)
+    await store.aclose()
+    return token
+
+
+@pytest.mark.parametrize("outage", ["fail", "serve_stale(3600)"])
+async def test_a_session_that_was_let_go_is_wished_for_before_its_authority_counts_as_away(
+    redis_url: str, outage: str
+) -> None:
+    """KINDS 27: refreshers drop what nobody uses; while one of them reaches Elixir, it is merely not followed yet."""
+    connection = RedisConnection(redis_url)
+    wanted, terms = WantedSessions(connection), Terms.of(None, outage)
+    sessions = Sessions(Replica(RedisStore(redis_url), 0.2), wanted, 10.0)
+    await publish_silent(redis_url, "idle", ago_s=900)
+    await connection.send_each([("ZADD", "dspex:refreshers", 1, "one"), ("EXPIRE", "dspex:refreshers", 60)])
+    asked = asyncio.create_task(sessions.serve("idle", Requirement(), terms))
+
+    async def wished() -> bool:
+        return "idle" in await wanted.idle_times()
+
+    await eventually(wished, "the wish")
+    await publish_silent(redis_url, "idle", ago_s=0, silence_s=60)
+    served = await asked
+    assert (served.outage, served.staleness_s < 5) == (False, True)
+    await sessions.replica.aclose()
+
+
+@pytest.mark.parametrize("refreshers", [True, False])
+async def test_a_session_that_nobody_brings_back_fails_at_once_the_next_time(redis_url: str, refreshers: bool) -> None:
+    """KINDS 27: nobody waits where no refresher reaches Elixir, nor again where the wait has been in vain."""
+    connection = RedisConnection(redis_url)
+    replica = Replica(RedisStore(redis_url), 0.2)
+    sessions = Sessions(replica, WantedSessions(connection), 1.5)
+    await publish_silent(redis_url, "gone", ago_s=900)
+    if refreshers:
+        await connection.send_each([("ZADD", "dspex:refreshers", 1, "one"), ("EXPIRE", "dspex:refreshers", 60)])
+    await replica.snapshot("gone")
+    await asyncio.sleep(0.4)  # so that it has heard from the store for longer than the authority may be silent
+    took: list[float] = []
+    for _ in range(2):
+        begun = time.monotonic()
+        with pytest.raises(AuthorityAwayError):
+            await sessions.serve("gone", Requirement(), Terms())
+        took.append(time.monotonic() - begun)
+    assert (took[0] >= 1.5, took[1] < 1.0) == (refreshers, True)
+    await replica.aclose()
+
+
+@pytest.mark.parametrize(("named", "ends"), [(None, True), ("fail", False), ("serve_stale(5)", False)])
+async def test_a_prediction_that_names_no_contract_has_that_of_its_worker(
+    runtime: Runtime, redis_url: str, named: str | None, ends: bool
+) -> None:
+    await publish_silent(redis_url, "s", ago_s=900)
+    request = Request("qa", {"question": "why?"}, "s", outage=named)
+    lenient = replace(runtime, outage=Outage.serve_stale(3_600))
+    if ends:
+        done = await run_prediction(lenient, request, DELIVERY)
+        assert Provenance.decode(done.provenance).outage is True
+    with pytest.raises(AuthorityAwayError):
+        await run_prediction(runtime if ends else lenient, request, DELIVERY)

@@ -227,6 +227,7 @@ defmodule Dspex.Fleet.V1.SubmitRequest do
   field :priority, 8, type: :uint32
   field :max_staleness_s, 9, proto3_optional: true, type: :double, json_name: "maxStalenessS"
   field :stream, 10, type: :bool
+  field :outage, 11, type: :string
 end
 
 defmodule Dspex.Fleet.V1.Handle do

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n9snakepit_bridge/wire/generated/dspex/fleet/v1/fleet.proto\x12\x0e\x64spex.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x08Variable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04type\x18\x02 \x01(\x0e\x32\x1c.dspex.fleet.v1.VariableType\x12\x12\n\nvalue_json\x18\x03 \x01(\x0c\x12\x18\n\x10\x63onstraints_json\x18\x04 \x01(\x0c\"\xa8\x01\n\x06\x43hange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\nvalue_json\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06\x64\x65lete\x18\x03 \x01(\x08H\x00\x12*\n\x04type\x18\x04 \x01(\x0e\x32\x1c.dspex.fleet.v1.VariableType\x12\x1d\n\x10\x63onstraints_json\x18\x05 \x01(\x0cH\x01\x88\x01\x01\x42\x08\n\x06\x63hangeB\x13\n\x11_constraints_json\"\xa1\x01\n\x0ePublishRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\'\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x16.dspex.fleet.v1.Change\x12\x10\n\x08\x65xpected\x18\x03 \x01(\t\x12\x0f\n\x07replace\x18\x04 \x01(\x08\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\" \n\x0fPublishResponse\x12\r\n\x05token\x18\x01 \x01(\t\"{\n\x13GetVariablesRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\x08\x61t_least\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x65xactly\x18\x04 \x01(\tH\x00\x12\x0e\n\x06wait_s\x18\x05 \x01(\x01\x42\r\n\x0brequirement\"\xb1\x01\n\x08Snapshot\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12+\n\tvariables\x18\x03 \x03(\x0b\x32\x18.dspex.fleet.v1.Variable\x12\x30\n\x0c\x63onfirmed_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tauthority\x18\x05 \x01(\t\x12\x13\n\x0bstaleness_s\x18\x06 \x01(\x01\"=\n\x0cWatchRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"0\n\x0eHistoryRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\">\n\x0fHistoryResponse\x12+\n\trevisions\x18\x01 \x03(\x0b\x32\x18.dspex.fleet.v1.Revision\"\x92\x01\n\x08Revision\x12\r\n\x05token\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12/\n\x07\x63hanges\x18\x05 \x03(\x0b\x32\x1e.dspex.fleet.v1.VariableChange\"q\n\x0eVariableChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x18.dspex.fleet.v1.Variable\x12\'\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x18.dspex.fleet.v1.Variable\"t\n\x0fRollbackRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x10\n\x08\x65xpected\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\xfd\x01\n\rSubmitRequest\x12\x0f\n\x07program\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x13\n\x0binputs_json\x18\x03 \x01(\x0c\x12\x12\n\x08\x61t_least\x18\x04 \x01(\tH\x00\x12\x11\n\x07\x65xactly\x18\x05 \x01(\tH\x00\x12\x12\n\ndeadline_s\x18\x06 \x01(\x01\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x12\x10\n\x08priority\x18\x08 \x01(\r\x12\x1c\n\x0fmax_staleness_s\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06stream\x18\n \x01(\x08\x42\r\n\x0brequirementB\x12\n\x10_max_staleness_s\"\x14\n\x06Handle\x12\n\n\x02id\x18\x01 \x01(\t\"E\n\x12SubmitBatchRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.dspex.fleet.v1.SubmitRequest\"C\n\x13SubmitBatchResponse\x12,\n\tsubmitted\x18\x01 \x03(\x0b\x32\x19.dspex.fleet.v1.Submitted\"h\n\tSubmitted\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x16.dspex.fleet.v1.HandleH\x00\x12&\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x15.dspex.fleet.v1.ErrorH\x00\x42\t\n\x07outcome\"\x1f\n\x11PredictionRequest\x12\n\n\x02id\x18\x01 \x01(\t\"*\n\rStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"-\n\x0c\x41waitRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttimeout_s\x18\x02 \x01(\x01\"\xb4\x01\n\nPrediction\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.dspex.fleet.v1.PredictionState\x12\x14\n\x0coutputs_json\x18\x03 \x01(\x0c\x12.\n\nprovenance\x18\x04 \x01(\x0b\x32\x1a.dspex.fleet.v1.Provenance\x12$\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x15.dspex.fleet.v1.Error\"\xb9\x01\n\x0fPredictionEvent\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32\x1f.dspex.fleet.v1.PredictionStateH\x00\x12,\n\x05piece\x18\x02 \x01(\x0b\x32\x1b.dspex.fleet.v1.OutputPieceH\x00\x12+\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x1a.dspex.fleet.v1.PredictionH\x00\x12\x10\n\x08position\x18\x04 \x01(\tB\x07\n\x05\x65vent\"n\n\x0bOutputPiece\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tpredictor\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x04 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x10\n\x08replaced\x18\x06 \x01(\x08\"\xf1\x01\n\nProvenance\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x17\n\x0fprogram_version\x18\x05 \x01(\x04\x12\r\n\x05model\x18\x06 \x01(\t\x12\x15\n\rprompt_tokens\x18\x07 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x08 \x01(\x04\x12\x13\n\x0bstaleness_s\x18\t \x01(\x01\x12\x0e\n\x06outage\x18\n \x01(\x08\x12\x0e\n\x06worker\x18\x0b \x01(\t\x12\x13\n\x0brecord_json\x18\x0f \x01(\x0c\";\n\x05\x45rror\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x0b\x66ields_json\x18\x03 \x01(\x0c\"B\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\x0c\x12\x0e\n\x06labels\x18\x03 \x03(\t\"\\\n\x07Program\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x11\n\tspec_json\x18\x05 \x01(\x0c\"L\n\x13ListProgramsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListProgramsResponse\x12)\n\x08programs\x18\x01 \x03(\x0b\x32\x17.dspex.fleet.v1.Program\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x11GetProgramRequest\x12\x11\n\treference\x18\x01 \x01(\t*\x81\x02\n\x0cVariableType\x12\x1d\n\x19VARIABLE_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13VARIABLE_TYPE_FLOAT\x10\x01\x12\x19\n\x15VARIABLE_TYPE_INTEGER\x10\x02\x12\x18\n\x14VARIABLE_TYPE_STRING\x10\x03\x12\x19\n\x15VARIABLE_TYPE_BOOLEAN\x10\x04\x12\x18\n\x14VARIABLE_TYPE_CHOICE\x10\x05\x12\x18\n\x14VARIABLE_TYPE_MODULE\x10\x06\x12\x1b\n\x17VARIABLE_TYPE_EMBEDDING\x10\x07\x12\x18\n\x14VARIABLE_TYPE_TENSOR\x10\x08*\xcb\x01\n\x0fPredictionState\x12 \n\x1cPREDICTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PREDICTION_STATE_QUEUED\x10\x01\x12\x1c\n\x18PREDICTION_STATE_RUNNING\x10\x02\x12\x1e\n\x1aPREDICTION_STATE_SUCCEEDED\x10\x03\x12\x1b\n\x17PREDICTION_STATE_FAILED\x10\x04\x12\x1e\n\x1aPREDICTION_STATE_CANCELLED\x10\x05\x32\xfa\x02\n\tVariables\x12J\n\x07Publish\x12\x1e.dspex.fleet.v1.PublishRequest\x1a\x1f.dspex.fleet.v1.PublishResponse\x12\x44\n\x03Get\x12#.dspex.fleet.v1.GetVariablesRequest\x1a\x18.dspex.fleet.v1.Snapshot\x12\x41\n\x05Watch\x12\x1c.dspex.fleet.v1.WatchRequest\x1a\x18.dspex.fleet.v1.Snapshot0\x01\x12J\n\x07History\x12\x1e.dspex.fleet.v1.HistoryRequest\x1a\x1f.dspex.fleet.v1.HistoryResponse\x12L\n\x08Rollback\x12\x1f.dspex.fleet.v1.RollbackRequest\x1a\x1f.dspex.fleet.v1.PublishResponse2\xc4\x03\n\x0bPredictions\x12?\n\x06Submit\x12\x1d.dspex.fleet.v1.SubmitRequest\x1a\x16.dspex.fleet.v1.Handle\x12V\n\x0bSubmitBatch\x12\".dspex.fleet.v1.SubmitBatchRequest\x1a#.dspex.fleet.v1.SubmitBatchResponse\x12\x44\n\x03Get\x12!.dspex.fleet.v1.PredictionRequest\x1a\x1a.dspex.fleet.v1.Prediction\x12\x41\n\x05\x41wait\x12\x1c.dspex.fleet.v1.AwaitRequest\x1a\x1a.dspex.fleet.v1.Prediction\x12J\n\x06Stream\x12\x1d.dspex.fleet.v1.StreamRequest\x1a\x1f.dspex.fleet.v1.PredictionEvent0\x01\x12G\n\x06\x43\x61ncel\x12!.dspex.fleet.v1.PredictionRequest\x1a\x1a.dspex.fleet.v1.Prediction2\xe6\x01\n\x08Programs\x12\x44\n\x08Register\x12\x1f.dspex.fleet.v1.RegisterRequest\x1a\x17.dspex.fleet.v1.Program\x12Q\n\x04List\x12#.dspex.fleet.v1.ListProgramsRequest\x1a$.dspex.fleet.v1.ListProgramsResponse\x12\x41\n\x03Get\x12!.dspex.fleet.v1.GetProgramRequest\x1a\x17.dspex.fleet.v1.Programb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n9snakepit_bridge/wire/generated/dspex/fleet/v1/fleet.proto\x12\x0e\x64spex.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n\x08Variable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x04type\x18\x02 \x01(\x0e\x32\x1c.dspex.fleet.v1.VariableType\x12\x12\n\nvalue_json\x18\x03 \x01(\x0c\x12\x18\n\x10\x63onstraints_json\x18\x04 \x01(\x0c\"\xa8\x01\n\x06\x43hange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\nvalue_json\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06\x64\x65lete\x18\x03 \x01(\x08H\x00\x12*\n\x04type\x18\x04 \x01(\x0e\x32\x1c.dspex.fleet.v1.VariableType\x12\x1d\n\x10\x63onstraints_json\x18\x05 \x01(\x0cH\x01\x88\x01\x01\x42\x08\n\x06\x63hangeB\x13\n\x11_constraints_json\"\xa1\x01\n\x0ePublishRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\'\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x16.dspex.fleet.v1.Change\x12\x10\n\x08\x65xpected\x18\x03 \x01(\t\x12\x0f\n\x07replace\x18\x04 \x01(\x08\x12\x0e\n\x06\x61uthor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\" \n\x0fPublishResponse\x12\r\n\x05token\x18\x01 \x01(\t\"{\n\x13GetVariablesRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\x08\x61t_least\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x65xactly\x18\x04 \x01(\tH\x00\x12\x0e\n\x06wait_s\x18\x05 \x01(\x01\x42\r\n\x0brequirement\"\xb1\x01\n\x08Snapshot\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12+\n\tvariables\x18\x03 \x03(\x0b\x32\x18.dspex.fleet.v1.Variable\x12\x30\n\x0c\x63onfirmed_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tauthority\x18\x05 \x01(\t\x12\x13\n\x0bstaleness_s\x18\x06 \x01(\x01\"=\n\x0cWatchRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"0\n\x0eHistoryRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\">\n\x0fHistoryResponse\x12+\n\trevisions\x18\x01 \x03(\x0b\x32\x18.dspex.fleet.v1.Revision\"\x92\x01\n\x08Revision\x12\r\n\x05token\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12/\n\x07\x63hanges\x18\x05 \x03(\x0b\x32\x1e.dspex.fleet.v1.VariableChange\"q\n\x0eVariableChange\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x18.dspex.fleet.v1.Variable\x12\'\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x18.dspex.fleet.v1.Variable\"t\n\x0fRollbackRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x10\n\x08\x65xpected\x18\x03 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x8d\x02\n\rSubmitRequest\x12\x0f\n\x07program\x18\x01 \x01(\t\x12\x0f\n\x07session\x18\x02 \x01(\t\x12\x13\n\x0binputs_json\x18\x03 \x01(\x0c\x12\x12\n\x08\x61t_least\x18\x04 \x01(\tH\x00\x12\x11\n\x07\x65xactly\x18\x05 \x01(\tH\x00\x12\x12\n\ndeadline_s\x18\x06 \x01(\x01\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\x12\x10\n\x08priority\x18\x08 \x01(\r\x12\x1c\n\x0fmax_staleness_s\x18\t \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06stream\x18\n \x01(\x08\x12\x0e\n\x06outage\x18\x0b \x01(\tB\r\n\x0brequirementB\x12\n\x10_max_staleness_s\"\x14\n\x06Handle\x12\n\n\x02id\x18\x01 \x01(\t\"E\n\x12SubmitBatchRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.dspex.fleet.v1.SubmitRequest\"C\n\x13SubmitBatchResponse\x12,\n\tsubmitted\x18\x01 \x03(\x0b\x32\x19.dspex.fleet.v1.Submitted\"h\n\tSubmitted\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x16.dspex.fleet.v1.HandleH\x00\x12&\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x15.dspex.fleet.v1.ErrorH\x00\x42\t\n\x07outcome\"\x1f\n\x11PredictionRequest\x12\n\n\x02id\x18\x01 \x01(\t\"*\n\rStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\"-\n\x0c\x41waitRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttimeout_s\x18\x02 \x01(\x01\"\xb4\x01\n\nPrediction\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.dspex.fleet.v1.PredictionState\x12\x14\n\x0coutputs_json\x18\x03 \x01(\x0c\x12.\n\nprovenance\x18\x04 \x01(\x0b\x32\x1a.dspex.fleet.v1.Provenance\x12$\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x15.dspex.fleet.v1.Error\"\xb9\x01\n\x0fPredictionEvent\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32\x1f.dspex.fleet.v1.PredictionStateH\x00\x12,\n\x05piece\x18\x02 \x01(\x0b\x32\x1b.dspex.fleet.v1.OutputPieceH\x00\x12+\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x1a.dspex.fleet.v1.PredictionH\x00\x12\x10\n\x08position\x18\x04 \x01(\tB\x07\n\x05\x65vent\"n\n\x0bOutputPiece\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tpredictor\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x04 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x10\n\x08replaced\x18\x06 \x01(\x08\"\xf1\x01\n\nProvenance\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0f\n\x07program\x18\x04 \x01(\t\x12\x17\n\x0fprogram_version\x18\x05 \x01(\x04\x12\r\n\x05model\x18\x06 \x01(\t\x12\x15\n\rprompt_tokens\x18\x07 \x01(\x04\x12\x19\n\x11\x63ompletion_tokens\x18\x08 \x01(\x04\x12\x13\n\x0bstaleness_s\x18\t \x01(\x01\x12\x0e\n\x06outage\x18\n \x01(\x08\x12\x0e\n\x06worker\x18\x0b \x01(\t\x12\x13\n\x0brecord_json\x18\x0f \x01(\x0c\";\n\x05\x45rror\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x13\n\x0b\x66ields_json\x18\x03 \x01(\x0c\"B\n\x0fRegisterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tspec_json\x18\x02 \x01(\x0c\x12\x0e\n\x06labels\x18\x03 \x03(\t\"\\\n\x07Program\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x11\n\tspec_json\x18\x05 \x01(\x0c\"L\n\x13ListProgramsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x14ListProgramsResponse\x12)\n\x08programs\x18\x01 \x03(\x0b\x32\x17.dspex.fleet.v1.Program\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x11GetProgramRequest\x12\x11\n\treference\x18\x01 \x01(\t*\x81\x02\n\x0cVariableType\x12\x1d\n\x19VARIABLE_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13VARIABLE_TYPE_FLOAT\x10\x01\x12\x19\n\x15VARIABLE_TYPE_INTEGER\x10\x02\x12\x18\n\x14VARIABLE_TYPE_STRING\x10\x03\x12\x19\n\x15VARIABLE_TYPE_BOOLEAN\x10\x04\x12\x18\n\x14VARIABLE_TYPE_CHOICE\x10\x05\x12\x18\n\x14VARIABLE_TYPE_MODULE\x10\x06\x12\x1b\n\x17VARIABLE_TYPE_EMBEDDING\x10\x07\x12\x18\n\x14VARIABLE_TYPE_TENSOR\x10\x08*\xcb\x01\n\x0fPredictionState\x12 \n\x1cPREDICTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17PREDICTION_STATE_QUEUED\x10\x01\x12\x1c\n\x18PREDICTION_STATE_RUNNING\x10\x02\x12\x1e\n\x1aPREDICTION_STATE_SUCCEEDED\x10\x03\x12\x1b\n\x17PREDICTION_STATE_FAILED\x10\x04\x12\x1e\n\x1aPREDICTION_STATE_CANCELLED\x10\x05\x32\xfa\x02\n\tVariables\x12J\n\x07Publish\x12\x1e.dspex.fleet.v1.PublishRequest\x1a\x1f.dspex.fleet.v1.PublishResponse\x12\x44\n\x03Get\x12#.dspex.fleet.v1.GetVariablesRequest\x1a\x18.dspex.fleet.v1.Snapshot\x12\x41\n\x05Watch\x12\x1c.dspex.fleet.v1.WatchRequest\x1a\x18.dspex.fleet.v1.Snapshot0\x01\x12J\n\x07History\x12\x1e.dspex.fleet.v1.HistoryRequest\x1a\x1f.dspex.fleet.v1.HistoryResponse\x12L\n\x08Rollback\x12\x1f.dspex.fleet.v1.RollbackRequest\x1a\x1f.dspex.fleet.v1.PublishResponse2\xc4\x03\n\x0bPredictions\x12?\n\x06Submit\x12\x1d.dspex.fleet.v1.SubmitRequest\x1a\x16.dspex.fleet.v1.Handle\x12V\n\x0bSubmitBatch\x12\".dspex.fleet.v1.SubmitBatchRequest\x1a#.dspex.fleet.v1.SubmitBatchResponse\x12\x44\n\x03Get\x12!.dspex.fleet.v1.PredictionRequest\x1a\x1a.dspex.fleet.v1.Prediction\x12\x41\n\x05\x41wait\x12\x1c.dspex.fleet.v1.AwaitRequest\x1a\x1a.dspex.fleet.v1.Prediction\x12J\n\x06Stream\x12\x1d.dspex.fleet.v1.StreamRequest\x1a\x1f.dspex.fleet.v1.PredictionEvent0\x01\x12G\n\x06\x43\x61ncel\x12!.dspex.fleet.v1.PredictionRequest\x1a\x1a.dspex.fleet.v1.Prediction2\xe6\x01\n\x08Programs\x12\x44\n\x08Register\x12\x1f.dspex.fleet.v1.RegisterRequest\x1a\x17.dspex.fleet.v1.Program\x12Q\n\x04List\x12#.dspex.fleet.v1.ListProgramsRequest\x1a$.dspex.fleet.v1.ListProgramsResponse\x12\x41\n\x03Get\x12!.dspex.fleet.v1.GetProgramRequest\x1a\x17.dspex.fleet.v1.Programb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'snakepit_bridge.wire.generated.dspex.fleet.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VARIABLETYPE']._serialized_start=3268
-  _globals['_VARIABLETYPE']._serialized_end=3525
-  _globals['_PREDICTIONSTATE']._serialized_start=3528
-  _globals['_PREDICTIONSTATE']._serialized_end=3731
+  _globals['_VARIABLETYPE']._serialized_start=3284
+  _globals['_VARIABLETYPE']._serialized_end=3541
+  _globals['_PREDICTIONSTATE']._serialized_start=3544
+  _globals['_PREDICTIONSTATE']._serialized_end=3747
   _globals['_VARIABLE']._serialized_start=110
   _globals['_VARIABLE']._serialized_end=224
   _globals['_CHANGE']._serialized_start=227
@@ -61,45 +61,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLBACKREQUEST']._serialized_start=1341
   _globals['_ROLLBACKREQUEST']._serialized_end=1457
   _globals['_SUBMITREQUEST']._serialized_start=1460
-  _globals['_SUBMITREQUEST']._serialized_end=1713
-  _globals['_HANDLE']._serialized_start=1715
-  _globals['_HANDLE']._serialized_end=1735
-  _globals['_SUBMITBATCHREQUEST']._serialized_start=1737
-  _globals['_SUBMITBATCHREQUEST']._serialized_end=1806
-  _globals['_SUBMITBATCHRESPONSE']._serialized_start=1808
-  _globals['_SUBMITBATCHRESPONSE']._serialized_end=1875
-  _globals['_SUBMITTED']._serialized_start=1877
-  _globals['_SUBMITTED']._serialized_end=1981
-  _globals['_PREDICTIONREQUEST']._serialized_start=1983
-  _globals['_PREDICTIONREQUEST']._serialized_end=2014
-  _globals['_STREAMREQUEST']._serialized_start=2016
-  _globals['_STREAMREQUEST']._serialized_end=2058
-  _globals['_AWAITREQUEST']._serialized_start=2060
-  _globals['_AWAITREQUEST']._serialized_end=2105
-  _globals['_PREDICTION']._serialized_start=2108
-  _globals['_PREDICTION']._serialized_end=2288
-  _globals['_PREDICTIONEVENT']._serialized_start=2291
-  _globals['_PREDICTIONEVENT']._serialized_end=2476
-  _globals['_OUTPUTPIECE']._serialized_start=2478
-  _globals['_OUTPUTPIECE']._serialized_end=2588
-  _globals['_PROVENANCE']._serialized_start=2591
-  _globals['_PROVENANCE']._serialized_end=2832
-  _globals['_ERROR']._serialized_start=2834
-  _globals['_ERROR']._serialized_end=2893
-  _globals['_REGISTERREQUEST']._serialized_start=2895
-  _globals['_REGISTERREQUEST']._serialized_end=2961
-  _globals['_PROGRAM']._serialized_start=2963
-  _globals['_PROGRAM']._serialized_end=3055
-  _globals['_LISTPROGRAMSREQUEST']._serialized_start=3057
-  _globals['_LISTPROGRAMSREQUEST']._serialized_end=3133
-  _globals['_LISTPROGRAMSRESPONSE']._serialized_start=3135
-  _globals['_LISTPROGRAMSRESPONSE']._serialized_end=3225
-  _globals['_GETPROGRAMREQUEST']._serialized_start=3227
-  _globals['_GETPROGRAMREQUEST']._serialized_end=3265
-  _globals['_VARIABLES']._serialized_start=3734
-  _globals['_VARIABLES']._serialized_end=4112
-  _globals['_PREDICTIONS']._serialized_start=4115
-  _globals['_PREDICTIONS']._serialized_end=4567
-  _globals['_PROGRAMS']._serialized_start=4570
-  _globals['_PROGRAMS']._serialized_end=4800
+  _globals['_SUBMITREQUEST']._serialized_end=1729
+  _globals['_HANDLE']._serialized_start=1731
+  _globals['_HANDLE']._serialized_end=1751
+  _globals['_SUBMITBATCHREQUEST']._serialized_start=1753
+  _globals['_SUBMITBATCHREQUEST']._serialized_end=1822
+  _globals['_SUBMITBATCHRESPONSE']._serialized_start=1824
+  _globals['_SUBMITBATCHRESPONSE']._serialized_end=1891
+  _globals['_SUBMITTED']._serialized_start=1893
+  _globals['_SUBMITTED']._serialized_end=1997
+  _globals['_PREDICTIONREQUEST']._serialized_start=1999
+  _globals['_PREDICTIONREQUEST']._serialized_end=2030
+  _globals['_STREAMREQUEST']._serialized_start=2032
+  _globals['_STREAMREQUEST']._serialized_end=2074
+  _globals['_AWAITREQUEST']._serialized_start=2076
+  _globals['_AWAITREQUEST']._serialized_end=2121
+  _globals['_PREDICTION']._serialized_start=2124
+  _globals['_PREDICTION']._serialized_end=2304
+  _globals['_PREDICTIONEVENT']._serialized_start=2307
+  _globals['_PREDICTIONEVENT']._serialized_end=2492
+  _globals['_OUTPUTPIECE']._serialized_start=2494
+  _globals['_OUTPUTPIECE']._serialized_end=2604
+  _globals['_PROVENANCE']._serialized_start=2607
+  _globals['_PROVENANCE']._serialized_end=2848
+  _globals['_ERROR']._serialized_start=2850
+  _globals['_ERROR']._serialized_end=2909
+  _globals['_REGISTERREQUEST']._serialized_start=2911
+  _globals['_REGISTERREQUEST']._serialized_end=2977
+  _globals['_PROGRAM']._serialized_start=2979
+  _globals['_PROGRAM']._serialized_end=3071
+  _globals['_LISTPROGRAMSREQUEST']._serialized_start=3073
+  _globals['_LISTPROGRAMSREQUEST']._serialized_end=3149
+  _globals['_LISTPROGRAMSRESPONSE']._serialized_start=3151
+  _globals['_LISTPROGRAMSRESPONSE']._serialized_end=3241
+  _globals['_GETPROGRAMREQUEST']._serialized_start=3243
+  _globals['_GETPROGRAMREQUEST']._serialized_end=3281
+  _globals['_VARIABLES']._serialized_start=3750
+  _globals['_VARIABLES']._serialized_end=4128
+  _globals['_PREDICTIONS']._serialized_start=4131
+  _globals['_PREDICTIONS']._serialized_end=4583
+  _globals['_PROGRAMS']._serialized_start=4586
+  _globals['_PROGRAMS']._serialized_end=4816
 # @@protoc_insertion_point(module_scope)

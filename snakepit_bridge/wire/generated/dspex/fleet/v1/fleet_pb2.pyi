@@ -191,7 +191,7 @@ class RollbackRequest(_message.Message):
     def __init__(self, session: _Optional[str] = ..., to: _Optional[str] = ..., expected: _Optional[str] = ..., author: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SubmitRequest(_message.Message):
-    __slots__ = ("program", "session", "inputs_json", "at_least", "exactly", "deadline_s", "idempotency_key", "priority", "max_staleness_s", "stream")
+    __slots__ = ("program", "session", "inputs_json", "at_least", "exactly", "deadline_s", "idempotency_key", "priority", "max_staleness_s", "stream", "outage")
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -202,6 +202,7 @@ class SubmitRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     MAX_STALENESS_S_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
+    OUTAGE_FIELD_NUMBER: _ClassVar[int]
     program: str
     session: str
     inputs_json: bytes
@@ -212,7 +213,8 @@ class SubmitRequest(_message.Message):
     priority: int
     max_staleness_s: float
     stream: bool
-    def __init__(self, program: _Optional[str] = ..., session: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., deadline_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., priority: _Optional[int] = ..., max_staleness_s: _Optional[float] = ..., stream: _Optional[bool] = ...) -> None: ...
+    outage: str
+    def __init__(self, program: _Optional[str] = ..., session: _Optional[str] = ..., inputs_json: _Optional[bytes] = ..., at_least: _Optional[str] = ..., exactly: _Optional[str] = ..., deadline_s: _Optional[float] = ..., idempotency_key: _Optional[str] = ..., priority: _Optional[int] = ..., max_staleness_s: _Optional[float] = ..., stream: _Optional[bool] = ..., outage: _Optional[str] = ...) -> None: ...
 
 class Handle(_message.Message):
     __slots__ = ("id",)

@@ -1,0 +1,226 @@
+"""KINDS 27: predictions while the Elixir server is away, on a real worker behind real refreshers, however they come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from redis import Redis
+
+from snakepit_bridge.cli.main import main
+from snakepit_bridge.exceptions import AuthorityAwayError, SessionNotFoundError
+from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.snapshot import Heard
+from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from tests.harness.stage import Stage, fresh, stage, within
+from tests.harness.waiting import wait_until
+from tests.integration.gateway_clients import connected, gateway, grants, http
+
+ROOT = Path(__file__).parents[2]
+SESSION, OWN = "user-shop", "user-own"
+# A new process takes seconds to load on a busy machine.
+START_S = 60.0
+# Short, so that Elixir counts as away after about five seconds.
+QUICK = {"poll-s": 0.1, "poll-max-s": 0.2, "timeout-s": 1, "lease-s": 1}
+
+
+@dataclass
+class Play:
+    """The stage, with an Elixir server and two refreshers."""
+
+    stage: Stage
+    elixir: BridgeServer
+    refreshers: list[subprocess.Popen[bytes]]
+
+    def predict(self, **terms: Any) -> Any:
+        return self.stage.fleet.submit("qa", {"question": fresh("why")}, session=SESSION, **terms).get(timeout=30)
+
+    def heard(self) -> Heard:
+        async def read() -> Heard | None:
+            store = RedisStore(self.stage.url)
+            try:
+                return (await store.head(SESSION)).heard
+            except SessionNotFoundError:
+                return None
+            finally:
+                await store.aclose()
+
+        return wait_until(lambda: run_blocking(read()), "a sign of Elixir", timeout_s=START_S)
+
+    def heard_again(self) -> None:
+        """Waits for a look that begins after the call."""
+        now = time.time()
+        wait_until(lambda: self.heard().at > now, "a look at Elixir", timeout_s=START_S)
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
+    folder = tmp_path_factory.mktemp("stage")
+    with ExitStack() as running:
+        elixir = running.enter_context(BridgeServer())
+        elixir.begin(SESSION)
+        elixir.register(SESSION, "temp", "float", 0.5)
+        playing = running.enter_context(stage(folder, DSPEX_BRIDGE=elixir.address, DSPEX_REQUIREMENT_WAIT_S="5"))
+        playing.fleet.register("qa", dspy.Predict("question -> answer"), bindings={"temperature": "temp"})
+        playing.fleet.session(OWN).blocking.set_variable("temp", 0.1)
+        refreshers: list[subprocess.Popen[bytes]] = []
+        for name in ("one", "two"):
+            options = [f"--{option}={value}" for option, value in QUICK.items()]
+            command = [sys.executable, "-m", "workers.refresher", "--bridge", elixir.address, "--name", name]
+            log = running.enter_context((folder / f"{name}.log").open("wb"))
+            process = subprocess.Popen(
+                [*command, "--redis-url", playing.url, "--sessions", SESSION, *options],
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+            running.callback(process.wait, 10)
+            running.callback(process.kill)
+            running.callback(process.send_signal, signal.SIGCONT)
+            refreshers.append(process)
+        with Redis.from_url(playing.url) as client:
+            wait_until(lambda: client.zcard("dspex:refreshers") == 2, "two refreshers", timeout_s=START_S)
+        made = Play(playing, elixir, refreshers)
+        made.heard()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def away(play: Play) -> Play:
+    """The Elixir server is killed, and the worker's predictions have begun to say so."""
+    with within(60):
+        play.predict()
+    play.elixir.stop()
+    heard = play.heard()
+
+    def silent() -> bool:
+        return time.time() > heard.at + heard.silence_s + 0.5
+
+    wait_until(silent, "Elixir to count as away", timeout_s=30)
+    return play
+
+
+TERMS: list[dict[str, Any]] = [
+    {},
+    {"outage": "fail"},
+    {"outage": "serve_stale(3600)"},
+    {"max_staleness": 60},
+    {"outage": "serve_stale(5)", "max_staleness": 60},
+]
+
+
+@pytest.mark.parametrize("terms", TERMS, ids=str)
+def test_while_elixir_answers_no_terms_make_a_difference(play: Play, terms: dict[str, Any]) -> None:
+    done = play.predict(**terms)
+    assert (done.provenance.outage, done.provenance.staleness_s < 5) == (False, True)
+
+
+def test_a_refresher_that_is_killed_costs_no_prediction(play: Play) -> None:
+    """Its sessions are another's within seconds; so it is where it is only paused, and one that was goes on."""
+    for stop in (signal.SIGSTOP, signal.SIGKILL):
+        with Redis.from_url(play.stage.url) as client:
+            holder = str(client.get(f"dspex:{{s:{SESSION}}}:lease"), "utf-8")  # pyright: ignore[reportArgumentType]
+        play.refreshers[["one", "two"].index(holder.partition("/")[0])].send_signal(stop)
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            assert play.predict(outage="fail").provenance.outage is False
+        play.heard_again()
+        for process in play.refreshers:
+            process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "terms", [{}, {"outage": "fail"}, {"outage": "serve_stale(0.5)"}, {"max_staleness": 3600}], ids=str
+)
+def test_a_prediction_fails_by_name_at_once(away: Play, terms: dict[str, Any]) -> None:
+    with within(4), pytest.raises(AuthorityAwayError, match="Look whether the Elixir server answers") as raised:
+        away.predict(**terms)
+    error, heard = raised.value, away.heard()
+    assert (error.session, error.authority, error.silence_s) == (SESSION, "elixir", heard.silence_s)
+    assert error.silent_s > heard.silence_s
+    assert error.outage == terms.get("outage", "fail")
+
+
+def test_a_batch_fails_in_each_of_its_predictions(away: Play) -> None:
+    handles = away.stage.fleet.submit_batch("qa", [{"question": fresh("why")} for _ in range(3)], session=SESSION)
+    for handle in handles:
+        with pytest.raises(AuthorityAwayError):
+            handle.get(timeout=30)
+
+
+@pytest.mark.parametrize("more", [{}, {"max_staleness": 1}], ids=str)
+def test_it_is_served_up_to_the_age_that_its_contract_allows(away: Play, more: dict[str, Any]) -> None:
+    with within(4):
+        done = away.predict(outage="serve_stale(3600)", **more)
+    assert done.provenance.outage is True
+    assert done.provenance.staleness_s > away.heard().silence_s
+
+
+def test_sessions_of_the_store_and_pinned_revisions_need_no_elixir(away: Play) -> None:
+    fleet = away.stage.fleet
+    done = fleet.submit("qa", {"question": fresh("why")}, session=OWN, outage="fail", max_staleness=5).get(timeout=30)
+    assert done.provenance.outage is False
+    token = away.predict(outage="serve_stale(3600)").provenance.token
+    assert away.predict(exactly=token).provenance.outage is False
+
+
+async def test_the_gateway_says_and_does_the_same(away: Play) -> None:
+    url, inputs = away.stage.url, json.dumps({"question": fresh("why")}).encode()
+    async with gateway(url, grants=grants()) as served, connected(served.grpc_address) as client:
+
+        async def ended(**terms: Any) -> pb.Prediction:
+            task = await client.submit("qa", SESSION, {"question": fresh("why")}, **terms)
+            return await client.predictions.Await(pb.AwaitRequest(id=task, timeout_s=30), metadata=client.metadata)
+
+        failed = await asyncio.gather(ended(), ended(outage="fail"), ended(outage="serve_stale(0.5)"))
+        assert [one.error.kind for one in failed] == ["AuthorityAwayError"] * 3
+        lenient = await ended(outage="serve_stale(3600)")
+        assert (lenient.provenance.outage, lenient.error.kind) == (True, "")
+        request = pb.SubmitRequest(program="qa", session=SESSION, inputs_json=inputs, outage="shrug")
+        batch = await client.predictions.SubmitBatch(
+            pb.SubmitBatchRequest(requests=[request]), metadata=client.metadata
+        )
+        assert (batch.submitted[0].error.kind, "serve_stale(SECONDS)" in batch.submitted[0].error.message) == (
+            "MalformedError",
+            True,
+        )
+        async with http(served.http_address) as web:
+            body = {"program": "qa", "session": SESSION, "inputs": {"question": "?"}, "outage": "serve_stale(3600)"}
+            submitted = await web.post("/v1/predictions", json=body)
+            assert submitted.status_code == 200, submitted.text
+            answer = await web.get(f"/v1/predictions/{submitted.json()['id']}/await", params={"timeout_s": 30})
+            assert answer.json()["provenance"]["outage"] is True
+
+
+def test_the_command_says_and_does_the_same(away: Play, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*options: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["--redis-url", away.stage.url, "predict", "qa", f"question={fresh('why')}", "-s", SESSION, *options])
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    for options in ((), ("--outage", "fail"), ("--outage", "serve_stale(0.5)")):
+        code, _, err = run(*options)
+        assert (code, "is away: it was last heard of" in err) == (1, True), err
+    code, out, _ = run("--outage", "serve_stale(3600)", "--json")
+    assert (code, json.loads(out)["provenance"]["outage"]) == (0, True)
+
+
+def test_behind_the_outage_all_is_as_before(away: Play) -> None:
+    away.elixir.start()
+    away.elixir.set(SESSION, "temp", 0.75)
+    away.heard_again()
+    done = away.predict()
+    assert (done.provenance.outage, done.provenance.staleness_s < 5) == (False, True)
