@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -38,12 +39,16 @@ async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[st
             raise
         headers = {**(self.request.headers or {}), LM_TRIES: away.tries, LM_FAILING_S: away.failing_s}
         try:
-            raise self.retry(exc=away, countdown=away.again_in_s, headers=headers) from away
+            # Sent from a thread: a broker that doesn't answer would hold up the loop and all who are on it.
+            again = await asyncio.to_thread(
+                self.retry, exc=away, countdown=away.again_in_s, headers=headers, throw=False
+            )
         except Exception as exc:
             if not is_outage(exc):
                 raise
             # The broker is away as well: the message goes back as it is, once it can.
             raise Reject(type(exc).__name__, requeue=True) from exc
+        raise again from away
 
 
 async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_key: bytes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tests.harness.waiting import wait_until
 # The script itself: the one on the path drops to another user, who can't read a test's folder.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _START_S = 60.0
+_SMALL = "vm_memory_high_watermark.absolute = 256MB\ndisk_free_limit.absolute = 1MB\n"
 _END_S = 10.0
 
 
@@ -38,7 +39,7 @@ class RabbitNode:
         self._processes: list[subprocess.Popen[bytes]] = []
         (folder / ".erlang.cookie").write_text(secrets.token_hex(16))
         (folder / ".erlang.cookie").chmod(0o400)
-        (folder / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{self._port}\n")
+        (folder / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{self._port}\n{_SMALL}")
         (folder / "enabled_plugins").write_text("[].\n")
 
     @property
@@ -74,6 +75,15 @@ class RabbitNode:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(_END_S)
         self._processes.clear()
+
+    @contextmanager
+    def standing_still(self) -> Generator[None]:
+        """Within it, it answers nobody, and its connections stay."""
+        os.killpg(self._processes[-1].pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._processes[-1].pid, signal.SIGCONT)
 
     def _answers(self) -> bool:
         if self._processes[-1].poll() is not None:

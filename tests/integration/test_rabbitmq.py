@@ -31,8 +31,8 @@ from tests.harness.containers import local_redis
 from tests.harness.leaks import leaked_keys
 from tests.harness.poison import POISON, Poisonable
 from tests.harness.rabbitmq import RabbitNode, rabbit_node
-from tests.harness.stage import Stage, echo, fresh, stage, within
-from tests.harness.waiting import wait_until
+from tests.harness.stage import Stage, echo, fresh, stage
+from tests.harness.waiting import wait_until, within
 
 # Each pool's worker has a queue of its own, and so many places.
 POOLS = {"asyncio": 80, "threads": 12, "prefork": 3}
@@ -185,15 +185,34 @@ def test_cancelled_predictions_leave_the_lm(play: Stage, pool: str) -> None:
     assert len(play.asked(prefix)) == asked
 
 
-def test_a_deadline_and_a_later_try(play: Stage) -> None:
-    fleet, question = fleet_of(play), fresh("q")
-    play.lm.fail(1, status=429, retry_after_s=3, containing=question)
-    again = fleet.submit("plain", {"question": question})
-    late = fleet.submit("plain", {"question": fresh("late")}, deadline=0.0)
+def test_a_deadline_that_is_over(play: Stage) -> None:
+    question = fresh("late")
     with pytest.raises(DeadlineExceeded):
-        late.get()
-    assert again.get().answer == f"answer of {question}"
-    assert len(play.asked(question)) == 2
+        fleet_of(play).submit("plain", {"question": question}, deadline=0.0).get()
+    assert not play.asked(question)
+
+
+def test_a_broker_that_stands_still_holds_up_nothing_that_runs(play: Stage, node: RabbitNode) -> None:
+    """KINDS 53: a later try and the next step of a chain wait for the broker, and the loop doesn't."""
+    fleet, tried, honest, chained = fleet_of(play), fresh("tried"), fresh("q"), fresh("chained")
+    play.lm.fail(1, status=429, retry_after_s=3, containing=tried)
+    play.lm.delay(1)
+    again = fleet.submit("plain", {"question": tried})
+    steps = fleet.signature("plain", {"question": chained}) | fleet.signature("plain", take={"question": "answer"})
+    last = steps.apply_async()
+    play.await_asked(tried)
+    play.await_asked(chained)
+    play.lm.delay(3)
+    handle = fleet.submit("plain", {"question": honest})
+    play.await_asked(honest)
+    with node.standing_still():
+        # By then the first two have ended their first try and step, and want to send.
+        assert handle.get(8).answer == f"answer of {honest}"
+        assert again.status == "PENDING"
+    play.lm.delay(0)
+    assert again.get().answer == f"answer of {tried}"
+    assert len(play.asked(tried)) == 2
+    assert fleet.handle(last.id).get().answer == f"answer of answer of {chained}"
 
 
 def test_a_limit_of_the_fleet(play: Stage) -> None:
