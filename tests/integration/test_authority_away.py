@@ -25,8 +25,8 @@ from snakepit_bridge.snapshot import Heard
 from snakepit_bridge.stores import RedisStore
 from snakepit_bridge.testing.bridge_server import BridgeServer
 from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from tests.harness.stage import Stage, fresh, stage, within
-from tests.harness.waiting import wait_until
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until, within
 from tests.integration.gateway_clients import connected, gateway, grants, http
 
 ROOT = Path(__file__).parents[2]

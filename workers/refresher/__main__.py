@@ -22,7 +22,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sessions", default="", help="sessions to follow always, comma-separated")
     parser.add_argument("--redis-url", default=fleet.redis)
     parser.add_argument("--namespace", default=fleet.namespace)
-    parser.add_argument("--name", default="", help="this refresher's name among the others; made up by default")
+    parser.add_argument("--name", default="", help="this refresher's name; started again under it, it goes on at once")
     parser.add_argument("--no-watch", dest="watch", action="store_false", help="poll, even where watching is served")
     for name in _SECONDS:
         option = f"--{name.replace('_', '-')}"

@@ -1,9 +1,13 @@
 -- Takes or keeps a session's lease, or gives it back. Only its holder can keep it or give it back.
--- KEYS: the lease. ARGV: who asks, milliseconds to hold it for (0 gives it back).
+-- KEYS: the lease. ARGV: who asks, milliseconds to hold it for (0 gives it back), and then whose lease is taken over.
 -- Answers 1 if the asker holds it now, 0 if somebody else does or it was given back. Run twice it answers alike.
 
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
+local free = not holder or holder == ARGV[1]
+for i = 3, #ARGV do
+  free = free or holder == ARGV[i]
+end
+if not free then
   return 0
 end
 if ARGV[2] == '0' then

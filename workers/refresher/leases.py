@@ -2,17 +2,23 @@
 
 A lease only keeps two refreshers from doing the same work. What keeps a paused one from publishing is the fence, which
 the next holder raises before its first look.
+
+A lease is held by a process, which has a mark beside its refresher's name. One that is started again under its name
+takes over what earlier processes of the name hold, so it needn't wait for the end of their leases. If one of those is
+alive after all, the two share the sessions as any two refreshers do: each lease has one holder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from uuid import uuid4
 
 from snakepit_bridge.scripts import source
 from snakepit_bridge.stores.connection import RedisConnection
 
 _HOLD, _PRESENT = source("workers.refresher", "hold"), source("workers.refresher", "present")
+_NAMED = source("workers.refresher", "named")
 # A pipeline is built in one go: a longer one would hold every follower up.
 _AT_ONCE = 100
 
@@ -23,37 +29,47 @@ class Leases:
     Args:
         connection: the way to Redis.
         namespace: prefix of the keys.
-        owner: the refresher's name, which no other has.
+        name: the refresher's name.
         lease_s: how long a lease lasts when nobody renews it.
+
+    Attributes:
+        owner: this process, as leases name it: the refresher's name and a mark of its own.
     """
 
-    def __init__(self, connection: RedisConnection, namespace: str, owner: str, lease_s: float) -> None:
+    def __init__(self, connection: RedisConnection, namespace: str, name: str, lease_s: float) -> None:
+        self.owner = f"{name}/{uuid4().hex[:8]}"
+        self._name = name
         self._connection = connection
         self._namespace = namespace
-        self._owner = owner
         self._lease_ms = max(1, round(lease_s * 1000))
+        # The earlier processes of this name, unless they end with their leases; None until they were asked for.
+        self._earlier: tuple[str, ...] | None = None
 
-    async def hold(self, sessions: Iterable[str]) -> set[str]:
-        """Takes or renews leases; returns the sessions whose lease is held now.
+    async def hold(self, sessions: Iterable[str], *, take_over: bool = False) -> set[str]:
+        """Take or renew leases; return the sessions whose lease is held now.
+
+        Args:
+            sessions: the sessions.
+            take_over: also from earlier processes of this refresher's name.
 
         Raises:
             StoreUnavailableError
         """
         names = list(sessions)
-        answers = await self._ask(names, self._lease_ms)
+        answers = await self._ask(names, self._lease_ms, self._earlier or () if take_over else ())
         return {name for name, held in zip(names, answers, strict=True) if held}
 
     async def free(self, sessions: Sequence[str]) -> set[str]:
-        """Returns the sessions that nobody else holds the lease of: one that died held them under this name before.
+        """Return the sessions whose lease can be taken: nobody has it, or an earlier process of this refresher's name.
 
         Raises:
             StoreUnavailableError
         """
         found: set[str] = set()
+        ours = {None, *(owner.encode() for owner in (self.owner, *(self._earlier or ())))}
         for start in range(0, len(sessions), _AT_ONCE):
             some = sessions[start : start + _AT_ONCE]
             holders = await self._connection.send_each([("GET", self._key(session)) for session in some])
-            ours = (None, self._owner.encode())
             found |= {session for session, holder in zip(some, holders, strict=True) if holder in ours}
         return found
 
@@ -66,12 +82,19 @@ class Leases:
         await self._ask(list(sessions), 0)
 
     async def present(self) -> int:
-        """Notes that this refresher is at work; returns how many are.
+        """Note that this refresher is at work; return how many are.
 
         Raises:
             StoreUnavailableError
         """
-        return await self._count(self._owner, leave=False)
+        # For longer than what an earlier process holds: a lease that it renewed last ends before it is forgotten.
+        script = self._connection.client.register_script(_NAMED)
+        key, args = f"{self._namespace}:refreshers:{self._name}", (self.owner, 2 * self._lease_ms)
+        others = await self._connection.bounded(script([key], args))
+        if self._earlier is not None:
+            return await self._count()
+        self._earlier = tuple(other.decode() for other in others)
+        return await self._count(gone=self._earlier)
 
     async def leave(self) -> None:
         """Notes that this refresher is at work no longer.
@@ -79,21 +102,21 @@ class Leases:
         Raises:
             StoreUnavailableError
         """
-        await self._count(self._owner, leave=True)
+        await self._count(leave=True)
 
-    async def _count(self, owner: str, *, leave: bool) -> int:
+    async def _count(self, *, leave: bool = False, gone: Sequence[str] = ()) -> int:
         script = self._connection.client.register_script(_PRESENT)
-        key, args = f"{self._namespace}:refreshers", (owner, self._lease_ms, int(leave))
+        key, args = f"{self._namespace}:refreshers", (self.owner, self._lease_ms, int(leave), *gone)
         return int(await self._connection.bounded(script([key], args)))
 
-    async def _ask(self, sessions: Sequence[str], lease_ms: int) -> list[Any]:
+    async def _ask(self, sessions: Sequence[str], lease_ms: int, earlier: Sequence[str] = ()) -> list[Any]:
         client = self._connection.client
         script = client.register_script(_HOLD)
         answers: list[Any] = []
         for start in range(0, len(sessions), _AT_ONCE):
             async with client.pipeline(transaction=False) as pipeline:
                 for session in sessions[start : start + _AT_ONCE]:
-                    await script([self._key(session)], (self._owner, lease_ms), client=pipeline)
+                    await script([self._key(session)], (self.owner, lease_ms, *earlier), client=pipeline)
                 answers += await self._connection.bounded(pipeline.execute())
         return answers
 

@@ -40,7 +40,8 @@ class Refresher:
 
     Args:
         settings: what it is told.
-        name: its name among the others, which has to be its own; one is made up by default.
+        name: its name among the others; one is made up by default. A process that is started under the name of one
+            which has ended goes on with its sessions at once.
         store: where snapshots are kept, the store of the settings by default.
     """
 

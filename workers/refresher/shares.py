@@ -42,7 +42,8 @@ class Shares:
             kept = set(random.sample(sorted(kept), fair))
         elif len(kept) < fair:
             free = sorted(await self._leases.free(sorted(sessions - kept)))
-            kept |= await self._leases.hold(random.sample(free, min(len(free), fair - len(kept))))
+            taken = random.sample(free, min(len(free), fair - len(kept)))
+            kept |= await self._leases.hold(taken, take_over=True)
         self._sessions, self._renewed_at = frozenset(sessions), began
         return kept
 
