@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.delivery import Layout
-from snakepit_bridge.exceptions import StoreUnavailableError
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -54,15 +53,11 @@ def live_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
+    from snakepit_bridge.client.rabbitmq import broker_errors
     from snakepit_bridge.messages import PREDICT
-    from snakepit_bridge.stores.outages import is_outage
 
-    try:
+    with broker_errors(fleet.broker):
         answers: dict[str, Any] = fleet.app.control.inspect(timeout=wait_s).stats() or {}
-    except Exception as exc:
-        if not is_outage(exc):
-            raise
-        raise StoreUnavailableError(fleet.broker, str(exc) or "no connection") from exc
     return [_worker(name, answers[name], PREDICT) for name in sorted(answers)]
 
 
@@ -111,17 +106,11 @@ async def waiting_in(fleet: Fleet, queue: str) -> int:
 
 
 def _in_rabbitmq(fleet: Fleet, queue: str) -> int:
-    from snakepit_bridge.client.rabbitmq import waiting_in
-    from snakepit_bridge.stores.outages import is_outage
+    from snakepit_bridge.client.rabbitmq import broker_errors, waiting_in
 
-    try:
-        with fleet.app.connection_for_read() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_S)
-            return waiting_in(connection, queue)
-    except Exception as exc:
-        if not is_outage(exc):
-            raise
-        raise StoreUnavailableError(fleet.broker, str(exc) or "no connection") from exc
+    with broker_errors(fleet.broker), fleet.app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_S)
+        return waiting_in(connection, queue)
 
 
 def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
@@ -130,14 +119,10 @@ def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.stores.outages import is_outage
+    from snakepit_bridge.client.rabbitmq import broker_errors
 
-    try:
+    with broker_errors(fleet.broker):
         answers: dict[str, list[dict[str, Any]]] = fleet.app.control.inspect(timeout=wait_s).active_queues() or {}
-    except Exception as exc:
-        if not is_outage(exc):
-            raise
-        raise StoreUnavailableError(fleet.broker, str(exc) or "no connection") from exc
     return {queue["name"] for queues in answers.values() for queue in queues}
 
 
@@ -147,18 +132,14 @@ def taken_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSWER_S)
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.stores.outages import is_outage
+    from snakepit_bridge.client.rabbitmq import broker_errors
 
     if not workers:
         return 0
     names = [worker.name for worker in workers]
     ask = fleet.app.control.inspect(destination=names, timeout=wait_s, limit=len(names))
-    try:
+    with broker_errors(fleet.broker):
         answers: list[dict[str, Any]] = [ask.active() or {}, ask.reserved() or {}]
-    except Exception as exc:
-        if not is_outage(exc):
-            raise
-        raise StoreUnavailableError(fleet.broker, str(exc) or "no connection") from exc
     return sum(len(tasks) for answer in answers for tasks in answer.values())
 
 

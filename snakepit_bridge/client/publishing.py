@@ -27,13 +27,13 @@ from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.paper import Paper
 from snakepit_bridge.client.rabbitmq import (
     CONFIRM_WITHIN_S,
+    broker_errors,
     confirmed_producer,
     declared_queue,
     is_rabbitmq,
-    refused_declaration,
 )
 from snakepit_bridge.delivery import Layout
-from snakepit_bridge.exceptions import IdempotencyConflict, InputError, StoreUnavailableError
+from snakepit_bridge.exceptions import IdempotencyConflict, InputError
 from snakepit_bridge.json_values import escaped
 from snakepit_bridge.keys import IdempotencyKey
 from snakepit_bridge.loop import run_blocking
@@ -49,8 +49,7 @@ from snakepit_bridge.messages import (
     code_queue,
 )
 from snakepit_bridge.payloads import Payloads
-from snakepit_bridge.stores.connection import RedisConnection, masked
-from snakepit_bridge.stores.outages import is_outage
+from snakepit_bridge.stores.connection import RedisConnection
 
 # Three tries within about a second: a broker that is away is said to be away, and no caller hangs.
 RETRY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
@@ -131,7 +130,7 @@ class Publisher:
         """
         self._after_fork()
         try:
-            with self._producer() as producer, _renewed(producer):
+            with broker_errors(self._broker, self._queue), self._producer() as producer, _renewed(producer):
                 self._app.amqp.send_task_message(
                     producer,
                     name,
@@ -144,13 +143,6 @@ class Publisher:
                 )
         except (EncodeError, TypeError) as unfit:
             raise _unfit(program, unfit) from unfit
-        except Exception as exc:
-            if refused := refused_declaration(exc, self._broker, self._queue):
-                raise refused from exc
-            if not is_outage(exc):
-                raise
-            problem = str(exc) or "no connection"
-            raise StoreUnavailableError(masked(str(self._app.conf.broker_url)), problem) from exc
 
     def _deliver(self, order: _Order, asks: list[Ask]) -> dict[str, Sent]:
         """Sends what isn't known, and returns what is."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +20,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
 from snakepit_bridge.dead import DeadMessage
-from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreUnavailableError
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores.addresses import masked
 from snakepit_bridge.stores.outages import is_outage
@@ -40,6 +40,7 @@ CONFIRM_WITHIN_S = 10.0
 RETRIED = "dead_retry"
 """Header of a message that was sent again from the dead list."""
 
+_REFUSED: tuple[type[Exception], ...] = (amqp.AccessRefused, amqp.NotAllowed, amqp.ResourceError)
 _CONNECT_WITHIN_S = 5
 
 
@@ -64,8 +65,8 @@ def check_broker(url: str, queues: Iterable[str]) -> None:
         with Connection(url, connect_timeout=_CONNECT_WITHIN_S) as connection:
             for name in queues:
                 _declare(connection, url, name)
-    except (amqp.AccessRefused, amqp.NotAllowed, amqp.ResourceError) as exc:
-        raise ConfigurationError(f"RabbitMQ at {masked(url)} can't be used: {_text(exc)}.") from exc
+    except _REFUSED as exc:
+        raise _refused(exc, url) from exc
     except (OSError, amqp.ConnectionError):
         return
 
@@ -96,26 +97,44 @@ def send_again(app: Celery, dead: DeadMessage) -> None:
     properties: dict[str, Any] = message["properties"]
     route = properties.get("delivery_info") or {}
     passed = {name: properties[name] for name in ("correlation_id", "reply_to", "priority") if name in properties}
+    with broker_errors(str(app.conf.broker_url), dead.queue), confirmed_producer(app) as producer:
+        producer.publish(
+            b64decode(message["body"]),
+            exchange=route.get("exchange") or "",
+            routing_key=route.get("routing_key") or dead.queue,
+            content_type=message["content-type"],
+            content_encoding=message["content-encoding"],
+            # So that it is told apart from what it was, should it be given up again before that is forgotten.
+            headers={**message["headers"], RETRIED: str(uuid4())},
+            declare=[declared_queue(dead.queue)],
+            confirm_timeout=CONFIRM_WITHIN_S,
+            retry=True,
+            retry_policy={"max_retries": 2, "interval_start": 0.2},
+            **passed,
+        )
+
+
+@contextmanager
+def broker_errors(url: str, queue: str = "") -> Generator[None]:
+    """Name what a broker, RabbitMQ or Redis, answers or doesn't.
+
+    Args:
+        url: the broker's.
+        queue: the one that it is about.
+
+    Raises:
+        StoreUnavailableError: it is away, or hasn't confirmed in time.
+        ConfigurationError: RabbitMQ refuses this user, the virtual host or the declaration of the queue.
+    """
     try:
-        with confirmed_producer(app) as producer:
-            producer.publish(
-                b64decode(message["body"]),
-                exchange=route.get("exchange") or "",
-                routing_key=route.get("routing_key") or dead.queue,
-                content_type=message["content-type"],
-                content_encoding=message["content-encoding"],
-                # So that it is told apart from what it was, should it be given up again before that is forgotten.
-                headers={**message["headers"], RETRIED: str(uuid4())},
-                declare=[declared_queue(dead.queue)],
-                confirm_timeout=CONFIRM_WITHIN_S,
-                retry=True,
-                retry_policy={"max_retries": 2, "interval_start": 0.2},
-                **passed,
-            )
+        yield
     except Exception as exc:
-        if not is_outage(exc):
+        named = refused_declaration(exc, url, queue) or _refused_by(exc, url)
+        if named is None and is_outage(exc):
+            named = StoreUnavailableError(masked(url), str(exc) or "no connection")
+        if named is None or isinstance(exc, BridgeError):
             raise
-        raise StoreUnavailableError(masked(str(app.conf.broker_url)), str(exc) or "no connection") from exc
+        raise named from exc
 
 
 def confirmed_producer(app: Celery) -> AbstractContextManager[Any]:
@@ -126,8 +145,7 @@ def confirmed_producer(app: Celery) -> AbstractContextManager[Any]:
 
 def refused_declaration(exc: BaseException, url: str, queue: str) -> ConfigurationError | None:
     """Return the named error where RabbitMQ has the queue with other settings; None for any other error."""
-    causes = (exc, exc.__cause__, exc.__context__)
-    refused = next((each for each in causes if isinstance(each, amqp.PreconditionFailed)), None)
+    refused = _caused_by(exc, amqp.PreconditionFailed)
     if refused is None:
         return None
     return ConfigurationError(
@@ -145,6 +163,19 @@ def _declare(connection: Connection, url: str, name: str) -> None:
     except amqp.PreconditionFailed as exc:
         raise refused_declaration(exc, url, name) or exc from exc
     channel.close()
+
+
+def _refused_by(exc: BaseException, url: str) -> ConfigurationError | None:
+    cause = _caused_by(exc, *_REFUSED)
+    return None if cause is None else _refused(cause, url)
+
+
+def _refused(exc: BaseException, url: str) -> ConfigurationError:
+    return ConfigurationError(f"RabbitMQ at {masked(url)} can't be used: {_text(exc)}.")
+
+
+def _caused_by(exc: BaseException, *kinds: type[BaseException]) -> BaseException | None:
+    return next((each for each in (exc, exc.__cause__, exc.__context__) if isinstance(each, kinds)), None)
 
 
 def _text(exc: BaseException) -> str:

@@ -349,3 +349,19 @@ def test_a_queue_that_was_declared_otherwise_is_named(play: Stage, node: RabbitN
     assert "This worker can't run predictions: RabbitMQ at amqp://" in worker.logs()
     # It is no worse off for it.
     assert fleet_of(play).submit("plain", {"question": fresh("q")}).get().answer
+
+
+@pytest.mark.parametrize("url", ["amqp://guest:canary@{at}//", "amqp://guest:guest@{at}/none", "amqp://127.0.0.1:9//"])
+def test_a_broker_that_refuses_or_is_away_is_named(
+    play: Stage, node: RabbitNode, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    broker = url.format(at=node.url.partition("@")[2].strip("/"))
+    with within(10), pytest.raises((ConfigurationError, StoreUnavailableError)) as refused:
+        Fleet(play.url, broker_url=broker).submit("plain", {"question": "q"})
+    capsys.readouterr()
+    with within(10), pytest.raises(SystemExit) as ended:
+        main(["--redis-url", play.url, "--broker-url", broker, "status"])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.err.count("\n")) == (1, 1)
+    assert "amqp://" in said.err
+    assert "canary" not in said.err + str(refused.value)
