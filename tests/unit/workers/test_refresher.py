@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from workers.refresher.ledger import difference
 from workers.refresher.pace import Pace
 from workers.refresher.settings import RefresherSettings
 from workers.refresher.settling import Settling
+from workers.refresher.silence import CONFIRM_S, silence_s
 
 
 @pytest.fixture
@@ -258,3 +260,27 @@ async def test_a_variable_whose_text_is_not_utf8_is_named_and_the_others_are_rea
         assert list(seen.unreadable) == ["bad"]
         assert list(seen.variables) == ["good"]
     await client.aclose()
+
+
+@given(
+    poll_max_s=st.floats(1.0, 60.0),
+    timeout_s=st.floats(0.1, 30.0),
+    lease_s=st.floats(0.1, 30.0),
+    took_s=st.floats(0.0, 60.0),
+    busy=st.booleans(),
+    watched=st.booleans(),
+)
+def test_the_silence_that_is_allowed_covers_what_happens_while_all_is_well(
+    poll_max_s: float, timeout_s: float, lease_s: float, took_s: float, busy: bool, watched: bool
+) -> None:
+    """KINDS 27: the rest, an answer at its slowest, and a refresher that dies just then, whose heir looks twice."""
+    told = RefresherSettings("localhost:50051", poll_max_s=poll_max_s, timeout_s=timeout_s, lease_s=lease_s)
+    rest_s = Pace(told.poll_s, told.poll_max_s).after_look(busy=busy, watched=watched, took_s=took_s)
+    answer_s, heir_s = timeout_s, lease_s + 2 * took_s
+    assert rest_s + answer_s + heir_s + CONFIRM_S <= silence_s(told, look_s=took_s, turn_s=took_s)
+
+
+def test_the_documentation_says_how_long_elixir_may_be_silent_by_default() -> None:
+    allowed_s = silence_s(RefresherSettings("localhost:50051"), look_s=0.0, turn_s=0.0)
+    text = (Path(__file__).parents[3] / "docs" / "elixir.md").read_text(encoding="utf-8")
+    assert f"default settings that is {allowed_s:.1f} seconds" in text
