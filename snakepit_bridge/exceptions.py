@@ -45,6 +45,7 @@
     │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
     ├── DeadMessageNotFound              no dead message of this id
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
+    │   └── StoreForbiddenError          the user lacks a right there
     └── ConfigurationError               a setting or a service that the fleet can't run with
 
 The fields of an exception are its ``args``, and the text is made from them in ``__str__``. That is what lets it
@@ -685,6 +686,19 @@ class StoreUnavailableError(BridgeError, ConnectionError):
 
     def __str__(self) -> str:
         return f"Redis at {self.url} is away: {self.problem}. Start it, or name another one with --redis-url."
+
+
+@_error
+class StoreForbiddenError(StoreUnavailableError):
+    """A command, key or channel of Redis that the user of the URL has no right to. Trying again doesn't help."""
+
+    user: str = "default"
+
+    def __str__(self) -> str:
+        return (
+            f"User '{self.user}' lacks rights on Redis at {self.url}: {self.problem}. "
+            "Give it those that 'dspex-fleet acl ROLE' prints for its role."
+        )
 
 
 class ConfigurationError(BridgeError):

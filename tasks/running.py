@@ -17,7 +17,7 @@ from typing import Any, cast
 from celery.backends.base import KeyValueStoreBackend
 from celery.states import READY_STATES
 
-from snakepit_bridge.exceptions import PredictionCancelled, StoreUnavailableError
+from snakepit_bridge.exceptions import PredictionCancelled, StoreUnavailableError, fresh_error
 from snakepit_bridge.loop import share
 from snakepit_bridge.stores.connection import RedisConnection
 from tasks.outages import Outage
@@ -142,7 +142,7 @@ class Running:
         except StoreUnavailableError as away:
             _log.warning("Can't tell whether %d predictions are still wanted: %s", len(asked), away)
             for one in asked.values():
-                one.set_exception(StoreUnavailableError(away.url, away.problem))
+                one.set_exception(fresh_error(away))
                 one.exception()  # whoever asked may have been cancelled
             return
         for task_id, one in asked.items():

@@ -22,9 +22,11 @@ from config.celery import PRIORITY_STEPS
 from config.profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
 from snakepit_bridge.acks import Acks
+from snakepit_bridge.acl import Role
+from snakepit_bridge.acl_check import check_role
 from snakepit_bridge.client.rabbitmq import check_broker, is_rabbitmq
 from snakepit_bridge.dspy_integration.bounds import TargetBounds
-from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
+from snakepit_bridge.exceptions import ConfigurationError, StoreForbiddenError, StoreUnavailableError
 from snakepit_bridge.forking import after_fork_in_child
 from snakepit_bridge.frames import mark_tasks
 from snakepit_bridge.json_values import ValueBounds
@@ -127,6 +129,10 @@ async def _check_servers(settings: FleetSettings) -> None:
         connection = RedisConnection(url, timeout_s=settings.redis_timeout_s)
         try:
             await connection.send_each([("PING",)])
+            if settings.redis == settings.broker:
+                await check_role(Role.worker, connection, settings.namespace, settings.queue)
+        except StoreForbiddenError as exc:
+            raise ConfigurationError(str(exc)) from exc
         except StoreUnavailableError as exc:
             if not may_pass(exc):
                 raise ConfigurationError(f"Redis at {exc.url} can't be used: {exc.problem}.") from exc

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from snakepit_bridge.acl import Rights, Role, rights_of
+from snakepit_bridge.acl_check import check_rights
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.joined import fleet_commands
 from snakepit_bridge.cli.live import Worker, consumed, live_workers, recent_stalls, waiting_in
@@ -18,7 +20,7 @@ from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, RedisUrl, target
 from snakepit_bridge.cli.worker_report import PACKAGES, check_workers, worker_reports
 from snakepit_bridge.dead import DeadMessages
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreForbiddenError
 from snakepit_bridge.loop import run_blocking
 from snakepit_bridge.messages import code_queue
 
@@ -57,15 +59,21 @@ def doctor(
 
 def _redis(fleet: Fleet) -> Iterator[Check]:
     try:
+        run_blocking(check_rights(fleet.connection, _rights(fleet)))
         told = run_blocking(_info(fleet))
         stalls = list(_stalls(fleet))
+        dead = run_blocking(DeadMessages(fleet.connection, namespace=fleet.namespace).count())
+    except StoreForbiddenError as exc:
+        found = f"user '{exc.user}': {exc.problem}"
+        yield Check("rights on Redis", "fail", found, "give it those of: dspex-fleet acl operator")
+        return
     except BridgeError as away:
         yield Check("Redis", "fail", str(away), "start it, or name another with --redis-url")
         return
     yield _server(told)
     yield _durability(told, run_blocking(_fsync(fleet)))
     yield _eviction(told)
-    yield _given_up(run_blocking(DeadMessages(fleet.connection, namespace=fleet.namespace).count()))
+    yield _given_up(dead)
     yield from _broker(fleet)
     yield from stalls
 
@@ -134,6 +142,10 @@ def _code(fleet: Fleet) -> Check:
         return Check("code queue", "ok", f"{waits} wait" if waits else "none waits")
     found = f"{waits} wait in {queue}, and no worker takes from it"
     return Check("code queue", "fail", found, "start one: dspex-fleet worker --pool prefork")
+
+
+def _rights(fleet: Fleet) -> Rights:
+    return rights_of(Role.operator, fleet.namespace, fleet.queue, db=fleet.connection.database)
 
 
 async def _info(fleet: Fleet) -> dict[str, Any]:

@@ -53,10 +53,11 @@ def live_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
+    from snakepit_bridge.client.celery_app import broker_of
     from snakepit_bridge.client.rabbitmq import broker_errors
     from snakepit_bridge.messages import PREDICT
 
-    with broker_errors(fleet.broker):
+    with broker_errors(broker_of(fleet.app)):
         answers: dict[str, Any] = fleet.app.control.inspect(timeout=wait_s).stats() or {}
     return [_worker(name, answers[name], PREDICT) for name in sorted(answers)]
 
@@ -119,9 +120,10 @@ def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
     Raises:
         StoreUnavailableError: the broker is away.
     """
+    from snakepit_bridge.client.celery_app import broker_of
     from snakepit_bridge.client.rabbitmq import broker_errors
 
-    with broker_errors(fleet.broker):
+    with broker_errors(broker_of(fleet.app)):
         answers: dict[str, list[dict[str, Any]]] = fleet.app.control.inspect(timeout=wait_s).active_queues() or {}
     return {queue["name"] for queues in answers.values() for queue in queues}
 
@@ -132,13 +134,14 @@ def taken_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSWER_S)
     Raises:
         StoreUnavailableError: the broker is away.
     """
+    from snakepit_bridge.client.celery_app import broker_of
     from snakepit_bridge.client.rabbitmq import broker_errors
 
     if not workers:
         return 0
     names = [worker.name for worker in workers]
     ask = fleet.app.control.inspect(destination=names, timeout=wait_s, limit=len(names))
-    with broker_errors(fleet.broker):
+    with broker_errors(broker_of(fleet.app)):
         answers: list[dict[str, Any]] = [ask.active() or {}, ask.reserved() or {}]
     return sum(len(tasks) for answer in answers for tasks in answer.values())
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from snakepit_bridge.cli import batch, dead, doctor, joined, predict, programs, replay, revisions, sessions, status
+from snakepit_bridge.cli import acl, batch, dead, doctor, joined, predict, programs, replay, revisions, sessions, status
 from snakepit_bridge.cli.shown import line
 from snakepit_bridge.cli.target import BrokerUrl, Target, said_on_command_line
 from snakepit_bridge.exceptions import BridgeError
@@ -95,7 +95,7 @@ def _command_line() -> typer.Typer:
             revisions.mark,
             revisions.promote,
         ),
-        _FLEET: (status.status, doctor.doctor),
+        _FLEET: (status.status, doctor.doctor, acl.acl),
     }.items():
         for command in commands:
             made.command(rich_help_panel=panel)(command)

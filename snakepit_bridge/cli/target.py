@@ -76,6 +76,13 @@ class Target:
 
         return self.redis_url or DEFAULT_URL
 
+    @property
+    def db(self) -> int:
+        """The number of the database that the URL names."""
+        from snakepit_bridge.stores.addresses import database_of
+
+        return database_of(self.url)
+
     def fleet(self, *, allowed_packages: Iterable[str] = (), wait_s: float = 600.0, bridge: str | None = None) -> Fleet:
         """Returns the client."""
         from snakepit_bridge.client import Fleet

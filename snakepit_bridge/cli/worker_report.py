@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.open_files import FileUse
 
 if TYPE_CHECKING:
@@ -41,12 +40,14 @@ def worker_reports(fleet: Fleet, count: int, wait_s: float = _ANSWER_S) -> Repor
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from kombu.exceptions import OperationalError
+    from snakepit_bridge.stores.outages import is_outage, unavailable
 
     try:
         answers = fleet.app.control.broadcast(REPORT, reply=True, timeout=wait_s, limit=count) or []
-    except (OperationalError, OSError) as exc:
-        raise StoreUnavailableError(fleet.url, str(exc) or "no connection") from exc
+    except Exception as exc:
+        if not is_outage(exc):
+            raise
+        raise unavailable(exc, fleet.url, fleet.connection.user) from exc
     found: dict[str, Any] = {}
     for answer in answers:
         found.update({name: told for name, told in answer.items() if "packages" in told})

@@ -20,10 +20,10 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
 from snakepit_bridge.dead import DeadMessage
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreUnavailableError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.stores.addresses import masked
-from snakepit_bridge.stores.outages import is_outage
+from snakepit_bridge.stores.addresses import masked, user_of
+from snakepit_bridge.stores.outages import is_outage, unavailable
 
 RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
 """What the URL of a RabbitMQ begins with."""
@@ -124,6 +124,7 @@ def broker_errors(url: str, queue: str = "") -> Generator[None]:
 
     Raises:
         StoreUnavailableError: it is away, or hasn't confirmed in time.
+        StoreForbiddenError: the user lacks a right on Redis.
         ConfigurationError: RabbitMQ refuses this user, the virtual host or the declaration of the queue.
     """
     try:
@@ -131,7 +132,7 @@ def broker_errors(url: str, queue: str = "") -> Generator[None]:
     except Exception as exc:
         named = refused_declaration(exc, url, queue) or _refused_by(exc, url)
         if named is None and is_outage(exc):
-            named = StoreUnavailableError(masked(url), str(exc) or "no connection")
+            named = unavailable(exc, masked(url), user_of(url))
         if named is None or isinstance(exc, BridgeError):
             raise
         raise named from exc

@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.loop import share
 from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.stores.outages import unavailable
 
 Heard = Callable[[bytes | None], None]
 """Told what a channel said; None where something may have been missed, so that one has to look."""
@@ -139,8 +140,7 @@ class Subscription:
         refused, self._asked = self._asked, {}
         for asked in refused.values():
             if not asked.done():
-                problem = lost.problem if isinstance(lost, StoreUnavailableError) else str(lost)
-                asked.set_exception(StoreUnavailableError(self._connection.url, problem or type(lost).__name__))
+                asked.set_exception(unavailable(lost, self._connection.url, self._connection.user))
                 asked.exception()  # nobody may be waiting for it any more
 
     async def _beat(self) -> None:

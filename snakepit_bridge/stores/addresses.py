@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
@@ -119,6 +119,20 @@ class Address:
         managed = ManagedSSL if self.options.get("connection_class") is SSLConnection else Managed
         options = {**self.options, **limits, "connection_class": managed, "timeout": None}
         return Redis.from_pool(_SentinelPool(self.service, sentinel, **options))
+
+
+def user_of(url: str) -> str:
+    """Return the user as which a URL connects."""
+    credentials, at, _ = url.partition("://")[2].partition("?")[0].rpartition("@")
+    return (unquote(credentials.partition(":")[0]) if at else "") or "default"
+
+
+def database_of(url: str) -> int:
+    """Return the number of the database that a URL names, 0 if it names none."""
+    path, _, query = url.partition("://")[2].partition("?")
+    named = dict(parse_qsl(query)).get("db") or dict(parse_qsl(query)).get("virtual_host")
+    number = named or path.rpartition("/")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):

@@ -25,8 +25,8 @@ from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.open_files import OPEN_FILES
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.stores import lua
-from snakepit_bridge.stores.addresses import Address, OptionError, masked
-from snakepit_bridge.stores.outages import OUTAGES, is_outage
+from snakepit_bridge.stores.addresses import Address, OptionError, database_of, masked, user_of
+from snakepit_bridge.stores.outages import OUTAGES, is_outage, unavailable
 from snakepit_bridge.stores.tick import Command, Tick
 
 T = TypeVar("T")
@@ -75,6 +75,7 @@ class RedisConnection:
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
         register_url(url)
         self.url = masked(url)
+        self.user, self.database = user_of(url), database_of(url)
         self.timeout_s = timeout_s
         self.reached = False
         """Whether the server has ever answered: one that hasn't may be the wrong one, and not merely away."""
@@ -217,11 +218,7 @@ class RedisConnection:
 
     def _named(self, exc: Exception) -> Exception:
         """Return an error of ours for what says that the server can't do its work; a command's own stays as it is."""
-        if not is_outage(exc):
-            return exc
-        named = StoreUnavailableError(self.url, str(exc).rstrip(".") or type(exc).__name__)
-        named.__cause__ = exc
-        return named
+        return unavailable(exc, self.url, self.user) if is_outage(exc) else exc
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop."""

@@ -28,7 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.exceptions import StoreForbiddenError, StoreUnavailableError, fresh_error
 
 T = TypeVar("T")
 
@@ -55,7 +55,8 @@ OUTAGES: tuple[type[Exception], ...] = (
 CODES = ("MISCONF", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "OOM", "READONLY")
 """The server's own words for them, by which answers begin that redis-py has no class for."""
 
-_LASTING = (NoPermissionError, AuthenticationError)
+# How servers begin to say that a script lacks a right: Valkey and newer Redis, and Redis 7.0.
+_FORBIDDEN_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
 
 
 def is_outage(exc: BaseException) -> bool:
@@ -63,9 +64,34 @@ def is_outage(exc: BaseException) -> bool:
     if isinstance(exc, AttributeError):
         # What kombu says of a channel that another thread has closed with its connection.
         return exc.name == "client" and exc.obj is None
-    if isinstance(exc, (StoreUnavailableError, OperationalError, *OUTAGES)):
+    if isinstance(exc, (StoreUnavailableError, OperationalError, *OUTAGES)) or is_forbidden(exc):
         return True
     return isinstance(exc, ResponseError) and _code(str(exc)) in CODES
+
+
+def is_forbidden(exc: BaseException) -> bool:
+    """Return whether an error says that the user lacks a right."""
+    if isinstance(exc, (StoreForbiddenError, NoPermissionError)):
+        return True
+    if isinstance(exc, OperationalError):
+        return exc.__cause__ is not None and is_forbidden(exc.__cause__)
+    return isinstance(exc, ResponseError) and any(words in str(exc) for words in _FORBIDDEN_IN_SCRIPT)
+
+
+def unavailable(exc: BaseException, url: str, user: str) -> StoreUnavailableError:
+    """Return an error of ours for an outage.
+
+    Args:
+        exc: what redis-py or kombu raised.
+        url: of the server, without a password.
+        user: whose rights are asked for there.
+    """
+    if isinstance(exc, StoreUnavailableError):
+        return fresh_error(exc)
+    problem = str(exc).rstrip(".") or type(exc).__name__
+    found = StoreForbiddenError(url, problem, user) if is_forbidden(exc) else StoreUnavailableError(url, problem)
+    found.__cause__ = exc
+    return found
 
 
 def _code(text: str) -> str:
@@ -77,7 +103,7 @@ def _code(text: str) -> str:
 def may_pass(exc: BaseException) -> bool:
     """Return whether an outage may end by itself: missing rights and wrong passwords don't."""
     cause = exc.__cause__ if isinstance(exc, StoreUnavailableError) else exc
-    return is_outage(exc) and not isinstance(cause, _LASTING)
+    return is_outage(exc) and not is_forbidden(exc) and not isinstance(cause, AuthenticationError)
 
 
 async def through_outages(

@@ -14,7 +14,7 @@ from typing import Any, Self
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.exceptions import StoreUnavailableError, fresh_error
 from snakepit_bridge.loop import share
 from snakepit_bridge.revision import Token
 from snakepit_bridge.stores.connection import RedisConnection
@@ -114,7 +114,7 @@ class RedisWatch(Watch):
         self._noticed.fail(error)
         for waiting in (*self._confirming.values(), *self._pinging):
             if not waiting.done():
-                waiting.set_exception(StoreUnavailableError(error.url, error.problem))
+                waiting.set_exception(fresh_error(error))
                 waiting.exception()  # nobody may be waiting for it any more
         self._confirming.clear()
         self._pinging.clear()

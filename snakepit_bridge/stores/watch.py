@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableError, fresh_error
 from snakepit_bridge.revision import Token
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Noticed:
         """Raises what ``fail`` was told."""
         if self._broken is not None:
             # Anew each time: an exception that is raised twice collects both tracebacks.
-            raise StoreUnavailableError(self._broken.url, self._broken.problem)
+            raise fresh_error(self._broken)
 
     async def take(self, timeout_s: float | None) -> Moves:
         """Returns the moves and forgets them; waits for some for as long as ``timeout_s``."""

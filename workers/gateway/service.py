@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+from snakepit_bridge.acl import Role
+from snakepit_bridge.acl_check import check_role
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.loop import adopt, run_home
@@ -86,7 +88,13 @@ class Gateway:
             await self.stop()
 
     async def start(self) -> None:
-        """Serves from now on."""
+        """Serves from now on.
+
+        Raises:
+            StoreForbiddenError: its user of Redis lacks rights.
+        """
+        settings = self._settings
+        await run_home(check_role(Role.gateway, self._fleet.connection, settings.namespace, settings.queue))
         for server in filter(None, (self._grpc, self._http)):
             await server.start()
         guarded = "tokens" if self._settings.grants else "no tokens: everybody on this machine may do everything"

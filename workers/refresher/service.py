@@ -11,6 +11,8 @@ import time
 from collections.abc import Set as AbstractSet
 from uuid import uuid4
 
+from snakepit_bridge.acl import Role
+from snakepit_bridge.acl_check import check_role
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.open_files import raise_open_file_limit
 from snakepit_bridge.revision import Token
@@ -211,9 +213,18 @@ def run_refresher(settings: RefresherSettings, *, name: str = "") -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        await _check_rights(settings)
         await Refresher(settings, name=name).run(stop)
 
     asyncio.run(serve())
+
+
+async def _check_rights(settings: RefresherSettings) -> None:
+    connection = RedisConnection(settings.redis_url)
+    try:
+        await check_role(Role.refresher, connection, settings.namespace)
+    finally:
+        await connection.aclose()
 
 
 async def _until(stop: asyncio.Event, seconds: float) -> None:

@@ -1,0 +1,41 @@
+"""``acl``: the least rights of each role, as the rule that makes its user on Redis or Valkey."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from snakepit_bridge.acl import Role, rights_of, setuser
+from snakepit_bridge.cli.shown import say
+from snakepit_bridge.cli.target import RedisUrl, target
+from snakepit_bridge.exceptions import BridgeError
+
+
+def acl(
+    ctx: typer.Context,
+    role: Annotated[Role, typer.Argument(help="What is to connect as the user.", show_default=False)],
+    user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The user's name; NAMESPACE-ROLE if not given.")
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(metavar="HEX", help="SHA-256 of the password; >PASSWORD, for you to replace, if not given."),
+    ] = None,
+    file: Annotated[bool, typer.Option("--file", help="A line for the server's ACL file.")] = False,
+    setinfo: Annotated[
+        bool, typer.Option(help="Grant CLIENT SETINFO, by which clients name themselves; Redis 7.0 doesn't know it.")
+    ] = True,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Print the rule that gives a user the least rights of a role: commands, keys and channels.
+
+    It connects to nothing. The keys are those of --namespace and --queue, the channels those of the URL's database.
+    """
+    chosen = target(ctx, redis_url)
+    if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise BridgeError("--sha256 is 64 digits of 0 to 9 and a to f: printf %s PASSWORD | sha256sum")
+    rights = rights_of(role, chosen.namespace, chosen.queue, db=chosen.db, setinfo=setinfo)
+    password = f"#{sha256}" if sha256 else ">PASSWORD"
+    say(setuser(user or f"{chosen.namespace}-{role}", rights, password=password, file=file))

@@ -1,0 +1,133 @@
+"""A server whose users have the least rights of each role, and what each of them asked for: granted or refused."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from snakepit_bridge.acl import Rights, Role, rights_of, setuser
+from tests.harness import servers
+from tests.harness.cluster import free_ports, local_server
+
+# What redis-py asks a server for when it may, and does without; and what `doctor` does.
+UNASKED = frozenset({"client|maint_notifications", "config|get"})
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}")
+_CONTAINERS = ("client", "script", "config", "acl", "cluster", "xinfo")
+
+
+class RightsServer:
+    """A server with a user for each role, of the role's name and password; nobody else may connect.
+
+    Args:
+        admin: a client with all rights.
+        kind: the kind of server.
+        namespace: the fleet's.
+    """
+
+    def __init__(self, admin: Redis, kind: str, namespace: str) -> None:
+        self.admin = admin
+        self.namespace = namespace
+        # Debian's is 7.0, which doesn't know CLIENT SETINFO.
+        self.setinfo = kind == "valkey"
+        for role in Role:
+            self.grant(role.value, self.rights(role))
+
+    @property
+    def port(self) -> int:
+        return int(self.admin.connection_pool.connection_kwargs["port"])
+
+    def rights(self, role: Role) -> Rights:
+        return rights_of(role, self.namespace, setinfo=self.setinfo)
+
+    def grant(self, user: str, rights: Rights) -> None:
+        """Makes a user by the very command that is printed."""
+        self.admin.execute_command(*setuser(user, rights, password=f">{_password(user)}").split())
+
+    def url(self, user: str) -> str:
+        return f"redis://{user}:{_password(user)}@127.0.0.1:{self.port}/0"
+
+    def refused(self) -> list[str]:
+        """Returns what users asked for and might not, since the last call: user, reason, object and context."""
+        log: Any = self.admin.execute_command("ACL", "LOG", "200")
+        self.admin.execute_command("ACL", "LOG", "RESET")
+        entries = [one if isinstance(one, dict) else dict(zip(one[::2], one[1::2], strict=True)) for one in log]
+        found = (
+            f"{one['username']}: {one['reason']} {_UUID.sub('<uuid>', one['object'])}, {_command(one)} {one['context']}"
+            for one in entries
+            if one["object"] not in UNASKED
+        )
+        return sorted(set(found))
+
+
+def _password(user: str) -> str:
+    return f"secret-of-{user}"
+
+
+def _command(entry: dict[str, str]) -> str:
+    return entry["client-info"].partition(" cmd=")[2].partition(" ")[0]
+
+
+@contextmanager
+def rights_server(kind: str, folder: Path, namespace: str = "dspex") -> Generator[RightsServer]:
+    """Runs a server whose users have least rights."""
+    [port] = free_ports(1)
+    arguments = ["--port", str(port), "--user", "root", "on", ">root", "~*", "&*", "+@all", "--user", "default", "off"]
+    with (
+        servers.running_on(kind),
+        local_server(folder, *arguments, port=port, username="root", password="root") as admin,
+    ):
+        yield RightsServer(admin, kind, namespace)
+
+
+class Usage:
+    """What each user sends to a server, outside of scripts: commands, and all words that may be keys or channels."""
+
+    def __init__(self, admin: Redis) -> None:
+        self._admin = admin
+        self._users: dict[str, str] = {}
+        self.commands: dict[str, set[str]] = defaultdict(set)
+        self._words: dict[str, set[str]] = defaultdict(set)
+
+    @contextmanager
+    def recording(self) -> Generator[None]:
+        """Within it, what the server does is recorded."""
+        with self._admin.monitor() as monitor:
+            reader = threading.Thread(target=self._read, args=(monitor,))
+            reader.start()
+            try:
+                yield
+            finally:
+                self._admin.execute_command("ECHO", "recorded")
+                reader.join(30)
+                assert not reader.is_alive()
+
+    def used(self, user: str, patterns: Iterable[str]) -> set[str]:
+        """Returns the patterns of keys or channels that a user's words match."""
+        return {one for one in patterns if any(fnmatch.fnmatchcase(word, one) for word in self._words[user])}
+
+    def _read(self, monitor: Any) -> None:
+        for event in monitor.listen():
+            words: list[str] = event["command"].split(" ")
+            name = words[0].lower()
+            if words == ["ECHO", "recorded"]:
+                return
+            if event["client_type"] == "lua":
+                continue
+            user = self._user(f"{event['client_address']}:{event['client_port']}")
+            self.commands[user].add(f"{name}|{words[1].lower()}" if name in _CONTAINERS else name)
+            self._words[user].update(word for word in words[1:] if len(word) < 200)
+
+    def _user(self, address: str) -> str:
+        """A connection's user; connections that ended before they were seen are nobody's."""
+        if address not in self._users:
+            for one in self._admin.client_list():
+                self._users[one["addr"]] = one["user"]
+        return self._users.get(address, "")
