@@ -102,8 +102,8 @@ def _code(text: str) -> str:
 
 def may_pass(exc: BaseException) -> bool:
     """Return whether an outage may end by itself: missing rights and wrong passwords don't."""
-    cause = exc.__cause__ if isinstance(exc, StoreUnavailableError) else exc
-    return is_outage(exc) and not is_forbidden(exc) and not isinstance(cause, AuthenticationError)
+    causes = [one for one in (exc, exc.__cause__) if one is not None]
+    return is_outage(exc) and not any(isinstance(one, AuthenticationError) or is_forbidden(one) for one in causes)
 
 
 async def through_outages(
