@@ -112,6 +112,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Generator[House]:
             "DSPEX_LM_PROFILES": str(profiles),
             "DSPEX_ALLOWED_PACKAGES": "tests",
             "SECRET_LM_KEY": KEY,
+            # What the programs print and log is then in the log as well, and has to be masked there.
+            "DSPEX_LOG_CONTENT": "true",
             "https_proxy": f"http://me:{PROXY}@127.0.0.1:9",
         }
         yield House(folder, url, environment, lm, running)
