@@ -131,7 +131,7 @@ _OPERATING = Part(
 
 # What a worker does beside that, with the scripts of ``workers.transport``, ``tasks.limits`` and ``tasks.cache``.
 _CLAIMING = Part(
-    "client|tracking del exec exists expire get hget hgetall hkeys hset llen lpush multi set time",
+    "client|tracking del exec exists expire get hget hgetall hkeys hset llen lpush multi set time zrevrange",
     keys=("{queue}*", "{ns}:delivery:*"),
     script_commands="exists hdel hget hgetall hlen hset hsetnx llen lpush lrange ltrim rpush set time zadd zrange "
     "zrangebyscore zrem",
@@ -144,7 +144,7 @@ _COMMITTING = Part(
 )
 _WRITING_PIECES = Part("exists expire publish xadd", keys=("{ns}:pieces:*",), channels=("{ns}:pieces:*", "{ns}:cancel"))
 _LIMITING = Part(
-    "hgetall subscribe zrange zrevrange",
+    "hgetall subscribe zrange",
     keys=("{ns}:{{limits}}:*",),
     channels=("{ns}:{{limits}}:*",),
     script_commands="del exists get hdel hexists hget hgetall hincrby hincrbyfloat hmget hset pexpire pttl publish "
@@ -161,7 +161,7 @@ _EVENTS = Part(
 _STALLING = Part("expire hdel hset", keys=("{ns}:stalls",))
 _REFRESHING = Part(
     "get time zadd zrange",
-    keys=(*_SESSION, "{ns}:refreshers", "{ns}:sessions"),
+    keys=(*_SESSION, "{ns}:refreshers", "{ns}:refreshers:*", "{ns}:sessions"),
     reads=("{ns}:wanted",),
     channels=_SESSION,
     scripts="snakepit_bridge.stores.lua/ confirm confirm_all drop fence publish read",

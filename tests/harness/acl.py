@@ -92,7 +92,9 @@ class Usage:
 
     def __init__(self, admin: Redis) -> None:
         self._admin = admin
+        self._said: dict[str, list[list[str]]] = defaultdict(list)
         self._users: dict[str, str] = {}
+        self._ended = threading.Event()
         self.commands: dict[str, set[str]] = defaultdict(set)
         self._words: dict[str, set[str]] = defaultdict(set)
 
@@ -100,34 +102,46 @@ class Usage:
     def recording(self) -> Generator[None]:
         """Within it, what the server does is recorded."""
         with self._admin.monitor() as monitor:
-            reader = threading.Thread(target=self._read, args=(monitor,))
-            reader.start()
+            threads = [
+                threading.Thread(target=self._listen, args=(monitor,), daemon=True),
+                threading.Thread(target=self._look_at_users, daemon=True),
+            ]
+            for thread in threads:
+                thread.start()
             try:
                 yield
             finally:
+                self._ended.set()
                 self._admin.execute_command("ECHO", "recorded")
-                reader.join(30)
-                assert not reader.is_alive()
+                for thread in threads:
+                    thread.join(30)
+                    assert not thread.is_alive()
+        self._attribute()
 
     def used(self, user: str, patterns: Iterable[str]) -> set[str]:
         """Returns the patterns of keys or channels that a user's words match."""
         return {one for one in patterns if any(fnmatch.fnmatchcase(word, one) for word in self._words[user])}
 
-    def _read(self, monitor: Any) -> None:
+    def _listen(self, monitor: Any) -> None:
         for event in monitor.listen():
             words: list[str] = event["command"].split(" ")
-            name = words[0].lower()
             if words == ["ECHO", "recorded"]:
                 return
-            if event["client_type"] == "lua":
-                continue
-            user = self._user(f"{event['client_address']}:{event['client_port']}")
-            self.commands[user].add(f"{name}|{words[1].lower()}" if name in _CONTAINERS else name)
-            self._words[user].update(word for word in words[1:] if len(word) < 200)
+            if event["client_type"] != "lua":
+                self._said[f"{event['client_address']}:{event['client_port']}"].append(words)
 
-    def _user(self, address: str) -> str:
-        """A connection's user; connections that ended before they were seen are nobody's."""
-        if address not in self._users:
-            for one in self._admin.client_list():
-                self._users[one["addr"]] = one["user"]
-        return self._users.get(address, "")
+    def _look_at_users(self) -> None:
+        """Notes whose each connection is; one is nobody's before it has said so, and some end before they are seen."""
+        while not self._ended.wait(0.02):
+            found = {one["addr"]: one["user"] for one in self._admin.client_list()}
+            self._users.update({address: user for address, user in found.items() if user not in ("", "default")})
+
+    def _attribute(self) -> None:
+        for address, said in self._said.items():
+            user = self._users.get(address)
+            # Anybody's may be what a connection asked that ended before it was seen.
+            for each in Role if user is None else (user,):
+                for name, *words in said:
+                    command = name.lower()
+                    self.commands[each].add(f"{command}|{words[0].lower()}" if command in _CONTAINERS else command)
+                    self._words[each].update(word for word in words if len(word) < 200)
