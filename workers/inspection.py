@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from celery.worker.control import inspect_command
@@ -14,6 +14,7 @@ from celery.worker.control import inspect_command
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.worker_report import PACKAGES, REPORT
 from snakepit_bridge.open_files import OPEN_FILES
+from snakepit_bridge.programs.packages import distributions
 from workers.profile_checks import check_each, check_profiles
 
 
@@ -48,5 +49,5 @@ def _version(name: str) -> str | None:
 
 def _release(package: str) -> str | None:
     """The distribution that a package came with, and its version; None where it isn't installed as one."""
-    found = packages_distributions().get(package.partition(".")[0])
+    found = distributions().get(package.partition(".")[0])
     return " ".join(f"{name} {version(name)}" for name in sorted(set(found))) if found else None

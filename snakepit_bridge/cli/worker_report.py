@@ -19,8 +19,9 @@ REPORT = "fleet_report"
 PACKAGES = ("dspex-fleet", "dspy", "celery", "kombu", "redis")
 """Whose versions are told."""
 
-# Each LM profile with an endpoint of its own is asked whether it answers.
-_ANSWER_S = 8.0
+# Each LM profile with an endpoint of its own is asked whether it answers, and the first report loads what it needs.
+# Once all have answered nobody waits any longer.
+_ANSWER_S = 20.0
 
 # What happened longer ago is no news, and a limit that no worker at full speed comes near is enough.
 _RECENT_S = 3_600.0

@@ -37,7 +37,7 @@ def releases(spec: ProgramSpec) -> Mapping[str, str]:
     tops = {name.partition(".")[0] for name in named_modules(spec)} - _NOT_OF_THE_PROGRAM
     found: dict[str, str] = {}
     for top in sorted(tops):
-        known = _distributions().get(top, ())
+        known = distributions().get(top, ())
         if known:
             found.update({name: metadata.version(name) for name in known})
         elif top in sys.modules:
@@ -46,6 +46,6 @@ def releases(spec: ProgramSpec) -> Mapping[str, str]:
 
 
 @functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    # It reads the record of everything that is installed, which takes a while.
+def distributions() -> Mapping[str, list[str]]:
+    """Return the distributions that each importable package came with; read once, since that takes a while."""
     return metadata.packages_distributions()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kombu import Connection, Queue
 from redis import Redis
 
+from tests.harness.waiting import Stopwatch
 from workers.transport.layout import Layout
 
 OURS, STOCK = "workers.transport:Transport", "redis"
@@ -60,12 +61,13 @@ class Consumer:
         return [message.payload for message in self.messages]
 
     def drain(self, seconds: float = 0.2) -> list[Any]:
-        """Takes messages until none has come for so many seconds, and returns their bodies."""
-        while True:
-            try:
+        """Take messages until none has come for so many seconds of a stopwatch, and return their bodies."""
+        watch = Stopwatch()
+        while watch.elapsed_s < seconds:
+            with suppress(TimeoutError):
                 self._channel.connection.drain_events(self._channel.connection, timeout=seconds)
-            except TimeoutError:
-                return self.bodies
+                watch = Stopwatch()
+        return self.bodies
 
 
 def held(client: Redis, layout: Layout | None = None) -> dict[str, bytes]:

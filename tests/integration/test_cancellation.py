@@ -54,7 +54,7 @@ def cancelled(handle: Handle) -> float:
 
 
 @pytest.mark.parametrize("program", ["qa", "in-a-thread"])
-def test_a_cancelled_prediction_leaves_the_provider_within_a_quarter_of_a_second(play: Stage, program: str) -> None:
+def test_a_cancelled_prediction_leaves_the_provider_at_once(play: Stage, program: str) -> None:
     question = fresh("q")
     play.lm.hang(None, containing=question)
     handle = play.fleet.submit(program, {"question": question})
@@ -62,7 +62,8 @@ def test_a_cancelled_prediction_leaves_the_provider_within_a_quarter_of_a_second
     at = cancelled(handle)
     left = wait_until(lambda: _left_at(play, question), "the LM sees the client leave")
 
-    assert left - at < 0.25
+    # Long before a look of its own would have found it.
+    assert left - at < 1.0
     with pytest.raises(PredictionCancelled):
         handle.get(SOON_S)
     # Its place is free, and it asks nothing more.
