@@ -14,12 +14,26 @@ from snakepit_bridge.cli.sessions import SessionName, author, plain
 from snakepit_bridge.cli.shown import as_json, say, table
 from snakepit_bridge.cli.target import AsJson, Bridge, RedisUrl, Target, target, well_formed
 from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.revision import Token
 from snakepit_bridge.variables import Variable
 
 if TYPE_CHECKING:
     from snakepit_bridge.stores import Change
 
-Revision = Annotated[str, typer.Argument(metavar="REVISION", help="A token, a label or 'latest'.")]
+
+def _check_revision(text: str) -> str:
+    """Return a revision's name as it was given, if it can be one: what begins with a digit has to be a token."""
+    if text[:1].isdigit():
+        try:
+            Token.parse(text)
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc)) from None
+    return text
+
+
+Revision = Annotated[
+    str, typer.Argument(metavar="REVISION", help="A token, a label or 'latest'.", callback=_check_revision)
+]
 Reason = Annotated[str, typer.Option(help="Why, for the session's history.", show_default=False)]
 
 

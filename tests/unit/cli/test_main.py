@@ -96,3 +96,13 @@ def test_where_only_the_library_is_installed_the_fleets_commands_say_where_they_
         assert ran.returncode == 1, ran.stderr
         assert "run from a checkout or the image" in ran.stderr
         assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "words", ["diff s 1 2", "diff s latest 3x", "rollback s 7.", "mark s stable 7", "promote s stable 7"]
+)
+def test_a_revision_that_is_no_token_is_refused_before_anything_is_asked(
+    capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    assert run("--redis-url", "redis://127.0.0.1:1/0", *words.split()) == 2
+    assert "A token reads epoch.revision" in " ".join(capsys.readouterr().err.split())
