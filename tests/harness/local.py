@@ -151,7 +151,8 @@ class LocalWorker(LocalProcess):
         return super().attrs | {"Config": {"Hostname": self.id[:12], "Env": env}}
 
     def logs(self) -> bytes:
-        return self._log.read_bytes()
+        # A worker whose start failed has taken its folder along.
+        return self._log.read_bytes() if self._log.exists() else b""
 
     def kill(self, signal: str | int | None = None) -> None:
         sign = as_signal(signal)
