@@ -42,7 +42,7 @@ def _with_nested(
 def _excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
     choices = len(spec.module.allowed) if isinstance(spec.module, ModuleVariable) else 1
     yield "module.allowed", bounds.over("max_modules", choices, "module types")
-    yield "tools", bounds.over("max_tools", len(spec.tools), "tools")
+    yield "tools", bounds.over("max_tools", len(spec.tools or ()), "tools")
     yield "functions", bounds.over("max_tools", len(spec.functions), "functions")
     yield "bindings", bounds.over("max_count", len(spec.bindings), "bindings")
     yield from _of_signature(spec, bounds)

@@ -70,7 +70,7 @@ def spec_of(
                 for argument, function in built.functions.items()
             },
             modules=modules,
-            tools=tuple(_tool_path(tool, program) for tool in built.tools),
+            tools=None if built.tools is None else tuple(_tool_path(tool, program) for tool in built.tools),
             bindings={**below, **own, **(bindings or {})},
             config=_config(module) if built.carries_state else {},
             state=None if choose_by or not state else state,

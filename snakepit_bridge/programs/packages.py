@@ -18,7 +18,7 @@ _NOT_OF_THE_PROGRAM = frozenset({"dspy", "typing", "datetime", "builtins", "snak
 
 def named_modules(spec: ProgramSpec) -> Iterator[str]:
     """Yield the Python modules that a spec names: of its classes, tools, functions and field types, nested ones too."""
-    for path in (*spec.module_names, *spec.tools, *spec.functions.values()):
+    for path in (*spec.module_names, *(spec.tools or ()), *spec.functions.values()):
         module = path.partition(":")[0] if ":" in path else split_at_class(path)[0]
         if module:
             yield module

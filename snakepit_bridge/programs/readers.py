@@ -29,7 +29,7 @@ class Built:
 
     Attributes:
         signature: the task's signature, without what the module adds to it.
-        tools: functions or ``dspy.Tool``.
+        tools: functions or ``dspy.Tool``; None where its constructor needs none.
         arguments: plain values.
         functions: argument to function; None is the module's own default.
         modules: argument to module, or to several.
@@ -37,7 +37,7 @@ class Built:
     """
 
     signature: Any = None
-    tools: Sequence[Any] = ()
+    tools: Sequence[Any] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
     functions: Mapping[str, Any] = field(default_factory=dict[str, Any])
     modules: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -61,7 +61,7 @@ def _react(module: Any, _: str) -> Built:
 
 
 def _program_of_thought(module: Any, _: str) -> Built:
-    return Built(module.signature, (), {"max_iters": module.max_iters}, _interpreter(module))
+    return Built(module.signature, None, {"max_iters": module.max_iters}, _interpreter(module))
 
 
 def _code_act(module: Any, _: str) -> Built:
@@ -70,33 +70,33 @@ def _code_act(module: Any, _: str) -> Built:
 
 
 def _comparison(module: Any, _: str) -> Built:
-    return Built(without_attempts(module.predict.signature), (), {"M": module.M})
+    return Built(without_attempts(module.predict.signature), None, {"M": module.M})
 
 
 def _best(module: Any, _: str) -> Built:
     # DSPy wraps the function, so that it isn't taken for a parameter.
     reward = inspect.getclosurevars(module.reward_fn).nonlocals["reward_fn"]
     said = {"N": module.N, "threshold": module.threshold, "fail_count": module.fail_count}
-    return Built(None, (), said, {"reward_fn": reward}, {"module": module.module}, carries_state=False)
+    return Built(None, None, said, {"reward_fn": reward}, {"module": module.module}, carries_state=False)
 
 
 def _ensemble(module: Any, _: str) -> Built:
     reduce = {} if module.reduce_fn is None else {"reduce_fn": module.reduce_fn}
-    return Built(None, (), {"size": module.size}, reduce, {"programs": list(module.programs)}, carries_state=False)
+    return Built(None, None, {"size": module.size}, reduce, {"programs": list(module.programs)}, carries_state=False)
 
 
 def _rlm(module: Any, program: str) -> Built:
     if module.sub_lm is not None:
         raise ProgramSpecError(program, "arguments.sub_lm", "an LM can't travel; bind sub_lm to a variable instead")
     names = ("max_iters", "max_llm_calls", "max_output_chars", "verbose")
-    tools = list(module._user_tools.values())
+    tools = list(module._user_tools.values()) or None
     return Built(module.signature, tools, {name: getattr(module, name) for name in names}, _interpreter(module))
 
 
 def _flex(module: Any, program: str) -> Built:
     if not runs_baseline(module):
         raise ProgramSpecError(program, "the whole", "its code was rewritten by an optimizer, and code can't travel")
-    tools = list(module._flex_ctx.context_names().values())
+    tools = list(module._flex_ctx.context_names().values()) or None
     said = {"max_predictor_calls": module._max_predictor_calls}
     return Built(module.signature, tools, said, _interpreter(module), carries_state=False)
 

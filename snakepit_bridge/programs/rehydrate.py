@@ -46,7 +46,7 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
     registry = ModuleVariableResolver.MODULE_REGISTRY
     module_class = _module_class(module_name, registry, allowed, program, signed=spec.signature is not None)
     arguments: dict[str, Any] = dict(spec.arguments)
-    if spec.tools:
+    if spec.tools is not None:
         arguments["tools"] = [_function(said, TOOLS, allowed, program, "tools") for said in spec.tools]
     for argument, said in spec.functions.items():
         where = f"functions.{argument}"

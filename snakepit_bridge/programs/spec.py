@@ -76,6 +76,7 @@ class ProgramSpec(BaseModel):
         functions: constructor arguments that are functions (``reward_fn``), by import path or registered name.
         modules: constructor arguments that are modules (``module`` of BestOfN, ``programs`` of Ensemble), as specs.
         tools: functions in allowed packages by import path, or registered tools by name, for modules that take tools.
+            An empty list is for an agent that has none; None where nothing is said of tools.
         bindings: module attribute to session variable.
         config: predictor path to LM keywords that hold unless a variable says otherwise.
         state: what DSPy's ``dump_state`` gives: demos and optimised instructions.
@@ -96,7 +97,7 @@ class ProgramSpec(BaseModel):
     arguments: dict[str, JsonValue] = Field(default_factory=dict)
     functions: dict[str, str] = Field(default_factory=dict)
     modules: dict[str, ProgramSpec | tuple[ProgramSpec, ...]] = Field(default_factory=dict)
-    tools: tuple[str, ...] = ()
+    tools: tuple[str, ...] | None = None
     bindings: dict[str, str] = Field(default_factory=dict)
     config: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     state: dict[str, JsonValue] | None = None

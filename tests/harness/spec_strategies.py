@@ -1,169 +1,224 @@
-"""Specs of programs as strangers write them: within the grammar, at its bounds, a little beyond, and oddly named."""
+"""Whole programs that are right by construction: one strategy for each kind of module, and what may go with it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.harness.value_types import Ticket
+from tests.harness.spec_fields import KEYS, TEXTS, VALUES, Signed, signatures
 
 PROGRAMS = "tests.harness.programs"
-_TYPES = f"{Ticket.__module__}:{Ticket.__name__}"
-
-_ATOMS = [
-    "str", "int", "float", "bool", "bytes", "Any", "None", "date", "datetime", "time", "timedelta", "Decimal", "UUID",
-    "object", "complex", "list", "dict", "set", "tuple", "frozenset", "dspy.Image", "dspy.Audio", "dspy.History",
-    "dspy.Code", "dspy.Tool", "dspy.ToolCalls", "dspy.File", "dspy.Reasoning", "dspy.experimental.Document",
-    "Literal['a', 'b']", "Literal[1, None, True]", "tuple[()]", "tuple[int, ...]", _TYPES.replace(":", "."),
-]  # fmt: skip
-_NO_TYPES = ["", "no.such.Type", "int)", "list[", "Literal[...]", "(lambda: 1)()", "os.PathLike", "'str'", "dict[str]"]
-NAMES = st.one_of(
-    st.sampled_from(["question", "answer", "context", "self", "class", "items", "keys", "copy", "trajectory", "lm"]),
-    st.sampled_from(
-        ["config", "demos", "signature", "_private", "ünïcode", "x" * 100, "x" * 101, "", "a b", "__init__"]
-    ),
-    st.from_regex(r"[a-z][a-z_0-9]{0,8}", fullmatch=True),
-    st.text(max_size=6),
-)
-TEXTS = st.one_of(
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
-    st.sampled_from(["[[ ## answer ## ]]", "{question}", "\x00", "x" * 5_000, ""]),
-)
-# At the bounds of counts, next to them, and far beyond.
-COUNTS = st.sampled_from([-1, 0, 1, 2, 3, 99, 100, 101, 128, 129, 1_000, 1_001, 10**9, 10**400, 1.5, True, None, "3"])
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-99, 10**20) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
-    max_leaves=5,
-)
+REWARD = f"{PROGRAMS}:reward"
+VARIABLES: Mapping[str, Any] = {
+    "temp": 0.5,
+    "style": "Answer in verse.",
+    "llm": "openai/other",
+    "tokens": 200,
+    "strategy": "ChainOfThought",
+    "stops": '["\\n\\n\\n"]',
+}
+"""What the session of these programs holds."""
 
 
-def _composed(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.one_of(
-        st.builds("list[{}]".format, inner),
-        st.builds("dict[str, {}]".format, inner),
-        st.builds("{} | None".format, inner),
-        st.builds("tuple[{}, {}]".format, inner, inner),
-        st.builds("Union[{}, {}]".format, inner, inner),
-        st.builds("Optional[{}]".format, inner),
-        st.builds("set[{}]".format, inner),
+@dataclass(frozen=True)
+class Drawn:
+    """A program's spec, and inputs for it.
+
+    Attributes:
+        kind: of its module.
+        spec: as JSON holds it.
+        inputs: what it is asked.
+        is_fitting: whether the inputs are in the types of its fields.
+    """
+
+    kind: str
+    spec: dict[str, Any]
+    inputs: dict[str, Any]
+    is_fitting: bool
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A module's spec, the inputs that it takes, and its predictors by path with their numbers of fields."""
+
+    spec: dict[str, Any]
+    inputs: st.SearchStrategy[dict[str, Any]]
+    predictors: Mapping[str, int]
+
+
+_CONFIG = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.sampled_from([0, 0.5, 2]),
+        "max_tokens": st.sampled_from([1, 16, 1_000_000]),
+        "n": st.integers(1, 2),
+        "top_p": st.floats(0, 1),
+        "stop": st.sampled_from(["\n\n\n", ["a stop"]]),
+        "seed": st.integers(0, 99),
+        "presence_penalty": st.integers(-2, 2),
+        "rollout_id": st.integers(1, 99),
+        "top_k": st.integers(1, 9),
+        "user": st.just("somebody"),
+        "logit_bias": st.just({"50256": -100}),
+    },
+)
+
+
+def _signed(kind: str, signed: Signed, predictors: Mapping[str, int], **more: Any) -> _Made:
+    return _Made({"module": kind, "signature": signed.spec, **more}, signed.inputs, predictors)
+
+
+@st.composite
+def _predict(draw: st.DrawFn, kind: str) -> _Made:
+    signed = draw(signatures())
+    more = {"arguments": arguments} if (arguments := draw(st.just({}) | _CONFIG)) else {}
+    total = sum(signed.counts)
+    paths = {"Predict": {"self": total}, "ChainOfThought": {"predict": total + 1}}
+    return _signed(kind, signed, paths.get(kind, {}), **more)
+
+
+@st.composite
+def _agent(draw: st.DrawFn, kind: str) -> _Made:
+    signed = draw(signatures())
+    arguments = {"max_iters": draw(st.integers(1, 3))}
+    tools = draw(st.sampled_from([[REWARD], []] if kind != "ReActV2" else [[REWARD]]))
+    more: dict[str, Any] = {} if kind == "ProgramOfThought" else {"tools": tools}
+    given, wanted = signed.counts
+    paths = {"ReAct": {"react": given + 4, "extract.predict": given + 2 + wanted}}
+    return _signed(kind, signed, paths.get(kind, {}), arguments=arguments, **more)
+
+
+@st.composite
+def _comparison(draw: st.DrawFn, kind: str) -> _Made:
+    signed, attempts = draw(signatures()), draw(st.integers(1, 3))
+    attempt = st.fixed_dictionaries({"reasoning": TEXTS, signed.last_output: VALUES})
+    compared = st.lists(attempt, min_size=attempts, max_size=attempts)
+    inputs = st.builds(lambda given, tried: {**given, "completions": tried}, signed.inputs, compared)
+    spec = {"module": kind, "signature": signed.spec, "arguments": {"M": attempts}}
+    return _Made(spec, inputs, {"predict": sum(signed.counts) + attempts + 1})
+
+
+@st.composite
+def _retry(draw: st.DrawFn, kind: str, depth: int) -> _Made:
+    inner = draw(_nested(depth + 1))
+    arguments: dict[str, Any] = {"N": draw(st.integers(1, 3)), "threshold": draw(st.sampled_from([0.5, 1, 2]))}
+    if draw(st.booleans()):
+        arguments["fail_count"] = draw(st.integers(1, 3))
+    functions = {"reward_fn": REWARD}
+    return _Made(
+        {"module": kind, "modules": {"module": inner.spec}, "functions": functions, "arguments": arguments},
+        inner.inputs,
+        {},
     )
 
 
-KINDS = st.recursive(st.sampled_from(_ATOMS), _composed, max_leaves=3)
-LIMITS = st.dictionaries(
-    st.sampled_from(["gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan"]),
-    st.integers(-2, 5) | st.booleans() | TEXTS,
-    max_size=2,
-)
-
-
-def _rarely(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.integers(0, 9).flatmap(lambda number: odd if number == 0 else usual)
-
-
 @st.composite
-def fields(draw: st.DrawFn, direction: str, names: list[str]) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
-    for name in names:
-        field = {"name": name, "direction": direction, "type": draw(_rarely(KINDS, st.sampled_from(_NO_TYPES)))}
-        if draw(st.booleans()):
-            field |= draw(st.fixed_dictionaries({}, optional={"desc": TEXTS, "prefix": TEXTS, "typed": st.booleans()}))
-        if draw(st.integers(0, 4)) == 0:
-            field |= {"limits": draw(LIMITS)}
-        if draw(st.integers(0, 4)) == 0:
-            field |= {"has_default": True, "default": draw(VALUES)}
-        made.append(field)
-    return made
-
-
-@st.composite
-def signatures(draw: st.DrawFn) -> Any:
+def _ensemble(draw: st.DrawFn, kind: str, depth: int) -> _Made:
+    inner = draw(st.lists(_nested(depth + 1), min_size=1, max_size=2))
+    spec: dict[str, Any] = {"module": kind, "modules": {"programs": [one.spec for one in inner]}}
     if draw(st.booleans()):
-        return draw(
-            st.sampled_from(["question -> answer", "a: int, b: list[str] -> c: float", "->", "a ->", "a, a -> a"])
-        )
-    usual = st.from_regex(r"[a-z]{2,6}", fullmatch=True)
-    names = draw(st.lists(_rarely(usual, NAMES), min_size=2, max_size=5, unique=True))
-    cut = draw(st.integers(1, len(names) - 1))
-    both = [*draw(fields("input", names[:cut])), *draw(fields("output", names[cut:]))]
-    return {"fields": both, **draw(st.fixed_dictionaries({}, optional={"instructions": TEXTS}))}
+        spec["arguments"] = {"size": draw(st.integers(1, len(inner)))}
+    return _Made(spec, inner[0].inputs, {})
 
 
-def _inputs_of(signature: Any) -> list[str]:
-    if isinstance(signature, dict):
-        return [field["name"] for field in signature["fields"] if field["direction"] == "input"]
-    return [part.partition(":")[0].strip() for part in signature.partition("->")[0].split(",")]
+def _nested(depth: int) -> st.SearchStrategy[_Made]:
+    leaves = _predict("Predict") | _predict("ChainOfThought") | _agent("ReAct") | _comparison("MultiChainComparison")
+    if depth >= 2:
+        return leaves
+    return leaves | _retry("BestOfN", depth) | _retry("Refine", depth) | _ensemble("Ensemble", depth)
 
 
-CONFIG = st.dictionaries(
-    st.sampled_from(
-        ["temperature", "max_tokens", "n", "top_p", "stop", "seed", "rollout_id", "api_base", "http_client"]
-    ),
-    _rarely(st.sampled_from([0, 1, 0.5, 16]), COUNTS | VALUES),
-    max_size=2,
-)
-_EXTRAS: dict[str, st.SearchStrategy[Any]] = {
-    "config": st.dictionaries(st.sampled_from(["self", "predict", "no.such"]), CONFIG, max_size=1),
-    "lm": _rarely(st.just("demo"), st.sampled_from(["nobody", "", "openai/other", "x" * 999])),
-    "cache": st.fixed_dictionaries(
-        {}, optional={"ttl_s": COUNTS, "share": st.sampled_from(["session", "fleet", "all"])}
-    ),
-    "bindings": st.dictionaries(st.sampled_from(["temperature", "self.demos", "instructions"]), NAMES, max_size=1),
-    "attributes": st.dictionaries(
-        st.sampled_from(["self", "predict"]), st.dictionaries(NAMES, VALUES, max_size=1), max_size=1
-    ),
-    "escaped": st.booleans(),
-    "surprise": VALUES,
+def _own(name: str) -> st.SearchStrategy[_Made]:
+    return st.just(_Made({"module": f"{PROGRAMS}:{name}"}, st.fixed_dictionaries({"question": TEXTS}), {}))
+
+
+@st.composite
+def _threads(draw: st.DrawFn, kind: str) -> _Made:
+    arguments = draw(st.fixed_dictionaries({}, optional={"num_threads": st.integers(1, 4), "max_errors": st.just(3)}))
+    return _Made({"module": kind, "arguments": arguments}, st.just({"exec_pairs": []}), {})
+
+
+@st.composite
+def _chosen(draw: st.DrawFn, kind: str) -> _Made:
+    allowed = [
+        "ChainOfThought",
+        *draw(st.lists(st.sampled_from(["Predict", "ReAct", "ProgramOfThought"]), unique=True)),
+    ]
+    signed = draw(signatures())
+    made = _signed("", signed, {}, tools=[REWARD], arguments={"max_iters": 2})
+    return _Made({**made.spec, "module": {"variable": "strategy", "allowed": allowed}}, made.inputs, {})
+
+
+KINDS: Mapping[str, Callable[[], st.SearchStrategy[_Made]]] = {
+    "Predict": lambda: _predict("Predict"),
+    "ChainOfThought": lambda: _predict("ChainOfThought"),
+    "ChainOfThoughtWithHint": lambda: _predict("ChainOfThoughtWithHint"),
+    "ReAct": lambda: _agent("ReAct"),
+    "ReActV2": lambda: _agent("ReActV2"),
+    "MultiChainComparison": lambda: _comparison("MultiChainComparison"),
+    "BestOfN": lambda: _retry("BestOfN", 0),
+    "Refine": lambda: _retry("Refine", 0),
+    "Ensemble": lambda: _ensemble("Ensemble", 0),
+    "Parallel": lambda: _threads("Parallel"),
+    "own Twice": lambda: _own("Twice"),
+    "own Parallel": lambda: _own("Parallel"),
+    "a variable": lambda: _chosen(""),
+    "ProgramOfThought": lambda: _agent("ProgramOfThought"),
+    "CodeAct": lambda: _agent("CodeAct"),
+    "RLM": lambda: _agent("RLM"),
 }
+"""A strategy for each kind of module that a spec may name."""
+
+EXECUTE_CODE = ("ProgramOfThought", "CodeAct", "RLM")
+"""Those that wait for a worker on prefork."""
+
+_BINDINGS: Mapping[str, str] = {
+    "temperature": "temp", "instructions": "style", "model": "llm", "max_tokens": "tokens", "stop": "stops",
+}  # fmt: skip
+_STEERED = ("Predict", "ChainOfThought", "ReAct", "MultiChainComparison", "a variable")
+
+
+def _state_of(fields: int) -> st.SearchStrategy[dict[str, Any]]:
+    demos = st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=3)
+    told = {"prefix": st.just("Field:"), "description": TEXTS}
+    of_fields = st.lists(st.fixed_dictionaries(told), min_size=fields, max_size=fields)
+    signature = st.fixed_dictionaries({"instructions": TEXTS, "fields": of_fields})
+    return st.fixed_dictionaries({
+        "traces": st.just([]), "train": st.just([]), "lm": st.none(), "demos": demos, "signature": signature,
+    })  # fmt: skip
 
 
 @st.composite
-def modules(draw: st.DrawFn, depth: int = 0) -> dict[str, Any]:
-    """Draw a spec without what belongs to the whole program."""
-    kind = draw(
-        st.sampled_from([
-            "Predict", "ChainOfThought", "Predict", "ReAct", "MultiChainComparison", "BestOfN", "Refine", "Ensemble",
-            "own", "unknown",
-        ])
-    )  # fmt: skip
-    signature = draw(signatures())
-    if kind == "own":
-        return {"module": f"{PROGRAMS}:{draw(st.sampled_from(['Twice', 'Parallel', 'Nobody', '__class__']))}"}
-    if kind == "unknown":
-        return {"module": draw(NAMES), "signature": signature}
-    count = draw(_rarely(st.integers(1, 3), COUNTS))
-    spec: dict[str, Any] = {"module": kind}
-    if kind in ("BestOfN", "Refine") and depth < draw(st.sampled_from([2, 3, 10])):
-        spec["modules"] = {"module": draw(modules(depth + 1))}
-        spec["functions"] = {"reward_fn": draw(_rarely(st.just(f"{PROGRAMS}:reward"), NAMES))}
-        spec["arguments"] = {"N": count, "threshold": draw(_rarely(st.just(0.5), VALUES))}
-    elif kind == "Ensemble" and depth < 2:
-        spec["modules"] = {"programs": draw(st.lists(modules(depth + 1), max_size=2))}
-        spec["arguments"] = {"size": count}
-    else:
-        spec["signature"] = signature
+def _beside(draw: st.DrawFn, kind: str, made: _Made) -> dict[str, Any]:
+    """Draw what belongs to the whole program."""
+    parts: dict[str, st.SearchStrategy[Any]] = {
+        "lm": st.sampled_from(["demo", "hasty"]),
+        "cache": st.fixed_dictionaries(
+            {}, optional={"ttl_s": st.sampled_from([1, 2_592_000]), "share": st.sampled_from(["session", "fleet"])}
+        ),
+        "format": st.just(1),
+    }
+    if kind in _STEERED:
+        some = st.lists(st.sampled_from(sorted(_BINDINGS)), min_size=1, unique=True)
+        parts["bindings"] = some.map(lambda names: {name: _BINDINGS[name] for name in names})
+    if made.predictors:
+        parts["config"] = st.dictionaries(st.sampled_from(sorted(made.predictors)), _CONFIG, max_size=1)
+        parts["state"] = st.fixed_dictionaries({path: _state_of(count) for path, count in made.predictors.items()})
     if kind == "ReAct":
-        spec["tools"] = draw(st.lists(_rarely(st.just(f"{PROGRAMS}:reward"), NAMES), max_size=2))
-        spec["arguments"] = {"max_iters": count}
-    if kind == "MultiChainComparison":
-        spec["arguments"] = {"M": count}
-    if draw(st.integers(0, 3)) == 0:
-        demos = st.lists(st.dictionaries(NAMES, VALUES, max_size=3), max_size=3)
-        path = draw(st.sampled_from(["self", "predict", "module.predict"]))
-        spec["state"] = {path: {"traces": [], "train": [], "lm": None, "demos": draw(demos)}}
-    return spec
+        parts["attributes"] = st.just({"self": {"max_iters": 2}})
+    return draw(st.fixed_dictionaries({}, optional=parts))
 
 
 @st.composite
-def programs(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Draw a whole program's spec, and inputs that may be for it."""
-    spec = draw(modules())
-    for name in draw(st.lists(st.sampled_from([*_EXTRAS, *[None] * 12]), max_size=2, unique=True)):
-        if name is not None:
-            spec[name] = draw(_EXTRAS[name])
-    signature = spec.get("signature", "question -> answer")
-    names = [name for name in _inputs_of(signature) if name] or ["question"]
-    inputs = {name: draw(VALUES) for name in names}
-    return spec, draw(_rarely(st.just(inputs), st.dictionaries(NAMES, VALUES, max_size=3)))
+def programs(draw: st.DrawFn, kind: str) -> Drawn:
+    """Draw a program of a kind that a fleet has to take, and inputs that are of its types in half of the cases."""
+    made = draw(KINDS[kind]())
+    spec = {**made.spec, **draw(_beside(kind, made))}
+    fitting, is_fitting = draw(made.inputs), draw(st.booleans())
+    if is_fitting:
+        return Drawn(kind, spec, fitting, is_fitting)
+    wrong = {name: draw(VALUES) for name in fitting}
+    return Drawn(kind, spec, draw(st.just(wrong) | st.dictionaries(KEYS | TEXTS, VALUES, max_size=3)), is_fitting)

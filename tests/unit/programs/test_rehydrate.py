@@ -270,6 +270,13 @@ def test_tools_come_back_as_the_functions_themselves() -> None:
     assert again.tools["count"].func is sample.count
 
 
+@pytest.mark.parametrize("agent", [dspy.ReAct, dspy.CodeAct], ids=lambda agent: agent.__name__)
+def test_an_agent_without_tools_comes_back(agent: Any) -> None:
+    """DSPy's agents ask for tools and take none of them."""
+    built = rebuilt(agent("question -> answer", tools=[]))
+    assert asked(built) == asked(agent("question -> answer", tools=[]))
+
+
 def test_one_set_of_arguments_serves_every_module_that_a_variable_may_choose() -> None:
     spec = ProgramSpec.parse(
         {
