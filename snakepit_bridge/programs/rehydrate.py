@@ -11,6 +11,7 @@ import dspy
 
 from snakepit_bridge.dspy_integration.binding import check_bindable
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError, is_users_class
 from snakepit_bridge.dspy_integration.keywords import ANY_ENGINE
 from snakepit_bridge.dspy_integration.keywords import allowed as allowed_keyword
@@ -52,6 +53,7 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
         where = f"functions.{argument}"
         arguments[argument] = _function(said, FUNCTIONS.get(argument), allowed, program, where)
     for argument, inside in spec.modules.items():
+        _check_number(module_class, argument, inside, program)
         arguments[argument] = _inner(inside, allowed, program, f"modules.{argument}")
     if spec.module_names == ("KNN",):
         _prepare_knn(arguments, program)
@@ -144,6 +146,27 @@ def _inner(inside: ProgramSpec | tuple[ProgramSpec, ...], allowed: AllowedImport
         return rehydrate(inside, inside.module_names[0], allowed, program=program)
     except ProgramSpecError as refused:
         raise ProgramSpecError(program, f"{where}.{refused.where}", refused.problem) from None
+
+
+def _check_number(
+    module_class: type, argument: str, inside: ProgramSpec | tuple[ProgramSpec, ...], program: str
+) -> None:
+    """Refuse a list where DSPy's module takes one, and one where it takes a list.
+
+    BestOfN itself would fail only in its calls.
+
+    Raises:
+        ProgramSpecError: names the argument.
+    """
+    wants_one = issubclass(module_class, _TAKE_ONE) and argument == "module"
+    wants_list = issubclass(module_class, Ensemble) and argument == "programs"
+    if wants_one and not isinstance(inside, ProgramSpec):
+        raise ProgramSpecError(program, f"modules.{argument}", "it must be one spec and not a list")
+    if wants_list and isinstance(inside, ProgramSpec):
+        raise ProgramSpecError(program, f"modules.{argument}", "it must be a list of specs")
+
+
+_TAKE_ONE = (dspy.BestOfN, dspy.Refine)
 
 
 def _refuse_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
