@@ -143,7 +143,9 @@ class Monitor:
 
     def _hear(self) -> bool:
         """Waits for a tick and takes what the worker was told meanwhile; False if the worker is gone."""
-        if not select.select([self._signals], [], [], TICK_S)[0]:
+        heard = select.poll()  # select() takes no descriptor from 1,024 on
+        heard.register(self._signals, select.POLLIN)
+        if not heard.poll(TICK_S * 1000):
             return True
         told = os.read(self._signals, 64)
         if any(number in _ENDING for number in told) and self._ending_s is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -173,3 +175,25 @@ def test_a_worker_that_does_not_end_hands_back_and_is_killed_then(monkeypatch: p
         play.stand(0.5)
     assert play.ended[1:] == [(pid, signal.SIGKILL)]
     assert play.settling.done == ["give back"]
+
+
+def test_signals_are_heard_by_a_descriptor_of_any_number(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2_000:
+        pytest.skip("the system lets a process have no 2,000 files")
+    reading, writing = os.pipe()
+    monkeypatch.setattr(module, "TICK_S", 0.01)
+    play = Play(monkeypatch, pid, "")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2_000), hard))
+        high = fcntl.fcntl(reading, fcntl.F_DUPFD, 1_500)
+        play.monitor._signals = high
+        os.write(writing, bytes([signal.SIGTERM]))
+        assert play.monitor._hear()
+        assert play.monitor._ending_s == 0.0
+        os.close(writing)
+        assert not play.monitor._hear()
+        os.close(high)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(reading)
