@@ -68,6 +68,7 @@ def play(node: RabbitNode, tmp_path_factory: pytest.TempPathFactory) -> Generato
         with stage(folder, worker=False, url=url, app=fleet.app, answer=gated, **settings) as play:
             fleet.register("plain", dspy.Predict("question -> answer"))
             fleet.register("poisonable", Poisonable())
+            fleet.register("warm", dspy.Predict("question -> answer"), bindings={"temperature": "temp"})
             for pool, places in POOLS.items():
                 play.start(wait=False, pool=pool, concurrency=places, queues=(pool,), env={"DSPEX_QUEUE": pool})
             node.ready()
@@ -166,6 +167,12 @@ def test_what_a_client_asks_for(play: Stage, pool: str) -> None:
 
     assert asyncio.run(pieces())
     assert streamed.get().answer == f"answer of streamed {question}"
+    session, asked = fresh("s"), f"warm {question}"
+    token = fleet.session(session).blocking.set_variable("temp", 0.25)
+    assert (
+        fleet.submit("warm", {"question": asked}, session=session, at_least=token).get().answer == f"answer of {asked}"
+    )
+    assert [one.temperature for one in play.asked(asked)] == [0.25]
 
 
 @pytest.mark.parametrize("pool", ["asyncio", "threads"])
