@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 
@@ -41,6 +42,14 @@ def _forgotten_secrets(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ign
     """What a test's clients and profiles had masked in texts is a word like others to the next test."""
     monkeypatch.setattr(redaction, "_spellings", redaction._spellings)
     monkeypatch.setattr(redaction, "_known", redaction._known)
+
+
+@pytest.fixture(autouse=True)
+def _free_lms() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
+    """The rule for LMs of programs' own, which a worker's runtime lays down for its process, ends with the test."""
+    yield
+    if module := sys.modules.get("snakepit_bridge.dspy_integration.own_lms"):
+        module._rule = None  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
