@@ -11,9 +11,9 @@ READY := $(VENV)/.ready
 PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
-# A process per core. A file's tests stay in one process, which has servers of its own;
+# A process per core, and two at least. A file's tests stay in one process, which has servers of its own;
 # the files keep their order, in which the slow ones come first.
-PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() or 1))')
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, max(2, os.cpu_count() or 2)))')
 PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
