@@ -26,7 +26,7 @@ from tests.harness.stage import fresh
 from tests.harness.waiting import wait_until
 from workers.app import FleetApp
 
-WAIT_S = 20
+WAIT_S = 60
 POOLS = ("asyncio", "threads", "prefork")
 SPEC = WorkerSpec(app="tests.harness.pool_app", concurrency=4, queues=("pools",))
 
