@@ -187,7 +187,7 @@ def test_when_the_leader_is_cancelled_a_follower_asks(play: Stage) -> None:
 
     assert {follower.get(SOON_S).answer for follower in followers} == {f"answer of {question}"}
     with pytest.raises(PredictionCancelled):
-        leader.get(1)
+        leader.get(SOON_S)
     assert count(play, question) == 2
 
 
