@@ -30,8 +30,17 @@ class Stopwatch:
     @property
     def elapsed_s(self) -> float:
         """Return the seconds since it was made, without those in which somebody waited for a CPU."""
-        passed_s = time.monotonic() - self._began_s
-        return max(passed_s - (_queued_s() - self._queued_s), passed_s * _LEAST_SHARE)
+        return self.passed_s - self.queued_s
+
+    @property
+    def passed_s(self) -> float:
+        """Return the seconds since it was made, as a clock on the wall tells them."""
+        return time.monotonic() - self._began_s
+
+    @property
+    def queued_s(self) -> float:
+        """Return the seconds of those that are left out."""
+        return min(_queued_s() - self._queued_s, self.passed_s * (1 - _LEAST_SHARE))
 
 
 def _queued_s() -> float:

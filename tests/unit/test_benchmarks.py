@@ -16,7 +16,7 @@ import pytest
 import benchmarks
 from benchmarks import __main__ as command
 from benchmarks import _parts, abuse, scale, throughput
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import Stopwatch, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -215,9 +215,12 @@ def test_throughput_compares_the_fleet_with_the_bare_loop_and_with_plain_celery(
 
 @pytest.mark.timeout(400)
 def test_scale_measures_more_workers_and_longer_queues() -> None:
+    watch = Stopwatch()
     figures = scale.run(quick=True)
     assert list(figures["workers"]) == ["1", "2"]
-    assert all(told["per_s"] > 0 for told in figures["workers"].values())
+    # Where other processes take the CPUs, two workers may get no more of them than one.
+    least = 1.3 if watch.queued_s < 0.3 * watch.passed_s else 0.5
+    assert figures["workers"]["2"]["per_s"] > least * figures["workers"]["1"]["per_s"]
     assert list(figures["queued"]) == ["100", "1000"]
     assert all(cost["cpu_ms"] > 0 for cost in figures["queued"].values())
 
