@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack
 
 import pytest
+from kombu import pools
 from redis import Redis
 
 from snakepit_bridge import redaction
@@ -50,6 +52,14 @@ def _free_lms() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
     yield
     if module := sys.modules.get("snakepit_bridge.dspy_integration.own_lms"):
         module._rule = None  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _closed_connections() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
+    """What a module's fleets have opened ends with it; Celery's pools would keep connections to servers long gone."""
+    yield
+    pools.reset()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from celery import Celery, states
 
 from snakepit_bridge.client import lua
 from snakepit_bridge.client.outcome import Outcome, answer, outcome_of
-from snakepit_bridge.client.subscription import Subscription
+from snakepit_bridge.client.subscription import Subscription, weakly
 from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, PredictionTimeout, StoreUnavailableError
 from snakepit_bridge.messages import Result, cancel_channel
 from snakepit_bridge.stores.connection import RedisConnection
@@ -153,8 +153,9 @@ class Results:
             return
         async with self._opening:
             if not self._heard:
-                await self._subscription.listen(self._channel, self._replied)
-                await self._subscription.listen(cancel_channel(self._namespace), self._replied)
+                replied = weakly(self._replied)
+                await self._subscription.listen(self._channel, replied)
+                await self._subscription.listen(cancel_channel(self._namespace), replied)
                 self._heard = True
 
     def _replied(self, task_id: bytes | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import Callable
 
 from redis.asyncio.connection import AbstractConnection
@@ -30,14 +31,15 @@ _RECONNECT_S = 0.2
 class Subscription:
     """What a process hears from one Redis. All of it runs on the process's home loop.
 
+    It ends with its last holder: what listens for as long as the holder lives must not hold it in turn, see ``weakly``.
+
     Args:
         connection: the way there.
     """
 
     def __init__(self, connection: RedisConnection) -> None:
-        self._connection = connection
-        self._inherited: list[object] = []
-        self._begin()
+        self._listening = _Listening(connection)
+        weakref.finalize(self, self._listening.end_soon).atexit = False
 
     async def listen(self, channel: str, heard: Heard) -> None:
         """Calls back with all that a channel says from the moment at which this returns, until ``leave``.
@@ -45,6 +47,33 @@ class Subscription:
         Raises:
             StoreUnavailableError: the server is away, or doesn't confirm in time.
         """
+        await self._listening.listen(channel, heard)
+
+    async def leave(self, channel: str, heard: Heard) -> None:
+        """Ends one ``listen``; the last one of a channel takes it off the server."""
+        await self._listening.leave(channel, heard)
+
+
+def weakly(method: Heard) -> Heard:
+    """Return a callback that calls a bound method for as long as its object lives, and doesn't keep it alive."""
+    reference = weakref.WeakMethod(method)
+
+    def heard(what: bytes | None) -> None:
+        if (alive := reference()) is not None:
+            alive(what)
+
+    return heard
+
+
+class _Listening:
+    """The connection of one subscription, and the tasks that read it."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
+        self._inherited: list[object] = []
+        self._begin()
+
+    async def listen(self, channel: str, heard: Heard) -> None:
         self._leave_to_parent()
         name = channel.encode()
         self._listeners.setdefault(name, []).append(heard)
@@ -61,7 +90,6 @@ class Subscription:
             raise
 
     async def leave(self, channel: str, heard: Heard) -> None:
-        """Ends one ``listen``; the last one of a channel takes it off the server."""
         name = channel.encode()
         listeners = self._listeners.get(name, [])
         if heard in listeners:
@@ -71,6 +99,15 @@ class Subscription:
             self._asked.pop(name, None)
             if self._line is not None:
                 await self._send(self._line, "UNSUBSCRIBE", name)
+
+    def end_soon(self) -> None:
+        """Ends the tasks, which close the connection, from whichever thread the last holder was let go in."""
+        if self._tasks and self._pid == os.getpid() and not (loop := self._tasks[0].get_loop()).is_closed():
+            loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     def _begin(self) -> None:
         self._pid = os.getpid()

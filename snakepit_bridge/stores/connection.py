@@ -10,6 +10,7 @@ import asyncio
 import functools
 import hashlib
 import os
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -54,11 +55,24 @@ class Script:
         object.__setattr__(self, "sha", hashlib.sha1(self.text.encode()).hexdigest())
 
 
+# Clients of a parent process, which a fork has inherited: freeing one would close the parent's sockets.
+_inherited_clients: list[Redis] = []
+
+
+def _close_soon(client: Redis, loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    """Close a client's connections on its own loop, from whichever thread its last holder was let go in."""
+    if pid != os.getpid():
+        _inherited_clients.append(client)
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(lambda: loop.create_task(client.aclose(), name="dspex-redis-close"))
+
+
 @dataclass(frozen=True, slots=True)
 class _Link:
     client: Redis
     scripts: dict[str, AsyncScript]
     tick: Tick
+    closing: weakref.finalize[..., Any]
 
 
 class RedisConnection:
@@ -224,6 +238,7 @@ class RedisConnection:
         """Closes the connections of the running event loop."""
         link = self._links.pop(asyncio.get_running_loop(), None)
         if link is not None and self._pid == os.getpid():
+            link.closing.detach()
             await link.client.aclose()
 
     @property
@@ -234,7 +249,8 @@ class RedisConnection:
         link = self._links.get(loop)
         if link is None:
             for closed in [known for known in self._links if known.is_closed()]:
-                self._links.pop(closed, None)
+                if (gone := self._links.pop(closed, None)) is not None:
+                    gone.closing.detach()
             link = self._links[loop] = self._open()
         return link
 
@@ -252,7 +268,9 @@ class RedisConnection:
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), _RETRIES),
         )
         scripts = {name: client.register_script(lua.source(name)) for name in lua.SCRIPTS}
-        return _Link(client, scripts, Tick(functools.partial(self._send_patiently, client)))
+        closing = weakref.finalize(self, _close_soon, client, asyncio.get_running_loop(), self._pid)
+        closing.atexit = False
+        return _Link(client, scripts, Tick(functools.partial(self._send_patiently, client)), closing)
 
     async def _with_file(self, work: Callable[[], Awaitable[T]]) -> T:
         """Does some work, and again where no open file was left to connect by: nothing was sent then."""

@@ -38,3 +38,11 @@ def permanent(allowed: Iterable[str] = ()) -> Callable[[str], object]:
 
 def _text(key: bytes | str) -> str:
     return key.decode(errors="replace") if isinstance(key, bytes) else key
+
+
+def connections(url: str) -> set[int]:
+    """Return the ids of the connections to a test's own database, but for the one that asks."""
+    database = url.rsplit("/", 1)[1]
+    with Redis.from_url(url) as client:
+        mine = client.client_id()
+        return {int(one["id"]) for one in client.client_list() if one["db"] == database} - {mine}

@@ -149,13 +149,7 @@ async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Excep
 
 async def test_a_channel_that_cant_be_listened_to(nowhere: RedisConnection) -> None:
     subscription = Subscription(nowhere)
-    try:
-        assert_each_its_own(
-            await together(lambda: subscription.listen("channel", lambda _: None)), StoreUnavailableError
-        )
-    finally:
-        for task in subscription._tasks:
-            task.cancel()
+    assert_each_its_own(await together(lambda: subscription.listen("channel", lambda _: None)), StoreUnavailableError)
 
 
 async def test_a_watch_that_breaks_before_it_has_confirmed(redis_url: str) -> None:

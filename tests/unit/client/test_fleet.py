@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
 import dspy
 import pytest
 from celery import Celery
+from kombu import pools
 from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.exceptions import (
     ConfigurationError,
     InputError,
+    PredictionTimeout,
     ProgramNotFoundError,
     ProgramSpecError,
     SessionNameError,
@@ -21,6 +24,8 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.messages import PREDICT, VERSION
 from snakepit_bridge.programs.rehydrate import spec_of
 from snakepit_bridge.revision import Token
+from tests.harness.leaks import connections
+from tests.harness.waiting import wait_until
 
 NOWHERE = "redis://user:sesame@127.0.0.1:1/0"
 QA = {"module": "Predict", "signature": "question -> answer"}
@@ -238,3 +243,19 @@ def test_what_is_no_redis_url_is_refused_at_once(url: str) -> None:
     """KINDS 51."""
     with pytest.raises(ConfigurationError, match=r"Can't read the Redis URL .*; it looks like redis://host:6379/0"):
         Fleet(url)
+
+
+def test_a_fleet_that_nobody_holds_any_more_leaves_no_connection_of_its_own(redis_url: str) -> None:
+    before, fleet = connections(redis_url), Fleet(redis_url)
+    with pytest.raises(PredictionTimeout):
+        fleet.submit("qa", {"question": "why?"}).get(timeout=0.1)
+    fleet.session("s").blocking.register_variable("temperature", "float", 0.5)
+    pools.reset()  # kombu keeps those to the broker for the next fleet
+    assert connections(redis_url) - before
+    del fleet
+
+    def closed() -> bool:
+        gc.collect()
+        return not connections(redis_url) - before
+
+    wait_until(closed, "its connections to be closed")

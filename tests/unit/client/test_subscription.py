@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet, subscription
-from snakepit_bridge.client.subscription import Subscription
+from snakepit_bridge.client.subscription import Subscription, weakly
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.stores.connection import RedisConnection
 from tests.harness.stage import fresh
@@ -23,6 +24,12 @@ from workers.embedded import EmbeddedRedis
 def publish(url: str, channel: str, what: str) -> None:
     with Redis.from_url(url) as client:
         client.publish(channel, what)
+
+
+def subscribers(url: str, channel: str) -> int:
+    with Redis.from_url(url) as client:
+        [(_, count)] = client.pubsub_numsub(channel)
+    return count
 
 
 def kill_subscribers(url: str, channel: str) -> None:
@@ -122,10 +129,10 @@ async def test_a_line_on_which_nothing_comes_is_given_up(monkeypatch: pytest.Mon
         listening, channel = Subscription(RedisConnection(server.url, timeout_s=1)), fresh("channel")
         await listening.listen(channel, heard.append)
         os.kill(server.pid, signal.SIGSTOP)
-        first = listening._line
+        first = listening._listening._line
 
         async def another() -> bool:
-            return listening._line is not first
+            return listening._listening._line is not first
 
         await eventually(another, "the silent line to be given up")
         os.kill(server.pid, signal.SIGCONT)
@@ -156,3 +163,43 @@ async def test_handles_of_this_client_miss_nothing_that_ended_while_it_was_cut_o
     kill_subscribers(redis_url, replies)
     with within(4):
         assert [one.answer for one in await waiting] == ["42"] * 20
+
+
+async def test_a_subscription_that_nobody_holds_any_more_ends_with_its_tasks_and_its_connection(redis_url: str) -> None:
+    before, channel = asyncio.all_tasks(), fresh("channel")
+    listening = Subscription(RedisConnection(redis_url))
+    await listening.listen(channel, lambda _: None)
+    assert subscribers(redis_url, channel) == 1
+    del listening
+    gc.collect()
+
+    async def gone() -> bool:
+        return asyncio.all_tasks() == before and not subscribers(redis_url, channel)
+
+    await eventually(gone, "the tasks and the connection to end")
+
+
+class Listener:
+    """Listens for as long as it lives."""
+
+    def __init__(self, url: str) -> None:
+        self.subscription = Subscription(RedisConnection(url))
+        self.heard: list[bytes | None] = []
+
+    def hear(self, what: bytes | None) -> None:
+        self.heard.append(what)
+
+
+async def test_what_listens_for_as_long_as_it_lives_isnt_kept_alive_by_that(redis_url: str) -> None:
+    listener, channel = Listener(redis_url), fresh("channel")
+    await listener.subscription.listen(channel, weakly(listener.hear))
+    gc.collect()
+    publish(redis_url, channel, "heard")
+    await soon(listener.heard, [None, b"heard"])
+    del listener
+
+    async def gone() -> bool:
+        gc.collect()
+        return not subscribers(redis_url, channel)
+
+    await eventually(gone, "the connection to end")

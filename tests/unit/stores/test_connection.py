@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import traceback
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.stores.addresses import Address
 from snakepit_bridge.stores.connection import RedisConnection, masked
+from tests.harness.leaks import connections
+from tests.harness.waiting import eventually, wait_until
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,33 @@ def test_hosts_that_can_not_be_read_are_refused_without_the_password(url: str) -
     with pytest.raises(ConfigurationError, match="it looks like redis://") as raised:
         RedisConnection(url)
     assert "s3" not in str(raised.value)
+
+
+async def ping(connection: RedisConnection) -> None:
+    await connection.bounded(connection.client.ping())
+
+
+async def test_a_connection_that_nobody_holds_any_more_is_closed(redis_url: str) -> None:
+    before, connection = connections(redis_url), RedisConnection(redis_url)
+    await asyncio.gather(*(ping(connection) for _ in range(3)), connection.soon("PING"))
+    assert len(connections(redis_url) - before) > 1
+    del connection
+
+    async def closed() -> bool:
+        gc.collect()
+        return not connections(redis_url) - before
+
+    await eventually(closed, "all of its connections to be closed")
+
+
+def test_a_connection_outlives_its_event_loop(redis_url: str) -> None:
+    before, connection = connections(redis_url), RedisConnection(redis_url)
+    for _ in range(3):
+        asyncio.run(ping(connection))
+    del connection
+
+    def closed() -> bool:
+        gc.collect()
+        return not connections(redis_url) - before
+
+    wait_until(closed, "its connections to be closed")
