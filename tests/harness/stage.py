@@ -101,10 +101,18 @@ class Stage:
         """Within it the workers take no new predictions; they do again after it."""
         control = self.fleet.app.control
         assert control.cancel_consumer(self.fleet.queue, reply=True, timeout=5, limit=len(self.workers))
+        # The reply comes before the queue is cancelled, and kombu's hub runs what two commands have asked in any order.
+        wait_until(self._takes_nothing, "the queue to be cancelled")
         try:
             yield
         finally:
             assert control.add_consumer(self.fleet.queue, reply=True, timeout=5, limit=len(self.workers))
+
+    def _takes_nothing(self) -> bool:
+        asked = {"reply": True, "timeout": 5, "limit": len(self.workers)}
+        replies = self.fleet.app.control.broadcast("active_queues", **asked)
+        taken = {queue["name"] for reply in replies for queues in reply.values() for queue in queues}
+        return bool(replies) and self.fleet.queue not in taken
 
 
 @contextmanager
