@@ -48,9 +48,10 @@ def allowed_ms(of_thread: float) -> float:
 def test_the_loop_is_in_time_beside_code_that_blocks(play: Stage) -> None:
     """KINDS 10: tools, reward functions and modules that block run in threads."""
     p99_beside(play, [*BLOCKING, "ToThread"])  # built by then
-    of_loop, of_thread = p99_beside(play, [*BLOCKING * 5, *["ToThread"] * 20])
+    rounds = [p99_beside(play, [*BLOCKING * 5, *["ToThread"] * 20]) for _ in range(3)]
     assert any("found" in str(one.inputs) for one in play.lm.requests), "no tool was called"
-    assert of_loop <= allowed_ms(of_thread), (of_loop, of_thread)
+    # Whatever runs beside it on the machine makes a round worse, and code that holds the loop up makes each one worse.
+    assert any(of_loop <= allowed_ms(of_thread) for of_loop, of_thread in rounds), rounds
 
 
 def test_the_measure_tells_a_loop_that_is_held_up(play: Stage) -> None:
