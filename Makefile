@@ -41,7 +41,7 @@ check: $(READY) ## Format, lint, types, import ladder, and whether generated cod
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q tests/unit/wire/test_generated.py
+	$(BIN)/python -m pytest -q tests/unit/elixir/test_generated.py
 	$(BIN)/python -m pytest -q -k lock tests/unit/test_deploy.py
 
 proto: $(READY) ## Writes the code of proto/ anew

@@ -28,8 +28,8 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.testing import Ask, RecordingLM
 from tests.harness.leaks import leaked_keys
-from workers.child import Child
-from workers.embedded import EmbeddedRedis
+from workers.dev.process import Child
+from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
 
 ROOT = Path(__file__).parent.parent
@@ -168,7 +168,7 @@ class Workers:
 
     def _start(self, place: int) -> Child:
         pool = self.plan.pool
-        command = [sys.executable, "-m", "workers.program", "-Q", pool.queues("predictions"), "-l", "INFO"]
+        command = [sys.executable, "-m", "workers.worker_command", "-Q", pool.queues("predictions"), "-l", "INFO"]
         command += ["--pool", pool.celery_name, "-c", str(self.plan.concurrency), "-n", f"abuse{place}@here"]
         command += ["--without-mingle", "--without-gossip"]
         log = self.folder / f"worker-{place}.log"

@@ -12,7 +12,7 @@ from celery import chain
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.stores.outages import is_outage
+from snakepit_bridge.redis.outages import is_outage
 from snakepit_bridge.testing import Fault, RecordingLM
 
 CANARY_QUESTION = "canary-question-"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 _AWAY_S = 1.5
 

@@ -14,7 +14,7 @@ import dspy
 from pydantic import SecretStr
 
 from benchmarks._load import closed_loop
-from snakepit_bridge.lm import LMProfile
+from snakepit_bridge.lm.profiles import LMProfile
 from workers.lifecycle import load_dspy
 
 SIGNATURE = "question -> answer: float"

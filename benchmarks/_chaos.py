@@ -19,10 +19,10 @@ from celery import Celery
 
 from benchmarks._chaos_points import POINTS, QUEUE, TASK
 from benchmarks._network import Network
-from workers.child import Child
-from workers.embedded import EmbeddedRedis
+from workers.dev.process import Child
+from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
-from workers.transport.layout import Layout
+from workers.broker.keys import Layout
 
 ROOT = Path(__file__).parent.parent
 _POLL_S = 0.05

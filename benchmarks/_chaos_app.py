@@ -68,7 +68,7 @@ def _fleet() -> Celery:
 
     from workers import lifecycle
     from workers.app import app
-    from workers.transport.claimer import Claimer
+    from workers.broker.claimer import Claimer
 
     # The task knows no DSPy, which takes seconds to load.
     worker_init.disconnect(lifecycle._before_fork)  # pyright: ignore[reportPrivateUsage]

@@ -11,7 +11,7 @@ import random
 import sys
 import time
 
-from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.testing.elixir.server import BridgeServer
 
 
 def main(sessions: int, variables: int, watch: bool) -> None:

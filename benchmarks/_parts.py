@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 
 from snakepit_bridge.client import Fleet
-from workers.child import Child
-from workers.demo.parts import worker_processes
-from workers.embedded import EmbeddedRedis
+from workers.dev.process import Child
+from workers.dev.demo.parts import worker_processes
+from workers.dev.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,7 +36,7 @@ class LMServer:
 @contextmanager
 def lm_server(folder: Path, *, latency_s: float = 0.0, fast: bool = False) -> Generator[LMServer]:
     """Runs the stand-in LM, or one that only answers fast, in a process of its own whose CPU time counts for nobody."""
-    command = [sys.executable, "-m", "workers.demo_lm", "--latency-s", str(latency_s), "--keep", "1"]
+    command = [sys.executable, "-m", "workers.dev.stand_in_lm", "--latency-s", str(latency_s), "--keep", "1"]
     if fast:
         command = [sys.executable, "-m", "benchmarks._fast_lm", str(latency_s)]
     with (folder / "lm.err").open("wb") as errors:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import Any
 
-from snakepit_bridge.testing.openai_format import completion, error
+from snakepit_bridge.testing.lm.openai_format import completion, error
 
 _ANSWER = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
 _WHO = re.compile(rb"session-\d+")

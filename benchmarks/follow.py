@@ -20,8 +20,8 @@ from statistics import quantiles
 from typing import Any
 
 from benchmarks._parts import ROOT, cpu_s
-from snakepit_bridge.stores import RedisStore
-from workers.embedded import EmbeddedRedis
+from snakepit_bridge.snapshots import RedisStore
+from workers.dev.redis_server import EmbeddedRedis
 
 _SESSIONS, _VARIABLES = 2_000, 20
 _PER_S, _SECONDS = 50, 20

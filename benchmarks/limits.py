@@ -31,8 +31,8 @@ from redis import Redis
 
 from benchmarks._parts import MODEL, ROOT
 from snakepit_bridge.client import Fleet
-from workers.demo.parts import worker_processes
-from workers.embedded import EmbeddedRedis
+from workers.dev.demo.parts import worker_processes
+from workers.dev.redis_server import EmbeddedRedis
 
 _LIMIT = "dspex.limits.bench.requests_per_min"
 _LATENCY_S = 0.2

@@ -17,9 +17,9 @@ from statistics import quantiles
 from typing import Any
 
 from benchmarks._parts import ROOT
-from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.variables import Variable
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 _PROCESSES = 8
 _SESSION = "propagation"

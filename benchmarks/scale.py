@@ -21,7 +21,7 @@ from benchmarks._bare import SIGNATURE, TEMPERATURE
 from benchmarks._load import closed_loop
 from benchmarks._parts import Bench, bench, cpu_s
 from snakepit_bridge.client import Fleet
-from workers.demo.parts import await_condition
+from workers.dev.demo.parts import await_condition
 
 _EACH = 100
 _WAVES = 4

@@ -31,7 +31,7 @@ from benchmarks._load import Done, closed_loop
 from benchmarks._parts import MODEL, ROOT, Bench, bench, child, cpu_s
 from benchmarks._plain_client import plain_client
 from snakepit_bridge.client import Fleet
-from workers.demo.parts import await_condition
+from workers.dev.demo.parts import await_condition
 
 _LOOK_S = 0.05
 _BATCH = 100

@@ -60,7 +60,7 @@ def _broker(settings: FleetSettings) -> dict[str, Any]:
         }
     return {
         "broker_transport_options": {
-            # What waits and what is held; workers/transport reads it.
+            # What waits and what is held; workers/broker reads it.
             "delivery_key": f"{settings.namespace}:delivery",
             "lease": settings.lease_s,
             "max_deliveries": settings.max_deliveries,

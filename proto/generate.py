@@ -1,4 +1,4 @@
-"""Writes the Python code of the protos: ``python proto/generate.py``, into ``snakepit_bridge/wire/generated``.
+"""Writes the Python code of the protos: ``python proto/generate.py``, into ``snakepit_bridge/elixir/generated``.
 
 The protos are mapped to the folder of the generated code, so that the imports that protoc writes are right as they are.
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PROTO = Path(__file__).parent
-PACKAGE = "snakepit_bridge/wire/generated"
+PACKAGE = "snakepit_bridge/elixir/generated"
 
 
 def generate(out: Path) -> int:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from snakepit_bridge.exceptions import SessionNotFoundError, VariableNotFoundError
-from snakepit_bridge.loop import run_blocking, run_home
-from snakepit_bridge.messages import check_session
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import SnapshotStore, open_store
-from snakepit_bridge.stores.contention import on_top
+from snakepit_bridge.process.home_loop import run_blocking, run_home
+from snakepit_bridge.protocol.messages import check_session
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import SnapshotStore, open_store
+from snakepit_bridge.snapshots.optimistic import on_top
 from snakepit_bridge.variables import Variable, VariableType
 
 if TYPE_CHECKING:
-    from snakepit_bridge.lm import LMProfiles
-    from snakepit_bridge.stores import Change, Label
-    from snakepit_bridge.wire.writeback import ElixirAuthority
+    from snakepit_bridge.lm.profiles import LMProfiles
+    from snakepit_bridge.snapshots import Change, Label
+    from snakepit_bridge.elixir.write_back import ElixirAuthority
 
 T = TypeVar("T")
 
@@ -37,10 +37,10 @@ def _no_session() -> None:
 
 def _authority(bridge: str, store: SnapshotStore, given: SnapshotStore | str | None) -> ElixirAuthority:
     # gRPC is loaded where there is an Elixir server to call, and not with every session.
-    from snakepit_bridge.stores.connection import RedisConnection
-    from snakepit_bridge.stores.turns import Turns
-    from snakepit_bridge.wire.wanted import WantedSessions
-    from snakepit_bridge.wire.writeback import ElixirAuthority
+    from snakepit_bridge.redis.connection import RedisConnection
+    from snakepit_bridge.redis.lease import Turns
+    from snakepit_bridge.elixir.demand import WantedSessions
+    from snakepit_bridge.elixir.write_back import ElixirAuthority
 
     if not isinstance(given, str) or given.startswith("memory:"):
         return ElixirAuthority(bridge, store)

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from celery.states import FAILURE, SUCCESS
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
-from snakepit_bridge.frames import under
-from snakepit_bridge.messages import Request
-from snakepit_bridge.stores.outages import through_outages
-from tasks.code_queue import hand_over_code
+from snakepit_bridge.process.frames import under
+from snakepit_bridge.protocol.messages import Request
+from snakepit_bridge.redis.outages import through_outages
+from tasks.routing import hand_over_code
 from tasks.errors import named
 from tasks.prediction import Delivery, Prepared, predicted, prepared, stored_form
 from tasks.runtime import Runtime

@@ -21,7 +21,7 @@ from snakepit_bridge.exceptions import (
     error_text,
     fresh_error,
 )
-from snakepit_bridge.lm_failures import AnswerRefused
+from snakepit_bridge.lm.failures import AnswerRefused
 
 _LONGEST = 1_000
 

@@ -12,9 +12,9 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUnavailableError
-from snakepit_bridge.messages import LM_FAILING_S, LM_TRIES, PREDICT, Request
-from snakepit_bridge.stores.outages import is_outage, through_outages
-from tasks.code_queue import hand_over_code
+from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, Request
+from snakepit_bridge.redis.outages import is_outage, through_outages
+from tasks.routing import hand_over_code
 from tasks.prediction import Delivery, predicted, prepared, refuse_late, stored_form
 from tasks.requests import delivery_of, request_of
 from tasks.runtime import HasRuntime, Runtime, is_end
@@ -24,7 +24,7 @@ from tasks.runtime import HasRuntime, Runtime, is_end
 # asked and answered belong there: a few characters of a result are what Celery logs of it.
 @shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8, max_retries=None)
 async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[str, Any]:
-    """Makes one prediction and returns its :class:`~snakepit_bridge.messages.Result` as JSON.
+    """Makes one prediction and returns its :class:`~snakepit_bridge.protocol.messages.Result` as JSON.
 
     The keywords are those of :meth:`Request.keywords`. ``inputs`` comes first, so that in a chain the previous result
     takes its place. An LM that is down or overloaded is tried again, after a long pause by another delivery; every

@@ -17,13 +17,13 @@ from celery import Task, shared_task
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from snakepit_bridge.exceptions import BridgeError, PredictionFailed, StoreUnavailableError
-from snakepit_bridge.messages import PREDICT_BATCH
-from snakepit_bridge.stores.addresses import masked
+from snakepit_bridge.protocol.messages import PREDICT_BATCH
+from snakepit_bridge.redis.urls import masked
 from tasks.batch import Backend, Batch, Ends, Input, unfinished
 from tasks.prediction import Delivery
 from tasks.requests import delivery_of, request_of
 from tasks.runtime import HasRuntime, Runtime
-from tasks.singles import Singles
+from tasks.requeue import Singles
 
 
 @shared_task(bind=True, name=PREDICT_BATCH, typing=False, ignore_result=True, throws=(BridgeError,))

@@ -22,24 +22,24 @@ from snakepit_bridge.exceptions import (
     StoreUnavailableError,
     fresh_error,
 )
-from snakepit_bridge.frames import under
-from snakepit_bridge.messages import Request, Result, pieces_key
-from snakepit_bridge.open_files import OPEN_FILES
-from snakepit_bridge.payloads import is_reference
+from snakepit_bridge.process.frames import under
+from snakepit_bridge.protocol.messages import Request, Result, pieces_key
+from snakepit_bridge.process.open_files import OPEN_FILES
+from snakepit_bridge.delivery.payloads import is_reference
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.programs.codec import encode_completions, encode_outputs
-from snakepit_bridge.provenance import Provenance, Timings
-from snakepit_bridge.replica import Served, Terms
-from snakepit_bridge.stores.outages import through_outages
-from tasks.applying import Applied
-from tasks.cache.parsed import sharing
+from snakepit_bridge.protocol.provenance import Provenance, Timings
+from snakepit_bridge.snapshots.freshness import Served, Terms
+from snakepit_bridge.redis.outages import through_outages
+from tasks.revisions import Applied
+from tasks.response_cache.parsed import sharing
 from tasks.containment import Contained
 from tasks.errors import named, noted, ours
-from tasks.inputs import arrived, taken
-from tasks.limits.first_call import admitted
-from tasks.pieces import PieceWriter, streamed
+from tasks.request_inputs import arrived, taken
+from tasks.rate_limits.first_call import admitted
+from tasks.streaming import PieceWriter, streamed
 from tasks.runtime import Runtime
-from tasks.scope import Scope, entered
+from tasks.prediction_context import Scope, entered
 
 
 @dataclass(frozen=True, slots=True)

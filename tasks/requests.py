@@ -8,7 +8,7 @@ from typing import Any
 from celery import Task
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, ForeignNamespaceError
-from snakepit_bridge.messages import (
+from snakepit_bridge.protocol.messages import (
     DEFAULT_SESSION,
     LM_FAILING_S,
     LM_TRIES,

@@ -11,22 +11,22 @@ from typing import Any, Protocol
 
 from celery.states import READY_STATES
 
-from snakepit_bridge.json_values import BOUNDS, ValueBounds
-from snakepit_bridge.lm import LMProfiles
-from snakepit_bridge.payloads import Payloads
+from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
+from snakepit_bridge.lm.profiles import LMProfiles
+from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.programs.registry import ProgramRegistry
-from snakepit_bridge.replica import FAIL, Outage
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import SnapshotStore
-from snakepit_bridge.stores.connection import RedisConnection
-from tasks.applying import Applying
-from tasks.cache.flights import AnswerCache
-from tasks.claims import Claims
-from tasks.deliveries import Deliveries
-from tasks.limits.contract import Admission, Unlimited
-from tasks.running import Running
+from snakepit_bridge.snapshots.freshness import FAIL, Outage
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.redis.connection import RedisConnection
+from tasks.revisions import Applying
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.message_lease import Claims
+from tasks.rabbitmq_deliveries import Deliveries
+from tasks.rate_limits.protocol import Admission, Unlimited
+from tasks.cancellation import Running
 from tasks.sessions import Sessions
-from tasks.suspects import Suspects
+from tasks.quarantine import Suspects
 
 
 @dataclass(frozen=True, slots=True)

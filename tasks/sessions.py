@@ -6,9 +6,10 @@ import asyncio
 import time
 
 from snakepit_bridge.exceptions import AuthorityAwayError, SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.messages import DEFAULT_SESSION, Requirement
-from snakepit_bridge.replica import Replica, Served, Terms
-from snakepit_bridge.wire.wanted import WantedSessions
+from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
+from snakepit_bridge.snapshots.freshness import Served, Terms
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.elixir.demand import WantedSessions
 
 _LOOK_EVERY_S = 0.1
 # For so long nobody waits again for a session whose authority nobody could reach.

@@ -18,7 +18,7 @@ from snakepit_bridge import redaction
 from tests.harness import servers
 from tests.harness.leaks import leaked_keys
 from tests.harness.waiting import eventually, wait_until
-from workers.embedded import BINARY_VARIABLE, EmbeddedRedis
+from workers.dev.redis_server import BINARY_VARIABLE, EmbeddedRedis
 
 __all__ = ["eventually", "wait_until"]
 

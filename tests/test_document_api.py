@@ -24,7 +24,7 @@ from snakepit_bridge.dspy_integration import (
 )
 from snakepit_bridge.exceptions import BridgeError, SessionError, ValidationError, VariableNotFoundError
 from snakepit_bridge.session_context import SessionContext
-from snakepit_bridge.stores import MemoryStore
+from snakepit_bridge.snapshots import MemoryStore
 
 REQUIRED = inspect.Parameter.empty
 ARGS = "*args"

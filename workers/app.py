@@ -13,13 +13,13 @@ from kombu.utils.json import dumps
 from config.celery import celery_config
 from config.settings import FleetSettings
 from snakepit_bridge.client.broker import celery_tls
-from snakepit_bridge.json_values import read_message
+from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.redaction import redact_logs
 from tasks.runtime import Runtime
-from workers import endings
+from workers import task_ends as endings
 from workers.lifecycle import RuntimeSlot
 from workers.pool.coroutines import blocking_form
-from workers.pool.stacks import keep_current_task_by_owner, keep_requests_by_owner
+from workers.pool.task_context import keep_current_task_by_owner, keep_requests_by_owner
 from workers.pool.tracebacks import keep_celery_from_clearing
 
 _REDIS = ("redis://", "rediss://")
@@ -30,7 +30,7 @@ _CELERYS_QUEUE = "celery"
 register("json", dumps, read_message, content_type="application/json", content_encoding="utf-8")
 
 # A URL with a + names its transport itself, and kombu listens to that alone.
-TRANSPORT_ALIASES["dspex"] = _TRANSPORT = "workers.transport:Transport"
+TRANSPORT_ALIASES["dspex"] = _TRANSPORT = "workers.broker:Transport"
 
 
 class FleetApp(Celery):
@@ -40,8 +40,8 @@ class FleetApp(Celery):
         redact_logs()
         super().__init__(
             "dspex-fleet",
-            task_cls="workers.transport.request:FleetTask",
-            amqp="workers.transport.connection:FleetAMQP",
+            task_cls="workers.broker.request:FleetTask",
+            amqp="workers.broker.connection:FleetAMQP",
         )
         self.settings = settings
         self.slot = RuntimeSlot(settings)
@@ -57,10 +57,10 @@ class FleetApp(Celery):
         # After a lost connection Celery takes up work by ones and twos, since it doesn't know which tasks outlived it.
         # Our transport counts them.
         self.conf.worker_enable_prefetch_count_reduction = not broker.startswith((*_REDIS, "dspex+"))
-        self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.backend:CommitBackend")
+        self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.result_backend:CommitBackend")
         self.conf.task_routes = (self._route_foreign,)
         self.conf.imports = ("tasks.predict", "tasks.predict_batch", "workers.inspection")
-        self.conf.worker_consumer = "workers.transport.consumer:FleetConsumer"
+        self.conf.worker_consumer = "workers.broker.consumer:FleetConsumer"
         keep_current_task_by_owner()
         keep_celery_from_clearing()
         endings.connect()

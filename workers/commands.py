@@ -13,8 +13,8 @@ import typer
 
 from config.settings import FleetSettings
 from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.cli.target import RedisUrl, target
-from snakepit_bridge.json_values import ValueBounds
+from snakepit_bridge.cli.connection_options import RedisUrl, target
+from snakepit_bridge.protocol.json_values import ValueBounds
 from workers.pools import Pool
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +59,7 @@ def worker(
     os.environ.update({**chosen.settings(), **pool.environment})
     # In an image the package isn't installed, but laid beside the library.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "workers.program", "-Q", pool.queues(chosen.queue)]
+    command = [sys.executable, "-m", "workers.worker_command", "-Q", pool.queues(chosen.queue)]
     command += ["--pool", pool.celery_name, "-c", str(concurrency or pool.concurrency), "-l", loglevel]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *ctx.args])
@@ -247,7 +247,7 @@ def demo(
 
     Without --redis-url it starts an embedded server and stops it at the end.
     """
-    from workers.demo import run_demo
+    from workers.dev.demo import run_demo
 
     chosen = target(ctx, redis_url)
     # What the environment says is where the real fleet is: a demo goes there only if it is told to.

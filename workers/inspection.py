@@ -13,7 +13,7 @@ from celery.worker.control import inspect_command
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.worker_report import PACKAGES, REPORT
-from snakepit_bridge.open_files import OPEN_FILES
+from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.programs.packages import distributions
 from workers.profile_checks import check_each, check_profiles
 

@@ -19,51 +19,52 @@ from redis.exceptions import RedisError
 
 from config.bounds import BoundSettings
 from config.celery import PRIORITY_STEPS
-from config.profiles import ProfilesFile, read_profiles
+from config.lm_profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
-from snakepit_bridge.acks import Acks
-from snakepit_bridge.acl import Role
-from snakepit_bridge.acl_check import check_role
+from snakepit_bridge.snapshots.acknowledgements import Acks
+from snakepit_bridge.redis.acl import Role
+from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.client.rabbitmq import check_broker, is_rabbitmq
 from snakepit_bridge.dspy_integration.bounds import TargetBounds
 from snakepit_bridge.exceptions import ConfigurationError, StoreForbiddenError, StoreUnavailableError
-from snakepit_bridge.forking import after_fork_in_child
-from snakepit_bridge.frames import mark_tasks
-from snakepit_bridge.json_values import ValueBounds
-from snakepit_bridge.lm import LMProfile, LMProfiles
-from snakepit_bridge.lm_engine import Around
-from snakepit_bridge.loop import home
-from snakepit_bridge.messages import CODE
-from snakepit_bridge.open_files import raise_open_file_limit
-from snakepit_bridge.payloads import Payloads
-from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.process.forking import after_fork_in_child
+from snakepit_bridge.process.frames import mark_tasks
+from snakepit_bridge.protocol.json_values import ValueBounds
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
+from snakepit_bridge.lm.engine import Around
+from snakepit_bridge.process.home_loop import home
+from snakepit_bridge.protocol.messages import CODE
+from snakepit_bridge.process.open_files import raise_open_file_limit
+from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.redaction import redact
-from snakepit_bridge.replica import Outage, Replica
-from snakepit_bridge.retry import CircuitPolicy, RetryPolicy
-from snakepit_bridge.stores.addresses import SCHEMES
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.stores.outages import may_pass
-from snakepit_bridge.stores.redis import RedisStore
-from snakepit_bridge.wire.wanted import WantedSessions
-from tasks.applying import Applying
-from tasks.cache.flights import AnswerCache
-from tasks.cache.store import AnswerStore
-from tasks.deliveries import Deliveries
-from tasks.limits.admission import FleetAdmission
-from tasks.limits.presence import Presence
-from tasks.limits.rules import Limits, Price, Rules
-from tasks.limits.store import LimitStore
-from tasks.lm_calls import LMCalls, note_failure
-from tasks.running import Running
+from snakepit_bridge.snapshots.freshness import Outage
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
+from snakepit_bridge.redis.urls import SCHEMES
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.outages import may_pass
+from snakepit_bridge.snapshots.redis_store import RedisStore
+from snakepit_bridge.elixir.demand import WantedSessions
+from tasks.revisions import Applying
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.response_cache.store import AnswerStore
+from tasks.rabbitmq_deliveries import Deliveries
+from tasks.rate_limits.admission import FleetAdmission
+from tasks.rate_limits.leases import Presence
+from tasks.rate_limits.rules import Limits, Price, Rules
+from tasks.rate_limits.store import LimitStore
+from tasks.lm_middleware.calls import LMCalls, note_failure
+from tasks.cancellation import Running
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions
-from tasks.signals import Signals
-from tasks.suspects import Suspects
-from workers.discretion import keep_content_out
-from workers.transport.claims import Claims
-from workers.transport.layout import REDIS, Layout
+from tasks.notifications import Signals
+from tasks.quarantine import Suspects
+from workers.content_privacy import keep_content_out
+from workers.broker.claims import Claims
+from workers.broker.keys import REDIS, Layout
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import watch
 
@@ -292,7 +293,7 @@ def load_dspy() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import dspy
 
-    from snakepit_bridge.dspy_integration.carried import carry_predictions
+    from snakepit_bridge.dspy_integration.thread_context import carry_predictions
     from snakepit_bridge.dspy_integration.process_settings import protect_settings
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 
-from snakepit_bridge.messages import code_queue
+from snakepit_bridge.protocol.messages import code_queue
 
 # Celery's name of the variable in which it looks for the pool that `--pool custom` means.
 HOOK = "CELERY_CUSTOM_WORKER_POOL"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from config.settings import FleetSettings
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.redaction import redact
 
 # A worker takes no messages while it reports, so that endpoints have little time, and all the same.

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from snakepit_bridge.acl import Role, rights_of, setuser
-from snakepit_bridge.cli.shown import say
-from snakepit_bridge.cli.target import RedisUrl, target
+from snakepit_bridge.redis.acl import Role, rights_of, setuser
+from snakepit_bridge.cli.output import say
+from snakepit_bridge.cli.connection_options import RedisUrl, target
 from snakepit_bridge.exceptions import BridgeError
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snakepit_bridge.cli.batch_retry import open_retried
-from snakepit_bridge.cli.lines import Line, Output, count_lines, open_output, read_lines
-from snakepit_bridge.cli.live import live_workers
+from snakepit_bridge.cli.batch_files import Line, Output, count_lines, open_output, read_lines
+from snakepit_bridge.cli.fleet_state import live_workers
 from snakepit_bridge.cli.predict import Program, cancel, outputs
-from snakepit_bridge.cli.shown import console, say
-from snakepit_bridge.cli.target import (
+from snakepit_bridge.cli.output import console, say
+from snakepit_bridge.cli.connection_options import (
     AtLeast,
     Exactly,
     MaxStaleness,
@@ -34,11 +34,11 @@ from snakepit_bridge.exceptions import (
     PredictionTimeout,
     StoreUnavailableError,
 )
-from snakepit_bridge.messages import DEFAULT_SESSION
+from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet, Handle
-    from snakepit_bridge.client.prediction import FleetPrediction
+    from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
 # For how long a Redis that restarts is waited for before the batch ends; what is done stays done.
 _PATIENCE_S = 30.0

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from snakepit_bridge.cli.lines import Line, Output, open_file
+from snakepit_bridge.cli.batch_files import Line, Output, open_file
 
 _SUFFIX = ".retrying"
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snakepit_bridge.cli.shown import as_json, say, table
-from snakepit_bridge.cli.target import AsJson, RedisUrl, target
+from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.process.home_loop import run_blocking
 
 if TYPE_CHECKING:
-    from snakepit_bridge.dead import DeadMessage, DeadMessages
+    from snakepit_bridge.delivery.dead_letters import DeadMessage, DeadMessages
 
 app = typer.Typer(no_args_is_help=True, help="List, show, retry or drop the messages that the fleet has given up.")
 
@@ -93,7 +93,7 @@ async def _each(
 
 
 def _dead(ctx: typer.Context, redis_url: str | None) -> DeadMessages:
-    from snakepit_bridge.dead import DeadMessages
+    from snakepit_bridge.delivery.dead_letters import DeadMessages
 
     chosen = target(ctx, redis_url)
     return DeadMessages(chosen.connection(), namespace=chosen.namespace)

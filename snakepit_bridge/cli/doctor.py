@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from snakepit_bridge.acl import Rights, Role, rights_of
-from snakepit_bridge.acl_check import check_rights
+from snakepit_bridge.redis.acl import Rights, Role, rights_of
+from snakepit_bridge.redis.acl_check import check_rights
 from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.cli.joined import fleet_commands
-from snakepit_bridge.cli.live import Worker, consumed, live_workers, recent_stalls, waiting_in
+from snakepit_bridge.cli.fleet_commands import fleet_commands
+from snakepit_bridge.cli.fleet_state import Worker, consumed, live_workers, recent_stalls, waiting_in
 from snakepit_bridge.cli.lm_call import check_calls
-from snakepit_bridge.cli.shown import as_json, say, table
-from snakepit_bridge.cli.target import AsJson, RedisUrl, target
+from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
 from snakepit_bridge.cli.worker_report import PACKAGES, check_workers, worker_reports
-from snakepit_bridge.dead import DeadMessages
+from snakepit_bridge.delivery.dead_letters import DeadMessages
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreForbiddenError
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import code_queue
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import code_queue
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -208,7 +208,7 @@ def _given_up(count: int) -> Check:
 
 def _modules() -> Iterator[Check]:
     """What DSPy's modules need beside DSPy itself; a fleet that doesn't use them can do without."""
-    from snakepit_bridge.dspy_integration.installed import missing
+    from snakepit_bridge.dspy_integration.compat import missing
 
     lacking = missing()
     for name, consequence in lacking.items():

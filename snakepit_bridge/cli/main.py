@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from snakepit_bridge.cli import acl, batch, dead, doctor, joined, predict, programs, replay, revisions, sessions, status
-from snakepit_bridge.cli.shown import line
-from snakepit_bridge.cli.target import BrokerUrl, Target, said_on_command_line
+from snakepit_bridge.cli import acl, batch, dead, doctor, predict, programs, replay, revisions, sessions, status
+from snakepit_bridge.cli import fleet_commands as joined
+from snakepit_bridge.cli.output import line
+from snakepit_bridge.cli.connection_options import BrokerUrl, Target, said_on_command_line
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.redaction import redact_logs
 
 _PROGRAMS = "Programs and predictions"

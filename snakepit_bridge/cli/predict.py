@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snakepit_bridge.cli.arguments import json_or_text, pairs
-from snakepit_bridge.cli.shown import as_json, as_text, say, table
-from snakepit_bridge.cli.target import (
+from snakepit_bridge.cli.output import as_json, as_text, say, table
+from snakepit_bridge.cli.connection_options import (
     AsJson,
     AtLeast,
     Exactly,
@@ -23,13 +23,13 @@ from snakepit_bridge.cli.target import (
     target,
 )
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import DEFAULT_SESSION
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Handle
-    from snakepit_bridge.client.prediction import FleetPrediction
-    from snakepit_bridge.provenance import Provenance
+    from snakepit_bridge.client.fleet_prediction import FleetPrediction
+    from snakepit_bridge.protocol.provenance import Provenance
 
 Program = Annotated[str, typer.Argument(metavar="PROGRAM", help="qa, qa:3 or qa@prod.", show_default=False)]
 

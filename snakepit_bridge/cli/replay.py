@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snakepit_bridge.cli.predict import outputs
-from snakepit_bridge.cli.shown import as_json, say, table
-from snakepit_bridge.cli.target import AsJson, RedisUrl, target
+from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
 
 if TYPE_CHECKING:
-    from snakepit_bridge.client.prediction import FleetPrediction
+    from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
 
 def replay(

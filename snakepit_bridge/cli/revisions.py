@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snakepit_bridge.cli.sessions import SessionName, author, plain
-from snakepit_bridge.cli.shown import as_json, say, table
-from snakepit_bridge.cli.target import AsJson, Bridge, RedisUrl, Target, target, well_formed
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.revision import Token
+from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.connection_options import AsJson, Bridge, RedisUrl, Target, target, well_formed
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.variables import Variable
 
 if TYPE_CHECKING:
-    from snakepit_bridge.stores import Change
+    from snakepit_bridge.snapshots import Change
 
 
 def _check_revision(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from snakepit_bridge.cli.live import (
+from snakepit_bridge.cli.fleet_state import (
     Worker,
     consumed,
     live_workers,
@@ -19,15 +19,15 @@ from snakepit_bridge.cli.live import (
     waiting,
     waiting_in,
 )
-from snakepit_bridge.cli.shown import as_json, say, table
-from snakepit_bridge.cli.target import AsJson, RedisUrl, target
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import code_queue
+from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import code_queue
 
 if TYPE_CHECKING:
-    from snakepit_bridge.acks import Applied
+    from snakepit_bridge.snapshots.acknowledgements import Applied
     from snakepit_bridge.client import Fleet
-    from snakepit_bridge.stores import Head
+    from snakepit_bridge.snapshots import Head
 
 # Sessions that are named per profile.
 _SHOWN = 5
@@ -66,7 +66,7 @@ def look(fleet: Fleet) -> dict[str, Any]:
 
 
 async def _look(fleet: Fleet) -> dict[str, Any]:
-    from snakepit_bridge.acks import Acks
+    from snakepit_bridge.snapshots.acknowledgements import Acks
 
     acks = Acks(fleet.connection, namespace=fleet.namespace)
     priorities = await waiting(fleet, fleet.queue)

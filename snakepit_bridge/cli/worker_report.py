@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.open_files import FileUse
+from snakepit_bridge.process.open_files import FileUse
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -41,7 +41,7 @@ def worker_reports(fleet: Fleet, count: int, wait_s: float = _ANSWER_S) -> Repor
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.stores.outages import is_outage, unavailable
+    from snakepit_bridge.redis.outages import is_outage, unavailable
 
     try:
         answers = fleet.app.control.broadcast(REPORT, reply=True, timeout=wait_s, limit=count) or []

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.stores.addresses import OptionError, masked, renamed, split_tls
+from snakepit_bridge.redis.urls import OptionError, masked, renamed, split_tls
 
 _SAME = {"valkey": "redis", "valkeys": "rediss"}
 

@@ -13,7 +13,7 @@ from typing import Any
 from celery.canvas import Signature
 from celery.signals import before_task_publish
 
-from snakepit_bridge.messages import PREDICT, PREDICT_BATCH
+from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH
 
 _OURS = (PREDICT, PREDICT_BATCH)
 _EMBEDDED = ("chain", "chord", "callbacks", "errbacks")

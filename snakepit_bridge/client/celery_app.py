@@ -7,13 +7,13 @@ from typing import Any
 from celery import Celery
 
 from snakepit_bridge.client.broker import celery_tls, with_tls
-from snakepit_bridge.client.publishing import RETRY
+from snakepit_bridge.client.publisher import RETRY
 from snakepit_bridge.client.rabbitmq import CONFIRMED, MAX_PRIORITY, is_rabbitmq
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.messages import DEFAULT_PRIORITY
-from snakepit_bridge.namespaces import exchanges
+from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY
+from snakepit_bridge.protocol.namespaces import exchanges
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.stores.addresses import masked
+from snakepit_bridge.redis.urls import masked
 
 
 def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str, broker_url: str | None = None) -> Celery:

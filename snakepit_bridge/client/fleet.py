@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from celery import Celery
 from celery.canvas import Signature
 
-from snakepit_bridge.acks import Acks, Applied
+from snakepit_bridge.snapshots.acknowledgements import Acks, Applied
 from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.canvas import route_foreign_steps
 from snakepit_bridge.client.celery_app import backend_url, broker_of, client_app
-from snakepit_bridge.client.conditions import Conditions, check_priority, named_inputs
+from snakepit_bridge.client.options import Conditions, check_priority, named_inputs
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.client.mapping import Errors, mapped, shown
-from snakepit_bridge.client.pieces import Pieces
+from snakepit_bridge.client.stream import Pieces
 from snakepit_bridge.client.promotion import promote
-from snakepit_bridge.client.publishing import Publisher, Sent
+from snakepit_bridge.client.publisher import Publisher, Sent
 from snakepit_bridge.client.rabbitmq import is_rabbitmq
-from snakepit_bridge.client.registering import spec_to_register
+from snakepit_bridge.client.registration import spec_to_register
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
-from snakepit_bridge.client.whereabouts import TaskFinder
+from snakepit_bridge.client.task_lookup import TaskFinder
 from snakepit_bridge.exceptions import BridgeError, InputError
-from snakepit_bridge.json_values import BOUNDS, ValueBounds, escaped
-from snakepit_bridge.keys import IdempotencyKey
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import (
+from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds, escaped
+from snakepit_bridge.redis.key_names import IdempotencyKey
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import (
     DEFAULT_PRIORITY,
     DEFAULT_SESSION,
     HIDDEN,
@@ -41,20 +41,20 @@ from snakepit_bridge.messages import (
     check_session,
     is_result,
 )
-from snakepit_bridge.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
-from snakepit_bridge.payloads import LIMIT, Payloads
-from snakepit_bridge.replica.terms import Outage, Terms
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores.connection import RedisConnection, masked
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
+from snakepit_bridge.delivery.payloads import LIMIT, Payloads
+from snakepit_bridge.snapshots.freshness import Outage, Terms
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.connection import RedisConnection, masked
 
 if TYPE_CHECKING:
-    from snakepit_bridge.client.prediction import FleetPrediction
-    from snakepit_bridge.client.program import FleetProgram
+    from snakepit_bridge.client.fleet_prediction import FleetPrediction
+    from snakepit_bridge.client.fleet_program import FleetProgram
     from snakepit_bridge.dspy_integration.bounds import TargetBounds
     from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
     from snakepit_bridge.session_context import SessionContext
-    from snakepit_bridge.stores import SnapshotStore
-    from snakepit_bridge.wire.writeback import ElixirAuthority
+    from snakepit_bridge.snapshots import SnapshotStore
+    from snakepit_bridge.elixir.write_back import ElixirAuthority
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -136,7 +136,7 @@ class Fleet:
     @cached_property
     def store(self) -> SnapshotStore:
         """The store of the fleet's sessions."""
-        from snakepit_bridge.stores import open_store
+        from snakepit_bridge.snapshots import open_store
 
         return open_store(self._url, namespace=self.namespace, timeout_s=self._timeout_s)
 
@@ -145,9 +145,9 @@ class Fleet:
         """The Elixir server that sessions may belong to, if the fleet was told of one."""
         if self._bridge is None:
             return None
-        from snakepit_bridge.stores.turns import Turns
-        from snakepit_bridge.wire.wanted import WantedSessions
-        from snakepit_bridge.wire.writeback import ElixirAuthority
+        from snakepit_bridge.redis.lease import Turns
+        from snakepit_bridge.elixir.demand import WantedSessions
+        from snakepit_bridge.elixir.write_back import ElixirAuthority
 
         wanted, turns = WantedSessions(self.connection, namespace=self.namespace), Turns(self.connection)
         return ElixirAuthority(self._bridge, self.store, wanted=wanted, turns=turns, namespace=self.namespace)
@@ -282,7 +282,7 @@ class Fleet:
         wait_s = self._wait_s if timeout is None else timeout
         result = run_blocking(self._replayed(task_id, wait_s))
         # DSPy comes in here, as it does with any prediction.
-        from snakepit_bridge.client.prediction import FleetPrediction
+        from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
         first = FleetPrediction.of(result)
         made = first.provenance
@@ -419,13 +419,13 @@ class Fleet:
         """
         if not is_result(result):
             raise InputError("?", "result", f"it must be what a prediction returned, not {type(result).__name__}")
-        from snakepit_bridge.client.prediction import FleetPrediction
+        from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
         return FleetPrediction.of(run_blocking(self.payloads.whole(Result.decode(result))))
 
     def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
         """Returns a ``dspy.Module`` that runs a registered program on the fleet."""
-        from snakepit_bridge.client.program import FleetProgram
+        from snakepit_bridge.client.fleet_program import FleetProgram
 
         return FleetProgram(self, reference, {"session": session, **options})
 
@@ -465,7 +465,7 @@ class Fleet:
             StoreUnavailableError: Redis is away.
         """
         from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
-        from snakepit_bridge.programs.rehydrate import check
+        from snakepit_bridge.programs.build import check
 
         said = {
             "bindings": bindings,

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from celery.states import PENDING
 
-from snakepit_bridge.client.outcome import Outcome
+from snakepit_bridge.client.task_result import Outcome
 from snakepit_bridge.exceptions import PredictionTimeout, PredictionUnknownError, StoreUnavailableError
-from snakepit_bridge.loop import run_blocking, run_home
+from snakepit_bridge.process.home_loop import run_blocking, run_home
 
 if TYPE_CHECKING:
-    from snakepit_bridge.client.pieces import Piece, Pieces
-    from snakepit_bridge.client.prediction import FleetPrediction
+    from snakepit_bridge.client.stream import Piece, Pieces
+    from snakepit_bridge.client.fleet_prediction import FleetPrediction
     from snakepit_bridge.client.results import Results
-    from snakepit_bridge.client.whereabouts import TaskFinder
-    from snakepit_bridge.messages import Result
-    from snakepit_bridge.payloads import Payloads
-from snakepit_bridge.stores.outages import through_outages
+    from snakepit_bridge.client.task_lookup import TaskFinder
+    from snakepit_bridge.protocol.messages import Result
+    from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.redis.outages import through_outages
 
 # So long a task without a result is waited for before it is looked for.
 _KNOWN_WITHIN_S = 3.0
@@ -173,6 +173,6 @@ class Handle:
 
 
 def _prediction_type() -> type[FleetPrediction]:
-    from snakepit_bridge.client.prediction import FleetPrediction
+    from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
     return FleetPrediction

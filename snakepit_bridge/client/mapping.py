@@ -10,7 +10,7 @@ from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.exceptions import BridgeError
 
 if TYPE_CHECKING:
-    from snakepit_bridge.client.prediction import FleetPrediction
+    from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
 T = TypeVar("T")
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from snakepit_bridge.acks import Acks, Applied
+from snakepit_bridge.snapshots.acknowledgements import Acks, Applied
 from snakepit_bridge.exceptions import RevisionNotApplied
-from snakepit_bridge.revision import Token
+from snakepit_bridge.protocol.token import Token
 
 if TYPE_CHECKING:
-    from snakepit_bridge.stores import SnapshotStore
+    from snakepit_bridge.snapshots import SnapshotStore
 
 # Processes look for what is new four times a second.
 _LOOK_EVERY_S = 0.1

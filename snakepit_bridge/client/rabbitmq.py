@@ -19,11 +19,11 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
-from snakepit_bridge.dead import DeadMessage
+from snakepit_bridge.delivery.dead_letters import DeadMessage
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.stores.addresses import masked, user_of
-from snakepit_bridge.stores.outages import is_outage, unavailable
+from snakepit_bridge.redis.urls import masked, user_of
+from snakepit_bridge.redis.outages import is_outage, unavailable
 
 RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
 """What the URL of a RabbitMQ begins with."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snakepit_bridge.client.prediction import FleetPrediction
+    from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from uuid import uuid4
 from celery import Celery, states
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.outcome import Outcome, answer, outcome_of
-from snakepit_bridge.client.subscription import Subscription, weakly
+from snakepit_bridge.client.task_result import Outcome, answer, outcome_of
+from snakepit_bridge.redis.pubsub import Subscription, weakly
 from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, PredictionTimeout, StoreUnavailableError
-from snakepit_bridge.messages import Result, cancel_channel
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.stores.outages import may_pass
+from snakepit_bridge.protocol.messages import Result, cancel_channel
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.outages import may_pass
 
 T = TypeVar("T")
 

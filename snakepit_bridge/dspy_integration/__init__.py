@@ -23,7 +23,7 @@ from snakepit_bridge.dspy_integration.modules import (
     VariableAwareRLM,
     variable_aware,
 )
-from snakepit_bridge.dspy_integration.named import register_interpreter, register_reward, register_tool
+from snakepit_bridge.dspy_integration.registry import register_interpreter, register_reward, register_tool
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver
 
 __all__ = [

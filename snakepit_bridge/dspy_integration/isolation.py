@@ -23,9 +23,9 @@ import dspy
 from dspy.primitives.base_module import BaseModule
 from pydantic import BaseModel
 
-from snakepit_bridge.dspy_integration.calls import is_users
-from snakepit_bridge.dspy_integration.installed import Flex
-from snakepit_bridge.dspy_integration.structure import adopt_flex, is_part, parts
+from snakepit_bridge.dspy_integration.call_snapshots import is_users
+from snakepit_bridge.dspy_integration.compat import Flex
+from snakepit_bridge.dspy_integration.module_tree import adopt_flex, is_part, parts
 
 SHARED = "shared_attributes"
 """Class attribute by which a user's module names attributes that all predictions may share."""

@@ -14,19 +14,19 @@ from typing import Any, Self, cast
 
 import dspy
 
-from snakepit_bridge.dspy_integration import calls
+from snakepit_bridge.dspy_integration import call_snapshots as calls
 from snakepit_bridge.dspy_integration.binding import Bound, LMScope, apply, check_bindable
 from snakepit_bridge.dspy_integration.callbacks import Changes, SyncCallback, SyncCallbacks
-from snakepit_bridge.dspy_integration.calls import WRITTEN_BY_THE_USER, Call, runs_natively
-from snakepit_bridge.dspy_integration.own_predictors import under_own_names
+from snakepit_bridge.dspy_integration.call_snapshots import WRITTEN_BY_THE_USER, Call, runs_natively
+from snakepit_bridge.dspy_integration.trace_identity import under_own_names
 from snakepit_bridge.dspy_integration.reading import readable, restore, show
-from snakepit_bridge.dspy_integration.structure import clone, part_at, parts
-from snakepit_bridge.dspy_integration.surroundings import within
+from snakepit_bridge.dspy_integration.module_tree import clone, part_at, parts
+from snakepit_bridge.dspy_integration.context_overrides import within
 from snakepit_bridge.exceptions import BindingError
-from snakepit_bridge.revision import Token
+from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.session_context import SessionContext
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.threads import in_user_thread
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.process.threads import in_user_thread
 
 __all__ = ["BINDINGS_KEY", "Changes", "SyncCallback", "VariableAwareMixin", "runs_natively"]
 

@@ -15,13 +15,13 @@ from typing import Any, cast
 import dspy
 from dspy.clients.backend_selection import CLIENT_KEYS
 
-from snakepit_bridge import lm_models
-from snakepit_bridge.dspy_integration.carried import NoPredictionLM, outside
+from snakepit_bridge.lm import models as lm_models
+from snakepit_bridge.dspy_integration.thread_context import NoPredictionLM, outside
 from snakepit_bridge.exceptions import BridgeError, OwnLMError, known
-from snakepit_bridge.frames import whose
-from snakepit_bridge.lm import LMProfile, LMProfiles
-from snakepit_bridge.lm_blocking import BlockingEngine
-from snakepit_bridge.lm_keywords import ProfileLM
+from snakepit_bridge.process.frames import whose
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
+from snakepit_bridge.lm.blocking import BlockingEngine
+from snakepit_bridge.lm.extensions import ProfileLM
 
 
 @dataclass(frozen=True, slots=True)

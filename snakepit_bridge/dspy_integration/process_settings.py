@@ -18,7 +18,7 @@ from typing import Any, cast
 import dspy
 from dspy.dsp.utils.utils import dotdict
 
-from snakepit_bridge.frames import unmarked
+from snakepit_bridge.process.frames import unmarked
 
 _log = logging.getLogger(__name__)
 

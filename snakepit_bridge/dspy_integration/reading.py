@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from snakepit_bridge.dspy_integration.binding import shows, split
-from snakepit_bridge.dspy_integration.structure import part_at
+from snakepit_bridge.dspy_integration.module_tree import part_at
 
 
 def readable(module: Any, attribute: str) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ import dspy
 
 from snakepit_bridge.dspy_integration.construction import construct
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
-from snakepit_bridge.dspy_integration.installed import KNN, RLM, Flex, Parallel, ReActV2
+from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.modules import ChainOfThoughtWithHint, variable_aware
 from snakepit_bridge.exceptions import UnknownModuleError

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from snakepit_bridge.exceptions import InputError, PredictionFailed
-from snakepit_bridge.json_values import BOUNDS, problem_of
-from snakepit_bridge.plain_values import UnfitValueError, revived
-from snakepit_bridge.surrogates import valid_text
+from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
+from snakepit_bridge.protocol.plain_values import UnfitValueError, revived
+from snakepit_bridge.protocol.surrogates import valid_text
 
 
 def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:

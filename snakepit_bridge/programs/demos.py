@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from dspy.adapters.utils import serialize_for_json
 
-from snakepit_bridge.json_values import TypedList, escaped, unescaped
-from snakepit_bridge.plain_values import revived
+from snakepit_bridge.protocol.json_values import TypedList, escaped, unescaped
+from snakepit_bridge.protocol.plain_values import revived
 
 
 def demos_of(predictor: Any) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ import dspy
 import dspy.experimental
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.imports import AllowedImports
 
 _MAX_TEXT = 4_000
 _MAX_DEPTH = 24

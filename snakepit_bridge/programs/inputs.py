@@ -19,8 +19,8 @@ from dspy.utils.constants import IS_TYPE_UNDEFINED
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from snakepit_bridge.dspy_integration.calls import own_entry_points
-from snakepit_bridge.dspy_integration.structure import predictors
+from snakepit_bridge.dspy_integration.call_snapshots import own_entry_points
+from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.programs.codec import decode_inputs, revive_inputs
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 
-from snakepit_bridge.programs.allowed import split_at_class
+from snakepit_bridge.programs.imports import split_at_class
 from snakepit_bridge.programs.spec import ProgramSpec
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")

@@ -13,8 +13,8 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
-from snakepit_bridge.scripts import source
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.redis.scripts import source
+from snakepit_bridge.redis.connection import RedisConnection
 
 PERMANENT_KEYS = ("{namespace}:programs", "{namespace}:{{p:*}}:versions", "{namespace}:{{p:*}}:spec:*")
 """Glob patterns, to be formatted with the namespace, of the keys that have no TTL."""

@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from snakepit_bridge.dspy_integration.field_names import find_reserved
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.field_types import parse_type, spell_type
 
 Limit = Literal["gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan"]

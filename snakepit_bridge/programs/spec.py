@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic import ValidationError as PydanticError
 
 from snakepit_bridge.dspy_integration.bounds import is_deeper
-from snakepit_bridge.dspy_integration.keywords import ANY_ENGINE, REFUSED
+from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE, REFUSED
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
 

@@ -12,25 +12,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from snakepit_bridge.testing.answers import STAND_IN, Answerer, Raw, complete, default_answer, scripted
-from snakepit_bridge.testing.faults import Fault, Faults
-from snakepit_bridge.testing.prompts import Ask, Layout, OutputField, read_ask
-from snakepit_bridge.testing.record import Recorded, assert_sent
-from snakepit_bridge.testing.server import RecordingLM
+from snakepit_bridge.testing.lm.answers import STAND_IN, Answerer, Raw, complete, default_answer, scripted
+from snakepit_bridge.testing.lm.faults import Fault, Faults
+from snakepit_bridge.testing.lm.prompts import Ask, Layout, OutputField, read_ask
+from snakepit_bridge.testing.lm.recording import Recorded, assert_sent
+from snakepit_bridge.testing.lm.server import RecordingLM
 
 if TYPE_CHECKING:
-    from snakepit_bridge.testing.bridge_quirks import Quirks
-    from snakepit_bridge.testing.bridge_server import BridgeServer
+    from snakepit_bridge.testing.elixir.quirks import Quirks
+    from snakepit_bridge.testing.elixir.server import BridgeServer
 
 
 def __getattr__(name: str) -> Any:
     # The twin of the snakepit bridge loads gRPC, which tests of modules and prompts have no use for.
     if name == "BridgeServer":
-        from snakepit_bridge.testing.bridge_server import BridgeServer
+        from snakepit_bridge.testing.elixir.server import BridgeServer
 
         return BridgeServer
     if name == "Quirks":
-        from snakepit_bridge.testing.bridge_quirks import Quirks
+        from snakepit_bridge.testing.elixir.quirks import Quirks
 
         return Quirks
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

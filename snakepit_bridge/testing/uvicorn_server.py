@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 
 import uvicorn
 
-from snakepit_bridge.testing.endpoints import Backstage, build
+from snakepit_bridge.testing.lm.endpoints import Backstage, build
 
 _GRACE_S = 1
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NoReturn, cast
 
 from snakepit_bridge.exceptions import ValidationError, known
-from snakepit_bridge.json_values import BOUNDS, problem_of
+from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import canonical, parse, shown
 from snakepit_bridge.variables.patterns import UnfitPatternError, check_pattern, found_in
 from snakepit_bridge.variables.types import INTEGER_BITS, TEXT_TYPES, VariableType, is_text

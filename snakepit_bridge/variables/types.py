@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from typing import Any, cast
 
 from snakepit_bridge.exceptions import ValidationError
-from snakepit_bridge.json_values import BOUNDS, problem_of
+from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import NON_FINITE, shown, spelled
 
 # Elixir refuses float literals from here on as integers, since a float no longer tells neighbours apart.

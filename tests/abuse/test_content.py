@@ -20,7 +20,7 @@ from redis import Redis
 
 from snakepit_bridge.client import Handle
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.messages import PREDICT, VERSION
+from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from tests.harness import talkative
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until

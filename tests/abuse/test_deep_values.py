@@ -11,10 +11,10 @@ import grpc.aio
 import httpx
 import pytest
 
-from snakepit_bridge.cli.lines import Line
+from snakepit_bridge.cli.batch_files import Line
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import InputError, ValidationError
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.integration.gateway_clients import connected, gateway, grants, http, refusal
 from workers.gateway import Gateway
 

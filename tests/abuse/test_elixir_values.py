@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from snakepit_bridge.exceptions import SessionNotFoundError
 from snakepit_bridge.testing import RecordingLM
-from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
-from workers.child import Child
+from workers.dev.process import Child
 
 SESSION = "user-shop"
 SIGNATURE = "question -> answer"

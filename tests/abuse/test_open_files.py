@@ -18,7 +18,7 @@ from redis import Redis
 
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Handle
-from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.process.home_loop import run_blocking
 from tests.harness.containers import limited
 from tests.harness.hoarding import Hoarding
 from tests.harness.stage import Stage, fresh, stage

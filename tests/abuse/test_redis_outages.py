@@ -36,7 +36,7 @@ from tests.harness.containers import local_redis
 from tests.harness.leaks import leaked_keys
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 LIMITED = "limited"
 SETTINGS = {"DSPEX_LEASE_S": "2", "DSPEX_MAX_DELIVERIES": "100"}

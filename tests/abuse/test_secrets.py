@@ -29,8 +29,8 @@ from snakepit_bridge.testing import RecordingLM
 from tests.harness import programs
 from tests.harness.stage import echo, fresh
 from tests.harness.waiting import wait_until
-from workers.child import Child
-from workers.embedded import EmbeddedRedis
+from workers.dev.process import Child
+from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import new_token, table
 
 ROOT = Path(__file__).parents[2]
@@ -203,7 +203,7 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
 
 
 def test_a_key_that_cannot_be_sent_ends_a_worker_by_the_name_of_its_variable(house: House) -> None:
-    """What else can be wrong with a key stands in ``tests/unit/test_http_fields.py``."""
+    """What else can be wrong with a key stands in ``tests/unit/lm/test_http_fields.py``."""
     worker = house.start("refusing worker", "worker", "--loglevel", "DEBUG", env={"SECRET_LM_KEY": f"{KEY}\n"})
     wait_until(lambda: not worker.running, "its end", timeout_s=40)
     said = house.said("refusing worker")

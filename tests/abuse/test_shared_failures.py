@@ -35,8 +35,8 @@ from snakepit_bridge.exceptions import (
     SessionNotFoundError,
     ValidationError,
 )
-from snakepit_bridge.revision import Token
-from tasks.limits.rules import FLEET_SESSION
+from snakepit_bridge.protocol.token import Token
+from tasks.rate_limits.rules import FLEET_SESSION
 from tests.harness.stage import Stage, fresh, stage
 
 # By pool: how many predictions it runs at a time, and how many are sent to it together.

@@ -16,24 +16,24 @@ import dspy
 import pytest
 from dspy.utils.callback import BaseCallback
 
-import tasks.pieces
+import tasks.streaming
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.messages import Request
-from snakepit_bridge.programs.rehydrate import spec_of
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.protocol.messages import Request
+from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
-from tasks.applying import Applying
-from tasks.cache.store import AnswerStore
-from tasks.limits.admission import FleetAdmission
+from tasks.revisions import Applying
+from tasks.response_cache.store import AnswerStore
+from tasks.rate_limits.admission import FleetAdmission
 from tasks.prediction import Delivery, run_prediction
 from tasks.runtime import Runtime
 from tests.harness.stage import echo, fresh
 from workers.lifecycle import build_runtime
 
 CHANNELS: list[tuple[type[Any], str]] = [
-    (tasks.pieces.PieceWriter, "put"),
-    (tasks.pieces.PieceWriter, "_entry"),
+    (tasks.streaming.PieceWriter, "put"),
+    (tasks.streaming.PieceWriter, "_entry"),
     (RedisConnection, "send_each"),
     (FleetAdmission, "settle"),
     (FleetAdmission, "give_back"),
@@ -41,8 +41,8 @@ CHANNELS: list[tuple[type[Any], str]] = [
     (AnswerStore, "keep"),
     (AnswerStore, "release"),
     (Applying, "_report"),
-    *((vars(tasks.pieces)["_Sink"], name) for name in ("on_module_start", "on_adapter_parse_end")),
-    *((vars(tasks.pieces)["_Answer"], name) for name in ("_put", "_end")),
+    *((vars(tasks.streaming)["_Sink"], name) for name in ("on_module_start", "on_adapter_parse_end")),
+    *((vars(tasks.streaming)["_Answer"], name) for name in ("_put", "_end")),
 ]
 RAISED: list[Callable[[], Exception]] = [
     lambda: StoreUnavailableError("redis://host", "gone"),
@@ -101,7 +101,7 @@ async def test_no_side_channel_that_raises_costs_the_answer(
 ) -> None:
     built, lm = runtime
     # For so long would pieces wait for Redis to come back.
-    monkeypatch.setattr(tasks.pieces, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(tasks.streaming, "_PATIENCE_S", 0.05)
     for owner, name in CHANNELS:
         for program in ("plain", "cached"):
             for stream in (True, False):

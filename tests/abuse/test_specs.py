@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, InputError
-from snakepit_bridge.loop import home
+from snakepit_bridge.process.home_loop import home
 from tests.harness.spec_fields import TEXTS
 from tests.harness.spec_mutations import MUTATIONS, mutants
 from tests.harness.spec_strategies import EXECUTE_CODE, KINDS, VARIABLES, Drawn, programs

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from snakepit_bridge.client import Handle
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
 from tests.integration.gateway_clients import Client, connected, gateway, http
 from workers.gateway import Gateway, Limits

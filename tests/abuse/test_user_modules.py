@@ -129,7 +129,7 @@ def test_the_worker_is_well_after_all_of_that(play: Stage) -> None:
 
 def _put(play: Stage, name: str, spec: dict[str, Any]) -> None:
     """Registers a spec past the checks of a client, which would import the package."""
-    from snakepit_bridge.loop import run_blocking
+    from snakepit_bridge.process.home_loop import run_blocking
     from snakepit_bridge.programs.registry import ProgramRegistry
     from snakepit_bridge.programs.spec import ProgramSpec
 

@@ -11,7 +11,7 @@ import dspy
 import pytest
 
 from snakepit_bridge.cli import main
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.abuse.test_values import SEEN, answers
 from tests.harness.stage import Stage, stage
 from tests.integration.gateway_clients import connected, gateway, grants, http

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.stores import MemoryStore, RedisStore, SnapshotStore
+from snakepit_bridge.snapshots import MemoryStore, RedisStore, SnapshotStore
 from tests.harness import cluster, servers
 from tests.harness.leaks import permanent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from snakepit_bridge.stores import At, SnapshotStore
+from snakepit_bridge.snapshots import At, SnapshotStore
 from snakepit_bridge.variables import Variable
 
 ELIXIR = "elixir.example:50051"

@@ -16,9 +16,9 @@ from snakepit_bridge.exceptions import (
     StaleTokenError,
     ValidationError,
 )
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import MemoryStore, SnapshotStore, register_check
-from snakepit_bridge.stores.checks import _functions  # type: ignore[reportPrivateUsage]
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import MemoryStore, SnapshotStore, register_check
+from snakepit_bridge.snapshots.checks import _functions  # type: ignore[reportPrivateUsage]
 from snakepit_bridge.variables import Constraints, Variable, VariableType
 from tests.contract.conftest import OpenStore
 from tests.contract.sample import ELIXIR, some, state

@@ -13,8 +13,8 @@ from snakepit_bridge.exceptions import (
     RevisionNotReached,
     SessionNotFoundError,
 )
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import SnapshotStore
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import SnapshotStore
 from tests.contract.conftest import OpenStore
 from tests.contract.sample import plain, some, state
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from snakepit_bridge.replica import Replica
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.stores.redis import RedisStore
-from tasks.limits.admission import FleetAdmission
-from tasks.limits.contract import Estimate, Permit, Used
-from tasks.limits.presence import Presence
-from tasks.limits.rules import Limits, Rules
-from tasks.limits.store import LimitStore
-from tasks.signals import Signals
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots.redis_store import RedisStore
+from tasks.rate_limits.admission import FleetAdmission
+from tasks.rate_limits.protocol import Estimate, Permit, Used
+from tasks.rate_limits.leases import Presence
+from tasks.rate_limits.rules import Limits, Rules
+from tasks.rate_limits.store import LimitStore
+from tasks.notifications import Signals
 from tests.harness.waiting import eventually
 from tests.unit.tasks.limits.conftest import Task
 

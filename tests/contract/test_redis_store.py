@@ -15,12 +15,12 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import RedisStore, Retention
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.variables import Variable
 from tests.harness.servers import await_log_written
 from tests.harness.waiting import Stopwatch, eventually
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 SECRET = "s3cret/p#ss"
 QUOTED = "s3cret%2Fp%23ss"

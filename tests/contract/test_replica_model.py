@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, SessionNotFoundError, StaleTokenError
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import Requirement
-from snakepit_bridge.replica import Replica
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import MemoryStore, RedisStore, SnapshotStore
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import Requirement
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import MemoryStore, RedisStore, SnapshotStore
 from snakepit_bridge.variables import Variable
 
 KEPT = 5

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import RevisionLost, StoreUnavailableError
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import Requirement
-from snakepit_bridge.replica import Outage, Replica, Terms
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import RedisStore, SnapshotStore
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import Requirement
+from snakepit_bridge.snapshots.freshness import Outage, Terms
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import RedisStore, SnapshotStore
 from snakepit_bridge.variables import Variable
 from tests.contract.test_redis_store import flaky, forked, log_of
 from tests.harness.servers import await_log_written
 from tests.harness.waiting import eventually
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 LEASE_S = 0.3
 

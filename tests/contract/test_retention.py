@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import RevisionLost, SessionNotFoundError
-from snakepit_bridge.stores import Retention, SnapshotStore
+from snakepit_bridge.snapshots import Retention, SnapshotStore
 from tests.contract.conftest import OpenStore
 from tests.contract.sample import ELIXIR, plain, some, state
 from tests.harness.waiting import eventually

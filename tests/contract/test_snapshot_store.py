@@ -18,9 +18,9 @@ from snakepit_bridge.exceptions import (
     StaleTokenError,
     ValidationError,
 )
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import STORE, SnapshotStore
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import STORE, SnapshotStore
 from snakepit_bridge.variables import Variable
 from tests.contract.conftest import OpenStore
 

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, StaleTokenError
-from snakepit_bridge.messages import Requirement
-from snakepit_bridge.replica import Replica
-from snakepit_bridge.revision import Token, new_epoch
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import MemoryStore, RedisStore
+from snakepit_bridge.protocol.messages import Requirement
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.protocol.token import Token, new_epoch
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import MemoryStore, RedisStore
 from tests.contract.sample import plain, some
 from tests.harness.waiting import wait_until
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 
 class Pair:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import CheckFailedError, SessionError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import MemoryStore, RedisStore, Retention, SnapshotStore
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import MemoryStore, RedisStore, Retention, SnapshotStore
 from snakepit_bridge.variables import Variable
 
 STEPS = 150

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.stores.turns import Turn, TurnLostError, Turns
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.lease import Turn, TurnLostError, Turns
 
 KEY, RECORD = "dspex:{t}:turn", "dspex:{t}:record"
 

@@ -11,11 +11,11 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import MemoryStore, Moves, RedisStore, SnapshotStore, Watch
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import MemoryStore, Moves, RedisStore, SnapshotStore, Watch
 from snakepit_bridge.variables import Variable
 from tests.harness.waiting import eventually
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 
 def some(**values: Any) -> dict[str, Variable | None]:

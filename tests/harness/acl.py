@@ -13,7 +13,7 @@ from typing import Any
 
 from redis import Redis
 
-from snakepit_bridge.acl import Rights, Role, rights_of, setuser
+from snakepit_bridge.redis.acl import Rights, Role, rights_of, setuser
 from tests.harness import servers
 from tests.harness.cluster import free_ports, local_server
 

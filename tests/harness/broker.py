@@ -11,9 +11,9 @@ from kombu import Connection, Queue
 from redis import Redis
 
 from tests.harness.waiting import Stopwatch
-from workers.transport.layout import Layout
+from workers.broker.keys import Layout
 
-OURS, STOCK = "workers.transport:Transport", "redis"
+OURS, STOCK = "workers.broker:Transport", "redis"
 QUEUE = "predictions"
 LEASE_S = 0.5
 

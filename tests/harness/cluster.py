@@ -14,8 +14,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.harness.waiting import wait_until
-from workers.child import Child
-from workers.embedded import find_server
+from workers.dev.process import Child
+from workers.dev.redis_server import find_server
 
 NODES = 3
 SLOTS = 16_384

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from tests.harness import servers
 from tests.harness.local import LocalServer, LocalWorker
 from tests.harness.waiting import wait_until
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
 
 ROOT = Path(__file__).parents[2]

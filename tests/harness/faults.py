@@ -107,9 +107,9 @@ STEPS: dict[str, list[str]] = {
     "storing beside": ["tasks.predict:stored_form", "tasks.batch:stored_form"],
     "storing an input's result": ["tasks.batch:Ends.succeeded"],
     "storing an input's error": ["tasks.batch:Ends.failed"],
-    "encoding an end": ["workers.backend:CommitBackend._call"],
-    "committing": ["workers.backend:CommitBackend._soon"],
-    "sending again": ["tasks.singles:Singles._send"],
+    "encoding an end": ["workers.result_backend:CommitBackend._call"],
+    "committing": ["workers.result_backend:CommitBackend._soon"],
+    "sending again": ["tasks.requeue:Singles._send"],
     "before the task": [],
     "after the task": [],
 }

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.child import Child
-from workers.embedded import EmbeddedRedis
+from workers.dev.process import Child
+from workers.dev.redis_server import EmbeddedRedis
 
 LIVE: list[LocalProcess] = []
 """The processes whose logs a failing test shows."""

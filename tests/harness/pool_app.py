@@ -17,7 +17,7 @@ from redis.asyncio import Redis as AsyncRedis
 from config.settings import FleetSettings
 from workers import lifecycle
 from workers.app import FleetApp
-from workers.pool.job import Job
+from workers.pool.pool_task import Job
 
 _said: ContextVar[str] = ContextVar("said", default="nothing")
 # A gate is given up so long after a test has.

@@ -18,7 +18,7 @@ import pytest
 from redis import Redis
 
 from tests.harness.waiting import wait_until
-from workers.embedded import BINARY_VARIABLE, OLDEST_MAJOR, bundled_server, find_server, server_major
+from workers.dev.redis_server import BINARY_VARIABLE, OLDEST_MAJOR, bundled_server, find_server, server_major
 
 KINDS = ("valkey", "redis")
 DEFAULT = "valkey"

@@ -13,8 +13,8 @@ import grpc.aio
 import httpx
 from google.rpc.status_pb2 import Status
 
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2_grpc as rpc
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2_grpc as rpc
 from workers.gateway import Gateway, GatewaySettings, Grants, hashed
 
 TOKENS = {

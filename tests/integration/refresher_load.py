@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import SnapshotStore
-from snakepit_bridge.testing.bridge_server import BridgeServer
-from snakepit_bridge.testing.bridge_values import Refused
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.testing.elixir.server import BridgeServer
+from snakepit_bridge.testing.elixir.coercion import Refused
 from tests.harness.waiting import eventually
 
 

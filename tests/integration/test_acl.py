@@ -19,19 +19,19 @@ import dspy
 import pytest
 from celery import chord, group
 
-from snakepit_bridge.acl import PARTS, Role, scripted_commands
-from snakepit_bridge.acl_check import check_role
+from snakepit_bridge.redis.acl import PARTS, Role, scripted_commands
+from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.exceptions import PredictionTimeout, ProgramNotFoundError
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import Retention, SnapshotStore
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import Retention, SnapshotStore
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness import servers
 from tests.harness.acl import RightsServer, Usage, rights_server
 from tests.harness.stage import Stage, fresh, stage

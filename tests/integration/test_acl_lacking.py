@@ -12,14 +12,14 @@ from dataclasses import replace
 import dspy
 import pytest
 
-from snakepit_bridge.acl import SETINFO, Rights, Role
-from snakepit_bridge.acl_check import check_rights
+from snakepit_bridge.redis.acl import SETINFO, Rights, Role
+from snakepit_bridge.redis.acl_check import check_rights
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreForbiddenError
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.stores.outages import may_pass
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.outages import may_pass
 from tests.harness import servers
 from tests.harness.acl import RightsServer, rights_server
 from tests.harness.containers import ROOT, WorkerSpec
@@ -51,7 +51,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_worker_does_not_start_and_names_all_that_it_lacks(server: RightsServer, pool: str) -> None:
     spec = WorkerSpec(pool=pool)
-    command = [sys.executable, "-m", "workers.program", *spec.command("x")[6:]]
+    command = [sys.executable, "-m", "workers.worker_command", *spec.command("x")[6:]]
     environment = spec.environment(server.url("few"))
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

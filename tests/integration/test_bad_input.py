@@ -32,11 +32,11 @@ from snakepit_bridge.exceptions import (
     ValidationError,
     VariableNotFoundError,
 )
-from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.programs.spec import ProgramSpec
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.connection import RedisConnection
 from tests.conftest import wait_until
 from tests.harness.containers import local_redis
 from tests.harness.stage import Stage, fresh, stage

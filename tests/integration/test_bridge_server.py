@@ -11,9 +11,9 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from snakepit_bridge.testing.bridge_server import BridgeServer
-from snakepit_bridge.wire.generated import snakepit_bridge_pb2 as pb
-from snakepit_bridge.wire.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_bridge.testing.elixir.server import BridgeServer
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.elixir.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_an_unknown_switch_is_an_error(elixir: BridgeServer) -> None:
 
 
 def test_it_runs_as_a_process_that_says_where_it_listens() -> None:
-    command = [sys.executable, "-m", "snakepit_bridge.testing.bridge_server", "--watch"]
+    command = [sys.executable, "-m", "snakepit_bridge.testing.elixir.server", "--watch"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -10,7 +10,7 @@ from celery import Celery, chain, chord, group
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, InputError, ProgramNotFoundError
-from snakepit_bridge.messages import Result
+from snakepit_bridge.protocol.messages import Result
 from tests.harness.stage import Stage, fresh, stage
 
 WAIT_S = 20

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.variables import Variable
 from tests.harness.lines import LineProcess
 from tests.harness.waiting import Stopwatch
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 KEPT, LOST = 30, 20
 

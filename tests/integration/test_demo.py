@@ -16,13 +16,13 @@ import psutil
 import pytest
 from redis import Redis
 
-from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.testing import Ask, BridgeServer, RecordingLM
-from snakepit_bridge.testing.answers import Raw
-from snakepit_bridge.wire.client import BridgeClient
+from snakepit_bridge.testing.lm.answers import Raw
+from snakepit_bridge.elixir.client import BridgeClient
 from tests.conftest import wait_until
 from tests.harness.leaks import leaked_keys
-from workers.demo_lm import QUESTIONS, demo_answerer
+from workers.dev.stand_in_lm import QUESTIONS, demo_answerer
 
 ROOT = Path(__file__).parents[2]
 DONE_S = 60
@@ -30,7 +30,7 @@ DONE_S = 60
 RUN = """
 import sys
 from pathlib import Path
-from workers.demo import run_demo
+from workers.dev.demo import run_demo
 
 redis_url, pool, questions, out, bridge, lm = sys.argv[1:]
 sys.exit(run_demo(

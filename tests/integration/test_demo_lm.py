@@ -17,7 +17,7 @@ import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.testing import STAND_IN, RecordingLM, read_ask
-from workers.demo_lm import QUESTIONS, demo_answerer
+from workers.dev.stand_in_lm import QUESTIONS, demo_answerer
 
 ROOT = Path(__file__).parents[2]
 LINES = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
@@ -43,7 +43,7 @@ def no_metadata_download(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def launch(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "workers.demo_lm", *arguments]
+    command = [sys.executable, "-m", "workers.dev.stand_in_lm", *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -26,7 +26,7 @@ from snakepit_bridge.dspy_integration import (
     register_tool,
     variable_aware,
 )
-from snakepit_bridge.dspy_integration.named import INTERPRETERS, REWARDS, TOOLS
+from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REWARDS, TOOLS
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import Ask, Recorded, RecordingLM, default_answer

@@ -17,7 +17,7 @@ import pytest
 import trustme
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, ServiceDescriptor
 
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2
 from tests.harness.stage import Stage, stage
 from workers.gateway import new_token, table
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from snakepit_bridge.stores import open_store
+from snakepit_bridge.snapshots import open_store
 
 FOLDER = Path(__file__).parent.parent.parent / "examples"
 

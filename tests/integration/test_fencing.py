@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.variables import Variable
 from tests.harness.lines import LineProcess
 from tests.harness.waiting import wait_until
 from tests.integration.replica_process import ELIXIR, SESSION
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 
 async def test_a_publisher_that_was_paused_past_a_takeover_is_refused() -> None:

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.integration.gateway_clients import Client, connected, gateway, refusal
 from workers.gateway import Gateway, Grants, hashed
 

@@ -14,7 +14,7 @@ import grpc.aio
 import httpx
 import pytest
 
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.waiting import eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
 from workers.gateway import Gateway, Limits

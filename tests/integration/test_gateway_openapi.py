@@ -19,7 +19,7 @@ from schemathesis.core.transport import Response
 from schemathesis.generation.case import Case
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import new_token, table
 from workers.gateway.openapi import description
 from workers.gateway.operations import operations

@@ -11,7 +11,7 @@ import dspy
 import grpc.aio
 import pytest
 
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
 from workers.gateway import Gateway

@@ -24,11 +24,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from redis.asyncio import Redis
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.testing.bridge_server import BridgeServer
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.testing.elixir.server import BridgeServer
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.waiting import Stopwatch, eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import Gateway, GatewaySettings, Grants, Tls
 
 ROOT = Path(__file__).parents[2]

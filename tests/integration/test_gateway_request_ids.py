@@ -9,10 +9,10 @@ import pytest
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StaleTokenError, StoreUnavailableError, ValidationError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import SnapshotStore
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.variables import Variable
-from workers.gateway.committing import Commit, Committing
+from workers.gateway.idempotent_publish import Commit, Committing
 from workers.gateway.errors import RequestIdConflictError
 from workers.gateway.request_ids import RequestIds, Try
 

@@ -12,8 +12,8 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.testing.bridge_server import BridgeServer
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.testing.elixir.server import BridgeServer
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, refusal
 from workers.gateway import Gateway, Limits
 from workers.refresher import Refresher, RefresherSettings

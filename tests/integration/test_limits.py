@@ -13,7 +13,7 @@ from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.exceptions import DeadlineExceeded, PredictionCancelled
-from snakepit_bridge.testing.faults import Fault
+from snakepit_bridge.testing.lm.faults import Fault
 from tests.conftest import wait_until
 from tests.harness.programs import Twice
 from tests.harness.stage import Stage, fresh, stage

@@ -16,9 +16,9 @@ from snakepit_bridge.dspy_integration import (
     VariableAwareReAct,
 )
 from snakepit_bridge.exceptions import ValidationError
-from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.session_context import SessionContext
-from snakepit_bridge.stores import open_store
+from snakepit_bridge.snapshots import open_store
 from snakepit_bridge.testing import RecordingLM
 
 SIGNATURE = dspy.Signature("question -> answer", "Answer like a librarian.")

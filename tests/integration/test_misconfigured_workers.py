@@ -34,7 +34,7 @@ def url() -> Generator[str]:
 def started(url: str, pool: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs a worker to its end."""
     spec = WorkerSpec(pool=pool, env=env)
-    command = [sys.executable, "-m", "workers.program", *spec.command("x")[6:]]
+    command = [sys.executable, "-m", "workers.worker_command", *spec.command("x")[6:]]
     environment: Mapping[str, str] = spec.environment(url)
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 

@@ -14,9 +14,9 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Handle
-from snakepit_bridge.client.pieces import Piece
+from snakepit_bridge.client.stream import Piece
 from snakepit_bridge.exceptions import LMRefusedError, PredictionCancelled, PredictionTimeout
-from snakepit_bridge.loop import run_home
+from snakepit_bridge.process.home_loop import run_home
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
 from workers.gateway import Gateway, GatewaySettings

@@ -341,9 +341,9 @@ def test_a_task_revoked_while_it_waits_never_runs(ground: Ground, worker: Celery
 
 def unacknowledged(ground: Ground) -> int:
     """How many messages workers hold, as status reads it too."""
-    from snakepit_bridge.cli.live import taken
-    from snakepit_bridge.loop import run_blocking
-    from snakepit_bridge.stores.connection import RedisConnection
+    from snakepit_bridge.cli.fleet_state import taken
+    from snakepit_bridge.process.home_loop import run_blocking
+    from snakepit_bridge.redis.connection import RedisConnection
 
     return run_blocking(taken(RedisConnection(ground.url), ground.app.settings.namespace))
 

@@ -18,7 +18,7 @@ from celery import Celery
 from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
-from snakepit_bridge.client.prediction import FleetPrediction
+from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.exceptions import (
     DeadlineExceeded,
     IdempotencyConflict,
@@ -27,8 +27,8 @@ from snakepit_bridge.exceptions import (
     PredictionTimeout,
     RevisionNotReached,
 )
-from snakepit_bridge.provenance import Provenance
-from snakepit_bridge.revision import Token
+from snakepit_bridge.protocol.provenance import Provenance
+from snakepit_bridge.protocol.token import Token
 from tests.conftest import wait_until
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import within

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import RedisStore
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.variables import Variable
 from tests.harness.lines import LineProcess
 from tests.integration.replica_process import LEASE_S
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 JOB = "tests.integration.replica_process"
 READERS = 2

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_bridge.stores import RedisStore, Retention
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.snapshots import RedisStore, Retention
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.waiting import eventually
 from tests.integration.refresher_load import Counts, Load
 from tests.integration.refresher_proxy import Network

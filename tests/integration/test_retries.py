@@ -18,7 +18,7 @@ from snakepit_bridge.exceptions import (
     LMUnavailableError,
     ValidationError,
 )
-from snakepit_bridge.revision import Token
+from snakepit_bridge.protocol.token import Token
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import Stopwatch, wait_until
 

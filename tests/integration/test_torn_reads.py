@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.harness.lines import LineProcess
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 JOB = "tests.integration.replica_process"
 READERS = 4

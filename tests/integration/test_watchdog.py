@@ -13,8 +13,8 @@ from redis import Redis
 from snakepit_bridge.cli.doctor import _stalls
 from snakepit_bridge.cli.status import look
 from snakepit_bridge.exceptions import PredictionGivenUp
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.stalls import Stall, Stalls
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.delivery.stalls import Stall, Stalls
 from tests.harness.broker import held
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling

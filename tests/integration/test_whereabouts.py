@@ -13,7 +13,7 @@ import pytest
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import PredictionTimeout, PredictionUnknownError
-from snakepit_bridge.loop import run_blocking
+from snakepit_bridge.process.home_loop import run_blocking
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
 

@@ -20,13 +20,13 @@ from snakepit_bridge.exceptions import (
     ValidationError,
     VariableNotFoundError,
 )
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import RedisStore
-from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.wire.errors import ElixirSessionNotFoundError, ElixirUnavailableError
-from snakepit_bridge.wire.writeback import ElixirAuthority, WriteNotShownError
+from snakepit_bridge.elixir.errors import ElixirSessionNotFoundError, ElixirUnavailableError
+from snakepit_bridge.elixir.write_back import ElixirAuthority, WriteNotShownError
 from tests.harness.lines import LineProcess
 from tests.harness.waiting import eventually
 from workers.refresher import Refresher, RefresherSettings

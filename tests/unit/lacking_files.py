@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.open_files import OPEN_FILES, OpenFiles, count_open_files, open_file_limit
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.process.open_files import OPEN_FILES, OpenFiles, count_open_files, open_file_limit
+from snakepit_bridge.redis.connection import RedisConnection
 from tests.harness.waiting import eventually
 
 

@@ -28,7 +28,7 @@ NAMES = {
         "create_variable_aware_module",
     },
     "snakepit_bridge.session_context": {"SessionContext"},
-    "snakepit_bridge.stores": {"SnapshotStore", "RedisStore", "MemoryStore", "open_store", "Head", "Change"},
+    "snakepit_bridge.snapshots": {"SnapshotStore", "RedisStore", "MemoryStore", "open_store", "Head", "Change"},
     "snakepit_bridge.testing": {"RecordingLM", "Recorded", "scripted", "assert_sent", "Fault"},
 }
 
@@ -95,5 +95,5 @@ except StoreUnavailableError:
 
 
 def test_the_library_loads_without_dspy_until_it_is_needed() -> None:
-    code = "import snakepit_bridge, snakepit_bridge.variables, snakepit_bridge.messages, snakepit_bridge.stores"
+    code = "import snakepit_bridge, snakepit_bridge.variables, snakepit_bridge.protocol.messages, snakepit_bridge.snapshots"
     assert loaded_by(code) & {"dspy", "grpc", "celery", "workers", "tasks", "config"} == set()

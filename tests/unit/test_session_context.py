@@ -20,8 +20,8 @@ from snakepit_bridge.exceptions import (
     ValidationError,
     VariableNotFoundError,
 )
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import MemoryStore, SnapshotStore, open_store
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import MemoryStore, SnapshotStore, open_store
 from snakepit_bridge.variables import Variable
 
 

@@ -10,28 +10,28 @@ from typing import Any
 import pytest
 from dspy.lm15 import LM15Error, Response, ServerError
 
-from snakepit_bridge.client.subscription import Subscription
+from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.exceptions import (
     LMUnavailableError,
     RevisionNotReached,
     SessionNotFoundError,
     StoreUnavailableError,
 )
-from snakepit_bridge.messages import Requirement
+from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.programs.registry import ProgramRegistry
-from snakepit_bridge.replica import Replica
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import MemoryStore
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.stores.redis_watch import RedisWatch
-from snakepit_bridge.stores.tick import Tick
-from tasks.cache.flights import AnswerCache
-from tasks.cache.store import AnswerStore
-from tasks.limits.presence import Presence
-from tasks.limits.rules import Rules
-from tasks.limits.store import LimitStore
-from tasks.running import Running
-from tasks.signals import Signals
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import MemoryStore
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots.redis_watch import RedisWatch
+from snakepit_bridge.redis.pipeliner import Tick
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.response_cache.store import AnswerStore
+from tasks.rate_limits.leases import Presence
+from tasks.rate_limits.rules import Rules
+from tasks.rate_limits.store import LimitStore
+from tasks.cancellation import Running
+from tasks.notifications import Signals
 from tests.harness.waiting import eventually
 from tests.unit.tasks.test_flights import call, prediction
 
@@ -178,7 +178,7 @@ async def test_one_who_leaves_takes_nothing_from_the_others() -> None:
 
 
 # Where one alone awaits what is shielded.
-SHIELDED = {"snakepit_bridge/stores/turns.py", "snakepit_bridge/wire/writeback.py"}
+SHIELDED = {"snakepit_bridge/redis/lease.py", "snakepit_bridge/elixir/write_back.py"}
 
 
 def test_what_several_await_is_shared_and_not_shielded() -> None:
@@ -190,4 +190,4 @@ def test_what_several_await_is_shared_and_not_shielded() -> None:
         for path in (root / package).rglob("*.py")
         if "asyncio.shield(" in path.read_text(encoding="utf-8")
     }
-    assert found == SHIELDED, "use snakepit_bridge.loop.share, unless one alone awaits it"
+    assert found == SHIELDED, "use snakepit_bridge.process.home_loop.share, unless one alone awaits it"

@@ -24,8 +24,8 @@ from dspy.primitives.code_interpreter import FinalOutput
 from snakepit_bridge import testing
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.testing import Ask, Raw, RecordingLM, default_answer, read_ask, scripted
-from snakepit_bridge.testing.rendering import render
-from snakepit_bridge.testing.values import value_for
+from snakepit_bridge.testing.lm.rendering import render
+from snakepit_bridge.testing.lm.values import value_for
 from tests.harness.waiting import wait_until
 
 CHAT = dspy.ChatAdapter(use_json_adapter_fallback=False)

@@ -2,7 +2,7 @@
 
 from workers.gateway.service import Gateway, run_gateway
 from workers.gateway.settings import GatewaySettings, Limits, Tls
-from workers.gateway.tokens import Grant, Grants, Scope, hashed, new_token, table
+from workers.gateway.authentication import Grant, Grants, Scope, hashed, new_token, table
 
 __all__ = [
     "Gateway",

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from workers.gateway.errors import MalformedError
-from workers.gateway.tokens import Grant
+from workers.gateway.authentication import Grant
 
 MOST, MOST_OF_AN_ID = 512, 128
 """The longest name and the longest id of a prediction, in characters."""

@@ -11,11 +11,11 @@ from google.rpc.status_pb2 import Status
 
 from snakepit_bridge import exceptions as named
 from snakepit_bridge.variables.codec import canonical, parse, shown
-from snakepit_bridge.wire import errors as elixir
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.wire.writeback import WriteNotShownError
-from snakepit_bridge.wire.writing import HalfWrittenError
-from workers.gateway.plain import plain
+from snakepit_bridge.elixir import errors as elixir
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.write_back import WriteNotShownError
+from snakepit_bridge.elixir.write_transaction import HalfWrittenError
+from workers.gateway.json_text import plain
 
 Code = grpc.StatusCode
 

@@ -16,7 +16,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
-from workers.gateway.door import Door
+from workers.gateway.gate import Door
 from workers.gateway.errors import MalformedError, StreamEndedError, code_of, details, in_brief
 from workers.gateway.operations import PACKAGE, Operation
 from workers.gateway.reflection import Symbols

@@ -19,10 +19,10 @@ from starlette.routing import Route
 
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.variables.codec import canonical, parse, written
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.call import LONGEST_S, SHORTEST_S
 from workers.gateway.connections import Connections
-from workers.gateway.door import Door
+from workers.gateway.gate import Door
 from workers.gateway.errors import (
     MalformedError,
     MediaTypeError,
@@ -36,7 +36,7 @@ from workers.gateway.errors import (
 from workers.gateway.openapi import description
 from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewaySettings, split
-from workers.gateway.tokens import Grant
+from workers.gateway.authentication import Grant
 from workers.gateway.transcoding import as_json, from_json, from_texts
 from workers.gateway.uvicorn_server import Server, config, listen
 from workers.gateway.web_origin import WebOrigins

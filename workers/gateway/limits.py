@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from workers.gateway.errors import TooManyError
 from workers.gateway.settings import Limits
-from workers.gateway.tokens import Grant
+from workers.gateway.authentication import Grant
 
 _STREAM_AGAIN_S = 5.0
 

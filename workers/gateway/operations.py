@@ -11,11 +11,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.call import Call
 from workers.gateway.predictions import Predictions
 from workers.gateway.programs import Programs
-from workers.gateway.tokens import Scope
+from workers.gateway.authentication import Scope
 from workers.gateway.variables import Variables
 
 PACKAGE = "dspex.fleet.v1"

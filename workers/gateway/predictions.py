@@ -11,15 +11,15 @@ from functools import partial
 from typing import TypeVar
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.outcome import Outcome
+from snakepit_bridge.client.task_result import Outcome
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.loop import run_home
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway import values
 from workers.gateway.call import MOST_OF_AN_ID, Call, named, seconds
 from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooLargeError, described
-from workers.gateway.orders import Order, enqueue, together
-from workers.gateway.reading import Reading
+from workers.gateway.submissions import Order, enqueue, together
+from workers.gateway.chunk_pump import Reading
 
 T = TypeVar("T")
 

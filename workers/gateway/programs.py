@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.call import Call, named
 from workers.gateway.errors import MalformedError
 

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.stores.turns import Turn, TurnLostError, Turns
-from snakepit_bridge.wire.errors import ElixirUnavailableError
-from snakepit_bridge.wire.writeback import WriteNotShownError
-from snakepit_bridge.wire.writing import HalfWrittenError
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.lease import Turn, TurnLostError, Turns
+from snakepit_bridge.elixir.errors import ElixirUnavailableError
+from snakepit_bridge.elixir.write_back import WriteNotShownError
+from snakepit_bridge.elixir.write_transaction import HalfWrittenError
 from workers.gateway.errors import RequestIdConflictError
 
 KEPT_S = 86_400

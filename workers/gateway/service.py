@@ -9,16 +9,16 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-from snakepit_bridge.acl import Role
-from snakepit_bridge.acl_check import check_role
+from snakepit_bridge.redis.acl import Role
+from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.loop import adopt, run_home
-from snakepit_bridge.open_files import raise_open_file_limit
-from workers.gateway.door import Door
+from snakepit_bridge.process.home_loop import adopt, run_home
+from snakepit_bridge.process.open_files import raise_open_file_limit
+from workers.gateway.gate import Door
 from workers.gateway.grpc_server import GrpcServer
 from workers.gateway.http_server import HttpServer
-from workers.gateway.hub import Hub
+from workers.gateway.session_feed import Hub
 from workers.gateway.operations import operations
 from workers.gateway.predictions import Predictions
 from workers.gateway.programs import Programs

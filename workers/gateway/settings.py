@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Self
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.json_values import BOUNDS, ValueBounds
-from workers.gateway.tokens import Grants
+from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
+from workers.gateway.authentication import Grants
 
 
 @dataclass(frozen=True, slots=True)

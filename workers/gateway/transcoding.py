@@ -13,10 +13,10 @@ from typing import Any, cast
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from snakepit_bridge.json_values import BOUNDS, problem_of
+from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import parse, shown, written
 from workers.gateway.errors import MalformedError
-from workers.gateway.plain import plain
+from workers.gateway.json_text import plain
 
 _JSON = "_json"
 _INTEGERS: dict[int, tuple[int, int]] = {

@@ -8,21 +8,21 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from snakepit_bridge.client.outcome import Outcome
-from snakepit_bridge.client.pieces import Piece
+from snakepit_bridge.client.task_result import Outcome
+from snakepit_bridge.client.stream import Piece
 from snakepit_bridge.exceptions import PredictionCancelled, ValidationError, VariableNotFoundError
-from snakepit_bridge.messages import Result
-from snakepit_bridge.provenance import Provenance
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import STORE, Change
-from snakepit_bridge.stores.records import Changes
+from snakepit_bridge.protocol.messages import Result
+from snakepit_bridge.protocol.provenance import Provenance
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import STORE, Change
+from snakepit_bridge.snapshots.records import Changes
 from snakepit_bridge.variables import Variable, VariableType
 from snakepit_bridge.variables.codec import canonical, parse, written
 from snakepit_bridge.variables.types import to_json
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.errors import MalformedError, described
-from workers.gateway.plain import plain
+from workers.gateway.json_text import plain
 
 Proposal = Callable[[Mapping[str, Variable]], Changes]
 """Makes changes from the variables that are there."""

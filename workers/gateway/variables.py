@@ -8,18 +8,18 @@ from contextlib import aclosing
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import RevisionNotReached, SessionNotFoundError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
-from snakepit_bridge.stores import Changes, SnapshotStore
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import Changes, SnapshotStore
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.wire.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.wire.wanted import WantedSessions
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.elixir.demand import WantedSessions
 from workers.gateway import values
 from workers.gateway.call import Call, seconds
-from workers.gateway.committing import Commit, Committing
+from workers.gateway.idempotent_publish import Commit, Committing
 from workers.gateway.errors import MalformedError, NotGrantedError, TooLargeError
-from workers.gateway.hub import Hub
-from workers.gateway.tokens import Grant, Scope
+from workers.gateway.session_feed import Hub
+from workers.gateway.authentication import Grant, Scope
 
 _HISTORY, _HISTORY_MOST = 20, 1_000
 _CONTROL = "dspex."

@@ -19,11 +19,11 @@ from typing import Any
 
 from celery.concurrency.base import BasePool
 
-from snakepit_bridge.loop import bridge_by, home
-from snakepit_bridge.threads import Threads
+from snakepit_bridge.process.home_loop import bridge_by, home
+from snakepit_bridge.process.threads import Threads
 from workers.pool.coroutines import is_coroutine_task
 from workers.pool.greenlets import GreenletBridge, in_greenlet
-from workers.pool.job import Job, Order
+from workers.pool.pool_task import Job, Order
 from workers.watchdog.pulse import PULSE
 
 # So long Celery's callbacks are gathered: each wakes the worker's main thread, which costs more than the callback.

@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from celery import Task, current_task
 
-from snakepit_bridge.frames import under
-from workers.pool.interrupts import run_interruptibly
-from workers.pool.stacks import owned_by, owner
+from snakepit_bridge.process.frames import under
+from workers.pool.soft_limits import run_interruptibly
+from workers.pool.task_context import owned_by, owner
 from workers.pool.tracebacks import detach_error
 
 _MARK = "__awaits_on_home_loop__"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.snapshot import Heard
-from snakepit_bridge.stores import SnapshotStore
-from workers.refresher.ledger import Ledger
+from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots import SnapshotStore
+from workers.refresher.publisher import Ledger
 
 
 class Confirmations:

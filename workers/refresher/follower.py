@@ -9,23 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from snakepit_bridge.exceptions import SessionError, SessionOwnedElsewhereError, StoreUnavailableError
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Heard
-from snakepit_bridge.stores import SnapshotStore
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.wire.client import BridgeClient
-from snakepit_bridge.wire.errors import ElixirError, ElixirSessionNotFoundError, ElixirUnavailableError
-from workers.refresher.bell import Bell
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.errors import ElixirError, ElixirSessionNotFoundError, ElixirUnavailableError
+from workers.refresher.timed_event import Bell
 from workers.refresher.confirmations import Confirmations
-from workers.refresher.eyes import Eyes, Seen
-from workers.refresher.ledger import Ledger, difference
-from workers.refresher.pace import Pace, clock
+from workers.refresher.reader import Eyes, Seen
+from workers.refresher.publisher import Ledger, difference
+from workers.refresher.schedule import Pace, clock
 from workers.refresher.report import Report, State
 from workers.refresher.settings import RefresherSettings
-from workers.refresher.settling import Settling
-from workers.refresher.silence import silence_s
+from workers.refresher.deletion_guard import Settling
+from workers.refresher.outage_bound import silence_s
 from workers.refresher.store_clock import StoreClock
-from workers.refresher.watching import Served, Watching
+from workers.refresher.watcher import Served, Watching
 
 _log = logging.getLogger(__name__)
 

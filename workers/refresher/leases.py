@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
-from snakepit_bridge.scripts import source
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.redis.scripts import source
+from snakepit_bridge.redis.connection import RedisConnection
 
 _HOLD, _PRESENT = source("workers.refresher", "hold"), source("workers.refresher", "present")
 _NAMED = source("workers.refresher", "named")

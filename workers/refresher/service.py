@@ -11,25 +11,25 @@ import time
 from collections.abc import Set as AbstractSet
 from uuid import uuid4
 
-from snakepit_bridge.acl import Role
-from snakepit_bridge.acl_check import check_role
+from snakepit_bridge.redis.acl import Role
+from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.open_files import raise_open_file_limit
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import RedisStore, SnapshotStore
-from snakepit_bridge.stores.connection import RedisConnection
-from snakepit_bridge.wire.client import BridgeClient
-from snakepit_bridge.wire.errors import ElixirUnavailableError
-from snakepit_bridge.wire.wanted import WantedSessions
+from snakepit_bridge.process.open_files import raise_open_file_limit
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import RedisStore, SnapshotStore
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.errors import ElixirUnavailableError
+from snakepit_bridge.elixir.demand import WantedSessions
 from workers.refresher.confirmations import Confirmations
 from workers.refresher.follower import Follower, Shared
 from workers.refresher.leases import Leases
 from workers.refresher.report import Report
 from workers.refresher.settings import RefresherSettings
-from workers.refresher.shares import Shares
-from workers.refresher.silence import CONFIRM_S, TICK_S
+from workers.refresher.assignment import Shares
+from workers.refresher.outage_bound import CONFIRM_S, TICK_S
 from workers.refresher.store_clock import StoreClock
-from workers.refresher.watching import Served
+from workers.refresher.watcher import Served
 
 _log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.stores.connection import RedisConnection
-from workers.refresher.pace import clock
+from snakepit_bridge.redis.connection import RedisConnection
+from workers.refresher.schedule import clock
 
 
 class StoreClock:

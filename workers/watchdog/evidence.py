@@ -1,7 +1,7 @@
 """Evidence: whose code a process hangs in, as its stacks tell.
 
 A stack is written by a signal handler in C, in the thread that the signal was sent to, whatever that does. Below each
-prediction's code stands a frame that bears its id (``snakepit_bridge.frames``).
+prediction's code stands a frame that bears its id (``snakepit_bridge.process.frames``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from snakepit_bridge.frames import PREFIX
+from snakepit_bridge.process.frames import PREFIX
 
 _FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)$', re.MULTILINE)
 _STDLIB = sysconfig.get_paths()["stdlib"]

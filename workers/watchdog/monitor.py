@@ -22,8 +22,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.stalls import Stall, Stalls
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.delivery.stalls import Stall, Stalls
 from workers.watchdog.beats import Beat, Beats
 from workers.watchdog.evidence import Culprit, Sample, culprit, moving
 from workers.watchdog.settling import Settling

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from snakepit_bridge.forking import after_fork_in_child
+from snakepit_bridge.process.forking import after_fork_in_child
 from workers.watchdog.beats import Beats
 
 _log = logging.getLogger(__name__)

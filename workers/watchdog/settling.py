@@ -15,12 +15,13 @@ from typing import Any
 
 from celery import Celery
 
-from snakepit_bridge.messages import REPLY_CHANNEL
-from workers import endings
-from workers.transport import envelope, settlement
-from workers.transport.channel import Channel
-from workers.transport.scripts import Scripts
-from workers.transport.settlement import Settlement
+from snakepit_bridge.protocol.messages import REPLY_CHANNEL
+from workers import task_ends as endings
+from workers.broker import settlement
+from workers.broker import message as envelope
+from workers.broker.channel import Channel
+from workers.broker.scripts import Scripts
+from workers.broker.settlement import Settlement
 from workers.watchdog.evidence import Culprit
 
 _END_S = 3.0

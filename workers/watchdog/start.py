@@ -13,11 +13,11 @@ from typing import NoReturn
 
 from celery import Celery
 
-from snakepit_bridge.forking import after_fork_in_child
-from snakepit_bridge.stalls import Stalls
-from snakepit_bridge.stores.connection import RedisConnection
-from workers.transport.layout import REDIS
-from workers.transport.terms import BEATS
+from snakepit_bridge.process.forking import after_fork_in_child
+from snakepit_bridge.delivery.stalls import Stalls
+from snakepit_bridge.redis.connection import RedisConnection
+from workers.broker.keys import REDIS
+from workers.broker.lease_settings import BEATS
 from workers.watchdog import pulse
 from workers.watchdog.beats import Beats
 from workers.watchdog.monitor import Monitor, Watch

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from snakepit_bridge import scripts
-from snakepit_bridge.stores.connection import Script
+from snakepit_bridge.redis import scripts
+from snakepit_bridge.redis.connection import Script
 
 ENDED = scripts.source(__name__, "ended")
 """Lua text that defines ``ended(stored)``, for scripts that must not change what a task ended with."""

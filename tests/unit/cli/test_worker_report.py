@@ -10,7 +10,7 @@ import pytest
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.worker_report import PACKAGES, check_workers
-from snakepit_bridge.open_files import FileUse
+from snakepit_bridge.process.open_files import FileUse
 
 
 def report(**changes: Any) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from snakepit_bridge.exceptions import (
     ProgramSpecError,
     SessionNameError,
 )
-from snakepit_bridge.messages import PREDICT, VERSION
-from snakepit_bridge.programs.rehydrate import spec_of
-from snakepit_bridge.revision import Token
+from snakepit_bridge.protocol.messages import PREDICT, VERSION
+from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.protocol.token import Token
 from tests.harness.leaks import connections
 from tests.harness.waiting import wait_until
 

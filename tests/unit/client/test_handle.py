@@ -14,10 +14,10 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
-from snakepit_bridge.client.prediction import FleetPrediction
+from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.exceptions import PredictionCancelled, PredictionTimeout
-from snakepit_bridge.loop import home, run_home
-from snakepit_bridge.messages import Result
+from snakepit_bridge.process.home_loop import home, run_home
+from snakepit_bridge.protocol.messages import Result
 from tests.harness.stage import fresh
 from tests.harness.waiting import wait_until, within
 from tests.unit.test_provenance import SAMPLE

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from redis import Redis
 
-from snakepit_bridge.acks import Acks, Applied, Report
+from snakepit_bridge.snapshots.acknowledgements import Acks, Applied, Report
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.promotion import promote
 from snakepit_bridge.exceptions import (
@@ -20,10 +20,10 @@ from snakepit_bridge.exceptions import (
     RevisionNotReached,
     SessionNotFoundError,
 )
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.revision import Token
-from snakepit_bridge.stores import RedisStore
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.variables import Variable
 from tests.harness.waiting import eventually
 

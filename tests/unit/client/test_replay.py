@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.prediction import FleetPrediction
+from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionTimeout
-from snakepit_bridge.messages import Result
+from snakepit_bridge.protocol.messages import Result
 from tests.unit.test_provenance import SAMPLE
 
 

@@ -22,13 +22,13 @@ from snakepit_bridge.exceptions import (
     PredictionCancelled,
     PredictionFailed,
 )
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import VERSION, Result
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import VERSION, Result
 from tests.conftest import wait_until
 from tests.harness.stage import fresh
 from tests.harness.waiting import within
 from tests.unit.test_provenance import SAMPLE
-from workers.embedded import EmbeddedRedis
+from workers.dev.redis_server import EmbeddedRedis
 
 DONE = Result({"answer": "42"}, SAMPLE.encode()).encode()
 

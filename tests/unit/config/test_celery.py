@@ -15,8 +15,8 @@ from kombu.serialization import dumps, loads, prepare_accept_content
 from config.celery import PRIORITY_STEPS, celery_config
 from config.settings import FleetSettings
 from snakepit_bridge.client.rabbitmq import CONFIRMED, RABBITMQ, declared_queue
-from snakepit_bridge.messages import DEFAULT_PRIORITY
-from workers.transport import Channel
+from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY
+from workers.broker import Channel
 
 
 def configured(**settings: Any) -> Celery:

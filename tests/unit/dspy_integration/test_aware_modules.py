@@ -20,7 +20,7 @@ from snakepit_bridge.dspy_integration import (
     modules,
     variable_aware,
 )
-from snakepit_bridge.dspy_integration.calls import runs_natively
+from snakepit_bridge.dspy_integration.call_snapshots import runs_natively
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.modules import plain_name
 from snakepit_bridge.exceptions import BindingError

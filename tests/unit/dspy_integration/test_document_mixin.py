@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_bridge.dspy_integration import VariableAwareMixin, VariableAwarePredict
 from snakepit_bridge.session_context import SessionContext
-from snakepit_bridge.stores import MemoryStore
+from snakepit_bridge.snapshots import MemoryStore
 from snakepit_bridge.testing import RecordingLM, scripted
 
 

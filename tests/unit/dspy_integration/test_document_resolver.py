@@ -13,7 +13,7 @@ from snakepit_bridge.dspy_integration import (
     create_variable_aware_module,
 )
 from snakepit_bridge.session_context import SessionContext
-from snakepit_bridge.stores import MemoryStore
+from snakepit_bridge.snapshots import MemoryStore
 
 
 class PlainModule:

@@ -15,7 +15,7 @@ from snakepit_bridge.dspy_integration import (
     modules,
 )
 from snakepit_bridge.dspy_integration.resolver import ALIASES, STANDARD, lookup
-from snakepit_bridge.dspy_integration.structure import predictors
+from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.exceptions import UnknownModuleError, ValidationError, VariableNotFoundError
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import RecordingLM

@@ -9,14 +9,14 @@ import tracemalloc
 import dspy
 from pydantic import SecretStr
 
-from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs import bound
-from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import Program
-from snakepit_bridge.programs.rehydrate import spec_of
+from snakepit_bridge.programs.build import spec_of
 from snakepit_bridge.programs.spec import digest
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 
 

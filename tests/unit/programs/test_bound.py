@@ -16,7 +16,7 @@ import dspy
 import pytest
 from pydantic import SecretStr
 
-from snakepit_bridge.dspy_integration.structure import predictors
+from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.exceptions import (
     ConfigurationError,
     ProgramSpecError,
@@ -24,15 +24,15 @@ from snakepit_bridge.exceptions import (
     ValidationError,
     VariableNotFoundError,
 )
-from snakepit_bridge.lm import LMProfile, LMProfiles
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs import bound as bound_module
-from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.registry import Program
-from snakepit_bridge.programs.rehydrate import spec_of
+from snakepit_bridge.programs.build import spec_of
 from snakepit_bridge.programs.spec import ProgramSpec, digest
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
 from tests.unit.programs import sample

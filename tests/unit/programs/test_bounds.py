@@ -12,10 +12,10 @@ import pytest
 from snakepit_bridge.dspy_integration.binding import Bound, LMScope, bind_values
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.modules import VariableAwareMultiChainComparison
-from snakepit_bridge.dspy_integration.signatures import without_attempts
+from snakepit_bridge.dspy_integration.targets.prompt import without_attempts
 from snakepit_bridge.exceptions import ProgramSpecError, ValidationError
-from snakepit_bridge.programs.allowed import AllowedImports
-from snakepit_bridge.programs.rehydrate import check
+from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.programs.build import check
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.unit.programs import sample
 

@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 from snakepit_bridge.exceptions import InputError, PredictionFailed
-from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.codec import decode_inputs, encode_completions, encode_outputs
 from snakepit_bridge.programs.signature_spec import SignatureSpec
 from snakepit_bridge.testing import RecordingLM, scripted

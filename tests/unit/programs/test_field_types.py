@@ -10,7 +10,7 @@ import dspy
 import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.field_types import parse_type, spell_type
 from tests.unit.programs import sample
 

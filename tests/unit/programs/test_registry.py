@@ -12,7 +12,7 @@ from redis import Redis
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError, StoreUnavailableError
 from snakepit_bridge.programs.registry import Listing, ProgramRegistry, Reference
 from snakepit_bridge.programs.spec import ProgramSpec, digest
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.redis.connection import RedisConnection
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.allowed import AllowedImports
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.signature_spec import FieldSpec, SignatureSpec
 from tests.unit.programs.sample import Colour, Person
 

@@ -8,10 +8,10 @@ from typing import Any
 from dspy.lm15 import Message, Request, Response, Usage
 
 from snakepit_bridge.programs.spec import CacheSpec
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Snapshot
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
-from tasks.scope import Scope
+from tasks.prediction_context import Scope
 
 
 def scope_of(task_id: str = "task", *, session: str = "s", cache: CacheSpec | None = None, **changes: Any) -> Scope:

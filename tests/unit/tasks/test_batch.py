@@ -20,9 +20,9 @@ from snakepit_bridge.exceptions import (
     ProgramNotFoundError,
     StoreUnavailableError,
 )
-from snakepit_bridge.messages import Request
-from snakepit_bridge.programs.rehydrate import spec_of
-from snakepit_bridge.stores.outages import through_outages
+from snakepit_bridge.protocol.messages import Request
+from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.redis.outages import through_outages
 from snakepit_bridge.testing import RecordingLM
 from tasks import batch as module
 from tasks.batch import Batch, Ends, Input

@@ -13,16 +13,16 @@ from dspy.lm15 import Response, ServerError
 from pydantic import SecretStr
 from redis import Redis
 
-from snakepit_bridge.lm import LMProfile
-from snakepit_bridge.lm_blocking import BlockingEngine
-from snakepit_bridge.lm_engine import LMCall
+from snakepit_bridge.lm.profiles import LMProfile
+from snakepit_bridge.lm.blocking import BlockingEngine
+from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.programs.spec import CacheSpec
-from snakepit_bridge.stores.connection import RedisConnection
-from tasks.cache.flights import AnswerCache
-from tasks.cache.identity import digest_of
-from tasks.cache.store import AnswerStore
-from tasks.scope import Scope
-from tasks.signals import Signals
+from snakepit_bridge.redis.connection import RedisConnection
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.response_cache.cache_key import digest_of
+from tasks.response_cache.store import AnswerStore
+from tasks.prediction_context import Scope
+from tasks.notifications import Signals
 from tests.harness.waiting import eventually
 from tests.unit.tasks.callers import request, response, scope_of
 
@@ -60,7 +60,7 @@ class Process:
 @pytest.fixture
 async def processes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Process]]:
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr("tasks.cache.flights.home", lambda: loop)
+    monkeypatch.setattr("tasks.response_cache.single_flight.home", lambda: loop)
     made = [Process(redis_url) for _ in range(3)]
     yield made
     for process in made:

@@ -16,8 +16,8 @@ from redis import Redis
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, LMUnavailableError
-from snakepit_bridge.loop import run_blocking
-from snakepit_bridge.messages import PREDICT, VERSION
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from snakepit_bridge.testing import RecordingLM
 from tasks.predict import predict
 from tests.harness.stage import echo

@@ -22,21 +22,22 @@ from snakepit_bridge.exceptions import (
     SessionNotFoundError,
     StalenessExceededError,
 )
-from snakepit_bridge.json_values import BOUNDS
-from snakepit_bridge.messages import Request, Requirement, Result
-from snakepit_bridge.payloads import Payloads
-from snakepit_bridge.programs.rehydrate import spec_of
-from snakepit_bridge.provenance import Provenance
-from snakepit_bridge.replica import Outage, Replica, Terms
-from snakepit_bridge.revision import Token
-from snakepit_bridge.snapshot import Heard
-from snakepit_bridge.stores import RedisStore
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.protocol.json_values import BOUNDS
+from snakepit_bridge.protocol.messages import Request, Requirement, Result
+from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.protocol.provenance import Provenance
+from snakepit_bridge.snapshots.freshness import Outage, Terms
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.wire.wanted import WantedSessions
-from tasks.inputs import arrived
-from tasks.inputs import taken as taken_of
+from snakepit_bridge.elixir.demand import WantedSessions
+from tasks.request_inputs import arrived
+from tasks.request_inputs import taken as taken_of
 from tasks.prediction import Delivery, run_prediction
 from tasks.runtime import Runtime
 from tasks.sessions import Sessions

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
-from snakepit_bridge.messages import VERSION, Request, Requirement
-from snakepit_bridge.revision import Token
+from snakepit_bridge.protocol.messages import VERSION, Request, Requirement
+from snakepit_bridge.protocol.token import Token
 from tasks.requests import delivery_of, request_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.stores.connection import RedisConnection
+from snakepit_bridge.redis.connection import RedisConnection
 from tasks.runtime import Runtime
 
 

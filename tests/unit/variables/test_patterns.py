@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.exceptions import CheckFailedError, ValidationError
-from snakepit_bridge.stores.checks import hold, written
+from snakepit_bridge.snapshots.checks import hold, written
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.patterns import LONGEST_TEXT, UnfitPatternError, check_pattern, found_in
 from tests.harness.waiting import Stopwatch

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from config.settings import FleetSettings
-from snakepit_bridge.messages import PREDICT
+from snakepit_bridge.protocol.messages import PREDICT
 from workers.app import FleetApp
-from workers.embedded import EmbeddedRedis
-from workers.transport import Transport
+from workers.dev.redis_server import EmbeddedRedis
+from workers.broker import Transport
 
 ROOT = Path(__file__).parents[3]
 

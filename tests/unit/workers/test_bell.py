@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from workers.refresher.bell import Bell
+from workers.refresher.timed_event import Bell
 
 
 async def took(waiting: asyncio.Task[None]) -> float:

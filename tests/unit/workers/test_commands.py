@@ -72,7 +72,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 def test_a_worker_is_celerys_own_program_on_the_fleets_app(launched: Callable[..., list[str]]) -> None:
     command = launched("worker")
     assert command[1:] == [
-        *("-m", "workers.program", "-Q", "predictions"),
+        *("-m", "workers.worker_command", "-Q", "predictions"),
         *("--pool", "custom", "-c", "1000", "-l", "INFO"),
     ]
     assert all(isinstance(word, str) for word in command), "execv takes texts alone"
@@ -80,7 +80,7 @@ def test_a_worker_is_celerys_own_program_on_the_fleets_app(launched: Callable[..
 
 def test_a_workers_options_are_celerys(launched: Callable[..., list[str]]) -> None:
     command = launched("--queue", "q", "worker", "--pool", "prefork", "-c", "3", "-l", "DEBUG")
-    assert command[command.index("workers.program") + 1 :] == [
+    assert command[command.index("workers.worker_command") + 1 :] == [
         "-Q",
         "q,q.code",
         "--pool",
@@ -241,7 +241,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         seen.append(said)
         return 1
 
-    monkeypatch.setattr("workers.demo.run_demo", run_demo)
+    monkeypatch.setattr("workers.dev.demo.run_demo", run_demo)
     return seen
 
 

@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.testing.bridge_server import BridgeServer
+from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.wire.client import BridgeClient
-from snakepit_bridge.wire.errors import ElixirFailedError, ElixirSessionNotFoundError
-from workers.refresher.around import UNKNOWN_NAME, read_around
-from workers.refresher.eyes import Eyes
-from workers.refresher.ledger import difference
-from workers.refresher.pace import Pace
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.errors import ElixirFailedError, ElixirSessionNotFoundError
+from workers.refresher.unreadable import UNKNOWN_NAME, read_around
+from workers.refresher.reader import Eyes
+from workers.refresher.publisher import difference
+from workers.refresher.schedule import Pace
 from workers.refresher.settings import RefresherSettings
-from workers.refresher.settling import Settling
-from workers.refresher.silence import CONFIRM_S, silence_s
+from workers.refresher.deletion_guard import Settling
+from workers.refresher.outage_bound import CONFIRM_S, silence_s
 
 
 @pytest.fixture

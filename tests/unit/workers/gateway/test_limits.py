@@ -8,7 +8,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from workers.gateway.errors import TooManyError
 from workers.gateway.limits import Admission
 from workers.gateway.settings import Limits
-from workers.gateway.tokens import EVERYBODY, Grant
+from workers.gateway.authentication import EVERYBODY, Grant
 
 
 class Clock:

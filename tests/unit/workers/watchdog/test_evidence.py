@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snakepit_bridge.frames import call_under
+from snakepit_bridge.process.frames import call_under
 from workers.watchdog.evidence import Culprit, Sample, culprit, moving
 
 STACK = """\

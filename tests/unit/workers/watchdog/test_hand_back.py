@@ -9,7 +9,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from workers.pool.asyncio_pool import AsyncioPool
-from workers.pool.job import Job, Order
+from workers.pool.pool_task import Job, Order
 from workers.watchdog.pulse import PULSE
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.stalls import Stall
+from snakepit_bridge.delivery.stalls import Stall
 from workers.watchdog import monitor as module
 from workers.watchdog.beats import Beats
 from workers.watchdog.evidence import Culprit

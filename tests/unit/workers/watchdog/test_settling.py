@@ -13,7 +13,7 @@ from snakepit_bridge.exceptions import PredictionGivenUp
 from tests.harness.broker import channel, dead, held, put, take
 from tests.harness.waiting import Stopwatch
 from workers.app import FleetApp
-from workers.transport.layout import Layout
+from workers.broker.keys import Layout
 from workers.watchdog.evidence import Culprit
 from workers.watchdog.settling import Settling
 

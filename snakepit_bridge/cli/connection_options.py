@@ -1,0 +1,162 @@
+"""Which fleet a command talks to: what the shared options say, and the ways there that they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, default_queue
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client import Fleet
+    from snakepit_bridge.programs.registry import ProgramRegistry
+    from snakepit_bridge.snapshots import SnapshotStore
+    from snakepit_bridge.redis.connection import RedisConnection
+
+BrokerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--broker-url", envvar="DSPEX_BROKER_URL", metavar="URL", help="RabbitMQ, if that is the broker.",
+        show_default=False,
+    ),
+]  # fmt: skip
+RedisUrl = Annotated[
+    str | None,
+    typer.Option("--redis-url", metavar="URL", help="Redis or Valkey of the fleet.", show_default=False),
+]
+Session = Annotated[str, typer.Option("--session", "-s", help="Session whose variables it runs under.")]
+AtLeast = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="The session's oldest token that will do, such as publish printed.")
+]
+Exactly = Annotated[str | None, typer.Option(metavar="TOKEN", help="The one token of the session to run under.")]
+MaxStaleness = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, metavar="SECONDS", help="How long ago the authority may last have agreed with the variables."
+    ),
+]
+OnOutage = Annotated[
+    str | None,
+    typer.Option("--outage", metavar="fail|serve_stale(SECONDS)", help="What to do when store or authority is away."),
+]
+Bridge = Annotated[
+    str | None,
+    typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server of the sessions that one owns."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A fleet, as the command line names it.
+
+    Attributes:
+        redis_url: its Redis; None for the default.
+        namespace: its part of the Redis.
+        queue: where its predictions wait.
+        said: whether the URL stood on the command line, and not in the environment.
+        broker_url: another broker than that Redis.
+    """
+
+    redis_url: str | None = field(repr=False)
+    namespace: str = DEFAULT_NAMESPACE
+    queue: str = default_queue(DEFAULT_NAMESPACE)
+    said: bool = False
+    broker_url: str | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The Redis URL, with its password."""
+        from snakepit_bridge.client.fleet import DEFAULT_URL
+
+        return self.redis_url or DEFAULT_URL
+
+    @property
+    def db(self) -> int:
+        """The number of the database that the URL names."""
+        from snakepit_bridge.redis.urls import database_of
+
+        return database_of(self.url)
+
+    def fleet(self, *, allowed_packages: Iterable[str] = (), wait_s: float = 600.0, bridge: str | None = None) -> Fleet:
+        """Returns the client."""
+        from snakepit_bridge.client import Fleet
+
+        return Fleet(
+            self.redis_url,
+            broker_url=self.broker_url,
+            namespace=self.namespace,
+            queue=self.queue,
+            allowed_packages=allowed_packages,
+            wait_s=wait_s,
+            bridge=bridge,
+        )
+
+    def store(self) -> SnapshotStore:
+        """Returns the store of the sessions."""
+        from snakepit_bridge.snapshots import open_store
+
+        return open_store(self.url, namespace=self.namespace)
+
+    def connection(self) -> RedisConnection:
+        """Returns a way to Redis itself."""
+        from snakepit_bridge.redis.connection import RedisConnection
+
+        return RedisConnection(self.url)
+
+    def registry(self) -> ProgramRegistry:
+        """Returns the program registry; loads DSPy."""
+        from snakepit_bridge.programs.registry import ProgramRegistry
+
+        return ProgramRegistry(self.connection(), namespace=self.namespace)
+
+    def settings(self) -> dict[str, str]:
+        """Returns the environment by which a worker finds the same fleet."""
+        names = {"DSPEX_NAMESPACE": self.namespace, "DSPEX_QUEUE": self.queue}
+        urls = {"DSPEX_REDIS_URL": self.redis_url, "DSPEX_BROKER_URL": self.broker_url}
+        return names | {name: url for name, url in urls.items() if url}
+
+
+def target(ctx: typer.Context, redis_url: str | None) -> Target:
+    """Returns what a command talks to: the shared options, and its own ``--redis-url`` if it has one."""
+    shared: Target = ctx.obj
+    return shared if redis_url is None else replace(shared, redis_url=redis_url, said=True)
+
+
+def said_on_command_line(ctx: typer.Context, parameter: str) -> bool:
+    """Tells whether a parameter was given as an argument, and not by the environment or its default."""
+    source: Any = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+@contextmanager
+def well_formed() -> Generator[None]:
+    """Names an argument that the library refuses as malformed, which is what it raises a plain ValueError for."""
+    try:
+        yield
+    except BridgeError:
+        raise
+    except ValueError as malformed:
+        raise BridgeError(str(malformed)) from None
+
+
+def demands(
+    at_least: str | None, exactly: str | None, max_staleness: float | None = None, outage: str | None = None
+) -> dict[str, Any]:
+    """Returns what a prediction asks of its session's revision, as ``Fleet.submit`` takes it.
+
+    Raises:
+        BridgeError: a token or the outage contract is malformed, or both tokens are given.
+    """
+    from snakepit_bridge.protocol.messages import Requirement
+    from snakepit_bridge.snapshots.freshness import Terms
+
+    with well_formed():
+        required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
+    token = {} if required.token is None else {required.kind: required.token}
+    return {**token, "max_staleness": terms.max_staleness_s, "outage": None if outage is None else terms.outage}

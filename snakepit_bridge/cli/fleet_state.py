@@ -1,0 +1,180 @@
+"""What runs right now: the workers that answer, and what waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from snakepit_bridge.delivery.keys import Layout
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client import Fleet
+    from snakepit_bridge.delivery.stalls import Stall
+    from snakepit_bridge.redis.connection import RedisConnection
+
+# A worker answers within milliseconds; one that is busy to the brim takes longer.
+_ANSWER_S = 1.0
+# kombu keeps a list per step of priorities, and marks all but the lowest with these separators.
+_STEPS = {"9": "\x06\x169", "6 to 8": "\x06\x166", "3 to 5": "\x06\x163", "0 to 2": ""}
+_ALL = "0 to 9"
+_CONNECT_S = 3.0
+# What happened longer ago is no news.
+_RECENT_S = 3_600.0
+
+# What the pools' modules are called, where that isn't the pool's name.
+_POOLS = {"thread": "threads", "asyncio_pool": "asyncio"}
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker that answers.
+
+    Attributes:
+        name: the Celery node.
+        pool: its pool.
+        concurrency: how many predictions it runs at a time.
+        predictions: what it has run since its start.
+        loop_p99_ms: how late its event loop was in the last minute, 99 times of 100; None where it doesn't say.
+    """
+
+    name: str
+    pool: str
+    concurrency: int
+    predictions: int
+    loop_p99_ms: float | None = None
+
+
+def live_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
+    """Returns the workers that answer within the wait.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    from snakepit_bridge.client.celery_app import broker_of
+    from snakepit_bridge.client.rabbitmq import broker_errors
+    from snakepit_bridge.protocol.messages import PREDICT
+
+    with broker_errors(broker_of(fleet.app)):
+        answers: dict[str, Any] = fleet.app.control.inspect(timeout=wait_s).stats() or {}
+    return [_worker(name, answers[name], PREDICT) for name in sorted(answers)]
+
+
+def _worker(name: str, told: dict[str, Any], task: str) -> Worker:
+    pool = told.get("pool", {})
+    implementation = str(pool.get("implementation", "unknown")).partition(":")[0].rpartition(".")[2]
+    return Worker(
+        name, _POOLS.get(implementation, implementation), pool.get("max-concurrency", 0),
+        told.get("total", {}).get(task, 0), pool.get("loop", {}).get("p99_ms"),
+    )  # fmt: skip
+
+
+async def recent_stalls(fleet: Fleet) -> list[Stall]:
+    """Returns the workers whose event loop stands still, and those that were ended for that in the last hour.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    from snakepit_bridge.delivery.stalls import Stalls
+
+    found = await Stalls(fleet.connection, namespace=fleet.namespace).all()
+    return [one for one in found if time.time() - (one.ended_at or time.time()) < _RECENT_S]
+
+
+async def waiting(fleet: Fleet, queue: str) -> dict[str, int]:
+    """Returns how many predictions wait in a queue, by their priorities, the most urgent first.
+
+    RabbitMQ tells no priorities: there it is one number, of all.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    if fleet.on_rabbitmq:
+        return {_ALL: await asyncio.to_thread(_in_rabbitmq, fleet, queue)}
+    lengths = await fleet.connection.send_each([("LLEN", queue + mark) for mark in _STEPS.values()])
+    return dict(zip(_STEPS, lengths, strict=True))
+
+
+async def waiting_in(fleet: Fleet, queue: str) -> int:
+    """Returns how many predictions wait in a queue.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    return sum((await waiting(fleet, queue)).values())
+
+
+def _in_rabbitmq(fleet: Fleet, queue: str) -> int:
+    from snakepit_bridge.client.rabbitmq import broker_errors, waiting_in
+
+    with broker_errors(fleet.broker), fleet.app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_S)
+        return waiting_in(connection, queue)
+
+
+def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
+    """Returns the queues that the workers which answer take from.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    from snakepit_bridge.client.celery_app import broker_of
+    from snakepit_bridge.client.rabbitmq import broker_errors
+
+    with broker_errors(broker_of(fleet.app)):
+        answers: dict[str, list[dict[str, Any]]] = fleet.app.control.inspect(timeout=wait_s).active_queues() or {}
+    return {queue["name"] for queues in answers.values() for queue in queues}
+
+
+def taken_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSWER_S) -> int:
+    """Return how many messages some workers say that they have taken and not yet ended.
+
+    Raises:
+        StoreUnavailableError: the broker is away.
+    """
+    from snakepit_bridge.client.celery_app import broker_of
+    from snakepit_bridge.client.rabbitmq import broker_errors
+
+    if not workers:
+        return 0
+    names = [worker.name for worker in workers]
+    ask = fleet.app.control.inspect(destination=names, timeout=wait_s, limit=len(names))
+    with broker_errors(broker_of(fleet.app)):
+        answers: list[dict[str, Any]] = [ask.active() or {}, ask.reserved() or {}]
+    return sum(len(tasks) for answer in answers for tasks in answer.values())
+
+
+async def taken(connection: RedisConnection, namespace: str) -> int:
+    """Returns how many messages the workers of a fleet have taken and not yet acknowledged, of all its queues.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    layout = Layout.of(namespace)
+    (workers,) = await connection.send_each([("HKEYS", layout.workers)])
+    return sum(await connection.send_each([("HLEN", layout.held(worker.decode())) for worker in workers]))
+
+
+async def parked(connection: RedisConnection, namespace: str) -> dict[str, dict[str, int]]:
+    """Returns how many predictions wait for a limit, by LM profile and session.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    base = f"{namespace}:{{limits}}"
+    (waits,) = await connection.send_each([("HKEYS", f"{base}:waiting")])
+    profiles: list[str] = [name.decode() for name in sorted(waits)]
+    if not profiles:
+        return {}
+    found = await connection.send_each([("ZRANGE", f"{base}:sessions:{profile}", 0, -1) for profile in profiles])
+    lanes = [(profile, name.decode()) for profile, names in zip(profiles, found, strict=True) for name in names]
+    # The length keeps a profile and a session apart whose names hold colons.
+    keys = [f"{base}:lane:{len(profile.encode())}:{profile}:{session}" for profile, session in lanes]
+    counts = await connection.send_each([("ZCARD", key) for key in keys]) if keys else []
+    depths: dict[str, dict[str, int]] = {}
+    for (profile, session), count in zip(lanes, counts, strict=True):
+        if count:
+            depths.setdefault(profile, {})[session] = count
+    return depths

@@ -1,0 +1,92 @@
+"""Conditions: what a caller asks for besides program and inputs, checked before anything is sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from snakepit_bridge.exceptions import InputError
+from snakepit_bridge.protocol.json_values import ValueBounds, problem_of
+from snakepit_bridge.protocol.messages import MOST_URGENT, Request, Requirement, check_session
+from snakepit_bridge.protocol.plain_values import UnfitValueError, plain_value
+from snakepit_bridge.snapshots.freshness import Outage, Terms
+from snakepit_bridge.protocol.token import Token
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which a prediction runs; the attributes are the keywords of ``Fleet.submit``."""
+
+    session: str
+    at_least: Token | str | None
+    exactly: Token | str | None
+    max_staleness: float | None
+    outage: str | Outage | None
+    priority: int
+    deadline: float | None
+    stream: bool = False
+
+    def request(self, program: str, namespace: str) -> Request:
+        """Returns what the predictions of a program under these conditions have in common.
+
+        Raises:
+            ValueError: a token, the priority or the outage contract is malformed, or two of them exclude each other.
+        """
+        check_priority(self.priority)
+        check_session(self.session)
+        accepted = Terms.of(self.max_staleness, self.outage)
+        return Request(
+            program,
+            {},
+            self.session,
+            Requirement.of(self.at_least, self.exactly),
+            None if self.deadline is None else time.time() + self.deadline,
+            max_staleness=accepted.max_staleness_s,
+            outage=None if self.outage is None else str(accepted.outage),
+            stream=self.stream,
+            namespace=namespace,
+        )
+
+
+def check_priority(priority: int) -> None:
+    """Refuse what isn't a priority.
+
+    Raises:
+        ValueError: it is out of range.
+    """
+    if not 0 <= priority <= MOST_URGENT:
+        raise ValueError(f"A priority is 0 to {MOST_URGENT}, the most urgent; got {priority}")
+
+
+def named_inputs(program: str, inputs: Any, bounds: ValueBounds) -> dict[str, Any]:
+    """Returns the inputs of a prediction as JSON values: a model as an object, an enum as its value, a set as a list.
+
+    Raises:
+        InputError: they are no mapping of names to such values, or one is too deep or too large; names it.
+    """
+    if not isinstance(inputs, Mapping):
+        raise InputError(
+            program, "inputs", f"they must be a mapping of input field to value, not {type(inputs).__name__}"
+        )
+    given = cast("Mapping[Any, Any]", inputs)
+    made = {_name(program, name): _plain(program, name, value, bounds) for name, value in given.items()}
+    if (problem := problem_of(made, replace(bounds, depth=bounds.depth + 1))) is not None:
+        raise InputError(program, "inputs", problem)
+    return made
+
+
+def _name(program: str, name: Any) -> str:
+    if not isinstance(name, str):
+        raise InputError(program, "inputs", f"a field's name is text, not a {type(name).__name__}")
+    return str(name)
+
+
+def _plain(program: str, name: str, value: Any, bounds: ValueBounds) -> Any:
+    if type(value) in (str, int):
+        return value
+    try:
+        return plain_value(value, bounds)
+    except UnfitValueError as unfit:
+        raise InputError(program, name, str(unfit)) from None

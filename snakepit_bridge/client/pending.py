@@ -1,0 +1,108 @@
+"""Asks: the predictions of one message, each with its task id, and a reservation where it has an idempotency key."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+from snakepit_bridge.exceptions import IdempotencyConflict, InputError
+from snakepit_bridge.protocol.json_values import dumps
+from snakepit_bridge.redis.key_names import IdempotencyKey, OwnedKey, joined
+from snakepit_bridge.protocol.messages import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a reservation says of the request that its key belongs to.
+
+    Attributes:
+        digest: what was asked.
+        task_id: its task.
+        replies: the channel on which its client is told.
+    """
+
+    digest: str
+    task_id: str
+    replies: str
+
+    def text(self, state: str) -> str:
+        """Returns it as it is stored, behind ``reserved`` or ``sent``."""
+        return f"{state} {self.digest} {self.task_id} {self.replies}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads what ``text`` wrote."""
+        _, digest, task_id, replies = text.split(" ", 3)
+        return cls(digest, task_id, replies)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One prediction that is to be sent.
+
+    Attributes:
+        task_id: its task; the same for the same key and request.
+        inputs: its inputs.
+        key: its idempotency key, if it has one.
+        reservation: Redis key of its reservation; empty without an idempotency key.
+        record: what the reservation will say.
+    """
+
+    task_id: str
+    inputs: Mapping[str, Any]
+    key: IdempotencyKey | None
+    reservation: str
+    record: Record
+
+
+def asks_of(
+    request: Request,
+    inputs: Sequence[Mapping[str, Any]],
+    keys: Sequence[IdempotencyKey | None],
+    namespace: str,
+    replies: str,
+) -> list[Ask]:
+    """Returns an ask for each of the inputs.
+
+    Raises:
+        InputError: inputs of a key aren't JSON.
+        IdempotencyConflict: a key stands here twice, with different inputs.
+    """
+    asks = [_ask(request, one, key, namespace, replies) for one, key in zip(inputs, keys, strict=True)]
+    first: dict[IdempotencyKey, Ask] = {}
+    for ask in asks:
+        if ask.key is not None and first.setdefault(ask.key, ask).task_id != ask.task_id:
+            raise IdempotencyConflict(str(ask.key), first[ask.key].task_id)
+    return asks
+
+
+def _ask(request: Request, inputs: Mapping[str, Any], key: IdempotencyKey | None, namespace: str, replies: str) -> Ask:
+    if key is None:
+        task_id = str(uuid4())
+        return Ask(task_id, inputs, None, "", Record("", task_id, replies))
+    digest = _digest(request, inputs)
+    # With the digest, so that a key that is used again once its reservation has expired never finds another's result.
+    name, reservation = _names(namespace, key)
+    task_id = str(uuid5(NAMESPACE_URL, f"{name}/{digest}"))
+    return Ask(task_id, inputs, key, reservation, Record(digest, task_id, replies))
+
+
+def _names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
+    """What a task's id is made of, and the Redis key of the reservation. A namespace holds neither slash nor colon."""
+    if isinstance(key, OwnedKey):
+        reservation = f"{namespace}:{{o:{joined(key.owner, key.key)}}}:idempotency"
+        return reservation, reservation
+    return f"{namespace}/{key}", f"{namespace}:{{i:{key}}}:idempotency"
+
+
+def _digest(request: Request, inputs: Mapping[str, Any]) -> str:
+    """What is asked, and not by when nor how closely it is followed: those differ between tries of one request."""
+    terms = {name: value for name, value in request.keywords().items() if name not in ("deadline", "stream", "escaped")}
+    try:
+        said = dumps([request.program, inputs, terms], sort_keys=True)
+    except (TypeError, ValueError) as unfit:
+        raise InputError(request.program, "inputs", f"they must be JSON values: {unfit}") from unfit
+    return hashlib.sha256(said.encode()).hexdigest()

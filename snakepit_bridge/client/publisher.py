@@ -1,0 +1,327 @@
+"""Publishing requests: a stock Celery message for one prediction or for many, and the keys that make each of them one.
+
+On Redis an idempotency key is reserved and its message enqueued by one script: a client that dies at any point leaves
+both or neither. Another broker can't be part of that. There the key is reserved first and marked once the message is
+out, and whoever submits the key again while the mark is missing sends the message himself, under the same task id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+from uuid import uuid4
+
+import kombu.pools
+from celery import Celery
+from kombu.exceptions import EncodeError
+
+from snakepit_bridge.client import lua
+from snakepit_bridge.client.pending import Ask, Record, asks_of
+from snakepit_bridge.client.broker import same_server
+from snakepit_bridge.client.message_encoder import Paper
+from snakepit_bridge.client.rabbitmq import (
+    CONFIRM_WITHIN_S,
+    broker_errors,
+    confirmed_producer,
+    declared_queue,
+    is_rabbitmq,
+)
+from snakepit_bridge.delivery.keys import Layout
+from snakepit_bridge.exceptions import IdempotencyConflict, InputError
+from snakepit_bridge.protocol.json_values import escaped
+from snakepit_bridge.redis.key_names import IdempotencyKey
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.messages import (
+    HIDDEN,
+    PREDICT,
+    PREDICT_BATCH,
+    PROGRAM,
+    REPLY_CHANNEL,
+    SENT_AT,
+    TASK_IDS,
+    Request,
+    code_queue,
+)
+from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.redis.connection import RedisConnection
+
+# Three tries within about a second: a broker that is away is said to be away, and no caller hangs.
+RETRY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
+# Who holds a reservation for longer has died, or is about to hear that the broker is away.
+_SENDING_S = 3.0
+_LOOK_S = 0.02
+# Payloads outlive a deadline by as much as clocks may differ.
+_CLOCKS_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request that is on its way, or was before: its task, and the channel that its first message names."""
+
+    task_id: str
+    replies: str
+
+
+class Publisher:
+    """Sends requests to the broker.
+
+    Args:
+        app: the Celery app.
+        payloads: where inputs go that are too large for a message; its Redis holds the reservations too.
+        queue: where workers take predictions from.
+        keep_s: seconds that an idempotency key is remembered.
+        url: the URL of that Redis, to find out whether it is the broker as well.
+    """
+
+    def __init__(self, app: Celery, payloads: Payloads, *, queue: str, keep_s: int, url: str) -> None:
+        self._app = app
+        self._payloads = payloads
+        self._connection: RedisConnection = payloads.connection
+        self._queue = queue
+        self._keep_s = keep_s
+        self._url = url
+        self._pid = os.getpid()
+
+    def submit(
+        self,
+        request: Request,
+        inputs: Sequence[Mapping[str, Any]],
+        *,
+        priority: int,
+        keys: Sequence[IdempotencyKey | None],
+        replies: str,
+        batch: bool = False,
+    ) -> list[Sent]:
+        """Sends the predictions of some inputs in one message; one whose idempotency key is known isn't sent again.
+
+        Args:
+            request: what they have in common; its own inputs don't matter.
+            inputs: the inputs of each.
+            priority: 0 to 9, the most urgent.
+            keys: an idempotency key, or None, for each.
+            replies: the channel on which the client wants to be told of their ends.
+            batch: whether the message is one for a batch. A message for a single prediction has one input.
+
+        Raises:
+            InputError: the inputs aren't JSON.
+            IdempotencyConflict: a key belongs to another request; nothing was sent.
+            StoreUnavailableError: the broker or Redis is away.
+        """
+        asks = asks_of(request, inputs, keys, self._payloads.namespace, replies)
+        order = _Order(request, priority, replies, batch)
+        # The same key twice is one prediction.
+        different = list({ask.task_id: ask for ask in asks}.values())
+        known = self._deliver(order, different)
+        return [known.get(ask.task_id) or Sent(ask.task_id, replies) for ask in asks]
+
+    def send(self, name: str, message: Any, *, priority: int, headers: Mapping[str, Any], program: str) -> None:
+        """Sends a task message that is made already.
+
+        Raises:
+            InputError: it holds what isn't JSON.
+            StoreUnavailableError: the broker is away, or hasn't confirmed that it has the message.
+            ConfigurationError: RabbitMQ has the queue with other settings.
+        """
+        self._after_fork()
+        try:
+            with broker_errors(self._broker, self._queue), self._producer() as producer, _renewed(producer):
+                self._app.amqp.send_task_message(
+                    producer,
+                    name,
+                    message,
+                    priority=priority,
+                    headers=dict(headers),
+                    retry=True,
+                    retry_policy=RETRY,
+                    **self._route,
+                )
+        except (EncodeError, TypeError) as unfit:
+            raise _unfit(program, unfit) from unfit
+
+    def _deliver(self, order: _Order, asks: list[Ask]) -> dict[str, Sent]:
+        """Sends what isn't known, and returns what is."""
+        keyed = [ask for ask in asks if ask.key is not None]
+        if not keyed:
+            self._send(order, asks)
+            return {}
+        if self._one_script:
+            return self._enqueue(order, asks)
+        known = run_blocking(self._reserve_all(keyed))
+        if fresh := [ask for ask in asks if ask.task_id not in known]:
+            self._send(order, fresh)
+            run_blocking(self._mark([ask for ask in fresh if ask.key is not None]))
+        return known
+
+    def _enqueue(self, order: _Order, asks: list[Ask]) -> dict[str, Sent]:
+        known: dict[str, Sent] = {}
+        while fresh := [ask for ask in asks if ask.task_id not in known]:
+            name, message = self._message(order, fresh)
+            try:
+                sheet = self._paper.write(name, message, self._queue, order.priority, order.headers())
+            except (EncodeError, TypeError) as unfit:
+                raise _unfit(order.request.program, unfit) from unfit
+            keyed = [ask for ask in fresh if ask.key is not None]
+            keys = [sheet.key, *(ask.reservation for ask in keyed)]
+            args = [sheet.message, self._keep_s, *(ask.record.text("sent") for ask in keyed), *self._transit]
+            found = run_blocking(self._connection.soon_script(lua.ENQUEUE, keys, args))
+            if not any(found):
+                break
+            known |= _known(keyed, found)
+        return known
+
+    @cached_property
+    def _transit(self) -> list[str]:
+        """Where a message of the fleet may be, for the script that looks for one; see ``in_transit.lua``."""
+        namespace = self._payloads.namespace
+        prefix = str((self._app.conf.broker_transport_options or {}).get("global_keyprefix", ""))
+        lists = [place for queue in (self._queue, code_queue(self._queue)) for place in self._paper.lists(queue)]
+        results = self._app.backend.get_key_for_task("-").decode()[:-1]
+        return [results, Layout.of(namespace, prefix).base, f"{namespace}:{{limits}}:", *lists]
+
+    def _send(self, order: _Order, asks: list[Ask]) -> None:
+        name, message = self._message(order, asks)
+        self.send(name, message, priority=order.priority, headers=order.headers(), program=order.request.program)
+
+    def _message(self, order: _Order, asks: Sequence[Ask]) -> tuple[str, Any]:
+        """Celery's send_task would also subscribe to the result, through a client that blocks and tries for 20 s."""
+        request, make = order.request, self._app.amqp.create_task_message
+        try:
+            given = self._carried(request, asks)
+            carried = [escaped(inputs) for inputs in given]
+        except (TypeError, ValueError) as unfit:
+            raise _unfit(request.program, unfit) from unfit
+        said = replace(request, escaped=any(a is not b for a, b in zip(given, carried, strict=True))).keywords()
+        shown: dict[str, Any] = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN}
+        if not order.batch:
+            args: list[Any] = [carried[0], request.program]
+            return PREDICT, make(asks[0].task_id, PREDICT, args, said, **shown)
+        items = [[ask.task_id, inputs] for ask, inputs in zip(asks, carried, strict=True)]
+        args = [items, request.program]
+        made = make(str(uuid4()), PREDICT_BATCH, args, said, ignore_result=True, **shown)
+        made.headers[TASK_IDS] = [ask.task_id for ask in asks]
+        return PREDICT_BATCH, made
+
+    def _carried(self, request: Request, asks: Sequence[Ask]) -> list[Mapping[str, Any] | str]:
+        """The inputs as they travel: those that are too large by reference."""
+        carried: list[Mapping[str, Any] | str] = [ask.inputs for ask in asks]
+        large = [place for place, inputs in enumerate(carried) if not self._payloads.fits(inputs)]
+        if large:
+            left_s = self._keep_s if request.deadline is None else request.deadline - time.time() + _CLOCKS_S
+            keep_s = min(self._keep_s, left_s)
+            stored = run_blocking(_each(self._payloads.put(carried[place], keep_s) for place in large))
+            for place, reference in zip(large, stored, strict=True):
+                carried[place] = reference
+        return carried
+
+    async def _reserve_all(self, asks: Sequence[Ask]) -> dict[str, Sent]:
+        reserved = await asyncio.gather(*map(self._reserve, asks))
+        return {ask.task_id: sent for ask, sent in zip(asks, reserved, strict=True) if sent is not None}
+
+    async def _reserve(self, ask: Ask) -> Sent | None:
+        """Returns what was sent under the key before. None: it has to be sent now, since the key is new, or its first
+        client died before it had sent it. One that is only slow makes the message go out twice, under one task id:
+        workers drop a task that has a result.
+        """
+        client, until = self._connection.client, time.monotonic() + _SENDING_S
+        mine = ask.record.text("reserved")
+        while not await self._connection.bounded(client.set(ask.reservation, mine, nx=True, ex=self._keep_s)):
+            found = cast("bytes | None", await self._connection.bounded(client.get(ask.reservation)))
+            if found is None:
+                continue  # it expired in between
+            sent = _known([ask], [found]).get(ask.task_id)
+            if sent is not None and found.startswith(b"sent "):
+                return sent
+            if time.monotonic() >= until:
+                return None
+            await asyncio.sleep(_LOOK_S)
+        return None
+
+    async def _mark(self, asks: Sequence[Ask]) -> None:
+        kept = ("EX", self._keep_s)
+        await self._connection.send_each([("SET", ask.reservation, ask.record.text("sent"), *kept) for ask in asks])
+
+    @cached_property
+    def _broker(self) -> str:
+        return str(self._app.conf.broker_write_url or self._app.conf.broker_url or "")
+
+    @cached_property
+    def _one_script(self) -> bool:
+        return same_server(self._broker, self._url)
+
+    @cached_property
+    def _route(self) -> dict[str, Any]:
+        """Where messages go; on RabbitMQ also how the queue is declared, and how long its confirmation may take."""
+        if not is_rabbitmq(self._broker):
+            return {"queue": self._queue}
+        return {"queue": declared_queue(self._queue), "confirm_timeout": CONFIRM_WITHIN_S}
+
+    def _producer(self) -> AbstractContextManager[Any]:
+        """Return a producer of the app's; on RabbitMQ its messages are confirmed, whatever the app is set to."""
+        if not is_rabbitmq(self._broker):
+            return self._app.producer_or_acquire()
+        return confirmed_producer(self._app)
+
+    @cached_property
+    def _paper(self) -> Paper:
+        return Paper(self._app)
+
+    def _after_fork(self) -> None:
+        """A forked child must not write into the connections that its parent holds."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            kombu.pools.reset()
+            cast(Any, self._app)._after_fork()
+
+
+@contextmanager
+def _renewed(producer: Any) -> Generator[None]:
+    """Have a producer's connection open a new channel after a failure; kombu keeps the one that broke with it."""
+    try:
+        yield
+    except Exception:
+        connection = producer.__connection__
+        if connection is not None:
+            connection.revive(None)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    request: Request
+    priority: int
+    replies: str
+    batch: bool
+
+    def headers(self) -> dict[str, Any]:
+        return {SENT_AT: time.time(), REPLY_CHANNEL: self.replies, PROGRAM: self.request.program}
+
+
+def _known(asks: Sequence[Ask], found: Sequence[bytes]) -> dict[str, Sent]:
+    """Returns which of these were sent before, by whom it doesn't matter.
+
+    Raises:
+        IdempotencyConflict: a key belongs to another request.
+    """
+    known: dict[str, Sent] = {}
+    for ask, text in zip(asks, found, strict=True):
+        if not text:
+            continue
+        record = Record.parse(text.decode())
+        if record.digest != ask.record.digest:
+            raise IdempotencyConflict(str(ask.key), record.task_id)
+        known[ask.task_id] = Sent(record.task_id, record.replies)
+    return known
+
+
+async def _each(work: Iterable[Any]) -> list[Any]:
+    return await asyncio.gather(*work)
+
+
+def _unfit(program: str, unfit: Exception) -> InputError:
+    return InputError(program, "inputs", f"they must be JSON values: {unfit}")

@@ -1,0 +1,79 @@
+"""Registering: from whatever a caller gives as a program to its spec, and to what that spec may import here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from snakepit_bridge.exceptions import ProgramSpecError
+
+if TYPE_CHECKING:
+    from snakepit_bridge.dspy_integration.bounds import TargetBounds
+    from snakepit_bridge.programs.spec import ProgramSpec
+
+# What a spec that is given whole may be given besides.
+_CHANGES = ("bindings", "arguments", "lm", "executes_code")
+
+
+def spec_to_register(
+    name: str,
+    module: Any,
+    packages: tuple[str, ...],
+    said: dict[str, Any],
+    *,
+    bounds: TargetBounds,
+    trial: bool,
+) -> tuple[ProgramSpec, Any]:
+    """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
+    from snakepit_bridge.programs.imports import AllowedImports
+    from snakepit_bridge.programs.bounds import check_bounds
+    from snakepit_bridge.programs.packages import named_modules
+    from snakepit_bridge.programs.build import spec_of
+    from snakepit_bridge.programs.spec import ProgramSpec
+
+    if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
+        _refuse_what_is_no_program(name, module)
+        spec = spec_of(module, program=name, **said)
+        allowed = AllowedImports((*packages, *named_modules(spec)))
+        check_bounds(spec, bounds, program=name)
+        return _faithful(name, module, spec, allowed, trial=trial), allowed
+    spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
+    changed = {key: value for key, value in said.items() if key in _CHANGES and value}
+    if said["cache"] is not None:
+        changed["cache"] = said["cache"]
+    return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
+
+
+def _faithful(name: str, module: Any, spec: ProgramSpec, allowed: Any, *, trial: bool) -> ProgramSpec:
+    """The spec with all that the instance has beside its constructor's doing, which a worker builds alike."""
+    from snakepit_bridge.programs.fidelity import carried
+    from snakepit_bridge.programs.build import rehydrate
+    from snakepit_bridge.programs.trial import compare
+
+    if not isinstance(spec.module, str):
+        return spec
+    whole = carried(module, spec, allowed, program=name)
+    if trial:
+        compare(module, rehydrate(whole, spec.module, allowed, program=name), program=name)
+    return whole
+
+
+def _refuse_what_is_no_program(name: str, module: Any) -> None:
+    """Refuse what is neither a module nor a spec.
+
+    Raises:
+        ProgramSpecError: says what it is, and what to give.
+    """
+    import dspy
+
+    from snakepit_bridge.dspy_integration.module_tree import is_part
+
+    if is_part(module):
+        return
+    if isinstance(module, type) and issubclass(module, dspy.Signature):
+        problem = f"it is the signature {module.__name__}; give a module of it: dspy.Predict({module.__name__})"
+    elif isinstance(module, type):
+        problem = f"it is the class {module.__name__}; give an instance: {module.__name__}(…)"
+    else:
+        problem = f"it must be a dspy.Module, or a spec as JSON, not {type(module).__name__}"
+    raise ProgramSpecError(name, "the whole", problem)

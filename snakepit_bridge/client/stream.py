@@ -1,0 +1,181 @@
+"""Pieces of an answer that is still being written: how a client follows what a worker publishes of it.
+
+The pieces stand in a bounded Redis stream that expires; a channel of the same name only says that there are more. So a
+reader that begins late misses none, and a slow one holds up nobody: it reads as many as it can take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from typing import Any, cast
+
+from snakepit_bridge.client.task_result import Outcome
+from snakepit_bridge.client.results import Results
+from snakepit_bridge.exceptions import PredictionTimeout, StoreUnavailableError
+from snakepit_bridge.process.home_loop import share
+from snakepit_bridge.protocol.messages import pieces_key
+from snakepit_bridge.redis.connection import RedisConnection
+
+_AT_A_TIME = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of one output field, in the order of writing.
+
+    Attributes:
+        field: the output field.
+        text: what comes behind the pieces before it.
+        predictor: the program's part that writes it, as DSPy names it.
+        call: number of the LM call that it answers, from 1. A field that a later call writes again begins anew.
+        attempt: 1 for the first try. With a later try all begins anew: what an earlier one wrote is void.
+        position: where it stands among the prediction's pieces; a reader goes on behind it. Two pieces of the same text
+            are equal wherever they stand.
+        replaced: whether it takes back, instead of adding text, what this call has written of the field: the answer
+            couldn't be used, and another one follows.
+    """
+
+    field: str
+    text: str
+    predictor: str = ""
+    call: int = 1
+    attempt: int = 1
+    position: str = dataclass_field(default="", compare=False)
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The way to the pieces of a fleet's predictions."""
+
+    connection: RedisConnection
+    results: Results
+    namespace: str
+
+    def of(
+        self, task_id: str, wait_s: float | None = None, replies: str | None = None, after: str | None = None
+    ) -> Following:
+        """Returns a reader of one prediction's pieces.
+
+        Args:
+            task_id: the prediction.
+            wait_s: seconds in which it has to end; None sets no bound.
+            replies: the channel that its request named, if that is known.
+            after: the position of a piece: only those behind it are read.
+        """
+        return Following(self, task_id, wait_s, replies, after)
+
+
+class Following:
+    """Reads one prediction's pieces. It runs on the process's home loop; close it there.
+
+    Args:
+        pieces: the way to them.
+        task_id: the prediction.
+        wait_s: seconds in which it has to end; None sets no bound.
+        replies: the channel that its request named, if that is known.
+        after: the position of a piece: only those behind it are read.
+    """
+
+    def __init__(
+        self, pieces: Pieces, task_id: str, wait_s: float | None, replies: str | None, after: str | None = None
+    ) -> None:
+        self._pieces = pieces
+        self._task_id = task_id
+        self._wait_s = wait_s
+        self._replies = replies
+        self._key = pieces_key(pieces.namespace, task_id)
+        self._seen = f"({after}" if after else "-"
+        self._numbers: dict[bytes, int] = {}
+        self._news = asyncio.Event()
+        self._end: asyncio.Task[Outcome] | None = None
+        self._leave: Callable[[], Any] | None = None
+
+    async def next(self) -> list[Piece]:
+        """Return the next pieces as soon as there are some, and none once the prediction has ended.
+
+        An outage of Redis costs time: behind it the reading goes on where it was.
+
+        Raises:
+            PredictionTimeout: it hasn't ended in time.
+            StoreUnavailableError: Redis was away to the end, or has never answered.
+        """
+        if self._end is None:
+            await self._begin()
+        assert self._end is not None
+        while True:
+            self._news.clear()
+            # Looked at before the read: a worker writes its last piece before it commits the end.
+            ended = self._end.done()
+            some = await self._pieces.results.through_outages(self._read_if_wanted)
+            if some or ended:
+                break
+            await self._news.wait()
+        if not some:
+            await share(self._end)
+        return some
+
+    async def aclose(self) -> None:
+        """Ends the reading."""
+        if self._end is not None:
+            self._end.cancel()
+            await asyncio.gather(self._end, return_exceptions=True)
+        if self._leave is not None:
+            await self._leave()
+
+    async def _begin(self) -> None:
+        results = self._pieces.results
+        async with asyncio.timeout(self._wait_s):
+            self._leave = await results.through_outages(lambda: results.follow(self._key, self._news.set))
+        self._end = asyncio.create_task(self._ended(), name="dspex-pieces")
+        self._end.add_done_callback(lambda _: self._news.set())
+
+    async def _ended(self) -> Outcome:
+        bound = asyncio.timeout(self._wait_s)
+        try:
+            async with bound:
+                return await self._pieces.results.ended(self._task_id, self._replies)
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise PredictionTimeout(self._task_id, self._wait_s or 0.0) from None
+
+    async def _read_if_wanted(self) -> list[Piece]:
+        """Read; where the time in which the prediction has to end was over before Redis came back, say that instead."""
+        try:
+            return await self._read()
+        except StoreUnavailableError:
+            if self._end is not None and self._end.done():
+                await share(self._end)
+            raise
+
+    async def _read(self) -> list[Piece]:
+        connection = self._pieces.connection
+        while True:
+            asked = connection.client.xrange(self._key, min=self._seen, count=_AT_A_TIME)
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.bounded(asked))
+            if not entries:
+                return []
+            self._seen = f"({entries[-1][0].decode()}"
+            if new := [_piece(position, said) for position, said in entries if self._is_new(said)]:
+                return new
+
+    def _is_new(self, said: dict[bytes, bytes]) -> bool:
+        """Return whether a piece is one that wasn't read before: a writer that lost an answer writes it once more."""
+        writer, number = said.get(b"writer"), int(said.get(b"number", 0))
+        if writer is None:
+            return True
+        if number <= self._numbers.get(writer, 0):
+            return False
+        self._numbers[writer] = number
+        return True
+
+
+def _piece(position: bytes, said: dict[bytes, bytes]) -> Piece:
+    text = {name.decode(): value.decode() for name, value in said.items()}
+    numbers = int(text["call"]), int(text["attempt"])
+    place, replaced = position.decode(), "replaced" in text
+    return Piece(text["field"], text["text"], text["predictor"], *numbers, place, replaced)

@@ -1,0 +1,102 @@
+"""Where a task is that has no result: for the error of whoever waited in vain, and for ids that nobody submitted."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit_bridge.delivery.keys import Layout
+from snakepit_bridge.protocol.messages import PREDICT_BATCH, code_queue
+from snakepit_bridge.redis.connection import RedisConnection
+
+_STEPS = (0, 3, 6, 9)
+# Messages can't be looked up by their task, so no more than so many are read.
+_MAX_MESSAGES = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """What the broker knows of a task.
+
+    Attributes:
+        place: where it is, as the end of a sentence that begins with "It"; empty where it wasn't found.
+        certain: whether all that there is was looked through.
+    """
+
+    place: str = ""
+    certain: bool = True
+
+
+class TaskFinder:
+    """Looks for tasks in a broker's Redis. It reads whole queues, so that it is for waiting in vain, not for every day.
+
+    Args:
+        connection: the way to the Redis that is the broker too.
+        namespace: the fleet's.
+        queue: where its predictions wait.
+    """
+
+    def __init__(self, connection: RedisConnection, namespace: str, queue: str) -> None:
+        self._connection = connection
+        self._layout = Layout.of(namespace)
+        self._queues = (queue, code_queue(queue))
+        self._parked = f"{namespace}:{{limits}}:messages"
+
+    def __str__(self) -> str:
+        queue, _ = self._queues
+        return f"queue '{queue}' of {self._connection.url}"
+
+    async def find(self, task_id: str) -> Whereabouts:
+        """Return where a task is that has no result.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        looks = [(queue, self._layout.waiting(queue, step)) for queue in self._queues for step in reversed(_STEPS)]
+        asked: list[tuple[Any, ...]] = [("LRANGE", name, -_MAX_MESSAGES, -1) for _, name in looks]
+        rest = [
+            ("HEXISTS", self._parked, task_id),
+            ("ZRANGE", self._layout.delayed, 0, _MAX_MESSAGES - 1),
+            ("HVALS", self._layout.dead_entries),
+            ("HKEYS", self._layout.workers),
+        ]
+        *lists, parked, delayed, dead, workers = await self._connection.send_each([*asked, *rest])
+        for (queue, _), messages in zip(looks, lists, strict=True):
+            if (behind := _position(task_id, reversed(messages))) is not None:
+                return Whereabouts(f"waits in queue '{queue}', behind {behind} others of its priority")
+        if parked:
+            return Whereabouts("waits for a limit of its LM profile or session")
+        if _position(task_id, delayed) is not None:
+            return Whereabouts("is put aside for a later try")
+        if _position(task_id, dead) is not None:
+            return Whereabouts("was given up: dspex-fleet dead list")
+        certain = all(len(messages) < _MAX_MESSAGES for messages in (*lists, delayed))
+        return await self._with_worker(task_id, workers, certain)
+
+    async def _with_worker(self, task_id: str, workers: list[bytes], certain: bool) -> Whereabouts:
+        held = await self._connection.send_each([("HVALS", self._layout.held(one.decode())) for one in workers])
+        if any(_position(task_id, records) is not None for records in held):
+            return Whereabouts("is with a worker")
+        return Whereabouts(certain=certain)
+
+
+def _position(task_id: str, messages: Iterable[bytes]) -> int | None:
+    """Return how many messages stand before the task's; None if it is in none of them."""
+    for place, raw in enumerate(messages):
+        if task_id.encode() in raw or task_id in _batch(raw):
+            return place
+    return None
+
+
+def _batch(raw: bytes) -> str:
+    """Return the body of a batch's message, in which its inputs' ids stand; kombu encodes it."""
+    if PREDICT_BATCH.encode() not in raw:
+        return ""
+    try:
+        message = json.loads(raw.partition(b"\n")[2] if not raw.startswith(b"{") else raw)
+        return base64.b64decode(message["body"]).decode()
+    except (ValueError, KeyError, TypeError):
+        return ""  # what can't be read names no task

@@ -1,0 +1,80 @@
+"""Outcome: how a task stands, read from what Celery's result backend stores of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from celery import Celery, states
+
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, PredictionCancelled, PredictionFailed
+from snakepit_bridge.protocol.json_values import read_message
+from snakepit_bridge.protocol.messages import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A task's stored state: a Celery state, and the result or the error if it is final."""
+
+    state: str
+    result: Result | None = None
+    error: BridgeError | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the state is final."""
+        return self.state in states.READY_STATES
+
+
+PENDING = Outcome(states.PENDING)
+
+
+def outcome_of(app: Celery, task_id: str, stored: bytes | str | None) -> Outcome:
+    """Reads what is stored of a task; PENDING where nothing is, also for one that nobody ever submitted."""
+    if stored is None:
+        return PENDING
+    meta = cast(dict[str, Any], read_message(stored))
+    state = meta["status"]
+    if state == states.SUCCESS:
+        return _succeeded(task_id, meta["result"])
+    if state in states.EXCEPTION_STATES and state != states.RETRY:
+        return Outcome(state, error=_error(task_id, app.backend.exception_to_python(meta["result"])))
+    return Outcome(state)
+
+
+def answer(outcome: Outcome) -> Result:
+    """Returns the result of a final outcome, or raises what it ended with.
+
+    Raises:
+        BridgeError: the task ended with this error.
+    """
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.result is not None
+    return outcome.result
+
+
+def _succeeded(task_id: str, message: Any) -> Outcome:
+    if not isinstance(message, dict):
+        what = f"task {task_id} is no prediction: its result is {message!r}"
+        raise PredictionFailed("unknown", "TypeError", what)
+    try:
+        return Outcome(states.SUCCESS, Result.decode(cast(dict[str, Any], message)))
+    except ValueError as newer:
+        raise ConfigurationError(str(newer)) from newer
+
+
+def _error(task_id: str, raised: BaseException | None) -> BridgeError:
+    """What a task ended with. Celery's own errors, such as a lost worker, come out as a failed prediction."""
+    if isinstance(raised, BridgeError):
+        return raised
+    if type(raised).__name__ == "TaskRevokedError":
+        return PredictionCancelled(task_id)
+    return PredictionFailed("unknown", type(raised).__name__, _text(raised))
+
+
+def _text(raised: BaseException | None) -> str:
+    try:
+        return str(raised)
+    except Exception:  # noqa: BLE001 - a class of somebody's own, made again from what was stored
+        return "its text can't be made"

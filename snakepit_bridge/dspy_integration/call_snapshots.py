@@ -1,0 +1,119 @@
+"""One call of an aware module: which snapshots it sees, and whether it can be awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, cast
+
+import dspy
+
+from snakepit_bridge.dspy_integration.compat import RLM
+from snakepit_bridge.dspy_integration.module_tree import AWARE
+from snakepit_bridge.session_context import SessionContext
+from snakepit_bridge.snapshots.snapshot import Snapshot
+
+# DSPy carries its settings into tasks, its own thread pools and asyncify; a context variable of ours it would drop.
+_SETTING = "dspex_call"
+
+
+class Call:
+    """The snapshots that one call has read, so that whatever it calls in turn sees the same ones."""
+
+    def __init__(self) -> None:
+        self._snapshots: dict[SessionContext, Snapshot] = {}
+        self.ended = False
+
+    def known(self, context: SessionContext) -> Snapshot | None:
+        """Returns the snapshot of a session that this call saw first, if it saw one."""
+        return self._snapshots.get(context)
+
+    def keep(self, context: SessionContext, snapshot: Snapshot) -> Snapshot:
+        """Remembers a snapshot and returns the one that holds: parallel parts of a call may both have read."""
+        return self._snapshots.setdefault(context, snapshot)
+
+
+def _current() -> Call | None:
+    call: Call | None = dspy.settings.get(_SETTING)
+    return None if call is None or call.ended else call
+
+
+@contextmanager
+def entered() -> Generator[Call]:
+    """Yields the call that is under way, or begins one."""
+    call = _current()
+    if call is not None:
+        yield call
+        return
+    call = Call()
+    try:
+        with dspy.context(**{_SETTING: call}):
+            yield call
+    finally:
+        call.ended = True  # what outlives the call, such as a task that a tool started, begins one of its own
+
+
+def read(call: Call, contexts: Iterable[SessionContext]) -> None:
+    """Reads the snapshots that a call lacks, one round trip for each session."""
+    for context in contexts:
+        if call.known(context) is None:
+            call.keep(context, context.blocking.snapshot())
+
+
+async def aread(call: Call, contexts: Iterable[SessionContext]) -> None:
+    """Reads as :func:`read` does, without blocking the loop."""
+    for context in contexts:
+        if call.known(context) is None:
+            call.keep(context, await context.snapshot())
+
+
+def runs_natively(module_class: type) -> bool:
+    """Tell whether a class has an ``aforward`` that goes with its ``forward`` and leaves the loop free.
+
+    A class that overrides only ``forward`` would run its parent's ``aforward``, which does something else. RLM's waits
+    for its interpreter on the loop.
+    """
+    for base in module_class.__mro__:
+        if base is RLM:
+            return False
+        if not _is_ours(base) and ("aforward" in vars(base) or (is_users(base) and "acall" in vars(base))):
+            return True
+        if not _is_ours(base) and ("forward" in vars(base) or (is_users(base) and "__call__" in vars(base))):
+            return False
+    return False
+
+
+def own_entry_points(module: Any) -> list[Callable[..., Any]]:
+    """Return the functions of the user's own that a call of a module runs, bound to it, the outer one first."""
+    names = ("acall", "aforward") if runs_natively(type(module)) else ("__call__", "forward")
+    return [found for found in (_bound(module, name) for name in names) if found is not None]
+
+
+def is_users(base: type) -> bool:
+    """Tell whether a class itself is the user's own, and not DSPy's, ours or Python's."""
+    return not base.__module__.startswith(("dspy.", _OUR_PACKAGE, "builtins")) and not _is_ours(base)
+
+
+def _bound(module: Any, name: str) -> Callable[..., Any] | None:
+    """A method as the user wrote it, bound to the module; None where it is DSPy's or isn't there."""
+    if name in vars(module) and callable(vars(module)[name]):
+        return cast(Callable[..., Any], vars(module)[name])
+    for base in type(module).__mro__:
+        if name in vars(base) and not _is_ours(base):
+            written: Any = vars(base)[name]
+            if not is_users(base):
+                return None
+            written = getattr(written, WRITTEN_BY_THE_USER, written)
+            return written.__get__(module, type(module)) if hasattr(type(written), "__get__") else written
+    return None
+
+
+def _is_ours(base: type) -> bool:
+    return AWARE in vars(base) or _ENTERS in vars(base)
+
+
+_OUR_PACKAGE = __name__.rpartition(".")[0]
+# Set on classes that stand before others and only enter their surroundings.
+_ENTERS = "_enters_surroundings"
+WRITTEN_BY_THE_USER = "_written_by_the_user"
+"""Set on what the mixin makes of a method, to find the method as it was written."""

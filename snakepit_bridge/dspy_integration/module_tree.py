@@ -1,0 +1,154 @@
+"""A module's structure: which predictors and modules it holds, and a copy of just that structure.
+
+DSPy's own ``named_predictors`` leaves out compiled sub-modules, which a binding must reach too, and its ``deepcopy``
+copies demos, tools and LM clients, which a bound copy only reads.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+import dspy
+from dspy.primitives.base_module import BaseModule
+
+from snakepit_bridge.dspy_integration.compat import KNN, Flex, Parallel
+
+M = TypeVar("M")
+
+
+# KNN and Parallel are no modules in DSPy, but variables steer them as they steer modules.
+PARTS: tuple[type, ...] = (BaseModule, KNN, Parallel)
+
+# Set on the mixin, which may stand before any class. It has no base class of ours, so that the first class after it in
+# an instance's method resolution order is the plain one.
+AWARE = "_is_variable_aware"
+
+
+# What modules keep of their past, and plain values: neither holds parts.
+_RECORDS = frozenset({"history", "callbacks", "traces", "train", "demos", "config", "fields"})
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
+def is_part(thing: Any) -> bool:
+    """Tells whether a thing is a part of a program: one of DSPy's, or of any class with the mixin before it."""
+    return _makes_parts(type(thing))
+
+
+# Asked of every attribute in every bound call; asking the classes each time would take most of a binding's time.
+@functools.lru_cache(maxsize=4096)
+def _makes_parts(kind: type) -> bool:
+    return issubclass(kind, PARTS) or hasattr(kind, AWARE)
+
+
+def parts(module: Any, kind: type[M] | tuple[type, ...]) -> Iterator[tuple[str, M]]:
+    """Yields the path and the object of each part of a kind, the module itself (path ``""``) included.
+
+    Paths read as Python does: ``extract.predict``, ``steps[0]``. They are those of DSPy's ``named_sub_modules``, which
+    looks through demos and histories as well and takes ten times as long.
+    """
+    for path, part in _parts_of(module):
+        if isinstance(part, kind):
+            yield path, cast(M, part)
+
+
+def has_part(module: Any, kind: type | tuple[type, ...]) -> bool:
+    """Tells whether a module is or holds a part of a kind."""
+    return any(isinstance(part, kind) for _, part in _parts_of(module))
+
+
+# While values are put on a copy its structure stays, and every target asks for it.
+_known: ContextVar[dict[int, tuple[Any, list[tuple[str, Any]]]] | None] = ContextVar("structure", default=None)
+
+
+@contextmanager
+def unchanging() -> Generator[None]:
+    """Remembers each structure that is looked through within the block, which must not add or exchange parts."""
+    token = _known.set({})
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def _parts_of(root: Any) -> Iterable[tuple[str, Any]]:
+    known = _known.get()
+    if known is None:
+        return _walk(root)
+    if id(root) not in known:
+        known[id(root)] = (root, list(_walk(root)))  # with the root, so that its id stays its own
+    return known[id(root)][1]
+
+
+def _walk(root: Any) -> Iterator[tuple[str, Any]]:
+    """Yields every part once, the nearer ones first."""
+    queue: deque[tuple[str, Any]] = deque([("", root)])
+    seen = {id(root)}
+    while queue:
+        path, thing = queue.popleft()
+        if is_part(thing):
+            yield path, thing
+            inside = [
+                (f"{path}.{name}" if path else name, held)
+                for name, held in thing.__dict__.items()
+                if type(held) not in _PLAIN and name not in _RECORDS
+            ]
+        elif isinstance(thing, dict):
+            inside = [(f"{path}[{key}]", held) for key, held in cast(dict[Any, Any], thing).items()]
+        else:
+            inside = [(f"{path}[{at}]", held) for at, held in enumerate(thing)]
+        for name, held in inside:
+            if (is_part(held) or isinstance(held, (list, tuple, dict))) and id(held) not in seen:
+                seen.add(id(held))
+                queue.append((name, held))
+
+
+def predictors(module: Any) -> list[tuple[str, dspy.Predict]]:
+    """Returns every predictor with its path, those inside compiled sub-modules included."""
+    return list(parts(module, dspy.Predict)) if is_part(module) else []
+
+
+def part_at(module: Any, path: str) -> Any | None:
+    """Returns the part at a path, or None; ``steps['a']`` finds what ``steps[a]`` does."""
+    if not path:
+        return module
+    wanted = path.replace("['", "[").replace("']", "]")
+    return next((part for name, part in parts(module, PARTS) if name == wanted), None)
+
+
+def clone(module: M) -> M:
+    """Returns a copy of a module's structure: its modules are new, everything else is shared.
+
+    Changing an attribute of the copy, or of a module inside it, leaves the original as it is; changing a shared list
+    or dict in place does not, so whoever holds a clone replaces values and never edits them.
+    """
+    return cast(M, _clone(module, {}))
+
+
+def _clone(value: Any, done: dict[int, Any]) -> Any:
+    if is_part(value):
+        if id(value) not in done:
+            twin = object.__new__(type(value))
+            done[id(value)] = twin
+            twin.__dict__.update(
+                {name: part if name in _RECORDS else _clone(part, done) for name, part in value.__dict__.items()}
+            )
+            if isinstance(value, Flex):
+                adopt_flex(twin, value)
+        return done[id(value)]
+    if type(value) in (list, tuple) and any(map(is_part, value)):
+        return type(value)(_clone(part, done) for part in value)
+    if type(value) is dict and any(map(is_part, cast(dict[Any, Any], value).values())):
+        return {name: _clone(part, done) for name, part in cast(dict[Any, Any], value).items()}
+    return value
+
+
+def adopt_flex(twin: Any, original: Any) -> None:
+    """Give a copied Flex a bridge of its own: it runs through one that knows its owner."""
+    twin._bridge = copy.copy(original._bridge)
+    twin._bridge._flex = twin

@@ -1,0 +1,185 @@
+"""The LM keywords that a variable may steer, with the range of each.
+
+DSPy hands a value that its native engine refuses to another engine without a word, so values are checked here first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from snakepit_bridge.lm import models as lm_models
+from snakepit_bridge.dspy_integration.bounds import shown
+from snakepit_bridge.exceptions import ValidationError
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a target accepts: a test, the sentence that says it, and how a text is read where it stands for more."""
+
+    accepts: Callable[[Any], bool]
+    says: str
+    read: Callable[[Any], Any] = _as_it_is
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Rule:
+    """Returns the rule of a finite number in a range."""
+
+    def accepts(value: Any) -> bool:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and _is_finite(value) and low <= value <= high
+
+    bounded = math.isfinite(low) or math.isfinite(high)
+    return Rule(accepts, "it must be a number" + (f" from {low:g} to {high:g}" if bounded else ""))
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
+
+
+def count(low: int) -> Rule:
+    """Returns the rule of a whole number from ``low`` on."""
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+    return Rule(accepts, f"it must be a whole number from {low} on")
+
+
+def parsed(value: Any) -> Any:
+    """Reads a text that is a JSON list or object, since no type of variable holds either; others stay as they are."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _stop(value: Any) -> bool:
+    many = isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
+    return many or (isinstance(value, str) and value != "")
+
+
+_whole = Rule(lambda value: isinstance(value, int) and not isinstance(value, bool), "it must be a whole number")
+_object = Rule(lambda value: isinstance(value, dict), "it must be a JSON object", parsed)
+text = Rule(lambda value: isinstance(value, str) and value.strip() != "", "it must be a text that isn't empty")
+flag = Rule(lambda value: isinstance(value, bool), "it must be true or false")
+
+RULES: dict[str, Rule] = {
+    "temperature": number(0, 2),
+    "top_p": number(0, 1),
+    "max_tokens": count(1),
+    "n": count(1),
+    "stop": Rule(_stop, "it must be a text, or a JSON list of texts, none of them empty", parsed),
+    "seed": _whole,
+    "presence_penalty": number(-2, 2),
+    "frequency_penalty": number(-2, 2),
+    "top_k": count(1),
+    "min_p": number(0, 1),
+    "logprobs": flag,
+    "top_logprobs": count(0),
+    "logit_bias": _object,
+    "parallel_tool_calls": flag,
+    "reasoning_effort": text,
+    "rollout_id": _whole,
+    "service_tier": text,
+    "user": text,
+    "verbosity": text,
+}
+"""The keywords by name; further ones can be bound as ``config.<keyword>``."""
+
+# What steers how a text is made, under the names of the providers and servers that know it.
+_SAMPLING = frozenset(
+    {"bad_words", "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier", "dynatemp_range"}
+    | {"enable_thinking", "epsilon_cutoff", "eta_cutoff", "guided_choice", "guided_grammar", "guided_json"}
+    | {"guided_regex", "ignore_eos", "include_stop_str_in_output", "length_penalty", "max_completion_tokens"}
+    | {"min_tokens", "mirostat", "mirostat_eta", "mirostat_mode", "mirostat_tau", "no_repeat_ngram_size"}
+    | {"prediction", "prompt_cache_key", "repeat_last_n", "repeat_penalty", "repetition_penalty", "safety_settings"}
+    | {"skip_special_tokens", "spaces_between_special_tokens", "stop_token_ids", "tfs_z", "thinking"}
+    | {"thinking_budget", "top_a", "typical_p", "xtc_probability", "xtc_threshold"}
+)
+# litellm reads some of them as its own, or sends them where a provider refuses the whole request.
+_NOT_BY_LITELLM = frozenset({"chat_template_kwargs", "enable_thinking", "thinking_budget"})
+
+ALLOWED: dict[str, frozenset[str]] = {
+    "lm15": frozenset(RULES) | _SAMPLING,
+    "litellm": frozenset(RULES) | _SAMPLING - _NOT_BY_LITELLM,
+}
+"""By the engine of its profile: the LM keywords that a variable or a spec may set, and no others.
+
+A keyword that an engine doesn't know goes on to the provider or into litellm, where it may say where the request goes,
+who pays for it, which hooks run and what is logged. So names are let through and not held back.
+"""
+
+ANY_ENGINE = frozenset[str]().union(*ALLOWED.values())
+"""Those that some engine takes: what can be told before it is known on which profile a program runs."""
+
+# They say where a request goes and who pays for it, or what the adapter itself must decide.
+REFUSED = frozenset(
+    {"api_base", "api_key", "api_version", "azure_ad_token_provider", "base_url", "custom_llm_provider", "extra_body"}
+    | {"extra_headers", "extra_query", "headers", "organization", "project", "proxy", "timeout"}
+    | {"messages", "model", "model_list", "prompt", "response_format", "tools"}
+)
+
+
+def allowed(keyword: str, lm: Any = None) -> bool:
+    """Return whether a variable or a spec may set an LM keyword.
+
+    Args:
+        keyword: its exact name.
+        lm: the LM whose engine it is for; None asks whether any engine takes it.
+    """
+    return keyword in (ANY_ENGINE if lm is None else ALLOWED[_engine_of(lm)])
+
+
+def _engine_of(lm: Any) -> str:
+    """The engine of an LM by name; an LM of the caller's own has DSPy's name for it, and ``auto`` prefers lm15."""
+    engine = getattr(lm, "engine", None)
+    endpoint = getattr(getattr(engine, "awaited", None), "endpoint", None)
+    said = engine if isinstance(engine, str) else getattr(endpoint, "engine", "lm15")
+    return said if said in ALLOWED else "lm15"
+
+
+_SCALARS = (bool, int, float, str, list, dict)
+_other = Rule(lambda value: isinstance(value, _SCALARS), "it must be a number, a text, a flag or JSON", parsed)
+
+
+def check(keyword: str, variable: str, value: Any, rule: Rule | None = None) -> Any:
+    """Returns what a target makes of a value; None, which takes an LM keyword away, always passes.
+
+    Args:
+        keyword: the target.
+        variable: who says the value, for the error.
+        value: the variable's value.
+        rule: the target's rule; by default that of the LM keyword.
+
+    Raises:
+        ValidationError: the value is outside the target's range.
+    """
+    rule = rule or RULES.get(keyword, _other)
+    if value is None:
+        return None
+    read = rule.read(value)
+    if not rule.accepts(read):
+        raise ValidationError(variable, shown(value), f"it is bound to {keyword}, and {rule.says}")
+    return read
+
+
+def spelt(keyword: str, lm: Any) -> str:
+    """Returns an LM's own name for a keyword.
+
+    Reasoning models call the token limit otherwise, and DSPy ignores the usual name on them.
+    """
+    reasoning = keyword == "max_tokens" and "max_completion_tokens" in getattr(lm, "kwargs", {})
+    return "max_completion_tokens" if reasoning else lm_models.spelt(getattr(lm, "model", ""), keyword)

@@ -1,0 +1,118 @@
+"""Carried along: a prediction's context goes into the threads that its program starts, on a worker.
+
+What an LM call is subject to (limits, deadline, cancellation, cache, usage) is found through context variables. asyncio
+and DSPy's own tools carry them into threads; Python's threads and thread pools don't, and a call from there would pass
+outside of all of it. So within a prediction they do here; and where they can't, an LM call is refused by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, NoReturn, cast
+
+import dspy
+from dspy.utils.callback import with_callbacks
+
+from snakepit_bridge.dspy_integration import process_settings
+from snakepit_bridge.exceptions import LMCallOutsidePredictionError
+from snakepit_bridge.process.frames import call_under, whose
+from snakepit_bridge.process.threads import HomeThreads, in_user_thread
+
+_MARK = "__carries_predictions__"
+# The thread of a pool does many things one after another, each of which has a context of its own.
+_POOLS = frozenset({"concurrent.futures.thread", "anyio._backends._asyncio", "snakepit_bridge.process.threads"})
+
+
+class NoPredictionLM(dspy.BaseLM):
+    """The LM of code that runs outside of any prediction on a worker: it refuses each call by name."""
+
+    def __init__(self) -> None:
+        super().__init__("none/outside-of-a-prediction")
+
+    def forward(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuses the call.
+
+        Raises:
+            LMCallOutsidePredictionError: always.
+        """
+        raise outside()
+
+    async def aforward(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuses the call.
+
+        Raises:
+            LMCallOutsidePredictionError: always.
+        """
+        raise outside()
+
+
+def outside() -> LMCallOutsidePredictionError:
+    """Returns the error of an LM call that no prediction is known for."""
+    return LMCallOutsidePredictionError(f"thread '{threading.current_thread().name}' belongs to no prediction")
+
+
+def carry_predictions() -> None:
+    """Has threads, thread pools and synchronous tools run in the context of the prediction that uses them.
+
+    For a worker's process alone, once its DSPy's settings are protected.
+    """
+    if hasattr(ThreadPoolExecutor.submit, _MARK):
+        return
+    _replace(ThreadPoolExecutor, "submit", _submitting(ThreadPoolExecutor.submit))
+    _replace(threading.Thread, "start", _starting(threading.Thread.start))
+    _replace(dspy.Tool, "acall", with_callbacks(_call_tool))
+    process_settings.give_everybody("lm", NoPredictionLM())
+
+
+def _replace(kind: type, name: str, function: Any) -> None:
+    setattr(function, _MARK, True)
+    setattr(kind, name, function)
+
+
+def _submitting(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+    @functools.wraps(submit)
+    def carrying(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        task_id = whose()
+        if not task_id or isinstance(self, HomeThreads):  # asyncio carries it there
+            return submit(self, fn, *args, **kwargs)
+        return submit(self, copy_context().run, call_under, task_id, fn, *args, **kwargs)
+
+    return carrying
+
+
+def _starting(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    @functools.wraps(start)
+    def carrying(self: threading.Thread) -> None:
+        task_id = whose()
+        if task_id and not _serves_a_pool(self):
+            context, run = copy_context(), self.run
+            self.run = lambda: context.run(lambda: call_under(task_id, run))
+        start(self)
+
+    return carrying
+
+
+def _serves_a_pool(thread: threading.Thread) -> bool:
+    target = getattr(thread, "_target", None)
+    return bool({type(thread).__module__, getattr(target, "__module__", "")} & _POOLS)
+
+
+async def _call_tool(self: Any, **kwargs: Any) -> Any:
+    """What ``dspy.Tool.acall`` does, with a function that can't be awaited in a thread."""
+    parsed = self._validate_and_parse_args(**kwargs)
+    if not whose() or _awaits(self.func):
+        result = self.func(**parsed)
+    else:
+        result = await in_user_thread(cast("Callable[..., Any]", self.func), **parsed)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _awaits(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[Any]", function).func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

@@ -1,0 +1,139 @@
+"""The connections to one Elixir server: one for calls, others for streams, and a new one where one has gone silent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import grpc
+import grpc.aio
+
+from snakepit_bridge.elixir.errors import ElixirUnavailableError
+
+# Erlang's HTTP servers take 100 streams per connection; the 101st call waits, unseen, for one of them to end.
+# A server may count one that has just ended for a moment longer and refuse the next, which gRPC then sends again.
+_STREAMS_PER_CHANNEL = 64
+_CALLS_PER_CHANNEL = 32
+_SILENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+
+@dataclass(slots=True, eq=False)
+class _StreamChannel:
+    channel: grpc.aio.Channel
+    streams: int = 0
+
+
+class Channels:
+    """Opens channels when they are needed.
+
+    A connection whose packets are dropped somewhere looks open for minutes, and after a long partition it waits as long
+    before it sends again. So a channel on which nothing has answered for twice the timeout is replaced.
+    """
+
+    def __init__(
+        self, address: str, timeout_s: float, max_answer_bytes: int, credentials: grpc.ChannelCredentials | None
+    ) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._credentials = credentials
+        self._options = [
+            ("grpc.max_receive_message_length", max_answer_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.use_local_subchannel_pool", 1),  # else all channels to one address share one connection
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+        ]
+        self._unary: grpc.aio.Channel | None = None
+        self._methods: dict[str, Callable[..., Awaitable[bytes]]] = {}
+        self._opened_at = 0.0
+        self._streams: list[_StreamChannel] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(_CALLS_PER_CHANNEL)
+        self.answered_at = 0.0
+
+    @asynccontextmanager
+    async def room(self) -> AsyncGenerator[None]:
+        """Holds room for one call on the channel, waiting for it no longer than a call may take.
+
+        Raises:
+            ElixirUnavailableError: other calls held all of it.
+        """
+        if self._room.locked():
+            await self._wait_for_room()
+        else:
+            await self._room.acquire()  # at once: a timer would cost more than the rest
+        try:
+            yield
+        finally:
+            self._room.release()
+
+    async def _wait_for_room(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._room.acquire()
+        except TimeoutError:
+            problem = f"{_CALLS_PER_CHANNEL} calls are under way, and none ended within {self._timeout_s:g} s"
+            raise ElixirUnavailableError(self._address, problem) from None
+
+    def unary(self, path: str) -> tuple[grpc.aio.Channel, Callable[..., Awaitable[bytes]]]:
+        """Returns the channel for calls that are answered once, and its way to one method, from bytes to bytes."""
+        if self._unary is None:
+            self._unary, self._opened_at, self._methods = self._open(), time.monotonic(), {}
+        method = self._methods.get(path)
+        if method is None:
+            method = self._methods[path] = cast(
+                "Callable[..., Awaitable[bytes]]", self._unary.unary_unary(path, None, None)
+            )
+        return self._unary, method
+
+    @asynccontextmanager
+    async def stream(self) -> AsyncGenerator[grpc.aio.Channel]:
+        """Gives a channel that has room for one more stream."""
+        held = next((one for one in self._streams if one.streams < _STREAMS_PER_CHANNEL), None)
+        if held is None:
+            held = _StreamChannel(self._open())
+            self._streams.append(held)
+        held.streams += 1
+        try:
+            yield held.channel
+        finally:
+            held.streams -= 1
+            if held.streams == 0 and held in self._streams:
+                self._streams.remove(held)
+                self._close_later(held.channel)
+
+    def answered(self) -> None:
+        """Notes that the server is there."""
+        self.answered_at = time.monotonic()
+
+    def failed(self, channel: grpc.aio.Channel, status: grpc.StatusCode) -> None:
+        """Notes a call that failed: any status but silence is an answer."""
+        if status not in _SILENT:
+            self.answered()
+        elif channel is self._unary and time.monotonic() - max(self.answered_at, self._opened_at) > 2 * self._timeout_s:
+            self._unary = None
+            self._close_later(channel)
+
+    async def aclose(self) -> None:
+        """Closes all channels and ends their calls."""
+        channels = [one.channel for one in self._streams] + ([self._unary] if self._unary is not None else [])
+        self._streams, self._unary = [], None
+        for channel in channels:
+            await channel.close()
+        await asyncio.gather(*self._closing)
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._credentials is not None:
+            return grpc.aio.secure_channel(self._address, self._credentials, options=self._options)
+        return grpc.aio.insecure_channel(self._address, options=self._options)
+
+    def _close_later(self, channel: grpc.aio.Channel) -> None:
+        """Calls that are under way end by their own deadlines: ended by us they would look like a cancelled task."""
+        closing = asyncio.get_running_loop().create_task(channel.close(self._timeout_s))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)

@@ -1,0 +1,246 @@
+"""The client of an Elixir application that serves snakepit's bridge: each call has a deadline, each failure a name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from snakepit_bridge.exceptions import ValidationError
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.variables.codec import shown
+from snakepit_bridge.elixir.channels import Channels
+from snakepit_bridge.elixir.errors import Call, named
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.elixir.codec import Remote, decode, encode, encode_constraints
+
+A = TypeVar("A", bound=Message)
+
+MAX_ANSWER_BYTES = 64 * 2**20
+"""The default limit of an answer; gRPC's own 4 MiB are less than a session with a few large tensors."""
+
+
+class BridgeClient:
+    """The way to one Elixir server. It belongs to the event loop that uses it first.
+
+    Args:
+        address: ``HOST:PORT``.
+        timeout_s: seconds within which every call ends.
+        max_answer_bytes: the largest answer that is taken.
+        credentials: for a server behind TLS; plain text without.
+
+    Every method raises, besides what it names itself:
+        ElixirUnavailableError: the server is away or did not answer in time.
+        ElixirSessionNotFoundError: it has no such session.
+        ElixirFailedError: its handler failed.
+        AnswerTooLargeError, ElixirMethodNotServedError
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = 5.0,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.address = address
+        self.timeout_s = timeout_s
+        self._max_answer_bytes = max_answer_bytes
+        self._channels = Channels(address, timeout_s, max_answer_bytes, credentials)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
+
+    @property
+    def answered_at(self) -> float:
+        """When the server last answered anything at all, by ``time.monotonic``."""
+        return self._channels.answered_at
+
+    async def ping(self) -> None:
+        """Returns if the server answers."""
+        await self._ask("Ping", pb.PingRequest(message="dspex-fleet"), pb.PingResponse)
+
+    async def begin_session(self, session: str, metadata: Mapping[str, str] | None = None) -> None:
+        """Makes the session exist; one that does stays as it is."""
+        request = pb.InitializeSessionRequest(session_id=session, metadata=metadata)
+        await self._ask("InitializeSession", request, pb.InitializeSessionResponse)
+
+    async def end_session(self, session: str) -> None:
+        """Ends the session and all its variables."""
+        request = pb.CleanupSessionRequest(session_id=session, force=True)
+        await self._ask("CleanupSession", request, pb.CleanupSessionResponse)
+
+    async def count(self, session: str) -> int:
+        """Returns how many variables the session has."""
+        request = pb.GetSessionRequest(session_id=session)
+        return (await self._ask("GetSession", request, pb.GetSessionResponse)).variable_count
+
+    async def heartbeat(self, session: str) -> bool:
+        """Keeps the session from expiring; returns whether there is such a session."""
+        request = pb.HeartbeatRequest(session_id=session)
+        return (await self._ask("Heartbeat", request, pb.HeartbeatResponse)).session_valid
+
+    async def list_raw(self, session: str, pattern: str = "") -> bytes:
+        """Returns all variables of the session, read at once, as the bytes of a ``ListVariablesResponse``.
+
+        Equal bytes are equal variables, so that a look that finds nothing new costs no decoding.
+
+        Args:
+            session: the session.
+            pattern: only names in which this regular expression is found; ``*`` in it stands for ``.*``.
+        """
+        request = pb.ListVariablesRequest(session_id=session, pattern=pattern)
+        return await self._ask_raw("ListVariables", request, self._call("ListVariables", request))
+
+    async def get(self, session: str, identifier: str) -> Remote:
+        """Returns one variable by name or id.
+
+        Raises:
+            VariableNotFoundError, UnreadableVariableError
+        """
+        request = pb.GetVariableRequest(session_id=session, variable_identifier=identifier, bypass_cache=True)
+        return decode((await self._ask("GetVariable", request, pb.GetVariableResponse, identifier)).variable)
+
+    async def get_many(self, session: str, identifiers: Iterable[str]) -> dict[str, Remote]:
+        """Returns those of the variables that are there, by the identifiers that were asked for.
+
+        Raises:
+            UnreadableVariableError
+        """
+        request = pb.BatchGetVariablesRequest(session_id=session, variable_identifiers=identifiers, bypass_cache=True)
+        answer = await self._ask("GetVariables", request, pb.BatchGetVariablesResponse)
+        return {identifier: decode(message) for identifier, message in answer.variables.items()}
+
+    async def register(self, session: str, variable: Variable, metadata: Mapping[str, str] | None = None) -> str:
+        """Registers a variable and returns its id. A name that is there already gets a second one: see ``get`` first.
+
+        Raises:
+            ValidationError: Elixir refuses it.
+        """
+        request = pb.RegisterVariableRequest(
+            session_id=session,
+            name=variable.name,
+            type=variable.type,
+            initial_value=encode(variable),
+            constraints_json=encode_constraints(variable.constraints),
+            metadata=metadata,
+        )
+        answer = await self._ask(
+            "RegisterVariable", request, pb.RegisterVariableResponse, variable.name, variable.value
+        )
+        _accept(answer.success, answer.error_message, variable)
+        return answer.variable_id
+
+    async def set(
+        self, session: str, variable: Variable, metadata: Mapping[str, str] | None = None, *, id: str = ""
+    ) -> int:
+        """Sets a variable that is there to this one's value. With an ``id``, its name means that one from now on.
+
+        Returns the version that the variable had after it; under concurrent sets several of them are told the same.
+
+        Raises:
+            ValidationError: Elixir refuses the value.
+            VariableNotFoundError
+        """
+        request = pb.SetVariableRequest(
+            session_id=session,
+            variable_identifier=id or variable.name,
+            value=encode(variable),
+            metadata={"source": "python", **(metadata or {})},
+        )
+        answer = await self._ask("SetVariable", request, pb.SetVariableResponse, variable.name, variable.value)
+        _accept(answer.success, answer.error_message, variable)
+        return answer.new_version
+
+    async def set_many(
+        self, session: str, variables: Iterable[Variable], ids: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Sets several variables; returns those that a constraint refused, each with the reason. The others are set.
+
+        Args:
+            session: the session.
+            variables: the variables.
+            ids: by name, for those which are meant by id.
+
+        Raises:
+            ValidationError: one has the wrong type or isn't there. None is set.
+        """
+        meant = {(ids or {}).get(variable.name, variable.name): variable for variable in variables}
+        names = {identifier: variable.name for identifier, variable in meant.items()}
+        updates = {identifier: encode(variable) for identifier, variable in meant.items()}
+        request = pb.BatchSetVariablesRequest(session_id=session, updates=updates)
+        answer = await self._ask(
+            "SetVariables", request, pb.BatchSetVariablesResponse, "/".join(names.values()), list(names.values())
+        )
+        return {names.get(identifier, identifier): problem for identifier, problem in answer.errors.items()}
+
+    async def delete(self, session: str, identifier: str) -> None:
+        """Deletes a variable.
+
+        Raises:
+            VariableNotFoundError
+        """
+        request = pb.DeleteVariableRequest(session_id=session, variable_identifier=identifier)
+        await self._ask("DeleteVariable", request, pb.DeleteVariableResponse, identifier)
+
+    async def watch(self, session: str, identifiers: Iterable[str]) -> AsyncGenerator[str]:
+        """Yields the id of each variable at the start, and of each that changed, while the server streams them.
+
+        Raises:
+            ElixirMethodNotServedError: this server has no watching; poll ``list_raw``.
+        """
+        request = pb.WatchVariablesRequest(
+            session_id=session, variable_identifiers=identifiers, include_initial_values=True
+        )
+        call = self._call("WatchVariables", request)
+        async with self._channels.stream() as channel:
+            method = channel.unary_stream(_path("WatchVariables"), _written, pb.VariableUpdate.FromString)
+            updates = method(request)
+            try:
+                async for update in updates:
+                    self._channels.answered()
+                    yield update.variable_id
+            except grpc.aio.AioRpcError as error:
+                raise named(error, call) from error
+            finally:
+                updates.cancel()
+
+    async def aclose(self) -> None:
+        """Ends all calls and closes the connections."""
+        await self._channels.aclose()
+
+    async def _ask(self, method: str, request: Any, answer: type[A], variable: str = "", value: Any = None) -> A:
+        call = self._call(method, request, variable, None if value is None else shown(value))
+        return answer.FromString(await self._ask_raw(method, request, call))
+
+    async def _ask_raw(self, method: str, request: Message, call: Call) -> bytes:
+        async with self._channels.room():
+            channel, asking = self._channels.unary(_path(method))
+            try:
+                answer = await asking(_written(request), timeout=self.timeout_s)
+            except grpc.aio.AioRpcError as error:
+                self._channels.failed(channel, error.code())
+                raise named(error, call) from error
+            self._channels.answered()
+            return answer
+
+    def _call(self, method: str, request: Any, variable: str = "", value: str | None = None) -> Call:
+        session = getattr(request, "session_id", "")
+        return Call(self.address, method, session, variable, value, self._max_answer_bytes)
+
+
+def _path(method: str) -> str:
+    return f"/snakepit.bridge.BridgeService/{method}"
+
+
+def _written(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _accept(success: bool, problem: str, variable: Variable) -> None:
+    if not success:
+        raise ValidationError(variable.name, shown(variable.value), f"Elixir refuses it: {problem.rstrip('.')}")

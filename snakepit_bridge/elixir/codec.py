@@ -1,0 +1,137 @@
+"""How values travel to Elixir and back: JSON in an Any, large embeddings as an Erlang term beside it.
+
+What comes in is decoded to exactly the shapes that the server is known to send. Anything else is an error: an Erlang
+term can stand for anything, and so can a pickle, and neither is opened to see.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any, cast
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from snakepit_bridge.exceptions import ValidationError
+from snakepit_bridge.variables import Constraints, Variable, VariableType
+from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.variables.types import to_json
+from snakepit_bridge.elixir.errors import UnreadableVariableError
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+
+TYPE_URL = "type.googleapis.com/snakepit."
+_BINARY = f"{TYPE_URL}embedding.binary"
+
+# A list of floats in Erlang's external term format: version, list and its length; a tag before each float; the end.
+_LIST, _FLOAT, _NIL = b"\x83\x6c", 0x46, b"\x6a"
+_HEADER_BYTES, _FLOAT_BYTES = 6, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A variable as Elixir has it.
+
+    ``id`` and ``version`` are the server's and repeat after its restart, so they tell nothing across looks.
+    ``dropped`` names constraints that have no meaning here, such as a pattern in a dialect that Python can't read.
+    """
+
+    id: str
+    version: int
+    variable: Variable
+    dropped: tuple[str, ...] = ()
+
+
+def encode(variable: Variable) -> AnyMessage:
+    """Returns a variable's value as it is sent: embeddings and tensors as JSON at any size."""
+    return AnyMessage(type_url=TYPE_URL + variable.type, value=canonical(to_json(variable.type, variable.value)))
+
+
+def encode_constraints(constraints: Constraints) -> str:
+    """Returns constraints as they are sent. They have been checked: a malformed one can take Elixir's sessions down."""
+    return canonical(constraints.as_dict()).decode()
+
+
+def decode(message: pb.Variable) -> Remote:
+    """Returns the variable that a message holds.
+
+    Raises:
+        UnreadableVariableError: its type is unknown, or the value isn't one of its type.
+    """
+    try:
+        kind = VariableType.of(message.name, message.type)
+        constraints, dropped = _constraints(message)
+        return Remote(
+            message.id, message.version, Variable(message.name, kind, _value(message, kind), constraints), dropped
+        )
+    except UnreadableVariableError:
+        raise
+    except (ValidationError, ValueError, RecursionError) as wrong:
+        raise UnreadableVariableError(message.name, str(wrong).rstrip(".") or type(wrong).__name__) from wrong
+
+
+def _value(message: pb.Variable, kind: VariableType) -> Any:
+    url = message.value.type_url
+    if url == _BINARY and kind is VariableType.EMBEDDING:
+        return _embedding(message)
+    if url != TYPE_URL + kind:
+        raise UnreadableVariableError(message.name, f"it is of type {kind}, and its value of type {shown(url)}")
+    return parse(message.value.value)
+
+
+def _embedding(message: pb.Variable) -> tuple[float, ...]:
+    """The label says float32 and the data are float64, so the label's dtype is not looked at."""
+    label = parse(message.value.value)
+    floats = erlang_floats(message.binary_value)
+    wanted = ("erlang_binary", [len(floats)])
+    if not isinstance(label, dict) or (label.get("binary_format"), label.get("shape")) != wanted:
+        raise ValueError(f"a binary embedding of {len(floats)} numbers is labelled {shown(label)}")
+    return floats
+
+
+def erlang_floats(term: bytes) -> tuple[float, ...]:
+    """Returns the floats of an Erlang external term that is a proper list of floats.
+
+    Raises:
+        ValueError: it is any other term, or cut off.
+    """
+    count = int.from_bytes(term[2:_HEADER_BYTES], "big")
+    end = _HEADER_BYTES + count * _FLOAT_BYTES
+    if term[:2] != _LIST or len(term) != end + 1 or term[end:] != _NIL:
+        raise ValueError(f"its binary data is no Erlang list of floats; it begins with {term[:8].hex(' ')}")
+    body = term[_HEADER_BYTES:end]
+    if body[::_FLOAT_BYTES].count(_FLOAT) != count:
+        raise ValueError("its binary data is an Erlang list that holds something else than floats")
+    floats = tuple(number for (number,) in struct.iter_unpack(">xd", body))
+    if not all(map(math.isfinite, floats)):
+        raise ValueError("its binary data holds a float that isn't finite, which Erlang has none of")
+    return floats
+
+
+def erlang_term(floats: tuple[float, ...]) -> bytes:
+    """Returns floats as the server sends those of a large embedding."""
+    return _LIST + struct.pack(">I", len(floats)) + b"".join(struct.pack(">Bd", _FLOAT, one) for one in floats) + _NIL
+
+
+def _constraints(message: pb.Variable) -> tuple[Constraints, tuple[str, ...]]:
+    """Elixir enforces its constraints itself: one that can't be read here must not cost the fleet the value."""
+    given = parse(message.constraints_json or "{}")
+    try:
+        return Constraints.of(given, message.name), ()
+    except ValidationError:
+        return _readable(message.name, given)
+
+
+def _readable(name: str, given: Any) -> tuple[Constraints, tuple[str, ...]]:
+    if not isinstance(given, dict):
+        return Constraints(), ("all of them",)
+    kept: dict[str, Any] = {}
+    dropped: list[str] = []
+    for key, rule in sorted(cast("dict[str, Any]", given).items()):
+        try:
+            Constraints.of({**kept, key: rule}, name)
+        except ValidationError:
+            dropped.append(key)
+        else:
+            kept[key] = rule
+    return Constraints.of(kept, name), tuple(dropped)

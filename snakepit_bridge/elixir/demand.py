@@ -1,0 +1,69 @@
+"""The sessions in use: what workers report, so that a refresher follows them and drops those that nobody uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from snakepit_bridge.redis.scripts import source
+from snakepit_bridge.redis.connection import RedisConnection
+
+IDLE_S = 600.0
+"""Seconds without use after which a session is dropped, by default."""
+
+# A client that makes names up must not make a refresher follow them all.
+_LIMIT = 20_000
+_AT_ONCE = 1_000
+
+
+class WantedSessions:
+    """The sessions in use, in Redis.
+
+    Args:
+        connection: the way to Redis.
+        namespace: prefix of the key.
+        idle_s: seconds without use after which a session is forgotten; the same for all who ask.
+    """
+
+    def __init__(self, connection: RedisConnection, *, namespace: str = "dspex", idle_s: float = IDLE_S) -> None:
+        self._connection = connection
+        self._key = f"{namespace}:wanted"
+        self._refreshers = f"{namespace}:refreshers"
+        self._idle_s = max(1, round(idle_s))
+
+    async def want(self, sessions: Iterable[str]) -> None:
+        """Notes that sessions are in use now. One that nobody follows yet is followed within about a second.
+
+        Raises:
+            StoreUnavailableError
+        """
+        names = list(sessions)
+        script = self._connection.client.register_script(_SCRIPT)
+        for start in range(0, len(names), _AT_ONCE):
+            args = (self._idle_s, _LIMIT, *names[start : start + _AT_ONCE])
+            await self._connection.bounded(script([self._key], args))
+
+    async def refreshers_at_work(self) -> bool:
+        """Tell whether a refresher runs that reaches its Elixir server; one that dies counts until its lease ends.
+
+        Raises:
+            StoreUnavailableError
+        """
+        return bool((await self._connection.send_each([("EXISTS", self._refreshers)]))[0])
+
+    async def idle_times(self) -> dict[str, float]:
+        """Returns the sessions that are wanted, each with the seconds since it was last in use.
+
+        Raises:
+            StoreUnavailableError
+        """
+        asked = [("TIME",), ("ZRANGE", self._key, 0, -1, "WITHSCORES")]
+        (seconds, _), scored = await self._connection.send_each(asked)
+        times = {_text(name): float(seconds) - float(at) for name, at in scored}
+        return {name: idle for name, idle in times.items() if idle <= self._idle_s}
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+_SCRIPT = source("snakepit_bridge.elixir", "wanted")

@@ -1,0 +1,86 @@
+"""What one look at a session found: its variables by name, read at once, and those that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.elixir.errors import ElixirFailedError, UnreadableVariableError
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.elixir.codec import Remote, decode
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The variables of a session at one moment.
+
+    Attributes:
+        remotes: each name with its variables; more than one where a name was registered twice.
+        unreadable: variables that are there and can't be read, by name, with the problem.
+    """
+
+    remotes: Mapping[str, tuple[Remote, ...]] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, answer: pb.ListVariablesResponse) -> Listing:
+        """Returns what an answer to ListVariables holds."""
+        remotes: dict[str, tuple[Remote, ...]] = {}
+        unreadable: dict[str, str] = {}
+        for message in answer.variables:
+            try:
+                remote = decode(message)
+            except UnreadableVariableError as problem:
+                unreadable[message.name] = problem.problem
+            else:
+                remotes[message.name] = (*remotes.get(message.name, ()), remote)
+        # Which of two variables a name means can't be told while one of them is unreadable.
+        return cls({name: found for name, found in remotes.items() if name not in unreadable}, unreadable)
+
+    @classmethod
+    def read(cls, raw: bytes, session: str) -> Listing:
+        """Returns what the bytes of an answer hold.
+
+        Raises:
+            ElixirFailedError: they are no such answer; text that isn't UTF-8, which Elixir lets pass, is enough.
+        """
+        try:
+            answer = pb.ListVariablesResponse.FromString(raw)
+        except DecodeError as wrong:
+            raise ElixirFailedError("ListVariables", session, "OK", f"the answer can't be decoded ({wrong})") from wrong
+        return cls.of(answer)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all variables that could be read."""
+        return tuple(remote.id for remotes in self.remotes.values() for remote in remotes)
+
+    @property
+    def dropped(self) -> dict[str, tuple[str, ...]]:
+        """Constraints that have no meaning here, by variable."""
+        return {name: found[-1].dropped for name, found in self.remotes.items() if found[-1].dropped}
+
+    def duplicates(self) -> dict[str, tuple[Remote, ...]]:
+        """Returns the names that were registered more than once."""
+        return {name: remotes for name, remotes in self.remotes.items() if len(remotes) > 1}
+
+    def variables(self, meant: Mapping[str, str]) -> dict[str, Variable]:
+        """Returns one variable per name.
+
+        Args:
+            meant: of a name that was registered twice, the id that it stands for; the newest where it isn't given.
+        """
+        return {name: _chosen(remotes, meant.get(name)).variable for name, remotes in self.remotes.items()}
+
+
+def _chosen(remotes: Iterable[Remote], meant: str | None) -> Remote:
+    return max(remotes, key=lambda remote: (remote.id == meant, serial(remote.id)))
+
+
+def serial(id: str) -> int:
+    """Returns the number that an id ends in, which grows with each registration; -1 where it has none."""
+    number = id.rpartition("_")[2]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else -1

@@ -1,0 +1,256 @@
+"""Write-back: changes of a session that an Elixir server owns go there, and come back as the token that shows them.
+
+Elixir stays the one truth. The store is not written here: a refresher finds the change in Elixir like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from snakepit_bridge.exceptions import (
+    SessionError,
+    SessionOwnedElsewhereError,
+    StoreUnavailableError,
+    ValidationError,
+)
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import STORE, Changes, SnapshotStore
+from snakepit_bridge.snapshots.records import Head, checked
+from snakepit_bridge.redis.lease import Turns
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.listing import Listing, serial
+from snakepit_bridge.elixir.codec import Remote
+from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.write_transaction import Writing, registers
+
+Proposal = Callable[[Mapping[str, Variable]], Changes]
+"""Makes the changes from the variables that are there."""
+
+_FIRST_LOOK_S, _LAST_LOOK_S = 0.01, 0.1
+
+
+@dataclass(eq=False, repr=False)
+class WriteNotShownError(SessionError, TimeoutError):
+    """A change that Elixir has, and that no refresher has shown in the store in time. It will show by itself."""
+
+    session: str
+    waited_s: float
+    problem: str
+
+    def __str__(self) -> str:
+        problem = self.problem.rstrip(".")
+        return (
+            f"Elixir has the change of session '{self.session}', but no token showed it within {self.waited_s:g} s: "
+            f"{problem}. Look whether a refresher runs: dspex-fleet status."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    session: str
+    names: Iterable[str] | None
+    proposal: Proposal
+    said: Mapping[str, str]
+    written: dict[str, Variable | None]
+
+
+class ElixirAuthority:
+    """The Elixir server as the authority of the sessions that it publishes, seen by one who wants to change them.
+
+    It runs on one event loop at a time, this process's home loop in all of our own code.
+
+    Args:
+        address: ``HOST:PORT`` of its bridge.
+        store: where its refreshers publish.
+        wanted: told that a session is in use, so that a refresher follows it.
+        turns: by which processes register variables one after the other, since Elixir makes a second variable of a
+            name that is there. Without it, a name that two of them register at once is one variable a little later.
+        namespace: prefix of the turns' keys.
+        name: under which its refreshers publish.
+        wait_s: seconds that a change may take to show in the store.
+        timeout_s: seconds within which each call to Elixir ends.
+        credentials: for a server behind TLS.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        store: SnapshotStore,
+        *,
+        wanted: WantedSessions | None = None,
+        turns: Turns | None = None,
+        namespace: str = "dspex",
+        name: str = "elixir",
+        wait_s: float = 10.0,
+        timeout_s: float = 5.0,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.address = address
+        self.name = name
+        self._store = store
+        self._wanted = wanted
+        self._turns = turns
+        self._namespace = namespace
+        self._wait_s = wait_s
+        self._options: dict[str, Any] = {"timeout_s": timeout_s, "credentials": credentials}
+        self._clients: dict[asyncio.AbstractEventLoop, BridgeClient] = {}
+        self._writers: dict[str, asyncio.Lock] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
+
+    async def owns(self, session: str) -> bool:
+        """Tells whether changes of the session belong to Elixir: it publishes it, or has it and nobody publishes it.
+
+        Raises:
+            SessionOwnedElsewhereError: another Elixir server publishes it.
+            ElixirUnavailableError: nobody has published it, and Elixir can't be asked whether it is Elixir's.
+            StoreUnavailableError
+        """
+        head = await self._head(session)
+        if head is None:
+            return await self._client.heartbeat(session)
+        if head.authority not in (STORE, self.name):
+            raise SessionOwnedElsewhereError(session, head.authority, self.name)
+        return head.authority == self.name
+
+    async def change(
+        self, session: str, names: Iterable[str] | None, proposal: Proposal, *, author: str = "", reason: str = ""
+    ) -> Token:
+        """Changes variables in Elixir and returns the token of the first look at it that began afterwards.
+
+        Args:
+            session: one that Elixir owns.
+            names: the variables that the proposal has to see; all of them if None.
+            proposal: makes the changes from Elixir's present variables, not from the store's, which may be older.
+            author, reason: kept by Elixir in the metadata of what is changed one by one.
+
+        Raises:
+            ValidationError: a type or constraint refuses a value, here or in Elixir; nothing was changed.
+            ElixirUnavailableError: Elixir is away; the store was not touched.
+            HalfWrittenError: it went away amid several changes.
+            WriteNotShownError: it has them, and no refresher showed them in time.
+            ElixirError, SessionNotFoundError, StoreUnavailableError
+        """
+        before = await self._head(session)
+        if self._wanted is not None:
+            await self._wanted.want([session])
+        said = {key: text for key, text in (("author", author), ("reason", reason)) if text}
+        writing = asyncio.create_task(self._write(_Asked(session, names, proposal, said, written := {})))
+        self._under_way.add(writing)
+        writing.add_done_callback(self._under_way.discard)
+        # A caller who stops waiting must not leave half of the changes behind.
+        await asyncio.shield(writing)
+        return await self._shown(session, written, before.token if before else None)
+
+    async def rollback(self, session: str, to: Token | str, *, author: str = "", reason: str = "") -> Token:
+        """Makes Elixir hold the variables of an earlier revision, and returns the token that shows them.
+
+        Raises:
+            RevisionLost: the store can't give that revision any more.
+            what ``change`` raises.
+        """
+        past = await self._store.read_at(session, to)
+
+        def back(now: Mapping[str, Variable]) -> Changes:
+            return {**dict.fromkeys(now.keys() - past.variables.keys()), **past.variables}
+
+        return await self.change(session, None, back, author=author, reason=reason or f"rollback to {to}")
+
+    async def aclose(self) -> None:
+        """Ends what is under way on the running event loop and closes the connections."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    @property
+    def _client(self) -> BridgeClient:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = BridgeClient(self.address, **self._options)
+        return self._clients[loop]
+
+    async def _head(self, session: str) -> Head | None:
+        return (await self._store.heads([session])).get(session)
+
+    async def _write(self, asked: _Asked) -> None:
+        """Writers of one session take turns: both would register a name that neither found."""
+        turn = self._writers.setdefault(asked.session, asyncio.Lock())
+        try:
+            async with turn:
+                if await self._written(asked, alone=self._turns is None) or self._turns is None:
+                    return
+                async with self._turns.held(f"{self._namespace}:{{s:{asked.session}}}:writing"):
+                    await self._written(asked, alone=True)
+        finally:
+            if not turn.locked():
+                self._writers.pop(asked.session, None)
+
+    async def _written(self, asked: _Asked, *, alone: bool) -> bool:
+        """Writes what is asked, unless that registers a variable and other processes may be at that too."""
+        found, ids = await self._find(asked.session, asked.names, thorough=alone)
+        # The proposal is held to the constraints before anything is sent: a malformed one could take Elixir's
+        # sessions down.
+        changes = checked(asked.proposal({name: remote.variable for name, remote in found.items()}))
+        if registers(changes, found) and not alone:
+            return False
+        await Writing(self._client, asked.session, found, asked.said, ids).write(changes)
+        asked.written.update(changes)
+        return True
+
+    async def _find(
+        self, session: str, names: Iterable[str] | None, *, thorough: bool
+    ) -> tuple[dict[str, Remote], dict[str, str]]:
+        """Returns variables by name, and the ids of those whose name means nothing to Elixir; see ``Writing``."""
+        listing = Listing() if names is not None else await self._listing(session)
+        wanted = {*(listing.remotes if names is None else names)}
+        found = await self._client.get_many(session, wanted)
+        for name, remote in found.items():
+            if remote.variable.name != name:
+                rule = f"Elixir takes the name for the id of variable '{remote.variable.name}'"
+                raise ValidationError(name, "changed", rule)
+        if names is not None and thorough and wanted - found.keys():
+            listing = await self._listing(session)
+        nameless = {
+            name: max(listing.remotes[name], key=lambda remote: serial(remote.id))
+            for name in (wanted - found.keys()) & listing.remotes.keys()
+        }
+        return {**found, **nameless}, {name: remote.id for name, remote in nameless.items()}
+
+    async def _listing(self, session: str) -> Listing:
+        return Listing.read(await self._client.list_raw(session), session)
+
+    async def _shown(self, session: str, written: Changes, before: Token | None) -> Token:
+        since: float | None = None
+        pause = _FIRST_LOOK_S
+        try:
+            async with asyncio.timeout(self._wait_s):
+                while True:
+                    head = await self._head(session)
+                    # The store's clock at a moment after the write: a look that began later has seen it.
+                    since = head.now if head is not None and since is None else since
+                    if head is not None and since is not None and head.confirmed_at >= since:
+                        return head.token
+                    if head is not None and head.token != before and await self._holds(session, written):
+                        return head.token
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, _LAST_LOOK_S)
+        except TimeoutError:
+            problem = "nobody follows the session" if since is None else "it was not looked at since, or only in part"
+            raise WriteNotShownError(session, self._wait_s, problem) from None
+        except StoreUnavailableError as away:
+            raise WriteNotShownError(session, self._wait_s, str(away)) from away
+
+    async def _holds(self, session: str, written: Changes) -> bool:
+        """A session with a variable that can't be read is never confirmed whole, but what it shows can be compared."""
+        snapshot: Snapshot = await self._store.read(session)
+        return all(snapshot.variables.get(name) == variable for name, variable in written.items())

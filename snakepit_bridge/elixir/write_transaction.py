@@ -1,0 +1,175 @@
+"""Writing several changes to an Elixir session, which has no transactions: all of them, or what was done is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from snakepit_bridge.exceptions import BridgeError, ValidationError, VariableNotFoundError
+from snakepit_bridge.snapshots import Changes
+from snakepit_bridge.variables import Variable
+from snakepit_bridge.variables.codec import shown
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.errors import ElixirError, ElixirFailedError
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.elixir.listing import serial
+from snakepit_bridge.elixir.codec import Remote
+
+Undo = Callable[[], Awaitable[None]]
+
+
+@dataclass(eq=False, repr=False)
+class HalfWrittenError(ElixirError):
+    """Several changes of which some are in Elixir and the others aren't, since Elixir went away in between."""
+
+    session: str
+    written: str
+    problem: str
+
+    def __str__(self) -> str:
+        problem = self.problem.rstrip(".")
+        return (
+            f"Elixir may have some of the changes of session '{self.session}' and lack others ({self.written}): "
+            f"{problem}. They could not be undone; write them all again when it answers."
+        )
+
+
+class Writing:
+    """One set of changes on its way to a session.
+
+    Args:
+        client: the way to Elixir.
+        session: the session.
+        found: the variables of the changes that Elixir has.
+        metadata: kept by Elixir with each change, where it takes any.
+        ids: of those whose name means nothing to Elixir, as it forgets one with the first variable of that name that
+            is deleted.
+    """
+
+    def __init__(
+        self,
+        client: BridgeClient,
+        session: str,
+        found: Mapping[str, Remote],
+        metadata: Mapping[str, str],
+        ids: Mapping[str, str] | None = None,
+    ) -> None:
+        self._client = client
+        self._session = session
+        self._found = found
+        self._metadata = metadata
+        self._ids = ids or {}
+        self._begun: list[tuple[str, Undo]] = []
+
+    async def write(self, changes: Changes) -> None:
+        """Makes Elixir hold the changes, which have been checked. Values are set last: they go in one call.
+
+        Raises:
+            ValidationError: Elixir refuses one; nothing was changed.
+            HalfWrittenError: some may be written, and could not be undone.
+            ElixirError, SessionNotFoundError: nothing was changed; a single change that got no answer may have been.
+        """
+        values: dict[str, Variable] = {}
+        try:
+            for name, variable in changes.items():
+                remote = self._found.get(name)
+                if remote is None or variable is None or not _keeps_kind(remote.variable, variable):
+                    await self._replace(name, remote, variable)
+                elif remote.variable != variable:
+                    values[name] = variable
+            await self._set(values)
+        except BridgeError as problem:
+            await self._undo(problem, alone=len(changes) == 1 and len(self._begun) == 1)
+            raise
+
+    async def _replace(self, name: str, remote: Remote | None, variable: Variable | None) -> None:
+        """A variable's type and constraints can't be changed there, so it is taken away and registered anew."""
+        if remote is not None:
+            await self._take_away(remote)
+        if variable is not None:
+            self._begun.append((name, lambda: self._remove(variable)))
+            await self._leave_one(variable, await self._client.register(self._session, variable, self._metadata))
+
+    async def _leave_one(self, variable: Variable, id: str) -> None:
+        """Where somebody else registered the name meanwhile, Elixir has two. The newest, which the name means, stays.
+
+        Whoever registered that one removes the others, so that it doesn't depend on who looks first.
+        """
+        ids = await self._ids_of(variable.name, id)
+        if len(ids) == 1 or max(ids, key=serial) != id:
+            return
+        for older in ids - {id}:
+            with suppress(VariableNotFoundError):  # somebody else was faster
+                await self._client.delete(self._session, older)
+        # Elixir forgets a name with each variable of it that is deleted.
+        await self._client.set(self._session, variable, self._metadata, id=id)
+
+    async def _take_away(self, remote: Remote) -> None:
+        ids = await self._ids_of(remote.variable.name, remote.id)
+        self._begun.append((remote.variable.name, lambda: self._restore(remote.variable)))
+        # A name that was registered twice would come back as its older variable. The one that is meant goes last.
+        for id in sorted(ids, key=lambda id: id == remote.id):
+            await self._client.delete(self._session, id)
+
+    async def _ids_of(self, name: str, known: str) -> set[str]:
+        try:
+            listed = pb.ListVariablesResponse.FromString(await self._client.list_raw(self._session))
+        except ElixirFailedError:  # another variable can't be encoded; this one is known by its id
+            return {known}
+        return {known, *(one.id for one in listed.variables if one.name == name)}
+
+    async def _set(self, values: Mapping[str, Variable]) -> None:
+        if not values:
+            return
+        self._begun.append((", ".join(values), lambda: self._set_back(values)))
+        if len(values) == 1:
+            variable = next(iter(values.values()))
+            await self._client.set(self._session, variable, self._metadata, id=self._ids.get(variable.name, ""))
+            return
+        refused = await self._client.set_many(self._session, values.values(), self._ids)
+        if refused:
+            name, rule = next(iter(refused.items()))
+            raise ValidationError(name, shown(values[name].value), f"Elixir refuses it: {rule.rstrip('.')}")
+
+    async def _undo(self, problem: BridgeError, *, alone: bool) -> None:
+        """Undoes what was begun, the last first: whether that was carried out, a lost answer doesn't say."""
+        names = [name for name, _ in self._begun]
+        for _, undo in reversed(self._begun):
+            try:
+                await undo()
+            except BridgeError as stuck:
+                if alone:
+                    return
+                raise HalfWrittenError(self._session, ", ".join(names), str(problem)) from stuck
+
+    async def _set_back(self, values: Mapping[str, Variable]) -> None:
+        """What somebody else has set meanwhile stays."""
+        now = await self._client.get_many(self._session, values)
+        ours = [self._found[name].variable for name, remote in now.items() if remote.variable == values[name]]
+        if ours:
+            await self._client.set_many(self._session, ours)
+
+    async def _remove(self, variable: Variable) -> None:
+        now = await self._now(variable.name)
+        if now is not None and now.variable == variable:
+            await self._client.delete(self._session, now.id)
+
+    async def _restore(self, variable: Variable) -> None:
+        if await self._now(variable.name) is None:
+            await self._client.register(self._session, variable, self._metadata)
+
+    async def _now(self, name: str) -> Remote | None:
+        return (await self._client.get_many(self._session, [name])).get(name)
+
+
+def registers(changes: Changes, found: Mapping[str, Remote]) -> bool:
+    """Tells whether changes make Elixir register a variable, since it is new or becomes one of another kind."""
+    return any(
+        variable is not None and (name not in found or not _keeps_kind(found[name].variable, variable))
+        for name, variable in changes.items()
+    )
+
+
+def _keeps_kind(before: Variable, after: Variable) -> bool:
+    return before.type is after.type and before.constraints == after.constraints

@@ -1,0 +1,273 @@
+"""The two ways to a provider that an engine has: DSPy's native client with a pool of our size, and litellm."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+from dspy._vendor.lm15.providers.base import HttpResponse
+from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine
+from dspy.clients.engines.lm15_engine import validate_request
+from dspy.lm15 import (
+    AsyncLMRouter,
+    LM15Error,
+    ProviderError,
+    Request,
+    Resolution,
+    Response,
+    RouterConfig,
+    registered_providers,
+    response_to_events,
+)
+
+from snakepit_bridge.lm.endpoint import Endpoint
+from snakepit_bridge.lm.failures import declined, failure_in_text, malformed, sane_usage
+from snakepit_bridge.lm.transport import Reached, WholeAnswer, reached, transport_for, unbuildable
+from snakepit_bridge.process.open_files import OPEN_FILES
+
+
+class Backend(Protocol):
+    """One way to a provider, which sends a request once."""
+
+    async def complete(self, request: Request) -> Response:
+        """Returns the answer; raises ``lm15`` errors."""
+        ...
+
+    def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Yields the answer's events; raises ``lm15`` errors."""
+        ...
+
+    async def warm(self) -> None:
+        """Build what the first request would have to wait for."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes its connections."""
+        ...
+
+
+class Native:
+    """DSPy's native client for one model on one event loop.
+
+    DSPy's own engine finds the provider anew for each request, in a thread since that may read credentials; here that
+    happens with the first one.
+    """
+
+    def __init__(self, endpoint: Endpoint, resolution: Resolution) -> None:
+        provider = resolution.provider
+        self._model = resolution.model
+        self._name = f"{provider}:{resolution.model}"
+        self._transport = transport_for(endpoint)
+        config = RouterConfig(
+            api_keys=None if endpoint.api_key is None else {provider: endpoint.api_key.get_secret_value()},
+            base_urls=None if endpoint.api_base is None else {provider: endpoint.api_base},
+            transport=self._transport,
+            providers=tuple(each.definition for each in registered_providers()),
+        )
+        self._router = AsyncLMRouter(config)
+        OPEN_FILES.register_idle(self)
+        self._client: Any = None
+
+    async def complete(self, request: Request) -> Response:
+        """Returns the answer; raises ``lm15`` errors."""
+        validate_request(request)
+        client = self._client or await self._found()
+        routed = replace(request, model=self._model)
+        with _replies() as progress:
+            try:
+                return _whole_enough(await client.complete(routed))
+            except (ValueError, TypeError):
+                salvaged = _without_odd_counts(progress.body)
+                if salvaged is None:
+                    raise
+                return _parsed(client, routed, HttpResponse(progress.status or 200, "", [], salvaged))
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Yields the answer's events; raises ``lm15`` errors."""
+        validate_request(request)
+        client = self._client or await self._found()
+        routed = replace(request, model=self._model)
+        try:
+            with _replies():
+                async for event in client.stream(routed):
+                    yield event
+            return
+        except WholeAnswer as whole:
+            reply = whole.reply
+        for event in response_to_events(_whole(client, routed, reply)):
+            yield event
+
+    async def warm(self) -> None:
+        """Build the client that the first request would have to wait for; raise ``lm15`` errors."""
+        if self._client is None:
+            await self._found()
+
+    async def aclose(self) -> None:
+        """Closes its connections."""
+        await self._transport.aclose()
+
+    def close_idle(self) -> None:
+        """Close the connections that no request uses."""
+        self._transport.close_idle()
+
+    async def _found(self) -> Any:
+        self._client = await asyncio.to_thread(self._router.lm, self._name)
+        return self._client
+
+
+@contextmanager
+def _replies() -> Generator[Reached]:
+    """Tells what went wrong before a request was sent from what its reply made go wrong.
+
+    Raises:
+        lm15.LM15Error: in the place of whatever a parser or a builder let through.
+    """
+    progress = Reached()
+    token = reached.set(progress)
+    try:
+        yield progress
+    except (LM15Error, WholeAnswer) as error:
+        if type(error) is ProviderError and progress.status is not None and progress.status < 400:
+            raise malformed(error, progress.status) from error
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        if progress.status is None:
+            raise unbuildable(f"{type(error).__name__}: {error}") from error
+        raise malformed(f"{type(error).__name__}: {error}", progress.status) from error
+    finally:
+        with suppress(ValueError):  # a stream may be closed in another context than it began in
+            reached.reset(token)
+
+
+def _whole(client: Any, request: Request, reply: Any) -> Response:
+    """Returns the answer that came whole, though a stream of it was asked for.
+
+    Raises:
+        lm15.LM15Error: it is an error, or no answer at all.
+    """
+    failure = failure_in_text(reply.body)
+    if failure is not None:
+        raise failure
+    with _replies() as progress:
+        progress.status = reply.status
+        return _parsed(client, request, replace(reply, body=_without_odd_counts(reply.body) or reply.body))
+
+
+def _parsed(client: Any, request: Request, reply: HttpResponse) -> Response:
+    # The client's own parser of whole replies, which it keeps for itself.
+    response = _whole_enough(client._inner.parse_response(request, reply))
+    refusal = declined(response)
+    if refusal is not None:
+        raise refusal
+    return response
+
+
+def _whole_enough(response: Response) -> Response:
+    """Returns a response to a body that has the form of one; any JSON object would be taken for an empty answer.
+
+    Raises:
+        lm15.LM15Error: it is some other JSON object.
+    """
+    said = response.provider_data
+    if isinstance(said, Mapping) and not said.keys() & _ANSWERS:
+        raise malformed(f"a JSON object with {', '.join(map(repr, list(said)[:5])) or 'nothing in it'}", 200)
+    return response
+
+
+_ANSWERS = frozenset({"choices", "output", "candidates", "content", "promptFeedback", "results"})
+
+
+def _without_odd_counts(body: bytes) -> bytes | None:
+    """Returns a body without counts of tokens that no parser takes; None if it has none."""
+    try:
+        said: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    sane = sane_usage(said)
+    return None if sane == said else json.dumps(sane).encode()
+
+
+class Compatible:
+    """litellm, for endpoints and requests that the native client has no form for. Its clients are its own."""
+
+    def __init__(self, endpoint: Endpoint, messages: list[Any] | None = None) -> None:
+        self._endpoint = endpoint
+        self._messages = messages
+        self._engine: AsyncLiteLLMEngine | None = None
+
+    def with_messages(self, messages: list[Any]) -> Compatible:
+        """Returns one that sends these messages as they are, whatever stands for them in its request."""
+        return Compatible(self._endpoint, messages)
+
+    async def complete(self, request: Request) -> Response:
+        """Returns the answer; raises ``lm15`` errors."""
+        engine = await self._loaded()
+        with _told_apart():
+            return await engine.complete(request)
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Yields the answer's events; raises ``lm15`` errors."""
+        engine = await self._loaded()
+        with _told_apart():
+            async for event in engine.stream(request):
+                yield event
+
+    async def warm(self) -> None:
+        """Import litellm, which takes seconds."""
+        await self._loaded()
+
+    async def aclose(self) -> None:
+        """Leaves litellm's clients open: the whole process shares them."""
+
+    async def _loaded(self) -> AsyncLiteLLMEngine:
+        if self._engine is None:
+            # Its import takes seconds, in which every other prediction of the process would stand still.
+            await asyncio.to_thread(importlib.import_module, "litellm")
+            self._engine = _Engine(model_type=self._endpoint.model_type, **self._endpoint.connection())
+            self._engine.messages = self._messages
+        return self._engine
+
+
+class _Engine(AsyncLiteLLMEngine):
+    """DSPy's engine, which may be told what to send in place of its request's messages."""
+
+    messages: list[Any] | None = None
+
+    def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
+        data = cast("dict[str, Any]", super()._arguments(request, streaming=streaming))
+        if self.messages is None:
+            return data
+        # As DSPy itself sends such a message, which is one answer without saying so.
+        data.pop("n", None)
+        return {**data, "messages": self.messages}
+
+
+@contextmanager
+def _told_apart() -> Generator[None]:
+    """Tells what litellm couldn't build from what the network did: it calls both a failed connection."""
+    try:
+        yield
+    except LM15Error as error:
+        if any(isinstance(cause, UnicodeEncodeError) or type(cause).__name__ in _UNBUILT for cause in _causes(error)):
+            raise unbuildable("a header or the URL holds what HTTP can't carry") from error
+        raise
+
+
+# httpx's and h11's; neither is imported here, as a fleet may do without litellm.
+_UNBUILT = frozenset({"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"})
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        cause = left.pop()
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            left += [cause.__cause__, cause.__context__]

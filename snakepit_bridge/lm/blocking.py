@@ -1,0 +1,127 @@
+"""The engine of an LM for callers that can't await: modules without an ``acall`` run in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Generator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import dspy
+from dspy.lm15 import Request, Response
+
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.lm.engine import LMEngine
+from snakepit_bridge.lm.streaming import StreamEvent
+from snakepit_bridge.process.home_loop import WaitForItself, home, run_blocking
+
+_AWAIT = (
+    "The program asks its LM by a blocking call inside a coroutine, which would hold up every other prediction of the "
+    "process. Await it there: `await self.predict.acall(…)`."
+)
+
+
+class BlockingEngine:
+    """An engine for callers that can't await: it hands the call to the home loop, where it can be ended.
+
+    It also answers DSPy's question what the model can do, from DSPy's own table, once.
+    """
+
+    def __init__(self, engine: LMEngine) -> None:
+        self.awaited = engine
+
+    def __repr__(self) -> str:
+        return f"{self.awaited!r}.blocking"
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def complete(self, request: Request) -> Response:
+        """Returns the LM's answer, as the awaited engine does.
+
+        Raises:
+            BridgeError: the program makes a blocking call in a coroutine, which would stop the whole process.
+        """
+        try:
+            return run_blocking(self.awaited.complete(request))
+        except WaitForItself as stuck:
+            raise BridgeError(_AWAIT) from stuck
+
+    def stream(self, request: Request) -> Generator[StreamEvent]:
+        """Yields the LM's answer piece by piece; leaving it early ends the request."""
+        events: queue.SimpleQueue[StreamEvent | None] = queue.SimpleQueue()
+
+        async def follow() -> None:
+            try:
+                async with aclosing(self.awaited.stream(request)) as stream:
+                    async for event in stream:
+                        events.put(event)
+            finally:
+                events.put(None)
+
+        if asyncio._get_running_loop() is home():
+            raise BridgeError(_AWAIT)
+        following = asyncio.run_coroutine_threadsafe(follow(), home())
+        try:
+            while (event := events.get()) is not None:
+                yield event
+            following.result()
+        finally:
+            following.cancel()
+
+    # ------------------------------------------------------------------ what the model can do
+
+    @property
+    def supports_function_calling(self) -> bool:
+        """Whether the model calls tools by itself."""
+        return self._stock.supports_function_calling
+
+    @property
+    def supports_reasoning(self) -> bool:
+        """Whether the model thinks before it answers."""
+        return self._stock.supports_reasoning
+
+    @property
+    def supports_response_schema(self) -> bool:
+        """Whether the model keeps to a JSON schema."""
+        return self._stock.supports_response_schema
+
+    @property
+    def supported_params(self) -> set[str]:
+        """The LM keywords that the model takes."""
+        return self._stock.supported_params
+
+    @cached_property
+    def _stock(self) -> Abilities:
+        return Abilities.of(self.awaited.endpoint.stock())
+
+    # ------------------------------------------------------------------ a saved module
+
+    def dump_state(self) -> dict[str, Any]:
+        """Returns what the awaited engine does."""
+        return self.awaited.dump_state()
+
+    @classmethod
+    def load_state(cls, state: Mapping[str, Any]) -> Self:
+        """Returns an engine for a saved endpoint, as the awaited engine does."""
+        return cls(LMEngine.load_state(state))
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a model can do, read once: DSPy searches its whole table for a model that isn't in it."""
+
+    supports_function_calling: bool
+    supports_reasoning: bool
+    supports_response_schema: bool
+    supported_params: set[str]
+
+    @classmethod
+    def of(cls, lm: dspy.LM) -> Self:
+        """Reads them from DSPy's own LM."""
+        return cls(
+            lm.supports_function_calling, lm.supports_reasoning, lm.supports_response_schema, lm.supported_params
+        )

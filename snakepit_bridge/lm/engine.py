@@ -1,0 +1,219 @@
+"""The engine behind a profile's LM: one connection pool per event loop, and one door through which every call goes.
+
+DSPy 3.4 takes a custom engine pair (``dspy.LM(engine=…, async_engine=…)``). Its own native engine stops at 100
+connections, looks up the environment's proxies for every request and prepares each in a thread; this one does each of
+these things once. What surrounds a call (limits, retries, a response cache) is handed in as ``around`` and sees
+blocking, awaited and streamed calls alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from dspy._vendor.lm15.registry import lookup
+from dspy.clients.backend_selection import select_backend
+from dspy.clients.call_context import stream_emitted
+from dspy.lm15 import Request, Resolution, Response, UnsupportedFeatureError, response_to_events
+from dspy.lm15 import TimeoutError as LMTimeout
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.lm.http_fields import key_problem
+from snakepit_bridge.lm.backends import Compatible, Native
+from snakepit_bridge.lm.endpoint import Endpoint
+from snakepit_bridge.lm.extensions import rollout_id, with_extensions
+from snakepit_bridge.lm.models import fitting
+from snakepit_bridge.lm.parts import whole
+from snakepit_bridge.lm.streaming import Pieces, QueuedPieces, StreamEvent, answer_from, pieces_for
+from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.process.open_files import OPEN_FILES
+
+if TYPE_CHECKING:
+    from snakepit_bridge.lm.blocking import BlockingEngine
+
+
+@dataclass(frozen=True, slots=True)
+class LMCall:
+    """One LM call on its way out.
+
+    Attributes:
+        engine: the LM that was asked.
+        request: what is asked, in DSPy's canonical form.
+        pieces: where a streamed answer goes; None where the caller wants it whole.
+        rollout_id: by which the caller tells samples of one request apart; it isn't sent.
+    """
+
+    engine: LMEngine
+    request: Request
+    pieces: Pieces | None = None
+    rollout_id: int | None = None
+
+
+Around = Callable[[LMCall], Coroutine[Any, Any, Response]]
+"""What surrounds a call: it sends it (``call.engine.send``) or answers it by itself."""
+
+
+class LMEngine:
+    """The asynchronous engine of one LM: ``dspy.LM(engine=engine.blocking, async_engine=engine)``.
+
+    Safe to share between threads and event loops; each loop has its own connections. Where ``around`` is given, every
+    call goes to the process's home loop, since what surrounds it lives there.
+    """
+
+    def __init__(self, endpoint: Endpoint, around: Around | None = None) -> None:
+        self.endpoint = endpoint
+        self._around = around
+        self._clients: dict[asyncio.AbstractEventLoop, Native] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.endpoint.profile!r}, {self.endpoint.model!r})"
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # a copied module shares the connections
+
+    # ------------------------------------------------------------------ DSPy's side
+
+    async def complete(self, request: Request) -> Response:
+        """Returns the LM's answer; raises DSPy's ``lm15`` errors, or what ``around`` raises."""
+        request = with_extensions(request)
+        pieces = pieces_for(request)
+        response = await self._door(LMCall(self, request, pieces, rollout_id()))
+        if pieces is not None:
+            pieces.ended(response)
+        if response.finish_reason == "length":
+            # Asked once more in another form, as DSPy does with what it can't parse, it would be cut off again, and
+            # the error would be about the second answer. DSPy takes this for a sign that somebody has seen the first.
+            stream_emitted()
+        return response
+
+    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent]:
+        """Yields the LM's answer piece by piece; leaving it early ends the request."""
+        pieces = QueuedPieces(asyncio.get_running_loop())
+        asking = asyncio.ensure_future(self._door(LMCall(self, with_extensions(request), pieces, rollout_id())))
+        asking.add_done_callback(pieces.end)
+        try:
+            while (event := await pieces.events.get()) is not None:
+                yield event
+            response = await asking
+            for event in () if pieces.any else response_to_events(response):
+                yield event
+        finally:
+            asking.cancel()
+
+    @cached_property
+    def blocking(self) -> BlockingEngine:
+        """The same engine for callers in threads."""
+        from snakepit_bridge.lm.blocking import BlockingEngine
+
+        return BlockingEngine(self)
+
+    async def _door(self, call: LMCall) -> Response:
+        if self._around is None:
+            return await self.send(call.request, call.pieces)
+        return await run_home(self._around(call))
+
+    def dump_state(self) -> dict[str, Any]:
+        """Returns the endpoint without its key, for a module that is saved with its LM."""
+        said = self.endpoint
+        return {"profile": said.profile, "model": said.model, "api_base": said.api_base, "engine": said.engine}
+
+    @classmethod
+    def load_state(cls, state: Mapping[str, Any]) -> Self:
+        """Returns an engine for a saved endpoint; its key is then the provider's environment variable's."""
+        return cls(Endpoint(**state))
+
+    # ------------------------------------------------------------------ the provider's side
+
+    async def send(self, request: Request, pieces: Pieces | None = None) -> Response:
+        """Returns the answer to one request, sent once and without what the model doesn't take.
+
+        Raises:
+            lm15.TimeoutError: it took longer than the endpoint's timeout.
+            lm15.LM15Error: whatever else the provider or the way to it did.
+        """
+        request, _ = fitting(self.endpoint.model, request)
+        async with OPEN_FILES.connection():
+            return await OPEN_FILES.wait_for_files(lambda: self._send_in_time(request, pieces))
+
+    async def _send_in_time(self, request: Request, pieces: Pieces | None) -> Response:
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                return await self._send(request, pieces)
+        except TimeoutError as late:
+            if isinstance(late, LMTimeout):
+                raise
+            raise LMTimeout(f"no whole answer within {self.endpoint.timeout_s:g} s") from None
+
+    async def _send(self, request: Request, pieces: Pieces | None) -> Response:
+        resolution = self._resolution
+        request, messages = whole(request)
+        if messages is not None:
+            if resolution is not None and self.endpoint.engine == "lm15":
+                raise UnsupportedFeatureError("a message has parts that the native client can't send; use engine auto")
+            return await answer_from(self._litellm.with_messages(messages), request, pieces)
+        if resolution is None:
+            return await answer_from(self._litellm, request, pieces)
+        try:
+            return await answer_from(self._native(resolution), request, pieces)
+        except UnsupportedFeatureError:
+            # DSPy's own promise of ``auto``: what the native client refuses, which it does before it sends
+            # anything, goes through litellm.
+            if self.endpoint.engine != "auto":
+                raise
+        return await answer_from(self._litellm, request, pieces)
+
+    def _native(self, resolution: Resolution) -> Native:
+        loop = asyncio.get_running_loop()
+        found = self._clients.get(loop)
+        if found is None:
+            for closed in [known for known in self._clients if known.is_closed()]:
+                del self._clients[closed]
+            found = self._clients[loop] = Native(self.endpoint, resolution)
+        return found
+
+    def check(self) -> None:
+        """Find out how the model is reached, without asking it.
+
+        Raises:
+            ConfigurationError: no provider takes it, or its key can't be sent.
+        """
+        resolution = self._resolution
+        model = self.endpoint.model
+        if resolution is None and "/" not in model:
+            raise ConfigurationError(f"the model '{model}' names no provider; write it as provider/model")
+        if resolution is None or self.endpoint.api_key is not None:
+            return
+        definition = lookup(resolution.provider)
+        for name in definition.access.env_keys if definition is not None else ():
+            problem = key_problem(os.environ[name]) if os.environ.get(name) else None
+            if problem is not None:
+                raise ConfigurationError(f"the provider's key in the environment variable {name} {problem}")
+
+    @cached_property
+    def _litellm(self) -> Compatible:
+        return Compatible(self.endpoint)
+
+    @cached_property
+    def _resolution(self) -> Resolution | None:
+        """What the native client makes of the model's name; None where litellm has to do."""
+        selection = select_backend(self.endpoint.stock())
+        return cast("Resolution | None", selection.resolution) if selection.native else None
+
+    async def warm(self) -> None:
+        """Build the client of the running event loop, so that no call has to wait for that.
+
+        Raises:
+            lm15.LM15Error: there can't be one, such as without a key.
+        """
+        resolution = await asyncio.to_thread(lambda: self._resolution)
+        await (self._litellm if resolution is None else self._native(resolution)).warm()
+
+    async def aclose(self) -> None:
+        """Closes the connections of the running event loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()

@@ -1,0 +1,258 @@
+"""What a provider's reply says went wrong, whatever its HTTP status was, in the shapes that providers use.
+
+Once a stream has begun its status is 200, and gateways answer 200 to anything. The code, the status or the type that
+stands in the body then decides as the HTTP status would have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from dspy.lm15 import (
+    AuthError,
+    BillingError,
+    ContextLengthError,
+    InvalidRequestError,
+    LM15Error,
+    ProviderError,
+    RateLimitError,
+    ServerError,
+    UnsupportedModelError,
+)
+from dspy.lm15 import TimeoutError as LMTimeout
+
+from snakepit_bridge.protocol.surrogates import valid_text
+
+_LONGEST = 2_000
+_CODES = ("code", "status", "status_code", "http_status", "statusCode")
+_WORDS = ("code", "type", "status", "reason")
+
+# By what the words of OpenAI, Anthropic, Google, Azure, OpenRouter, vLLM, llama.cpp, and their like begin with or are.
+_KINDS: tuple[tuple[type[ProviderError], int, frozenset[str]], ...] = tuple(
+    (kind, status, frozenset(words.split()))
+    for kind, status, words in (
+        (
+            BillingError,
+            402,
+            "insufficient_quota billing_error billing_not_active payment_required insufficient_balance "
+            "exceeded_current_quota_error billing_hard_limit_reached insufficient_credits",
+        ),
+        (
+            ContextLengthError,
+            400,
+            "context_length_exceeded exceed_context_size_error string_above_max_length context_window_exceeded "
+            "request_too_large",
+        ),
+        (
+            RateLimitError,
+            429,
+            "rate_limit_error rate_limit_exceeded rate_limit rate_limited too_many_requests resource_exhausted "
+            "throttling throttlingexception tokens requests no_capacity ratelimiterror concurrency_limit",
+        ),
+        (LMTimeout, 504, "timeout timeout_error request_timeout gateway_timeout deadline_exceeded timeouterror"),
+        (
+            AuthError,
+            401,
+            "authentication_error invalid_api_key unauthenticated unauthorized permission_error permission_denied "
+            "forbidden invalid_authentication account_deactivated access_denied",
+        ),
+        (
+            UnsupportedModelError,
+            404,
+            "model_not_found not_found_error not_found model_not_available unsupported_model deploymentnotfound "
+            "notfounderror",
+        ),
+        (
+            ServerError,
+            500,
+            "server_error api_error internal_error internal internal_server_error internalservererror overloaded_error "
+            "overloaded engine_overloaded unavailable unavailable_error service_unavailable bad_gateway aborted "
+            "service_unavailable_error upstream_error provider_error backend_error",
+        ),
+        (
+            InvalidRequestError,
+            400,
+            "invalid_request_error invalid_argument bad_request badrequesterror invalid_prompt failed_precondition "
+            "invalid_request invalid_value validation_error unprocessable_entity",
+        ),
+    )
+)
+_FILTERS = {
+    *("content_filter", "content_policy_violation", "content_filter_error", "responsibleaipolicyviolation"),
+    *("safety", "prohibited_content", "moderation", "refusal"),
+}
+_ANSWERS = frozenset({"choices", "output", "candidates", "content", "message", "completion", "delta", "response"})
+
+
+class AnswerRefused(InvalidRequestError):
+    """The model, or its provider's filter, declined to answer; the message is what it said instead."""
+
+    default_code = "refusal"
+
+
+def failure_in(payload: Any) -> LM15Error | None:
+    """Return the error that a reply's body or a stream's event holds; None if it holds none."""
+    if isinstance(payload, list):
+        found = cast("list[Any]", payload)
+        return failure_in(found[0]) if len(found) == 1 else None
+    if not isinstance(payload, Mapping):
+        return None
+    said = cast("Mapping[str, Any]", payload)
+    for error in _candidates(said):
+        return _named(error, said)
+    return None
+
+
+def failure_in_text(text: str | bytes) -> LM15Error | None:
+    """Return the error that a body or an event in JSON holds; None if it holds none or isn't JSON."""
+    sign, other = ('"error', '"detail"') if isinstance(text, str) else (b'"error', b'"detail"')
+    if sign not in text and other not in text:  # pyright: ignore[reportOperatorIssue]
+        return None
+    try:
+        return failure_in(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def stated(text: str) -> LM15Error:
+    """Return the error of an event that is named an error, whatever it holds."""
+    try:
+        payload: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        payload = text
+    found = failure_in(payload)
+    if found is not None:
+        return found
+    details = cast("Mapping[str, Any]", payload) if isinstance(payload, Mapping) else {"message": str(payload)}
+    return _named(details, details)
+
+
+def declined(response: Any) -> AnswerRefused | None:
+    """Return the error of a response that is a refusal, or that a filter has held back; None for any other."""
+    refusals = [part.text for part in response.message.parts if part.type == "refusal"]
+    filtered = response.finish_reason == "content_filter"
+    if not refusals and not filtered:
+        return None
+    text = " ".join(text for text in (*refusals, response.text or "") if text).strip()
+    said = valid_text(text) or "the provider's filter held the answer back"
+    return AnswerRefused(said, code="content_filter" if filtered else "refusal")
+
+
+def cut_off(partial: str = "") -> LM15Error:
+    """Return the error of an answer that ended before it was whole."""
+    from dspy.lm15 import TransportError
+
+    after = f" after {len(partial)} characters" if partial else ""
+    return TransportError(f"the answer ended{after} before it was whole", code="cut_off")
+
+
+def malformed(problem: object, status: int | None = None) -> LM15Error:
+    """Return the error of a reply that is no answer: garbage, another service's page, fields of the wrong types."""
+    text = " ".join(str(problem).split())[:_LONGEST]
+    return ServerError(f"the reply can't be read: {text}", code="malformed_reply", status=status)
+
+
+def sane_usage(payload: Any) -> Any:
+    """Return a reply's body or a stream's event without what it says of usage that no parser takes for a number."""
+    if not isinstance(payload, Mapping) or "usage" not in payload:
+        return payload
+    said = dict(cast("Mapping[str, Any]", payload))
+    usage = said.pop("usage")
+    if isinstance(usage, Mapping):
+        said["usage"] = _counts(cast("Mapping[str, Any]", usage))
+    return said
+
+
+# ---------------------------------------------------------------- inside
+
+
+def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in usage.items():
+        if isinstance(value, Mapping):
+            kept[name] = _counts(cast("Mapping[str, Any]", value))
+        elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            kept[name] = value
+    return kept
+
+
+def _candidates(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What may be an error in a body, the likeliest first."""
+    error = payload.get("error")
+    if isinstance(error, Mapping) and error:
+        yield cast("Mapping[str, Any]", error)
+    elif isinstance(error, str) and error:
+        yield {"message": error}
+    elif isinstance(error, list) and error:
+        yield {"message": str(error)[:_LONGEST]}
+    if payload.get("object") == "error" or payload.get("type") == "error":
+        yield payload
+    for choice in _choices(payload):
+        inner = choice.get("error")
+        if isinstance(inner, Mapping) and inner:
+            yield cast("Mapping[str, Any]", inner)
+        elif choice.get("finish_reason") == "error":
+            yield {"message": "the provider ended the answer with finish_reason 'error'", "code": 502}
+    if not payload.keys() & _ANSWERS and "detail" in payload:
+        yield {**payload, "message": payload["detail"]}
+
+
+def _choices(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    choices = payload.get("choices")
+    for choice in cast("list[Any]", choices) if isinstance(choices, list) else ():
+        if isinstance(choice, Mapping):
+            yield cast("Mapping[str, Any]", choice)
+
+
+def _named(error: Mapping[str, Any], payload: Mapping[str, Any]) -> LM15Error:
+    words = {str(error[name]).casefold(): str(error[name]) for name in _WORDS if isinstance(error.get(name), str)}
+    words.update({str(payload[name]).casefold(): str(payload[name]) for name in _WORDS
+                  if isinstance(payload.get(name), str) and payload[name] != "error"})  # fmt: skip
+    status = _status(error) or (_status(payload) if payload is not error else None)
+    message = _message(error, payload)
+    code = next(iter(words.values()), None) or (str(status) if status else None)
+    if words.keys() & _FILTERS:
+        return AnswerRefused(message, code="content_filter", provider_code=code, status=status)
+    by_word = next(((kind, usual) for kind, usual, known in _KINDS if words.keys() & known), None)
+    # A quota that is used up and a prompt that is too long travel under statuses of other things.
+    if by_word is not None and (status is None or by_word[0] in (BillingError, ContextLengthError)):
+        kind, usual = by_word
+        return kind(message, provider_code=code, status=status or usual, retry_after=_retry_after(error, payload))
+    if status is not None:
+        return _by_status(status)(message, provider_code=code, status=status, retry_after=_retry_after(error, payload))
+    # A provider that breaks off without saying why has failed; it refuses with reasons.
+    return ServerError(message, provider_code=code)
+
+
+def _by_status(status: int) -> type[ProviderError]:
+    kinds: dict[int, type[ProviderError]] = {
+        401: AuthError, 402: BillingError, 403: AuthError, 404: UnsupportedModelError, 408: LMTimeout,
+        425: ServerError, 429: RateLimitError, 504: LMTimeout, 524: LMTimeout,
+    }  # fmt: skip
+    return kinds.get(status, ServerError if status >= 500 else InvalidRequestError)
+
+
+def _status(said: Mapping[str, Any]) -> int | None:
+    for name in _CODES:
+        value = said.get(name)
+        if isinstance(value, str) and value.strip().isdecimal() and len(value) <= 4:
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599:
+            return value
+    return None
+
+
+def _message(error: Mapping[str, Any], payload: Mapping[str, Any]) -> str:
+    for said in (error.get("message"), error.get("detail"), payload.get("message"), error.get("msg")):
+        if isinstance(said, str) and said.strip():
+            return said[:_LONGEST]
+    return "the provider broke the answer off with " + json.dumps(dict(error), default=str)[:_LONGEST]
+
+
+def _retry_after(error: Mapping[str, Any], payload: Mapping[str, Any]) -> float | None:
+    for said in (error.get("retry_after"), payload.get("retry_after")):
+        if isinstance(said, int | float) and not isinstance(said, bool) and 0 <= said <= 86_400:
+            return float(said)
+    return None

@@ -1,0 +1,299 @@
+"""LM profiles: what a variable may say about the language model, and nothing about keys or endpoints.
+
+An operator declares profiles (name, model, endpoint, key, defaults). A variable bound to ``model`` or ``lm`` holds the
+name of a profile, or a model that a profile allows. The key and the endpoint never leave the profile, so neither a
+publisher nor a result ever sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import SecretStr
+
+from snakepit_bridge.lm import models as lm_models
+from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
+from snakepit_bridge.lm.http_fields import headers_problem, key_problem, url_problem
+from snakepit_bridge.redaction import redact, register_headers, register_secret, register_url
+from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
+
+if TYPE_CHECKING:
+    import dspy
+
+    from snakepit_bridge.lm.blocking import BlockingEngine
+    from snakepit_bridge.lm.engine import Around, LMEngine
+
+_log = logging.getLogger(__name__)
+
+Engine = Literal["auto", "lm15", "litellm"]
+
+# No lower than what one process may have in flight: a call that waits for a connection is a prediction that stalls.
+CONNECTIONS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class LMProfile:
+    """One language model that the fleet may call.
+
+    Attributes:
+        name: what variables and programs call it.
+        model: DSPy's ``provider/model`` string.
+        api_base: endpoint, where it isn't the provider's own.
+        api_key: its key; masked wherever the profile is shown.
+        parameters: LM keywords that hold unless a variable or a program says otherwise.
+        models: further models that a variable may name; they share the endpoint and the key.
+        engine: DSPy's engine; ``auto`` takes the native one where it can.
+        timeout_s: seconds that one LM request may take.
+        max_in_flight: predictions that one worker process runs on this profile at a time; None is no bound.
+        fallbacks: profiles that answer in its stead, in this order, while it can't.
+        retry: how its calls are tried again.
+        circuit: when it is left alone.
+        note: shown wherever the profile is, such as that it isn't a real model.
+        key_name: the environment variable that the key came from, for errors.
+    """
+
+    name: str
+    model: str
+    api_base: str | None = None
+    api_key: SecretStr | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    models: tuple[str, ...] = ()
+    engine: Engine = "auto"
+    timeout_s: float = 120.0
+    max_in_flight: int | None = None
+    fallbacks: tuple[str, ...] = ()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
+    note: str = ""
+    key_name: str = ""
+
+    def __post_init__(self) -> None:
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        register_secret(key)
+        register_url(self.api_base or "")
+        for name in _HEADERS & self.parameters.keys():
+            register_headers(_headers(self.parameters[name]))
+        problem = self._problem(key)
+        if problem is not None:
+            raise ConfigurationError(f"LM profile '{self.name}' can't be used: {problem}. No request could be sent.")
+
+    def _problem(self, key: str | None) -> str | None:
+        """What no request could be built of, and where it comes from; never its value."""
+        if key is not None and (wrong := key_problem(key)):
+            return f"its key{f' in the environment variable {self.key_name}' if self.key_name else ''} {wrong}"
+        if self.api_base is not None and (wrong := url_problem(self.api_base)):
+            return f"its api_base {wrong}"
+        for name in sorted(_HEADERS & self.parameters.keys()):
+            if wrong := headers_problem(_headers(self.parameters[name]).items()):
+                return f"in its parameters.{name} {wrong}"
+        return None
+
+    def build(self, model: str | None = None, *, around: Around | None = None) -> dspy.LM:
+        """Returns a DSPy LM for this profile; caching and retries are off, since the fleet does both itself.
+
+        Args:
+            model: one of ``models``; the profile's own if it isn't given.
+            around: what surrounds every call of it, see ``lm_engine``.
+        """
+        from dspy.clients.backend_selection import CLIENT_KEYS
+
+        from snakepit_bridge.lm.endpoint import Endpoint
+        from snakepit_bridge.lm.engine import LMEngine
+        from snakepit_bridge.lm.extensions import ProfileLM
+
+        chosen = model or self.model
+        parameters = dict(self.parameters)
+        if chosen != self.model:
+            # They are meant for the profile's own model; another one that it allows gets what it takes of them.
+            for name in lm_models.refused(chosen, parameters):
+                del parameters[name]
+        limit = parameters.pop("max_tokens", None) if self._is_spelt_otherwise(chosen) else None
+        client = {name: parameters.pop(name) for name in self.parameters if name in CLIENT_KEYS}
+        endpoint = Endpoint(
+            self.name,
+            chosen,
+            self.api_base,
+            self.api_key,
+            self.engine,
+            parameters.get("model_type", "chat"),
+            self.timeout_s,
+            max(self.max_in_flight or 0, CONNECTIONS),
+            client,
+        )
+        engine = LMEngine(endpoint, around)
+        lm = ProfileLM(
+            endpoint.model, cache=False, num_retries=0, engine=engine.blocking, async_engine=engine, **parameters
+        )
+        if limit is not None:
+            lm.kwargs[lm_models.spelt(chosen, "max_tokens")] = limit
+        return lm
+
+    def _is_spelt_otherwise(self, model: str) -> bool:
+        """Whether another model's name for the token limit isn't that of the profile's own, which DSPy checks."""
+        return model != self.model and lm_models.spelt(model, "max_tokens") != "max_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The LM that a name resolved to, and the profile that it belongs to."""
+
+    lm: dspy.LM
+    profile: str
+
+
+class LMProfiles:
+    """The declared profiles and their LMs, one LM per model for the life of the process.
+
+    Args:
+        profiles: the declared profiles; names must differ.
+        default: name of the profile for programs that name none; the first one if it isn't given.
+        around: makes what surrounds every LM call (see ``lm_engine``), given the profiles.
+
+    Raises:
+        ConfigurationError: two profiles share a name, or the default or a fallback isn't one of them.
+    """
+
+    def __init__(
+        self,
+        profiles: Iterable[LMProfile] = (),
+        default: str | None = None,
+        *,
+        around: Callable[[LMProfiles], Around] | None = None,
+    ) -> None:
+        declared = list(profiles)
+        self._profiles = {profile.name: profile for profile in declared}
+        if len(self._profiles) != len(declared):
+            raise ConfigurationError("Two LM profiles share a name; rename one.")
+        self.default = default or next(iter(self._profiles), "")
+        if self.default and self.default not in self._profiles:
+            raise ConfigurationError(f"The default LM profile '{self.default}' isn't one of: {known(self._profiles)}.")
+        for profile in declared:
+            for name in profile.fallbacks:
+                if name not in self._profiles or name == profile.name:
+                    others = known(self._profiles.keys() - {profile.name})
+                    raise ConfigurationError(
+                        f"The fallback '{name}' of LM profile '{profile.name}' isn't one of: {others}."
+                    )
+        self._around = None if around is None else around(self)
+        self._built: dict[str, Choice] = {}
+
+    def __iter__(self) -> Iterator[LMProfile]:
+        return iter(self._profiles.values())
+
+    def __getitem__(self, name: str) -> LMProfile:
+        return self._profiles[name]
+
+    def __bool__(self) -> bool:
+        return bool(self._profiles)
+
+    @property
+    def names(self) -> list[str]:
+        """Everything that a variable may say: the profiles' names and the models they allow."""
+        return sorted({*self._profiles, *(model for p in self._profiles.values() for model in (p.model, *p.models))})
+
+    def choose(self, name: str | None = None, *, variable: str = "model") -> Choice:
+        """Returns the LM for a profile's name or an allowed model, and the profile's name.
+
+        Args:
+            name: what to resolve; None is the default profile.
+            variable: who says it, for the error.
+
+        Raises:
+            ValidationError: no profile has that name or allows that model.
+            ConfigurationError: no profile is declared at all.
+        """
+        wanted = name or self.default
+        if not wanted:
+            raise ConfigurationError("No LM profile is declared. Declare one in the file named by DSPEX_LM_PROFILES.")
+        # A race builds one LM twice at worst, and the dict keeps one of them.
+        if wanted not in self._built:
+            self._built[wanted] = self._build(wanted, variable)
+        return self._built[wanted]
+
+    def check(self) -> None:
+        """Build the LM of each profile and of each model that it allows, so that what can't work is told at start.
+
+        Raises:
+            ConfigurationError: names the profile, and what DSPy or its model refuses.
+        """
+        for profile in self:
+            refused = lm_models.refused(profile.model, profile.parameters)
+            if refused:
+                raise ConfigurationError(
+                    f"LM profile '{profile.name}' can't be used: {profile.model} takes no {', '.join(refused)}. "
+                    "Take it out of the profile's parameters."
+                )
+            for model in (profile.model, *profile.models):
+                try:
+                    self.engine(profile.name if model == profile.model else model).check()
+                except Exception as exc:
+                    raise ConfigurationError(f"LM profile '{profile.name}' can't be used: {exc}") from exc
+
+    def engine(self, name: str) -> LMEngine:
+        """Returns the engine of a profile, which sends requests without what surrounds calls.
+
+        Raises:
+            ValidationError: there is no such profile.
+        """
+        return cast("BlockingEngine", self.choose(name).lm.engine).awaited
+
+    async def warm(self) -> None:
+        """Build every LM and its client for the running event loop, so that no prediction has to wait for one.
+
+        What can't be built is logged; whoever asks for it gets the reason as an error.
+        """
+        for name in self.names:
+            try:
+                choice = await asyncio.to_thread(self.choose, name)
+                await cast("BlockingEngine", choice.lm.engine).awaited.warm()
+            except Exception as refused:  # noqa: BLE001 (a profile that can't be used must not keep others from it)
+                _log.warning("The LM '%s' can't be prepared: %s", name, redact(str(refused)))
+
+    def _build(self, wanted: str, variable: str) -> Choice:
+        if wanted in self._profiles:
+            return Choice(self._profiles[wanted].build(around=self._around), wanted)
+        for profile in self._profiles.values():
+            if wanted in (profile.model, *profile.models):
+                return Choice(profile.build(wanted, around=self._around), profile.name)
+        raise ValidationError(
+            variable,
+            repr(wanted),
+            f"it must be an LM profile or an allowed model: {known(self.names)}" + closest(wanted, self.names),
+        )
+
+
+_HEADERS = frozenset({"headers", "extra_headers", "default_headers"})
+
+
+def _headers(said: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", said) if isinstance(said, Mapping) else {"": said}
+
+
+def other_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dspy.LM:
+    """Returns the caller's own LM with another model of the same provider, for modules used without profiles.
+
+    The provider must stay: the copy carries the ambient LM's key, which must not go to another provider.
+
+    Raises:
+        ValidationError: the model names another provider.
+    """
+    provider, _, rest = ambient.model.partition("/")
+    wanted, slash, _ = model.partition("/")
+    if rest and slash and wanted != provider:
+        raise ValidationError(
+            variable, repr(model), f"without LM profiles only models of the current provider '{provider}' can be named"
+        )
+    other = ambient.copy(model=f"{provider}/{model}" if rest and not slash else model)
+    # DSPy's copy keeps the keywords as the old model spells them, and ignores the token limit under the wrong name.
+    spelling = lm_models.spelt(other.model, "max_tokens")
+    known = {spelling if name in _TOKEN_LIMITS else name: value for name, value in other.kwargs.items()}
+    dropped = lm_models.refused(other.model, known)
+    other.kwargs = {name: value for name, value in known.items() if name not in dropped}
+    return other
+
+
+_TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")

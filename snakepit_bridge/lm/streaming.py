@@ -1,0 +1,151 @@
+"""The pieces of a streamed answer on their way from the provider to whoever reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+import dspy
+from dspy.lm15 import (
+    AsyncResponseStream,
+    Message,
+    Request,
+    Response,
+    StreamAssemblyError,
+    StreamDeltaEvent,
+    StreamEndEvent,
+    StreamErrorEvent,
+    StreamStartEvent,
+    Usage,
+)
+
+from snakepit_bridge.lm.backends import Backend
+from snakepit_bridge.lm.failures import cut_off, declined, malformed
+from snakepit_bridge.protocol.surrogates import valid_json, valid_text
+
+StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
+
+_SETTING = "dspex_pieces"
+
+
+class Pieces(Protocol):
+    """Where the pieces of a streamed answer go as they come.
+
+    Attributes:
+        any: whether one has gone where it can't be taken back, so that the call can't be tried again.
+    """
+
+    any: bool
+
+    async def __call__(self, event: StreamEvent) -> None: ...
+
+    def void(self) -> None:
+        """Take back what has gone there: another try writes the answer anew."""
+        ...
+
+
+class FollowedPieces(Pieces, Protocol):
+    """Pieces that somebody follows beside the caller, who gets the answer whole."""
+
+    def ended(self, response: Response) -> None:
+        """Tell what the whole answer is, once there is one."""
+        ...
+
+
+FOLLOW = "dspex_pieces"
+"""DSPy setting: given the request of an answer, where its pieces go beside the caller; None if nobody wants them.
+
+With DSPy's own streaming, a program that is followed can do less than one that isn't: it asks no second time for an
+answer that it can't parse, nor can a call be tried again. So DSPy is told of no stream, and gets each answer whole.
+"""
+
+
+def pieces_for(request: Request) -> FollowedPieces | None:
+    """Return where the pieces of the current call's answer go; None if nobody follows it."""
+    follow = cast("Callable[[Request], FollowedPieces | None] | None", dspy.settings.get(FOLLOW))
+    return None if follow is None else follow(request)
+
+
+class QueuedPieces:
+    """The pieces of an answer on their way to their reader's loop; what surrounds the call may run on another one."""
+
+    def __init__(self, reader: asyncio.AbstractEventLoop) -> None:
+        self._reader = reader
+        self.events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
+        self.any = False
+
+    def end(self, asked: asyncio.Future[Response]) -> None:
+        """Tells the reader that no more pieces come; one that has left doesn't want to know why."""
+        self.events.put_nowait(None)
+        if not asked.cancelled():
+            asked.exception()
+
+    def void(self) -> None:
+        """Does nothing: a call is only tried again while none has gone out."""
+
+    async def __call__(self, event: StreamEvent) -> None:
+        """Hands a piece on."""
+        self.any = True
+        if asyncio.get_running_loop() is self._reader:
+            self.events.put_nowait(event)
+        else:
+            self._reader.call_soon_threadsafe(self.events.put_nowait, event)
+
+
+async def answer_from(backend: Backend, request: Request, pieces: Pieces | None) -> Response:
+    """Returns a backend's answer to one request; its pieces go where they are wanted, if they are.
+
+    Raises:
+        lm15.LM15Error: there is none.
+    """
+    try:
+        response = await _answer(backend, request, pieces)
+    except StreamAssemblyError as error:
+        if error.part_index is not None:
+            raise malformed(error.message) from error
+        raise cut_off((error.partial and error.partial.text) or "") from error
+    return _checked(response)
+
+
+async def _answer(backend: Backend, request: Request, pieces: Pieces | None) -> Response:
+    if pieces is None:
+        return await backend.complete(request)
+    async with AsyncResponseStream(backend.stream(request), request) as stream:
+        async for event in stream.events():
+            await pieces(event)
+        response = await stream.response()
+    if response.provider_data is None and response.usage == Usage() and not _said(response):
+        raise cut_off()  # nothing but the mark of the end
+    return response
+
+
+def _said(response: Response) -> bool:
+    return any(part.type != "text" or part.text for part in response.message.parts)
+
+
+def _checked(response: Response) -> Response:
+    """Returns an answer in valid Unicode.
+
+    Raises:
+        AnswerRefused: it is none; the error says in what words.
+    """
+    refusal = declined(response)
+    if refusal is not None:
+        raise refusal
+    parts = response.message.parts
+    made = tuple(map(_valid, parts))
+    if all(one is other for one, other in zip(made, parts, strict=True)):
+        return response
+    message = response.message
+    return replace(response, message=Message(role=message.role, parts=made, continuation=message.continuation))
+
+
+def _valid(part: Any) -> Any:
+    text = getattr(part, "text", None)
+    if isinstance(text, str):
+        return part if (made := valid_text(text)) is text else replace(part, text=made)
+    if part.type == "tool_call":
+        return part if (made := valid_json(part.input)) == part.input else replace(part, input=made)
+    return part

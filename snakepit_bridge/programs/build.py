@@ -1,0 +1,247 @@
+"""Rehydration: from a program spec to a DSPy module; the way back is :mod:`~.describe`."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import dspy
+
+from snakepit_bridge.dspy_integration.binding import check_bindable
+from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError, is_users_class
+from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE
+from snakepit_bridge.dspy_integration.targets.keywords import allowed as allowed_keyword
+from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, of_the_mixin
+from snakepit_bridge.dspy_integration.modules import variable_aware
+from snakepit_bridge.dspy_integration.registry import TOOLS, Named
+from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup
+from snakepit_bridge.dspy_integration.module_tree import part_at, predictors
+from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, known
+from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.programs.bounds import check_bounds
+from snakepit_bridge.programs.demos import restored_state
+from snakepit_bridge.programs.serialize import spec_of
+from snakepit_bridge.programs.constructor_arguments import FUNCTIONS
+from snakepit_bridge.programs.spec import ProgramSpec
+
+Registry = Mapping[str, ModuleSpec]
+
+
+def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, program: str) -> Any:
+    """Returns a new variable-aware module built from a spec.
+
+    Args:
+        spec: the program.
+        module_name: which of ``spec.module_names`` to build.
+        allowed: the packages that the spec may name.
+        program: name for errors.
+
+    Raises:
+        UnknownModuleError: no such module type is registered.
+        ProgramSpecError: a part of the spec is refused or does not fit the module; says which.
+    """
+    registry = ModuleVariableResolver.MODULE_REGISTRY
+    module_class = _module_class(module_name, registry, allowed, program, signed=spec.signature is not None)
+    arguments: dict[str, Any] = dict(spec.arguments)
+    if spec.tools is not None:
+        arguments["tools"] = [_function(said, TOOLS, allowed, program, "tools") for said in spec.tools]
+    for argument, said in spec.functions.items():
+        where = f"functions.{argument}"
+        arguments[argument] = _function(said, FUNCTIONS.get(argument), allowed, program, where)
+    for argument, inside in spec.modules.items():
+        _check_number(module_class, argument, inside, program)
+        arguments[argument] = _inner(inside, allowed, program, f"modules.{argument}")
+    if spec.module_names == ("KNN",):
+        _prepare_knn(arguments, program)
+    if spec.signature is not None:
+        spec.signature.check_names(module_name, program=program)
+    positional = [] if spec.signature is None else [spec.signature.build(allowed, program=program)]
+    try:
+        module = construct(module_class, registry, *positional, **arguments)
+    except BridgeError:
+        raise
+    except Exception as refused:
+        # A constructor raises whatever it likes; here it always means that the spec doesn't fit.
+        said = f"{type(refused).__name__}: {refused}"
+        raise ProgramSpecError(program, f"arguments of {module_name}", said) from refused
+    _refuse_keywords(module, spec, program)
+    _set_attributes(module, spec, program)
+    _restore(module, spec, program)
+    _bind(module, spec, program)
+    return module
+
+
+def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str, bounds: TargetBounds = DEFAULT_BOUNDS) -> None:
+    """Builds every module that the program may run as, so that a spec which can't run is refused when it comes in.
+
+    Raises:
+        UnknownModuleError: it names a module type that isn't registered.
+        ProgramSpecError: a part is refused; names the part, and the module that it doesn't fit.
+    """
+    check_bounds(spec, bounds, program=program)
+    spec.verify(program)
+    for module_name in spec.module_names:
+        isolated(rehydrate(spec, module_name, allowed, program=program), program=program)
+
+
+def isolated(module: Any, *, program: str) -> Isolation | None:
+    """Return what makes copies of a module for its predictions; None where they can share it.
+
+    Raises:
+        ProgramSpecError: an attribute of a user's module can change and can't be copied; names it.
+    """
+    try:
+        return Isolation.of(module)
+    except UncopyableError as exc:
+        raise ProgramSpecError(program, f"attribute {exc.attribute}", exc.problem) from exc
+
+
+def _module_class(name: str, registry: Registry, allowed: AllowedImports, program: str, *, signed: bool) -> type:
+    if ":" not in name:
+        return variable_aware(lookup(registry, name).preferred)
+    found = allowed.load(name, program=program, where="module")
+    if not (isinstance(found, type) and issubclass(found, dspy.Module)):
+        raise ProgramSpecError(program, "module", f"'{name}' isn't a class of dspy.Module")
+    if signed and "signature" not in inspect.signature(found).parameters:
+        raise ProgramSpecError(program, "signature", f"the constructor of '{name}' takes none")
+    return variable_aware(found)
+
+
+def _function(
+    said: str, registry: Named[Any] | None, allowed: AllowedImports, program: str, where: str
+) -> Callable[..., Any]:
+    """A registered function by its name, or one in an allowed package by its import path."""
+    if ":" not in said and registry is not None and said in registry.names:
+        return cast(Callable[..., Any], registry.find(said, where))
+    if ":" not in said and "." not in said:
+        there = f"; registered are: {known(registry.names)}" if registry is not None else ""
+        raise ProgramSpecError(program, where, f"'{said[:80]}' is neither an import path nor a registered name{there}")
+    found = allowed.load(said, program=program, where=where)
+    if not callable(found):
+        raise ProgramSpecError(program, where, f"'{said}' can't be called")
+    return cast(Callable[..., Any], found)
+
+
+def _prepare_knn(arguments: dict[str, Any], program: str) -> None:
+    """Its examples travel as objects, and DSPy wants its function wrapped."""
+    try:
+        arguments["trainset"] = [
+            dspy.Example(one["example"]).with_inputs(*one["inputs"]) for one in arguments["trainset"]
+        ]
+    except (KeyError, TypeError) as unfit:
+        problem = f"it must be a list of objects with 'example' and 'inputs': {unfit!r}"
+        raise ProgramSpecError(program, "arguments.trainset", problem) from unfit
+    if "vectorizer" in arguments:
+        arguments["vectorizer"] = dspy.Embedder(arguments["vectorizer"])
+
+
+def _inner(inside: ProgramSpec | tuple[ProgramSpec, ...], allowed: AllowedImports, program: str, where: str) -> Any:
+    if not isinstance(inside, ProgramSpec):
+        return [_inner(one, allowed, program, f"{where}.{number}") for number, one in enumerate(inside)]
+    try:
+        return rehydrate(inside, inside.module_names[0], allowed, program=program)
+    except ProgramSpecError as refused:
+        raise ProgramSpecError(program, f"{where}.{refused.where}", refused.problem) from None
+
+
+def _check_number(
+    module_class: type, argument: str, inside: ProgramSpec | tuple[ProgramSpec, ...], program: str
+) -> None:
+    """Refuse a list where DSPy's module takes one, and one where it takes a list.
+
+    BestOfN itself would fail only in its calls.
+
+    Raises:
+        ProgramSpecError: names the argument.
+    """
+    wants_one = issubclass(module_class, _TAKE_ONE) and argument == "module"
+    wants_list = issubclass(module_class, Ensemble) and argument == "programs"
+    if wants_one and not isinstance(inside, ProgramSpec):
+        raise ProgramSpecError(program, f"modules.{argument}", "it must be one spec and not a list")
+    if wants_list and isinstance(inside, ProgramSpec):
+        raise ProgramSpecError(program, f"modules.{argument}", "it must be a list of specs")
+
+
+_TAKE_ONE = (dspy.BestOfN, dspy.Refine)
+
+
+def _refuse_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
+    """Refuses constructor arguments that became LM keywords which a spec may not set."""
+    for _, predictor in predictors(module):
+        for name in predictor.config.keys() & spec.arguments.keys():
+            if not allowed_keyword(name):
+                problem = f"as an LM keyword it isn't one of: {', '.join(sorted(ANY_ENGINE))}"
+                raise ProgramSpecError(program, f"arguments.{name}", problem)
+
+
+def _set_attributes(module: Any, spec: ProgramSpec, program: str) -> None:
+    """Set plain attributes; never one that is a part, code or an object, nor one that its class defines otherwise."""
+    for said, attributes in spec.attributes.items():
+        path = "" if said == "self" else said
+        part = part_at(module, path)
+        if part is None:
+            raise ProgramSpecError(program, f"attributes.{said}", "the module has no such part")
+        for name, value in attributes.items():
+            if not name.isidentifier() or name.startswith("__") or not _is_settable(part, name):
+                raise ProgramSpecError(program, f"attributes.{said}.{name}", "it isn't a plain attribute of that part")
+            vars(part)[name] = copy.deepcopy(value)
+
+
+def _is_settable(part: Any, name: str) -> bool:
+    if name in of_the_mixin():
+        return False
+    if name in vars(part):
+        return type(vars(part)[name]) in _PLAIN
+    of_class = inspect.getattr_static(type(part), name, None)
+    return is_users_class(type(part)) and type(of_class) in _PLAIN
+
+
+_PLAIN = (type(None), bool, int, float, str, list, dict)
+
+
+def _restore(module: Any, spec: ProgramSpec, program: str) -> None:
+    """Sets config and saved state; a program whose module a variable chooses has both only where the paths fit."""
+    below = dict(predictors(module))
+    for said, config in spec.config.items():
+        path = "" if said == "self" else said
+        if path in below:
+            below[path].config = {**below[path].config, **config}
+        elif isinstance(spec.module, str):
+            raise ProgramSpecError(program, f"config.{said}", f"the module has only: {', '.join(below) or 'none'}")
+    if spec.state:
+        _load(module, cast(dict[str, Any], spec.state), program, is_escaped=spec.escaped)
+
+
+def _load(module: Any, saved: dict[str, Any], program: str, *, is_escaped: bool) -> None:
+    try:
+        saved = restored_state(saved) if is_escaped else saved
+        mine = {name: part for name, part in module.dump_state().items() if name != BINDINGS_KEY}
+        each: dict[str, Any] = {"self": mine} if isinstance(module, dspy.Predict) else mine
+        for path in each.keys() ^ saved.keys():
+            raise ProgramSpecError(program, f"state.{path}", f"the module has only: {', '.join(each) or 'none'}")
+        for path, part in each.items():
+            # DSPy pairs the fields by position, so another signature's state would go in without a word.
+            found, wanted = len(saved[path]["signature"]["fields"]), len(part["signature"]["fields"])
+            if found != wanted:
+                raise ProgramSpecError(program, f"state.{path}", f"it has {found} fields, the signature {wanted}")
+        module.load_state(saved["self"] if isinstance(module, dspy.Predict) else saved)
+    except (KeyError, TypeError, ValueError, AttributeError) as unfit:
+        if isinstance(unfit, ProgramSpecError):
+            raise
+        raise ProgramSpecError(program, "state", f"it doesn't fit the module: {unfit!r}") from unfit
+
+
+def _bind(module: Any, spec: ProgramSpec, program: str) -> None:
+    for attribute in spec.bindings:
+        try:
+            check_bindable(module, attribute)
+        except BindingError as refused:
+            raise ProgramSpecError(program, f"bindings.{attribute}", str(refused).rstrip(".")) from refused
+    module._variable_bindings = dict(spec.bindings)
+
+
+__all__ = ["check", "isolated", "rehydrate", "spec_of"]

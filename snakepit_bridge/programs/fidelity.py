@@ -1,0 +1,113 @@
+"""Whether the module that a worker would build from a spec is the one that was registered.
+
+A spec has a module's constructor arguments, state and config. What else stands on the instance would be lost without a
+word: an argument that the constructor keeps, an attribute set later, another signature. So both are compared attribute
+by attribute; what is JSON is carried in the spec, and what isn't is refused with its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin, of_the_mixin
+from snakepit_bridge.dspy_integration.modules import plain_name
+from snakepit_bridge.dspy_integration.module_tree import PARTS, is_part, parts
+from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.equality import alike, is_json
+from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.programs.build import rehydrate
+from snakepit_bridge.programs.spec import NOT_SETTABLE, ProgramSpec
+
+# Kept of past calls, source texts of what is compared itself, or what the LM profile says instead. Demos travel in
+# the state, objects among them as JSON; a trial shows that they stand in the prompts as they did.
+_NOT_COMPARED = frozenset({
+    "history", "callbacks", "traces", "train", "lm", "stage", "fields", "_compiled", "module_code", "reward_fn_code",
+    "demos",
+})  # fmt: skip
+
+
+def carried(module: Any, spec: ProgramSpec, allowed: AllowedImports, *, program: str) -> ProgramSpec:
+    """Return the spec with all that a module has beside what its constructor and its state give.
+
+    Args:
+        module: what is registered.
+        spec: what was read from it.
+        allowed: the packages that the spec may name.
+        program: name for errors.
+
+    Raises:
+        ProgramSpecError: something of it isn't JSON, and would be lost; names the attribute.
+    """
+    if not isinstance(spec.module, str):
+        return spec
+    rebuilt, again = (rehydrate(spec, spec.module, allowed, program=program) for _ in range(2))
+    # What differs between two that are built alike, such as a random id, was made by the constructor.
+    random = {(path, name) for path, name, _ in _differences(rebuilt, again)}
+    attributes: dict[str, dict[str, Any]] = {}
+    for path, name, value in _differences(module, rebuilt):
+        if (path, name) in random:
+            continue
+        if name in NOT_SETTABLE or not is_json(value):
+            raise _lost(program, path, name, value)
+        attributes.setdefault(path or "self", {})[name] = value
+    if not attributes:
+        return spec
+    whole = ProgramSpec.parse({**spec.model_dump(), "attributes": attributes}, program=program)
+    better = rehydrate(whole, spec.module, allowed, program=program)
+    for path, name, value in _differences(module, better):
+        if (path, name) not in random:
+            raise _lost(program, path, name, value)
+    return whole
+
+
+_MISSING = object()
+
+
+def _lost(program: str, path: str, name: str, value: Any) -> ProgramSpecError:
+    where = f"attribute {path}.{name}" if path else f"attribute {name}"
+    kind = type(value).__name__
+    problem = (
+        f"the module has a {kind} there that the one which a worker builds wouldn't have. Give what its constructor "
+        "needs for it as arguments=…, as JSON, or make it in the constructor"
+    )
+    return ProgramSpecError(program, where, problem)
+
+
+def _differences(module: Any, rebuilt: Any) -> Iterator[tuple[str, str, Any]]:
+    """Yield path and name of what the module has and the rebuilt one hasn't, with the value."""
+    theirs = dict(parts(rebuilt, PARTS))
+    mine = dict(parts(module, PARTS))
+    pairs = {id(part): theirs[path] for path, part in mine.items() if path in theirs}
+    for path, part in mine.items():
+        twin = theirs.get(path)
+        above, _, last = path.rpartition(".")
+        if twin is None or plain_name(part) != plain_name(twin):
+            yield above, last, part
+            continue
+        yield from ((path, name, value) for name, value in _different(part, twin, pairs))
+    for path in theirs.keys() - mine.keys():
+        above, _, last = path.rpartition(".")
+        yield above, last, None
+
+
+def _different(part: Any, twin: Any, pairs: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
+    mine, theirs = _compared(part), _compared(twin)
+    for name, value in mine.items():
+        if is_part(value) or _holds_parts(value):
+            continue  # compared where it stands
+        if name not in theirs or not alike(value, theirs[name], pairs):
+            yield name, value
+    for name in theirs.keys() - mine.keys():
+        yield name, _MISSING
+
+
+def _compared(part: Any) -> dict[str, Any]:
+    own = of_the_mixin() if isinstance(part, VariableAwareMixin) else frozenset[str]()
+    return {name: value for name, value in vars(part).items() if name not in _NOT_COMPARED and name not in own}
+
+
+def _holds_parts(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(is_part, cast(dict[Any, Any], value).values()))
+    return isinstance(value, (list, tuple)) and any(map(is_part, cast(list[Any], value)))

@@ -1,0 +1,1 @@
+"""The one way to Redis: connections, automatic pipelining, scripts, pub/sub and leases."""

@@ -1,0 +1,269 @@
+"""Least rights on Redis for each role of a fleet, as the rules of an ACL user of Redis 7 or Valkey.
+
+One table: what each part of the fleet's work uses, and which parts make a role. The commands of the library's
+server-side scripts are read from the scripts; those of workers and refreshers, which live above this library, are
+repeated here. Tests run each role under exactly these rules on real servers: a right that is missing fails them, and so
+does one too many.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue, exchanges
+from snakepit_bridge.redis.scripts import source
+
+
+class Role(StrEnum):
+    """A process that connects to the fleet's Redis."""
+
+    client = "client"
+    worker = "worker"
+    refresher = "refresher"
+    gateway = "gateway"
+    operator = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kind of work, and the rights that it takes.
+
+    In patterns ``{ns}`` stands for the namespace, ``{queue}`` for the queue, ``{db}`` for the database's number, and
+    ``{control}`` and ``{events}`` for the exchanges of Celery's remote control and events.
+
+    Attributes:
+        commands: those that it sends outside of scripts.
+        keys: patterns of the keys that it writes and reads.
+        reads: patterns of the keys that it only reads.
+        channels: patterns of its channels. Who subscribes to a pattern needs the very pattern.
+        scripts: the scripts of this library that it runs, as ``package/name …``; what they call is read from them.
+        script_commands: what other scripts call, and what the library's call by a variable.
+    """
+
+    commands: str = ""
+    keys: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    scripts: str = ""
+    script_commands: str = ""
+
+
+SETINFO = "client|setinfo"
+"""How redis-py names itself to a server. Redis 7.0 doesn't know it, and refuses a rule that names it."""
+
+# A process looks at its start whether it has its rights: in a transaction that it never executes.
+_CONNECTION = Part(f"multi select {SETINFO}")
+_SCRIPTS = Part("eval evalsha script|exists script|load")
+
+_SESSION = ("{ns}:{{s:*",)
+_READING = Part(
+    "get ping subscribe",
+    keys=_SESSION,
+    channels=_SESSION,
+    scripts="snakepit_bridge.snapshots.lua/ head heads read read_at",
+    script_commands="persist pexpire",
+)
+_PUBLISHING = Part(
+    "unsubscribe zadd zrange zrem",
+    keys=(*_SESSION, "{ns}:sessions"),
+    channels=_SESSION,
+    scripts="snakepit_bridge.snapshots.lua/ checks declare drop history label labels prune publish retain rollback "
+    "unlabel",
+)
+_KEEPING = Part("exists get pexpire set", keys=_SESSION)
+_APPLIED = Part("hgetall time zrange", keys=_SESSION, reads=("{ns}:processes",))
+_APPLYING = Part("expire hdel hset time zadd zremrangebyscore", keys=(*_SESSION, "{ns}:processes"))
+_WANTING = Part(keys=("{ns}:wanted",), scripts="snakepit_bridge.elixir/ wanted")
+_TURNS = Part(scripts="snakepit_bridge.snapshots.lua/ turn")
+
+_PROGRAMS = Part("get hgetall smembers", reads=("{ns}:programs", "{ns}:{{p:*"))
+_REGISTERING = Part(
+    "hget hset sadd smembers",
+    keys=("{ns}:programs", "{ns}:{{p:*"),
+    scripts="snakepit_bridge.programs/ register",
+)
+_PAYLOADS = Part("expire get set", keys=("{ns}:payload:*",))
+
+# A message may be looked for wherever one can be: whose idempotency key is known, and who gets no answer.
+_SUBMITTING = Part(
+    "expire get hexists hkeys hvals llen lpush lrange set zrange",
+    keys=("{queue}*",),
+    reads=("{ns}:delivery:*", "{ns}:{{limits}}:*"),
+    scripts="snakepit_bridge.client.lua/ enqueue",
+)
+# Results, groups and chords have the names that Celery gives them, by which any Celery client finds them.
+_AWAITING = Part(
+    "get subscribe unsubscribe",
+    keys=("celery-task-meta-*",),
+    channels=("celery-task-meta-*", "{ns}:replies:*"),
+)
+_STREAMING = Part("subscribe unsubscribe xrange", reads=("{ns}:pieces:*",), channels=("{ns}:pieces:*",))
+_CANCELLING = Part(channels=("{ns}:cancel", "{ns}:replies:*"), scripts="snakepit_bridge.client.lua/ cancel")
+# Parts of groups and chords are counted, and the body's message is sent, by whoever ends the last part.
+_COMPOSED = Part(
+    "del exec expire get mget multi publish set",
+    keys=("celery-task-meta-*", "celery-taskset-meta-*"),
+    channels=("celery-task-meta-*", "celery-taskset-meta-*"),
+    script_commands="del exists expire get llen rpush sadd set sismember zadd zcount",
+)
+_COMPOSING = Part("setex subscribe unsubscribe")
+# kombu notes which queues hear of what, and looks after the unacknowledged messages of all who receive through it.
+_BINDING = Part(
+    "exec multi sadd smembers",
+    keys=("_kombu.binding*",),
+    script_commands="del exists sadd time zadd zrangebyscore zrem",
+)
+_CONTROLLED = Part(
+    "del exec llen lpush multi publish srem",
+    keys=("*.{control}.pidbox*",),
+    channels=("/{db}.{control}.pidbox",),
+)
+_CONTROL = Part("brpop set zrange", keys=("unacked_mutex",), reads=("unacked_index",))
+_OPERATING = Part(
+    "get hget hkeys hlen hmget hvals info llen zcard zrange zrevrange",
+    keys=("{ns}:delivery:dead*", "{ns}:delivery:done:*"),
+    reads=("{ns}:delivery:*", "{ns}:{{limits}}:*", "{ns}:stalls"),
+    scripts="snakepit_bridge/ dead_drop dead_retry",
+)
+
+# What a worker does beside that, with the scripts of ``workers.broker``, ``tasks.rate_limits`` and ``tasks.response_cache``.
+_CLAIMING = Part(
+    "client|tracking del exec exists expire get hget hgetall hkeys hset llen lpush multi set time zrevrange",
+    keys=("{queue}*", "{ns}:delivery:*"),
+    script_commands="exists hdel hget hgetall hlen hset hsetnx llen lpush lrange ltrim rpush set time zadd zrange "
+    "zrangebyscore zrem",
+)
+_COMMITTING = Part(
+    "get mget",
+    keys=("celery-task-meta-*",),
+    channels=("celery-task-meta-*", "{ns}:replies:*"),
+    script_commands="get publish set",
+)
+_WRITING_PIECES = Part("exists expire publish xadd", keys=("{ns}:pieces:*",), channels=("{ns}:pieces:*", "{ns}:cancel"))
+_LIMITING = Part(
+    "hgetall subscribe zrange",
+    keys=("{ns}:{{limits}}:*",),
+    channels=("{ns}:{{limits}}:*",),
+    script_commands="del exists get hdel hexists hget hgetall hincrby hincrbyfloat hmget hset pexpire pttl publish "
+    "rpush set time zadd zcard zrange zrank zrem zremrangebyscore zscore",
+)
+_CACHING = Part(
+    "get subscribe", keys=("{ns}:{{lm:*",), channels=("{ns}:answered",), script_commands="del get publish set"
+)
+_EVENTS = Part(
+    "psubscribe publish punsubscribe",
+    keys=("{events}*",),
+    channels=("/{db}.{events}/*", "/{db}.{events}/worker.*", "/{db}.{control}.pidbox"),
+)
+_STALLING = Part("expire hdel hset", keys=("{ns}:stalls",))
+_REFRESHING = Part(
+    "get time zadd zrange",
+    keys=(*_SESSION, "{ns}:refreshers", "{ns}:refreshers:*", "{ns}:sessions"),
+    reads=("{ns}:wanted",),
+    channels=_SESSION,
+    scripts="snakepit_bridge.snapshots.lua/ confirm confirm_all drop fence publish read",
+    script_commands="del get persist pexpire set time zadd zcard zrem zremrangebyscore",
+)
+# An idempotency key is its client's own, and with a gateway that of one of its tokens.
+_OWN_KEYS = Part(keys=("{ns}:{{i:*",))
+_GATEWAY = Part(keys=("{ns}:{{o:*", "{ns}:{{g:*", "{ns}:{{t:*"))
+
+_APPLICATION = (
+    _CONNECTION, _SCRIPTS, _READING, _PUBLISHING, _KEEPING, _WANTING, _TURNS, _PROGRAMS, _REGISTERING,
+    _PAYLOADS, _SUBMITTING, _AWAITING, _CANCELLING, _BINDING,
+)  # fmt: skip
+
+PARTS: dict[Role, tuple[Part, ...]] = {
+    Role.client: (*_APPLICATION, _OWN_KEYS, _APPLIED, _STREAMING, _COMPOSED, _COMPOSING, _CONTROLLED, _CONTROL),
+    Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY),
+    Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING),
+    Role.worker: (
+        _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _PAYLOADS, _COMPOSED, _BINDING,
+        _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS, _STALLING,
+    ),
+    Role.refresher: (_CONNECTION, _SCRIPTS, _REFRESHING),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a role may do: the commands, the patterns of keys and channels."""
+
+    commands: tuple[str, ...]
+    keys: tuple[str, ...]
+    reads: tuple[str, ...]
+    channels: tuple[str, ...]
+
+    def rules(self) -> list[str]:
+        """Return the words that ``ACL SETUSER`` takes after the password."""
+        keys = [*(f"~{key}" for key in self.keys), *(f"%R~{key}" for key in self.reads)]
+        channels = [f"&{channel}" for channel in self.channels]
+        return ["resetkeys", "resetchannels", *keys, *channels, "-@all", *(f"+{command}" for command in self.commands)]
+
+
+def rights_of(
+    role: Role, namespace: str = DEFAULT_NAMESPACE, queue: str | None = None, *, db: int = 0, setinfo: bool = True
+) -> Rights:
+    """Return what a role needs in the fleet of a namespace.
+
+    Args:
+        role: what connects.
+        namespace: the fleet's part of the Redis.
+        queue: where its predictions wait; the namespace's own if None.
+        db: the number of the database, which stands in the names of Celery's channels.
+        setinfo: whether the server knows ``CLIENT SETINFO``, which Redis 7.0 doesn't.
+    """
+    parts = PARTS[role]
+    named = exchanges(check_namespace(namespace))
+    names = {
+        "ns": namespace,
+        "queue": _literal(queue or default_queue(namespace)),
+        "db": str(db),
+        "control": named.get("control_exchange", "celery"),
+        "events": named.get("event_exchange", "celeryev"),
+    }
+    commands = {command for part in parts for command in commands_of(part)} - (set() if setinfo else {SETINFO})
+    keys = {pattern.format(**names) for part in parts for pattern in part.keys}
+    reads = {pattern.format(**names) for part in parts for pattern in part.reads} - keys
+    channels = {pattern.format(**names) for part in parts for pattern in part.channels}
+    return Rights(*(tuple(sorted(some)) for some in (commands, keys, reads, channels)))
+
+
+def setuser(user: str, rights: Rights, *, password: str = ">PASSWORD", file: bool = False) -> str:
+    """Return the command that makes a user, or the line of an ACL file that does.
+
+    Raises:
+        ConfigurationError: an ACL can't have such a name.
+    """
+    if not re.fullmatch(r"[^\s\0]+", user):
+        raise ConfigurationError(f"A user of an ACL has a name without spaces; got {user!r}. Name another by --user.")
+    return " ".join(["user" if file else "ACL SETUSER", user, "reset", "on", password, *rights.rules()])
+
+
+def commands_of(part: Part) -> set[str]:
+    """Return every command that a part uses, those of its scripts included."""
+    return set(part.commands.split()) | scripted_commands(part)
+
+
+def scripted_commands(part: Part) -> set[str]:
+    """Return the commands that a part's scripts call."""
+    return set(part.script_commands.split()) | {name for text in scripts_of(part) for name in called_by(text)}
+
+
+def scripts_of(part: Part) -> list[str]:
+    """Return the texts of the library's scripts that a part runs."""
+    package, _, names = part.scripts.partition("/")
+    return [source(package, name) for name in names.split()]
+
+
+def called_by(script: str) -> set[str]:
+    """Return the commands that a script calls by their names."""
+    return {name.lower() for name in re.findall(r"redis\.p?call\(\s*'([A-Za-z]+)'", script)}
+
+
+def _literal(text: str) -> str:
+    """Return a name as a pattern that matches nothing else at its place."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)

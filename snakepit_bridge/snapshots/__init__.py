@@ -1,0 +1,71 @@
+"""Where sessions are kept: the contract of a snapshot store, and the stores that fulfil it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redis.urls import SCHEMES, masked
+from snakepit_bridge.snapshots.checks import Check, CheckFunction, register_check
+from snakepit_bridge.snapshots.store import SnapshotStore
+from snakepit_bridge.snapshots.memory import MemoryStore
+from snakepit_bridge.snapshots.records import (
+    LATEST,
+    RETENTION,
+    STORE,
+    At,
+    Change,
+    Changes,
+    Head,
+    Label,
+    Look,
+    Retention,
+)
+from snakepit_bridge.snapshots.redis_store import RedisStore
+from snakepit_bridge.snapshots.watch import Moves, Watch
+
+__all__ = [
+    "LATEST",
+    "RETENTION",
+    "STORE",
+    "At",
+    "Change",
+    "Changes",
+    "Check",
+    "CheckFunction",
+    "Head",
+    "Label",
+    "Look",
+    "MemoryStore",
+    "Moves",
+    "RedisStore",
+    "Retention",
+    "SnapshotStore",
+    "Watch",
+    "open_store",
+    "register_check",
+]
+
+
+def open_store(url: str, **options: Any) -> SnapshotStore:
+    """Returns the store at a URL; nothing is connected before its first use.
+
+    Args:
+        url: ``memory://`` for the one store that this process shares, or a Redis URL.
+        options: what ``RedisStore`` takes besides.
+
+    Raises:
+        ConfigurationError: no store has such a URL.
+    """
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme == "memory":
+        return _shared_memory()
+    if separator and scheme in SCHEMES:
+        return RedisStore(url, **options)
+    raise ConfigurationError(f"No snapshot store at {masked(url)}; give memory:// or one of {', '.join(SCHEMES)}.")
+
+
+@cache
+def _shared_memory() -> MemoryStore:
+    return MemoryStore()

@@ -1,0 +1,1 @@
+"""A stand-in for an Elixir application that serves snakepit's bridge."""

@@ -1,0 +1,1 @@
+"""An LM server that records every request it receives, with scripted answers and faults."""

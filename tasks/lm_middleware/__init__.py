@@ -1,0 +1,1 @@
+"""What surrounds each LM call of a prediction: cancellation, response cache, rate limits, retries and fallbacks."""

@@ -1,0 +1,289 @@
+"""What surrounds each LM call of a prediction: is it still wanted, may it go, did it work, and what if not.
+
+still wanted? → for its profile, then the fallbacks: circuit → limits → still wanted? → send → settle
+              → failed in a way that another try may mend: a short pause here, a long one in the broker
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Iterable, Iterator
+from dataclasses import replace
+
+from dspy.lm15 import LM15Error, Request, Response
+
+from snakepit_bridge.dspy_integration.thread_context import outside
+from snakepit_bridge.exceptions import BridgeError, LMCallOutsidePredictionError, LMUnavailableError, fresh_error
+from snakepit_bridge.lm.profiles import LMProfiles
+from snakepit_bridge.lm.engine import LMCall, LMEngine
+from snakepit_bridge.lm.models import fitting
+from snakepit_bridge.lm.policies import RetryPolicy
+from tasks.lm_middleware.circuit_breaker import Circuit, CircuitOpen
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.errors import final, kind_of, unavailable
+from tasks.rate_limits.protocol import Admission, Estimate, Permit, Used
+from tasks.outage_log import Outage
+from tasks.lm_middleware.retries import retry_policy
+from tasks.cancellation import Running
+from tasks.prediction_context import Scope, current
+
+_log = logging.getLogger(__name__)
+
+_BROKEN = frozenset({"server", "timeout", "transport"})
+
+
+def note_failure(error: BridgeError) -> None:
+    """Keep the failure of an LM call of the current prediction, for the case that its program swallows it."""
+    scope = current()
+    if scope is not None:
+        scope.tally.failure = error
+
+
+class LMCalls:
+    """The gate that every LM call of a process goes through. Lives on the home loop.
+
+    Args:
+        profiles: the LM profiles.
+        admission: the limits.
+        running: the predictions of the process, to ask whether one is still wanted.
+        cache: the answers of programs that share them.
+    """
+
+    def __init__(self, profiles: LMProfiles, admission: Admission, running: Running, cache: AnswerCache) -> None:
+        self._profiles = profiles
+        self._admission = admission
+        self._running = running
+        self._cache = cache
+        self._circuits: dict[str, Circuit] = {}
+        self._dropped: set[tuple[str, str]] = set()
+        self._settling = Outage(_log, "The limits can't be told what LM calls have used")
+
+    async def __call__(self, call: LMCall) -> Response:
+        """Returns the answer to a call of the current prediction.
+
+        Raises:
+            LMUnavailableError: all tries that the policy allows went wrong, or the next one has to come later.
+            LM15Error: a failure that no other try mends.
+            DeadlineExceeded, PredictionCancelled: nobody wants the answer any more.
+            LMCallOutsidePredictionError: no prediction is known for the call, or it is over.
+        """
+        scope = current()
+        if scope is None:
+            raise outside()
+        if scope.over:
+            raise LMCallOutsidePredictionError(f"prediction {scope.task_id} has ended")
+        if scope.tally.later is not None:
+            # The task is given back already; what it asks for now would be paid and thrown away.
+            raise fresh_error(scope.tally.later)
+        with scope.calling():
+            response = await self._answered(scope, call)
+        scope.tally.finished[response.finish_reason] += 1
+        scope.tally.last_finish = response.finish_reason
+        return response
+
+    async def _answered(self, scope: Scope, call: LMCall) -> Response:
+        """Returns a shared answer or the provider's; a failure is kept for the case that the program swallows it."""
+        try:
+            if scope.cache is None:
+                return await self._tried(scope, call)
+            await self._running.refuse_ended(scope)
+            return await self._cache.answered(scope, call, lambda: self._tried(scope, call))
+        except LMUnavailableError as error:
+            if error.again_in_s is None:
+                scope.tally.failure = error
+            else:
+                scope.tally.later = error
+            raise
+        except LM15Error as error:
+            endpoint = call.engine.endpoint
+            tries = scope.tries + 1
+            scope.tally.failure = final(error, profile=endpoint.profile, model=endpoint.model, tries=tries)
+            raise
+
+    # ------------------------------------------------------------------ tries
+
+    async def _tried(self, scope: Scope, call: LMCall) -> Response:
+        profile = self._profiles[call.engine.endpoint.profile]
+        policy, trouble = retry_policy(profile.retry, scope.snapshot), _Trouble(scope.tries, scope.failing_s)
+        while True:
+            try:
+                return await self._from_any(scope, call, policy)
+            except LM15Error as error:
+                if not _may_repeat(error, call, policy):
+                    raise
+                pause = self._pause(scope, call, error, policy, trouble)
+            await asyncio.sleep(pause)
+
+    def _pause(self, scope: Scope, call: LMCall, error: LM15Error, policy: RetryPolicy, trouble: _Trouble) -> float:
+        """Returns the pause until the next try here.
+
+        Raises:
+            LMUnavailableError: there is none, or not here.
+        """
+        # Waiting for an LM that is left alone is no try; it costs time alone.
+        waits = isinstance(error, CircuitOpen)
+        failing_s = trouble.count(tried=not waits)
+        scope.tally.failed += not waits
+        endpoint, left = call.engine.endpoint, scope.left_s()
+        failure = unavailable(error, profile=endpoint.profile, model=endpoint.model, tries=trouble.tries)
+        pause = min(failure.retry_after_s, policy.longest_s) if waits else 0.0
+        pause = pause or policy.pause_s(trouble.tries, failure.retry_after_s)
+        bound = policy.bound_s(None if left is None else failing_s + left)
+        spent = policy.attempts is not None and not waits and trouble.tries >= policy.attempts
+        if spent or failing_s + pause >= bound:
+            raise failure from error
+        # Nothing is lost by waiting elsewhere as long as nothing was answered.
+        if pause > policy.in_place_s or (waits and not scope.tally.answered):
+            failure.again_in_s, failure.failing_s = pause, failing_s + pause
+            raise failure from error
+        return pause
+
+    async def _from_any(self, scope: Scope, call: LMCall, policy: RetryPolicy) -> Response:
+        """Asks the call's profile, and the fallbacks while that can't answer; raises the profile's own failure."""
+        first: LM15Error | None = None
+        for engine in self._engines(call):
+            try:
+                return await self._from_one(scope, call, engine, policy)
+            except LM15Error as error:
+                if first is None and not _may_repeat(error, call, policy):
+                    raise
+                first = first or error
+                if call.pieces is not None and call.pieces.any:
+                    break
+        assert first is not None
+        raise first
+
+    def _engines(self, call: LMCall) -> Iterator[LMEngine]:
+        yield call.engine
+        for name in self._profiles[call.engine.endpoint.profile].fallbacks:
+            yield self._profiles.engine(name)
+
+    # ------------------------------------------------------------------ one try
+
+    async def _from_one(self, scope: Scope, call: LMCall, engine: LMEngine, policy: RetryPolicy) -> Response:
+        profile = engine.endpoint.profile
+        circuit = self._circuit(profile)
+        circuit.enter()
+        try:
+            response = await self._admitted(scope, call, engine)
+        except LM15Error as error:
+            if kind_of(error) in _BROKEN:
+                circuit.failed()
+            else:
+                circuit.succeeded()
+            if error.retry_after and kind_of(error) is not None:
+                await self._told(self._admission.pause(profile, min(error.retry_after, policy.longest_s)))
+            raise
+        except BaseException:
+            circuit.left()
+            raise
+        circuit.succeeded()
+        scope.tally.answered[profile] += 1
+        return response
+
+    async def _admitted(self, scope: Scope, call: LMCall, engine: LMEngine) -> Response:
+        permit = await self._permit(scope, call, engine.endpoint.profile)
+        try:
+            await self._running.refuse_ended(scope)
+        except BaseException:
+            await self._told(self._admission.give_back(permit))
+            raise
+        used: Used | None = None
+        scope.tally.sent += 1
+        try:
+            request = call.request
+            if engine is not call.engine:
+                request = replace(request, model=engine.endpoint.model)
+            self._note_dropped(scope, engine.endpoint.model, request)
+            if call.pieces is not None:
+                call.pieces.void()
+            response = await scope.in_time(engine.send(request, call.pieces))
+            used = _used(response)
+        finally:
+            await self._told(self._admission.settle(permit, used))
+        return response
+
+    def _note_dropped(self, scope: Scope, model: str, request: Request) -> None:
+        """Says once, and in the provenance of each result, what a model is asked without."""
+        for name in fitting(model, request)[1]:
+            scope.tally.dropped[name] = model
+            if (model, name) not in self._dropped:
+                self._dropped.add((model, name))
+                _log.warning("LM '%s' takes no %s, and is asked without it", model, name)
+
+    async def _told(self, telling: Awaitable[None]) -> None:
+        """Tells the limits something; what they can't be told now, they find out by themselves, and the answer counts.
+
+        A permit that isn't settled runs out.
+        """
+        try:
+            await telling
+        except Exception as exc:  # noqa: BLE001 - what only counts an answer must not cost it
+            self._settling.begun(exc)
+        else:
+            self._settling.over()
+
+    async def _permit(self, scope: Scope, call: LMCall, profile: str) -> Permit:
+        """What the task was admitted with is its first call's; later calls wait for their own."""
+        permit = scope.take_permit()
+        if permit is not None:
+            if permit.profile == profile:
+                return permit
+            await self._told(self._admission.give_back(permit))
+        return await self._admission.admit(scope, profile, _estimate(call.request))
+
+    def _circuit(self, profile: str) -> Circuit:
+        circuit = self._circuits.get(profile)
+        if circuit is None:
+            circuit = self._circuits[profile] = Circuit(profile, self._profiles[profile].circuit)
+        return circuit
+
+
+class _Trouble:
+    """How often one call failed and for how long it is tried again, earlier deliveries of its task included.
+
+    Args:
+        tries: tries before this delivery.
+        failing_s: seconds of trying again before it.
+    """
+
+    def __init__(self, tries: int, failing_s: float) -> None:
+        self.tries = tries
+        self._before_s = failing_s
+        self._since: float | None = None
+
+    def count(self, *, tried: bool) -> float:
+        """Counts a failure, and a try if one was made; returns the seconds of trying again so far."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        self.tries += tried
+        return self._before_s + now - self._since
+
+
+def _may_repeat(error: LM15Error, call: LMCall, policy: RetryPolicy) -> bool:
+    """Whether another try may mend a failure; never once a piece of an answer has gone to the caller."""
+    if call.pieces is not None and call.pieces.any:
+        return False
+    return isinstance(error, CircuitOpen) or kind_of(error) in policy.on
+
+
+def _estimate(request: Request) -> Estimate:
+    system = request.system if isinstance(request.system, str) else "".join(_texts(request.system or ()))
+    asked = sum(len(text) for message in request.messages for text in _texts(message.parts))
+    return Estimate(len(system) + asked, most_output=request.config.max_tokens)
+
+
+def _texts(parts: Iterable[object]) -> Iterator[str]:
+    for part in parts:
+        text = getattr(part, "text", None)
+        if isinstance(text, str):
+            yield text
+
+
+def _used(response: Response) -> Used:
+    """What the provider reported, or a guess by the answer's length where it reported nothing."""
+    usage = response.usage
+    guessed = sum(len(text) for text in _texts(response.message.parts)) // 4
+    return Used(usage.input_tokens or 0, guessed if usage.output_tokens is None else usage.output_tokens)

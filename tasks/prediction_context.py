@@ -1,0 +1,160 @@
+"""What is known of the prediction that runs, for whatever happens deep below it: LM calls, limits, cancellation.
+
+A program is somebody else's code, so nothing can be handed down through it. DSPy carries its settings into tasks,
+threads and its own pools, which it doesn't with a context variable of ours; so the scope travels among them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import dspy
+
+from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, LMUnavailableError
+from snakepit_bridge.programs.spec import CacheSpec
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from tasks.rate_limits.protocol import Permit
+
+T = TypeVar("T")
+
+_SETTING = "dspex_scope"
+_ASYNC_WORKERS = 1_000
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the LM calls of one prediction came to.
+
+    Attributes:
+        failed: tries that went wrong in a way that is tried again.
+        sent: requests that went to a provider.
+        answered: LM profile to the calls that it answered.
+        cached: calls that the response cache answered.
+        shared: calls that waited for another prediction's identical one.
+        finished: why answers ended, to how many did, and ``last_finish`` why the last one did.
+        dropped: LM keyword to the model that doesn't take it, and that was asked without it.
+        later: the failure of a call that has to be made later, by another delivery of the task.
+        failure: the last failure of a call that no other try mends.
+    """
+
+    failed: int = 0
+    sent: int = 0
+    answered: Counter[str] = field(default_factory=Counter[str])
+    cached: int = 0
+    shared: int = 0
+    finished: Counter[str] = field(default_factory=Counter[str])
+    last_finish: str = ""
+    dropped: dict[str, str] = field(default_factory=dict[str, str])
+    later: LMUnavailableError | None = None
+    failure: BridgeError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """One prediction while it runs.
+
+    Attributes:
+        task_id: the Celery task.
+        session: the session whose variables it runs under.
+        program: the program's name, and ``version`` its number.
+        snapshot: the revision that it is bound to.
+        deadline: unix seconds after which it calls no LM; None is no bound.
+        priority: 0 to 9, the most urgent.
+        queue: the queue that its message came from, and ``claim`` the tag under which the broker lent it.
+        tries: tries that earlier deliveries of the task used up, and ``failing_s`` the seconds of trying again.
+        looked_at: when its result was last looked at, by the monotonic clock; a cancelled one has one.
+        permit: what the limits gave it before it started, until its first LM call takes it.
+        cancelled: whether somebody cancelled it; its next LM call is refused then.
+        over: whether it has ended; what still runs of it calls no LM.
+        cache: how its LM calls share answers; None where they don't.
+        asked: the calls that it made so far, by their digests, where it has a cache.
+        unparsed: by their text, the answers that no adapter has parsed yet, where it has a cache.
+        tally: what its LM calls came to.
+        calls: its LM calls under way, so that a cancellation can end them.
+    """
+
+    task_id: str
+    session: str
+    program: str
+    version: int
+    snapshot: Snapshot
+    deadline: float | None = None
+    priority: int = 0
+    queue: str = ""
+    claim: str = ""
+    tries: int = 0
+    failing_s: float = 0.0
+    looked_at: float = float("-inf")
+    permit: Permit | None = None
+    cancelled: bool = False
+    over: bool = False
+    cache: CacheSpec | None = None
+    asked: Counter[str] = field(default_factory=Counter[str])
+    unparsed: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
+    tally: Tally = field(default_factory=Tally)
+    calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+
+    def left_s(self) -> float | None:
+        """Seconds until the deadline, not below 0; None where there is none."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.time())
+
+    def take_permit(self) -> Permit | None:
+        """Returns what the limits gave it before it started, to whoever asks first."""
+        permit, self.permit = self.permit, None
+        return permit
+
+    def late(self) -> DeadlineExceeded:
+        """Returns the error of one whose deadline is over."""
+        return DeadlineExceeded(self.task_id, round(max(0.0, time.time() - (self.deadline or 0.0)), 3))
+
+    async def in_time(self, awaited: Awaitable[T]) -> T:
+        """Awaits something until the deadline.
+
+        Raises:
+            DeadlineExceeded: it came first.
+        """
+        left = self.left_s()
+        if left is None:
+            return await awaited
+        bounds = asyncio.timeout(left)
+        try:
+            async with bounds:
+                return await awaited
+        except TimeoutError:
+            if not bounds.expired():
+                raise
+            raise self.late() from None
+
+    @contextmanager
+    def calling(self) -> Generator[None]:
+        """Counts the current task among the LM calls under way while its block runs."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.calls.add(task)
+        try:
+            yield
+        finally:
+            self.calls.discard(task)
+
+
+@contextmanager
+def entered(scope: Scope) -> Generator[Scope]:
+    """Lets everything that is called within it find the scope."""
+    scope.over = False
+    try:
+        # DSPy would have programs that were made asynchronous by it wait for one another, eight at a time.
+        with dspy.context(**{_SETTING: scope, "async_max_workers": _ASYNC_WORKERS}):
+            yield scope
+    finally:
+        scope.over = True
+
+
+def current() -> Scope | None:
+    """Returns the scope of the prediction that the caller belongs to, None outside of one."""
+    scope: Scope | None = dspy.settings.get(_SETTING)
+    return scope

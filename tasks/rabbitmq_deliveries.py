@@ -1,0 +1,135 @@
+"""Deliveries: how often a message went down with its worker, counted in Redis where the broker doesn't count.
+
+RabbitMQ says of a message only that it isn't given out for the first time, which is as true after a lost connection as
+after a death. (Its quorum queues count, but know no priorities, and count what was merely handed back.) So each run of
+a message is noted before it begins and taken off once it has ended in whichever way. A note that is left, of a process
+that gives no sign of life any more, is a death. One of a process that lives is a run that goes on: its message came
+again since the broker or a connection was lost, and waits until that run has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from uuid import uuid4
+
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.outages import through_outages
+from tasks.quarantine import Suspects
+
+# A process is taken for dead after a lease without a sign of life, and gives so many in one.
+_SIGNS = 4
+_LOOK_S = 0.2
+
+
+class Deliveries:
+    """The runs of one process, and those before them. Lives on the home loop.
+
+    Args:
+        connection: the way to the Redis of the results.
+        namespace: prefix of the keys.
+        lease_s: what a process that is alive shows signs of life within, see the settings.
+        max_deliveries: how often a message may go down with its worker.
+        keep_s: seconds that notes are kept.
+        suspects: the predictions of this process that are kept apart.
+    """
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        *,
+        namespace: str,
+        lease_s: float,
+        max_deliveries: int,
+        keep_s: int,
+        suspects: Suspects,
+    ) -> None:
+        self._connection = connection
+        self._base = f"{namespace}:delivery"
+        self._lease_s = lease_s
+        self._max_deliveries = max_deliveries
+        self._keep_s = keep_s
+        self._suspects = suspects
+        self._process = uuid4().hex[:12]
+        self._running: Counter[str] = Counter()
+        self._living: asyncio.Task[None] | None = None
+
+    async def begin(self, task_id: str, *, first: bool) -> int:
+        """Note that a run of a message begins; return 0, or how many deaths are too many for it to begin.
+
+        A message that other predictions died with waits here, without a note, until it can run apart from others.
+
+        Args:
+            task_id: the message's task.
+            first: whether the broker gives it out for the first time.
+
+        Raises:
+            StoreUnavailableError: Redis stayed away.
+        """
+        if self._living is None or self._living.done():
+            self._living = asyncio.get_running_loop().create_task(self._show_life())
+            await through_outages(self._show)
+        deaths = 0 if first else await self._deaths(task_id)
+        if deaths >= self._max_deliveries:
+            await through_outages(lambda: self._forget(task_id))
+            return deaths
+        await self._suspects.enter(task_id, deaths + 1)
+        self._running.update([task_id])
+        try:
+            await through_outages(lambda: self._note(task_id))
+        except StoreUnavailableError:
+            await self.end(task_id)
+            raise
+        return 0
+
+    async def end(self, task_id: str) -> None:
+        """Take the note of a run off, through outages."""
+        self._suspects.leave(task_id)
+        self._running.subtract([task_id])
+        if self._running[task_id] > 0:
+            return
+        del self._running[task_id]
+        with suppress(StoreUnavailableError):
+            await through_outages(lambda: self._connection.soon("HDEL", self._key(task_id), self._process))
+
+    async def _deaths(self, task_id: str) -> int:
+        """Return how many runs died, once none of those before goes on any more."""
+        while True:
+            runs, goes_on = await through_outages(lambda: self._others(task_id))
+            if not goes_on and not self._running[task_id]:
+                return runs
+            await asyncio.sleep(_LOOK_S)
+
+    async def _others(self, task_id: str) -> tuple[int, bool]:
+        """Return how many runs in other processes have no end, and whether one of them goes on."""
+        found = [name.decode() for name in await self._connection.soon("HKEYS", self._key(task_id))]
+        runs = [one for one in found if one != self._process]
+        alive = await asyncio.gather(*(self._connection.soon("EXISTS", self._sign(one)) for one in runs))
+        return len(runs), any(alive)
+
+    async def _note(self, task_id: str) -> None:
+        key = self._key(task_id)
+        await asyncio.gather(
+            self._connection.soon("HSET", key, self._process, 1), self._connection.soon("EXPIRE", key, self._keep_s)
+        )
+
+    async def _forget(self, task_id: str) -> None:
+        await self._connection.soon("DEL", self._key(task_id))
+
+    async def _show_life(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / _SIGNS)
+            with suppress(StoreUnavailableError):  # the next sign is given soon
+                await self._show()
+
+    async def _show(self) -> None:
+        lease_ms = round(self._lease_s * 1000)
+        await self._connection.soon("SET", self._sign(self._process), 1, "PX", lease_ms)
+
+    def _key(self, task_id: str) -> str:
+        return f"{self._base}:runs:{task_id}"
+
+    def _sign(self, process: str) -> str:
+        return f"{self._base}:alive:{process}"

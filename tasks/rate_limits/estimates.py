@@ -1,0 +1,62 @@
+"""Estimates: how many tokens a call will take, before anybody knows.
+
+Learned per program from what its calls really used; at first from the length of the text alone. An estimate that is
+wrong costs little: the difference is refunded or becomes debt as soon as the call has ended.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from tasks.rate_limits.protocol import Basis, Estimate, Used
+
+# Of English text about four characters make a token. What DSPy's prompt adds around the inputs is some hundred tokens.
+_CHARACTERS_PER_TOKEN = 4.0
+_AROUND_INPUTS = 200.0
+_FIRST_OUTPUT = 300.0
+# How much of what is known the newest call replaces.
+_NEWEST = 0.2
+_PROGRAMS = 4_096
+
+
+@dataclass(slots=True)
+class _Learned:
+    """What a program's calls took on average."""
+
+    characters: float
+    input_tokens: float
+    output_tokens: float
+
+
+class Estimates:
+    """What one process learned about the programs that it runs."""
+
+    def __init__(self) -> None:
+        self._learned: OrderedDict[tuple[str, Basis], _Learned] = OrderedDict()
+
+    def tokens(self, program: str, estimate: Estimate) -> tuple[float, float]:
+        """Returns the input and the output tokens that a program's next call will probably take."""
+        known = self._learned.get((program, estimate.basis))
+        if known is None:
+            around = _AROUND_INPUTS if estimate.basis == "inputs" else 0.0
+            expected, output = around + estimate.characters / _CHARACTERS_PER_TOKEN, _FIRST_OUTPUT
+        else:
+            # A part is fixed, and the rest grows with the text, as usual text does.
+            more = (estimate.characters - known.characters) / _CHARACTERS_PER_TOKEN
+            expected, output = max(1.0, known.input_tokens + more), known.output_tokens
+        return expected, output if estimate.most_output is None else min(output, float(estimate.most_output))
+
+    def learn(self, program: str, estimate: Estimate, used: Used) -> None:
+        """Takes a call's real usage into account."""
+        key = (program, estimate.basis)
+        known = self._learned.get(key)
+        if known is None:
+            self._learned[key] = _Learned(estimate.characters, used.input_tokens, used.output_tokens)
+            if len(self._learned) > _PROGRAMS:
+                self._learned.popitem(last=False)
+            return
+        self._learned.move_to_end(key)
+        known.characters += _NEWEST * (estimate.characters - known.characters)
+        known.input_tokens += _NEWEST * (used.input_tokens - known.input_tokens)
+        known.output_tokens += _NEWEST * (used.output_tokens - known.output_tokens)

@@ -1,0 +1,79 @@
+"""A request's inputs: as they travelled, by reference or as the previous step's result, and as the program wants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from snakepit_bridge.exceptions import InputError
+from snakepit_bridge.protocol.json_values import ValueBounds, problem_of, unescaped
+from snakepit_bridge.protocol.messages import Request, Result, is_result
+from snakepit_bridge.delivery.payloads import Payloads, is_reference
+
+
+async def arrived(payloads: Payloads, request: Request) -> Request:
+    """Returns a request whose inputs are at hand, however large, and as they were given.
+
+    Raises:
+        PayloadLostError: they aren't there any more.
+        StoreUnavailableError: Redis is away.
+    """
+    inputs: Any = request.inputs
+    if is_reference(inputs):
+        return replace(request, inputs=await payloads.get(inputs))
+    if request.escaped:
+        inputs = unescaped(inputs)
+    elif request.chained or request.take:
+        inputs = await _previous(payloads, inputs)
+    return request if inputs is request.inputs else replace(request, inputs=inputs)
+
+
+async def _previous(payloads: Payloads, inputs: Any) -> Any:
+    """Returns the result of a chain's previous prediction, or a list of a group's; what is neither stays as it is."""
+    if is_result(inputs):
+        return await payloads.whole(Result.decode(inputs))
+    if isinstance(inputs, list) and inputs and all(is_result(each) for each in cast(list[Any], inputs)):
+        return [await payloads.whole(Result.decode(each)) for each in cast(list[Any], inputs)]
+    return inputs
+
+
+def taken(request: Request, bounds: ValueBounds) -> Mapping[str, Any]:
+    """Returns a request's inputs; in a chain they are picked out of the previous result, or of a group's results.
+
+    Raises:
+        InputError: the previous result lacks a field that should be taken, the inputs aren't an object, or one is too
+            deep or too large.
+    """
+    inputs = _named(request)
+    for name, value in inputs.items():
+        if (problem := problem_of(value, bounds)) is not None:
+            raise InputError(request.program, name, problem)
+    return inputs
+
+
+def _named(request: Request) -> Mapping[str, Any]:
+    inputs: Any = request.inputs
+    if isinstance(inputs, Result):
+        return _pick(request, inputs.outputs, request.take or _by_name(inputs))
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], Result):
+        previous = cast("list[Result]", inputs)
+        wanted = request.take or _by_name(previous[0])
+        picked = [_pick(request, each.outputs, wanted) for each in previous]
+        return {name: [each[name] for each in picked] for name in wanted}
+    if not isinstance(inputs, dict):
+        raise InputError(
+            request.program, "inputs", f"they must be an object of named inputs, not {type(inputs).__name__}"
+        )
+    return cast("dict[str, Any]", inputs)
+
+
+def _by_name(result: Result) -> Mapping[str, str]:
+    return {name: name for name in result.outputs}
+
+
+def _pick(request: Request, outputs: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
+    for name, output in wanted.items():
+        if output not in outputs:
+            raise InputError(request.program, name, f"the previous prediction has no output '{output}'", tuple(outputs))
+    return {name: outputs[output] for name, output in wanted.items()}

@@ -1,0 +1,127 @@
+"""Inputs of a batch as single predictions: after a worker died with the batch, and for another try."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celery import Celery
+
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.protocol.messages import HIDDEN, LM_FAILING_S, LM_TRIES, PREDICT, PROGRAM, REPLY_CHANNEL, SENT_AT
+from snakepit_bridge.redis.outages import is_outage, through_outages
+from tasks.batch import Input
+from tasks.prediction import Delivery
+
+# Tries of one message; whoever sends tries again for as long as an outage may take.
+_RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
+
+_log = logging.getLogger(__name__)
+
+
+class Singles:
+    """Sends inputs of one batch as messages of their own, under their own task ids.
+
+    Args:
+        app: the app to send with.
+        program: reference of the batch's program.
+        said: the keywords that all of its inputs have in common.
+        delivery: how the batch came, whose queue, priority and reply channel stay theirs.
+        broker: what errors call the broker.
+    """
+
+    def __init__(
+        self, app: Celery, program: str, said: Mapping[str, Any], delivery: Delivery, *, broker: str = "the broker"
+    ) -> None:
+        self._app = app
+        self._program = program
+        self._said = dict(said)
+        self._delivery = delivery
+        self._broker = broker
+
+    def send(
+        self,
+        inputs: Sequence[Input],
+        *,
+        countdown: float = 0.0,
+        retries: int = 0,
+        tries: int = 0,
+        failing_s: float = 0.0,
+    ) -> list[Input]:
+        """Send a message for each of the inputs; blocks. Return those that the broker didn't take.
+
+        Args:
+            inputs: what to send.
+            countdown: seconds after which they are due.
+            retries: how often they were delivered already.
+            tries: tries of an LM call that were used up.
+            failing_s: seconds for which it has been tried again.
+        """
+        left = list(inputs)
+        try:
+            with self._app.producer_or_acquire() as producer:
+                while left:
+                    self._send(producer, left[0], countdown, retries, {LM_TRIES: tries, LM_FAILING_S: failing_s})
+                    left.pop(0)
+        except Exception as exc:
+            if not is_outage(exc):
+                raise
+            _log.warning("%d inputs of a batch can't be sent yet: %s", len(left), exc)
+        return left
+
+    async def send_through(
+        self,
+        inputs: Sequence[Input],
+        *,
+        countdown: float = 0.0,
+        retries: int = 0,
+        tries: int = 0,
+        failing_s: float = 0.0,
+        deadline: float | None = None,
+    ) -> None:
+        """Do the same on the loop, through outages of the broker.
+
+        Raises:
+            StoreUnavailableError: it stayed away.
+        """
+        left = list(inputs)
+
+        async def send() -> None:
+            left[:] = await asyncio.to_thread(
+                self.send, left, countdown=countdown, retries=retries, tries=tries, failing_s=failing_s
+            )
+            if left:
+                raise StoreUnavailableError(self._broker, f"it doesn't take {len(left)} inputs of a batch")
+
+        await through_outages(send, deadline=deadline)
+
+    def _send(self, producer: Any, one: Input, countdown: float, retries: int, lm_tries: Mapping[str, float]) -> None:
+        amqp = self._app.amqp
+        message = amqp.create_task_message(
+            one.task_id,
+            PREDICT,
+            [one.asked, self._program],
+            self._said,
+            countdown=countdown or None,
+            retries=retries,
+            argsrepr=HIDDEN,
+            kwargsrepr=HIDDEN,
+        )
+        amqp.send_task_message(
+            producer,
+            PREDICT,
+            message,
+            queue=self._delivery.queue or None,
+            priority=self._delivery.priority,
+            headers={
+                SENT_AT: self._delivery.sent_at or time.time(),
+                REPLY_CHANNEL: self._delivery.replies,
+                **lm_tries,
+                PROGRAM: self._program,
+            },
+            retry=True,
+            retry_policy=_RETRY,
+        )

@@ -1,0 +1,48 @@
+"""Tells the cache which answers could be parsed, as DSPy's adapters report it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import dspy
+from dspy.utils.callback import BaseCallback
+
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.prediction_context import Scope, current
+
+
+@contextmanager
+def sharing(cache: AnswerCache, scope: Scope) -> Generator[None]:
+    """Lets the LM calls of a program share their answers, as soon as it could parse them."""
+    if scope.cache is None:
+        yield
+        return
+    try:
+        with dspy.context(callbacks=[*dspy.settings.get("callbacks", []), Parsing(cache)]):
+            yield
+    except BaseException:
+        cache.close(scope, succeeded=False)
+        raise
+    cache.close(scope, succeeded=True)
+
+
+class Parsing(BaseCallback):
+    """A DSPy callback around each parse of an answer. DSPy swallows what a callback raises; this one raises nothing."""
+
+    def __init__(self, cache: AnswerCache) -> None:
+        self._cache = cache
+        self._texts: dict[str, str] = {}
+
+    def on_adapter_parse_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Remembers what is parsed."""
+        self._texts[call_id] = str(inputs.get("completion") or "")
+
+    def on_adapter_parse_end(
+        self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
+    ) -> None:
+        """Says how it went."""
+        text, scope = self._texts.pop(call_id, ""), current()
+        if scope is not None:
+            self._cache.settle(scope, text, parsed=exception is None)

@@ -1,0 +1,206 @@
+"""Applying revisions: a program meets a snapshot, and the fleet is told whether the two go together.
+
+Each process reports, for every session that its tasks used lately, the newest revision that it looked at. It tries the
+programs that ran under the session as soon as a revision arrives, so that one which can't be applied is known before
+the next task asks for it, and one which can is bound already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from snakepit_bridge.snapshots.acknowledgements import ALIVE_EVERY_S, Acks, Report
+from snakepit_bridge.exceptions import (
+    BindingError,
+    BridgeError,
+    ProgramSpecError,
+    StoreUnavailableError,
+    UnknownModuleError,
+    ValidationError,
+    VariableNotFoundError,
+)
+from snakepit_bridge.protocol.messages import Requirement
+from snakepit_bridge.programs.bound import BoundProgram, BoundPrograms
+from snakepit_bridge.programs.registry import Program
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from tasks.outage_log import Outage
+from tasks.sessions import Sessions
+
+ON_REFUSED = "dspex.on_refused"
+"""Session variable by which a session says what becomes of tasks whose program refuses its newest revision."""
+LAST_GOOD = "last_good"
+
+_LOOK_EVERY_S = 0.25
+# A session that no task used for so long is held no longer, as far as the fleet is concerned.
+_IDLE_S = 60.0
+_SESSIONS = 10_000
+_PROGRAMS = 64
+_REFUSALS = (BindingError, ProgramSpecError, UnknownModuleError, ValidationError, VariableNotFoundError)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A program under a revision.
+
+    Attributes:
+        bound: what runs.
+        snapshot: the revision that it is bound to.
+        refused: why the newest revision isn't that; empty where it is.
+    """
+
+    bound: BoundProgram
+    snapshot: Snapshot
+    refused: str = ""
+
+
+@dataclass(slots=True)
+class _Use:
+    """What this process did under a session: when last, and by program the last revision that fitted it, if one did."""
+
+    at: float
+    programs: OrderedDict[tuple[str, int], tuple[Program, Snapshot | None]]
+
+
+class Applying:
+    """Binds programs to snapshots for the tasks of one process, and reports. Lives on the home loop.
+
+    Args:
+        programs: the bound programs of the process.
+        sessions: its snapshots.
+        acks: where it reports.
+    """
+
+    def __init__(self, programs: BoundPrograms, sessions: Sessions, acks: Acks) -> None:
+        self._programs = programs
+        self._sessions = sessions
+        self._acks = acks
+        self._used: OrderedDict[str, _Use] = OrderedDict()
+        self._said: dict[str, Token] = {}
+        self._alive_at = float("-inf")
+        self._reporter: asyncio.Task[None] | None = None
+        # Whoever waits for this process sees it fall silent, which is the truth.
+        self._outage = Outage(_log, "Can't report the applied revisions")
+
+    async def apply(self, program: Program, snapshot: Snapshot, requirement: Requirement) -> Applied:
+        """Returns a program bound to a snapshot, or to the last that fitted it if the session wants that.
+
+        Raises:
+            BridgeError: the program refuses the snapshot, as ``BoundPrograms.abound`` says.
+        """
+        if requirement.kind == "exactly":
+            return Applied(await self._programs.abound(program, snapshot), snapshot)
+        use, key = self._use(snapshot.session), (program.name, program.version)
+        try:
+            bound = await self._programs.abound(program, snapshot)
+        except _REFUSALS as refused:
+            last = self._refused(use, key, program, snapshot)
+            if last is None or not _may_fall_back(snapshot, last, requirement):
+                raise
+            return Applied(await self._programs.abound(program, last), last, str(refused))
+        _remember(use, key, program, snapshot)
+        return Applied(bound, snapshot)
+
+    def start(self, worker: str) -> None:
+        """Begins to report under a Celery node's name, unless it does so already."""
+        if self._reporter is None or self._reporter.done():
+            self._reporter = asyncio.get_running_loop().create_task(self._report_on(f"{worker}/{os.getpid()}"))
+
+    async def aclose(self) -> None:
+        """Stops reporting."""
+        if self._reporter is not None:
+            self._reporter.cancel()
+            await asyncio.gather(self._reporter, return_exceptions=True)
+
+    def _refused(self, use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot) -> Snapshot | None:
+        """Remembers a refusal, to be reported, and returns the last revision that the program took."""
+        if key not in use.programs:
+            _remember(use, key, program, None)
+            self._said.pop(snapshot.session, None)
+        return use.programs[key][1]
+
+    def _use(self, session: str) -> _Use:
+        use = self._used.get(session)
+        if use is None:
+            use = self._used[session] = _Use(0.0, OrderedDict())
+            if len(self._used) > _SESSIONS:
+                self._used.popitem(last=False)
+        self._used.move_to_end(session)
+        use.at = time.monotonic()
+        return use
+
+    async def _report_on(self, process: str) -> None:
+        while True:
+            try:
+                await self._report(process)
+                self._outage.over()
+            except StoreUnavailableError as away:
+                self._outage.begun(away)
+            except Exception:  # noqa: BLE001 (a report that fails must not end all that come after it)
+                _log.exception("The report of the applied revisions failed; it is tried again")
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _report(self, process: str) -> None:
+        """Reports what is new since the last round, and takes back what is idle."""
+        now = time.monotonic()
+        if now - self._alive_at >= ALIVE_EVERY_S:
+            await self._acks.alive(process)
+            await self._want(now)
+            self._alive_at = now
+        for session in [name for name, use in self._used.items() if now - use.at > _IDLE_S]:
+            del self._used[session]
+        idle = self._said.keys() - self._used.keys()
+        if idle:
+            await self._acks.forget(process, idle)
+            for session in idle:
+                self._said.pop(session, None)
+        looked = {session: await self._due(session) for session in list(self._used)}
+        due = {session: report for session, report in looked.items() if report is not None}
+        if due:
+            await self._acks.report(process, due)
+            self._said.update({session: report.token for session, report in due.items()})
+
+    async def _want(self, now: float) -> None:
+        """Tells the refreshers which sessions are in use here, so that they go on following those."""
+        used = [session for session, use in self._used.items() if now - use.at <= _IDLE_S]
+        if self._sessions.wanted is not None and used:
+            await self._sessions.wanted.want(used)
+
+    async def _due(self, session: str) -> Report | None:
+        """What is to be said of a session; nothing if that was said, or if the process doesn't know what is newest."""
+        snapshot = self._sessions.replica.peek(session)
+        if snapshot is None or self._said.get(session) == snapshot.token:
+            return None
+        return Report(snapshot.token, await self._refusal(session, snapshot))
+
+    async def _refusal(self, session: str, snapshot: Snapshot) -> str:
+        """Why a program that ran under the session can't run under this revision; empty if all can."""
+        use = self._used.get(session)
+        for (name, version), (program, _) in list(use.programs.items()) if use is not None else ():
+            try:
+                await self._programs.abound(program, snapshot)
+            except BridgeError as refused:
+                return f"{name}:{version}: {refused}"
+        return ""
+
+
+def _remember(use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot | None) -> None:
+    use.programs[key] = (program, snapshot)
+    use.programs.move_to_end(key)
+    if len(use.programs) > _PROGRAMS:
+        use.programs.popitem(last=False)
+
+
+def _may_fall_back(newest: Snapshot, last: Snapshot, requirement: Requirement) -> bool:
+    """The refused revision itself says whether its session would rather have an older one."""
+    said = newest.variables.get(ON_REFUSED)
+    if said is None or said.value != LAST_GOOD:
+        return False
+    return requirement.token is None or last.meets(requirement.token)

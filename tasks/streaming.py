@@ -1,0 +1,268 @@
+"""Pieces of an answer while the LM writes it: from the events of its stream to what a client can follow.
+
+The program runs as it would unfollowed and gets its answers whole. Beside it, what certainly belongs to a text field
+goes to a task of its own that writes it. Nothing that goes wrong here reaches the prediction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import dspy
+from dspy.lm15 import Request, Response
+from dspy.utils.callback import BaseCallback
+
+from snakepit_bridge.client.stream import Piece
+from snakepit_bridge.lm.streaming import FOLLOW, FollowedPieces, StreamEvent
+from snakepit_bridge.process.home_loop import home
+from snakepit_bridge.programs.bound import BoundProgram
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.outages import through_outages
+from snakepit_bridge.protocol.surrogates import Halves, valid_text
+from tasks.output_fields import ChatFields, FieldReader, JSONFields, Text, XMLFields
+
+# What a slow reader may fall behind by, and how long he may come late.
+_ENTRIES = 10_000
+_KEPT_S = 600
+# The end of a prediction waits for its pieces, but not for ever.
+_PATIENCE_S = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class PieceWriter:
+    """Writes one prediction's pieces, in their order, as fast as Redis takes them. Lives on the home loop.
+
+    Args:
+        connection: the Redis that clients read them from.
+        key: their stream, and the channel that says that there are more.
+        attempt: the number that they carry.
+    """
+
+    def __init__(self, connection: RedisConnection, key: str, attempt: int) -> None:
+        self._connection = connection
+        self._key = key
+        self._attempt = attempt
+        self._pending: list[Piece] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._lost = False
+        self._name, self._written = uuid4().hex[:12], 0
+
+    def put(self, piece: Piece) -> None:
+        """Adds a piece; what waits to be written grows together, field by field."""
+        last = self._pending[-1] if self._pending else None
+        if last is not None and not piece.replaced and replace(last, text="") == replace(piece, text=""):
+            self._pending[-1] = replace(last, text=last.text + piece.text)
+        else:
+            self._pending.append(piece)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="dspex-pieces")
+
+    async def drain(self) -> None:
+        """Returns once all is written, or lost."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def _write(self) -> None:
+        while self._pending:
+            some, self._pending = self._pending, []
+            try:
+                commands = [*map(self._entry, some), ("EXPIRE", self._key, _KEPT_S), ("PUBLISH", self._key, "")]
+                # Behind an outage they are written as they were: readers leave out what was written before it, too.
+                await through_outages(partial(self._connection.send_each, commands), patience_s=_PATIENCE_S)
+            except Exception as exc:  # noqa: BLE001 - its reader gets the end all the same, and the whole answer with it
+                if not self._lost:
+                    self._lost = True
+                    _log.warning("Pieces of an answer are lost to those who follow it: %s", exc)
+
+    def _entry(self, piece: Piece) -> tuple[Any, ...]:
+        fields = ("field", piece.field, "text", valid_text(piece.text), "predictor", piece.predictor)
+        numbers = ("call", piece.call, "attempt", self._attempt)
+        mark = ("replaced", 1) if piece.replaced else ()
+        self._written += 1
+        once = ("writer", self._name, "number", self._written)
+        return ("XADD", self._key, "MAXLEN", "~", _ENTRIES, "*", *fields, *numbers, *once, *mark)
+
+
+@contextmanager
+def streamed(bound: BoundProgram, writer: PieceWriter) -> Generator[None]:
+    """Within it a program's LM calls are streamed, and the text of its output fields goes to the writer.
+
+    One whose calls can't share a module isn't: nobody knows its parts.
+    """
+    if bound.used_up:
+        yield
+        return
+    sink = _Sink(bound, writer)
+    callbacks = [*dspy.settings.get("callbacks", []), sink]
+    with dspy.context(callbacks=callbacks, **{FOLLOW: _pieces_of_call}):
+        yield
+
+
+class _Sink(BaseCallback):
+    """Knows the parts of a program, hears from DSPy which of them asks, and counts the answers that come of it."""
+
+    def __init__(self, bound: BoundProgram, writer: PieceWriter) -> None:
+        self._writer = writer
+        parts = bound.module.named_predictors()
+        self._parts = {id(part): (name, names) for name, part in parts if (names := _text_fields(part))}
+        self._calls = 0
+        self._failed = False
+
+    # DSPy swallows what a callback raises.
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Remembers which part of the program asks now."""
+        if isinstance(instance, dspy.Predict):
+            known = self._parts.get(id(instance))
+            _asked.set(None if known is None else _Call(self, *known))
+
+    def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Learns in which form the answer comes: JSON, too, where another form couldn't be parsed."""
+        call = _asked.get()
+        if call is not None:
+            call.style = _style(instance)
+
+    def on_adapter_parse_end(
+        self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
+    ) -> None:
+        """Takes the pieces of answers back that couldn't be parsed."""
+        call = _asked.get()
+        if call is not None and exception is not None:
+            call.refused()
+
+    def next_call(self) -> int:
+        """Returns the number of the answer that begins now."""
+        self._calls += 1
+        return self._calls
+
+    def put(self, piece: Piece) -> None:
+        """Hands a piece to the writer."""
+        self._writer.put(piece)
+
+    def broke(self, exc: Exception) -> None:
+        """Says once that pieces can't be made; the prediction goes on."""
+        if not self._failed:
+            self._failed = True
+            _log.warning("Pieces of an answer can't be made: %s", exc, exc_info=exc)
+
+
+class _Call:
+    """The answers, mostly one, that a predictor asks for by one call."""
+
+    def __init__(self, sink: _Sink, predictor: str, names: tuple[str, ...]) -> None:
+        self._sink = sink
+        self._predictor = predictor
+        self._names = names
+        self._answers: list[_Answer] = []
+        self.style: type[Any] = ChatFields
+
+    def answer(self) -> FollowedPieces:
+        """Returns where the pieces of one answer go."""
+        answer = _Answer(self._sink, self._predictor, self._names, self.style)
+        self._answers.append(answer)
+        return answer
+
+    def refused(self) -> None:
+        """Takes back what was written: the program couldn't do anything with it."""
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            _at_home(answer.void)
+
+
+_asked: ContextVar[_Call | None] = ContextVar("dspex_call_followed", default=None)
+"""The call that a predictor makes in this context; the LM is asked in it or in a copy, and an adapter parses in it."""
+
+
+def _pieces_of_call(request: Request) -> FollowedPieces | None:
+    call = _asked.get()
+    return None if call is None else call.answer()
+
+
+class _Answer:
+    """The pieces of one answer. Lives on the home loop."""
+
+    any = False
+
+    def __init__(self, sink: _Sink, predictor: str, names: tuple[str, ...], style: type[Any]) -> None:
+        self._sink = sink
+        self._predictor = predictor
+        self._names = names
+        self._style = style
+        self._begin()
+
+    def _begin(self) -> None:
+        self._reader: FieldReader = self._style(self._names)
+        self._halves = Halves()
+        self._written: dict[str, Halves] = {}
+        self._call = 0
+        self._came = False
+
+    async def __call__(self, event: StreamEvent) -> None:
+        """Takes an event of the answer's stream."""
+        delta = getattr(event, "delta", None)
+        if delta is not None and delta.type == "text" and delta.text:
+            self._came = True
+            self._guarded(lambda: self._put(self._reader.feed(self._halves.feed(delta.text))))
+
+    def ended(self, response: Response) -> None:
+        """Takes the rest; and all of it, where the answer came from somewhere else than a stream."""
+        _at_home(self._guarded, lambda: self._end(response))
+
+    def void(self) -> None:
+        """Takes back what has been written: another try writes it anew."""
+        self._guarded(self._take_back)
+        self._begin()
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as exc:  # noqa: BLE001 - what only shows an answer must not cost it
+            self._sink.broke(exc)
+
+    def _end(self, response: Response) -> None:
+        self._put(self._reader.feed(self._halves.end() if self._came else (response.text or "")))
+        self._put(self._reader.end())
+        for name, halves in self._written.items():
+            self._say(name, halves.end())
+
+    def _take_back(self) -> None:
+        for name in self._written:
+            self._sink.put(Piece(name, "", self._predictor, self._call, replaced=True))
+
+    def _put(self, texts: Iterable[Text]) -> None:
+        for name, text in texts:
+            self._say(name, self._written.setdefault(name, Halves()).feed(text))
+
+    def _say(self, name: str, text: str) -> None:
+        if text:
+            self._call = self._call or self._sink.next_call()
+            self._sink.put(Piece(name, text, self._predictor, self._call))
+
+
+def _at_home(act: Callable[..., None], *args: Any) -> None:
+    """Does something on the loop where pieces live, at once if this is one; programs may run in threads."""
+    if asyncio._get_running_loop() is not None:
+        act(*args)
+    else:
+        home().call_soon_threadsafe(act, *args)
+
+
+def _style(adapter: Any) -> type[Any]:
+    if isinstance(adapter, dspy.JSONAdapter):
+        return JSONFields
+    return XMLFields if isinstance(adapter, dspy.XMLAdapter) else ChatFields
+
+
+def _text_fields(predictor: Any) -> tuple[str, ...]:
+    """Those that are text: of any other, half a value says nothing."""
+    fields = predictor.signature.output_fields
+    return tuple(name for name, info in fields.items() if info.annotation is str)

@@ -1,0 +1,89 @@
+"""What a client makes of a result: outputs by key, objects by attribute, completions, types on demand (KINDS 50)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import typing
+from typing import Any
+
+import dspy
+import pydantic
+import pytest
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.fleet_prediction import FleetPrediction
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.protocol.messages import Result
+from tests.unit.test_provenance import SAMPLE
+
+
+class Ticket(pydantic.BaseModel):
+    category: str
+    parts: list[dict[str, int]] = []
+
+
+class Sort(dspy.Signature):
+    """Sort it."""
+
+    text: str = dspy.InputField()
+    ticket: Ticket = dspy.OutputField()
+
+
+OUTPUTS: dict[str, Any] = {
+    "ticket": {"category": "billing", "parts": [{"a": 1}], "items": [2], "class": "x"},
+    "base": "b",
+    "self": "s",
+    "items": "i",
+}
+
+
+def prediction(*completions: dict[str, Any]) -> FleetPrediction:
+    return FleetPrediction.of(Result(OUTPUTS, SAMPLE.encode(), {}, list(completions)))
+
+
+def test_an_object_is_read_by_attribute_and_by_key() -> None:
+    ticket = prediction().ticket
+    assert ticket.category == ticket["category"] == "billing"
+    assert ticket.parts[0].a == 1
+    assert ticket["items"] == [2]
+    assert isinstance(ticket, dict)
+    assert ticket == OUTPUTS["ticket"]
+    assert json.loads(json.dumps(ticket)) == OUTPUTS["ticket"]
+    assert copy.deepcopy(ticket).category == "billing"
+    assert "category" in dir(ticket)
+    with pytest.raises(AttributeError, match="no 'colour', only: category, parts"):
+        _ = ticket.colour
+    assert not hasattr(ticket, "colour")
+
+
+def test_names_of_dspys_own_are_outputs_all_the_same() -> None:
+    made = prediction({"base": "b1", "self": "s1"}, {"base": "b2", "self": "s2"})
+    assert (made["base"], made["self"]) == ("b1", "s1")
+    assert made.completions[1]["self"] == "s2"
+    assert made.completions["base"] == ["b1", "b2"]
+    with pytest.raises(IndexError):
+        made.completions[2]
+
+
+def test_who_holds_the_class_gets_the_object() -> None:
+    made = prediction()
+    typed = made.typed(Sort)
+    assert typed.ticket == Ticket(category="billing", parts=[{"a": 1}])
+    assert typed["base"] == "b"
+    assert typed.provenance == made.provenance
+    assert typed.get_lm_usage() == made.get_lm_usage()
+    assert isinstance(made.ticket, dict)
+    with pytest.raises(pydantic.ValidationError):
+        FleetPrediction.of(Result({"ticket": {"parts": 3}}, SAMPLE.encode(), {}, [])).typed(Sort)
+
+
+def test_the_type_of_map_says_errors_only_where_they_are_returned() -> None:
+    raised, returned = (typing.get_type_hints(each, localns=_names()) for each in typing.get_overloads(Fleet.map))
+    assert raised["errors"] == typing.Literal["raise"]
+    assert typing.get_args(raised["return"]) == (FleetPrediction,)
+    assert typing.get_args(typing.get_args(returned["return"])[0]) == (FleetPrediction, BridgeError)
+
+
+def _names() -> dict[str, Any]:
+    return {"FleetPrediction": FleetPrediction}

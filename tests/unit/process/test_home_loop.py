@@ -1,0 +1,232 @@
+"""The one loop of a process: blocking callers, coroutines and threads meet on it, and a fork gets its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from snakepit_bridge.process.home_loop import home, run_blocking, run_home, share
+
+
+async def here() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+async def fails() -> None:
+    raise LookupError("as told")
+
+
+def test_there_is_one_loop_and_it_runs() -> None:
+    assert home() is home()
+    assert home().is_running()
+
+
+def test_all_threads_get_the_same_loop() -> None:
+    found: list[asyncio.AbstractEventLoop] = []
+    threads = [threading.Thread(target=lambda: found.append(run_blocking(here()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert found == [home()] * 8
+
+
+async def test_from_another_loop_both_ways_lead_home() -> None:
+    assert asyncio.get_running_loop() is not home()
+    assert await run_home(here()) is home()
+    assert run_blocking(here()) is home()
+
+
+@pytest.mark.parametrize("run", [run_blocking, lambda work: asyncio.run(run_home(work))])
+def test_what_the_coroutine_raises_comes_out(run: Callable[[Awaitable[None]], None]) -> None:
+    with pytest.raises(LookupError, match="as told"):
+        run(fails())
+
+
+def test_awaiting_on_the_home_loop_itself_needs_no_second_one() -> None:
+    async def nested() -> bool:
+        return await run_home(here()) is asyncio.get_running_loop()
+
+    assert run_blocking(nested())
+
+
+def test_blocking_on_the_home_loop_is_refused_and_not_a_deadlock() -> None:
+    async def blocks() -> None:
+        run_blocking(here())
+
+    with pytest.raises(RuntimeError, match="await it instead"):
+        run_blocking(blocks(), timeout=10)
+
+
+def test_a_wait_that_runs_out_cancels_the_work() -> None:
+    cancelled = threading.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with pytest.raises(TimeoutError):
+        run_blocking(endless(), timeout=0.05)
+    assert cancelled.wait(10)
+
+
+async def test_cancelling_the_caller_cancels_the_work() -> None:
+    started, cancelled = threading.Event(), threading.Event()
+
+    async def endless() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    task = asyncio.create_task(run_home(endless()))
+    assert await asyncio.to_thread(started.wait, 10)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(cancelled.wait, 10)
+
+
+def test_context_variables_travel_to_the_home_loop() -> None:
+    said: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
+
+    async def hear() -> str:
+        return said.get()
+
+    token = said.set("something")
+    try:
+        assert run_blocking(hear()) == "something"
+    finally:
+        said.reset(token)
+
+
+def test_a_forked_child_gets_a_loop_of_its_own() -> None:
+    run_blocking(here())
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover  (another process)
+        ran = b"no"
+        try:
+            ran = b"yes" if run_blocking(here(), timeout=20) is home() else b"other"
+        finally:
+            os.write(write, ran)
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as said:
+        assert said.read() == b"yes"
+    os.waitpid(child, 0)
+
+
+def script(code: str) -> str:
+    lines = f"import asyncio, threading\nfrom snakepit_bridge.process.home_loop import adopt, home, run_blocking, run_home\n{code}"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=60, check=False)
+    return (done.stdout + done.stderr).strip()
+
+
+def test_importing_it_starts_no_thread() -> None:
+    assert script("print(threading.active_count())") == "1"
+
+
+def test_an_adopted_loop_is_the_home_loop() -> None:
+    assert (
+        script(
+            """
+async def main():
+    adopt(asyncio.get_running_loop())
+    adopt(asyncio.get_running_loop())
+    async def here(): return asyncio.get_running_loop()
+    assert await run_home(here()) is asyncio.get_running_loop() is home()
+    assert await asyncio.to_thread(run_blocking, here()) is home()
+    print(threading.active_count() < 10, "dspex-home-loop" in [t.name for t in threading.enumerate()])
+asyncio.run(main())
+"""
+        )
+        == "True False"
+    )
+
+
+def test_a_loop_cannot_be_adopted_once_another_is_in_use() -> None:
+    assert "another event loop already" in script("home()\nadopt(asyncio.new_event_loop())")
+
+
+def test_a_process_ends_although_its_loop_runs() -> None:
+    assert script("async def f(): return 1\nprint(run_blocking(f()))") == "1"
+
+
+def test_across_a_bridge_blocking_on_the_home_loop_switches_out() -> None:
+    """In a process of its own, since a bridge stays."""
+    assert (
+        script(
+            """
+from greenlet import getcurrent, greenlet
+from snakepit_bridge.process.home_loop import bridge_by
+
+class Bridge:
+    def inside(self): return getcurrent().parent is not None
+    def wait(self, work): return getcurrent().parent.switch(work)
+
+bridge_by(Bridge())
+
+async def slow(): await asyncio.sleep(0.01); return "answer"
+
+async def main():
+    adopt(asyncio.get_running_loop())
+    waiting = greenlet(lambda: run_blocking(slow(), timeout=5))
+    handed = waiting.switch()
+    print(waiting.switch(await handed), waiting.dead)
+    try:
+        run_blocking(slow())
+    except RuntimeError as refused:
+        print("refused outside")
+
+asyncio.run(main())
+"""
+        )
+        == "answer True\nrefused outside"
+    )
+
+
+# ---------------------------------------------------------------- what several await (KINDS 0a)
+
+
+async def test_each_who_shares_a_future_gets_an_error_of_its_own() -> None:
+    failing = asyncio.create_task(fails())
+    found = await asyncio.gather(*(share(failing) for _ in range(5)), share(failing), return_exceptions=True)
+    found += await asyncio.gather(share(failing), share(failing), return_exceptions=True)
+
+    assert [(type(one), str(one)) for one in found] == [(LookupError, "as told")] * 8
+    assert len({id(one) for one in [*found, failing.exception()]}) == 9
+
+
+async def test_who_is_cancelled_leaves_the_future_to_the_others() -> None:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    leaving, staying = share(future), share(future)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    future.set_result(7)
+
+    assert await staying == 7
+    assert await share(future) == 7
+
+
+async def test_a_cancelled_future_cancels_those_who_share_it() -> None:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    before = share(future)
+    future.cancel()
+    for sharing in (before, share(future)):
+        with pytest.raises(asyncio.CancelledError):
+            await sharing

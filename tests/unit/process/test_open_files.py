@@ -1,0 +1,88 @@
+"""KINDS 0c: how many files a process may have open, and what waits where none is left."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from snakepit_bridge.process.open_files import OpenFiles, count_open_files, lacks_files
+
+
+def no_file() -> OSError:
+    return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def wrapped(exc: BaseException, *, cause: bool) -> BaseException:
+    outer = ConnectionError("Error 24 connecting")
+    if cause:
+        outer.__cause__ = exc
+    else:
+        outer.__context__ = exc
+    return outer
+
+
+@pytest.mark.parametrize("limits", [(64, 512), (512, 512)])
+def test_the_soft_limit_is_raised_to_the_hard_one(limits: tuple[int, int]) -> None:
+    code = (
+        "import json, resource; from snakepit_bridge.process.open_files import raise_open_file_limit; "
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits}); "
+        "print(json.dumps([raise_open_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == [512, 512, 512]
+
+
+def test_open_files_are_counted() -> None:
+    before = count_open_files()
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(5)]
+    assert count_open_files() == before + 5
+    for each in held:
+        os.close(each)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("cause", [True, False])
+def test_a_lack_of_files_is_found_among_the_causes(number: int, cause: bool) -> None:
+    inner = OSError(number, os.strerror(number))
+    assert lacks_files(inner)
+    assert lacks_files(wrapped(wrapped(inner, cause=cause), cause=cause))
+
+
+def test_other_failures_are_no_lack_of_files() -> None:
+    assert not lacks_files(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+    assert not lacks_files(LookupError("Too many open files, says the server"))
+    assert not lacks_files(None)
+    circle = LookupError("one")
+    circle.__context__ = circle.__cause__ = wrapped(circle, cause=True)
+    assert not lacks_files(circle)
+
+
+async def test_it_is_given_up_after_a_while_and_other_failures_at_once() -> None:
+    files, tries = OpenFiles(), 0
+
+    async def lack() -> None:
+        nonlocal tries
+        tries += 1
+        raise no_file()
+
+    async def fail() -> None:
+        raise LookupError("as told")
+
+    with pytest.raises(OSError, match="Too many"):
+        await files.wait_for_files(lack, patience_s=1.0)
+    assert tries > 1
+    with pytest.raises(LookupError):
+        await files.wait_for_files(fail)
+
+
+def test_what_holds_where_no_file_is_left() -> None:
+    """They take all the files that a process may have, so they run in one that has nothing else to do."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/lacking_files.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 passed" in done.stdout

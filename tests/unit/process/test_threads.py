@@ -1,0 +1,112 @@
+"""Whose work runs in which threads (KINDS 9): libraries' never behind users', and nobody waits for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import socket
+import threading
+import time
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import dspy
+import pytest
+
+from snakepit_bridge.process.frames import under
+from snakepit_bridge.process.home_loop import home, run_blocking
+from snakepit_bridge.process.threads import HomeThreads, UserThreads, in_user_thread, is_librarys
+from tests.harness.waiting import wait_until
+
+WAIT_S = 10
+
+
+def users() -> str:
+    return threading.current_thread().name
+
+
+@pytest.mark.parametrize("function", [socket.getaddrinfo, hashlib.sha256, dspy.Predict, run_blocking])
+def test_a_librarys_work_is_known_by_its_module(function: Any) -> None:
+    assert is_librarys(function)
+    assert is_librarys(functools.partial(function, 1))
+    # What asyncio.to_thread makes of it.
+    assert is_librarys(functools.partial(copy_context().run, function, 1))
+
+
+@pytest.mark.parametrize("function", [users, lambda: 1, time.sleep, functools.partial(time.sleep, 1)])
+def test_anything_else_is_a_users(function: Any) -> None:
+    assert not is_librarys(function)
+    assert not is_librarys(functools.partial(copy_context().run, function))
+
+
+def test_users_code_that_blocks_holds_up_no_library() -> None:
+    gate = threading.Event()
+
+    async def many() -> list[Any]:
+        blocked = [asyncio.create_task(asyncio.to_thread(gate.wait, WAIT_S)) for _ in range(200)]
+        loop = asyncio.get_running_loop()
+        found = await asyncio.wait_for(loop.getaddrinfo("127.0.0.1", 80), WAIT_S)
+        gate.set()
+        await asyncio.gather(*blocked)
+        return found
+
+    assert isinstance(getattr(home(), "_default_executor"), HomeThreads)  # noqa: B009
+    assert run_blocking(many())
+
+
+def test_a_call_may_wait_for_one_of_its_own_however_full_it_is() -> None:
+    threads = UserThreads(most=1)
+    assert threads.submit(lambda: threads.submit(lambda: threads.submit(users).result(WAIT_S)).result(WAIT_S)).result(
+        WAIT_S
+    )
+
+
+def test_calls_beyond_the_bound_wait_for_their_turn() -> None:
+    threads, gate, began = UserThreads(most=2), threading.Event(), list[int]()
+
+    def block(number: int) -> int:
+        began.append(number)
+        gate.wait(WAIT_S)
+        return number
+
+    sent = [threads.submit(block, number) for number in range(6)]
+    wait_until(lambda: len(began) == 2, "two to begin")
+    assert sent[4].cancel(), "one that waits can be called off"
+    gate.set()
+    assert [one.result(WAIT_S) for one in sent if not one.cancelled()] == [0, 1, 2, 3, 5]
+    assert sorted(began) == [0, 1, 2, 3, 5]
+
+
+def test_an_error_is_its_callers_and_the_thread_serves_on() -> None:
+    threads = UserThreads(most=1)
+
+    def fail() -> None:
+        raise SystemExit("gone")
+
+    for _ in range(3):
+        with pytest.raises(SystemExit, match="gone"):
+            threads.submit(fail).result(WAIT_S)
+    assert threads.submit(users).result(WAIT_S) == "dspex-user"
+
+
+async def test_a_call_has_its_callers_context_and_a_frame_with_its_prediction() -> None:
+    said: ContextVar[str] = ContextVar("said", default="nothing")
+    said.set("something")
+
+    def look() -> tuple[str, list[str]]:
+        import sys
+
+        frame, names = sys._getframe(), list[str]()
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back  # type: ignore[assignment]
+        return said.get(), names
+
+    async def ask() -> tuple[str, list[str]]:
+        return await in_user_thread(look)
+
+    found, names = await under("task-1", ask())
+    assert found == "something"
+    assert "prediction task-1" in names
+    assert not any(name.startswith("prediction ") for name in (await ask())[1])

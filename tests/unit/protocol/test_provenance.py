@@ -1,0 +1,55 @@
+"""Provenance travels whole, and a newer worker's additions don't break an older client."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from snakepit_bridge.protocol.provenance import Provenance, Timings
+
+SAMPLE = Provenance(
+    task_id="task",
+    session="s",
+    token="5.2",
+    requirement="at_least=5.1",
+    variables={"temp": 0.5, "weights": [0.1, 0.2]},
+    program="qa",
+    version=3,
+    digest="ab" * 32,
+    module="ChainOfThought",
+    model="openai/gpt-4o",
+    profile="smart",
+    usage={"openai/gpt-4o": {"total_tokens": 12}},
+    attempt=2,
+    worker="worker@host",
+    pid=4711,
+    started_at=1764000000.25,
+    timings=Timings(1.0, 0.5, 0.25, 100.0),
+)
+
+
+def test_it_survives_json() -> None:
+    assert Provenance.decode(json.loads(json.dumps(SAMPLE.encode()))) == SAMPLE
+
+
+def test_what_a_newer_worker_added_is_left_out() -> None:
+    assert Provenance.decode({**SAMPLE.encode(), "moon_phase": "full"}) == SAMPLE
+
+
+def test_what_a_newer_worker_added_to_the_timings_is_left_out() -> None:
+    said = SAMPLE.encode()
+    assert Provenance.decode({**said, "timings": {**said["timings"], "coffee_ms": 3.0}}) == SAMPLE
+
+
+def test_decoding_leaves_the_message_as_it_was() -> None:
+    said = SAMPLE.encode()
+    before = json.dumps(said)
+    Provenance.decode(said)
+    assert json.dumps(said) == before
+
+
+def test_it_is_never_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SAMPLE.token = "9.9"  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,114 @@
+"""The table of rights: held against the scripts that workers and refreshers run, Celery's, and the documentation."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from celery.backends import redis as celery_redis
+from kombu.transport import redis as kombu_redis
+
+from snakepit_bridge.redis.acl import PARTS, SETINFO, Rights, Role, called_by, commands_of, rights_of, setuser
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redis.urls import database_of, user_of
+
+ROOT = Path(__file__).parents[2]
+ABOVE = {
+    Role.worker: ("workers", "workers/broker/lua", "tasks/rate_limits/lua", "tasks/response_cache/lua"),
+    Role.refresher: ("workers/refresher",),
+}
+
+
+@pytest.mark.parametrize("role", ABOVE)
+def test_what_the_scripts_above_this_library_call_is_granted(role: Role) -> None:
+    scripts = [path.read_text(encoding="utf-8") for folder in ABOVE[role] for path in (ROOT / folder).glob("*.lua")]
+    called = {command for script in scripts for command in called_by(script)}
+    assert len(called) > 5
+    assert called <= set(rights_of(role).commands)
+
+
+@pytest.mark.parametrize("module", [celery_redis, kombu_redis])
+def test_what_celerys_scripts_call_is_granted_to_those_who_run_them(module: object) -> None:
+    called = called_by(inspect.getsource(module))  # type: ignore[arg-type]
+    assert called
+    assert called <= set(rights_of(Role.worker).commands)
+    assert called_by(kombu_redis.REFRESH_BINDING + kombu_redis.SWEEP_BINDINGS) <= set(rights_of(Role.gateway).commands)
+
+
+def test_nobody_may_do_what_is_dangerous_or_reads_everything() -> None:
+    never = {
+        "acl",
+        "config",
+        "keys",
+        "scan",
+        "flushall",
+        "flushdb",
+        "shutdown",
+        "monitor",
+        "debug",
+        "eval_ro",
+        "migrate",
+    }
+    for role in Role:
+        rights = rights_of(role, "shop")
+        assert never.isdisjoint(name.partition("|")[0] for name in rights.commands)
+        assert not {"*", "~*"} & {*rights.keys, *rights.reads, *rights.channels}
+
+
+def test_each_part_is_somebodys_and_has_a_right() -> None:
+    for parts in PARTS.values():
+        assert len(set(parts)) == len(parts)
+        assert all(commands_of(part) or part.keys or part.reads or part.channels for part in parts)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_one_namespace_says_nothing_of_another(role: Role) -> None:
+    """Celery's results and kombu's own keys alone have no namespace."""
+    shop, other = rights_of(role, "shop"), rights_of(role, "other")
+    shared = {*shop.keys, *shop.reads, *shop.channels} & {*other.keys, *other.reads, *other.channels}
+    assert {name for name in shared if not name.startswith(("celery-task", "_kombu.binding", "unacked_"))} == set()
+
+
+def test_the_rule_is_what_the_server_takes() -> None:
+    rights = Rights(("get",), ("a:*",), ("b",), ("c",))
+    assert setuser("me", rights) == "ACL SETUSER me reset on >PASSWORD resetkeys resetchannels ~a:* %R~b &c -@all +get"
+    assert setuser("me", rights, password="#00", file=True).startswith("user me reset on #00 resetkeys")
+    with pytest.raises(ConfigurationError, match="without spaces"):
+        setuser("you and me", rights)
+
+
+def test_queue_database_and_server_are_respected() -> None:
+    rights = rights_of(Role.worker, queue="odd[1]*", db=3, setinfo=False)
+    assert r"odd\[1\]\**" in rights.keys
+    assert "/3.celery.pidbox" in rights.channels
+    assert SETINFO not in rights.commands
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "database"),
+    [
+        ("redis://localhost:6379", "default", 0),
+        ("redis://:secret@localhost/2", "default", 2),
+        ("rediss://an%40n:secret@localhost:6379/1?ssl_cert_reqs=none", "an@n", 1),
+        ("unix:///tmp/redis.sock?db=4", "default", 4),
+        ("redis+sentinel://ann:x@a:1,b:2/service/5", "ann", 5),
+        ("redis+cluster://a:1,b:2", "default", 0),
+    ],
+)
+def test_a_url_names_its_user_and_database(url: str, user: str, database: int) -> None:
+    assert (user_of(url), database_of(url)) == (user, database)
+
+
+def table() -> str:
+    """The documentation's table of keys and channels."""
+    lines = ["| role | keys | keys that it only reads | channels |", "|---|---|---|---|"]
+    for role in Role:
+        rights = rights_of(role, "NS", "QUEUE")
+        named = (rights.keys, rights.reads, rights.channels)
+        lines.append(f"| {role} | " + " | ".join(" ".join(f"`{name}`" for name in some) for some in named) + " |")
+    return "\n".join(lines)
+
+
+def test_the_documentation_names_each_roles_keys_and_channels() -> None:
+    assert table() in (ROOT / "docs" / "snapshots.md").read_text(encoding="utf-8")

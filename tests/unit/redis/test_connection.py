@@ -1,0 +1,108 @@
+"""The way to Redis: which URLs it takes, and what it shows of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import traceback
+
+import pytest
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redis.urls import Address
+from snakepit_bridge.redis.connection import RedisConnection, masked
+from tests.harness.leaks import connections
+from tests.harness.waiting import eventually, wait_until
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://:pass@localhost", "redis://***@localhost"),
+        ("rediss://user:pass@localhost:6380/1", "rediss://***@localhost:6380/1"),
+        ("redis://:p@ss@localhost", "redis://***@localhost"),
+        ("redis://:p/a:s#s@localhost", "redis://***@localhost"),
+        ("redis://localhost?db=1&password=pass", "redis://localhost?db=1&password=***"),
+        (
+            "redis+sentinel://u:pass@h:1,i:2/fleet/3?sentinel_password=pass",
+            "redis+sentinel://***@h:1,i:2/fleet/3?sentinel_password=***",
+        ),
+        ("unix:///run/redis.sock?password=pass&db=2", "unix:///run/redis.sock?password=***&db=2"),
+    ],
+)
+def test_credentials_are_masked(url: str, seen: str) -> None:
+    assert masked(url) == seen
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://h:1/2", "valkey://h", "valkeys://h", "unix:///s.sock", "redis+socket:///s.sock"]
+)
+def test_every_spelling_of_a_url_is_taken(url: str) -> None:
+    assert RedisConnection(url).url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:s3cret", "redis://:s3/cret@h", "redis://h:s3cret/0", "amqp://s3cret@h", "s3cret"]
+)
+def test_a_url_that_can_not_be_read_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="it looks like redis://") as raised:
+        RedisConnection(url)
+    assert "s3" not in "".join(traceback.format_exception_only(raised.value))
+
+
+def test_sentinel_and_cluster_urls_name_several_hosts() -> None:
+    sentinel = Address.parse("rediss+sentinel://u:p%40@h:1,i/fleet/3?ssl_ca_certs=/ca.pem&sentinel_username=s")
+    assert (sentinel.kind, sentinel.hosts, sentinel.service) == ("sentinel", (("h", 1), ("i", 26379)), "fleet")
+    assert {name: sentinel.options[name] for name in ("username", "password", "db", "ssl_ca_certs")} == {
+        "username": "u",
+        "password": "p@",
+        "db": 3,
+        "ssl_ca_certs": "/ca.pem",
+    }
+    assert sentinel.asking["username"] == "s"
+    assert "ssl_ca_certs" not in sentinel.asking
+    cluster = Address.parse("redis+cluster://:p@h:1,[::1]:2")
+    assert (cluster.kind, cluster.hosts, cluster.options) == ("cluster", (("h", 1), ("::1", 2)), {"password": "p"})
+    assert RedisConnection("redis+cluster://h").cluster
+    assert not RedisConnection("redis://h").cluster
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis+sentinel://:s3@h:1", "redis+cluster://:s3@h/1", "redis+cluster://:s3@h:x", "redis+sentinel://:s3@h,/x"],
+)
+def test_hosts_that_can_not_be_read_are_refused_without_the_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="it looks like redis://") as raised:
+        RedisConnection(url)
+    assert "s3" not in str(raised.value)
+
+
+async def ping(connection: RedisConnection) -> None:
+    await connection.bounded(connection.client.ping())
+
+
+async def test_a_connection_that_nobody_holds_any_more_is_closed(redis_url: str) -> None:
+    before, connection = connections(redis_url), RedisConnection(redis_url)
+    await asyncio.gather(*(ping(connection) for _ in range(3)), connection.soon("PING"))
+    assert len(connections(redis_url) - before) > 1
+    del connection
+
+    async def closed() -> bool:
+        gc.collect()
+        return not connections(redis_url) - before
+
+    await eventually(closed, "all of its connections to be closed")
+
+
+def test_a_connection_outlives_its_event_loop(redis_url: str) -> None:
+    before, connection = connections(redis_url), RedisConnection(redis_url)
+    for _ in range(3):
+        asyncio.run(ping(connection))
+    del connection
+
+    def closed() -> bool:
+        gc.collect()
+        return not connections(redis_url) - before
+
+    wait_until(closed, "its connections to be closed")

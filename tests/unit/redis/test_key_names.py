@@ -1,0 +1,128 @@
+"""KINDS 35: names that stand in keys are joined so that two different names never give one key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snakepit_bridge.snapshots.acknowledgements import Acks
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.pending import Ask, asks_of
+from snakepit_bridge.delivery.keys import Layout
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redis.key_names import OwnedKey, joined
+from snakepit_bridge.protocol.messages import Request, pieces_key
+from snakepit_bridge.protocol.namespaces import check_namespace, exchanges
+from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots.redis_keys import Keys
+from tasks.rate_limits.rules import Limits, buckets
+from workers.gateway.authentication import EVERYBODY
+from workers.refresher.leases import Leases
+
+# What separates in some key, and what escaping is made of.
+NAMES = st.text("ab:/{}%.@23AFBD sip\n", min_size=1, max_size=8)
+NAMESPACES = st.text("ab.-_%@", min_size=1, max_size=4)
+CONNECTION = RedisConnection("redis://localhost:1/0")
+
+
+@given(st.lists(NAMES, min_size=1, max_size=3), st.lists(NAMES, min_size=1, max_size=3))
+def test_different_parts_give_different_names(one: list[str], other: list[str]) -> None:
+    assert (joined(*one) == joined(*other)) == (one == other)
+
+
+def ask(namespace: str, key: Any) -> Ask:
+    request = Request("p", {}, "s")
+    return asks_of(request, [{"q": 1}], [key], namespace, "replies")[0]
+
+
+# Each way in which a name that users choose gets into a key, a channel or an id.
+BUILT: dict[str, Callable[[str, str], str]] = {
+    "head": lambda namespace, name: Keys(namespace).head(name),
+    "channel": lambda namespace, name: Keys(namespace).channel(name),
+    "pin": lambda namespace, name: Keys(namespace).pin(name, Token(1, 2)),
+    "state": lambda namespace, name: Keys(namespace).state(name, "ab12"),
+    "applied": lambda namespace, name: Acks(CONNECTION, namespace=namespace)._key(name),
+    "lease": lambda namespace, name: Leases(CONNECTION, namespace, "me", 1)._key(name),
+    "program": lambda namespace, name: ProgramRegistry(CONNECTION, namespace=namespace)._key(name) + ":versions",
+    "reservation": lambda namespace, name: ask(namespace, name).reservation,
+    "pieces": pieces_key,
+    "payload": lambda namespace, name: Payloads(CONNECTION, namespace)._key(name),
+    "held": lambda namespace, name: Layout.of(namespace).held(name),
+}
+
+
+@settings(max_examples=200)
+@given(st.tuples(NAMESPACES, NAMES), st.tuples(NAMESPACES, NAMES))
+def test_names_and_namespaces_never_give_the_key_of_others(one: tuple[str, str], other: tuple[str, str]) -> None:
+    keys = {(kind, *names): build(*names) for kind, build in BUILT.items() for names in {one, other}}
+    assert len(set(keys.values())) == len(keys), keys
+
+
+@given(st.tuples(NAMES, NAMES), st.tuples(NAMES, NAMES))
+def test_the_keys_of_two_grants_are_two_predictions(one: tuple[str, str], other: tuple[str, str]) -> None:
+    asked = [ask("ns", OwnedKey(*one)), ask("ns", OwnedKey(*other))]
+    assert (asked[0].task_id == asked[1].task_id) == (one == other)
+    assert (asked[0].reservation == asked[1].reservation) == (one == other)
+
+
+@given(st.tuples(NAMES, NAMES), NAMES)
+def test_the_key_of_a_grant_is_never_that_of_a_python_client(owned: tuple[str, str], plain: str) -> None:
+    for key in (plain, "/".join(owned), joined(*owned), ":".join(owned)):
+        assert ask("ns", OwnedKey(*owned)).task_id != ask("ns", key).task_id
+        assert ask("ns", OwnedKey(*owned)).reservation != ask("ns", key).reservation
+
+
+def test_the_case_that_was_seen() -> None:
+    assert ask("ns", OwnedKey("a", "b/c")).task_id != ask("ns", OwnedKey("a/b", "c")).task_id
+
+
+def test_two_owned_keys_of_one_message_are_told_apart() -> None:
+    request = Request("p", {}, "s")
+    keys = [OwnedKey("a", "k"), OwnedKey("b", "k"), "k", "a:k"]
+    asks = asks_of(request, [{"q": 1}] * 4, keys, "ns", "replies")
+    assert all(one.task_id != other.task_id for one, other in combinations(asks, 2))
+
+
+@given(NAMES, NAMES)
+def test_limits_of_different_sessions_and_profiles_have_different_buckets(one: str, other: str) -> None:
+    limits = Limits(requests_per_min=1, tokens_per_min=1, concurrency=1, spend_per_hour=1)
+    names = [bucket.name for whose in "ps" for of in {one, other} for bucket in buckets(whose, of, limits)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("namespace", ["", "a:b", "a/b", "a:{s:b", "a{", "a}", "a b", "a\n", "x" * 101])
+def test_a_namespace_that_parts_the_names_in_keys_is_refused_by_name(namespace: str) -> None:
+    with pytest.raises(ValueError, match="namespace"):
+        check_namespace(namespace)
+    with pytest.raises(ValueError, match="namespace"):
+        Fleet("redis://localhost:1/0", namespace=namespace)
+
+
+@given(*[st.text("abcelryv.", min_size=1, max_size=12)] * 2)
+def test_no_namespace_has_an_exchange_of_another(one: str, other: str) -> None:
+    exchanged = [set(exchanges(name).values()) for name in (one, other)]
+    assert exchanged[0] == exchanged[1] if one == other else not exchanged[0] & exchanged[1]
+    assert not exchanged[0] & {"celery", "celeryev"}
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "a.events"), ("celery", "dspex"), ("a", "a.control")])
+def test_exchanges_of_namespaces_that_look_alike_differ(one: str, other: str) -> None:
+    stock = {"control_exchange": "celery", "event_exchange": "celeryev"}
+    exchanged = [set((stock | exchanges(name)).values()) for name in (one, other)]
+    assert not exchanged[0] & exchanged[1]
+
+
+def test_nobody_has_a_grant_without_a_name() -> None:
+    from workers.gateway import Grants
+
+    assert EVERYBODY.name == ""
+    with pytest.raises(ConfigurationError, match="name"):
+        Grants.parse(f"[tokens.\"\"]\nsha256 = '{'a' * 64}'\nscopes = ['read']\nsessions = ['*']\n")

@@ -1,0 +1,206 @@
+"""One subscription for a whole process: it comes back by itself, tells of gaps, and never costs more than one line."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.redis import pubsub as subscription
+from snakepit_bridge.redis.pubsub import Subscription, weakly
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.redis.connection import RedisConnection
+from tests.harness.stage import fresh
+from tests.harness.waiting import eventually, within
+from tests.unit.client.test_results import DONE
+from workers.dev.redis_server import EmbeddedRedis
+
+
+def publish(url: str, channel: str, what: str) -> None:
+    with Redis.from_url(url) as client:
+        client.publish(channel, what)
+
+
+def subscribers(url: str, channel: str) -> int:
+    with Redis.from_url(url) as client:
+        [(_, count)] = client.pubsub_numsub(channel)
+    return count
+
+
+def kill_subscribers(url: str, channel: str) -> None:
+    """Cuts the lines of this test alone: channels belong to the server, which other tests use as well."""
+    database = url.rsplit("/", 1)[1]
+    with Redis.from_url(url) as client:
+        for one in client.client_list(_type="pubsub"):
+            if one["db"] == database:
+                client.client_kill_filter(_id=one["id"])
+
+
+async def soon(heard: list[Any], what: list[Any]) -> None:
+    async def there() -> bool:
+        return heard == what
+
+    await eventually(there, f"{what}, having heard {heard}", timeout_s=5)
+
+
+async def test_what_a_channel_says_is_heard_from_the_confirmation_on(redis_url: str) -> None:
+    heard: list[bytes | None] = []
+    channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
+    await listening.listen(channel, heard.append)
+    publish(redis_url, channel, "one")
+    publish(redis_url, channel, "two")
+    # None: it had to be looked at once, since what was said before the confirmation isn't known.
+    await soon(heard, [None, b"one", b"two"])
+
+
+async def test_channels_of_a_process_share_one_line(redis_url: str) -> None:
+    listening, name = Subscription(RedisConnection(redis_url)), fresh("channel")
+    heard: dict[str, list[bytes | None]] = {f"{name}-{number}": [] for number in range(50)}
+    await asyncio.gather(*(listening.listen(each, said.append) for each, said in heard.items()))
+    for each in heard:
+        publish(redis_url, each, each)
+    for each, said in heard.items():
+        await soon(said, [None, each.encode()])
+    with Redis.from_url(redis_url) as client:
+        assert client.pubsub_numsub(*heard) == [(each.encode(), 1) for each in heard]
+
+
+async def test_the_last_listener_takes_the_channel_off_the_server(redis_url: str) -> None:
+    first: list[bytes | None] = []
+    second: list[bytes | None] = []
+    channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
+    await listening.listen(channel, first.append)
+    await listening.listen(channel, second.append)
+    await listening.leave(channel, first.append)
+    publish(redis_url, channel, "one")
+    await soon(second, [b"one"])
+    assert first == [None]
+    await listening.leave(channel, second.append)
+    await listening.leave(channel, second.append)
+
+    async def gone() -> bool:
+        with Redis.from_url(redis_url) as client:
+            return client.pubsub_numsub(channel) == [(channel.encode(), 0)]
+
+    await eventually(gone, "the server to know of no listener")
+
+
+async def test_a_lost_line_comes_back_and_says_that_something_may_have_been_missed(redis_url: str) -> None:
+    heard: list[bytes | None] = []
+    channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
+    await listening.listen(channel, heard.append)
+    for _ in range(3):
+        heard.clear()
+        kill_subscribers(redis_url, channel)
+        await soon(heard, [None])
+        publish(redis_url, channel, "again")
+        await soon(heard, [None, b"again"])
+
+
+async def test_a_server_that_is_away_is_said_to_be_at_once() -> None:
+    listening = Subscription(RedisConnection("redis://127.0.0.1:9/0", timeout_s=30))
+    with within(5), pytest.raises(StoreUnavailableError):
+        await listening.listen("channel", lambda _: None)
+
+
+async def test_everybody_looks_now_and_then_even_if_nothing_was_said(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscription, "LOOK_AGAIN_S", 0.05)
+    heard: list[bytes | None] = []
+    listening = Subscription(RedisConnection(redis_url))
+    await listening.listen(fresh("channel"), heard.append)
+
+    async def often() -> bool:
+        return heard.count(None) > 3
+
+    await eventually(often, "looks")
+
+
+async def test_a_line_on_which_nothing_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription, "LOOK_AGAIN_S", 0.2)
+    with EmbeddedRedis.start() as server:
+        heard: list[bytes | None] = []
+        listening, channel = Subscription(RedisConnection(server.url, timeout_s=1)), fresh("channel")
+        await listening.listen(channel, heard.append)
+        os.kill(server.pid, signal.SIGSTOP)
+        first = listening._listening._line
+
+        async def another() -> bool:
+            return listening._listening._line is not first
+
+        await eventually(another, "the silent line to be given up")
+        os.kill(server.pid, signal.SIGCONT)
+        heard.clear()
+
+        async def back() -> bool:
+            publish(server.url, channel, "back")
+            return b"back" in heard
+
+        await eventually(back, "the line to come back")
+
+
+async def test_handles_of_this_client_miss_nothing_that_ended_while_it_was_cut_off(redis_url: str) -> None:
+    fleet = Fleet(redis_url, wait_s=20)
+    handles = [await asyncio.to_thread(fleet.submit, "qa", {"question": "?"}) for _ in range(20)]
+    waiting = asyncio.gather(*handles)
+    replies = fleet.results.reply_channel
+
+    async def listened_to() -> bool:
+        with Redis.from_url(redis_url) as client:
+            return client.pubsub_numsub(replies)[0][1] == 1
+
+    await eventually(listened_to, "the subscription")
+    with Redis.from_url(redis_url) as client:
+        for handle in handles:
+            end = {"status": "SUCCESS", "result": DONE, "traceback": None, "children": [], "task_id": handle.id}
+            client.set(f"celery-task-meta-{handle.id}", fleet.app.backend.encode(end), ex=60)
+    kill_subscribers(redis_url, replies)
+    with within(4):
+        assert [one.answer for one in await waiting] == ["42"] * 20
+
+
+async def test_a_subscription_that_nobody_holds_any_more_ends_with_its_tasks_and_its_connection(redis_url: str) -> None:
+    before, channel = asyncio.all_tasks(), fresh("channel")
+    listening = Subscription(RedisConnection(redis_url))
+    await listening.listen(channel, lambda _: None)
+    assert subscribers(redis_url, channel) == 1
+    del listening
+    gc.collect()
+
+    async def gone() -> bool:
+        return asyncio.all_tasks() == before and not subscribers(redis_url, channel)
+
+    await eventually(gone, "the tasks and the connection to end")
+
+
+class Listener:
+    """Listens for as long as it lives."""
+
+    def __init__(self, url: str) -> None:
+        self.subscription = Subscription(RedisConnection(url))
+        self.heard: list[bytes | None] = []
+
+    def hear(self, what: bytes | None) -> None:
+        self.heard.append(what)
+
+
+async def test_what_listens_for_as_long_as_it_lives_isnt_kept_alive_by_that(redis_url: str) -> None:
+    listener, channel = Listener(redis_url), fresh("channel")
+    await listener.subscription.listen(channel, weakly(listener.hear))
+    gc.collect()
+    publish(redis_url, channel, "heard")
+    await soon(listener.heard, [None, b"heard"])
+    del listener
+
+    async def gone() -> bool:
+        gc.collect()
+        return not subscribers(redis_url, channel)
+
+    await eventually(gone, "the connection to end")

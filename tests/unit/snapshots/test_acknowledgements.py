@@ -1,0 +1,150 @@
+"""Acknowledgements: what a process says of a revision counts while it lives, and only for the session it names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator
+
+import pytest
+from redis import Redis
+
+from snakepit_bridge.snapshots import acknowledgements as module
+from snakepit_bridge.snapshots.acknowledgements import ALIVE_EVERY_S, Acks, Applied, Report
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.connection import RedisConnection
+
+FIRST, SECOND = Token(7, 1), Token(7, 2)
+
+
+@pytest.fixture
+async def acks(redis_url: str) -> AsyncIterator[Acks]:
+    connection = RedisConnection(redis_url)
+    yield Acks(connection)
+    await connection.aclose()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Generator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+async def says(acks: Acks, process: str, token: Token, error: str = "", *, session: str = "s") -> None:
+    await acks.alive(process)
+    await acks.report(process, {session: Report(token, error)})
+
+
+@pytest.mark.parametrize(
+    ("at", "error", "acknowledged"),
+    [
+        (FIRST, "", False),
+        (SECOND, "", True),
+        (Token(7, 3), "", True),
+        (Token(8, 0), "", True),
+        (Token(6, 9), "", False),
+        (SECOND, "temp is too hot", False),
+        (Token(7, 3), "temp is too hot", False),
+    ],
+)
+def test_a_process_acknowledges_what_it_applies_and_all_before(at: Token, error: str, acknowledged: bool) -> None:
+    assert Applied("w/1", at, error).acknowledges(SECOND) is acknowledged
+
+
+async def test_nobody_has_said_anything_yet(acks: Acks) -> None:
+    assert await acks.applied("s") == []
+
+
+async def test_what_each_process_says_is_read_in_the_order_of_their_names(acks: Acks) -> None:
+    await says(acks, "w2@h/5", SECOND)
+    await says(acks, "w1@h/9", FIRST, "Variable 'temp': größer als 2")
+    assert await acks.applied("s") == [
+        Applied("w1@h/9", FIRST, "Variable 'temp': größer als 2"),
+        Applied("w2@h/5", SECOND, ""),
+    ]
+
+
+async def test_a_process_is_believed_in_what_it_said_last(acks: Acks) -> None:
+    await says(acks, "w/1", FIRST, "no")
+    await says(acks, "w/1", SECOND)
+    assert await acks.applied("s") == [Applied("w/1", SECOND, "")]
+    # An older revision is said too: its session was rolled back with the data, and the process follows.
+    await says(acks, "w/1", FIRST)
+    assert await acks.applied("s") == [Applied("w/1", FIRST, "")]
+
+
+async def test_several_sessions_are_reported_at_once_and_kept_apart(acks: Acks) -> None:
+    await acks.alive("w/1")
+    await acks.report("w/1", {"s": Report(FIRST), "t": Report(SECOND, "no"), "a:{b} c": Report(FIRST)})
+    assert await acks.applied("s") == [Applied("w/1", FIRST, "")]
+    assert await acks.applied("t") == [Applied("w/1", SECOND, "no")]
+    assert await acks.applied("a:{b} c") == [Applied("w/1", FIRST, "")]
+    assert await acks.applied("other") == []
+
+
+async def test_nothing_to_say_is_said_to_nobody(acks: Acks, client: Redis) -> None:
+    await acks.report("w/1", {})
+    await acks.forget("w/1", [])
+    assert client.keys("*") == []
+
+
+async def test_what_is_forgotten_counts_no_more(acks: Acks) -> None:
+    await acks.alive("w/1")
+    await acks.report("w/1", {"s": Report(FIRST), "t": Report(FIRST)})
+    await says(acks, "w/2", FIRST)
+    await acks.forget("w/1", ["s", "never held"])
+    assert [one.process for one in await acks.applied("s")] == ["w/2"]
+    assert [one.process for one in await acks.applied("t")] == ["w/1"]
+
+
+async def test_a_process_that_never_said_it_lives_does_not_count(acks: Acks) -> None:
+    await acks.report("w/1", {"s": Report(FIRST)})
+    assert await acks.applied("s") == []
+    await acks.alive("w/1")
+    assert await acks.applied("s") == [Applied("w/1", FIRST, "")]
+
+
+async def test_a_process_counts_until_it_was_silent_for_three_rounds(acks: Acks, client: Redis) -> None:
+    await says(acks, "w/1", FIRST)
+    client.zincrby("dspex:processes", -2.5 * ALIVE_EVERY_S, "w/1")
+    assert [one.process for one in await acks.applied("s")] == ["w/1"]
+    client.zincrby("dspex:processes", -0.5 * ALIVE_EVERY_S, "w/1")
+    assert await acks.applied("s") == []
+    # It was only suspended: what it said counts again as soon as it shows itself.
+    await acks.alive("w/1")
+    assert await acks.applied("s") == [Applied("w/1", FIRST, "")]
+
+
+async def test_those_who_live_strike_off_those_who_do_not(acks: Acks, client: Redis) -> None:
+    await acks.alive("dead/1")
+    client.zincrby("dspex:processes", -3 * ALIVE_EVERY_S - 1, "dead/1")
+    await acks.alive("w/1")
+    assert client.zrange("dspex:processes", 0, -1) == [b"w/1"]
+
+
+async def test_all_that_was_said_expires(acks: Acks, client: Redis) -> None:
+    await says(acks, "w/1", FIRST)
+    names: list[bytes] = client.keys("*")  # type: ignore[assignment]
+    assert sorted(names) == [b"dspex:processes", b"dspex:{s:s}:applied"]
+    for name in names:
+        assert 0 < client.ttl(name) <= module._KEPT_S  # type: ignore[operator]
+
+
+async def test_namespaces_keep_fleets_apart(acks: Acks, redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    other = Acks(connection, namespace="other")
+    await says(other, "w/1", FIRST)
+    assert await acks.applied("s") == []
+    assert await other.applied("s") == [Applied("w/1", FIRST, "")]
+    await connection.aclose()
+
+
+async def test_a_redis_that_is_away_is_named() -> None:
+    connection = RedisConnection("redis://:hunter2@127.0.0.1:1/0", timeout_s=0.5)
+    away = Acks(connection)
+    for call in (
+        away.alive("w/1"), away.report("w/1", {"s": Report(FIRST)}), away.forget("w/1", ["s"]), away.applied("s")
+    ):  # fmt: skip
+        with pytest.raises(StoreUnavailableError) as raised:
+            await call
+        assert "hunter2" not in str(raised.value)
+    await connection.aclose()

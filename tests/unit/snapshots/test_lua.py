@@ -1,0 +1,35 @@
+"""The scripts: each is there, and put together from what it needs."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from snakepit_bridge.snapshots import lua
+
+SHARED = {"commit", "life", "request", "session", "state"}
+ALONE = {"confirm_all", "heads", "prune", "turn"}
+
+
+def test_every_file_is_a_script_or_shared_by_some() -> None:
+    names = {entry.name.removesuffix(".lua") for entry in files(lua).iterdir() if entry.name.endswith(".lua")}
+    assert names == {*lua.SCRIPTS, *SHARED}
+
+
+@pytest.mark.parametrize("script", sorted({*lua.SCRIPTS} - ALONE))
+def test_a_script_stands_below_what_it_needs_once(script: str) -> None:
+    text = lua.source(script)
+    assert text.count("local HEAD, VARIABLES") == 1
+    assert text.index("local HEAD, VARIABLES") < text.index("-- needs:")
+
+
+@pytest.mark.parametrize("name", sorted({*lua.SCRIPTS, *SHARED}))
+def test_values_stay_opaque(name: str) -> None:
+    assert "cjson." not in lua.source(name)
+    assert "unpack(" not in lua.source(name).replace("cmsgpack.unpack(", "").replace("unpack(ARGV))", "")
+
+
+def test_a_script_that_is_not_there_says_so() -> None:
+    with pytest.raises(FileNotFoundError):
+        lua.source("nothing")

@@ -1,0 +1,114 @@
+"""Limits on a real server, and a broker whose messages are claimed as a worker claims them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.variables import Variable
+from tasks.rate_limits.store import LimitStore
+from tests.harness.servers import on_each_server
+from workers.broker.claims import Claims
+from workers.broker.keys import Layout
+
+# The scripts of the limits run on Redis as well as on Valkey.
+pytest_generate_tests = on_each_server
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as the limits see it."""
+
+    task_id: str
+    session: str = "s"
+    program: str = "qa"
+    deadline: float | None = None
+    priority: int = 0
+    claim: str = ""
+    variables: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return snapshot(self.session, **dict(self.variables))
+
+
+def snapshot(session: str, **values: Any) -> Snapshot:
+    """A session's variables; in their names __ stands for a dot."""
+    named = {name.replace("__", "."): value for name, value in values.items()}
+    return Snapshot(session, Token(1, 1), {name: Variable.declare(name, value) for name, value in named.items()}, 0.0)
+
+
+@dataclass
+class Broker:
+    """A broker's lists, and claims on them."""
+
+    store: LimitStore
+    count: int = 0
+
+    async def claimed(self, task_id: str, *, session: str = "s", queue: str = "predictions", **fields: Any) -> Task:
+        """A task whose message a worker has claimed."""
+        self.count += 1
+        tag = f"worker.{self.count}"
+        client: Any = self.store.connection.client
+        await client.hset("dspex:delivery:held:worker", tag, f"{queue}\nmessage of {task_id}")
+        await client.expire("dspex:delivery:held:worker", 60)
+        return Task(task_id, session, claim=tag, **fields)
+
+    async def held(self) -> list[str]:
+        """The messages that the worker holds."""
+        client: Any = self.store.connection.client
+        held = await client.hvals("dspex:delivery:held:worker")
+        return [one.decode().partition("\n")[2] for one in held]
+
+    async def queued(self, queue: str = "predictions") -> list[str]:
+        """The messages of a queue, next first."""
+        client: Any = self.store.connection.client
+        return [one.decode() for one in reversed(await client.lrange(queue, 0, -1))]
+
+
+# Stands still between two steps of a test.
+_CLOCK = "local function clock() return tonumber(redis.call('GET', KEYS[1] .. 'test:clock')) end"
+
+
+@dataclass
+class Clock:
+    """The server's clock, as the limits see it."""
+
+    store: LimitStore
+
+    async def set(self, milliseconds: float) -> None:
+        """Sets it."""
+        client: Any = self.store.connection.client
+        await client.set(f"{self.store.prefix}test:clock", repr(milliseconds), ex=600)
+
+    async def pass_by(self, milliseconds: float) -> None:
+        """Lets time pass."""
+        client: Any = self.store.connection.client
+        now = float(await client.get(f"{self.store.prefix}test:clock"))
+        await self.set(now + milliseconds)
+
+
+@pytest.fixture
+async def clock(store: LimitStore) -> Clock:
+    store.libraries = {"clock": _CLOCK}
+    clock = Clock(store)
+    await clock.set(1_800_000_000_000.0)
+    return clock
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncGenerator[LimitStore]:
+    connection = RedisConnection(redis_url)
+    yield LimitStore(connection, "dspex", Claims(connection, Layout()))
+    await connection.aclose()
+
+
+@pytest.fixture
+def broker(store: LimitStore) -> Broker:
+    return Broker(store)

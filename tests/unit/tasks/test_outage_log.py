@@ -1,0 +1,22 @@
+"""An outage is told once, and so is its end."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tasks.outage_log import Outage
+
+
+def test_an_outage_and_its_end_are_each_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage(logging.getLogger("of this test"), "Can't look")
+    outage.over()
+    assert caplog.messages == []
+    outage.begun("no connection")
+    outage.begun("no connection")
+    outage.over()
+    outage.over()
+    assert caplog.messages == ["Can't look: no connection", "Over: Can't look"]
+    outage.begun("no answer")
+    assert caplog.messages[-1] == "Can't look: no answer"

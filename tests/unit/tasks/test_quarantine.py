@@ -1,0 +1,80 @@
+"""Suspects run apart: few at a time, then alone, and what doesn't fit leaves the process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from celery.exceptions import Ignore
+
+from tasks import quarantine as module
+from tasks.quarantine import Suspects
+
+
+class Aside:
+    """Stands for the claims; remembers what was put aside."""
+
+    def __init__(self) -> None:
+        self.put: dict[str, float] = {}
+
+    async def delay(self, tag: str, until_unix_s: float) -> bool:
+        self.put[tag] = until_unix_s
+        return True
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SETTLE_S", 0.0)
+
+
+async def run(suspects: Suspects, claims: Any, deliveries: list[int]) -> tuple[int, int]:
+    """Runs predictions with so many deliveries at once; returns how many ran at a time at most, and in all."""
+    now = most = ran = 0
+
+    async def one(number: int, times: int) -> None:
+        nonlocal now, most, ran
+        async with suspects.room(claims, f"task-{number}", times, f"tag-{number}"):
+            now, ran = now + 1, ran + 1
+            most = max(most, now)
+            await asyncio.sleep(0.02)
+            now -= 1
+
+    ends = await asyncio.gather(*(one(*each) for each in enumerate(deliveries)), return_exceptions=True)
+    assert {type(end) for end in ends} <= {type(None), Ignore}
+    return most, ran
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_was_lost_once_is_no_suspect(times: int) -> None:
+    claims = Aside()
+    assert await run(Suspects(), claims, [times] * 100) == (100, 100)
+    assert claims.put == {}
+
+
+async def test_few_run_together_and_the_rest_is_put_aside_for_a_moment() -> None:
+    claims = Aside()
+    assert await run(Suspects(), claims, [3] * 40) == (16, 16)
+    assert len(claims.put) == 24
+    assert all(0 < until - time.time() < 2 for until in claims.put.values())
+
+
+async def test_the_worst_run_alone_among_suspects_and_beside_all_others() -> None:
+    assert await run(Suspects(), Aside(), [4, 3, 4, 3, 5]) == (1, 1)
+    assert await run(Suspects(), Aside(), [3, 4, 3]) == (2, 2), "one that runs already isn't asked to leave"
+    assert await run(Suspects(), Aside(), [1, 4, 1, 2, 1]) == (5, 5)
+
+
+async def test_room_is_free_again_after_each_end() -> None:
+    suspects = Suspects()
+    for _ in range(3):
+        assert await run(suspects, Aside(), [5]) == (1, 1)
+    with pytest.raises(ValueError, match="fails"):
+        async with suspects.room(Aside(), "task", 5, "tag"):  # pyright: ignore[reportArgumentType]
+            raise ValueError("fails")
+    assert await run(suspects, Aside(), [5]) == (1, 1)
+
+
+async def test_without_claims_nothing_is_put_aside() -> None:
+    assert await run(Suspects(), None, [5] * 10) == (10, 10)

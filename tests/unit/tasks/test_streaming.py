@@ -1,0 +1,265 @@
+"""What a worker writes of an answer that is followed: in order, together, and never at the prediction's expense."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import dspy
+import pytest
+from pydantic import SecretStr
+from redis import Redis
+
+from snakepit_bridge.client.stream import Following, Piece, Pieces
+from snakepit_bridge.dspy_integration.registry import ADAPTERS
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.lm.profiles import LMProfile
+from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.testing import Ask, Raw, RecordingLM, scripted
+from tasks.streaming import PieceWriter, streamed
+
+
+def written(url: str) -> list[tuple[str, str, str, str]]:
+    with Redis.from_url(url, decode_responses=True) as client:
+        entries: Any = client.xrange("pieces")
+        return [(said["field"], said["text"], said["call"], said["attempt"]) for _, said in entries]
+
+
+async def test_pieces_are_written_in_order_and_grow_together_while_they_wait(redis_url: str) -> None:
+    writer = PieceWriter(RedisConnection(redis_url), "pieces", 3)
+    for text in ("a", "b", "c"):
+        writer.put(Piece("reasoning", text, "self"))
+    writer.put(Piece("answer", "d", "self"))
+    writer.put(Piece("answer", "e", "self", call=2))
+    await writer.drain()
+    writer.put(Piece("answer", "f", "self", call=2))
+    await writer.drain()
+    assert written(redis_url) == [
+        ("reasoning", "abc", "1", "3"), ("answer", "d", "1", "3"), ("answer", "e", "2", "3"), ("answer", "f", "2", "3"),
+    ]  # fmt: skip
+    with Redis.from_url(redis_url) as client:
+        assert 0 < client.ttl("pieces") <= 600
+
+
+async def test_a_writer_of_nothing_writes_nothing(redis_url: str) -> None:
+    await PieceWriter(RedisConnection(redis_url), "pieces", 1).drain()
+    assert written(redis_url) == []
+
+
+async def test_redis_that_stays_away_costs_the_pieces_and_not_the_prediction(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.streaming._PATIENCE_S", 0.3)
+    writer = PieceWriter(RedisConnection("redis://127.0.0.1:9/0", timeout_s=0.2), "pieces", 1)
+    writer.put(Piece("answer", "a"))
+    with caplog.at_level(logging.WARNING):
+        await writer.drain()
+    assert "Pieces of an answer are lost" in caplog.text
+
+
+async def test_pieces_are_written_behind_an_outage_and_each_is_read_once(redis_url: str) -> None:
+    """KINDS 30: an answer that was lost makes the writer write again, and the reader leaves out what it has read."""
+    connection = RedisConnection(redis_url)
+    writer, sent = PieceWriter(connection, "dspex:pieces:t", 1), connection.send_each
+    failures = iter([False, True, False])
+
+    async def send(commands: Sequence[Sequence[Any]]) -> list[Any]:
+        if next(failures, False):
+            raise StoreUnavailableError("redis://r", "away")
+        answers = await sent(commands)
+        if next(failures, False):
+            raise StoreUnavailableError("redis://r", "the answer was lost")
+        return answers
+
+    monkeypatched: Any = connection
+    monkeypatched.send_each = send
+    for text in ("a", "b", "c"):
+        writer.put(Piece("answer", text))
+        await writer.drain()
+    following = Following(Pieces(connection, cast(Any, None), "dspex"), "t", None, None)
+    assert [piece.text for piece in await following._read()] == ["a", "b", "c"]
+    assert int(cast(Any, await connection.client.xlen("dspex:pieces:t"))) == 4
+    await connection.aclose()
+
+
+class Kept:
+    """Stands for the writer."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+
+    def put(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+
+    def text(self, call: int = 1, field: str = "answer") -> str:
+        return "".join(piece.text for piece in self.pieces if (piece.call, piece.field) == (call, field))
+
+
+class Failing:
+    """A writer that can't."""
+
+    def put(self, piece: Piece) -> None:
+        raise UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates not allowed")
+
+
+def _current(ask: Ask) -> Any:
+    return ANSWERS[0](ask)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RecordingLM]:
+    with RecordingLM(scripted(_current)) as lm:
+        yield lm
+
+
+Answer = Callable[[Ask], Any]
+ANSWERS: list[Answer] = [lambda ask: {"answer": "forty-two [[or so]]"}]
+
+
+@pytest.fixture
+def answers(server: RecordingLM) -> Iterator[list[Answer]]:
+    usual = ANSWERS[0]
+    yield ANSWERS
+    ANSWERS[0] = usual
+    server.faults.clear()
+    server.clear()
+
+
+async def run(server: RecordingLM, module: Any, writer: Any, adapter: str = "chat", **inputs: str) -> dspy.Prediction:
+    """Runs a module as the fleet does: on the home loop, or in a thread if it has no coroutine of its own."""
+    lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
+    bound: Any = SimpleNamespace(module=module, used_up=False)
+
+    async def followed() -> dspy.Prediction:
+        settings = {"lm": lm, "adapter": ADAPTERS.find(adapter, "adapter"), "disable_history": True}
+        with dspy.context(**settings), streamed(bound, writer):
+            return await module.acall(**(inputs or {"question": "why?"}))
+
+    return await run_home(followed())
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, None])
+@pytest.mark.parametrize("adapter", ["chat", "json", "xml"])
+async def test_each_adapters_answer_comes_in_pieces(
+    server: RecordingLM, answers: list[Answer], adapter: str, size: int | None
+) -> None:
+    """KINDS 23: with marks of the form in its text, whatever the size of the pieces."""
+    server.pace(size)
+    kept = Kept()
+    prediction = await run(server, dspy.Predict("question -> answer"), kept, adapter)
+    assert kept.text() == prediction.answer == "forty-two [[or so]]"
+    assert not any(piece.replaced for piece in kept.pieces)
+
+
+async def test_calls_of_a_program_are_numbered_and_told_apart_even_at_the_same_time(
+    server: RecordingLM, answers: list[Answer]
+) -> None:
+    answers[0] = lambda ask: {"answer": f"answer of {ask.inputs['question']} {'x' * 50}"}
+    server.pace(5, 0.001)
+
+    class Both(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = dspy.Predict("question -> answer"), dspy.Predict("question -> answer")
+
+        async def aforward(self, question: str) -> dspy.Prediction:
+            await asyncio.gather(self.first.acall(question="one"), self.second.acall(question="two"))
+            return await self.first.acall(question="three")
+
+    kept = Kept()
+    await run(server, Both(), kept)
+    said = {(piece.predictor, piece.call): kept.text(piece.call) for piece in kept.pieces}
+    by_part = sorted((name, text.split()[2]) for (name, _), text in said.items())
+    assert by_part == [("first", "one"), ("first", "three"), ("second", "two")]
+    assert kept.text(3).startswith("answer of three")
+
+
+async def test_a_program_that_runs_in_a_thread_comes_in_pieces(server: RecordingLM, answers: list[Answer]) -> None:
+    class Blocking(dspy.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = dspy.Predict("question -> answer")
+
+        def forward(self, question: str) -> dspy.Prediction:
+            return self.part(question=question)
+
+    module, kept = Blocking(), Kept()
+    lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
+    bound: Any = SimpleNamespace(module=module, used_up=False)
+
+    def blocking() -> dspy.Prediction:
+        with dspy.context(lm=lm, disable_history=True), streamed(bound, kept):  # pyright: ignore[reportArgumentType]
+            return module(question="why?")
+
+    prediction = await asyncio.to_thread(blocking)
+    assert kept.text() == prediction.answer == "forty-two [[or so]]"
+
+
+async def test_an_answer_that_cannot_be_parsed_is_taken_back_and_the_next_one_comes_in_its_place(
+    server: RecordingLM, answers: list[Answer]
+) -> None:
+    """KINDS 43: streamed as unstreamed, DSPy's chat adapter asks once more in JSON."""
+    turns = iter([Raw("[[ ## answer ## ]]\nhalf of"), {"answer": "whole", "reasoning": "because"}])
+    answers[0] = lambda ask: next(turns)
+    kept = Kept()
+    prediction = await run(server, dspy.Predict("question -> answer, reasoning"), kept)
+    assert (prediction.answer, prediction.reasoning) == ("whole", "because")
+    assert [(piece.call, piece.field, piece.replaced) for piece in kept.pieces if piece.replaced] == [
+        (1, "answer", True)
+    ]
+    assert (kept.text(1), kept.text(2), kept.text(2, "reasoning")) == ("half of", "whole", "because")
+    assert kept.pieces.index(Piece("answer", "", "self", 1, replaced=True)) < min(
+        place for place, piece in enumerate(kept.pieces) if piece.call == 2
+    )
+
+
+async def test_halves_of_a_character_are_joined(server: RecordingLM, answers: list[Answer]) -> None:
+    """KINDS 12: a server may cut between the two halves of what JSON writes as a pair."""
+    chunks = ["[[ ## answer ## ]]\\nok \\ud83d", "\\ude00 and \\ud83d", " alone \\ud83d"]
+    events = [
+        f'{{"choices": [{{"index": 0, "delta": {{"content": "{text}"}}, "finish_reason": null}}]}}' for text in chunks
+    ]
+    events.append('{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}')
+    server.say("".join(f"data: {event}\n\n" for event in [*events, "[DONE]"]), content_type="text/event-stream")
+    kept = Kept()
+    prediction = await run(server, dspy.Predict("question -> answer"), kept)
+    assert kept.text() == prediction.answer == "ok 😀 and \ufffd alone \ufffd"
+
+
+async def test_a_writer_that_fails_costs_the_pieces_and_not_the_prediction(
+    server: RecordingLM, answers: list[Answer], caplog: pytest.LogCaptureFixture
+) -> None:
+    """KINDS 12."""
+    prediction = await run(server, dspy.ChainOfThought("question -> answer"), Failing())
+    assert prediction.answer == "forty-two [[or so]]"
+    assert caplog.text.count("Pieces of an answer can't be made") == 1
+
+
+async def test_what_stands_in_for_a_stream_comes_as_one_piece(server: RecordingLM, answers: list[Answer]) -> None:
+    """KINDS 13: a whole JSON answer to a request for a stream is the answer."""
+    text = json.dumps("[[ ## answer ## ]]\nwhole\n\n[[ ## completed ## ]]")
+    server.say(f'{{"choices": [{{"index": 0, "message": {{"content": {text}}}, "finish_reason": "stop"}}]}}')
+    kept = Kept()
+    prediction = await run(server, dspy.Predict("question -> answer"), kept)
+    assert kept.text() == prediction.answer == "whole"
+
+
+async def test_what_cannot_be_streamed_is_not(server: RecordingLM, answers: list[Answer]) -> None:
+    module = dspy.Predict("question -> answer")
+    used_up: Any = SimpleNamespace(module=module, used_up=True)
+    lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
+    with dspy.context(lm=lm), streamed(used_up, Kept()):  # pyright: ignore[reportArgumentType]
+        await module.acall(question="why?")
+    assert "stream" not in server.requests[-1].body
+
+
+async def test_fields_that_are_no_text_have_no_pieces(server: RecordingLM, answers: list[Answer]) -> None:
+    answers[0] = lambda ask: {"count": 7}
+    kept = Kept()
+    await run(server, dspy.Predict("question -> count: int"), kept)
+    assert kept.pieces == []

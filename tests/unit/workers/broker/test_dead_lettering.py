@@ -1,0 +1,35 @@
+"""Whoever listens is told of what is given up, and can't harm whoever gives it up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from workers.broker import settlement
+from workers.broker import dead_lettering as given_up
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given_up, "_LISTENERS", [])
+
+
+def test_what_is_given_up_is_told_and_nothing_else() -> None:
+    told: list[Any] = []
+    given_up.listen(told.append)
+    given_up.announce([settlement.ack("w.1"), settlement.dead("w.2", "q", "lost", "it died", {"task_id": "7"})])
+    assert [(one["reason"], one["task_id"]) for one in told] == [("lost", "7")]
+
+
+def test_a_listener_that_fails_keeps_nobody_from_being_told(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Any] = []
+
+    def fail(_: Any) -> None:
+        raise ConnectionError("the result backend is away")
+
+    given_up.listen(fail)
+    given_up.listen(told.append)
+    given_up.announce([settlement.dead("w.2", "q", "lost", "it died", {"task_id": "7"})])
+    assert len(told) == 1
+    assert "The end of task 7" in caplog.text

@@ -1,0 +1,99 @@
+"""The line: answers as they come, and a ring at the first change of what was looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+import redis
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tests.harness.waiting import wait_until
+from workers.broker.wire import Line
+
+CLAIM: tuple[list[Any], list[Any]] = (["w", "t", "h", "d", "list"], ["me", 1, 10, "0"])
+
+
+@pytest.fixture
+def client(redis_url: str) -> Generator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def line(redis_url: str) -> Generator[Line]:
+    pool = redis.ConnectionPool.from_url(redis_url, protocol=3)
+    line = Line(pool.make_connection())
+    line.connect()
+    yield line
+    line.connection.disconnect()
+
+
+def ask(line: Line) -> list[Any]:
+    answers: list[Any] = []
+    line.rung = False
+    line.send("claim", *CLAIM, answers.append)
+    wait_until(lambda: line.read() or answers, "the answer")
+    return answers[0]
+
+
+def come(line: Line) -> bool:
+    if line.connection.can_read(0):
+        line.read()
+    return line.rung
+
+
+def test_it_rings_once_for_the_first_change_of_a_list(line: Line, client: Redis) -> None:
+    assert ask(line) == [0, -1]
+    assert not come(line)
+    client.lpush("list", "a", "b")
+    wait_until(lambda: come(line), "a ring")
+    line.rung = False
+    client.lpush("list", "c")
+    assert not come(line), "until it looks again"
+    assert ask(line)[3::2] == [b"a", b"b", b"c"]
+    assert not come(line), "what it takes itself is no news"
+    client.lpush("list", "d")
+    wait_until(lambda: come(line), "a ring")
+    assert ask(line)[3::2] == [b"d"]
+
+
+def test_answers_come_in_the_order_of_what_was_sent(line: Line, client: Redis) -> None:
+    answers: list[tuple[int, Any]] = []
+    for n in range(5):
+        client.lpush("list", str(n))
+        line.send("claim", *CLAIM, lambda answer, n=n: answers.append((n, answer[3])))
+        wait_until(lambda n=n: line.read() or len(answers) == n + 1, "the answer")
+    assert answers == [(n, str(n).encode()) for n in range(5)]
+    assert line.silent_s == 0
+
+
+def test_an_error_is_an_answer(line: Line, client: Redis) -> None:
+    client.set("list", "no list", ex=60)
+    assert isinstance(ask(line), ResponseError)
+    client.delete("list")
+    assert ask(line) == [0, -1]
+
+
+def test_a_server_that_tells_nothing_is_asked_again_and_again(redis_url: str, client: Redis) -> None:
+    client.acl_setuser("deaf", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-client|tracking"])
+    try:
+        line = Line(redis.ConnectionPool.from_url(redis_url, protocol=3, username="deaf").make_connection())
+        line.connect()
+        assert not line.rings
+        line.connection.disconnect()
+    finally:
+        client.acl_deluser("deaf")
+
+
+def test_a_line_that_is_broken_off_is_met_as_a_lost_connection(line: Line) -> None:
+    line.send("claim", *CLAIM, lambda _: None)
+    line.break_off()
+    with pytest.raises(redis.ConnectionError):
+        wait_until(line.read, "the end")
+    line.break_off()
+    assert not line.open
+    line.connect()
+    assert ask(line) == [0, -1]

@@ -1,0 +1,153 @@
+"""The result backend: a task's end is committed once, in Celery's own form, and told to whoever waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import BackendStoreError
+from redis import Redis
+
+from config.settings import FleetSettings
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import PredictionCancelled
+from snakepit_bridge.process.home_loop import run_blocking
+from workers.app import FleetApp
+from workers.result_backend import CommitBackend
+
+
+@pytest.fixture
+def app(redis_url: str) -> FleetApp:
+    return FleetApp(FleetSettings.model_validate({"redis_url": redis_url, "result_expires_s": 600}))
+
+
+def stored(url: str, task_id: str) -> dict[str, Any]:
+    with Redis.from_url(url) as client:
+        found: Any = client.get(f"celery-task-meta-{task_id}")
+    return json.loads(found)
+
+
+def test_it_is_the_backend_of_the_fleets_app(app: FleetApp) -> None:
+    assert type(app.backend) is CommitBackend
+
+
+def ended(state: str) -> Any:
+    return "result" if state == "SUCCESS" else ValueError(state)
+
+
+@pytest.mark.parametrize("final", ["SUCCESS", "FAILURE", "REVOKED"])
+@pytest.mark.parametrize("later", ["SUCCESS", "FAILURE", "RETRY"])
+def test_the_first_end_stays(app: FleetApp, redis_url: str, final: str, later: str) -> None:
+    app.backend.store_result("task", ended(final), final)
+    before = stored(redis_url, "task")
+    app.backend.store_result("task", ended(later), later)
+    assert stored(redis_url, "task") == before
+
+
+@pytest.mark.parametrize("between", ["RETRY", "STARTED"])
+def test_what_is_no_end_gives_way(app: FleetApp, redis_url: str, between: str) -> None:
+    app.backend.store_result("task", ValueError("again") if between == "RETRY" else None, between)
+    app.backend.store_result("task", {"v": 1}, "SUCCESS")
+    assert (stored(redis_url, "task")["status"], stored(redis_url, "task")["result"]) == ("SUCCESS", {"v": 1})
+
+
+def test_a_cancellation_by_the_client_holds_against_the_running_task(app: FleetApp, redis_url: str) -> None:
+    fleet = Fleet(redis_url)
+    assert fleet.handle("task").cancel()
+    app.backend.store_result("task", {"v": 1}, "SUCCESS")
+    with pytest.raises(PredictionCancelled):
+        fleet.handle("task").get(1)
+
+
+def test_what_it_writes_is_what_stock_celery_writes(app: FleetApp, redis_url: str) -> None:
+    stock = Celery("stock", set_as_current=False, backend=redis_url)
+    stock.conf.result_expires = 600
+    stock.backend.store_result("theirs", {"a": ["ü", 1.5]}, "SUCCESS")
+    app.backend.store_result("ours", {"a": ["ü", 1.5]}, "SUCCESS")
+    ours, theirs = stored(redis_url, "ours"), stored(redis_url, "theirs")
+    assert {**ours, "task_id": "", "date_done": ""} == {**theirs, "task_id": "", "date_done": ""}
+    assert stock.AsyncResult("ours").get(timeout=1) == {"a": ["ü", 1.5]}
+    with Redis.from_url(redis_url) as client:
+        assert 590 <= client.ttl("celery-task-meta-ours") <= 600
+
+
+def test_an_end_that_is_written_in_another_order_is_found(app: FleetApp, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client:
+        client.set("celery-task-meta-task", '{"result": null, "status": "REVOKED"}', ex=60)
+    app.backend.store_result("task", 1, "SUCCESS")
+    assert stored(redis_url, "task")["status"] == "REVOKED"
+
+
+def test_an_end_is_told_on_the_tasks_channel_once(app: FleetApp, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client, client.pubsub() as told:
+        told.subscribe("celery-task-meta-told")
+        assert told.get_message(timeout=2)
+        app.backend.store_result("told", 1, "SUCCESS")
+        app.backend.store_result("told", 2, "SUCCESS")
+        message: Any = told.get_message(timeout=2)
+        assert json.loads(message["data"])["result"] == 1
+        assert told.get_message(timeout=0.2) is None
+
+
+def test_a_result_beyond_what_redis_takes_is_refused(app: FleetApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CommitBackend, "_MAX_STR_VALUE_SIZE", 100)
+    with pytest.raises(BackendStoreError, match="too large"):
+        app.backend.store_result("task", "x" * 200, "SUCCESS")
+
+
+# ---------------------------------------------------------------- from the event loop
+
+
+def commit(app: FleetApp, task_id: str, result: Any, state: str, **more: Any) -> bytes | None:
+    return run_blocking(app.backend.acommit(task_id, result, state, **more))
+
+
+def test_the_first_to_commit_wins_and_the_others_get_its_bytes(app: FleetApp, redis_url: str) -> None:
+    assert commit(app, "task", {"v": 1}, "SUCCESS") is None
+    before = stored(redis_url, "task")
+    for result, state in (({"v": 2}, "SUCCESS"), (ValueError("late"), "FAILURE")):
+        won = commit(app, "task", result, state)
+        assert won is not None
+        assert json.loads(won) == before
+    assert stored(redis_url, "task") == before
+
+
+def test_a_commit_that_is_repeated_after_a_lost_answer_is_the_same_commit(app: FleetApp, redis_url: str) -> None:
+    call = app.backend._call("task", {"v": 1}, "SUCCESS", None, None, "")
+    assert [run_blocking(app.backend._soon(*call)) for _ in range(2)] == [None, None]
+    assert stored(redis_url, "task")["result"] == {"v": 1}
+
+
+def test_the_client_is_told_which_task_ended_and_the_stock_channel_how(app: FleetApp, redis_url: str) -> None:
+    with Redis.from_url(redis_url) as client, client.pubsub() as told:
+        told.subscribe("replies", "celery-task-meta-task")
+        assert told.get_message(timeout=2)
+        assert told.get_message(timeout=2)
+        commit(app, "task", 1, "SUCCESS", reply_channel="replies")
+        heard: dict[bytes, Any] = {}
+        while len(heard) < 2:
+            message: Any = told.get_message(timeout=2)
+            heard[message["channel"]] = message["data"]
+    assert heard[b"replies"] == b"task"
+    assert json.loads(heard[b"celery-task-meta-task"])["result"] == 1
+
+
+def test_errors_are_committed_as_celery_writes_them(app: FleetApp, redis_url: str) -> None:
+    commit(app, "ours", LookupError("gone"), "FAILURE")
+    app.backend.store_result("theirs", LookupError("gone"), "FAILURE")
+    assert stored(redis_url, "ours")["result"] == stored(redis_url, "theirs")["result"]
+
+
+def test_many_commits_of_one_tick_are_one_round_trip(app: FleetApp, redis_url: str) -> None:
+    async def all_at_once() -> None:
+        await asyncio.gather(*(app.backend.acommit(f"task-{number}", number, "SUCCESS") for number in range(50)))
+
+    run_blocking(app.backend.acommit("first", 0, "SUCCESS"))
+    with Redis.from_url(redis_url) as client:
+        reads = client.info("stats")["total_reads_processed"]
+        run_blocking(all_at_once())
+        assert client.info("stats")["total_reads_processed"] - reads < 10
+    assert stored(redis_url, "task-49")["result"] == 49

@@ -1,0 +1,119 @@
+"""Endings: who waits for a prediction whose message was given up is told, and so is all that follows it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery.states import FAILURE
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from config.settings import FleetSettings
+from snakepit_bridge.delivery.keys import Layout
+from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionGivenUp
+from tests.harness.waiting import wait_until
+from workers import task_ends as endings
+from workers.app import FleetApp
+
+
+class Backend:
+    """An app and its backend, which remembers the ends; ``away`` says how often it is away first."""
+
+    def __init__(self, away: int = 0) -> None:
+        self.backend = self
+        self.stored: list[tuple[str, BridgeError, str, str]] = []
+        self.failed: list[str] = []
+        self.away = away
+
+    def commit_now(self, task_id: str, error: BridgeError, state: str, *, reply_channel: str) -> None:
+        if self.away:
+            self.away -= 1
+            raise RedisConnectionError("away")
+        self.stored.append((task_id, error, state, reply_channel))
+
+    def mark_as_failure(self, task_id: str, error: BridgeError, *, request: Any, state: str) -> None:
+        self.failed.append(f"{task_id} {state} {len(request.chain)}")
+
+
+def noted(told: dict[str, Any], count: int, away: int = 0) -> Backend:
+    app = Backend(away)
+    endings.note(app, told)
+    wait_until(lambda: len(app.stored) >= count, f"{count} ends")
+    return app
+
+
+def test_a_lost_task_ends_under_its_own_error() -> None:
+    told = {"task_id": "7", "reason": "lost", "error": "worker w fell silent", "reply_channel": "dspex:replies:c"}
+    ((task_id, error, state, channel),) = noted(told, 1).stored
+    assert (task_id, state, channel) == ("7", FAILURE, "dspex:replies:c")
+    assert isinstance(error, PredictionGivenUp)
+    assert "given up (lost): worker w fell silent" in str(error)
+
+
+@pytest.mark.parametrize("reason", ["lost", "unreadable", "rejected"])
+def test_each_input_of_a_batch_ends_by_what_the_headers_say(reason: str) -> None:
+    """KINDS 2: the body may be unreadable."""
+    told = {"task_id": "batch", "task_ids": ["a", "b", "c"], "reason": reason, "error": "it is broken"}
+    app = noted(told, 3)
+    assert [(task_id, error.task_id) for task_id, error, *_ in app.stored] == [(one, one) for one in "abc"]  # type: ignore[attr-defined]
+
+
+def test_an_outage_of_the_result_backend_postpones_ends_and_loses_none() -> None:
+    """KINDS 30."""
+    told = {"task_id": "batch", "task_ids": ["a", "b"], "reason": "lost", "error": "gone"}
+    assert [task_id for task_id, *_ in noted(told, 2, away=2).stored] == ["a", "b"]
+
+
+def test_what_follows_in_a_chain_ends_as_well() -> None:
+    told = {"task_id": "7", "reason": "lost", "error": "gone", "embed": {"chain": [{}, {}]}}
+    app = noted(told, 1)
+    wait_until(lambda: app.failed == ["7 FAILURE 2"], "the end of the chain")
+
+
+@pytest.mark.parametrize("told", [{"task_id": None}, {}, {"task_ids": [1, None]}, {"task_ids": "abc"}])
+def test_what_has_no_name_is_left_alone(told: dict[str, Any]) -> None:
+    app = Backend()
+    endings.note(app, {**told, "reason": "unreadable", "error": "no JSON"})
+    noted({"task_id": "next", "reason": "lost", "error": "gone"}, 1)  # they are brought in their order
+    assert app.stored == []
+
+
+class Mute(Exception):
+    """An exception whose own text fails."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ValueError("why"), "ValueError: why"),
+        (lambda: Mute("x"), "Mute: its text can't be made"),
+        (lambda: SystemExit(3), "SystemExit: 3"),
+        (lambda: ValueError("half \ud83d"), "half \\ud83d"),
+    ],
+)
+def test_any_exception_has_a_named_error(make: Callable[[], BaseException], says: str) -> None:
+    error = endings.error_for(make(), "qa")
+    assert isinstance(error, PredictionFailed)
+    assert says in str(error)
+
+
+def test_a_worker_ends_what_another_gave_up_before_it_died(redis_url: str) -> None:
+    """KINDS 2: the message was on the dead list, and its inputs had no end yet."""
+    app, layout = FleetApp(FleetSettings.model_validate({"redis_url": redis_url})), Layout()
+    with Redis.from_url(redis_url) as client:
+        for name, at in (("new", time.time()), ("old", time.time() - 100_000)):
+            told = {"reason": "lost", "error": "gone", "list": "q", "at": at, "task_ids": [f"{name}-a", f"{name}-b"]}
+            client.zadd(layout.dead, {name: at * 1000})
+            client.hset(layout.dead_entries, name, json.dumps(told).encode() + b"\n{}")
+        client.set("celery-task-meta-new-a", json.dumps({"status": "SUCCESS", "result": 1}))
+        endings.repair(app)
+        wait_until(lambda: client.exists("celery-task-meta-new-b"), "the end that was missing")
+        assert "SUCCESS" in str(client.get("celery-task-meta-new-a"))
+        assert not client.exists("celery-task-meta-old-a")

@@ -1,0 +1,210 @@
+"""Channel: kombu's Redis channel whose messages are claimed, and never popped into nowhere.
+
+Publishing, queues, priorities, fanout and the format of messages are kombu's own. What differs is how a message gets
+from its list to a consumer, and what becomes of it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from queue import Empty
+from typing import Any
+
+import redis
+from kombu.transport import redis as stock
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from workers.broker import lua
+from workers.broker.claimer import Claimer, List
+from workers.broker.leases import Holding
+from workers.broker.lease_keeper import Keeper
+from workers.broker.lease_keepers import KEEPERS
+from workers.broker.keys import Layout
+from workers.broker.wire import Line
+from workers.broker.decoding import Claimed, opened
+from workers.broker.qos import QoS as OurQoS
+from workers.broker.settlement import Settlement
+from workers.broker.lease_settings import Terms
+
+_FLUSH_S = 2.0
+_KEEPER_TIMEOUT_S = 5.0
+_OPTIONS = ("delivery_key", "lease", "max_deliveries", "hold_limit", "stall", "claim_limit")
+# What kombu gives to a pool and not to its connections.
+_OF_POOLS = {"connection_class", "max_connections"}
+
+
+class Channel(stock.Channel):
+    """A channel of ``workers.broker:Transport``.
+
+    The broker's transport options that are its own: ``delivery_key`` (what its keys begin with), ``lease``,
+    ``max_deliveries``, ``hold_limit`` and ``stall`` (see ``Terms``), and ``claim_limit`` (messages in a round trip).
+    """
+
+    QoS = OurQoS
+    from_transport_options = (*stock.Channel.from_transport_options, *_OPTIONS)
+
+    delivery_key = "dspex:delivery"
+    lease = 5.0
+    max_deliveries = 5
+    hold_limit = 3_600.0
+    stall = 10.0
+    claim_limit = 32
+
+    qos: OurQoS  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+    _kept: Any = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.lost: dict[str, str] = {}
+        """Claims whose task's process died, and what it died of."""
+        super().__init__(*args, **kwargs)
+
+    # ------------------------------------------------------------ consuming
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
+        """Consumes from a queue; of messages that won't be acknowledged nothing is recorded."""
+        answer = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+        if queue not in self._fanout_queues:
+            self.claimer.consume(queue, callback, recorded=not no_ack)
+            if not no_ack:
+                self.holding.channels.add(self)
+                self.keeper.start()
+        return answer
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        """Returns a message, None if there is none to be had now."""
+        lists = [(queue, self.place(queue, step)) for step in reversed(self.priority_steps)]
+        while True:
+            first, keys, args = self.claim(lists, [not no_ack] * len(lists), 1)
+            answer = self._now("claim", keys, args)
+            if len(answer) == 2:
+                return None
+            place = lists[int(answer[2])][1]
+            claimed = Claimed(queue, place, answer[3], f"{self.holding.worker}.{first}", not no_ack)
+            message = opened(self, claimed)
+            if message is not None:
+                if not no_ack:
+                    self.qos.append(message, claimed.tag)
+                    self.keeper.start()
+                return message
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        answer = super()._basic_cancel(consumer_tag)
+        if queue is not None and queue not in self._active_queues and "claimer" in self.__dict__:
+            self.claimer.cancel(queue)
+        return answer
+
+    def _brpop_read(self, **options: Any) -> Any:
+        # kombu's poller calls it when something came on the line.
+        if not self.claimer.read():
+            raise Empty
+        return True
+
+    def close(self) -> None:
+        """Closes it: what it has given out and nobody runs goes back, and what has ended is told to the broker."""
+        claimer: Claimer | None = self.__dict__.get("claimer")
+        answered = claimer is None or self.closed or claimer.close()
+        super().close()
+        if "keeper" in self.__dict__:
+            self.holding.channels.discard(self)
+            if self.holding.unsettled:
+                self.keeper.flush(_FLUSH_S if answered else 0.0)
+
+    # ------------------------------------------------------------ claims
+
+    @cached_property
+    def keeper(self) -> Keeper:
+        """The thread that keeps what this process holds of this broker's messages."""
+        params = self._connparams()
+        server = tuple(params.get(name) for name in ("host", "port", "path", "db", "username"))
+        layout = Layout(f"{self.global_keyprefix}{self.delivery_key}", self.global_keyprefix)
+        terms = Terms(self.lease, self.max_deliveries, self.hold_limit, stall_s=self.stall)
+        return KEEPERS.of(server, layout, terms, lambda: _keepers_client(params))
+
+    @property
+    def holding(self) -> Holding:
+        """What this process holds of this broker's messages."""
+        return self.keeper.holding
+
+    @cached_property
+    def claimer(self) -> Claimer:
+        """What gets the messages of its consumers."""
+        params = self._connparams(asynchronous=True)
+        made = {name: value for name, value in params.items() if name not in _OF_POOLS}
+        connection = params["connection_class"](**made, protocol=3, retry=Retry(NoBackoff(), 0))
+        return Claimer(self, Line(connection))
+
+    @property
+    def claims(self) -> bool:
+        """Whether its claimer has something to do."""
+        claimer: Claimer | None = self.__dict__.get("claimer")
+        return claimer is not None and claimer.used
+
+    def in_order(self, count: int) -> list[str]:
+        """Returns so many of the queues, in the order in which they are served now."""
+        return self._queue_cycle.consume(count)
+
+    def served(self, queue: str) -> None:
+        """Notes that a queue was served, so that the next one may have its turn."""
+        self._queue_cycle.rotate(queue)
+
+    def place(self, queue: str, step: int) -> str:
+        """Returns the list that a queue's messages of one priority step wait in."""
+        return f"{self.global_keyprefix}{self._q_for_pri(queue, step)}"
+
+    def claim(self, lists: Sequence[List], recorded: Sequence[bool], room: int) -> tuple[int, list[Any], list[Any]]:
+        """Returns the number of the first claim, and the keys and arguments of a script that makes claims."""
+        holding, layout = self.holding, self.holding.layout
+        first = holding.numbers(room)
+        keys = [layout.workers, layout.ticks, layout.held(holding.worker), layout.delayed]
+        flags = "".join("1" if one else "0" for one in recorded)
+        return first, [*keys, *(place for _, place in lists)], [holding.worker, first, room, flags]
+
+    def settle(self, settled: Settlement) -> None:
+        """Ends a claim: along with others where an event loop runs, else at once."""
+        self.holding.settle(settled)
+        if self.closed:
+            # A task that outlived its channel. The broker may be away, and nobody is to wait for that.
+            self.keeper.flush(0.0)
+        elif self.connection.cycle.hub is None:
+            self.keeper.flush(_FLUSH_S)
+
+    def stalled(self, seconds: float) -> list[str]:
+        """Returns the lists that it should have claimed from in the last so many seconds and has not."""
+        claimer: Claimer | None = self.__dict__.get("claimer")
+        return claimer.stalled(seconds) if claimer and not self.closed else []
+
+    def restart(self) -> None:
+        """Makes its consumer find the connection broken, and connect anew; may be called from any thread."""
+        self.claimer.line.break_off()
+
+    def _now(self, script: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        with redis.Redis(connection_pool=self.pool, retry=Retry(NoBackoff(), 0)) as client:
+            return client.register_script(lua.source(script))(keys, args)
+
+    # ------------------------------------------------------------ kombu's clients
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        # kombu makes a client for each command, which costs more than the command. One is as thread-safe as its pool.
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        if self._kept is None or self._kept.connection_pool is not self.pool:
+            self._kept = super()._create_client()
+        return self._kept
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        # Without this, a lost connection is met as an AttributeError that nobody expects, and the worker exits.
+        if self.connection is None or self.connection.client is None:
+            raise redis.ConnectionError("The connection to the broker was closed.")
+        return super()._connparams(asynchronous=asynchronous)
+
+
+def _keepers_client(params: dict[str, Any]) -> redis.Redis:
+    mine: dict[str, Any] = {"max_connections": 2, "socket_timeout": _KEEPER_TIMEOUT_S, "health_check_interval": 0}
+    if "path" not in params:
+        mine["socket_connect_timeout"] = _KEEPER_TIMEOUT_S
+    mine |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False}
+    make: Any = redis.ConnectionPool
+    return redis.Redis(connection_pool=make(**{**params, **mine}))

@@ -1,0 +1,68 @@
+"""Opening: what becomes of a claimed message before any consumer sees it.
+
+One that isn't to be run yet is put aside and takes no consumer's room; one that can't be read is given up, where kombu
+and Celery would end the worker or drop it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workers.broker import settlement
+from workers.broker import message as envelope
+from workers.broker.message import UnreadableMessage
+
+if TYPE_CHECKING:
+    from workers.broker.channel import Channel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A message as the broker gave it out.
+
+    Attributes:
+        queue: the queue of its consumer.
+        place: the list that it came from.
+        raw: the message itself.
+        tag: its claim.
+        recorded: whether the broker keeps it until it is acknowledged.
+    """
+
+    queue: str
+    place: str
+    raw: bytes
+    tag: str
+    recorded: bool
+
+
+def opened(channel: Channel, claimed: Claimed) -> Any:
+    """Returns the kombu message to give to a consumer, None if none is to get it."""
+    payload = None
+    try:
+        payload = envelope.read(claimed.raw)
+        if claimed.recorded and _put_aside(channel, claimed, payload):
+            return None
+        message = envelope.opened(channel, payload, claimed.tag)
+    except UnreadableMessage as unreadable:
+        what = str(unreadable).partition(":")[0]  # the rest may quote the message
+        logger.error("A message of %r can't be read and is given up: %s", claimed.place, what)
+        if claimed.recorded:
+            known = envelope.told(payload) if payload else None
+            channel.settle(settlement.dead(claimed.tag, claimed.place, "unreadable", str(unreadable), known))
+        return None
+    if claimed.recorded:
+        channel.holding.take(claimed.tag, claimed.place, payload)
+    return message
+
+
+def _put_aside(channel: Channel, claimed: Claimed, payload: dict[str, Any]) -> bool:
+    due_s = envelope.due_s(payload)
+    if due_s is None or due_s - time.time() <= channel.holding.terms.delay_from_s:
+        return False
+    channel.settle(settlement.delay(claimed.tag, due_s))
+    return True

@@ -1,0 +1,208 @@
+"""Keeper: the thread that keeps what a process holds, whatever its main loop is busy with.
+
+Each beat it says that the process is alive, which renews everything that it holds; tells the broker what a broken
+connection couldn't; takes back claims whose answer never arrived; lets go of what was held for too long; hands on what
+silent workers held; and restarts a consumer that stands still while messages wait.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from workers.broker import settlement
+from workers.broker.dead_lettering import announce
+from workers.broker.leases import Holding
+from workers.broker.scripts import Scripts
+from workers.broker.settlement import Settlement
+from workers.broker.lease_settings import BEATS
+from workers.watchdog.pulse import PULSE
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_AT_EXIT_S = 3.0
+# For so many looks a claim that only the broker knows of must have stayed one: its answer may be on the way.
+_LOOKS = BEATS
+
+
+class Keeper:
+    """Keeps one holding, from the first channel on until nothing is held.
+
+    Args:
+        holding: what to keep.
+        connect: makes a client of the keeper's own, which sends nothing twice.
+    """
+
+    def __init__(self, holding: Holding, connect: Callable[[], Redis]) -> None:
+        self.holding = holding
+        self._connect = connect
+        self._scripts: Scripts | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._flushed = threading.Condition()
+        self._unknown: dict[str, int] = {}
+        self._away = False
+
+    def start(self) -> None:
+        """Starts the thread, if it doesn't run."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="dspex-claims", daemon=True)
+                _RUNNING.add(self)
+                PULSE.hold(self.holding.worker)
+                self._thread.start()
+
+    def flush(self, wait_s: float) -> bool:
+        """Tells the broker of every end at once; returns whether it knows them all within so many seconds."""
+        self.start()
+        self._wake.set()
+        with self._flushed:
+            return self._flushed.wait_for(lambda: not self.holding.unsettled, wait_s)
+
+    def scripts_of(self, worker: str) -> Scripts:
+        """Returns the scripts for what another process holds of this broker's messages, by a new connection."""
+        theirs = Holding(self.holding.layout, self.holding.terms)
+        theirs.worker = worker
+        return Scripts(self._connect(), theirs)
+
+    @property
+    def unsettled(self) -> int:
+        """How many ends the broker doesn't know of."""
+        return len(self.holding.unsettled)
+
+    def _run(self) -> None:
+        due = 0.0
+        while True:
+            self._wake.wait(max(0.0, due - time.monotonic()))
+            asked = self._wake.is_set()
+            self._wake.clear()
+            beats = time.monotonic() >= due
+            if beats:
+                due = time.monotonic() + self.holding.terms.beat_s
+            if not self._round(beats=beats, asked=asked):
+                due = min(due, time.monotonic() + self.holding.terms.beat_s / 2)
+            if self._ended():
+                return
+
+    def _round(self, *, beats: bool, asked: bool) -> bool:
+        try:
+            scripts = self._connected()
+            if beats:
+                self._beat(scripts)
+            self._tell(scripts, asked=asked)
+            self._away = False
+        except (RedisError, OSError) as away:
+            if not self._away:
+                logger.warning("What is held can't be renewed, the broker is away: %s", away)
+            self._away = True
+            self._disconnect()
+        return not self._away
+
+    def _tell(self, scripts: Scripts, *, asked: bool) -> None:
+        late = self.holding.late(0.0 if asked else self.holding.terms.beat_s)
+        if late:
+            scripts.settle(late)
+        with self._flushed:
+            self._flushed.notify_all()
+
+    def _beat(self, scripts: Scripts) -> None:
+        count, silent = scripts.beat()
+        self._let_go(scripts)
+        self._take_back(scripts, count)
+        for worker, beat in silent:
+            self._reap(scripts, worker, beat)
+        self._watch(scripts)
+
+    def _let_go(self, scripts: Scripts) -> None:
+        """Ends claims that were held for too long, as if their worker had died: their tasks are stuck."""
+        overdue = self.holding.overdue()
+        if not overdue:
+            return
+        logger.warning("%d messages were held for too long and are handed to others", len(overdue))
+        tags = {tag for tag, _ in overdue}
+        records = [pair for some in scripts.records(self.holding.worker) for pair in some if pair[0] in tags]
+        for one in self._as_lost(records, "it was held for longer than its limit"):
+            self.holding.settle(one)
+        for tag in tags:
+            self.holding.held.pop(tag, None)
+
+    def _take_back(self, scripts: Scripts, count: int) -> None:
+        """Returns claims that the broker made for this process and whose answer never arrived."""
+        if count == len(self.holding.held) + len(self.holding.unsettled) and not self._unknown:
+            return
+        theirs = scripts.tags()
+        ours = {*self.holding.held, *self.holding.unsettled}
+        self._unknown = {tag: self._unknown.get(tag, 0) + 1 for tag in theirs if tag not in ours}
+        for tag in [tag for tag, looks in self._unknown.items() if looks >= _LOOKS]:
+            record = scripts.record(tag)
+            if record is not None:
+                logger.warning("Claim %s was never delivered here and goes back to its queue", tag)
+                self.holding.settle(settlement.returned(tag, record))
+            del self._unknown[tag]
+
+    def _reap(self, scripts: Scripts, worker: str, beat: str) -> None:
+        error = f"worker {worker} fell silent while it held the message"
+        for records in scripts.records(worker):
+            settlements = self._as_lost(records, error)
+            if not scripts.reap(worker, beat, settlements):
+                return
+            if settlements:
+                logger.warning("Worker %s is silent: %d of its messages are handed on", worker, len(settlements))
+            announce(settlements)
+
+    def _as_lost(self, records: list[tuple[str, bytes]], error: str) -> list[Settlement]:
+        most, lost = self.holding.terms.max_deliveries, list[Settlement]()
+        for tag, record in records:
+            place, _, raw = record.partition(b"\n")
+            lost.append(settlement.lost(tag, place.decode(), raw, error, most))
+        return lost
+
+    def _watch(self, scripts: Scripts) -> None:
+        for channel in list(self.holding.channels):
+            lists = channel.stalled(self.holding.terms.stall_s)
+            if lists and scripts.waiting(lists):
+                logger.warning("The consumer of %s makes no progress while messages wait: restarting it", lists[-1])
+                channel.restart()
+
+    def _connected(self) -> Scripts:
+        if self._scripts is None:
+            self._scripts = Scripts(self._connect(), self.holding)
+        return self._scripts
+
+    def _disconnect(self) -> None:
+        scripts, self._scripts = self._scripts, None
+        if scripts is not None:
+            scripts.client.close()
+            scripts.client.connection_pool.disconnect()
+
+    def _ended(self) -> bool:
+        """Ends the thread where nothing is left to keep; the next channel starts another."""
+        with self._lock:
+            if not self.holding.idle:
+                return False
+            self._thread = None
+            _RUNNING.discard(self)
+        try:
+            self._connected().leave()
+        except (RedisError, OSError) as away:
+            logger.info("The broker is away, and will forget this worker by itself: %s", away)
+        self._disconnect()
+        return True
+
+
+_RUNNING: weakref.WeakSet[Keeper] = weakref.WeakSet()
+
+
+@atexit.register
+def _flush_all() -> None:
+    for keeper in list(_RUNNING):
+        if keeper.unsettled and not keeper.flush(_FLUSH_AT_EXIT_S):
+            logger.error("The broker is away at the end, and can't be told how %d claims ended", keeper.unsettled)

@@ -1,0 +1,44 @@
+"""The keepers of this process: one for each broker that its channels consume from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis import Redis
+
+from snakepit_bridge.process.forking import after_fork_in_child
+from workers.broker.leases import Holding
+from workers.broker.lease_keeper import Keeper
+from workers.broker.keys import Layout
+from workers.broker.lease_settings import Terms
+
+_Key = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Keepers:
+    """Finds the keeper of a broker, so that what one channel holds survives it on the next one."""
+
+    _found: dict[_Key, Keeper] = field(default_factory=dict[_Key, Keeper])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, server: _Key, layout: Layout, terms: Terms, connect: Callable[[], Redis]) -> Keeper:
+        """Returns the keeper of a server's messages, which stays as long as it holds something or has channels."""
+        key = (server, layout, terms)
+        with self._lock:
+            for other in [known for known, keeper in self._found.items() if keeper.holding.idle and known != key]:
+                del self._found[other]
+            if key not in self._found:
+                self._found[key] = Keeper(Holding(layout, terms), connect)
+            return self._found[key]
+
+    def forget(self) -> None:
+        """Forgets all: a forked child holds nothing, and has none of its parent's threads."""
+        self._found, self._lock = {}, threading.Lock()
+
+
+KEEPERS = Keepers()
+after_fork_in_child(KEEPERS.forget)

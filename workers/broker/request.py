@@ -1,0 +1,128 @@
+"""Request: one message on its way through Celery's worker, and what becomes of its predictions if no task ends them.
+
+It tells the transport when a task's process died, which Celery hands back like any other message. Without it, a task
+that kills its process is run again for ever. It also decodes each message once, where Celery does it for itself and
+again for the pool.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+from celery import Task, signals
+from celery.exceptions import WorkerLostError
+from celery.states import REVOKED
+from celery.worker import state
+from celery.worker.request import Request as CeleryRequest
+
+from snakepit_bridge.exceptions import DeadlineExceeded, PredictionCancelled, PredictionFailed
+from snakepit_bridge.protocol.messages import HIDDEN
+from workers.rabbitmq_dead_letters import GivenUp, mark
+from workers.content_privacy import kind_of, shown
+from workers.task_ends import LATE_ENDS, PREDICTIONS, end_what_follows, program_of, timed_out
+from workers.task_guard import Guard
+
+
+class Request(CeleryRequest):
+    """Celery's request, which notes what the process of its task died of, and ends its predictions."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # What a sender put there goes to logs, events and `inspect`.
+        self._shows = bool(cast(Any, self._app).settings.log_content)
+        self._argsrepr, self._kwargsrepr = shown(self._args, self._shows), shown(self._kwargs, self._shows)
+        self._request_dict |= {"argsrepr": self._argsrepr, "kwargsrepr": self._kwargsrepr}
+
+    @property
+    def body(self) -> Any:
+        """The message's arguments as they were decoded, for the pool to hand to the tracer as they are."""
+        return self._payload
+
+    @property
+    def content_type(self) -> None:
+        """None, which tells the tracer that there is nothing to decode."""
+        return
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return what remote control tells of it: all but what was asked."""
+        return super().info(safe=True)
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Send an event without what was asked and answered."""
+        if not self._shows:
+            fields |= {name: HIDDEN for name in ("traceback", "result") if name in fields}
+            fields |= {name: kind_of(fields[name]) for name in ("exception",) if name in fields}
+        super().send_event(type, **fields)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        """End the request after an error; see Celery."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, GivenUp):
+            state.task_ready(self)
+            deaths = error.deaths
+            mark(self.message, "lost", f"the worker that ran it died, {deaths} times", deaths)
+            return self.reject(requeue=False)
+        lost = getattr(self.message.channel, "lost", None)
+        if lost is not None and isinstance(error, WorkerLostError | SystemExit):
+            lost[self.message.delivery_tag] = f"the process that ran it died: {error}"
+        return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """End the request after a time limit; see Celery."""
+        if soft or self._type not in PREDICTIONS or state.should_terminate:
+            super().on_timeout(soft, timeout)
+            return
+        program = program_of(self._request_dict, self._args)
+        state.task_ready(self)
+
+        def error_of(_: str) -> PredictionFailed:
+            return timed_out(program, timeout)
+
+        self._end(error_of)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if self._type not in PREDICTIONS:
+            super()._announce_revoked(reason, terminated, signum, expired)
+            return
+        state.task_ready(self)
+        self.send_event("task-revoked", terminated=terminated, signum=signum, expired=expired)
+        self._already_revoked = True
+        if expired:
+            late_s = round(max(0.0, time.time() - cast(Any, self.expires).timestamp()), 3)
+
+            def error_of(task_id: str) -> DeadlineExceeded:
+                return DeadlineExceeded(task_id, late_s)
+
+            self._end(error_of)
+        else:
+            self._end(PredictionCancelled, REVOKED)
+        signals.task_revoked.send(
+            self.task, request=self._context, terminated=terminated, signum=signum, expired=expired
+        )
+
+    def _end(self, error_of: Any, how: str = "FAILURE") -> None:
+        """End all predictions of the message, and acknowledge it once that is stored."""
+
+        def settle() -> None:
+            end_what_follows(self._app, self._context, error_of(self.id), how)
+            self.acknowledge()
+
+        LATE_ENDS.end(self._app, self._request_dict, error_of, state=how, then=settle)
+
+
+class FleetTask(Task):
+    """The base of every task of the fleet."""
+
+    abstract = True
+    Request = f"{__name__}:Request"
+    _traced_by: Any = None
+
+    @property
+    def __trace__(self) -> Any:
+        """What runs the task and stores its end."""
+        return self._traced_by
+
+    @__trace__.setter
+    def __trace__(self, tracer: Any) -> None:
+        self._traced_by = Guard(self, tracer) if tracer is not None and str(self.name) in PREDICTIONS else tracer

@@ -1,0 +1,99 @@
+"""Discretion: inputs, prompts and answers stay out of a worker's logs, events and remote control.
+
+Celery shows a task's arguments, its result and its error's text in each of them, and libraries log whole requests at
+their debug level. All of that belongs to whoever asked. ``DSPEX_LOG_CONTENT`` turns it on, for a fleet whose logs are
+as well guarded as its data.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+from celery.utils.saferepr import saferepr
+
+from snakepit_bridge.protocol.messages import HIDDEN
+from workers.program_output import frames_of, keep_output_out
+
+# Celery's loggers that are handed tasks' arguments, results and errors.
+CELERY = (
+    "celery.app.trace",
+    "celery.pool",
+    "celery.concurrency.asynpool",
+    "celery.worker.consumer.consumer",
+    "celery.worker.request",
+    "celery.worker.strategy",
+    "celery.worker.control",
+)
+# Libraries that log requests and answers, at the level that says so.
+LIBRARIES = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router", "dspy", "httpcore", "httpx", "kombu", "openai", "anthropic")
+
+_CONTENT = ("args", "kwargs", "return_value", "traceback")
+# The formats of Celery's consumer show a message's body.
+_BODIES = "celery.worker.consumer.consumer"
+_LONGEST = 1_024
+_KIND = re.compile(r"(Retry (in|at) [^:]*: )?[A-Za-z_][\w.]*")
+
+
+def shown(value: object, shows: bool) -> str:
+    """Return what is shown of a task's arguments."""
+    return saferepr(value, _LONGEST) if shows else HIDDEN
+
+
+def kind_of(text: object) -> str:
+    """Return the name of an exception's class, out of the exception or its representation."""
+    if isinstance(text, BaseException):
+        return type(text).__name__
+    found = _KIND.match(str(text))
+    return found[0] if found else "an error"
+
+
+def keep_content_out() -> None:
+    """Keep content out of the logs of this process, and of those that it forks."""
+    for name in CELERY:
+        logger = logging.getLogger(name)
+        if not any(isinstance(one, ContentFilter) for one in logger.filters):
+            logger.addFilter(ContentFilter())
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.INFO)
+    keep_output_out()
+    # Celery says with it what the guard logs by name.
+    warnings.filterwarnings("ignore", "Exception raised outside body", RuntimeWarning)
+
+
+class ContentFilter(logging.Filter):
+    """Lets each record pass, without what a task was asked and answered."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True, with the record's content hidden."""
+        if record.name == _BODIES and record.levelno >= logging.WARNING and record.args:
+            kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else "not one of Celery's"
+            record.msg, record.args = "A message that this worker can't take is rejected: %s", (kind,)
+        elif isinstance(record.args, dict):
+            record.args = _hidden(cast("Mapping[str, Any]", record.args))
+            if hasattr(record, "data"):
+                record.data = record.args
+        elif record.args:
+            record.args = tuple(_plain(record, one) for one in record.args)
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = frames_of(type(record.exc_info[1]), record.exc_info[2])
+            record.exc_info = None
+        return True
+
+
+def _hidden(context: Mapping[str, Any]) -> dict[str, Any]:
+    hidden = dict.fromkeys((name for name in _CONTENT if name in context), HIDDEN)
+    kind = {"exc": kind_of(context["exc"])} if "exc" in context else {}
+    return {**context, **hidden, **kind}
+
+
+def _plain(record: logging.LogRecord, value: object) -> object:
+    """Return an argument of a record; numbers and names stay, and at the debug level nothing else does."""
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    if isinstance(value, int | float) or record.levelno > logging.DEBUG:
+        return value
+    return value if callable(value) or record.name == "celery.worker.request" else HIDDEN

@@ -1,0 +1,1 @@
+"""For a developer's machine: embedded servers, a stand-in LM and the demo."""

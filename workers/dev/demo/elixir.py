@@ -1,0 +1,84 @@
+"""The demo's Elixir side: a snakepit server that owns the session, and a refresher that brings it to the fleet.
+
+Without a real server it is the Python twin of one, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.elixir.client import BridgeClient
+from workers.dev.process import Child
+from workers.dev.demo.parts import ROOT, announced, await_condition
+
+TWIN = "a twin of snakepit's bridge in Python, not Elixir"
+# So that a publish waits for a look no longer than a prediction takes.
+_PACE = ("--poll-s", "0.1", "--poll-max-s", "0.5", "--settle-s", "0.5")
+
+
+@dataclass(frozen=True, slots=True)
+class ElixirSide:
+    """The server that owns the demo's session: ``HOST:PORT``, and what it is, for people."""
+
+    address: str
+    label: str
+
+
+@contextmanager
+def elixir_server(named: str | None, session: str, folder: Path) -> Generator[ElixirSide]:
+    """Yields a server that has the session: the one that is named, else the twin, which ends with the demo.
+
+    Raises:
+        BridgeError: it doesn't answer.
+    """
+    if named is not None:
+        run_blocking(_tell(named, lambda client: client.begin_session(session)))
+        try:
+            yield ElixirSide(named, f"the server at {named}")
+        finally:
+            run_blocking(_tell(named, lambda client: client.end_session(session)))
+        return
+    log = folder / "elixir.log"
+    server = Child([sys.executable, "-m", "snakepit_bridge.testing.elixir.server"], log, cwd=ROOT)
+    try:
+        address = announced(server, log, "address", "the twin of snakepit's bridge")
+        run_blocking(_tell(address, lambda client: client.begin_session(session)))
+        yield ElixirSide(address, TWIN)
+    finally:
+        server.end()
+
+
+@contextmanager
+def refresher(bridge: str, session: str, redis_url: str, namespace: str, folder: Path) -> Generator[None]:
+    """Runs a refresher of the session until the end.
+
+    Raises:
+        ConfigurationError: it did not come up in time; quotes the end of its log.
+    """
+    log = folder / "refresher.log"
+    command = [sys.executable, "-m", "workers.refresher", "--bridge", bridge, "--sessions", session, *_PACE]
+    child = Child(
+        command, log, cwd=ROOT, env={**os.environ, "DSPEX_REDIS_URL": redis_url, "DSPEX_NAMESPACE": namespace}
+    )
+    try:
+        with Redis.from_url(redis_url.replace("redis+socket://", "unix://")) as client:
+            await_condition(lambda: client.zcard(f"{namespace}:refreshers"), "the refresher", [log], child)
+        yield
+    finally:
+        child.end()
+
+
+async def _tell(address: str, call: Callable[[BridgeClient], Awaitable[None]]) -> None:
+    client = BridgeClient(address)
+    try:
+        await call(client)
+    finally:
+        await client.aclose()

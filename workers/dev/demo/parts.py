@@ -1,0 +1,192 @@
+"""The parts that the demo starts for itself: an embedded server, the stand-in LM, the worker processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from snakepit_bridge.client import Fleet
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.testing import Recorded
+from workers.dev.process import Child
+from workers.dev.redis_server import EmbeddedRedis
+from workers.pools import Pool
+
+ROOT = Path(__file__).parent.parent.parent
+_READY_S = 90.0
+_POLL_S = 0.05
+# Long enough that publishes fall between the predictions, short enough to watch.
+_LATENCY_S, _JITTER_S = 0.15, 0.1
+
+STAND_IN = "deterministic stand-in, not a language model"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoLM:
+    """The LM that the demo asks.
+
+    Attributes:
+        profile: the LM profile that the programs name.
+        label: what it is, for people.
+        environment: the settings by which workers find it.
+        log: URL of its log of requests; None where the LM keeps none that we can read.
+    """
+
+    profile: str
+    label: str
+    environment: Mapping[str, str]
+    log: str | None
+
+    def requests(self) -> list[Recorded]:
+        """Returns every request that it received, oldest first."""
+        if self.log is None:
+            return []
+        return [Recorded.from_json(one) for one in _listed(httpx.get(self.log, timeout=30).json())]
+
+
+def _listed(answer: Any) -> list[Any]:
+    return answer["requests"] if isinstance(answer, dict) else answer
+
+
+@contextmanager
+def redis_server(url: str | None, folder: Path) -> Generator[str]:
+    """Yields the URL of the Redis to use: the one given, else an embedded one that is stopped at the end.
+
+    Raises:
+        StoreUnavailableError: the one given does not answer.
+    """
+    if url is not None:
+        run_blocking(_ping(url))
+        yield url
+        return
+    with EmbeddedRedis.start(folder / "redis") as server:
+        yield server.url
+
+
+async def _ping(url: str) -> None:
+    connection = RedisConnection(url)
+    await connection.bounded(connection.client.ping())
+
+
+@contextmanager
+def language_model(named: str | None, questions: Path, folder: Path) -> Generator[DemoLM]:
+    """Yields the LM: a model string or profile if one is named, else the stand-in on loopback."""
+    if named is not None:
+        settings = {"DSPEX_LM": named} if "/" in named else {}
+        yield DemoLM("default" if settings else named, named, settings, None)
+        return
+    log = folder / "lm.log"
+    latency = ["--latency-s", str(_LATENCY_S), "--jitter-s", str(_JITTER_S), "--questions", str(questions)]
+    server = Child([sys.executable, "-m", "workers.dev.stand_in_lm", *latency], log, cwd=ROOT)
+    try:
+        url = announced(server, log, "url", "the stand-in LM")
+        profiles = folder / "profiles.toml"
+        profiles.write_text(_PROFILES.format(url=url, note=STAND_IN), encoding="utf-8")
+        environment = {"DSPEX_LM_PROFILES": str(profiles), "DSPEX_DEMO_KEY": "none-needed"}
+        yield DemoLM("demo", f"profile 'demo': {STAND_IN}", environment, url.removesuffix("/v1") + "/requests")
+    finally:
+        server.end()
+
+
+_PROFILES = """\
+[profiles.demo]
+model = "openai/demo"
+api_base = "{url}"
+api_key_env = "DSPEX_DEMO_KEY"
+note = "{note}"
+"""
+
+
+@contextmanager
+def worker_processes(
+    fleet: Fleet, count: int, pool: str, environment: Mapping[str, str], folder: Path, *, concurrency: int = 4
+) -> Generator[list[Child]]:
+    """Runs worker processes until the end, and yields them once all answer.
+
+    Raises:
+        ConfigurationError: one did not come up in time; quotes the end of its log.
+    """
+    children: list[tuple[Child, Path]] = []
+    try:
+        for number in range(1, count + 1):
+            log = folder / f"worker-{number}.log"
+            command = [sys.executable, "-m", "workers.worker_command", "--pool", Pool(pool).celery_name]
+            command += ["-c", str(concurrency)]
+            command += [
+                "-Q",
+                fleet.queue,
+                "-n",
+                f"demo{number}@%h",
+                "-l",
+                "WARNING",
+                "--without-gossip",
+                "--without-mingle",
+            ]
+            children.append(
+                (Child(command, log, env={**os.environ, **environment, **Pool(pool).environment}, cwd=ROOT), log)
+            )
+        _await_workers(fleet, children)
+        yield [child for child, _ in children]
+    finally:
+        for child, _ in children:
+            child.send(signal.SIGTERM)
+        for child, _ in children:
+            child.end(signal.SIGCONT)  # a second SIGTERM would cut the end short that the first one began
+
+
+def _await_workers(fleet: Fleet, children: list[tuple[Child, Path]]) -> None:
+    def up() -> bool:
+        dead = [log for child, log in children if not child.running]
+        if dead:
+            raise ConfigurationError(f"A worker process ended at its start. Its last words: {_tail(dead[0])}")
+        return len(fleet.app.control.ping(timeout=0.5, limit=len(children))) >= len(children)
+
+    await_condition(up, f"{len(children)} workers that answer", [log for _, log in children])
+
+
+def announced(server: Child, log: Path, field: str, what: str) -> str:
+    """Returns a field of the line of JSON by which a server says that it is up.
+
+    Raises:
+        ConfigurationError: it ended, or was not up in time; quotes the end of its log.
+    """
+
+    def line() -> str | None:
+        found = [text for text in log.read_text(encoding="utf-8").splitlines() if text.startswith(f'{{"{field}"')]
+        return json.loads(found[0])[field] if found else None
+
+    return await_condition(line, what, [log], server)
+
+
+def await_condition(condition: Callable[[], Any], what: str, logs: list[Path], server: Child | None = None) -> Any:
+    """Returns the condition's first true answer, for as long as the server that it is about runs.
+
+    Raises:
+        ConfigurationError: there was none in time, or the server ended; quotes the end of the first log.
+    """
+    until = time.monotonic() + _READY_S
+    while time.monotonic() < until:
+        if server is not None and not server.running:
+            raise ConfigurationError(
+                f"{what[0].upper()}{what[1:]} ended at its start. Its last words: {_tail(logs[0])}"
+            )
+        if found := condition():
+            return found
+        time.sleep(_POLL_S)
+    raise ConfigurationError(f"There was no sign of {what} within {_READY_S:g} s. Last words: {_tail(logs[0])}")
+
+
+def _tail(log: Path) -> str:
+    return " / ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]) or "none"

@@ -1,0 +1,129 @@
+"""The newest snapshots of the sessions that streams follow: read once per change, however many follow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
+
+from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.snapshots.watch import Watch
+
+_log = logging.getLogger(__name__)
+
+_AGAIN_S = 0.2
+
+
+class _Followed:
+    """One session: its newest snapshot, and an event for each stream that is to see it."""
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+        self.news: set[asyncio.Event] = set()
+
+
+class Hub:
+    """Follows sessions over one watch. It belongs to one event loop.
+
+    Args:
+        store: where they are.
+        interval_s: seconds after which all are looked at although nothing was told.
+    """
+
+    def __init__(self, store: SnapshotStore, interval_s: float = 1.0) -> None:
+        self._store = store
+        self._interval_s = interval_s
+        self._followed: dict[str, _Followed] = {}
+        self._watch: Watch | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def follow(self, session: str) -> AsyncGenerator[Snapshot]:
+        """Yields the session's newest snapshot and then each newer one; a slow reader skips some, never the last.
+
+        A session that isn't there is waited for. While the store is away nothing is yielded.
+        """
+        followed, news = self._followed.setdefault(session, _Followed()), asyncio.Event()
+        followed.news.add(news)
+        try:
+            await self._join(session, followed)
+            seen: Snapshot | None = None
+            while True:
+                news.clear()
+                newest = followed.snapshot
+                if newest is not None and (seen is None or newest.token > seen.token):
+                    seen = newest
+                    yield newest
+                else:
+                    await news.wait()
+        finally:
+            followed.news.discard(news)
+            await self._leave(session, followed)
+
+    async def aclose(self) -> None:
+        """Stops following."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            self._running = None
+
+    async def _join(self, session: str, followed: _Followed) -> None:
+        if self._running is None:
+            self._running = asyncio.create_task(self._run(), name="dspex-gateway-hub")
+        if self._watch is not None:
+            with suppress(StoreUnavailableError):  # the next watch has it
+                await self._watch.add([session])
+        with suppress(StoreUnavailableError):
+            await self._read(session, followed)
+
+    async def _leave(self, session: str, followed: _Followed) -> None:
+        if followed.news or self._followed.get(session) is not followed:
+            return
+        del self._followed[session]
+        if self._watch is not None:
+            with suppress(StoreUnavailableError):
+                await self._watch.discard([session])
+        if session in self._followed and self._watch is not None:
+            with suppress(StoreUnavailableError):  # somebody came while it was being left
+                await self._watch.add([session])
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with self._store.open_watch() as self._watch:
+                    await self._watch.add(list(self._followed))
+                    while True:
+                        await self._look()
+                        await self._read_all((await self._watch.moves(self._interval_s)).keys())
+            except StoreUnavailableError:
+                self._watch = None
+            except Exception:  # noqa: BLE001 - logged, and begun anew
+                # Whatever it was, the streams live on it: they must not stand still without a word.
+                self._watch = None
+                _log.exception("following sessions failed; it is begun anew")
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _look(self) -> None:
+        """A hint may be lost, so the heads are compared as well."""
+        heads = await self._store.heads(list(self._followed))
+        known = {name: followed.snapshot for name, followed in self._followed.items()}
+        await self._read_all(
+            name for name, head in heads.items() if (held := known.get(name)) is None or held.token != head.token
+        )
+
+    async def _read_all(self, sessions: Iterable[str]) -> None:
+        found = [(name, self._followed[name]) for name in sessions if name in self._followed]
+        await asyncio.gather(*(self._read(name, followed) for name, followed in found))
+
+    async def _read(self, session: str, followed: _Followed) -> None:
+        try:
+            fresh = await self._store.read(session, followed.snapshot)
+        except SessionNotFoundError:
+            return
+        # Of two reads that overlap the later one may come first.
+        if followed.snapshot is None or fresh.token > followed.snapshot.token:
+            followed.snapshot = fresh
+            for news in followed.news:
+                news.set()

@@ -1,0 +1,180 @@
+"""A job: one task on the asyncio pool, from Celery's call to the last of its callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.worker import state
+from celery.worker.request import Request
+from greenlet import GreenletExit
+
+from snakepit_bridge.process.home_loop import run_blocking
+from workers.pool.greenlets import GreenletBridge
+from workers.pool.soft_limits import Interruptible, SoftLimitReached
+from workers.pool.task_context import owned_by
+
+_log = logging.getLogger(__name__)
+_bridge = GreenletBridge()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What Celery hands to a pool: what to call, and whom to tell.
+
+    Attributes:
+        target: Celery's tracer, with its arguments.
+        accepted: told the job's number and the monotonic time when it begins.
+        done: told what the tracer returned.
+        failed: told of an error that the tracer let through.
+        timed_out: told whether the limit was the soft one, and its seconds.
+        soft_s: seconds after which the task gets ``SoftTimeLimitExceeded``.
+        hard_s: seconds after which it is ended.
+    """
+
+    target: Callable[..., Any]
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] | None = None
+    accepted: Callable[[int, float], Any] | None = None
+    done: Callable[[Any], Any] | None = None
+    failed: Callable[[ExceptionInfo], Any] | None = None
+    timed_out: Callable[[bool, float | None], Any] | None = None
+    soft_s: float | None = None
+    hard_s: float | None = None
+
+
+class Job:
+    """One order being carried out. All but ``execute`` happens on the home loop.
+
+    Attributes:
+        number: what Celery calls its process id; unique in this process.
+        awaits: whether its task is a coroutine, which can be interrupted where it waits.
+        ended: whether it was terminated or ran into its hard limit, so that Celery hears no more of it.
+        timers: those of its limits.
+        outcome: what the tracer returned, which Celery is still to be told.
+    """
+
+    def __init__(self, number: int, order: Order, awaits: bool, terminate: Callable[[Job], None]) -> None:
+        self.number = number
+        self.order = order
+        self.awaits = awaits
+        self.ended = False
+        self.timers: list[asyncio.TimerHandle] = []
+        self.outcome: Any = None
+        self._terminate = terminate
+        self._body: Interruptible | None = None
+        self._through = False
+        self._begun = False
+        self._given_back = False
+
+    def hand_back(self) -> bool:
+        """Gives its message back if it hasn't begun, and tells whether it did; called in the worker's main thread."""
+        request = getattr(self.order.accepted, "__self__", None)
+        if self._begun or self._given_back or not isinstance(request, Request):
+            return False
+        self._given_back = True
+        if self._begun:  # just now, in the other thread: then it runs here and elsewhere, and its first end counts
+            return False
+        request.reject(requeue=True)
+        state.task_ready(request)
+        return True
+
+    def terminate(self, signal: int | None = None) -> None:
+        """Ends the job; Celery calls it on the handle that it keeps, from any thread."""
+        self._terminate(self)
+
+    def execute(self) -> None:
+        """Carries the order out; in the job's greenlet, or in a thread of its own."""
+        with owned_by(self):
+            try:
+                self._execute()
+            except Exception:  # noqa: BLE001 (a callback's, and nobody is left to be told)
+                _log.exception("Celery's callback for job %d failed", self.number)
+
+    def _execute(self) -> None:
+        order, self._begun = self.order, True
+        if self._given_back:
+            return
+        if order.accepted is not None:
+            order.accepted(self.number, time.monotonic())
+        if self.ended:
+            return  # revoked while it waited for its turn
+        try:
+            outcome = order.target(*order.args, **(order.kwargs or {}))
+        except GreenletExit:
+            return  # nobody awaits it any more, so it can tell nobody: see fail_closed
+        except BaseException as error:  # noqa: BLE001 (it must end neither the loop nor the thread)
+            if self.ended:
+                return
+            if not isinstance(error, Exception):
+                _log.error("Job %d let through %r", self.number, error)
+            if order.failed is not None:
+                order.failed(ExceptionInfo())
+        else:
+            self.outcome = None if self.ended else outcome
+
+    def fail_closed(self) -> None:
+        """Tells Celery that the job's coroutine was closed from outside, which the job itself can't any more."""
+        if self.ended or self.order.failed is None:
+            return
+        with owned_by(self):
+            try:
+                raise RuntimeError("The task's coroutine was closed from outside while it waited.")
+            except RuntimeError:
+                self.order.failed(ExceptionInfo())
+
+    def tell(self) -> None:
+        """Tells Celery how it went, if it is to hear of it."""
+        if self.outcome is None or self.order.done is None:
+            return
+        try:
+            with owned_by(self):
+                self.order.done(self.outcome)
+        except Exception:  # noqa: BLE001 (as above)
+            _log.exception("Celery's callback for job %d failed", self.number)
+
+    def run_body(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Runs the coroutine of the job's task; only within it the job can be interrupted.
+
+        Raises:
+            SoftTimeLimitExceeded: the soft limit was reached, and the coroutine let that through.
+            asyncio.CancelledError: the job was ended.
+            concurrent.futures.CancelledError: the coroutine was cancelled by something of its own.
+            RuntimeError: it tried to end the process.
+        """
+        if self.ended:
+            work.close()
+            raise asyncio.CancelledError
+        if not _bridge.inside():
+            return run_blocking(work)
+        self._body = body = Interruptible(work)
+        try:
+            return _bridge.wait(body.run())
+        except asyncio.CancelledError as cancelled:
+            if self.ended:
+                raise
+            raise concurrent.futures.CancelledError("The task's coroutine cancelled itself.") from cancelled
+        finally:
+            self._body, self._through = None, True
+
+    def remind(self) -> bool:
+        """Throws the soft limit's error into the coroutine; tells whether there was one to throw it into."""
+        if self._body is None or self.ended:
+            return False
+        self._body.throw(SoftLimitReached(self.order.soft_s))
+        return True
+
+    def end(self) -> bool:
+        """Marks the job as ended; False if its task is through, and only its result is on its way to Celery."""
+        if self._through:
+            return False
+        self.ended = True
+        if self._body is not None:
+            self._body.cancel()
+        return True

@@ -1,0 +1,108 @@
+"""Throwing an error of one's choice into a coroutine where it waits; asyncio itself only throws cancellations."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import CancelledError
+from collections.abc import Coroutine, Generator
+from threading import current_thread, main_thread
+from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+from greenlet import GreenletExit
+
+from snakepit_bridge.exceptions import error_text
+from snakepit_bridge.process.home_loop import home, run_blocking
+
+
+class SoftLimitReached(SoftTimeLimitExceeded, CancelledError):
+    """What a task gets at its soft limit: the error that it knows, and to asyncio's own parts a cancellation.
+
+    As a cancellation, task groups and the like that it passes through end what they have started.
+    """
+
+
+class Interruptible:
+    """A coroutine that somebody else may interrupt. All of it happens on one event loop."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        self._error: BaseException | None = None
+
+    async def run(self) -> Any:
+        """Returns what the coroutine returns.
+
+        Raises:
+            SoftTimeLimitExceeded: it let its soft limit through; to the outside that is no cancellation.
+            RuntimeError: it tried to end the process, which would end the loop for all.
+        """
+        self._task = asyncio.current_task()
+        try:
+            return await self
+        except SoftLimitReached as reached:
+            raise SoftTimeLimitExceeded(*reached.args) from None
+        except (SystemExit, KeyboardInterrupt, GreenletExit) as left:
+            raise RuntimeError(
+                f"The task tried to end its worker by {type(left).__name__}: {error_text(left)}"
+            ) from left
+
+    def throw(self, error: BaseException) -> None:
+        """Throws an error into the coroutine at the place where it waits."""
+        if self._task is not None:
+            self._error = error
+            self._task.cancel()
+
+    def cancel(self) -> None:
+        """Cancels it, whatever error was on its way into it."""
+        self._error = None
+        if self._task is not None:
+            self._task.cancel()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        error: BaseException | None = None
+        while True:
+            try:
+                waits_for = self._work.send(None) if error is None else self._work.throw(error)
+            except StopIteration as done:
+                return done.value
+            except GeneratorExit as exc:
+                raise RuntimeError("The task raised GeneratorExit, which ends coroutines and no task.") from exc
+            try:
+                yield waits_for
+                error = None
+            except GeneratorExit:
+                self._work.close()
+                raise
+            except BaseException as thrown:  # noqa: BLE001 (asyncio throws in what the coroutine waits for has raised)
+                error = self._instead_of(thrown)
+
+    def _instead_of(self, thrown: BaseException) -> BaseException:
+        if self._error is None or self._task is None or not isinstance(thrown, CancelledError):
+            return thrown
+        error, self._error = self._error, None
+        self._task.uncancel()
+        return error
+
+
+def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a coroutine on the home loop for a thread; prefork interrupts a process's main thread at a soft limit.
+
+    Raises:
+        SoftTimeLimitExceeded: the coroutine was interrupted, and let that through.
+        RuntimeError: it tried to end the process.
+    """
+    body = Interruptible(work)
+    if current_thread() is not main_thread() or asyncio._get_running_loop() is not None:
+        return run_blocking(body.run())
+    future = asyncio.run_coroutine_threadsafe(body.run(), home())
+    while True:
+        try:
+            return future.result()
+        except SoftTimeLimitExceeded as reached:
+            if future.done():
+                raise
+            home().call_soon_threadsafe(body.throw, SoftLimitReached(*reached.args))
+        except BaseException:
+            future.cancel()
+            raise

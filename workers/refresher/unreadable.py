@@ -1,0 +1,138 @@
+"""Reading a session around a variable that breaks every listing which holds it.
+
+Where the server filters before it encodes, a pattern can leave the variable out, and the rest is read at one moment as
+ever; which one it is, is found by halves. Where it doesn't, the variables that are known are read one by one, twice,
+until nothing moved in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+
+from snakepit_bridge.exceptions import VariableNotFoundError
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.errors import ElixirFailedError, UnreadableVariableError
+from snakepit_bridge.elixir.listing import Listing
+from snakepit_bridge.elixir.codec import Remote
+
+UNKNOWN_NAME = "(a variable that was never read)"
+_PROBLEM = "Elixir can't encode it, or its text isn't UTF-8; see Elixir's log"
+
+# Enough to find a name of fifty letters; beyond that the search costs the server more than it is worth.
+_CALLS = 2_000
+_COLLECTS = 5
+_NOTHING = r"(?!)"
+_OTHERS = r"[^\x00-\x7f]"
+
+
+async def read_around(
+    client: BridgeClient, session: str, known: Iterable[str], bad: frozenset[str]
+) -> tuple[Listing, frozenset[str]]:
+    """Returns what can be read of the session, those that break its listing being unreadable, and their names.
+
+    Args:
+        client: the way to the server.
+        session: the session.
+        known: names that were read before.
+        bad: what this function found last time.
+
+    Raises:
+        ElixirFailedError: nothing can be read, or the variables moved all the time.
+        ElixirUnavailableError, ElixirSessionNotFoundError
+    """
+    search = _Search(client, session)
+    if not await search.readable(_NOTHING):
+        return await _one_by_one(client, session, list(known))
+    if not bad or not await search.readable(_without(bad)):
+        bad = frozenset(await search.broken("^", ""))
+    listing = Listing.read(await client.list_raw(session, _without(bad)), session)
+    return Listing(listing.remotes, {**listing.unreadable, **dict.fromkeys(bad, _PROBLEM)}), bad
+
+
+class _Search:
+    def __init__(self, client: BridgeClient, session: str) -> None:
+        self._client, self._session = client, session
+        self._calls = 0
+
+    async def readable(self, pattern: str) -> bool:
+        self._calls += 1
+        try:
+            Listing.read(await self._client.list_raw(self._session, pattern), self._session)
+        except ElixirFailedError:
+            if self._calls > _CALLS:
+                raise
+            return False
+        return True
+
+    async def broken(self, pattern: str, prefix: str) -> list[str]:
+        """Returns the names below a prefix, which the pattern stands for, that can't be read."""
+        found = [] if await self.readable(rf"{pattern}\Z") else [prefix]
+        for letter in await self._letters(pattern, 0, 0x80):
+            found += await self.broken(pattern + _letter(letter), prefix + letter)
+        # Patterns go by bytes there, not by letters: beyond ASCII, names are left out by what they begin with.
+        return found if await self.readable(pattern + _OTHERS) else [*found, f"{prefix}…"]
+
+    async def _letters(self, pattern: str, low: int, high: int) -> list[str]:
+        """Returns the letters that names which can't be read go on with, of those in a range."""
+        if await self.readable(rf"{pattern}[\x{low:02x}-\x{high - 1:02x}]"):
+            return []
+        if high - low == 1:
+            return [chr(low)]
+        middle = (low + high) // 2
+        return [*await self._letters(pattern, low, middle), *await self._letters(pattern, middle, high)]
+
+
+def _without(bad: frozenset[str]) -> str:
+    """Returns the pattern that leaves these names out; one that ends in … stands for all that goes on beyond ASCII."""
+    names = (_quoted(name[:-1]) + _OTHERS if name.endswith("…") else rf"{_quoted(name)}\Z" for name in sorted(bad))
+    return f"^(?!{'|'.join(names)})" if bad else ""
+
+
+def _quoted(text: str) -> str:
+    return "".join(map(_letter, text))
+
+
+def _letter(letter: str) -> str:
+    # The server makes .* of every star, escaped or not, so a star is named by its number.
+    return r"\x2a" if letter == "*" else re.escape(letter)
+
+
+async def _one_by_one(client: BridgeClient, session: str, known: list[str]) -> tuple[Listing, frozenset[str]]:
+    before = await _collect(client, session, known)
+    for _ in range(_COLLECTS):
+        after = await _collect(client, session, known)
+        if _marks(before) == _marks(after):
+            return _listing(after, await client.count(session)), frozenset()
+        before = after
+    raise ElixirFailedError("GetVariable", session, "OK", "the variables moved while they were read one by one")
+
+
+async def _collect(client: BridgeClient, session: str, known: list[str]) -> dict[str, Remote | str | None]:
+    return dict(zip(known, await asyncio.gather(*(_one(client, session, name) for name in known)), strict=True))
+
+
+async def _one(client: BridgeClient, session: str, name: str) -> Remote | str | None:
+    try:
+        return await client.get(session, name)
+    except VariableNotFoundError:
+        return None
+    except ElixirFailedError:
+        return _PROBLEM
+    except UnreadableVariableError as problem:
+        return problem.problem
+
+
+def _marks(collected: dict[str, Remote | str | None]) -> dict[str, object]:
+    return {
+        name: (one.id, one.version, one.variable) if isinstance(one, Remote) else one for name, one in collected.items()
+    }
+
+
+def _listing(collected: dict[str, Remote | str | None], count: int) -> Listing:
+    remotes = {name: (one,) for name, one in collected.items() if isinstance(one, Remote)}
+    unreadable = {name: one for name, one in collected.items() if isinstance(one, str)}
+    if count > len(remotes) + len(unreadable):
+        unreadable[UNKNOWN_NAME] = _PROBLEM
+    return Listing(remotes, unreadable)

@@ -1,0 +1,134 @@
+"""Being told of changes, where the server does that: a hint to look, never the truth, and dropped if it misses one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing, suppress
+
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.errors import ElixirMethodNotServedError
+from workers.refresher.timed_event import Bell
+from workers.refresher.schedule import Pace, clock
+
+_log = logging.getLogger(__name__)
+
+# A hint may come a little later than the look that was faster; after that it isn't coming.
+_LATE_S = 1.0
+
+
+class Served:
+    """Whether watching is worth a try.
+
+    Args:
+        wanted: whether to watch at all.
+        retry_s: seconds after which a refusal is forgotten.
+    """
+
+    def __init__(self, *, wanted: bool, retry_s: float) -> None:
+        self.retry_s = retry_s
+        self._wanted = wanted
+        self._refused_at: float | None = None
+
+    def worth_a_try(self) -> bool:
+        """Tells whether to try."""
+        return self._wanted and (self._refused_at is None or clock() - self._refused_at >= self.retry_s)
+
+    def refused(self) -> None:
+        """Notes that it didn't work."""
+        self._refused_at = clock()
+
+
+class Watching:
+    """The watch on one session.
+
+    Args:
+        client: the way to the server.
+        session: the session.
+        served: whether the server serves watching; all sessions share what one of them found out.
+        told: rung at each change.
+        poll_s, poll_max_s: the intervals without it. An open stream is believed once it has told something, or after
+            the longer one.
+    """
+
+    def __init__(
+        self,
+        client: BridgeClient,
+        session: str,
+        served: Served,
+        told: Bell,
+        *,
+        poll_s: float,
+        poll_max_s: float,
+    ) -> None:
+        self._client, self._session, self._told = client, session, told
+        self._poll_s, self._poll_max_s = poll_s, poll_max_s
+        self._served = served
+        self._believed = Served(wanted=True, retry_s=served.retry_s)
+        self._task: asyncio.Task[None] | None = None
+        self._ids: frozenset[str] = frozenset()
+        self._opened_at = self._told_at = 0.0
+        self._missed_at: float | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether changes are told, so that looking often is needless."""
+        if self._task is None or self._task.done() or not self._opened_at:
+            return False
+        return self._told_at >= self._opened_at or clock() - self._opened_at > self._poll_max_s
+
+    def follow(self, ids: frozenset[str]) -> None:
+        """Watches these variables from here on, if watching is worth a try."""
+        if not (ids and self._served.worth_a_try() and self._believed.worth_a_try()):
+            self._stop()
+        elif self._task is None or self._task.done() or ids != self._ids:
+            self._stop()
+            self._ids = ids
+            self._task = asyncio.get_running_loop().create_task(self._run(ids))
+
+    def looked(self, *, hinted: bool, changed: bool) -> None:
+        """Notes what a look found, so that a stream which misses changes is found out."""
+        if changed and not hinted and self.trusted:
+            self._missed_at = self._missed_at or clock()
+        elif self._missed_at is not None and clock() - self._missed_at > _LATE_S:
+            _log.warning("session %r: the watch missed a change; polling instead", self._session)
+            self._believed.refused()
+            self._missed_at = None
+            self._stop()
+
+    async def aclose(self) -> None:
+        """Ends the watch."""
+        task = self._task
+        self._stop()
+        if task is not None:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._task, self._ids, self._opened_at = None, frozenset(), 0.0
+
+    async def _run(self, ids: frozenset[str]) -> None:
+        pace = Pace(self._poll_s, self._poll_max_s)
+        while True:
+            self._opened_at = clock()
+            try:
+                await self._listen(ids)
+            except ElixirMethodNotServedError:
+                self._served.refused()
+                return
+            except BridgeError as problem:
+                _log.debug("session %r: the watch ended: %s", self._session, problem)
+            if self._told_at >= self._opened_at:
+                pace = Pace(self._poll_s, self._poll_max_s)
+            self._opened_at = 0.0
+            self._told.ring()
+            await asyncio.sleep(pace.after_failure())
+
+    async def _listen(self, ids: frozenset[str]) -> None:
+        async with aclosing(self._client.watch(self._session, sorted(ids))) as updates:
+            async for _ in updates:
+                self._told_at, self._missed_at = clock(), None
+                self._told.ring()

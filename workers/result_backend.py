@@ -1,0 +1,161 @@
+"""Celery's Redis backend, which commits a task's end once: the first final result counts, whatever comes after it.
+
+Stock Celery lets a prediction that was cancelled while it ran overwrite its cancellation, and reads before each write
+to find out whether there is a result already. Here one script looks and writes. Results on the wire are the stock ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, cast
+
+from celery.backends.redis import RedisBackend
+from celery.exceptions import BackendStoreError, Reject
+from celery.states import EXCEPTION_STATES, FAILURE, READY_STATES
+from celery.worker import state as worker
+
+from snakepit_bridge.client.lua import ENDED
+from snakepit_bridge.exceptions import BridgeError, fresh_error
+from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
+from snakepit_bridge.protocol.messages import REPLY_CHANNEL
+from snakepit_bridge.redaction import redact_all
+from snakepit_bridge.redis.scripts import source
+from snakepit_bridge.redis.connection import Script
+from snakepit_bridge.redis.outages import may_pass
+from tasks.runtime import HasRuntime
+from workers.task_ends import PREDICTIONS, error_for, program_of
+
+_COMMIT = Script(source("workers", "commit", ended=ENDED))
+# An answer has been paid for: it is tried to be stored for long before its task is given to others.
+_PATIENCE_S = 600.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
+
+
+def _stopping() -> bool:
+    """Return whether this worker is about to end, so that nothing here can wait any longer."""
+    return any(why is not None and why is not False for why in (worker.should_stop, worker.should_terminate))
+
+
+def _is_prediction(request: Any) -> bool:
+    return getattr(request, "task", None) in PREDICTIONS
+
+
+def _plain_meta(result: Any, state: str, traceback: Any) -> dict[str, Any]:
+    """What Celery stores of a task that no request describes, such as an input of a batch, for a tenth of the price."""
+    done = datetime.now(UTC).isoformat() if state in READY_STATES else None
+    return {"status": state, "result": result, "traceback": traceback, "children": None, "date_done": done}
+
+
+class CommitBackend(RedisBackend):
+    """The backend ``workers.result_backend:CommitBackend``."""
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        """Store a task's state; a prediction's error is one of ours by then, whatever was raised."""
+        if isinstance(result, BaseException) and state == FAILURE and _is_prediction(request):
+            result = error_for(result, program_of(request.headers or {}, request.args or ()))
+        return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+
+    def encode_result(self, result: Any, state: str) -> Any:
+        """Return what is stored of a result, without secrets if it is an error."""
+        encoded = super().encode_result(result, state)
+        return redact_all(encoded) if state in EXCEPTION_STATES else encoded
+
+    def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
+        """End a chord's body with the named error of the part that failed, and not with Celery's words for it."""
+        handled = sys.exc_info()[1]
+        around = (exc, getattr(exc, "__cause__", None), handled, getattr(handled, "__cause__", None))
+        named = next((each for each in around if isinstance(each, BridgeError)), None)
+        return super().chord_error_from_stack(callback, exc=exc if named is None else fresh_error(named))
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
+    ) -> Any:
+        replies = str((getattr(request, "headers", None) or {}).get(REPLY_CHANNEL) or "")
+        keys, args = self._call(task_id, result, state, traceback, request, replies)
+        if can_switch_out() or cast(Any, self.app).slot.built:
+            run_blocking(self._commit_soon(keys, args))
+        else:
+            # A process that forks its tasks' processes keeps no event loop.
+            self.ensure(self._commit, (keys, args))
+        return result
+
+    def commit_now(self, task_id: str, result: Any, state: str, *, reply_channel: str = "") -> None:
+        """Commit a task's end from any thread, in one try.
+
+        Raises:
+            RedisError, OSError: Redis is away.
+        """
+        encoded = self.encode_result(result, state)
+        self._commit(*self._call(task_id, encoded, state, None, None, reply_channel))
+
+    async def acommit(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        *,
+        traceback: Any = None,
+        request: Any = None,
+        reply_channel: str | None = None,
+    ) -> bytes | None:
+        """Commits a task's end from the home loop; returns the winner's bytes if somebody committed before.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        encoded = self.encode_result(result, state)
+        keys, args = self._call(task_id, encoded, state, traceback, request, reply_channel or "")
+        return await self._soon(keys, args)
+
+    async def _commit_soon(self, keys: Sequence[Any], args: Sequence[Any]) -> None:
+        """Commit among what else is asked in this tick, and wait an outage out.
+
+        Raises:
+            Reject: it couldn't be stored, for which reason ever. The task goes back to its queue.
+        """
+        pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                await self._soon(keys, args)
+            except Exception as exc:
+                if not may_pass(exc) or time.monotonic() >= until or _stopping():
+                    await asyncio.sleep(_FIRST_PAUSE_S)  # it may come here again at once
+                    raise Reject(str(exc), requeue=True) from exc
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _soon(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes | None:
+        results = cast(HasRuntime, self.app).runtime.results
+        return cast("bytes | None", await results.soon_script(_COMMIT, keys, args))
+
+    def _call(
+        self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str
+    ) -> tuple[list[Any], list[Any]]:
+        """The keys and the arguments with which the script commits this end."""
+        if state in EXCEPTION_STATES:
+            traceback = redact_all(traceback)
+        if request is None:
+            meta = _plain_meta(result, state, traceback)
+        else:
+            meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        encoded = self.encode({**meta, "task_id": task_id})
+        if len(encoded) > self._MAX_STR_VALUE_SIZE:
+            raise BackendStoreError("The result is too large for Redis.", state=state, task_id=task_id)
+        expires = self.failure_expires if state == FAILURE else None
+        return [self.get_key_for_task(task_id)], [encoded, expires or self.expires or 0, replies, task_id]
+
+    def _commit(self, keys: list[Any], args: list[Any]) -> None:
+        self._script(keys=keys, args=args)
+
+    @cached_property
+    def _script(self) -> Any:
+        return self.client.register_script(_COMMIT.text)

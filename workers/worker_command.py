@@ -1,0 +1,31 @@
+"""The worker's program: Celery's own ``worker`` command on the fleet's app, without Celery's other commands.
+
+``celery -A workers.app worker`` does the same with some 15 MB more: it loads a shell for AMQP, which no worker opens.
+
+    python -m workers.worker_command --pool custom -c 1000 -Q predictions
+"""
+
+from __future__ import annotations
+
+import sys
+
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker
+
+from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.redaction import redact
+
+
+def main() -> None:
+    """Runs the worker; the arguments are those of ``celery worker``."""
+    try:
+        from workers.app import app
+    except (BridgeError, ValueError) as exc:  # settings that can't be read
+        sys.stderr.write(f"This worker can't start: {' '.join(redact(str(exc)).split())}\n")
+        raise SystemExit(1) from exc
+    context = CLIContext(app=app, no_color=not sys.stdout.isatty(), workdir=None, quiet=False)
+    worker.main(args=sys.argv[1:], prog_name="worker", obj=context)
+
+
+if __name__ == "__main__":
+    main()
