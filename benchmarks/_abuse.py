@@ -26,7 +26,7 @@ from benchmarks._abuse_acts import CANARY_QUESTION, PACKAGE, Act, Acts, prepare
 from benchmarks._abuse_trouble import Trouble
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.testing import Ask, RecordingLM
+from snakepit_bridge.testing import AskedQuestion, RecordingLM
 from tests.harness.leaks import leaked_keys
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
@@ -195,7 +195,7 @@ def _stage(plan: Plan, folder: Path) -> Generator[tuple[EmbeddedRedis, Fleet, Wo
             workers.end()
 
 
-def _answer(ask: Ask) -> dict[str, Any]:
+def _answer(ask: AskedQuestion) -> dict[str, Any]:
     return {"answer": f"of {next(iter(ask.inputs.values()), '')}"[:200]}
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc.aio
 
-from snakepit_bridge.variables import Variable
+from snakepit_bridge.elixir.codec import encode
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2_grpc as services
-from snakepit_bridge.elixir.codec import encode
+from snakepit_bridge.variables import Variable
 
 
 class Bridge(services.BridgeServiceServicer):

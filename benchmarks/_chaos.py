@@ -19,10 +19,10 @@ from celery import Celery
 
 from benchmarks._chaos_points import POINTS, QUEUE, TASK
 from benchmarks._network import Network
+from workers.broker.keys import DeliveryKeys
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
-from workers.broker.keys import Layout
 
 ROOT = Path(__file__).parent.parent
 _POLL_S = 0.05
@@ -135,7 +135,7 @@ class Stage:
 
     def outstanding(self) -> int:
         """Returns how many messages wait or are held at one moment; -1 if the broker can't say."""
-        layout = Layout.of("dspex")
+        layout = DeliveryKeys.of("dspex")
         try:
             with redis.Redis.from_url(self.broker.url, socket_timeout=5) as client:
                 count: Any = client.eval(_OUTSTANDING, 3, QUEUE, "unacked", layout.delayed, f"{layout.base}:held:*")

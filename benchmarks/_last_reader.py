@@ -7,8 +7,8 @@ import sys
 import time
 
 from snakepit_bridge.process.home_loop import adopt
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.snapshots.replica import Replica
 
 # A spinning reader would take the cores from those that it measures; this is a tenth of what is to be told apart.
 _LOOK_S = 0.001

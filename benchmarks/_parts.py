@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 
 from snakepit_bridge.client import Fleet
-from workers.dev.process import Child
 from workers.dev.demo.parts import worker_processes
+from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).parent.parent

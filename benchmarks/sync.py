@@ -21,13 +21,13 @@ from typing import Any
 from redis.asyncio import Redis
 
 from benchmarks._parts import ROOT
+from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.process.home_loop import adopt
 from snakepit_bridge.protocol.messages import Requirement
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.elixir.client import BridgeClient
 from workers.dev.redis_server import EmbeddedRedis
 
 BOUND = [f"v{n}" for n in range(20)]

@@ -12,8 +12,8 @@ from contextlib import ExitStack, asynccontextmanager
 from snakepit_bridge import SessionContext
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.testing import STAND_IN, RecordingLM
-from workers.dev.stand_in_lm import demo_answerer
 from workers.dev.redis_server import EmbeddedRedis
+from workers.dev.stand_in_lm import demo_answerer
 from workers.lifecycle import load_dspy
 
 Example = Callable[[SessionContext, RecordingLM], Awaitable[None]]

@@ -17,9 +17,9 @@
     │   │   └── LabelMovedError          the same for a label
     │   ├── LabelNotFoundError
     │   ├── FencedError                  a publisher that lost its lease
-    │   ├── RevisionLost                 a revision that the store can't give any more
-    │   ├── RevisionNotApplied           a revision that not every worker process has acknowledged
-    │   └── RevisionNotReached           a revision that did not come in time
+    │   ├── RevisionLostError                 a revision that the store can't give any more
+    │   ├── RevisionNotAppliedError           a revision that not every worker process has acknowledged
+    │   └── RevisionNotReachedError           a revision that did not come in time
     │   (and wire.writeback's WriteNotShownError: Elixir has a change that no refresher has shown in time)
     ├── (wire.errors' ElixirError and its kin: away, failed, not served, half written, unreadable)
     ├── ProgramError
@@ -33,17 +33,17 @@
     │       └── LMAnswerTruncatedError   one that was cut off at the token limit
     ├── PredictionError
     │   ├── ForeignNamespaceError        a request of another fleet, in a queue that both use
-    │   ├── DeadlineExceeded                                                            (also TimeoutError)
-    │   ├── PredictionCancelled
-    │   ├── PredictionTimeout            the client stopped waiting; the task goes on   (also TimeoutError)
+    │   ├── DeadlineExceededError                                                            (also TimeoutError)
+    │   ├── PredictionCancelledError
+    │   ├── PredictionTimeoutError            the client stopped waiting; the task goes on   (also TimeoutError)
     │   ├── PredictionUnknownError       a task of which there is no trace
-    │   ├── PredictionFailed             the program raised something of its own
-    │   ├── PredictionGivenUp            no worker could finish it; it is on the dead list
+    │   ├── PredictionFailedError             the program raised something of its own
+    │   ├── PredictionGivenUpError            no worker could finish it; it is on the dead list
     │   ├── LMCallOutsidePredictionError  an LM call on a worker that belongs to no prediction
     │   ├── OwnLMError               an LM that a program made for itself, and that no profile declares
-    │   ├── IdempotencyConflict          one key, two different requests
+    │   ├── IdempotencyConflictError          one key, two different requests
     │   └── PayloadLostError             inputs or a result that went by reference and aren't there any more
-    ├── DeadMessageNotFound              no dead message of this id
+    ├── DeadMessageNotFoundError              no dead message of this id
     ├── StoreUnavailableError            Redis away, or not answering in time           (also ConnectionError)
     │   └── StoreForbiddenError          the user lacks a right there
     └── ConfigurationError               a setting or a service that the fleet can't run with
@@ -374,7 +374,7 @@ class FencedError(SessionError):
 
 
 @_error
-class RevisionLost(SessionError):
+class RevisionLostError(SessionError):
     """An exact revision that was trimmed, or lost with the data of an older epoch."""
 
     session: str
@@ -386,7 +386,7 @@ class RevisionLost(SessionError):
 
 
 @_error
-class RevisionNotReached(SessionError):
+class RevisionNotReachedError(SessionError):
     """A requirement that the session did not meet within the bounded wait."""
 
     session: str
@@ -402,7 +402,7 @@ class RevisionNotReached(SessionError):
 
 
 @_error
-class RevisionNotApplied(SessionError):
+class RevisionNotAppliedError(SessionError):
     """A revision that not every live process which holds its session has acknowledged."""
 
     session: str
@@ -512,7 +512,7 @@ class PredictionError(BridgeError):
 
 
 @_error
-class DeadlineExceeded(PredictionError, TimeoutError):
+class DeadlineExceededError(PredictionError, TimeoutError):
     """The prediction's deadline passed before it had an answer."""
 
     task_id: str
@@ -537,7 +537,7 @@ class ForeignNamespaceError(PredictionError):
 
 
 @_error
-class PredictionCancelled(PredictionError):
+class PredictionCancelledError(PredictionError):
     """Somebody cancelled the prediction."""
 
     task_id: str
@@ -547,7 +547,7 @@ class PredictionCancelled(PredictionError):
 
 
 @_error
-class PredictionTimeout(PredictionError, TimeoutError):
+class PredictionTimeoutError(PredictionError, TimeoutError):
     """The caller stopped waiting. The prediction itself goes on and can be awaited again.
 
     ``found`` says where the prediction was then, if that could be found out.
@@ -580,7 +580,7 @@ class PredictionUnknownError(PredictionError):
 
 
 @_error
-class PredictionFailed(PredictionError):
+class PredictionFailedError(PredictionError):
     """The program itself raised: a tool, a module of the user's, DSPy. ``error`` names the exception's type."""
 
     program: str
@@ -625,7 +625,7 @@ class OwnLMError(PredictionError):
 
 
 @_error
-class PredictionGivenUp(PredictionError):
+class PredictionGivenUpError(PredictionError):
     """A prediction that no worker could finish: its message is on the dead list now, from where it can be retried."""
 
     task_id: str
@@ -640,7 +640,7 @@ class PredictionGivenUp(PredictionError):
 
 
 @_error
-class IdempotencyConflict(PredictionError):
+class IdempotencyConflictError(PredictionError):
     """An idempotency key that was used before, for another request."""
 
     key: str
@@ -668,7 +668,7 @@ class PayloadLostError(PredictionError):
 
 
 @_error
-class DeadMessageNotFound(BridgeError):
+class DeadMessageNotFoundError(BridgeError):
     """No message of this id is on the dead list: it was retried or dropped, or never was there."""
 
     id: str

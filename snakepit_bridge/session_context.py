@@ -14,15 +14,15 @@ from snakepit_bridge.exceptions import SessionNotFoundError, VariableNotFoundErr
 from snakepit_bridge.process.home_loop import run_blocking, run_home
 from snakepit_bridge.protocol.messages import check_session
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import SnapshotStore, open_store
-from snakepit_bridge.snapshots.optimistic import on_top
+from snakepit_bridge.snapshots.optimistic import retry_on_conflict
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable, VariableType
 
 if TYPE_CHECKING:
+    from snakepit_bridge.elixir.write_back import ElixirAuthority
     from snakepit_bridge.lm.profiles import LMProfiles
     from snakepit_bridge.snapshots import Change, Label
-    from snakepit_bridge.elixir.write_back import ElixirAuthority
 
 T = TypeVar("T")
 
@@ -37,15 +37,15 @@ def _no_session() -> None:
 
 def _authority(bridge: str, store: SnapshotStore, given: SnapshotStore | str | None) -> ElixirAuthority:
     # gRPC is loaded where there is an Elixir server to call, and not with every session.
-    from snakepit_bridge.redis.connection import RedisConnection
-    from snakepit_bridge.redis.lease import Turns
     from snakepit_bridge.elixir.demand import WantedSessions
     from snakepit_bridge.elixir.write_back import ElixirAuthority
+    from snakepit_bridge.redis.connection import RedisConnection
+    from snakepit_bridge.redis.lease import Leases
 
     if not isinstance(given, str) or given.startswith("memory:"):
         return ElixirAuthority(bridge, store)
     connection = RedisConnection(given)
-    return ElixirAuthority(bridge, store, wanted=WantedSessions(connection), turns=Turns(connection))
+    return ElixirAuthority(bridge, store, wanted=WantedSessions(connection), turns=Leases(connection))
 
 
 class SessionContext:
@@ -230,7 +230,7 @@ class SessionContext:
         A revision is a token, its text, a label's name, or ``latest``.
 
         Raises:
-            RevisionLost: the store can't give one of them any more.
+            RevisionLostError: the store can't give one of them any more.
             LabelNotFoundError: there is no such label.
         """
         return await run_home(self.store.diff(self.session_id, a, b))
@@ -239,7 +239,7 @@ class SessionContext:
         """Publishes an earlier revision's variables once more and returns the new token; history keeps both.
 
         Raises:
-            RevisionLost: the store can't give that revision any more.
+            RevisionLostError: the store can't give that revision any more.
             SessionOwnedElsewhereError: an Elixir server publishes this session, and no ``bridge`` leads to it.
         """
         return await run_home(self._rollback(to, reason))
@@ -291,7 +291,7 @@ class SessionContext:
                 return await self.store.publish(self.session_id, changes({}), **said)
             return await self.store.publish(self.session_id, changes(now.variables), expected=now.token, **said)
 
-        return await on_top(publish)
+        return await retry_on_conflict(publish)
 
     async def _rollback(self, to: Token | str, reason: str) -> Token:
         elixir = self._elixir

@@ -11,11 +11,11 @@ from celery.states import FAILURE, SUCCESS
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.process.frames import under
-from snakepit_bridge.protocol.messages import Request
+from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import through_outages
-from tasks.routing import hand_over_code
 from tasks.errors import named
-from tasks.prediction import Delivery, Prepared, predicted, prepared, stored_form
+from tasks.prediction import Delivery, Prepared, prepare, run, stored_form
+from tasks.routing import hand_over_code
 from tasks.runtime import Runtime
 
 
@@ -27,7 +27,7 @@ class Input:
     asked: Any
 
 
-class Backend(Protocol):
+class EndBackend(Protocol):
     """Where the ends go."""
 
     def get_key_for_task(self, task_id: str) -> bytes:
@@ -40,7 +40,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class ResultCommitter:
     """The ends of a batch's inputs, each committed by itself and told to the client.
 
     Attributes:
@@ -48,7 +48,7 @@ class Ends:
         replies: the channel on which the client wants to be told.
     """
 
-    backend: Backend
+    backend: EndBackend
     replies: str
 
     async def succeeded(self, one: Input, message: Any) -> None:
@@ -79,7 +79,7 @@ class Ends:
         await asyncio.gather(*(self.failed(one, error) for one in inputs))
 
 
-class Again(Protocol):
+class Requeuer(Protocol):
     """What gives an input another try, as a message of its own."""
 
     async def send_through(
@@ -107,7 +107,9 @@ class Batch:
         again: what gives an input another try.
     """
 
-    def __init__(self, runtime: Runtime, ends: Ends, request: Request, delivery: Delivery, again: Again) -> None:
+    def __init__(
+        self, runtime: Runtime, ends: ResultCommitter, request: PredictionRequest, delivery: Delivery, again: Requeuer
+    ) -> None:
         self._runtime = runtime
         self._ends = ends
         self._request = request
@@ -124,7 +126,7 @@ class Batch:
             Ignore: the program executes code, and the batch is in other hands.
         """
         try:
-            made = await prepared(self._runtime, self._request, self._delivery)
+            made = await prepare(self._runtime, self._request, self._delivery)
         except BridgeError as refused:
             await self._ends.all(inputs, refused)
             return
@@ -146,7 +148,7 @@ class Batch:
             delivery = replace(self._delivery, task_id=one.task_id)
             request = replace(self._request, inputs=one.asked)
             try:
-                result = await predicted(self._runtime, made, request, delivery)
+                result = await run(self._runtime, made, request, delivery)
                 message = await stored_form(self._runtime, result, request)
             except LMUnavailableError as away:
                 await self._try_again(one, away)
@@ -182,7 +184,7 @@ def _leaves(error: BaseException) -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def unfinished(runtime: Runtime, backend: Backend, inputs: Sequence[Input]) -> list[Input]:
+async def unfinished(runtime: Runtime, backend: EndBackend, inputs: Sequence[Input]) -> list[Input]:
     """Returns the inputs that have no end yet: a cancelled one has, and one that was run before.
 
     Raises:

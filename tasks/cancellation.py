@@ -17,12 +17,12 @@ from typing import Any, cast
 from celery.backends.base import KeyValueStoreBackend
 from celery.states import READY_STATES
 
-from snakepit_bridge.exceptions import PredictionCancelled, StoreUnavailableError, fresh_error
+from snakepit_bridge.exceptions import PredictionCancelledError, StoreUnavailableError, fresh_error
 from snakepit_bridge.process.home_loop import share
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.outage_log import Outage
-from tasks.prediction_context import Scope
 from tasks.notifications import Signals
+from tasks.outage_log import OutageLog
+from tasks.prediction_context import PredictionContext
 
 _LOOK_EVERY_S = 1.0
 # A task's result was looked at when it was taken from the broker; its first LM call mostly follows within milliseconds.
@@ -31,7 +31,7 @@ _FRESH_S = 0.25
 _log = logging.getLogger(__name__)
 
 
-class Running:
+class CancellationRegistry:
     """The running predictions of one process. Lives on the home loop.
 
     Args:
@@ -43,20 +43,20 @@ class Running:
     def __init__(self, connection: RedisConnection, signals: Signals, *, namespace: str) -> None:
         self._connection = connection
         self._signals = signals
-        self._scopes: dict[str, dict[Scope, asyncio.Task[Any]]] = {}
+        self._scopes: dict[str, dict[PredictionContext, asyncio.Task[Any]]] = {}
         self._asked: dict[str, asyncio.Future[bool]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
         self._due = asyncio.Event()
-        self._outage = Outage(_log, "Can't look for cancelled predictions")
+        self._outage = OutageLog(_log, "Can't look for cancelled predictions")
         signals.on(f"{namespace}:cancel", self.cancel, self._due.set)
 
     @contextmanager
-    def entered(self, scope: Scope) -> Generator[None]:
+    def entered(self, scope: PredictionContext) -> Generator[None]:
         """Lets a prediction be found by its task id while its block runs, which a cancellation leaves.
 
         Raises:
-            PredictionCancelled: somebody cancelled it.
+            PredictionCancelledError: somebody cancelled it.
         """
         self._start()
         task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -67,7 +67,7 @@ class Running:
             if not scope.cancelled:
                 raise
             task.uncancel()
-            raise PredictionCancelled(scope.task_id) from None
+            raise PredictionCancelledError(scope.task_id) from None
         finally:
             self._forget(scope)
 
@@ -79,15 +79,15 @@ class Running:
                 for each in {task, *scope.calls}:
                     each.cancel()
 
-    async def refuse_ended(self, scope: Scope) -> None:
+    async def refuse_ended(self, scope: PredictionContext) -> None:
         """Lets an LM call go ahead only if its prediction is still wanted.
 
         Raises:
-            DeadlineExceeded: its deadline passed.
-            PredictionCancelled: it was cancelled, or another delivery of its task has ended it.
+            DeadlineExceededError: its deadline passed.
+            PredictionCancelledError: it was cancelled, or another delivery of its task has ended it.
         """
         if scope.cancelled:
-            raise PredictionCancelled(scope.task_id)
+            raise PredictionCancelledError(scope.task_id)
         if scope.deadline is not None and time.time() >= scope.deadline:
             raise scope.late()
         now = time.monotonic()
@@ -102,7 +102,7 @@ class Running:
         scope.looked_at = now
         if ended:
             scope.cancelled = True
-            raise PredictionCancelled(scope.task_id)
+            raise PredictionCancelledError(scope.task_id)
 
     async def aclose(self) -> None:
         """Stops looking, and listening to the signals."""
@@ -111,7 +111,7 @@ class Running:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    def _forget(self, scope: Scope) -> None:
+    def _forget(self, scope: PredictionContext) -> None:
         scopes = self._scopes.get(scope.task_id, {})
         scopes.pop(scope, None)
         if not scopes:

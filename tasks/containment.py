@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Coroutine, Generator
 from typing import Any
 
-from snakepit_bridge.exceptions import PredictionFailed, error_text
+from snakepit_bridge.exceptions import PredictionFailedError, error_text
 
 
 class Contained:
     """A program's coroutine to await.
 
     ``SystemExit`` and ``KeyboardInterrupt`` would end the event loop of all, and ``GeneratorExit`` looks to everybody
-    outside like the closing of the coroutine. Raised by the program they come out as :class:`PredictionFailed`; closing
-    the coroutine still closes it.
+    outside like the closing of the coroutine. Raised by the program they come out as
+    :class:`PredictionFailedError`; closing the coroutine still closes it.
 
     Args:
         work: the program's coroutine.
@@ -32,7 +32,7 @@ class Contained:
             except StopIteration as done:
                 return done.value
             except (SystemExit, KeyboardInterrupt, GeneratorExit) as exc:
-                raise PredictionFailed(self._program, type(exc).__name__, error_text(exc)) from exc
+                raise PredictionFailedError(self._program, type(exc).__name__, error_text(exc)) from exc
             try:
                 yield waits_for
                 error = None

@@ -17,7 +17,7 @@ from snakepit_bridge.exceptions import (
     LMError,
     LMRefusedError,
     LMUnavailableError,
-    PredictionFailed,
+    PredictionFailedError,
     error_text,
     fresh_error,
 )
@@ -88,7 +88,7 @@ def named(error: BaseException, *, program: str, model: str, truncated: bool = F
         return LMAnswerError(error.model or model, error.code or "parse_error", _short(error_text(error)))
     if isinstance(error, DSPyLMError):
         return _lm_error(error, model)
-    return PredictionFailed(program, type(error).__name__, _short(error_text(error)))
+    return PredictionFailedError(program, type(error).__name__, _short(error_text(error)))
 
 
 def ours(error: BaseException | None) -> BridgeError | None:
@@ -98,7 +98,7 @@ def ours(error: BaseException | None) -> BridgeError | None:
     return error
 
 
-def noted(failure: BridgeError, then: PredictionFailed) -> BridgeError:
+def noted(failure: BridgeError, then: PredictionFailedError) -> BridgeError:
     """Returns an LM's failure as the reason of what a program raised that went on without its answer."""
     made = fresh_error(failure)
     if isinstance(made, LMError):

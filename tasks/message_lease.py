@@ -7,7 +7,7 @@ from typing import Protocol
 from snakepit_bridge.redis.connection import RedisConnection
 
 
-class Claims(Protocol):
+class MessageLeases(Protocol):
     """The claims on the broker's messages; the task's own is ``request.properties["delivery_tag"]``.
 
     A task whose message was given away ends with Celery's ``Ignore``; so does one whose claim isn't held any more.

@@ -68,7 +68,7 @@ class Signals:
             await asyncio.sleep(_AGAIN_S)
 
     async def _listen(self) -> None:
-        line: AbstractConnection = await self._connection.line()
+        line: AbstractConnection = await self._connection.open_connection()
         try:
             await line.send_command("SUBSCRIBE", *self._heard, check_health=False)
             awaited = set(self._heard)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 
-class Outage:
+class OutageLog:
     """One thing that may be impossible for a while.
 
     Args:

@@ -12,11 +12,11 @@ from celery import Task, shared_task
 from celery.exceptions import Ignore, Reject
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUnavailableError
-from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, Request
+from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, PredictionRequest
 from snakepit_bridge.redis.outages import is_outage, through_outages
-from tasks.routing import hand_over_code
-from tasks.prediction import Delivery, predicted, prepared, refuse_late, stored_form
+from tasks.prediction import Delivery, prepare, refuse_late, run, stored_form
 from tasks.requests import delivery_of, request_of
+from tasks.routing import hand_over_code
 from tasks.runtime import HasRuntime, Runtime, is_end
 
 
@@ -51,20 +51,20 @@ async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[st
         raise again from away
 
 
-async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
+async def _run(runtime: Runtime, request: PredictionRequest, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
     try:
         refuse_late(request, delivery)
         # What was found is awaited only once it is needed, and shares its way with what preparing asks for.
         looked_at, key = time.monotonic(), result_key.decode()
         found = runtime.look(key)
-        made = await prepared(runtime, request, delivery)
+        made = await prepare(runtime, request, delivery)
         if is_end(await _found(runtime, key, found, request)):
             # Nothing more is stored: the first final result of a task is the one that counts.
             await runtime.admission.forget(delivery.task_id)
             raise Ignore(f"prediction {delivery.task_id} has ended already")
         await through_outages(lambda: hand_over_code(runtime, made.applied.bound, delivery), deadline=request.deadline)
         async with runtime.suspects.room(runtime.claims, delivery.task_id, delivery.deliveries, delivery.claim):
-            result = await predicted(runtime, made, request, replace(delivery, looked_at=looked_at))
+            result = await run(runtime, made, request, replace(delivery, looked_at=looked_at))
     except BridgeError:
         # It may have ended before it could take what the limits reserved for it.
         await runtime.admission.forget(delivery.task_id)
@@ -72,7 +72,9 @@ async def _run(runtime: Runtime, request: Request, delivery: Delivery, result_ke
     return await stored_form(runtime, result, request)
 
 
-async def _found(runtime: Runtime, key: str, first: Awaitable[bytes | None], request: Request) -> bytes | None:
+async def _found(
+    runtime: Runtime, key: str, first: Awaitable[bytes | None], request: PredictionRequest
+) -> bytes | None:
     """Return what is stored of the task; in an outage it is looked up again."""
     try:
         return await first

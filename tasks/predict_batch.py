@@ -16,14 +16,14 @@ from typing import Any, cast
 from celery import Task, shared_task
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 
-from snakepit_bridge.exceptions import BridgeError, PredictionFailed, StoreUnavailableError
+from snakepit_bridge.exceptions import BridgeError, PredictionFailedError, StoreUnavailableError
 from snakepit_bridge.protocol.messages import PREDICT_BATCH
 from snakepit_bridge.redis.urls import masked
-from tasks.batch import Backend, Batch, Ends, Input, unfinished
+from tasks.batch import Batch, EndBackend, Input, ResultCommitter, unfinished
 from tasks.prediction import Delivery
 from tasks.requests import delivery_of, request_of
-from tasks.runtime import HasRuntime, Runtime
 from tasks.requeue import Singles
+from tasks.runtime import HasRuntime, Runtime
 
 
 @shared_task(bind=True, name=PREDICT_BATCH, typing=False, ignore_result=True, throws=(BridgeError,))
@@ -49,7 +49,7 @@ async def predict_batch(self: Task, items: Sequence[tuple[str, Any]], program: s
 async def _batch(
     task: Task, runtime: Runtime, delivery: Delivery, inputs: list[Input], program: str, said: Mapping[str, Any]
 ) -> None:
-    backend = cast(Backend, task.backend)
+    backend = cast(EndBackend, task.backend)
     broker = masked(str(task.app.conf.broker_url or ""))
     singles = Singles(task.app, program, said, delivery, broker=broker)
     delivery = replace(delivery, looked_at=time.monotonic())
@@ -57,7 +57,7 @@ async def _batch(
     if delivery.deliveries > 1:
         await singles.send_through(left)
         return
-    ends = Ends(backend, delivery.replies)
+    ends = ResultCommitter(backend, delivery.replies)
     try:
         request = request_of(program, {}, said, namespace=runtime.payloads.namespace)
     except BridgeError as refused:
@@ -66,6 +66,6 @@ async def _batch(
     try:
         await Batch(runtime, ends, request, delivery, singles).run(left)
     except SoftTimeLimitExceeded as late:
-        limit = PredictionFailed(program, type(late).__name__, "the batch ran into the worker's time limit")
+        limit = PredictionFailedError(program, type(late).__name__, "the batch ran into the worker's time limit")
         await ends.all(await unfinished(runtime, backend, left), limit)
         raise

@@ -13,33 +13,33 @@ from typing import Any
 import dspy
 from celery.exceptions import SoftTimeLimitExceeded
 
+from snakepit_bridge.delivery.payloads import is_reference
 from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.exceptions import (
     BridgeError,
-    DeadlineExceeded,
-    PredictionCancelled,
-    PredictionFailed,
+    DeadlineExceededError,
+    PredictionCancelledError,
+    PredictionFailedError,
     StoreUnavailableError,
     fresh_error,
 )
 from snakepit_bridge.process.frames import under
-from snakepit_bridge.protocol.messages import Request, Result, pieces_key
 from snakepit_bridge.process.open_files import OPEN_FILES
-from snakepit_bridge.delivery.payloads import is_reference
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.programs.codec import encode_completions, encode_outputs
+from snakepit_bridge.protocol.messages import PredictionRequest, Result, pieces_key
 from snakepit_bridge.protocol.provenance import Provenance, Timings
-from snakepit_bridge.snapshots.freshness import Served, Terms
 from snakepit_bridge.redis.outages import through_outages
-from tasks.revisions import Applied
-from tasks.response_cache.parsed import sharing
+from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from tasks.containment import Contained
 from tasks.errors import named, noted, ours
-from tasks.request_inputs import arrived, taken
+from tasks.prediction_context import PredictionContext, activate
 from tasks.rate_limits.first_call import admitted
-from tasks.streaming import PieceWriter, streamed
+from tasks.request_inputs import fetch_payloads, select_inputs
+from tasks.response_cache.parsed import sharing
+from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
-from tasks.prediction_context import Scope, entered
+from tasks.streaming import ChunkWriter, streamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +84,30 @@ class Prepared:
         snapshot_ms, bind_ms: how long the two took.
     """
 
-    served: Served
-    applied: Applied
+    served: ServedSnapshot
+    applied: AppliedProgram
     snapshot_ms: float
     bind_ms: float
 
 
-async def run_prediction(runtime: Runtime, request: Request, delivery: Delivery) -> Result:
+async def run_prediction(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Result:
     """Returns the result of one prediction. The snapshot is taken once, and passed down as a value.
 
     Raises:
         BridgeError: one of its named kinds, whatever went wrong.
     """
     refuse_late(request, delivery)
-    return await predicted(runtime, await prepared(runtime, request, delivery), request, delivery)
+    return await run(runtime, await prepare(runtime, request, delivery), request, delivery)
 
 
-async def prepared(runtime: Runtime, request: Request, delivery: Delivery) -> Prepared:
+async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Prepared:
     """Take the snapshot that a request requires and bind its program to it; the inputs don't matter.
 
     An outage of the store is waited out, unless the request's contract says that it may run without.
 
     Raises:
         BridgeError: there is no such program or session, the requirement isn't met, or the two don't go together.
-        DeadlineExceeded: the store was away until the deadline.
+        DeadlineExceededError: the store was away until the deadline.
     """
     try:
         return await through_outages(
@@ -119,7 +119,7 @@ async def prepared(runtime: Runtime, request: Request, delivery: Delivery) -> Pr
         raise
 
 
-async def _prepared(runtime: Runtime, request: Request, worker: str) -> Prepared:
+async def _prepared(runtime: Runtime, request: PredictionRequest, worker: str) -> Prepared:
     clock = _Clock()
     served = await runtime.sessions.serve(request.session, request.requirement, _terms(runtime, request))
     program = await runtime.registry.get(request.program)
@@ -130,7 +130,7 @@ async def _prepared(runtime: Runtime, request: Request, worker: str) -> Prepared
     return Prepared(served, applied, snapshot_ms, clock.lap_ms())
 
 
-async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery: Delivery) -> Result:
+async def run(runtime: Runtime, made: Prepared, request: PredictionRequest, delivery: Delivery) -> Result:
     """Returns the result of a request's inputs, run by a program that is bound already.
 
     A program that failed since its process had no open file left for it is run again.
@@ -144,10 +144,10 @@ async def predicted(runtime: Runtime, made: Prepared, request: Request, delivery
     )
 
 
-async def _predicted(runtime: Runtime, made: Prepared, request: Request, delivery: Delivery) -> Result:
+async def _predicted(runtime: Runtime, made: Prepared, request: PredictionRequest, delivery: Delivery) -> Result:
     started, clock, bound = time.time(), _Clock(), made.applied.bound
-    arriving = through_outages(lambda: arrived(runtime.payloads, request), deadline=request.deadline)
-    asked, program = taken(await arriving, runtime.bounds), bound.program.name
+    arriving = through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
+    asked, program = select_inputs(await arriving, runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, asked)
     scope = _scope(made.applied, request, delivery)
     with runtime.running.entered(scope):
@@ -165,7 +165,7 @@ async def _predicted(runtime: Runtime, made: Prepared, request: Request, deliver
     return Result(outputs, provenance.encode(), kept, completions)
 
 
-async def stored_form(runtime: Runtime, result: Result, request: Request) -> dict[str, Any]:
+async def stored_form(runtime: Runtime, result: Result, request: PredictionRequest) -> dict[str, Any]:
     """Return the form in which a result is stored; what goes beside it is there by then, through outages.
 
     Raises:
@@ -174,9 +174,9 @@ async def stored_form(runtime: Runtime, result: Result, request: Request) -> dic
     return await through_outages(lambda: runtime.payloads.message(result, runtime.keep_s))
 
 
-def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
+def _scope(applied: AppliedProgram, request: PredictionRequest, delivery: Delivery) -> PredictionContext:
     program = applied.bound.program
-    return Scope(
+    return PredictionContext(
         delivery.task_id,
         applied.snapshot.session,
         program.name,
@@ -195,17 +195,17 @@ def _scope(applied: Applied, request: Request, delivery: Delivery) -> Scope:
 
 async def _followed(
     runtime: Runtime,
-    scope: Scope,
+    scope: PredictionContext,
     bound: BoundProgram,
     inputs: Mapping[str, Any],
-    request: Request,
+    request: PredictionRequest,
     delivery: Delivery,
 ) -> Any:
     """Runs the program; if the request wants it, whoever follows gets its answer in pieces, the last before the end."""
     if not request.stream:
         return await _call(runtime, scope, bound, inputs)
     key = pieces_key(runtime.payloads.namespace, delivery.task_id)
-    writer = PieceWriter(runtime.results, key, delivery.attempt + delivery.deliveries - 1)
+    writer = ChunkWriter(runtime.results, key, delivery.attempt + delivery.deliveries - 1)
     try:
         with streamed(bound, writer):
             return await _call(runtime, scope, bound, inputs)
@@ -213,11 +213,11 @@ async def _followed(
         await writer.drain()
 
 
-async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Mapping[str, Any]) -> Any:
+async def _call(runtime: Runtime, scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any]) -> Any:
     """Runs the program until the deadline; what it raises comes out under a name of ours."""
     bounds = asyncio.timeout(scope.left_s())
     try:
-        with entered(scope), sharing(runtime.cache, scope):
+        with activate(scope), sharing(runtime.cache, scope):
             async with bounds:
                 prediction: Any = await Contained(under(scope.task_id, bound.acall(**inputs)), scope.program)
     except Exception as error:  # noqa: BLE001 - whatever a program raises has a name of ours
@@ -236,11 +236,11 @@ async def _call(runtime: Runtime, scope: Scope, bound: BoundProgram, inputs: Map
 
 
 def _raised(
-    scope: Scope, bound: BoundProgram, inputs: Mapping[str, Any], error: Exception, *, late: bool
+    scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any], error: Exception, *, late: bool
 ) -> BridgeError:
     """Returns the error of ours for what a program raised."""
     mine = ours(error)
-    if scope.tally.later is not None and not isinstance(mine, (DeadlineExceeded, PredictionCancelled)):
+    if scope.tally.later is not None and not isinstance(mine, (DeadlineExceededError, PredictionCancelledError)):
         return fresh_error(scope.tally.later)
     if mine is not None:
         return mine
@@ -253,7 +253,7 @@ def _raised(
     return _with_its_reason(scope, raised)
 
 
-def _with_its_reason(scope: Scope, raised: BridgeError) -> BridgeError:
+def _with_its_reason(scope: PredictionContext, raised: BridgeError) -> BridgeError:
     """What a program raised, or the LM's failure that it had caught before and that it went on without.
 
     BestOfN, Refine, Parallel and a tool's caller catch any exception, and what comes of it names no LM.
@@ -261,12 +261,12 @@ def _with_its_reason(scope: Scope, raised: BridgeError) -> BridgeError:
     failure = scope.tally.failure
     if failure is None:
         return raised
-    if isinstance(raised, PredictionFailed):
+    if isinstance(raised, PredictionFailedError):
         return noted(failure, raised)
     return fresh_error(failure) if type(raised) is type(failure) else raised
 
 
-async def _keep(runtime: Runtime, served: Served, applied: Applied) -> None:
+async def _keep(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:
     """Keeps the snapshot for a replay; a task that its outage contract lets run without the store goes without."""
     try:
         await runtime.keep(applied.snapshot)
@@ -275,29 +275,29 @@ async def _keep(runtime: Runtime, served: Served, applied: Applied) -> None:
             raise
 
 
-def _terms(runtime: Runtime, request: Request) -> Terms:
+def _terms(runtime: Runtime, request: PredictionRequest) -> FreshnessPolicy:
     try:
-        return Terms.of(request.max_staleness, request.outage, runtime.outage)
+        return FreshnessPolicy.of(request.max_staleness, request.outage, runtime.outage)
     except (TypeError, ValueError) as unreadable:
         raise BridgeError(f"The request's terms can't be read: {unreadable}.") from None
 
 
-def refuse_late(request: Request, delivery: Delivery) -> None:
+def refuse_late(request: PredictionRequest, delivery: Delivery) -> None:
     """Refuses a prediction that nobody has a use for any more.
 
     Raises:
-        DeadlineExceeded: its deadline is over.
+        DeadlineExceededError: its deadline is over.
     """
     if request.deadline is not None and time.time() >= request.deadline:
-        raise DeadlineExceeded(delivery.task_id, round(time.time() - request.deadline, 3))
+        raise DeadlineExceededError(delivery.task_id, round(time.time() - request.deadline, 3))
 
 
 def _provenance(
-    applied: Applied,
-    served: Served,
-    request: Request,
+    applied: AppliedProgram,
+    served: ServedSnapshot,
+    request: PredictionRequest,
     delivery: Delivery,
-    scope: Scope,
+    scope: PredictionContext,
     usage: Mapping[str, Any] | None,
     started: float,
     timings: Timings,

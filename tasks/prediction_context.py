@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import dspy
 
-from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, LMUnavailableError
+from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, LMUnavailableError
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.rate_limits.protocol import Permit
@@ -56,7 +56,7 @@ class Tally:
 
 
 @dataclass(slots=True, eq=False)
-class Scope:
+class PredictionContext:
     """One prediction while it runs.
 
     Attributes:
@@ -109,15 +109,15 @@ class Scope:
         permit, self.permit = self.permit, None
         return permit
 
-    def late(self) -> DeadlineExceeded:
+    def late(self) -> DeadlineExceededError:
         """Returns the error of one whose deadline is over."""
-        return DeadlineExceeded(self.task_id, round(max(0.0, time.time() - (self.deadline or 0.0)), 3))
+        return DeadlineExceededError(self.task_id, round(max(0.0, time.time() - (self.deadline or 0.0)), 3))
 
     async def in_time(self, awaited: Awaitable[T]) -> T:
         """Awaits something until the deadline.
 
         Raises:
-            DeadlineExceeded: it came first.
+            DeadlineExceededError: it came first.
         """
         left = self.left_s()
         if left is None:
@@ -143,7 +143,7 @@ class Scope:
 
 
 @contextmanager
-def entered(scope: Scope) -> Generator[Scope]:
+def activate(scope: PredictionContext) -> Generator[PredictionContext]:
     """Lets everything that is called within it find the scope."""
     scope.over = False
     try:
@@ -154,7 +154,7 @@ def entered(scope: Scope) -> Generator[Scope]:
         scope.over = True
 
 
-def current() -> Scope | None:
+def current() -> PredictionContext | None:
     """Returns the scope of the prediction that the caller belongs to, None outside of one."""
-    scope: Scope | None = dspy.settings.get(_SETTING)
+    scope: PredictionContext | None = dspy.settings.get(_SETTING)
     return scope

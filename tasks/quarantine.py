@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 
 from celery.exceptions import Ignore
 
-from tasks.message_lease import Claims
+from tasks.message_lease import MessageLeases
 
 # By how often it was given out: how many suspects a process runs at a time while one of these is among them.
 _FEW, _ALONE = 3, 4
@@ -33,7 +33,9 @@ class Suspects:
         self._left = asyncio.Event()
 
     @asynccontextmanager
-    async def room(self, claims: Claims | None, task_id: str, deliveries: int, claim: str) -> AsyncGenerator[None]:
+    async def room(
+        self, claims: MessageLeases | None, task_id: str, deliveries: int, claim: str
+    ) -> AsyncGenerator[None]:
         """Lets the block run: at once for what is no suspect, and for one if there is room for it.
 
         Args:

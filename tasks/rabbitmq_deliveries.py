@@ -92,7 +92,7 @@ class Deliveries:
             return
         del self._running[task_id]
         with suppress(StoreUnavailableError):
-            await through_outages(lambda: self._connection.soon("HDEL", self._key(task_id), self._process))
+            await through_outages(lambda: self._connection.execute("HDEL", self._key(task_id), self._process))
 
     async def _deaths(self, task_id: str) -> int:
         """Return how many runs died, once none of those before goes on any more."""
@@ -104,19 +104,20 @@ class Deliveries:
 
     async def _others(self, task_id: str) -> tuple[int, bool]:
         """Return how many runs in other processes have no end, and whether one of them goes on."""
-        found = [name.decode() for name in await self._connection.soon("HKEYS", self._key(task_id))]
+        found = [name.decode() for name in await self._connection.execute("HKEYS", self._key(task_id))]
         runs = [one for one in found if one != self._process]
-        alive = await asyncio.gather(*(self._connection.soon("EXISTS", self._sign(one)) for one in runs))
+        alive = await asyncio.gather(*(self._connection.execute("EXISTS", self._sign(one)) for one in runs))
         return len(runs), any(alive)
 
     async def _note(self, task_id: str) -> None:
         key = self._key(task_id)
         await asyncio.gather(
-            self._connection.soon("HSET", key, self._process, 1), self._connection.soon("EXPIRE", key, self._keep_s)
+            self._connection.execute("HSET", key, self._process, 1),
+            self._connection.execute("EXPIRE", key, self._keep_s),
         )
 
     async def _forget(self, task_id: str) -> None:
-        await self._connection.soon("DEL", self._key(task_id))
+        await self._connection.execute("DEL", self._key(task_id))
 
     async def _show_life(self) -> None:
         while True:
@@ -126,7 +127,7 @@ class Deliveries:
 
     async def _show(self) -> None:
         lease_ms = round(self._lease_s * 1000)
-        await self._connection.soon("SET", self._sign(self._process), 1, "PX", lease_ms)
+        await self._connection.execute("SET", self._sign(self._process), 1, "PX", lease_ms)
 
     def _key(self, task_id: str) -> str:
         return f"{self._base}:runs:{task_id}"

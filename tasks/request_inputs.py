@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+from snakepit_bridge.delivery.payloads import Payloads, is_reference
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.protocol.json_values import ValueBounds, problem_of, unescaped
-from snakepit_bridge.protocol.messages import Request, Result, is_result
-from snakepit_bridge.delivery.payloads import Payloads, is_reference
+from snakepit_bridge.protocol.messages import PredictionRequest, Result, is_result
 
 
-async def arrived(payloads: Payloads, request: Request) -> Request:
+async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> PredictionRequest:
     """Returns a request whose inputs are at hand, however large, and as they were given.
 
     Raises:
@@ -38,7 +38,7 @@ async def _previous(payloads: Payloads, inputs: Any) -> Any:
     return inputs
 
 
-def taken(request: Request, bounds: ValueBounds) -> Mapping[str, Any]:
+def select_inputs(request: PredictionRequest, bounds: ValueBounds) -> Mapping[str, Any]:
     """Returns a request's inputs; in a chain they are picked out of the previous result, or of a group's results.
 
     Raises:
@@ -52,7 +52,7 @@ def taken(request: Request, bounds: ValueBounds) -> Mapping[str, Any]:
     return inputs
 
 
-def _named(request: Request) -> Mapping[str, Any]:
+def _named(request: PredictionRequest) -> Mapping[str, Any]:
     inputs: Any = request.inputs
     if isinstance(inputs, Result):
         return _pick(request, inputs.outputs, request.take or _by_name(inputs))
@@ -72,7 +72,7 @@ def _by_name(result: Result) -> Mapping[str, str]:
     return {name: name for name in result.outputs}
 
 
-def _pick(request: Request, outputs: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
+def _pick(request: PredictionRequest, outputs: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
     for name, output in wanted.items():
         if output not in outputs:
             raise InputError(request.program, name, f"the previous prediction has no output '{output}'", tuple(outputs))

@@ -15,7 +15,7 @@ from snakepit_bridge.protocol.messages import (
     REPLY_CHANNEL,
     SENT_AT,
     VERSION,
-    Request,
+    PredictionRequest,
     Requirement,
     check_session,
 )
@@ -27,7 +27,7 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace: str) -> Request:
+def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace: str) -> PredictionRequest:
     """Returns the request that a message makes.
 
     Args:
@@ -52,7 +52,7 @@ def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace:
     sent_in = str(said.get("namespace") or "")
     if sent_in and sent_in != namespace:
         raise ForeignNamespaceError(sent_in, namespace)
-    return Request(
+    return PredictionRequest(
         program,
         inputs,
         check_session(said.get("session", DEFAULT_SESSION)),

@@ -14,7 +14,6 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from snakepit_bridge.snapshots.acknowledgements import ALIVE_EVERY_S, Acks, Report
 from snakepit_bridge.exceptions import (
     BindingError,
     BridgeError,
@@ -24,13 +23,14 @@ from snakepit_bridge.exceptions import (
     ValidationError,
     VariableNotFoundError,
 )
-from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.programs.bound import BoundProgram, BoundPrograms
 from snakepit_bridge.programs.registry import Program
+from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.acknowledgements import ALIVE_EVERY_S, AckReport, Acks
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from tasks.outage_log import Outage
-from tasks.sessions import Sessions
+from tasks.outage_log import OutageLog
+from tasks.sessions import SessionSnapshots
 
 ON_REFUSED = "dspex.on_refused"
 """Session variable by which a session says what becomes of tasks whose program refuses its newest revision."""
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedProgram:
     """A program under a revision.
 
     Attributes:
@@ -69,7 +69,7 @@ class _Use:
     programs: OrderedDict[tuple[str, int], tuple[Program, Snapshot | None]]
 
 
-class Applying:
+class RevisionBinder:
     """Binds programs to snapshots for the tasks of one process, and reports. Lives on the home loop.
 
     Args:
@@ -78,7 +78,7 @@ class Applying:
         acks: where it reports.
     """
 
-    def __init__(self, programs: BoundPrograms, sessions: Sessions, acks: Acks) -> None:
+    def __init__(self, programs: BoundPrograms, sessions: SessionSnapshots, acks: Acks) -> None:
         self._programs = programs
         self._sessions = sessions
         self._acks = acks
@@ -87,16 +87,16 @@ class Applying:
         self._alive_at = float("-inf")
         self._reporter: asyncio.Task[None] | None = None
         # Whoever waits for this process sees it fall silent, which is the truth.
-        self._outage = Outage(_log, "Can't report the applied revisions")
+        self._outage = OutageLog(_log, "Can't report the applied revisions")
 
-    async def apply(self, program: Program, snapshot: Snapshot, requirement: Requirement) -> Applied:
+    async def apply(self, program: Program, snapshot: Snapshot, requirement: Requirement) -> AppliedProgram:
         """Returns a program bound to a snapshot, or to the last that fitted it if the session wants that.
 
         Raises:
             BridgeError: the program refuses the snapshot, as ``BoundPrograms.abound`` says.
         """
         if requirement.kind == "exactly":
-            return Applied(await self._programs.abound(program, snapshot), snapshot)
+            return AppliedProgram(await self._programs.abound(program, snapshot), snapshot)
         use, key = self._use(snapshot.session), (program.name, program.version)
         try:
             bound = await self._programs.abound(program, snapshot)
@@ -104,9 +104,9 @@ class Applying:
             last = self._refused(use, key, program, snapshot)
             if last is None or not _may_fall_back(snapshot, last, requirement):
                 raise
-            return Applied(await self._programs.abound(program, last), last, str(refused))
+            return AppliedProgram(await self._programs.abound(program, last), last, str(refused))
         _remember(use, key, program, snapshot)
-        return Applied(bound, snapshot)
+        return AppliedProgram(bound, snapshot)
 
     def start(self, worker: str) -> None:
         """Begins to report under a Celery node's name, unless it does so already."""
@@ -173,12 +173,12 @@ class Applying:
         if self._sessions.wanted is not None and used:
             await self._sessions.wanted.want(used)
 
-    async def _due(self, session: str) -> Report | None:
+    async def _due(self, session: str) -> AckReport | None:
         """What is to be said of a session; nothing if that was said, or if the process doesn't know what is newest."""
         snapshot = self._sessions.replica.peek(session)
         if snapshot is None or self._said.get(session) == snapshot.token:
             return None
-        return Report(snapshot.token, await self._refusal(session, snapshot))
+        return AckReport(snapshot.token, await self._refusal(session, snapshot))
 
     async def _refusal(self, session: str, snapshot: Snapshot) -> str:
         """Why a program that ran under the session can't run under this revision; empty if all can."""

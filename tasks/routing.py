@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from celery.exceptions import Ignore
 
-from snakepit_bridge.protocol.messages import code_queue
 from snakepit_bridge.programs.bound import BoundProgram
+from snakepit_bridge.protocol.messages import code_queue
 from tasks.prediction import Delivery
 from tasks.runtime import Runtime
 

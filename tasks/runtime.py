@@ -11,22 +11,22 @@ from typing import Any, Protocol
 
 from celery.states import READY_STATES
 
-from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
-from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.programs.registry import ProgramRegistry
-from snakepit_bridge.snapshots.freshness import FAIL, Outage
-from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.revisions import Applying
-from tasks.response_cache.single_flight import AnswerCache
-from tasks.message_lease import Claims
-from tasks.rabbitmq_deliveries import Deliveries
-from tasks.rate_limits.protocol import Admission, Unlimited
-from tasks.cancellation import Running
-from tasks.sessions import Sessions
+from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.snapshots.freshness import FAIL, OutagePolicy
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from tasks.cancellation import CancellationRegistry
+from tasks.message_lease import MessageLeases
 from tasks.quarantine import Suspects
+from tasks.rabbitmq_deliveries import Deliveries
+from tasks.rate_limits.protocol import RateLimiter, Unlimited
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.revisions import RevisionBinder
+from tasks.sessions import SessionSnapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +55,24 @@ class Runtime:
         shares_process: whether its tasks share a process, so that a program that executes code has no place here.
     """
 
-    sessions: Sessions
+    sessions: SessionSnapshots
     registry: ProgramRegistry
-    applying: Applying
+    applying: RevisionBinder
     results: RedisConnection
     payloads: Payloads
     store: SnapshotStore
     keep_s: float
     limits: Mapping[str, asyncio.Semaphore]
-    running: Running
+    running: CancellationRegistry
     profiles: LMProfiles
     cache: AnswerCache
-    admission: Admission = field(default_factory=Unlimited)
+    admission: RateLimiter = field(default_factory=Unlimited)
     suspects: Suspects = field(default_factory=Suspects)
     batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
-    claims: Claims | None = None
+    claims: MessageLeases | None = None
     deliveries: Deliveries | None = None
     bounds: ValueBounds = BOUNDS
-    outage: Outage = FAIL
+    outage: OutagePolicy = FAIL
     shares_process: bool = False
 
     async def ended(self, result_key: str) -> bool:
@@ -85,7 +85,7 @@ class Runtime:
 
     def look(self, result_key: str) -> Awaitable[bytes | None]:
         """Looks up a task's result, among what else is asked of Redis now; its answer is for :func:`is_end`."""
-        return self.results.soon("GET", result_key)
+        return self.results.execute("GET", result_key)
 
     async def ended_of(self, result_keys: Sequence[str]) -> set[str]:
         """Returns those of some tasks, by their result keys, that have their final result.
@@ -93,7 +93,7 @@ class Runtime:
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        found: Sequence[bytes | None] = await self.results.soon("MGET", *result_keys)
+        found: Sequence[bytes | None] = await self.results.execute("MGET", *result_keys)
         return {key for key, stored in zip(result_keys, found, strict=True) if is_end(stored)}
 
     async def keep(self, snapshot: Snapshot) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
+from snakepit_bridge.elixir.demand import WantedSessions
 from snakepit_bridge.exceptions import AuthorityAwayError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
-from snakepit_bridge.snapshots.freshness import Served, Terms
+from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from snakepit_bridge.snapshots.replica import Replica
-from snakepit_bridge.elixir.demand import WantedSessions
 
 _LOOK_EVERY_S = 0.1
 # For so long nobody waits again for a session whose authority nobody could reach.
@@ -17,7 +17,7 @@ _IN_VAIN_S = 30.0
 _REMEMBERED = 1_000
 
 
-class Sessions:
+class SessionSnapshots:
     """The snapshots of the process's tasks.
 
     Args:
@@ -32,7 +32,7 @@ class Sessions:
         self._wait_s = wait_s
         self._in_vain: dict[str, float] = {}
 
-    async def serve(self, session: str, requirement: Requirement, terms: Terms) -> Served:
+    async def serve(self, session: str, requirement: Requirement, terms: FreshnessPolicy) -> ServedSnapshot:
         """Return a snapshot that meets the requirement on these terms, and how old it is.
 
         Raises:
@@ -67,7 +67,7 @@ class Sessions:
         except StoreUnavailableError:
             return False
 
-    async def _awaited(self, session: str, requirement: Requirement, terms: Terms) -> Served:
+    async def _awaited(self, session: str, requirement: Requirement, terms: FreshnessPolicy) -> ServedSnapshot:
         """Wait for the session to be followed, and return what there is then."""
         until = time.monotonic() + self._wait_s
         while True:

@@ -20,13 +20,13 @@ import dspy
 from dspy.lm15 import Request, Response
 from dspy.utils.callback import BaseCallback
 
-from snakepit_bridge.client.stream import Piece
+from snakepit_bridge.client.stream import StreamChunk
 from snakepit_bridge.lm.streaming import FOLLOW, FollowedPieces, StreamEvent
 from snakepit_bridge.process.home_loop import home
 from snakepit_bridge.programs.bound import BoundProgram
+from snakepit_bridge.protocol.surrogates import Halves, valid_text
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import through_outages
-from snakepit_bridge.protocol.surrogates import Halves, valid_text
 from tasks.output_fields import ChatFields, FieldReader, JSONFields, Text, XMLFields
 
 # What a slow reader may fall behind by, and how long he may come late.
@@ -38,7 +38,7 @@ _PATIENCE_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-class PieceWriter:
+class ChunkWriter:
     """Writes one prediction's pieces, in their order, as fast as Redis takes them. Lives on the home loop.
 
     Args:
@@ -51,12 +51,12 @@ class PieceWriter:
         self._connection = connection
         self._key = key
         self._attempt = attempt
-        self._pending: list[Piece] = []
+        self._pending: list[StreamChunk] = []
         self._writing: asyncio.Task[None] | None = None
         self._lost = False
         self._name, self._written = uuid4().hex[:12], 0
 
-    def put(self, piece: Piece) -> None:
+    def put(self, piece: StreamChunk) -> None:
         """Adds a piece; what waits to be written grows together, field by field."""
         last = self._pending[-1] if self._pending else None
         if last is not None and not piece.replaced and replace(last, text="") == replace(piece, text=""):
@@ -83,7 +83,7 @@ class PieceWriter:
                     self._lost = True
                     _log.warning("Pieces of an answer are lost to those who follow it: %s", exc)
 
-    def _entry(self, piece: Piece) -> tuple[Any, ...]:
+    def _entry(self, piece: StreamChunk) -> tuple[Any, ...]:
         fields = ("field", piece.field, "text", valid_text(piece.text), "predictor", piece.predictor)
         numbers = ("call", piece.call, "attempt", self._attempt)
         mark = ("replaced", 1) if piece.replaced else ()
@@ -93,7 +93,7 @@ class PieceWriter:
 
 
 @contextmanager
-def streamed(bound: BoundProgram, writer: PieceWriter) -> Generator[None]:
+def streamed(bound: BoundProgram, writer: ChunkWriter) -> Generator[None]:
     """Within it a program's LM calls are streamed, and the text of its output fields goes to the writer.
 
     One whose calls can't share a module isn't: nobody knows its parts.
@@ -110,7 +110,7 @@ def streamed(bound: BoundProgram, writer: PieceWriter) -> Generator[None]:
 class _Sink(BaseCallback):
     """Knows the parts of a program, hears from DSPy which of them asks, and counts the answers that come of it."""
 
-    def __init__(self, bound: BoundProgram, writer: PieceWriter) -> None:
+    def __init__(self, bound: BoundProgram, writer: ChunkWriter) -> None:
         self._writer = writer
         parts = bound.module.named_predictors()
         self._parts = {id(part): (name, names) for name, part in parts if (names := _text_fields(part))}
@@ -144,7 +144,7 @@ class _Sink(BaseCallback):
         self._calls += 1
         return self._calls
 
-    def put(self, piece: Piece) -> None:
+    def put(self, piece: StreamChunk) -> None:
         """Hands a piece to the writer."""
         self._writer.put(piece)
 
@@ -236,7 +236,7 @@ class _Answer:
 
     def _take_back(self) -> None:
         for name in self._written:
-            self._sink.put(Piece(name, "", self._predictor, self._call, replaced=True))
+            self._sink.put(StreamChunk(name, "", self._predictor, self._call, replaced=True))
 
     def _put(self, texts: Iterable[Text]) -> None:
         for name, text in texts:
@@ -245,7 +245,7 @@ class _Answer:
     def _say(self, name: str, text: str) -> None:
         if text:
             self._call = self._call or self._sink.next_call()
-            self._sink.put(Piece(name, text, self._predictor, self._call))
+            self._sink.put(StreamChunk(name, text, self._predictor, self._call))
 
 
 def _at_home(act: Callable[..., None], *args: Any) -> None:

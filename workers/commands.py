@@ -172,7 +172,7 @@ def gateway(
     """
     import logging
 
-    from workers.gateway import GatewaySettings, Grants, Limits, Tls, run_gateway
+    from workers.gateway import GatewayLimits, GatewaySettings, Grants, Tls, run_gateway
 
     chosen, fleet = target(ctx, redis_url), FleetSettings.model_validate({})
     logging.basicConfig(level=loglevel.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -187,7 +187,7 @@ def gateway(
             http=None if no_http else http,
             grants=Grants.said(tokens, os.environ.get("DSPEX_GATEWAY_TOKENS_TOML")),
             tls=Tls.of(certificate, key, client_ca),
-            limits=Limits(message_bytes=message_bytes, changes=changes, calls_per_s=rate, streams=streams),
+            limits=GatewayLimits(message_bytes=message_bytes, changes=changes, calls_per_s=rate, streams=streams),
             hosts=tuple(hosts or ()),
             origins=tuple(origins or ()),
             allowed_packages=fleet.allowed_packages,

@@ -21,50 +21,50 @@ from config.bounds import BoundSettings
 from config.celery import PRIORITY_STEPS
 from config.lm_profiles import ProfilesFile, read_profiles
 from config.settings import FleetSettings
-from snakepit_bridge.snapshots.acknowledgements import Acks
-from snakepit_bridge.redis.acl import Role
-from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.client.rabbitmq import check_broker, is_rabbitmq
+from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.dspy_integration.bounds import TargetBounds
+from snakepit_bridge.elixir.demand import WantedSessions
 from snakepit_bridge.exceptions import ConfigurationError, StoreForbiddenError, StoreUnavailableError
+from snakepit_bridge.lm.engine import Around
+from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.process.frames import mark_tasks
-from snakepit_bridge.protocol.json_values import ValueBounds
-from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
-from snakepit_bridge.lm.engine import Around
 from snakepit_bridge.process.home_loop import home
-from snakepit_bridge.protocol.messages import CODE
 from snakepit_bridge.process.open_files import raise_open_file_limit
-from snakepit_bridge.delivery.payloads import Payloads
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.protocol.json_values import ValueBounds
+from snakepit_bridge.protocol.messages import CODE
 from snakepit_bridge.redaction import redact
-from snakepit_bridge.snapshots.freshness import Outage
-from snakepit_bridge.snapshots.replica import Replica
-from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
-from snakepit_bridge.redis.urls import SCHEMES
+from snakepit_bridge.redis.acl import Role
+from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import may_pass
+from snakepit_bridge.redis.urls import SCHEMES
+from snakepit_bridge.snapshots.acknowledgements import Acks
+from snakepit_bridge.snapshots.freshness import OutagePolicy
 from snakepit_bridge.snapshots.redis_store import RedisStore
-from snakepit_bridge.elixir.demand import WantedSessions
-from tasks.revisions import Applying
-from tasks.response_cache.single_flight import AnswerCache
-from tasks.response_cache.store import AnswerStore
-from tasks.rabbitmq_deliveries import Deliveries
-from tasks.rate_limits.admission import FleetAdmission
-from tasks.rate_limits.leases import Presence
-from tasks.rate_limits.rules import Limits, Price, Rules
-from tasks.rate_limits.store import LimitStore
+from snakepit_bridge.snapshots.replica import Replica
+from tasks.cancellation import CancellationRegistry
 from tasks.lm_middleware.calls import LMCalls, note_failure
-from tasks.cancellation import Running
-from tasks.runtime import Runtime
-from tasks.sessions import Sessions
 from tasks.notifications import Signals
 from tasks.quarantine import Suspects
+from tasks.rabbitmq_deliveries import Deliveries
+from tasks.rate_limits.admission import FleetAdmission
+from tasks.rate_limits.leases import LimitLeases
+from tasks.rate_limits.rules import LimitValues, Price, Rules
+from tasks.rate_limits.store import LimitStore
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.response_cache.store import AnswerStore
+from tasks.revisions import RevisionBinder
+from tasks.runtime import Runtime
+from tasks.sessions import SessionSnapshots
+from workers.broker.claims import BrokerClaims
+from workers.broker.keys import REDIS, DeliveryKeys
 from workers.content_privacy import keep_content_out
-from workers.broker.claims import Claims
-from workers.broker.keys import REDIS, Layout
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import watch
 
@@ -160,21 +160,21 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         store, settings.requirement_wait_s, watch_lease=settings.watch_lease_s, max_sessions=settings.max_sessions
     )
     signals = Signals(connection)
-    running = Running(connection, signals, namespace=settings.namespace)
+    running = CancellationRegistry(connection, signals, namespace=settings.namespace)
     cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
     admission = _admission(settings, claims, connection, replica, signals)
     profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
     profiles.check()
     keep_to_profiles(profiles, allowed=settings.own_lms)
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
-    sessions = Sessions(replica, wanted, settings.requirement_wait_s)
+    sessions = SessionSnapshots(replica, wanted, settings.requirement_wait_s)
     suspects = Suspects()
     allowed = AllowedImports(settings.allowed_packages)
     programs = BoundPrograms(profiles, allowed, build_limit_s=settings.build_limit_s, bounds=load_bounds())
     return Runtime(
         sessions=sessions,
         registry=ProgramRegistry(connection, namespace=settings.namespace),
-        applying=Applying(programs, sessions, Acks(connection, namespace=settings.namespace)),
+        applying=RevisionBinder(programs, sessions, Acks(connection, namespace=settings.namespace)),
         results=connection,
         payloads=Payloads(connection, settings.namespace, settings.payload_bytes),
         store=store,
@@ -189,7 +189,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         claims=claims,
         deliveries=_deliveries(settings, connection, suspects) if is_rabbitmq(settings.broker) else None,
         bounds=ValueBounds(settings.value_depth, settings.value_bytes),
-        outage=Outage.parse(settings.outage),
+        outage=OutagePolicy.parse(settings.outage),
         shares_process=shares_process,
     )
 
@@ -215,11 +215,11 @@ def load_bounds() -> TargetBounds:
         raise ConfigurationError(f"{exc}. Mend the environment.") from exc
 
 
-def _claims(settings: FleetSettings) -> Claims | None:
+def _claims(settings: FleetSettings) -> BrokerClaims | None:
     if not settings.broker.startswith(REDIS):
         return None
     connection = RedisConnection(settings.broker, timeout_s=settings.redis_timeout_s)
-    return Claims(connection, Layout.of(settings.namespace), PRIORITY_STEPS)
+    return BrokerClaims(connection, DeliveryKeys.of(settings.namespace), PRIORITY_STEPS)
 
 
 def _deliveries(settings: FleetSettings, connection: RedisConnection, suspects: Suspects) -> Deliveries:
@@ -235,7 +235,7 @@ def _deliveries(settings: FleetSettings, connection: RedisConnection, suspects: 
 
 def _admission(
     settings: FleetSettings,
-    claims: Claims | None,
+    claims: BrokerClaims | None,
     connection: RedisConnection,
     replica: Replica,
     signals: Signals,
@@ -243,9 +243,9 @@ def _admission(
     """The limits are kept where the messages are, so that a task can be parked; on other brokers, beside the state."""
     store = LimitStore(claims.connection if claims else connection, settings.namespace, claims)
     file = _profiles_file(settings)
-    limits = {name: Limits(**values) for name, values in file.fleet_limits().items()} if file else {}
+    limits = {name: LimitValues(**values) for name, values in file.fleet_limits().items()} if file else {}
     prices = {name: Price(**values) for name, values in file.prices().items()} if file else {}
-    return FleetAdmission(Presence(store, Rules(limits), replica, signals), prices)
+    return FleetAdmission(LimitLeases(store, Rules(limits), replica, signals), prices)
 
 
 def _profiles_file(settings: FleetSettings) -> ProfilesFile | None:
@@ -293,8 +293,8 @@ def load_dspy() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import dspy
 
-    from snakepit_bridge.dspy_integration.thread_context import carry_predictions
     from snakepit_bridge.dspy_integration.process_settings import protect_settings
+    from snakepit_bridge.dspy_integration.thread_context import carry_predictions
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     protect_settings()

@@ -17,7 +17,7 @@ from uuid import uuid4
 from celery.exceptions import Reject
 
 from snakepit_bridge.client.rabbitmq import RETRIED, is_rabbitmq
-from snakepit_bridge.delivery.keys import Layout
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from workers import task_ends as endings
 from workers.broker import message as envelope
 
@@ -97,7 +97,7 @@ def _store(app: Any, told: dict[str, Any], entry: dict[str, Any]) -> None:
     Raises:
         RedisError, OSError: Redis is away.
     """
-    layout, client = Layout.of(app.settings.namespace), app.backend.client
+    layout, client = DeliveryKeys.of(app.settings.namespace), app.backend.client
     # Given up twice, since its acknowledgement was lost, it is one entry.
     parts = (told.get("task_id"), entry["headers"].get(RETRIED))
     name = ".".join(str(part) for part in parts if part) or str(uuid4())

@@ -19,18 +19,17 @@ from celery.exceptions import BackendStoreError, Reject
 from celery.states import EXCEPTION_STATES, FAILURE, READY_STATES
 from celery.worker import state as worker
 
-from snakepit_bridge.client.lua import ENDED
+from snakepit_bridge.client.lua import FINAL_STATE
 from snakepit_bridge.exceptions import BridgeError, fresh_error
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.messages import REPLY_CHANNEL
 from snakepit_bridge.redaction import redact_all
-from snakepit_bridge.redis.scripts import source
-from snakepit_bridge.redis.connection import Script
 from snakepit_bridge.redis.outages import may_pass
+from snakepit_bridge.redis.scripts import Script, source
 from tasks.runtime import HasRuntime
 from workers.task_ends import PREDICTIONS, error_for, program_of
 
-_COMMIT = Script(source("workers", "commit", ended=ENDED))
+_COMMIT = Script(source("workers", "commit", ended=FINAL_STATE))
 # An answer has been paid for: it is tried to be stored for long before its task is given to others.
 _PATIENCE_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
@@ -135,7 +134,7 @@ class CommitBackend(RedisBackend):
 
     async def _soon(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes | None:
         results = cast(HasRuntime, self.app).runtime.results
-        return cast("bytes | None", await results.soon_script(_COMMIT, keys, args))
+        return cast("bytes | None", await results.execute_script(_COMMIT, keys, args))
 
     def _call(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str

@@ -25,12 +25,12 @@ from celery.signals import worker_init, worker_ready
 from celery.states import FAILURE
 
 from config.settings import FleetSettings
-from snakepit_bridge.delivery.dead_letters import DeadMessage, DeadMessages
+from snakepit_bridge.delivery.dead_letters import DeadLetter, DeadLetters
 from snakepit_bridge.delivery.keys import REDIS
 from snakepit_bridge.exceptions import (
     BridgeError,
-    PredictionFailed,
-    PredictionGivenUp,
+    PredictionFailedError,
+    PredictionGivenUpError,
     StoreUnavailableError,
     error_text,
 )
@@ -169,7 +169,7 @@ def note(app: Any, told: Mapping[str, Any], done: Callable[[], object] | None = 
     headers = {**told, "id": told.get("task_id")}
 
     def error_of(task_id: str) -> BridgeError:
-        return PredictionGivenUp(task_id, reason, error)
+        return PredictionGivenUpError(task_id, reason, error)
 
     def follow() -> None:
         if EMBED in told:
@@ -201,10 +201,10 @@ def repair(app: Any) -> None:
             note(app, {"reason": one.reason, "error": one.error, TASK_IDS: list(one.task_ids)})
 
 
-async def _given_up_lately(settings: FleetSettings) -> list[DeadMessage]:
+async def _given_up_lately(settings: FleetSettings) -> list[DeadLetter]:
     connection = RedisConnection(settings.broker, timeout_s=settings.redis_timeout_s)
     try:
-        found = await DeadMessages(connection, namespace=settings.namespace).latest(_REPAIRED)
+        found = await DeadLetters(connection, namespace=settings.namespace).latest(_REPAIRED)
     finally:
         await connection.aclose()
     return [one for one in found if one.at > time.time() - settings.result_expires_s]
@@ -216,12 +216,12 @@ def error_for(exc: BaseException, program: str) -> BridgeError:
         return exc
     if isinstance(exc, TimeLimitExceeded):
         return timed_out(program, exc.args[0] if exc.args else 0.0)
-    return PredictionFailed(program, type(exc).__name__, text_of(exc))
+    return PredictionFailedError(program, type(exc).__name__, text_of(exc))
 
 
-def timed_out(program: str, limit_s: float) -> PredictionFailed:
+def timed_out(program: str, limit_s: float) -> PredictionFailedError:
     """Return the error of a prediction that was stopped by its message's time limit."""
-    return PredictionFailed(
+    return PredictionFailedError(
         program, TimeLimitExceeded.__name__, f"it ran into the worker's time limit of {limit_s:g} s"
     )
 

@@ -23,9 +23,9 @@ from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import home, run_blocking
 from snakepit_bridge.protocol.messages import PREDICT_BATCH, REPLY_CHANNEL, task_ids_of
 from tasks.runtime import HasRuntime
+from workers.pool.task_context import owner
 from workers.rabbitmq_dead_letters import GivenUp
 from workers.task_ends import error_for, program_of
-from workers.pool.task_context import owner
 
 Traced = tuple[Any, TraceInfo | None, float | None, str | None]
 Tracer = Callable[..., Traced]

@@ -113,7 +113,7 @@ defmodule DSPexFleet do
   @doc """
   Waits for a prediction to end, `timeout` milliseconds at most (60,000; `:infinity` too).
 
-  Returns the prediction if it succeeded and its error if it failed or was cancelled. `"PredictionTimeout"` means that it goes
+  Returns the prediction if it succeeded and its error if it failed or was cancelled. `"PredictionTimeoutError"` means that it goes
   on: await it again, or cancel it.
   """
   @spec await(Handle.t(), timeout) :: {:ok, Prediction.t()} | {:error, Error.t()}
@@ -217,7 +217,7 @@ defmodule DSPexFleet do
 
   defp timed_out(prediction) do
     Error.new(
-      "PredictionTimeout",
+      "PredictionTimeoutError",
       "prediction #{prediction.id} is #{prediction.state} still and goes on. Await it again, or cancel it.",
       fields: [prediction.id]
     )

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from snakepit_bridge.redis.acl import Role, rights_of, setuser
-from snakepit_bridge.cli.output import say
 from snakepit_bridge.cli.connection_options import RedisUrl, target
+from snakepit_bridge.cli.output import say
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.redis.acl import Role, rights_of, setuser
 
 
 def acl(

@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snakepit_bridge.cli.batch_files import BatchLine, Output, count_lines, open_output, read_lines
 from snakepit_bridge.cli.batch_retry import open_retried
-from snakepit_bridge.cli.batch_files import Line, Output, count_lines, open_output, read_lines
-from snakepit_bridge.cli.fleet_state import live_workers
-from snakepit_bridge.cli.predict import Program, cancel, outputs
-from snakepit_bridge.cli.output import console, say
 from snakepit_bridge.cli.connection_options import (
     AtLeast,
     Exactly,
@@ -27,11 +24,14 @@ from snakepit_bridge.cli.connection_options import (
     demands,
     target,
 )
+from snakepit_bridge.cli.fleet_state import live_workers
+from snakepit_bridge.cli.output import console, say
+from snakepit_bridge.cli.predict import Program, cancel, outputs
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
     InputError,
-    PredictionTimeout,
+    PredictionTimeoutError,
     StoreUnavailableError,
 )
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
@@ -124,7 +124,7 @@ class Run:
     together: int
     timeout_s: float
 
-    def answer(self, lines: Iterable[Line], output: Output, advance: Callable[[], None]) -> None:
+    def answer(self, lines: Iterable[BatchLine], output: Output, advance: Callable[[], None]) -> None:
         """Writes a record for each line.
 
         Raises:
@@ -134,7 +134,7 @@ class Run:
         # Imported here: it brings Celery, which commands that don't enqueue do without.
         from snakepit_bridge.client.mapping import chunks
 
-        waiting: deque[tuple[Line, Handle | BridgeError | None]] = deque()
+        waiting: deque[tuple[BatchLine, Handle | BridgeError | None]] = deque()
 
         def finish() -> None:
             line, sent = waiting[0]
@@ -154,13 +154,13 @@ class Run:
             cancel(sent for _, sent in waiting if sent is not None and not isinstance(sent, BridgeError))
             raise
 
-    def _sent(self, lines: Sequence[Line]) -> list[Handle | BridgeError | None]:
+    def _sent(self, lines: Sequence[BatchLine]) -> list[Handle | BridgeError | None]:
         """Send the lines that have no record yet."""
         fresh = [line for line in lines if line.record is None]
         sent = iter(self._sent_together(fresh) if fresh else [])
         return [next(sent) if line.record is None else None for line in lines]
 
-    def _sent_together(self, lines: Sequence[Line]) -> list[Handle | BridgeError]:
+    def _sent_together(self, lines: Sequence[BatchLine]) -> list[Handle | BridgeError]:
         if len(lines) == 1 or any(line.inputs is None for line in lines):
             return [self._sent_alone(line) for line in lines]
         try:
@@ -168,7 +168,7 @@ class Run:
         except InputError:
             return [self._sent_alone(line) for line in lines]  # nothing was sent, and only some are at fault
 
-    def _sent_alone(self, line: Line) -> Handle | BridgeError:
+    def _sent_alone(self, line: BatchLine) -> Handle | BridgeError:
         if line.inputs is None:
             return InputError(self.program, f"line {line.number}", line.problem)
         try:
@@ -181,7 +181,7 @@ class Run:
             return _failed(sent)
         try:
             prediction = self._prediction(sent)
-        except PredictionTimeout as late:
+        except PredictionTimeoutError as late:
             if not live_workers(self.fleet):
                 raise ConfigurationError(
                     f"No worker answers, and no prediction came in {self.timeout_s:g} s. "

@@ -14,7 +14,7 @@ from snakepit_bridge.variables.codec import parse
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BatchLine:
     """One line of the input.
 
     Attributes:
@@ -57,7 +57,7 @@ def count_lines(path: Path) -> int:
         return sum(1 for raw in file if raw.strip())
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path) -> Iterator[BatchLine]:
     """Yields the lines that aren't blank.
 
     Raises:
@@ -66,7 +66,7 @@ def read_lines(path: Path) -> Iterator[Line]:
     with open_file(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             if raw.strip():
-                yield Line.read(number, raw.strip())
+                yield BatchLine.read(number, raw.strip())
 
 
 class Output:
@@ -83,7 +83,7 @@ class Output:
         self.done = 0
         self.failed = 0
 
-    def skip_done(self, lines: Iterator[Line]) -> None:
+    def skip_done(self, lines: Iterator[BatchLine]) -> None:
         """Takes the lines that are in the output already from the input.
 
         Raises:
@@ -98,7 +98,7 @@ class Output:
         self._file.truncate(end)
         self._file.seek(end)
 
-    def check(self, raw: bytes, line: Line | None, number: int) -> dict[str, Any]:
+    def check(self, raw: bytes, line: BatchLine | None, number: int) -> dict[str, Any]:
         """Return a record that answers a line of the input.
 
         Args:
@@ -114,7 +114,7 @@ class Output:
             raise self._foreign(f"its line {number} isn't an answer to this input")
         return record
 
-    def write(self, line: Line, said: dict[str, Any]) -> None:
+    def write(self, line: BatchLine, said: dict[str, Any]) -> None:
         """Appends a line's record, so that it survives the end of this process, whatever ends it."""
         record = line.named | said
         # JSON can escape half a surrogate pair, UTF-8 can't hold it.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from snakepit_bridge.cli.batch_files import Line, Output, open_file
+from snakepit_bridge.cli.batch_files import BatchLine, Output, open_file
 
 _SUFFIX = ".retrying"
 
@@ -33,7 +33,7 @@ class RetriedOutput(Output):
         self._old = old
         self._unwritten: deque[bytes] = deque()
 
-    def merge(self, lines: Iterator[Line]) -> Iterator[Line]:
+    def merge(self, lines: Iterator[BatchLine]) -> Iterator[BatchLine]:
         """Yield each line of the input; one that was answered carries its record, and needs no prediction.
 
         Raises:
@@ -47,7 +47,7 @@ class RetriedOutput(Output):
             yield line if "error" in record else replace(line, record=record)
         yield from lines
 
-    def write(self, line: Line, said: dict[str, Any]) -> None:
+    def write(self, line: BatchLine, said: dict[str, Any]) -> None:
         """Write a line's record; one that was there already stays as it was."""
         raw = self._unwritten.popleft() if self._unwritten else b""
         if line.record is None:

@@ -15,8 +15,8 @@ from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, default_queue
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
     from snakepit_bridge.programs.registry import ProgramRegistry
-    from snakepit_bridge.snapshots import SnapshotStore
     from snakepit_bridge.redis.connection import RedisConnection
+    from snakepit_bridge.snapshots import SnapshotStore
 
 BrokerUrl = Annotated[
     str | None,
@@ -52,7 +52,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class FleetAddress:
     """A fleet, as the command line names it.
 
     Attributes:
@@ -122,9 +122,9 @@ class Target:
         return names | {name: url for name, url in urls.items() if url}
 
 
-def target(ctx: typer.Context, redis_url: str | None) -> Target:
+def target(ctx: typer.Context, redis_url: str | None) -> FleetAddress:
     """Returns what a command talks to: the shared options, and its own ``--redis-url`` if it has one."""
-    shared: Target = ctx.obj
+    shared: FleetAddress = ctx.obj
     return shared if redis_url is None else replace(shared, redis_url=redis_url, said=True)
 
 
@@ -154,9 +154,9 @@ def demands(
         BridgeError: a token or the outage contract is malformed, or both tokens are given.
     """
     from snakepit_bridge.protocol.messages import Requirement
-    from snakepit_bridge.snapshots.freshness import Terms
+    from snakepit_bridge.snapshots.freshness import FreshnessPolicy
 
     with well_formed():
-        required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
+        required, terms = Requirement.of(at_least, exactly), FreshnessPolicy.of(max_staleness, outage)
     token = {} if required.token is None else {required.kind: required.token}
     return {**token, "max_staleness": terms.max_staleness_s, "outage": None if outage is None else terms.outage}

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snakepit_bridge.cli.output import as_json, say, table
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.cli.output import as_json, say, table
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.home_loop import run_blocking
 
 if TYPE_CHECKING:
-    from snakepit_bridge.delivery.dead_letters import DeadMessage, DeadMessages
+    from snakepit_bridge.delivery.dead_letters import DeadLetter, DeadLetters
 
 app = typer.Typer(no_args_is_help=True, help="List, show, retry or drop the messages that the fleet has given up.")
 
@@ -69,16 +69,16 @@ def drop(ctx: typer.Context, ids: Ids = None, every: All = False, redis_url: Red
     run_blocking(_each(_dead(ctx, redis_url), "drop", ids, every))
 
 
-async def _look(dead: DeadMessages, limit: int) -> tuple[list[DeadMessage], int]:
+async def _look(dead: DeadLetters, limit: int) -> tuple[list[DeadLetter], int]:
     return await dead.latest(limit), await dead.count()
 
 
 async def _each(
-    dead: DeadMessages,
+    dead: DeadLetters,
     verb: str,
     ids: list[str] | None,
     every: bool,
-    send: Callable[[DeadMessage], None] | None = None,
+    send: Callable[[DeadLetter], None] | None = None,
 ) -> None:
     if bool(ids) == every:
         raise BridgeError(f"Nothing to {verb}: name the ids that 'dspex-fleet dead list' shows, or say --all.")
@@ -92,18 +92,18 @@ async def _each(
             say(f"{id} is dropped")
 
 
-def _dead(ctx: typer.Context, redis_url: str | None) -> DeadMessages:
-    from snakepit_bridge.delivery.dead_letters import DeadMessages
+def _dead(ctx: typer.Context, redis_url: str | None) -> DeadLetters:
+    from snakepit_bridge.delivery.dead_letters import DeadLetters
 
     chosen = target(ctx, redis_url)
-    return DeadMessages(chosen.connection(), namespace=chosen.namespace)
+    return DeadLetters(chosen.connection(), namespace=chosen.namespace)
 
 
-def _short(one: DeadMessage) -> dict[str, object]:
+def _short(one: DeadLetter) -> dict[str, object]:
     return {name: value for name, value in one.told().items() if name != "message"}
 
 
-def _row(one: DeadMessage) -> tuple[object, ...]:
+def _row(one: DeadLetter) -> tuple[object, ...]:
     return (one.id, _time(one.at), one.reason, one.task or "-", one.queue, one.deliveries, one.error)
 
 

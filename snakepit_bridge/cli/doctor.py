@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from snakepit_bridge.redis.acl import Rights, Role, rights_of
-from snakepit_bridge.redis.acl_check import check_rights
 from snakepit_bridge.cli.checks import Check
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
 from snakepit_bridge.cli.fleet_commands import fleet_commands
 from snakepit_bridge.cli.fleet_state import Worker, consumed, live_workers, recent_stalls, waiting_in
 from snakepit_bridge.cli.lm_call import check_calls
 from snakepit_bridge.cli.output import as_json, say, table
-from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
 from snakepit_bridge.cli.worker_report import PACKAGES, check_workers, worker_reports
-from snakepit_bridge.delivery.dead_letters import DeadMessages
+from snakepit_bridge.delivery.dead_letters import DeadLetters
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreForbiddenError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import code_queue
+from snakepit_bridge.redis.acl import Rights, Role, rights_of
+from snakepit_bridge.redis.acl_check import check_rights
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -64,7 +64,7 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
         run_blocking(check_rights(fleet.connection, _rights(fleet)))
         told = run_blocking(_info(fleet))
         stalls = list(_stalls(fleet))
-        dead = run_blocking(DeadMessages(fleet.connection, namespace=fleet.namespace).count())
+        dead = run_blocking(DeadLetters(fleet.connection, namespace=fleet.namespace).count())
     except StoreForbiddenError as exc:
         found = f"user '{exc.user}': {exc.problem}"
         yield Check("rights on Redis", "fail", found, "give it those of: dspex-fleet acl operator")

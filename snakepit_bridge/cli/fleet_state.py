@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snakepit_bridge.delivery.keys import Layout
+from snakepit_bridge.delivery.keys import DeliveryKeys
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -152,7 +152,7 @@ async def taken(connection: RedisConnection, namespace: str) -> int:
     Raises:
         StoreUnavailableError: Redis is away.
     """
-    layout = Layout.of(namespace)
+    layout = DeliveryKeys.of(namespace)
     (workers,) = await connection.send_each([("HKEYS", layout.workers)])
     return sum(await connection.send_each([("HLEN", layout.held(worker.decode())) for worker in workers]))
 

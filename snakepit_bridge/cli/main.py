@@ -12,8 +12,8 @@ import typer
 
 from snakepit_bridge.cli import acl, batch, dead, doctor, predict, programs, replay, revisions, sessions, status
 from snakepit_bridge.cli import fleet_commands as joined
+from snakepit_bridge.cli.connection_options import BrokerUrl, FleetAddress, said_on_command_line
 from snakepit_bridge.cli.output import line
-from snakepit_bridge.cli.connection_options import BrokerUrl, Target, said_on_command_line
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.redaction import redact_logs
@@ -68,7 +68,7 @@ def _root(
 ) -> None:
     """DSPy programs on a Celery fleet, obeying session variables."""
     try:
-        ctx.obj = Target(
+        ctx.obj = FleetAddress(
             redis_url,
             check_namespace(namespace),
             queue or default_queue(namespace),

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snakepit_bridge.cli.arguments import json_or_text, pairs
-from snakepit_bridge.cli.output import as_json, as_text, say, table
 from snakepit_bridge.cli.connection_options import (
     AsJson,
     AtLeast,
     Exactly,
+    FleetAddress,
     MaxStaleness,
     OnOutage,
     RedisUrl,
     Session,
-    Target,
     demands,
     target,
 )
+from snakepit_bridge.cli.output import as_json, as_text, say, table
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
@@ -89,7 +89,7 @@ def cancel(handles: Iterable[Handle]) -> None:
             handle.cancel()
 
 
-def _typed(chosen: Target, program: str, said: Mapping[str, str]) -> dict[str, Any]:
+def _typed(chosen: FleetAddress, program: str, said: Mapping[str, str]) -> dict[str, Any]:
     """Returns the inputs; ``42`` is text for a text field and a number for others."""
     signature = run_blocking(chosen.registry().get(program)).spec.signature
     texts = {field.name for field in signature.fields if field.type == "str"} if signature else set[str]()

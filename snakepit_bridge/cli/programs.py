@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from snakepit_bridge.cli.arguments import pairs
-from snakepit_bridge.cli.output import as_json, say, table
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.cli.output import as_json, say, table
 from snakepit_bridge.exceptions import BridgeError, ProgramSpecError
 from snakepit_bridge.process.home_loop import run_blocking
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit_bridge.cli.predict import outputs
-from snakepit_bridge.cli.output import as_json, say, table
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.predict import outputs
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit_bridge.cli.sessions import SessionName, author, plain
+from snakepit_bridge.cli.connection_options import AsJson, Bridge, FleetAddress, RedisUrl, target, well_formed
 from snakepit_bridge.cli.output import as_json, say, table
-from snakepit_bridge.cli.connection_options import AsJson, Bridge, RedisUrl, Target, target, well_formed
+from snakepit_bridge.cli.sessions import SessionName, author, plain
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.variables import Variable
@@ -136,7 +136,7 @@ def promote(
     say(f"{label} of {session} is {token}")
 
 
-async def _watch(chosen: Target, session: str, count: int) -> None:
+async def _watch(chosen: FleetAddress, session: str, count: int) -> None:
     store = chosen.store()
     before: Mapping[str, Variable] = {}
     seen = 0

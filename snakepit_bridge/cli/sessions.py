@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from snakepit_bridge.cli.arguments import assignments, pairs
-from snakepit_bridge.cli.output import as_json, say, table
 from snakepit_bridge.cli.connection_options import AsJson, Bridge, RedisUrl, target
+from snakepit_bridge.cli.output import as_json, say, table
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.types import to_json

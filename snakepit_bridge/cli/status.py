@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
 from snakepit_bridge.cli.fleet_state import (
     Worker,
     consumed,
@@ -20,14 +21,13 @@ from snakepit_bridge.cli.fleet_state import (
     waiting_in,
 )
 from snakepit_bridge.cli.output import as_json, say, table
-from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import code_queue
 
 if TYPE_CHECKING:
-    from snakepit_bridge.snapshots.acknowledgements import Applied
     from snakepit_bridge.client import Fleet
     from snakepit_bridge.snapshots import Head
+    from snakepit_bridge.snapshots.acknowledgements import ProcessAck
 
 # Sessions that are named per profile.
 _SHOWN = 5
@@ -85,7 +85,7 @@ def _worker(one: Worker) -> dict[str, Any]:
             "loop_p99_ms": one.loop_p99_ms}  # fmt: skip
 
 
-def _session(head: Head, applied: list[Applied]) -> dict[str, Any]:
+def _session(head: Head, applied: list[ProcessAck]) -> dict[str, Any]:
     said = [{"process": one.process, "token": str(one.token), "error": one.error} for one in applied]
     age = max(0.0, time.time() - head.confirmed_at)
     return {"token": str(head.token), "authority": head.authority, "confirmed_s_ago": round(age, 3), "applied": said}

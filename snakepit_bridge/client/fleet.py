@@ -10,51 +10,51 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from celery import Celery
 from celery.canvas import Signature
 
-from snakepit_bridge.snapshots.acknowledgements import Acks, Applied
 from snakepit_bridge.client.broker import same_server
 from snakepit_bridge.client.canvas import route_foreign_steps
 from snakepit_bridge.client.celery_app import backend_url, broker_of, client_app
-from snakepit_bridge.client.options import Conditions, check_priority, named_inputs
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.client.mapping import Errors, mapped, shown
-from snakepit_bridge.client.stream import Pieces
+from snakepit_bridge.client.options import SubmitOptions, check_priority, named_inputs
 from snakepit_bridge.client.promotion import promote
-from snakepit_bridge.client.publisher import Publisher, Sent
+from snakepit_bridge.client.publisher import MessagePublisher, Sent
 from snakepit_bridge.client.rabbitmq import is_rabbitmq
 from snakepit_bridge.client.registration import spec_to_register
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
+from snakepit_bridge.client.stream import ChunkReader
 from snakepit_bridge.client.task_lookup import TaskFinder
+from snakepit_bridge.delivery.payloads import LIMIT, Payloads
 from snakepit_bridge.exceptions import BridgeError, InputError
-from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds, escaped
-from snakepit_bridge.redis.key_names import IdempotencyKey
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds, escaped
 from snakepit_bridge.protocol.messages import (
     DEFAULT_PRIORITY,
     DEFAULT_SESSION,
     HIDDEN,
     PREDICT,
     PROGRAM,
-    Request,
+    PredictionRequest,
     Requirement,
     Result,
     check_session,
     is_result,
 )
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
-from snakepit_bridge.delivery.payloads import LIMIT, Payloads
-from snakepit_bridge.snapshots.freshness import Outage, Terms
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection, masked
+from snakepit_bridge.redis.key_names import IdempotencyKey
+from snakepit_bridge.snapshots.acknowledgements import Acks, ProcessAck
+from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
     from snakepit_bridge.client.fleet_program import FleetProgram
     from snakepit_bridge.dspy_integration.bounds import TargetBounds
-    from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
+    from snakepit_bridge.elixir.write_back import ElixirAuthority
+    from snakepit_bridge.programs.registry import Program, ProgramListing, ProgramRegistry
     from snakepit_bridge.session_context import SessionContext
     from snakepit_bridge.snapshots import SnapshotStore
-    from snakepit_bridge.elixir.write_back import ElixirAuthority
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -145,11 +145,11 @@ class Fleet:
         """The Elixir server that sessions may belong to, if the fleet was told of one."""
         if self._bridge is None:
             return None
-        from snakepit_bridge.redis.lease import Turns
         from snakepit_bridge.elixir.demand import WantedSessions
         from snakepit_bridge.elixir.write_back import ElixirAuthority
+        from snakepit_bridge.redis.lease import Leases
 
-        wanted, turns = WantedSessions(self.connection, namespace=self.namespace), Turns(self.connection)
+        wanted, turns = WantedSessions(self.connection, namespace=self.namespace), Leases(self.connection)
         return ElixirAuthority(self._bridge, self.store, wanted=wanted, turns=turns, namespace=self.namespace)
 
     @cached_property
@@ -174,7 +174,7 @@ class Fleet:
         at_least: Token | str | None = None,
         exactly: Token | str | None = None,
         max_staleness: float | None = None,
-        outage: str | Outage | None = None,
+        outage: str | OutagePolicy | None = None,
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         idempotency_key: IdempotencyKey | None = None,
@@ -199,14 +199,14 @@ class Fleet:
 
         Raises:
             InputError: the inputs aren't a mapping of JSON values.
-            IdempotencyConflict: the key belongs to another request.
-            RevisionLost: the store can't give the token to run under any more.
+            IdempotencyConflictError: the key belongs to another request.
+            RevisionLostError: the store can't give the token to run under any more.
             StoreUnavailableError: the broker is away.
             SessionNameError: what was given as the session can't be one.
             ValueError: a token, the priority or the outage contract is malformed, or ``at_least`` and ``exactly`` are
                 both given.
         """
-        terms = Conditions(session, at_least, exactly, max_staleness, outage, priority, deadline, stream)
+        terms = SubmitOptions(session, at_least, exactly, max_staleness, outage, priority, deadline, stream)
         request = self._request(program, terms)
         [sent] = self._publisher.submit(
             request,
@@ -226,7 +226,7 @@ class Fleet:
         at_least: Token | str | None = None,
         exactly: Token | str | None = None,
         max_staleness: float | None = None,
-        outage: str | Outage | None = None,
+        outage: str | OutagePolicy | None = None,
         priority: int = DEFAULT_PRIORITY,
         deadline: float | None = None,
         idempotency_keys: Sequence[IdempotencyKey | None] | None = None,
@@ -245,7 +245,7 @@ class Fleet:
         Raises:
             what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
         """
-        terms = Conditions(session, at_least, exactly, max_staleness, outage, priority, deadline)
+        terms = SubmitOptions(session, at_least, exactly, max_staleness, outage, priority, deadline)
         named = [named_inputs(program, one, self._bounds) for one in inputs]
         keys = [None] * len(named) if idempotency_keys is None else list(idempotency_keys)
         if len(keys) != len(named):
@@ -270,8 +270,8 @@ class Fleet:
             timeout: seconds to wait for the repetition.
 
         Raises:
-            PredictionTimeout: the repetition has no result in time.
-            RevisionLost: the store can't give the token any more.
+            PredictionTimeoutError: the repetition has no result in time.
+            RevisionLostError: the store can't give the token any more.
             BridgeError: the task has no result, or it failed, or its repetition did.
         """
         if not self.handle(task_id).ready():
@@ -361,7 +361,7 @@ class Fleet:
         at_least: Token | str | None = None,
         exactly: Token | str | None = None,
         max_staleness: float | None = None,
-        outage: str | Outage | None = None,
+        outage: str | OutagePolicy | None = None,
         take: Mapping[str, str] | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Signature:
@@ -382,13 +382,13 @@ class Fleet:
             >>> steps = chain(answer, fleet.signature("sum", take={"text": "answer"}))
             >>> fleet.handle(steps.apply_async().id).get()
         """
-        required, terms = Requirement.of(at_least, exactly), Terms.of(max_staleness, outage)
+        required, terms = Requirement.of(at_least, exactly), FreshnessPolicy.of(max_staleness, outage)
         check_priority(priority)
         check_session(session)
         route_foreign_steps()
         given = None if inputs is None else named_inputs(program, inputs, self._bounds)
         crossing = escaped(given)
-        request = Request(
+        request = PredictionRequest(
             program,
             {},
             session,
@@ -490,7 +490,7 @@ class Fleet:
         """
         run_blocking(self._registry.label(name, label, version))
 
-    def programs(self) -> list[Listing]:
+    def programs(self) -> list[ProgramListing]:
         """Returns the registered programs, by name."""
         return run_blocking(self._registry.list())
 
@@ -503,7 +503,7 @@ class Fleet:
 
         return SessionContext(name, self.store, author=author, bridge=self.elixir)
 
-    def applied(self, session: str) -> list[Applied]:
+    def applied(self, session: str) -> list[ProcessAck]:
         """Returns which revision each live worker process that holds a session applies, or why it can't.
 
         Raises:
@@ -521,9 +521,9 @@ class Fleet:
             wait_s: seconds to wait for the processes.
 
         Raises:
-            RevisionNotApplied: a process refuses it, or doesn't apply it in time, or none holds the session.
+            RevisionNotAppliedError: a process refuses it, or doesn't apply it in time, or none holds the session.
             LabelMovedError: the label was moved by somebody else meanwhile.
-            RevisionLost: the store can't give the revision any more.
+            RevisionLostError: the store can't give the revision any more.
         """
         return run_blocking(promote(self.store, self._acks, session, label, at, wait_s))
 
@@ -533,7 +533,7 @@ class Fleet:
         asked = result.inputs
         return replace(result, inputs=await self.payloads.get(asked)) if isinstance(asked, str) else result
 
-    def _request(self, program: str, conditions: Conditions) -> Request:
+    def _request(self, program: str, conditions: SubmitOptions) -> PredictionRequest:
         """Returns what the predictions of these conditions have in common, once their exact revision is safe."""
         request = conditions.request(program, self.namespace)
         self._pin(request.session, request.requirement)
@@ -565,9 +565,9 @@ class Fleet:
         return Payloads(self.connection, self.namespace, self._payload_bytes)
 
     @cached_property
-    def pieces(self) -> Pieces:
+    def pieces(self) -> ChunkReader:
         """The pieces of answers that are being written."""
-        return Pieces(self.connection, self.results, self.namespace)
+        return ChunkReader(self.connection, self.results, self.namespace)
 
     @cached_property
     def _finder(self) -> TaskFinder | None:
@@ -576,8 +576,8 @@ class Fleet:
         return TaskFinder(self.connection, self.namespace, self.queue) if at_hand else None
 
     @cached_property
-    def _publisher(self) -> Publisher:
-        return Publisher(self.app, self.payloads, queue=self.queue, keep_s=self._expires_s, url=self._url)
+    def _publisher(self) -> MessagePublisher:
+        return MessagePublisher(self.app, self.payloads, queue=self.queue, keep_s=self._expires_s, url=self._url)
 
     @cached_property
     def _registry(self) -> ProgramRegistry:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from celery.states import PENDING
 
-from snakepit_bridge.client.task_result import Outcome
-from snakepit_bridge.exceptions import PredictionTimeout, PredictionUnknownError, StoreUnavailableError
+from snakepit_bridge.client.task_result import TaskResult
+from snakepit_bridge.exceptions import PredictionTimeoutError, PredictionUnknownError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking, run_home
 
 if TYPE_CHECKING:
-    from snakepit_bridge.client.stream import Piece, Pieces
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
     from snakepit_bridge.client.results import Results
+    from snakepit_bridge.client.stream import ChunkReader, StreamChunk
     from snakepit_bridge.client.task_lookup import TaskFinder
-    from snakepit_bridge.protocol.messages import Result
     from snakepit_bridge.delivery.payloads import Payloads
+    from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.redis.outages import through_outages
 
 # So long a task without a result is waited for before it is looked for.
@@ -43,7 +43,7 @@ class Handle:
         self,
         task_id: str,
         results: Results,
-        pieces: Pieces,
+        pieces: ChunkReader,
         payloads: Payloads,
         wait_s: float,
         replies: str | None = None,
@@ -69,7 +69,7 @@ class Handle:
         """Tells whether the prediction has ended, well or not."""
         return run_blocking(self.outcome()).ready
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> TaskResult:
         """Returns how the prediction stands now, from any event loop.
 
         Raises:
@@ -84,7 +84,7 @@ class Handle:
             timeout: seconds to wait; the fleet's own bound if None.
 
         Raises:
-            PredictionTimeout: there was no result in time; the prediction goes on.
+            PredictionTimeoutError: there was no result in time; the prediction goes on.
             PredictionUnknownError: nothing is known of it, which is found out within seconds.
             PayloadLostError: the result was stored beside its message, and isn't there any more.
             BridgeError: the prediction ended with this error.
@@ -94,14 +94,14 @@ class Handle:
     def __await__(self) -> Generator[Any, None, FleetPrediction]:
         return run_home(self._get(None)).__await__()
 
-    async def stream(self) -> AsyncGenerator[Piece]:
+    async def stream(self) -> AsyncGenerator[StreamChunk]:
         """Yields the pieces of the answer as the LM writes them, until the prediction has ended, from any event loop.
 
         All of them from the first one, however late one begins, as long as the fleet keeps them. There are none where
         the prediction wasn't submitted with ``stream=True``. How it ended is what ``await handle`` returns or raises.
 
         Raises:
-            PredictionTimeout: it hasn't ended within the fleet's bound.
+            PredictionTimeoutError: it hasn't ended within the fleet's bound.
             StoreUnavailableError: Redis is away.
         """
         following = self._pieces.of(self.id, self._wait_s, self._replies)
@@ -142,17 +142,17 @@ class Handle:
             first_s = min(wait_s, _KNOWN_WITHIN_S)
         try:
             return await self._results.wait(self.id, first_s, self._replies)
-        except PredictionTimeout:
+        except PredictionTimeoutError:
             place = await self._find(first_s < wait_s)
             if first_s >= wait_s:
-                raise PredictionTimeout(self.id, wait_s, place) from None
+                raise PredictionTimeoutError(self.id, wait_s, place) from None
         except StoreUnavailableError:
             if first_s >= wait_s:
                 raise
         try:
             return await self._results.wait(self.id, wait_s - first_s, self._replies)
-        except PredictionTimeout:
-            raise PredictionTimeout(self.id, wait_s, await self._find(False)) from None
+        except PredictionTimeoutError:
+            raise PredictionTimeoutError(self.id, wait_s, await self._find(False)) from None
 
     async def _find(self, must_be_known: bool) -> str:
         """Return where the prediction is, as far as that can be told.

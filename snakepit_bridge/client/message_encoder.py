@@ -23,7 +23,7 @@ from kombu.transport.redis import Channel as RedisChannel
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class EncodedMessage:
     """A message that is ready to be pushed.
 
     Attributes:
@@ -35,7 +35,7 @@ class Sheet:
     message: bytes
 
 
-class Paper:
+class MessageEncoder:
     """Writes a Celery app's messages as its Redis broker would hold them. Safe in threads.
 
     Args:
@@ -46,7 +46,7 @@ class Paper:
         self._app = app
         self._lock = threading.Lock()
 
-    def write(self, name: str, message: Any, queue: str, priority: int, headers: Mapping[str, Any]) -> Sheet:
+    def write(self, name: str, message: Any, queue: str, priority: int, headers: Mapping[str, Any]) -> EncodedMessage:
         """Returns a task message as bytes, and the list for them.
 
         Raises:
@@ -57,7 +57,7 @@ class Paper:
                 self._producer, name, message, queue=queue, priority=priority, headers=dict(headers), retry=False
             )
             written = self._channel.written.pop()
-        return Sheet(self._key(queue, priority), json.dumps(written).encode())
+        return EncodedMessage(self._key(queue, priority), json.dumps(written).encode())
 
     @cached_property
     def _producer(self) -> Any:

@@ -9,26 +9,26 @@ from typing import Any, cast
 
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.protocol.json_values import ValueBounds, problem_of
-from snakepit_bridge.protocol.messages import MOST_URGENT, Request, Requirement, check_session
+from snakepit_bridge.protocol.messages import MOST_URGENT, PredictionRequest, Requirement, check_session
 from snakepit_bridge.protocol.plain_values import UnfitValueError, plain_value
-from snakepit_bridge.snapshots.freshness import Outage, Terms
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class SubmitOptions:
     """Under which a prediction runs; the attributes are the keywords of ``Fleet.submit``."""
 
     session: str
     at_least: Token | str | None
     exactly: Token | str | None
     max_staleness: float | None
-    outage: str | Outage | None
+    outage: str | OutagePolicy | None
     priority: int
     deadline: float | None
     stream: bool = False
 
-    def request(self, program: str, namespace: str) -> Request:
+    def request(self, program: str, namespace: str) -> PredictionRequest:
         """Returns what the predictions of a program under these conditions have in common.
 
         Raises:
@@ -36,8 +36,8 @@ class Conditions:
         """
         check_priority(self.priority)
         check_session(self.session)
-        accepted = Terms.of(self.max_staleness, self.outage)
-        return Request(
+        accepted = FreshnessPolicy.of(self.max_staleness, self.outage)
+        return PredictionRequest(
             program,
             {},
             self.session,

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from snakepit_bridge.exceptions import IdempotencyConflict, InputError
+from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.protocol.json_values import dumps
+from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.key_names import IdempotencyKey, OwnedKey, joined
-from snakepit_bridge.protocol.messages import Request
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Reservation:
     """What a reservation says of the request that its key belongs to.
 
     Attributes:
@@ -40,7 +40,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PendingPrediction:
     """One prediction that is to be sent.
 
     Attributes:
@@ -55,39 +55,41 @@ class Ask:
     inputs: Mapping[str, Any]
     key: IdempotencyKey | None
     reservation: str
-    record: Record
+    record: Reservation
 
 
-def asks_of(
-    request: Request,
+def build_pending(
+    request: PredictionRequest,
     inputs: Sequence[Mapping[str, Any]],
     keys: Sequence[IdempotencyKey | None],
     namespace: str,
     replies: str,
-) -> list[Ask]:
+) -> list[PendingPrediction]:
     """Returns an ask for each of the inputs.
 
     Raises:
         InputError: inputs of a key aren't JSON.
-        IdempotencyConflict: a key stands here twice, with different inputs.
+        IdempotencyConflictError: a key stands here twice, with different inputs.
     """
     asks = [_ask(request, one, key, namespace, replies) for one, key in zip(inputs, keys, strict=True)]
-    first: dict[IdempotencyKey, Ask] = {}
+    first: dict[IdempotencyKey, PendingPrediction] = {}
     for ask in asks:
         if ask.key is not None and first.setdefault(ask.key, ask).task_id != ask.task_id:
-            raise IdempotencyConflict(str(ask.key), first[ask.key].task_id)
+            raise IdempotencyConflictError(str(ask.key), first[ask.key].task_id)
     return asks
 
 
-def _ask(request: Request, inputs: Mapping[str, Any], key: IdempotencyKey | None, namespace: str, replies: str) -> Ask:
+def _ask(
+    request: PredictionRequest, inputs: Mapping[str, Any], key: IdempotencyKey | None, namespace: str, replies: str
+) -> PendingPrediction:
     if key is None:
         task_id = str(uuid4())
-        return Ask(task_id, inputs, None, "", Record("", task_id, replies))
+        return PendingPrediction(task_id, inputs, None, "", Reservation("", task_id, replies))
     digest = _digest(request, inputs)
     # With the digest, so that a key that is used again once its reservation has expired never finds another's result.
     name, reservation = _names(namespace, key)
     task_id = str(uuid5(NAMESPACE_URL, f"{name}/{digest}"))
-    return Ask(task_id, inputs, key, reservation, Record(digest, task_id, replies))
+    return PendingPrediction(task_id, inputs, key, reservation, Reservation(digest, task_id, replies))
 
 
 def _names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
@@ -98,7 +100,7 @@ def _names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
     return f"{namespace}/{key}", f"{namespace}:{{i:{key}}}:idempotency"
 
 
-def _digest(request: Request, inputs: Mapping[str, Any]) -> str:
+def _digest(request: PredictionRequest, inputs: Mapping[str, Any]) -> str:
     """What is asked, and not by when nor how closely it is followed: those differ between tries of one request."""
     terms = {name: value for name, value in request.keywords().items() if name not in ("deadline", "stream", "escaped")}
     try:

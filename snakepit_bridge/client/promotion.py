@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from snakepit_bridge.snapshots.acknowledgements import Acks, Applied
-from snakepit_bridge.exceptions import RevisionNotApplied
+from snakepit_bridge.exceptions import RevisionNotAppliedError
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots.acknowledgements import Acks, ProcessAck
 
 if TYPE_CHECKING:
     from snakepit_bridge.snapshots import SnapshotStore
@@ -37,11 +37,11 @@ async def _acknowledged(acks: Acks, session: str, token: Token, wait_s: float) -
         if said and not missing:
             return
         if any(one.error and one.token >= token for one in missing) or loop.time() >= until:
-            raise RevisionNotApplied(session, str(token), _waiting(missing))
+            raise RevisionNotAppliedError(session, str(token), _waiting(missing))
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-def _waiting(missing: Sequence[Applied]) -> str:
+def _waiting(missing: Sequence[ProcessAck]) -> str:
     if not missing:
         return "no worker process holds the session; make a prediction under it first"
     return "; ".join(f"{one.process} {one.error or f'is at {one.token}'}" for one in missing)

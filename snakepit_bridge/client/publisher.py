@@ -22,9 +22,9 @@ from celery import Celery
 from kombu.exceptions import EncodeError
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.pending import Ask, Record, asks_of
 from snakepit_bridge.client.broker import same_server
-from snakepit_bridge.client.message_encoder import Paper
+from snakepit_bridge.client.message_encoder import MessageEncoder
+from snakepit_bridge.client.pending import PendingPrediction, Reservation, build_pending
 from snakepit_bridge.client.rabbitmq import (
     CONFIRM_WITHIN_S,
     broker_errors,
@@ -32,11 +32,11 @@ from snakepit_bridge.client.rabbitmq import (
     declared_queue,
     is_rabbitmq,
 )
-from snakepit_bridge.delivery.keys import Layout
-from snakepit_bridge.exceptions import IdempotencyConflict, InputError
-from snakepit_bridge.protocol.json_values import escaped
-from snakepit_bridge.redis.key_names import IdempotencyKey
+from snakepit_bridge.delivery.keys import DeliveryKeys
+from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.protocol.json_values import escaped
 from snakepit_bridge.protocol.messages import (
     HIDDEN,
     PREDICT,
@@ -45,11 +45,11 @@ from snakepit_bridge.protocol.messages import (
     REPLY_CHANNEL,
     SENT_AT,
     TASK_IDS,
-    Request,
+    PredictionRequest,
     code_queue,
 )
-from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import IdempotencyKey
 
 # Three tries within about a second: a broker that is away is said to be away, and no caller hangs.
 RETRY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
@@ -68,7 +68,7 @@ class Sent:
     replies: str
 
 
-class Publisher:
+class MessagePublisher:
     """Sends requests to the broker.
 
     Args:
@@ -90,7 +90,7 @@ class Publisher:
 
     def submit(
         self,
-        request: Request,
+        request: PredictionRequest,
         inputs: Sequence[Mapping[str, Any]],
         *,
         priority: int,
@@ -110,10 +110,10 @@ class Publisher:
 
         Raises:
             InputError: the inputs aren't JSON.
-            IdempotencyConflict: a key belongs to another request; nothing was sent.
+            IdempotencyConflictError: a key belongs to another request; nothing was sent.
             StoreUnavailableError: the broker or Redis is away.
         """
-        asks = asks_of(request, inputs, keys, self._payloads.namespace, replies)
+        asks = build_pending(request, inputs, keys, self._payloads.namespace, replies)
         order = _Order(request, priority, replies, batch)
         # The same key twice is one prediction.
         different = list({ask.task_id: ask for ask in asks}.values())
@@ -144,7 +144,7 @@ class Publisher:
         except (EncodeError, TypeError) as unfit:
             raise _unfit(program, unfit) from unfit
 
-    def _deliver(self, order: _Order, asks: list[Ask]) -> dict[str, Sent]:
+    def _deliver(self, order: _Order, asks: list[PendingPrediction]) -> dict[str, Sent]:
         """Sends what isn't known, and returns what is."""
         keyed = [ask for ask in asks if ask.key is not None]
         if not keyed:
@@ -158,7 +158,7 @@ class Publisher:
             run_blocking(self._mark([ask for ask in fresh if ask.key is not None]))
         return known
 
-    def _enqueue(self, order: _Order, asks: list[Ask]) -> dict[str, Sent]:
+    def _enqueue(self, order: _Order, asks: list[PendingPrediction]) -> dict[str, Sent]:
         known: dict[str, Sent] = {}
         while fresh := [ask for ask in asks if ask.task_id not in known]:
             name, message = self._message(order, fresh)
@@ -169,7 +169,7 @@ class Publisher:
             keyed = [ask for ask in fresh if ask.key is not None]
             keys = [sheet.key, *(ask.reservation for ask in keyed)]
             args = [sheet.message, self._keep_s, *(ask.record.text("sent") for ask in keyed), *self._transit]
-            found = run_blocking(self._connection.soon_script(lua.ENQUEUE, keys, args))
+            found = run_blocking(self._connection.execute_script(lua.SCRIPTS["enqueue"], keys, args))
             if not any(found):
                 break
             known |= _known(keyed, found)
@@ -182,13 +182,13 @@ class Publisher:
         prefix = str((self._app.conf.broker_transport_options or {}).get("global_keyprefix", ""))
         lists = [place for queue in (self._queue, code_queue(self._queue)) for place in self._paper.lists(queue)]
         results = self._app.backend.get_key_for_task("-").decode()[:-1]
-        return [results, Layout.of(namespace, prefix).base, f"{namespace}:{{limits}}:", *lists]
+        return [results, DeliveryKeys.of(namespace, prefix).base, f"{namespace}:{{limits}}:", *lists]
 
-    def _send(self, order: _Order, asks: list[Ask]) -> None:
+    def _send(self, order: _Order, asks: list[PendingPrediction]) -> None:
         name, message = self._message(order, asks)
         self.send(name, message, priority=order.priority, headers=order.headers(), program=order.request.program)
 
-    def _message(self, order: _Order, asks: Sequence[Ask]) -> tuple[str, Any]:
+    def _message(self, order: _Order, asks: Sequence[PendingPrediction]) -> tuple[str, Any]:
         """Celery's send_task would also subscribe to the result, through a client that blocks and tries for 20 s."""
         request, make = order.request, self._app.amqp.create_task_message
         try:
@@ -207,7 +207,7 @@ class Publisher:
         made.headers[TASK_IDS] = [ask.task_id for ask in asks]
         return PREDICT_BATCH, made
 
-    def _carried(self, request: Request, asks: Sequence[Ask]) -> list[Mapping[str, Any] | str]:
+    def _carried(self, request: PredictionRequest, asks: Sequence[PendingPrediction]) -> list[Mapping[str, Any] | str]:
         """The inputs as they travel: those that are too large by reference."""
         carried: list[Mapping[str, Any] | str] = [ask.inputs for ask in asks]
         large = [place for place, inputs in enumerate(carried) if not self._payloads.fits(inputs)]
@@ -219,11 +219,11 @@ class Publisher:
                 carried[place] = reference
         return carried
 
-    async def _reserve_all(self, asks: Sequence[Ask]) -> dict[str, Sent]:
+    async def _reserve_all(self, asks: Sequence[PendingPrediction]) -> dict[str, Sent]:
         reserved = await asyncio.gather(*map(self._reserve, asks))
         return {ask.task_id: sent for ask, sent in zip(asks, reserved, strict=True) if sent is not None}
 
-    async def _reserve(self, ask: Ask) -> Sent | None:
+    async def _reserve(self, ask: PendingPrediction) -> Sent | None:
         """Returns what was sent under the key before. None: it has to be sent now, since the key is new, or its first
         client died before it had sent it. One that is only slow makes the message go out twice, under one task id:
         workers drop a task that has a result.
@@ -242,7 +242,7 @@ class Publisher:
             await asyncio.sleep(_LOOK_S)
         return None
 
-    async def _mark(self, asks: Sequence[Ask]) -> None:
+    async def _mark(self, asks: Sequence[PendingPrediction]) -> None:
         kept = ("EX", self._keep_s)
         await self._connection.send_each([("SET", ask.reservation, ask.record.text("sent"), *kept) for ask in asks])
 
@@ -268,8 +268,8 @@ class Publisher:
         return confirmed_producer(self._app)
 
     @cached_property
-    def _paper(self) -> Paper:
-        return Paper(self._app)
+    def _paper(self) -> MessageEncoder:
+        return MessageEncoder(self._app)
 
     def _after_fork(self) -> None:
         """A forked child must not write into the connections that its parent holds."""
@@ -293,7 +293,7 @@ def _renewed(producer: Any) -> Generator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    request: Request
+    request: PredictionRequest
     priority: int
     replies: str
     batch: bool
@@ -302,19 +302,19 @@ class _Order:
         return {SENT_AT: time.time(), REPLY_CHANNEL: self.replies, PROGRAM: self.request.program}
 
 
-def _known(asks: Sequence[Ask], found: Sequence[bytes]) -> dict[str, Sent]:
+def _known(asks: Sequence[PendingPrediction], found: Sequence[bytes]) -> dict[str, Sent]:
     """Returns which of these were sent before, by whom it doesn't matter.
 
     Raises:
-        IdempotencyConflict: a key belongs to another request.
+        IdempotencyConflictError: a key belongs to another request.
     """
     known: dict[str, Sent] = {}
     for ask, text in zip(asks, found, strict=True):
         if not text:
             continue
-        record = Record.parse(text.decode())
+        record = Reservation.parse(text.decode())
         if record.digest != ask.record.digest:
-            raise IdempotencyConflict(str(ask.key), record.task_id)
+            raise IdempotencyConflictError(str(ask.key), record.task_id)
         known[ask.task_id] = Sent(record.task_id, record.replies)
     return known
 

@@ -19,11 +19,11 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
-from snakepit_bridge.delivery.dead_letters import DeadMessage
+from snakepit_bridge.delivery.dead_letters import DeadLetter
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.redis.urls import masked, user_of
 from snakepit_bridge.redis.outages import is_outage, unavailable
+from snakepit_bridge.redis.urls import masked, user_of
 
 RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
 """What the URL of a RabbitMQ begins with."""
@@ -87,7 +87,7 @@ def waiting_in(connection: Any, name: str) -> int:
         channel.close()
 
 
-def send_again(app: Celery, dead: DeadMessage) -> None:
+def send_again(app: Celery, dead: DeadLetter) -> None:
     """Send a message from the dead list to its queue again, as one that was never given out; blocks.
 
     Raises:

@@ -25,10 +25,10 @@ def spec_to_register(
     trial: bool,
 ) -> tuple[ProgramSpec, Any]:
     """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
-    from snakepit_bridge.programs.imports import AllowedImports
     from snakepit_bridge.programs.bounds import check_bounds
-    from snakepit_bridge.programs.packages import named_modules
     from snakepit_bridge.programs.build import spec_of
+    from snakepit_bridge.programs.imports import AllowedImports
+    from snakepit_bridge.programs.packages import named_modules
     from snakepit_bridge.programs.spec import ProgramSpec
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
@@ -46,8 +46,8 @@ def spec_to_register(
 
 def _faithful(name: str, module: Any, spec: ProgramSpec, allowed: Any, *, trial: bool) -> ProgramSpec:
     """The spec with all that the instance has beside its constructor's doing, which a worker builds alike."""
-    from snakepit_bridge.programs.fidelity import carried
     from snakepit_bridge.programs.build import rehydrate
+    from snakepit_bridge.programs.fidelity import carried
     from snakepit_bridge.programs.trial import compare
 
     if not isinstance(spec.module, str):

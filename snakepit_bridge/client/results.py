@@ -18,12 +18,17 @@ from uuid import uuid4
 from celery import Celery, states
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.task_result import Outcome, answer, outcome_of
-from snakepit_bridge.redis.pubsub import Subscription, weakly
-from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, PredictionTimeout, StoreUnavailableError
+from snakepit_bridge.client.task_result import TaskResult, answer, outcome_of
+from snakepit_bridge.exceptions import (
+    BridgeError,
+    PredictionCancelledError,
+    PredictionTimeoutError,
+    StoreUnavailableError,
+)
 from snakepit_bridge.protocol.messages import Result, cancel_channel
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import may_pass
+from snakepit_bridge.redis.pubsub import Subscription, weakly
 
 T = TypeVar("T")
 
@@ -53,9 +58,9 @@ class Results:
             self._begin()  # the waiters that a fork inherits are its parent's
         return self._channel
 
-    async def outcome(self, task_id: str) -> Outcome:
+    async def outcome(self, task_id: str) -> TaskResult:
         """Returns how a task stands now; PENDING also for one that nobody ever submitted."""
-        return outcome_of(self._app, task_id, await self._connection.soon_read("GET", self._key(task_id)))
+        return outcome_of(self._app, task_id, await self._connection.execute_read("GET", self._key(task_id)))
 
     async def wait(self, task_id: str, timeout_s: float, replies: str | None = None) -> Result:
         """Return a task's result once it has one. An outage of the server costs time and nothing else.
@@ -66,7 +71,7 @@ class Results:
             replies: the channel that its request named, if that is known.
 
         Raises:
-            PredictionTimeout: it had none in time.
+            PredictionTimeoutError: it had none in time.
             StoreUnavailableError: the server was away to the end, or has never answered.
             BridgeError: the task ended with this error.
         """
@@ -78,9 +83,9 @@ class Results:
                 raise  # a deadline that the task itself missed
             if self._away is not None:
                 raise StoreUnavailableError(self._away.url, f"{self._away.problem}, for all that was waited") from None
-            raise PredictionTimeout(task_id, timeout_s) from None
+            raise PredictionTimeoutError(task_id, timeout_s) from None
 
-    async def ended(self, task_id: str, replies: str | None = None) -> Outcome:
+    async def ended(self, task_id: str, replies: str | None = None) -> TaskResult:
         """Returns how a task ended, as soon as it has."""
         if replies == self.reply_channel:
             await self.through_outages(self._hear_replies)
@@ -100,7 +105,7 @@ class Results:
             StoreUnavailableError: the result backend is away.
         """
         args = (self._cancelled(task_id), self._expires_s(), cancel_channel(self._namespace), task_id)
-        return bool(await self._connection.soon_script(lua.CANCEL, [self._key(task_id)], args))
+        return bool(await self._connection.execute_script(lua.SCRIPTS["cancel"], [self._key(task_id)], args))
 
     async def follow(self, channel: str, heard: Callable[[], None]) -> Callable[[], Any]:
         """Calls back whenever a channel says something or may have; returns what ends that, to be awaited."""
@@ -131,7 +136,7 @@ class Results:
             await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _awaited(self, task_id: str) -> Outcome:
+    async def _awaited(self, task_id: str) -> TaskResult:
         news = asyncio.Event()
         waiting = self._waiting.setdefault(task_id, [])
         waiting.append(news)
@@ -185,7 +190,7 @@ class Results:
 
     def _cancelled(self, task_id: str) -> str:
         backend = self._app.backend
-        end = {"status": states.REVOKED, "result": backend.prepare_exception(PredictionCancelled(task_id))}
+        end = {"status": states.REVOKED, "result": backend.prepare_exception(PredictionCancelledError(task_id))}
         return backend.encode({**end, "traceback": None, "children": [], "task_id": task_id})
 
     def _expires_s(self) -> int:

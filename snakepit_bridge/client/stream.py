@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any, cast
 
-from snakepit_bridge.client.task_result import Outcome
 from snakepit_bridge.client.results import Results
-from snakepit_bridge.exceptions import PredictionTimeout, StoreUnavailableError
+from snakepit_bridge.client.task_result import TaskResult
+from snakepit_bridge.exceptions import PredictionTimeoutError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import share
 from snakepit_bridge.protocol.messages import pieces_key
 from snakepit_bridge.redis.connection import RedisConnection
@@ -23,7 +23,7 @@ _AT_A_TIME = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class StreamChunk:
     """Some text of one output field, in the order of writing.
 
     Attributes:
@@ -48,7 +48,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
+class ChunkReader:
     """The way to the pieces of a fleet's predictions."""
 
     connection: RedisConnection
@@ -81,7 +81,7 @@ class Following:
     """
 
     def __init__(
-        self, pieces: Pieces, task_id: str, wait_s: float | None, replies: str | None, after: str | None = None
+        self, pieces: ChunkReader, task_id: str, wait_s: float | None, replies: str | None, after: str | None = None
     ) -> None:
         self._pieces = pieces
         self._task_id = task_id
@@ -91,16 +91,16 @@ class Following:
         self._seen = f"({after}" if after else "-"
         self._numbers: dict[bytes, int] = {}
         self._news = asyncio.Event()
-        self._end: asyncio.Task[Outcome] | None = None
+        self._end: asyncio.Task[TaskResult] | None = None
         self._leave: Callable[[], Any] | None = None
 
-    async def next(self) -> list[Piece]:
+    async def next(self) -> list[StreamChunk]:
         """Return the next pieces as soon as there are some, and none once the prediction has ended.
 
         An outage of Redis costs time: behind it the reading goes on where it was.
 
         Raises:
-            PredictionTimeout: it hasn't ended in time.
+            PredictionTimeoutError: it hasn't ended in time.
             StoreUnavailableError: Redis was away to the end, or has never answered.
         """
         if self._end is None:
@@ -133,7 +133,7 @@ class Following:
         self._end = asyncio.create_task(self._ended(), name="dspex-pieces")
         self._end.add_done_callback(lambda _: self._news.set())
 
-    async def _ended(self) -> Outcome:
+    async def _ended(self) -> TaskResult:
         bound = asyncio.timeout(self._wait_s)
         try:
             async with bound:
@@ -141,9 +141,9 @@ class Following:
         except TimeoutError:
             if not bound.expired():
                 raise
-            raise PredictionTimeout(self._task_id, self._wait_s or 0.0) from None
+            raise PredictionTimeoutError(self._task_id, self._wait_s or 0.0) from None
 
-    async def _read_if_wanted(self) -> list[Piece]:
+    async def _read_if_wanted(self) -> list[StreamChunk]:
         """Read; where the time in which the prediction has to end was over before Redis came back, say that instead."""
         try:
             return await self._read()
@@ -152,7 +152,7 @@ class Following:
                 await share(self._end)
             raise
 
-    async def _read(self) -> list[Piece]:
+    async def _read(self) -> list[StreamChunk]:
         connection = self._pieces.connection
         while True:
             asked = connection.client.xrange(self._key, min=self._seen, count=_AT_A_TIME)
@@ -174,8 +174,8 @@ class Following:
         return True
 
 
-def _piece(position: bytes, said: dict[bytes, bytes]) -> Piece:
+def _piece(position: bytes, said: dict[bytes, bytes]) -> StreamChunk:
     text = {name.decode(): value.decode() for name, value in said.items()}
     numbers = int(text["call"]), int(text["attempt"])
     place, replaced = position.decode(), "replaced" in text
-    return Piece(text["field"], text["text"], text["predictor"], *numbers, place, replaced)
+    return StreamChunk(text["field"], text["text"], text["predictor"], *numbers, place, replaced)

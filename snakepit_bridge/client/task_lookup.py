@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from snakepit_bridge.delivery.keys import Layout
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.protocol.messages import PREDICT_BATCH, code_queue
 from snakepit_bridge.redis.connection import RedisConnection
 
@@ -41,7 +41,7 @@ class TaskFinder:
 
     def __init__(self, connection: RedisConnection, namespace: str, queue: str) -> None:
         self._connection = connection
-        self._layout = Layout.of(namespace)
+        self._layout = DeliveryKeys.of(namespace)
         self._queues = (queue, code_queue(queue))
         self._parked = f"{namespace}:{{limits}}:messages"
 

@@ -7,13 +7,13 @@ from typing import Any, cast
 
 from celery import Celery, states
 
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, PredictionCancelled, PredictionFailed
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, PredictionCancelledError, PredictionFailedError
 from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.protocol.messages import Result
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TaskResult:
     """A task's stored state: a Celery state, and the result or the error if it is final."""
 
     state: str
@@ -26,10 +26,10 @@ class Outcome:
         return self.state in states.READY_STATES
 
 
-PENDING = Outcome(states.PENDING)
+PENDING = TaskResult(states.PENDING)
 
 
-def outcome_of(app: Celery, task_id: str, stored: bytes | str | None) -> Outcome:
+def outcome_of(app: Celery, task_id: str, stored: bytes | str | None) -> TaskResult:
     """Reads what is stored of a task; PENDING where nothing is, also for one that nobody ever submitted."""
     if stored is None:
         return PENDING
@@ -38,11 +38,11 @@ def outcome_of(app: Celery, task_id: str, stored: bytes | str | None) -> Outcome
     if state == states.SUCCESS:
         return _succeeded(task_id, meta["result"])
     if state in states.EXCEPTION_STATES and state != states.RETRY:
-        return Outcome(state, error=_error(task_id, app.backend.exception_to_python(meta["result"])))
-    return Outcome(state)
+        return TaskResult(state, error=_error(task_id, app.backend.exception_to_python(meta["result"])))
+    return TaskResult(state)
 
 
-def answer(outcome: Outcome) -> Result:
+def answer(outcome: TaskResult) -> Result:
     """Returns the result of a final outcome, or raises what it ended with.
 
     Raises:
@@ -54,12 +54,12 @@ def answer(outcome: Outcome) -> Result:
     return outcome.result
 
 
-def _succeeded(task_id: str, message: Any) -> Outcome:
+def _succeeded(task_id: str, message: Any) -> TaskResult:
     if not isinstance(message, dict):
         what = f"task {task_id} is no prediction: its result is {message!r}"
-        raise PredictionFailed("unknown", "TypeError", what)
+        raise PredictionFailedError("unknown", "TypeError", what)
     try:
-        return Outcome(states.SUCCESS, Result.decode(cast(dict[str, Any], message)))
+        return TaskResult(states.SUCCESS, Result.decode(cast(dict[str, Any], message)))
     except ValueError as newer:
         raise ConfigurationError(str(newer)) from newer
 
@@ -69,8 +69,8 @@ def _error(task_id: str, raised: BaseException | None) -> BridgeError:
     if isinstance(raised, BridgeError):
         return raised
     if type(raised).__name__ == "TaskRevokedError":
-        return PredictionCancelled(task_id)
-    return PredictionFailed("unknown", type(raised).__name__, _text(raised))
+        return PredictionCancelledError(task_id)
+    return PredictionFailedError("unknown", type(raised).__name__, _text(raised))
 
 
 def _text(raised: BaseException | None) -> str:

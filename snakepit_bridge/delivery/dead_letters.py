@@ -14,17 +14,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 from uuid import uuid4
 
-from snakepit_bridge.delivery.keys import SEPARATOR, Layout
-from snakepit_bridge.exceptions import DeadMessageNotFound, PredictionGivenUp
+from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
+from snakepit_bridge.exceptions import DeadMessageNotFoundError, PredictionGivenUpError
 from snakepit_bridge.protocol.messages import task_ids_of
-from snakepit_bridge.redis.scripts import source
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.scripts import ScriptPackage
 
+_SCRIPTS = ScriptPackage("snakepit_bridge.delivery")
 _RESULT = "celery-task-meta-"
 
 
 @dataclass(frozen=True, slots=True)
-class DeadMessage:
+class DeadLetter:
     """One dead message.
 
     Attributes:
@@ -89,10 +90,10 @@ class DeadMessage:
 
 def _is_given_up(stored: bytes | None) -> bool:
     result: Any = json.loads(stored)["result"] if stored else None
-    return isinstance(result, dict) and cast(Any, result).get("exc_type") == PredictionGivenUp.__name__
+    return isinstance(result, dict) and cast(Any, result).get("exc_type") == PredictionGivenUpError.__name__
 
 
-class DeadMessages:
+class DeadLetters:
     """The dead list of a fleet.
 
     Args:
@@ -106,7 +107,7 @@ class DeadMessages:
     ) -> None:
         self._connection = connection
         self._results = results or connection
-        self._layout = Layout.of(namespace)
+        self._layout = DeliveryKeys.of(namespace)
 
     async def count(self) -> int:
         """Returns how many there are.
@@ -126,7 +127,7 @@ class DeadMessages:
         (found,) = await self._connection.send_each([("ZRANGE", self._layout.dead, 0, -1)])
         return [id.decode() for id in found]
 
-    async def latest(self, limit: int = 100) -> list[DeadMessage]:
+    async def latest(self, limit: int = 100) -> list[DeadLetter]:
         """Returns those that were given up last, newest first.
 
         Raises:
@@ -137,21 +138,21 @@ class DeadMessages:
             return []
         (entries,) = await self._connection.send_each([("HMGET", self._layout.dead_entries, *found)])
         pairs = zip(found, entries, strict=True)
-        return [DeadMessage.of(id.decode(), entry) for id, entry in pairs if entry is not None]
+        return [DeadLetter.of(id.decode(), entry) for id, entry in pairs if entry is not None]
 
-    async def get(self, id: str) -> DeadMessage:
+    async def get(self, id: str) -> DeadLetter:
         """Returns one.
 
         Raises:
-            DeadMessageNotFound: there is none of this id.
+            DeadMessageNotFoundError: there is none of this id.
             StoreUnavailableError
         """
         (entry,) = await self._connection.send_each([("HGET", self._layout.dead_entries, id)])
         if entry is None:
-            raise DeadMessageNotFound(id)
-        return DeadMessage.of(id, entry)
+            raise DeadMessageNotFoundError(id)
+        return DeadLetter.of(id, entry)
 
-    async def retry(self, id: str, send: Callable[[DeadMessage], None] | None = None) -> DeadMessage:
+    async def retry(self, id: str, send: Callable[[DeadLetter], None] | None = None) -> DeadLetter:
         """Puts one back to its queue, as a message that was never given out, and returns it.
 
         The result that says it was given up goes, so that its task can have another.
@@ -161,7 +162,7 @@ class DeadMessages:
             send: sends it, blocking, where its queue isn't in this Redis.
 
         Raises:
-            DeadMessageNotFound: there is none of this id.
+            DeadMessageNotFoundError: there is none of this id.
             StoreUnavailableError
         """
         dead = await self.get(id)
@@ -170,21 +171,21 @@ class DeadMessages:
             await asyncio.to_thread(send, dead)
             await self.drop(id)
             return dead
-        if not await self._run("dead_retry", id, [dead.list], [dead.renewed()]):
-            raise DeadMessageNotFound(id)
+        if not await self._run("retry", id, [dead.list], [dead.renewed()]):
+            raise DeadMessageNotFoundError(id)
         return dead
 
     async def drop(self, id: str) -> None:
         """Forgets one.
 
         Raises:
-            DeadMessageNotFound: there is none of this id.
+            DeadMessageNotFoundError: there is none of this id.
             StoreUnavailableError
         """
-        if not await self._run("dead_drop", id, [], []):
-            raise DeadMessageNotFound(id)
+        if not await self._run("drop", id, [], []):
+            raise DeadMessageNotFoundError(id)
 
-    async def _forget_result(self, dead: DeadMessage) -> None:
+    async def _forget_result(self, dead: DeadLetter) -> None:
         keys = [f"{_RESULT}{task_id}" for task_id in dead.task_ids]
         if not keys:
             return
@@ -197,6 +198,5 @@ class DeadMessages:
         layout = self._layout
         # redis-py sends a command again when its answer is lost.
         once = f"{layout.base}:done:{uuid4().hex}"
-        run = self._connection.client.register_script(source("snakepit_bridge", script))
-        found = run([once, layout.dead, layout.dead_entries, *keys], [id, *args])
-        return bool(await self._connection.bounded(found))
+        keys = [once, layout.dead, layout.dead_entries, *keys]
+        return bool(await self._connection.run(_SCRIPTS[script], keys, [id, *args]))

@@ -17,7 +17,7 @@ SEPARATOR = "\x06\x16"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class DeliveryKeys:
     """The keys of one fleet's deliveries.
 
     Attributes:
@@ -29,7 +29,7 @@ class Layout:
     prefix: str = ""
 
     @classmethod
-    def of(cls, namespace: str, prefix: str = "") -> Layout:
+    def of(cls, namespace: str, prefix: str = "") -> DeliveryKeys:
         """Returns the keys of the fleet with this namespace."""
         return cls(f"{prefix}{namespace}:delivery", prefix)
 

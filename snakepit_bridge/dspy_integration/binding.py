@@ -15,10 +15,10 @@ from typing import Any
 
 import dspy
 
+from snakepit_bridge.dspy_integration.module_tree import PARTS, clone, part_at, parts, predictors, unchanging
 from snakepit_bridge.dspy_integration.targets import keywords
 from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE, REFUSED
 from snakepit_bridge.dspy_integration.targets.model import Bound, LMScope
-from snakepit_bridge.dspy_integration.module_tree import PARTS, clone, part_at, parts, predictors, unchanging
 from snakepit_bridge.dspy_integration.targets.target import INSTRUCTIONS, MODEL, TARGETS, Target, can_show, target_of
 from snakepit_bridge.exceptions import BindingError
 

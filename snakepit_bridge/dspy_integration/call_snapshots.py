@@ -17,7 +17,7 @@ from snakepit_bridge.snapshots.snapshot import Snapshot
 _SETTING = "dspex_call"
 
 
-class Call:
+class CallSnapshots:
     """The snapshots that one call has read, so that whatever it calls in turn sees the same ones."""
 
     def __init__(self) -> None:
@@ -33,19 +33,19 @@ class Call:
         return self._snapshots.setdefault(context, snapshot)
 
 
-def _current() -> Call | None:
-    call: Call | None = dspy.settings.get(_SETTING)
+def _current() -> CallSnapshots | None:
+    call: CallSnapshots | None = dspy.settings.get(_SETTING)
     return None if call is None or call.ended else call
 
 
 @contextmanager
-def entered() -> Generator[Call]:
+def entered() -> Generator[CallSnapshots]:
     """Yields the call that is under way, or begins one."""
     call = _current()
     if call is not None:
         yield call
         return
-    call = Call()
+    call = CallSnapshots()
     try:
         with dspy.context(**{_SETTING: call}):
             yield call
@@ -53,14 +53,14 @@ def entered() -> Generator[Call]:
         call.ended = True  # what outlives the call, such as a task that a tool started, begins one of its own
 
 
-def read(call: Call, contexts: Iterable[SessionContext]) -> None:
+def read(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
     """Reads the snapshots that a call lacks, one round trip for each session."""
     for context in contexts:
         if call.known(context) is None:
             call.keep(context, context.blocking.snapshot())
 
 
-async def aread(call: Call, contexts: Iterable[SessionContext]) -> None:
+async def aread(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
     """Reads as :func:`read` does, without blocking the loop."""
     for context in contexts:
         if call.known(context) is None:

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from dspy.primitives.base_module import BaseModule
 
-from snakepit_bridge.dspy_integration.targets import keywords
 from snakepit_bridge.dspy_integration.compat import Flex
-from snakepit_bridge.dspy_integration.targets.attributes import is_users
+from snakepit_bridge.dspy_integration.context_overrides import surround_with_keyword
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.module_tree import parts, predictors
-from snakepit_bridge.dspy_integration.context_overrides import surround_with_keyword
+from snakepit_bridge.dspy_integration.targets import keywords
+from snakepit_bridge.dspy_integration.targets.attributes import is_users
 
 
 class Registered(Protocol):

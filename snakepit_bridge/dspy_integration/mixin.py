@@ -16,17 +16,17 @@ import dspy
 
 from snakepit_bridge.dspy_integration import call_snapshots as calls
 from snakepit_bridge.dspy_integration.binding import Bound, LMScope, apply, check_bindable
+from snakepit_bridge.dspy_integration.call_snapshots import WRITTEN_BY_THE_USER, CallSnapshots, runs_natively
 from snakepit_bridge.dspy_integration.callbacks import Changes, SyncCallback, SyncCallbacks
-from snakepit_bridge.dspy_integration.call_snapshots import WRITTEN_BY_THE_USER, Call, runs_natively
-from snakepit_bridge.dspy_integration.trace_identity import under_own_names
-from snakepit_bridge.dspy_integration.reading import readable, restore, show
-from snakepit_bridge.dspy_integration.module_tree import clone, part_at, parts
 from snakepit_bridge.dspy_integration.context_overrides import within
+from snakepit_bridge.dspy_integration.module_tree import clone, part_at, parts
+from snakepit_bridge.dspy_integration.reading import readable, restore, show
+from snakepit_bridge.dspy_integration.trace_identity import under_own_names
 from snakepit_bridge.exceptions import BindingError
+from snakepit_bridge.process.threads import in_user_thread
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.process.threads import in_user_thread
 
 __all__ = ["BINDINGS_KEY", "Changes", "SyncCallback", "VariableAwareMixin", "runs_natively"]
 
@@ -336,7 +336,7 @@ class VariableAwareMixin:
             return {name: Bound(bindings[name], value) for name, value in self._last_sync.items() if name in bindings}
         return {name: Bound(variable, snapshot.value(variable)) for name, variable in bindings.items()}
 
-    def _values_for_call(self, call: Call) -> dict[str, Bound]:
+    def _values_for_call(self, call: CallSnapshots) -> dict[str, Bound]:
         if self._session_context is None or not self._variable_bindings:
             return {}
         if self._should_auto_sync():
@@ -413,7 +413,7 @@ class VariableAwareMixin:
                 yield twin
 
     @contextmanager
-    def _copy_for(self, call: Call) -> Generator[Self]:
+    def _copy_for(self, call: CallSnapshots) -> Generator[Self]:
         parts = [part for _, part in aware_parts(self)]
         values = [part._values_for_call(call) for part in parts]
         if not any(values):

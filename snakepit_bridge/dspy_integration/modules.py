@@ -11,8 +11,8 @@ from typing import Any, cast
 import dspy
 from dspy.signatures.signature import ensure_signature
 
-from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.targets.prompt import with_attempts
 

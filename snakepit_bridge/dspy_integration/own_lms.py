@@ -15,13 +15,13 @@ from typing import Any, cast
 import dspy
 from dspy.clients.backend_selection import CLIENT_KEYS
 
-from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.dspy_integration.thread_context import NoPredictionLM, outside
 from snakepit_bridge.exceptions import BridgeError, OwnLMError, known
-from snakepit_bridge.process.frames import whose
-from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
+from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.blocking import BlockingEngine
-from snakepit_bridge.lm.extensions import ProfileLM
+from snakepit_bridge.lm.extensions import ExtendedLM
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
+from snakepit_bridge.process.frames import whose
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class OwnLMs:
             OwnLMError: no profile declares it.
             LMCallOutsidePredictionError: the call belongs to no prediction.
         """
-        if isinstance(lm, (ProfileLM, NoPredictionLM)):
+        if isinstance(lm, (ExtendedLM, NoPredictionLM)):
             return lm
         found = self._routed(lm)
         if self.allowed and not isinstance(found, dspy.BaseLM):
@@ -147,5 +147,5 @@ def _own(profile: LMProfile, name: str) -> Any:
 
 
 def _profile_of(lm: Any) -> str | None:
-    engine = cast("Any", lm).engine if isinstance(lm, ProfileLM) else None
+    engine = cast("Any", lm).engine if isinstance(lm, ExtendedLM) else None
     return engine.awaited.endpoint.profile if isinstance(engine, BlockingEngine) else None

@@ -16,7 +16,7 @@ from snakepit_bridge.exceptions import ValidationError, closest, known
 T = TypeVar("T")
 
 
-class Named(Generic[T]):
+class NamedRegistry(Generic[T]):
     """The things of one kind, by name, for this process.
 
     Args:
@@ -84,12 +84,12 @@ class _Sandbox:
 
 Function = Callable[..., Any]
 
-TOOLS: Named[Function] = Named("tool")
-REWARDS: Named[Function] = Named("reward function")
-REDUCERS: Named[Function] = Named("reduce function", majority=dspy.majority)
+TOOLS: NamedRegistry[Function] = NamedRegistry("tool")
+REWARDS: NamedRegistry[Function] = NamedRegistry("reward function")
+REDUCERS: NamedRegistry[Function] = NamedRegistry("reduce function", majority=dspy.majority)
 # Nothing unsafe is there by itself: whoever wants `dspy.LocalInterpreter` registers it.
-INTERPRETERS: Named[Function] = Named("interpreter", sandbox=_Sandbox())
-ADAPTERS: Named[dspy.Adapter] = Named(
+INTERPRETERS: NamedRegistry[Function] = NamedRegistry("interpreter", sandbox=_Sandbox())
+ADAPTERS: NamedRegistry[dspy.Adapter] = NamedRegistry(
     "adapter",
     chat=dspy.ChatAdapter(),
     json=dspy.JSONAdapter(),

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import dspy
 
+from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.construction import construct
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
-from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.modules import ChainOfThoughtWithHint, variable_aware
 from snakepit_bridge.exceptions import UnknownModuleError

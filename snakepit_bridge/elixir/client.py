@@ -9,13 +9,13 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from snakepit_bridge.elixir.channels import Channels
+from snakepit_bridge.elixir.codec import Remote, decode, encode, encode_constraints
+from snakepit_bridge.elixir.errors import BridgeCall, named
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import shown
-from snakepit_bridge.elixir.channels import Channels
-from snakepit_bridge.elixir.errors import Call, named
-from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
-from snakepit_bridge.elixir.codec import Remote, decode, encode, encode_constraints
 
 A = TypeVar("A", bound=Message)
 
@@ -217,7 +217,7 @@ class BridgeClient:
         call = self._call(method, request, variable, None if value is None else shown(value))
         return answer.FromString(await self._ask_raw(method, request, call))
 
-    async def _ask_raw(self, method: str, request: Message, call: Call) -> bytes:
+    async def _ask_raw(self, method: str, request: Message, call: BridgeCall) -> bytes:
         async with self._channels.room():
             channel, asking = self._channels.unary(_path(method))
             try:
@@ -228,9 +228,9 @@ class BridgeClient:
             self._channels.answered()
             return answer
 
-    def _call(self, method: str, request: Any, variable: str = "", value: str | None = None) -> Call:
+    def _call(self, method: str, request: Any, variable: str = "", value: str | None = None) -> BridgeCall:
         session = getattr(request, "session_id", "")
-        return Call(self.address, method, session, variable, value, self._max_answer_bytes)
+        return BridgeCall(self.address, method, session, variable, value, self._max_answer_bytes)
 
 
 def _path(method: str) -> str:

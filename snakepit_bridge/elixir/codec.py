@@ -13,12 +13,12 @@ from typing import Any, cast
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from snakepit_bridge.elixir.errors import UnreadableVariableError
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.variables import Constraints, Variable, VariableType
 from snakepit_bridge.variables.codec import canonical, parse, shown
 from snakepit_bridge.variables.types import to_json
-from snakepit_bridge.elixir.errors import UnreadableVariableError
-from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 
 TYPE_URL = "type.googleapis.com/snakepit."
 _BINARY = f"{TYPE_URL}embedding.binary"

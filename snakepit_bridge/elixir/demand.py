@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from snakepit_bridge.redis.scripts import source
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.scripts import ScriptPackage
 
 IDLE_S = 600.0
 """Seconds without use after which a session is dropped, by default."""
@@ -37,10 +37,9 @@ class WantedSessions:
             StoreUnavailableError
         """
         names = list(sessions)
-        script = self._connection.client.register_script(_SCRIPT)
         for start in range(0, len(names), _AT_ONCE):
             args = (self._idle_s, _LIMIT, *names[start : start + _AT_ONCE])
-            await self._connection.bounded(script([self._key], args))
+            await self._connection.run(_SCRIPTS["demand"], [self._key], args)
 
     async def refreshers_at_work(self) -> bool:
         """Tell whether a refresher runs that reaches its Elixir server; one that dies counts until its lease ends.
@@ -66,4 +65,4 @@ def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-_SCRIPT = source("snakepit_bridge.elixir", "wanted")
+_SCRIPTS = ScriptPackage("snakepit_bridge.elixir")

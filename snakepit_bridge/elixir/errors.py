@@ -102,7 +102,7 @@ _REFUSED = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class BridgeCall:
     """What was asked of whom, for the error that may come of it. ``value`` is set where a value was sent."""
 
     address: str
@@ -113,7 +113,7 @@ class Call:
     limit_bytes: int = 0
 
 
-def named(error: grpc.RpcError, call: Call) -> BridgeError:
+def named(error: grpc.RpcError, call: BridgeCall) -> BridgeError:
     """Returns what a failed call means here."""
     status: grpc.StatusCode = error.code()
     details: str = error.details() or ""
@@ -130,7 +130,7 @@ def named(error: grpc.RpcError, call: Call) -> BridgeError:
     return ElixirFailedError(call.method, call.session, status.name, details)
 
 
-def _not_found(details: str, call: Call) -> BridgeError:
+def _not_found(details: str, call: BridgeCall) -> BridgeError:
     if details.startswith("Variable not found"):
         return VariableNotFoundError(call.variable or details.partition(": ")[2])
     return ElixirSessionNotFoundError(call.session)

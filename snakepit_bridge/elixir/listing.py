@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from snakepit_bridge.variables import Variable
+from snakepit_bridge.elixir.codec import Remote, decode
 from snakepit_bridge.elixir.errors import ElixirFailedError, UnreadableVariableError
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
-from snakepit_bridge.elixir.codec import Remote, decode
+from snakepit_bridge.variables import Variable
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class VariableListing:
     """The variables of a session at one moment.
 
     Attributes:
@@ -26,7 +26,7 @@ class Listing:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, answer: pb.ListVariablesResponse) -> Listing:
+    def of(cls, answer: pb.ListVariablesResponse) -> VariableListing:
         """Returns what an answer to ListVariables holds."""
         remotes: dict[str, tuple[Remote, ...]] = {}
         unreadable: dict[str, str] = {}
@@ -41,7 +41,7 @@ class Listing:
         return cls({name: found for name, found in remotes.items() if name not in unreadable}, unreadable)
 
     @classmethod
-    def read(cls, raw: bytes, session: str) -> Listing:
+    def read(cls, raw: bytes, session: str) -> VariableListing:
         """Returns what the bytes of an answer hold.
 
         Raises:

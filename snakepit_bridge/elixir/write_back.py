@@ -12,6 +12,11 @@ from typing import Any
 
 import grpc
 
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.codec import Remote
+from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.listing import VariableListing, serial
+from snakepit_bridge.elixir.write_transaction import Writing, registers
 from snakepit_bridge.exceptions import (
     SessionError,
     SessionOwnedElsewhereError,
@@ -19,16 +24,11 @@ from snakepit_bridge.exceptions import (
     ValidationError,
 )
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.redis.lease import Leases
 from snakepit_bridge.snapshots import STORE, Changes, SnapshotStore
 from snakepit_bridge.snapshots.records import Head, checked
-from snakepit_bridge.redis.lease import Turns
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.listing import Listing, serial
-from snakepit_bridge.elixir.codec import Remote
-from snakepit_bridge.elixir.demand import WantedSessions
-from snakepit_bridge.elixir.write_transaction import Writing, registers
 
 Proposal = Callable[[Mapping[str, Variable]], Changes]
 """Makes the changes from the variables that are there."""
@@ -85,7 +85,7 @@ class ElixirAuthority:
         store: SnapshotStore,
         *,
         wanted: WantedSessions | None = None,
-        turns: Turns | None = None,
+        turns: Leases | None = None,
         namespace: str = "dspex",
         name: str = "elixir",
         wait_s: float = 10.0,
@@ -155,7 +155,7 @@ class ElixirAuthority:
         """Makes Elixir hold the variables of an earlier revision, and returns the token that shows them.
 
         Raises:
-            RevisionLost: the store can't give that revision any more.
+            RevisionLostError: the store can't give that revision any more.
             what ``change`` raises.
         """
         past = await self._store.read_at(session, to)
@@ -211,7 +211,7 @@ class ElixirAuthority:
         self, session: str, names: Iterable[str] | None, *, thorough: bool
     ) -> tuple[dict[str, Remote], dict[str, str]]:
         """Returns variables by name, and the ids of those whose name means nothing to Elixir; see ``Writing``."""
-        listing = Listing() if names is not None else await self._listing(session)
+        listing = VariableListing() if names is not None else await self._listing(session)
         wanted = {*(listing.remotes if names is None else names)}
         found = await self._client.get_many(session, wanted)
         for name, remote in found.items():
@@ -226,8 +226,8 @@ class ElixirAuthority:
         }
         return {**found, **nameless}, {name: remote.id for name, remote in nameless.items()}
 
-    async def _listing(self, session: str) -> Listing:
-        return Listing.read(await self._client.list_raw(session), session)
+    async def _listing(self, session: str) -> VariableListing:
+        return VariableListing.read(await self._client.list_raw(session), session)
 
     async def _shown(self, session: str, written: Changes, before: Token | None) -> Token:
         since: float | None = None

@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.codec import Remote
+from snakepit_bridge.elixir.errors import ElixirError, ElixirFailedError
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.elixir.listing import serial
 from snakepit_bridge.exceptions import BridgeError, ValidationError, VariableNotFoundError
 from snakepit_bridge.snapshots import Changes
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import shown
-from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.errors import ElixirError, ElixirFailedError
-from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
-from snakepit_bridge.elixir.listing import serial
-from snakepit_bridge.elixir.codec import Remote
 
 Undo = Callable[[], Awaitable[None]]
 

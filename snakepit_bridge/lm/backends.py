@@ -31,7 +31,7 @@ from snakepit_bridge.lm.transport import Reached, WholeAnswer, reached, transpor
 from snakepit_bridge.process.open_files import OPEN_FILES
 
 
-class Backend(Protocol):
+class LMBackend(Protocol):
     """One way to a provider, which sends a request once."""
 
     async def complete(self, request: Request) -> Response:
@@ -51,7 +51,7 @@ class Backend(Protocol):
         ...
 
 
-class Native:
+class Lm15Backend:
     """DSPy's native client for one model on one event loop.
 
     DSPy's own engine finds the provider anew for each request, in a thread since that may read credentials; here that
@@ -192,7 +192,7 @@ def _without_odd_counts(body: bytes) -> bytes | None:
     return None if sane == said else json.dumps(sane).encode()
 
 
-class Compatible:
+class LiteLLMBackend:
     """litellm, for endpoints and requests that the native client has no form for. Its clients are its own."""
 
     def __init__(self, endpoint: Endpoint, messages: list[Any] | None = None) -> None:
@@ -200,9 +200,9 @@ class Compatible:
         self._messages = messages
         self._engine: AsyncLiteLLMEngine | None = None
 
-    def with_messages(self, messages: list[Any]) -> Compatible:
+    def with_messages(self, messages: list[Any]) -> LiteLLMBackend:
         """Returns one that sends these messages as they are, whatever stands for them in its request."""
-        return Compatible(self._endpoint, messages)
+        return LiteLLMBackend(self._endpoint, messages)
 
     async def complete(self, request: Request) -> Response:
         """Returns the answer; raises ``lm15`` errors."""

@@ -95,8 +95,8 @@ class BlockingEngine:
         return self._stock.supported_params
 
     @cached_property
-    def _stock(self) -> Abilities:
-        return Abilities.of(self.awaited.endpoint.stock())
+    def _stock(self) -> Capabilities:
+        return Capabilities.of(self.awaited.endpoint.stock())
 
     # ------------------------------------------------------------------ a saved module
 
@@ -111,7 +111,7 @@ class BlockingEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class Capabilities:
     """What a model can do, read once: DSPy searches its whole table for a model that isn't in it."""
 
     supports_function_calling: bool

@@ -22,13 +22,13 @@ from dspy.lm15 import Request, Resolution, Response, UnsupportedFeatureError, re
 from dspy.lm15 import TimeoutError as LMTimeout
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.lm.http_fields import key_problem
-from snakepit_bridge.lm.backends import Compatible, Native
+from snakepit_bridge.lm.backends import LiteLLMBackend, Lm15Backend
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.extensions import rollout_id, with_extensions
+from snakepit_bridge.lm.http_fields import key_problem
 from snakepit_bridge.lm.models import fitting
 from snakepit_bridge.lm.parts import whole
-from snakepit_bridge.lm.streaming import Pieces, QueuedPieces, StreamEvent, answer_from, pieces_for
+from snakepit_bridge.lm.streaming import QueuedPieces, StreamEvent, StreamSink, answer_from, pieces_for
 from snakepit_bridge.process.home_loop import run_home
 from snakepit_bridge.process.open_files import OPEN_FILES
 
@@ -49,7 +49,7 @@ class LMCall:
 
     engine: LMEngine
     request: Request
-    pieces: Pieces | None = None
+    pieces: StreamSink | None = None
     rollout_id: int | None = None
 
 
@@ -67,7 +67,7 @@ class LMEngine:
     def __init__(self, endpoint: Endpoint, around: Around | None = None) -> None:
         self.endpoint = endpoint
         self._around = around
-        self._clients: dict[asyncio.AbstractEventLoop, Native] = {}
+        self._clients: dict[asyncio.AbstractEventLoop, Lm15Backend] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoint.profile!r}, {self.endpoint.model!r})"
@@ -128,7 +128,7 @@ class LMEngine:
 
     # ------------------------------------------------------------------ the provider's side
 
-    async def send(self, request: Request, pieces: Pieces | None = None) -> Response:
+    async def send(self, request: Request, pieces: StreamSink | None = None) -> Response:
         """Returns the answer to one request, sent once and without what the model doesn't take.
 
         Raises:
@@ -139,7 +139,7 @@ class LMEngine:
         async with OPEN_FILES.connection():
             return await OPEN_FILES.wait_for_files(lambda: self._send_in_time(request, pieces))
 
-    async def _send_in_time(self, request: Request, pieces: Pieces | None) -> Response:
+    async def _send_in_time(self, request: Request, pieces: StreamSink | None) -> Response:
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):
                 return await self._send(request, pieces)
@@ -148,7 +148,7 @@ class LMEngine:
                 raise
             raise LMTimeout(f"no whole answer within {self.endpoint.timeout_s:g} s") from None
 
-    async def _send(self, request: Request, pieces: Pieces | None) -> Response:
+    async def _send(self, request: Request, pieces: StreamSink | None) -> Response:
         resolution = self._resolution
         request, messages = whole(request)
         if messages is not None:
@@ -166,13 +166,13 @@ class LMEngine:
                 raise
         return await answer_from(self._litellm, request, pieces)
 
-    def _native(self, resolution: Resolution) -> Native:
+    def _native(self, resolution: Resolution) -> Lm15Backend:
         loop = asyncio.get_running_loop()
         found = self._clients.get(loop)
         if found is None:
             for closed in [known for known in self._clients if known.is_closed()]:
                 del self._clients[closed]
-            found = self._clients[loop] = Native(self.endpoint, resolution)
+            found = self._clients[loop] = Lm15Backend(self.endpoint, resolution)
         return found
 
     def check(self) -> None:
@@ -194,8 +194,8 @@ class LMEngine:
                 raise ConfigurationError(f"the provider's key in the environment variable {name} {problem}")
 
     @cached_property
-    def _litellm(self) -> Compatible:
-        return Compatible(self.endpoint)
+    def _litellm(self) -> LiteLLMBackend:
+        return LiteLLMBackend(self.endpoint)
 
     @cached_property
     def _resolution(self) -> Resolution | None:

@@ -36,7 +36,7 @@ class _Beside:
 _beside: ContextVar[_Beside | None] = ContextVar("dspex_lm_keywords", default=None)
 
 
-class ProfileLM(dspy.LM):
+class ExtendedLM(dspy.LM):
     """A ``dspy.LM`` on an engine of ours."""
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:

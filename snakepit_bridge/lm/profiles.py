@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import SecretStr
 
-from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
+from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.http_fields import headers_problem, key_problem, url_problem
-from snakepit_bridge.redaction import redact, register_headers, register_secret, register_url
 from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
+from snakepit_bridge.redaction import redact, register_headers, register_secret, register_url
 
 if TYPE_CHECKING:
     import dspy
@@ -103,7 +103,7 @@ class LMProfile:
 
         from snakepit_bridge.lm.endpoint import Endpoint
         from snakepit_bridge.lm.engine import LMEngine
-        from snakepit_bridge.lm.extensions import ProfileLM
+        from snakepit_bridge.lm.extensions import ExtendedLM
 
         chosen = model or self.model
         parameters = dict(self.parameters)
@@ -125,7 +125,7 @@ class LMProfile:
             client,
         )
         engine = LMEngine(endpoint, around)
-        lm = ProfileLM(
+        lm = ExtendedLM(
             endpoint.model, cache=False, num_retries=0, engine=engine.blocking, async_engine=engine, **parameters
         )
         if limit is not None:

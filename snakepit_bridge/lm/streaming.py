@@ -21,7 +21,7 @@ from dspy.lm15 import (
     Usage,
 )
 
-from snakepit_bridge.lm.backends import Backend
+from snakepit_bridge.lm.backends import LMBackend
 from snakepit_bridge.lm.failures import cut_off, declined, malformed
 from snakepit_bridge.protocol.surrogates import valid_json, valid_text
 
@@ -30,7 +30,7 @@ StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamError
 _SETTING = "dspex_pieces"
 
 
-class Pieces(Protocol):
+class StreamSink(Protocol):
     """Where the pieces of a streamed answer go as they come.
 
     Attributes:
@@ -46,7 +46,7 @@ class Pieces(Protocol):
         ...
 
 
-class FollowedPieces(Pieces, Protocol):
+class FollowedPieces(StreamSink, Protocol):
     """Pieces that somebody follows beside the caller, who gets the answer whole."""
 
     def ended(self, response: Response) -> None:
@@ -94,7 +94,7 @@ class QueuedPieces:
             self._reader.call_soon_threadsafe(self.events.put_nowait, event)
 
 
-async def answer_from(backend: Backend, request: Request, pieces: Pieces | None) -> Response:
+async def answer_from(backend: LMBackend, request: Request, pieces: StreamSink | None) -> Response:
     """Returns a backend's answer to one request; its pieces go where they are wanted, if they are.
 
     Raises:
@@ -109,7 +109,7 @@ async def answer_from(backend: Backend, request: Request, pieces: Pieces | None)
     return _checked(response)
 
 
-async def _answer(backend: Backend, request: Request, pieces: Pieces | None) -> Response:
+async def _answer(backend: LMBackend, request: Request, pieces: StreamSink | None) -> Response:
     if pieces is None:
         return await backend.complete(request)
     async with AsyncResponseStream(backend.stream(request), request) as stream:

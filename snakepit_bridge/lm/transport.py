@@ -25,9 +25,9 @@ from dspy._vendor.lm15.transports._async import (
 )
 from dspy.lm15 import ConfigurationError
 
-from snakepit_bridge.lm.http_fields import headers_problem, url_problem
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.failures import AnswerRefused, failure_in_text, sane_usage, stated
+from snakepit_bridge.lm.http_fields import headers_problem, url_problem
 
 _FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":")
 
@@ -57,13 +57,13 @@ class WholeAnswer(Exception):
         self.reply = reply
 
 
-def transport_for(endpoint: Endpoint) -> Transport:
+def transport_for(endpoint: Endpoint) -> CheckedTransport:
     """Return a pool as large as the endpoint says, without timers of its own.
 
     A request has one timer, the engine's. Each of the transport's would be a task more, three of them per request.
     """
     never: Any = None
-    return Transport(
+    return CheckedTransport(
         connect_timeout=min(10.0, endpoint.timeout_s),
         read_timeout=never,
         write_timeout=never,
@@ -117,7 +117,7 @@ def _is_stale(connection: _AsyncConnection) -> bool:
     return bool(looking.poll(0))
 
 
-class Transport(StdlibAsyncTransport):
+class CheckedTransport(StdlibAsyncTransport):
     """DSPy's transport, with requests checked before they are sent and replies before they are parsed."""
 
     def __init__(self, **settings: Any) -> None:

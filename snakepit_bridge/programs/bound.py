@@ -14,25 +14,25 @@ from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, apply
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
+from snakepit_bridge.dspy_integration.cached_adapter import SHARED
 from snakepit_bridge.dspy_integration.compat import RLM, Flex
 from snakepit_bridge.dspy_integration.isolation import Isolation
+from snakepit_bridge.dspy_integration.module_tree import clone, parts
 from snakepit_bridge.dspy_integration.modules import plain_name
 from snakepit_bridge.dspy_integration.process_settings import default_settings
-from snakepit_bridge.dspy_integration.cached_adapter import SHARED
-from snakepit_bridge.dspy_integration.module_tree import clone, parts
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError, ValidationError, fresh_error
-from snakepit_bridge.process.frames import unmarked
 from snakepit_bridge.lm.profiles import Choice, LMProfiles
-from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.process.frames import unmarked
+from snakepit_bridge.process.threads import in_user_thread
 from snakepit_bridge.programs.bounds import check_bounds
+from snakepit_bridge.programs.build import isolated, rehydrate
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.inputs import ProgramInputs
 from snakepit_bridge.programs.packages import releases
 from snakepit_bridge.programs.registry import Program
-from snakepit_bridge.programs.build import isolated, rehydrate
 from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
 from snakepit_bridge.programs.usage import SharedUsage
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.process.threads import in_user_thread
 
 T = TypeVar("T")
 

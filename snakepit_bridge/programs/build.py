@@ -13,19 +13,19 @@ from snakepit_bridge.dspy_integration.binding import check_bindable
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError, is_users_class
+from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, of_the_mixin
+from snakepit_bridge.dspy_integration.module_tree import part_at, predictors
+from snakepit_bridge.dspy_integration.modules import variable_aware
+from snakepit_bridge.dspy_integration.registry import TOOLS, NamedRegistry
+from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup
 from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE
 from snakepit_bridge.dspy_integration.targets.keywords import allowed as allowed_keyword
-from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, of_the_mixin
-from snakepit_bridge.dspy_integration.modules import variable_aware
-from snakepit_bridge.dspy_integration.registry import TOOLS, Named
-from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup
-from snakepit_bridge.dspy_integration.module_tree import part_at, predictors
 from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, known
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.bounds import check_bounds
-from snakepit_bridge.programs.demos import restored_state
-from snakepit_bridge.programs.serialize import spec_of
 from snakepit_bridge.programs.constructor_arguments import FUNCTIONS
+from snakepit_bridge.programs.demos import restored_state
+from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.programs.serialize import spec_of
 from snakepit_bridge.programs.spec import ProgramSpec
 
 Registry = Mapping[str, ModuleSpec]
@@ -112,7 +112,7 @@ def _module_class(name: str, registry: Registry, allowed: AllowedImports, progra
 
 
 def _function(
-    said: str, registry: Named[Any] | None, allowed: AllowedImports, program: str, where: str
+    said: str, registry: NamedRegistry[Any] | None, allowed: AllowedImports, program: str, where: str
 ) -> Callable[..., Any]:
     """A registered function by its name, or one in an allowed package by its import path."""
     if ":" not in said and registry is not None and said in registry.names:

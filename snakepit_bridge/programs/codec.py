@@ -17,7 +17,7 @@ from dspy.utils.constants import IS_TYPE_UNDEFINED
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
-from snakepit_bridge.exceptions import InputError, PredictionFailed
+from snakepit_bridge.exceptions import InputError, PredictionFailedError
 from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
 from snakepit_bridge.protocol.plain_values import UnfitValueError, revived
 from snakepit_bridge.protocol.surrogates import valid_text
@@ -69,7 +69,7 @@ def encode_outputs(program: str, prediction: Any) -> dict[str, Any]:
     Models become objects, dates ISO texts, enums their values, sets lists in a fixed order.
 
     Raises:
-        PredictionFailed: an output has no JSON form, or the program returned no prediction.
+        PredictionFailedError: an output has no JSON form, or the program returned no prediction.
     """
     return _encoded(program, dict(_checked(program, prediction).items(include_dspy=True)))
 
@@ -78,7 +78,7 @@ def encode_completions(program: str, prediction: Any) -> list[dict[str, Any]]:
     """Returns every completion's outputs as JSON values, as :func:`encode_outputs` does; none where there is only one.
 
     Raises:
-        PredictionFailed: an output has no JSON form, or the program returned no prediction.
+        PredictionFailedError: an output has no JSON form, or the program returned no prediction.
     """
     completions: Any = getattr(_checked(program, prediction), "completions", None)
     found = dict(completions.items()) if completions is not None else {}
@@ -91,7 +91,7 @@ def encode_completions(program: str, prediction: Any) -> list[dict[str, Any]]:
 def _checked(program: str, prediction: Any) -> Any:
     if not isinstance(prediction, dspy.Prediction):
         found = type(prediction).__name__
-        raise PredictionFailed(program, "TypeError", f"it must return a dspy.Prediction, not a {found}")
+        raise PredictionFailedError(program, "TypeError", f"it must return a dspy.Prediction, not a {found}")
     return prediction
 
 
@@ -130,12 +130,12 @@ def _encoded(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
         made = {name: to_jsonable_python(_ordered(value), inf_nan_mode="constants") for name, value in outputs.items()}
     except RecursionError as refused:
         problem = "an output is nested too deeply, or holds itself"
-        raise PredictionFailed(program, "ValueError", problem) from refused
+        raise PredictionFailedError(program, "ValueError", problem) from refused
     except ValueError as refused:
-        raise PredictionFailed(program, type(refused).__name__, str(refused)) from refused
+        raise PredictionFailedError(program, type(refused).__name__, str(refused)) from refused
     for name, value in made.items():
         if (problem := problem_of(value, BOUNDS)) is not None:
-            raise PredictionFailed(program, "ValueError", f"output '{name}' can't be handed on: {problem}")
+            raise PredictionFailedError(program, "ValueError", f"output '{name}' can't be handed on: {problem}")
     return made
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import dspy
 from dspy.predict.predict import serialize_object
 
-from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REDUCERS, REWARDS, Named
+from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REDUCERS, REWARDS, NamedRegistry
 from snakepit_bridge.dspy_integration.targets.prompt import without_attempts
 from snakepit_bridge.dspy_integration.targets.tools import runs_baseline
 from snakepit_bridge.exceptions import ProgramSpecError
 
-FUNCTIONS: dict[str, Named[Any]] = {
+FUNCTIONS: dict[str, NamedRegistry[Any]] = {
     "reward_fn": REWARDS,
     "reduce_fn": REDUCERS,
     "interpreter_factory": INTERPRETERS,

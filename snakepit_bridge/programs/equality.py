@@ -13,8 +13,8 @@ import dspy
 from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.isolation import held_attributes
-from snakepit_bridge.dspy_integration.modules import plain_name
 from snakepit_bridge.dspy_integration.module_tree import is_part
+from snakepit_bridge.dspy_integration.modules import plain_name
 
 _OPAQUE = (types.ModuleType, types.BuiltinFunctionType, property)
 

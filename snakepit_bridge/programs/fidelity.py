@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin, of_the_mixin
-from snakepit_bridge.dspy_integration.modules import plain_name
 from snakepit_bridge.dspy_integration.module_tree import PARTS, is_part, parts
+from snakepit_bridge.dspy_integration.modules import plain_name
 from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.build import rehydrate
 from snakepit_bridge.programs.equality import alike, is_json
 from snakepit_bridge.programs.imports import AllowedImports
-from snakepit_bridge.programs.build import rehydrate
 from snakepit_bridge.programs.spec import NOT_SETTABLE, ProgramSpec
 
 # Kept of past calls, source texts of what is compared itself, or what the LM profile says instead. Demos travel in

@@ -13,8 +13,8 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
-from snakepit_bridge.redis.scripts import source
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.scripts import ScriptPackage
 
 PERMANENT_KEYS = ("{namespace}:programs", "{namespace}:{{p:*}}:versions", "{namespace}:{{p:*}}:spec:*")
 """Glob patterns, to be formatted with the namespace, of the keys that have no TTL."""
@@ -24,7 +24,7 @@ _REFERENCE = re.compile(
 )
 _ENTRY = re.compile(rb"(\d{1,15}) ([0-9a-f]{64})")
 _CACHED = 512
-_REGISTER = source("snakepit_bridge.programs", "register")
+_SCRIPTS = ScriptPackage("snakepit_bridge.programs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ProgramListing:
     """A program as ``programs`` lists it: its newest version, and the labels with their versions."""
 
     name: str
@@ -101,9 +101,8 @@ class ProgramRegistry:
         client = self._connection.client
         # A name without a version is harmless, a version without a name would be hidden: so the name goes first.
         await self._connection.bounded(client.sadd(f"{self._namespace}:programs", name))
-        entry: bytes = await self._connection.bounded(
-            client.eval(_REGISTER, 2, f"{key}:versions", f"{key}:spec:{content}", content, encoded)
-        )
+        keys = [f"{key}:versions", f"{key}:spec:{content}"]
+        entry: bytes = await self._connection.run(_SCRIPTS["register"], keys, [content, encoded])
         version, _ = _entry(name, entry)
         return Program(name, version, content, spec)
 
@@ -116,7 +115,7 @@ class ProgramRegistry:
         """
         wanted = Reference.parse(reference)
         key = self._key(wanted.name)
-        entry = await self._connection.soon_read("HGET", f"{key}:versions", wanted.field)
+        entry = await self._connection.execute_read("HGET", f"{key}:versions", wanted.field)
         if entry is None:
             raise ProgramNotFoundError(reference, await self._known(wanted.name))
         version, content = _entry(wanted.name, entry)
@@ -138,7 +137,7 @@ class ProgramRegistry:
             self._connection.client.hset(f"{self._key(name)}:versions", f"label:{label}", entry)
         )
 
-    async def list(self) -> list[Listing]:
+    async def list(self) -> list[ProgramListing]:
         """Returns every program, by name."""
         names = await self._names()
         if not names:
@@ -191,10 +190,10 @@ def _entry(name: str, entry: bytes | str) -> tuple[int, str]:
     return int(match[1]), match[2].decode()
 
 
-def _listing(name: str, fields: dict[bytes, bytes]) -> Listing:
+def _listing(name: str, fields: dict[bytes, bytes]) -> ProgramListing:
     labels = {
         field.decode().removeprefix("label:"): _entry(name, entry)[0]
         for field, entry in sorted(fields.items())
         if field.startswith(b"label:")
     }
-    return Listing(name, _entry(name, fields[b"latest"])[0], labels)
+    return ProgramListing(name, _entry(name, fields[b"latest"])[0], labels)

@@ -10,14 +10,14 @@ import dspy
 from pydantic import ValidationError as PydanticError
 
 from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, VariableAwareMixin
-from snakepit_bridge.dspy_integration.registry import TOOLS, Named
-from snakepit_bridge.dspy_integration.resolver import ModuleVariableResolver
 from snakepit_bridge.dspy_integration.module_tree import predictors
+from snakepit_bridge.dspy_integration.registry import TOOLS, NamedRegistry
+from snakepit_bridge.dspy_integration.resolver import ModuleVariableResolver
 from snakepit_bridge.exceptions import ProgramSpecError
+from snakepit_bridge.programs.constructor_arguments import FUNCTIONS, READERS, Built
+from snakepit_bridge.programs.demos import demos_of, escaped_state
 from snakepit_bridge.programs.equality import alike, is_json
 from snakepit_bridge.programs.imports import import_path
-from snakepit_bridge.programs.demos import demos_of, escaped_state
-from snakepit_bridge.programs.constructor_arguments import FUNCTIONS, READERS, Built
 from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
 from snakepit_bridge.programs.spec import NOT_DATA, CacheSpec, ModuleVariable, ProgramSpec
 
@@ -159,7 +159,7 @@ def _tool_path(tool: Any, program: str) -> str:
     return _spelt(function, program, "tools", TOOLS)
 
 
-def _spelt(function: Any, program: str, where: str, registry: Named[Any] | None) -> str:
+def _spelt(function: Any, program: str, where: str, registry: NamedRegistry[Any] | None) -> str:
     """An import path, which every worker can follow; else the name under which the function is registered."""
     home = getattr(function, "__module__", None) or ""
     named = getattr(function, "__qualname__", "<")
@@ -171,7 +171,7 @@ def _spelt(function: Any, program: str, where: str, registry: Named[Any] | None)
     return registered
 
 
-def _registered_as(thing: Any, registry: Named[Any] | None) -> str | None:
+def _registered_as(thing: Any, registry: NamedRegistry[Any] | None) -> str | None:
     names = registry.names if registry else ()
     return next((name for name in names if registry and registry.find(name, "") is thing), None)
 

@@ -14,8 +14,8 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from snakepit_bridge.dspy_integration.field_names import find_reserved
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.field_types import parse_type, spell_type
+from snakepit_bridge.programs.imports import AllowedImports
 
 Limit = Literal["gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan"]
 _LIMITS: tuple[Limit, ...] = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan")

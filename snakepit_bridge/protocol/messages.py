@@ -141,7 +141,7 @@ def _token(value: Token | str) -> Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PredictionRequest:
     """One prediction, as a client asks for it.
 
     Attributes:

@@ -76,8 +76,8 @@ _PUBLISHING = Part(
 _KEEPING = Part("exists get pexpire set", keys=_SESSION)
 _APPLIED = Part("hgetall time zrange", keys=_SESSION, reads=("{ns}:processes",))
 _APPLYING = Part("expire hdel hset time zadd zremrangebyscore", keys=(*_SESSION, "{ns}:processes"))
-_WANTING = Part(keys=("{ns}:wanted",), scripts="snakepit_bridge.elixir/ wanted")
-_TURNS = Part(scripts="snakepit_bridge.snapshots.lua/ turn")
+_WANTING = Part(keys=("{ns}:wanted",), scripts="snakepit_bridge.elixir/ demand")
+_TURNS = Part(scripts="snakepit_bridge.redis/ lease")
 
 _PROGRAMS = Part("get hgetall smembers", reads=("{ns}:programs", "{ns}:{{p:*"))
 _REGISTERING = Part(
@@ -126,10 +126,10 @@ _OPERATING = Part(
     "get hget hkeys hlen hmget hvals info llen zcard zrange zrevrange",
     keys=("{ns}:delivery:dead*", "{ns}:delivery:done:*"),
     reads=("{ns}:delivery:*", "{ns}:{{limits}}:*", "{ns}:stalls"),
-    scripts="snakepit_bridge/ dead_drop dead_retry",
+    scripts="snakepit_bridge.delivery/ drop retry",
 )
 
-# What a worker does beside that, with the scripts of ``workers.broker``, ``tasks.rate_limits`` and ``tasks.response_cache``.
+# Workers' own commands, with the scripts of workers.broker, tasks.rate_limits and tasks.response_cache.
 _CLAIMING = Part(
     "client|tracking del exec exists expire get hget hgetall hkeys hset llen lpush multi set time zrevrange",
     keys=("{queue}*", "{ns}:delivery:*"),

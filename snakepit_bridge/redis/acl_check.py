@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, ResponseError
 
-from snakepit_bridge.redis.acl import SETINFO, Rights, Role, rights_of
 from snakepit_bridge.exceptions import StoreForbiddenError, StoreUnavailableError
+from snakepit_bridge.redis.acl import SETINFO, Rights, Role, rights_of
 from snakepit_bridge.redis.connection import RedisConnection
 
 # How many words may follow a command: a wrong number is refused before its right is looked at.
@@ -55,7 +55,7 @@ async def check_rights(connection: RedisConnection, rights: Rights) -> None:
         StoreForbiddenError: it lacks some; it names them all.
         StoreUnavailableError: Redis is away.
     """
-    line = await connection.line()
+    line = await connection.open_connection()
     try:
         lacking = await connection.bounded(_lacking(line, rights))
     finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import os
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,10 +24,10 @@ from redis.exceptions import NoScriptError, ResponseError
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.snapshots import lua
-from snakepit_bridge.redis.urls import Address, OptionError, database_of, masked, user_of
 from snakepit_bridge.redis.outages import OUTAGES, is_outage, unavailable
-from snakepit_bridge.redis.pipeliner import Command, Tick
+from snakepit_bridge.redis.pipeliner import Command, Pipeliner
+from snakepit_bridge.redis.scripts import Script
+from snakepit_bridge.redis.urls import Address, OptionError, database_of, masked, user_of
 
 T = TypeVar("T")
 
@@ -37,22 +36,6 @@ _CONNECTIONS = 16
 _RETRIES = 4
 # Scripts that are on their way to a cluster at a time, where each is a command of its own.
 _TOGETHER = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A server-side script that isn't one of ``stores/lua``.
-
-    Attributes:
-        text: its source; it must be idempotent, since a lost answer makes it run again.
-        sha: what the server calls it.
-    """
-
-    text: str
-    sha: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode()).hexdigest())
 
 
 # Clients of a parent process, which a fork has inherited: freeing one would close the parent's sockets.
@@ -70,9 +53,16 @@ def _close_soon(client: Redis, loop: asyncio.AbstractEventLoop, pid: int) -> Non
 @dataclass(frozen=True, slots=True)
 class _Link:
     client: Redis
-    scripts: dict[str, AsyncScript]
-    tick: Tick
+    tick: Pipeliner
     closing: weakref.finalize[..., Any]
+    registered: dict[Script, AsyncScript] = field(default_factory=dict[Script, AsyncScript])
+
+    def runnable(self, script: Script) -> AsyncScript:
+        """Return redis-py's object for a script, which loads it where the server doesn't know it yet."""
+        found = self.registered.get(script)
+        if found is None:
+            found = self.registered[script] = self.client.register_script(script.text)
+        return found
 
 
 class RedisConnection:
@@ -123,15 +113,15 @@ class RedisConnection:
         """The client of the running event loop and process, for commands that no script covers."""
         return self._link.client
 
-    async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Returns what a script of ``stores/lua`` answers, in one round trip once the server knows the script.
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Return what a script answers, in one round trip once the server knows the script.
 
         Raises:
             StoreUnavailableError: no answer within the timeout.
         """
-        return await self._with_file(lambda: self.bounded(self._link.scripts[script](keys, args)))
+        return await self._with_file(lambda: self.bounded(self._link.runnable(script)(keys, args)))
 
-    async def run_each(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    async def run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Returns what a script answers to each ``(keys, args)``, all of them sent together.
 
         Raises:
@@ -142,10 +132,10 @@ class RedisConnection:
         link = self._link
         async with link.client.pipeline(transaction=False) as pipeline:
             for keys, args in calls:
-                await link.scripts[script](keys, args, client=pipeline)
+                await link.runnable(script)(keys, args, client=pipeline)
             return await self.bounded(pipeline.execute())
 
-    async def _run_apart(self, script: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    async def _run_apart(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         room = asyncio.Semaphore(_TOGETHER)
 
         async def run(keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -165,7 +155,7 @@ class RedisConnection:
                 pipeline.execute_command(*command)
             return await self.bounded(pipeline.execute())
 
-    def soon(self, *command: Any) -> Awaitable[Any]:
+    def execute(self, *command: Any) -> Awaitable[Any]:
         """Has a plain command sent with all else that is asked in this tick of the event loop, and returns its answer.
 
         For commands that answer at once and may run twice, since a lost answer repeats them. Awaiting the answer raises
@@ -173,25 +163,23 @@ class RedisConnection:
         """
         return self._link.tick.ask(command)
 
-    def soon_read(self, *command: Any) -> Awaitable[Any]:
+    def execute_read(self, *command: Any) -> Awaitable[Any]:
         """Does the same for a command that only reads; equal ones of one round trip are sent once."""
         return self._link.tick.read(command)
 
-    async def soon_script(self, script: str | Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
-        """Does the same for an idempotent script: one of ``stores/lua`` by name, or another one.
+    async def execute_script(self, script: Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+        """Do the same for a script.
 
         Raises:
             StoreUnavailableError: no answer within the timeout.
         """
-        link = self._link
-        known = link.scripts[script] if isinstance(script, str) else script
+        tick = self._link.tick
         try:
-            return await link.tick.ask(("EVALSHA", known.sha, len(keys), *keys, *args))
+            return await tick.ask(("EVALSHA", script.sha, len(keys), *keys, *args))
         except NoScriptError:
-            text = lua.source(script) if isinstance(script, str) else script.text
-            return await link.tick.ask(("EVAL", text, len(keys), *keys, *args))
+            return await tick.ask(("EVAL", script.text, len(keys), *keys, *args))
 
-    async def line(self) -> AbstractConnection:
+    async def open_connection(self) -> AbstractConnection:
         """Returns a connection that no pool knows of, for the caller alone to use and to disconnect.
 
         Raises:
@@ -267,10 +255,9 @@ class RedisConnection:
             socket_connect_timeout=self.timeout_s,
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), _RETRIES),
         )
-        scripts = {name: client.register_script(lua.source(name)) for name in lua.SCRIPTS}
         closing = weakref.finalize(self, _close_soon, client, asyncio.get_running_loop(), self._pid)
         closing.atexit = False
-        return _Link(client, scripts, Tick(functools.partial(self._send_patiently, client)), closing)
+        return _Link(client, Pipeliner(functools.partial(self._send_patiently, client)), closing)
 
     async def _with_file(self, work: Callable[[], Awaitable[T]]) -> T:
         """Does some work, and again where no open file was left to connect by: nothing was sent then."""

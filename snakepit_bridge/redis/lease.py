@@ -14,11 +14,13 @@ from uuid import uuid4
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.scripts import ScriptPackage
 
 LEASE_S = 3.0
 """Seconds after which the turn of a process that died is another's."""
 
 _LOOK_S = 0.05
+_SCRIPTS = ScriptPackage("snakepit_bridge.redis")
 
 
 class TurnLostError(Exception):
@@ -26,7 +28,7 @@ class TurnLostError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Lease:
     """A turn that is held."""
 
     key: str
@@ -67,10 +69,12 @@ class Turn:
 
     async def _ask(self, what: str, record: str = "", content: str = "", kept_s: int = 0) -> bool:
         keys = [self.key, record or self.key]
-        return bool(await self._connection.run("turn", keys, [self.owner, what, self._lease_ms, content, kept_s]))
+        return bool(
+            await self._connection.run(_SCRIPTS["lease"], keys, [self.owner, what, self._lease_ms, content, kept_s])
+        )
 
 
-class Turns:
+class Leases:
     """The turns of one Redis.
 
     Args:
@@ -83,13 +87,13 @@ class Turns:
         self._lease_ms = max(1, round(lease_s * 1000))
 
     @asynccontextmanager
-    async def held(self, key: str) -> AsyncGenerator[Turn]:
+    async def held(self, key: str) -> AsyncGenerator[Lease]:
         """Waits for a turn and holds it.
 
         Raises:
             StoreUnavailableError
         """
-        turn = Turn(key, uuid4().hex, self._connection, self._lease_ms)
+        turn = Lease(key, uuid4().hex, self._connection, self._lease_ms)
         while not await _taken(turn):  # noqa: ASYNC110 - it is held in another process
             await asyncio.sleep(_LOOK_S)
         keeping = asyncio.create_task(turn.keep(), name=f"keep {key}")
@@ -100,7 +104,7 @@ class Turns:
             await asyncio.shield(turn.end())
 
 
-async def _taken(turn: Turn) -> bool:
+async def _taken(turn: Lease) -> bool:
     """Tells whether the turn was free. A caller who hangs up meanwhile doesn't leave it taken."""
     taking = asyncio.ensure_future(turn.take())
     try:

@@ -26,7 +26,7 @@ Command = tuple[Any, ...]
 Send = Callable[[Sequence[Command]], Awaitable[Sequence[Any]]]
 
 
-class Tick:
+class Pipeliner:
     """The commands of one event loop for one server.
 
     Args:

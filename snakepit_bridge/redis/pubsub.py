@@ -133,7 +133,7 @@ class _Listening:
     async def _keep(self) -> None:
         while True:
             try:
-                line = await self._connection.line()
+                line = await self._connection.open_connection()
                 try:
                     self._line = line
                     if self._listeners:

@@ -1,4 +1,4 @@
-"""Server-side scripts: each in a ``.lua`` file of its own, beside the code that runs it, and put together here.
+"""Server-side Lua scripts: each in a ``.lua`` file of its own, beside the code that runs it.
 
 A script whose first line reads ``-- needs: a, b`` runs below the text of ``a.lua`` and ``b.lua``, since Redis gives
 scripts no way to import one another.
@@ -6,35 +6,78 @@ scripts no way to import one another.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
 _NEEDS = re.compile(r"-- needs: (.+)")
 
 
-def source(package: str, script: str, **handed_in: str) -> str:
-    """Returns the whole text of a script: what it needs, each library once, and itself.
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A server-side script. Run it with :meth:`RedisConnection.run` or :meth:`RedisConnection.execute_script`.
+
+    Attributes:
+        text: Lua source. It must be idempotent, since a lost answer makes the client send it again.
+        sha: SHA-1 of the text, by which the server knows it (``EVALSHA``).
+    """
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode()).hexdigest())
+
+
+class ScriptPackage:
+    """The Lua scripts of one Python package, by name: ``ScriptPackage("tasks.response_cache.lua")["claim"]``.
 
     Args:
-        package: where its file stands, and those of what it needs.
+        package: the package that contains the ``.lua`` files.
+        libraries: Lua text of libraries that live elsewhere, by name.
+    """
+
+    def __init__(self, package: str, **libraries: str) -> None:
+        self._package = package
+        self._libraries = libraries
+        self._scripts: dict[str, Script] = {}
+
+    def __getitem__(self, name: str) -> Script:
+        """Return the script of this name, with everything that it needs.
+
+        Raises:
+            FileNotFoundError: the package has no such script.
+        """
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = Script(source(self._package, name, **self._libraries))
+        return script
+
+
+def source(package: str, script: str, **libraries: str) -> str:
+    """Return the whole text of a script: each library that it needs, once, and itself.
+
+    Args:
+        package: the package that contains its file, and those of what it needs.
         script: its name.
-        handed_in: the texts of libraries that stand elsewhere, by name.
+        libraries: Lua text of libraries that live elsewhere, by name.
 
     Raises:
         FileNotFoundError: there is no such script.
     """
-    ladder = _ladder(package, script, handed_in)
-    return "\n".join(handed_in[name] if name in handed_in else _text(package, name) for name in ladder)
+    ordered = _ordered(package, script, libraries)
+    return "\n".join(libraries[name] if name in libraries else _text(package, name) for name in ordered)
 
 
-def _ladder(package: str, script: str, handed_in: dict[str, str]) -> dict[str, None]:
-    """The script's libraries in the order in which they must stand, and the script."""
-    needs = None if script in handed_in else _NEEDS.match(_text(package, script))
-    ladder: dict[str, None] = {}
+def _ordered(package: str, script: str, libraries: dict[str, str]) -> dict[str, None]:
+    """Return the script and its libraries in the order in which their texts must stand."""
+    needs = None if script in libraries else _NEEDS.match(_text(package, script))
+    ordered: dict[str, None] = {}
     for name in needs[1].split(",") if needs else ():
-        ladder |= _ladder(package, name.strip(), handed_in)
-    return ladder | {script: None}
+        ordered |= _ordered(package, name.strip(), libraries)
+    return ordered | {script: None}
 
 
 @cache

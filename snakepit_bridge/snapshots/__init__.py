@@ -8,7 +8,6 @@ from typing import Any
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redis.urls import SCHEMES, masked
 from snakepit_bridge.snapshots.checks import Check, CheckFunction, register_check
-from snakepit_bridge.snapshots.store import SnapshotStore
 from snakepit_bridge.snapshots.memory import MemoryStore
 from snakepit_bridge.snapshots.records import (
     LATEST,
@@ -23,6 +22,7 @@ from snakepit_bridge.snapshots.records import (
     Retention,
 )
 from snakepit_bridge.snapshots.redis_store import RedisStore
+from snakepit_bridge.snapshots.store import SnapshotStore
 from snakepit_bridge.snapshots.watch import Moves, Watch
 
 __all__ = [

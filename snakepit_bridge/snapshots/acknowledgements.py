@@ -21,7 +21,7 @@ _KEPT_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AckReport:
     """What a process says of a session: the newest token it looked at, and why it can't apply that, if it can't."""
 
     token: Token
@@ -29,7 +29,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class ProcessAck:
     """What one live process says of a session that it holds.
 
     Attributes:
@@ -73,7 +73,7 @@ class Acks:
             ("EXPIRE", processes, _KEPT_S),
         ])  # fmt: skip
 
-    async def report(self, process: str, reports: Mapping[str, Report]) -> None:
+    async def report(self, process: str, reports: Mapping[str, AckReport]) -> None:
         """Says which revision a process applies, by session, all of them in one round trip.
 
         Raises:
@@ -93,7 +93,7 @@ class Acks:
         """
         await self._connection.send_each([("HDEL", self._key(session), process) for session in sessions])
 
-    async def applied(self, session: str) -> list[Applied]:
+    async def applied(self, session: str) -> list[ProcessAck]:
         """Returns what each live process that holds the session says, by process.
 
         Raises:
@@ -119,6 +119,6 @@ class Acks:
         return seconds + micros / 1e6
 
 
-def _read(process: bytes, value: bytes) -> Applied:
+def _read(process: bytes, value: bytes) -> ProcessAck:
     said: dict[str, Any] = json.loads(value)
-    return Applied(process.decode(), Token.parse(said["token"]), said["error"])
+    return ProcessAck(process.decode(), Token.parse(said["token"]), said["error"])

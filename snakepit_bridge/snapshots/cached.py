@@ -20,7 +20,7 @@ clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_M
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class CachedSnapshot:
     """One session.
 
     Attributes:
@@ -47,7 +47,7 @@ class HeldSnapshots:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, CachedSnapshot] = {}
         # Bound once: the warm path is this call and two comparisons.
         self.get = self._held.get
 
@@ -64,7 +64,7 @@ class HeldSnapshots:
     def put(self, session: str, snapshot: Snapshot, asked_at: float) -> list[str]:
         """Holds one more session; returns those that it pushed out."""
         now = clock()
-        self._held[session] = Held(snapshot, asked_at, now, snapshot.token, now)
+        self._held[session] = CachedSnapshot(snapshot, asked_at, now, snapshot.token, now)
         return list(self._pushed_out())
 
     def drop(self, session: str) -> None:

@@ -12,7 +12,7 @@ _SERVE_STALE = re.compile(r"serve_stale(?:\(([^()]+)\)|=(.+))")
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
+class OutagePolicy:
     """What becomes of a task that can't have a snapshot as fresh as it wants.
 
     The store is away, the session's authority is, or it hasn't confirmed the session for ``max_staleness_s``.
@@ -53,11 +53,11 @@ class Outage:
         return "fail" if self.max_age_s is None else f"serve_stale({self.max_age_s:g})"
 
 
-FAIL = Outage()
+FAIL = OutagePolicy()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class FreshnessPolicy:
     """What a task accepts.
 
     Attributes:
@@ -66,11 +66,13 @@ class Terms:
             beyond which the authority counts as away.
     """
 
-    outage: Outage = FAIL
+    outage: OutagePolicy = FAIL
     max_staleness_s: float | None = None
 
     @classmethod
-    def of(cls, max_staleness: float | None = None, outage: str | Outage | None = None, default: Outage = FAIL) -> Self:
+    def of(
+        cls, max_staleness: float | None = None, outage: str | OutagePolicy | None = None, default: OutagePolicy = FAIL
+    ) -> Self:
         """Make terms of what a request says; where it names no contract, of the default one.
 
         Raises:
@@ -79,11 +81,11 @@ class Terms:
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness is seconds from 0 on; got {max_staleness}")
         contract = default if outage is None else outage
-        return cls(contract if isinstance(contract, Outage) else Outage.parse(contract), max_staleness)
+        return cls(contract if isinstance(contract, OutagePolicy) else OutagePolicy.parse(contract), max_staleness)
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedSnapshot:
     """What a task was given.
 
     Attributes:

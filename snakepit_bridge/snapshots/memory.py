@@ -11,16 +11,14 @@ from collections.abc import Iterable, Mapping
 
 from snakepit_bridge.exceptions import (
     BridgeError,
-    RevisionLost,
+    RevisionLostError,
     SessionError,
     SessionNotFoundError,
 )
 from snakepit_bridge.protocol.token import Token, new_epoch
-from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.snapshots import checks as checking
 from snakepit_bridge.snapshots.checks import Check
-from snakepit_bridge.snapshots.store import SnapshotStore
-from snakepit_bridge.snapshots.memory_session import Session
+from snakepit_bridge.snapshots.memory_session import MemorySession
 from snakepit_bridge.snapshots.memory_watch import Listeners, MemoryWatch
 from snakepit_bridge.snapshots.records import (
     RETENTION,
@@ -33,6 +31,8 @@ from snakepit_bridge.snapshots.records import (
     Retention,
     checked,
 )
+from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
+from snakepit_bridge.snapshots.store import SnapshotStore
 from snakepit_bridge.snapshots.watch import Watch
 
 
@@ -45,7 +45,7 @@ class MemoryStore(SnapshotStore):
 
     def __init__(self, *, retention: Retention | int = RETENTION) -> None:
         self._retention = Retention.of(retention)
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, MemorySession] = {}
         self._kept: dict[tuple[str, Token], tuple[float, Snapshot]] = {}
         self._last_epoch = 0
         self._lock = threading.Lock()
@@ -110,7 +110,7 @@ class MemoryStore(SnapshotStore):
             try:
                 state = self._found(session)
                 return state.snapshot(token, state.state_at(token))
-            except (RevisionLost, SessionNotFoundError):
+            except (RevisionLostError, SessionNotFoundError):
                 until, kept = self._kept.get((session, token), (0.0, None))
                 if kept is None or until < time.time():
                     raise
@@ -233,30 +233,32 @@ class MemoryStore(SnapshotStore):
     async def aclose(self) -> None:
         """See ``SnapshotStore.aclose``; there is nothing to close."""
 
-    def _commit(self, state: Session, updates: Changes, publisher: str, author: str, reason: str) -> None:
+    def _commit(self, state: MemorySession, updates: Changes, publisher: str, author: str, reason: str) -> None:
         before, state.usual = state.token, self._retention
         token = state.commit(updates, publisher, author, reason)
         self._sessions[state.name] = state
         if token != before:
             self._listeners.tell(state.name, token)
 
-    def _get(self, session: str) -> Session | None:
+    def _get(self, session: str) -> MemorySession | None:
         state = self._sessions.get(session)
         if state is not None and state.expires_at is not None and state.expires_at <= time.time():
             del self._sessions[session]
             return None
         return state
 
-    def _found(self, session: str) -> Session:
+    def _found(self, session: str) -> MemorySession:
         state = self._get(session)
         if state is None or not state.published:
             raise SessionNotFoundError(session)
         return state
 
-    def _opened(self, session: str) -> Session:
+    def _opened(self, session: str) -> MemorySession:
         # Larger than any before, so that tokens of a dropped session never name a state of its successor.
         self._last_epoch = new_epoch(self._last_epoch)
-        return Session(session, Lineage().opened(self._last_epoch, 0), Token(self._last_epoch, 0), self._retention)
+        return MemorySession(
+            session, Lineage().opened(self._last_epoch, 0), Token(self._last_epoch, 0), self._retention
+        )
 
 
 def _now_us() -> int:

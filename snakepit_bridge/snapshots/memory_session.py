@@ -11,16 +11,16 @@ from types import MappingProxyType
 from snakepit_bridge.exceptions import (
     FencedError,
     LabelMovedError,
-    RevisionLost,
-    RevisionNotReached,
+    RevisionLostError,
+    RevisionNotReachedError,
     SessionOwnedElsewhereError,
     StaleTokenError,
 )
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.snapshots import checks
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.records import Change, Changes, Head, Label, Retention
+from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
 
 # A fence or a check can come before the first publish, but it doesn't stay for ever without one.
@@ -31,7 +31,7 @@ _EMPTY: Variables = MappingProxyType({})
 
 
 @dataclass(slots=True)
-class Session:
+class MemorySession:
     """One session."""
 
     name: str
@@ -117,12 +117,12 @@ class Session:
     def state_at(self, token: Token) -> Variables:
         """Returns the variables as they were at a token, or raises why they can't be known."""
         if token > self.token:
-            raise RevisionNotReached(self.name, str(token), str(self.token), 0.0)
+            raise RevisionNotReachedError(self.name, str(token), str(self.token), 0.0)
         self.trim()
         if token in self.labelled:
             return self.labelled[token]
         if not self.lineage.holds(token) or token.revision < self.oldest().revision:
-            raise RevisionLost(self.name, str(token), str(self.oldest()))
+            raise RevisionLostError(self.name, str(token), str(self.oldest()))
         past: dict[str, Variable | None] = dict(self.variables)
         for change in reversed(self.history):
             if change.token.revision > token.revision:

@@ -14,7 +14,7 @@ PATIENCE_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
 
 
-async def on_top(publish: Callable[[], Awaitable[Token]], patience_s: float = PATIENCE_S) -> Token:
+async def retry_on_conflict(publish: Callable[[], Awaitable[Token]], patience_s: float = PATIENCE_S) -> Token:
     """Returns what ``publish`` returns, which reads and then publishes on top of that; lost races are run again.
 
     Raises:

@@ -14,14 +14,15 @@ from typing import Any
 
 from snakepit_bridge.exceptions import CheckFailedError, SessionNotFoundError, StaleTokenError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import checks as checking
 from snakepit_bridge.snapshots import replies
 from snakepit_bridge.snapshots.checks import Check
-from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots.lua import SCRIPTS
 from snakepit_bridge.snapshots.records import Retention
 from snakepit_bridge.snapshots.redis_keys import Keys
-from snakepit_bridge.snapshots.replies import Asked
+from snakepit_bridge.snapshots.replies import SessionQuery
+from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
 from snakepit_bridge.variables import Variable
 
 Variables = Mapping[str, Variable]
@@ -35,7 +36,7 @@ _REMEMBERED = 1_024
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CommitMetadata:
     """Who commits, and from which look at the authority."""
 
     author: str = ""
@@ -46,7 +47,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class CommitRequest:
     """One commit: the script, what is particular to it, and the state that it leads to.
 
     ``leads_to`` makes that state from the present one, on top of which the commit then has to be unless ``on_top`` says
@@ -54,8 +55,8 @@ class Commit:
     """
 
     script: str
-    asked: Asked
-    terms: Terms
+    asked: SessionQuery
+    terms: CommitMetadata
     args: Sequence[Any]
     leads_to: Callable[[Variables], Awaitable[Variables]]
     on_top: bool
@@ -92,7 +93,7 @@ class Committer:
         self._read = read
         self._known: dict[str, _Known] = {}
 
-    async def commit(self, commit: Commit) -> Token:
+    async def commit(self, commit: CommitRequest) -> Token:
         """Returns the token of the committed state.
 
         Raises:
@@ -104,7 +105,9 @@ class Committer:
         for _ in range(_TRIES):
             broken, base = await self._vetted(commit, known)
             number = _NOT_ANY if broken else known.number
-            reply = await self._connection.run(commit.script, keys, (*terms, number, base, indexed, *commit.args))
+            reply = await self._connection.run(
+                SCRIPTS[commit.script], keys, (*terms, number, base, indexed, *commit.args)
+            )
             if reply[0] == b"unindexed":
                 await self._index(session)
                 indexed = "1"
@@ -116,7 +119,7 @@ class Committer:
                 return replies.token(replies.accepted(reply, commit.asked)[1])
         raise StaleTokenError(session, "the state that was held against its checks", "a newer one each time")
 
-    def terms(self, asked: Asked, terms: Terms) -> tuple[Any, ...]:
+    def terms(self, asked: SessionQuery, terms: CommitMetadata) -> tuple[Any, ...]:
         """Returns the first arguments of every script that commits."""
         expected = ("", "") if asked.expected is None else asked.expected
         who = (self._keys.channel(asked.session), asked.publisher, terms.author, terms.reason)
@@ -124,7 +127,7 @@ class Committer:
         times = (round(terms.age_s * 1e6), looked_at, str(terms.heard or ""))
         return (*who, asked.fence or 0, *expected, str(self._retention), *times)
 
-    async def declare(self, asked: Asked, checks: Mapping[str, Check | None]) -> None:
+    async def declare(self, asked: SessionQuery, checks: Mapping[str, Check | None]) -> None:
         """Declares checks that the present state obeys.
 
         Raises:
@@ -140,7 +143,7 @@ class Committer:
             if snapshot is not None:
                 checking.hold(session, declared, snapshot.variables)
             base = str(Token(0, 0) if snapshot is None else snapshot.token)
-            reply = await self._connection.run("declare", keys, (asked.publisher, known.number, base, *flat))
+            reply = await self._connection.run(SCRIPTS["declare"], keys, (asked.publisher, known.number, base, *flat))
             if reply[0] != b"unchecked":
                 replies.accepted(reply, asked)
                 return
@@ -148,12 +151,12 @@ class Committer:
 
     async def look(self, session: str) -> _Known:
         """Returns the checks of a session, as they are now, and remembers them."""
-        reply = await self._connection.run("checks", self._keys.session(session), ())
+        reply = await self._connection.run(SCRIPTS["checks"], self._keys.session(session), ())
         number, names, found = reply[1].decode(), reply[2::2], reply[3::2]
         checks = {name.decode(): checking.read(data) for name, data in sorted(zip(names, found, strict=True))}
         return self._remember(session, _Known(number, checks))
 
-    async def _vetted(self, commit: Commit, known: _Known) -> tuple[CheckFailedError | None, str]:
+    async def _vetted(self, commit: CommitRequest, known: _Known) -> tuple[CheckFailedError | None, str]:
         """Returns the check that the commit breaks, and the token on top of which it does or doesn't.
 
         The token is ``""`` where it doesn't matter. The error isn't raised yet: the checks may be others by now, and a

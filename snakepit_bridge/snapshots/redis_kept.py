@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots.redis_keys import Keys
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import canonical, parse
 

@@ -9,13 +9,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from snakepit_bridge.exceptions import BridgeError, RevisionLost, SessionNotFoundError
+from snakepit_bridge.exceptions import BridgeError, RevisionLostError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import replies
 from snakepit_bridge.snapshots.checks import Check
-from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.snapshots.store import SnapshotStore
+from snakepit_bridge.snapshots.lua import SCRIPTS
 from snakepit_bridge.snapshots.records import (
     RETENTION,
     STORE,
@@ -27,11 +26,13 @@ from snakepit_bridge.snapshots.records import (
     Retention,
     checked,
 )
-from snakepit_bridge.snapshots.redis_commit import Commit, Committer, Terms, Variables
+from snakepit_bridge.snapshots.redis_commit import CommitMetadata, CommitRequest, Committer, Variables
 from snakepit_bridge.snapshots.redis_kept import KeptSnapshots
 from snakepit_bridge.snapshots.redis_keys import Keys
 from snakepit_bridge.snapshots.redis_watch import RedisWatch
-from snakepit_bridge.snapshots.replies import Asked, Reply
+from snakepit_bridge.snapshots.replies import Reply, SessionQuery
+from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.snapshots.store import SnapshotStore
 from snakepit_bridge.snapshots.watch import Watch
 
 # Sessions that one pipeline asks for.
@@ -105,9 +106,12 @@ class RedisStore(SnapshotStore):
             after = dict(changes) if replace else {**present, **changes}
             return {name: variable for name, variable in after.items() if variable is not None}
 
-        asked, terms = Asked(session, publisher, expected, fence), Terms(author, reason, age_s, looked_at, heard)
+        asked, terms = (
+            SessionQuery(session, publisher, expected, fence),
+            CommitMetadata(author, reason, age_s, looked_at, heard),
+        )
         args = (int(replace), *updates)
-        return await self._committer.commit(Commit("publish", asked, terms, args, leads_to, on_top=not replace))
+        return await self._committer.commit(CommitRequest("publish", asked, terms, args, leads_to, on_top=not replace))
 
     async def _rollback(
         self,
@@ -122,8 +126,8 @@ class RedisStore(SnapshotStore):
         async def leads_to(_: Variables) -> Variables:
             return (await self._read_at(session, to)).variables
 
-        asked, terms = Asked(session, publisher, expected, fence, to), Terms(author, reason)
-        return await self._committer.commit(Commit("rollback", asked, terms, to, leads_to, on_top=False))
+        asked, terms = SessionQuery(session, publisher, expected, fence, to), CommitMetadata(author, reason)
+        return await self._committer.commit(CommitRequest("rollback", asked, terms, to, leads_to, on_top=False))
 
     async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
         """See ``SnapshotStore.confirm``."""
@@ -131,17 +135,22 @@ class RedisStore(SnapshotStore):
         items = list(looks.items()) if self._connection.cluster else await self._unconfirmed(looks, publisher)
         for start in range(0, len(items), _AT_ONCE):
             some = [
-                (Asked(name, publisher, look.expected, look.fence), look)
+                (SessionQuery(name, publisher, look.expected, look.fence), look)
                 for name, look in items[start : start + _AT_ONCE]
             ]
             calls = [
                 (
                     (*self._keys.session(asked.session), self._keys.request(asked.session)),
-                    (*self._committer.terms(asked, Terms(looked_at=look.looked_at, heard=look.heard)), "", "", ""),
+                    (
+                        *self._committer.terms(asked, CommitMetadata(looked_at=look.looked_at, heard=look.heard)),
+                        "",
+                        "",
+                        "",
+                    ),
                 )
                 for asked, look in some
             ]
-            for (asked, _), reply in zip(some, await self._connection.run_each("confirm", calls), strict=True):
+            for (asked, _), reply in zip(some, await self._connection.run_each(SCRIPTS["confirm"], calls), strict=True):
                 error = replies.refusal(reply, asked)
                 if error is not None:
                     refused[asked.session] = error
@@ -160,19 +169,21 @@ class RedisStore(SnapshotStore):
         for start in range(0, len(plain), _AT_ONCE):
             some = plain[start : start + _AT_ONCE]
             heads = [self._keys.head(name) for name, _, _ in some]
-            answers = await self._connection.run("confirm_all", heads, [publisher, *(said for _, _, said in some)])
+            answers = await self._connection.run(
+                SCRIPTS["confirm_all"], heads, [publisher, *(said for _, _, said in some)]
+            )
             left += [(name, look) for (name, look, _), done in zip(some, answers, strict=True) if not done]
         return left
 
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
         """See ``SnapshotStore.read``."""
-        reply = await self._ask("read", Asked(session), ("", "") if have is None else have.token)
+        reply = await self._ask("read", SessionQuery(session), ("", "") if have is None else have.token)
         return replies.snapshot(reply, session, have)
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
         try:
-            reply = await self._ask("read_at", Asked(session, token=token), token)
-        except (RevisionLost, SessionNotFoundError):
+            reply = await self._ask("read_at", SessionQuery(session, token=token), token)
+        except (RevisionLostError, SessionNotFoundError):
             kept = await self._kept.read(session, token)
             if kept is None:
                 raise
@@ -185,32 +196,32 @@ class RedisStore(SnapshotStore):
 
     async def head(self, session: str) -> Head:
         """See ``SnapshotStore.head``."""
-        return replies.head(await self._ask("head", Asked(session)))
+        return replies.head(await self._ask("head", SessionQuery(session)))
 
     async def history(self, session: str, limit: int = 20) -> list[Change]:
         """See ``SnapshotStore.history``."""
-        reply = await self._ask("history", Asked(session), (limit,))
+        reply = await self._ask("history", SessionQuery(session), (limit,))
         return [replies.change(entry) for entry in reply[1:]]
 
     async def _label(
         self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str
     ) -> Token:
-        asked = Asked(session, expected=expected, token=token, label=name)
+        asked = SessionQuery(session, expected=expected, token=token, label=name)
         args = (name, *token, "" if expected is None else expected, author, reason)
         await self._ask("label", asked, [str(arg) for arg in args], self._keys.request(session))
         return token
 
     async def unlabel(self, session: str, name: str) -> None:
         """See ``SnapshotStore.unlabel``."""
-        await self._ask("unlabel", Asked(session), (name,))
+        await self._ask("unlabel", SessionQuery(session), (name,))
 
     async def labels(self, session: str) -> dict[str, Label]:
         """See ``SnapshotStore.labels``."""
-        return replies.labels(await self._ask("labels", Asked(session)))
+        return replies.labels(await self._ask("labels", SessionQuery(session)))
 
     async def declare_checks(self, session: str, checks: Mapping[str, Check | None], *, publisher: str = STORE) -> None:
         """See ``SnapshotStore.declare_checks``."""
-        await self._committer.declare(Asked(session, publisher), checks)
+        await self._committer.declare(SessionQuery(session, publisher), checks)
 
     async def checks(self, session: str) -> dict[str, Check]:
         """See ``SnapshotStore.checks``."""
@@ -219,16 +230,16 @@ class RedisStore(SnapshotStore):
     async def retain(self, session: str, retention: Retention | None) -> None:
         """See ``SnapshotStore.retain``."""
         own = "" if retention is None else str(retention)
-        await self._ask("retain", Asked(session), (own, str(self._retention)))
+        await self._ask("retain", SessionQuery(session), (own, str(self._retention)))
 
     async def retention(self, session: str) -> Retention | None:
         """See ``SnapshotStore.retention``."""
-        reply = await self._ask("retain", Asked(session))
+        reply = await self._ask("retain", SessionQuery(session))
         return Retention.parse(reply[1].decode()) if reply[1] else None
 
     async def raise_fence(self, session: str, *, publisher: str) -> int:
         """See ``SnapshotStore.raise_fence``."""
-        reply = await self._ask("fence", Asked(session, publisher), (publisher,))
+        reply = await self._ask("fence", SessionQuery(session, publisher), (publisher,))
         return int(reply[1])
 
     async def sessions(self) -> dict[str, Head]:
@@ -240,7 +251,7 @@ class RedisStore(SnapshotStore):
         latest = time.time() - _BEGUN_BY_NOW_S
         gone = [name for name, at in begun.items() if name not in heads and at < latest][:_AT_ONCE]
         if gone:
-            await connection.run("prune", (self._keys.index,), (latest, *gone))
+            await connection.run(SCRIPTS["prune"], (self._keys.index,), (latest, *gone))
         return heads
 
     async def heads(self, sessions: Iterable[str]) -> dict[str, Head]:
@@ -256,7 +267,7 @@ class RedisStore(SnapshotStore):
         plain = await self._plain_heads(names)
         unsure = [name for name, head in plain.items() if head is None]
         calls = [(self._keys.session(name), ()) for name in unsure]
-        answers = await self._connection.run_each("head", calls) if unsure else []
+        answers = await self._connection.run_each(SCRIPTS["head"], calls) if unsure else []
         judged = {name: replies.head(reply) for name, reply in zip(unsure, answers, strict=True) if len(reply) > 1}
         return {name: head for name in names if (head := judged.get(name) or plain[name])}
 
@@ -264,7 +275,7 @@ class RedisStore(SnapshotStore):
         if self._connection.cluster:
             return dict.fromkeys(names)
         run, replid, seconds, microseconds, *heads = await self._connection.run(
-            "heads", [self._keys.head(name) for name in names], replies.HEAD_FIELDS
+            SCRIPTS["heads"], [self._keys.head(name) for name in names], replies.HEAD_FIELDS
         )
         server, now = [run, replid], int(seconds) + int(microseconds) / 1e6
         return {name: replies.plain_head(found, server, now) for name, found in zip(names, heads, strict=True)}
@@ -276,12 +287,12 @@ class RedisStore(SnapshotStore):
     async def drop(self, session: str) -> None:
         """See ``SnapshotStore.drop``."""
         # Its name stays in the index until a look at it finds nothing: a session of that name may be begun right now.
-        await self._ask("drop", Asked(session), (self.channel(session),))
+        await self._ask("drop", SessionQuery(session), (self.channel(session),))
 
     async def aclose(self) -> None:
         """See ``SnapshotStore.aclose``."""
         await self._connection.aclose()
 
-    async def _ask(self, script: str, asked: Asked, args: Sequence[Any] = (), *keys: str) -> Reply:
-        reply = await self._connection.run(script, (*self._keys.session(asked.session), *keys), args)
+    async def _ask(self, script: str, asked: SessionQuery, args: Sequence[Any] = (), *keys: str) -> Reply:
+        reply = await self._connection.run(SCRIPTS[script], (*self._keys.session(asked.session), *keys), args)
         return replies.accepted(reply, asked)

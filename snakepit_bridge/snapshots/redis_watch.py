@@ -39,7 +39,7 @@ class RedisWatch(Watch):
 
     async def __aenter__(self) -> Self:
         """See ``Watch.__aenter__``."""
-        self._line: AbstractConnection = await self._connection.line()
+        self._line: AbstractConnection = await self._connection.open_connection()
         self._reading = asyncio.create_task(self._read())
         return self
 

@@ -10,15 +10,15 @@ from snakepit_bridge.exceptions import AuthorityAwayError, StalenessExceededErro
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.process.home_loop import run_home
 from snakepit_bridge.protocol.messages import Requirement
-from snakepit_bridge.snapshots.sync import NOTHING_YET, Follower
-from snakepit_bridge.snapshots.cached import Held, HeldSnapshots, clock
-from snakepit_bridge.snapshots.freshness import Served, Terms
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.snapshots.cached import CachedSnapshot, HeldSnapshots, clock
+from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.snapshots.sync import NOTHING_YET, ReplicaSync
 
 _LATEST = Requirement()
-_NO_TERMS = Terms()
+_NO_TERMS = FreshnessPolicy()
 # Exact past snapshots that are kept besides: those of the pins and replays of the moment.
 _PINNED = 256
 
@@ -67,13 +67,15 @@ class Replica:
 
         Raises:
             SessionNotFoundError: nobody has published the session.
-            RevisionNotReached: it did not come to the required token within the wait.
-            RevisionLost: the required token was trimmed or lost.
+            RevisionNotReachedError: it did not come to the required token within the wait.
+            RevisionLostError: the required token was trimmed or lost.
             StoreUnavailableError: the store is away.
         """
         return self._at_hand(session, requirement) or await run_home(self._meet(session, requirement))
 
-    async def serve(self, session: str, requirement: Requirement = _LATEST, terms: Terms = _NO_TERMS) -> Served:
+    async def serve(
+        self, session: str, requirement: Requirement = _LATEST, terms: FreshnessPolicy = _NO_TERMS
+    ) -> ServedSnapshot:
         """Returns a snapshot that meets the requirement on these terms, and how old it is.
 
         Raises:
@@ -84,10 +86,10 @@ class Replica:
         at_hand = self._at_hand(session, requirement)
         if at_hand is not None:
             if requirement.kind == "exactly":
-                return Served(at_hand, self._age(at_hand))
+                return ServedSnapshot(at_hand, self._age(at_hand))
             held = self._get(session)
             if held is not None and self._fresh(held, terms):
-                return Served(at_hand, self._follower.staleness(held))
+                return ServedSnapshot(at_hand, self._follower.staleness(held))
         return await run_home(self._serve(session, requirement, terms))
 
     def lag(self, session: str) -> int | None:
@@ -129,7 +131,7 @@ class Replica:
         self._held = HeldSnapshots(self._max_sessions)
         self._get = self._held.get
         self._pinned: dict[tuple[str, Token], Snapshot] = {}
-        self._follower = Follower(self._store, self._held, self._lease_s)
+        self._follower = ReplicaSync(self._store, self._held, self._lease_s)
 
     def _at_hand(self, session: str, requirement: Requirement) -> Snapshot | None:
         token = requirement.token
@@ -150,7 +152,7 @@ class Replica:
             return await self._read_at(session, cast(Token, requirement.token))
         return (await self._follow(session, requirement)).snapshot
 
-    async def _follow(self, session: str, requirement: Requirement) -> Held:
+    async def _follow(self, session: str, requirement: Requirement) -> CachedSnapshot:
         self._follower.start()
         if requirement.token is None:
             held = await self._follower.read(session, clock() - self._lease_s)
@@ -166,16 +168,18 @@ class Replica:
             self._pinned.pop(next(iter(self._pinned)))
         return snapshot
 
-    async def _serve(self, session: str, requirement: Requirement, terms: Terms) -> Served:
+    async def _serve(self, session: str, requirement: Requirement, terms: FreshnessPolicy) -> ServedSnapshot:
         try:
             if requirement.kind == "exactly":
                 snapshot = await self._meet(session, requirement)
-                return Served(snapshot, self._age(snapshot))
+                return ServedSnapshot(snapshot, self._age(snapshot))
             return await self._confirmed(await self._follow(session, requirement), terms)
         except StoreUnavailableError as away:
             return self._from_memory(session, requirement, terms, away)
 
-    def _from_memory(self, session: str, requirement: Requirement, terms: Terms, away: StoreUnavailableError) -> Served:
+    def _from_memory(
+        self, session: str, requirement: Requirement, terms: FreshnessPolicy, away: StoreUnavailableError
+    ) -> ServedSnapshot:
         """The store is away: what is held is served if it meets the requirement and isn't older than allowed."""
         held = self._get(session)
         if held is None or requirement.kind == "exactly" or terms.outage.max_age_s is None:
@@ -188,9 +192,9 @@ class Replica:
                 away.url, f"{away.problem}, and session '{session}' was last confirmed {age_s:.1f} s ago"
             ) from away
         held.used_at = clock()
-        return Served(held.snapshot, age_s, store_away=True, outage=True)
+        return ServedSnapshot(held.snapshot, age_s, store_away=True, outage=True)
 
-    async def _confirmed(self, held: Held, terms: Terms) -> Served:
+    async def _confirmed(self, held: CachedSnapshot, terms: FreshnessPolicy) -> ServedSnapshot:
         """Return what is held if it is confirmed as the terms want; wait for that as long as it may come."""
         session, started = held.snapshot.session, clock()
         if not self._fresh(held, terms):
@@ -202,20 +206,20 @@ class Replica:
                 return self._by_contract(held, terms)
             await self._follower.changed(session, left_s)
             held = await self._follower.read(session, clock() - self._lease_s)
-        return Served(held.snapshot, self._follower.staleness(held))
+        return ServedSnapshot(held.snapshot, self._follower.staleness(held))
 
-    def _fresh(self, held: Held, terms: Terms, elapsed_s: float = 0.0) -> bool:
+    def _fresh(self, held: CachedSnapshot, terms: FreshnessPolicy, elapsed_s: float = 0.0) -> bool:
         return not self._follower.silent_s(held) and not self._stale(held, terms, elapsed_s)
 
-    def _stale(self, held: Held, terms: Terms, elapsed_s: float) -> bool:
+    def _stale(self, held: CachedSnapshot, terms: FreshnessPolicy, elapsed_s: float) -> bool:
         """Tell whether it was too old at the call: a read that was asked for after it is as fresh as can be."""
         most_s = terms.max_staleness_s
         return most_s is not None and self._follower.staleness(held) - elapsed_s > most_s
 
-    def _by_contract(self, held: Held, terms: Terms) -> Served:
+    def _by_contract(self, held: CachedSnapshot, terms: FreshnessPolicy) -> ServedSnapshot:
         snapshot, age_s = held.snapshot, self._follower.staleness(held)
         if terms.outage.allows(age_s):
-            return Served(snapshot, age_s, outage=True)
+            return ServedSnapshot(snapshot, age_s, outage=True)
         age_s, outage = round(age_s, 3), str(terms.outage)
         heard = snapshot.heard
         if heard is not None and self._follower.away_in_s(held) <= 0:

@@ -13,15 +13,15 @@ from snakepit_bridge.exceptions import (
     BridgeError,
     FencedError,
     LabelMovedError,
-    RevisionLost,
-    RevisionNotReached,
+    RevisionLostError,
+    RevisionNotReachedError,
     SessionNotFoundError,
     SessionOwnedElsewhereError,
     StaleTokenError,
 )
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.snapshots.records import STORE, Change, Head, Label
+from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
 
 Reply = Sequence[Any]
@@ -30,7 +30,7 @@ HEAD_FIELDS = ("epoch", "revision", "run", "replid", "authority", "fence", "conf
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SessionQuery:
     """What was asked of a session, for an error to name."""
 
     session: str
@@ -41,7 +41,7 @@ class Asked:
     label: str = ""
 
 
-def accepted(reply: Reply, asked: Asked) -> Reply:
+def accepted(reply: Reply, asked: SessionQuery) -> Reply:
     """Returns the reply unless it is a refusal.
 
     Raises:
@@ -53,7 +53,7 @@ def accepted(reply: Reply, asked: Asked) -> Reply:
     return reply
 
 
-def refusal(reply: Reply, asked: Asked) -> BridgeError | None:
+def refusal(reply: Reply, asked: SessionQuery) -> BridgeError | None:
     """Returns the error that a reply stands for, or None if it isn't a refusal."""
     made = _REFUSALS.get(reply[0])
     return None if made is None else made(asked, b"".join(reply[1:]).decode())
@@ -130,12 +130,12 @@ def _by_name(flat: Sequence[bytes]) -> Iterator[tuple[str, Variable | None]]:
         yield name, Variable.decode(name, flat[i + 1]) if flat[i + 1] else None
 
 
-_REFUSALS: dict[bytes, Callable[[Asked, str], BridgeError]] = {
+_REFUSALS: dict[bytes, Callable[[SessionQuery, str], BridgeError]] = {
     b"none": lambda asked, _: SessionNotFoundError(asked.session),
     b"owned": lambda asked, found: SessionOwnedElsewhereError(asked.session, found, asked.publisher),
     b"fenced": lambda asked, found: FencedError(asked.session, asked.fence or 0, int(found)),
     b"stale": lambda asked, found: StaleTokenError(asked.session, str(asked.expected), found),
     b"relabelled": lambda asked, found: LabelMovedError(asked.session, str(asked.expected), found, asked.label),
-    b"lost": lambda asked, found: RevisionLost(asked.session, str(asked.token), found),
-    b"ahead": lambda asked, found: RevisionNotReached(asked.session, str(asked.token), found, 0.0),
+    b"lost": lambda asked, found: RevisionLostError(asked.session, str(asked.token), found),
+    b"ahead": lambda asked, found: RevisionNotReachedError(asked.session, str(asked.token), found, 0.0),
 }

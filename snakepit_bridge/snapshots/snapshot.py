@@ -9,7 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Self
 
-from snakepit_bridge.exceptions import RevisionLost, VariableNotFoundError
+from snakepit_bridge.exceptions import RevisionLostError, VariableNotFoundError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.variables import Variable
 
@@ -120,10 +120,10 @@ class Snapshot:
         """Tells whether this snapshot is at or past a token: what ``at_least`` asks for.
 
         Raises:
-            RevisionLost: the token's state went down with its epoch, so that no wait will bring it.
+            RevisionLostError: the token's state went down with its epoch, so that no wait will bring it.
         """
         if not self.lineage.holds(token):
-            raise RevisionLost(self.session, str(token), str(self.token))
+            raise RevisionLostError(self.session, str(token), str(self.token))
         return token <= self.token
 
     def diff(self, older: Snapshot) -> dict[str, tuple[Variable | None, Variable | None]]:

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 
 from snakepit_bridge.exceptions import BridgeError, LabelNotFoundError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
 from snakepit_bridge.snapshots import watch
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.records import (
@@ -28,6 +27,7 @@ from snakepit_bridge.snapshots.records import (
     as_token,
     label_name,
 )
+from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
 from snakepit_bridge.variables import Variable
 
 
@@ -97,8 +97,8 @@ class SnapshotStore(ABC):
             at: its token, the token's text, a label or ``"latest"``.
 
         Raises:
-            RevisionLost: it was trimmed, or went down with an older epoch.
-            RevisionNotReached: it hasn't been published.
+            RevisionLostError: it was trimmed, or went down with an older epoch.
+            RevisionNotReachedError: it hasn't been published.
             LabelNotFoundError: no label of that name is set.
             ValueError: the text isn't a token.
             SessionNotFoundError, StoreUnavailableError

@@ -15,14 +15,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from weakref import WeakValueDictionary
 
-from snakepit_bridge.exceptions import RevisionNotReached, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import share
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
-from snakepit_bridge.snapshots.contact import Contact
-from snakepit_bridge.snapshots.cached import Held, HeldSnapshots, clock
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
 from snakepit_bridge.snapshots import STORE, Head, SnapshotStore, Watch
+from snakepit_bridge.snapshots.cached import CachedSnapshot, HeldSnapshots, clock
+from snakepit_bridge.snapshots.contact import Contact
+from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
 
 # A session that nobody asked for in this time is left alone; its next use reads it first. About where that one round
 # trip costs less than the comparisons in between.
@@ -36,7 +36,7 @@ NOTHING_YET = Token(0, 0)
 _log = logging.getLogger(__name__)
 
 
-class Follower:
+class ReplicaSync:
     """Reads for a replica, on the home loop.
 
     Args:
@@ -51,7 +51,7 @@ class Follower:
         self._lease_s = lease_s
         self._watch: Watch | None = None
         self._watched: set[str] = set()
-        self._reading: dict[str, asyncio.Task[Held]] = {}
+        self._reading: dict[str, asyncio.Task[CachedSnapshot]] = {}
         self._changed: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: list[asyncio.Task[None]] = []
@@ -74,7 +74,7 @@ class Follower:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def read(self, session: str, since: float) -> Held:
+    async def read(self, session: str, since: float) -> CachedSnapshot:
         """Returns a session as the store had it at a moment or later, reading it unless a read under way will do.
 
         Raises:
@@ -89,11 +89,11 @@ class Follower:
             if held.verified_at >= since:
                 return held
 
-    async def reach(self, session: str, token: Token, wait_s: float) -> Held:
+    async def reach(self, session: str, token: Token, wait_s: float) -> CachedSnapshot:
         """Returns a session at a token or past it, waiting for it to be published for so many seconds.
 
         Raises:
-            RevisionNotReached, RevisionLost, SessionNotFoundError, StoreUnavailableError
+            RevisionNotReachedError, RevisionLostError, SessionNotFoundError, StoreUnavailableError
         """
         started = clock()
         held = await self.read(session, started)
@@ -102,7 +102,7 @@ class Follower:
                 raise SessionNotFoundError(session)
             waited = clock() - started
             if waited >= wait_s:
-                raise RevisionNotReached(session, str(token), str(held.snapshot.token), round(waited, 3))
+                raise RevisionNotReachedError(session, str(token), str(held.snapshot.token), round(waited, 3))
             await self.changed(session, wait_s - waited)
             # Read anew at the end of the wait: it may be the store that is away, and not the publisher.
             held = self._held.get(session) if clock() - started < wait_s else None
@@ -121,7 +121,7 @@ class Follower:
         except TimeoutError:
             return  # the caller looks at what there is, and at the clock
 
-    async def _read(self, session: str) -> Held:
+    async def _read(self, session: str) -> CachedSnapshot:
         try:
             await self._subscribe(session)
             held = await self._read_now(session)
@@ -134,7 +134,7 @@ class Follower:
             # Before the task is done, so that nobody finds one that is and takes its answer for a fresh one.
             self._reading.pop(session, None)
 
-    async def _read_now(self, session: str) -> Held:
+    async def _read_now(self, session: str) -> CachedSnapshot:
         asked_at = clock()
         held = self._held.get(session)
         have = None if held is None or held.snapshot.token == NOTHING_YET else held.snapshot
@@ -152,7 +152,7 @@ class Follower:
         self._contact.answered(clock())
         return self._install(session, snapshot, asked_at)
 
-    def _install(self, session: str, snapshot: Snapshot, asked_at: float) -> Held:
+    def _install(self, session: str, snapshot: Snapshot, asked_at: float) -> CachedSnapshot:
         held = self._held.get(session)
         if held is None:
             self._let_go(self._held.put(session, snapshot, asked_at))
@@ -167,7 +167,7 @@ class Follower:
         else:
             # A process never goes back. Nor does a store, which answers whoever has more than it in a new epoch.
             raise StoreUnavailableError(str(self._store), f"it went back to {snapshot.token} of '{session}'")
-        return self._held.get(session) or Held(snapshot, asked_at, asked_at, snapshot.token, asked_at)
+        return self._held.get(session) or CachedSnapshot(snapshot, asked_at, asked_at, snapshot.token, asked_at)
 
     def _tell(self, session: str) -> None:
         event = self._changed.pop(session, None)
@@ -239,7 +239,7 @@ class Follower:
                 if held is not None and (token is None or token > held.snapshot.token):
                     self._moved(session, held, token)
 
-    def _moved(self, session: str, held: Held, token: Token | None) -> None:
+    def _moved(self, session: str, held: CachedSnapshot, token: Token | None) -> None:
         if token is not None:
             held.newest = max(held.newest, token)
         if clock() - held.used_at > _IDLE_S:
@@ -287,7 +287,7 @@ class Follower:
             if held is not None and held.verified_at < asked_at:
                 self._compared(session, held, heads.get(session), asked_at)
 
-    def _compared(self, session: str, held: Held, head: Head | None, asked_at: float) -> None:
+    def _compared(self, session: str, held: CachedSnapshot, head: Head | None, asked_at: float) -> None:
         if head is not None:
             # As if the answer were as old as the question: what is called staleness may be too large, never too small.
             self.store_offset = head.now - asked_at
@@ -299,19 +299,19 @@ class Follower:
             self._tell(session)
         held.verified_at = asked_at
 
-    def staleness(self, held: Held) -> float:
+    def staleness(self, held: CachedSnapshot) -> float:
         """Returns the seconds since the session's authority was last known to agree with what is held."""
         if held.snapshot.authority in ("", STORE):
             # The store agrees with itself at every look.
             return clock() - held.verified_at
         return max(0.0, clock() + self.store_offset - held.snapshot.confirmed_at)
 
-    def silent_s(self, held: Held) -> float:
+    def silent_s(self, held: CachedSnapshot) -> float:
         """Return for how many seconds longer than it may the session's authority has been silent; 0 if it hasn't."""
         sign = _sign(held)
         return 0.0 if sign is None else max(0.0, clock() + self.store_offset - sign.at - sign.silence_s)
 
-    def away_in_s(self, held: Held) -> float:
+    def away_in_s(self, held: CachedSnapshot) -> float:
         """Return the seconds until the session's authority counts as away, 0 if it does, inf if it never will.
 
         While the store can't be heard nobody's silence is counted: the authority may be confirming all the time.
@@ -340,5 +340,5 @@ class Follower:
             _log.error("The replica stopped following; the next task starts it again.", exc_info=error)
 
 
-def _sign(held: Held) -> Heard | None:
+def _sign(held: CachedSnapshot) -> Heard | None:
     return None if held.snapshot.authority in ("", STORE) else held.snapshot.heard

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.testing.lm.answers import STAND_IN, Answerer, Raw, complete, default_answer, scripted
 from snakepit_bridge.testing.lm.faults import Fault, Faults
-from snakepit_bridge.testing.lm.prompts import Ask, Layout, OutputField, read_ask
+from snakepit_bridge.testing.lm.prompts import AskedQuestion, OutputField, PromptLayout, read_ask
 from snakepit_bridge.testing.lm.recording import Recorded, assert_sent
 from snakepit_bridge.testing.lm.server import RecordingLM
 
@@ -48,8 +48,8 @@ __all__ = [
     "default_answer",
     "complete",
     "STAND_IN",
-    "Ask",
-    "Layout",
+    "AskedQuestion",
+    "PromptLayout",
     "OutputField",
     "read_ask",
     "Fault",

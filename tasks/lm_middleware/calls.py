@@ -16,18 +16,18 @@ from dspy.lm15 import LM15Error, Request, Response
 
 from snakepit_bridge.dspy_integration.thread_context import outside
 from snakepit_bridge.exceptions import BridgeError, LMCallOutsidePredictionError, LMUnavailableError, fresh_error
-from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.lm.engine import LMCall, LMEngine
 from snakepit_bridge.lm.models import fitting
 from snakepit_bridge.lm.policies import RetryPolicy
-from tasks.lm_middleware.circuit_breaker import Circuit, CircuitOpen
-from tasks.response_cache.single_flight import AnswerCache
+from snakepit_bridge.lm.profiles import LMProfiles
+from tasks.cancellation import CancellationRegistry
 from tasks.errors import final, kind_of, unavailable
-from tasks.rate_limits.protocol import Admission, Estimate, Permit, Used
-from tasks.outage_log import Outage
+from tasks.lm_middleware.circuit_breaker import Circuit, CircuitOpenError
 from tasks.lm_middleware.retries import retry_policy
-from tasks.cancellation import Running
-from tasks.prediction_context import Scope, current
+from tasks.outage_log import OutageLog
+from tasks.prediction_context import PredictionContext, current
+from tasks.rate_limits.protocol import Estimate, Permit, RateLimiter, Used
+from tasks.response_cache.single_flight import AnswerCache
 
 _log = logging.getLogger(__name__)
 
@@ -51,14 +51,16 @@ class LMCalls:
         cache: the answers of programs that share them.
     """
 
-    def __init__(self, profiles: LMProfiles, admission: Admission, running: Running, cache: AnswerCache) -> None:
+    def __init__(
+        self, profiles: LMProfiles, admission: RateLimiter, running: CancellationRegistry, cache: AnswerCache
+    ) -> None:
         self._profiles = profiles
         self._admission = admission
         self._running = running
         self._cache = cache
         self._circuits: dict[str, Circuit] = {}
         self._dropped: set[tuple[str, str]] = set()
-        self._settling = Outage(_log, "The limits can't be told what LM calls have used")
+        self._settling = OutageLog(_log, "The limits can't be told what LM calls have used")
 
     async def __call__(self, call: LMCall) -> Response:
         """Returns the answer to a call of the current prediction.
@@ -66,7 +68,7 @@ class LMCalls:
         Raises:
             LMUnavailableError: all tries that the policy allows went wrong, or the next one has to come later.
             LM15Error: a failure that no other try mends.
-            DeadlineExceeded, PredictionCancelled: nobody wants the answer any more.
+            DeadlineExceededError, PredictionCancelledError: nobody wants the answer any more.
             LMCallOutsidePredictionError: no prediction is known for the call, or it is over.
         """
         scope = current()
@@ -83,7 +85,7 @@ class LMCalls:
         scope.tally.last_finish = response.finish_reason
         return response
 
-    async def _answered(self, scope: Scope, call: LMCall) -> Response:
+    async def _answered(self, scope: PredictionContext, call: LMCall) -> Response:
         """Returns a shared answer or the provider's; a failure is kept for the case that the program swallows it."""
         try:
             if scope.cache is None:
@@ -104,7 +106,7 @@ class LMCalls:
 
     # ------------------------------------------------------------------ tries
 
-    async def _tried(self, scope: Scope, call: LMCall) -> Response:
+    async def _tried(self, scope: PredictionContext, call: LMCall) -> Response:
         profile = self._profiles[call.engine.endpoint.profile]
         policy, trouble = retry_policy(profile.retry, scope.snapshot), _Trouble(scope.tries, scope.failing_s)
         while True:
@@ -116,14 +118,16 @@ class LMCalls:
                 pause = self._pause(scope, call, error, policy, trouble)
             await asyncio.sleep(pause)
 
-    def _pause(self, scope: Scope, call: LMCall, error: LM15Error, policy: RetryPolicy, trouble: _Trouble) -> float:
+    def _pause(
+        self, scope: PredictionContext, call: LMCall, error: LM15Error, policy: RetryPolicy, trouble: _Trouble
+    ) -> float:
         """Returns the pause until the next try here.
 
         Raises:
             LMUnavailableError: there is none, or not here.
         """
         # Waiting for an LM that is left alone is no try; it costs time alone.
-        waits = isinstance(error, CircuitOpen)
+        waits = isinstance(error, CircuitOpenError)
         failing_s = trouble.count(tried=not waits)
         scope.tally.failed += not waits
         endpoint, left = call.engine.endpoint, scope.left_s()
@@ -140,7 +144,7 @@ class LMCalls:
             raise failure from error
         return pause
 
-    async def _from_any(self, scope: Scope, call: LMCall, policy: RetryPolicy) -> Response:
+    async def _from_any(self, scope: PredictionContext, call: LMCall, policy: RetryPolicy) -> Response:
         """Asks the call's profile, and the fallbacks while that can't answer; raises the profile's own failure."""
         first: LM15Error | None = None
         for engine in self._engines(call):
@@ -162,7 +166,9 @@ class LMCalls:
 
     # ------------------------------------------------------------------ one try
 
-    async def _from_one(self, scope: Scope, call: LMCall, engine: LMEngine, policy: RetryPolicy) -> Response:
+    async def _from_one(
+        self, scope: PredictionContext, call: LMCall, engine: LMEngine, policy: RetryPolicy
+    ) -> Response:
         profile = engine.endpoint.profile
         circuit = self._circuit(profile)
         circuit.enter()
@@ -183,7 +189,7 @@ class LMCalls:
         scope.tally.answered[profile] += 1
         return response
 
-    async def _admitted(self, scope: Scope, call: LMCall, engine: LMEngine) -> Response:
+    async def _admitted(self, scope: PredictionContext, call: LMCall, engine: LMEngine) -> Response:
         permit = await self._permit(scope, call, engine.endpoint.profile)
         try:
             await self._running.refuse_ended(scope)
@@ -205,7 +211,7 @@ class LMCalls:
             await self._told(self._admission.settle(permit, used))
         return response
 
-    def _note_dropped(self, scope: Scope, model: str, request: Request) -> None:
+    def _note_dropped(self, scope: PredictionContext, model: str, request: Request) -> None:
         """Says once, and in the provenance of each result, what a model is asked without."""
         for name in fitting(model, request)[1]:
             scope.tally.dropped[name] = model
@@ -225,7 +231,7 @@ class LMCalls:
         else:
             self._settling.over()
 
-    async def _permit(self, scope: Scope, call: LMCall, profile: str) -> Permit:
+    async def _permit(self, scope: PredictionContext, call: LMCall, profile: str) -> Permit:
         """What the task was admitted with is its first call's; later calls wait for their own."""
         permit = scope.take_permit()
         if permit is not None:
@@ -266,7 +272,7 @@ def _may_repeat(error: LM15Error, call: LMCall, policy: RetryPolicy) -> bool:
     """Whether another try may mend a failure; never once a piece of an answer has gone to the caller."""
     if call.pieces is not None and call.pieces.any:
         return False
-    return isinstance(error, CircuitOpen) or kind_of(error) in policy.on
+    return isinstance(error, CircuitOpenError) or kind_of(error) in policy.on
 
 
 def _estimate(request: Request) -> Estimate:

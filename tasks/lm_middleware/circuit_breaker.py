@@ -28,7 +28,7 @@ _LEAST_SPREAD_S = 1.0
 _PROBE_S = 1.0
 
 
-class CircuitOpen(TransportError):
+class CircuitOpenError(TransportError):
     """A call that wasn't made: the profile failed too often. ``retry_after`` says when to come again."""
 
     default_code = "circuit_open"
@@ -78,7 +78,7 @@ class Circuit:
         """Lets a call go ahead; it must tell afterwards how it went.
 
         Raises:
-            CircuitOpen: it mustn't.
+            CircuitOpenError: it mustn't.
         """
         if self.closed:
             return
@@ -86,7 +86,7 @@ class Circuit:
         if left > 0 or self._probing:
             spread = max(_LEAST_SPREAD_S, self._policy.open_s * _SPREAD) if left > 0 else _PROBE_S
             after = max(left, _PROBE_S / 2) + random.uniform(0.0, min(spread, self._policy.open_s or spread))
-            raise CircuitOpen(f"profile '{self._profile}' failed too often; it is left alone", retry_after=after)
+            raise CircuitOpenError(f"profile '{self._profile}' failed too often; it is left alone", retry_after=after)
         self._probing = True
         self._breaker.half_open()
 

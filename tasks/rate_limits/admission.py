@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from snakepit_bridge.exceptions import DeadlineExceeded, StoreUnavailableError
+from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.redis.outages import through_outages
-from tasks.rate_limits.protocol import Caller, Estimate, Parked, Permit, Used
 from tasks.rate_limits.estimates import Estimates
-from tasks.rate_limits.leases import Presence
+from tasks.rate_limits.leases import LimitLeases
+from tasks.rate_limits.protocol import Caller, Estimate, Parked, Permit, Used
 from tasks.rate_limits.rules import Price
-from tasks.rate_limits.store import Costs, Granted, Refused
+from tasks.rate_limits.store import Costs, Granted, LimitRefusal
 
 Answer = TypeVar("Answer")
 
@@ -34,7 +34,7 @@ class FleetAdmission:
         prices: what each profile's tokens cost.
     """
 
-    def __init__(self, presence: Presence, prices: Mapping[str, Price]) -> None:
+    def __init__(self, presence: LimitLeases, prices: Mapping[str, Price]) -> None:
         self._presence = presence
         self._store = presence.store
         self._prices = prices
@@ -67,7 +67,7 @@ class FleetAdmission:
                     await _first_of(turn, _bounded(_ASK_AGAIN_S, call.caller.deadline))
                     turn.clear()
                     _refuse_late(call.caller)
-            except (asyncio.CancelledError, DeadlineExceeded):
+            except (asyncio.CancelledError, DeadlineExceededError):
                 self._presence.apart(self._store.leave(call.caller.task_id))
                 raise
         return answer
@@ -81,7 +81,7 @@ class FleetAdmission:
         )
         if isinstance(answer, Granted):
             return self._granted(call, answer.costs)
-        return Parked(profile, answer.wait_s if isinstance(answer, Refused) else 0.0)
+        return Parked(profile, answer.wait_s if isinstance(answer, LimitRefusal) else 0.0)
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
         """See ``Admission.admit``."""
@@ -91,15 +91,15 @@ class FleetAdmission:
             return Permit(profile)
         call = _Call(caller, profile, estimate, uuid4().hex, self._costs(caller.program, profile, estimate))
         try:
-            while isinstance(answer := await self._asked_to_call(call), Refused):
+            while isinstance(answer := await self._asked_to_call(call), LimitRefusal):
                 await asyncio.sleep(_pause_s(answer, caller.deadline))
                 _refuse_late(caller)
-        except (asyncio.CancelledError, DeadlineExceeded):
+        except (asyncio.CancelledError, DeadlineExceededError):
             self._presence.apart(self._store.stop_waiting(call.permit, profile))
             raise
         return answer
 
-    async def _asked_to_call(self, call: _Call) -> Permit | Refused:
+    async def _asked_to_call(self, call: _Call) -> Permit | LimitRefusal:
         buckets = self._presence.concerning(call.profile, call.caller.session, call.caller.snapshot) or ()
         answer = await self._asked(call, lambda: self._store.admit(call.permit, call.profile, call.costs, buckets))
         return self._granted(call, answer.costs) if isinstance(answer, Granted) else answer
@@ -174,10 +174,10 @@ async def _first_of(event: asyncio.Event, seconds: float) -> None:
 
 def _refuse_late(caller: Caller) -> None:
     if caller.deadline is not None and time.time() >= caller.deadline:
-        raise DeadlineExceeded(caller.task_id, round(time.time() - caller.deadline, 3))
+        raise DeadlineExceededError(caller.task_id, round(time.time() - caller.deadline, 3))
 
 
-def _pause_s(refused: Refused, deadline: float | None) -> float:
+def _pause_s(refused: LimitRefusal, deadline: float | None) -> float:
     """Not longer than a changed limit may take to be noticed; the jitter parts those who wait."""
     return _bounded(min(refused.wait_s * random.uniform(1.0, 1.1), _LONGEST_WAIT_S), deadline)
 

@@ -9,19 +9,21 @@ from typing import Any
 
 from celery.exceptions import Ignore
 
-from tasks.rate_limits.protocol import Admission, Estimate, Parked, Permit
-from tasks.prediction_context import Scope
+from tasks.prediction_context import PredictionContext
+from tasks.rate_limits.protocol import Estimate, Parked, Permit, RateLimiter
 
 _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def admitted(admission: Admission, scope: Scope, profile: str, inputs: Mapping[str, Any]) -> AsyncGenerator[None]:
+async def admitted(
+    admission: RateLimiter, scope: PredictionContext, profile: str, inputs: Mapping[str, Any]
+) -> AsyncGenerator[None]:
     """Lets the block run with leave for its first LM call, which is given back if the call isn't made.
 
     Raises:
         Ignore: the task was parked. Its message is in other hands, and this worker does nothing more about it.
-        DeadlineExceeded: it had to wait in place, and its deadline came first.
+        DeadlineExceededError: it had to wait in place, and its deadline came first.
         StoreUnavailableError: Redis is away and a limit concerns the task.
     """
     estimate = Estimate(sum(map(_length, inputs.values())), "inputs")
@@ -37,7 +39,7 @@ async def admitted(admission: Admission, scope: Scope, profile: str, inputs: Map
             await _give_back(admission, unused)
 
 
-async def _give_back(admission: Admission, permit: Permit) -> None:
+async def _give_back(admission: RateLimiter, permit: Permit) -> None:
     """Gives a permit back; one that can't be runs out by itself, and costs no result."""
     try:
         await admission.give_back(permit)

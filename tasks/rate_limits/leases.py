@@ -16,11 +16,11 @@ from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreU
 from snakepit_bridge.process.home_loop import share
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from tasks.rate_limits.scheduler import Mover
-from tasks.rate_limits.rules import FLEET_SESSION, Bucket, Rules
-from tasks.rate_limits.store import Costs, LimitStore
-from tasks.outage_log import Outage
 from tasks.notifications import Signals
+from tasks.outage_log import OutageLog
+from tasks.rate_limits.rules import FLEET_SESSION, Bucket, Rules
+from tasks.rate_limits.scheduler import ParkedTaskScheduler
+from tasks.rate_limits.store import Costs, LimitStore
 
 # Leases are renewed, and what hints might have missed is looked at, this often.
 _BEAT_S = 1.0
@@ -36,7 +36,7 @@ class _Unsettled:
     requests: int
 
 
-class Presence:
+class LimitLeases:
     """What one process holds and knows of the limits. Lives on the home loop.
 
     Args:
@@ -58,12 +58,12 @@ class Presence:
         self._turns: dict[str, asyncio.Event] = {}
         self._paused: dict[str, float] = {}
         self._unsettled: list[_Unsettled] = []
-        self._mover = Mover(store, self._buckets_of)
+        self._mover = ParkedTaskScheduler(store, self._buckets_of)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[Any]] = set()
         self._cancels = cancels
-        self._unread = Outage(_log, "Can't read the fleet's limits; those that were read last hold on")
-        self._unrenewed = Outage(_log, "Can't renew what the limits granted")
+        self._unread = OutageLog(_log, "Can't read the fleet's limits; those that were read last hold on")
+        self._unrenewed = OutageLog(_log, "Can't renew what the limits granted")
         self._signals = Signals(store.connection)
         self._signals.on(store.hints, self._heard_pause, lambda: None)
         self._signals.on(self.ready, self._heard_ready, self._missed_ready)

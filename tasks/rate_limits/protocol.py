@@ -110,7 +110,7 @@ class Parked:
     wait_s: float
 
 
-class Admission(Protocol):
+class RateLimiter(Protocol):
     """Grants calls. Lives on the home loop."""
 
     async def begin(self) -> None:
@@ -131,7 +131,7 @@ class Admission(Protocol):
         Where its message can't be parked (a broker that isn't ours, or isn't the state's Redis) it waits in place.
 
         Raises:
-            DeadlineExceeded: the deadline came first.
+            DeadlineExceededError: the deadline came first.
             StoreUnavailableError: Redis is away and a limit concerns the call.
         """
         ...
@@ -140,7 +140,7 @@ class Admission(Protocol):
         """Admits one call, as soon as every limit that concerns it has room.
 
         Raises:
-            DeadlineExceeded: the deadline came first.
+            DeadlineExceededError: the deadline came first.
             StoreUnavailableError: Redis is away and a limit concerns the call.
         """
         ...

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LimitValues:
     """What may be used; None doesn't limit."""
 
     requests_per_min: float | None = None
@@ -38,10 +38,10 @@ class Limits:
     concurrency: float | None = None
     spend_per_hour: float | None = None
 
-    def under(self, said: Mapping[str, float]) -> Limits:
+    def under(self, said: Mapping[str, float]) -> LimitValues:
         """Returns these limits with those that variables say instead."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
-        return Limits(**{name: _lifted(said.get(name, limit)) for name, limit in own.items()})
+        return LimitValues(**{name: _lifted(said.get(name, limit)) for name, limit in own.items()})
 
 
 def _lifted(limit: float | None) -> float | None:
@@ -74,17 +74,17 @@ class Bucket:
     """
 
     name: str
-    whose: str
-    counts: int
+    scope: str
+    unit: int
     window_ms: int
     limit: float
     paced: bool = True
 
     @cached_property
-    def words(self) -> tuple[Any, ...]:
+    def script_args(self) -> tuple[Any, ...]:
         """What scripts are told of it."""
         rate = self.limit / self.window_ms * _PACE if self.window_ms and self.paced else 0.0
-        return (self.name, self.whose, self.counts, self.window_ms, self.limit, rate, max(1.0, rate * _BURST_MS))
+        return (self.name, self.scope, self.unit, self.window_ms, self.limit, rate, max(1.0, rate * _BURST_MS))
 
 
 _MINUTE_MS, _HOUR_MS = 60_000, 3_600_000
@@ -96,7 +96,7 @@ _KINDS = (
 )
 
 
-def buckets(whose: str, of: str, limits: Limits) -> tuple[Bucket, ...]:
+def buckets(whose: str, of: str, limits: LimitValues) -> tuple[Bucket, ...]:
     """Returns the buckets of one profile's (``p``) or one session's (``s``) limits."""
     found = ((kind, getattr(limits, kind[0])) for kind in _KINDS)
     return tuple(
@@ -114,7 +114,7 @@ class Rules:
         limits: of each profile, as the file has them.
     """
 
-    limits: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
+    limits: Mapping[str, LimitValues] = field(default_factory=dict[str, LimitValues])
     _known: dict[tuple[str, str], tuple[object, tuple[Bucket, ...]]] = field(
         default_factory=dict[tuple[str, str], tuple[object, tuple[Bucket, ...]]], repr=False
     )
@@ -136,11 +136,11 @@ class Rules:
             return ()
         known = self._known.get(("s", session.session))
         if known is None or known[0] is not session.variables:
-            limits = Limits(**{name: _lifted(value) for name, value in _said(session, PREFIX).items()})
+            limits = LimitValues(**{name: _lifted(value) for name, value in _said(session, PREFIX).items()})
             known = self._remember("s", session.session, session.variables, limits)
         return known[1]
 
-    def _remember(self, whose: str, of: str, source: object, limits: Limits) -> tuple[object, tuple[Bucket, ...]]:
+    def _remember(self, whose: str, of: str, source: object, limits: LimitValues) -> tuple[object, tuple[Bucket, ...]]:
         known = self._known[whose, of] = (source, buckets(whose, of, limits))
         while len(self._known) > _REMEMBERED:
             self._known.pop(next(iter(self._known)))
@@ -170,5 +170,5 @@ def _is_limit(value: float) -> bool:
     return value == UNLIMITED or (value >= 0 and math.isfinite(value))
 
 
-_NO_LIMITS = Limits()
+_NO_LIMITS = LimitValues()
 _REMEMBERED = 20_000

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 from snakepit_bridge.exceptions import StoreUnavailableError
+from tasks.outage_log import OutageLog
 from tasks.rate_limits.rules import Bucket
 from tasks.rate_limits.store import LimitStore
-from tasks.outage_log import Outage
 
 # A deadline that passes in a lane, and a limit that a variable changed, are noticed within so many seconds.
 _LOOK_EVERY_S = 0.25
@@ -31,7 +31,7 @@ BucketsOf = Callable[[str, str], Awaitable[Sequence[Bucket]]]
 """Tells which buckets concern a call to a profile under a session."""
 
 
-class Mover:
+class ParkedTaskScheduler:
     """Releases parked tasks while it runs. Lives on the home loop.
 
     Args:
@@ -42,9 +42,9 @@ class Mover:
     def __init__(self, store: LimitStore, buckets_of: BucketsOf) -> None:
         self._store = store
         self._buckets_of = buckets_of
-        self._lanes: dict[str, Lanes] = {}
+        self._lanes: dict[str, SessionQueues] = {}
         self._woken = asyncio.Event()
-        self._outage = Outage(_log, "Can't release parked predictions")
+        self._outage = OutageLog(_log, "Can't release parked predictions")
 
     def wake(self, profile: str) -> None:
         """Has it look at a profile's lanes at once."""
@@ -77,11 +77,11 @@ class Mover:
         self._outage.over()
         return min(waits, default=_IDLE_S)
 
-    def _new(self, profile: str) -> Lanes:
-        return Lanes(profile, self._store, self._buckets_of)
+    def _new(self, profile: str) -> SessionQueues:
+        return SessionQueues(profile, self._store, self._buckets_of)
 
 
-class Lanes:
+class SessionQueues:
     """The lanes of one profile, served in turn."""
 
     def __init__(self, profile: str, store: LimitStore, buckets_of: BucketsOf) -> None:
@@ -167,7 +167,7 @@ class Lanes:
 
 def _reserved_at_most(buckets: Sequence[Bucket]) -> int:
     """About a second's worth: more would only wait in the queue, and start in a burst when workers come free."""
-    rates = [bucket.limit * 1000 / bucket.window_ms for bucket in buckets if bucket.counts == 1 and bucket.window_ms]
+    rates = [bucket.limit * 1000 / bucket.window_ms for bucket in buckets if bucket.unit == 1 and bucket.window_ms]
     return max(8, int(min(rates))) if rates else 256
 
 

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakepit_bridge.redis.connection import RedisConnection, Script
-from tasks.message_lease import Claims
-from tasks.rate_limits import lua
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.scripts import Script, source
+from tasks.message_lease import MessageLeases
 from tasks.rate_limits.protocol import Caller
 from tasks.rate_limits.rules import Bucket
 
@@ -41,7 +41,7 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class LimitRefusal:
     """The call must wait: for whose limit (``p`` or ``s``), and how many seconds at least."""
 
     whose: str
@@ -73,7 +73,7 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class LeaderBeat:
     """What a process learns by its beat: whether it leads the movers, and the pauses in seconds from now."""
 
     leads: bool
@@ -93,7 +93,7 @@ class LimitStore:
 
     connection: RedisConnection
     namespace: str = "dspex"
-    claims: Claims | None = None
+    claims: MessageLeases | None = None
     libraries: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     _scripts: dict[str, Script] = field(default_factory=dict[str, Script], repr=False)
 
@@ -116,18 +116,18 @@ class LimitStore:
         """Returns the channel that names tasks which wait in a process and whose turn it is."""
         return f"{self.prefix}ready:{process}"
 
-    async def admit(self, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket]) -> Granted | Refused:
+    async def admit(self, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket]) -> Granted | LimitRefusal:
         """Admits one call to all of the buckets, or says how long to wait.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
         answer = await self._run("admit", permit, profile, costs.tokens, costs.spend, LEASE_MS, *_words(buckets))
-        return Granted(costs) if answer[0] == 1 else Refused(answer[1].decode(), float(answer[2]) / 1000)
+        return Granted(costs) if answer[0] == 1 else LimitRefusal(answer[1].decode(), float(answer[2]) / 1000)
 
     async def start(
         self, caller: Caller, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket], ready: str
-    ) -> Granted | Refused | Gone:
+    ) -> Granted | LimitRefusal | Gone:
         """Admits a task's first call, or has the task wait in its session's lane: parked, or in place.
 
         Args:
@@ -146,7 +146,7 @@ class LimitStore:
         )  # fmt: skip
         if answer[0] == 1:
             return Granted(Costs(float(answer[1]), float(answer[2])))
-        return Gone() if answer[0] == -1 else Refused(answer[1].decode(), float(answer[2]) / 1000)
+        return Gone() if answer[0] == -1 else LimitRefusal(answer[1].decode(), float(answer[2]) / 1000)
 
     def claim_of(self, caller: Caller) -> str:
         """Returns the tag under which a task's message can be parked; empty if it must wait in place."""
@@ -181,7 +181,7 @@ class LimitStore:
         """
         await self._run("pause", profile, f"{seconds * 1000:.0f}", self.hints)
 
-    async def beat(self, process: str, permits: Collection[str] = (), waiting: Collection[str] = ()) -> Beat:
+    async def beat(self, process: str, permits: Collection[str] = (), waiting: Collection[str] = ()) -> LeaderBeat:
         """Renews what a process holds, and the places of tasks that wait in it; asks for the lead of the movers.
 
         Raises:
@@ -190,7 +190,7 @@ class LimitStore:
         leads, now, *pauses = await self._run("beat", process, LEAD_MS, LEASE_MS, len(permits), *permits, *waiting)
         ends = zip(pauses[::2], pauses[1::2], strict=True)
         left = {profile.decode(): (float(end) - float(now)) / 1000 for profile, end in ends}
-        return Beat(leads == 1, {profile: seconds for profile, seconds in left.items() if seconds > 0})
+        return LeaderBeat(leads == 1, {profile: seconds for profile, seconds in left.items() if seconds > 0})
 
     async def release(
         self, profile: str, session: str, budget: float, most: int, reserved: int, buckets: Sequence[Bucket]
@@ -236,11 +236,11 @@ class LimitStore:
         script = self._scripts.get(name)
         if script is None:
             claim_take = self.claims.library if self.claims else _NO_CLAIMS
-            text = lua.source(name, **{"claim_take": claim_take, **self.libraries})
+            text = source("tasks.rate_limits.lua", name, **{"claim_take": claim_take, **self.libraries})
             script = self._scripts[name] = Script(text)
         # What the calls of one tick ask goes out together.
-        return await self.connection.soon_script(script, [self.prefix], args)
+        return await self.connection.execute_script(script, [self.prefix], args)
 
 
 def _words(buckets: Sequence[Bucket]) -> list[Any]:
-    return [len(buckets), *(word for bucket in buckets for word in bucket.words)]
+    return [len(buckets), *(word for bucket in buckets for word in bucket.script_args)]

@@ -10,10 +10,10 @@ from dspy._vendor.lm15.serde import request_to_dict
 
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.engine import LMCall
-from tasks.prediction_context import Scope
+from tasks.prediction_context import PredictionContext
 
 
-def digest_of(scope: Scope, call: LMCall, *, shared: bool) -> str:
+def digest_of(scope: PredictionContext, call: LMCall, *, shared: bool) -> str:
     """Returns the name of a call's answer.
 
     A program that asks the same twice wants two answers (``n``, another sample), so its second call is another one.

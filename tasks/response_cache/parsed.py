@@ -9,12 +9,12 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
+from tasks.prediction_context import PredictionContext, current
 from tasks.response_cache.single_flight import AnswerCache
-from tasks.prediction_context import Scope, current
 
 
 @contextmanager
-def sharing(cache: AnswerCache, scope: Scope) -> Generator[None]:
+def sharing(cache: AnswerCache, scope: PredictionContext) -> Generator[None]:
     """Lets the LM calls of a program share their answers, as soon as it could parse them."""
     if scope.cache is None:
         yield

@@ -21,10 +21,10 @@ from dspy.lm15 import LM15Error, Response, Usage
 from snakepit_bridge.exceptions import LMUnavailableError, StoreUnavailableError, fresh_error
 from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.process.home_loop import home, share
+from tasks.notifications import Signals
+from tasks.prediction_context import PredictionContext
 from tasks.response_cache.cache_key import digest_of
 from tasks.response_cache.store import LEASE_S, AnswerStore, Hit, Lead
-from tasks.prediction_context import Scope
-from tasks.notifications import Signals
 
 # How soon somebody notices that the process which asks has died, once its lease is over.
 _LOOK_EVERY_S = 0.5
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 Ask = Callable[[], Awaitable[Response]]
 
 
-class Flight:
+class SharedCall:
     """One call under way, and who in this process waits for it.
 
     Attributes:
@@ -68,11 +68,11 @@ class AnswerCache:
 
     def __init__(self, store: AnswerStore, signals: Signals) -> None:
         self._store = store
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[str, SharedCall] = {}
         self._aside: set[asyncio.Task[None]] = set()
         signals.on(store.channel, self._heard, self._resumed)
 
-    async def answered(self, scope: Scope, call: LMCall, ask: Ask) -> Response:
+    async def answered(self, scope: PredictionContext, call: LMCall, ask: Ask) -> Response:
         """Returns the answer to a call: a kept one, somebody's who asks the same now, or the provider's.
 
         Raises:
@@ -84,13 +84,13 @@ class AnswerCache:
         while True:
             flight = self._flights.get(digest)
             if flight is None:
-                return await self._fly(scope, Flight(digest, wanted.ttl_s), ask)
+                return await self._fly(scope, SharedCall(digest, wanted.ttl_s), ask)
             answer = await scope.in_time(share(flight.ended))
             if answer is not None:
                 scope.tally.shared += 1
                 return _free(answer)
 
-    async def _fly(self, scope: Scope, flight: Flight, ask: Ask) -> Response:
+    async def _fly(self, scope: PredictionContext, flight: SharedCall, ask: Ask) -> Response:
         self._flights[flight.digest] = flight
         try:
             kept = await scope.in_time(self._cleared(scope, flight))
@@ -109,7 +109,7 @@ class AnswerCache:
         scope.unparsed.setdefault(_text(flight.answer), []).append(flight)
         return flight.answer
 
-    async def _cleared(self, scope: Scope, flight: Flight) -> Response | None:
+    async def _cleared(self, scope: PredictionContext, flight: SharedCall) -> Response | None:
         """Returns the kept answer, or None once it is this flight's turn to ask."""
         waited = False
         while True:
@@ -131,17 +131,17 @@ class AnswerCache:
 
     # ------------------------------------------------------------------ ends
 
-    def settle(self, scope: Scope, text: str, *, parsed: bool) -> None:
+    def settle(self, scope: PredictionContext, text: str, *, parsed: bool) -> None:
         """Says what became of an answer: a program has parsed it, or couldn't. From any thread."""
         for flight in scope.unparsed.pop(text, ()):
             home().call_soon_threadsafe(self._end, flight, flight.answer if parsed else None)
 
-    def close(self, scope: Scope, *, succeeded: bool) -> None:
+    def close(self, scope: PredictionContext, *, succeeded: bool) -> None:
         """Says what became of the answers that no adapter parsed: their program succeeded with them, or failed."""
         for text in list(scope.unparsed):
             self.settle(scope, text, parsed=succeeded)
 
-    def _end(self, flight: Flight, end: Response | Exception | None) -> None:
+    def _end(self, flight: SharedCall, end: Response | Exception | None) -> None:
         """Ends a flight for those who wait in this process, and in others."""
         if self._flights.get(flight.digest) is flight:
             del self._flights[flight.digest]
@@ -155,12 +155,12 @@ class AnswerCache:
             flight.renewing.cancel()
             self._apart(flight, end if isinstance(end, Response) else None)
 
-    def _apart(self, flight: Flight, answer: Response | None) -> None:
+    def _apart(self, flight: SharedCall, answer: Response | None) -> None:
         task = asyncio.get_running_loop().create_task(self._told_others(flight, answer))
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
 
-    async def _told_others(self, flight: Flight, answer: Response | None) -> None:
+    async def _told_others(self, flight: SharedCall, answer: Response | None) -> None:
         encoded = json.dumps(response_to_dict(answer)).encode() if answer is not None else b""
         try:
             if answer is None or len(encoded) > _LARGEST:
@@ -170,7 +170,7 @@ class AnswerCache:
         except StoreUnavailableError as away:
             _log.warning("An answer isn't kept, and its lease ends by itself: %s", away)
 
-    async def _renew(self, flight: Flight) -> None:
+    async def _renew(self, flight: SharedCall) -> None:
         while True:
             await asyncio.sleep(LEASE_S / 4)
             try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.response_cache.lua import script
+from tasks.response_cache.lua import SCRIPTS
 
 LEASE_S = 5.0
 """Seconds after which those who wait no longer believe in a process that asks: it died, or lost Redis."""
@@ -53,7 +53,7 @@ class AnswerStore:
             StoreUnavailableError: Redis is away.
         """
         keys = (self._answer(digest), self._lease(digest))
-        said, answer = await self._connection.soon_script(script("claim"), keys, (owner, round(LEASE_S * 1000)))
+        said, answer = await self._connection.execute_script(SCRIPTS["claim"], keys, (owner, round(LEASE_S * 1000)))
         if said == b"hit":
             return Hit(cast(bytes, answer))
         return Lead() if said == b"lead" else Wait()
@@ -65,7 +65,7 @@ class AnswerStore:
             StoreUnavailableError: Redis is away.
         """
         keys = (self._answer(digest), self._lease(digest))
-        await self._connection.soon_script(script("keep"), keys, (owner, answer, ttl_s, self.channel, digest))
+        await self._connection.execute_script(SCRIPTS["keep"], keys, (owner, answer, ttl_s, self.channel, digest))
 
     async def release(self, digest: str, owner: str) -> None:
         """Gives the turn to somebody else.
@@ -73,7 +73,7 @@ class AnswerStore:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        await self._connection.soon_script(script("release"), (self._lease(digest),), (owner, self.channel, digest))
+        await self._connection.execute_script(SCRIPTS["release"], (self._lease(digest),), (owner, self.channel, digest))
 
     def _answer(self, digest: str) -> str:
         return f"{self._namespace}:{{lm:{digest}}}:answer"

@@ -121,7 +121,7 @@ def test_what_was_asked_and_answered_is_shown_nowhere(play: Stage) -> None:
     wait_until(lambda: any("worker-" in event for event in listener.events), "the first event", timeout_s=30)
     ends = asked(play)
     assert sum(ANSWER in end for end in ends) >= 9, ends
-    assert {"LMAnswerError", "PredictionFailed", "InputError"} <= set(ends)
+    assert {"LMAnswerError", "PredictionFailedError", "InputError"} <= set(ends)
     wait_until(lambda: sum("task-failed" in event for event in listener.events) >= 2, "the events of failures")
     log = play.worker.logs()
     assert log.count("succeeded") >= 5

@@ -11,10 +11,10 @@ import grpc.aio
 import httpx
 import pytest
 
-from snakepit_bridge.cli.batch_files import Line
+from snakepit_bridge.cli.batch_files import BatchLine
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import InputError, ValidationError
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import InputError, ValidationError
 from tests.integration.gateway_clients import connected, gateway, grants, http, refusal
 from workers.gateway import Gateway
 
@@ -98,7 +98,7 @@ def test_the_same_by_the_library(redis_url: str) -> None:
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_same_by_a_line_of_a_batch(redis_url: str, depth: int, tmp_path: Path) -> None:
-    line = Line.read(1, f'{{"q":{lists(depth)}}}'.encode())
+    line = BatchLine.read(1, f'{{"q":{lists(depth)}}}'.encode())
     if line.inputs is None:
         assert "nested too deeply" in line.problem
         return

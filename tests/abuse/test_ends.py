@@ -48,7 +48,7 @@ def ends_of(handles: Sequence[Handle], fault: Fault) -> list[str]:
             ends.append(type(handle.get(max(0.1, until - time.monotonic()))).__name__)
         except BridgeError as exc:
             ends.append(type(exc).__name__)
-    assert "PredictionTimeout" not in ends, f"after {fault} somebody waits for ever: {ends}"
+    assert "PredictionTimeoutError" not in ends, f"after {fault} somebody waits for ever: {ends}"
     return ends
 
 

@@ -17,7 +17,7 @@ from grpc.aio import AioRpcError
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.waiting import Stopwatch, eventually
 from tests.integration.gateway_clients import Client, connected, gateway, grants, http, refusal
-from workers.gateway import Gateway, Limits
+from workers.gateway import Gateway, GatewayLimits
 
 HALF = [
     b"",
@@ -32,7 +32,7 @@ HALF = [
 
 @pytest.fixture
 async def served(redis_url: str) -> AsyncGenerator[Gateway]:
-    limits = Limits(calls_per_s=100_000, message_bytes=200_000)
+    limits = GatewayLimits(calls_per_s=100_000, message_bytes=200_000)
     async with gateway(redis_url, grants=grants(), limits=limits) as running:
         yield running
 
@@ -86,7 +86,7 @@ async def test_honest_clients_are_answered_beside_thousands_of_half_sent_request
 async def test_honest_grpc_clients_are_answered_beside_more_half_sent_calls_than_there_may_be(redis_url: str) -> None:
     """KINDS 34: calls whose message never comes, without a token that was given out."""
     async with (
-        gateway(redis_url, grants=grants(), limits=Limits(calls=100)) as served,
+        gateway(redis_url, grants=grants(), limits=GatewayLimits(calls=100)) as served,
         AsyncExitStack() as stack,
         connected(served.grpc_address) as honest,
     ):

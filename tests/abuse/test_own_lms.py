@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.exceptions import DeadlineExceeded, OwnLMError, PredictionCancelled
+from snakepit_bridge.exceptions import DeadlineExceededError, OwnLMError, PredictionCancelledError
 from tests.harness import own_lms
 from tests.harness.stage import Stage, fresh, stage
 
@@ -55,9 +55,9 @@ def test_its_call_ends_with_its_prediction(play: Stage, kind: type[Any]) -> None
         play.await_asked(marks[0])
         assert cancelled.cancel()
         late = play.fleet.submit(kind.__name__, {"question": marks[1]}, deadline=1.5)
-        with pytest.raises(PredictionCancelled):
+        with pytest.raises(PredictionCancelledError):
             cancelled.get(WAIT_S)
-        with pytest.raises(DeadlineExceeded):
+        with pytest.raises(DeadlineExceededError):
             late.get(WAIT_S)
     finally:
         play.lm.delay(0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.exceptions import LMCallOutsidePredictionError, PredictionCancelled
+from snakepit_bridge.exceptions import LMCallOutsidePredictionError, PredictionCancelledError
 from tests.harness import threaded
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
@@ -54,7 +54,7 @@ def test_its_cancellation_ends_what_the_thread_asks(play: Stage, kind: type[Any]
         sent = play.fleet.submit(kind.__name__, {"question": mark})
         play.await_asked(mark)
         assert sent.cancel()
-        with pytest.raises(PredictionCancelled):
+        with pytest.raises(PredictionCancelledError):
             sent.get(WAIT_S)
     finally:
         play.lm.delay(0)

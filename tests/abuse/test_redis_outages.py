@@ -30,7 +30,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from snakepit_bridge.client import Fleet, Handle
-from snakepit_bridge.exceptions import BridgeError, PredictionCancelled, StoreUnavailableError
+from snakepit_bridge.exceptions import BridgeError, PredictionCancelledError, StoreUnavailableError
 from tests.harness import servers
 from tests.harness.containers import local_redis
 from tests.harness.leaks import leaked_keys
@@ -127,7 +127,7 @@ class Run:
         try:
             answer = handle.get(120).answer
             self.ends[handle.id] = "" if answer == f"answer of {question}" else f"another's answer: {answer}"
-        except PredictionCancelled:
+        except PredictionCancelledError:
             self.ends[handle.id] = "" if handle.id in self.cancelled else "cancelled by nobody"
         except BridgeError as exc:
             self.ends[handle.id] = f"{type(exc).__name__}: {exc}"

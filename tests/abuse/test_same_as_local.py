@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.testing import Ask
+from snakepit_bridge.testing import AskedQuestion
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
 from tests.harness.value_types import Colour, Part, Stamp, Ticket
 
@@ -115,7 +115,7 @@ def module_of(kinds: Mapping[str, Any], outputs: Mapping[str, Any], demos: list[
     return module
 
 
-def fixed(ask: Ask) -> Mapping[str, Any]:
+def fixed(ask: AskedQuestion) -> Mapping[str, Any]:
     """Answers something that each type of output can be read from."""
     said = {"int": 1, "bool": True, "str": "x", "dict[str, int]": {"a": 1}, "list[str]": ["a"]}
     return {

@@ -26,12 +26,12 @@ from redis import Redis
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.exceptions import (
     BridgeError,
-    DeadlineExceeded,
+    DeadlineExceededError,
     LMRefusedError,
     LMUnavailableError,
     PayloadLostError,
     ProgramNotFoundError,
-    RevisionNotReached,
+    RevisionNotReachedError,
     SessionNotFoundError,
     ValidationError,
 )
@@ -207,14 +207,14 @@ Reason = Callable[[Ground], list[Handle]]
 # Each with how its predictions may end; "ok" is an answer.
 REASONS: list[tuple[Reason, set[str]]] = [
     (no_session, {SessionNotFoundError.__name__}),
-    (no_revision, {RevisionNotReached.__name__}),
+    (no_revision, {RevisionNotReachedError.__name__}),
     (no_program, {ProgramNotFoundError.__name__}),
     (refused_value, {ValidationError.__name__}),
-    (lm_down, {LMUnavailableError.__name__, DeadlineExceeded.__name__}),
+    (lm_down, {LMUnavailableError.__name__, DeadlineExceededError.__name__}),
     (lm_refuses, {LMRefusedError.__name__}),
     (leader_refused, {LMRefusedError.__name__}),
-    (leader_down, {LMUnavailableError.__name__, DeadlineExceeded.__name__}),
-    (limit_holds, {DeadlineExceeded.__name__, "ok"}),
+    (leader_down, {LMUnavailableError.__name__, DeadlineExceededError.__name__}),
+    (limit_holds, {DeadlineExceededError.__name__, "ok"}),
     (no_payload, {PayloadLostError.__name__}),
     (connections_cut, {"ok"}),
     (server_stands_still, {"ok"}),

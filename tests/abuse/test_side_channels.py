@@ -19,28 +19,28 @@ from dspy.utils.callback import BaseCallback
 import tasks.streaming
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.protocol.messages import Request
 from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
-from tasks.revisions import Applying
-from tasks.response_cache.store import AnswerStore
-from tasks.rate_limits.admission import FleetAdmission
 from tasks.prediction import Delivery, run_prediction
+from tasks.rate_limits.admission import FleetAdmission
+from tasks.response_cache.store import AnswerStore
+from tasks.revisions import RevisionBinder
 from tasks.runtime import Runtime
 from tests.harness.stage import echo, fresh
 from workers.lifecycle import build_runtime
 
 CHANNELS: list[tuple[type[Any], str]] = [
-    (tasks.streaming.PieceWriter, "put"),
-    (tasks.streaming.PieceWriter, "_entry"),
+    (tasks.streaming.ChunkWriter, "put"),
+    (tasks.streaming.ChunkWriter, "_entry"),
     (RedisConnection, "send_each"),
     (FleetAdmission, "settle"),
     (FleetAdmission, "give_back"),
     (FleetAdmission, "pause"),
     (AnswerStore, "keep"),
     (AnswerStore, "release"),
-    (Applying, "_report"),
+    (RevisionBinder, "_report"),
     *((vars(tasks.streaming)["_Sink"], name) for name in ("on_module_start", "on_adapter_parse_end")),
     *((vars(tasks.streaming)["_Answer"], name) for name in ("_put", "_end")),
 ]
@@ -110,7 +110,7 @@ async def test_no_side_channel_that_raises_costs_the_answer(
                 with monkeypatch.context() as broken, caplog.at_level(logging.WARNING):
                     break_down(broken, owner, name, make)
                     delivery = Delivery(fresh("task"), "worker@host", 1, 0.0)
-                    request = Request(program, {"question": question}, stream=stream)
+                    request = PredictionRequest(program, {"question": question}, stream=stream)
                     with dspy.context(callbacks=[Raising()]):
                         result = await run_prediction(built, request, delivery)
                 where = f"{owner.__name__}.{name}, {program}, stream={stream}"

@@ -9,7 +9,7 @@ import pytest
 from pytest_celery import CeleryTestWorker
 
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.exceptions import PredictionGivenUp
+from snakepit_bridge.exceptions import PredictionGivenUpError
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling, StallingInThread
 from tests.harness.waiting import wait_until
@@ -72,7 +72,7 @@ def test_one_poison_beside_hundreds_of_honest_predictions(play: Stage, pool: str
     after = honest(play, HONEST // 2, f"{mark} after")
     for number, sent in enumerate([*before, *after]):
         assert mark in sent.get(WAIT_S).answer, number
-    with pytest.raises(PredictionGivenUp) as ended:
+    with pytest.raises(PredictionGivenUpError) as ended:
         poison.get(WAIT_S)
     assert ended.value.reason == "stalled"
     assert "hang (" in ended.value.error
@@ -94,7 +94,7 @@ def test_one_poison_in_a_batch_costs_its_input_alone(play: Stage) -> None:
     for number, one in enumerate(sent):
         if number != 20:
             assert mark in one.get(WAIT_S).answer, number
-    with pytest.raises(PredictionGivenUp) as ended:
+    with pytest.raises(PredictionGivenUpError) as ended:
         sent[20].get(WAIT_S)
     assert ended.value.reason == "stalled"
     wait_until(lambda: len([one for one in workers if running(one)]) == 1, "one worker to be ended")

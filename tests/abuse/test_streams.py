@@ -17,7 +17,7 @@ from snakepit_bridge.client import Handle
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
 from tests.integration.gateway_clients import Client, connected, gateway, http
-from workers.gateway import Gateway, Limits
+from workers.gateway import Gateway, GatewayLimits
 
 PREDICTIONS, STREAMS_EACH = 12, 20
 
@@ -31,7 +31,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 
 @pytest.fixture
 async def served(play: Stage) -> AsyncGenerator[Gateway]:
-    async with gateway(play.url, limits=Limits(streams=2_000, calls_per_s=10_000)) as running:
+    async with gateway(play.url, limits=GatewayLimits(streams=2_000, calls_per_s=10_000)) as running:
         yield running
 
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import InputError, PredictionGivenUp
-from snakepit_bridge.testing import Ask
+from snakepit_bridge.exceptions import InputError, PredictionGivenUpError
+from snakepit_bridge.testing import AskedQuestion
 from tests.harness.stage import Stage, fresh, stage
 
 WAIT_S = 20
@@ -60,7 +60,7 @@ SEEN: list[Any] = [
 ]
 
 
-def answers(ask: Ask) -> dict[str, Any]:
+def answers(ask: AskedQuestion) -> dict[str, Any]:
     """Hands each value back, as the JSON text that the LM was shown."""
     said = ask.inputs.get("document", ask.inputs.get("documents", "null"))
     return {output.name: json.loads(said) if output.annotation != "str" else said for output in ask.layout.outputs}
@@ -192,7 +192,7 @@ def test_a_raw_message_that_is_too_deep_ends_by_a_named_error(play: Stage, depth
     sent = play.fleet.app.send_task("tasks.predict", [{"document": "THERE"}, "same"], queue="none")
     body = json.dumps([[{"document": "THERE"}, "same"], {}, {}]).replace('"THERE"', text)
     push_raw(play, sent.id, body)
-    with pytest.raises((InputError, PredictionGivenUp), match=r"nested deeper than 100 levels|nested too deeply"):
+    with pytest.raises((InputError, PredictionGivenUpError), match=r"nested deeper than 100 levels|nested too deeply"):
         play.fleet.handle(sent.id).get(WAIT_S)
     assert single(play.fleet, {"a": 1}).twin == {"a": 1}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from snakepit_bridge.exceptions import PredictionGivenUp
+from snakepit_bridge.exceptions import PredictionGivenUpError
 from tests.harness.broker import dead
 from tests.harness.containers import WorkerSpec
 from tests.harness.fixtures import StartWorker
@@ -36,7 +36,7 @@ def test_a_task_that_kills_its_process_is_given_up_and_others_go_on(start_worker
     after = worker.app.send_task("poison.add", (2, 3), queue="poison")
     wait_until(lambda: state(after) == "SUCCESS", "the next task to be run", timeout_s=60)
     wait_until(lambda: state(poison) == "FAILURE", "the poison to be given up", timeout_s=60)
-    assert isinstance(poison.result, PredictionGivenUp)
+    assert isinstance(poison.result, PredictionGivenUpError)
     assert poison.result.reason == "lost"
     with Redis.from_url(broker_url) as client:
         (entry,) = dead(client)

@@ -10,7 +10,7 @@ import dspy
 import pytest
 from redis import Redis
 
-from snakepit_bridge.exceptions import PredictionGivenUp
+from snakepit_bridge.exceptions import PredictionGivenUpError
 from tests.harness.broker import dead, held
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
@@ -57,7 +57,7 @@ def test_a_killed_workers_predictions_are_answered_by_another_and_a_poison_is_gi
         play.await_asked(question, place + 1)
         worker.kill(signal.SIGKILL)
     play.start(pool="asyncio", concurrency=8)
-    with pytest.raises(PredictionGivenUp, match="fell silent"):
+    with pytest.raises(PredictionGivenUpError, match="fell silent"):
         handle.get(60)
     with Redis.from_url(play.url) as client:
         (entry,) = dead(client)

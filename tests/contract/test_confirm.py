@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError, StaleTokenError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard
 from snakepit_bridge.snapshots import Look, Retention, SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Heard
 from tests.contract.conftest import OpenStore
 from tests.contract.sample import ELIXIR, some
 

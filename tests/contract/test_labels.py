@@ -9,8 +9,8 @@ import pytest
 from snakepit_bridge.exceptions import (
     LabelMovedError,
     LabelNotFoundError,
-    RevisionLost,
-    RevisionNotReached,
+    RevisionLostError,
+    RevisionNotReachedError,
     SessionNotFoundError,
 )
 from snakepit_bridge.protocol.token import Token
@@ -59,7 +59,7 @@ async def test_a_labelled_revision_outlives_the_history(open_one: OpenStore) -> 
     await store.rollback("s", "old")
     assert await state(store) == {"a": 1, "b": 1}
     await store.unlabel("s", "old")
-    with pytest.raises(RevisionLost):
+    with pytest.raises(RevisionLostError):
         await store.read_at("s", tokens[1])
 
 
@@ -105,9 +105,9 @@ async def test_only_what_there_is_can_be_labelled(store: SnapshotStore) -> None:
     with pytest.raises(SessionNotFoundError):
         await store.label("s", "stable")
     token = await store.publish("s", some(a=1))
-    with pytest.raises(RevisionNotReached):
+    with pytest.raises(RevisionNotReachedError):
         await store.label("s", "stable", Token(token.epoch, 2))
-    with pytest.raises(RevisionLost):
+    with pytest.raises(RevisionLostError):
         await store.label("s", "stable", Token(1, 1))
     assert await store.labels("s") == {}
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots.redis_store import RedisStore
-from tasks.rate_limits.admission import FleetAdmission
-from tasks.rate_limits.protocol import Estimate, Permit, Used
-from tasks.rate_limits.leases import Presence
-from tasks.rate_limits.rules import Limits, Rules
-from tasks.rate_limits.store import LimitStore
+from snakepit_bridge.snapshots.replica import Replica
 from tasks.notifications import Signals
+from tasks.rate_limits.admission import FleetAdmission
+from tasks.rate_limits.leases import LimitLeases
+from tasks.rate_limits.protocol import Estimate, Permit, Used
+from tasks.rate_limits.rules import LimitValues, Rules
+from tasks.rate_limits.store import LimitStore
 from tests.harness.waiting import eventually
 from tests.unit.tasks.limits.conftest import Task
 
@@ -20,8 +20,8 @@ from tests.unit.tasks.limits.conftest import Task
 async def test_tasks_wait_their_turn_and_pauses_are_heard(cluster_url: str) -> None:
     connection, snapshots = RedisConnection(cluster_url), RedisStore(cluster_url)
     replica, cancels, store = Replica(snapshots), Signals(connection), LimitStore(connection)
-    rules = Rules({"demo": Limits(concurrency=1, requests_per_min=6_000, tokens_per_min=1e9)})
-    admission = FleetAdmission(Presence(store, rules, replica, cancels), {})
+    rules = Rules({"demo": LimitValues(concurrency=1, requests_per_min=6_000, tokens_per_min=1e9)})
+    admission = FleetAdmission(LimitLeases(store, rules, replica, cancels), {})
 
     first = await admission.before_start(Task("first"), "demo", Estimate(10))
     assert isinstance(first, Permit)

@@ -14,7 +14,12 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.exceptions import (
+    RevisionLostError,
+    RevisionNotReachedError,
+    SessionNotFoundError,
+    StoreUnavailableError,
+)
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.variables import Variable
@@ -92,9 +97,9 @@ class TestRestart:
         shot = await store.read("s", have)
         assert {name: variable.value for name, variable in shot.variables.items()} == {"a": 100}
         for token in lost:
-            with pytest.raises(RevisionLost):
+            with pytest.raises(RevisionLostError):
                 await store.read_at("s", token)
-            with pytest.raises(RevisionLost):
+            with pytest.raises(RevisionLostError):
                 shot.meets(token)
         assert [(await store.read_at("s", token)).value("a") for token in kept] == [0, 1, 2]
         assert all(shot.meets(token) for token in kept)
@@ -116,7 +121,7 @@ class TestRestart:
         assert list(shot.variables) == ["b"]
         started = Stopwatch()
         for token in old:
-            with pytest.raises(RevisionLost):
+            with pytest.raises(RevisionLostError):
                 await store.read_at("s", token)
         assert started.elapsed_s < 1
         assert list(await store.sessions()) == ["s"]
@@ -128,7 +133,7 @@ class TestRestart:
         forgetful.cli("FLUSHALL")
         new = await store.publish("s", some(a=2))
         assert new.epoch > old.epoch
-        with pytest.raises(RevisionLost):
+        with pytest.raises(RevisionLostError):
             await store.read_at("s", old)
         await store.aclose()
 
@@ -171,7 +176,7 @@ class TestRestart:
         assert len(shot.lineage.epochs) == 64
         assert tokens == sorted(tokens)
         assert all(shot.meets(token) for token in tokens[16:])
-        with pytest.raises(RevisionLost):
+        with pytest.raises(RevisionLostError):
             shot.meets(tokens[15])
 
 
@@ -402,7 +407,7 @@ class TestServer:
 
     async def test_what_is_ahead_of_the_store_is_not_lost(self, store: RedisStore) -> None:
         token = await store.publish("s", some(a=1))
-        with pytest.raises(RevisionNotReached):
+        with pytest.raises(RevisionNotReachedError):
             await store.read_at("s", Token(token.epoch * 1_000, 1))
 
 

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, SessionNotFoundError, StaleTokenError
+from snakepit_bridge.exceptions import RevisionLostError, RevisionNotReachedError, SessionNotFoundError, StaleTokenError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import Requirement
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import MemoryStore, RedisStore, SnapshotStore
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 
 KEPT = 5
@@ -81,7 +81,7 @@ class Sessions(RuleBasedStateMachine):
         place = where % len(self.past)
         token, state = self.past[place]
         if place < len(self.past) - 1 - KEPT:
-            with pytest.raises(RevisionLost):
+            with pytest.raises(RevisionLostError):
                 run_blocking(self.store.rollback(self.session, token))
         else:
             self.committed(run_blocking(self.store.rollback(self.session, token)), dict(state))
@@ -132,7 +132,7 @@ class Sessions(RuleBasedStateMachine):
         token, state = self.past[place]
         try:
             pinned = run_blocking(self.replica.snapshot(self.session, Requirement.of(exactly=token)))
-        except RevisionLost:
+        except RevisionLostError:
             assert place < len(self.past) - 1 - KEPT
         else:
             assert (pinned.token, plain(pinned)) == (token, state)
@@ -143,15 +143,15 @@ class Sessions(RuleBasedStateMachine):
             return
         ahead = Token(self.past[-1][0].epoch, len(self.past) + 1)
         for requirement in (Requirement.of(at_least=ahead), Requirement.of(exactly=ahead)):
-            with pytest.raises(RevisionNotReached):
+            with pytest.raises(RevisionNotReachedError):
                 run_blocking(self.replica.snapshot(self.session, requirement))
 
     @rule()
     def what_went_with_a_drop(self) -> None:
         if self.past and self.gone:
-            with pytest.raises(RevisionLost):
+            with pytest.raises(RevisionLostError):
                 run_blocking(self.store.read_at(self.session, self.gone[-1]))
-            with pytest.raises(RevisionLost):
+            with pytest.raises(RevisionLostError):
                 run_blocking(self.replica.snapshot(self.session, Requirement.of(at_least=self.gone[-1])))
 
     @invariant()

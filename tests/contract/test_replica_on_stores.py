@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.exceptions import RevisionLost, StoreUnavailableError
+from snakepit_bridge.exceptions import RevisionLostError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import Requirement
-from snakepit_bridge.snapshots.freshness import Outage, Terms
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import RedisStore, SnapshotStore
+from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 from tests.contract.test_redis_store import flaky, forked, log_of
 from tests.harness.servers import await_log_written
@@ -140,7 +140,7 @@ class TestServer:
         assert (await follower.snapshot("s", Requirement.of(at_least=kept))).token == new
         for token in lost:
             async with asyncio.timeout(0.5):
-                with pytest.raises(RevisionLost):
+                with pytest.raises(RevisionLostError):
                     await follower.snapshot("s", Requirement.of(at_least=token))
 
     async def test_a_server_that_hangs_is_not_relied_on_for_longer_than_the_lease(
@@ -157,7 +157,7 @@ class TestServer:
             await eventually(alone, "the lease to run out", timeout_s=LEASE_S + 1)
             with pytest.raises(StoreUnavailableError):
                 await follower.snapshot("s")
-            served = await follower.serve("s", terms=Terms(Outage.serve_stale(60)))
+            served = await follower.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
             assert served.store_away
         finally:
             os.kill(server.pid, signal.SIGCONT)

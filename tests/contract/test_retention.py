@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.exceptions import RevisionLost, SessionNotFoundError
+from snakepit_bridge.exceptions import RevisionLostError, SessionNotFoundError
 from snakepit_bridge.snapshots import Retention, SnapshotStore
 from tests.contract.conftest import OpenStore
 from tests.contract.sample import ELIXIR, plain, some, state
@@ -54,7 +54,7 @@ async def test_a_revision_is_forgotten_so_long_after_it_is_past(open_one: OpenSt
     async def lost() -> bool:
         try:
             await store.read_at("s", first)
-        except RevisionLost as error:
+        except RevisionLostError as error:
             return error.oldest == str(second)
         return False
 
@@ -78,7 +78,7 @@ async def test_a_session_is_forgotten_so_long_after_it_was_last_published(open_o
     new = await store.publish("s", some(a=1, b=1, c=1, d=1))
     assert new.epoch > old.epoch
     assert await store.labels("s") == {}
-    with pytest.raises(RevisionLost):
+    with pytest.raises(RevisionLostError):
         await store.read_at("s", old)
 
 
@@ -142,7 +142,7 @@ class TestKept:
         await store.keep(await store.read_at("s", tokens[3]), 60)
         await store.publish("s", some(a=9))
         await store.publish("s", some(a=10))
-        with pytest.raises(RevisionLost):
+        with pytest.raises(RevisionLostError):
             await store.read_at("s", tokens[0])
         assert await state(store, at=tokens[3]) == {"a": 3}
 

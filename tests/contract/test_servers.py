@@ -15,8 +15,8 @@ from redis import Redis, Sentinel
 from redis.exceptions import ResponseError
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots import RedisStore, Retention, SnapshotStore
+from snakepit_bridge.snapshots.replica import Replica
 from tests.contract.sample import some, state
 from tests.harness.cluster import free_ports, local_server
 from tests.harness.waiting import eventually, wait_until

@@ -11,16 +11,16 @@ import pytest
 
 from snakepit_bridge.exceptions import (
     FencedError,
-    RevisionLost,
-    RevisionNotReached,
+    RevisionLostError,
+    RevisionNotReachedError,
     SessionNotFoundError,
     SessionOwnedElsewhereError,
     StaleTokenError,
     ValidationError,
 )
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import STORE, SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 from tests.contract.conftest import OpenStore
 
@@ -338,7 +338,7 @@ class TestPast:
     async def test_a_token_that_is_not_published_is_not_waited_for(self, store: SnapshotStore) -> None:
         token = await store.publish("s", some(a=1))
         for ahead in (Token(token.epoch, 2), Token(token.epoch + 1, 1)):
-            with pytest.raises(RevisionNotReached) as raised:
+            with pytest.raises(RevisionNotReachedError) as raised:
                 await store.read_at("s", ahead)
             assert (raised.value.token, raised.value.found) == (str(ahead), str(token))
 
@@ -346,7 +346,7 @@ class TestPast:
         store = open_one(retention=3)
         tokens = [await store.publish("s", some(a=n)) for n in range(10)]
         for token in tokens[:6]:
-            with pytest.raises(RevisionLost) as raised:
+            with pytest.raises(RevisionLostError) as raised:
                 await store.read_at("s", token)
             assert raised.value.oldest == str(tokens[6])
         assert [plain((await store.read_at("s", token)).variables) for token in tokens[6:]] == [
@@ -359,9 +359,9 @@ class TestPast:
         await store.drop("s")
         new = await store.publish("s", some(a=2))
         assert new.epoch > old.epoch
-        with pytest.raises(RevisionLost):
+        with pytest.raises(RevisionLostError):
             await store.read_at("s", old)
-        with pytest.raises(RevisionLost):
+        with pytest.raises(RevisionLostError):
             (await store.read("s")).meets(old)
         with pytest.raises(StaleTokenError):
             await store.publish("s", some(a=3), expected=old)
@@ -395,9 +395,9 @@ class TestPast:
         tokens = [await store.publish("s", some(a=n)) for n in range(4)]
         with pytest.raises(StaleTokenError):
             await store.rollback("s", tokens[2], expected=tokens[2])
-        with pytest.raises(RevisionLost):
+        with pytest.raises(RevisionLostError):
             await store.rollback("s", tokens[0])
-        with pytest.raises(RevisionNotReached):
+        with pytest.raises(RevisionNotReachedError):
             await store.rollback("s", Token(tokens[3].epoch, 5))
         assert (await store.head("s")).token == tokens[3]
 

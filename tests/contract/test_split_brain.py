@@ -1,8 +1,8 @@
 """Two servers that both take publishes for a while: a token of the one is never answered with a state of the other.
 
 KINDS 54. A replica is promoted while the old primary still answers, and the one that goes on restarts or is replaced
-again. What the other one published alone is ``RevisionLost`` by name, or ``RevisionNotReached`` as long as it could
-still come.
+again. What the other one published alone is ``RevisionLostError`` by name, or ``RevisionNotReachedError`` as
+long as it could still come.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_bridge.exceptions import RevisionLost, RevisionNotReached, StaleTokenError
+from snakepit_bridge.exceptions import RevisionLostError, RevisionNotReachedError, StaleTokenError
 from snakepit_bridge.protocol.messages import Requirement
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.protocol.token import Token, new_epoch
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import MemoryStore, RedisStore
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from tests.contract.sample import plain, some
 from tests.harness.waiting import wait_until
 from workers.dev.redis_server import EmbeddedRedis
@@ -69,20 +69,20 @@ async def publish(store: RedisStore, *values: int) -> list[Token]:
 
 async def assert_foreign(store: RedisStore, token: Token, have: Snapshot) -> None:
     """Assert that a token, and what was read under it, is nothing that the store went through."""
-    with pytest.raises(RevisionLost, match=str(token)):
+    with pytest.raises(RevisionLostError, match=str(token)):
         await store.read_at("s", token)
     for change in (store.rollback("s", token), store.label("s", "stable", token)):
-        with pytest.raises(RevisionLost, match=str(token)):
+        with pytest.raises(RevisionLostError, match=str(token)):
             await change
     with pytest.raises(StaleTokenError):
         await store.publish("s", some(n=5), expected=token)
     present = await store.read("s")
     assert plain((await store.read("s", have)).variables) == plain(present.variables)
-    with pytest.raises(RevisionLost, match=str(token)):
+    with pytest.raises(RevisionLostError, match=str(token)):
         present.meets(token)
     replica = Replica(store, wait_s=0.1)
     for requirement in (Requirement.of(at_least=token), Requirement.of(exactly=token)):
-        with pytest.raises(RevisionLost, match=str(token)):
+        with pytest.raises(RevisionLostError, match=str(token)):
             await replica.snapshot("s", requirement)
     await replica.aclose()
 
@@ -104,7 +104,7 @@ async def test_what_the_old_primary_published_alone_is_lost_on_the_new_one(
     if not old_primary_first:
         [alone] = await publish(pair.on_old, 777)
     have = await pair.on_old.read("s")
-    with pytest.raises((RevisionLost, RevisionNotReached), match=str(alone)):
+    with pytest.raises((RevisionLostError, RevisionNotReachedError), match=str(alone)):
         await pair.on_new.read_at("s", alone)
 
     pair.new.restart()
@@ -158,9 +158,9 @@ async def test_tokens_of_one_store_in_memory_mean_nothing_to_another() -> None:
     await other.publish("s", some(n=0))
     await other.drop("s")
     assert (await other.publish("s", some(n=100))).epoch > foreign.epoch
-    with pytest.raises(RevisionLost):
+    with pytest.raises(RevisionLostError):
         await other.read_at("s", foreign)
-    with pytest.raises(RevisionLost):
+    with pytest.raises(RevisionLostError):
         (await other.read("s")).meets(foreign)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from snakepit_bridge.exceptions import CheckFailedError, SessionError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import MemoryStore, RedisStore, Retention, SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 
 STEPS = 150

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.lease import Turn, TurnLostError, Turns
+from snakepit_bridge.redis.lease import Lease, Leases, TurnLostError
 
 KEY, RECORD = "dspex:{t}:turn", "dspex:{t}:record"
 
@@ -21,15 +21,15 @@ async def connection(redis_url: str) -> AsyncGenerator[RedisConnection]:
     await opened.aclose()
 
 
-async def lost(connection: RedisConnection, lease_s: float) -> Turn:
+async def lost(connection: RedisConnection, lease_s: float) -> Lease:
     """The turn of a process that was killed while it held it: nobody renews it or gives it back."""
-    turn = Turn(KEY, "killed", connection, round(lease_s * 1000))
+    turn = Lease(KEY, "killed", connection, round(lease_s * 1000))
     assert await turn.take()
     return turn
 
 
 async def test_one_at_a_time_has_the_turn(connection: RedisConnection) -> None:
-    turns, inside, most = Turns(connection), 0, 0
+    turns, inside, most = Leases(connection), 0, 0
 
     async def work() -> None:
         nonlocal inside, most
@@ -44,10 +44,10 @@ async def test_one_at_a_time_has_the_turn(connection: RedisConnection) -> None:
 
 
 async def test_a_turn_that_is_worked_in_is_renewed_beyond_its_lease(connection: RedisConnection) -> None:
-    turns = Turns(connection, lease_s=1.5)
+    turns = Leases(connection, lease_s=1.5)
     async with turns.held(KEY) as turn:
         await asyncio.sleep(2.5)
-        assert not await Turn(KEY, "another", connection, 300).take()
+        assert not await Lease(KEY, "another", connection, 300).take()
         await turn.note(RECORD, "done", 60)
     assert await connection.client.get(RECORD) in (b"done", "done")
 
@@ -55,7 +55,7 @@ async def test_a_turn_that_is_worked_in_is_renewed_beyond_its_lease(connection: 
 async def test_the_turn_of_a_holder_that_died_passes_on(connection: RedisConnection) -> None:
     await lost(connection, 0.3)
     began = time.monotonic()
-    async with Turns(connection).held(KEY):
+    async with Leases(connection).held(KEY):
         assert 0.2 < time.monotonic() - began < 5
 
 
@@ -63,7 +63,7 @@ async def test_a_holder_that_was_paused_can_note_nothing_and_does_not_get_the_tu
     connection: RedisConnection,
 ) -> None:
     paused = await lost(connection, 0.1)
-    async with Turns(connection).held(KEY) as turn:
+    async with Leases(connection).held(KEY) as turn:
         await turn.note(RECORD, "answer", 60)
         with pytest.raises(TurnLostError):
             await paused.note(RECORD, "older", 60)
@@ -76,7 +76,7 @@ async def test_a_holder_that_was_paused_can_note_nothing_and_does_not_get_the_tu
 
 
 async def test_a_caller_who_hangs_up_while_waiting_leaves_the_turn_free(connection: RedisConnection) -> None:
-    turns = Turns(connection)
+    turns = Leases(connection)
 
     async def held() -> None:
         async with turns.held(KEY):

@@ -11,7 +11,7 @@ from kombu import Connection, Queue
 from redis import Redis
 
 from tests.harness.waiting import Stopwatch
-from workers.broker.keys import Layout
+from workers.broker.keys import DeliveryKeys
 
 OURS, STOCK = "workers.broker:Transport", "redis"
 QUEUE = "predictions"
@@ -70,17 +70,17 @@ class Consumer:
         return self.bodies
 
 
-def held(client: Redis, layout: Layout | None = None) -> dict[str, bytes]:
+def held(client: Redis, layout: DeliveryKeys | None = None) -> dict[str, bytes]:
     """Returns every record that any worker holds, by tag."""
     found: dict[str, bytes] = {}
-    for key in client.keys(f"{(layout or Layout()).base}:held:*"):  # type: ignore[union-attr]
+    for key in client.keys(f"{(layout or DeliveryKeys()).base}:held:*"):  # type: ignore[union-attr]
         found |= {tag.decode(): record for tag, record in client.hgetall(key).items()}  # type: ignore[union-attr]
     return found
 
 
-def dead(client: Redis, layout: Layout | None = None) -> list[dict[str, Any]]:
+def dead(client: Redis, layout: DeliveryKeys | None = None) -> list[dict[str, Any]]:
     """Returns what the dead list tells, oldest first, each with its ``message``."""
-    layout, told = layout or Layout(), list[dict[str, Any]]()
+    layout, told = layout or DeliveryKeys(), list[dict[str, Any]]()
     for tag in client.zrange(layout.dead, 0, -1):  # type: ignore[union-attr]
         entry: Any = client.hget(layout.dead_entries, tag)
         known, _, message = entry.partition(b"\n")

@@ -17,7 +17,7 @@ from redis.asyncio import Redis as AsyncRedis
 from config.settings import FleetSettings
 from workers import lifecycle
 from workers.app import FleetApp
-from workers.pool.pool_task import Job
+from workers.pool.pool_task import PoolTask
 
 _said: ContextVar[str] = ContextVar("said", default="nothing")
 # A gate is given up so long after a test has.
@@ -233,7 +233,7 @@ async def close_others(task_id: str) -> int:
     for task in asyncio.all_tasks():
         coroutine: Any = task.get_coro()
         job = coroutine.cr_frame.f_locals.get("job")
-        if isinstance(job, Job) and job.order.args[1] == task_id:
+        if isinstance(job, PoolTask) and job.order.args[1] == task_id:
             coroutine.close()
             closed += 1
     return closed

@@ -18,7 +18,7 @@ from pytest_celery import CeleryTestWorker
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.testing import Answerer, Ask, Recorded, RecordingLM
+from snakepit_bridge.testing import Answerer, AskedQuestion, Recorded, RecordingLM
 from tests.harness import servers
 from tests.harness.containers import WorkerSpec, local_redis, local_worker
 from tests.harness.leaks import leaked_keys
@@ -55,7 +55,7 @@ api_key_env = "STAGE_LM_KEY"
 """
 
 
-def echo(ask: Ask) -> Mapping[str, Any]:
+def echo(ask: AskedQuestion) -> Mapping[str, Any]:
     """Answers a text with the question itself, so that every answer tells which question it belongs to."""
     said = next(iter(ask.inputs.values()), "")
     texts = [output.name for output in ask.layout.outputs if output.annotation == "str"]

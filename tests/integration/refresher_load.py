@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.testing.elixir.coercion import RefusedCallError
 from snakepit_bridge.testing.elixir.server import BridgeServer
-from snakepit_bridge.testing.elixir.coercion import Refused
 from tests.harness.waiting import eventually
 
 
@@ -59,7 +59,7 @@ class Load:
     def change(self, session: str) -> None:
         """Sets the next value; a server that is down takes none."""
         number = next(self._numbers)
-        with suppress(Refused):
+        with suppress(RefusedCallError):
             self.elixir.set(session, "n", number)
             self._note(session, number)
 

@@ -16,10 +16,10 @@ from typing import Any
 from snakepit_bridge.exceptions import BridgeError, FencedError
 from snakepit_bridge.process.home_loop import adopt
 from snakepit_bridge.protocol.messages import Requirement
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import RedisStore, Watch
 from snakepit_bridge.snapshots.redis_watch import RedisWatch
+from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.variables import Variable
 
 SESSION = "s"

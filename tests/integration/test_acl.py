@@ -19,19 +19,19 @@ import dspy
 import pytest
 from celery import chord, group
 
-from snakepit_bridge.redis.acl import PARTS, Role, scripted_commands
-from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.exceptions import PredictionTimeout, ProgramNotFoundError
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import PredictionTimeoutError, ProgramNotFoundError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import Retention, SnapshotStore
+from snakepit_bridge.redis.acl import PARTS, Role, scripted_commands
+from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots import Retention, SnapshotStore
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness import servers
 from tests.harness.acl import RightsServer, Usage, rights_server
 from tests.harness.stage import Stage, fresh, stage
@@ -147,7 +147,7 @@ def client_works(play: Stage) -> None:
     assert variables.delete_variable("m")
     with pytest.raises(ProgramNotFoundError):
         fleet.submit("nothing", {"question": "?"}).get()
-    with pytest.raises(PredictionTimeout):
+    with pytest.raises(PredictionTimeoutError):
         fleet.handle(fresh("task")).get(1)
 
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 import dspy
 import pytest
 
-from snakepit_bridge.redis.acl import SETINFO, Rights, Role
-from snakepit_bridge.redis.acl_check import check_rights
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreForbiddenError
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.redis.acl import SETINFO, Rights, Role
+from snakepit_bridge.redis.acl_check import check_rights
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import may_pass
 from tests.harness import servers

@@ -19,12 +19,12 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.cli.main import main
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import AuthorityAwayError, SessionNotFoundError
 from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.snapshots.snapshot import Heard
 from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.snapshots.snapshot import Heard
 from snakepit_bridge.testing.elixir.server import BridgeServer
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
 from tests.integration.gateway_clients import connected, gateway, grants, http

@@ -20,12 +20,12 @@ from snakepit_bridge.exceptions import (
     LMAnswerError,
     LMRefusedError,
     LMUnavailableError,
-    PredictionCancelled,
-    PredictionFailed,
+    PredictionCancelledError,
+    PredictionFailedError,
     ProgramNotFoundError,
     ProgramSpecError,
-    RevisionLost,
-    RevisionNotReached,
+    RevisionLostError,
+    RevisionNotReachedError,
     SessionNotFoundError,
     StoreUnavailableError,
     UnknownModuleError,
@@ -130,14 +130,14 @@ def test_a_revision_that_nobody_published(play: Stage) -> None:
     ahead = Token(token.epoch, token.revision + 5)
     says = rf"is at {token} and did not reach {ahead} in .* s\. Check that the token comes from a publish"
     for requirement in ("at_least", "exactly"):
-        error = refused(play, "warm", RevisionNotReached, says, session=session, **{requirement: ahead})
+        error = refused(play, "warm", RevisionNotReachedError, says, session=session, **{requirement: ahead})
         assert error.waited_s < 2
 
 
 def test_a_revision_of_another_epoch(play: Stage) -> None:
     session = fresh("s")
     play.fleet.session(session).blocking.set_variables({"temp": 0.5})
-    with within(SOON_S), pytest.raises((RevisionLost, RevisionNotReached), match=r"7\.3"):
+    with within(SOON_S), pytest.raises((RevisionLostError, RevisionNotReachedError), match=r"7\.3"):
         play.fleet.submit("warm", {"question": "why?"}, session=session, exactly="7.3").get(SOON_S)
 
 
@@ -443,7 +443,7 @@ def test_redis_goes_down_while_somebody_waits_and_comes_back() -> None:
         assert not waiter.done()
         assert handle.status == "PENDING"
         assert handle.cancel()
-        assert isinstance(waiter.exception(timeout=15), PredictionCancelled)
+        assert isinstance(waiter.exception(timeout=15), PredictionCancelledError)
         assert fleet.submit("qa", {"question": "why?"}).id != handle.id
 
 
@@ -456,7 +456,7 @@ def test_a_url_that_names_no_redis(url: str) -> None:
 def test_a_task_that_is_no_prediction_is_named_as_such(play: Stage) -> None:
     task_id = fresh("task")
     play.fleet.app.backend.store_result(task_id, 42, "SUCCESS")
-    with pytest.raises(PredictionFailed, match=rf"task {task_id} is no prediction: its result is 42"):
+    with pytest.raises(PredictionFailedError, match=rf"task {task_id} is no prediction: its result is 42"):
         play.fleet.handle(task_id).get(1)
 
 

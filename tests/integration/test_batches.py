@@ -14,12 +14,12 @@ from redis import Redis
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.exceptions import (
     BridgeError,
-    DeadlineExceeded,
+    DeadlineExceededError,
     InputError,
     LMRefusedError,
     LMUnavailableError,
-    PredictionCancelled,
-    PredictionGivenUp,
+    PredictionCancelledError,
+    PredictionGivenUpError,
     ProgramNotFoundError,
 )
 from tests.harness.poison import POISON, Poisonable
@@ -119,7 +119,7 @@ def test_an_input_that_was_cancelled_before_the_batch_began_is_left_out(play: St
         handles = play.fleet.submit_batch("plain", inputs)
         assert handles[1].cancel()
     ends = [error_of(handle) for handle in handles]
-    assert [type(end) for end in ends] == [type(None), PredictionCancelled, type(None), type(None)]
+    assert [type(end) for end in ends] == [type(None), PredictionCancelledError, type(None), type(None)]
     assert play.asked(inputs[1]["question"]) == []
 
 
@@ -130,7 +130,7 @@ def test_an_input_that_is_cancelled_while_the_batch_runs_stops_alone(play: Stage
     play.await_asked(inputs[3]["question"])
     assert handles[3].cancel()
     ends = [error_of(handle) for handle in handles]
-    assert [type(end) for end in ends] == [type(None)] * 3 + [PredictionCancelled, type(None)]
+    assert [type(end) for end in ends] == [type(None)] * 3 + [PredictionCancelledError, type(None)]
     # Its LM request is broken off, so that the batch ends.
     wait_until(lambda: play.asked(inputs[3]["question"])[0].status == 499, "the LM to see its client leave")
 
@@ -141,7 +141,7 @@ def test_a_deadline_holds_for_each_input(play: Stage) -> None:
     handles = play.fleet.submit_batch("plain", inputs, deadline=2)
     with within(10):
         ends = [error_of(handle) for handle in handles]
-    assert [type(end) for end in ends] == [type(None), DeadlineExceeded, type(None)]
+    assert [type(end) for end in ends] == [type(None), DeadlineExceededError, type(None)]
 
 
 def test_a_batch_itself_leaves_nothing_behind(play: Stage) -> None:
@@ -208,7 +208,7 @@ def test_an_input_that_kills_its_workers_takes_no_other_along(tmp_path: Path) ->
         wait_until(ended, "the end of each input", timeout_s=100, poll_s=0.2)
         ends = [error_of(handle) for handle in handles]
         assert [place for place, end in enumerate(ends) if end is not None] == [20]
-        assert isinstance(ends[20], PredictionGivenUp)
+        assert isinstance(ends[20], PredictionGivenUpError)
 
 
 # ---------------------------------------------------------------- the waits' price

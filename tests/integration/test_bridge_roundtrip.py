@@ -11,6 +11,7 @@ import dspy
 import pytest
 
 from snakepit_bridge.dspy_integration import VariableAwarePredict
+from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.exceptions import SessionNotFoundError
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import RecordingLM
@@ -18,7 +19,6 @@ from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Tensor, Variable, VariableType
 from snakepit_bridge.variables.codec import canonical, parse
 from snakepit_bridge.variables.types import to_json
-from snakepit_bridge.elixir.client import BridgeClient
 from tests.harness.waiting import eventually
 from workers.refresher import Refresher, RefresherSettings
 

@@ -11,9 +11,9 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.elixir.generated.snakepit_bridge_pb2_grpc import BridgeServiceStub
+from snakepit_bridge.testing.elixir.server import BridgeServer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.exceptions import DeadlineExceeded, PredictionCancelled
+from snakepit_bridge.exceptions import DeadlineExceededError, PredictionCancelledError
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import Stopwatch, wait_until
 
@@ -64,7 +64,7 @@ def test_a_cancelled_prediction_leaves_the_provider_within_a_quarter_of_a_second
     left = wait_until(lambda: _left_at(play, question), "the LM sees the client leave")
 
     assert left - at - watch.queued_s < 0.25
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         handle.get(SOON_S)
     # Its place is free, and it asks nothing more.
     assert play.fleet.submit("qa", {"question": fresh("next")}).get(SOON_S).answer
@@ -107,7 +107,7 @@ def test_a_deadline_ends_the_request(play: Stage, program: str) -> None:
     play.lm.hang(None, containing=question)
     handle = play.fleet.submit(program, {"question": question}, deadline=3.0)
     play.await_asked(question)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         handle.get(SOON_S)
 
     wait_until(lambda: _left_at(play, question), "the LM sees the client leave")
@@ -120,6 +120,6 @@ def test_an_expired_prediction_never_asks(play: Stage) -> None:
         handle = play.fleet.submit("qa", {"question": question}, deadline=0.3)
         over = time.time() + 0.4
         wait_until(lambda: time.time() > over, "the deadline is over")
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         handle.get(SOON_S)
     assert play.asked(question) == []

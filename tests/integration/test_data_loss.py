@@ -84,8 +84,8 @@ async def test_what_the_tail_of_the_log_held_is_lost_in_every_process(
     assert ask(reader, f"at_least={new[-1]}") == {"value": 1_000 + LOST - 1, "token": str(new[-1])}
     started = Stopwatch()
     for token in lost[:-1]:
-        assert ask(reader, f"at_least={token}") == {"error": "RevisionLost"}
-        assert ask(reader, f"exactly={token}") == {"error": "RevisionLost"}
+        assert ask(reader, f"at_least={token}") == {"error": "RevisionLostError"}
+        assert ask(reader, f"exactly={token}") == {"error": "RevisionLostError"}
     assert started.elapsed_s < 0.1 * 2 * LOST
     for n, token in enumerate(kept):
         assert ask(reader, f"exactly={token}") == {"value": n, "token": str(token)}
@@ -105,4 +105,4 @@ async def test_an_empty_server_has_lost_everything_and_begins_a_larger_epoch(
     assert new[0] > old[-1]
     assert ask(reader, f"at_least={new[0]}") == {"value": 1_000, "token": str(new[0])}
     for token in old:
-        assert ask(reader, f"at_least={token}") == {"error": "RevisionLost"}
+        assert ask(reader, f"at_least={token}") == {"error": "RevisionLostError"}

@@ -16,10 +16,10 @@ import psutil
 import pytest
 from redis import Redis
 
-from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.testing import Ask, BridgeServer, RecordingLM
-from snakepit_bridge.testing.lm.answers import Raw
 from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.testing import AskedQuestion, BridgeServer, RecordingLM
+from snakepit_bridge.testing.lm.answers import Raw
 from tests.conftest import wait_until
 from tests.harness.leaks import leaked_keys
 from workers.dev.stand_in_lm import QUESTIONS, demo_answerer
@@ -180,7 +180,7 @@ def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(questions: Path,
     poems = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()][5:8]
     hard = [text for poem in poems for text in poem["inputs"].values()]
 
-    def answer(ask: Ask) -> object:
+    def answer(ask: AskedQuestion) -> object:
         return Raw("Roses are red.") if any(text in ask.user for text in hard) else known(ask)
 
     with RecordingLM(answer, latency_s=2.0) as lm:  # pyright: ignore[reportArgumentType]

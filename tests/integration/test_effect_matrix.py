@@ -29,7 +29,7 @@ from snakepit_bridge.dspy_integration import (
 from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REWARDS, TOOLS
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.session_context import SessionContext
-from snakepit_bridge.testing import Ask, Recorded, RecordingLM, default_answer
+from snakepit_bridge.testing import AskedQuestion, Recorded, RecordingLM, default_answer
 
 QA = "question -> answer"
 LOCAL = {"interpreter_factory": dspy.LocalInterpreter}
@@ -329,24 +329,24 @@ def test_demos(server: RecordingLM, session: SessionContext, name: str, how: str
 # ---------------------------------------------------------------- what is peculiar to some modules
 
 
-def _broken_code(ask: Ask) -> dict[str, Any]:
+def _broken_code(ask: AskedQuestion) -> dict[str, Any]:
     answer = default_answer(ask)
     if "generated_code" in answer:
         answer |= {"generated_code": "```python\nraise ValueError('broken')\n```"}
     return answer | ({"finished": False} if "finished" in answer else {})
 
 
-def _asking_code(ask: Ask) -> dict[str, Any]:
+def _asking_code(ask: AskedQuestion) -> dict[str, Any]:
     answer = default_answer(ask)
     return answer | ({"code": "print(llm_query('Who asks?'))"} if "code" in answer else {})
 
 
-def _printing_code(ask: Ask) -> dict[str, Any]:
+def _printing_code(ask: AskedQuestion) -> dict[str, Any]:
     answer = default_answer(ask)
     return answer | ({"code": "print('x' * 5000)"} if "code" in answer else {})
 
 
-def _ever_searching(ask: Ask) -> dict[str, Any]:
+def _ever_searching(ask: AskedQuestion) -> dict[str, Any]:
     return default_answer(ask) | {"tool_calls": {"tool_calls": [{"name": "search", "args": {"query": "why"}}]}}
 
 
@@ -378,7 +378,7 @@ class Cell:
     target: str
     value: Any
     says: Callable[[list[Recorded]], bool]
-    answerer: Callable[[Ask], Any] = default_answer
+    answerer: Callable[[AskedQuestion], Any] = default_answer
     fails: type[Exception] | None = None
     arguments: tuple[Any, ...] | None = None
 

@@ -9,8 +9,8 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import ConfigurationError
 from tests.integration.gateway_clients import Client, connected, gateway, refusal
 from workers.gateway import Gateway, Grants, hashed
 

@@ -17,9 +17,9 @@ import pytest
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.waiting import eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
-from workers.gateway import Gateway, Limits
+from workers.gateway import Gateway, GatewayLimits
 
-LIMITS = Limits(message_bytes=200_000, streams=20, write_s=0.5, calls_per_s=5_000)
+LIMITS = GatewayLimits(message_bytes=200_000, streams=20, write_s=0.5, calls_per_s=5_000)
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ async def test_a_thousand_idle_streams_are_bounded_and_others_unharmed(served: G
 
 async def test_connections_on_which_no_request_comes_whole_are_closed(redis_url: str) -> None:
     head = b"POST /v1/sessions/user-1/publish HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    async with gateway(redis_url, limits=Limits(read_s=0.3)) as served:
+    async with gateway(redis_url, limits=GatewayLimits(read_s=0.3)) as served:
         host, port = str(served.http_address).split(":")
         for sent in (b"", head, head + b"content-length: 100\r\n\r\n{"):
             reader, writer = await asyncio.open_connection(host, int(port))
@@ -302,7 +302,7 @@ async def test_deadlines_are_honoured(client: Client) -> None:
 
 
 async def test_a_call_that_takes_too_long_is_ended_by_name(redis_url: str) -> None:
-    async with gateway(redis_url, limits=Limits(call_s=0.3)) as served, connected(served.grpc_address) as client:
+    async with gateway(redis_url, limits=GatewayLimits(call_s=0.3)) as served, connected(served.grpc_address) as client:
         await client.publish("user-1", a=1)
         await client.publish("user-1", a=2)
         served._fleet.store.history = _never  # pyright: ignore[reportAttributeAccessIssue]

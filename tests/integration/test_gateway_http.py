@@ -12,14 +12,14 @@ import jsonschema
 import pytest
 
 from tests.integration.gateway_clients import connected, gateway, grants, http
-from workers.gateway import Gateway, Limits
+from workers.gateway import Gateway, GatewayLimits
 
 JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
 async def served(redis_url: str) -> AsyncGenerator[Gateway]:
-    async with gateway(redis_url, grants=grants(), limits=Limits(message_bytes=100_000)) as running:
+    async with gateway(redis_url, grants=grants(), limits=GatewayLimits(message_bytes=100_000)) as running:
         yield running
 
 

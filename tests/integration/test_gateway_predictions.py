@@ -117,7 +117,7 @@ async def test_a_cancelled_prediction_stays_cancelled_and_an_ended_one_as_it_is(
         task_id = await client.submit("plain", "user-1", {"question": question})
         cancelled = await client.predictions.Cancel(pb.StreamRequest(id=task_id), metadata=client.metadata)
         assert cancelled.state == pb.PREDICTION_STATE_CANCELLED
-    assert (await ended(client, task_id)).error.kind == "PredictionCancelled"
+    assert (await ended(client, task_id)).error.kind == "PredictionCancelledError"
     done = await ended(client, await client.submit("plain", "user-1", {"question": fresh("q")}))
     assert await client.predictions.Cancel(asked(done.id), metadata=client.metadata) == done
     assert play.asked(question) == []
@@ -175,7 +175,7 @@ async def test_a_conflict_in_a_batch_is_its_own_and_keys_hold_within_it(client: 
     other, twice = {"question": fresh("q")}, fresh("key")
     requests = [asking(inputs, key), asking(other, key), asking(other, twice), asking(other, twice)]
     answer = await client.predictions.SubmitBatch(pb.SubmitBatchRequest(requests=requests), metadata=client.metadata)
-    assert [one.error.kind for one in answer.submitted] == ["", "IdempotencyConflict", "", ""]
+    assert [one.error.kind for one in answer.submitted] == ["", "IdempotencyConflictError", "", ""]
     assert answer.submitted[0].handle.id == first
     assert answer.submitted[2].handle.id == answer.submitted[3].handle.id
 
@@ -191,7 +191,7 @@ async def test_an_idempotency_key_is_one_prediction_per_client(client: Client) -
     ids = [await client.submit("plain", "user-1", inputs, idempotency_key=key) for _ in range(3)]
     assert len(set(ids)) == 1
     status, kind, _ = await refused(client.submit("plain", "user-1", {"question": "other"}, idempotency_key=key))
-    assert (status, kind) == ("ALREADY_EXISTS", "IdempotencyConflict")
+    assert (status, kind) == ("ALREADY_EXISTS", "IdempotencyConflictError")
     another = await client.with_token("predictor").submit("plain", "user-1", inputs, idempotency_key=key)
     assert another not in ids
 
@@ -223,7 +223,7 @@ async def test_a_deadline_that_is_over_ends_the_prediction(play: Stage, client: 
         task_id = await client.submit("plain", "user-1", {"question": fresh("q")}, deadline_s=0.01)
         await asyncio.sleep(0.05)
     prediction = await ended(client, task_id)
-    assert (prediction.state, prediction.error.kind) == (pb.PREDICTION_STATE_FAILED, "DeadlineExceeded")
+    assert (prediction.state, prediction.error.kind) == (pb.PREDICTION_STATE_FAILED, "DeadlineExceededError")
 
 
 async def test_a_program_is_registered_listed_found_and_used(client: Client) -> None:

@@ -23,9 +23,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from redis.asyncio import Redis
 
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.testing.elixir.server import BridgeServer
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.waiting import Stopwatch, eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
 from workers.dev.redis_server import EmbeddedRedis
@@ -214,7 +214,7 @@ async def test_stopping_ends_streams_at_once_and_lets_calls_end(redis_url: str) 
         assert refusal(ended.value)[:2] == ("UNAVAILABLE", "DrainingError")
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await waiting
-        assert refusal(error.value)[1] == "RevisionNotReached"
+        assert refusal(error.value)[1] == "RevisionNotReachedError"
         await stopping
 
 

@@ -12,8 +12,8 @@ from snakepit_bridge.exceptions import StaleTokenError, StoreUnavailableError, V
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.variables import Variable
-from workers.gateway.idempotent_publish import Commit, Committing
 from workers.gateway.errors import RequestIdConflictError
+from workers.gateway.idempotent_publish import IdempotentPublisher, PublishCommand
 from workers.gateway.request_ids import RequestIds, Try
 
 
@@ -21,9 +21,9 @@ class Died(BaseException):
     """The process is gone: nothing after this line runs, but what ends by itself in Redis."""
 
 
-def commit(value: int, *, reason: str = "", expected: Token | None = None) -> Commit:
+def commit(value: int, *, reason: str = "", expected: Token | None = None) -> PublishCommand:
     made = {"n": Variable.declare("n", value)}
-    return Commit("s", frozenset(made), lambda _: made, expected, "ann", reason)
+    return PublishCommand("s", frozenset(made), lambda _: made, expected, "ann", reason)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def store(fleet: Fleet) -> SnapshotStore:
 
 
 async def once(fleet: Fleet, value: int, *, id: str = "r-1", owner: str = "a", **how: Any) -> Token:
-    return await Committing(fleet).once(owner, id, f"{value}".encode(), commit(value, **how))
+    return await IdempotentPublisher(fleet).once(owner, id, f"{value}".encode(), commit(value, **how))
 
 
 async def dies_after(fleet: Fleet, moment: str, monkeypatch: pytest.MonkeyPatch, value: int) -> None:
@@ -97,9 +97,9 @@ async def test_a_refused_try_is_forgotten_so_that_the_id_can_be_used_for_what_fi
     def refuse(_: Any) -> Any:
         raise ValidationError("n", "that", "it can't")
 
-    refused = Commit("s", frozenset({"n"}), refuse, None, "", "")
+    refused = PublishCommand("s", frozenset({"n"}), refuse, None, "", "")
     with pytest.raises(ValidationError):
-        await Committing(fleet).once("a", "r-1", b"refused", refused)
+        await IdempotentPublisher(fleet).once("a", "r-1", b"refused", refused)
     await once(fleet, 1)
 
 

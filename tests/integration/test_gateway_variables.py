@@ -12,10 +12,10 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, refusal
-from workers.gateway import Gateway, Limits
+from workers.gateway import Gateway, GatewayLimits
 from workers.refresher import Refresher, RefresherSettings
 
 
@@ -112,7 +112,7 @@ async def test_get_waits_for_a_token_and_says_what_it_found_when_it_did_not_come
     epoch, revision = token.split(".")
     later = f"{epoch}.{int(revision) + 1}"
     status, kind, fields = await refused(client.get("user-1", at_least=later))
-    assert (status, kind, fields[:3]) == ("FAILED_PRECONDITION", "RevisionNotReached", ["user-1", later, token])
+    assert (status, kind, fields[:3]) == ("FAILED_PRECONDITION", "RevisionNotReachedError", ["user-1", later, token])
     waiting = asyncio.create_task(client.get("user-1", at_least=later, wait_s=10))
     await client.publish("user-1", a=2)
     assert (await waiting).token == later
@@ -124,7 +124,7 @@ async def test_names_choose_and_one_that_is_missing_is_not_found(client: Client)
     assert (await refused(client.get("user-1", names=["z"])))[:2] == ("NOT_FOUND", "VariableNotFoundError")
     assert (await refused(client.get("user-2")))[:2] == ("NOT_FOUND", "SessionNotFoundError")
     assert (await refused(client.get("user-1", at_least="soon")))[:2] == ("INVALID_ARGUMENT", "MalformedError")
-    assert (await refused(client.get("user-1", exactly="1.1")))[:2] == ("OUT_OF_RANGE", "RevisionLost")
+    assert (await refused(client.get("user-1", exactly="1.1")))[:2] == ("OUT_OF_RANGE", "RevisionLostError")
 
 
 async def test_watch_streams_the_current_snapshot_and_each_that_is_seen_after_it(client: Client) -> None:
@@ -165,7 +165,10 @@ async def test_a_stream_goes_on_over_a_lost_connection_to_the_store(client: Clie
 
 
 async def test_many_followers_of_a_session_cost_one_read_per_change(redis_url: str) -> None:
-    async with gateway(redis_url, limits=Limits(streams=1_000)) as served, connected(served.grpc_address) as client:
+    async with (
+        gateway(redis_url, limits=GatewayLimits(streams=1_000)) as served,
+        connected(served.grpc_address) as client,
+    ):
         await client.publish("user-1", a=0)
         streams = [client.variables.Watch(pb.WatchRequest(session="user-1")) for _ in range(300)]
         await asyncio.gather(*(first(stream, 1) for stream in streams))

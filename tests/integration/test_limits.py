@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
-from snakepit_bridge.exceptions import DeadlineExceeded, PredictionCancelled
+from snakepit_bridge.exceptions import DeadlineExceededError, PredictionCancelledError
 from snakepit_bridge.testing.lm.faults import Fault
 from tests.conftest import wait_until
 from tests.harness.programs import Twice
@@ -203,7 +203,7 @@ def test_a_cancelled_task_that_was_parked_ends_at_once_and_leaves_its_lane(play:
     wait_until(lambda: parked(play), "it waits")
     with within(1):
         handle.cancel()
-        with pytest.raises(PredictionCancelled):
+        with pytest.raises(PredictionCancelledError):
             handle.get(5)
     wait_until(lambda: not parked(play), "its place is free")
     limit(play, concurrency=-1)
@@ -214,7 +214,7 @@ def test_a_cancelled_task_that_was_parked_ends_at_once_and_leaves_its_lane(play:
 def test_a_parked_task_whose_deadline_passes_ends_with_its_named_error(play: Stage) -> None:
     block(play)
     question, handle = ask(play, deadline=1.0)
-    with within(4), pytest.raises(DeadlineExceeded):
+    with within(4), pytest.raises(DeadlineExceededError):
         handle.get(10)
     assert not play.asked(question)
 

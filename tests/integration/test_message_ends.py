@@ -15,10 +15,10 @@ from redis import Redis
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import (
     BridgeError,
-    DeadlineExceeded,
-    PredictionCancelled,
-    PredictionFailed,
-    PredictionGivenUp,
+    DeadlineExceededError,
+    PredictionCancelledError,
+    PredictionFailedError,
+    PredictionGivenUpError,
 )
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
@@ -103,7 +103,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("change", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_a_message_that_no_worker_can_take(play: Stage, change: Any, batch: bool) -> None:
     ends = changed(play, change, batch=batch)
-    assert {type(end) for end in ends} <= {PredictionGivenUp, PredictionFailed}, ends
+    assert {type(end) for end in ends} <= {PredictionGivenUpError, PredictionFailedError}, ends
     assert len(ends) == (3 if batch else 1)
     settled(play)
 
@@ -111,7 +111,7 @@ def test_a_message_that_no_worker_can_take(play: Stage, change: Any, batch: bool
 @pytest.mark.parametrize("batch", [False, True], ids=["single", "batch"])
 def test_a_message_that_has_expired(play: Stage, batch: bool) -> None:
     over = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
-    assert {type(end) for end in changed(play, header("expires", over), batch=batch)} == {DeadlineExceeded}
+    assert {type(end) for end in changed(play, header("expires", over), batch=batch)} == {DeadlineExceededError}
     settled(play)
 
 
@@ -122,7 +122,7 @@ def test_a_message_that_was_revoked(play: Stage, batch: bool) -> None:
     def revoke(message: dict[str, Any]) -> None:
         control.revoke(message["headers"]["id"], reply=True)
 
-    assert {type(end) for end in changed(play, revoke, batch=batch)} == {PredictionCancelled}
+    assert {type(end) for end in changed(play, revoke, batch=batch)} == {PredictionCancelledError}
     settled(play)
 
 
@@ -135,7 +135,7 @@ def test_a_message_that_is_revoked_while_it_runs(play: Stage) -> None:
     [batch] = [one["id"] for some in active.values() for one in some]
     if "threads" not in str(play.worker.container.spec.pool):
         play.fleet.app.control.revoke(batch, terminate=True)
-        assert {type(ended(play, handle.id)) for handle in handles} == {PredictionCancelled}
+        assert {type(ended(play, handle.id)) for handle in handles} == {PredictionCancelledError}
         settled(play)
     play.lm.faults.clear()
 
@@ -147,7 +147,7 @@ def test_a_task_that_runs_into_its_time_limit(play: Stage, batch: bool) -> None:
     play.lm.hang(None)
     ends = changed(play, header("timelimit", [1.0, None]), batch=batch)
     play.lm.faults.clear()
-    assert {type(end) for end in ends} == {PredictionFailed}
+    assert {type(end) for end in ends} == {PredictionFailedError}
     assert all("time limit" in str(end) for end in ends)
     settled(play)
 
@@ -160,4 +160,4 @@ def test_the_end_of_a_message_is_the_end_of_the_chain_behind_it(play: Stage) -> 
         message: Any = json.loads(client.rpop(LIST.replace(QUEUE, aside.queue)))  # type: ignore[arg-type]
         message["headers"]["eta"] = "soon"
         client.lpush(LIST, json.dumps(message))
-    assert isinstance(ended(play, last.id), PredictionGivenUp)
+    assert isinstance(ended(play, last.id), PredictionGivenUpError)

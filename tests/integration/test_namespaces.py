@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import ForeignNamespaceError, PredictionTimeout, ProgramNotFoundError
+from snakepit_bridge.exceptions import ForeignNamespaceError, PredictionTimeoutError, ProgramNotFoundError
 from tests.harness.stage import Stage, fresh, stage
 
 SPEC = {"module": "Predict", "signature": "question -> answer"}
@@ -37,7 +37,7 @@ def test_workers_of_one_namespace_take_nothing_of_another(play: Stage, staging: 
     handle = staging.submit("qa", {"question": question}, session="shop")
     # Production answers what comes after it, so that it would have taken what came before.
     play.fleet.submit("qa", {"question": fresh("other")}, session="shop").get()
-    with pytest.raises(PredictionTimeout):
+    with pytest.raises(PredictionTimeoutError):
         handle.get(0.2)
     assert play.asked(question) == []
     play.start(

@@ -14,8 +14,8 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Handle
-from snakepit_bridge.client.stream import Piece
-from snakepit_bridge.exceptions import LMRefusedError, PredictionCancelled, PredictionTimeout
+from snakepit_bridge.client.stream import StreamChunk
+from snakepit_bridge.exceptions import LMRefusedError, PredictionCancelledError, PredictionTimeoutError
 from snakepit_bridge.process.home_loop import run_home
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
@@ -41,11 +41,11 @@ def ask(play: Stage, program: str = "plain", words: int = 30) -> tuple[str, Hand
     return question, play.fleet.submit(program, {"question": question}, stream=True)
 
 
-def text(pieces: list[Piece], field: str) -> str:
+def text(pieces: list[StreamChunk], field: str) -> str:
     return "".join(piece.text for piece in pieces if piece.field == field)
 
 
-async def read(handle: Handle) -> list[Piece]:
+async def read(handle: Handle) -> list[StreamChunk]:
     return [piece async for piece in handle.stream()]
 
 
@@ -132,7 +132,7 @@ async def test_the_stream_of_a_cancelled_prediction_ends(play: Stage) -> None:
     await handle.acancel()
     with within(3):
         [piece async for piece in stream]
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         await handle
 
 
@@ -149,7 +149,7 @@ async def test_a_stream_is_bounded_by_the_fleets_wait(play: Stage) -> None:
     play.lm.hang(1)
     _, handle = ask(play)
     following = play.fleet.pieces.of(handle.id, 0.2)
-    with within(3), pytest.raises(PredictionTimeout):
+    with within(3), pytest.raises(PredictionTimeoutError):
         await run_home(following.next())
     await run_home(following.aclose())
     await handle.acancel()

@@ -20,12 +20,12 @@ from redis import Redis
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.exceptions import (
-    DeadlineExceeded,
-    IdempotencyConflict,
+    DeadlineExceededError,
+    IdempotencyConflictError,
     InputError,
-    PredictionCancelled,
-    PredictionTimeout,
-    RevisionNotReached,
+    PredictionCancelledError,
+    PredictionTimeoutError,
+    RevisionNotReachedError,
 )
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
@@ -94,7 +94,7 @@ def test_a_handle_tells_pending_until_there_is_a_result(play: Stage) -> None:
         _, handle = ask(play)
         assert not handle.ready()
         assert handle.status == "PENDING"
-        with within(2), pytest.raises(PredictionTimeout, match=rf"{handle.id} had no result after 0\.1 s"):
+        with within(2), pytest.raises(PredictionTimeoutError, match=rf"{handle.id} had no result after 0\.1 s"):
             handle.get(0.1)
     assert handle.get(20)
     assert handle.ready()
@@ -221,7 +221,7 @@ def test_a_revision_that_comes_while_the_prediction_waits_for_it_is_met(play: St
         second = publish(play, session, temp=0.9)
     assert handle.get(20).provenance.token == str(second)
     _, handle = ask(play, "qa", session=session, at_least=Token(first.epoch, first.revision + 99))
-    with within(5), pytest.raises(RevisionNotReached):
+    with within(5), pytest.raises(RevisionNotReachedError):
         handle.get(20)
 
 
@@ -311,7 +311,10 @@ def test_a_deadline_ends_a_prediction_whose_lm_is_slow(play: Stage) -> None:
     question = fresh("q")
     play.lm.hang(containing=question)
     handle = play.fleet.submit("plain", {"question": question}, deadline=1.0)
-    with within(8), pytest.raises(DeadlineExceeded, match=r"missed its deadline by .* Add workers or a later deadline"):
+    with (
+        within(8),
+        pytest.raises(DeadlineExceededError, match=r"missed its deadline by .* Add workers or a later deadline"),
+    ):
         handle.get(20)
     assert len(play.asked(question)) == 1
 
@@ -319,7 +322,7 @@ def test_a_deadline_ends_a_prediction_whose_lm_is_slow(play: Stage) -> None:
 def test_a_prediction_past_its_deadline_never_reaches_the_lm(play: Stage) -> None:
     question, handle = ask(play, deadline=1e-6)
     late, _ = ask(play)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         handle.get(20)
     play.await_asked(late)
     assert play.asked(question) == []
@@ -331,7 +334,7 @@ def test_a_prediction_cancelled_before_it_starts_never_reaches_the_lm(play: Stag
         assert handle.cancel()
         assert handle.cancel(), "cancelling twice says the same"
         assert handle.status == "REVOKED"
-        with pytest.raises(PredictionCancelled, match=handle.id):
+        with pytest.raises(PredictionCancelledError, match=handle.id):
             handle.get(1)
         _, next_one = ask(play)
     next_one.get(20)
@@ -339,7 +342,7 @@ def test_a_prediction_cancelled_before_it_starts_never_reaches_the_lm(play: Stag
     for _ in range(4):
         ask(play)[1].get(20)
     assert play.asked(question) == []
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         handle.get(1)
 
 
@@ -380,7 +383,7 @@ def test_one_key_for_two_requests_is_a_conflict(play: Stage) -> None:
         {"program": "qa"},
     ):
         said: dict[str, Any] = {"program": "plain", "inputs": {"question": "one"}, **changed}
-        with pytest.raises(IdempotencyConflict, match=rf"'{key}' belongs to prediction {first.id}.*Use a new key"):
+        with pytest.raises(IdempotencyConflictError, match=rf"'{key}' belongs to prediction {first.id}.*Use a new key"):
             play.fleet.submit(**said, idempotency_key=key)
     assert first.get(20).answer == "answer of one"
 
@@ -519,6 +522,6 @@ def test_a_killed_workers_prediction_is_answered_and_a_stored_cancellation_holds
     assert prediction.answer == f"answer of {question}"
     assert len(play.asked(question)) == 2
     wait_until(lambda: play.worker.container.status == "running", "the worker to run")
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         never.get(1)
     assert play.asked(cancelled) == []

@@ -20,13 +20,13 @@ from snakepit_bridge.client.rabbitmq import waiting_in
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
-    DeadlineExceeded,
-    PredictionCancelled,
-    PredictionFailed,
-    PredictionGivenUp,
+    DeadlineExceededError,
+    PredictionCancelledError,
+    PredictionFailedError,
+    PredictionGivenUpError,
     StoreUnavailableError,
 )
-from snakepit_bridge.testing import Ask
+from snakepit_bridge.testing import AskedQuestion
 from tests.harness.containers import local_redis
 from tests.harness.leaks import leaked_keys
 from tests.harness.poison import POISON, Poisonable
@@ -45,7 +45,7 @@ GATE.set()
 _ARRIVE_S = 3.0
 
 
-def gated(ask: Ask) -> Mapping[str, Any]:
+def gated(ask: AskedQuestion) -> Mapping[str, Any]:
     """Answers as ``echo`` does, once the gate is open."""
     GATE.wait(60)
     return echo(ask)
@@ -185,7 +185,7 @@ def test_cancelled_predictions_leave_the_lm(play: Stage, pool: str) -> None:
     assert all(handle.cancel() for handle in handles)
     wait_until(lambda: {one.status for one in play.asked(prefix)} == {LEFT}, "the LM sees all of them leave")
     asked = len(play.asked(prefix))
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         handles[-1].get()
     # The worker has gone through what waited once it answers what was sent after it.
     assert fleet.submit("plain", {"question": fresh("next")}).get().answer
@@ -194,7 +194,7 @@ def test_cancelled_predictions_leave_the_lm(play: Stage, pool: str) -> None:
 
 def test_a_deadline_that_is_over(play: Stage) -> None:
     question = fresh("late")
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         fleet_of(play).submit("plain", {"question": question}, deadline=0.0).get()
     assert not play.asked(question)
 
@@ -260,9 +260,9 @@ def test_a_prediction_that_kills_its_worker_takes_no_more_along_than_it_may(
     honest |= {(one := fresh("q")): fleet.submit("poisonable", {"question": one}) for _ in range(6)}
     batch = fleet.submit_batch("poisonable", [{"question": fresh(POISON)}, {"question": fresh("q")}])
     answered(honest)
-    with pytest.raises(PredictionGivenUp, match=r"lost.*died, 2 times"):
+    with pytest.raises(PredictionGivenUpError, match=r"lost.*died, 2 times"):
         poison.get()
-    assert isinstance(end_of(batch[0]), PredictionGivenUp)
+    assert isinstance(end_of(batch[0]), PredictionGivenUpError)
     listed = run(play, node, capsys, "dead", "list", "--json", queue="prefork")
     [entry] = [one for one in listed["messages"] if one["task_id"] == poison.id]
     assert (entry["reason"], entry["queue"], entry["deliveries"]) == ("lost", "prefork", 2)
@@ -310,7 +310,7 @@ def test_a_message_that_no_worker_can_take_ends_its_prediction(
             message["body"], routing_key="asyncio", headers=message["headers"], content_type=taken.content_type,
             content_encoding=taken.content_encoding,
         )  # fmt: skip
-    assert isinstance(end_of(handle), PredictionGivenUp | PredictionFailed)
+    assert isinstance(end_of(handle), PredictionGivenUpError | PredictionFailedError)
     dead = wait_until(lambda: dead_of(play, handle), "it is on the dead list")
     with pytest.raises(SystemExit):
         main(["--redis-url", play.url, "--broker-url", node.url, "dead", "retry", dead])

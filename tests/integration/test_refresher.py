@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
+from snakepit_bridge.elixir.demand import WantedSessions
 from snakepit_bridge.exceptions import SessionNotFoundError, SessionOwnedElsewhereError
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
-from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Tensor, Variable, VariableType
-from snakepit_bridge.elixir.demand import WantedSessions
 from tests.harness.waiting import eventually
 from tests.integration.refresher_proxy import Network
 from workers.refresher import Refresher, RefresherSettings

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots import RedisStore, Retention
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.waiting import eventually
 from tests.integration.refresher_load import Counts, Load

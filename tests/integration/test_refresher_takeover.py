@@ -15,8 +15,8 @@ from redis import Redis
 
 from snakepit_bridge.exceptions import SessionNotFoundError
 from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.waiting import Stopwatch, wait_until, within
 from workers.refresher.leases import Leases

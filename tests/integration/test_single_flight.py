@@ -13,7 +13,7 @@ from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.exceptions import LMAnswerError, LMRefusedError, PredictionCancelled
+from snakepit_bridge.exceptions import LMAnswerError, LMRefusedError, PredictionCancelledError
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
 from tests.harness.waiting import Stopwatch, wait_until
 
@@ -186,7 +186,7 @@ def test_when_the_leader_is_cancelled_a_follower_asks(play: Stage) -> None:
     assert leader.cancel()
 
     assert {follower.get(SOON_S).answer for follower in followers} == {f"answer of {question}"}
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         leader.get(SOON_S)
     assert count(play, question) == 2
 

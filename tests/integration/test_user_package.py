@@ -14,7 +14,7 @@ import dspy
 import pytest
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import InputError, PredictionFailed, ProgramSpecError
+from snakepit_bridge.exceptions import InputError, PredictionFailedError, ProgramSpecError
 from tests.harness.stage import Stage, fresh, stage
 
 PACKAGE = "acme_desk"
@@ -193,7 +193,7 @@ def test_a_tool_of_the_users_is_called_on_the_worker(play: Stage, fleet: Fleet) 
 
 def test_what_the_users_module_raises_is_named(fleet: Fleet) -> None:
     fleet.register("careless", {"module": "acme_desk.modules:Careless"})
-    with pytest.raises(PredictionFailed, match=r"'careless' raised KeyError: 'no cellar here'"):
+    with pytest.raises(PredictionFailedError, match=r"'careless' raised KeyError: 'no cellar here'"):
         fleet.submit("careless", {"text": "cellar"}).get(WAIT_S)
 
 

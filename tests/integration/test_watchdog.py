@@ -12,9 +12,9 @@ from redis import Redis
 
 from snakepit_bridge.cli.doctor import _stalls
 from snakepit_bridge.cli.status import look
-from snakepit_bridge.exceptions import PredictionGivenUp
-from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.delivery.stalls import Stall, Stalls
+from snakepit_bridge.exceptions import PredictionGivenUpError
+from snakepit_bridge.process.home_loop import run_blocking
 from tests.harness.broker import held
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
@@ -86,7 +86,7 @@ def test_a_pool_process_that_hangs_is_replaced_and_its_prediction_ends_by_name(p
     poison = play.fleet.submit("stalling", {"question": f"{way} {mark}"})
     honest = play.fleet.submit("stalling", {"question": mark})
     assert mark in honest.get(WAIT_S).answer
-    with pytest.raises(PredictionGivenUp, match="hang"):
+    with pytest.raises(PredictionGivenUpError, match="hang"):
         poison.get(WAIT_S)
     assert running(worker)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import PredictionTimeout, PredictionUnknownError
+from snakepit_bridge.exceptions import PredictionTimeoutError, PredictionUnknownError
 from snakepit_bridge.process.home_loop import run_blocking
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
@@ -63,7 +63,7 @@ def test_a_task_that_waits_is_waited_for_and_its_place_is_told(play: Stage) -> N
     single = fleet.submit("plain", {"question": "never asked"})
     batch = fleet.submit_batch("plain", [{"question": "never asked"}] * 2)
     for task_id, behind in ((first.id, 0), (single.id, 1), (batch[1].id, 2)):
-        with pytest.raises(PredictionTimeout, match=rf"waits in queue '{fleet.queue}', behind {behind} others"):
+        with pytest.raises(PredictionTimeoutError, match=rf"waits in queue '{fleet.queue}', behind {behind} others"):
             Fleet(play.url, queue=fleet.queue).handle(task_id).get(3.5)
 
 
@@ -72,9 +72,9 @@ def test_a_task_that_runs_is_waited_for_however_it_is_asked_for(play: Stage) -> 
     play.lm.hang(times=2, containing=question)
     batch = play.fleet.submit_batch("plain", [{"question": question}] * 2)
     play.await_asked(question, 2)
-    with pytest.raises(PredictionTimeout, match="It is with a worker"):
+    with pytest.raises(PredictionTimeoutError, match="It is with a worker"):
         play.fleet.handle(batch[0].id).get(3.5)
-    with pytest.raises(PredictionTimeout, match="It is with a worker"):
+    with pytest.raises(PredictionTimeoutError, match="It is with a worker"):
         batch[1].get(0.1)
     for handle in batch:
         handle.cancel()
@@ -90,7 +90,7 @@ def test_a_task_that_a_limit_holds_up_is_told_from_one_that_nobody_submitted(pla
         return (await finder.find(handle.id)).place
 
     wait_until(lambda: run_blocking(place()) == "waits for a limit of its LM profile or session", "it to be parked")
-    with pytest.raises(PredictionTimeout, match="waits for a limit"):
+    with pytest.raises(PredictionTimeoutError, match="waits for a limit"):
         handle.get(0.1)
     handle.cancel()
 

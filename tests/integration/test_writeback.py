@@ -14,19 +14,19 @@ import pytest
 from snakepit_bridge import SessionContext
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.elixir.errors import ElixirSessionNotFoundError, ElixirUnavailableError
+from snakepit_bridge.elixir.write_back import ElixirAuthority, WriteNotShownError
 from snakepit_bridge.exceptions import (
-    RevisionLost,
+    RevisionLostError,
     SessionOwnedElsewhereError,
     ValidationError,
     VariableNotFoundError,
 )
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.elixir.errors import ElixirSessionNotFoundError, ElixirUnavailableError
-from snakepit_bridge.elixir.write_back import ElixirAuthority, WriteNotShownError
 from tests.harness.lines import LineProcess
 from tests.harness.waiting import eventually
 from workers.refresher import Refresher, RefresherSettings
@@ -194,7 +194,7 @@ async def test_rollback_makes_elixir_hold_the_earlier_variables(
     assert token > before
     assert await at(store, token) == {"temperature": 0.5, "style": "kind"}
     assert elixir.value("s", "style") == "kind"
-    with pytest.raises(RevisionLost):
+    with pytest.raises(RevisionLostError):
         await ctx.rollback("1.1")
 
 

@@ -7,9 +7,9 @@ import json
 import sys
 
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.elixir.write_back import ElixirAuthority
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import RedisStore
-from snakepit_bridge.elixir.write_back import ElixirAuthority
 
 
 async def write(url: str, bridge: str, turns: str) -> None:

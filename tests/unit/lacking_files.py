@@ -106,7 +106,7 @@ async def test_redis_is_asked_once_there_is_a_file_to_connect_by(redis_url: str,
     connection = RedisConnection(redis_url, timeout_s=10.0)
     assert connection.client  # its scripts are read from files, once
     with all_taken() as taken:
-        asking = asyncio.gather(connection.soon("PING"), connection.soon_read("GET", "a"), return_exceptions=True)
+        asking = asyncio.gather(connection.execute("PING"), connection.execute_read("GET", "a"), return_exceptions=True)
         await eventually(_lacked, "the connection to lack a file")
         assert not asking.done()
         while len(taken) > 5:
@@ -119,5 +119,5 @@ async def test_redis_is_away_where_no_file_comes_free(redis_url: str, low_limit:
     connection = RedisConnection(redis_url, timeout_s=0.5)
     assert connection.client
     with all_taken(), pytest.raises(StoreUnavailableError, match="Too many open files"):
-        await connection.soon("PING")
+        await connection.execute("PING")
     await connection.aclose()

@@ -18,11 +18,11 @@ from snakepit_bridge import exceptions
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
-    DeadlineExceeded,
+    DeadlineExceededError,
     InputError,
     LMError,
     LMUnavailableError,
-    PredictionTimeout,
+    PredictionTimeoutError,
     ProgramNotFoundError,
     StoreUnavailableError,
     UnknownModuleError,
@@ -120,8 +120,8 @@ def test_errors_are_caught_by_the_built_in_that_they_also_are() -> None:
     assert isinstance(ValidationError("v", "1", "rule"), ValueError)
     assert isinstance(InputError("p", "f", "problem"), ValueError)
     assert isinstance(VariableNotFoundError("v"), ValueError)
-    assert isinstance(DeadlineExceeded("id", 1.0), TimeoutError)
-    assert isinstance(PredictionTimeout("id", 1.0), TimeoutError)
+    assert isinstance(DeadlineExceededError("id", 1.0), TimeoutError)
+    assert isinstance(PredictionTimeoutError("id", 1.0), TimeoutError)
     assert isinstance(StoreUnavailableError("url", "refused"), ConnectionError)
     assert isinstance(LMUnavailableError("m", "c", "text"), LMError)
 

@@ -95,5 +95,5 @@ except StoreUnavailableError:
 
 
 def test_the_library_loads_without_dspy_until_it_is_needed() -> None:
-    code = "import snakepit_bridge, snakepit_bridge.variables, snakepit_bridge.protocol.messages, snakepit_bridge.snapshots"
+    code = "import snakepit_bridge.variables, snakepit_bridge.protocol.messages, snakepit_bridge.snapshots"
     assert loaded_by(code) & {"dspy", "grpc", "celery", "workers", "tasks", "config"} == set()

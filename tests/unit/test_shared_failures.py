@@ -10,28 +10,28 @@ from typing import Any
 import pytest
 from dspy.lm15 import LM15Error, Response, ServerError
 
-from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.exceptions import (
     LMUnavailableError,
-    RevisionNotReached,
+    RevisionNotReachedError,
     SessionNotFoundError,
     StoreUnavailableError,
 )
-from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.programs.registry import ProgramRegistry
-from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import MemoryStore
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.pipeliner import Pipeliner
+from snakepit_bridge.redis.pubsub import Subscription
+from snakepit_bridge.snapshots import MemoryStore
 from snakepit_bridge.snapshots.redis_watch import RedisWatch
-from snakepit_bridge.redis.pipeliner import Tick
-from tasks.response_cache.single_flight import AnswerCache
-from tasks.response_cache.store import AnswerStore
-from tasks.rate_limits.leases import Presence
+from snakepit_bridge.snapshots.replica import Replica
+from tasks.cancellation import CancellationRegistry
+from tasks.notifications import Signals
+from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.rules import Rules
 from tasks.rate_limits.store import LimitStore
-from tasks.cancellation import Running
-from tasks.notifications import Signals
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.response_cache.store import AnswerStore
 from tests.harness.waiting import eventually
 from tests.unit.tasks.test_flights import call, prediction
 
@@ -83,13 +83,13 @@ async def test_a_revision_that_does_not_come() -> None:
     replica = Replica(Slow(), 0.05)
     requirement = Requirement("at_least", Token(1, 1))
     raised = await together(lambda: replica.snapshot("never", requirement))
-    assert {type(each) for each in raised} <= {SessionNotFoundError, RevisionNotReached}
+    assert {type(each) for each in raised} <= {SessionNotFoundError, RevisionNotReachedError}
     assert len({id(each) for each in raised}) == MANY
     await replica.aclose()
 
 
 async def test_a_store_that_is_away(nowhere: RedisConnection) -> None:
-    for ask in (lambda: nowhere.soon("GET", "a"), lambda: nowhere.soon_read("GET", "a")):
+    for ask in (lambda: nowhere.execute("GET", "a"), lambda: nowhere.execute_read("GET", "a")):
         assert_each_its_own(await together(ask), StoreUnavailableError)
 
 
@@ -97,7 +97,7 @@ async def test_a_command_that_the_server_refuses() -> None:
     async def refuse(commands: Any) -> list[Any]:
         return [LookupError("refused")] * len(commands)
 
-    tick = Tick(refuse)
+    tick = Pipeliner(refuse)
     assert_each_its_own(await together(lambda: tick.read(("GET", "a"))), LookupError)
 
 
@@ -107,7 +107,7 @@ async def test_a_program_that_cant_be_looked_up(nowhere: RedisConnection) -> Non
 
 
 async def test_a_look_whether_a_prediction_is_still_wanted(nowhere: RedisConnection) -> None:
-    running = Running(nowhere, Signals(nowhere), namespace="dspex")
+    running = CancellationRegistry(nowhere, Signals(nowhere), namespace="dspex")
     assert_each_its_own(await together(lambda: running._ended("task")), StoreUnavailableError)
 
 
@@ -118,7 +118,7 @@ async def test_limits_that_cant_be_read(nowhere: RedisConnection) -> None:
             raise StoreUnavailableError("memory://", "it is away")
 
     replica, signals = Replica(Away()), Signals(nowhere)
-    presence = Presence(LimitStore(nowhere, "dspex", None), Rules({}), replica, signals)
+    presence = LimitLeases(LimitStore(nowhere, "dspex", None), Rules({}), replica, signals)
     assert_each_its_own(await together(presence.begin), StoreUnavailableError)
     await presence.aclose()
     await signals.aclose()

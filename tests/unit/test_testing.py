@@ -23,7 +23,7 @@ from dspy.primitives.code_interpreter import FinalOutput
 
 from snakepit_bridge import testing
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.testing import Ask, Raw, RecordingLM, default_answer, read_ask, scripted
+from snakepit_bridge.testing import AskedQuestion, Raw, RecordingLM, default_answer, read_ask, scripted
 from snakepit_bridge.testing.lm.rendering import render
 from snakepit_bridge.testing.lm.values import value_for
 from tests.harness.waiting import wait_until
@@ -246,7 +246,7 @@ def test_a_script_is_followed_in_order_and_says_when_it_ends() -> None:
 
 
 def test_a_script_may_repeat_be_a_function_or_fill_only_some_fields() -> None:
-    def shout(ask: Ask) -> dict[str, Any]:
+    def shout(ask: AskedQuestion) -> dict[str, Any]:
         return {"answer": ask.inputs["question"].upper()}
 
     with RecordingLM(scripted(shout)) as server, dspy.context(lm=model(server)):

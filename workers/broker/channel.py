@@ -16,17 +16,17 @@ from kombu.transport import redis as stock
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from workers.broker import lua
 from workers.broker.claimer import Claimer, List
-from workers.broker.leases import Holding
-from workers.broker.lease_keeper import Keeper
-from workers.broker.lease_keepers import KEEPERS
-from workers.broker.keys import Layout
-from workers.broker.wire import Line
 from workers.broker.decoding import Claimed, opened
+from workers.broker.keys import DeliveryKeys
+from workers.broker.lease_keeper import LeaseKeeper
+from workers.broker.lease_keepers import KEEPERS
+from workers.broker.lease_settings import LeaseSettings
+from workers.broker.leases import LeaseTable
+from workers.broker.lua import SCRIPTS
 from workers.broker.qos import QoS as OurQoS
 from workers.broker.settlement import Settlement
-from workers.broker.lease_settings import Terms
+from workers.broker.wire import ClaimConnection
 
 _FLUSH_S = 2.0
 _KEEPER_TIMEOUT_S = 5.0
@@ -115,16 +115,16 @@ class Channel(stock.Channel):
     # ------------------------------------------------------------ claims
 
     @cached_property
-    def keeper(self) -> Keeper:
+    def keeper(self) -> LeaseKeeper:
         """The thread that keeps what this process holds of this broker's messages."""
         params = self._connparams()
         server = tuple(params.get(name) for name in ("host", "port", "path", "db", "username"))
-        layout = Layout(f"{self.global_keyprefix}{self.delivery_key}", self.global_keyprefix)
-        terms = Terms(self.lease, self.max_deliveries, self.hold_limit, stall_s=self.stall)
+        layout = DeliveryKeys(f"{self.global_keyprefix}{self.delivery_key}", self.global_keyprefix)
+        terms = LeaseSettings(self.lease, self.max_deliveries, self.hold_limit, stall_s=self.stall)
         return KEEPERS.of(server, layout, terms, lambda: _keepers_client(params))
 
     @property
-    def holding(self) -> Holding:
+    def holding(self) -> LeaseTable:
         """What this process holds of this broker's messages."""
         return self.keeper.holding
 
@@ -134,7 +134,7 @@ class Channel(stock.Channel):
         params = self._connparams(asynchronous=True)
         made = {name: value for name, value in params.items() if name not in _OF_POOLS}
         connection = params["connection_class"](**made, protocol=3, retry=Retry(NoBackoff(), 0))
-        return Claimer(self, Line(connection))
+        return Claimer(self, ClaimConnection(connection))
 
     @property
     def claims(self) -> bool:
@@ -182,7 +182,7 @@ class Channel(stock.Channel):
 
     def _now(self, script: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
         with redis.Redis(connection_pool=self.pool, retry=Retry(NoBackoff(), 0)) as client:
-            return client.register_script(lua.source(script))(keys, args)
+            return client.register_script(SCRIPTS[script].text)(keys, args)
 
     # ------------------------------------------------------------ kombu's clients
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from workers.broker import settlement
 from workers.broker import message as envelope
-from workers.broker.wire import Line
+from workers.broker import settlement
 from workers.broker.decoding import Claimed, opened
 from workers.broker.settlement import Settlement
+from workers.broker.wire import ClaimConnection
 
 if TYPE_CHECKING:
     from workers.broker.channel import Channel
@@ -40,7 +40,7 @@ class Claimer:
         line: the connection to claim by.
     """
 
-    def __init__(self, channel: Channel, line: Line) -> None:
+    def __init__(self, channel: Channel, line: ClaimConnection) -> None:
         self.line = line
         self.answered_at = time.monotonic()
         self.had_no_room_at = self.answered_at

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from snakepit_bridge.redis.connection import RedisConnection
-from workers.broker import lua
-from workers.broker.keys import SEPARATOR, Layout
+from workers.broker.keys import SEPARATOR, DeliveryKeys
+from workers.broker.lua import SCRIPTS
 
 
-class Claims:
+class BrokerClaims:
     """The claims of the fleet's workers.
 
     Args:
@@ -24,14 +24,17 @@ class Claims:
         priority_steps: as in the broker's transport options.
     """
 
-    library = lua.source("claim_take")
+    library = SCRIPTS["claim_take"].text
     """Lua text that defines ``claim_take(base, tag)``, for scripts that put a held message somewhere of their own."""
 
     def __init__(
-        self, connection: RedisConnection, layout: Layout | None = None, priority_steps: Sequence[int] = (0, 3, 6, 9)
+        self,
+        connection: RedisConnection,
+        layout: DeliveryKeys | None = None,
+        priority_steps: Sequence[int] = (0, 3, 6, 9),
     ) -> None:
         self.connection = connection
-        self.layout = layout or Layout()
+        self.layout = layout or DeliveryKeys()
         self._steps = tuple(priority_steps)
 
     @property
@@ -61,6 +64,5 @@ class Claims:
         return await self._run("delay", tag, (self.layout.delayed,), (round(until_unix_s * 1000),))
 
     async def _run(self, name: str, tag: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
-        script = self.connection.client.register_script(lua.source(name))
         once = f"{self.base}:done:{tag}"
-        return bool(await self.connection.bounded(script([once, *keys], [self.base, tag, *args])))
+        return bool(await self.connection.run(SCRIPTS[name], [once, *keys], [self.base, tag, *args]))

@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workers.broker import settlement
 from workers.broker import message as envelope
+from workers.broker import settlement
 from workers.broker.message import UnreadableMessage
 
 if TYPE_CHECKING:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.delivery.keys import REDIS, SEPARATOR, Layout
+from snakepit_bridge.delivery.keys import REDIS, SEPARATOR, DeliveryKeys
 
-__all__ = ["REDIS", "SEPARATOR", "Layout"]
+__all__ = ["REDIS", "SEPARATOR", "DeliveryKeys"]

@@ -19,10 +19,10 @@ from redis.exceptions import RedisError
 
 from workers.broker import settlement
 from workers.broker.dead_lettering import announce
-from workers.broker.leases import Holding
+from workers.broker.lease_settings import BEATS
+from workers.broker.leases import LeaseTable
 from workers.broker.scripts import Scripts
 from workers.broker.settlement import Settlement
-from workers.broker.lease_settings import BEATS
 from workers.watchdog.pulse import PULSE
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _FLUSH_AT_EXIT_S = 3.0
 _LOOKS = BEATS
 
 
-class Keeper:
+class LeaseKeeper:
     """Keeps one holding, from the first channel on until nothing is held.
 
     Args:
@@ -40,7 +40,7 @@ class Keeper:
         connect: makes a client of the keeper's own, which sends nothing twice.
     """
 
-    def __init__(self, holding: Holding, connect: Callable[[], Redis]) -> None:
+    def __init__(self, holding: LeaseTable, connect: Callable[[], Redis]) -> None:
         self.holding = holding
         self._connect = connect
         self._scripts: Scripts | None = None
@@ -69,7 +69,7 @@ class Keeper:
 
     def scripts_of(self, worker: str) -> Scripts:
         """Returns the scripts for what another process holds of this broker's messages, by a new connection."""
-        theirs = Holding(self.holding.layout, self.holding.terms)
+        theirs = LeaseTable(self.holding.layout, self.holding.terms)
         theirs.worker = worker
         return Scripts(self._connect(), theirs)
 
@@ -198,7 +198,7 @@ class Keeper:
         return True
 
 
-_RUNNING: weakref.WeakSet[Keeper] = weakref.WeakSet()
+_RUNNING: weakref.WeakSet[LeaseKeeper] = weakref.WeakSet()
 
 
 @atexit.register

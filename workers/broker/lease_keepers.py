@@ -10,10 +10,10 @@ from typing import Any
 from redis import Redis
 
 from snakepit_bridge.process.forking import after_fork_in_child
-from workers.broker.leases import Holding
-from workers.broker.lease_keeper import Keeper
-from workers.broker.keys import Layout
-from workers.broker.lease_settings import Terms
+from workers.broker.keys import DeliveryKeys
+from workers.broker.lease_keeper import LeaseKeeper
+from workers.broker.lease_settings import LeaseSettings
+from workers.broker.leases import LeaseTable
 
 _Key = tuple[Any, ...]
 
@@ -22,17 +22,17 @@ _Key = tuple[Any, ...]
 class Keepers:
     """Finds the keeper of a broker, so that what one channel holds survives it on the next one."""
 
-    _found: dict[_Key, Keeper] = field(default_factory=dict[_Key, Keeper])
+    _found: dict[_Key, LeaseKeeper] = field(default_factory=dict[_Key, LeaseKeeper])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, server: _Key, layout: Layout, terms: Terms, connect: Callable[[], Redis]) -> Keeper:
+    def of(self, server: _Key, layout: DeliveryKeys, terms: LeaseSettings, connect: Callable[[], Redis]) -> LeaseKeeper:
         """Returns the keeper of a server's messages, which stays as long as it holds something or has channels."""
         key = (server, layout, terms)
         with self._lock:
             for other in [known for known, keeper in self._found.items() if keeper.holding.idle and known != key]:
                 del self._found[other]
             if key not in self._found:
-                self._found[key] = Keeper(Holding(layout, terms), connect)
+                self._found[key] = LeaseKeeper(LeaseTable(layout, terms), connect)
             return self._found[key]
 
     def forget(self) -> None:

@@ -9,7 +9,7 @@ BEATS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseSettings:
     """What a channel is told by the broker's transport options.
 
     Attributes:

@@ -17,13 +17,13 @@ from typing import Any
 from uuid import uuid4
 
 from workers.broker.dead_lettering import announce
-from workers.broker.keys import Layout
+from workers.broker.keys import DeliveryKeys
+from workers.broker.lease_settings import LeaseSettings
 from workers.broker.settlement import Payload, Settlement
-from workers.broker.lease_settings import Terms
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldClaim:
     """One claim.
 
     Attributes:
@@ -37,7 +37,7 @@ class Held:
     until: float
 
 
-class Holding:
+class LeaseTable:
     """What this process holds.
 
     Args:
@@ -45,11 +45,11 @@ class Holding:
         terms: for how long things are held.
     """
 
-    def __init__(self, layout: Layout, terms: Terms) -> None:
+    def __init__(self, layout: DeliveryKeys, terms: LeaseSettings) -> None:
         self.layout = layout
         self.terms = terms
         self.worker = uuid4().hex[:12]
-        self.held: dict[str, Held] = {}
+        self.held: dict[str, HeldClaim] = {}
         self.unsettled: dict[str, Settlement] = {}
         self.outlived: set[str] = set()
         """Claims whose task still runs, though the channel that they came by is closed."""
@@ -77,7 +77,7 @@ class Holding:
 
     def take(self, tag: str, place: str, payload: Payload | None) -> None:
         """Notes a claim."""
-        self.held[tag] = Held(place, payload, time.monotonic() + self._limit_s(payload))
+        self.held[tag] = HeldClaim(place, payload, time.monotonic() + self._limit_s(payload))
 
     def settle(self, settlement: Settlement) -> None:
         """Ends a claim: it counts as ended here at once, and the broker is told until it confirms that."""
@@ -112,7 +112,7 @@ class Holding:
         before = time.monotonic() - age_s
         return [one for one in list(self.unsettled.values()) if one.at <= before]
 
-    def overdue(self) -> list[tuple[str, Held]]:
+    def overdue(self) -> list[tuple[str, HeldClaim]]:
         """Returns the claims that have been held for too long."""
         now = time.monotonic()
         return [(tag, held) for tag, held in list(self.held.items()) if held.until <= now]

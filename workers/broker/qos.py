@@ -7,8 +7,8 @@ from typing import Any
 from celery.worker import state
 from kombu.transport import virtual
 
-from workers.broker import settlement
 from workers.broker import message as envelope
+from workers.broker import settlement
 from workers.broker.settlement import Settlement
 from workers.watchdog.pulse import PULSE
 

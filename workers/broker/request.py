@@ -16,15 +16,15 @@ from celery.states import REVOKED
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 
-from snakepit_bridge.exceptions import DeadlineExceeded, PredictionCancelled, PredictionFailed
+from snakepit_bridge.exceptions import DeadlineExceededError, PredictionCancelledError, PredictionFailedError
 from snakepit_bridge.protocol.messages import HIDDEN
-from workers.rabbitmq_dead_letters import GivenUp, mark
 from workers.content_privacy import kind_of, shown
+from workers.rabbitmq_dead_letters import GivenUp, mark
 from workers.task_ends import LATE_ENDS, PREDICTIONS, end_what_follows, program_of, timed_out
 from workers.task_guard import Guard
 
 
-class Request(CeleryRequest):
+class FleetRequest(CeleryRequest):
     """Celery's request, which notes what the process of its task died of, and ends its predictions."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -76,7 +76,7 @@ class Request(CeleryRequest):
         program = program_of(self._request_dict, self._args)
         state.task_ready(self)
 
-        def error_of(_: str) -> PredictionFailed:
+        def error_of(_: str) -> PredictionFailedError:
             return timed_out(program, timeout)
 
         self._end(error_of)
@@ -91,12 +91,12 @@ class Request(CeleryRequest):
         if expired:
             late_s = round(max(0.0, time.time() - cast(Any, self.expires).timestamp()), 3)
 
-            def error_of(task_id: str) -> DeadlineExceeded:
-                return DeadlineExceeded(task_id, late_s)
+            def error_of(task_id: str) -> DeadlineExceededError:
+                return DeadlineExceededError(task_id, late_s)
 
             self._end(error_of)
         else:
-            self._end(PredictionCancelled, REVOKED)
+            self._end(PredictionCancelledError, REVOKED)
         signals.task_revoked.send(
             self.task, request=self._context, terminated=terminated, signum=signum, expired=expired
         )

@@ -7,10 +7,10 @@ from typing import Any
 
 from redis import Redis
 
-from workers.broker import lua
-from workers.broker.leases import Holding
+from workers.broker.lease_settings import LeaseSettings
+from workers.broker.leases import LeaseTable
+from workers.broker.lua import SCRIPTS
 from workers.broker.settlement import Settlement, flat
-from workers.broker.lease_settings import Terms
 
 # Messages may be large, and a script holds the server up.
 AT_ONCE = 100
@@ -24,13 +24,13 @@ class Scripts:
         holding: whose keys they take.
     """
 
-    def __init__(self, client: Redis, holding: Holding) -> None:
+    def __init__(self, client: Redis, holding: LeaseTable) -> None:
         self.client = client
         self._holding = holding
         self._made: dict[str, Callable[..., Any]] = {}
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> LeaseSettings:
         """The terms on which the messages are held."""
         return self._holding.terms
 
@@ -125,5 +125,5 @@ class Scripts:
     def _run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         script = self._made.get(name)
         if script is None:
-            script = self._made[name] = self.client.register_script(lua.source(name))
+            script = self._made[name] = self.client.register_script(SCRIPTS[name].text)
         return script(keys, args)

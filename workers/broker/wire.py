@@ -17,7 +17,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError, ResponseError
 
-from workers.broker import lua
+from workers.broker.lua import SCRIPTS
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _RANG = object()
 _SCRIPTS = ("claim", "settle")
 
 
-class Line:
+class ClaimConnection:
     """One connection, on which answers are taken as they come.
 
     Args:
@@ -63,7 +63,7 @@ class Line:
         self.connection._parser.set_invalidation_push_handler(_rang)
         self.connection._parser.set_pubsub_push_handler(_nothing)
         for name in _SCRIPTS:
-            self._scripts[name] = self._ask("SCRIPT", "LOAD", lua.source(name))
+            self._scripts[name] = self._ask("SCRIPT", "LOAD", SCRIPTS[name].text)
         try:
             self._ask("CLIENT", "TRACKING", "ON", "NOLOOP")
         except ResponseError as refused:

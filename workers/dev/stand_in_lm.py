@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
-from snakepit_bridge.testing import STAND_IN, Answerer, Ask, RecordingLM
+from snakepit_bridge.testing import STAND_IN, Answerer, AskedQuestion, RecordingLM
 
 QUESTIONS = Path(__file__).parent.parent / "examples" / "questions.jsonl"
 
@@ -51,7 +51,7 @@ def demo_answerer(questions: Path = QUESTIONS) -> Answerer:
     """
     known = _read(questions)
 
-    def answer(ask: Ask) -> Mapping[str, Any]:
+    def answer(ask: AskedQuestion) -> Mapping[str, Any]:
         found = next((known[text] for text in map(_key, ask.inputs.values()) if text in known), None)
         values = dict(found["expected"]) if found else _by_rule(ask)
         source = f"known question {found['id']}" if found else "small rules"
@@ -76,7 +76,7 @@ def _key(text: str) -> str:
     return " ".join(text.split())
 
 
-def _by_rule(ask: Ask) -> dict[str, Any]:
+def _by_rule(ask: AskedQuestion) -> dict[str, Any]:
     text = "\n".join(ask.inputs.values())
     rules = {"answer": _sum, "label": _label, "amount": _amount, "date": _date, "company": _company}
     values = {output.name: rules[output.name](text) for output in ask.layout.outputs if output.name in rules}
@@ -124,7 +124,9 @@ def _company(text: str) -> str | None:
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m workers.dev.stand_in_lm", description=f"The demo's LM: {STAND_IN}.")
+    parser = argparse.ArgumentParser(
+        prog="python -m workers.dev.stand_in_lm", description=f"The demo's LM: {STAND_IN}."
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free port; the line on stdout names it")
     parser.add_argument("--log", type=Path, help="file to which each request is appended as a JSON line")

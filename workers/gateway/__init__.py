@@ -1,16 +1,16 @@
 """The gateway: a fleet's variables, predictions and programs for applications in any language, by gRPC and HTTP."""
 
+from workers.gateway.authentication import Grant, Grants, GrantScope, hashed, new_token, table
 from workers.gateway.service import Gateway, run_gateway
-from workers.gateway.settings import GatewaySettings, Limits, Tls
-from workers.gateway.authentication import Grant, Grants, Scope, hashed, new_token, table
+from workers.gateway.settings import GatewayLimits, GatewaySettings, Tls
 
 __all__ = [
     "Gateway",
     "GatewaySettings",
     "Grant",
     "Grants",
-    "Limits",
-    "Scope",
+    "GatewayLimits",
+    "GrantScope",
     "Tls",
     "hashed",
     "new_token",

@@ -22,7 +22,7 @@ _SAYS = " (says: "
 _KEYS = {"sha256", "scopes", "sessions", "calls_per_s", "streams"}
 
 
-class Scope(StrEnum):
+class GrantScope(StrEnum):
     """What a token lets its bearer do."""
 
     PUBLISH = "publish"
@@ -45,7 +45,7 @@ class Grant:
     """
 
     name: str
-    scopes: frozenset[Scope]
+    scopes: frozenset[GrantScope]
     sessions: tuple[str, ...]
     calls_per_s: float | None = None
     streams: int | None = None
@@ -61,7 +61,7 @@ class Grant:
         return any(fnmatchcase(session, pattern) for pattern in self.sessions)
 
 
-EVERYBODY = Grant("", frozenset(Scope), ("*",))
+EVERYBODY = Grant("", frozenset(GrantScope), ("*",))
 """What a gateway without any token grants, on loopback."""
 
 
@@ -171,15 +171,15 @@ def _grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
     sessions = _texts(given.get("sessions", []))
     if not hashes or not all(map(_HASH.fullmatch, hashes)):
         raise refuse('needs sha256 = ["…"], the SHA-256 of each of its tokens in 64 small hex digits, never a token')
-    if not scopes or not set(scopes) <= set(Scope):
-        raise refuse(f'needs scopes = ["…"] of {", ".join(Scope)}')
+    if not scopes or not set(scopes) <= set(GrantScope):
+        raise refuse(f'needs scopes = ["…"] of {", ".join(GrantScope)}')
     if sessions is None:
         raise refuse('needs sessions = ["…"], patterns of session names')
     rate, streams = given.get("calls_per_s"), given.get("streams")
     if any(isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0
            for limit in (rate, streams) if limit is not None):  # fmt: skip
         raise refuse("has a limit that isn't a number above 0")
-    grant = Grant(name, frozenset(map(Scope, scopes)), tuple(sessions), rate, streams)
+    grant = Grant(name, frozenset(map(GrantScope, scopes)), tuple(sessions), rate, streams)
     return [(hash, grant) for hash in hashes]
 
 

@@ -7,8 +7,8 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from workers.gateway.errors import MalformedError
 from workers.gateway.authentication import Grant
+from workers.gateway.errors import MalformedError
 
 MOST, MOST_OF_AN_ID = 512, 128
 """The longest name and the longest id of a prediction, in characters."""
@@ -18,7 +18,7 @@ SHORTEST_S, LONGEST_S = 0.1, 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ClientCall:
     """What an operation knows of who called it.
 
     Attributes:

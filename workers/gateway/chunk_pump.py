@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from snakepit_bridge.client.stream import Following, Piece
+from snakepit_bridge.client.stream import Following, StreamChunk
 from snakepit_bridge.process.home_loop import run_home
 
 
@@ -20,9 +20,9 @@ class Reading:
     def __init__(self, following: Following, draining: asyncio.Event) -> None:
         self._following = following
         self._draining = draining
-        self._next: asyncio.Future[list[Piece]] | None = None
+        self._next: asyncio.Future[list[StreamChunk]] | None = None
 
-    async def some(self, wait_s: float) -> Sequence[Piece] | None:
+    async def some(self, wait_s: float) -> Sequence[StreamChunk] | None:
         """Return the next pieces, an empty list once the prediction has ended, None if none came in time or on a stop.
 
         Raises:

@@ -10,11 +10,11 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 
 from snakepit_bridge import exceptions as named
-from snakepit_bridge.variables.codec import canonical, parse, shown
 from snakepit_bridge.elixir import errors as elixir
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.elixir.write_back import WriteNotShownError
 from snakepit_bridge.elixir.write_transaction import HalfWrittenError
+from snakepit_bridge.variables.codec import canonical, parse, shown
 from workers.gateway.json_text import plain
 
 Code = grpc.StatusCode
@@ -179,7 +179,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (DrainingError, Code.UNAVAILABLE),
     (StreamEndedError, Code.UNAVAILABLE),
     (RequestIdConflictError, Code.ALREADY_EXISTS),
-    (named.IdempotencyConflict, Code.ALREADY_EXISTS),
+    (named.IdempotencyConflictError, Code.ALREADY_EXISTS),
     (PredictionNotFoundError, Code.NOT_FOUND),
     (named.VariableNotFoundError, Code.NOT_FOUND),
     (named.SessionNotFoundError, Code.NOT_FOUND),
@@ -187,7 +187,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (named.ProgramNotFoundError, Code.NOT_FOUND),
     (named.StaleTokenError, Code.ABORTED),
     (named.FencedError, Code.ABORTED),
-    (named.RevisionLost, Code.OUT_OF_RANGE),
+    (named.RevisionLostError, Code.OUT_OF_RANGE),
     (WriteNotShownError, Code.DEADLINE_EXCEEDED),
     (named.AuthorityAwayError, Code.UNAVAILABLE),
     (named.StalenessExceededError, Code.UNAVAILABLE),
@@ -198,7 +198,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (elixir.ElixirMethodNotServedError, Code.UNIMPLEMENTED),
     (elixir.AnswerTooLargeError, Code.RESOURCE_EXHAUSTED),
     (elixir.ElixirError, Code.INTERNAL),
-    (named.PredictionCancelled, Code.CANCELLED),
+    (named.PredictionCancelledError, Code.CANCELLED),
     (named.ConfigurationError, Code.FAILED_PRECONDITION),
     (TimeoutError, Code.DEADLINE_EXCEEDED),
     (ValueError, Code.INVALID_ARGUMENT),

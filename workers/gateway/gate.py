@@ -11,7 +11,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from snakepit_bridge.exceptions import BridgeError
-from workers.gateway.call import Call, named
+from workers.gateway.authentication import EVERYBODY, Grant, Grants
+from workers.gateway.call import ClientCall, named
 from workers.gateway.errors import (
     DrainingError,
     NotGrantedError,
@@ -20,15 +21,14 @@ from workers.gateway.errors import (
     TooManyError,
     UnauthenticatedError,
 )
-from workers.gateway.limits import Admission
+from workers.gateway.limits import GrantLimiter
 from workers.gateway.operations import Operation
-from workers.gateway.settings import Limits
-from workers.gateway.authentication import EVERYBODY, Grant, Grants
+from workers.gateway.settings import GatewayLimits
 
 _CALL_AGAIN_S = 1.0
 
 
-class Door:
+class RequestGate:
     """Lets calls in.
 
     Args:
@@ -39,11 +39,11 @@ class Door:
         draining: set once the gateway is being stopped.
     """
 
-    def __init__(self, grants: Grants, limits: Limits) -> None:
+    def __init__(self, grants: Grants, limits: GatewayLimits) -> None:
         self.draining = asyncio.Event()
         self._grants = grants
         self._limits = limits
-        self._admission = Admission(limits)
+        self._admission = GrantLimiter(limits)
         self._under_way = 0
 
     @property
@@ -83,7 +83,7 @@ class Door:
         bound = asyncio.timeout(seconds)
         try:
             async with bound:
-                return await operation.unary(request, Call(grant, time.monotonic() + seconds, self.draining))
+                return await operation.unary(request, ClientCall(grant, time.monotonic() + seconds, self.draining))
         except TimeoutError as late:
             if bound.expired() and not isinstance(late, BridgeError):
                 raise TookTooLongError(seconds) from None
@@ -106,14 +106,14 @@ class Door:
         self._under_way += 1
         try:
             with self._admission.stream(grant):
-                call = Call(grant, time.monotonic() + seconds, self.draining)
+                call = ClientCall(grant, time.monotonic() + seconds, self.draining)
                 async with aclosing(operation.streaming(request, call)) as answers:
                     while (answer := await self._next(answers, call, within_s)) is not None:
                         yield answer
         finally:
             self._under_way -= 1
 
-    async def _next(self, answers: AsyncGenerator[Message], call: Call, within_s: float | None) -> Message | None:
+    async def _next(self, answers: AsyncGenerator[Message], call: ClientCall, within_s: float | None) -> Message | None:
         following = asyncio.ensure_future(anext(answers, None))
         draining = asyncio.ensure_future(self.draining.wait())
         try:

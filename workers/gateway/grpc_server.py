@@ -16,11 +16,11 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
-from workers.gateway.gate import Door
 from workers.gateway.errors import MalformedError, StreamEndedError, code_of, details, in_brief
+from workers.gateway.gate import RequestGate
 from workers.gateway.operations import PACKAGE, Operation
 from workers.gateway.reflection import Symbols
-from workers.gateway.settings import GatewaySettings, Limits, Tls
+from workers.gateway.settings import GatewayLimits, GatewaySettings, Tls
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class GrpcServer:
         settings: where it listens, TLS and limits.
     """
 
-    def __init__(self, operations: Iterable[Operation], door: Door, settings: GatewaySettings) -> None:
+    def __init__(self, operations: Iterable[Operation], door: RequestGate, settings: GatewaySettings) -> None:
         self._door = door
         self._limits = settings.limits
         self._server = grpc.aio.server(
@@ -123,7 +123,7 @@ class GrpcServer:
 class _TokenFirst(grpc.aio.ServerInterceptor):
     """Refuses a call by its headers: gRPC else waits for a whole message of a stranger's, and counts it meanwhile."""
 
-    def __init__(self, door: Door, operations: Iterable[Operation]) -> None:
+    def __init__(self, door: RequestGate, operations: Iterable[Operation]) -> None:
         self._door = door
         self._operations = {operation.path: operation for operation in operations}
 
@@ -149,7 +149,7 @@ def _refusing(error: BridgeError, operation: Operation) -> grpc.RpcMethodHandler
     return grpc.stream_unary_rpc_method_handler(refuse)
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(limits: GatewayLimits) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limits.message_bytes),

@@ -17,12 +17,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.variables.codec import canonical, parse, written
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from workers.gateway.authentication import Grant
 from workers.gateway.call import LONGEST_S, SHORTEST_S
 from workers.gateway.connections import Connections
-from workers.gateway.gate import Door
 from workers.gateway.errors import (
     MalformedError,
     MediaTypeError,
@@ -33,10 +33,10 @@ from workers.gateway.errors import (
     http_status,
     retry_after,
 )
+from workers.gateway.gate import RequestGate
 from workers.gateway.openapi import description
 from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewaySettings, split
-from workers.gateway.authentication import Grant
 from workers.gateway.transcoding import as_json, from_json, from_texts
 from workers.gateway.uvicorn_server import Server, config, listen
 from workers.gateway.web_origin import WebOrigins
@@ -62,7 +62,7 @@ class HttpServer:
     def __init__(
         self,
         operations: Iterable[Operation],
-        door: Door,
+        door: RequestGate,
         settings: GatewaySettings,
         ready: Callable[[], Awaitable[bool]],
     ) -> None:

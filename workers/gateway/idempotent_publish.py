@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import SessionNotFoundError
-from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import Change, Changes, SnapshotStore
-from snakepit_bridge.snapshots.optimistic import on_top
-from snakepit_bridge.redis.lease import TurnLostError
-from snakepit_bridge.variables import Variable
 from snakepit_bridge.elixir.errors import ElixirMethodNotServedError
 from snakepit_bridge.elixir.write_back import ElixirAuthority
+from snakepit_bridge.exceptions import SessionNotFoundError
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.lease import TurnLostError
+from snakepit_bridge.snapshots import Change, Changes, SnapshotStore
+from snakepit_bridge.snapshots.optimistic import retry_on_conflict
+from snakepit_bridge.variables import Variable
 from workers.gateway.request_ids import RequestIds, Try
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _PAST = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class PublishCommand:
     """What is to be committed.
 
     Attributes:
@@ -44,7 +44,7 @@ class Commit:
     reason: str
 
 
-class Committing:
+class IdempotentPublisher:
     """The way of changes to their sessions.
 
     Args:
@@ -56,7 +56,7 @@ class Committing:
         self._elixir: ElixirAuthority | None = fleet.elixir
         self._ids = RequestIds(fleet.connection, fleet.namespace)
 
-    async def once(self, owner: str, request_id: str, content: bytes, commit: Commit) -> Token:
+    async def once(self, owner: str, request_id: str, content: bytes, commit: PublishCommand) -> Token:
         """Commits, unless the same request has been committed before, and returns the token.
 
         Args:
@@ -81,14 +81,14 @@ class Committing:
             except TurnLostError:
                 _log.warning("request %r stood still for too long; its next try goes on with it", request_id)
 
-    async def _tried(self, commit: Commit, tried: Try) -> Token:
+    async def _tried(self, commit: PublishCommand, tried: Try) -> Token:
         if tried.answer is not None:
             return tried.answer
         token = await self._commit(commit, tried)
         await tried.done(token)
         return token
 
-    async def _commit(self, commit: Commit, tried: Try | None) -> Token:
+    async def _commit(self, commit: PublishCommand, tried: Try | None) -> Token:
         if self._elixir is None or not await self._elixir.owns(commit.session):
             return await self._publish(commit, tried)
         if commit.expected is not None:
@@ -97,7 +97,7 @@ class Committing:
             commit.session, commit.names, commit.proposal, author=commit.author, reason=commit.reason
         )
 
-    async def _publish(self, commit: Commit, tried: Try | None) -> Token:
+    async def _publish(self, commit: PublishCommand, tried: Try | None) -> Token:
         async def publish() -> Token:
             # Asked each time: an earlier try that was paused may commit as late as now, on top of what it noted.
             if tried is not None and tried.base is not None:
@@ -114,7 +114,7 @@ class Committing:
             )
 
         # A caller that expects nothing can't be told that somebody else was faster.
-        return await (publish() if commit.expected is not None else on_top(publish))
+        return await (publish() if commit.expected is not None else retry_on_conflict(publish))
 
     async def _now(self, session: str) -> tuple[Token, Mapping[str, Variable]]:
         try:
@@ -123,7 +123,7 @@ class Committing:
             return _NOTHING, {}
         return snapshot.token, snapshot.variables
 
-    async def _committed(self, commit: Commit, base: Token) -> Token | None:
+    async def _committed(self, commit: PublishCommand, base: Token) -> Token | None:
         """Returns the token of an earlier try that was about to commit on top of ``base``, if it did."""
         try:
             history = await self._store.history(commit.session, _PAST)
@@ -136,7 +136,7 @@ class Committing:
         return later[-1].token if _is(later[-1], commit, commit.proposal(before), before) else None
 
 
-def _proposed(commit: Commit, now: Mapping[str, Variable]) -> Changes:
+def _proposed(commit: PublishCommand, now: Mapping[str, Variable]) -> Changes:
     """Return the changes, ready to be sent: of thousands that takes long, so it runs in a thread."""
     changes = commit.proposal(now)
     for variable in changes.values():
@@ -145,7 +145,7 @@ def _proposed(commit: Commit, now: Mapping[str, Variable]) -> Changes:
     return changes
 
 
-def _is(change: Change, commit: Commit, changes: Changes, before: Mapping[str, Variable]) -> bool:
+def _is(change: Change, commit: PublishCommand, changes: Changes, before: Mapping[str, Variable]) -> bool:
     """Tells whether a change of the history is what these changes made."""
     made = {name: variable for name, variable in changes.items() if before.get(name) != variable}
     found = {name: change.after.get(name) for name in {*change.before, *change.after}}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from workers.gateway.errors import TooManyError
-from workers.gateway.settings import Limits
 from workers.gateway.authentication import Grant
+from workers.gateway.errors import TooManyError
+from workers.gateway.settings import GatewayLimits
 
 _STREAM_AGAIN_S = 5.0
 
@@ -21,7 +21,7 @@ class _Used:
     streams: int = 0
 
 
-class Admission:
+class GrantLimiter:
     """Counts the calls and streams of each grant.
 
     Args:
@@ -29,7 +29,7 @@ class Admission:
         clock: seconds that only grow.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: GatewayLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._clock = clock
         self._used: dict[str, _Used] = {}

@@ -12,16 +12,16 @@ from typing import Any
 from google.protobuf.message import Message
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from workers.gateway.call import Call
+from workers.gateway.authentication import GrantScope
+from workers.gateway.call import ClientCall
 from workers.gateway.predictions import Predictions
 from workers.gateway.programs import Programs
-from workers.gateway.authentication import Scope
 from workers.gateway.variables import Variables
 
 PACKAGE = "dspex.fleet.v1"
 
-Unary = Callable[[Any, Call], Coroutine[Any, Any, Message]]
-Streaming = Callable[[Any, Call], AsyncGenerator[Message]]
+Unary = Callable[[Any, ClientCall], Coroutine[Any, Any, Message]]
+Streaming = Callable[[Any, ClientCall], AsyncGenerator[Message]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Operation:
 
     service: str
     method: str
-    scope: Scope
+    scope: GrantScope
     request: type[Any]
     response: type[Any]
     http: tuple[str, str]
@@ -63,23 +63,25 @@ def _size(request: pb.SubmitBatchRequest) -> int:
 
 
 def _variables(does: Variables) -> tuple[Operation, ...]:
-    def made(method: str, scope: Scope, request: type[Any], response: type[Any], verb: str, **how: Any) -> Operation:
+    def made(
+        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, **how: Any
+    ) -> Operation:
         path = f"/v1/sessions/{{session}}/{'variables' if method == 'Get' else method.lower()}"
         return Operation("Variables", method, scope, request, response, (verb, path), **how)
 
     return (
-        made("Publish", Scope.PUBLISH, pb.PublishRequest, pb.PublishResponse, "POST", unary=does.publish),
-        made("Get", Scope.READ, pb.GetVariablesRequest, pb.Snapshot, "GET", unary=does.get),
-        made("Watch", Scope.READ, pb.WatchRequest, pb.Snapshot, "GET", streaming=does.watch),
-        made("History", Scope.READ, pb.HistoryRequest, pb.HistoryResponse, "GET", unary=does.history),
-        made("Rollback", Scope.PUBLISH, pb.RollbackRequest, pb.PublishResponse, "POST", unary=does.rollback),
+        made("Publish", GrantScope.PUBLISH, pb.PublishRequest, pb.PublishResponse, "POST", unary=does.publish),
+        made("Get", GrantScope.READ, pb.GetVariablesRequest, pb.Snapshot, "GET", unary=does.get),
+        made("Watch", GrantScope.READ, pb.WatchRequest, pb.Snapshot, "GET", streaming=does.watch),
+        made("History", GrantScope.READ, pb.HistoryRequest, pb.HistoryResponse, "GET", unary=does.history),
+        made("Rollback", GrantScope.PUBLISH, pb.RollbackRequest, pb.PublishResponse, "POST", unary=does.rollback),
     )
 
 
 def _predictions(does: Predictions) -> tuple[Operation, ...]:
     def made(method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **how: Any) -> Operation:
         return Operation(
-            "Predictions", method, Scope.PREDICT, request, response, (verb, f"/v1/predictions{path}"), **how
+            "Predictions", method, GrantScope.PREDICT, request, response, (verb, f"/v1/predictions{path}"), **how
         )
 
     asked = pb.PredictionRequest
@@ -98,12 +100,12 @@ def _predictions(does: Predictions) -> tuple[Operation, ...]:
 
 def _programs(does: Programs) -> tuple[Operation, ...]:
     def made(
-        method: str, scope: Scope, request: type[Any], response: type[Any], verb: str, path: str = "", **how: Any
+        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, path: str = "", **how: Any
     ) -> Operation:
         return Operation("Programs", method, scope, request, response, (verb, f"/v1/programs{path}"), **how)
 
     return (
-        made("Register", Scope.ADMIN, pb.RegisterRequest, pb.Program, "POST", unary=does.register),
-        made("List", Scope.READ, pb.ListProgramsRequest, pb.ListProgramsResponse, "GET", unary=does.list),
-        made("Get", Scope.READ, pb.GetProgramRequest, pb.Program, "GET", "/{reference}", unary=does.get),
+        made("Register", GrantScope.ADMIN, pb.RegisterRequest, pb.Program, "POST", unary=does.register),
+        made("List", GrantScope.READ, pb.ListProgramsRequest, pb.ListProgramsResponse, "GET", unary=does.list),
+        made("Get", GrantScope.READ, pb.GetProgramRequest, pb.Program, "GET", "/{reference}", unary=does.get),
     )

@@ -11,15 +11,15 @@ from functools import partial
 from typing import TypeVar
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.task_result import Outcome
+from snakepit_bridge.client.task_result import TaskResult
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.home_loop import run_home
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway import values
-from workers.gateway.call import MOST_OF_AN_ID, Call, named, seconds
-from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooLargeError, described
-from workers.gateway.submissions import Order, enqueue, together
+from workers.gateway.call import MOST_OF_AN_ID, ClientCall, named, seconds
 from workers.gateway.chunk_pump import Reading
+from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooLargeError, described
+from workers.gateway.submissions import Submission, enqueue, together
 
 T = TypeVar("T")
 
@@ -46,14 +46,14 @@ class Predictions:
         self._results = fleet.results
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dspex-gateway")
 
-    async def submit(self, request: pb.SubmitRequest, call: Call) -> pb.Handle:
+    async def submit(self, request: pb.SubmitRequest, call: ClientCall) -> pb.Handle:
         """Enqueues one prediction."""
-        order = Order.of(request, call)
+        order = Submission.of(request, call)
         task_id = await self._blocking(lambda: order.enqueue(self._fleet, call))
         await self._remember([(task_id, order.session)])
         return pb.Handle(id=task_id)
 
-    async def submit_batch(self, request: pb.SubmitBatchRequest, call: Call) -> pb.SubmitBatchResponse:
+    async def submit_batch(self, request: pb.SubmitBatchRequest, call: ClientCall) -> pb.SubmitBatchResponse:
         """Enqueues many, those that have everything but their inputs in common together; what is wrong with one stands
         in its place.
         """
@@ -62,21 +62,21 @@ class Predictions:
         if len(request.requests) > self._batch:
             raise TooLargeError("batch", self._batch)
         orders = [_ordered(one, call) for one in request.requests]
-        batches = together([one for one in orders if isinstance(one, Order)])
+        batches = together([one for one in orders if isinstance(one, Submission)])
         enqueued = await asyncio.gather(
             *(self._blocking(partial(enqueue, self._fleet, some, call)) for some in batches)
         )
         sent = {id(order): end for ends in enqueued for order, end in ends}
-        ends = [sent[id(one)] if isinstance(one, Order) else one for one in orders]
-        owned = [(end, one.session) for end, one in zip(ends, orders, strict=True) if isinstance(one, Order)]
+        ends = [sent[id(one)] if isinstance(one, Submission) else one for one in orders]
+        owned = [(end, one.session) for end, one in zip(ends, orders, strict=True) if isinstance(one, Submission)]
         await self._remember([(end, session) for end, session in owned if isinstance(end, str)])
         return pb.SubmitBatchResponse(submitted=[_submitted(end) for end in ends])
 
-    async def get(self, request: pb.PredictionRequest, call: Call) -> pb.Prediction:
+    async def get(self, request: pb.PredictionRequest, call: ClientCall) -> pb.Prediction:
         """Returns how a prediction stands."""
         return values.prediction(request.id, await self._mine(request.id, call))
 
-    async def wait(self, request: pb.AwaitRequest, call: Call) -> pb.Prediction:
+    async def wait(self, request: pb.AwaitRequest, call: ClientCall) -> pb.Prediction:
         """Returns a prediction when it has ended, or as it stands when the time is over."""
         outcome = await self._mine(request.id, call)
         asked = seconds(request.timeout_s, "timeout_s")
@@ -86,7 +86,7 @@ class Predictions:
             outcome = await self._ended(request.id, most_s, call)
         return values.prediction(request.id, outcome)
 
-    async def stream(self, request: pb.StreamRequest, call: Call) -> AsyncGenerator[pb.PredictionEvent]:
+    async def stream(self, request: pb.StreamRequest, call: ClientCall) -> AsyncGenerator[pb.PredictionEvent]:
         """Yields each new state of a prediction and the pieces of its answer, and what it ended with."""
         after = _position(request.after)
         outcome, told = await self._mine(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
@@ -110,7 +110,7 @@ class Predictions:
         if outcome.ready:
             yield pb.PredictionEvent(ended=values.prediction(request.id, outcome))
 
-    async def cancel(self, request: pb.PredictionRequest, call: Call) -> pb.Prediction:
+    async def cancel(self, request: pb.PredictionRequest, call: ClientCall) -> pb.Prediction:
         """Cancels a prediction unless it has ended, and returns how it stands."""
         outcome = await self._mine(request.id, call)
         if not outcome.ready:
@@ -122,7 +122,7 @@ class Predictions:
         """Lets its threads go."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _ended(self, task_id: str, wait_s: float, call: Call) -> Outcome:
+    async def _ended(self, task_id: str, wait_s: float, call: ClientCall) -> TaskResult:
         """Waits for the end no longer than that, nor than the gateway runs, and returns how it stands then."""
         waiting = asyncio.ensure_future(run_home(self._results.wait(task_id, wait_s)))
         draining = asyncio.ensure_future(call.draining.wait())
@@ -137,7 +137,7 @@ class Predictions:
             draining.cancel()
             await asyncio.gather(waiting, draining, return_exceptions=True)
 
-    async def _mine(self, task_id: str, call: Call) -> Outcome:
+    async def _mine(self, task_id: str, call: ClientCall) -> TaskResult:
         """Returns how a prediction stands to one who may know; others aren't told that it exists."""
         named(task_id, "id", MOST_OF_AN_ID)
         owner = await self._fleet.connection.bounded(self._fleet.connection.client.get(self._key(task_id)))
@@ -160,7 +160,7 @@ class Predictions:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _state(outcome: Outcome) -> pb.PredictionState:
+def _state(outcome: TaskResult) -> pb.PredictionState:
     """How a prediction that goes on stands; unspecified for one that has ended, which its last event tells."""
     return pb.PREDICTION_STATE_UNSPECIFIED if outcome.ready else values.prediction("", outcome).state
 
@@ -171,14 +171,14 @@ def _position(text: str) -> str | None:
     return text or None
 
 
-def _session(outcome: Outcome) -> str | None:
+def _session(outcome: TaskResult) -> str | None:
     """The session of a prediction that was submitted elsewhere is known once it has succeeded."""
     return None if outcome.result is None else str(outcome.result.provenance.get("session"))
 
 
-def _ordered(request: pb.SubmitRequest, call: Call) -> Order | BridgeError:
+def _ordered(request: pb.SubmitRequest, call: ClientCall) -> Submission | BridgeError:
     try:
-        return Order.of(request, call)
+        return Submission.of(request, call)
     except BridgeError as wrong:
         return wrong
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from workers.gateway.call import Call, named
+from workers.gateway.call import ClientCall, named
 from workers.gateway.errors import MalformedError
 
 if TYPE_CHECKING:
-    from snakepit_bridge.programs.registry import Listing, Program, ProgramRegistry
+    from snakepit_bridge.programs.registry import Program, ProgramListing, ProgramRegistry
 
 _PAGE, _PAGE_MOST = 100, 1_000
 
@@ -27,7 +27,7 @@ class Programs:
         self._fleet = fleet
         self._loaded: ProgramRegistry | None = None
 
-    async def register(self, request: pb.RegisterRequest, call: Call) -> pb.Program:
+    async def register(self, request: pb.RegisterRequest, call: ClientCall) -> pb.Program:
         """Builds the program, and stores its spec as the next version."""
         if not request.spec_json:
             raise MalformedError("spec", "there is none")
@@ -38,7 +38,7 @@ class Programs:
             await registry.label(found.name, label, found.version)
         return await self._message(found)
 
-    async def list(self, request: pb.ListProgramsRequest, call: Call) -> pb.ListProgramsResponse:
+    async def list(self, request: pb.ListProgramsRequest, call: ClientCall) -> pb.ListProgramsResponse:
         """Returns a page of the programs, by name, each in its newest version."""
         registry = await self._registry()
         size = min(request.page_size or _PAGE, _PAGE_MOST)
@@ -52,7 +52,7 @@ class Programs:
         more = page[-1].name if len(listed) > size else ""
         return pb.ListProgramsResponse(programs=map(_message, found, page), next_page_token=more)
 
-    async def get(self, request: pb.GetProgramRequest, call: Call) -> pb.Program:
+    async def get(self, request: pb.GetProgramRequest, call: ClientCall) -> pb.Program:
         """Returns one program with its spec."""
         registry = await self._registry()
         found = await registry.get(named(request.reference, "reference"))
@@ -75,7 +75,7 @@ class Programs:
         return ProgramRegistry(self._fleet.connection, namespace=self._fleet.namespace)
 
 
-def _message(found: Program, listed: Listing | None) -> pb.Program:
+def _message(found: Program, listed: ProgramListing | None) -> pb.Program:
     labels = [label for label, version in listed.labels.items() if version == found.version] if listed else []
     return pb.Program(name=found.name, version=found.version, content=found.digest, labels=labels)
 

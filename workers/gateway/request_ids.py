@@ -12,13 +12,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
-from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.lease import Turn, TurnLostError, Turns
 from snakepit_bridge.elixir.errors import ElixirUnavailableError
 from snakepit_bridge.elixir.write_back import WriteNotShownError
 from snakepit_bridge.elixir.write_transaction import HalfWrittenError
+from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.lease import Lease, Leases, TurnLostError
 from workers.gateway.errors import RequestIdConflictError
 
 KEPT_S = 86_400
@@ -38,7 +38,7 @@ class Try:
 
     answer: Token | None
     base: Token | None
-    _turn: Turn
+    _turn: Lease
     _key: str
     _digest: str
 
@@ -70,7 +70,7 @@ class RequestIds:
     def __init__(self, connection: RedisConnection, namespace: str) -> None:
         self._connection = connection
         self._namespace = namespace
-        self._turns = Turns(connection)
+        self._turns = Leases(connection)
 
     @asynccontextmanager
     async def trying(self, owner: str, request_id: str, content: bytes) -> AsyncGenerator[Try]:

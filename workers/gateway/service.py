@@ -9,19 +9,19 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-from snakepit_bridge.redis.acl import Role
-from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import adopt, run_home
 from snakepit_bridge.process.open_files import raise_open_file_limit
-from workers.gateway.gate import Door
+from snakepit_bridge.redis.acl import Role
+from snakepit_bridge.redis.acl_check import check_role
+from workers.gateway.gate import RequestGate
 from workers.gateway.grpc_server import GrpcServer
 from workers.gateway.http_server import HttpServer
-from workers.gateway.session_feed import Hub
 from workers.gateway.operations import operations
 from workers.gateway.predictions import Predictions
 from workers.gateway.programs import Programs
+from workers.gateway.session_feed import SessionFeed
 from workers.gateway.settings import GatewaySettings
 from workers.gateway.variables import Variables
 
@@ -56,9 +56,9 @@ class Gateway:
             bridge=settings.bridge,
             bounds=settings.bounds,
         )
-        self._hub = Hub(self._fleet.store)
+        self._hub = SessionFeed(self._fleet.store)
         self._predictions = Predictions(self._fleet, settings.limits.batch)
-        self._door = Door(settings.grants, settings.limits)
+        self._door = RequestGate(settings.grants, settings.limits)
         serves = operations(
             Variables(self._fleet, self._hub, settings.limits.changes), self._predictions, Programs(self._fleet)
         )

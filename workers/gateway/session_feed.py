@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 
 from snakepit_bridge.exceptions import SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots.watch import Watch
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class _Followed:
         self.news: set[asyncio.Event] = set()
 
 
-class Hub:
+class SessionFeed:
     """Follows sessions over one watch. It belongs to one event loop.
 
     Args:

@@ -35,7 +35,7 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GatewayLimits:
     """What one gateway bears.
 
     Attributes:
@@ -108,7 +108,7 @@ class GatewaySettings:
     http: str | None = "127.0.0.1:8061"
     grants: Grants = field(default_factory=Grants, repr=False)
     tls: Tls | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: GatewayLimits = field(default_factory=GatewayLimits)
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     allowed_packages: tuple[str, ...] = ()

@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from typing import Any, Self, cast
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import BridgeError, DeadlineExceeded, IdempotencyConflict, InputError
-from snakepit_bridge.redis.key_names import OwnedKey
-from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY, DEFAULT_SESSION, MOST_URGENT
-from snakepit_bridge.snapshots.freshness import Outage
-from snakepit_bridge.variables.codec import parse
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, IdempotencyConflictError, InputError
+from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY, DEFAULT_SESSION, MOST_URGENT
+from snakepit_bridge.redis.key_names import OwnedKey
+from snakepit_bridge.snapshots.freshness import OutagePolicy
+from snakepit_bridge.variables.codec import parse
 from workers.gateway import values
-from workers.gateway.call import Call, named, seconds
+from workers.gateway.authentication import GrantScope
+from workers.gateway.call import ClientCall, named, seconds
 from workers.gateway.errors import MalformedError, NotGrantedError
-from workers.gateway.authentication import Scope
 
 # One message runs on one worker; a large batch should keep several busy, and at this size a message costs little.
 _TOGETHER = 100
 
-Ended = tuple["Order", "str | BridgeError"]
+Ended = tuple["Submission", "str | BridgeError"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Order:
+class Submission:
     """A prediction to enqueue.
 
     Attributes:
@@ -44,7 +44,7 @@ class Order:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, request: pb.SubmitRequest, call: Call) -> Self:
+    def of(cls, request: pb.SubmitRequest, call: ClientCall) -> Self:
         """Reads a request.
 
         Raises:
@@ -54,11 +54,11 @@ class Order:
         """
         session = request.session or DEFAULT_SESSION
         if not call.grant.covers(session):
-            raise NotGrantedError(call.grant.name, Scope.PREDICT, session)
+            raise NotGrantedError(call.grant.name, GrantScope.PREDICT, session)
         key = OwnedKey(call.grant.name, request.idempotency_key) if request.idempotency_key else None
         return cls(request.program, session, _inputs(request), key, request.stream, _options(request))
 
-    def enqueue(self, fleet: Fleet, call: Call) -> str:
+    def enqueue(self, fleet: Fleet, call: ClientCall) -> str:
         """Enqueues it and returns its task id; blocks."""
         _in_time(call)
         return fleet.submit(
@@ -76,15 +76,15 @@ class Order:
         return (self.program, self.session, *self.options.values(), id(self) if self.stream else 0)
 
 
-def together(orders: Iterable[Order]) -> list[list[Order]]:
+def together(orders: Iterable[Submission]) -> list[list[Submission]]:
     """Returns the orders in groups, each of which can be one batch."""
-    groups: dict[tuple[Any, ...], list[Order]] = {}
+    groups: dict[tuple[Any, ...], list[Submission]] = {}
     for order in orders:
         groups.setdefault(order.common, []).append(order)
     return [some[start : start + _TOGETHER] for some in groups.values() for start in range(0, len(some), _TOGETHER)]
 
 
-def enqueue(fleet: Fleet, orders: Sequence[Order], call: Call) -> list[Ended]:
+def enqueue(fleet: Fleet, orders: Sequence[Submission], call: ClientCall) -> list[Ended]:
     """Enqueues orders that are together; returns each with its task id, or with what is wrong with it. Blocks."""
     first = orders[0]
     if len(orders) == 1:
@@ -98,14 +98,14 @@ def enqueue(fleet: Fleet, orders: Sequence[Order], call: Call) -> list[Ended]:
             idempotency_keys=[order.key for order in orders],
             **first.options,
         )
-    except (IdempotencyConflict, InputError):
+    except (IdempotencyConflictError, InputError):
         return _one_by_one(fleet, orders, call)  # nothing was sent, and only some are at fault
     except BridgeError as refused:
         return [(order, refused) for order in orders]
     return [(order, handle.id) for order, handle in zip(orders, handles, strict=True)]
 
 
-def _one_by_one(fleet: Fleet, orders: Iterable[Order], call: Call) -> list[Ended]:
+def _one_by_one(fleet: Fleet, orders: Iterable[Submission], call: ClientCall) -> list[Ended]:
     ends: list[Ended] = []
     for order in orders:
         try:
@@ -115,9 +115,9 @@ def _one_by_one(fleet: Fleet, orders: Iterable[Order], call: Call) -> list[Ended
     return ends
 
 
-def _in_time(call: Call) -> None:
+def _in_time(call: ClientCall) -> None:
     if not call.remaining_s:
-        raise DeadlineExceeded("that was not enqueued", 0.0)
+        raise DeadlineExceededError("that was not enqueued", 0.0)
 
 
 def _options(request: pb.SubmitRequest) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _outage(text: str) -> str | None:
     if not text:
         return None
     try:
-        return str(Outage.parse(text))
+        return str(OutagePolicy.parse(text))
     except ValueError as exc:
         raise MalformedError("outage", str(exc)) from None
 

@@ -8,19 +8,19 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from snakepit_bridge.client.task_result import Outcome
-from snakepit_bridge.client.stream import Piece
-from snakepit_bridge.exceptions import PredictionCancelled, ValidationError, VariableNotFoundError
+from snakepit_bridge.client.stream import StreamChunk
+from snakepit_bridge.client.task_result import TaskResult
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import PredictionCancelledError, ValidationError, VariableNotFoundError
 from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.protocol.provenance import Provenance
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import STORE, Change
 from snakepit_bridge.snapshots.records import Changes
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable, VariableType
 from snakepit_bridge.variables.codec import canonical, parse, written
 from snakepit_bridge.variables.types import to_json
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from workers.gateway.errors import MalformedError, described
 from workers.gateway.json_text import plain
 
@@ -138,14 +138,14 @@ def _json(name: str, text: bytes) -> Any:
         raise ValidationError(name, "that", f"it isn't JSON ({wrong})") from wrong
 
 
-def prediction(task_id: str, outcome: Outcome) -> pb.Prediction:
+def prediction(task_id: str, outcome: TaskResult) -> pb.Prediction:
     """Returns how a prediction stands as a message."""
     if outcome.result is not None:
         return _succeeded(task_id, outcome.result)
     if outcome.error is None:
         state = pb.PREDICTION_STATE_RUNNING if outcome.state == "RETRY" else pb.PREDICTION_STATE_QUEUED
         return pb.Prediction(id=task_id, state=state)
-    cancelled = isinstance(outcome.error, PredictionCancelled)
+    cancelled = isinstance(outcome.error, PredictionCancelledError)
     state = pb.PREDICTION_STATE_CANCELLED if cancelled else pb.PREDICTION_STATE_FAILED
     return pb.Prediction(id=task_id, state=state, error=described(outcome.error))
 
@@ -173,7 +173,7 @@ def _succeeded(task_id: str, result: Result) -> pb.Prediction:
     )
 
 
-def piece(one: Piece) -> pb.OutputPiece:
+def piece(one: StreamChunk) -> pb.OutputPiece:
     """Returns a piece of an answer as a message."""
     return pb.OutputPiece(
         field=one.field,

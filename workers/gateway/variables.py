@@ -7,19 +7,19 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import RevisionNotReached, SessionNotFoundError
-from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.snapshots import Changes, SnapshotStore
-from snakepit_bridge.variables import Variable
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import Changes, SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Snapshot
+from snakepit_bridge.variables import Variable
 from workers.gateway import values
-from workers.gateway.call import Call, seconds
-from workers.gateway.idempotent_publish import Commit, Committing
+from workers.gateway.authentication import Grant, GrantScope
+from workers.gateway.call import ClientCall, seconds
 from workers.gateway.errors import MalformedError, NotGrantedError, TooLargeError
-from workers.gateway.session_feed import Hub
-from workers.gateway.authentication import Grant, Scope
+from workers.gateway.idempotent_publish import IdempotentPublisher, PublishCommand
+from workers.gateway.session_feed import SessionFeed
 
 _HISTORY, _HISTORY_MOST = 20, 1_000
 _CONTROL = "dspex."
@@ -34,14 +34,14 @@ class Variables:
         changes: how many variables a publish may change.
     """
 
-    def __init__(self, fleet: Fleet, hub: Hub, changes: int) -> None:
+    def __init__(self, fleet: Fleet, hub: SessionFeed, changes: int) -> None:
         self._changes = changes
         self._store: SnapshotStore = fleet.store
         self._hub = hub
-        self._committing = Committing(fleet)
+        self._committing = IdempotentPublisher(fleet)
         self._wanted = WantedSessions(fleet.connection, namespace=fleet.namespace) if fleet.elixir else None
 
-    async def publish(self, request: pb.PublishRequest, call: Call) -> pb.PublishResponse:
+    async def publish(self, request: pb.PublishRequest, call: ClientCall) -> pb.PublishResponse:
         """Commits all changes as one revision, or none."""
         if not request.changes and not request.replace:
             raise MalformedError("changes", "there are none")
@@ -56,7 +56,7 @@ class Variables:
         names = None if request.replace else frozenset(one.name for one in request.changes)
         return await self._commit(request, names, proposal, request.reason, call)
 
-    async def rollback(self, request: pb.RollbackRequest, call: Call) -> pb.PublishResponse:
+    async def rollback(self, request: pb.RollbackRequest, call: ClientCall) -> pb.PublishResponse:
         """Commits the state at a past revision as a new one."""
         if not request.to:
             raise MalformedError("to", "it names no revision: a token, a label or latest")
@@ -70,7 +70,7 @@ class Variables:
 
         return await self._commit(request, None, proposal, request.reason or f"rollback to {request.to}", call)
 
-    async def get(self, request: pb.GetVariablesRequest, call: Call) -> pb.Snapshot:
+    async def get(self, request: pb.GetVariablesRequest, call: ClientCall) -> pb.Snapshot:
         """Returns the current snapshot, the first at or past ``at_least``, or exactly the one at ``exactly``."""
         await self._want(request.session)
         exactly, at_least = values.token(request.exactly, "exactly"), values.token(request.at_least, "at_least")
@@ -83,7 +83,7 @@ class Variables:
             found = await self._store.read(request.session)
         return values.snapshot(found, request.names, await self._now(request.session))
 
-    async def watch(self, request: pb.WatchRequest, call: Call) -> AsyncGenerator[pb.Snapshot]:
+    async def watch(self, request: pb.WatchRequest, call: ClientCall) -> AsyncGenerator[pb.Snapshot]:
         """Yields the current snapshot, then each newer one."""
         after = values.token(request.after, "after")
         await self._want(request.session)
@@ -92,7 +92,7 @@ class Variables:
                 if after is None or not found.meets(after) or found.token > after:
                     yield _some(found, request, await self._now(request.session))
 
-    async def history(self, request: pb.HistoryRequest, call: Call) -> pb.HistoryResponse:
+    async def history(self, request: pb.HistoryRequest, call: ClientCall) -> pb.HistoryResponse:
         """Returns the latest changes, newest first."""
         limit = min(request.limit or _HISTORY, _HISTORY_MOST)
         changes = await self._store.history(request.session, limit)
@@ -104,10 +104,10 @@ class Variables:
         names: frozenset[str] | None,
         proposal: values.Proposal,
         reason: str,
-        call: Call,
+        call: ClientCall,
     ) -> pb.PublishResponse:
         expected, author = values.token(request.expected, "expected"), call.grant.author(request.author)
-        commit = Commit(request.session, names, proposal, expected, author, reason)
+        commit = PublishCommand(request.session, names, proposal, expected, author, reason)
         content = request.SerializeToString(deterministic=True)
         token = await self._committing.once(call.grant.name, request.request_id, content, commit)
         return pb.PublishResponse(token=str(token))
@@ -129,7 +129,7 @@ class Variables:
         except TimeoutError:
             pass
         at = "nothing yet" if found is None else str(found.token)
-        raise RevisionNotReached(session, str(token), at, wait_s)
+        raise RevisionNotReachedError(session, str(token), at, wait_s)
 
     async def _want(self, session: str) -> None:
         """Somebody reads the session, so a refresher should follow it if Elixir has it."""
@@ -148,14 +148,14 @@ def _check_control(session: str, names: Iterable[str], grant: Grant) -> None:
     Raises:
         NotGrantedError: it may not.
     """
-    if Scope.CONTROL not in grant.scopes and any(_is_control(name) for name in (session, *names)):
-        raise NotGrantedError(grant.name, Scope.CONTROL, session)
+    if GrantScope.CONTROL not in grant.scopes and any(_is_control(name) for name in (session, *names)):
+        raise NotGrantedError(grant.name, GrantScope.CONTROL, session)
 
 
 def _whole(now: Mapping[str, Variable], wanted: Changes, grant: Grant) -> Changes:
     """Return the changes that make the state the wanted one, but for what the grant may not change."""
     changes = {**dict.fromkeys(now.keys() - wanted.keys()), **wanted}
-    if Scope.CONTROL in grant.scopes:
+    if GrantScope.CONTROL in grant.scopes:
         return changes
     return {name: variable for name, variable in changes.items() if not _is_control(name)}
 

@@ -23,7 +23,7 @@ from snakepit_bridge.process.home_loop import bridge_by, home
 from snakepit_bridge.process.threads import Threads
 from workers.pool.coroutines import is_coroutine_task
 from workers.pool.greenlets import GreenletBridge, in_greenlet
-from workers.pool.pool_task import Job, Order
+from workers.pool.pool_task import PoolRequest, PoolTask
 from workers.watchdog.pulse import PULSE
 
 # So long Celery's callbacks are gathered: each wakes the worker's main thread, which costs more than the callback.
@@ -46,13 +46,13 @@ class AsyncioPool(BasePool):
         super().__init__(*args, **kwargs)
         self.limit: int = self.limit or 1
         self._numbers = count(1)
-        self._ordered: deque[Job] = deque()
+        self._ordered: deque[PoolTask] = deque()
         self._woken = False
         self._open = True
-        self._waiting: deque[Job] = deque()
-        self._running: dict[int, Job] = {}
+        self._waiting: deque[PoolTask] = deque()
+        self._running: dict[int, PoolTask] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly
-        self._through: list[Job] = []
+        self._through: list[PoolTask] = []
         self._told: set[asyncio.Task[None]] = set()
         self._threads = Threads("dspex-task")
         self._drained = threading.Event()
@@ -77,13 +77,13 @@ class AsyncioPool(BasePool):
         soft_timeout: float | None = None,
         timeout: float | None = None,
         **_: Any,
-    ) -> Job:
+    ) -> PoolTask:
         """Orders a task's execution and returns its handle, which Celery keeps weakly."""
         soft, hard = soft_timeout or self.options.get("soft_timeout"), timeout or self.options.get("timeout")
-        order = Order(
+        order = PoolRequest(
             target, args or (), kwargs, accept_callback, callback, error_callback, timeout_callback, soft, hard
         )
-        job = Job(next(self._numbers), order, self._awaits(order), self._terminate_soon)
+        job = PoolTask(next(self._numbers), order, self._awaits(order), self._terminate_soon)
         if not self._open:
             return job  # its message stays unacknowledged and goes back
         self._ordered.append(job)
@@ -148,13 +148,13 @@ class AsyncioPool(BasePool):
             "loop": {"silent_s": round(PULSE.silent_s, 1), **asdict(PULSE.lag)},
         }
 
-    def _awaits(self, order: Order) -> bool:
+    def _awaits(self, order: PoolRequest) -> bool:
         """The tracer's first argument is the task's name."""
         app: Any = self.app
         tasks = app.tasks
         return bool(order.args) and order.args[0] in tasks and is_coroutine_task(tasks[order.args[0]])
 
-    def _terminate_soon(self, job: Job) -> None:
+    def _terminate_soon(self, job: PoolTask) -> None:
         self._loop.call_soon_threadsafe(self._end, job)
 
     # ---------------------------------------------------------------- on the home loop
@@ -172,7 +172,7 @@ class AsyncioPool(BasePool):
         if not self._open:
             self._look_whether_drained()
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: PoolTask) -> None:
         self._running[job.number] = job
         context = self._context.copy()  # not the caller's: it may be another job's
         if job.awaits:
@@ -183,7 +183,7 @@ class AsyncioPool(BasePool):
             self._threads.run(lambda: context.run(self._run_in_thread, job))
         self._set_limits(job)
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: PoolTask) -> None:
         closed = False
         try:
             await in_greenlet(job.execute)
@@ -197,13 +197,13 @@ class AsyncioPool(BasePool):
                 # Somebody has closed it where it waited, in whichever thread: such as by clearing its frames.
                 self._loop.call_soon_threadsafe(self._fail_closed, job)
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, job: PoolTask) -> None:
         self._leave(job)
         if not self._through:
             self._loop.call_later(_GATHER_S, self._tell_all)
         self._through.append(job)
 
-    def _fail_closed(self, job: Job) -> None:
+    def _fail_closed(self, job: PoolTask) -> None:
         _log.error("The coroutine of job %d was closed from outside; the task ends in an error", job.number)
         self._tell(job.fail_closed)
         self._finish(job)
@@ -213,28 +213,28 @@ class AsyncioPool(BasePool):
         through, self._through = self._through, []
         self._tell(lambda: [job.tell() for job in through])
 
-    def _run_in_thread(self, job: Job) -> None:
+    def _run_in_thread(self, job: PoolTask) -> None:
         job.execute()
         job.tell()
         self._loop.call_soon_threadsafe(self._leave, job)
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: PoolTask) -> None:
         """Gives the job's place to the next one."""
         for timer in job.timers:
             timer.cancel()
         if self._running.pop(job.number, None) is not None:
             self._fill()
 
-    def _set_limits(self, job: Job) -> None:
+    def _set_limits(self, job: PoolTask) -> None:
         for seconds, reached in ((job.order.soft_s, self._reach_soft), (job.order.hard_s, self._reach_hard)):
             if seconds:
                 job.timers.append(self._loop.call_later(seconds, reached, job))
 
-    def _reach_soft(self, job: Job) -> None:
+    def _reach_soft(self, job: PoolTask) -> None:
         if job.remind() and job.order.timed_out is not None:
             self._tell(partial(job.order.timed_out, True, job.order.soft_s))
 
-    def _reach_hard(self, job: Job) -> None:
+    def _reach_hard(self, job: PoolTask) -> None:
         if self._end(job) and job.order.timed_out is not None:
             self._tell(partial(job.order.timed_out, False, job.order.hard_s))
 
@@ -257,7 +257,7 @@ class AsyncioPool(BasePool):
         if number in self._running:
             self._end(self._running[number])
 
-    def _end(self, job: Job) -> bool:
+    def _end(self, job: PoolTask) -> bool:
         """Ends a job unless it is through; tells whether it was still to be ended."""
         if job.ended or not job.end():
             return False
@@ -269,7 +269,7 @@ class AsyncioPool(BasePool):
             self._tell(job.execute)
         return True
 
-    def _give_up(self, job: Job) -> None:
+    def _give_up(self, job: PoolTask) -> None:
         if job.number in self._running:
             what = "suppresses its cancellation" if job.awaits else "runs in a thread, which nothing can end"
             _log.error("Job %d was ended but %s; its place is given to others", job.number, what)

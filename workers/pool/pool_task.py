@@ -25,7 +25,7 @@ _bridge = GreenletBridge()
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PoolRequest:
     """What Celery hands to a pool: what to call, and whom to tell.
 
     Attributes:
@@ -49,7 +49,7 @@ class Order:
     hard_s: float | None = None
 
 
-class Job:
+class PoolTask:
     """One order being carried out. All but ``execute`` happens on the home loop.
 
     Attributes:
@@ -60,7 +60,7 @@ class Job:
         outcome: what the tracer returned, which Celery is still to be told.
     """
 
-    def __init__(self, number: int, order: Order, awaits: bool, terminate: Callable[[Job], None]) -> None:
+    def __init__(self, number: int, order: PoolRequest, awaits: bool, terminate: Callable[[PoolTask], None]) -> None:
         self.number = number
         self.order = order
         self.awaits = awaits

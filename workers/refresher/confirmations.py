@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.snapshots.snapshot import Heard
 from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Heard
 from workers.refresher.publisher import Ledger
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 _AT_MOST = 10
 
 
-class Settling:
+class DeletionGuard:
     """The names that a session misses, and for how long.
 
     Args:

@@ -8,24 +8,24 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from snakepit_bridge.exceptions import SessionError, SessionOwnedElsewhereError, StoreUnavailableError
-from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard
-from snakepit_bridge.snapshots import SnapshotStore
-from snakepit_bridge.variables import Variable
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.errors import ElixirError, ElixirSessionNotFoundError, ElixirUnavailableError
-from workers.refresher.timed_event import Bell
+from snakepit_bridge.exceptions import SessionError, SessionOwnedElsewhereError, StoreUnavailableError
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.variables import Variable
 from workers.refresher.confirmations import Confirmations
-from workers.refresher.reader import Eyes, Seen
-from workers.refresher.publisher import Ledger, difference
-from workers.refresher.schedule import Pace, clock
-from workers.refresher.report import Report, State
-from workers.refresher.settings import RefresherSettings
-from workers.refresher.deletion_guard import Settling
+from workers.refresher.deletion_guard import DeletionGuard
 from workers.refresher.outage_bound import silence_s
+from workers.refresher.publisher import Ledger, difference
+from workers.refresher.reader import SessionReader, SessionReading
+from workers.refresher.report import SessionStatus, State
+from workers.refresher.schedule import PollSchedule, clock
+from workers.refresher.settings import RefresherSettings
 from workers.refresher.store_clock import StoreClock
-from workers.refresher.watcher import Served, Watching
+from workers.refresher.timed_event import TimedEvent
+from workers.refresher.watcher import Watching, WatchSupport
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Shared:
     store: SnapshotStore
     clock: StoreClock
     confirmations: Confirmations
-    served: Served
+    served: WatchSupport
     looks: asyncio.Semaphore
     author: str
 
@@ -56,7 +56,7 @@ class _Wait:
     token: asyncio.Future[Token] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Follower:
+class SessionFollower:
     """Follows one session for as long as ``run`` runs.
 
     Args:
@@ -70,15 +70,15 @@ class Follower:
 
     def __init__(self, session: str, shared: Shared, in_use: Callable[[], bool]) -> None:
         settings = shared.settings
-        self.report = Report(session)
+        self.report = SessionStatus(session)
         self._session = session
         self._shared = shared
         self._in_use = in_use
-        self._told = Bell()
-        self._eyes = Eyes(shared.client, session)
+        self._told = TimedEvent()
+        self._eyes = SessionReader(shared.client, session)
         self._ledger = Ledger(shared.store, session, settings.authority, shared.author)
-        self._pace = Pace(settings.poll_s, settings.poll_max_s)
-        self._settling = Settling(settings.settle_s)
+        self._pace = PollSchedule(settings.poll_s, settings.poll_max_s)
+        self._settling = DeletionGuard(settings.settle_s)
         self._watching = Watching(
             shared.client,
             session,
@@ -128,7 +128,7 @@ class Follower:
             self._say(State.BEHIND, problem)
         return self._pace.after_failure()
 
-    async def _look(self) -> Seen:
+    async def _look(self) -> SessionReading:
         settings = self._shared.settings
         async with self._shared.looks:
             if clock() - self._beat_at >= settings.heartbeat_s:
@@ -137,7 +137,7 @@ class Follower:
             self._looked_at = clock()
             return await self._eyes.look(self._ledger.variables)
 
-    async def _record(self, seen: Seen, hinted: bool) -> float:
+    async def _record(self, seen: SessionReading, hinted: bool) -> float:
         if not await self._ledger.ready():
             return (
                 0.0  # what was seen before the fence was taken may be older than what another refresher has published
@@ -161,13 +161,15 @@ class Follower:
             return 0.0
         return self._after(seen, hinted, changed)
 
-    async def _nothing_new(self, seen: Seen, hinted: bool) -> float:
+    async def _nothing_new(self, seen: SessionReading, hinted: bool) -> float:
         """The way of nearly every look: what it found is the very object that the store is known to hold."""
         self._settling.believes(frozenset(), seen.began)
         await self._commit(seen.variables, False, seen, whole=True)
         return self._after(seen, hinted, False)
 
-    async def _commit(self, wanted: Mapping[str, Variable], changed: bool, seen: Seen, *, whole: bool) -> bool:
+    async def _commit(
+        self, wanted: Mapping[str, Variable], changed: bool, seen: SessionReading, *, whole: bool
+    ) -> bool:
         """A session that keeps an older value of a variable is not confirmed: Elixir may have another by now."""
         heard = self._heard(seen)
         looked_at = heard.at if whole else 0.0
@@ -176,13 +178,13 @@ class Follower:
         self._shared.confirmations.mark(self._ledger, looked_at, heard)
         return True
 
-    def _heard(self, seen: Seen) -> Heard:
+    def _heard(self, seen: SessionReading) -> Heard:
         """Return the sign of Elixir that a look is: it is there, whether or not all that it says can be believed."""
         now = clock()
         allowed_s = silence_s(self._shared.settings, look_s=now - seen.began, turn_s=now - self._turn_at)
         return Heard(self._shared.clock.at(seen.began), allowed_s)
 
-    def _after(self, seen: Seen, hinted: bool, changed: bool) -> float:
+    def _after(self, seen: SessionReading, hinted: bool, changed: bool) -> float:
         self._say(State.PARTLY if seen.unreadable else State.FOLLOWED, unreadable=seen.unreadable)
         self._answer(seen.began)
         self._watching.looked(hinted=hinted, changed=changed)
@@ -212,7 +214,7 @@ class Follower:
             _log.log(
                 _LEVELS.get(state, logging.WARNING), "session %r is %s%s", self._session, state, _detail(text, found)
             )
-            self.report = Report(self._session, state, text, found, time.time())
+            self.report = SessionStatus(self._session, state, text, found, time.time())
         self.report.token, self.report.watched = str(self._ledger.token), self._watching.trusted
 
 

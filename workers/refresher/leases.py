@@ -14,11 +14,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
-from snakepit_bridge.redis.scripts import source
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.scripts import ScriptPackage
 
-_HOLD, _PRESENT = source("workers.refresher", "hold"), source("workers.refresher", "present")
-_NAMED = source("workers.refresher", "named")
+_SCRIPTS = ScriptPackage("workers.refresher")
 # A pipeline is built in one go: a longer one would hold every follower up.
 _AT_ONCE = 100
 
@@ -88,9 +87,8 @@ class Leases:
             StoreUnavailableError
         """
         # For longer than what an earlier process holds: a lease that it renewed last ends before it is forgotten.
-        script = self._connection.client.register_script(_NAMED)
         key, args = f"{self._namespace}:refreshers:{self._name}", (self.owner, 2 * self._lease_ms)
-        others = await self._connection.bounded(script([key], args))
+        others = await self._connection.run(_SCRIPTS["named"], [key], args)
         if self._earlier is not None:
             return await self._count()
         self._earlier = tuple(other.decode() for other in others)
@@ -105,19 +103,15 @@ class Leases:
         await self._count(leave=True)
 
     async def _count(self, *, leave: bool = False, gone: Sequence[str] = ()) -> int:
-        script = self._connection.client.register_script(_PRESENT)
         key, args = f"{self._namespace}:refreshers", (self.owner, self._lease_ms, int(leave), *gone)
-        return int(await self._connection.bounded(script([key], args)))
+        return int(await self._connection.run(_SCRIPTS["present"], [key], args))
 
     async def _ask(self, sessions: Sequence[str], lease_ms: int, earlier: Sequence[str] = ()) -> list[Any]:
-        client = self._connection.client
-        script = client.register_script(_HOLD)
+        args = (self.owner, lease_ms, *earlier)
         answers: list[Any] = []
         for start in range(0, len(sessions), _AT_ONCE):
-            async with client.pipeline(transaction=False) as pipeline:
-                for session in sessions[start : start + _AT_ONCE]:
-                    await script([self._key(session)], (self.owner, lease_ms, *earlier), client=pipeline)
-                answers += await self._connection.bounded(pipeline.execute())
+            calls = [([self._key(session)], args) for session in sessions[start : start + _AT_ONCE]]
+            answers += await self._connection.run_each(_SCRIPTS["hold"], calls)
         return answers
 
     def _key(self, session: str) -> str:

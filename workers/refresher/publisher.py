@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard
 from snakepit_bridge.snapshots import Changes, Look, SnapshotStore
+from snakepit_bridge.snapshots.snapshot import Heard
 from snakepit_bridge.variables import Variable
 
 _UNPUBLISHED = Token(0, 0)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from snakepit_bridge.exceptions import VariableNotFoundError
-from snakepit_bridge.variables import Variable
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.errors import ElixirFailedError, UnreadableVariableError
-from snakepit_bridge.elixir.listing import Listing
-from workers.refresher.unreadable import read_around
+from snakepit_bridge.elixir.listing import VariableListing
+from snakepit_bridge.exceptions import VariableNotFoundError
+from snakepit_bridge.variables import Variable
 from workers.refresher.schedule import clock
+from workers.refresher.unreadable import read_around
 
 _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SessionReading:
     """One look at a session.
 
     Attributes:
@@ -37,7 +37,7 @@ class Seen:
     raw: bytes = field(repr=False, default=b"")
 
 
-class Eyes:
+class SessionReader:
     """Looks at one session, again and again.
 
     Args:
@@ -48,11 +48,11 @@ class Eyes:
     def __init__(self, client: BridgeClient, session: str) -> None:
         self._client = client
         self._session = session
-        self._last: Seen | None = None
+        self._last: SessionReading | None = None
         self._bad: frozenset[str] = frozenset()
         self._meant: dict[tuple[str, ...], str] = {}
 
-    async def look(self, known: Iterable[str] = ()) -> Seen:
+    async def look(self, known: Iterable[str] = ()) -> SessionReading:
         """Returns what the session holds now; the last look's very ``variables`` if nothing has changed.
 
         Args:
@@ -67,36 +67,36 @@ class Eyes:
                 return seen
         raise ElixirFailedError("ListVariables", self._session, "OK", "a name registered twice changed at every look")
 
-    async def _look_once(self, known: Iterable[str]) -> Seen | None:
+    async def _look_once(self, known: Iterable[str]) -> SessionReading | None:
         began, last = clock(), self._last
         raw, listing = await self._whole(last.raw if last else b"")
         if listing is None and raw and last is not None:
-            self._last = Seen(began, last.variables, last.unreadable, last.ids, last.dropped, raw)
+            self._last = SessionReading(began, last.variables, last.unreadable, last.ids, last.dropped, raw)
             return self._last
         listing = await self._around(known) if listing is None else listing
         meant = await self._which(listing)
         if meant is None:
             return None
         variables = _reused(listing.variables(meant), last.variables if last else {})
-        self._last = Seen(began, variables, listing.unreadable, listing.ids, listing.dropped, raw)
+        self._last = SessionReading(began, variables, listing.unreadable, listing.ids, listing.dropped, raw)
         return self._last
 
-    async def _whole(self, last: bytes) -> tuple[bytes, Listing | None]:
+    async def _whole(self, last: bytes) -> tuple[bytes, VariableListing | None]:
         """Returns one answer and its listing; no listing if it is the last answer again, and no answer if it failed."""
         try:
             raw = await self._client.list_raw(self._session)
-            listing = None if raw and raw == last else Listing.read(raw, self._session)
+            listing = None if raw and raw == last else VariableListing.read(raw, self._session)
         except ElixirFailedError:
             return b"", None
         self._bad = frozenset()
         return raw, listing
 
-    async def _around(self, known: Iterable[str]) -> Listing:
+    async def _around(self, known: Iterable[str]) -> VariableListing:
         """One variable that can't be encoded breaks the whole list, so the others are read without it."""
         listing, self._bad = await read_around(self._client, self._session, known, self._bad)
         return listing
 
-    async def _which(self, listing: Listing) -> dict[str, str] | None:
+    async def _which(self, listing: VariableListing) -> dict[str, str] | None:
         """Returns the id that each name registered twice stands for; None if that changed since the listing."""
         meant: dict[str, str] = {}
         for name, remotes in listing.duplicates().items():

@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 @dataclass(slots=True)
-class Report:
+class SessionStatus:
     """One session.
 
     Attributes:

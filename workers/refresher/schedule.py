@@ -15,7 +15,7 @@ _FIRST_RETRY_S = 0.1
 _BUSY_SHARE = 0.25
 
 
-class Pace:
+class PollSchedule:
     """The intervals of one session. No two sessions keep step: each interval is varied by a tenth.
 
     Args:

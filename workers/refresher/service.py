@@ -11,25 +11,25 @@ import time
 from collections.abc import Set as AbstractSet
 from uuid import uuid4
 
-from snakepit_bridge.redis.acl import Role
-from snakepit_bridge.redis.acl_check import check_role
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.errors import ElixirUnavailableError
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import RedisStore, SnapshotStore
+from snakepit_bridge.redis.acl import Role
+from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.errors import ElixirUnavailableError
-from snakepit_bridge.elixir.demand import WantedSessions
-from workers.refresher.confirmations import Confirmations
-from workers.refresher.follower import Follower, Shared
-from workers.refresher.leases import Leases
-from workers.refresher.report import Report
-from workers.refresher.settings import RefresherSettings
+from snakepit_bridge.snapshots import RedisStore, SnapshotStore
 from workers.refresher.assignment import Shares
+from workers.refresher.confirmations import Confirmations
+from workers.refresher.follower import SessionFollower, Shared
+from workers.refresher.leases import Leases
 from workers.refresher.outage_bound import CONFIRM_S, TICK_S
+from workers.refresher.report import SessionStatus
+from workers.refresher.settings import RefresherSettings
 from workers.refresher.store_clock import StoreClock
-from workers.refresher.watcher import Served
+from workers.refresher.watcher import WatchSupport
 
 _log = logging.getLogger(__name__)
 
@@ -67,16 +67,16 @@ class Refresher:
             self._store,
             StoreClock(connection),
             Confirmations(self._store, settings.authority),
-            Served(wanted=settings.watch, retry_s=settings.watch_retry_s),
+            WatchSupport(wanted=settings.watch, retry_s=settings.watch_retry_s),
             asyncio.Semaphore(settings.looks_at_once),
             f"refresher {self.name}",
         )
-        self._followers: dict[str, tuple[Follower, asyncio.Task[None]]] = {}
+        self._followers: dict[str, tuple[SessionFollower, asyncio.Task[None]]] = {}
         self._idle_s: dict[str, float] = {}
         self._store_away = self._elixir_away = False
         self._ping: asyncio.Task[None] | None = None
 
-    def reports(self) -> dict[str, Report]:
+    def reports(self) -> dict[str, SessionStatus]:
         """Returns how each session stands that this refresher follows."""
         return {session: follower.report for session, (follower, _) in sorted(self._followers.items())}
 
@@ -162,7 +162,7 @@ class Refresher:
         def in_use() -> bool:
             return self._idle_s.get(session, _IN_USE_S) < _IN_USE_S
 
-        follower = Follower(session, self._shared, in_use)
+        follower = SessionFollower(session, self._shared, in_use)
         self._followers[session] = (follower, asyncio.create_task(follower.run(), name=f"follow {session}"))
 
     async def _stop(self, sessions: AbstractSet[str]) -> None:

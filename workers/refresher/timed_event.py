@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Bell:
+class TimedEvent:
     """One waiter's bell, on its event loop. Thousands of them are waited for each second, so one wait is one timer."""
 
     def __init__(self) -> None:

@@ -11,11 +11,11 @@ import asyncio
 import re
 from collections.abc import Iterable
 
-from snakepit_bridge.exceptions import VariableNotFoundError
 from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.errors import ElixirFailedError, UnreadableVariableError
-from snakepit_bridge.elixir.listing import Listing
 from snakepit_bridge.elixir.codec import Remote
+from snakepit_bridge.elixir.errors import ElixirFailedError, UnreadableVariableError
+from snakepit_bridge.elixir.listing import VariableListing
+from snakepit_bridge.exceptions import VariableNotFoundError
 
 UNKNOWN_NAME = "(a variable that was never read)"
 _PROBLEM = "Elixir can't encode it, or its text isn't UTF-8; see Elixir's log"
@@ -29,7 +29,7 @@ _OTHERS = r"[^\x00-\x7f]"
 
 async def read_around(
     client: BridgeClient, session: str, known: Iterable[str], bad: frozenset[str]
-) -> tuple[Listing, frozenset[str]]:
+) -> tuple[VariableListing, frozenset[str]]:
     """Returns what can be read of the session, those that break its listing being unreadable, and their names.
 
     Args:
@@ -47,8 +47,8 @@ async def read_around(
         return await _one_by_one(client, session, list(known))
     if not bad or not await search.readable(_without(bad)):
         bad = frozenset(await search.broken("^", ""))
-    listing = Listing.read(await client.list_raw(session, _without(bad)), session)
-    return Listing(listing.remotes, {**listing.unreadable, **dict.fromkeys(bad, _PROBLEM)}), bad
+    listing = VariableListing.read(await client.list_raw(session, _without(bad)), session)
+    return VariableListing(listing.remotes, {**listing.unreadable, **dict.fromkeys(bad, _PROBLEM)}), bad
 
 
 class _Search:
@@ -59,7 +59,7 @@ class _Search:
     async def readable(self, pattern: str) -> bool:
         self._calls += 1
         try:
-            Listing.read(await self._client.list_raw(self._session, pattern), self._session)
+            VariableListing.read(await self._client.list_raw(self._session, pattern), self._session)
         except ElixirFailedError:
             if self._calls > _CALLS:
                 raise
@@ -99,7 +99,7 @@ def _letter(letter: str) -> str:
     return r"\x2a" if letter == "*" else re.escape(letter)
 
 
-async def _one_by_one(client: BridgeClient, session: str, known: list[str]) -> tuple[Listing, frozenset[str]]:
+async def _one_by_one(client: BridgeClient, session: str, known: list[str]) -> tuple[VariableListing, frozenset[str]]:
     before = await _collect(client, session, known)
     for _ in range(_COLLECTS):
         after = await _collect(client, session, known)
@@ -130,9 +130,9 @@ def _marks(collected: dict[str, Remote | str | None]) -> dict[str, object]:
     }
 
 
-def _listing(collected: dict[str, Remote | str | None], count: int) -> Listing:
+def _listing(collected: dict[str, Remote | str | None], count: int) -> VariableListing:
     remotes = {name: (one,) for name, one in collected.items() if isinstance(one, Remote)}
     unreadable = {name: one for name, one in collected.items() if isinstance(one, str)}
     if count > len(remotes) + len(unreadable):
         unreadable[UNKNOWN_NAME] = _PROBLEM
-    return Listing(remotes, unreadable)
+    return VariableListing(remotes, unreadable)

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from contextlib import aclosing, suppress
 
-from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.errors import ElixirMethodNotServedError
-from workers.refresher.timed_event import Bell
-from workers.refresher.schedule import Pace, clock
+from snakepit_bridge.exceptions import BridgeError
+from workers.refresher.schedule import PollSchedule, clock
+from workers.refresher.timed_event import TimedEvent
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _LATE_S = 1.0
 
 
-class Served:
+class WatchSupport:
     """Whether watching is worth a try.
 
     Args:
@@ -56,8 +56,8 @@ class Watching:
         self,
         client: BridgeClient,
         session: str,
-        served: Served,
-        told: Bell,
+        served: WatchSupport,
+        told: TimedEvent,
         *,
         poll_s: float,
         poll_max_s: float,
@@ -65,7 +65,7 @@ class Watching:
         self._client, self._session, self._told = client, session, told
         self._poll_s, self._poll_max_s = poll_s, poll_max_s
         self._served = served
-        self._believed = Served(wanted=True, retry_s=served.retry_s)
+        self._believed = WatchSupport(wanted=True, retry_s=served.retry_s)
         self._task: asyncio.Task[None] | None = None
         self._ids: frozenset[str] = frozenset()
         self._opened_at = self._told_at = 0.0
@@ -111,7 +111,7 @@ class Watching:
         self._task, self._ids, self._opened_at = None, frozenset(), 0.0
 
     async def _run(self, ids: frozenset[str]) -> None:
-        pace = Pace(self._poll_s, self._poll_max_s)
+        pace = PollSchedule(self._poll_s, self._poll_max_s)
         while True:
             self._opened_at = clock()
             try:
@@ -122,7 +122,7 @@ class Watching:
             except BridgeError as problem:
                 _log.debug("session %r: the watch ended: %s", self._session, problem)
             if self._told_at >= self._opened_at:
-                pace = Pace(self._poll_s, self._poll_max_s)
+                pace = PollSchedule(self._poll_s, self._poll_max_s)
             self._opened_at = 0.0
             self._told.ring()
             await asyncio.sleep(pace.after_failure())

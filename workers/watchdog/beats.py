@@ -23,7 +23,7 @@ _NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class ProcessBeat:
     """What one process says of itself.
 
     Attributes:
@@ -71,7 +71,7 @@ class Beats:
         """Frees a slot."""
         _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0, 0.0, 0, 0)
 
-    def __iter__(self) -> Iterator[Beat]:
+    def __iter__(self) -> Iterator[ProcessBeat]:
         """The processes that are watched."""
         return (beat for beat in map(self._read, range(_SLOTS)) if beat.pid)
 
@@ -88,5 +88,5 @@ class Beats:
         found = (_NAME.unpack_from(self._memory, start + at * _NAME.size)[0] for at in range(_NAMES))
         return [name.rstrip(b"\0").decode() for name in found if name.strip(b"\0")]
 
-    def _read(self, slot: int) -> Beat:
-        return Beat(slot, *_SLOT.unpack_from(self._memory, slot * _SLOT.size))
+    def _read(self, slot: int) -> ProcessBeat:
+        return ProcessBeat(slot, *_SLOT.unpack_from(self._memory, slot * _SLOT.size))

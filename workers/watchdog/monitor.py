@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from snakepit_bridge.delivery.stalls import Stall, Stalls
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.delivery.stalls import Stall, Stalls
-from workers.watchdog.beats import Beat, Beats
+from workers.watchdog.beats import Beats, ProcessBeat
 from workers.watchdog.evidence import Culprit, Sample, culprit, moving
-from workers.watchdog.settling import Settling
+from workers.watchdog.settling import ClaimSettlement
 from workers.watchdog.stacks import Stacks, busiest, stopped
 
 ENDED_BY = signal.SIGABRT
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class MonitorSettings:
     """What a monitor watches, and when it does what.
 
     Attributes:
@@ -69,7 +69,7 @@ class Watch:
 class _Seen:
     """One process, as the monitor has seen it."""
 
-    beat: Beat
+    beat: ProcessBeat
     silent_s: float = 0.0
     mute_s: float = 0.0
     renewed_s: float = 0.0
@@ -79,7 +79,7 @@ class _Seen:
     used: dict[int, int] = field(default_factory=dict[int, int])
     samples: deque[Sample] = field(default_factory=lambda: deque[Sample](maxlen=_SAMPLES))
 
-    def look(self, now: Beat, elapsed_s: float) -> bool:
+    def look(self, now: ProcessBeat, elapsed_s: float) -> bool:
         """Takes in what the process says now; returns whether its loop has turned."""
         self.mute_s = 0.0 if now.alive != self.beat.alive else self.mute_s + elapsed_s
         turned = now.turns != self.beat.turns
@@ -106,7 +106,13 @@ class Monitor:
     """
 
     def __init__(
-        self, watch: Watch, beats: Beats, stacks: Stacks, signals: int, settling: Settling, stalls: Stalls
+        self,
+        watch: MonitorSettings,
+        beats: Beats,
+        stacks: Stacks,
+        signals: int,
+        settling: ClaimSettlement,
+        stalls: Stalls,
     ) -> None:
         self._watch = watch
         self._beats = beats
@@ -154,7 +160,7 @@ class Monitor:
 
     # ------------------------------------------------------------------ one process
 
-    def _look(self, seen: _Seen, beat: Beat, elapsed_s: float) -> None:
+    def _look(self, seen: _Seen, beat: ProcessBeat, elapsed_s: float) -> None:
         if seen.look(beat, elapsed_s):
             if seen.reported:
                 seen.reported = seen.named = False
@@ -185,7 +191,7 @@ class Monitor:
         seen.reported, seen.named = True, seen.named or known
         return before != (True, seen.named)
 
-    def _limit_s(self, beat: Beat) -> float:
+    def _limit_s(self, beat: ProcessBeat) -> float:
         """A worker that is to end has no reason to wait for a loop that doesn't turn."""
         if self._ending_s is None or beat.pid != self._watch.pid:
             return beat.limit_s

@@ -17,8 +17,8 @@ from celery import Celery
 
 from snakepit_bridge.protocol.messages import REPLY_CHANNEL
 from workers import task_ends as endings
-from workers.broker import settlement
 from workers.broker import message as envelope
+from workers.broker import settlement
 from workers.broker.channel import Channel
 from workers.broker.scripts import Scripts
 from workers.broker.settlement import Settlement
@@ -32,7 +32,7 @@ STALLED = "stalled"
 """Why the message of a prediction that hangs is on the dead list."""
 
 
-class Settling:
+class ClaimSettlement:
     """The messages of one worker, in the hands of its watchdog.
 
     Args:

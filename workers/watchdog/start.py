@@ -13,15 +13,15 @@ from typing import NoReturn
 
 from celery import Celery
 
-from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.delivery.stalls import Stalls
+from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.redis.connection import RedisConnection
 from workers.broker.keys import REDIS
 from workers.broker.lease_settings import BEATS
 from workers.watchdog import pulse
 from workers.watchdog.beats import Beats
-from workers.watchdog.monitor import Monitor, Watch
-from workers.watchdog.settling import Settling
+from workers.watchdog.monitor import Monitor, MonitorSettings
+from workers.watchdog.settling import ClaimSettlement
 from workers.watchdog.stacks import Stacks
 
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -48,7 +48,7 @@ def watch(app: Celery, worker: str) -> int | None:
     forked = os.fork()
     if not forked:
         os.close(told)
-        _watch(app, Watch(worker, pid, *_bounds(app)), beats, stacks, heard)
+        _watch(app, MonitorSettings(worker, pid, *_bounds(app)), beats, stacks, heard)
     os.close(heard)
     os.set_blocking(told, False)
     # Python writes the number of each signal there at once, from C, whatever holds the interpreter lock.
@@ -63,7 +63,7 @@ def _bounds(app: Celery) -> tuple[float, float, float]:
     return settings.lease_s, settings.lease_s / BEATS, settings.stop_grace_s
 
 
-def _watch(app: Celery, watch: Watch, beats: Beats, stacks: Stacks, signals: int) -> NoReturn:
+def _watch(app: Celery, watch: MonitorSettings, beats: Beats, stacks: Stacks, signals: int) -> NoReturn:
     """The forked process: it ends when the worker has ended, and by nothing else."""
     code = 1
     try:
@@ -73,7 +73,7 @@ def _watch(app: Celery, watch: Watch, beats: Beats, stacks: Stacks, signals: int
         form = "[%(asctime)s: %(levelname)s/Watchdog] %(message)s"
         logging.basicConfig(level=logging.WARNING, format=form, force=True)
         settings = app.settings  # pyright: ignore[reportAttributeAccessIssue] (a FleetApp)
-        settling = Settling(app, holds=settings.broker.startswith(REDIS))
+        settling = ClaimSettlement(app, holds=settings.broker.startswith(REDIS))
         stalls = Stalls(
             RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s), namespace=settings.namespace
         )

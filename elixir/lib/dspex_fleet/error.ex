@@ -2,7 +2,7 @@ defmodule DSPexFleet.Error do
   @moduledoc """
   What every function of this package returns as `{:error, error}`, and what its bang twin raises.
 
-    * `:kind` is the name of the error's class on the fleet, such as `"ValidationError"` or `"RevisionLost"`, by which a
+    * `:kind` is the name of the error's class on the fleet, such as `"ValidationError"` or `"RevisionLostError"`, by which a
       caller tells errors apart. The client's own kinds are below; an answer that names no class has its status in camel
       case, such as `"Unauthenticated"`.
     * `:message` says what happened, what was found and what to do.
@@ -12,9 +12,9 @@ defmodule DSPexFleet.Error do
   | kind | means |
   | --- | --- |
   | `"GatewayUnavailable"` | no connection within the call's timeout, or one that broke until it was over |
-  | `"DeadlineExceeded"` | connected, but the answer did not come in time |
+  | `"DeadlineExceededError"` | connected, but the answer did not come in time |
   | `"ContextDown"` | the context or its connection is not running |
-  | `"PredictionTimeout"` | `await` stopped waiting; the prediction goes on |
+  | `"PredictionTimeoutError"` | `await` stopped waiting; the prediction goes on |
   | `"VariableNotFoundError"` | the session has no variable of this name |
   | `"BadAnswer"` | the gateway sent something that this version can't read |
   """

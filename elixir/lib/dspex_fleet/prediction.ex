@@ -38,11 +38,11 @@ defmodule DSPexFleet.Prediction do
   # The prediction if it succeeded, else its error; of one that goes on, the prediction as it stands.
   @spec outcome(t) :: {:ok, t} | {:error, Error.t()}
   def outcome(%__MODULE__{state: :failed} = failed) do
-    {:error, failed.error || Error.new("PredictionFailed", "prediction #{failed.id} failed without a reason")}
+    {:error, failed.error || Error.new("PredictionFailedError", "prediction #{failed.id} failed without a reason")}
   end
 
   def outcome(%__MODULE__{state: :cancelled} = cancelled) do
-    {:error, cancelled.error || Error.new("PredictionCancelled", "prediction #{cancelled.id} was cancelled")}
+    {:error, cancelled.error || Error.new("PredictionCancelledError", "prediction #{cancelled.id} was cancelled")}
   end
 
   def outcome(%__MODULE__{} = prediction), do: {:ok, prediction}

@@ -85,7 +85,7 @@ defmodule DSPexFleet.Watch do
   defp go_on({{:failed, %Error{status: status} = error}, watch}) when status in @final, do: tell(watch, {:ended, error})
 
   # A store that lost the revision which we have gives what it has instead.
-  defp go_on({{:failed, %Error{kind: "RevisionLost"} = error}, watch}), do: pause(%{told(watch, error) | after: nil})
+  defp go_on({{:failed, %Error{kind: "RevisionLostError"} = error}, watch}), do: pause(%{told(watch, error) | after: nil})
 
   defp go_on({{:failed, error}, watch}), do: watch |> told(error) |> pause()
 

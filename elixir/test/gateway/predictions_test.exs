@@ -86,7 +86,7 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     one = DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key)
     assert DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key) == one
 
-    assert {:error, %Error{kind: "IdempotencyConflict"}} =
+    assert {:error, %Error{kind: "IdempotencyConflictError"}} =
              DSPexFleet.submit(ctx, program(), %{question: "another"}, idempotency_key: key)
 
     DSPexFleet.await!(one)
@@ -100,7 +100,7 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
   test "a token that never comes fails the prediction with the reason", %{ctx: ctx} do
     token = Variables.publish!(ctx, warmth: 0.5)
     lost = %{token | epoch: token.epoch - 1, revision: token.revision + 1_000}
-    assert {:error, %Error{kind: "RevisionLost"}} = DSPexFleet.predict(ctx, program(), %{question: "?"}, exactly: lost)
+    assert {:error, %Error{kind: "RevisionLostError"}} = DSPexFleet.predict(ctx, program(), %{question: "?"}, exactly: lost)
   end
 
   test "await gives up at its own time, and cancel ends what goes on", %{ctx: ctx} do
@@ -108,11 +108,11 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     future = %{token | revision: token.revision + 1_000}
     handle = DSPexFleet.submit!(ctx, program(), %{question: fresh("never")}, at_least: future)
 
-    assert {:error, %Error{kind: "PredictionTimeout"} = error} = DSPexFleet.await(handle, 10)
+    assert {:error, %Error{kind: "PredictionTimeoutError"} = error} = DSPexFleet.await(handle, 10)
     assert error.fields == [handle.id]
     assert DSPexFleet.cancel!(handle).state == :cancelled
-    assert {:error, %Error{kind: "PredictionCancelled"}} = DSPexFleet.await(handle)
-    assert [{:error, %Error{kind: "PredictionCancelled"}}] = handle |> DSPexFleet.stream() |> Enum.to_list()
+    assert {:error, %Error{kind: "PredictionCancelledError"}} = DSPexFleet.await(handle)
+    assert [{:error, %Error{kind: "PredictionCancelledError"}}] = handle |> DSPexFleet.stream() |> Enum.to_list()
   end
 
   test "programs are registered, listed and read", %{ctx: ctx} do

@@ -109,7 +109,7 @@ defmodule DSPexFleet.Gateway.VariablesTest do
   test "a token that doesn't come in time is an error, and one that comes in time is waited for", %{ctx: ctx} do
     token = Variables.set!(ctx, :a, 1)
     next = %{token | revision: token.revision + 1}
-    assert {:error, %Error{kind: "RevisionNotReached"}} = Variables.get(ctx, :a, at_least: next, wait: 50)
+    assert {:error, %Error{kind: "RevisionNotReachedError"}} = Variables.get(ctx, :a, at_least: next, wait: 50)
 
     reading = Task.async(fn -> Variables.get(ctx, :a, at_least: next, wait: 20_000) end)
     Variables.set!(ctx, :a, 2)

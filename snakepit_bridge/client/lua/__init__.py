@@ -1,12 +1,10 @@
-"""The client's server-side scripts, and what theirs and the workers' have in common."""
+"""The client's server-side scripts, and what they have in common with the workers'."""
 
 from __future__ import annotations
 
-from snakepit_bridge.redis import scripts
-from snakepit_bridge.redis.connection import Script
+from snakepit_bridge.redis.scripts import ScriptPackage
 
-ENDED = scripts.source(__name__, "ended")
+SCRIPTS = ScriptPackage(__name__)
+
+FINAL_STATE = SCRIPTS["ended"].text
 """Lua text that defines ``ended(stored)``, for scripts that must not change what a task ended with."""
-
-CANCEL = Script(scripts.source(__name__, "cancel"))
-ENQUEUE = Script(scripts.source(__name__, "enqueue"))

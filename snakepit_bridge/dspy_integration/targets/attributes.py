@@ -8,10 +8,10 @@ from typing import Any
 
 import dspy
 
-from snakepit_bridge.dspy_integration.targets import tools as toolbox
 from snakepit_bridge.dspy_integration.bounds import shown
-from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
+from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.targets import tools as toolbox
 from snakepit_bridge.dspy_integration.targets.keywords import Rule, check, count, flag, number
 from snakepit_bridge.dspy_integration.targets.model import Bound
 from snakepit_bridge.exceptions import ValidationError

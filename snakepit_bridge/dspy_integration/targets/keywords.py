@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.exceptions import ValidationError
+from snakepit_bridge.lm import models as lm_models
 
 
 def _as_it_is(value: Any) -> Any:

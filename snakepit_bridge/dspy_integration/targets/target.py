@@ -14,16 +14,16 @@ from typing import Any, cast
 import dspy
 from dspy.primitives.base_module import BaseModule
 
-from snakepit_bridge.dspy_integration.targets import keywords
-from snakepit_bridge.dspy_integration.targets import attributes as live
-from snakepit_bridge.dspy_integration.targets import prompt as signatures
-from snakepit_bridge.dspy_integration.targets import tools as toolbox
 from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.dspy_integration.compat import RLM, Flex
-from snakepit_bridge.dspy_integration.targets.model import Bound, LMScope
-from snakepit_bridge.dspy_integration.registry import ADAPTERS, INTERPRETERS, REDUCERS, REWARDS
-from snakepit_bridge.dspy_integration.module_tree import has_part, parts, predictors
 from snakepit_bridge.dspy_integration.context_overrides import surround, surround_with_keyword
+from snakepit_bridge.dspy_integration.module_tree import has_part, parts, predictors
+from snakepit_bridge.dspy_integration.registry import ADAPTERS, INTERPRETERS, REDUCERS, REWARDS
+from snakepit_bridge.dspy_integration.targets import attributes as live
+from snakepit_bridge.dspy_integration.targets import keywords
+from snakepit_bridge.dspy_integration.targets import prompt as signatures
+from snakepit_bridge.dspy_integration.targets import tools as toolbox
+from snakepit_bridge.dspy_integration.targets.model import Bound, LMScope
 from snakepit_bridge.exceptions import ValidationError
 
 MODEL = ("lm", "model")

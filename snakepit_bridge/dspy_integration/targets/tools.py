@@ -15,13 +15,13 @@ from typing import Any, cast
 import dspy
 from dspy.predict.flex.ctx import FlexContext
 
-from snakepit_bridge.dspy_integration.targets import keywords
 from snakepit_bridge.dspy_integration.bounds import shown
 from snakepit_bridge.dspy_integration.compat import RLM, Flex, ReActV2
-from snakepit_bridge.dspy_integration.targets.model import Bound
-from snakepit_bridge.dspy_integration.registry import TOOLS
-from snakepit_bridge.dspy_integration.targets.prompt import Rewritten, carried_over
 from snakepit_bridge.dspy_integration.module_tree import clone
+from snakepit_bridge.dspy_integration.registry import TOOLS
+from snakepit_bridge.dspy_integration.targets import keywords
+from snakepit_bridge.dspy_integration.targets.model import Bound
+from snakepit_bridge.dspy_integration.targets.prompt import Rewritten, carried_over
 from snakepit_bridge.exceptions import BindingError, ValidationError
 
 AGENTS = (dspy.ReAct, ReActV2, RLM, Flex)  # CodeAct is a ReAct

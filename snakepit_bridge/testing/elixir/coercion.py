@@ -10,11 +10,11 @@ from typing import Any, cast
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from snakepit_bridge.elixir.codec import TYPE_URL, erlang_term
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.variables import Constraints, VariableType
 from snakepit_bridge.variables.codec import parse
 from snakepit_bridge.variables.types import coerce, to_json
-from snakepit_bridge.elixir.codec import TYPE_URL, erlang_term
 
 _URLS = (TYPE_URL, "dspex.variables/")
 # Above this many bytes of eight per float an embedding is sent as an Erlang term.
@@ -31,7 +31,7 @@ _REFUSALS = {
 }
 
 
-class Refused(Exception):
+class RefusedCallError(Exception):
     """A call that the server ends with a status."""
 
     def __init__(self, status: grpc.StatusCode, details: str) -> None:
@@ -47,19 +47,19 @@ def read(sent: AnyMessage, kind: VariableType, rules: dict[str, Any], refusal: g
         Refused: with ``refusal`` where it isn't of the type, with INTERNAL where it breaks a rule.
     """
     if not sent.type_url.startswith(_URLS):
-        raise Refused(refusal, "unknown_type")
+        raise RefusedCallError(refusal, "unknown_type")
     if sent.type_url.removesuffix(".binary") != sent.type_url and kind is VariableType.TENSOR:
-        raise Refused(refusal, "tensor.binary is not supported")
+        raise RefusedCallError(refusal, "tensor.binary is not supported")
     try:
         given = parse(sent.value)
     except ValueError as wrong:
-        raise Refused(
+        raise RefusedCallError(
             refusal, f"%Jason.DecodeError{{data: {json.dumps(sent.value.decode(errors='replace'))}}}"
         ) from wrong
     try:
         value = coerce("value", kind, _lenient(kind, given))
     except (ValidationError, ValueError) as wrong:
-        raise Refused(refusal, _refusal(kind, given)) from wrong
+        raise RefusedCallError(refusal, _refusal(kind, given)) from wrong
     obey(kind, value, rules)
     return value
 
@@ -101,13 +101,15 @@ def obey(kind: VariableType, value: Any, rules: dict[str, Any]) -> None:
     if number and not math.isfinite(value):
         return
     if number and "max" in rules and value > rules["max"]:
-        raise Refused(grpc.StatusCode.INTERNAL, f"value {value} is above maximum {rules['max']}")
+        raise RefusedCallError(grpc.StatusCode.INTERNAL, f"value {value} is above maximum {rules['max']}")
     if number and "min" in rules and value < rules["min"]:
-        raise Refused(grpc.StatusCode.INTERNAL, f"value {value} is below minimum {rules['min']}")
+        raise RefusedCallError(grpc.StatusCode.INTERNAL, f"value {value} is below minimum {rules['min']}")
     try:
         Constraints.of(rules).check("value", kind, value)
     except ValidationError as broken:
-        raise Refused(grpc.StatusCode.INTERNAL, _broken(value, rules) or f"value {broken.value} is invalid") from broken
+        raise RefusedCallError(
+            grpc.StatusCode.INTERNAL, _broken(value, rules) or f"value {broken.value} is invalid"
+        ) from broken
 
 
 def _broken(value: Any, rules: dict[str, Any]) -> str:

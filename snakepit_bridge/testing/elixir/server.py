@@ -30,11 +30,11 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.testing.elixir.coercion import RefusedCallError
 from snakepit_bridge.testing.elixir.quirks import Quirks
 from snakepit_bridge.testing.elixir.service import SERVED, STREAMED, Service
-from snakepit_bridge.testing.elixir.sessions import Sessions
-from snakepit_bridge.testing.elixir.coercion import Refused
-from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.testing.elixir.sessions import StandInSessions
 
 # A stream holds a thread for as long as it is open; threads are made as they are needed.
 _THREADS = 8_192
@@ -163,13 +163,13 @@ class BridgeServer:
             ended.wait()
 
     def _born(self) -> Service:
-        return Service(Sessions(self.quirks, self._tell))
+        return Service(StandInSessions(self.quirks, self._tell))
 
     def _unary(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
         self._behave(method, context)
         try:
             return SERVED[method][1](self._service, request)
-        except Refused as refused:
+        except RefusedCallError as refused:
             context.abort(refused.status, refused.details)
 
     def _stream(self, _: str, request: pb.WatchVariablesRequest, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -183,7 +183,7 @@ class BridgeServer:
         watchers.add(told)
         try:
             yield from self._service.updates(request, iter(told.get, None))
-        except Refused as refused:
+        except RefusedCallError as refused:
             context.abort(refused.status, refused.details)
         finally:
             watchers.discard(told)

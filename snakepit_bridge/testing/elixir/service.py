@@ -9,15 +9,15 @@ from typing import Any
 
 import grpc
 
-from snakepit_bridge.testing.elixir.sessions import Sessions
-from snakepit_bridge.testing.elixir.coercion import Refused
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
+from snakepit_bridge.testing.elixir.coercion import RefusedCallError
+from snakepit_bridge.testing.elixir.sessions import StandInSessions
 
 
 class Service:
     """The methods, over the sessions of one life of a server."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: StandInSessions) -> None:
         self.sessions = sessions
 
     def ping(self, request: pb.PingRequest) -> pb.PingResponse:
@@ -60,7 +60,7 @@ class Service:
             for identifier in request.variable_identifiers:
                 try:
                     found = self.sessions.variable(request.session_id, identifier)
-                except Refused:
+                except RefusedCallError:
                     answer.missing_variables.append(identifier)
                 else:
                     answer.variables[identifier].CopyFrom(self.sessions.message(found))
@@ -92,7 +92,7 @@ class Service:
                 try:
                     given = {name: text for name, text in request.metadata.items() if name != "source"}
                     answer.new_versions[identifier] = self.sessions.set(request.session_id, identifier, value, given)
-                except Refused as refused:
+                except RefusedCallError as refused:
                     answer.errors[identifier] = refused.details
         answer.success = not answer.errors
         return answer
@@ -110,7 +110,7 @@ class Service:
         for id in itertools.chain(initial, ids):
             try:
                 found = self.sessions.variable(request.session_id, id)
-            except Refused:
+            except RefusedCallError:
                 if id in wanted:
                     yield pb.VariableUpdate(variable_id=id, update_type="deleted")
                 continue
@@ -122,8 +122,8 @@ class Service:
     def _check(self, session: str, identifier: str, value: Any) -> None:
         try:
             self.sessions.check(session, identifier, value)
-        except Refused as refused:
-            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, refused.details) from refused
+        except RefusedCallError as refused:
+            raise RefusedCallError(grpc.StatusCode.INVALID_ARGUMENT, refused.details) from refused
 
 
 SERVED: dict[str, tuple[Any, Callable[[Service, Any], Any]]] = {

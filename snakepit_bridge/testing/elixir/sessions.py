@@ -15,12 +15,12 @@ from typing import Any
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.exceptions import ValidationError
+from snakepit_bridge.testing.elixir.coercion import RefusedCallError, obey, read, write
 from snakepit_bridge.testing.elixir.quirks import Quirks
-from snakepit_bridge.testing.elixir.coercion import Refused, obey, read, write
 from snakepit_bridge.variables import VariableType
 from snakepit_bridge.variables.types import coerce
-from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 
 Told = Callable[[str, str], None]
 """Called with a session and the id of a variable of it that changed."""
@@ -42,7 +42,7 @@ class Stored:
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class StandInSession:
     """One session; ``names`` point to the variable of a name that was registered or set last."""
 
     used_at: float
@@ -51,22 +51,22 @@ class Session:
     listing: bytes | None = None
 
 
-class Sessions:
+class StandInSessions:
     """All sessions of one life of a server; ids begin anew with each."""
 
     def __init__(self, quirks: Quirks, told: Told) -> None:
         self._quirks = quirks
         self._told = told
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, StandInSession] = {}
         self._numbers = itertools.count(1)
         self.lock = threading.RLock()
 
     def begin(self, name: str) -> None:
         """Makes a session exist."""
         if not name:
-            raise Refused(grpc.StatusCode.INTERNAL, "invalid_id")
+            raise RefusedCallError(grpc.StatusCode.INTERNAL, "invalid_id")
         with self.lock:
-            self._sessions.setdefault(name, Session(time.monotonic())).used_at = time.monotonic()
+            self._sessions.setdefault(name, StandInSession(time.monotonic())).used_at = time.monotonic()
 
     def end(self, name: str) -> bool:
         """Forgets a session; tells whether there was one."""
@@ -77,17 +77,17 @@ class Sessions:
         """Tells whether there is such a session, and keeps it from expiring."""
         try:
             self.session(name)
-        except Refused:
+        except RefusedCallError:
             return False
         return True
 
-    def session(self, name: str) -> Session:
+    def session(self, name: str) -> StandInSession:
         """Returns a session, which counts as a use of it."""
         with self.lock:
             found, now = self._sessions.get(name), time.monotonic()
             if found is None or now - found.used_at > self._quirks.session_ttl_s:
                 self._sessions.pop(name, None)
-                raise Refused(grpc.StatusCode.NOT_FOUND, f"Session not found: {name}")
+                raise RefusedCallError(grpc.StatusCode.NOT_FOUND, f"Session not found: {name}")
             found.used_at = now
             return found
 
@@ -97,7 +97,7 @@ class Sessions:
             held = self.session(session)
             found = held.variables.get(identifier) or held.variables.get(held.names.get(identifier, ""))
             if found is None:
-                raise Refused(grpc.StatusCode.NOT_FOUND, f"Variable not found: {identifier}")
+                raise RefusedCallError(grpc.StatusCode.NOT_FOUND, f"Variable not found: {identifier}")
             return found
 
     def register(self, session: str, name: str, kind: str, value: Any, rules: str, metadata: dict[str, str]) -> str:
@@ -106,7 +106,7 @@ class Sessions:
         try:
             type_ = VariableType.of(name, kind)
         except ValidationError:
-            raise Refused(grpc.StatusCode.INTERNAL, "unknown_type") from None
+            raise RefusedCallError(grpc.StatusCode.INTERNAL, "unknown_type") from None
         constraints: dict[str, Any] = json.loads(rules or "{}")
         coerced = self._taken(type_, value, constraints, grpc.StatusCode.INTERNAL)
         with self.lock:
@@ -168,7 +168,7 @@ class Sessions:
             found = list(self._matching(held, pattern))
             spoilers = held.variables.values() if self._quirks.odd_variables_spoil_patterns else found
             if any(one.odd for one in spoilers):
-                raise Refused(grpc.StatusCode.UNKNOWN, "Internal Server Error")
+                raise RefusedCallError(grpc.StatusCode.UNKNOWN, "Internal Server Error")
             answer = pb.ListVariablesResponse(variables=map(self.message, found)).SerializeToString()
             if not pattern:
                 held.listing = answer
@@ -177,7 +177,7 @@ class Sessions:
     def message(self, stored: Stored) -> pb.Variable:
         """Returns a variable as it is sent."""
         if stored.odd:
-            raise Refused(grpc.StatusCode.UNKNOWN, "Internal Server Error")
+            raise RefusedCallError(grpc.StatusCode.UNKNOWN, "Internal Server Error")
         value, binary = write(stored.kind, stored.value, binary=self._quirks.binary_embeddings)
         message = pb.Variable(id=stored.id, name=stored.name, type=stored.kind, value=value, binary_value=binary)
         message.constraints_json = json.dumps(
@@ -196,11 +196,11 @@ class Sessions:
                 held.listing = None
 
     @staticmethod
-    def _matching(held: Session, pattern: str) -> Iterator[Stored]:
+    def _matching(held: StandInSession, pattern: str) -> Iterator[Stored]:
         try:
             wanted = re.compile(pattern.replace("*", ".*"))
         except re.error:
-            raise Refused(grpc.StatusCode.UNKNOWN, "Internal Server Error") from None
+            raise RefusedCallError(grpc.StatusCode.UNKNOWN, "Internal Server Error") from None
         return (held.variables[id] for id in sorted(held.variables) if wanted.search(held.variables[id].name))
 
     @staticmethod
@@ -213,8 +213,8 @@ class Sessions:
 
     def _refuse_values(self) -> None:
         if self._quirks.refuse_values:
-            raise Refused(grpc.StatusCode.INTERNAL, "variable_locked_for_optimization")
+            raise RefusedCallError(grpc.StatusCode.INTERNAL, "variable_locked_for_optimization")
 
-    def _changed(self, session: str, held: Session, id: str) -> None:
+    def _changed(self, session: str, held: StandInSession, id: str) -> None:
         held.listing = None
         self._told(session, id)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from snakepit_bridge.testing.lm.prompts import Ask, Schema
+from snakepit_bridge.testing.lm.prompts import AskedQuestion, Schema
 from snakepit_bridge.testing.lm.rendering import render
 from snakepit_bridge.testing.lm.values import value_for
 
@@ -26,12 +26,12 @@ class Raw:
     text: str
 
 
-Answerer = Callable[[Ask], "Mapping[str, Any] | Raw"]
+Answerer = Callable[[AskedQuestion], "Mapping[str, Any] | Raw"]
 """Given a question, returns values for its output fields, or ``Raw``. A field that it leaves out gets a made-up value
 of the right type. It runs on the server's event loop: it must be quick and must not block."""
 
 
-def complete(ask: Ask, answerer: Answerer) -> str:
+def complete(ask: AskedQuestion, answerer: Answerer) -> str:
     """Returns the completion text for one question, in the form that the asking adapter parses."""
     answer = answerer(ask)
     if isinstance(answer, Raw):
@@ -43,7 +43,7 @@ def complete(ask: Ask, answerer: Answerer) -> str:
     return render(ask.layout.style, {name: filled[name] for name in ask.output_names})
 
 
-def default_answer(ask: Ask) -> dict[str, Any]:
+def default_answer(ask: AskedQuestion) -> dict[str, Any]:
     """Returns a type-correct value for each output field, derived from a hash of the inputs.
 
     As a ReAct agent it calls the first tool once, then finishes. As ProgramOfThought it writes a program that submits.
@@ -59,7 +59,7 @@ def default_answer(ask: Ask) -> dict[str, Any]:
     return values
 
 
-def _next_step(ask: Ask, seed: str) -> dict[str, Any]:
+def _next_step(ask: AskedQuestion, seed: str) -> dict[str, Any]:
     """ReAct: the trajectory says whether a tool was called already."""
     tools = _tools(ask.instructions.splitlines())
     name = next((name for name in tools if name != "finish"), "finish")
@@ -69,7 +69,7 @@ def _next_step(ask: Ask, seed: str) -> dict[str, Any]:
     return {"next_thought": f"I need {name}.", "next_tool_name": name, "next_tool_args": arguments}
 
 
-def _tool_call(ask: Ask, seed: str) -> dict[str, Any]:
+def _tool_call(ask: AskedQuestion, seed: str) -> dict[str, Any]:
     """ReActV2: the tools are an input, and earlier calls are messages."""
     tools = _tools(json.loads(ask.inputs["tools"]))
     called = any("tool_call_results" in str(message.get("content")) for message in ask.body["messages"])
@@ -78,12 +78,12 @@ def _tool_call(ask: Ask, seed: str) -> dict[str, Any]:
     return {output.name: {"tool_calls": calls} for output in ask.layout.outputs if output.annotation == "ToolCalls"}
 
 
-def _arguments(ask: Ask, schemas: Mapping[str, Schema], seed: str) -> dict[str, Any]:
+def _arguments(ask: AskedQuestion, schemas: Mapping[str, Schema], seed: str) -> dict[str, Any]:
     required = {name: schema for name, schema in schemas.items() if "default" not in schema}
     return {name: _argument(ask, schema, seed, name) for name, schema in required.items()}
 
 
-def _argument(ask: Ask, schema: Schema, seed: str, name: str) -> Any:
+def _argument(ask: AskedQuestion, schema: Schema, seed: str, name: str) -> Any:
     if schema.get("type") == "string" and schema.keys() <= {"type", "title", "description"}:
         return next(iter(ask.inputs.values()), name)
     return value_for(schema, seed, name)
@@ -95,7 +95,7 @@ def _tools(lines: Iterable[str]) -> dict[str, dict[str, Schema]]:
     return {match[1]: ast.literal_eval(match[2]) for match in matches}
 
 
-def _program(ask: Ask, seed: str) -> dict[str, Any]:
+def _program(ask: AskedQuestion, seed: str) -> dict[str, Any]:
     wanted = _FINAL_FIELDS.search(ask.instructions)
     names = re.findall(r"`(\w+)`", wanted[1]) if wanted else ["answer"]
     result = {name: value_for({"type": "integer"}, seed, name) for name in names}
@@ -104,7 +104,7 @@ def _program(ask: Ask, seed: str) -> dict[str, Any]:
     return {"generated_code": code} | ({"finished": True} if "finished" in ask.output_names else {})
 
 
-def scripted(answers: Iterable[Any] | Callable[[Ask], Any], *, repeat: bool = False) -> Answerer:
+def scripted(answers: Iterable[Any] | Callable[[AskedQuestion], Any], *, repeat: bool = False) -> Answerer:
     """Returns an answerer that says what it is told.
 
     Args:
@@ -124,14 +124,14 @@ class _Script:
         self._repeat = repeat
         self._asked = 0
 
-    def __call__(self, ask: Ask) -> Mapping[str, Any] | Raw:
+    def __call__(self, ask: AskedQuestion) -> Mapping[str, Any] | Raw:
         turn, self._asked = self._asked, self._asked + 1
         if not self._answers or (turn >= len(self._answers) and not self._repeat):
             raise LookupError(f"the script has {len(self._answers)} answers and was asked {self._asked} times")
         return _placed(ask, self._answers[turn % len(self._answers)])
 
 
-def _placed(ask: Ask, answer: Any) -> Mapping[str, Any] | Raw:
+def _placed(ask: AskedQuestion, answer: Any) -> Mapping[str, Any] | Raw:
     if isinstance(answer, Exception):
         raise answer
     if isinstance(answer, Raw):

@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from snakepit_bridge.testing.lm import openai_format
 from snakepit_bridge.testing.lm.answers import Answerer, Raw, complete
 from snakepit_bridge.testing.lm.faults import Fault, Faults
-from snakepit_bridge.testing.lm.prompts import Ask
+from snakepit_bridge.testing.lm.prompts import AskedQuestion
 from snakepit_bridge.testing.lm.recording import Recorded, RequestLog
 
 _STREAM = "text/event-stream"
@@ -139,15 +139,15 @@ def _chat_body(content: bytes) -> Mapping[str, Any]:
     return body
 
 
-def _texts(ask: Ask, answerer: Answerer) -> list[str]:
+def _texts(ask: AskedQuestion, answerer: Answerer) -> list[str]:
     wanted = int(ask.body.get("n") or 1)
     if wanted == 1:
         return [complete(ask, answerer)]
     return [complete(_choice(ask, place), answerer) for place in range(wanted)]
 
 
-def _choice(ask: Ask, place: int) -> Ask:
-    return Ask(ask.model, ask.layout, ask.inputs, ask.system, ask.user, ask.body, place)
+def _choice(ask: AskedQuestion, place: int) -> AskedQuestion:
+    return AskedQuestion(ask.model, ask.layout, ask.inputs, ask.system, ask.user, ask.body, place)
 
 
 def _refusal(api_key: str | None, request: Request) -> Response | None:

@@ -54,7 +54,7 @@ class OutputField:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PromptLayout:
     """What a system prompt says: the same for all requests of one signature under one adapter."""
 
     style: Style
@@ -64,7 +64,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AskedQuestion:
     """One question put to an answerer.
 
     Attributes:
@@ -78,7 +78,7 @@ class Ask:
     """
 
     model: str
-    layout: Layout
+    layout: PromptLayout
     inputs: Mapping[str, str]
     system: str
     user: str
@@ -96,13 +96,13 @@ class Ask:
         return tuple(output.name for output in self.layout.outputs)
 
 
-def read_ask(body: Mapping[str, Any]) -> Ask:
+def read_ask(body: Mapping[str, Any]) -> AskedQuestion:
     """Returns what an OpenAI chat request asks; a prompt that no adapter wrote is ``plain`` and has no fields."""
     messages = cast(Sequence[Mapping[str, Any]], body.get("messages") or ())
     system = "\n".join(_text(m) for m in messages if m.get("role") in ("system", "developer"))
     user = next((_text(m) for m in reversed(messages) if m.get("role") == "user"), "")
     layout = read_layout(system)
-    return Ask(str(body.get("model", "")), layout, read_inputs(layout, user), system, user, body)
+    return AskedQuestion(str(body.get("model", "")), layout, read_inputs(layout, user), system, user, body)
 
 
 def _text(message: Mapping[str, Any]) -> str:
@@ -114,24 +114,24 @@ def _text(message: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=512)
-def read_layout(system: str) -> Layout:
+def read_layout(system: str) -> PromptLayout:
     """Returns the signature that a system prompt describes. Cached: a program sends the same one each time."""
     try:
         return _layout(system)
     except (ValueError, SyntaxError):
         # It only looks like an adapter's: the fields that it announces aren't written as an adapter writes them.
-        return Layout("plain")
+        return PromptLayout("plain")
 
 
-def _layout(system: str) -> Layout:
+def _layout(system: str) -> PromptLayout:
     head, found, objective = system.partition(_OBJECTIVE)
     fields, structured, structure = head.partition(_STRUCTURE)
     if not found or not structured:
-        return Layout("plain")
+        return PromptLayout("plain")
     inputs, _, outputs = fields.partition("Your output fields are:")
     style = _style(structure)
     notes = _notes(style, structure)
-    return Layout(
+    return PromptLayout(
         style,
         tuple(match[1] for match in _FIELD.finditer(inputs)),
         tuple(_outputs(outputs, notes)),
@@ -209,7 +209,7 @@ def _limits(text: str) -> dict[str, float]:
     return {_KEYWORDS[phrase]: float(value) for phrase, _, value in pairs if phrase in _KEYWORDS}
 
 
-def read_inputs(layout: Layout, user: str) -> dict[str, str]:
+def read_inputs(layout: PromptLayout, user: str) -> dict[str, str]:
     """Returns the input fields' texts from the last user message. A header inside a value stays part of the value."""
     starts = [(name, *_span(layout.style, name, user)) for name in layout.input_names]
     present = [(name, start, begin) for name, start, begin in starts if start >= 0]

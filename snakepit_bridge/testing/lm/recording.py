@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Condition
 from typing import Any, Self, TextIO
 
-from snakepit_bridge.testing.lm.prompts import Ask, read_ask
+from snakepit_bridge.testing.lm.prompts import AskedQuestion, read_ask
 
 _ABSENT = "(absent)"
 
@@ -38,7 +38,7 @@ class Recorded:
     status: int | None = None
 
     @cached_property
-    def ask(self) -> Ask:
+    def ask(self) -> AskedQuestion:
         """The question that the body holds, with the signature read back from the prompt."""
         return read_ask(self.body)
 

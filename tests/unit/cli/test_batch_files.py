@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_bridge.cli.batch_files import Line, count_lines, open_output, read_lines
+from snakepit_bridge.cli.batch_files import BatchLine, count_lines, open_output, read_lines
 from snakepit_bridge.exceptions import BridgeError
 
 
@@ -84,12 +84,12 @@ def test_a_path_that_leads_nowhere_is_named(tmp_path: Path) -> None:
 def test_half_a_surrogate_pair_survives(source: Path, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with open_output(path, source) as output:
-        output.write(Line(1, {"line": 1}, {}), {"outputs": {"a": "\ud800"}})
+        output.write(BatchLine(1, {"line": 1}, {}), {"outputs": {"a": "\ud800"}})
     assert json.loads(path.read_text(encoding="utf-8"))["outputs"] == {"a": "\ud800"}
 
 
 def test_an_input_that_is_called_inputs_is_an_input_beside_others() -> None:
     """KINDS 4: what stands beside it was lost without a word."""
     said = {"question": "why?", "inputs": {"a": 1}}
-    assert Line.read(1, json.dumps(said).encode()).inputs == said
-    assert Line.read(1, b'{"inputs": {"inputs": {"a": 1}}}').inputs == {"inputs": {"a": 1}}
+    assert BatchLine.read(1, json.dumps(said).encode()).inputs == said
+    assert BatchLine.read(1, b'{"inputs": {"inputs": {"a": 1}}}').inputs == {"inputs": {"a": 1}}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from snakepit_bridge.cli.batch_retry import open_retried
 from snakepit_bridge.cli.batch_files import read_lines
+from snakepit_bridge.cli.batch_retry import open_retried
 from snakepit_bridge.exceptions import BridgeError
 
 

@@ -14,8 +14,8 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.broker import celery_tls, celery_url, same_server, with_tls
 from snakepit_bridge.client.celery_app import backend_url
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.redis.urls import Address
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.urls import Address
 from snakepit_bridge.variables import Variable
 from workers.dev.redis_server import EmbeddedRedis
 

@@ -16,13 +16,13 @@ from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.exceptions import (
     ConfigurationError,
     InputError,
-    PredictionTimeout,
+    PredictionTimeoutError,
     ProgramNotFoundError,
     ProgramSpecError,
     SessionNameError,
 )
-from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from snakepit_bridge.protocol.token import Token
 from tests.harness.leaks import connections
 from tests.harness.waiting import wait_until
@@ -247,7 +247,7 @@ def test_what_is_no_redis_url_is_refused_at_once(url: str) -> None:
 
 def test_a_fleet_that_nobody_holds_any_more_leaves_no_connection_of_its_own(redis_url: str) -> None:
     before, fleet = connections(redis_url), Fleet(redis_url)
-    with pytest.raises(PredictionTimeout):
+    with pytest.raises(PredictionTimeoutError):
         fleet.submit("qa", {"question": "why?"}).get(timeout=0.1)
     fleet.session("s").blocking.register_variable("temperature", "float", 0.5)
     pools.reset()  # kombu keeps those to the broker for the next fleet

@@ -15,7 +15,7 @@ from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
-from snakepit_bridge.exceptions import PredictionCancelled, PredictionTimeout
+from snakepit_bridge.exceptions import PredictionCancelledError, PredictionTimeoutError
 from snakepit_bridge.process.home_loop import home, run_home
 from snakepit_bridge.protocol.messages import Result
 from tests.harness.stage import fresh
@@ -66,9 +66,9 @@ def test_a_result_that_comes_while_somebody_waits_wakes_him(fleet: Fleet) -> Non
 
 def test_the_wait_is_bounded_by_the_call_or_by_the_fleet(redis_url: str) -> None:
     handle = Fleet(redis_url, wait_s=0.1).handle("task")
-    with within(1), pytest.raises(PredictionTimeout, match=r"Prediction task had no result after 0\.1 s"):
+    with within(1), pytest.raises(PredictionTimeoutError, match=r"Prediction task had no result after 0\.1 s"):
         handle.get()
-    with within(1), pytest.raises(PredictionTimeout, match=r"after 0\.05 s.*dspex-fleet status"):
+    with within(1), pytest.raises(PredictionTimeoutError, match=r"after 0\.05 s.*dspex-fleet status"):
         handle.get(0.05)
     with pytest.raises(TimeoutError):
         handle.get(0)
@@ -114,9 +114,9 @@ def test_a_cancelled_prediction_ends_for_everybody(fleet: Fleet) -> None:
         waiting = pool.submit(fleet.handle(handle.id).get, 5)
         assert handle.cancel()
         with within(2):
-            assert isinstance(waiting.exception(), PredictionCancelled)
+            assert isinstance(waiting.exception(), PredictionCancelledError)
     assert (handle.status, handle.ready()) == ("REVOKED", True)
-    with pytest.raises(PredictionCancelled, match=handle.id):
+    with pytest.raises(PredictionCancelledError, match=handle.id):
         handle.get()
 
 
@@ -142,7 +142,7 @@ def test_a_cancellation_is_told_once_to_the_whole_fleet(fleet: Fleet, redis_url:
 async def test_a_coroutine_cancels_without_blocking_its_loop(fleet: Fleet) -> None:
     handle = fleet.handle(fresh("task"))
     assert await handle.acancel()
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         await handle
 
 
@@ -153,7 +153,7 @@ def test_who_waits_on_his_reply_channel_hears_of_a_cancellation_from_elsewhere(r
         wait_until(lambda: subscribed(redis_url, b"dspex:replies:*"), "the subscription")
         assert Fleet(redis_url).handle(handle.id).cancel()
         with within(2):
-            assert isinstance(waiting.exception(), PredictionCancelled)
+            assert isinstance(waiting.exception(), PredictionCancelledError)
 
 
 @contextmanager

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 import pytest
 from redis import Redis
 
-from snakepit_bridge.snapshots.acknowledgements import Acks, Applied, Report
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.promotion import promote
 from snakepit_bridge.exceptions import (
     LabelMovedError,
     LabelNotFoundError,
-    RevisionLost,
-    RevisionNotApplied,
-    RevisionNotReached,
+    RevisionLostError,
+    RevisionNotAppliedError,
+    RevisionNotReachedError,
     SessionNotFoundError,
 )
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.snapshots.acknowledgements import AckReport, Acks, ProcessAck
 from snakepit_bridge.variables import Variable
 from tests.harness.waiting import eventually
 
@@ -42,7 +42,7 @@ class Watched(Acks):
     def __post_init__(self) -> None:
         super().__init__(self.connection)
 
-    async def applied(self, session: str) -> list[Applied]:
+    async def applied(self, session: str) -> list[ProcessAck]:
         found = await super().applied(session)
         self.looks += 1
         return found
@@ -58,7 +58,7 @@ class Stage:
 
     async def says(self, process: str, token: Token, error: str = "") -> None:
         await self.acks.alive(process)
-        await self.acks.report(process, {"s": Report(token, error)})
+        await self.acks.report(process, {"s": AckReport(token, error)})
 
     async def promote(self, at: Token | str = "latest", wait_s: float = SOON) -> Token:
         return await asyncio.wait_for(promote(self.store, self.acks, "s", "stable", at, wait_s), 30)
@@ -142,7 +142,9 @@ async def test_a_process_that_refuses_ends_the_wait_at_once(stage: Stage) -> Non
     token = await stage.publish(0.1)
     await stage.says("w/1", token)
     await stage.says("w/2", token, "Variable 'temp' = 9.0 is wrong")
-    with pytest.raises(RevisionNotApplied, match=r"isn't applied everywhere: w/2 Variable 'temp' = 9\.0 is wrong\."):
+    with pytest.raises(
+        RevisionNotAppliedError, match=r"isn't applied everywhere: w/2 Variable 'temp' = 9\.0 is wrong\."
+    ):
         await stage.promote(wait_s=FOR_EVER)
     assert await stage.label() is None
 
@@ -151,7 +153,7 @@ async def test_a_refusal_that_comes_while_it_waits_ends_the_wait(stage: Stage) -
     token = await stage.publish(0.1)
     promotion = await stage.waiting()
     await stage.says("w/1", token, "no")
-    with pytest.raises(RevisionNotApplied, match="w/1 no"):
+    with pytest.raises(RevisionNotAppliedError, match="w/1 no"):
         await promotion
 
 
@@ -168,7 +170,7 @@ async def test_those_who_are_late_are_named_with_where_they_are(stage: Stage) ->
     await stage.says("w/1", old)
     await stage.says("w/2", new)
     await stage.says("w/3", old)
-    with pytest.raises(RevisionNotApplied) as raised:
+    with pytest.raises(RevisionNotAppliedError) as raised:
         await stage.promote()
     assert (raised.value.session, raised.value.token) == ("s", str(new))
     assert raised.value.waiting == f"w/1 is at {old}; w/3 is at {old}"
@@ -177,7 +179,9 @@ async def test_those_who_are_late_are_named_with_where_they_are(stage: Stage) ->
 
 async def test_a_session_that_nobody_holds_is_not_promoted(stage: Stage) -> None:
     await stage.publish(0.1)
-    with pytest.raises(RevisionNotApplied, match="no worker process holds the session; make a prediction under it"):
+    with pytest.raises(
+        RevisionNotAppliedError, match="no worker process holds the session; make a prediction under it"
+    ):
         await stage.promote()
 
 
@@ -229,7 +233,7 @@ async def test_what_is_not_there_is_told_before_any_wait(stage: Stage) -> None:
     token = await stage.publish(0.1)
     with pytest.raises(LabelNotFoundError):
         await stage.promote("canary", wait_s=FOR_EVER)
-    with pytest.raises(RevisionNotReached):
+    with pytest.raises(RevisionNotReachedError):
         await stage.promote(Token(token.epoch, token.revision + 1), wait_s=FOR_EVER)
     assert stage.acks.looks == 0
 
@@ -238,7 +242,7 @@ async def test_a_revision_that_was_trimmed_is_told_before_any_wait(stage: Stage,
     brief = RedisStore(redis_url, retention=1)
     tokens = [await brief.publish("s", {"temp": Variable.declare("temp", n / 10)}) for n in range(5)]
     await stage.says("w/1", tokens[-1])
-    with pytest.raises(RevisionLost):
+    with pytest.raises(RevisionLostError):
         await stage.promote(tokens[0], wait_s=FOR_EVER)
     assert stage.acks.looks == 0
     await brief.aclose()
@@ -249,8 +253,8 @@ def test_a_fleet_promotes_within_its_own_namespace(redis_url: str) -> None:
     token = fleet.session("s").blocking.set_variables({"temp": 0.1})
     assert other.session("s").blocking.set_variables({"temp": 0.1})
     run_blocking(fleet._acks.alive("w/1"))
-    run_blocking(fleet._acks.report("w/1", {"s": Report(token)}))
+    run_blocking(fleet._acks.report("w/1", {"s": AckReport(token)}))
     assert [one.token for one in fleet.applied("s")] == [token]
     assert fleet.promote("s", "stable", wait_s=0) == token
-    with pytest.raises(RevisionNotApplied):
+    with pytest.raises(RevisionNotAppliedError):
         other.promote("s", "stable", wait_s=0)

@@ -19,7 +19,7 @@ from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client import publisher as publishing
-from snakepit_bridge.exceptions import IdempotencyConflict, InputError
+from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH, VERSION
 from tests.harness.waiting import within
 
@@ -71,7 +71,7 @@ def test_a_deadline_is_counted_from_each_submit_and_is_no_other_request(redis_ur
 def test_a_key_for_another_request_is_a_conflict_and_sends_nothing(redis_url: str) -> None:
     fleet = Fleet(redis_url)
     first = fleet.submit("qa", INPUTS, idempotency_key="key")
-    with pytest.raises(IdempotencyConflict) as raised:
+    with pytest.raises(IdempotencyConflictError) as raised:
         fleet.submit("qa", {"question": "why not?"}, idempotency_key="key")
     assert (raised.value.key, raised.value.task_id) == ("key", first.id)
     assert len(queued(redis_url)) == 1
@@ -193,7 +193,7 @@ def test_what_a_killed_client_reserved_with_another_broker_is_sent_by_the_next(
 def test_who_comes_while_another_sends_waits_for_him(
     redis_url: str, other_broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send, sending = publishing.Publisher._send, threading.Event()
+    send, sending = publishing.MessagePublisher._send, threading.Event()
 
     def slowly(*arguments: Any) -> None:
         sending.set()
@@ -204,7 +204,7 @@ def test_who_comes_while_another_sends_waits_for_him(
         fleet = Fleet(app=Celery("own", broker=other_broker, backend=redis_url, set_as_current=False))
         return fleet.submit("qa", INPUTS, idempotency_key="key").id
 
-    monkeypatch.setattr(publishing.Publisher, "_send", slowly)
+    monkeypatch.setattr(publishing.MessagePublisher, "_send", slowly)
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(submit)
         assert sending.wait(5)
@@ -254,7 +254,7 @@ def test_inputs_of_a_batch_whose_keys_are_known_are_not_sent_again(redis_url: st
 def test_a_batch_with_a_conflict_sends_nothing_at_all(redis_url: str) -> None:
     fleet = Fleet(redis_url)
     first = fleet.submit("qa", {"question": "q0"}, idempotency_key="k0")
-    with pytest.raises(IdempotencyConflict) as raised:
+    with pytest.raises(IdempotencyConflictError) as raised:
         fleet.submit_batch("qa", [{"question": "new"}, {"question": "other"}], idempotency_keys=["k1", "k0"])
     assert (raised.value.key, raised.value.task_id) == ("k0", first.id)
     assert len(queued(redis_url)) == 1
@@ -267,7 +267,7 @@ def test_one_key_twice_in_a_batch_is_one_prediction_or_a_conflict(redis_url: str
     first, second = fleet.submit_batch("qa", [INPUTS, dict(INPUTS)], idempotency_keys=["key", "key"])
     assert first.id == second.id
     assert len(batch_of(redis_url)) == 1
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyConflictError):
         fleet.submit_batch("qa", [INPUTS, {"question": "other"}], idempotency_keys=["twice", "twice"])
 
 

@@ -11,7 +11,7 @@ import pytest
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.client.replay import Replay
-from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionTimeout
+from snakepit_bridge.exceptions import BridgeError, PredictionFailedError, PredictionTimeoutError
 from snakepit_bridge.protocol.messages import Result
 from tests.unit.test_provenance import SAMPLE
 
@@ -103,7 +103,7 @@ def test_what_has_no_result_is_not_asked_again(state: str | None, asked: Asked) 
 
 def test_what_failed_is_told_and_not_asked_again(asked: Asked) -> None:
     asked.fleet.app.backend.store_result("first", ZeroDivisionError("division by zero"), "FAILURE")
-    with pytest.raises(PredictionFailed, match="division by zero"):
+    with pytest.raises(PredictionFailedError, match="division by zero"):
         asked.fleet.replay("first")
     assert asked.seen == []
 
@@ -111,6 +111,6 @@ def test_what_failed_is_told_and_not_asked_again(asked: Asked) -> None:
 def test_a_repetition_is_waited_for_within_bounds(asked: Asked) -> None:
     asked.finish("first", answer="first")
     asked.outputs = None
-    with pytest.raises(PredictionTimeout) as raised:
+    with pytest.raises(PredictionTimeoutError) as raised:
         asked.fleet.replay("first", timeout=1.5)
     assert (raised.value.task_id, raised.value.waited_s) == ("again", 1.5)

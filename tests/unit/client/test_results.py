@@ -16,11 +16,11 @@ from snakepit_bridge.client.results import Results
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
-    DeadlineExceeded,
+    DeadlineExceededError,
     InputError,
     LMUnavailableError,
-    PredictionCancelled,
-    PredictionFailed,
+    PredictionCancelledError,
+    PredictionFailedError,
 )
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import VERSION, Result
@@ -67,10 +67,10 @@ def test_a_state_that_is_not_final_is_waited_through(fleet: Fleet, state: str) -
     ("raised", "kind", "says"),
     [
         (InputError("qa", "question", "it is missing", ("question",)), InputError, "it is missing"),
-        (DeadlineExceeded("task", 1.5), DeadlineExceeded, r"missed its deadline by 1\.5 s"),
-        (WorkerLostError("Worker exited prematurely: signal 9"), PredictionFailed, "WorkerLostError: .*signal 9"),
-        (ZeroDivisionError("division by zero"), PredictionFailed, "ZeroDivisionError: division by zero"),
-        (TaskRevokedError("revoked"), PredictionCancelled, "was cancelled"),
+        (DeadlineExceededError("task", 1.5), DeadlineExceededError, r"missed its deadline by 1\.5 s"),
+        (WorkerLostError("Worker exited prematurely: signal 9"), PredictionFailedError, "WorkerLostError: .*signal 9"),
+        (ZeroDivisionError("division by zero"), PredictionFailedError, "ZeroDivisionError: division by zero"),
+        (TaskRevokedError("revoked"), PredictionCancelledError, "was cancelled"),
     ],
 )
 def test_what_a_task_ended_with_has_a_name(fleet: Fleet, raised: Exception, kind: type[BridgeError], says: str) -> None:
@@ -83,15 +83,15 @@ def test_what_a_task_ended_with_has_a_name(fleet: Fleet, raised: Exception, kind
 
 def test_a_deadline_that_the_task_missed_is_not_taken_for_the_clients_own(fleet: Fleet) -> None:
     # Both are a TimeoutError.
-    fleet.app.backend.store_result("task", DeadlineExceeded("task", 1.5), "FAILURE")
-    with pytest.raises(DeadlineExceeded):
+    fleet.app.backend.store_result("task", DeadlineExceededError("task", 1.5), "FAILURE")
+    with pytest.raises(DeadlineExceededError):
         fleet.handle("task").get(0.5)
 
 
 @pytest.mark.parametrize("stored", [None, 42, "text", ["list"]])
 def test_a_result_that_is_no_prediction_is_named(fleet: Fleet, stored: Any) -> None:
     fleet.app.backend.store_result("task", stored, "SUCCESS")
-    with pytest.raises(PredictionFailed, match=r"task task is no prediction: its result is"):
+    with pytest.raises(PredictionFailedError, match=r"task task is no prediction: its result is"):
         fleet.handle("task").get(1)
 
 
@@ -169,7 +169,7 @@ def test_a_cancellation_gives_way_to_nothing_and_expires(fleet: Fleet, redis_url
     assert run_blocking(results_of(fleet).cancel("task"))
     with Redis.from_url(redis_url) as client:
         assert 0 < client.ttl("celery-task-meta-task") <= 86_400
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         fleet.handle("task").get(1)
 
 

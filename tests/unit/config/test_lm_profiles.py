@@ -116,8 +116,8 @@ def test_what_the_whole_fleet_may_use_and_what_it_costs_are_read_apart(tmp_path:
 
 
 def test_the_library_takes_what_the_file_gives(tmp_path: Path) -> None:
-    from snakepit_bridge.lm.profiles import LMProfile
     from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
+    from snakepit_bridge.lm.profiles import LMProfile
 
     said = read_profiles(written(tmp_path, WHOLE)).values(KEYS)[0]
     retry, circuit = RetryPolicy().changed(said.pop("retry")), CircuitPolicy(**said.pop("circuit"))

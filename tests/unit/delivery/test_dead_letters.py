@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from snakepit_bridge.delivery.dead_letters import DeadMessage, DeadMessages
-from snakepit_bridge.delivery.keys import SEPARATOR, Layout
-from snakepit_bridge.exceptions import DeadMessageNotFound, PredictionGivenUp
+from snakepit_bridge.delivery.dead_letters import DeadLetter, DeadLetters
+from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
+from snakepit_bridge.exceptions import DeadMessageNotFoundError, PredictionGivenUpError
 from snakepit_bridge.redis.connection import RedisConnection
 
 LIST = f"predictions{SEPARATOR}3"
@@ -21,9 +21,9 @@ MESSAGE = json.dumps(
 
 
 @pytest.fixture
-async def dead(redis_url: str) -> AsyncGenerator[DeadMessages]:
+async def dead(redis_url: str) -> AsyncGenerator[DeadLetters]:
     connection = RedisConnection(redis_url)
-    yield DeadMessages(connection)
+    yield DeadLetters(connection)
     await connection.aclose()
 
 
@@ -31,8 +31,8 @@ def bury(url: str, id: str, at: float = 1_000.0, message: bytes = MESSAGE, **kno
     told = {"reason": "lost", "error": "it fell silent", "list": LIST, "at": at, "task": "t", "task_id": "7",
             "deliveries": 5, **known}  # fmt: skip
     with Redis.from_url(url) as client:
-        client.zadd(Layout().dead, {id: at * 1000})
-        client.hset(Layout().dead_entries, id, json.dumps(told).encode() + b"\n" + message)
+        client.zadd(DeliveryKeys().dead, {id: at * 1000})
+        client.hset(DeliveryKeys().dead_entries, id, json.dumps(told).encode() + b"\n" + message)
 
 
 def waiting(url: str) -> list[bytes]:
@@ -41,7 +41,7 @@ def waiting(url: str) -> list[bytes]:
     return found
 
 
-async def test_the_newest_are_listed_first(dead: DeadMessages, redis_url: str) -> None:
+async def test_the_newest_are_listed_first(dead: DeadLetters, redis_url: str) -> None:
     assert (await dead.latest(), await dead.count(), await dead.ids()) == ([], 0, [])
     for n in range(5):
         bury(redis_url, f"w.{n}", at=1_000.0 + n)
@@ -49,26 +49,26 @@ async def test_the_newest_are_listed_first(dead: DeadMessages, redis_url: str) -
     assert (await dead.count(), (await dead.ids())[0]) == (5, "w.0")
 
 
-async def test_one_is_shown_with_all_that_is_known(dead: DeadMessages, redis_url: str) -> None:
+async def test_one_is_shown_with_all_that_is_known(dead: DeadLetters, redis_url: str) -> None:
     bury(redis_url, "w.1", message=b"\xff\n\x00", task=None, task_id=None, reason="unreadable")
     one = await dead.get("w.1")
-    assert one == DeadMessage("w.1", "unreadable", "it fell silent", LIST, None, None, (), 5, 1_000.0, b"\xff\n\x00")
+    assert one == DeadLetter("w.1", "unreadable", "it fell silent", LIST, None, None, (), 5, 1_000.0, b"\xff\n\x00")
     assert one.queue == "predictions"
     assert one.told()["message"] == "\\xff\n\x00"
 
 
-async def test_a_retried_message_waits_at_the_end_of_its_list_as_new(dead: DeadMessages, redis_url: str) -> None:
+async def test_a_retried_message_waits_at_the_end_of_its_list_as_new(dead: DeadLetters, redis_url: str) -> None:
     bury(redis_url, "w.1")
     assert (await dead.retry("w.1")).id == "w.1"
     (message,) = map(json.loads, waiting(redis_url))
     assert message["properties"] == {"delivery_info": {}}
     assert await dead.count() == 0
-    with pytest.raises(DeadMessageNotFound, match=r"No dead message w.1\. .*dead list"):
+    with pytest.raises(DeadMessageNotFoundError, match=r"No dead message w.1\. .*dead list"):
         await dead.retry("w.1")
     assert len(waiting(redis_url)) == 1
 
 
-async def test_what_cannot_be_read_is_retried_as_it_is(dead: DeadMessages, redis_url: str) -> None:
+async def test_what_cannot_be_read_is_retried_as_it_is(dead: DeadLetters, redis_url: str) -> None:
     bury(redis_url, "w.1", message=b"\xff")
     await dead.retry("w.1")
     assert waiting(redis_url) == [b"\xff"]
@@ -81,13 +81,13 @@ def result(status: str, exc_type: str | None) -> str:
 @pytest.mark.parametrize(
     ("stored", "stays"),
     [
-        (result("FAILURE", PredictionGivenUp.__name__), False),
-        (result("FAILURE", "DeadlineExceeded"), True),
+        (result("FAILURE", PredictionGivenUpError.__name__), False),
+        (result("FAILURE", "DeadlineExceededError"), True),
         (result("SUCCESS", None), True),
     ],
 )
 async def test_a_retry_takes_the_end_back_that_giving_up_gave_the_task_and_no_other(
-    stored: str, stays: bool, dead: DeadMessages, redis_url: str
+    stored: str, stays: bool, dead: DeadLetters, redis_url: str
 ) -> None:
     with Redis.from_url(redis_url) as client:
         client.set("celery-task-meta-7", stored, ex=60)
@@ -96,22 +96,22 @@ async def test_a_retry_takes_the_end_back_that_giving_up_gave_the_task_and_no_ot
         assert bool(client.exists("celery-task-meta-7")) == stays
 
 
-async def test_a_dropped_message_is_gone(dead: DeadMessages, redis_url: str) -> None:
+async def test_a_dropped_message_is_gone(dead: DeadLetters, redis_url: str) -> None:
     bury(redis_url, "w.1")
     bury(redis_url, "w.2")
     await dead.drop("w.1")
     assert await dead.ids() == ["w.2"]
     assert waiting(redis_url) == []
     for act in (dead.drop, dead.get):
-        with pytest.raises(DeadMessageNotFound):
+        with pytest.raises(DeadMessageNotFoundError):
             await act("w.1")
 
 
 async def test_a_retried_batch_takes_the_ends_back_that_giving_up_gave_its_inputs(
-    dead: DeadMessages, redis_url: str
+    dead: DeadLetters, redis_url: str
 ) -> None:
     """KINDS 2: each of them can have another."""
-    ends = {"a": result("FAILURE", PredictionGivenUp.__name__), "b": result("SUCCESS", None)}
+    ends = {"a": result("FAILURE", PredictionGivenUpError.__name__), "b": result("SUCCESS", None)}
     with Redis.from_url(redis_url) as client:
         for task_id, end in ends.items():
             client.set(f"celery-task-meta-{task_id}", end)

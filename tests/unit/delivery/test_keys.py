@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 
-from snakepit_bridge.delivery.keys import SEPARATOR, Layout
+from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from tests.harness.leaks import permanent
 
 
 def test_a_fleets_keys_begin_with_its_namespace_and_kombus_prefix_before_it() -> None:
-    layout = Layout.of("team-a", "shared:")
+    layout = DeliveryKeys.of("team-a", "shared:")
     keys = (layout.workers, layout.ticks, layout.delayed, layout.dead, layout.dead_entries, layout.held("w"))
     assert all(key.startswith("shared:team-a:delivery:") for key in keys)
     assert len(set(keys)) == len(keys)
-    assert Layout() == Layout.of("dspex")
+    assert DeliveryKeys() == DeliveryKeys.of("dspex")
 
 
 def test_a_queues_lists_are_celerys_own() -> None:
-    assert Layout().waiting("predictions") == "predictions"
-    assert Layout.of("x", "shared:").waiting("predictions", 6) == f"shared:predictions{SEPARATOR}6"
+    assert DeliveryKeys().waiting("predictions") == "predictions"
+    assert DeliveryKeys.of("x", "shared:").waiting("predictions", 6) == f"shared:predictions{SEPARATOR}6"
 
 
 def test_each_is_known_as_permanent() -> None:
-    layout = Layout()
+    layout = DeliveryKeys()
     kept = permanent()
     for key in (layout.workers, layout.ticks, layout.delayed, layout.dead, layout.dead_entries, layout.held("0a1b")):
         assert kept(key), key

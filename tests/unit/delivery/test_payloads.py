@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from snakepit_bridge.delivery.payloads import Payloads, is_reference, weight
 from snakepit_bridge.exceptions import PayloadLostError
 from snakepit_bridge.protocol.messages import Result
-from snakepit_bridge.delivery.payloads import Payloads, is_reference, weight
 from snakepit_bridge.redis.connection import RedisConnection
 
 LARGE = {"text": "x" * 2_000, "number": 1.5, "nothing": None, "list": [1, "ü", True]}

@@ -23,8 +23,8 @@ from snakepit_bridge.exceptions import (
     VariableNotFoundError,
 )
 from snakepit_bridge.session_context import SessionContext
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.snapshots import MemoryStore, RedisStore
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.testing import RecordingLM
 
 

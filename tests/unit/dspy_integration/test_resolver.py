@@ -14,8 +14,8 @@ from snakepit_bridge.dspy_integration import (
     create_variable_aware_module,
     modules,
 )
-from snakepit_bridge.dspy_integration.resolver import ALIASES, STANDARD, lookup
 from snakepit_bridge.dspy_integration.module_tree import predictors
+from snakepit_bridge.dspy_integration.resolver import ALIASES, STANDARD, lookup
 from snakepit_bridge.exceptions import UnknownModuleError, ValidationError, VariableNotFoundError
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import RecordingLM

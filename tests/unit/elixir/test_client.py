@@ -9,9 +9,6 @@ from contextlib import aclosing
 
 import pytest
 
-from snakepit_bridge.exceptions import ValidationError, VariableNotFoundError
-from snakepit_bridge.testing.elixir.server import BridgeServer
-from snakepit_bridge.variables import Tensor, Variable
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.errors import (
     AnswerTooLargeError,
@@ -21,7 +18,10 @@ from snakepit_bridge.elixir.errors import (
     ElixirUnavailableError,
 )
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
-from snakepit_bridge.elixir.listing import Listing
+from snakepit_bridge.elixir.listing import VariableListing
+from snakepit_bridge.exceptions import ValidationError, VariableNotFoundError
+from snakepit_bridge.testing.elixir.server import BridgeServer
+from snakepit_bridge.variables import Tensor, Variable
 from tests.harness.waiting import eventually
 
 
@@ -39,8 +39,8 @@ async def client(elixir: BridgeServer) -> AsyncGenerator[BridgeClient]:
     await opened.aclose()
 
 
-async def listed(client: BridgeClient, pattern: str = "") -> Listing:
-    return Listing.of(pb.ListVariablesResponse.FromString(await client.list_raw("s", pattern)))
+async def listed(client: BridgeClient, pattern: str = "") -> VariableListing:
+    return VariableListing.of(pb.ListVariablesResponse.FromString(await client.list_raw("s", pattern)))
 
 
 ALL = [

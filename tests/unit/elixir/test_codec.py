@@ -13,11 +13,11 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_bridge.testing.elixir.coercion import write
-from snakepit_bridge.variables import Constraints, Tensor, Variable, VariableType
+from snakepit_bridge.elixir.codec import decode, encode, encode_constraints, erlang_floats, erlang_term
 from snakepit_bridge.elixir.errors import UnreadableVariableError
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
-from snakepit_bridge.elixir.codec import decode, encode, encode_constraints, erlang_floats, erlang_term
+from snakepit_bridge.testing.elixir.coercion import write
+from snakepit_bridge.variables import Constraints, Tensor, Variable, VariableType
 
 VALUES = [
     ("float", 0.5),

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.errors import ElixirUnavailableError
+from snakepit_bridge.elixir.write_transaction import HalfWrittenError, Writing
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.snapshots import Changes
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.errors import ElixirUnavailableError
-from snakepit_bridge.elixir.write_transaction import HalfWrittenError, Writing
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from dspy.lm15 import Response
 from dspy.utils.exceptions import LMTimeoutError
 from pydantic import SecretStr
 
-from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.lm.blocking import BlockingEngine
 from snakepit_bridge.lm.engine import Around, LMCall
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.process.home_loop import home, run_blocking
 from snakepit_bridge.testing import RecordingLM
 from tests.harness.waiting import eventually, wait_until

@@ -11,8 +11,8 @@ from dspy.lm15 import Config, Message, Request
 from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.lm.models import family_of, fitting, refused, spelt
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.testing import RecordingLM
 
 MODELS = [

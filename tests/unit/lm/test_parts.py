@@ -9,8 +9,8 @@ import dspy
 import pytest
 from pydantic import SecretStr
 
-from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.lm.parts import stood_for
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.testing import RecordingLM
 
 SOUND = {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}

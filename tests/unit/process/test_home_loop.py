@@ -132,7 +132,8 @@ def test_a_forked_child_gets_a_loop_of_its_own() -> None:
 
 
 def script(code: str) -> str:
-    lines = f"import asyncio, threading\nfrom snakepit_bridge.process.home_loop import adopt, home, run_blocking, run_home\n{code}"
+    imports = "from snakepit_bridge.process.home_loop import adopt, home, run_blocking, run_home"
+    lines = f"import asyncio, threading\n{imports}\n{code}"
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=60, check=False)
     return (done.stdout + done.stderr).strip()
 

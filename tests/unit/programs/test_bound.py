@@ -26,10 +26,10 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs import bound as bound_module
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
-from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import ProgramSpec, digest
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.snapshot import Snapshot

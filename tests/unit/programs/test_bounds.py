@@ -14,8 +14,8 @@ from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.modules import VariableAwareMultiChainComparison
 from snakepit_bridge.dspy_integration.targets.prompt import without_attempts
 from snakepit_bridge.exceptions import ProgramSpecError, ValidationError
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.build import check
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.unit.programs import sample
 

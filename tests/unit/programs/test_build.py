@@ -18,11 +18,11 @@ from snakepit_bridge.dspy_integration import (
     VariableAwareMixin,
     VariableAwarePredict,
 )
-from snakepit_bridge.dspy_integration.registry import TOOLS, register_tool
 from snakepit_bridge.dspy_integration.module_tree import predictors
+from snakepit_bridge.dspy_integration.registry import TOOLS, register_tool
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.build import check, rehydrate, spec_of
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.unit.programs import sample
 

@@ -13,9 +13,9 @@ import dspy
 import pydantic
 import pytest
 
-from snakepit_bridge.exceptions import InputError, PredictionFailed
-from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.exceptions import InputError, PredictionFailedError
 from snakepit_bridge.programs.codec import decode_inputs, encode_completions, encode_outputs
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.signature_spec import SignatureSpec
 from snakepit_bridge.testing import RecordingLM, scripted
 from tests.unit.programs.sample import Colour, Person
@@ -212,14 +212,14 @@ def test_an_output_named_like_a_method_is_kept() -> None:
 
 @pytest.mark.parametrize("value", [object(), b"\xff\xfe", len, [object()]], ids=["object", "bytes", "function", "list"])
 def test_an_output_without_a_json_form_is_a_named_error(value: Any) -> None:
-    with pytest.raises(PredictionFailed, match="'qa'"):
+    with pytest.raises(PredictionFailedError, match="'qa'"):
         encode_outputs("qa", dspy.Prediction(answer=value))
 
 
 @pytest.mark.parametrize("returned", [None, "text", {"answer": "x"}, [dspy.Prediction(answer="x")]])
 def test_a_program_that_returns_no_prediction_is_a_named_error(returned: Any) -> None:
     for encode in (encode_outputs, encode_completions):
-        with pytest.raises(PredictionFailed, match=r"must return a dspy\.Prediction"):
+        with pytest.raises(PredictionFailedError, match=r"must return a dspy\.Prediction"):
             encode("qa", returned)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import dspy
 import pytest
 
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.build import rehydrate, spec_of
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.unit.programs.sample import Colour, Person
 

@@ -11,9 +11,9 @@ import pytest
 from snakepit_bridge.client.registration import spec_to_register
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.imports import AllowedImports
-from snakepit_bridge.programs.fidelity import carried
 from snakepit_bridge.programs.build import rehydrate
+from snakepit_bridge.programs.fidelity import carried
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.programs.trial import prompts_of
 from tests.unit.programs import kept, sample

@@ -12,12 +12,12 @@ import pytest
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.dspy_integration.field_names import EVERYWHERE, reserved_names
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.protocol.messages import Result
-from snakepit_bridge.programs.imports import AllowedImports
-from snakepit_bridge.programs.codec import encode_completions, encode_outputs
-from snakepit_bridge.programs.inputs import ProgramInputs
 from snakepit_bridge.programs.build import rehydrate
+from snakepit_bridge.programs.codec import encode_completions, encode_outputs
+from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.programs.inputs import ProgramInputs
 from snakepit_bridge.programs.spec import ProgramSpec
+from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.protocol.provenance import Provenance
 from tests.unit.programs import sample
 from tests.unit.test_provenance import SAMPLE

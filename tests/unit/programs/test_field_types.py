@@ -10,8 +10,8 @@ import dspy
 import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.field_types import parse_type, spell_type
+from snakepit_bridge.programs.imports import AllowedImports
 from tests.unit.programs import sample
 
 HERE = "tests.unit.programs.sample"

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.build import check
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 
 ALLOWED = AllowedImports(("tests.unit.programs.sample",))

@@ -8,8 +8,8 @@ import dspy
 import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.build import rehydrate, spec_of
+from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 
 numpy: Any = pytest.importorskip("numpy", reason="DSPy's KNN needs numpy")

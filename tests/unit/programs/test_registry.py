@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError, StoreUnavailableError
-from snakepit_bridge.programs.registry import Listing, ProgramRegistry, Reference
+from snakepit_bridge.programs.registry import ProgramListing, ProgramRegistry, Reference
 from snakepit_bridge.programs.spec import ProgramSpec, digest
 from snakepit_bridge.redis.connection import RedisConnection
 
@@ -143,7 +143,10 @@ async def test_the_list_has_every_program_with_its_labels(registry: ProgramRegis
     await registry.label("qa", "prod", 1)
     await registry.label("qa", "canary", 2)
 
-    assert await registry.list() == [Listing("qa", 2, {"canary": 2, "prod": 1}), Listing("summary", 1, {})]
+    assert await registry.list() == [
+        ProgramListing("qa", 2, {"canary": 2, "prod": 1}),
+        ProgramListing("summary", 1, {}),
+    ]
 
 
 # ---------------------------------------------------------------- not found

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.protocol.messages import DEFAULT_SESSION, PREDICT, VERSION, Request, Requirement, Result, is_result
+from snakepit_bridge.protocol.messages import (
+    DEFAULT_SESSION,
+    PREDICT,
+    VERSION,
+    PredictionRequest,
+    Requirement,
+    Result,
+    is_result,
+)
 from snakepit_bridge.protocol.token import Token
 
 TOKEN = Token(5, 2)
@@ -42,8 +50,8 @@ def test_a_text_that_is_no_requirement_is_refused(text: str) -> None:
 
 
 def test_what_equals_its_default_stays_out_of_the_message() -> None:
-    assert Request("qa", {}).keywords() == {"v": VERSION}
-    full = Request("qa", {}, "s", Requirement("exactly", TOKEN), 12.5, {"text": "answer"})
+    assert PredictionRequest("qa", {}).keywords() == {"v": VERSION}
+    full = PredictionRequest("qa", {}, "s", Requirement("exactly", TOKEN), 12.5, {"text": "answer"})
     assert full.keywords() == {
         "v": VERSION,
         "session": "s",
@@ -52,12 +60,12 @@ def test_what_equals_its_default_stays_out_of_the_message() -> None:
         "take": {"text": "answer"},
     }
     assert json.loads(json.dumps(full.keywords())) == full.keywords()
-    assert Request("qa", {}, DEFAULT_SESSION).keywords() == {"v": VERSION}
+    assert PredictionRequest("qa", {}, DEFAULT_SESSION).keywords() == {"v": VERSION}
 
 
 def test_a_request_is_never_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Request("qa", {}).program = "other"  # pyright: ignore[reportAttributeAccessIssue]
+        PredictionRequest("qa", {}).program = "other"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_result_survives_json() -> None:

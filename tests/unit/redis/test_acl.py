@@ -9,8 +9,8 @@ import pytest
 from celery.backends import redis as celery_redis
 from kombu.transport import redis as kombu_redis
 
-from snakepit_bridge.redis.acl import PARTS, SETINFO, Rights, Role, called_by, commands_of, rights_of, setuser
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.redis.acl import PARTS, SETINFO, Rights, Role, called_by, commands_of, rights_of, setuser
 from snakepit_bridge.redis.urls import database_of, user_of
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import traceback
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.redis.urls import Address
 from snakepit_bridge.redis.connection import RedisConnection, masked
+from snakepit_bridge.redis.urls import Address
 from tests.harness.leaks import connections
 from tests.harness.waiting import eventually, wait_until
 
@@ -84,7 +84,7 @@ async def ping(connection: RedisConnection) -> None:
 
 async def test_a_connection_that_nobody_holds_any_more_is_closed(redis_url: str) -> None:
     before, connection = connections(redis_url), RedisConnection(redis_url)
-    await asyncio.gather(*(ping(connection) for _ in range(3)), connection.soon("PING"))
+    await asyncio.gather(*(ping(connection) for _ in range(3)), connection.execute("PING"))
     assert len(connections(redis_url) - before) > 1
     del connection
 

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.pending import Ask, asks_of
-from snakepit_bridge.delivery.keys import Layout
-from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.redis.key_names import OwnedKey, joined
-from snakepit_bridge.protocol.messages import Request, pieces_key
-from snakepit_bridge.protocol.namespaces import check_namespace, exchanges
+from snakepit_bridge.client.pending import PendingPrediction, build_pending
+from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.programs.registry import ProgramRegistry
+from snakepit_bridge.protocol.messages import PredictionRequest, pieces_key
+from snakepit_bridge.protocol.namespaces import check_namespace, exchanges
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import OwnedKey, joined
+from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.redis_keys import Keys
-from tasks.rate_limits.rules import Limits, buckets
+from tasks.rate_limits.rules import LimitValues, buckets
 from workers.gateway.authentication import EVERYBODY
 from workers.refresher.leases import Leases
 
@@ -38,9 +38,9 @@ def test_different_parts_give_different_names(one: list[str], other: list[str]) 
     assert (joined(*one) == joined(*other)) == (one == other)
 
 
-def ask(namespace: str, key: Any) -> Ask:
-    request = Request("p", {}, "s")
-    return asks_of(request, [{"q": 1}], [key], namespace, "replies")[0]
+def ask(namespace: str, key: Any) -> PendingPrediction:
+    request = PredictionRequest("p", {}, "s")
+    return build_pending(request, [{"q": 1}], [key], namespace, "replies")[0]
 
 
 # Each way in which a name that users choose gets into a key, a channel or an id.
@@ -55,7 +55,7 @@ BUILT: dict[str, Callable[[str, str], str]] = {
     "reservation": lambda namespace, name: ask(namespace, name).reservation,
     "pieces": pieces_key,
     "payload": lambda namespace, name: Payloads(CONNECTION, namespace)._key(name),
-    "held": lambda namespace, name: Layout.of(namespace).held(name),
+    "held": lambda namespace, name: DeliveryKeys.of(namespace).held(name),
 }
 
 
@@ -85,15 +85,15 @@ def test_the_case_that_was_seen() -> None:
 
 
 def test_two_owned_keys_of_one_message_are_told_apart() -> None:
-    request = Request("p", {}, "s")
+    request = PredictionRequest("p", {}, "s")
     keys = [OwnedKey("a", "k"), OwnedKey("b", "k"), "k", "a:k"]
-    asks = asks_of(request, [{"q": 1}] * 4, keys, "ns", "replies")
+    asks = build_pending(request, [{"q": 1}] * 4, keys, "ns", "replies")
     assert all(one.task_id != other.task_id for one, other in combinations(asks, 2))
 
 
 @given(NAMES, NAMES)
 def test_limits_of_different_sessions_and_profiles_have_different_buckets(one: str, other: str) -> None:
-    limits = Limits(requests_per_min=1, tokens_per_min=1, concurrency=1, spend_per_hour=1)
+    limits = LimitValues(requests_per_min=1, tokens_per_min=1, concurrency=1, spend_per_hour=1)
     names = [bucket.name for whose in "ps" for of in {one, other} for bucket in buckets(whose, of, limits)]
     assert len(set(names)) == len(names)
 

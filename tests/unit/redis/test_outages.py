@@ -12,6 +12,7 @@ from redis import exceptions as named
 from snakepit_bridge.exceptions import InputError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import is_outage, may_pass, through_outages
+from snakepit_bridge.redis.scripts import Script
 
 ANSWERS = [
     "LOADING Redis is loading the dataset in memory",
@@ -95,9 +96,9 @@ async def test_whatever_an_answer_says_of_an_outage_has_one_name(answer: str, wa
     connection = RedisConnection(url, timeout_s=2)
     ways = {
         "bounded": lambda: connection.send_each([("GET", "key")]),
-        "soon": lambda: connection.soon("GET", "key"),
-        "script": lambda: connection.soon_script("head", ["key"], []),
-        "line": connection.line,
+        "soon": lambda: connection.execute("GET", "key"),
+        "script": lambda: connection.execute_script(Script("return 1"), ["key"], []),
+        "line": connection.open_connection,
     }
     with pytest.raises(StoreUnavailableError):
         await ways[way]()

@@ -10,8 +10,9 @@ import pytest
 from redis.exceptions import ResponseError
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.redis.connection import RedisConnection, Script
-from snakepit_bridge.redis.pipeliner import Command, Tick
+from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.pipeliner import Command, Pipeliner
+from snakepit_bridge.redis.scripts import Script
 
 INCREASE = Script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
 
@@ -34,14 +35,14 @@ class Wire:
 
 async def test_what_is_asked_in_one_tick_is_sent_together() -> None:
     wire = Wire()
-    tick = Tick(wire)
+    tick = Pipeliner(wire)
     assert await asyncio.gather(*(tick.ask(("GET", number)) for number in range(5))) == list(range(5))
     assert [len(sent) for sent in wire.sent] == [5]
 
 
 async def test_what_is_asked_during_a_round_trip_shares_the_next() -> None:
     wire = Wire()
-    tick = Tick(wire)
+    tick = Pipeliner(wire)
     wire.open.clear()
     first = tick.ask(("GET", "first"))
     await wire.busy.wait()
@@ -54,7 +55,7 @@ async def test_what_is_asked_during_a_round_trip_shares_the_next() -> None:
 
 async def test_equal_reads_are_sent_once_and_others_each() -> None:
     wire = Wire()
-    tick = Tick(wire)
+    tick = Pipeliner(wire)
     answers = await asyncio.gather(*(tick.read(("GET", "a")) for _ in range(3)), tick.read(("GET", "b")))
     assert answers == ["a", "a", "a", "b"]
     assert wire.sent == [[("GET", "a"), ("GET", "b")]]
@@ -64,7 +65,7 @@ async def test_equal_reads_are_sent_once_and_others_each() -> None:
 
 async def test_who_gives_up_takes_nothing_from_the_others() -> None:
     wire = Wire()
-    tick = Tick(wire)
+    tick = Pipeliner(wire)
     wire.open.clear()
     impatient, patient = (tick.read(("GET", "a")) for _ in range(2))
     await asyncio.sleep(0)
@@ -78,7 +79,7 @@ async def test_a_server_that_is_away_is_every_callers_error() -> None:
     async def away(_: Sequence[Command]) -> list[Any]:
         raise StoreUnavailableError("redis://h", "gone")
 
-    tick = Tick(away)
+    tick = Pipeliner(away)
     errors = await asyncio.gather(*(tick.ask(("GET", "a")) for _ in range(2)), return_exceptions=True)
     assert [str(error) for error in errors] == [str(StoreUnavailableError("redis://h", "gone"))] * 2
     assert errors[0] is not errors[1]
@@ -89,15 +90,15 @@ async def test_a_server_that_is_away_is_every_callers_error() -> None:
 
 async def test_each_caller_gets_its_own_answer(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
-    assert await connection.soon("SET", "a", "1", "EX", 60)
-    assert await asyncio.gather(*(connection.soon_read("GET", key) for key in "ab")) == [b"1", None]
+    assert await connection.execute("SET", "a", "1", "EX", 60)
+    assert await asyncio.gather(*(connection.execute_read("GET", key) for key in "ab")) == [b"1", None]
     await connection.aclose()
 
 
 async def test_a_refused_command_is_the_error_of_its_caller_alone(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     answers = await asyncio.gather(
-        connection.soon("SET", "a", "text", "EX", 60), connection.soon("INCR", "a"), return_exceptions=True
+        connection.execute("SET", "a", "text", "EX", 60), connection.execute("INCR", "a"), return_exceptions=True
     )
     assert answers[0]
     assert isinstance(answers[1], ResponseError)
@@ -106,22 +107,26 @@ async def test_a_refused_command_is_the_error_of_its_caller_alone(redis_url: str
 
 async def test_a_script_is_loaded_where_the_server_does_not_know_it(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
-    await connection.soon("SCRIPT", "FLUSH")
-    await connection.soon("SET", "n", 0, "EX", 60)
-    assert sorted(await asyncio.gather(*(connection.soon_script(INCREASE, ["n"], [1]) for _ in range(3)))) == [1, 2, 3]
-    assert await connection.soon_script(INCREASE, ["n"], [10]) == 13
+    await connection.execute("SCRIPT", "FLUSH")
+    await connection.execute("SET", "n", 0, "EX", 60)
+    assert sorted(await asyncio.gather(*(connection.execute_script(INCREASE, ["n"], [1]) for _ in range(3)))) == [
+        1,
+        2,
+        3,
+    ]
+    assert await connection.execute_script(INCREASE, ["n"], [10]) == 13
     await connection.aclose()
 
 
 async def test_nobody_waits_longer_than_the_timeout() -> None:
     connection = RedisConnection("redis://127.0.0.1:1/0", timeout_s=1)
     with pytest.raises(StoreUnavailableError):
-        await connection.soon("PING")
+        await connection.execute("PING")
 
 
 async def test_more_than_one_round_trip_can_carry_goes_in_several() -> None:
     wire = Wire()
-    tick = Tick(wire)
+    tick = Pipeliner(wire)
     answers = await asyncio.gather(*(tick.ask(("GET", number)) for number in range(1_200)))
     assert answers == list(range(1_200))
     assert [len(sent) for sent in wire.sent] == [500, 500, 200]

@@ -12,10 +12,10 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.redis import pubsub as subscription
-from snakepit_bridge.redis.pubsub import Subscription, weakly
 from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.redis import pubsub as subscription
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.pubsub import Subscription, weakly
 from tests.harness.stage import fresh
 from tests.harness.waiting import eventually, within
 from tests.unit.client.test_results import DONE

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Generator
 import pytest
 from redis import Redis
 
-from snakepit_bridge.snapshots import acknowledgements as module
-from snakepit_bridge.snapshots.acknowledgements import ALIVE_EVERY_S, Acks, Applied, Report
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots import acknowledgements as module
+from snakepit_bridge.snapshots.acknowledgements import ALIVE_EVERY_S, AckReport, Acks, ProcessAck
 
 FIRST, SECOND = Token(7, 1), Token(7, 2)
 
@@ -31,7 +31,7 @@ def client(redis_url: str) -> Generator[Redis]:
 
 async def says(acks: Acks, process: str, token: Token, error: str = "", *, session: str = "s") -> None:
     await acks.alive(process)
-    await acks.report(process, {session: Report(token, error)})
+    await acks.report(process, {session: AckReport(token, error)})
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ async def says(acks: Acks, process: str, token: Token, error: str = "", *, sessi
     ],
 )
 def test_a_process_acknowledges_what_it_applies_and_all_before(at: Token, error: str, acknowledged: bool) -> None:
-    assert Applied("w/1", at, error).acknowledges(SECOND) is acknowledged
+    assert ProcessAck("w/1", at, error).acknowledges(SECOND) is acknowledged
 
 
 async def test_nobody_has_said_anything_yet(acks: Acks) -> None:
@@ -58,26 +58,26 @@ async def test_what_each_process_says_is_read_in_the_order_of_their_names(acks: 
     await says(acks, "w2@h/5", SECOND)
     await says(acks, "w1@h/9", FIRST, "Variable 'temp': größer als 2")
     assert await acks.applied("s") == [
-        Applied("w1@h/9", FIRST, "Variable 'temp': größer als 2"),
-        Applied("w2@h/5", SECOND, ""),
+        ProcessAck("w1@h/9", FIRST, "Variable 'temp': größer als 2"),
+        ProcessAck("w2@h/5", SECOND, ""),
     ]
 
 
 async def test_a_process_is_believed_in_what_it_said_last(acks: Acks) -> None:
     await says(acks, "w/1", FIRST, "no")
     await says(acks, "w/1", SECOND)
-    assert await acks.applied("s") == [Applied("w/1", SECOND, "")]
+    assert await acks.applied("s") == [ProcessAck("w/1", SECOND, "")]
     # An older revision is said too: its session was rolled back with the data, and the process follows.
     await says(acks, "w/1", FIRST)
-    assert await acks.applied("s") == [Applied("w/1", FIRST, "")]
+    assert await acks.applied("s") == [ProcessAck("w/1", FIRST, "")]
 
 
 async def test_several_sessions_are_reported_at_once_and_kept_apart(acks: Acks) -> None:
     await acks.alive("w/1")
-    await acks.report("w/1", {"s": Report(FIRST), "t": Report(SECOND, "no"), "a:{b} c": Report(FIRST)})
-    assert await acks.applied("s") == [Applied("w/1", FIRST, "")]
-    assert await acks.applied("t") == [Applied("w/1", SECOND, "no")]
-    assert await acks.applied("a:{b} c") == [Applied("w/1", FIRST, "")]
+    await acks.report("w/1", {"s": AckReport(FIRST), "t": AckReport(SECOND, "no"), "a:{b} c": AckReport(FIRST)})
+    assert await acks.applied("s") == [ProcessAck("w/1", FIRST, "")]
+    assert await acks.applied("t") == [ProcessAck("w/1", SECOND, "no")]
+    assert await acks.applied("a:{b} c") == [ProcessAck("w/1", FIRST, "")]
     assert await acks.applied("other") == []
 
 
@@ -89,7 +89,7 @@ async def test_nothing_to_say_is_said_to_nobody(acks: Acks, client: Redis) -> No
 
 async def test_what_is_forgotten_counts_no_more(acks: Acks) -> None:
     await acks.alive("w/1")
-    await acks.report("w/1", {"s": Report(FIRST), "t": Report(FIRST)})
+    await acks.report("w/1", {"s": AckReport(FIRST), "t": AckReport(FIRST)})
     await says(acks, "w/2", FIRST)
     await acks.forget("w/1", ["s", "never held"])
     assert [one.process for one in await acks.applied("s")] == ["w/2"]
@@ -97,10 +97,10 @@ async def test_what_is_forgotten_counts_no_more(acks: Acks) -> None:
 
 
 async def test_a_process_that_never_said_it_lives_does_not_count(acks: Acks) -> None:
-    await acks.report("w/1", {"s": Report(FIRST)})
+    await acks.report("w/1", {"s": AckReport(FIRST)})
     assert await acks.applied("s") == []
     await acks.alive("w/1")
-    assert await acks.applied("s") == [Applied("w/1", FIRST, "")]
+    assert await acks.applied("s") == [ProcessAck("w/1", FIRST, "")]
 
 
 async def test_a_process_counts_until_it_was_silent_for_three_rounds(acks: Acks, client: Redis) -> None:
@@ -111,7 +111,7 @@ async def test_a_process_counts_until_it_was_silent_for_three_rounds(acks: Acks,
     assert await acks.applied("s") == []
     # It was only suspended: what it said counts again as soon as it shows itself.
     await acks.alive("w/1")
-    assert await acks.applied("s") == [Applied("w/1", FIRST, "")]
+    assert await acks.applied("s") == [ProcessAck("w/1", FIRST, "")]
 
 
 async def test_those_who_live_strike_off_those_who_do_not(acks: Acks, client: Redis) -> None:
@@ -134,7 +134,7 @@ async def test_namespaces_keep_fleets_apart(acks: Acks, redis_url: str) -> None:
     other = Acks(connection, namespace="other")
     await says(other, "w/1", FIRST)
     assert await acks.applied("s") == []
-    assert await other.applied("s") == [Applied("w/1", FIRST, "")]
+    assert await other.applied("s") == [ProcessAck("w/1", FIRST, "")]
     await connection.aclose()
 
 
@@ -142,7 +142,7 @@ async def test_a_redis_that_is_away_is_named() -> None:
     connection = RedisConnection("redis://:hunter2@127.0.0.1:1/0", timeout_s=0.5)
     away = Acks(connection)
     for call in (
-        away.alive("w/1"), away.report("w/1", {"s": Report(FIRST)}), away.forget("w/1", ["s"]), away.applied("s")
+        away.alive("w/1"), away.report("w/1", {"s": AckReport(FIRST)}), away.forget("w/1", ["s"]), away.applied("s")
     ):  # fmt: skip
         with pytest.raises(StoreUnavailableError) as raised:
             await call

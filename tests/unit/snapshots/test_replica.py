@@ -14,22 +14,22 @@ import pytest
 
 from snakepit_bridge.exceptions import (
     AuthorityAwayError,
-    RevisionLost,
-    RevisionNotReached,
+    RevisionLostError,
+    RevisionNotReachedError,
     SessionNotFoundError,
     StalenessExceededError,
     StoreUnavailableError,
 )
 from snakepit_bridge.process.home_loop import run_blocking, run_home
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
-from snakepit_bridge.snapshots.freshness import FAIL, Outage, Terms
-from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.snapshots import Head, Look, MemoryStore, Watch
 from snakepit_bridge.snapshots import sync as follower
 from snakepit_bridge.snapshots.contact import Contact
-from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
-from snakepit_bridge.snapshots import Head, Look, MemoryStore, Watch
+from snakepit_bridge.snapshots.freshness import FAIL, FreshnessPolicy, OutagePolicy
 from snakepit_bridge.snapshots.memory_watch import MemoryWatch
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
 from snakepit_bridge.variables import Variable
 from tests.harness.waiting import eventually
 
@@ -324,7 +324,7 @@ class TestAtLeast:
 
     async def test_a_revision_that_never_comes_is_given_up(self, store: Shaky, replica: Replica) -> None:
         token = await store.publish("s", some(a=0))
-        with pytest.raises(RevisionNotReached) as raised:
+        with pytest.raises(RevisionNotReachedError) as raised:
             await replica.snapshot("s", Requirement.of(at_least=Token(token.epoch, 9)))
         assert (raised.value.found, 0.3 <= raised.value.waited_s < 2) == (str(token), True)
 
@@ -333,10 +333,10 @@ class TestAtLeast:
         await store.drop("s")
         await store.publish("s", some(a=0))
         async with asyncio.timeout(0.2):
-            with pytest.raises(RevisionLost):
+            with pytest.raises(RevisionLostError):
                 await replica.snapshot("s", Requirement.of(at_least=old))
         await connected(replica)
-        with pytest.raises(RevisionLost):
+        with pytest.raises(RevisionLostError):
             await replica.snapshot("s", Requirement.of(at_least=old))
 
     async def test_a_store_that_goes_away_during_the_wait_is_named(self, store: Shaky, replica: Replica) -> None:
@@ -366,9 +366,9 @@ class TestExactly:
         old = await store.publish("s", some(a=0))
         await store.drop("s")
         new = await store.publish("s", some(a=0))
-        with pytest.raises(RevisionLost):
+        with pytest.raises(RevisionLostError):
             await replica.snapshot("s", Requirement.of(exactly=old))
-        with pytest.raises(RevisionNotReached):
+        with pytest.raises(RevisionNotReachedError):
             await replica.snapshot("s", Requirement.of(exactly=Token(new.epoch, 2)))
 
 
@@ -484,7 +484,7 @@ class TestTerms:
         await connected(replica)
         await _lose(store, replica)
         with pytest.raises(StoreUnavailableError):
-            await replica.serve("s", terms=Terms(FAIL))
+            await replica.serve("s", terms=FreshnessPolicy(FAIL))
         with pytest.raises(StoreUnavailableError):
             await replica.snapshot("s")
 
@@ -492,10 +492,10 @@ class TestTerms:
         token = await store.publish("s", some(a=0))
         await connected(replica)
         await _lose(store, replica)
-        served = await replica.serve("s", terms=Terms(Outage.serve_stale(60)))
+        served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
         assert (served.snapshot.token, served.store_away, served.outage) == (token, True, True)
         assert 0 < served.staleness_s < 60
-        served = await replica.serve("s", Requirement.of(at_least=token), Terms(Outage.serve_stale(60)))
+        served = await replica.serve("s", Requirement.of(at_least=token), FreshnessPolicy(OutagePolicy.serve_stale(60)))
         assert served.store_away
 
     async def test_what_is_held_is_not_served_past_its_age_or_below_the_requirement(
@@ -505,12 +505,12 @@ class TestTerms:
         await connected(replica)
         await _lose(store, replica)
         with pytest.raises(StoreUnavailableError, match=r"session 's' was last confirmed 0\.\d s ago"):
-            await replica.serve("s", terms=Terms(Outage.serve_stale(0.05)))
+            await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(0.05)))
         for requirement in (Requirement.of(at_least=Token(token.epoch, 2)), Requirement.of(exactly=Token(1, 1))):
             with pytest.raises(StoreUnavailableError):
-                await replica.serve("s", requirement, Terms(Outage.serve_stale(60)))
+                await replica.serve("s", requirement, FreshnessPolicy(OutagePolicy.serve_stale(60)))
         with pytest.raises(StoreUnavailableError):
-            await replica.serve("never seen", terms=Terms(Outage.serve_stale(60)))
+            await replica.serve("never seen", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
 
     async def test_max_staleness_is_met_by_a_look_where_the_store_is_the_authority(
         self, store: Shaky, replica: Replica
@@ -518,12 +518,12 @@ class TestTerms:
         await store.publish("s", some(a=0), age_s=3_600)
         await connected(replica)
         for most_s in (0.0, 0.05, 10.0):
-            assert not (await replica.serve("s", terms=Terms(max_staleness_s=most_s))).outage
+            assert not (await replica.serve("s", terms=FreshnessPolicy(max_staleness_s=most_s))).outage
 
     async def test_max_staleness_waits_for_the_authority(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
         await connected(replica)
-        waiting = asyncio.create_task(replica.serve("s", terms=Terms(max_staleness_s=5)))
+        waiting = asyncio.create_task(replica.serve("s", terms=FreshnessPolicy(max_staleness_s=5)))
         await asyncio.sleep(0.02)
         await store.publish("s", some(a=0), publisher=ELIXIR)
         served = await waiting
@@ -534,29 +534,32 @@ class TestTerms:
     ) -> None:
         await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
         with pytest.raises(StalenessExceededError, match="last confirmed by its authority 60"):
-            await replica.serve("s", terms=Terms(max_staleness_s=5))
+            await replica.serve("s", terms=FreshnessPolicy(max_staleness_s=5))
         with pytest.raises(StalenessExceededError):
-            await replica.serve("s", terms=Terms(Outage.serve_stale(30), max_staleness_s=5))
-        served = await replica.serve("s", terms=Terms(Outage.serve_stale(120), max_staleness_s=5))
+            await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(30), max_staleness_s=5))
+        served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(120), max_staleness_s=5))
         assert (served.outage, served.store_away, served.staleness_s > 60) == (True, False, True)
 
     async def test_who_names_nothing_has_the_default_contract(self) -> None:
-        stale = Outage.serve_stale(9)
-        assert (Terms.of(), Terms.of(default=stale)) == (Terms(FAIL), Terms(stale))
-        assert Terms.of(None, "fail", stale) == Terms(FAIL)
+        stale = OutagePolicy.serve_stale(9)
+        assert (FreshnessPolicy.of(), FreshnessPolicy.of(default=stale)) == (
+            FreshnessPolicy(FAIL),
+            FreshnessPolicy(stale),
+        )
+        assert FreshnessPolicy.of(None, "fail", stale) == FreshnessPolicy(FAIL)
 
     @pytest.mark.parametrize(
         ("text", "outage"),
-        [("fail", FAIL), ("serve_stale(30)", Outage(30.0)), ("serve_stale=0.5", Outage.serve_stale(0.5))],
+        [("fail", FAIL), ("serve_stale(30)", OutagePolicy(30.0)), ("serve_stale=0.5", OutagePolicy.serve_stale(0.5))],
     )
-    def test_a_contract_is_read_and_written(self, text: str, outage: Outage) -> None:
-        assert Outage.parse(text) == outage
-        assert Outage.parse(str(outage)) == outage
+    def test_a_contract_is_read_and_written(self, text: str, outage: OutagePolicy) -> None:
+        assert OutagePolicy.parse(text) == outage
+        assert OutagePolicy.parse(str(outage)) == outage
 
     @pytest.mark.parametrize("text", ["", "serve", "serve_stale", "serve_stale()", "serve_stale(-1)", "serve_stale(x)"])
     def test_anything_else_is_no_contract(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"serve_stale|could not convert"):
-            Outage.parse(text)
+            OutagePolicy.parse(text)
 
 
 class TestAuthorityAway:
@@ -583,7 +586,7 @@ class TestAuthorityAway:
         for requirement in (Requirement(), Requirement.of(at_least=token)):
             async with asyncio.timeout(0.2):  # far below the wait for a revision
                 with pytest.raises(AuthorityAwayError, match="last confirmed 46") as raised:
-                    await replica.serve("s", requirement, Terms(max_staleness_s=most_s))
+                    await replica.serve("s", requirement, FreshnessPolicy(max_staleness_s=most_s))
         error = raised.value
         assert (error.session, error.authority, error.silence_s, error.outage) == ("s", ELIXIR, 0.3, "fail")
         assert 46 <= error.silent_s < 47
@@ -594,8 +597,8 @@ class TestAuthorityAway:
         token = await self.heard(store, ago_s=46)
         for most_s in (None, 5.0):
             with pytest.raises(AuthorityAwayError, match=r"contract is serve_stale\(5\)"):
-                await replica.serve("s", terms=Terms(Outage.serve_stale(5), most_s))
-            served = await replica.serve("s", terms=Terms(Outage.serve_stale(60), most_s))
+                await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(5), most_s))
+            served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60), most_s))
             assert (served.snapshot.token, served.outage, served.store_away) == (token, True, False)
             assert 46 <= served.staleness_s < 47
 
@@ -607,9 +610,9 @@ class TestAuthorityAway:
         await asyncio.sleep(self.SILENCE_S)
         with pytest.raises(AuthorityAwayError):
             await replica.serve("s")
-        assert (await replica.serve("s", terms=Terms(Outage.serve_stale(60)))).outage
+        assert (await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))).outage
         await self.heard(store)
-        served = await replica.serve("s", terms=Terms(Outage.serve_stale(60)))
+        served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
         assert (served.outage, served.staleness_s < 0.2) == (False, True)
 
     async def test_one_that_sets_no_bound_is_never_away_nor_is_the_store(self, store: Shaky, replica: Replica) -> None:

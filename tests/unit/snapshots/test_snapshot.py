@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.exceptions import RevisionLost, VariableNotFoundError
+from snakepit_bridge.exceptions import RevisionLostError, VariableNotFoundError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
@@ -97,7 +97,7 @@ def test_tokens_of_an_older_epoch_are_met_up_to_where_it_broke_off() -> None:
     assert shot.meets(Token(10, 48))
     assert shot.meets(Token(20, 60))
     for lost in (Token(10, 49), Token(20, 61), Token(5, 1)):
-        with pytest.raises(RevisionLost, match=str(lost)):
+        with pytest.raises(RevisionLostError, match=str(lost)):
             shot.meets(lost)
 
 
@@ -105,10 +105,10 @@ def test_a_token_of_an_epoch_that_another_server_opened_is_lost() -> None:
     """KINDS 54: its revision compares as one that the session went through, and its state was never part of it."""
     shot = snapshot(Token(30, 70), Lineage(((10, 0), (20, 48), (30, 60))))
     for foreign in (Token(15, 48), Token(25, 60), Token(25, 49), Token(9, 1)):
-        with pytest.raises(RevisionLost, match=str(foreign)):
+        with pytest.raises(RevisionLostError, match=str(foreign)):
             shot.meets(foreign)
     # Nor did an epoch give out what was published before it began.
-    with pytest.raises(RevisionLost):
+    with pytest.raises(RevisionLostError):
         shot.meets(Token(20, 47))
     assert shot.meets(Token(20, 48))
     assert not shot.meets(Token(31, 60))

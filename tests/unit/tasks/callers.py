@@ -11,14 +11,18 @@ from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
-from tasks.prediction_context import Scope
+from tasks.prediction_context import PredictionContext
 
 
-def scope_of(task_id: str = "task", *, session: str = "s", cache: CacheSpec | None = None, **changes: Any) -> Scope:
+def scope_of(
+    task_id: str = "task", *, session: str = "s", cache: CacheSpec | None = None, **changes: Any
+) -> PredictionContext:
     """A prediction whose result was looked at just now."""
     variables = changes.pop("variables", {})
     snapshot = Snapshot(session, Token(1, 1), {n: Variable.declare(n, v) for n, v in variables.items()}, 0.0)
-    return Scope(task_id, session, "qa", 1, snapshot, cache=cache, looked_at=time.monotonic() + 1_000, **changes)
+    return PredictionContext(
+        task_id, session, "qa", 1, snapshot, cache=cache, looked_at=time.monotonic() + 1_000, **changes
+    )
 
 
 def request(text: str = "why?", **config: Any) -> Request:

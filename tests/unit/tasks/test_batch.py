@@ -16,16 +16,16 @@ from snakepit_bridge.exceptions import (
     BridgeError,
     InputError,
     LMAnswerError,
-    PredictionFailed,
+    PredictionFailedError,
     ProgramNotFoundError,
     StoreUnavailableError,
 )
-from snakepit_bridge.protocol.messages import Request
 from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import through_outages
 from snakepit_bridge.testing import RecordingLM
 from tasks import batch as module
-from tasks.batch import Batch, Ends, Input
+from tasks.batch import Batch, Input, ResultCommitter
 from tasks.prediction import Delivery
 from tasks.runtime import Runtime
 from tests.harness.stage import echo
@@ -97,7 +97,9 @@ def inputs(count: int) -> list[Input]:
 
 
 def batch(runtime: Runtime, stored: Stored, again: Again | None = None, program: str = "qa") -> Batch:
-    return Batch(runtime, Ends(stored, DELIVERY.replies), Request(program, {}), DELIVERY, again or Again())
+    return Batch(
+        runtime, ResultCommitter(stored, DELIVERY.replies), PredictionRequest(program, {}), DELIVERY, again or Again()
+    )
 
 
 async def test_each_input_ends_under_its_own_id_and_is_told_to_its_client(runtime: Runtime) -> None:
@@ -112,9 +114,9 @@ async def test_each_input_ends_under_its_own_id_and_is_told_to_its_client(runtim
 
 
 async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, prepare = list[Request](), module.prepared
+    made, prepare = list[PredictionRequest](), module.prepare
 
-    async def counted(runtime: Runtime, request: Request, worker: str) -> Any:
+    async def counted(runtime: Runtime, request: PredictionRequest, worker: str) -> Any:
         made.append(request)
         return await prepare(runtime, request, worker)
 
@@ -153,7 +155,7 @@ async def test_whatever_a_program_raises_has_a_name(runtime: Runtime, monkeypatc
     stored = Stored()
     await batch(runtime, stored).run(inputs(2))
     for end, state in stored.ends.values():
-        assert (type(end), end.error, state) == (PredictionFailed, "ZeroDivisionError", "FAILURE")
+        assert (type(end), end.error, state) == (PredictionFailedError, "ZeroDivisionError", "FAILURE")
 
 
 async def test_what_hinders_all_is_the_end_of_each(runtime: Runtime) -> None:
@@ -231,5 +233,5 @@ async def test_what_has_ended_is_not_unfinished(runtime: Runtime) -> None:
 
 async def test_all_inputs_end_with_one_error(runtime: Runtime) -> None:
     stored = Stored()
-    await Ends(stored, "").all(inputs(3), BridgeError("all of it is wrong"))
+    await ResultCommitter(stored, "").all(inputs(3), BridgeError("all of it is wrong"))
     assert {str(end) for end, _ in stored.ends.values()} == {"all of it is wrong"}

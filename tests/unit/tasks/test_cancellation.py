@@ -11,33 +11,33 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from snakepit_bridge.exceptions import DeadlineExceeded, PredictionCancelled
+from snakepit_bridge.exceptions import DeadlineExceededError, PredictionCancelledError
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.cancellation import Running
-from tasks.prediction_context import Scope
+from tasks.cancellation import CancellationRegistry
 from tasks.notifications import Signals
+from tasks.prediction_context import PredictionContext
 from tests.harness.waiting import eventually
 from tests.unit.tasks.callers import scope_of
 
 
 @pytest.fixture
-async def running(redis_url: str) -> AsyncIterator[Running]:
+async def running(redis_url: str) -> AsyncIterator[CancellationRegistry]:
     connection = RedisConnection(redis_url)
     signals = Signals(connection)
-    running = Running(connection, signals, namespace="dspex")
+    running = CancellationRegistry(connection, signals, namespace="dspex")
     yield running
     await running.aclose()
     await signals.aclose()
     await connection.aclose()
 
 
-async def run(running: Running, scope: Scope, began: asyncio.Event) -> None:
+async def run(running: CancellationRegistry, scope: PredictionContext, began: asyncio.Event) -> None:
     with running.entered(scope):
         began.set()
         await asyncio.Event().wait()
 
 
-async def test_a_told_cancellation_ends_the_prediction(running: Running, redis_url: str) -> None:
+async def test_a_told_cancellation_ends_the_prediction(running: CancellationRegistry, redis_url: str) -> None:
     scope, began = scope_of(), asyncio.Event()
     task = asyncio.create_task(run(running, scope, began))
     await began.wait()
@@ -48,7 +48,7 @@ async def test_a_told_cancellation_ends_the_prediction(running: Running, redis_u
             return task.done()
 
         await eventually(heard, "the cancellation is heard")
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         await task
     assert scope.cancelled
 
@@ -70,7 +70,7 @@ async def test_others_may_listen_to_the_same_channel(redis_url: str) -> None:
     await connection.aclose()
 
 
-async def test_all_that_runs_under_the_task_ends_and_nothing_else(running: Running) -> None:
+async def test_all_that_runs_under_the_task_ends_and_nothing_else(running: CancellationRegistry) -> None:
     mine, twin, other = scope_of(), scope_of(), scope_of("other")
     events = [asyncio.Event() for _ in range(3)]
     tasks = [
@@ -80,14 +80,14 @@ async def test_all_that_runs_under_the_task_ends_and_nothing_else(running: Runni
     await asyncio.gather(*(event.wait() for event in events))
     running.cancel("task")
     ends: Any = await asyncio.gather(*tasks[:2], return_exceptions=True)
-    assert [type(end) for end in ends] == [PredictionCancelled] * 2
+    assert [type(end) for end in ends] == [PredictionCancelledError] * 2
     assert not tasks[2].done()
     tasks[2].cancel()
     with pytest.raises(asyncio.CancelledError):
         await tasks[2]
 
 
-async def test_somebody_elses_cancellation_stays_one(running: Running) -> None:
+async def test_somebody_elses_cancellation_stays_one(running: CancellationRegistry) -> None:
     began = asyncio.Event()
     task = asyncio.create_task(run(running, scope_of(), began))
     await began.wait()
@@ -98,25 +98,25 @@ async def test_somebody_elses_cancellation_stays_one(running: Running) -> None:
 
 @pytest.mark.parametrize(("state", "refused"), [("REVOKED", True), ("SUCCESS", True), ("RETRY", False)])
 async def test_a_prediction_that_has_ended_calls_no_lm(
-    running: Running, redis_url: str, state: str, refused: bool
+    running: CancellationRegistry, redis_url: str, state: str, refused: bool
 ) -> None:
     scope = scope_of()
     scope.looked_at = float("-inf")
     with Redis.from_url(redis_url) as client:
         client.set("celery-task-meta-task", json.dumps({"status": state}), ex=60)
     if refused:
-        with pytest.raises(PredictionCancelled):
+        with pytest.raises(PredictionCancelledError):
             await running.refuse_ended(scope)
     else:
         await running.refuse_ended(scope)
 
 
-async def test_an_expired_prediction_calls_no_lm(running: Running) -> None:
-    with pytest.raises(DeadlineExceeded):
+async def test_an_expired_prediction_calls_no_lm(running: CancellationRegistry) -> None:
+    with pytest.raises(DeadlineExceededError):
         await running.refuse_ended(scope_of(deadline=time.time() - 1))
 
 
-async def test_the_looks_of_one_turn_of_the_loop_are_one_command(running: Running, redis_url: str) -> None:
+async def test_the_looks_of_one_turn_of_the_loop_are_one_command(running: CancellationRegistry, redis_url: str) -> None:
     scopes = [scope_of(f"task-{number}") for number in range(100)]
     for scope in scopes:
         scope.looked_at = float("-inf")
@@ -130,7 +130,7 @@ async def test_the_looks_of_one_turn_of_the_loop_are_one_command(running: Runnin
 
 async def test_without_redis_predictions_go_on(caplog: pytest.LogCaptureFixture) -> None:
     connection = RedisConnection("redis://127.0.0.1:1/0", timeout_s=0.2)
-    running = Running(connection, Signals(connection), namespace="dspex")
+    running = CancellationRegistry(connection, Signals(connection), namespace="dspex")
     scopes = [scope_of(f"task-{number}") for number in range(20)]
     for scope in scopes:
         scope.looked_at = float("-inf")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from snakepit_bridge.exceptions import PredictionFailed
+from snakepit_bridge.exceptions import PredictionFailedError
 from tasks.containment import Contained
 
 
@@ -20,7 +20,7 @@ async def test_what_would_end_a_process_or_a_coroutine_ends_the_prediction(
             await asyncio.sleep(0)
         raise kind("leaving")
 
-    with pytest.raises(PredictionFailed, match=rf"'p'.*{kind.__name__}.*leaving"):
+    with pytest.raises(PredictionFailedError, match=rf"'p'.*{kind.__name__}.*leaving"):
         await Contained(program(), "p")
 
 

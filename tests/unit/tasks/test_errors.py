@@ -15,7 +15,7 @@ from snakepit_bridge.exceptions import (
     LMError,
     LMRefusedError,
     LMUnavailableError,
-    PredictionFailed,
+    PredictionFailedError,
 )
 from tasks.errors import named
 
@@ -74,7 +74,7 @@ def test_an_error_of_ours_stays_as_it_is() -> None:
 @pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError("division by zero"), RuntimeError("")])
 def test_everything_else_is_the_programs_own_failure(error: Exception) -> None:
     failed = name(error)
-    assert type(failed) is PredictionFailed
+    assert type(failed) is PredictionFailedError
     assert (failed.program, failed.error) == ("qa", type(error).__name__)
     assert str(error) in failed.message
 

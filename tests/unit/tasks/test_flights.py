@@ -13,16 +13,16 @@ from dspy.lm15 import Response, ServerError
 from pydantic import SecretStr
 from redis import Redis
 
-from snakepit_bridge.lm.profiles import LMProfile
 from snakepit_bridge.lm.blocking import BlockingEngine
 from snakepit_bridge.lm.engine import LMCall
+from snakepit_bridge.lm.profiles import LMProfile
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.response_cache.single_flight import AnswerCache
-from tasks.response_cache.cache_key import digest_of
-from tasks.response_cache.store import AnswerStore
-from tasks.prediction_context import Scope
 from tasks.notifications import Signals
+from tasks.prediction_context import PredictionContext
+from tasks.response_cache.cache_key import digest_of
+from tasks.response_cache.single_flight import AnswerCache
+from tasks.response_cache.store import AnswerStore
 from tests.harness.waiting import eventually
 from tests.unit.tasks.callers import request, response, scope_of
 
@@ -33,7 +33,7 @@ def call(model: str = "openai/demo", key: str = "k", base: str = "http://x/v1", 
     return LMCall(engine.awaited, request(text))
 
 
-def prediction(session: str = "s", share: Any = "session") -> Scope:
+def prediction(session: str = "s", share: Any = "session") -> PredictionContext:
     return scope_of(session=session, cache=CacheSpec(ttl_s=60, share=share))
 
 
@@ -46,7 +46,9 @@ class Process:
         self.cache = AnswerCache(AnswerStore(self.connection, namespace="dspex"), self.signals)
         self.signals.start()
 
-    async def ask(self, ask: Callable[[], Awaitable[Response]], *, parses: bool = True) -> tuple[Response, Scope]:
+    async def ask(
+        self, ask: Callable[[], Awaitable[Response]], *, parses: bool = True
+    ) -> tuple[Response, PredictionContext]:
         scope = prediction()
         answer = await self.cache.answered(scope, call(), ask)
         self.cache.settle(scope, answer.text or "", parsed=parses)

@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from tasks.outage_log import Outage
+from tasks.outage_log import OutageLog
 
 
 def test_an_outage_and_its_end_are_each_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    outage = Outage(logging.getLogger("of this test"), "Can't look")
+    outage = OutageLog(logging.getLogger("of this test"), "Can't look")
     outage.over()
     assert caplog.messages == []
     outage.begun("no connection")

@@ -13,34 +13,34 @@ import dspy
 import pytest
 
 from config.settings import FleetSettings
+from snakepit_bridge.delivery.payloads import Payloads
+from snakepit_bridge.elixir.demand import WantedSessions
 from snakepit_bridge.exceptions import (
     AuthorityAwayError,
     BridgeError,
-    DeadlineExceeded,
+    DeadlineExceededError,
     InputError,
-    RevisionNotReached,
+    RevisionNotReachedError,
     SessionNotFoundError,
     StalenessExceededError,
 )
-from snakepit_bridge.protocol.json_values import BOUNDS
-from snakepit_bridge.protocol.messages import Request, Requirement, Result
-from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.protocol.json_values import BOUNDS
+from snakepit_bridge.protocol.messages import PredictionRequest, Requirement, Result
 from snakepit_bridge.protocol.provenance import Provenance
-from snakepit_bridge.snapshots.freshness import Outage, Terms
-from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard
-from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.snapshots.snapshot import Heard
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.elixir.demand import WantedSessions
-from tasks.request_inputs import arrived
-from tasks.request_inputs import taken as taken_of
 from tasks.prediction import Delivery, run_prediction
+from tasks.request_inputs import fetch_payloads
+from tasks.request_inputs import select_inputs as taken_of
 from tasks.runtime import Runtime
-from tasks.sessions import Sessions
+from tasks.sessions import SessionSnapshots
 from tests.harness.stage import echo
 from tests.harness.waiting import eventually
 from workers.lifecycle import build_runtime
@@ -57,16 +57,16 @@ def delivered(**outputs: Any) -> dict[str, Any]:
 NOWHERE = Payloads(RedisConnection("redis://localhost:1"), "dspex")
 
 
-def taken(request: Request) -> Any:
-    return taken_of(asyncio.run(arrived(NOWHERE, request)), BOUNDS)
+def taken(request: PredictionRequest) -> Any:
+    return taken_of(asyncio.run(fetch_payloads(NOWHERE, request)), BOUNDS)
 
 
-def chained(inputs: Any, **take: str) -> Request:
-    return Request("p", inputs, take=take or None, chained=True)
+def chained(inputs: Any, **take: str) -> PredictionRequest:
+    return PredictionRequest("p", inputs, take=take or None, chained=True)
 
 
 def test_plain_inputs_are_taken_as_they_are() -> None:
-    assert taken(Request("p", {"a": 1})) == {"a": 1}
+    assert taken(PredictionRequest("p", {"a": 1})) == {"a": 1}
 
 
 def test_a_previous_results_outputs_are_taken_by_their_names_or_as_told() -> None:
@@ -97,13 +97,13 @@ def test_inputs_that_are_no_object_are_refused(inputs: Any) -> None:
     with pytest.raises(InputError, match=r"must be an object of named inputs, not (NoneType|str|int|list)"):
         taken(chained(inputs))
     with pytest.raises(InputError, match=r"must be an object of named inputs, not (NoneType|str|int|list)"):
-        taken(Request("p", inputs))
+        taken(PredictionRequest("p", inputs))
 
 
 def test_inputs_that_look_like_a_result_are_data_outside_a_chain() -> None:
     """KINDS 4: only the request says that its inputs are a previous result, never the inputs themselves."""
     for inputs in (delivered(answer="42"), {"v": 1, "payload": "payload:00:1"}, {"$payload": "00", "bytes": 1}):
-        assert taken(Request("p", inputs)) == inputs
+        assert taken(PredictionRequest("p", inputs)) == inputs
 
 
 def test_what_another_task_of_a_chain_returned_is_the_inputs() -> None:
@@ -123,7 +123,7 @@ def test_inputs_that_are_too_deep_are_refused_by_name() -> None:
     for _ in range(200):
         deep = [deep]
     with pytest.raises(InputError, match=r"'p' can't take input 'a': it is nested deeper than 100 levels"):
-        taken(Request("p", {"a": deep}))
+        taken(PredictionRequest("p", {"a": deep}))
 
 
 # ---------------------------------------------------------------- the whole
@@ -161,7 +161,7 @@ async def test_a_prediction_runs_under_one_snapshot_and_says_which(
     runtime: Runtime, lm: RecordingLM, redis_url: str
 ) -> None:
     token = await publish(redis_url, "s", temp=0.25)
-    request = Request("qa", {"question": "why?"}, "s", Requirement("at_least", token))
+    request = PredictionRequest("qa", {"question": "why?"}, "s", Requirement("at_least", token))
     result = await run_prediction(runtime, request, Delivery("task", "worker@host", 2, time.time() - 1))
     told = Provenance.decode(result.provenance)
     assert result.outputs == {"answer": "answer of why?"}
@@ -172,20 +172,20 @@ async def test_a_prediction_runs_under_one_snapshot_and_says_which(
 
 
 async def test_without_a_time_of_sending_nothing_was_queued(runtime: Runtime) -> None:
-    result = await run_prediction(runtime, Request("plain", {"question": "why?"}), DELIVERY)
+    result = await run_prediction(runtime, PredictionRequest("plain", {"question": "why?"}), DELIVERY)
     assert Provenance.decode(result.provenance).timings.queued_ms == 0.0
 
 
 async def test_a_request_past_its_deadline_is_refused_before_anything_is_read(lm: RecordingLM) -> None:
     nothing: Any = None
-    with pytest.raises(DeadlineExceeded, match=r"task missed its deadline by 5"):
-        await run_prediction(nothing, Request("qa", {}, deadline=time.time() - 5), DELIVERY)
+    with pytest.raises(DeadlineExceededError, match=r"task missed its deadline by 5"):
+        await run_prediction(nothing, PredictionRequest("qa", {}, deadline=time.time() - 5), DELIVERY)
 
 
 async def test_a_deadline_ends_a_slow_lm_call(runtime: Runtime, lm: RecordingLM) -> None:
     lm.hang()
-    request = Request("plain", {"question": "why?"}, deadline=time.time() + 0.4)
-    with pytest.raises(DeadlineExceeded):
+    request = PredictionRequest("plain", {"question": "why?"}, deadline=time.time() + 0.4)
+    with pytest.raises(DeadlineExceededError):
         await run_prediction(runtime, request, DELIVERY)
     assert time.time() < request.deadline + 2
 
@@ -194,23 +194,23 @@ async def test_one_that_waited_for_room_past_its_deadline_never_asks(runtime: Ru
     full = asyncio.Semaphore(1)
     await full.acquire()
     asyncio.get_running_loop().call_later(0.3, full.release)
-    request = Request("plain", {"question": "why?"}, deadline=time.time() + 0.2)
-    with pytest.raises(DeadlineExceeded):
+    request = PredictionRequest("plain", {"question": "why?"}, deadline=time.time() + 0.2)
+    with pytest.raises(DeadlineExceededError):
         await run_prediction(replace(runtime, limits={"demo": full}), request, DELIVERY)
     assert lm.requests == []
 
 
 async def test_inputs_are_checked_before_the_lm_is_asked(runtime: Runtime, lm: RecordingLM) -> None:
     with pytest.raises(InputError, match=r"it has no such input\. The program takes: question"):
-        await run_prediction(runtime, Request("plain", {"quesion": "why?"}), DELIVERY)
+        await run_prediction(runtime, PredictionRequest("plain", {"quesion": "why?"}), DELIVERY)
     assert lm.requests == []
 
 
 async def test_a_requirement_that_is_not_met_ends_it(runtime: Runtime, lm: RecordingLM, redis_url: str) -> None:
     token = await publish(redis_url, "s", temp=0.25)
     ahead = Requirement("at_least", Token(token.epoch, token.revision + 1))
-    with pytest.raises(RevisionNotReached):
-        await run_prediction(runtime, Request("qa", {"question": "why?"}, "s", ahead), DELIVERY)
+    with pytest.raises(RevisionNotReachedError):
+        await run_prediction(runtime, PredictionRequest("qa", {"question": "why?"}, "s", ahead), DELIVERY)
     assert lm.requests == []
 
 
@@ -227,7 +227,7 @@ async def test_a_session_that_its_authority_has_not_confirmed_lately_is_refused_
     runtime: Runtime, lm: RecordingLM, redis_url: str
 ) -> None:
     token = await publish_as_elixir(redis_url, "s", 100.0, temp=0.25)
-    request = Request("qa", {"question": "why?"}, "s", Requirement("at_least", token), max_staleness=5.0)
+    request = PredictionRequest("qa", {"question": "why?"}, "s", Requirement("at_least", token), max_staleness=5.0)
     with pytest.raises(StalenessExceededError, match=r"last confirmed by its authority 1\d\d\.\d s ago"):
         await run_prediction(runtime, request, DELIVERY)
     assert lm.requests == []
@@ -244,14 +244,14 @@ async def test_a_session_that_its_authority_has_not_confirmed_lately_is_refused_
 @pytest.mark.parametrize("terms", [{"max_staleness": -1}, {"max_staleness": "soon"}, {"outage": "shrug"}])
 async def test_terms_that_make_no_sense_are_refused_by_name(runtime: Runtime, terms: dict[str, Any]) -> None:
     with pytest.raises(BridgeError, match="terms can't be read"):
-        await run_prediction(runtime, Request("plain", {"question": "why?"}, **terms), DELIVERY)
+        await run_prediction(runtime, PredictionRequest("plain", {"question": "why?"}, **terms), DELIVERY)
 
 
 async def test_a_results_revision_can_be_read_for_as_long_as_the_result(
     runtime: Runtime, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await publish(redis_url, "s", temp=0.25)
-    request = Request("qa", {"question": "why?"}, "s", Requirement("at_least", token))
+    request = PredictionRequest("qa", {"question": "why?"}, "s", Requirement("at_least", token))
     await run_prediction(runtime, request, DELIVERY)
     store = RedisStore(redis_url)
     await store.drop("s")
@@ -263,8 +263,8 @@ async def test_a_results_revision_can_be_read_for_as_long_as_the_result(
 async def test_a_session_that_nobody_follows_yet_is_wished_for_and_awaited(redis_url: str) -> None:
     store = RedisStore(redis_url)
     wanted = WantedSessions(RedisConnection(redis_url))
-    sessions = Sessions(Replica(store, 0.2), wanted, 10.0)
-    asked = asyncio.create_task(sessions.serve("new", Requirement(), Terms()))
+    sessions = SessionSnapshots(Replica(store, 0.2), wanted, 10.0)
+    asked = asyncio.create_task(sessions.serve("new", Requirement(), FreshnessPolicy()))
 
     async def wished() -> bool:
         return "new" in await wanted.idle_times()
@@ -276,9 +276,9 @@ async def test_a_session_that_nobody_follows_yet_is_wished_for_and_awaited(redis
 
 
 async def test_a_wish_that_nobody_grants_ends_in_time(redis_url: str) -> None:
-    sessions = Sessions(Replica(RedisStore(redis_url), 0.2), WantedSessions(RedisConnection(redis_url)), 0.3)
+    sessions = SessionSnapshots(Replica(RedisStore(redis_url), 0.2), WantedSessions(RedisConnection(redis_url)), 0.3)
     with pytest.raises(SessionNotFoundError):
-        await asyncio.wait_for(sessions.serve("never", Requirement(), Terms()), 5)
+        await asyncio.wait_for(sessions.serve("never", Requirement(), FreshnessPolicy()), 5)
     await sessions.replica.aclose()
 
 
@@ -298,8 +298,8 @@ async def test_a_session_that_was_let_go_is_wished_for_before_its_authority_coun
 ) -> None:
     """KINDS 27: refreshers drop what nobody uses; while one of them reaches Elixir, it is merely not followed yet."""
     connection = RedisConnection(redis_url)
-    wanted, terms = WantedSessions(connection), Terms.of(None, outage)
-    sessions = Sessions(Replica(RedisStore(redis_url), 0.2), wanted, 10.0)
+    wanted, terms = WantedSessions(connection), FreshnessPolicy.of(None, outage)
+    sessions = SessionSnapshots(Replica(RedisStore(redis_url), 0.2), wanted, 10.0)
     await publish_silent(redis_url, "idle", ago_s=900)
     await connection.send_each([("ZADD", "dspex:refreshers", 1, "one"), ("EXPIRE", "dspex:refreshers", 60)])
     asked = asyncio.create_task(sessions.serve("idle", Requirement(), terms))
@@ -319,7 +319,7 @@ async def test_a_session_that_nobody_brings_back_fails_at_once_the_next_time(red
     """KINDS 27: nobody waits where no refresher reaches Elixir, nor again where the wait has been in vain."""
     connection = RedisConnection(redis_url)
     replica = Replica(RedisStore(redis_url), 0.2)
-    sessions = Sessions(replica, WantedSessions(connection), 1.5)
+    sessions = SessionSnapshots(replica, WantedSessions(connection), 1.5)
     await publish_silent(redis_url, "gone", ago_s=900)
     if refreshers:
         await connection.send_each([("ZADD", "dspex:refreshers", 1, "one"), ("EXPIRE", "dspex:refreshers", 60)])
@@ -329,7 +329,7 @@ async def test_a_session_that_nobody_brings_back_fails_at_once_the_next_time(red
     for _ in range(2):
         begun = time.monotonic()
         with pytest.raises(AuthorityAwayError):
-            await sessions.serve("gone", Requirement(), Terms())
+            await sessions.serve("gone", Requirement(), FreshnessPolicy())
         took.append(time.monotonic() - begun)
     assert (took[0] >= 1.5, took[1] < 1.0) == (refreshers, True)
     await replica.aclose()
@@ -340,8 +340,8 @@ async def test_a_prediction_that_names_no_contract_has_that_of_its_worker(
     runtime: Runtime, redis_url: str, named: str | None, ends: bool
 ) -> None:
     await publish_silent(redis_url, "s", ago_s=900)
-    request = Request("qa", {"question": "why?"}, "s", outage=named)
-    lenient = replace(runtime, outage=Outage.serve_stale(3_600))
+    request = PredictionRequest("qa", {"question": "why?"}, "s", outage=named)
+    lenient = replace(runtime, outage=OutagePolicy.serve_stale(3_600))
     if ends:
         done = await run_prediction(lenient, request, DELIVERY)
         assert Provenance.decode(done.provenance).outage is True

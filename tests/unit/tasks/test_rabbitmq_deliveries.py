@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from snakepit_bridge.redis.connection import RedisConnection
 from tasks import quarantine as suspects_module
-from tasks.rabbitmq_deliveries import Deliveries
 from tasks.quarantine import Suspects
+from tasks.rabbitmq_deliveries import Deliveries
 
 LEASE_S = 0.4
 MAX = 3

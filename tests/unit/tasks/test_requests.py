@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
-from snakepit_bridge.protocol.messages import VERSION, Request, Requirement
+from snakepit_bridge.protocol.messages import VERSION, PredictionRequest, Requirement
 from snakepit_bridge.protocol.token import Token
 from tasks.requests import delivery_of, request_of
 
@@ -16,11 +16,13 @@ from tasks.requests import delivery_of, request_of
 @pytest.mark.parametrize(
     "request_",
     [
-        Request("qa", {"question": "?"}),
-        Request("qa", {}, "s", Requirement("at_least", Token(5, 2)), 12.5, {"a": "b"}, 3.0, "serve_stale(60)", True),
+        PredictionRequest("qa", {"question": "?"}),
+        PredictionRequest(
+            "qa", {}, "s", Requirement("at_least", Token(5, 2)), 12.5, {"a": "b"}, 3.0, "serve_stale(60)", True
+        ),
     ],
 )
-def test_what_a_client_says_is_what_a_worker_reads(request_: Request) -> None:
+def test_what_a_client_says_is_what_a_worker_reads(request_: PredictionRequest) -> None:
     assert request_of(request_.program, request_.inputs, request_.keywords(), namespace="dspex") == request_
 
 

@@ -8,22 +8,22 @@ from typing import Any
 import dspy
 import pytest
 
-from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.exceptions import ValidationError, VariableNotFoundError
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
-from snakepit_bridge.protocol.messages import Requirement
-from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.bound import BoundPrograms
-from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.build import spec_of
-from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.programs.imports import AllowedImports
+from snakepit_bridge.programs.registry import Program
+from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots import RedisStore
+from snakepit_bridge.snapshots.acknowledgements import Acks
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
-from tasks.revisions import LAST_GOOD, ON_REFUSED, Applying
-from tasks.sessions import Sessions
+from tasks.revisions import LAST_GOOD, ON_REFUSED, RevisionBinder
+from tasks.sessions import SessionSnapshots
 from tests.harness.waiting import eventually
 
 LATEST = Requirement()
@@ -39,8 +39,8 @@ class Parts:
         self.acks = Acks(self.connection)
         self.replica = Replica(self.store, 0.2)
         profiles = LMProfiles([LMProfile("demo", "openai/gpt-4o-mini")])
-        self.applying = Applying(
-            BoundPrograms(profiles, AllowedImports(())), Sessions(self.replica, None, 0.2), self.acks
+        self.applying = RevisionBinder(
+            BoundPrograms(profiles, AllowedImports(())), SessionSnapshots(self.replica, None, 0.2), self.acks
         )
 
     async def publish(self, **values: Any) -> Snapshot:

@@ -14,14 +14,14 @@ import pytest
 from pydantic import SecretStr
 from redis import Redis
 
-from snakepit_bridge.client.stream import Following, Piece, Pieces
+from snakepit_bridge.client.stream import ChunkReader, Following, StreamChunk
 from snakepit_bridge.dspy_integration.registry import ADAPTERS
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.lm.profiles import LMProfile
 from snakepit_bridge.process.home_loop import run_home
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.testing import Ask, Raw, RecordingLM, scripted
-from tasks.streaming import PieceWriter, streamed
+from snakepit_bridge.testing import AskedQuestion, Raw, RecordingLM, scripted
+from tasks.streaming import ChunkWriter, streamed
 
 
 def written(url: str) -> list[tuple[str, str, str, str]]:
@@ -31,13 +31,13 @@ def written(url: str) -> list[tuple[str, str, str, str]]:
 
 
 async def test_pieces_are_written_in_order_and_grow_together_while_they_wait(redis_url: str) -> None:
-    writer = PieceWriter(RedisConnection(redis_url), "pieces", 3)
+    writer = ChunkWriter(RedisConnection(redis_url), "pieces", 3)
     for text in ("a", "b", "c"):
-        writer.put(Piece("reasoning", text, "self"))
-    writer.put(Piece("answer", "d", "self"))
-    writer.put(Piece("answer", "e", "self", call=2))
+        writer.put(StreamChunk("reasoning", text, "self"))
+    writer.put(StreamChunk("answer", "d", "self"))
+    writer.put(StreamChunk("answer", "e", "self", call=2))
     await writer.drain()
-    writer.put(Piece("answer", "f", "self", call=2))
+    writer.put(StreamChunk("answer", "f", "self", call=2))
     await writer.drain()
     assert written(redis_url) == [
         ("reasoning", "abc", "1", "3"), ("answer", "d", "1", "3"), ("answer", "e", "2", "3"), ("answer", "f", "2", "3"),
@@ -47,7 +47,7 @@ async def test_pieces_are_written_in_order_and_grow_together_while_they_wait(red
 
 
 async def test_a_writer_of_nothing_writes_nothing(redis_url: str) -> None:
-    await PieceWriter(RedisConnection(redis_url), "pieces", 1).drain()
+    await ChunkWriter(RedisConnection(redis_url), "pieces", 1).drain()
     assert written(redis_url) == []
 
 
@@ -55,8 +55,8 @@ async def test_redis_that_stays_away_costs_the_pieces_and_not_the_prediction(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.streaming._PATIENCE_S", 0.3)
-    writer = PieceWriter(RedisConnection("redis://127.0.0.1:9/0", timeout_s=0.2), "pieces", 1)
-    writer.put(Piece("answer", "a"))
+    writer = ChunkWriter(RedisConnection("redis://127.0.0.1:9/0", timeout_s=0.2), "pieces", 1)
+    writer.put(StreamChunk("answer", "a"))
     with caplog.at_level(logging.WARNING):
         await writer.drain()
     assert "Pieces of an answer are lost" in caplog.text
@@ -65,7 +65,7 @@ async def test_redis_that_stays_away_costs_the_pieces_and_not_the_prediction(
 async def test_pieces_are_written_behind_an_outage_and_each_is_read_once(redis_url: str) -> None:
     """KINDS 30: an answer that was lost makes the writer write again, and the reader leaves out what it has read."""
     connection = RedisConnection(redis_url)
-    writer, sent = PieceWriter(connection, "dspex:pieces:t", 1), connection.send_each
+    writer, sent = ChunkWriter(connection, "dspex:pieces:t", 1), connection.send_each
     failures = iter([False, True, False])
 
     async def send(commands: Sequence[Sequence[Any]]) -> list[Any]:
@@ -79,9 +79,9 @@ async def test_pieces_are_written_behind_an_outage_and_each_is_read_once(redis_u
     monkeypatched: Any = connection
     monkeypatched.send_each = send
     for text in ("a", "b", "c"):
-        writer.put(Piece("answer", text))
+        writer.put(StreamChunk("answer", text))
         await writer.drain()
-    following = Following(Pieces(connection, cast(Any, None), "dspex"), "t", None, None)
+    following = Following(ChunkReader(connection, cast(Any, None), "dspex"), "t", None, None)
     assert [piece.text for piece in await following._read()] == ["a", "b", "c"]
     assert int(cast(Any, await connection.client.xlen("dspex:pieces:t"))) == 4
     await connection.aclose()
@@ -91,9 +91,9 @@ class Kept:
     """Stands for the writer."""
 
     def __init__(self) -> None:
-        self.pieces: list[Piece] = []
+        self.pieces: list[StreamChunk] = []
 
-    def put(self, piece: Piece) -> None:
+    def put(self, piece: StreamChunk) -> None:
         self.pieces.append(piece)
 
     def text(self, call: int = 1, field: str = "answer") -> str:
@@ -103,11 +103,11 @@ class Kept:
 class Failing:
     """A writer that can't."""
 
-    def put(self, piece: Piece) -> None:
+    def put(self, piece: StreamChunk) -> None:
         raise UnicodeEncodeError("utf-8", "\ud83d", 0, 1, "surrogates not allowed")
 
 
-def _current(ask: Ask) -> Any:
+def _current(ask: AskedQuestion) -> Any:
     return ANSWERS[0](ask)
 
 
@@ -117,7 +117,7 @@ def server() -> Iterator[RecordingLM]:
         yield lm
 
 
-Answer = Callable[[Ask], Any]
+Answer = Callable[[AskedQuestion], Any]
 ANSWERS: list[Answer] = [lambda ask: {"answer": "forty-two [[or so]]"}]
 
 
@@ -213,7 +213,7 @@ async def test_an_answer_that_cannot_be_parsed_is_taken_back_and_the_next_one_co
         (1, "answer", True)
     ]
     assert (kept.text(1), kept.text(2), kept.text(2, "reasoning")) == ("half of", "whole", "because")
-    assert kept.pieces.index(Piece("answer", "", "self", 1, replaced=True)) < min(
+    assert kept.pieces.index(StreamChunk("answer", "", "self", 1, replaced=True)) < min(
         place for place, piece in enumerate(kept.pieces) if piece.call == 2
     )
 

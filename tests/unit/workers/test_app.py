@@ -14,8 +14,8 @@ import pytest
 from config.settings import FleetSettings
 from snakepit_bridge.protocol.messages import PREDICT
 from workers.app import FleetApp
-from workers.dev.redis_server import EmbeddedRedis
 from workers.broker import Transport
+from workers.dev.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from workers.refresher.timed_event import Bell
+from workers.refresher.timed_event import TimedEvent
 
 
 async def took(waiting: asyncio.Task[None]) -> float:
@@ -18,7 +18,7 @@ async def took(waiting: asyncio.Task[None]) -> float:
 
 
 async def test_a_bell_that_rings_ends_the_wait() -> None:
-    bell = Bell()
+    bell = TimedEvent()
     waiting = asyncio.create_task(bell.wait(60))
     await asyncio.sleep(0)
     bell.ring()
@@ -28,20 +28,20 @@ async def test_a_bell_that_rings_ends_the_wait() -> None:
 
 
 async def test_one_that_rang_before_is_not_waited_for() -> None:
-    bell = Bell()
+    bell = TimedEvent()
     bell.ring()
     assert await took(asyncio.create_task(bell.wait(60))) < 1
     assert bell.answer()
 
 
 async def test_a_silent_one_is_waited_for_no_longer_than_asked() -> None:
-    bell = Bell()
+    bell = TimedEvent()
     assert 0.03 < await took(asyncio.create_task(bell.wait(0.05))) < 1
     assert not bell.answer()
 
 
 async def test_a_wait_that_is_broken_off_leaves_the_bell_as_it_was() -> None:
-    bell = Bell()
+    bell = TimedEvent()
     waiting = asyncio.create_task(bell.wait(60))
     await asyncio.sleep(0)
     waiting.cancel()

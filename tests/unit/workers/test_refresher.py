@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from snakepit_bridge.elixir.client import BridgeClient
+from snakepit_bridge.elixir.errors import ElixirFailedError, ElixirSessionNotFoundError
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.errors import ElixirFailedError, ElixirSessionNotFoundError
-from workers.refresher.unreadable import UNKNOWN_NAME, read_around
-from workers.refresher.reader import Eyes
-from workers.refresher.publisher import difference
-from workers.refresher.schedule import Pace
-from workers.refresher.settings import RefresherSettings
-from workers.refresher.deletion_guard import Settling
+from workers.refresher.deletion_guard import DeletionGuard
 from workers.refresher.outage_bound import CONFIRM_S, silence_s
+from workers.refresher.publisher import difference
+from workers.refresher.reader import SessionReader
+from workers.refresher.schedule import PollSchedule
+from workers.refresher.settings import RefresherSettings
+from workers.refresher.unreadable import UNKNOWN_NAME, read_around
 
 
 @pytest.fixture
@@ -54,12 +54,14 @@ def test_settings_that_make_no_sense_are_refused_by_name(wrong: dict[str, Any]) 
         RefresherSettings("localhost:50051", **wrong)
 
 
-def intervals(pace: Pace, count: int, *, busy: bool = False, watched: bool = False, took_s: float = 0.0) -> list[float]:
+def intervals(
+    pace: PollSchedule, count: int, *, busy: bool = False, watched: bool = False, took_s: float = 0.0
+) -> list[float]:
     return [pace.after_look(busy=busy, watched=watched, took_s=took_s) for _ in range(count)]
 
 
 def test_a_busy_session_keeps_the_shortest_interval_and_a_quiet_one_relaxes_to_the_longest() -> None:
-    pace = Pace(1.0, 3.0)
+    pace = PollSchedule(1.0, 3.0)
     assert all(0.9 <= interval <= 1.1 for interval in intervals(pace, 50, busy=True))
     quiet = intervals(pace, 50)
     assert quiet[0] > 1.3
@@ -68,19 +70,19 @@ def test_a_busy_session_keeps_the_shortest_interval_and_a_quiet_one_relaxes_to_t
 
 
 def test_intervals_are_varied_so_that_sessions_do_not_keep_step() -> None:
-    assert len(set(intervals(Pace(1.0, 3.0), 20, busy=True))) == 20
+    assert len(set(intervals(PollSchedule(1.0, 3.0), 20, busy=True))) == 20
 
 
 def test_a_watched_session_is_looked_at_seldom_though_it_is_busy() -> None:
-    assert intervals(Pace(1.0, 30.0), 1, busy=True, watched=True)[0] >= 27
+    assert intervals(PollSchedule(1.0, 30.0), 1, busy=True, watched=True)[0] >= 27
 
 
 def test_a_slow_server_is_asked_for_no_more_than_a_quarter_of_the_time() -> None:
-    assert intervals(Pace(1.0, 3.0), 1, busy=True, took_s=2.0)[0] >= 7.2
+    assert intervals(PollSchedule(1.0, 3.0), 1, busy=True, took_s=2.0)[0] >= 7.2
 
 
 def test_failures_are_retried_soon_then_ever_later_up_to_the_longest_interval() -> None:
-    pace = Pace(1.0, 3.0)
+    pace = PollSchedule(1.0, 3.0)
     waits = [pace.after_failure() for _ in range(10)]
     assert waits[0] < 0.12
     assert all(later > earlier for earlier, later in itertools.pairwise(waits[:5]))
@@ -90,7 +92,7 @@ def test_failures_are_retried_soon_then_ever_later_up_to_the_longest_interval() 
 
 
 def test_missing_names_are_believed_only_after_they_stayed_so() -> None:
-    settling = Settling(2.0)
+    settling = DeletionGuard(2.0)
     assert settling.believes(frozenset(), 0.0)
     assert not settling.believes(frozenset("ab"), 10.0)
     assert not settling.believes(frozenset("ab"), 11.9)
@@ -100,14 +102,14 @@ def test_missing_names_are_believed_only_after_they_stayed_so() -> None:
 
 
 def test_names_that_came_back_and_go_again_start_anew() -> None:
-    settling = Settling(2.0)
+    settling = DeletionGuard(2.0)
     settling.believes(frozenset("a"), 0.0)
     assert settling.believes(frozenset(), 1.0)
     assert not settling.believes(frozenset("a"), 2.5)
 
 
 def test_names_that_keep_changing_hold_nothing_back_for_ever() -> None:
-    settling = Settling(2.0)
+    settling = DeletionGuard(2.0)
     believed = [settling.believes(frozenset(str(second)), float(second)) for second in range(30)]
     assert believed.index(True) == 20
 
@@ -206,7 +208,7 @@ async def test_a_look_that_finds_nothing_new_brings_the_same_variables(
 ) -> None:
     elixir.register("s", "x", "float", 1.0)
     elixir.register("s", "y", "float", 1.0)
-    eyes = Eyes(client, "s")
+    eyes = SessionReader(client, "s")
     first, second = await eyes.look(), await eyes.look()
     assert second.variables is first.variables
     assert second.began > first.began
@@ -220,7 +222,7 @@ async def test_of_a_name_registered_twice_the_one_counts_that_elixir_means(
     elixir: BridgeServer, client: BridgeClient
 ) -> None:
     ids = [elixir.register("s", "x", "integer", number) for number in range(3)]
-    eyes = Eyes(client, "s")
+    eyes = SessionReader(client, "s")
     assert (await eyes.look()).variables["x"].value == 2
     elixir.delete("s", ids[2])
     assert (await eyes.look()).variables["x"].value == 1
@@ -233,14 +235,14 @@ async def test_a_variable_that_cannot_be_decoded_is_named_and_the_others_are_rea
     elixir.register("s", "vector", "embedding", tuple(float(n) for n in range(2_000)))
     sessions = elixir._service.sessions
     sessions.variable("s", "vector").kind = "quantum"  # type: ignore[assignment]
-    seen = await Eyes(client, "s").look()
+    seen = await SessionReader(client, "s").look()
     assert list(seen.unreadable) == ["vector"]
     assert list(seen.variables) == ["good"]
 
 
 async def test_a_session_that_is_not_there_is_told_by_name(client: BridgeClient) -> None:
     with pytest.raises(ElixirSessionNotFoundError, match="nowhere"):
-        await Eyes(client, "nowhere").look()
+        await SessionReader(client, "nowhere").look()
 
 
 class NotUtf8(BridgeClient):
@@ -254,7 +256,7 @@ async def test_a_variable_whose_text_is_not_utf8_is_named_and_the_others_are_rea
     elixir.register("s", "good", "float", 1.0)
     elixir.register("s", "bad", "float", 1.0, unit="innocent")
     client = NotUtf8(elixir.address)
-    eyes = Eyes(client, "s")
+    eyes = SessionReader(client, "s")
     for _ in range(2):
         seen = await eyes.look()
         assert list(seen.unreadable) == ["bad"]
@@ -275,7 +277,7 @@ def test_the_silence_that_is_allowed_covers_what_happens_while_all_is_well(
 ) -> None:
     """KINDS 27: the rest, an answer at its slowest, and a refresher that dies just then, whose heir looks twice."""
     told = RefresherSettings("localhost:50051", poll_max_s=poll_max_s, timeout_s=timeout_s, lease_s=lease_s)
-    rest_s = Pace(told.poll_s, told.poll_max_s).after_look(busy=busy, watched=watched, took_s=took_s)
+    rest_s = PollSchedule(told.poll_s, told.poll_max_s).after_look(busy=busy, watched=watched, took_s=took_s)
     answer_s, heir_s = timeout_s, lease_s + 2 * took_s
     assert rest_s + answer_s + heir_s + CONFIRM_S <= silence_s(told, look_s=took_s, turn_s=took_s)
 

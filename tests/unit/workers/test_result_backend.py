@@ -13,7 +13,7 @@ from redis import Redis
 
 from config.settings import FleetSettings
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.exceptions import PredictionCancelled
+from snakepit_bridge.exceptions import PredictionCancelledError
 from snakepit_bridge.process.home_loop import run_blocking
 from workers.app import FleetApp
 from workers.result_backend import CommitBackend
@@ -58,7 +58,7 @@ def test_a_cancellation_by_the_client_holds_against_the_running_task(app: FleetA
     fleet = Fleet(redis_url)
     assert fleet.handle("task").cancel()
     app.backend.store_result("task", {"v": 1}, "SUCCESS")
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         fleet.handle("task").get(1)
 
 

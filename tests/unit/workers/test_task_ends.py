@@ -13,8 +13,8 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from config.settings import FleetSettings
-from snakepit_bridge.delivery.keys import Layout
-from snakepit_bridge.exceptions import BridgeError, PredictionFailed, PredictionGivenUp
+from snakepit_bridge.delivery.keys import DeliveryKeys
+from snakepit_bridge.exceptions import BridgeError, PredictionFailedError, PredictionGivenUpError
 from tests.harness.waiting import wait_until
 from workers import task_ends as endings
 from workers.app import FleetApp
@@ -50,7 +50,7 @@ def test_a_lost_task_ends_under_its_own_error() -> None:
     told = {"task_id": "7", "reason": "lost", "error": "worker w fell silent", "reply_channel": "dspex:replies:c"}
     ((task_id, error, state, channel),) = noted(told, 1).stored
     assert (task_id, state, channel) == ("7", FAILURE, "dspex:replies:c")
-    assert isinstance(error, PredictionGivenUp)
+    assert isinstance(error, PredictionGivenUpError)
     assert "given up (lost): worker w fell silent" in str(error)
 
 
@@ -100,13 +100,13 @@ class Mute(Exception):
 )
 def test_any_exception_has_a_named_error(make: Callable[[], BaseException], says: str) -> None:
     error = endings.error_for(make(), "qa")
-    assert isinstance(error, PredictionFailed)
+    assert isinstance(error, PredictionFailedError)
     assert says in str(error)
 
 
 def test_a_worker_ends_what_another_gave_up_before_it_died(redis_url: str) -> None:
     """KINDS 2: the message was on the dead list, and its inputs had no end yet."""
-    app, layout = FleetApp(FleetSettings.model_validate({"redis_url": redis_url})), Layout()
+    app, layout = FleetApp(FleetSettings.model_validate({"redis_url": redis_url})), DeliveryKeys()
     with Redis.from_url(redis_url) as client:
         for name, at in (("new", time.time()), ("old", time.time() - 100_000)):
             told = {"reason": "lost", "error": "gone", "list": "q", "at": at, "task_ids": [f"{name}-a", f"{name}-b"]}

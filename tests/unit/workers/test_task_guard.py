@@ -13,7 +13,7 @@ from celery.app.trace import TraceInfo
 from celery.exceptions import Ignore, Reject
 from celery.states import FAILURE, IGNORED, REJECTED
 
-from snakepit_bridge.exceptions import InputError, PredictionFailed, StoreUnavailableError
+from snakepit_bridge.exceptions import InputError, PredictionFailedError, StoreUnavailableError
 from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH
 from tests.harness.waiting import wait_until
 from workers import task_guard as guard
@@ -68,8 +68,8 @@ def test_what_the_tracer_lets_through_is_the_predictions_end(exc: BaseException)
     task = Task()
     _, info, *_ = traced(task, raising(exc))
     assert info is not None
-    assert (info.state, type(info.retval)) == (FAILURE, PredictionFailed)
-    assert task.ends == [("task", "PredictionFailed", "c")]
+    assert (info.state, type(info.retval)) == (FAILURE, PredictionFailedError)
+    assert task.ends == [("task", "PredictionFailedError", "c")]
 
 
 def test_an_end_that_the_tracer_has_stored_is_left_alone() -> None:
@@ -82,9 +82,9 @@ def test_an_end_that_the_tracer_has_stored_is_left_alone() -> None:
 def test_an_end_that_celery_takes_for_its_workers_is_stored_by_name(exc: Exception) -> None:
     task = Task()
     result, info, *_ = traced(task, failed(exc, internal=True))
-    assert task.ends == [("task", "PredictionFailed", "c")]
+    assert task.ends == [("task", "PredictionFailedError", "c")]
     assert info is not None
-    assert isinstance(info.retval, PredictionFailed)
+    assert isinstance(info.retval, PredictionFailedError)
     assert not isinstance(result.exception, MemoryError)
 
 
@@ -95,7 +95,7 @@ def test_what_fails_before_the_task_has_a_request_is_no_success() -> None:
 
     task = Task()
     _, info, *_ = traced(task, tracer)
-    assert task.ends == [("task", "PredictionFailed", "c")]
+    assert task.ends == [("task", "PredictionFailedError", "c")]
     assert info is not None
 
 

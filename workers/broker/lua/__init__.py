@@ -1,10 +1,7 @@
-"""The transport's server-side scripts."""
+"""The broker transport's server-side scripts."""
 
 from __future__ import annotations
 
-from snakepit_bridge.redis import scripts
+from snakepit_bridge.redis.scripts import ScriptPackage
 
-
-def source(script: str) -> str:
-    """Returns the whole text of a script; see ``scripts.source``."""
-    return scripts.source(__name__, script)
+SCRIPTS = ScriptPackage(__name__)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from redis import Redis
 
-from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.elixir.client import BridgeClient
-from workers.dev.process import Child
+from snakepit_bridge.process.home_loop import run_blocking
 from workers.dev.demo.parts import ROOT, announced, await_condition
+from workers.dev.process import Child
 
 TWIN = "a twin of snakepit's bridge in Python, not Elixir"
 # So that a publish waits for a look no longer than a prediction takes.

@@ -11,11 +11,11 @@ from typing import Any
 
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
-from snakepit_bridge.exceptions import BridgeError, PredictionTimeout
+from snakepit_bridge.exceptions import BridgeError, PredictionTimeoutError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import SnapshotStore
-from workers.dev.demo.pace import Pace
+from workers.dev.demo.pace import AskingRate
 from workers.dev.demo.script import DECLARED, PUBLISHES, Question
 
 # Past its deadline a prediction ends by itself, as soon as its worker has seen that.
@@ -50,7 +50,7 @@ class Answer:
     @property
     def lost(self) -> bool:
         """Whether nobody ever said how it ended."""
-        return isinstance(self.error, PredictionTimeout)
+        return isinstance(self.error, PredictionTimeoutError)
 
     @property
     def failed(self) -> bool:
@@ -58,7 +58,7 @@ class Answer:
         return self.error is not None and not self.lost
 
 
-class Publisher:
+class DemoPublisher:
     """The Elixir side's stand-in: declares the session's variables, then publishes versions as the work goes on.
 
     Args:
@@ -145,7 +145,12 @@ async def all_revisions(
 
 
 def ask_all(
-    fleet: Fleet, session: str, questions: list[Question], publisher: Publisher, done: Callable[[], None], pace: Pace
+    fleet: Fleet,
+    session: str,
+    questions: list[Question],
+    publisher: DemoPublisher,
+    done: Callable[[], None],
+    pace: AskingRate,
 ) -> list[Answer]:
     """Submit every question, a few at a time, and return how each ended, in their order."""
 

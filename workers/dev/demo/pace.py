@@ -21,7 +21,7 @@ _ALLOWANCE = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class AskingRate:
     """How the questions are asked.
 
     Attributes:
@@ -33,7 +33,7 @@ class Pace:
     wait_s: float = MIN_WAIT_S
 
     @classmethod
-    def choose(cls, first_answer_s: float, in_flight: int | None = None, wait_s: float | None = None) -> Pace:
+    def choose(cls, first_answer_s: float, in_flight: int | None = None, wait_s: float | None = None) -> AskingRate:
         """Return the pace that suits an LM, or what was asked for.
 
         Args:

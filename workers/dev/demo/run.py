@@ -15,8 +15,8 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.connection import RedisConnection
 from workers.dev.demo.elixir import elixir_server, refresher
-from workers.dev.demo.job import Answer, Publisher, Revision, all_revisions, ask_all
-from workers.dev.demo.pace import Pace, check_lm
+from workers.dev.demo.job import Answer, DemoPublisher, Revision, all_revisions, ask_all
+from workers.dev.demo.pace import AskingRate, check_lm
 from workers.dev.demo.parts import DemoLM, language_model, redis_server, worker_processes
 from workers.dev.demo.report import (
     accuracy_line,
@@ -118,7 +118,7 @@ def _job(
             progress.console.print(published(revision, next(count)), highlight=False, soft_wrap=True)
 
         context = fleet.session(session, author="demo publisher")
-        publisher = Publisher(context, max(1, len(questions) // (len(PUBLISHES) + 1)), told)
+        publisher = DemoPublisher(context, max(1, len(questions) // (len(PUBLISHES) + 1)), told)
         publisher.start()
         pace = _pace(progress.console, fleet, session, model, questions, options)
         answers = ask_all(fleet, session, questions, publisher, lambda: progress.advance(bar), pace)
@@ -137,13 +137,13 @@ class _Asked:
 
 def _pace(
     console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question], options: _Asked
-) -> Pace:
+) -> AskingRate:
     """Return how fast to ask: a real LM is asked once first, which shows that it is there and how fast it is."""
     if model.log is not None or not questions:
-        return Pace.choose(0.0, options.in_flight, options.wait_s)
+        return AskingRate.choose(0.0, options.in_flight, options.wait_s)
     console.print(f"asking {model.label} once, to see that it answers and how fast", highlight=False)
     first_answer_s = check_lm(fleet, session, questions[0], model.label)
-    pace = Pace.choose(first_answer_s, options.in_flight, options.wait_s)
+    pace = AskingRate.choose(first_answer_s, options.in_flight, options.wait_s)
     console.print(
         f"it answered after {first_answer_s:.1f} s: {len(questions)} questions, {pace.in_flight} at a time, "
         f"each within {pace.wait_s:.0f} s",

@@ -10,9 +10,9 @@ import pytest
 from snakepit_bridge.dspy_integration import variable_aware
 from snakepit_bridge.dspy_integration.binding import Bound, LMScope, bind_values, bindable, check_bindable, split
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
-from snakepit_bridge.dspy_integration.targets.keywords import ALLOWED, REFUSED
-from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REWARDS, TOOLS
 from snakepit_bridge.dspy_integration.module_tree import predictors
+from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REWARDS, TOOLS
+from snakepit_bridge.dspy_integration.targets.keywords import ALLOWED, REFUSED
 from snakepit_bridge.exceptions import BindingError, ValidationError
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 

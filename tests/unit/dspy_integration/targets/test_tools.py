@@ -10,8 +10,8 @@ import dspy
 import pytest
 
 from snakepit_bridge.dspy_integration.binding import Bound, LMScope, bind_values
-from snakepit_bridge.dspy_integration.registry import TOOLS
 from snakepit_bridge.dspy_integration.module_tree import predictors
+from snakepit_bridge.dspy_integration.registry import TOOLS
 from snakepit_bridge.exceptions import BindingError, ValidationError
 
 

@@ -20,18 +20,18 @@ from dspy.lm15 import (
 )
 
 from snakepit_bridge.exceptions import (
-    DeadlineExceeded,
+    DeadlineExceededError,
     LMUnavailableError,
-    PredictionCancelled,
+    PredictionCancelledError,
     StoreUnavailableError,
     ValidationError,
 )
-from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.lm.engine import LMCall, LMEngine
 from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
-from tasks.rate_limits.protocol import Estimate, Permit, Used
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from tasks.lm_middleware.calls import LMCalls
-from tasks.prediction_context import Scope, entered
+from tasks.prediction_context import PredictionContext, activate
+from tasks.rate_limits.protocol import Estimate, Permit, Used
 from tests.unit.tasks.callers import request, response, scope_of
 
 FAST = RetryPolicy(attempts=3, backoff_s=0.001)
@@ -43,7 +43,7 @@ class Ledger:
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
 
-    async def admit(self, caller: Scope, profile: str, estimate: Estimate) -> Permit:
+    async def admit(self, caller: PredictionContext, profile: str, estimate: Estimate) -> Permit:
         self.said.append(("admit", profile, estimate.characters, estimate.most_output))
         return Permit(profile, "later")
 
@@ -63,7 +63,7 @@ class Wanted:
     def __init__(self) -> None:
         self.refusal: Exception | None = None
 
-    async def refuse_ended(self, scope: Scope) -> None:
+    async def refuse_ended(self, scope: PredictionContext) -> None:
         if self.refusal is not None:
             raise self.refusal
 
@@ -109,9 +109,9 @@ def ask(ledger: Ledger, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> Ask:
         parts: Any = (ledger, wanted, None)
         return LMCalls(profiles, *parts), profiles.engine("smart")
 
-    async def asked(provider: Provider, scope: Scope, *, pieces: Any = None, **changes: Any) -> Response:
+    async def asked(provider: Provider, scope: PredictionContext, *, pieces: Any = None, **changes: Any) -> Response:
         calls, engine = gate(provider, **changes)
-        with entered(scope):
+        with activate(scope):
             return await calls(LMCall(engine, request("why?"), pieces))
 
     return asked
@@ -138,9 +138,9 @@ async def test_a_permit_for_another_profile_is_given_back(ask: Ask, ledger: Ledg
 
 
 async def test_a_call_that_is_not_made_gives_its_permit_back(ask: Ask, ledger: Ledger, wanted: Wanted) -> None:
-    wanted.refusal = PredictionCancelled("task")
+    wanted.refusal = PredictionCancelledError("task")
     provider = Provider(smart=[response()])
-    with pytest.raises(PredictionCancelled):
+    with pytest.raises(PredictionCancelledError):
         await ask(provider, scope_of(permit=Permit("smart", "first")))
     assert ledger.said == [("give_back", "first")]
     assert provider.asked == []
@@ -215,7 +215,7 @@ async def test_an_answer_ends_with_the_deadline(ask: Ask, monkeypatch: pytest.Mo
             await asyncio.Event().wait()
             raise AssertionError
 
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         await ask(Silent(smart=[response()]), scope_of(deadline=time.time() + 0.05))
 
 

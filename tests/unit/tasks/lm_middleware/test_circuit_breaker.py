@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snakepit_bridge.lm.policies import CircuitPolicy
-from tasks.lm_middleware.circuit_breaker import Circuit, CircuitOpen
+from tasks.lm_middleware.circuit_breaker import Circuit, CircuitOpenError
 
 
 class Clock:
@@ -34,7 +34,7 @@ def opened(failures: int = 3) -> Circuit:
 
 def test_failures_in_a_row_open_it(clock: Clock) -> None:
     circuit = opened()
-    with pytest.raises(CircuitOpen, match="profile 'smart' failed too often") as refused:
+    with pytest.raises(CircuitOpenError, match="profile 'smart' failed too often") as refused:
         circuit.enter()
     assert 10 <= (refused.value.retry_after or 0) <= 12.5
 
@@ -53,7 +53,7 @@ def test_after_its_time_one_call_alone_tries(clock: Clock) -> None:
     circuit = opened()
     clock.now += 11
     circuit.enter()
-    with pytest.raises(CircuitOpen):
+    with pytest.raises(CircuitOpenError):
         circuit.enter()
     circuit.succeeded()
     for _ in range(5):
@@ -66,7 +66,7 @@ def test_a_probe_that_fails_opens_it_for_as_long_again(clock: Clock) -> None:
     circuit.enter()
     circuit.failed()
     clock.now += 9
-    with pytest.raises(CircuitOpen):
+    with pytest.raises(CircuitOpenError):
         circuit.enter()
     clock.now += 2
     circuit.enter()

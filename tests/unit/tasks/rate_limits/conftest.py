@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 from tasks.rate_limits.store import LimitStore
 from tests.harness.servers import on_each_server
-from workers.broker.claims import Claims
-from workers.broker.keys import Layout
+from workers.broker.claims import BrokerClaims
+from workers.broker.keys import DeliveryKeys
 
 # The scripts of the limits run on Redis as well as on Valkey.
 pytest_generate_tests = on_each_server
@@ -105,7 +105,7 @@ async def clock(store: LimitStore) -> Clock:
 @pytest.fixture
 async def store(redis_url: str) -> AsyncGenerator[LimitStore]:
     connection = RedisConnection(redis_url)
-    yield LimitStore(connection, "dspex", Claims(connection, Layout()))
+    yield LimitStore(connection, "dspex", BrokerClaims(connection, DeliveryKeys()))
     await connection.aclose()
 
 

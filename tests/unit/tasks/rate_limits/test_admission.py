@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.exceptions import DeadlineExceeded, StoreUnavailableError
-from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import through_outages
 from snakepit_bridge.snapshots.redis_store import RedisStore
+from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.variables import Variable
-from tasks.rate_limits.admission import FleetAdmission
-from tasks.rate_limits.protocol import Estimate, Parked, Permit, Used
-from tasks.rate_limits.leases import Presence
-from tasks.rate_limits.rules import FLEET_SESSION, Limits, Price, Rules
-from tasks.rate_limits.store import Costs, LimitStore
 from tasks.notifications import Signals
+from tasks.rate_limits.admission import FleetAdmission
+from tasks.rate_limits.leases import LimitLeases
+from tasks.rate_limits.protocol import Estimate, Parked, Permit, Used
+from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Price, Rules
+from tasks.rate_limits.store import Costs, LimitStore
 from tests.harness.waiting import Stopwatch, eventually
 from tests.unit.tasks.limits.conftest import Broker, Task
 
@@ -35,7 +35,7 @@ class Process:
         self.snapshots = RedisStore(url, namespace="dspex")
         self.replica = Replica(self.snapshots)
         self.cancels = Signals(store.connection)
-        self.presence = Presence(store, Rules({"demo": Limits(**limits)}), self.replica, self.cancels)
+        self.presence = LimitLeases(store, Rules({"demo": LimitValues(**limits)}), self.replica, self.cancels)
         self.admission = FleetAdmission(self.presence, PRICES)
 
     async def publish(self, session: str, **values: Any) -> None:
@@ -137,9 +137,9 @@ async def test_a_value_that_is_no_limit_is_told_of_and_the_files_holds_on(
 
 async def test_a_call_waits_until_its_deadline_and_no_longer(store: LimitStore, redis_url: str) -> None:
     process = Process(store, redis_url, concurrency=0)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         await granted(process.admission, Task("late", deadline=time.time() + 0.2), 2)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceededError):
         await process.admission.before_start(Task("late", deadline=time.time() + 0.2), "demo", SHORT)
     assert await eventually(lambda: gone(store), "it left its lane")
     await process.aclose()

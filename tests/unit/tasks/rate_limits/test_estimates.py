@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.rate_limits.protocol import Estimate, Used
 from tasks.rate_limits.estimates import Estimates
+from tasks.rate_limits.protocol import Estimate, Used
 
 
 def test_at_first_the_length_of_the_text_is_all_there_is() -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.rate_limits.rules import Limits, buckets
+from tasks.rate_limits.rules import LimitValues, buckets
 from tasks.rate_limits.store import Costs, Gone, Granted, LimitStore
 from tests.unit.tasks.limits.conftest import Broker, Clock, Task
 
@@ -27,7 +27,7 @@ class Model:
 
     def __init__(self, store: LimitStore, broker: Broker, clock: Clock, concurrency: int) -> None:
         self.store, self.broker, self.clock = store, broker, clock
-        self.rules = buckets("p", "demo", Limits(concurrency=concurrency))
+        self.rules = buckets("p", "demo", LimitValues(concurrency=concurrency))
         self.running: dict[str, str] = {}
         self.ended, self.submitted, self.in_place = set[str](), set[str](), set[str]()
 

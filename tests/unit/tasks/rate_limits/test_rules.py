@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.rate_limits.rules import FLEET_SESSION, Limits, Price, Rules
+from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Price, Rules
 from tests.unit.tasks.limits.conftest import snapshot
 
-FILE = Rules({"smart": Limits(requests_per_min=60, concurrency=5)})
+FILE = Rules({"smart": LimitValues(requests_per_min=60, concurrency=5)})
 
 
 def limits(rules: Rules, profile: str = "smart", fleet: object = None, session: object = None) -> dict[str, float]:
@@ -61,8 +61,8 @@ def test_a_limit_of_nothing_is_a_limit() -> None:
 
 
 def test_minutes_come_evenly_and_hours_all_at_once() -> None:
-    rules = Rules({"p": Limits(requests_per_min=6_000, spend_per_hour=5, concurrency=3)})
-    words = {bucket.name: bucket.words for bucket in rules.concerning("p", None, None)}
+    rules = Rules({"p": LimitValues(requests_per_min=6_000, spend_per_hour=5, concurrency=3)})
+    words = {bucket.name: bucket.script_args for bucket in rules.concerning("p", None, None)}
     *_, rate, burst = words["p:p:requests_per_min"]
     assert rate == pytest.approx(0.0975)
     assert burst == pytest.approx(24.375)

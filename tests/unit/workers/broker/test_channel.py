@@ -18,9 +18,9 @@ from redis import Redis
 
 from tests.harness.broker import LEASE_S, OURS, QUEUE, STOCK, Consumer, channel, dead, held, put, take
 from tests.harness.waiting import wait_until
-from workers.dev.redis_server import EmbeddedRedis
 from workers.broker import Channel, Transport
-from workers.broker.keys import SEPARATOR, Layout
+from workers.broker.keys import SEPARATOR, DeliveryKeys
+from workers.dev.redis_server import EmbeddedRedis
 
 PREFIX = "team:"
 
@@ -69,7 +69,7 @@ def test_a_prefix_is_on_every_key(redis_url: str, client: Redis) -> None:
         assert consumer.drain() == [1, 2]
         keys: Any = client.keys("*")
         assert all(key.startswith(PREFIX.encode()) for key in keys), keys
-        assert len(held(client, Layout.of("dspex", PREFIX))) == 2
+        assert len(held(client, DeliveryKeys.of("dspex", PREFIX))) == 2
         for message in consumer.messages:
             message.ack()
         assert client.zcard(f"{PREFIX}dspex:delivery:delayed") == 1
@@ -149,7 +149,7 @@ def test_a_consumer_without_acknowledgements_leaves_no_record(redis_url: str, cl
         put(ours, 2)
         assert take(ours, no_ack=True).payload == 2
         assert held(client) == {}
-        assert client.hgetall(Layout().workers) == {}
+        assert client.hgetall(DeliveryKeys().workers) == {}
 
 
 def test_an_acknowledgement_ends_its_claim_alone(redis_url: str, client: Redis) -> None:
@@ -171,7 +171,7 @@ def test_a_zombies_late_acknowledgement_does_not_touch_the_new_owners_claim(redi
         claimed = take(zombie)
         # What the reaper does with a worker that it takes for dead.
         record = held(client)[claimed.delivery_tag]
-        client.hdel(Layout().held(zombie.holding.worker), claimed.delivery_tag)
+        client.hdel(DeliveryKeys().held(zombie.holding.worker), claimed.delivery_tag)
         client.rpush(QUEUE, record.partition(b"\n")[2])
         with channel(redis_url, lease=LEASE_S + 0.01) as owner:
             owned = take(owner)
@@ -285,12 +285,12 @@ def test_a_message_that_is_due_later_takes_no_room_and_comes_back_when_it_is_due
         consumer.messages[0].ack()
         assert consumer.drain(0.1) == ["now"]
         assert ours.qos.room(1) == 1
-        assert client.zcard(Layout().delayed) == 1
+        assert client.zcard(DeliveryKeys().delayed) == 1
         assert held(client) == {}
         due = time.time() + 1.4
         wait_until(lambda: consumer.drain(0.05) == ["now", "later"], "the delayed message")
         assert time.time() <= due + 2
-        assert client.zcard(Layout().delayed) == 0
+        assert client.zcard(DeliveryKeys().delayed) == 0
 
 
 @pytest.mark.parametrize("eta", [-5.0, 0.2, "tomorrow", "2030-01-01T00:00:00", 7])

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from workers.broker import settlement
 from workers.broker import dead_lettering as given_up
+from workers.broker import settlement
 
 
 @pytest.fixture(autouse=True)

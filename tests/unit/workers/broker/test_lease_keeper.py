@@ -15,15 +15,15 @@ from redis import Redis
 
 from tests.harness.broker import LEASE_S, QUEUE, Consumer, channel, dead, held, put, take
 from tests.harness.waiting import Stopwatch, wait_until
-from workers.dev.process import Child
-from workers.dev.redis_server import EmbeddedRedis
 from workers.broker import dead_lettering as given_up
-from workers.broker.leases import Holding
-from workers.broker.lease_keeper import Keeper
-from workers.broker.keys import Layout
+from workers.broker.keys import DeliveryKeys
+from workers.broker.lease_keeper import LeaseKeeper
+from workers.broker.lease_settings import BEATS, LeaseSettings
+from workers.broker.leases import LeaseTable
 from workers.broker.scripts import Scripts
 from workers.broker.settlement import Settlement
-from workers.broker.lease_settings import BEATS, Terms
+from workers.dev.process import Child
+from workers.dev.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).parents[4]
 
@@ -44,7 +44,7 @@ def client(redis_url: str) -> Generator[Redis]:
 
 
 def scripts(client: Redis, lease_s: float = 0.05, **terms: Any) -> Scripts:
-    return Scripts(client, Holding(Layout(), Terms(lease_s=lease_s, **terms)))
+    return Scripts(client, LeaseTable(DeliveryKeys(), LeaseSettings(lease_s=lease_s, **terms)))
 
 
 def hold(client: Redis, worker: str, number: int = 1, body: object = "body", **properties: Any) -> str:
@@ -53,13 +53,13 @@ def hold(client: Redis, worker: str, number: int = 1, body: object = "body", **p
                 "headers": {"task": "t", "id": f"id-{number}"},
                 "properties": {"delivery_info": {}, "body_encoding": "utf-8", **properties}}  # fmt: skip
     tag = f"{worker}.{number}"
-    client.hset(Layout().held(worker), tag, QUEUE.encode() + b"\n" + json.dumps(envelope).encode())
-    client.hsetnx(Layout().workers, worker, "0")  # type: ignore[arg-type]
+    client.hset(DeliveryKeys().held(worker), tag, QUEUE.encode() + b"\n" + json.dumps(envelope).encode())
+    client.hsetnx(DeliveryKeys().workers, worker, "0")  # type: ignore[arg-type]
     return tag
 
 
 def ticks(client: Redis) -> int:
-    return int(client.hget(Layout().ticks, "tick") or 0)  # type: ignore[arg-type]
+    return int(client.hget(DeliveryKeys().ticks, "tick") or 0)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- ticks
@@ -82,7 +82,7 @@ def test_there_is_one_tick_in_a_beat_however_many_workers_beat(client: Redis) ->
     for worker in workers:
         worker.beat()
     assert ticks(client) == 1
-    assert client.hlen(Layout().workers) == 20
+    assert client.hlen(DeliveryKeys().workers) == 20
 
 
 def test_time_without_ticks_does_not_count(client: Redis) -> None:
@@ -90,14 +90,14 @@ def test_time_without_ticks_does_not_count(client: Redis) -> None:
     alive.beat()
     hold(client, "other")
     # An hour in which the server was away or stood still, as its clock sees it.
-    client.hset(Layout().ticks, "at", int(time.time() * 1000) - 3_600_000)  # type: ignore[arg-type]
+    client.hset(DeliveryKeys().ticks, "at", int(time.time() * 1000) - 3_600_000)  # type: ignore[arg-type]
     assert alive.beat()[1] == []
     assert ticks(client) == 2
 
 
 def test_a_clock_that_was_set_back_does_not_stop_the_ticks(client: Redis) -> None:
     alive = scripts(client)
-    client.hset(Layout().ticks, mapping={"tick": 7, "at": int(time.time() * 1000) + 3_600_000})
+    client.hset(DeliveryKeys().ticks, mapping={"tick": 7, "at": int(time.time() * 1000) + 3_600_000})
     alive.beat()
     assert ticks(client) == 8
 
@@ -108,7 +108,7 @@ def test_a_beat_renews_everything_that_a_worker_holds_at_once(client: Redis) -> 
         hold(client, alive._holding.worker, number)
     count, _ = alive.beat()
     assert count == 100
-    assert client.hget(Layout().workers, alive._holding.worker) == b"1"
+    assert client.hget(DeliveryKeys().workers, alive._holding.worker) == b"1"
 
 
 # ---------------------------------------------------------------- dead workers
@@ -134,7 +134,7 @@ def test_what_a_killed_worker_held_is_handed_on_within_seconds(redis_url: str, c
         counts = {message.payload: message.properties["deliveries"] for message in consumer.messages}
         assert counts == {2: 1, 0: 2, 1: 2}, "lost ones are counted"
         assert all(m.delivery_info["redelivered"] for m in consumer.messages if m.payload != 2)
-        assert client.hlen(Layout().workers) == 1, "the dead one is forgotten"
+        assert client.hlen(DeliveryKeys().workers) == 1, "the dead one is forgotten"
 
 
 def silence(client: Redis, lives: Scripts) -> None:
@@ -143,12 +143,12 @@ def silence(client: Redis, lives: Scripts) -> None:
 
 
 def reap(client: Redis, worker: str, **terms: Any) -> None:
-    keeper = Keeper(Holding(Layout(), Terms(**terms)), lambda: client)
+    keeper = LeaseKeeper(LeaseTable(DeliveryKeys(), LeaseSettings(**terms)), lambda: client)
 
     def reaped() -> bool:
-        beat: Any = client.hget(Layout().workers, worker)
+        beat: Any = client.hget(DeliveryKeys().workers, worker)
         keeper._reap(keeper._connected(), worker, beat.decode())
-        return not client.exists(Layout().held(worker))
+        return not client.exists(DeliveryKeys().held(worker))
 
     wait_until(reaped, "it to be reaped between two of its beats")
 
@@ -165,13 +165,13 @@ def test_a_message_that_took_too_many_workers_along_is_given_up(client: Redis) -
     assert json.loads(entry["message"])["headers"]["id"] == "id-2", "the whole message is kept"
     (back,) = (json.loads(raw) for raw in client.lrange(QUEUE, 0, -1))  # type: ignore[union-attr]
     assert back["properties"]["deliveries"] == 3
-    assert client.exists(Layout().held("dead"), Layout().workers) == 0
+    assert client.exists(DeliveryKeys().held("dead"), DeliveryKeys().workers) == 0
     assert [one["task_id"] for one in told] == ["id-2"]
 
 
 def test_rubbish_in_a_dead_workers_hands_is_given_up_and_the_rest_handed_on(client: Redis) -> None:
     hold(client, "dead", 1)
-    client.hset(Layout().held("dead"), "dead.2", f"{QUEUE}\n".encode() + b"\xff")
+    client.hset(DeliveryKeys().held("dead"), "dead.2", f"{QUEUE}\n".encode() + b"\xff")
     reap(client, "dead")
     assert [entry["reason"] for entry in dead(client)] == ["unreadable"]
     assert client.llen(QUEUE) == 1
@@ -180,7 +180,7 @@ def test_rubbish_in_a_dead_workers_hands_is_given_up_and_the_rest_handed_on(clie
 def test_two_reapers_hand_on_each_message_once(client: Redis) -> None:
     for number in range(250):
         hold(client, "dead", number)
-    keepers = [Keeper(Holding(Layout(), Terms()), lambda: client) for _ in range(2)]
+    keepers = [LeaseKeeper(LeaseTable(DeliveryKeys(), LeaseSettings()), lambda: client) for _ in range(2)]
     records = [list(keeper._connected().records("dead")) for keeper in keepers]
     for keeper, found in zip(keepers, records, strict=True):
         for some in found:
@@ -190,8 +190,8 @@ def test_two_reapers_hand_on_each_message_once(client: Redis) -> None:
 
 def test_a_worker_that_is_back_keeps_what_it_holds(client: Redis) -> None:
     tag = hold(client, "slow")
-    keeper = Keeper(Holding(Layout(), Terms()), lambda: client)
-    client.hset(Layout().workers, "slow", 9)  # type: ignore[arg-type]  (a beat since it was looked at)
+    keeper = LeaseKeeper(LeaseTable(DeliveryKeys(), LeaseSettings()), lambda: client)
+    client.hset(DeliveryKeys().workers, "slow", 9)  # type: ignore[arg-type]  (a beat since it was looked at)
     assert not keeper._connected().reap("slow", "0", [Settlement(tag, "front", QUEUE)])
     assert held(client).keys() == {tag}
 
@@ -201,14 +201,14 @@ def test_a_worker_that_was_reaped_while_it_stood_still_goes_on_with_new_claims(r
         put(ours, "first")
         put(ours, "second")
         first = take(ours)
-        wait_until(lambda: client.hexists(Layout().workers, ours.holding.worker), "a beat")
+        wait_until(lambda: client.hexists(DeliveryKeys().workers, ours.holding.worker), "a beat")
         reap(client, ours.holding.worker)
         first.ack()
         again, second = take(ours), take(ours)
         assert [again.payload, again.properties["deliveries"], second.payload] == ["first", 2, "second"]
         again.ack()
         assert held(client).keys() == {second.delivery_tag}
-        wait_until(lambda: client.hexists(Layout().workers, ours.holding.worker), "it to be known again")
+        wait_until(lambda: client.hexists(DeliveryKeys().workers, ours.holding.worker), "it to be known again")
         second.ack()
 
 
@@ -265,7 +265,7 @@ def test_a_consumer_that_has_no_room_is_left_alone() -> None:
 
 
 def eventually_alone(client: Redis) -> Callable[[], bool]:
-    return lambda: client.hgetall(Layout().workers) == {}
+    return lambda: client.hgetall(DeliveryKeys().workers) == {}
 
 
 def test_a_process_that_holds_nothing_is_forgotten_and_its_thread_ends(redis_url: str, client: Redis) -> None:
@@ -273,7 +273,7 @@ def test_a_process_that_holds_nothing_is_forgotten_and_its_thread_ends(redis_url
         put(ours, 1)
         take(ours).ack()
         Consumer(ours)
-        wait_until(lambda: client.hlen(Layout().workers) == 1, "it to be known")
+        wait_until(lambda: client.hlen(DeliveryKeys().workers) == 1, "it to be known")
         keeper = ours.keeper
     wait_until(eventually_alone(client), "it to be forgotten")
     wait_until(lambda: keeper._thread is None, "its thread to end")

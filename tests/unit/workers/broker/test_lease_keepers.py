@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 from typing import Any
 
+from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keepers import Keepers
-from workers.broker.keys import Layout
-from workers.broker.lease_settings import Terms
+from workers.broker.lease_settings import LeaseSettings
 
 
 def connect() -> Any:
@@ -16,19 +16,19 @@ def connect() -> Any:
 
 def test_channels_of_one_broker_share_a_keeper_and_others_do_not() -> None:
     keepers = Keepers()
-    one = keepers.of(("host", 1), Layout(), Terms(), connect)
+    one = keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
     one.holding.take("w.1", "q", {})
-    assert keepers.of(("host", 1), Layout(), Terms(), connect) is one
-    assert keepers.of(("host", 2), Layout(), Terms(), connect) is not one
-    assert keepers.of(("host", 1), Layout.of("team"), Terms(), connect) is not one
-    assert keepers.of(("host", 1), Layout(), Terms(), connect) is one, "it holds something"
+    assert keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is one
+    assert keepers.of(("host", 2), DeliveryKeys(), LeaseSettings(), connect) is not one
+    assert keepers.of(("host", 1), DeliveryKeys.of("team"), LeaseSettings(), connect) is not one
+    assert keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is one, "it holds something"
 
 
 def test_a_keeper_that_holds_nothing_is_dropped() -> None:
     keepers = Keepers()
-    one = keepers.of(("host", 1), Layout(), Terms(), connect)
-    keepers.of(("host", 2), Layout(), Terms(), connect)
-    assert keepers.of(("host", 1), Layout(), Terms(), connect) is not one
+    one = keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
+    keepers.of(("host", 2), DeliveryKeys(), LeaseSettings(), connect)
+    assert keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is not one
 
 
 def _in_child(answer: Any) -> None:
@@ -40,11 +40,11 @@ def _in_child(answer: Any) -> None:
 def test_a_forked_child_holds_nothing() -> None:
     from workers.broker.lease_keepers import KEEPERS
 
-    keeper = KEEPERS.of(("nowhere", 1), Layout(), Terms(), connect)
+    keeper = KEEPERS.of(("nowhere", 1), DeliveryKeys(), LeaseSettings(), connect)
     context = multiprocessing.get_context("fork")
     answer: Any = context.Queue()
     child = context.Process(target=_in_child, args=(answer,))
     child.start()
     assert answer.get(timeout=30) == 0
     child.join(30)
-    assert KEEPERS.of(("nowhere", 1), Layout(), Terms(), connect) is keeper
+    assert KEEPERS.of(("nowhere", 1), DeliveryKeys(), LeaseSettings(), connect) is keeper

@@ -7,17 +7,17 @@ import threading
 import pytest
 
 from workers.broker import settlement
-from workers.broker.leases import Holding
-from workers.broker.keys import Layout
-from workers.broker.lease_settings import Terms
+from workers.broker.keys import DeliveryKeys
+from workers.broker.lease_settings import LeaseSettings
+from workers.broker.leases import LeaseTable
 
 
 @pytest.fixture
-def holding() -> Holding:
-    return Holding(Layout(), Terms(hold_limit_s=100, hold_grace_s=1))
+def holding() -> LeaseTable:
+    return LeaseTable(DeliveryKeys(), LeaseSettings(hold_limit_s=100, hold_grace_s=1))
 
 
-def test_a_claim_that_ends_is_closed_at_once_and_told_until_it_is_confirmed(holding: Holding) -> None:
+def test_a_claim_that_ends_is_closed_at_once_and_told_until_it_is_confirmed(holding: LeaseTable) -> None:
     holding.take("w.1", "q", {})
     end = settlement.ack("w.1")
     holding.settle(end)
@@ -30,7 +30,7 @@ def test_a_claim_that_ends_is_closed_at_once_and_told_until_it_is_confirmed(hold
     assert holding.idle
 
 
-def test_a_holding_with_anything_open_is_not_idle(holding: Holding) -> None:
+def test_a_holding_with_anything_open_is_not_idle(holding: LeaseTable) -> None:
     assert holding.idle
     holding.take("w.1", "q", {})
     assert not holding.idle
@@ -38,7 +38,7 @@ def test_a_holding_with_anything_open_is_not_idle(holding: Holding) -> None:
     assert not holding.idle
 
 
-def test_claim_numbers_are_used_once_by_whichever_thread(holding: Holding) -> None:
+def test_claim_numbers_are_used_once_by_whichever_thread(holding: LeaseTable) -> None:
     firsts: list[int] = []
     threads = [threading.Thread(target=lambda: firsts.extend(holding.numbers(3) for _ in range(200))) for _ in range(4)]
     for thread in threads:
@@ -53,7 +53,7 @@ def test_claim_numbers_are_used_once_by_whichever_thread(holding: Holding) -> No
     [(None, 100), ({}, 100), ({"timelimit": [None, 5]}, 100), ({"timelimit": [20, 5]}, 21), ({"timelimit": "x"}, 100)],
 )
 def test_a_claim_is_held_no_longer_than_its_tasks_hard_limit(
-    headers: object, limit: float, holding: Holding, monkeypatch: pytest.MonkeyPatch
+    headers: object, limit: float, holding: LeaseTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.broker.leases.time.monotonic", lambda: 1_000.0)
     holding.take("w.1", "q", {"headers": headers})

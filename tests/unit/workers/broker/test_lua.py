@@ -17,17 +17,17 @@ def test_these_are_all() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_messages_stay_opaque(name: str) -> None:
-    text = lua.source(name)
+    text = lua.SCRIPTS[name].text
     assert text.startswith("-- ")
     assert "cjson" not in text
     assert "cmsgpack" not in text
 
 
 def test_a_script_stands_below_what_it_needs() -> None:
-    text = lua.source("settle")
+    text = lua.SCRIPTS["settle"].text
     assert text.index("local function settle(") < text.index("-- needs: settling")
 
 
 def test_a_script_that_is_not_there_says_so() -> None:
     with pytest.raises(FileNotFoundError):
-        lua.source("nothing")
+        lua.SCRIPTS["nothing"]

@@ -11,13 +11,13 @@ from celery.exceptions import WorkerLostError
 from celery.worker.request import Request as CeleryRequest
 
 from workers.app import app
-from workers.broker.request import FleetTask, Request
+from workers.broker.request import FleetRequest, FleetTask
 
 
 @pytest.fixture
 def request_(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(CeleryRequest, "on_failure", lambda *_, **__: "celery's")
-    made = Request.__new__(Request)
+    made = FleetRequest.__new__(FleetRequest)
     made._message = SimpleNamespace(channel=SimpleNamespace(lost={}), delivery_tag="w.1")
     return made
 

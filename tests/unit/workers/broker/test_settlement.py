@@ -11,11 +11,11 @@ from redis import Redis
 
 from tests.harness.broker import dead, held
 from workers.broker import settlement
-from workers.broker.leases import Holding
-from workers.broker.keys import Layout
+from workers.broker.keys import DeliveryKeys
+from workers.broker.lease_settings import LeaseSettings
+from workers.broker.leases import LeaseTable
 from workers.broker.scripts import Scripts
 from workers.broker.settlement import Settlement
-from workers.broker.lease_settings import Terms
 
 LIST = "predictions"
 PAYLOAD: dict[str, Any] = {"body": "", "headers": {"id": "7", "task": "t"}, "properties": {"delivery_info": {}}}
@@ -25,13 +25,13 @@ RAW = json.dumps(PAYLOAD).encode()
 @pytest.fixture
 def scripts(redis_url: str) -> Generator[Scripts]:
     with Redis.from_url(redis_url) as client:
-        yield Scripts(client, Holding(Layout(), Terms()))
+        yield Scripts(client, LeaseTable(DeliveryKeys(), LeaseSettings()))
 
 
 @pytest.fixture
 def tag(scripts: Scripts) -> str:
     worker = scripts._holding.worker
-    scripts.client.hset(Layout().held(worker), f"{worker}.1", LIST.encode() + b"\n" + RAW)
+    scripts.client.hset(DeliveryKeys().held(worker), f"{worker}.1", LIST.encode() + b"\n" + RAW)
     scripts.client.rpush(LIST, "other")
     return f"{worker}.1"
 
@@ -60,8 +60,8 @@ def test_an_end_happens_once(
     scripts.settle([end])
     assert waiting(scripts) == after
     assert held(scripts.client) == {}
-    assert scripts.client.zcard(Layout().delayed) == (verb == "delay")
-    assert scripts.client.hget(Layout().dead_entries, tag) == (b"{}\n" + RAW if verb == "dead" else None)
+    assert scripts.client.zcard(DeliveryKeys().delayed) == (verb == "delay")
+    assert scripts.client.hget(DeliveryKeys().dead_entries, tag) == (b"{}\n" + RAW if verb == "dead" else None)
 
 
 def test_an_end_of_what_is_not_held_changes_nothing(scripts: Scripts, tag: str) -> None:
@@ -74,7 +74,7 @@ def test_an_end_of_what_is_not_held_changes_nothing(scripts: Scripts, tag: str) 
 def test_many_ends_are_told_in_pieces(scripts: Scripts) -> None:
     worker = scripts._holding.worker
     tags = [f"{worker}.{n}" for n in range(350)]
-    scripts.client.hset(Layout().held(worker), mapping=dict.fromkeys(tags, f"{LIST}\nx"))
+    scripts.client.hset(DeliveryKeys().held(worker), mapping=dict.fromkeys(tags, f"{LIST}\nx"))
     scripts.settle([settlement.ack(tag) for tag in tags])
     assert held(scripts.client) == {}
 

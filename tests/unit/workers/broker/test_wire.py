@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from tests.harness.waiting import wait_until
-from workers.broker.wire import Line
+from workers.broker.wire import ClaimConnection
 
 CLAIM: tuple[list[Any], list[Any]] = (["w", "t", "h", "d", "list"], ["me", 1, 10, "0"])
 
@@ -23,15 +23,15 @@ def client(redis_url: str) -> Generator[Redis]:
 
 
 @pytest.fixture
-def line(redis_url: str) -> Generator[Line]:
+def line(redis_url: str) -> Generator[ClaimConnection]:
     pool = redis.ConnectionPool.from_url(redis_url, protocol=3)
-    line = Line(pool.make_connection())
+    line = ClaimConnection(pool.make_connection())
     line.connect()
     yield line
     line.connection.disconnect()
 
 
-def ask(line: Line) -> list[Any]:
+def ask(line: ClaimConnection) -> list[Any]:
     answers: list[Any] = []
     line.rung = False
     line.send("claim", *CLAIM, answers.append)
@@ -39,13 +39,13 @@ def ask(line: Line) -> list[Any]:
     return answers[0]
 
 
-def come(line: Line) -> bool:
+def come(line: ClaimConnection) -> bool:
     if line.connection.can_read(0):
         line.read()
     return line.rung
 
 
-def test_it_rings_once_for_the_first_change_of_a_list(line: Line, client: Redis) -> None:
+def test_it_rings_once_for_the_first_change_of_a_list(line: ClaimConnection, client: Redis) -> None:
     assert ask(line) == [0, -1]
     assert not come(line)
     client.lpush("list", "a", "b")
@@ -60,7 +60,7 @@ def test_it_rings_once_for_the_first_change_of_a_list(line: Line, client: Redis)
     assert ask(line)[3::2] == [b"d"]
 
 
-def test_answers_come_in_the_order_of_what_was_sent(line: Line, client: Redis) -> None:
+def test_answers_come_in_the_order_of_what_was_sent(line: ClaimConnection, client: Redis) -> None:
     answers: list[tuple[int, Any]] = []
     for n in range(5):
         client.lpush("list", str(n))
@@ -70,7 +70,7 @@ def test_answers_come_in_the_order_of_what_was_sent(line: Line, client: Redis) -
     assert line.silent_s == 0
 
 
-def test_an_error_is_an_answer(line: Line, client: Redis) -> None:
+def test_an_error_is_an_answer(line: ClaimConnection, client: Redis) -> None:
     client.set("list", "no list", ex=60)
     assert isinstance(ask(line), ResponseError)
     client.delete("list")
@@ -80,7 +80,7 @@ def test_an_error_is_an_answer(line: Line, client: Redis) -> None:
 def test_a_server_that_tells_nothing_is_asked_again_and_again(redis_url: str, client: Redis) -> None:
     client.acl_setuser("deaf", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-client|tracking"])
     try:
-        line = Line(redis.ConnectionPool.from_url(redis_url, protocol=3, username="deaf").make_connection())
+        line = ClaimConnection(redis.ConnectionPool.from_url(redis_url, protocol=3, username="deaf").make_connection())
         line.connect()
         assert not line.rings
         line.connection.disconnect()
@@ -88,7 +88,7 @@ def test_a_server_that_tells_nothing_is_asked_again_and_again(redis_url: str, cl
         client.acl_deluser("deaf")
 
 
-def test_a_line_that_is_broken_off_is_met_as_a_lost_connection(line: Line) -> None:
+def test_a_line_that_is_broken_off_is_met_as_a_lost_connection(line: ClaimConnection) -> None:
     line.send("claim", *CLAIM, lambda _: None)
     line.break_off()
     with pytest.raises(redis.ConnectionError):

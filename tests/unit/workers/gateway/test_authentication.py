@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.gateway.authentication import Grants, Scope, hashed, new_token, table
+from workers.gateway.authentication import Grants, GrantScope, hashed, new_token, table
 
 
 def test_a_token_grants_what_its_table_says() -> None:
@@ -15,7 +15,7 @@ def test_a_token_grants_what_its_table_says() -> None:
     grants = Grants.parse(table("ann's", token, ["read", "publish"], ["user-*", "grüße"]))
     grant = grants.of(token)
     assert grant is not None
-    assert (grant.name, grant.scopes) == ("ann's", {Scope.READ, Scope.PUBLISH})
+    assert (grant.name, grant.scopes) == ("ann's", {GrantScope.READ, GrantScope.PUBLISH})
     assert grant.covers("user-1")
     assert grant.covers("grüße")
     assert not grant.covers("User-1")

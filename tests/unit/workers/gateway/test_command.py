@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.cli import main
-from workers.gateway import GatewaySettings, Grants, Limits, table
+from workers.gateway import GatewayLimits, GatewaySettings, Grants, table
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_each_option_arrives(served: list[GatewaySettings], files: dict[str, Pat
     assert (made.redis_url, made.namespace, made.queue) == ("redis://r:1/2", "n", "q")
     assert (made.grpc, made.http, made.bridge, made.drain_s) == ("0.0.0.0:1", None, "e:1", 8)
     assert made.grants == Grants.load(files["tokens"])
-    assert made.limits == Limits(message_bytes=5, calls_per_s=6, streams=7)
+    assert made.limits == GatewayLimits(message_bytes=5, calls_per_s=6, streams=7)
     assert made.tls is not None
     assert (made.tls.certificate, made.tls.key, made.tls.client_ca) == (
         files["certificate"], files["key"], files["client-ca"]

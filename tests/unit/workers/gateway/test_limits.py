@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.gateway.errors import TooManyError
-from workers.gateway.limits import Admission
-from workers.gateway.settings import Limits
 from workers.gateway.authentication import EVERYBODY, Grant
+from workers.gateway.errors import TooManyError
+from workers.gateway.limits import GrantLimiter
+from workers.gateway.settings import GatewayLimits
 
 
 class Clock:
@@ -22,7 +22,7 @@ def grant(name: str, **limits: float) -> Grant:
     return Grant(name, EVERYBODY.scopes, ("*",), **limits)  # pyright: ignore[reportArgumentType]
 
 
-def calls_let_in(admission: Admission, who: Grant, asked: int) -> int:
+def calls_let_in(admission: GrantLimiter, who: Grant, asked: int) -> int:
     for count in range(asked):
         try:
             admission.call(who)
@@ -33,7 +33,7 @@ def calls_let_in(admission: Admission, who: Grant, asked: int) -> int:
 
 def test_a_grant_has_its_calls_of_a_second_and_others_theirs() -> None:
     clock = Clock()
-    admission = Admission(Limits(calls_per_s=10), clock)
+    admission = GrantLimiter(GatewayLimits(calls_per_s=10), clock)
     assert calls_let_in(admission, grant("a"), 100) == 10
     assert calls_let_in(admission, grant("b", calls_per_s=3), 100) == 3
     clock.now += 0.5
@@ -44,7 +44,7 @@ def test_a_grant_has_its_calls_of_a_second_and_others_theirs() -> None:
 
 def test_who_is_turned_away_learns_when_to_come_again() -> None:
     clock = Clock()
-    admission = Admission(Limits(calls_per_s=2), clock)
+    admission = GrantLimiter(GatewayLimits(calls_per_s=2), clock)
     calls_let_in(admission, grant("a"), 2)
     with pytest.raises(TooManyError) as turned_away:
         admission.call(grant("a"))
@@ -54,7 +54,7 @@ def test_who_is_turned_away_learns_when_to_come_again() -> None:
 
 def test_a_batch_uses_up_calls_of_the_time_to_come() -> None:
     clock = Clock()
-    admission = Admission(Limits(calls_per_s=10), clock)
+    admission = GrantLimiter(GatewayLimits(calls_per_s=10), clock)
     admission.call(grant("a"), 30)
     clock.now += 2.0
     assert calls_let_in(admission, grant("a"), 1) == 0
@@ -64,14 +64,14 @@ def test_a_batch_uses_up_calls_of_the_time_to_come() -> None:
 
 def test_a_rate_below_one_lets_a_call_in_now_and_then() -> None:
     clock = Clock()
-    admission = Admission(Limits(calls_per_s=0.5), clock)
+    admission = GrantLimiter(GatewayLimits(calls_per_s=0.5), clock)
     assert calls_let_in(admission, grant("a"), 5) == 1
     clock.now += 2.0
     assert calls_let_in(admission, grant("a"), 5) == 1
 
 
 def test_streams_are_counted_while_they_are_open_however_they_end() -> None:
-    admission = Admission(Limits(streams=2))
+    admission = GrantLimiter(GatewayLimits(streams=2))
     with admission.stream(grant("a")), admission.stream(grant("a")):
         with pytest.raises(TooManyError), admission.stream(grant("a")):
             pass
@@ -83,7 +83,7 @@ def test_streams_are_counted_while_they_are_open_however_they_end() -> None:
         pass
 
 
-@pytest.mark.parametrize("field", Limits.__slots__)
+@pytest.mark.parametrize("field", GatewayLimits.__slots__)
 def test_a_limit_of_nothing_is_refused(field: str) -> None:
     with pytest.raises(ConfigurationError, match=field):
-        Limits(**{field: 0})
+        GatewayLimits(**{field: 0})

@@ -9,8 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as some
 
-from snakepit_bridge.variables.codec import canonical
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.variables.codec import canonical
 from workers.gateway.errors import MalformedError
 from workers.gateway.transcoding import as_json, from_json, from_texts
 

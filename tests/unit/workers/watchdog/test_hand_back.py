@@ -9,7 +9,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from workers.pool.asyncio_pool import AsyncioPool
-from workers.pool.pool_task import Job, Order
+from workers.pool.pool_task import PoolRequest, PoolTask
 from workers.watchdog.pulse import PULSE
 
 
@@ -33,9 +33,9 @@ class Reserved(Request):
         return id(self)
 
 
-def job_of(request: Reserved, ran: list[str], number: int = 1) -> Job:
-    order = Order(lambda: ran.append("ran"), accepted=request.on_accepted)
-    return Job(number, order, False, lambda job: None)
+def job_of(request: Reserved, ran: list[str], number: int = 1) -> PoolTask:
+    order = PoolRequest(lambda: ran.append("ran"), accepted=request.on_accepted)
+    return PoolTask(number, order, False, lambda job: None)
 
 
 def test_a_job_that_has_not_begun_is_given_back_and_never_runs() -> None:

@@ -17,7 +17,7 @@ from snakepit_bridge.delivery.stalls import Stall
 from workers.watchdog import monitor as module
 from workers.watchdog.beats import Beats
 from workers.watchdog.evidence import Culprit
-from workers.watchdog.monitor import TICK_S, Monitor, Watch
+from workers.watchdog.monitor import TICK_S, Monitor, MonitorSettings
 
 STACK = '  File "/srv/acme/rules.py", line 26 in check\n  File "/srv/f.py", line 2 in prediction poison\n'
 
@@ -74,7 +74,7 @@ class Play:
         monkeypatch.setattr(module, "_outlives", lambda pid, seconds: False)
         monkeypatch.setattr(os, "getpid", lambda: pid)
         self.slot = self.beats.enter(pid, 10.0)
-        watch = Watch("worker@host", pid if main else os.getppid(), 4.0, 1.0, 30.0)
+        watch = MonitorSettings("worker@host", pid if main else os.getppid(), 4.0, 1.0, 30.0)
         parts: tuple[Any, Any, Any] = (Stacks(*stacks or (STACK,)), self.settling, self.stalls)
         self.monitor = Monitor(watch, self.beats, parts[0], -1, parts[1], parts[2])
         self.monitor.tick(TICK_S)

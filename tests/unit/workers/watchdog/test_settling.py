@@ -9,13 +9,13 @@ from pydantic import SecretStr
 from redis import Redis
 
 from config.settings import FleetSettings
-from snakepit_bridge.exceptions import PredictionGivenUp
+from snakepit_bridge.exceptions import PredictionGivenUpError
 from tests.harness.broker import channel, dead, held, put, take
 from tests.harness.waiting import Stopwatch
 from workers.app import FleetApp
-from workers.broker.keys import Layout
+from workers.broker.keys import DeliveryKeys
 from workers.watchdog.evidence import Culprit
-from workers.watchdog.settling import Settling
+from workers.watchdog.settling import ClaimSettlement
 
 
 def app_at(url: str) -> FleetApp:
@@ -43,13 +43,13 @@ def test_the_culprit_is_given_up_by_name_and_the_others_go_back(redis_url: str) 
     app = app_at(redis_url)
     with channel(redis_url, delivery_key="dspex:delivery") as opened, Redis.from_url(redis_url) as client:
         name = claimed(opened, "honest-1", "poison", "honest-2")
-        Settling(app, holds=True).settle([name], Culprit("poison", "poison", "check"), "it hung", give_up=True)
+        ClaimSettlement(app, holds=True).settle([name], Culprit("poison", "poison", "check"), "it hung", give_up=True)
         assert waiting(client) == {"honest-1": 1, "honest-2": 1}
-        [entry] = dead(client, Layout("dspex:delivery"))
+        [entry] = dead(client, DeliveryKeys("dspex:delivery"))
         assert (entry["task_id"], entry["reason"], entry["error"]) == ("poison", "stalled", "it hung")
-        assert held(client, Layout("dspex:delivery")) == {}
+        assert held(client, DeliveryKeys("dspex:delivery")) == {}
     ended = app.AsyncResult("poison").result
-    assert isinstance(ended, PredictionGivenUp)
+    assert isinstance(ended, PredictionGivenUpError)
     assert (ended.task_id, ended.reason, ended.error) == ("poison", "stalled", "it hung")
 
 
@@ -63,20 +63,20 @@ def test_what_may_be_at_fault_is_counted_as_lost(
 ) -> None:
     with channel(redis_url, delivery_key="dspex:delivery") as opened, Redis.from_url(redis_url) as client:
         name = claimed(opened, "a", "b")
-        Settling(app_at(redis_url), holds=True).settle([name], who, "it hung", give_up=give_up)
+        ClaimSettlement(app_at(redis_url), holds=True).settle([name], who, "it hung", give_up=give_up)
         assert waiting(client) == counted
-        assert dead(client, Layout("dspex:delivery")) == []
+        assert dead(client, DeliveryKeys("dspex:delivery")) == []
 
 
 @pytest.mark.keeps_keys(".*")
 def test_all_is_given_back_uncounted(redis_url: str) -> None:
     with channel(redis_url, delivery_key="dspex:delivery") as opened, Redis.from_url(redis_url) as client:
-        Settling(app_at(redis_url), holds=True).give_back([claimed(opened, "a", "b")])
+        ClaimSettlement(app_at(redis_url), holds=True).give_back([claimed(opened, "a", "b")])
         assert waiting(client) == {"a": 1, "b": 1}
 
 
 def test_a_broker_that_is_away_keeps_nobody_waiting() -> None:
-    settling, start = Settling(app_at("redis://127.0.0.1:9/0"), holds=True), Stopwatch()
+    settling, start = ClaimSettlement(app_at("redis://127.0.0.1:9/0"), holds=True), Stopwatch()
     with pytest.raises(Exception, match=r"(?i)connect|refused"):
         settling.renew(["nobody"])
     assert start.elapsed_s < 5

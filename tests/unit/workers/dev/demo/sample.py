@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
-from snakepit_bridge.exceptions import BridgeError, LMAnswerError, PredictionTimeout
+from snakepit_bridge.exceptions import BridgeError, LMAnswerError, PredictionTimeoutError
 from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.protocol.token import Token
@@ -92,7 +92,7 @@ def failed(program: str, error: BridgeError | None = None) -> Answer:
 
 def lost(program: str) -> Answer:
     """A question of which nobody ever said how it ended."""
-    return Answer(QUESTIONS[program], token(1), None, PredictionTimeout(f"task-{program}", 150.0), 150.0)
+    return Answer(QUESTIONS[program], token(1), None, PredictionTimeoutError(f"task-{program}", 150.0), 150.0)
 
 
 def asked(program: str, under: Revision, index: int = 0, **changes: Any) -> Recorded:

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.exceptions import PredictionTimeout, StoreUnavailableError
+from snakepit_bridge.exceptions import PredictionTimeoutError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import MemoryStore
 from tests.harness.waiting import wait_until
 from tests.unit.workers.demo.sample import answer, revisions
-from workers.dev.demo.job import Publisher, Revision, ask_all
-from workers.dev.demo.pace import Pace
+from workers.dev.demo.job import DemoPublisher, Revision, ask_all
+from workers.dev.demo.pace import AskingRate
 from workers.dev.demo.script import DECLARED, PUBLISHES, Question
 
 DECLARED_VALUES = {name: value for name, _, value, _ in DECLARED}
 
 
-def published(store: MemoryStore, every: int = 1) -> tuple[Publisher, list[Revision]]:
+def published(store: MemoryStore, every: int = 1) -> tuple[DemoPublisher, list[Revision]]:
     told: list[Revision] = []
-    return Publisher(SessionContext("demo", store, author="me"), every, told.append), told
+    return DemoPublisher(SessionContext("demo", store, author="me"), every, told.append), told
 
 
 def history(store: MemoryStore) -> list[Token]:
@@ -137,7 +137,7 @@ class OneHandle:
         assert self._fleet.go_on.wait(30)
         self._fleet.done()
         if self._text in self._fleet.refuses:
-            raise PredictionTimeout("task", timeout)
+            raise PredictionTimeoutError("task", timeout)
         return answer("classify", revisions()[0]).prediction
 
 
@@ -150,7 +150,7 @@ def test_every_question_is_asked_once_and_answered_in_its_place(store: MemorySto
     publisher, _ = published(store, every=5)
     publisher.start()
     done: list[None] = []
-    answers = ask_all(fleet, "demo", questions(40), publisher, lambda: done.append(None), Pace())
+    answers = ask_all(fleet, "demo", questions(40), publisher, lambda: done.append(None), AskingRate())
     publisher.stop()
     assert [one.question.id for one in answers] == [str(n) for n in range(40)]
     assert sorted(one["inputs"]["text"] for one in fleet.asked) == sorted(f"text {n}" for n in range(40))
@@ -162,10 +162,10 @@ def test_each_question_requires_what_was_acknowledged_before_it(store: MemorySto
     fleet: Any = OneFleet()
     publisher, told = published(store, every=5)
     publisher.start()
-    answers = ask_all(fleet, "demo", questions(40), publisher, lambda: None, Pace())
+    answers = ask_all(fleet, "demo", questions(40), publisher, lambda: None, AskingRate())
     # The answers come at once, so the publisher may be behind them.
     wait_until(lambda: publisher.acknowledged > told[0].token, "a version after the first")
-    answers += ask_all(fleet, "demo", questions(41)[40:], publisher, lambda: None, Pace())
+    answers += ask_all(fleet, "demo", questions(41)[40:], publisher, lambda: None, AskingRate())
     publisher.stop()
     required = {one["inputs"]["text"]: one["at_least"] for one in fleet.asked}
     assert [required[one.question.text] for one in answers] == [one.acknowledged for one in answers]
@@ -179,10 +179,10 @@ def test_a_question_without_a_result_keeps_its_error(store: MemoryStore) -> None
     fleet.refuses = {"text 1"}
     publisher, _ = published(store)
     publisher.start()
-    first, second, third = ask_all(fleet, "demo", questions(3), publisher, lambda: None, Pace())
+    first, second, third = ask_all(fleet, "demo", questions(3), publisher, lambda: None, AskingRate())
     publisher.stop()
     assert second.prediction is None
-    assert isinstance(second.error, PredictionTimeout)
+    assert isinstance(second.error, PredictionTimeoutError)
     assert (first.error, third.error) == (None, None)
 
 
@@ -192,7 +192,7 @@ def test_only_some_questions_are_under_way_at_a_time(store: MemoryStore) -> None
     publisher, _ = published(store)
     publisher.start()
     asking = threading.Thread(
-        target=ask_all, args=(fleet, "demo", questions(60), publisher, lambda: None, Pace()), daemon=True
+        target=ask_all, args=(fleet, "demo", questions(60), publisher, lambda: None, AskingRate()), daemon=True
     )
     asking.start()
     wait_until(lambda: fleet.most >= 16, "the first questions")

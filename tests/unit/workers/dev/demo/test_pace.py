@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError, LMAnswerError, LMUnavailableError
-from workers.dev.demo.pace import MAX_IN_FLIGHT, MIN_WAIT_S, Pace, check_lm
+from workers.dev.demo.pace import MAX_IN_FLIGHT, MIN_WAIT_S, AskingRate, check_lm
 from workers.dev.demo.script import Question
 
 QUESTION = Question("q", "math", {"question": "What is 2 + 2?"}, {"answer": 4.0})
@@ -38,19 +38,19 @@ class OneAnswer:
 )
 def test_the_pace_follows_from_the_first_answer(first_answer_s: float, in_flight: int, wait_s: float) -> None:
     """KINDS 52: a server on two cores isn't asked sixteen questions at a time and given two minutes for each."""
-    assert Pace.choose(first_answer_s) == Pace(in_flight, wait_s)
+    assert AskingRate.choose(first_answer_s) == AskingRate(in_flight, wait_s)
 
 
 @pytest.mark.parametrize("first_answer_s", [0.1, 0.9, 3.0, 11.0, 45.0, 300.0])
 def test_a_server_that_answers_one_at_a_time_has_the_time_to_answer_all(first_answer_s: float) -> None:
-    pace = Pace.choose(first_answer_s)
+    pace = AskingRate.choose(first_answer_s)
     assert 2 <= pace.in_flight <= MAX_IN_FLIGHT
     assert pace.wait_s >= max(MIN_WAIT_S, 3 * pace.in_flight * first_answer_s)
 
 
 def test_what_was_asked_for_is_taken() -> None:
-    assert Pace.choose(8.0, in_flight=5) == Pace(5, 400)
-    assert Pace.choose(8.0, wait_s=7) == Pace(2, 7)
+    assert AskingRate.choose(8.0, in_flight=5) == AskingRate(5, 400)
+    assert AskingRate.choose(8.0, wait_s=7) == AskingRate(2, 7)
 
 
 @pytest.mark.parametrize("error", [None, LMAnswerError("openai/x", "unparsable", "no such field")])

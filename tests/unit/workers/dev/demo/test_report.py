@@ -101,7 +101,7 @@ def test_each_kind_of_error_is_counted_with_an_example() -> None:
     assert [line.partition(":")[0] for line in lines] == [
         "2 failed, LMAnswerError, such as m",
         "1 failed, LMUnavailableError, such as c",
-        "1 lost, PredictionTimeout, such as m",
+        "1 lost, PredictionTimeoutError, such as m",
     ]
     assert "it wrote a poem" in lines[0]
 
@@ -139,7 +139,7 @@ def test_the_file_holds_every_question_with_its_answer(tmp_path: Path) -> None:
     assert (first["outputs"], first["expected"]) == ({"label": "positive"}, {"label": "positive"})
     assert first["provenance"]["token"] == "100.1"
     assert "error" not in first
-    assert second["error"].startswith("PredictionTimeout: Prediction task-extract")
+    assert second["error"].startswith("PredictionTimeoutError: Prediction task-extract")
     assert second.keys().isdisjoint({"outputs", "provenance"})
     assert third["provenance"]["module"] == "ChainOfThought"
 

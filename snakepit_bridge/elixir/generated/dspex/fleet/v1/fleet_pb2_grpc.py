@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -37,28 +37,28 @@ class VariablesStub:
         """
         self.Publish = channel.unary_unary(
                 '/dspex.fleet.v1.Variables/Publish',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
                 _registered_method=True)
         self.Get = channel.unary_unary(
                 '/dspex.fleet.v1.Variables/Get',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetVariablesRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetVariablesRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.FromString,
                 _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/dspex.fleet.v1.Variables/Watch',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.FromString,
                 _registered_method=True)
         self.History = channel.unary_unary(
                 '/dspex.fleet.v1.Variables/History',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryResponse.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryResponse.FromString,
                 _registered_method=True)
         self.Rollback = channel.unary_unary(
                 '/dspex.fleet.v1.Variables/Rollback',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RollbackRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
                 _registered_method=True)
 
 
@@ -107,28 +107,28 @@ def add_VariablesServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Publish': grpc.unary_unary_rpc_method_handler(
                     servicer.Publish,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetVariablesRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetVariablesRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.SerializeToString,
             ),
             'History': grpc.unary_unary_rpc_method_handler(
                     servicer.History,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryResponse.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryResponse.SerializeToString,
             ),
             'Rollback': grpc.unary_unary_rpc_method_handler(
                     servicer.Rollback,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RollbackRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RollbackRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -157,8 +157,8 @@ class Variables:
             request,
             target,
             '/dspex.fleet.v1.Variables/Publish',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -184,8 +184,8 @@ class Variables:
             request,
             target,
             '/dspex.fleet.v1.Variables/Get',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetVariablesRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetVariablesRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.FromString,
             options,
             channel_credentials,
             insecure,
@@ -211,8 +211,8 @@ class Variables:
             request,
             target,
             '/dspex.fleet.v1.Variables/Watch',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.WatchRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Snapshot.FromString,
             options,
             channel_credentials,
             insecure,
@@ -238,8 +238,8 @@ class Variables:
             request,
             target,
             '/dspex.fleet.v1.Variables/History',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryResponse.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.HistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -265,8 +265,8 @@ class Variables:
             request,
             target,
             '/dspex.fleet.v1.Variables/Rollback',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RollbackRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RollbackRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PublishResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -290,33 +290,33 @@ class PredictionsStub:
         """
         self.Submit = channel.unary_unary(
                 '/dspex.fleet.v1.Predictions/Submit',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Handle.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Handle.FromString,
                 _registered_method=True)
         self.SubmitBatch = channel.unary_unary(
                 '/dspex.fleet.v1.Predictions/SubmitBatch',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchResponse.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchResponse.FromString,
                 _registered_method=True)
         self.Get = channel.unary_unary(
                 '/dspex.fleet.v1.Predictions/Get',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
                 _registered_method=True)
         self.Await = channel.unary_unary(
                 '/dspex.fleet.v1.Predictions/Await',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AwaitRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AwaitRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
                 _registered_method=True)
         self.Stream = channel.unary_stream(
                 '/dspex.fleet.v1.Predictions/Stream',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.FromString,
                 _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dspex.fleet.v1.Predictions/Cancel',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
                 _registered_method=True)
 
 
@@ -371,33 +371,33 @@ def add_PredictionsServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Submit': grpc.unary_unary_rpc_method_handler(
                     servicer.Submit,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Handle.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Handle.SerializeToString,
             ),
             'SubmitBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitBatch,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchResponse.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.SerializeToString,
             ),
             'Await': grpc.unary_unary_rpc_method_handler(
                     servicer.Await,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AwaitRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AwaitRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.SerializeToString,
             ),
             'Stream': grpc.unary_stream_rpc_method_handler(
                     servicer.Stream,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -426,8 +426,8 @@ class Predictions:
             request,
             target,
             '/dspex.fleet.v1.Predictions/Submit',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Handle.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Handle.FromString,
             options,
             channel_credentials,
             insecure,
@@ -453,8 +453,8 @@ class Predictions:
             request,
             target,
             '/dspex.fleet.v1.Predictions/SubmitBatch',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchResponse.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.SubmitBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -480,8 +480,8 @@ class Predictions:
             request,
             target,
             '/dspex.fleet.v1.Predictions/Get',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
             options,
             channel_credentials,
             insecure,
@@ -507,8 +507,8 @@ class Predictions:
             request,
             target,
             '/dspex.fleet.v1.Predictions/Await',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AwaitRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.AwaitRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
             options,
             channel_credentials,
             insecure,
@@ -534,8 +534,8 @@ class Predictions:
             request,
             target,
             '/dspex.fleet.v1.Predictions/Stream',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.StreamRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionEvent.FromString,
             options,
             channel_credentials,
             insecure,
@@ -561,8 +561,8 @@ class Predictions:
             request,
             target,
             '/dspex.fleet.v1.Predictions/Cancel',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.PredictionRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Prediction.FromString,
             options,
             channel_credentials,
             insecure,
@@ -586,18 +586,18 @@ class ProgramsStub:
         """
         self.Register = channel.unary_unary(
                 '/dspex.fleet.v1.Programs/Register',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RegisterRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RegisterRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
                 _registered_method=True)
         self.List = channel.unary_unary(
                 '/dspex.fleet.v1.Programs/List',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsResponse.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsResponse.FromString,
                 _registered_method=True)
         self.Get = channel.unary_unary(
                 '/dspex.fleet.v1.Programs/Get',
-                request_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.SerializeToString,
-                response_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
+                request_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.SerializeToString,
+                response_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
                 _registered_method=True)
 
 
@@ -630,18 +630,18 @@ def add_ProgramsServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RegisterRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RegisterRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.SerializeToString,
             ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsResponse.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
-                    request_deserializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.FromString,
-                    response_serializer=snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.SerializeToString,
+                    request_deserializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.FromString,
+                    response_serializer=snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -670,8 +670,8 @@ class Programs:
             request,
             target,
             '/dspex.fleet.v1.Programs/Register',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RegisterRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.RegisterRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
             options,
             channel_credentials,
             insecure,
@@ -697,8 +697,8 @@ class Programs:
             request,
             target,
             '/dspex.fleet.v1.Programs/List',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsResponse.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.ListProgramsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -724,8 +724,8 @@ class Programs:
             request,
             target,
             '/dspex.fleet.v1.Programs/Get',
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.SerializeToString,
-            snakepit__bridge_dot_wire_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.GetProgramRequest.SerializeToString,
+            snakepit__bridge_dot_elixir_dot_generated_dot_dspex_dot_fleet_dot_v1_dot_fleet__pb2.Program.FromString,
             options,
             channel_credentials,
             insecure,
