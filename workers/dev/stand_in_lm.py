@@ -22,7 +22,7 @@ from typing import Any
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.testing import STAND_IN, Answerer, AskedQuestion, RecordingLM
 
-QUESTIONS = Path(__file__).parent.parent / "examples" / "questions.jsonl"
+QUESTIONS = Path(__file__).parents[2] / "examples" / "questions.jsonl"
 
 _SUM = re.compile(r"(-?\d[\d,]*(?:\.\d+)?)\s*([-+*/])\s*(-?\d[\d,]*(?:\.\d+)?)")
 _OPERATIONS = {

@@ -15,7 +15,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.protocol.messages import Result
-from tests.unit.test_provenance import SAMPLE
+from tests.unit.protocol.test_provenance import SAMPLE
 
 
 class Ticket(pydantic.BaseModel):

@@ -12,7 +12,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.fleet_program import FleetProgram
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.protocol.messages import Result
-from tests.unit.test_provenance import SAMPLE
+from tests.unit.protocol.test_provenance import SAMPLE
 
 
 @pytest.fixture

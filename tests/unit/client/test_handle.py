@@ -20,7 +20,7 @@ from snakepit_bridge.process.home_loop import home, run_home
 from snakepit_bridge.protocol.messages import Result
 from tests.harness.stage import fresh
 from tests.harness.waiting import wait_until, within
-from tests.unit.test_provenance import SAMPLE
+from tests.unit.protocol.test_provenance import SAMPLE
 
 
 @pytest.fixture

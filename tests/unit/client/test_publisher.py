@@ -137,9 +137,9 @@ async def script_dies(*args):
         await run(*args)
     os.kill(os.getpid(), signal.SIGKILL)
 
-run = RedisConnection.soon_script
+run = RedisConnection.execute_script
 if point.endswith("the script"):
-    RedisConnection.soon_script = script_dies
+    RedisConnection.execute_script = script_dies
 elif point == "before the message":
     publishing.Publisher._send = dying(publishing.Publisher._send, False)
 else:

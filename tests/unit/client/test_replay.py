@@ -13,7 +13,7 @@ from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.exceptions import BridgeError, PredictionFailedError, PredictionTimeoutError
 from snakepit_bridge.protocol.messages import Result
-from tests.unit.test_provenance import SAMPLE
+from tests.unit.protocol.test_provenance import SAMPLE
 
 
 def predicted(**outputs: Any) -> FleetPrediction:

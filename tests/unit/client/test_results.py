@@ -27,7 +27,7 @@ from snakepit_bridge.protocol.messages import VERSION, Result
 from tests.conftest import wait_until
 from tests.harness.stage import fresh
 from tests.harness.waiting import within
-from tests.unit.test_provenance import SAMPLE
+from tests.unit.protocol.test_provenance import SAMPLE
 from workers.dev.redis_server import EmbeddedRedis
 
 DONE = Result({"answer": "42"}, SAMPLE.encode()).encode()

@@ -106,7 +106,7 @@ import json, sys
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.build import rehydrate
 from snakepit_bridge.programs.spec import ProgramSpec
-from tests.unit.programs.test_rehydrate import ALLOWED, asked
+from tests.unit.programs.test_build import ALLOWED, asked
 
 for line in sys.stdin:
     spec = ProgramSpec.parse(line.encode(), program="qa")

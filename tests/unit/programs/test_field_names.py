@@ -20,7 +20,7 @@ from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.protocol.provenance import Provenance
 from tests.unit.programs import sample
-from tests.unit.test_provenance import SAMPLE
+from tests.unit.protocol.test_provenance import SAMPLE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Field name")
 

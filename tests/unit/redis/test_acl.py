@@ -13,7 +13,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redis.acl import PARTS, SETINFO, Rights, Role, called_by, commands_of, rights_of, setuser
 from snakepit_bridge.redis.urls import database_of, user_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ABOVE = {
     Role.worker: ("workers", "workers/broker/lua", "tasks/rate_limits/lua", "tasks/response_cache/lua"),
     Role.refresher: ("workers/refresher",),

@@ -49,7 +49,7 @@ def test_a_script_or_a_library_that_there_is_not_is_an_error(package: str, scrip
         source(package, script)
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LUA = sorted(path for room in ("snakepit_bridge", "tasks", "workers") for path in (ROOT / room).rglob("*.lua"))
 
 

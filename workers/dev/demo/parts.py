@@ -24,7 +24,7 @@ from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 _READY_S = 90.0
 _POLL_S = 0.05
 # Long enough that publishes fall between the predictions, short enough to watch.

@@ -14,7 +14,7 @@ from tasks.rate_limits.rules import Bucket, LimitValues, buckets
 from tasks.rate_limits.scheduler import SessionQueues
 from tasks.rate_limits.store import Costs, Gone, Granted, LimitRefusal, LimitStore, Released
 from tests.harness.waiting import eventually
-from tests.unit.tasks.limits.conftest import Broker, Clock, Task
+from tests.unit.tasks.rate_limits.conftest import Broker, Clock, Task
 
 MINUTE = 60_000
 READY = "dspex:{limits}:ready:process"

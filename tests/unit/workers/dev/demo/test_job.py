@@ -14,7 +14,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import MemoryStore
 from tests.harness.waiting import wait_until
-from tests.unit.workers.demo.sample import answer, revisions
+from tests.unit.workers.dev.demo.sample import answer, revisions
 from workers.dev.demo.job import DemoPublisher, Revision, ask_all
 from workers.dev.demo.pace import AskingRate
 from workers.dev.demo.script import DECLARED, PUBLISHES, Question

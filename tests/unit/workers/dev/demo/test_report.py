@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from snakepit_bridge.exceptions import LMUnavailableError
-from tests.unit.workers.demo.sample import answer, failed, lost, played, revisions, token
+from tests.unit.workers.dev.demo.sample import answer, failed, lost, played, revisions, token
 from workers.dev.demo.job import Revision
 from workers.dev.demo.report import (
     accuracy_line,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.protocol.token import Token
-from tests.unit.workers.demo.sample import Played, answer, asked, failed, lost, played, token
+from tests.unit.workers.dev.demo.sample import Played, answer, asked, failed, lost, played, token
 from workers.dev.demo.verdict import Verdict, judge
 
 
