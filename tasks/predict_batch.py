@@ -34,7 +34,7 @@ async def predict_batch(self: Task, items: Sequence[tuple[str, Any]], program: s
         self: the task.
         items: for each input its task id and the inputs of one prediction.
         program: reference of the program.
-        **said: what all have in common: the keywords of :meth:`Request.keywords`.
+        **said: what all have in common: the keywords of :meth:`PredictionRequest.keywords`.
     """
     runtime = cast(HasRuntime, self.app).runtime
     delivery = delivery_of(self)

@@ -17,7 +17,7 @@ AT_MOST = 1_000
 
 
 class QoS(virtual.QoS):
-    """What kombu asks of a channel's acknowledgements. Every claim ends in the process's holding; see ``Holding``."""
+    """What kombu asks of a channel's acknowledgements. Every claim ends in the process's lease table; see ``LeaseTable``."""
 
     channel: Any
     _delivered: Any

@@ -115,7 +115,7 @@ class FleetTask(Task):
     """The base of every task of the fleet."""
 
     abstract = True
-    Request = f"{__name__}:Request"
+    Request = f"{__name__}:FleetRequest"
     _traced_by: Any = None
 
     @property

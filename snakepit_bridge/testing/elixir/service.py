@@ -1,4 +1,4 @@
-"""The methods of a ``BridgeServer``: each takes a request and returns the answer, or raises ``Refused``."""
+"""The methods of a ``BridgeServer``: each takes a request and returns the answer, or raises ``RefusedCallError``."""
 
 from __future__ import annotations
 

@@ -141,9 +141,9 @@ run = RedisConnection.execute_script
 if point.endswith("the script"):
     RedisConnection.execute_script = script_dies
 elif point == "before the message":
-    publishing.Publisher._send = dying(publishing.Publisher._send, False)
+    publishing.MessagePublisher._send = dying(publishing.MessagePublisher._send, False)
 else:
-    publishing.Publisher._send = dying(publishing.Publisher._send, True)
+    publishing.MessagePublisher._send = dying(publishing.MessagePublisher._send, True)
 fleet = Fleet(app=Celery("own", broker=broker, backend=url, set_as_current=False))
 fleet.submit("qa", {"question": "why?"}, idempotency_key="key")
 """

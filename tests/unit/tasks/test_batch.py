@@ -120,7 +120,7 @@ async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.M
         made.append(request)
         return await prepare(runtime, request, worker)
 
-    monkeypatch.setattr(module, "prepared", counted)
+    monkeypatch.setattr(module, "prepare", counted)
     await batch(runtime, Stored()).run(inputs(30))
     assert len(made) == 1
 
@@ -151,7 +151,7 @@ async def test_whatever_a_program_raises_has_a_name(runtime: Runtime, monkeypatc
     async def fails(*_: Any) -> Any:
         raise ZeroDivisionError("of its own")
 
-    monkeypatch.setattr(module, "predicted", fails)
+    monkeypatch.setattr(module, "run", fails)
     stored = Stored()
     await batch(runtime, stored).run(inputs(2))
     for end, state in stored.ends.values():

@@ -44,5 +44,5 @@ def test_another_transport_is_left_alone(request_: Any) -> None:
 
 def test_every_task_of_the_fleet_has_it() -> None:
     assert issubclass(app.Task, FleetTask)
-    assert app.Task.Request == "workers.broker.request:Request"
+    assert app.Task.Request == "workers.broker.request:FleetRequest"
     assert issubclass(FleetTask, Task)
