@@ -26,9 +26,9 @@ from tasks.runtime import HasRuntime, Runtime, is_end
 async def predict(self: Task, inputs: Any, program: str, **said: Any) -> dict[str, Any]:
     """Makes one prediction and returns its :class:`~snakepit_bridge.protocol.messages.Result` as JSON.
 
-    The keywords are those of :meth:`PredictionRequest.keywords`. ``inputs`` comes first, so that in a chain the previous result
-    takes its place. An LM that is down or overloaded is tried again, after a long pause by another delivery; every
-    other error ends the task under its own name.
+    The keywords are those of :meth:`PredictionRequest.keywords`. ``inputs`` comes first, so that in a chain the
+    previous result takes its place. An LM that is down or overloaded is tried again, after a long pause by another
+    delivery; every other error ends the task under its own name.
     """
     runtime = cast(HasRuntime, self.app).runtime
     request, delivery = request_of(program, inputs, said, namespace=runtime.payloads.namespace), delivery_of(self)

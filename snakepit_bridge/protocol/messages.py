@@ -1,7 +1,7 @@
 """What travels between a client and a worker, so that both sides agree without importing each other.
 
 A prediction is a stock Celery message: task ``tasks.predict``, ``args = [inputs, program]`` and the fields of
-:class:`PredictionRequest` as keywords. Its result is the JSON form of :class:`Result`. ``v`` is the version of that agreement.
+:class:`PredictionRequest` as keywords. Its result is the JSON form of :class:`Result`; ``v`` is the protocol version.
 """
 
 from __future__ import annotations

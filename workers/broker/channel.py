@@ -39,7 +39,8 @@ class Channel(stock.Channel):
     """A channel of ``workers.broker:Transport``.
 
     The broker's transport options that are its own: ``delivery_key`` (what its keys begin with), ``lease``,
-    ``max_deliveries``, ``hold_limit`` and ``stall`` (see ``LeaseSettings``), and ``claim_limit`` (messages in a round trip).
+    ``max_deliveries``, ``hold_limit`` and ``stall`` (see ``LeaseSettings``), and ``claim_limit`` (messages
+    per round trip).
     """
 
     QoS = OurQoS

@@ -17,7 +17,7 @@ AT_MOST = 1_000
 
 
 class QoS(virtual.QoS):
-    """What kombu asks of a channel's acknowledgements. Every claim ends in the process's lease table; see ``LeaseTable``."""
+    """Acknowledgements as kombu asks for them. Every claim ends in the process's ``LeaseTable``."""
 
     channel: Any
     _delivered: Any

@@ -75,7 +75,7 @@ def test_a_text_that_does_not_stand_in_the_source_is_hidden(kept: Kept) -> None:
     log.info(MOVED, SECRET)
     log.info(ValueError(SECRET))
     assert all(text.startswith("(not shown), ") for text in kept.texts)
-    assert "characters from test_user_output.py:" in kept.texts[0]
+    assert "characters from test_program_output.py:" in kept.texts[0]
 
 
 def test_a_traceback_stays_without_its_exceptions_text(kept: Kept) -> None:
