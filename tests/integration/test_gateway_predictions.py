@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 import grpc.aio
 import pytest
+from redis import Redis
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from tests.harness.stage import Stage, fresh, stage
@@ -121,6 +122,31 @@ async def test_a_cancelled_prediction_stays_cancelled_and_an_ended_one_as_it_is(
     done = await ended(client, await client.submit("plain", "user-1", {"question": fresh("q")}))
     assert await client.predictions.Cancel(asked(done.id), metadata=client.metadata) == done
     assert play.asked(question) == []
+
+
+async def test_a_result_that_was_stored_by_reference_is_whole_at_every_operation(play: Stage, client: Client) -> None:
+    question = fresh("q") + "x" * 400_000
+    task_id = await client.submit("plain", "user-1", {"question": question})
+    done = await ended(client, task_id)
+    assert question in json.loads(done.outputs_json)["answer"]
+    assert done.provenance.session == "user-1"
+    assert await client.predictions.Get(asked(task_id), metadata=client.metadata) == done
+    assert await client.predictions.Cancel(asked(task_id), metadata=client.metadata) == done
+    events = client.predictions.Stream(pb.StreamRequest(id=task_id), metadata=client.metadata)
+    assert [event async for event in events][-1].ended == done
+    handle = await asyncio.to_thread(play.fleet.submit, "plain", {"question": question}, session="user-1")
+    await handle
+    assert (await client.predictions.Get(asked(handle.id), metadata=client.metadata)).outputs_json
+
+
+async def test_a_lost_payload_is_the_end_of_its_prediction(play: Stage, client: Client) -> None:
+    task_id = await client.submit("plain", "user-1", {"question": fresh("q") + "x" * 400_000})
+    assert (await ended(client, task_id)).state == pb.PREDICTION_STATE_SUCCEEDED
+    with Redis.from_url(play.url) as server:
+        server.delete(*server.keys("dspex:payload:*"))
+    for call in (client.predictions.Get, client.predictions.Cancel):
+        lost = await call(asked(task_id), metadata=client.metadata)
+        assert (lost.state, lost.error.kind) == (pb.PREDICTION_STATE_FAILED, "PayloadLostError")
 
 
 async def test_a_failed_prediction_names_its_error_and_fields(client: Client) -> None:

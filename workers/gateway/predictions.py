@@ -7,13 +7,16 @@ import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
+
+from celery import states
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.task_result import TaskResult
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.exceptions import BridgeError, PayloadLostError
 from snakepit_bridge.process.home_loop import run_home
 from workers.gateway import values
 from workers.gateway.call import MOST_OF_AN_ID, ClientCall, named, seconds
@@ -105,8 +108,8 @@ class Predictions:
                 for piece in some or ():
                     yield pb.PredictionEvent(piece=values.piece(piece), position=piece.position)
                 if not some:
-                    outcome = await run_home(self._results.outcome(request.id))
-        outcome = await run_home(self._results.outcome(request.id))
+                    outcome = await self._outcome(request.id)
+        outcome = await self._outcome(request.id)
         if outcome.ready:
             yield pb.PredictionEvent(ended=values.prediction(request.id, outcome))
 
@@ -115,7 +118,7 @@ class Predictions:
         outcome = await self._mine(request.id, call)
         if not outcome.ready:
             await self._fleet.handle(request.id).acancel()
-            outcome = await run_home(self._results.outcome(request.id))
+            outcome = await self._outcome(request.id)
         return values.prediction(request.id, outcome)
 
     def close(self) -> None:
@@ -131,17 +134,27 @@ class Predictions:
             error = waiting.exception() if waiting.done() else None
             if error is not None and not isinstance(error, BridgeError):
                 raise error
-            return await run_home(self._results.outcome(task_id))
+            return await self._outcome(task_id)
         finally:
             waiting.cancel()
             draining.cancel()
             await asyncio.gather(waiting, draining, return_exceptions=True)
 
+    async def _outcome(self, task_id: str) -> TaskResult:
+        """Return how a prediction stands, with its whole result where that was stored by reference."""
+        outcome = await run_home(self._results.outcome(task_id))
+        if outcome.result is None:
+            return outcome
+        try:
+            return replace(outcome, result=await self._fleet.payloads.whole(outcome.result))
+        except PayloadLostError as exc:
+            return TaskResult(states.FAILURE, error=exc)
+
     async def _mine(self, task_id: str, call: ClientCall) -> TaskResult:
         """Returns how a prediction stands to one who may know; others aren't told that it exists."""
         named(task_id, "id", MOST_OF_AN_ID)
         owner = await self._fleet.connection.bounded(self._fleet.connection.client.get(self._key(task_id)))
-        outcome = await run_home(self._results.outcome(task_id))
+        outcome = await self._outcome(task_id)
         session = owner.decode() if isinstance(owner, bytes) else _session(outcome)
         if session is None or not call.grant.covers(session):
             raise PredictionNotFoundError(task_id)
