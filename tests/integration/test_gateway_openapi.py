@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import new_token, table
-from workers.gateway.openapi import description
+from workers.gateway.http.openapi import description
 from workers.gateway.operations import operations
 
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,9 @@ from snakepit_bridge.exceptions import StaleTokenError, StoreUnavailableError, V
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.variables import Variable
+from workers.gateway.api.idempotent_publish import IdempotentPublisher, PublishCommand
+from workers.gateway.api.request_ids import RequestIds, Try
 from workers.gateway.errors import RequestIdConflictError
-from workers.gateway.idempotent_publish import IdempotentPublisher, PublishCommand
-from workers.gateway.request_ids import RequestIds, Try
 
 
 class Died(BaseException):

@@ -11,7 +11,7 @@ import pytest
 from snakepit_bridge.exceptions import ConfigurationError
 from tests.integration.gateway_clients import gateway, http
 from workers.gateway import Gateway
-from workers.gateway.web_origin import WebOrigins
+from workers.gateway.access.web_origins import WebOrigins
 
 PUBLISH = b'{"changes": [{"name": "a", "value": "forged"}]}'
 JSON = {"content-type": "application/json"}

@@ -7,7 +7,7 @@ import math
 import time
 from dataclasses import dataclass, field
 
-from workers.gateway.authentication import Grant
+from workers.gateway.access.authentication import Grant
 from workers.gateway.errors import MalformedError
 
 MOST, MOST_OF_AN_ID = 512, 128

@@ -12,11 +12,11 @@ from typing import Any
 from google.protobuf.message import Message
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from workers.gateway.authentication import GrantScope
+from workers.gateway.access.authentication import GrantScope
+from workers.gateway.api.predictions import Predictions
+from workers.gateway.api.programs import Programs
+from workers.gateway.api.variables import Variables
 from workers.gateway.call import ClientCall
-from workers.gateway.predictions import Predictions
-from workers.gateway.programs import Programs
-from workers.gateway.variables import Variables
 
 PACKAGE = "dspex.fleet.v1"
 

@@ -15,15 +15,15 @@ from snakepit_bridge.process.home_loop import adopt, run_home
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
-from workers.gateway.gate import RequestGate
-from workers.gateway.grpc_server import GrpcServer
-from workers.gateway.http_server import HttpServer
+from workers.gateway.access.gate import RequestGate
+from workers.gateway.api.predictions import Predictions
+from workers.gateway.api.programs import Programs
+from workers.gateway.api.session_feed import SessionFeed
+from workers.gateway.api.variables import Variables
+from workers.gateway.grpc.server import GrpcServer
+from workers.gateway.http.server import HttpServer
 from workers.gateway.operations import operations
-from workers.gateway.predictions import Predictions
-from workers.gateway.programs import Programs
-from workers.gateway.session_feed import SessionFeed
 from workers.gateway.settings import GatewaySettings
-from workers.gateway.variables import Variables
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
-from workers.gateway.authentication import Grants
+from workers.gateway.access.authentication import Grants
 
 
 @dataclass(frozen=True, slots=True)

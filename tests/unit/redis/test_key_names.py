@@ -24,7 +24,7 @@ from snakepit_bridge.redis.key_names import OwnedKey, joined
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.redis_keys import Keys
 from tasks.rate_limits.rules import LimitValues, buckets
-from workers.gateway.authentication import EVERYBODY
+from workers.gateway.access.authentication import EVERYBODY
 from workers.refresher.leases import Leases
 
 # What separates in some key, and what escaping is made of.

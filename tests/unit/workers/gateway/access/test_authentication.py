@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.gateway.authentication import Grants, GrantScope, hashed, new_token, table
+from workers.gateway.access.authentication import Grants, GrantScope, hashed, new_token, table
 
 
 def test_a_token_grants_what_its_table_says() -> None:

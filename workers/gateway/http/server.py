@@ -20,9 +20,10 @@ from starlette.routing import Route
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.variables.codec import canonical, parse, written
-from workers.gateway.authentication import Grant
+from workers.gateway.access.authentication import Grant
+from workers.gateway.access.gate import RequestGate
+from workers.gateway.access.web_origins import WebOrigins
 from workers.gateway.call import LONGEST_S, SHORTEST_S
-from workers.gateway.connections import Connections
 from workers.gateway.errors import (
     MalformedError,
     MediaTypeError,
@@ -33,13 +34,12 @@ from workers.gateway.errors import (
     http_status,
     retry_after,
 )
-from workers.gateway.gate import RequestGate
-from workers.gateway.openapi import description
+from workers.gateway.http.connections import Connections
+from workers.gateway.http.openapi import description
+from workers.gateway.http.transcoding import as_json, from_json, from_texts
+from workers.gateway.http.uvicorn_server import Server, config, listen
 from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewaySettings, split
-from workers.gateway.transcoding import as_json, from_json, from_texts
-from workers.gateway.uvicorn_server import Server, config, listen
-from workers.gateway.web_origin import WebOrigins
 
 _log = logging.getLogger(__name__)
 

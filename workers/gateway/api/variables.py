@@ -14,12 +14,12 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import Changes, SnapshotStore
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
-from workers.gateway import values
-from workers.gateway.authentication import Grant, GrantScope
+from workers.gateway.access.authentication import Grant, GrantScope
+from workers.gateway.api import converters as values
+from workers.gateway.api.idempotent_publish import IdempotentPublisher, PublishCommand
+from workers.gateway.api.session_feed import SessionFeed
 from workers.gateway.call import ClientCall, seconds
 from workers.gateway.errors import MalformedError, NotGrantedError, TooLargeError
-from workers.gateway.idempotent_publish import IdempotentPublisher, PublishCommand
-from workers.gateway.session_feed import SessionFeed
 
 _HISTORY, _HISTORY_MOST = 20, 1_000
 _CONTROL = "dspex."

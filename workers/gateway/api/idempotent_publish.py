@@ -16,7 +16,7 @@ from snakepit_bridge.redis.lease import TurnLostError
 from snakepit_bridge.snapshots import Change, Changes, SnapshotStore
 from snakepit_bridge.snapshots.optimistic import retry_on_conflict
 from snakepit_bridge.variables import Variable
-from workers.gateway.request_ids import RequestIds, Try
+from workers.gateway.api.request_ids import RequestIds, Try
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from snakepit_bridge.exceptions import BridgeError
-from workers.gateway.authentication import EVERYBODY, Grant, Grants
+from workers.gateway.access.authentication import EVERYBODY, Grant, Grants
+from workers.gateway.access.limits import GrantLimiter
 from workers.gateway.call import ClientCall, named
 from workers.gateway.errors import (
     DrainingError,
@@ -21,7 +22,6 @@ from workers.gateway.errors import (
     TooManyError,
     UnauthenticatedError,
 )
-from workers.gateway.limits import GrantLimiter
 from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewayLimits
 

@@ -9,8 +9,8 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from workers.gateway.call import LONGEST_S, MOST, MOST_OF_AN_ID, SHORTEST_S
+from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, key_of
 from workers.gateway.operations import Operation
-from workers.gateway.transcoding import REQUIRED, enum_names, fields_of, is_json, key_of
 
 Schema = dict[str, Any]
 

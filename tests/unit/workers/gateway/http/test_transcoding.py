@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.variables.codec import canonical
 from workers.gateway.errors import MalformedError
-from workers.gateway.transcoding import as_json, from_json, from_texts
+from workers.gateway.http.transcoding import as_json, from_json, from_texts
 
 
 def _utf8(value: Any) -> bool:

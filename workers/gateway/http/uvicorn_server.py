@@ -12,7 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.gateway.connections import Connections, bounded
+from workers.gateway.http.connections import Connections, bounded
 from workers.gateway.settings import GatewaySettings, Tls
 
 _KEEP_ALIVE_S = 60

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from workers.gateway.authentication import Grant
+from workers.gateway.access.authentication import Grant
 from workers.gateway.errors import TooManyError
 from workers.gateway.settings import GatewayLimits
 

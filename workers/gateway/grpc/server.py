@@ -16,10 +16,10 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from workers.gateway.access.gate import RequestGate
 from workers.gateway.errors import MalformedError, StreamEndedError, code_of, details, in_brief
-from workers.gateway.gate import RequestGate
+from workers.gateway.grpc.reflection import Symbols
 from workers.gateway.operations import PACKAGE, Operation
-from workers.gateway.reflection import Symbols
 from workers.gateway.settings import GatewayLimits, GatewaySettings, Tls
 
 _log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.gateway.authentication import EVERYBODY, Grant
+from workers.gateway.access.authentication import EVERYBODY, Grant
+from workers.gateway.access.limits import GrantLimiter
 from workers.gateway.errors import TooManyError
-from workers.gateway.limits import GrantLimiter
 from workers.gateway.settings import GatewayLimits
 
 

@@ -13,8 +13,8 @@ from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY, DEFAULT_SESSION,
 from snakepit_bridge.redis.key_names import OwnedKey
 from snakepit_bridge.snapshots.freshness import OutagePolicy
 from snakepit_bridge.variables.codec import parse
-from workers.gateway import values
-from workers.gateway.authentication import GrantScope
+from workers.gateway.access.authentication import GrantScope
+from workers.gateway.api import converters as values
 from workers.gateway.call import ClientCall, named, seconds
 from workers.gateway.errors import MalformedError, NotGrantedError
 

@@ -18,11 +18,11 @@ from snakepit_bridge.client.task_result import TaskResult
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError, PayloadLostError
 from snakepit_bridge.process.home_loop import run_home
-from workers.gateway import values
+from workers.gateway.api import converters as values
+from workers.gateway.api.chunk_reader import Reading
+from workers.gateway.api.submissions import Submission, enqueue, together
 from workers.gateway.call import MOST_OF_AN_ID, ClientCall, named, seconds
-from workers.gateway.chunk_pump import Reading
 from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooLargeError, described
-from workers.gateway.submissions import Submission, enqueue, together
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""The HTTP server: JSON, server-sent events and the OpenAPI description."""
