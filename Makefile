@@ -22,10 +22,10 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export DSPY_CACHEDIR := $(CURDIR)/$(VENV)/dspy_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check proto lint bench lock clean
+.PHONY: help demo test test-fast soak coverage check proto lint hooks bench lock clean
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY) ## Runs the fleet on real questions; LM=openai/gpt-4o-mini or an LM profile for a real model
 	$(BIN)/dspex-fleet demo $(if $(LM),--lm $(LM)) $(ARGS)
@@ -33,12 +33,23 @@ demo: $(READY) ## Runs the fleet on real questions; LM=openai/gpt-4o-mini or an 
 test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
 	$(PYTEST) -m "not soak" $(ARGS)
 
+test-fast: $(READY) ## Runs the tests that start no processes of their own: units, and the stores' contract on Valkey
+	$(PYTEST) -m "not soak" --server-kind valkey tests/unit tests/contract $(ARGS)
+
 soak: $(READY) ## Runs the long forms of the tests
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)
 
-check: $(READY) ## Format, lint, types, import ladder, and whether generated code and locks are up to date
+coverage: $(READY) ## Runs the tests and reports the lines and branches they leave out; the pages are in out/coverage/html
+	rm -rf out/coverage && mkdir -p out/coverage
+	-$(BIN)/coverage run -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not soak" $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report
+
+check: $(READY) ## Format, lint, spelling, types, import ladder, and whether generated code and locks are up to date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/unit/elixir/test_generated.py
@@ -50,6 +61,9 @@ proto: $(READY) ## Writes the code of proto/ anew
 lint: $(READY) ## Formats the code and mends what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+hooks: $(READY) ## Has git run the quick part of `make check` before each commit
+	$(BIN)/pre-commit install
 
 bench: $(READY) ## Runs every benchmark; each prints one line of JSON
 	$(BIN)/python -m benchmarks all $(ARGS)

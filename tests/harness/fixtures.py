@@ -41,12 +41,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--containers", action="store_true", help="run the broker of the process tests in a Docker container"
     )
+    parser.addoption("--server-kind", choices=servers.KINDS, help="leave out the tests on the other kind of server")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Docker's client being installed says nothing: a daemon has to answer.
     if config.getoption("--containers") and not daemon_answers():
         raise pytest.UsageError("--containers needs a Docker daemon, and none answers. Start one, or leave it out.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if kind := config.getoption("--server-kind"):
+        kept: list[pytest.Item] = []
+        others: list[pytest.Item] = []
+        for item in items:
+            (kept if _server_kind_of(item) in (None, kind) else others).append(item)
+        config.hook.pytest_deselected(items=others)
+        items[:] = kept
+
+
+def _server_kind_of(item: pytest.Item) -> str | None:
+    """Return the kind of server that a test is parametrized with, or None if it isn't."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("server_kind") if callspec else None
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,0 +1,139 @@
+"""The rules for names and imports: one class per public name, errors end in Error, no banned word, no import circle."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.unit.house.product import modules
+
+# Raised to leave a call early, not because anything is wrong.
+CONTROL_FLOW = frozenset({"Rewritten", "SoftLimitReached", "WholeAnswer", "_Failed"})
+
+# What isn't mended yet; nothing may be added, and what has been mended goes.
+UNMENDED_ERRORS = frozenset({"AnswerRefused", "UnreadableMessage", "WaitForItself"})
+UNMENDED_CLASSES = frozenset({"Leases"})
+UNMENDED_IMPORTS = frozenset(
+    {
+        ("snakepit_bridge.client.fleet_program", "snakepit_bridge.client.fleet"),
+        ("snakepit_bridge.lm.blocking", "snakepit_bridge.lm.engine"),
+        ("snakepit_bridge.snapshots.watch", "snakepit_bridge.snapshots.store"),
+        ("workers.broker.claimer", "workers.broker.channel"),
+        ("workers.broker.decoding", "workers.broker.channel"),
+    }
+)
+
+
+def classes() -> Iterator[tuple[str, ast.ClassDef]]:
+    """Iterate over every class of the product, with the module that defines it."""
+    for module, (_, tree) in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                yield module, node
+
+
+def base_names(node: ast.ClassDef) -> list[str]:
+    """Return the last component of each base: ``Generic`` for ``typing.Generic[int]``."""
+    return [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases]
+
+
+def test_no_public_class_name_occurs_twice() -> None:
+    homes: dict[str, list[str]] = defaultdict(list)
+    for module, node in classes():
+        if not node.name.startswith("_"):
+            homes[node.name].append(module)
+    twice = {name: found for name, found in homes.items() if len(found) > 1 and name not in UNMENDED_CLASSES}
+    assert twice == {}
+
+
+def test_every_exception_class_ends_in_error() -> None:
+    bases = {node.name: base_names(node) for _, node in classes()}
+    built_in = {name for name, value in vars(builtins).items() if _is_exception(value)}
+
+    def raises(name: str) -> bool:
+        if name in bases and name not in bases[name]:
+            return any(raises(base) for base in bases[name])
+        return name in built_in or name.endswith(("Error", "Exception", "Exceeded"))
+
+    misnamed = {name for name in bases if raises(name) and not name.endswith("Error")}
+    assert misnamed - CONTROL_FLOW - UNMENDED_ERRORS == set()
+
+
+def _is_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def banned_words() -> list[str]:
+    lines = Path(__file__).with_name("banned_words.txt").read_text(encoding="utf-8").splitlines()
+    return [line.partition("#")[0].strip() for line in lines if line.partition("#")[0].strip()]
+
+
+def words_of(name: str) -> set[str]:
+    """Return the lower-case words of an identifier: ``{"read", "http", "door"}`` for ``_readHTTPDoor``."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+
+
+def top_level_names(tree: ast.Module) -> Iterator[str]:
+    """Iterate over the names of the classes, functions and variables that a module defines at its top level."""
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Assign(targets=targets):
+                yield from (target.id for target in targets if isinstance(target, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+            case _:
+                pass
+
+
+def test_an_identifier_is_split_into_its_words() -> None:
+    assert words_of("_readHTTPDoor") == {"read", "http", "door"}
+    assert words_of("MAX_EYES_2") == {"max", "eyes"}
+
+
+def test_no_module_and_no_top_level_name_has_a_banned_word() -> None:
+    banned = set(banned_words())
+    guilty: list[str] = []
+    for module, (_, tree) in modules().items():
+        for name in (module.rpartition(".")[2], *top_level_names(tree)):
+            guilty += [f"{module}: {name} ({word})" for word in words_of(name) & banned]
+    assert guilty == []
+
+
+def test_the_banned_words_are_a_sorted_list_without_duplicates() -> None:
+    words = banned_words()
+    assert words == sorted(set(words))
+
+
+def imports_of(module: str) -> set[str]:
+    """Return the product's modules that a module imports, under ``TYPE_CHECKING`` and inside functions as well."""
+    known = modules()
+    imported: set[str] = set()
+    for node in ast.walk(known[module][1]):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            imported |= submodules & known.keys()
+            if any(f"{node.module}.{alias.name}" not in known for alias in node.names):
+                imported.add(node.module)
+    return imported & known.keys() - {module}
+
+
+def test_no_import_circle() -> None:
+    graph = {
+        module: {other for other in imports_of(module) if (module, other) not in UNMENDED_IMPORTS}
+        for module in modules()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as exc:
+        pytest.fail(f"Import circle: {' -> '.join(reversed(exc.args[1]))}")
