@@ -35,7 +35,7 @@ def _no_session() -> None:
     return None
 
 
-def _authority(bridge: str, store: SnapshotStore, given: SnapshotStore | str | None) -> ElixirAuthority:
+def _connect_authority(bridge: str, store: SnapshotStore, given: SnapshotStore | str | None) -> ElixirAuthority:
     # gRPC is loaded where there is an Elixir server to call, and not with every session.
     from snakepit_bridge.elixir.demand import WantedSessions
     from snakepit_bridge.elixir.write_back import ElixirAuthority
@@ -72,28 +72,28 @@ class SessionContext:
     ) -> None:
         self.session_id = check_session(session_id)
         self.store = store if isinstance(store, SnapshotStore) else open_store(store or "memory://")
-        self._elixir = _authority(bridge, self.store, store) if isinstance(bridge, str) else bridge
+        self._elixir = _connect_authority(bridge, self.store, store) if isinstance(bridge, str) else bridge
         self.profiles = profiles
         self.author = author
         self._latest: Snapshot | None = None
         self._modules: WeakSet[Any] = WeakSet()
-        self._admission = threading.Lock()
+        self._modules_lock = threading.Lock()
 
     @property
     def modules(self) -> list[Any]:
         """The variable-aware modules that obey this session and that somebody still holds; it keeps none alive."""
-        with self._admission:
+        with self._modules_lock:
             return list(self._modules)
 
-    def admit(self, module: Any) -> None:
-        """Counts a module among those that obey this session, for as long as somebody else holds it."""
-        with self._admission:
+    def add_module(self, module: Any) -> None:
+        """Count a module among those that obey this session, for as long as somebody else holds it."""
+        with self._modules_lock:
             self._modules.add(module)
 
     @property
-    def blocking(self) -> BlockingSession:
+    def blocking(self) -> BlockingSessionContext:
         """The same methods for callers that can't await."""
-        return BlockingSession(self)
+        return BlockingSessionContext(self)
 
     def __repr__(self) -> str:
         return f"SessionContext({self.session_id!r}, {self.store!r})"
@@ -107,7 +107,7 @@ class SessionContext:
         return _no_session, ()
 
     async def snapshot(self) -> Snapshot:
-        """Returns the session's newest snapshot, in one round trip to the store.
+        """Return the session's newest snapshot, in one round trip to the store.
 
         Raises:
             SessionNotFoundError: nobody has published the session.
@@ -116,7 +116,7 @@ class SessionContext:
         return await run_home(self._read())
 
     async def get_variable(self, name: str) -> Any:
-        """Returns a variable's value.
+        """Return a variable's value.
 
         Raises:
             VariableNotFoundError: the session doesn't have it.
@@ -125,7 +125,7 @@ class SessionContext:
         return (await self.get_variables([name]))[name]
 
     async def get_variables(self, names: Iterable[str] | None = None) -> dict[str, Any]:
-        """Returns the values of several variables, or of all, read at one revision.
+        """Return the values of several variables, or of all, read at one revision.
 
         Raises:
             VariableNotFoundError: the session lacks one of the names.
@@ -134,11 +134,11 @@ class SessionContext:
         return await run_home(self._values(None if names is None else list(names)))
 
     async def list_variables(self) -> list[Variable]:
-        """Returns all variables, by name, with types and constraints."""
+        """Return all variables, by name, with types and constraints."""
         return await run_home(self._list())
 
     async def set_variable(self, name: str, value: Any) -> Token:
-        """Publishes one value and returns the token in which it is visible.
+        """Publish one value and return the token in which it is visible.
 
         A variable that exists keeps its type and constraints; one that doesn't gets the value's type.
 
@@ -153,7 +153,7 @@ class SessionContext:
     async def set_variables(
         self, values: Mapping[str, Any], *, types: Mapping[str, str] | None = None, reason: str = ""
     ) -> Token:
-        """Publishes several values as one revision: all of them or, if one is refused, none.
+        """Publish several values as one revision: all of them or, if one is refused, none.
 
         Args:
             values: variable name to value.
@@ -174,7 +174,7 @@ class SessionContext:
         return await self.change(changes, names=values, reason=reason)
 
     async def change(self, proposal: Proposal, *, names: Iterable[str] | None = None, reason: str = "") -> Token:
-        """Publishes what a function makes of the present variables, as one revision, where the session's authority is.
+        """Publish what a function makes of the present variables, as one revision, where the session's authority is.
 
         Args:
             proposal: is given the variables by name and returns those that change, None for one that goes. It may be
@@ -194,7 +194,7 @@ class SessionContext:
         value: Any,
         constraints: Mapping[str, Any] | None = None,
     ) -> Token:
-        """Declares a variable with its type, first value and constraints, or declares it anew.
+        """Declare a variable with its type, first value and constraints, or declares it anew.
 
         Raises:
             ValidationError: the type is unknown, a constraint is malformed, or the value breaks one.
@@ -203,7 +203,7 @@ class SessionContext:
         return await run_home(self._publish([name], lambda _: {name: declared}, f"register {name}"))
 
     async def delete_variable(self, name: str) -> Token:
-        """Removes a variable and returns the token from which on it is gone.
+        """Remove a variable and return the token from which on it is gone.
 
         Raises:
             VariableNotFoundError: the session doesn't have it.
@@ -217,7 +217,7 @@ class SessionContext:
         return await run_home(self._publish([name], changes, f"delete {name}"))
 
     async def history(self, limit: int = 20) -> list[Change]:
-        """Returns the newest publishes, newest first: token, time, author, reason, and what they changed.
+        """Return the newest publishes, newest first: token, time, author, reason, and what they changed.
 
         Raises:
             SessionNotFoundError: nobody has published the session.
@@ -225,7 +225,7 @@ class SessionContext:
         return await run_home(self.store.history(self.session_id, limit))
 
     async def diff(self, a: Token | str, b: Token | str = "latest") -> Differences:
-        """Returns the variables that differ between two revisions, each with how it was at ``a`` and at ``b``.
+        """Return the variables that differ between two revisions, each with how it was at ``a`` and at ``b``.
 
         A revision is a token, its text, a label's name, or ``latest``.
 
@@ -236,7 +236,7 @@ class SessionContext:
         return await run_home(self.store.diff(self.session_id, a, b))
 
     async def rollback(self, to: Token | str, *, reason: str = "") -> Token:
-        """Publishes an earlier revision's variables once more and returns the new token; history keeps both.
+        """Publish an earlier revision's variables once more and return the new token; history keeps both.
 
         Raises:
             RevisionLostError: the store can't give that revision any more.
@@ -245,15 +245,15 @@ class SessionContext:
         return await run_home(self._rollback(to, reason))
 
     async def label(self, name: str, at: Token | str = "latest") -> Token:
-        """Points a label such as ``stable`` at a revision, and returns that revision's token."""
+        """Point a label such as ``stable`` at a revision, and return that revision's token."""
         return await run_home(self.store.label(self.session_id, name, at, author=self.author))
 
     async def labels(self) -> dict[str, Label]:
-        """Returns the session's labels, by name."""
+        """Return the session's labels, by name."""
         return await run_home(self.store.labels(self.session_id))
 
     def watch(self) -> AsyncGenerator[Token]:
-        """Yields the newest token and those that come after; a slow reader misses some, but never the last."""
+        """Yield the newest token and those that come after; a slow reader misses some, but never the last."""
         return self.store.watch(self.session_id)
 
     async def _read(self) -> Snapshot:
@@ -274,14 +274,14 @@ class SessionContext:
         return [snapshot.variables[name] for name in sorted(snapshot.variables)]
 
     async def _publish(self, names: Iterable[str] | None, changes: Proposal, reason: str) -> Token:
-        """Publishes where the session's authority is."""
+        """Publish where the session's authority is."""
         elixir = self._elixir
         if elixir is not None and await elixir.owns(self.session_id):
             return await elixir.change(self.session_id, names, changes, author=self.author, reason=reason)
-        return await self._publish_here(changes, reason)
+        return await self._publish_to_store(changes, reason)
 
-    async def _publish_here(self, changes: Proposal, reason: str) -> Token:
-        """Publishes on top of what was read; a publish in between makes it read again."""
+    async def _publish_to_store(self, changes: Proposal, reason: str) -> Token:
+        """Publish on top of what was read; a publish in between makes it read again."""
 
         async def publish() -> Token:
             said: Any = {"author": self.author, "reason": reason}
@@ -300,7 +300,7 @@ class SessionContext:
         return await self.store.rollback(self.session_id, to, author=self.author, reason=reason)
 
 
-class BlockingSession:
+class BlockingSessionContext:
     """The blocking twin of a :class:`SessionContext`; each method answers as its namesake there.
 
     It may be used in any thread, whether that thread runs an event loop or not.

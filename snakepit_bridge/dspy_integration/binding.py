@@ -15,59 +15,66 @@ from typing import Any
 
 import dspy
 
-from snakepit_bridge.dspy_integration.module_tree import PARTS, clone, part_at, parts, predictors, unchanging
+from snakepit_bridge.dspy_integration.module_tree import PARTS, cache_structure, clone, part_at, parts, predictors
 from snakepit_bridge.dspy_integration.targets import keywords
 from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE, REFUSED
-from snakepit_bridge.dspy_integration.targets.model import Bound, LMScope
-from snakepit_bridge.dspy_integration.targets.target import INSTRUCTIONS, MODEL, TARGETS, Target, can_show, target_of
+from snakepit_bridge.dspy_integration.targets.model import BoundValue, LMScope
+from snakepit_bridge.dspy_integration.targets.target import (
+    INSTRUCTIONS,
+    MODEL,
+    TARGETS,
+    Target,
+    find_target,
+    is_readable_target,
+)
 from snakepit_bridge.exceptions import BindingError
 
 __all__ = [
     "INSTRUCTIONS",
     "MODEL",
-    "Bound",
+    "BoundValue",
     "LMScope",
-    "apply",
+    "apply_values",
     "bind_values",
     "bindable",
     "check_bindable",
     "part_at",
-    "shows",
-    "split",
+    "is_readable",
+    "split_attribute",
 ]
 
 # Targets whose own name has two steps: desc.answer, config.safety_settings.
-_TWO_STEPS = ("desc", "config")
+_DOTTED_TARGETS = ("desc", "config")
 
 
-def split(attribute: str) -> tuple[str, str]:
-    """Splits ``extract.temperature`` into the path ``extract`` and the target ``temperature``."""
+def split_attribute(attribute: str) -> tuple[str, str]:
+    """Split ``extract.temperature`` into the path ``extract`` and the target ``temperature``."""
     path, _, target = attribute.rpartition(".")
     above, _, last = path.rpartition(".")
-    return (above, f"{last}.{target}") if last in _TWO_STEPS else (path, target)
+    return (above, f"{last}.{target}") if last in _DOTTED_TARGETS else (path, target)
 
 
 def bindable(module: Any) -> list[str]:
-    """Returns what can be bound on a module, without paths."""
+    """Return what can be bound on a module, without paths."""
     return sorted({name for target in TARGETS for name in target.offers(module)})
 
 
-def shows(attribute: str) -> bool:
-    """Tells whether a bound value can be read as that attribute of the module."""
-    return can_show(split(attribute)[1])
+def is_readable(attribute: str) -> bool:
+    """Check whether a bound value can be read as that attribute of the module."""
+    return is_readable_target(split_attribute(attribute)[1])
 
 
 def check_bindable(module: Any, attribute: str) -> None:
-    """Refuses a binding that could not take effect.
+    """Refuse a binding that could not take effect.
 
     Raises:
         BindingError: the module has no such part or the part no such target; it lists what there is.
     """
-    _find(module, attribute)
+    _resolve_target(module, attribute)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _ResolvedTarget:
     """A part of a module and the target of an attribute there; None for what isn't one of DSPy's modules."""
 
     attribute: str
@@ -82,25 +89,25 @@ class _Found:
         return (self.target.rank if self.target is not None else 0, self.depth, self.attribute)
 
 
-def _find(module: Any, attribute: str) -> _Found:
-    path, name = split(attribute)
+def _resolve_target(module: Any, attribute: str) -> _ResolvedTarget:
+    path, name = split_attribute(attribute)
     kind = type(module).__name__
     part = part_at(module, path)
     if part is None:
         nested = sorted(name for name, _ in parts(module, PARTS) if name)
         raise BindingError(kind, attribute, f"it has no part '{path}', only: {', '.join(nested) or 'none'}")
-    target = target_of(part, name) if isinstance(part, PARTS) else None
+    target = find_target(part, name) if isinstance(part, PARTS) else None
     if target is None and isinstance(part, PARTS):
-        raise BindingError(kind, attribute, _why_not(part, name), bindable(part))
-    obstacle = _obstacle(module, path, name)
+        raise BindingError(kind, attribute, _explain_unbindable(part, name), bindable(part))
+    obstacle = _find_obstacle(module, path, name)
     if obstacle:
         raise BindingError(kind, attribute, obstacle, bindable(part))
     # A mixin may stand before any class; what isn't one of DSPy's modules reads its attributes itself.
-    return _Found(attribute, part, name, path.count(".") + bool(path), target)
+    return _ResolvedTarget(attribute, part, name, path.count(".") + bool(path), target)
 
 
-def bind_values(module: Any, values: Mapping[str, Bound], scope: LMScope) -> Any:
-    """Returns a copy of the module on which the values take effect; the module itself stays as it is.
+def bind_values(module: Any, values: Mapping[str, BoundValue], scope: LMScope) -> Any:
+    """Return a copy of the module on which the values take effect; the module itself stays as it is.
 
     Args:
         module: the pristine module.
@@ -112,29 +119,29 @@ def bind_values(module: Any, values: Mapping[str, Bound], scope: LMScope) -> Any
         BindingError: a target doesn't exist on this module.
     """
     twin = clone(module)
-    apply(twin, values, scope)
+    apply_values(twin, values, scope)
     return twin
 
 
-def apply(twin: Any, values: Mapping[str, Bound], scope: LMScope) -> None:
-    """Puts the values into a clone that nobody else holds yet; raises as :func:`bind_values` does."""
-    with unchanging():
-        for found in sorted((_find(twin, attribute) for attribute in values), key=lambda each: each.order):
-            _put(found, values[found.attribute], scope)
+def apply_values(twin: Any, values: Mapping[str, BoundValue], scope: LMScope) -> None:
+    """Put the values into a clone that nobody else holds yet; raise as :func:`bind_values` does."""
+    with cache_structure():
+        for found in sorted((_resolve_target(twin, attribute) for attribute in values), key=lambda each: each.order):
+            _apply_value(found, values[found.attribute], scope)
 
 
-def _put(found: _Found, bound: Bound, scope: LMScope) -> None:
+def _apply_value(found: _ResolvedTarget, bound: BoundValue, scope: LMScope) -> None:
     scope.bounds.check(found.name, bound.variable, bound.value)
-    scope.bounds.check(found.name, bound.variable, keywords.parsed(bound.value))
+    scope.bounds.check(found.name, bound.variable, keywords.parse_json_text(bound.value))
     if found.target is None:
         setattr(found.part, found.name, bound.value)
         return
-    found.target.put(found.part, found.name, bound, scope)
-    if can_show(found.name) and not hasattr(found.part, found.name):
+    found.target.apply(found.part, found.name, bound, scope)
+    if is_readable_target(found.name) and not hasattr(found.part, found.name):
         setattr(found.part, found.name, bound.value)
 
 
-def _why_not(part: Any, name: str) -> str:
+def _explain_unbindable(part: Any, name: str) -> str:
     below = [path for path, _ in predictors(part) if path]
     if name in (INSTRUCTIONS, "demos") and len(below) > 1:
         return f"it has several predictors, name one: {', '.join(f'{path}.{name}' for path in below)}"
@@ -145,7 +152,7 @@ def _why_not(part: Any, name: str) -> str:
     return "DSPy would ignore it there"
 
 
-def _obstacle(module: Any, path: str, name: str) -> str:
+def _find_obstacle(module: Any, path: str, name: str) -> str:
     """Why a target on a nested part takes no effect because of a module around it."""
     if not path or name not in (*MODEL, "adapter"):
         return ""

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from snakepit_bridge.exceptions import ValidationError
 
-_SHOWN = 60
+_MAX_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +49,31 @@ class TargetBounds:
     max_text_chars: int = 200_000
     max_count: int = 1_000_000
 
-    def excess(self, name: str, value: Any) -> str | None:
+    def find_excess(self, name: str, value: Any) -> str | None:
         """Return what is too much about a target's value, with the bound and its setting; None where nothing is."""
         name = name.removeprefix("config.")
         if isinstance(value, bool):
             return None
         if isinstance(value, (int, float)) and name in _COUNTS:
-            return self.over(_COUNTS[name], value)
+            return self.describe_excess(_COUNTS[name], value)
         if isinstance(value, str):
-            return self.over("max_text_chars", len(value), "characters")
+            return self.describe_excess("max_text_chars", len(value), "characters")
         if isinstance(value, (list, tuple, dict)):
             several = cast(Any, value)
             setting = _LISTS.get(name, "max_count")
-            return self.over(setting, len(several), "items") or self.too_deep(several)
+            return self.describe_excess(setting, len(several), "items") or self.find_excess_depth(several)
         return None
 
-    def over(self, setting: str, found: float, what: str = "") -> str | None:
+    def describe_excess(self, setting: str, found: float, what: str = "") -> str | None:
         """Return the sentence for a count beyond a bound; None where it is within."""
         bound: int = getattr(self, setting)
         if found <= bound:
             return None
-        return f"{shown(found)}{' ' + what if what else ''} are more than {bound} (DSPEX_{setting.upper()})"
+        return f"{abbreviate(found)}{' ' + what if what else ''} are more than {bound} (DSPEX_{setting.upper()})"
 
-    def too_deep(self, value: Any) -> str | None:
+    def find_excess_depth(self, value: Any) -> str | None:
         """Return the sentence for lists and objects that are nested too deeply; None where they aren't."""
-        if not is_deeper(value, self.max_json_depth):
+        if not exceeds_depth(value, self.max_json_depth):
             return None
         return f"it is nested deeper than {self.max_json_depth} (DSPEX_MAX_JSON_DEPTH)"
 
@@ -83,9 +83,9 @@ class TargetBounds:
         Raises:
             ValidationError: names the variable, what was found and the bound.
         """
-        excess = self.excess(name, value)
+        excess = self.find_excess(name, value)
         if excess is not None:
-            raise ValidationError(variable, shown(value), f"it is bound to {name}, and {excess}")
+            raise ValidationError(variable, abbreviate(value), f"it is bound to {name}, and {excess}")
 
 
 DEFAULT_BOUNDS = TargetBounds()
@@ -110,33 +110,33 @@ _COUNTS: Mapping[str, str] = {
 _LISTS: Mapping[str, str] = {"demos": "max_demos", "trainset": "max_demos", "tools": "max_tools"}
 
 
-def is_deeper(value: Any, depth: int) -> bool:
-    """Tell whether lists and objects are nested deeper than that, however they refer to each other."""
+def exceeds_depth(value: Any, depth: int) -> bool:
+    """Check whether lists and objects are nested deeper than that, however they refer to each other."""
     level: dict[int, Any] = {id(value): value}
     for _ in range(depth + 1):
-        level = {id(inner): inner for held in level.values() for inner in _inside(held)}
+        level = {id(inner): inner for held in level.values() for inner in _iter_items(held)}
         if not level:
             return False
     return True
 
 
-def _inside(value: Any) -> Iterator[Any]:
+def _iter_items(value: Any) -> Iterator[Any]:
     if isinstance(value, dict):
         yield from cast(dict[Any, Any], value).values()
     elif isinstance(value, (list, tuple)):
         yield from cast(list[Any], value)
 
 
-def shown(value: Any) -> str:
+def abbreviate(value: Any) -> str:
     """Return a value for an error; of a large one, its size or its beginning."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"a number of {value.bit_length()} bits"
     if isinstance(value, (str, list, tuple, dict)):
         several = cast(Any, value)
-        if len(several) > _SHOWN:
+        if len(several) > _MAX_SHOWN:
             return f"a {type(several).__name__} of {len(several)}"
     try:
         text = repr(value)
     except RecursionError:
         return f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

@@ -17,7 +17,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedPrompt:
     """What is remembered of a signature.
 
     Attributes:
@@ -40,15 +40,15 @@ class ChatAdapter(dspy.ChatAdapter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: WeakKeyDictionary[type[dspy.Signature], _Known] = WeakKeyDictionary()
+        self._prompts: WeakKeyDictionary[type[dspy.Signature], _CachedPrompt] = WeakKeyDictionary()
 
     def format_system_message(self, signature: type[dspy.Signature]) -> str:
-        """Returns the system message for a signature."""
-        return self._of(signature).system
+        """Return the system message for a signature."""
+        return self._get_prompt(signature).system
 
     def user_message_output_requirements(self, signature: type[dspy.Signature]) -> str:
-        """Returns the reminder at the end of a request."""
-        return self._of(signature).reminder
+        """Return the reminder at the end of a request."""
+        return self._get_prompt(signature).reminder
 
     def format_user_message_content(
         self,
@@ -58,31 +58,31 @@ class ChatAdapter(dspy.ChatAdapter):
         suffix: str = "",
         main_request: bool = False,
     ) -> Any:
-        """Returns the request; text among its inputs needs no schema to be written."""
+        """Return the request; text among its inputs needs no schema to be written."""
         if not all(type(value) is str for value in inputs.values()):
             return super().format_user_message_content(signature, inputs, prefix, suffix, main_request)
-        known = self._of(signature)
+        known = self._get_prompt(signature)
         parts = [prefix, *(f"[[ ## {name} ## ]]\n{inputs[name]}" for name in known.inputs if name in inputs)]
         if main_request:
             parts.append(known.reminder)
         return "\n\n".join([*parts, suffix]).strip()
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """Returns the output fields of an answer.
+        """Return the output fields of an answer.
 
         Raises:
             AdapterParseError: it hasn't all of them.
         """
         try:
-            return super().parse(cast(Any, self._of(signature)), completion)
+            return super().parse(cast(Any, self._get_prompt(signature)), completion)
         except AdapterParseError:
             # Once more, for an error that names the signature itself.
             return super().parse(signature, completion)
 
-    def _of(self, signature: type[dspy.Signature]) -> _Known:
-        known, instructions = self._known.get(signature), signature.instructions
+    def _get_prompt(self, signature: type[dspy.Signature]) -> _CachedPrompt:
+        known, instructions = self._prompts.get(signature), signature.instructions
         if known is None or known.instructions != instructions:
-            known = self._known[signature] = _Known(
+            known = self._prompts[signature] = _CachedPrompt(
                 instructions,
                 super().format_system_message(signature),
                 super().user_message_output_requirements(signature),
@@ -92,5 +92,5 @@ class ChatAdapter(dspy.ChatAdapter):
         return known
 
 
-SHARED = ChatAdapter()
+SHARED_ADAPTER = ChatAdapter()
 """It keeps nothing of a call, so all programs of a process use this one."""

@@ -24,24 +24,24 @@ class CallSnapshots:
         self._snapshots: dict[SessionContext, Snapshot] = {}
         self.ended = False
 
-    def known(self, context: SessionContext) -> Snapshot | None:
-        """Returns the snapshot of a session that this call saw first, if it saw one."""
+    def get(self, context: SessionContext) -> Snapshot | None:
+        """Return the snapshot of a session that this call saw first, if it saw one."""
         return self._snapshots.get(context)
 
-    def keep(self, context: SessionContext, snapshot: Snapshot) -> Snapshot:
-        """Remembers a snapshot and returns the one that holds: parallel parts of a call may both have read."""
+    def remember(self, context: SessionContext, snapshot: Snapshot) -> Snapshot:
+        """Remember a snapshot and return the one that holds: parallel parts of a call may both have read."""
         return self._snapshots.setdefault(context, snapshot)
 
 
-def _current() -> CallSnapshots | None:
+def _find_current_call() -> CallSnapshots | None:
     call: CallSnapshots | None = dspy.settings.get(_SETTING)
     return None if call is None or call.ended else call
 
 
 @contextmanager
-def entered() -> Generator[CallSnapshots]:
-    """Yields the call that is under way, or begins one."""
-    call = _current()
+def current_call() -> Generator[CallSnapshots]:
+    """Yield the call that is under way, or begins one."""
+    call = _find_current_call()
     if call is not None:
         yield call
         return
@@ -53,22 +53,22 @@ def entered() -> Generator[CallSnapshots]:
         call.ended = True  # what outlives the call, such as a task that a tool started, begins one of its own
 
 
-def read(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
-    """Reads the snapshots that a call lacks, one round trip for each session."""
+def load(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
+    """Read the snapshots that a call lacks, one round trip for each session."""
     for context in contexts:
-        if call.known(context) is None:
-            call.keep(context, context.blocking.snapshot())
+        if call.get(context) is None:
+            call.remember(context, context.blocking.snapshot())
 
 
-async def aread(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
-    """Reads as :func:`read` does, without blocking the loop."""
+async def aload(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
+    """Read as :func:`read` does, without blocking the loop."""
     for context in contexts:
-        if call.known(context) is None:
-            call.keep(context, await context.snapshot())
+        if call.get(context) is None:
+            call.remember(context, await context.snapshot())
 
 
 def runs_natively(module_class: type) -> bool:
-    """Tell whether a class has an ``aforward`` that goes with its ``forward`` and leaves the loop free.
+    """Check whether a class has an ``aforward`` that goes with its ``forward`` and leaves the loop free.
 
     A class that overrides only ``forward`` would run its parent's ``aforward``, which does something else. RLM's waits
     for its interpreter on the loop.
@@ -76,32 +76,32 @@ def runs_natively(module_class: type) -> bool:
     for base in module_class.__mro__:
         if base is RLM:
             return False
-        if not _is_ours(base) and ("aforward" in vars(base) or (is_users(base) and "acall" in vars(base))):
+        if not _is_ours(base) and ("aforward" in vars(base) or (is_defined_by_user(base) and "acall" in vars(base))):
             return True
-        if not _is_ours(base) and ("forward" in vars(base) or (is_users(base) and "__call__" in vars(base))):
+        if not _is_ours(base) and ("forward" in vars(base) or (is_defined_by_user(base) and "__call__" in vars(base))):
             return False
     return False
 
 
-def own_entry_points(module: Any) -> list[Callable[..., Any]]:
+def find_entry_points(module: Any) -> list[Callable[..., Any]]:
     """Return the functions of the user's own that a call of a module runs, bound to it, the outer one first."""
     names = ("acall", "aforward") if runs_natively(type(module)) else ("__call__", "forward")
-    return [found for found in (_bound(module, name) for name in names) if found is not None]
+    return [found for found in (_find_method(module, name) for name in names) if found is not None]
 
 
-def is_users(base: type) -> bool:
-    """Tell whether a class itself is the user's own, and not DSPy's, ours or Python's."""
+def is_defined_by_user(base: type) -> bool:
+    """Check whether a class itself is the user's own, and not DSPy's, ours or Python's."""
     return not base.__module__.startswith(("dspy.", _OUR_PACKAGE, "builtins")) and not _is_ours(base)
 
 
-def _bound(module: Any, name: str) -> Callable[..., Any] | None:
+def _find_method(module: Any, name: str) -> Callable[..., Any] | None:
     """A method as the user wrote it, bound to the module; None where it is DSPy's or isn't there."""
     if name in vars(module) and callable(vars(module)[name]):
         return cast(Callable[..., Any], vars(module)[name])
     for base in type(module).__mro__:
         if name in vars(base) and not _is_ours(base):
             written: Any = vars(base)[name]
-            if not is_users(base):
+            if not is_defined_by_user(base):
                 return None
             written = getattr(written, WRITTEN_BY_THE_USER, written)
             return written.__get__(module, type(module)) if hasattr(type(written), "__get__") else written
@@ -109,11 +109,11 @@ def _bound(module: Any, name: str) -> Callable[..., Any] | None:
 
 
 def _is_ours(base: type) -> bool:
-    return AWARE in vars(base) or _ENTERS in vars(base)
+    return AWARE in vars(base) or _APPLIES_OVERRIDES in vars(base)
 
 
 _OUR_PACKAGE = __name__.rpartition(".")[0]
 # Set on classes that stand before others and only enter their surroundings.
-_ENTERS = "_enters_surroundings"
+_APPLIES_OVERRIDES = "_enters_surroundings"
 WRITTEN_BY_THE_USER = "_written_by_the_user"
 """Set on what the mixin makes of a method, to find the method as it was written."""

@@ -16,37 +16,37 @@ class SyncCallbacks:
     """
 
     def __init__(self, of: Mapping[str, tuple[SyncCallback, ...]] | None = None) -> None:
-        self._of: dict[str, tuple[SyncCallback, ...]] = dict(of or {})
+        self._by_attribute: dict[str, tuple[SyncCallback, ...]] = dict(of or {})
 
     def add(self, attribute: str, callback: SyncCallback) -> None:
-        """Calls back with (attribute, old, new) whenever the attribute changes."""
-        self._of = {**self._of, attribute: (*self._of.get(attribute, ()), callback)}
+        """Call back with (attribute, old, new) whenever the attribute changes."""
+        self._by_attribute = {**self._by_attribute, attribute: (*self._by_attribute.get(attribute, ()), callback)}
 
     def append(self, callback: SyncCallback) -> None:
-        """Calls back whenever any bound attribute changes."""
+        """Call back whenever any bound attribute changes."""
         self.add("", callback)
 
-    def drop(self, attribute: str) -> None:
-        """Forgets an attribute's callbacks."""
-        self._of = {name: kept for name, kept in self._of.items() if name != attribute}
+    def remove(self, attribute: str) -> None:
+        """Forget an attribute's callbacks."""
+        self._by_attribute = {name: kept for name, kept in self._by_attribute.items() if name != attribute}
 
     def __len__(self) -> int:
-        return sum(map(len, self._of.values()))
+        return sum(map(len, self._by_attribute.values()))
 
-    def tell(self, changes: Changes) -> None:
-        """Calls every callback, then raises what they raised: the values stay taken, the fault doesn't hide."""
+    def notify(self, changes: Changes) -> None:
+        """Call every callback, then raises what they raised: the values stay taken, the fault doesn't hide."""
         faults: list[Exception] = []
         for name, (old, new) in changes.items():
-            for callback in (*self._of.get(name, ()), *self._of.get("", ())):
+            for callback in (*self._by_attribute.get(name, ()), *self._by_attribute.get("", ())):
                 try:
                     callback(name, old, new)
-                except Exception as fault:  # noqa: BLE001  (raised below, once the others had their turn)
-                    faults.append(fault)
+                except Exception as exc:  # noqa: BLE001  (raised below, once the others had their turn)
+                    faults.append(exc)
         if faults:
             raise faults[0] if len(faults) == 1 else ExceptionGroup("sync callbacks failed", faults)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return type(self)(self._of)
+        return type(self)(self._by_attribute)
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()

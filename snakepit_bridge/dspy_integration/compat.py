@@ -19,7 +19,7 @@ Flex = cast(type[Any], dspy.Flex)
 Parallel = cast(type[Any], _Parallel)
 KNN = cast(type[Any], _KNN)
 
-_NEEDED = {
+_EXTRAS = {
     "deno": "ProgramOfThought, CodeAct, RLM and Flex can't run the code that an LM writes in their sandbox",
     "numpy": "KNN can't compare examples",
     "optuna": "the optimizer MIPROv2 can't search",
@@ -27,9 +27,9 @@ _NEEDED = {
 
 
 def missing() -> dict[str, str]:
-    """Returns which of DSPy's extras aren't installed here, with what can't be done without each and the remedy."""
+    """Return which of DSPy's extras aren't installed here, with what can't be done without each and the remedy."""
     return {
         extra: f"{without}; pip install 'dspy[{extra}]'"
-        for extra, without in _NEEDED.items()
+        for extra, without in _EXTRAS.items()
         if find_spec(extra) is None and not (extra == "deno" and shutil.which("deno"))
     }

@@ -13,22 +13,22 @@ from typing import Any, Protocol
 from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.compat import Flex
-from snakepit_bridge.dspy_integration.context_overrides import surround_with_keyword
+from snakepit_bridge.dspy_integration.context_overrides import override_keyword
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
 from snakepit_bridge.dspy_integration.module_tree import parts, predictors
 from snakepit_bridge.dspy_integration.targets import keywords
 from snakepit_bridge.dspy_integration.targets.attributes import is_users
 
 
-class Registered(Protocol):
+class RegistryEntry(Protocol):
     """An entry of the module registry, as far as construction needs it."""
 
     @property
     def preferred(self) -> type: ...
 
 
-def construct(module_class: type, registry: Mapping[str, Registered], *args: Any, **kwargs: Any) -> Any:
-    """Returns a new module.
+def construct(module_class: type, registry: Mapping[str, RegistryEntry], *args: Any, **kwargs: Any) -> Any:
+    """Return a new module.
 
     LM keywords become the predictors' config in every class, and an argument that only other registered classes take
     is left out.
@@ -42,44 +42,50 @@ def construct(module_class: type, registry: Mapping[str, Registered], *args: Any
         ValidationError: an LM keyword is out of its range.
     """
     if not issubclass(module_class, BaseModule):
-        return module_class(*args, **_for(module_class, registry, kwargs))
-    mine = _parameters(module_class)
+        return module_class(*args, **_select_arguments(module_class, registry, kwargs))
+    mine = _parameter_names(module_class)
     # A class of the user's own may mean something else by a name that its constructor takes.
     theirs = mine if is_users(module_class) else set[str]()
     config = {
-        name: keywords.check(name, name, value)
+        name: keywords.check_value(name, name, value)
         for name, value in kwargs.items()
         if name in keywords.RULES and name not in theirs
     }
-    given = _for(module_class, registry, {name: value for name, value in kwargs.items() if name not in config})
-    _check_fit(module_class, args, given, mine)
+    given = _select_arguments(
+        module_class, registry, {name: value for name, value in kwargs.items() if name not in config}
+    )
+    _check_arguments(module_class, args, given, mine)
     module = module_class(*args, **given)
     _configure(module, config)
     return module
 
 
-def _for(module_class: type, registry: Mapping[str, Registered], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out the arguments that other registered classes take and this one doesn't."""
-    mine = _parameters(module_class)
-    theirs = {name for entry in registry.values() for name in _parameters(entry.preferred)}
-    own = _OF_THE_MIXIN if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
+def _select_arguments(
+    module_class: type, registry: Mapping[str, RegistryEntry], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Leave out the arguments that other registered classes take and this one doesn't."""
+    mine = _parameter_names(module_class)
+    theirs = {name for entry in registry.values() for name in _parameter_names(entry.preferred)}
+    own = _MIXIN_ARGUMENTS if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
     unwanted = (theirs if is_users(module_class) else theirs | keywords.RULES.keys()) - mine - own
     return {name: value for name, value in kwargs.items() if name not in unwanted}
 
 
-_OF_THE_MIXIN = frozenset({"session_context", "auto_sync"})
+_MIXIN_ARGUMENTS = frozenset({"session_context", "auto_sync"})
 
 
-def _check_fit(module_class: type, args: tuple[Any, ...], given: Mapping[str, Any], mine: set[str]) -> None:
-    own = _OF_THE_MIXIN if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
+def _check_arguments(module_class: type, args: tuple[Any, ...], given: Mapping[str, Any], mine: set[str]) -> None:
+    own = _MIXIN_ARGUMENTS if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
     unknown = sorted(given.keys() - mine - own)
     if unknown:
         raise TypeError(f"{module_class.__name__} takes no argument {', '.join(unknown)}; it takes {sorted(mine)}")
     try:
-        _signature(module_class).bind(None, *args, **{name: v for name, v in given.items() if name not in own})
-    except TypeError as unfit:
+        _constructor_signature(module_class).bind(
+            None, *args, **{name: v for name, v in given.items() if name not in own}
+        )
+    except TypeError as exc:
         remedy = "Give it too; where it has no use, it is left out"
-        raise TypeError(f"{module_class.__name__} can't be built from these arguments: {unfit}. {remedy}.") from None
+        raise TypeError(f"{module_class.__name__} can't be built from these arguments: {exc}. {remedy}.") from None
 
 
 def _configure(module: Any, config: Mapping[str, Any]) -> None:
@@ -87,19 +93,19 @@ def _configure(module: Any, config: Mapping[str, Any]) -> None:
         predictor.config = {**predictor.config, **config}
     for _, flex in parts(module, Flex) if config else ():
         for name, value in config.items():
-            surround_with_keyword(flex, name, value)
+            override_keyword(flex, name, value)
 
 
-def _signature(module_class: type) -> inspect.Signature:
+def _constructor_signature(module_class: type) -> inspect.Signature:
     """The plain class's constructor; the mixin's takes anything."""
     plain = next(base for base in module_class.__mro__ if "__init__" in vars(base) and base is not VariableAwareMixin)
     return inspect.signature(plain.__init__)
 
 
-def _parameters(module_class: type) -> set[str]:
+def _parameter_names(module_class: type) -> set[str]:
     """Names that a class's constructor takes explicitly, ``*args`` and ``**config`` left out."""
     return {
         name
-        for name, parameter in _signature(module_class).parameters.items()
+        for name, parameter in _constructor_signature(module_class).parameters.items()
         if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }

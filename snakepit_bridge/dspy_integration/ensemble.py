@@ -32,18 +32,20 @@ class Ensemble(dspy.Module):
         self.size = size
 
     def compile(self, programs: Sequence[Any]) -> Any:
-        """Sets the programs and returns this ensemble, so that it reads as ``dspy.Ensemble(…).compile(programs)``."""
+        """Set the programs and return this ensemble, so that it reads as ``dspy.Ensemble(…).compile(programs)``."""
         self.programs = list(programs)
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._reduced([program(*args, **kwargs) for program in self._drawn()])
+        return self._reduce([program(*args, **kwargs) for program in self._sample_programs()])
 
     async def aforward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._reduced(await asyncio.gather(*(program.acall(*args, **kwargs) for program in self._drawn())))
+        return self._reduce(
+            await asyncio.gather(*(program.acall(*args, **kwargs) for program in self._sample_programs()))
+        )
 
-    def _drawn(self) -> list[Any]:
+    def _sample_programs(self) -> list[Any]:
         return random.sample(self.programs, self.size) if self.size else self.programs
 
-    def _reduced(self, outputs: list[Any]) -> Any:
+    def _reduce(self, outputs: list[Any]) -> Any:
         return self.reduce_fn(outputs) if self.reduce_fn is not None else outputs

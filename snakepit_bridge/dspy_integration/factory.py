@@ -17,7 +17,7 @@ async def create_variable_aware_module(
     variable_bindings: Mapping[str, str] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Returns a new variable-aware module with its bindings in place.
+    """Return a new variable-aware module with its bindings in place.
 
     Args:
         session_context: the session to obey.

@@ -23,11 +23,11 @@ import dspy
 from dspy.primitives.base_module import BaseModule
 from pydantic import BaseModel
 
-from snakepit_bridge.dspy_integration.call_snapshots import is_users
+from snakepit_bridge.dspy_integration.call_snapshots import is_defined_by_user
 from snakepit_bridge.dspy_integration.compat import Flex
 from snakepit_bridge.dspy_integration.module_tree import adopt_flex, is_part, parts
 
-SHARED = "shared_attributes"
+SHARED_ATTRIBUTES = "shared_attributes"
 """Class attribute by which a user's module names attributes that all predictions may share."""
 MAX_OBJECTS = 100_000
 """Objects that a copy may consist of, by default."""
@@ -39,10 +39,10 @@ _ATOMS = (
     enum.Enum, types.ModuleType, types.BuiltinFunctionType, types.CodeType, property, logging.Logger,
 )  # fmt: skip
 # DSPy's own objects, such as LMs, adapters and retrievers, keep nothing of a call; these are values of a user's.
-_VALUES_OF_DSPY = (dspy.Example, BaseModel, BaseModule)
+_DSPY_VALUES = (dspy.Example, BaseModel, BaseModule)
 _LIBRARIES = ("dspy.", "snakepit_bridge.", "litellm")
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
-_MADE_AT_RUN_TIME = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+_HEAP_TYPE_FLAG = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
 class UncopyableError(ValueError):
@@ -72,11 +72,11 @@ class Isolation:
 
     def __init__(self, module: Any, *, max_objects: int = MAX_OBJECTS) -> None:
         self._module = module
-        self._shared: dict[int, Any] = {id(value): value for value in _named_as_shared(module)}
-        self._changeable: dict[int, list[tuple[str, Any]]] = {}
+        self._shared: dict[int, Any] = {id(value): value for value in _iter_shared_values(module)}
+        self._mutable_attributes: dict[int, list[tuple[str, Any]]] = {}
         self._of_classes: dict[int, dict[str, Any]] = {}
-        self._of_classes = {id(part): held for part, held in self._class_attributes()}
-        self._try(max_objects)
+        self._of_classes = {id(part): held for part, held in self._iter_class_attributes()}
+        self._probe(max_objects)
 
     @classmethod
     def of(cls, module: Any, *, max_objects: int = MAX_OBJECTS) -> Self | None:
@@ -85,45 +85,45 @@ class Isolation:
         Raises:
             UncopyableError: an attribute can't be copied, or is too large for it.
         """
-        has_own = any(_is_users_part(part) for _, part in parts(module, BaseModule))
+        has_own = any(_has_user_class(part) for _, part in parts(module, BaseModule))
         return cls(module, max_objects=max_objects) if has_own else None
 
     def copy(self) -> Any:
         """Return a copy for one prediction."""
         return self._copy(self._module, {})
 
-    def _class_attributes(self) -> Iterator[tuple[Any, dict[str, Any]]]:
+    def _iter_class_attributes(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         """What each part finds on its class and could change there."""
         memo: dict[int, Any] = {}
         for path, part in parts(self._module, BaseModule):
             found: dict[str, Any] = {}
-            for name, value in _changeable_of_class(part):
+            for name, value in _iter_mutable_class_attributes(part):
                 if id(value) not in self._shared:
-                    found[name] = self._copied_attribute(path, part, name, value, memo)
+                    found[name] = self._copy_attribute(path, part, name, value, memo)
             if found:
                 yield part, found
 
-    def _try(self, max_objects: int) -> None:
+    def _probe(self, max_objects: int) -> None:
         """Copy once, so that what can't be copied is found by name, and learn what can be shared."""
         memo: dict[int, Any] = {}
         for path, part in reversed(list(parts(self._module, BaseModule))):  # the inner ones first, for the whole path
             for name, value in list(vars(part).items()):
                 before = len(memo)
-                self._copied_attribute(path, part, name, value, memo)
-                size = _buffer_bytes(value)
+                self._copy_attribute(path, part, name, value, memo)
+                size = _count_buffer_bytes(value)
                 if (len(memo) - before > max_objects or size > MAX_BYTES) and not is_part(value):
                     count = f"{size} bytes" if size > MAX_BYTES else f"{len(memo) - before} objects"
                     problem = f"{count} are too many to be copied for each prediction{_ADVICE.format(name)}"
-                    raise UncopyableError(_path(path, name), problem)
+                    raise UncopyableError(_join_path(path, name), problem)
 
-    def _copied_attribute(self, path: str, part: Any, name: str, value: Any, memo: dict[int, Any]) -> Any:
+    def _copy_attribute(self, path: str, part: Any, name: str, value: Any, memo: dict[int, Any]) -> Any:
         try:
             return self._copy(value, memo)
         except Exception as exc:
             # Whatever a class of somebody else's raises that doesn't want to be copied.
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             problem = f"{type(part).__name__} keeps a {kind} there, which can't be copied for each prediction"
-            raise UncopyableError(_path(path, name), f"{problem} ({exc}){_ADVICE.format(name)}") from exc
+            raise UncopyableError(_join_path(path, name), f"{problem} ({exc}){_ADVICE.format(name)}") from exc
 
     def _copy(self, value: Any, memo: dict[int, Any]) -> Any:
         kind = type(value)
@@ -132,27 +132,27 @@ class Isolation:
         if id(value) in memo:
             return memo[id(value)]
         if kind is list or kind is collections.deque:
-            return self._sequence(value, memo)
+            return self._copy_sequence(value, memo)
         if kind is dict:
             twin = memo[id(value)] = dict[Any, Any]()
             for key, item in cast(dict[Any, Any], value).items():
                 twin[self._copy(key, memo)] = self._copy(item, memo)
             return twin
         if kind is tuple or kind is frozenset or kind is set:
-            return self._tuple_or_set(value, memo)
+            return self._copy_tuple_or_set(value, memo)
         if is_part(value):
-            return self._part(value, memo)
+            return self._copy_part(value, memo)
         if _is_immutable(value):
             self._shared[id(value)] = value
             return value
-        return self._object(value, memo)
+        return self._copy_object(value, memo)
 
-    def _sequence(self, value: Any, memo: dict[int, Any]) -> Any:
+    def _copy_sequence(self, value: Any, memo: dict[int, Any]) -> Any:
         twin = memo[id(value)] = type(value)() if type(value) is list else collections.deque(maxlen=value.maxlen)
         twin.extend(self._copy(item, memo) for item in value)
         return twin
 
-    def _tuple_or_set(self, value: Any, memo: dict[int, Any]) -> Any:
+    def _copy_tuple_or_set(self, value: Any, memo: dict[int, Any]) -> Any:
         items = [self._copy(item, memo) for item in value]
         same = type(value) is not set and all(new is old for new, old in zip(items, value, strict=True))
         if same:
@@ -160,45 +160,47 @@ class Isolation:
         twin = memo[id(value)] = memo.get(id(value), value if same else type(value)(items))
         return twin
 
-    def _part(self, value: Any, memo: dict[int, Any]) -> Any:
+    def _copy_part(self, value: Any, memo: dict[int, Any]) -> Any:
         twin = memo[id(value)] = object.__new__(type(value))
         if id(value) in self._of_classes:
             twin.__dict__.update(self._copy(self._of_classes[id(value)], memo))
         twin.__dict__.update(value.__dict__)
-        known = self._changeable.get(id(value))
+        known = self._mutable_attributes.get(id(value))
         for name, held in value.__dict__.items() if known is None else known:
             twin.__dict__[name] = self._copy(held, memo)
         if known is None:
-            self._changeable[id(value)] = [(n, v) for n, v in value.__dict__.items() if twin.__dict__[n] is not v]
+            self._mutable_attributes[id(value)] = [
+                (n, v) for n, v in value.__dict__.items() if twin.__dict__[n] is not v
+            ]
         if isinstance(value, Flex):
             adopt_flex(twin, value)
         return twin
 
-    def _object(self, value: Any, memo: dict[int, Any]) -> Any:
+    def _copy_object(self, value: Any, memo: dict[int, Any]) -> Any:
         kind = type(value)
         if kind in _LOCKS:
             twin = _LOCKS[kind]()
         elif kind is types.MethodType:
             twin = types.MethodType(value.__func__, self._copy(value.__self__, memo))
         elif kind is types.FunctionType:
-            return self._function(value, memo)
+            return self._copy_function(value, memo)
         elif kind is functools.partial:
             twin = functools.partial(
                 self._copy(value.func, memo), *self._copy(value.args, memo), **self._copy(value.keywords, memo)
             )
         elif _is_plain_object(kind):
             twin = memo[id(value)] = object.__new__(kind)
-            for name, held in held_attributes(value):
+            for name, held in iter_attributes(value):
                 object.__setattr__(twin, name, self._copy(held, memo))
         else:
             return copy.deepcopy(value, memo)
         memo[id(value)] = twin
         return twin
 
-    def _function(self, function: Any, memo: dict[int, Any]) -> Any:
+    def _copy_function(self, function: Any, memo: dict[int, Any]) -> Any:
         """A function that was made within another may keep state in what it closes over."""
         cells: tuple[Any, ...] = function.__closure__ or ()
-        twins = [_cell(self._copy(cell.cell_contents, memo)) if _is_full(cell) else cell for cell in cells]
+        twins = [_make_cell(self._copy(cell.cell_contents, memo)) if _is_full(cell) else cell for cell in cells]
         same = all(not _is_full(a) or a.cell_contents is b.cell_contents for a, b in zip(cells, twins, strict=True))
         if same:
             self._shared[id(function)] = function
@@ -216,28 +218,32 @@ _FAST = frozenset({type(None), bool, int, float, complex, str, bytes, type})
 _ADVICE = "; if predictions only read it, or may share it, name it on its class: shared_attributes = ('{}',)"
 
 
-def _is_users_part(part: Any) -> bool:
-    return is_users_class(type(part))
+def _has_user_class(part: Any) -> bool:
+    return is_user_class(type(part))
 
 
 @functools.lru_cache(maxsize=4096)
-def is_users_class(kind: type) -> bool:
-    """Tell whether a class, or one that it inherits from, is a user's own."""
-    return any(is_users(base) for base in kind.__mro__)
+def is_user_class(kind: type) -> bool:
+    """Check whether a class, or one that it inherits from, is a user's own."""
+    return any(is_defined_by_user(base) for base in kind.__mro__)
 
 
-def _named_as_shared(module: Any) -> Iterator[Any]:
+def _iter_shared_values(module: Any) -> Iterator[Any]:
     for _, part in parts(module, BaseModule):
-        for name in cast(tuple[str, ...], getattr(type(part), SHARED, ())):
+        for name in cast(tuple[str, ...], getattr(type(part), SHARED_ATTRIBUTES, ())):
             if hasattr(part, name):
                 yield getattr(part, name)
 
 
-def _changeable_of_class(part: Any) -> Iterator[tuple[str, Any]]:
+def _iter_mutable_class_attributes(part: Any) -> Iterator[tuple[str, Any]]:
     seen = set(vars(part))
     for base in type(part).__mro__:
-        for name, value in vars(base).items() if is_users(base) else ():
-            plain = not name.startswith("__") and name not in (SHARED, *seen) and not hasattr(type(value), "__get__")
+        for name, value in vars(base).items() if is_defined_by_user(base) else ():
+            plain = (
+                not name.startswith("__")
+                and name not in (SHARED_ATTRIBUTES, *seen)
+                and not hasattr(type(value), "__get__")
+            )
             if plain and not name.startswith("_abc_") and not _is_immutable(value):
                 seen.add(name)
                 yield name, value
@@ -247,13 +253,13 @@ def _is_immutable(value: Any) -> bool:
     if isinstance(value, _ATOMS):
         return True
     kind = type(value)
-    of_library = kind.__module__.startswith(_LIBRARIES) and not isinstance(value, _VALUES_OF_DSPY)
+    of_library = kind.__module__.startswith(_LIBRARIES) and not isinstance(value, _DSPY_VALUES)
     return of_library or isinstance(value, dspy.Tool)
 
 
 @functools.lru_cache(maxsize=4096)
 def _is_plain_object(kind: type) -> bool:
-    """Tell whether objects of a class are nothing but their attributes, so that locks among these don't matter."""
+    """Check whether objects of a class are nothing but their attributes, so that locks among these don't matter."""
     standard = ("__reduce_ex__", "__reduce__", "__getstate__")
     is_standard = all(getattr(kind, name, None) is getattr(object, name, None) for name in standard)
     hooks = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
@@ -261,35 +267,33 @@ def _is_plain_object(kind: type) -> bool:
 
 
 def _is_written_in_python(kind: type) -> bool:
-    """Tell whether a class holds nothing beside attributes and slots, as those that C defines do."""
-    slots = sum(len(_slots(base)) for base in kind.__mro__)
+    """Check whether a class holds nothing beside attributes and slots, as those that C defines do."""
+    slots = sum(len(_slot_names(base)) for base in kind.__mro__)
     pointer = tuple.__itemsize__
-    return bool(kind.__flags__ & _MADE_AT_RUN_TIME) and kind.__basicsize__ <= object.__basicsize__ + pointer * (
-        slots + 2
-    )
+    return bool(kind.__flags__ & _HEAP_TYPE_FLAG) and kind.__basicsize__ <= object.__basicsize__ + pointer * (slots + 2)
 
 
-def _slots(base: type) -> tuple[str, ...]:
+def _slot_names(base: type) -> tuple[str, ...]:
     named: Any = vars(base).get("__slots__", ())
     names: tuple[str, ...] = (named,) if isinstance(named, str) else tuple(named)
     own = base.__name__.lstrip("_")
     return tuple(f"_{own}{name}" if name.startswith("__") and not name.endswith("__") else name for name in names)
 
 
-def held_attributes(value: Any) -> Iterator[tuple[str, Any]]:
+def iter_attributes(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield an object's attributes and filled slots."""
     yield from getattr(value, "__dict__", {}).items()
     for base in type(value).__mro__:
-        for name in _slots(base):
+        for name in _slot_names(base):
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                 yield name, getattr(value, name)
 
 
-def _buffer_bytes(value: Any) -> int:
+def _count_buffer_bytes(value: Any) -> int:
     return int(getattr(value, "nbytes", 0) or 0) if not is_part(value) else 0
 
 
-def _cell(content: Any) -> Any:
+def _make_cell(content: Any) -> Any:
     return types.CellType(content)
 
 
@@ -301,5 +305,5 @@ def _is_full(cell: Any) -> bool:
     return True
 
 
-def _path(path: str, name: str) -> str:
+def _join_path(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name

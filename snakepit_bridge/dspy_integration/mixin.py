@@ -15,13 +15,13 @@ from typing import Any, Self, cast
 import dspy
 
 from snakepit_bridge.dspy_integration import call_snapshots as calls
-from snakepit_bridge.dspy_integration.binding import Bound, LMScope, apply, check_bindable
+from snakepit_bridge.dspy_integration.binding import BoundValue, LMScope, apply_values, check_bindable
 from snakepit_bridge.dspy_integration.call_snapshots import WRITTEN_BY_THE_USER, CallSnapshots, runs_natively
 from snakepit_bridge.dspy_integration.callbacks import Changes, SyncCallback, SyncCallbacks
-from snakepit_bridge.dspy_integration.context_overrides import within
+from snakepit_bridge.dspy_integration.context_overrides import apply_overrides
 from snakepit_bridge.dspy_integration.module_tree import clone, part_at, parts
-from snakepit_bridge.dspy_integration.reading import readable, restore, show
-from snakepit_bridge.dspy_integration.trace_identity import under_own_names
+from snakepit_bridge.dspy_integration.reading import expose_value, read_attribute, restore_attribute
+from snakepit_bridge.dspy_integration.trace_identity import preserve_predictor_identity
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.process.threads import in_user_thread
 from snakepit_bridge.protocol.token import Token
@@ -33,7 +33,7 @@ __all__ = ["BINDINGS_KEY", "Changes", "SyncCallback", "VariableAwareMixin", "run
 BINDINGS_KEY = "variable_bindings"
 
 # Guards the few assignments that make up a module's synced state; a lock per module could be neither copied nor saved.
-_state = threading.RLock()
+_state_lock = threading.RLock()
 
 
 class VariableAwareMixin:
@@ -68,36 +68,36 @@ class VariableAwareMixin:
         self._last_sync: dict[str, Any] = {}
         self._sync_callbacks = SyncCallbacks()
         # What a readable attribute was before it was bound: () if it wasn't there.
-        self._unbound: dict[str, tuple[Any, ...]] = {}
+        self._original_values: dict[str, tuple[Any, ...]] = {}
         self._session_context = session_context
         super().__init__(*args, **kwargs)
         if session_context is not None:
-            session_context.admit(self)
+            session_context.add_module(self)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # A subclass's own `forward` stands before the one of the mixin, and is called directly too.
         if "forward" in vars(cls):
-            cls.forward = cls._syncing(vars(cls)["forward"])
+            cls.forward = cls._wrap_forward(vars(cls)["forward"])
         if "aforward" in vars(cls):
-            cls.aforward = cls._asyncing(vars(cls)["aforward"])
+            cls.aforward = cls._wrap_aforward(vars(cls)["aforward"])
 
     @classmethod
-    def _syncing(cls, forward: Any) -> Any:
+    def _wrap_forward(cls, forward: Any) -> Any:
         @functools.wraps(forward)
         def synced(self: Self, *args: Any, **kwargs: Any) -> Any:
-            with self._running() as twin, within(twin):
+            with self._prepare_call() as twin, apply_overrides(twin):
                 return forward(twin, *args, **kwargs)
 
         setattr(synced, WRITTEN_BY_THE_USER, forward)
         return synced
 
     @classmethod
-    def _asyncing(cls, aforward: Any) -> Any:
+    def _wrap_aforward(cls, aforward: Any) -> Any:
         @functools.wraps(aforward)
         async def synced(self: Self, *args: Any, **kwargs: Any) -> Any:
-            async with self._arunning() as twin:
-                with within(twin):
+            async with self._aprepare_call() as twin:
+                with apply_overrides(twin):
                     return await aforward(twin, *args, **kwargs)
 
         setattr(synced, WRITTEN_BY_THE_USER, aforward)
@@ -114,11 +114,11 @@ class VariableAwareMixin:
     def session_context(self, context: SessionContext | None) -> None:
         if context is self._session_context:
             return
-        with _state:
+        with _state_lock:
             self._forget_values()
             self._session_context = context
         if context is not None:
-            context.admit(self)
+            context.add_module(self)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         above = cast(Any, super())
@@ -129,14 +129,14 @@ class VariableAwareMixin:
         if self._session_context is None:
             self._forget_values()
         else:
-            self._session_context.admit(self)
+            self._session_context.add_module(self)
 
     # ---------------------------------------------------------------- bindings
 
     async def bind_to_variable(
         self, attribute: str, variable_name: str, sync_callback: SyncCallback | None = None
     ) -> None:
-        """Lets an attribute follow a variable and takes its present value.
+        """Let an attribute follow a variable and takes its present value.
 
         Args:
             attribute: what to bind, such as ``temperature``, or ``extract.temperature`` for one nested predictor.
@@ -149,20 +149,20 @@ class VariableAwareMixin:
             BindingError: the attribute can't take effect on this module; lists what can.
             ValidationError: the attribute refuses the present value.
         """
-        context = self._context()
+        context = self._require_context()
         check_bindable(self, attribute)
         self._bind(attribute, variable_name, sync_callback, await context.snapshot())
 
     def bind_to_variable_sync(
         self, attribute: str, variable_name: str, sync_callback: SyncCallback | None = None
     ) -> None:
-        """Binds as :meth:`bind_to_variable` does, for callers that can't await, with or without a running loop."""
-        context = self._context()
+        """Bind as :meth:`bind_to_variable` does, for callers that can't await, with or without a running loop."""
+        context = self._require_context()
         check_bindable(self, attribute)
         self._bind(attribute, variable_name, sync_callback, context.blocking.snapshot())
 
     def get_bindings(self) -> dict[str, str]:
-        """Returns attribute to variable name, as a copy."""
+        """Return attribute to variable name, as a copy."""
         return dict(self._variable_bindings)
 
     @property
@@ -171,37 +171,37 @@ class VariableAwareMixin:
         return dict(self._last_sync)
 
     def unbind_variable(self, attribute: str) -> None:
-        """Ends a binding and its callbacks; the plain module's own value holds again."""
-        with _state:
+        """End a binding and its callbacks; the plain module's own value holds again."""
+        with _state_lock:
             self._variable_bindings = {k: v for k, v in self._variable_bindings.items() if k != attribute}
             self._last_sync = {k: v for k, v in self._last_sync.items() if k != attribute}
-            self._sync_callbacks.drop(attribute)
-            restore(self, attribute, self._unbound.get(attribute))
-            self._unbound = {k: v for k, v in self._unbound.items() if k != attribute}
+            self._sync_callbacks.remove(attribute)
+            restore_attribute(self, attribute, self._original_values.get(attribute))
+            self._original_values = {k: v for k, v in self._original_values.items() if k != attribute}
 
     def on_change(self, attribute: str, callback: SyncCallback) -> None:
-        """Calls back with (attribute, old, new) each time a sync changes a bound attribute, until it is unbound.
+        """Call back with (attribute, old, new) each time a sync changes a bound attribute, until it is unbound.
 
         Raises:
             BindingError: the attribute isn't bound.
         """
-        self._variable_of(attribute)
+        self._require_variable(attribute)
         self._sync_callbacks.add(attribute, callback)
 
     async def get_bound_variable(self, attribute: str) -> Any:
-        """Returns the present value of the variable that an attribute is bound to, read from the session.
+        """Return the present value of the variable that an attribute is bound to, read from the session.
 
         Raises:
             BindingError: the attribute isn't bound (also a ValueError).
             RuntimeError: the module has no session.
         """
-        variable = self._variable_of(attribute)
-        return await self._context().get_variable(variable)
+        variable = self._require_variable(attribute)
+        return await self._require_context().get_variable(variable)
 
     # ---------------------------------------------------------------- sync
 
     async def sync_variables(self) -> Changes:
-        """Takes the session's present values, all from one revision.
+        """Take the session's present values, all from one revision.
 
         Returns:
             attribute to (old, new), for the attributes that changed.
@@ -216,7 +216,7 @@ class VariableAwareMixin:
         return self._sync(await self._session_context.snapshot())
 
     def sync_variables_sync(self) -> Changes:
-        """Syncs as :meth:`sync_variables` does, for callers that can't await, with or without a running loop."""
+        """Sync as :meth:`sync_variables` does, for callers that can't await, with or without a running loop."""
         if self._session_context is None or not self._variable_bindings:
             return {}
         return self._sync(self._session_context.blocking.snapshot())
@@ -224,42 +224,42 @@ class VariableAwareMixin:
     # ---------------------------------------------------------------- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._running() as twin, within(twin):
-            return twin._plain("__call__")(*args, **kwargs)
+        with self._prepare_call() as twin, apply_overrides(twin):
+            return twin._base_method("__call__")(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with self._running() as twin, within(twin):
-            return twin._plain("forward")(*args, **kwargs)
+        with self._prepare_call() as twin, apply_overrides(twin):
+            return twin._base_method("forward")(*args, **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the module without blocking the loop: natively where DSPy can, else in a thread."""
-        async with self._arunning() as twin:
-            with within(twin):
+        """Run the module without blocking the loop: natively where DSPy can, else in a thread."""
+        async with self._aprepare_call() as twin:
+            with apply_overrides(twin):
                 if runs_natively(type(self)):
-                    return await twin._plain("acall")(*args, **kwargs)
-                return await in_user_thread(twin._plain("__call__"), *args, **kwargs)
+                    return await twin._base_method("acall")(*args, **kwargs)
+                return await in_user_thread(twin._base_method("__call__"), *args, **kwargs)
 
     async def aforward(self, *args: Any, **kwargs: Any) -> Any:
-        async with self._arunning() as twin:
-            with within(twin):
+        async with self._aprepare_call() as twin:
+            with apply_overrides(twin):
                 if runs_natively(type(self)):
-                    return await twin._plain("aforward")(*args, **kwargs)
-                return await in_user_thread(twin._plain("forward"), *args, **kwargs)
+                    return await twin._base_method("aforward")(*args, **kwargs)
+                return await in_user_thread(twin._base_method("forward"), *args, **kwargs)
 
     async def forward_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Syncs the bound variables, then runs the module; the same as ``await module.acall(…)``."""
+        """Sync the bound variables, then runs the module; the same as ``await module.acall(…)``."""
         return await self.acall(*args, **kwargs)
 
     # ---------------------------------------------------------------- state
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        """Returns the plain module's state plus the bindings of this module and of the aware ones inside it."""
+        """Return the plain module's state plus the bindings of this module and of the aware ones inside it."""
         state: dict[str, Any] = cast(Any, super()).dump_state(json_mode=json_mode)
-        bindings = {path: part.get_bindings() for path, part in aware_parts(self) if part._variable_bindings}
+        bindings = {path: part.get_bindings() for path, part in find_aware_parts(self) if part._variable_bindings}
         return {**state, BINDINGS_KEY: bindings} if bindings else state
 
     def load_state(self, state: Mapping[str, Any], **options: Any) -> Any:
-        """Loads a state saved by this class or by the plain one; the latter leaves the bindings as they are.
+        """Load a state saved by this class or by the plain one; the latter leaves the bindings as they are.
 
         Raises:
             BindingError: the state binds what can't be bound here; nothing was loaded.
@@ -274,7 +274,7 @@ class VariableAwareMixin:
         plain = {name: value for name, value in state.items() if name != BINDINGS_KEY}
         loaded = cast(Any, super()).load_state(plain, **options)
         for path, each in bindings.items():
-            cast(VariableAwareMixin, part_at(self, path))._rebind(each)
+            cast(VariableAwareMixin, part_at(self, path))._restore_bindings(each)
         return loaded
 
     # ---------------------------------------------------------------- inside
@@ -282,14 +282,14 @@ class VariableAwareMixin:
     def _should_auto_sync(self) -> bool:
         return self._auto_sync and self._session_context is not None and bool(self._variable_bindings)
 
-    def _context(self) -> SessionContext:
+    def _require_context(self) -> SessionContext:
         if self._session_context is None:
             raise RuntimeError(
                 f"No session context available for variable binding: give {type(self).__name__} a session_context="
             )
         return self._session_context
 
-    def _variable_of(self, attribute: str) -> str:
+    def _require_variable(self, attribute: str) -> str:
         if attribute not in self._variable_bindings:
             bound = ", ".join(sorted(self._variable_bindings)) or "nothing"
             problem = f"it is not bound to a variable; bind it first, bound is: {bound}"
@@ -299,75 +299,77 @@ class VariableAwareMixin:
     def _bind(self, attribute: str, variable: str, callback: SyncCallback | None, snapshot: Snapshot) -> None:
         value = snapshot.value(variable)
         # With the other bindings, since a value may only fit beside them: a token limit beside its model.
-        self._pristine({**self._values(None), attribute: Bound(variable, value)})
-        before = readable(self, attribute)
-        with _state:
+        self._bind_clone({**self._values(None), attribute: BoundValue(variable, value)})
+        before = read_attribute(self, attribute)
+        with _state_lock:
             old = self._last_sync.get(attribute, before[0] if before else None)
-            self._unbound = {attribute: before, **self._unbound}
+            self._original_values = {attribute: before, **self._original_values}
             self._variable_bindings = {**self._variable_bindings, attribute: variable}
             self._last_sync = {**self._last_sync, attribute: value}
-            show(self, attribute, value)
+            expose_value(self, attribute, value)
             if callback is not None:
                 self._sync_callbacks.add(attribute, callback)
         if callback is not None and old is not None and old != value:
             callback(attribute, old, value)
 
-    def _rebind(self, bindings: Mapping[str, str]) -> None:
-        """Takes the bindings of a saved state; their values come with the next sync."""
+    def _restore_bindings(self, bindings: Mapping[str, str]) -> None:
+        """Take the bindings of a saved state; their values come with the next sync."""
         for attribute in self._variable_bindings:
             if attribute not in bindings:
                 self.unbind_variable(attribute)
-        with _state:
+        with _state_lock:
             self._forget_values()
             self._variable_bindings = dict(bindings)
-            self._unbound = {**{name: readable(self, name) for name in bindings}, **self._unbound}
+            self._original_values = {**{name: read_attribute(self, name) for name in bindings}, **self._original_values}
 
     def _forget_values(self) -> None:
-        """Makes the attributes what they were before they were bound; the bindings stay."""
-        for attribute, before in self._unbound.items():
-            restore(self, attribute, before)
+        """Make the attributes what they were before they were bound; the bindings stay."""
+        for attribute, before in self._original_values.items():
+            restore_attribute(self, attribute, before)
         self._last_sync = {}
         self._synced = None
 
-    def _values(self, snapshot: Snapshot | None) -> dict[str, Bound]:
+    def _values(self, snapshot: Snapshot | None) -> dict[str, BoundValue]:
         """The bound values at a snapshot, or those of the last sync."""
         bindings = self._variable_bindings
         if snapshot is None:
-            return {name: Bound(bindings[name], value) for name, value in self._last_sync.items() if name in bindings}
-        return {name: Bound(variable, snapshot.value(variable)) for name, variable in bindings.items()}
+            return {
+                name: BoundValue(bindings[name], value) for name, value in self._last_sync.items() if name in bindings
+            }
+        return {name: BoundValue(variable, snapshot.value(variable)) for name, variable in bindings.items()}
 
-    def _values_for_call(self, call: CallSnapshots) -> dict[str, Bound]:
+    def _values_for_call(self, call: CallSnapshots) -> dict[str, BoundValue]:
         if self._session_context is None or not self._variable_bindings:
             return {}
         if self._should_auto_sync():
-            return self._values(call.known(self._session_context))
+            return self._values(call.get(self._session_context))
         never = sorted(self._variable_bindings.keys() - self._last_sync.keys())
         if never:
             problem = "auto_sync is off and it was never synced: await sync_variables() first"
             raise BindingError(type(self).__name__, ", ".join(never), problem)
         return self._values(None)
 
-    def _pristine(self, values: Mapping[str, Bound]) -> Self:
-        """Returns a clone of this module alone with the values put on it, as a trial of them."""
+    def _bind_clone(self, values: Mapping[str, BoundValue]) -> Self:
+        """Return a clone of this module alone with the values put on it, as a trial of them."""
         twin = clone(self)
-        twin._take_on(values)
+        twin._apply_values(values)
         return twin
 
-    def _take_on(self, values: Mapping[str, Bound]) -> None:
-        """Puts values on this clone, first taking off what stands on it only to be read."""
-        for attribute, before in self._unbound.items():
-            restore(self, attribute, before)
+    def _apply_values(self, values: Mapping[str, BoundValue]) -> None:
+        """Put values on this clone, first taking off what stands on it only to be read."""
+        for attribute, before in self._original_values.items():
+            restore_attribute(self, attribute, before)
         profiles = self._session_context.profiles if self._session_context is not None else None
-        apply(self, values, LMScope(profiles, dspy.settings.lm))
+        apply_values(self, values, LMScope(profiles, dspy.settings.lm))
 
     def _sync(self, snapshot: Snapshot) -> Changes:
         values = self._values(snapshot)
-        self._pristine(values)
-        return self._take(values, snapshot.token)
+        self._bind_clone(values)
+        return self._record_sync(values, snapshot.token)
 
-    def _take(self, values: Mapping[str, Bound], token: Token) -> Changes:
-        """Makes values the readable ones and tells the callbacks, unless a concurrent call has taken newer ones."""
-        with _state:
+    def _record_sync(self, values: Mapping[str, BoundValue], token: Token) -> Changes:
+        """Make values the readable ones and tells the callbacks, unless a concurrent call has taken newer ones."""
+        with _state_lock:
             if self._synced is not None and token < self._synced:
                 return {}
             changes = {
@@ -379,58 +381,58 @@ class VariableAwareMixin:
             self._last_sync = {**self._last_sync, **{name: new for name, (_, new) in changes.items()}}
             self._synced = token
             for name, (_, new) in changes.items():
-                show(self, name, new)
-        self._sync_callbacks.tell(changes)
+                expose_value(self, name, new)
+        self._sync_callbacks.notify(changes)
         return changes
 
-    def _sessions(self) -> list[SessionContext]:
+    def _find_sessions(self) -> list[SessionContext]:
         """The sessions that a call of this module must read: its own and those of aware modules inside."""
-        found = [part._session_context for _, part in aware_parts(self) if part._should_auto_sync()]
+        found = [part._session_context for _, part in find_aware_parts(self) if part._should_auto_sync()]
         return list(dict.fromkeys(context for context in found if context is not None))
 
     @contextmanager
-    def _running(self) -> Generator[Self]:
-        """Yields what to run: this module if it is a bound copy or obeys nothing, else a copy bound to one snapshot.
+    def _prepare_call(self) -> Generator[Self]:
+        """Yield what to run: this module if it is a bound copy or obeys nothing, else a copy bound to one snapshot.
 
         Aware modules inside it, and those that it calls from elsewhere, see the same snapshots.
         """
         if self._bound:
             yield self
             return
-        with calls.entered() as call:
-            calls.read(call, self._sessions())
-            with self._copy_for(call) as twin:
+        with calls.current_call() as call:
+            calls.load(call, self._find_sessions())
+            with self._bound_copy(call) as twin:
                 yield twin
 
     @asynccontextmanager
-    async def _arunning(self) -> AsyncGenerator[Self]:
+    async def _aprepare_call(self) -> AsyncGenerator[Self]:
         if self._bound:
             yield self
             return
-        with calls.entered() as call:
-            await calls.aread(call, self._sessions())
-            with self._copy_for(call) as twin:
+        with calls.current_call() as call:
+            await calls.aload(call, self._find_sessions())
+            with self._bound_copy(call) as twin:
                 yield twin
 
     @contextmanager
-    def _copy_for(self, call: CallSnapshots) -> Generator[Self]:
-        parts = [part for _, part in aware_parts(self)]
+    def _bound_copy(self, call: CallSnapshots) -> Generator[Self]:
+        parts = [part for _, part in find_aware_parts(self)]
         values = [part._values_for_call(call) for part in parts]
         if not any(values):
             yield self
             return
         twin = clone(self)
-        for (_, part), bound in zip(aware_parts(twin), values, strict=True):
-            part._take_on(bound)
+        for (_, part), bound in zip(find_aware_parts(twin), values, strict=True):
+            part._apply_values(bound)
             part._bound = True
         for part, bound in zip(parts, values, strict=True):
-            snapshot = call.known(part._session_context) if part._session_context is not None else None
+            snapshot = call.get(part._session_context) if part._session_context is not None else None
             if snapshot is not None and part._should_auto_sync():
-                part._take(bound, snapshot.token)
-        with under_own_names(self, twin):
+                part._record_sync(bound, snapshot.token)
+        with preserve_predictor_identity(self, twin):
             yield twin
 
-    def _plain(self, method: str) -> Any:
+    def _base_method(self, method: str) -> Any:
         """A method of the plain class, on this object: KNN knows no ``forward`` and Parallel no ``acall``."""
         plain = cast(Any, super())
         if hasattr(plain, method):
@@ -438,13 +440,13 @@ class VariableAwareMixin:
         return plain.__call__ if method == "forward" else plain.forward
 
 
-def aware_parts(module: VariableAwareMixin) -> list[tuple[str, VariableAwareMixin]]:
-    """Returns the variable-aware parts of a module with their paths, the module itself first."""
+def find_aware_parts(module: VariableAwareMixin) -> list[tuple[str, VariableAwareMixin]]:
+    """Return the variable-aware parts of a module with their paths, the module itself first."""
     return list(parts(module, VariableAwareMixin))
 
 
 @functools.cache
-def of_the_mixin() -> frozenset[str]:
+def mixin_attribute_names() -> frozenset[str]:
     """Return the names of what the mixin keeps on an instance."""
 
     class Bare(VariableAwareMixin, dspy.Module):

@@ -36,48 +36,50 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def is_part(thing: Any) -> bool:
-    """Tells whether a thing is a part of a program: one of DSPy's, or of any class with the mixin before it."""
-    return _makes_parts(type(thing))
+    """Check whether a thing is a part of a program: one of DSPy's, or of any class with the mixin before it."""
+    return _is_part_class(type(thing))
 
 
 # Asked of every attribute in every bound call; asking the classes each time would take most of a binding's time.
 @functools.lru_cache(maxsize=4096)
-def _makes_parts(kind: type) -> bool:
+def _is_part_class(kind: type) -> bool:
     return issubclass(kind, PARTS) or hasattr(kind, AWARE)
 
 
 def parts(module: Any, kind: type[M] | tuple[type, ...]) -> Iterator[tuple[str, M]]:
-    """Yields the path and the object of each part of a kind, the module itself (path ``""``) included.
+    """Yield the path and the object of each part of a kind, the module itself (path ``""``) included.
 
     Paths read as Python does: ``extract.predict``, ``steps[0]``. They are those of DSPy's ``named_sub_modules``, which
     looks through demos and histories as well and takes ten times as long.
     """
-    for path, part in _parts_of(module):
+    for path, part in _list_parts(module):
         if isinstance(part, kind):
             yield path, cast(M, part)
 
 
 def has_part(module: Any, kind: type | tuple[type, ...]) -> bool:
-    """Tells whether a module is or holds a part of a kind."""
-    return any(isinstance(part, kind) for _, part in _parts_of(module))
+    """Check whether a module is or holds a part of a kind."""
+    return any(isinstance(part, kind) for _, part in _list_parts(module))
 
 
 # While values are put on a copy its structure stays, and every target asks for it.
-_known: ContextVar[dict[int, tuple[Any, list[tuple[str, Any]]]] | None] = ContextVar("structure", default=None)
+_cached_structures: ContextVar[dict[int, tuple[Any, list[tuple[str, Any]]]] | None] = ContextVar(
+    "structure", default=None
+)
 
 
 @contextmanager
-def unchanging() -> Generator[None]:
-    """Remembers each structure that is looked through within the block, which must not add or exchange parts."""
-    token = _known.set({})
+def cache_structure() -> Generator[None]:
+    """Remember each structure that is looked through within the block, which must not add or exchange parts."""
+    token = _cached_structures.set({})
     try:
         yield
     finally:
-        _known.reset(token)
+        _cached_structures.reset(token)
 
 
-def _parts_of(root: Any) -> Iterable[tuple[str, Any]]:
-    known = _known.get()
+def _list_parts(root: Any) -> Iterable[tuple[str, Any]]:
+    known = _cached_structures.get()
     if known is None:
         return _walk(root)
     if id(root) not in known:
@@ -86,7 +88,7 @@ def _parts_of(root: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _walk(root: Any) -> Iterator[tuple[str, Any]]:
-    """Yields every part once, the nearer ones first."""
+    """Yield every part once, the nearer ones first."""
     queue: deque[tuple[str, Any]] = deque([("", root)])
     seen = {id(root)}
     while queue:
@@ -109,12 +111,12 @@ def _walk(root: Any) -> Iterator[tuple[str, Any]]:
 
 
 def predictors(module: Any) -> list[tuple[str, dspy.Predict]]:
-    """Returns every predictor with its path, those inside compiled sub-modules included."""
+    """Return every predictor with its path, those inside compiled sub-modules included."""
     return list(parts(module, dspy.Predict)) if is_part(module) else []
 
 
 def part_at(module: Any, path: str) -> Any | None:
-    """Returns the part at a path, or None; ``steps['a']`` finds what ``steps[a]`` does."""
+    """Return the part at a path, or None; ``steps['a']`` finds what ``steps[a]`` does."""
     if not path:
         return module
     wanted = path.replace("['", "[").replace("']", "]")
@@ -122,7 +124,7 @@ def part_at(module: Any, path: str) -> Any | None:
 
 
 def clone(module: M) -> M:
-    """Returns a copy of a module's structure: its modules are new, everything else is shared.
+    """Return a copy of a module's structure: its modules are new, everything else is shared.
 
     Changing an attribute of the copy, or of a module inside it, leaves the original as it is; changing a shared list
     or dict in place does not, so whoever holds a clone replaces values and never edits them.

@@ -90,7 +90,7 @@ class VariableAwareRefine(VariableAwareMixin, dspy.Refine):
     ) -> None:
         super().__init__(module, N, reward_fn, threshold, fail_count, **aware)
         # It shows its LM the source of the module, which is that of the class that the user wrote.
-        self.module_code = inspect.getsource(_plain_class(type(module)))
+        self.module_code = inspect.getsource(_find_plain_class(type(module)))
 
 
 class VariableAwareRLM(VariableAwareMixin, RLM):
@@ -135,7 +135,7 @@ _AWARE: dict[type, type] = {
 
 @functools.cache
 def variable_aware(module_class: type) -> type:
-    """Returns the variable-aware twin of a module class; also a decorator for one's own.
+    """Return the variable-aware twin of a module class; also a decorator for one's own.
 
     Example:
         >>> @variable_aware
@@ -166,17 +166,17 @@ def _reduce(module: Any, protocol: Any) -> Any:
         found = kind  # defined in a function: only cloudpickle can tell
     if found is kind:
         return object.__reduce_ex__(module, protocol)
-    return _reborn, (_plain_class(kind),), module.__getstate__()
+    return _recreate, (_find_plain_class(kind),), module.__getstate__()
 
 
-def _reborn(plain: type) -> Any:
+def _recreate(plain: type) -> Any:
     return object.__new__(variable_aware(plain))
 
 
-def _plain_class(kind: type) -> type:
+def _find_plain_class(kind: type) -> type:
     return next(base for base in kind.__mro__ if not issubclass(base, VariableAwareMixin))
 
 
-def plain_name(module: object) -> str:
-    """Returns the DSPy name of a module's class: ``ChainOfThought`` for its variable-aware twin too."""
-    return _plain_class(type(module)).__name__
+def plain_class_name(module: object) -> str:
+    """Return the DSPy name of a module's class: ``ChainOfThought`` for its variable-aware twin too."""
+    return _find_plain_class(type(module)).__name__

@@ -38,7 +38,7 @@ class OwnLMs:
     allowed: bool
     note: Callable[[BridgeError], None]
 
-    def reached(self, lm: dspy.BaseLM) -> dspy.BaseLM:
+    def resolve(self, lm: dspy.BaseLM) -> dspy.BaseLM:
         """Return the LM that answers in place of a program's own: a profile's, or itself where that is allowed.
 
         Raises:
@@ -47,7 +47,7 @@ class OwnLMs:
         """
         if isinstance(lm, (ExtendedLM, NoPredictionLM)):
             return lm
-        found = self._routed(lm)
+        found = self._route(lm)
         if self.allowed and not isinstance(found, dspy.BaseLM):
             return lm
         if not whose():
@@ -58,7 +58,7 @@ class OwnLMs:
             raise error
         return found
 
-    def _routed(self, lm: dspy.BaseLM) -> dspy.BaseLM | str:
+    def _route(self, lm: dspy.BaseLM) -> dspy.BaseLM | str:
         """Return the profile's LM that stands for a program's own, or why there is none."""
         if not isinstance(lm, dspy.LM) or _overrides(type(lm)):
             return f"its class {type(lm).__qualname__} sends requests by itself"
@@ -68,63 +68,63 @@ class OwnLMs:
         if not declared:
             return "no LM profile declares it"
         said = {name: lm.kwargs[name] for name in CLIENT_KEYS if lm.kwargs.get(name) is not None}
-        ambient = _profile_of(dspy.settings.lm)
+        ambient = _find_profile_name(dspy.settings.lm)
         problem = ""
         for profile in sorted(declared, key=lambda one: one.name != ambient):
-            foreign = sorted(name for name, value in said.items() if value != _own(profile, name))
+            foreign = sorted(name for name, value in said.items() if value != _get_profile_setting(profile, name))
             if foreign:
                 problem = f"it says {', '.join(foreign)} by itself, where LM profile '{profile.name}' says it"
                 continue
-            return self._of(profile, lm)
+            return self._build_routed_lm(profile, lm)
         return problem
 
-    def _of(self, profile: LMProfile, lm: dspy.LM) -> dspy.BaseLM | str:
+    def _build_routed_lm(self, profile: LMProfile, lm: dspy.LM) -> dspy.BaseLM | str:
         own_name = lm.model in (profile.name, profile.model)
         chosen = self.profiles.choose(profile.name if own_name else lm.model).lm
         if lm.model_type not in ("chat", chosen.model_type):
             return f"its model_type is {lm.model_type}, and that of LM profile '{profile.name}' {chosen.model_type}"
         routed = chosen.copy()
         said = {name: value for name, value in lm.kwargs.items() if value is not None and name not in CLIENT_KEYS}
-        routed.kwargs |= {lm_models.spelt(routed.model, name): value for name, value in said.items()}
+        routed.kwargs |= {lm_models.native_name(routed.model, name): value for name, value in said.items()}
         routed.callbacks = list(lm.callbacks)
         return routed
 
 
-_rule: OwnLMs | None = None
+_policy: OwnLMs | None = None
 
 
 def guard_lms(rule: OwnLMs) -> None:
     """Have every call of an LM in this process go by a rule. For a worker's process alone."""
-    global _rule
-    if _rule is None:
-        for name, guarded in (("__call__", _guarded), ("acall", _guarded_coroutine)):
+    global _policy
+    if _policy is None:
+        for name, guarded in (("__call__", _guard_method), ("acall", _guard_coroutine_method)):
             setattr(dspy.BaseLM, name, guarded(getattr(dspy.BaseLM, name)))
-        for name, guarded in (("forward", _guarded), ("aforward", _guarded_coroutine)):
+        for name, guarded in (("forward", _guard_method), ("aforward", _guard_coroutine_method)):
             setattr(dspy.LM, name, guarded(getattr(dspy.LM, name)))
-    _rule = rule
+    _policy = rule
 
 
-def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
+def _guard_method(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def reached(self: dspy.BaseLM, *args: Any, **kwargs: Any) -> Any:
-        lm = _reached(self)
+        lm = _resolve_lm(self)
         return method(self, *args, **kwargs) if lm is self else getattr(lm, method.__name__)(*args, **kwargs)
 
     return reached
 
 
-def _guarded_coroutine(method: Callable[..., Any]) -> Callable[..., Any]:
+def _guard_coroutine_method(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     async def reached(self: dspy.BaseLM, *args: Any, **kwargs: Any) -> Any:
-        lm = _reached(self)
+        lm = _resolve_lm(self)
         called = method(self, *args, **kwargs) if lm is self else getattr(lm, method.__name__)(*args, **kwargs)
         return await called
 
     return reached
 
 
-def _reached(lm: dspy.BaseLM) -> dspy.BaseLM:
-    return lm if _rule is None else _rule.reached(lm)
+def _resolve_lm(lm: dspy.BaseLM) -> dspy.BaseLM:
+    return lm if _policy is None else _policy.resolve(lm)
 
 
 _FORWARD = (dspy.LM.forward, dspy.LM.aforward)
@@ -134,7 +134,7 @@ def _overrides(kind: type[dspy.LM]) -> bool:
     return kind.forward not in (_FORWARD[0], dspy.LM.forward) or kind.aforward not in (_FORWARD[1], dspy.LM.aforward)
 
 
-def _own(profile: LMProfile, name: str) -> Any:
+def _get_profile_setting(profile: LMProfile, name: str) -> Any:
     """Return what a profile says of the connection, under DSPy's name for it."""
     said: Mapping[str, Any] = {
         **profile.parameters,
@@ -146,6 +146,6 @@ def _own(profile: LMProfile, name: str) -> Any:
     return said.get(name)
 
 
-def _profile_of(lm: Any) -> str | None:
+def _find_profile_name(lm: Any) -> str | None:
     engine = cast("Any", lm).engine if isinstance(lm, ExtendedLM) else None
-    return engine.awaited.endpoint.profile if isinstance(engine, BlockingEngine) else None
+    return engine.async_engine.endpoint.profile if isinstance(engine, BlockingEngine) else None

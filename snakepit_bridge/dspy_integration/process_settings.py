@@ -33,7 +33,7 @@ class _Protected(_dotdict):
     def __setitem__(self, name: str, value: Any) -> None:
         overrides = _private.thread_local_overrides
         overrides.set(type(overrides.get())({**overrides.get(), name: value}))
-        _report(f"dspy.configure({name}=…)")
+        _warn_once(f"dspy.configure({name}=…)")
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         for name, value in dict(*args, **kwargs).items():
@@ -48,19 +48,19 @@ def protect_settings() -> None:
         return
     _private.main_thread_config = _Protected(copy.deepcopy(_private.DEFAULT_CONFIG))
     # Any thread and any task may configure, since it does no harm.
-    _private.Settings._ensure_configure_allowed = _allow
+    _private.Settings._ensure_configure_allowed = _allow_configure
     for home in (dspy, dspy.clients):
         if hasattr(home, "configure_cache"):
             setattr(home, "configure_cache", _ignore_cache)  # noqa: B010
 
 
-def give_everybody(name: str, value: Any) -> None:
+def set_process_default(name: str, value: Any) -> None:
     """Give a setting a value for whatever runs outside of any prediction, in a process whose settings are protected."""
     dict.__setitem__(_private.main_thread_config, name, value)
 
 
 def are_protected() -> bool:
-    """Tell whether this process keeps DSPy's settings as they are."""
+    """Check whether this process keeps DSPy's settings as they are."""
     return isinstance(_private.main_thread_config, _Protected)
 
 
@@ -80,7 +80,7 @@ def default_settings() -> Generator[None]:
 
 
 @contextmanager
-def importing(module_name: str) -> Generator[None]:
+def isolate_import(module_name: str) -> Generator[None]:
     """Import a user's module within the block: what it configures holds for its import alone.
 
     Nor does a thread that it starts belong to the prediction that happens to come first.
@@ -89,21 +89,21 @@ def importing(module_name: str) -> Generator[None]:
         yield
 
 
-def _allow(_: Any) -> None:
+def _allow_configure(_: Any) -> None:
     return None
 
 
 def _ignore_cache(*_: Any, **__: Any) -> None:
     """DSPy's caches stay off: an answer from them would come from another revision than the provenance names."""
-    _report("dspy.configure_cache(…)")
+    _warn_once("dspy.configure_cache(…)")
 
 
 _reported: set[tuple[str, str]] = set()
 
 
-def _report(what: str) -> None:
+def _warn_once(what: str) -> None:
     """Log once for each place that it had no effect."""
-    where = _caller()
+    where = _find_caller()
     if (what, where) in _reported or len(_reported) > 1_000:
         return
     _reported.add((what, where))
@@ -115,7 +115,7 @@ def _report(what: str) -> None:
     )
 
 
-def _caller() -> str:
+def _find_caller() -> str:
     frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and frame.f_globals.get("__name__") in (_SETTINGS_MODULE, __name__):
         frame = frame.f_back

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import dspy
 
-from snakepit_bridge.dspy_integration.bounds import shown
+from snakepit_bridge.dspy_integration.bounds import abbreviate
 from snakepit_bridge.exceptions import ValidationError, closest, known
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class NamedRegistry(Generic[T]):
         self._things: dict[str, T] = dict(first)
 
     def register(self, thing: T, name: str | None = None) -> T:
-        """Lets variables name a thing, and returns it, so that it serves as a decorator too.
+        """Let variables name a thing, and return it, so that it serves as a decorator too.
 
         Raises:
             ValueError: the name is empty or stands for something else already.
@@ -42,7 +42,7 @@ class NamedRegistry(Generic[T]):
         return thing
 
     def forget(self, name: str) -> None:
-        """Takes a name away again; without effect if it isn't there."""
+        """Take a name away again; without effect if it isn't there."""
         self._things.pop(name, None)
 
     @property
@@ -51,7 +51,7 @@ class NamedRegistry(Generic[T]):
         return sorted(self._things)
 
     def find(self, name: object, variable: str, beside: Mapping[str, T] | None = None) -> T:
-        """Returns the thing of a name, whatever its case.
+        """Return the thing of a name, whatever its case.
 
         Args:
             name: the variable's value.
@@ -69,7 +69,9 @@ class NamedRegistry(Generic[T]):
             if name.casefold() in folded:
                 return folded[name.casefold()]
         hint = closest(str(name), there)
-        raise ValidationError(variable, shown(name), f"it must name a registered {self.kind}: {known(there)}{hint}")
+        raise ValidationError(
+            variable, abbreviate(name), f"it must name a registered {self.kind}: {known(there)}{hint}"
+        )
 
 
 class _Sandbox:

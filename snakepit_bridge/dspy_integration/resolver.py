@@ -71,7 +71,7 @@ class ModuleSpec:
 Registry = MutableMapping[str, ModuleSpec]
 
 
-class _OnRegistry(Generic[P, R]):
+class _RegistryMethod(Generic[P, R]):
     """A method that works on the class's registry through the class, and on an instance's own through the instance."""
 
     def __init__(self, function: Callable[Concatenate[Registry, P], R]) -> None:
@@ -91,7 +91,7 @@ class _OnRegistry(Generic[P, R]):
 
 
 def _register(registry: Registry, name: str, module_class: type, variable_aware_class: type | None = None) -> None:
-    """Registers a module type under a name.
+    """Register a module type under a name.
 
     Called on the class it holds for every resolver; called on an instance, for that one alone.
     """
@@ -100,7 +100,7 @@ def _register(registry: Registry, name: str, module_class: type, variable_aware_
 
 
 def lookup(registry: Mapping[str, ModuleSpec], name: object) -> ModuleSpec:
-    """Returns the entry for a name, whatever its case, or for a class that is registered.
+    """Return the entry for a name, whatever its case, or for a class that is registered.
 
     Raises:
         UnknownModuleError: nothing is registered there; names the close matches.
@@ -135,7 +135,7 @@ class ModuleVariableResolver:
         **{alias: ModuleSpec(alias, STANDARD[name], variable_aware(STANDARD[name])) for alias, name in ALIASES.items()},
     }
 
-    register_module = _OnRegistry(_register)
+    register_module = _RegistryMethod(_register)
 
     def __init__(self, session_context: SessionContext) -> None:
         self.session_context = session_context
@@ -143,18 +143,18 @@ class ModuleVariableResolver:
         vars(self)["MODULE_REGISTRY"] = ChainMap({}, cast(Any, type(self).MODULE_REGISTRY))
 
     async def resolve_module(self, variable_name: str) -> type:
-        """Returns the class that a module-type variable names now, variable-aware where there is one.
+        """Return the class that a module-type variable names now, variable-aware where there is one.
 
         Raises:
             UnknownModuleError: the value names no registered module (also a ValueError).
             VariableNotFoundError: the session doesn't have the variable.
         """
-        return (await self._spec(variable_name)).preferred
+        return (await self._find_spec(variable_name)).preferred
 
     async def create_module(
         self, variable_name: str, *args: Any, use_variable_aware: bool = True, **kwargs: Any
     ) -> Any:
-        """Returns a new module of the type that a variable names now.
+        """Return a new module of the type that a variable names now.
 
         Args:
             variable_name: the module-type variable.
@@ -169,15 +169,15 @@ class ModuleVariableResolver:
             ValidationError: an LM keyword is out of its range.
             TypeError: an argument that no registered class takes, or one that the module lacks.
         """
-        spec = await self._spec(variable_name)
+        spec = await self._find_spec(variable_name)
         module_class = spec.preferred if use_variable_aware else spec.module_class
         if issubclass(module_class, VariableAwareMixin) and spec.requires_context:
             kwargs.setdefault("session_context", self.session_context)
         return construct(module_class, self.MODULE_REGISTRY, *args, **kwargs)
 
     def get_available_modules(self) -> list[str]:
-        """Returns the names that a module-type variable may say, sorted."""
+        """Return the names that a module-type variable may say, sorted."""
         return sorted(self.MODULE_REGISTRY)
 
-    async def _spec(self, variable_name: str) -> ModuleSpec:
+    async def _find_spec(self, variable_name: str) -> ModuleSpec:
         return lookup(self.MODULE_REGISTRY, await self.session_context.get_variable(variable_name))

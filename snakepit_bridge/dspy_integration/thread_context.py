@@ -25,7 +25,7 @@ from snakepit_bridge.process.threads import HomeThreads, in_user_thread
 
 _MARK = "__carries_predictions__"
 # The thread of a pool does many things one after another, each of which has a context of its own.
-_POOLS = frozenset({"concurrent.futures.thread", "anyio._backends._asyncio", "snakepit_bridge.process.threads"})
+_POOL_MODULES = frozenset({"concurrent.futures.thread", "anyio._backends._asyncio", "snakepit_bridge.process.threads"})
 
 
 class NoPredictionLM(dspy.BaseLM):
@@ -35,7 +35,7 @@ class NoPredictionLM(dspy.BaseLM):
         super().__init__("none/outside-of-a-prediction")
 
     def forward(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuses the call.
+        """Refuse the call.
 
         Raises:
             LMCallOutsidePredictionError: always.
@@ -43,7 +43,7 @@ class NoPredictionLM(dspy.BaseLM):
         raise outside()
 
     async def aforward(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuses the call.
+        """Refuse the call.
 
         Raises:
             LMCallOutsidePredictionError: always.
@@ -52,29 +52,29 @@ class NoPredictionLM(dspy.BaseLM):
 
 
 def outside() -> LMCallOutsidePredictionError:
-    """Returns the error of an LM call that no prediction is known for."""
+    """Return the error of an LM call that no prediction is known for."""
     return LMCallOutsidePredictionError(f"thread '{threading.current_thread().name}' belongs to no prediction")
 
 
 def carry_predictions() -> None:
-    """Has threads, thread pools and synchronous tools run in the context of the prediction that uses them.
+    """Have threads, thread pools and synchronous tools run in the context of the prediction that uses them.
 
     For a worker's process alone, once its DSPy's settings are protected.
     """
     if hasattr(ThreadPoolExecutor.submit, _MARK):
         return
-    _replace(ThreadPoolExecutor, "submit", _submitting(ThreadPoolExecutor.submit))
-    _replace(threading.Thread, "start", _starting(threading.Thread.start))
-    _replace(dspy.Tool, "acall", with_callbacks(_call_tool))
-    process_settings.give_everybody("lm", NoPredictionLM())
+    _patch(ThreadPoolExecutor, "submit", _wrap_submit(ThreadPoolExecutor.submit))
+    _patch(threading.Thread, "start", _wrap_start(threading.Thread.start))
+    _patch(dspy.Tool, "acall", with_callbacks(_call_tool))
+    process_settings.set_process_default("lm", NoPredictionLM())
 
 
-def _replace(kind: type, name: str, function: Any) -> None:
+def _patch(kind: type, name: str, function: Any) -> None:
     setattr(function, _MARK, True)
     setattr(kind, name, function)
 
 
-def _submitting(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+def _wrap_submit(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
     @functools.wraps(submit)
     def carrying(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         task_id = whose()
@@ -85,11 +85,11 @@ def _submitting(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]
     return carrying
 
 
-def _starting(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+def _wrap_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
     @functools.wraps(start)
     def carrying(self: threading.Thread) -> None:
         task_id = whose()
-        if task_id and not _serves_a_pool(self):
+        if task_id and not _is_pool_thread(self):
             context, run = copy_context(), self.run
             self.run = lambda: context.run(lambda: call_under(task_id, run))
         start(self)
@@ -97,22 +97,22 @@ def _starting(start: Callable[[threading.Thread], None]) -> Callable[[threading.
     return carrying
 
 
-def _serves_a_pool(thread: threading.Thread) -> bool:
+def _is_pool_thread(thread: threading.Thread) -> bool:
     target = getattr(thread, "_target", None)
-    return bool({type(thread).__module__, getattr(target, "__module__", "")} & _POOLS)
+    return bool({type(thread).__module__, getattr(target, "__module__", "")} & _POOL_MODULES)
 
 
 async def _call_tool(self: Any, **kwargs: Any) -> Any:
     """What ``dspy.Tool.acall`` does, with a function that can't be awaited in a thread."""
     parsed = self._validate_and_parse_args(**kwargs)
-    if not whose() or _awaits(self.func):
+    if not whose() or _is_coroutine_function(self.func):
         result = self.func(**parsed)
     else:
         result = await in_user_thread(cast("Callable[..., Any]", self.func), **parsed)
     return await result if inspect.isawaitable(result) else result
 
 
-def _awaits(function: Any) -> bool:
+def _is_coroutine_function(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = cast("functools.partial[Any]", function).func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

@@ -17,15 +17,15 @@ from snakepit_bridge.dspy_integration.module_tree import predictors
 
 
 @contextmanager
-def under_own_names(module: Any, twin: Any) -> Generator[None]:
-    """Lets what a bound copy of a module does be the module's own doing, for optimizers and stream listeners."""
+def preserve_predictor_identity(module: Any, twin: Any) -> Generator[None]:
+    """Let what a bound copy of a module does be the module's own doing, for optimizers and stream listeners."""
     own = dict(predictors(module))
     pairs = [(own[path], new) for path, new in predictors(twin) if path in own]
     originals = {id(new): original for original, new in pairs}
     trace: list[Any] | None = dspy.settings.trace
     start = len(trace) if trace is not None else 0
     try:
-        with _streaming(originals, {id(original): new for original, new in pairs}):
+        with _redirect_streams(originals, {id(original): new for original, new in pairs}):
             yield
     finally:
         if trace is not None:
@@ -34,7 +34,7 @@ def under_own_names(module: Any, twin: Any) -> Generator[None]:
                 trace[index] = (originals.get(id(ran), ran), *rest)
 
 
-def _streaming(originals: Mapping[int, Any], copies: Mapping[int, Any]) -> Any:
+def _redirect_streams(originals: Mapping[int, Any], copies: Mapping[int, Any]) -> Any:
     if dspy.settings.send_stream is None or not dspy.settings.stream_listeners:
         return nullcontext()
     listeners = [_Listener(copies.get(id(each.predict), each.predict)) for each in dspy.settings.stream_listeners]

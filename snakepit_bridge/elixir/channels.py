@@ -18,7 +18,7 @@ from snakepit_bridge.elixir.errors import ElixirUnavailableError
 # A server may count one that has just ended for a moment longer and refuse the next, which gRPC then sends again.
 _STREAMS_PER_CHANNEL = 64
 _CALLS_PER_CHANNEL = 32
-_SILENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+_NO_ANSWER_STATUSES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
 @dataclass(slots=True, eq=False)
@@ -53,35 +53,35 @@ class Channels:
         self._opened_at = 0.0
         self._streams: list[_StreamChannel] = []
         self._closing: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(_CALLS_PER_CHANNEL)
+        self._call_slots = asyncio.Semaphore(_CALLS_PER_CHANNEL)
         self.answered_at = 0.0
 
     @asynccontextmanager
-    async def room(self) -> AsyncGenerator[None]:
-        """Holds room for one call on the channel, waiting for it no longer than a call may take.
+    async def call_slot(self) -> AsyncGenerator[None]:
+        """Hold room for one call on the channel, waiting for it no longer than a call may take.
 
         Raises:
             ElixirUnavailableError: other calls held all of it.
         """
-        if self._room.locked():
-            await self._wait_for_room()
+        if self._call_slots.locked():
+            await self._wait_for_slot()
         else:
-            await self._room.acquire()  # at once: a timer would cost more than the rest
+            await self._call_slots.acquire()  # at once: a timer would cost more than the rest
         try:
             yield
         finally:
-            self._room.release()
+            self._call_slots.release()
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_slot(self) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._room.acquire()
+                await self._call_slots.acquire()
         except TimeoutError:
             problem = f"{_CALLS_PER_CHANNEL} calls are under way, and none ended within {self._timeout_s:g} s"
             raise ElixirUnavailableError(self._address, problem) from None
 
-    def unary(self, path: str) -> tuple[grpc.aio.Channel, Callable[..., Awaitable[bytes]]]:
-        """Returns the channel for calls that are answered once, and its way to one method, from bytes to bytes."""
+    def get_unary_method(self, path: str) -> tuple[grpc.aio.Channel, Callable[..., Awaitable[bytes]]]:
+        """Return the channel for calls that are answered once, and its way to one method, from bytes to bytes."""
         if self._unary is None:
             self._unary, self._opened_at, self._methods = self._open(), time.monotonic(), {}
         method = self._methods.get(path)
@@ -92,8 +92,8 @@ class Channels:
         return self._unary, method
 
     @asynccontextmanager
-    async def stream(self) -> AsyncGenerator[grpc.aio.Channel]:
-        """Gives a channel that has room for one more stream."""
+    async def stream_channel(self) -> AsyncGenerator[grpc.aio.Channel]:
+        """Give a channel that has room for one more stream."""
         held = next((one for one in self._streams if one.streams < _STREAMS_PER_CHANNEL), None)
         if held is None:
             held = _StreamChannel(self._open())
@@ -107,20 +107,20 @@ class Channels:
                 self._streams.remove(held)
                 self._close_later(held.channel)
 
-    def answered(self) -> None:
-        """Notes that the server is there."""
+    def record_answer(self) -> None:
+        """Note that the server is there."""
         self.answered_at = time.monotonic()
 
-    def failed(self, channel: grpc.aio.Channel, status: grpc.StatusCode) -> None:
-        """Notes a call that failed: any status but silence is an answer."""
-        if status not in _SILENT:
-            self.answered()
+    def record_failure(self, channel: grpc.aio.Channel, status: grpc.StatusCode) -> None:
+        """Note a call that failed: any status but silence is an answer."""
+        if status not in _NO_ANSWER_STATUSES:
+            self.record_answer()
         elif channel is self._unary and time.monotonic() - max(self.answered_at, self._opened_at) > 2 * self._timeout_s:
             self._unary = None
             self._close_later(channel)
 
     async def aclose(self) -> None:
-        """Closes all channels and ends their calls."""
+        """Close all channels and ends their calls."""
         channels = [one.channel for one in self._streams] + ([self._unary] if self._unary is not None else [])
         self._streams, self._unary = [], None
         for channel in channels:
@@ -133,7 +133,7 @@ class Channels:
         return grpc.aio.insecure_channel(self._address, options=self._options)
 
     def _close_later(self, channel: grpc.aio.Channel) -> None:
-        """Calls that are under way end by their own deadlines: ended by us they would look like a cancelled task."""
+        """Call that are under way end by their own deadlines: ended by us they would look like a cancelled task."""
         closing = asyncio.get_running_loop().create_task(channel.close(self._timeout_s))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from snakepit_bridge.elixir.channels import Channels
 from snakepit_bridge.elixir.codec import Remote, decode, encode, encode_constraints
-from snakepit_bridge.elixir.errors import BridgeCall, named
+from snakepit_bridge.elixir.errors import BridgeCall, translate_error
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.variables import Variable
@@ -61,31 +61,31 @@ class BridgeClient:
         return self._channels.answered_at
 
     async def ping(self) -> None:
-        """Returns if the server answers."""
-        await self._ask("Ping", pb.PingRequest(message="dspex-fleet"), pb.PingResponse)
+        """Return if the server answers."""
+        await self._call("Ping", pb.PingRequest(message="dspex-fleet"), pb.PingResponse)
 
     async def begin_session(self, session: str, metadata: Mapping[str, str] | None = None) -> None:
-        """Makes the session exist; one that does stays as it is."""
+        """Make the session exist; one that does stays as it is."""
         request = pb.InitializeSessionRequest(session_id=session, metadata=metadata)
-        await self._ask("InitializeSession", request, pb.InitializeSessionResponse)
+        await self._call("InitializeSession", request, pb.InitializeSessionResponse)
 
     async def end_session(self, session: str) -> None:
-        """Ends the session and all its variables."""
+        """End the session and all its variables."""
         request = pb.CleanupSessionRequest(session_id=session, force=True)
-        await self._ask("CleanupSession", request, pb.CleanupSessionResponse)
+        await self._call("CleanupSession", request, pb.CleanupSessionResponse)
 
     async def count(self, session: str) -> int:
-        """Returns how many variables the session has."""
+        """Return how many variables the session has."""
         request = pb.GetSessionRequest(session_id=session)
-        return (await self._ask("GetSession", request, pb.GetSessionResponse)).variable_count
+        return (await self._call("GetSession", request, pb.GetSessionResponse)).variable_count
 
     async def heartbeat(self, session: str) -> bool:
-        """Keeps the session from expiring; returns whether there is such a session."""
+        """Keep the session from expiring; return whether there is such a session."""
         request = pb.HeartbeatRequest(session_id=session)
-        return (await self._ask("Heartbeat", request, pb.HeartbeatResponse)).session_valid
+        return (await self._call("Heartbeat", request, pb.HeartbeatResponse)).session_valid
 
     async def list_raw(self, session: str, pattern: str = "") -> bytes:
-        """Returns all variables of the session, read at once, as the bytes of a ``ListVariablesResponse``.
+        """Return all variables of the session, read at once, as the bytes of a ``ListVariablesResponse``.
 
         Equal bytes are equal variables, so that a look that finds nothing new costs no decoding.
 
@@ -94,29 +94,29 @@ class BridgeClient:
             pattern: only names in which this regular expression is found; ``*`` in it stands for ``.*``.
         """
         request = pb.ListVariablesRequest(session_id=session, pattern=pattern)
-        return await self._ask_raw("ListVariables", request, self._call("ListVariables", request))
+        return await self._call_raw("ListVariables", request, self._describe_call("ListVariables", request))
 
     async def get(self, session: str, identifier: str) -> Remote:
-        """Returns one variable by name or id.
+        """Return one variable by name or id.
 
         Raises:
             VariableNotFoundError, UnreadableVariableError
         """
         request = pb.GetVariableRequest(session_id=session, variable_identifier=identifier, bypass_cache=True)
-        return decode((await self._ask("GetVariable", request, pb.GetVariableResponse, identifier)).variable)
+        return decode((await self._call("GetVariable", request, pb.GetVariableResponse, identifier)).variable)
 
     async def get_many(self, session: str, identifiers: Iterable[str]) -> dict[str, Remote]:
-        """Returns those of the variables that are there, by the identifiers that were asked for.
+        """Return those of the variables that are there, by the identifiers that were asked for.
 
         Raises:
             UnreadableVariableError
         """
         request = pb.BatchGetVariablesRequest(session_id=session, variable_identifiers=identifiers, bypass_cache=True)
-        answer = await self._ask("GetVariables", request, pb.BatchGetVariablesResponse)
+        answer = await self._call("GetVariables", request, pb.BatchGetVariablesResponse)
         return {identifier: decode(message) for identifier, message in answer.variables.items()}
 
     async def register(self, session: str, variable: Variable, metadata: Mapping[str, str] | None = None) -> str:
-        """Registers a variable and returns its id. A name that is there already gets a second one: see ``get`` first.
+        """Register a variable and return its id. A name that is there already gets a second one: see ``get`` first.
 
         Raises:
             ValidationError: Elixir refuses it.
@@ -129,16 +129,16 @@ class BridgeClient:
             constraints_json=encode_constraints(variable.constraints),
             metadata=metadata,
         )
-        answer = await self._ask(
+        answer = await self._call(
             "RegisterVariable", request, pb.RegisterVariableResponse, variable.name, variable.value
         )
-        _accept(answer.success, answer.error_message, variable)
+        _check_accepted(answer.success, answer.error_message, variable)
         return answer.variable_id
 
     async def set(
         self, session: str, variable: Variable, metadata: Mapping[str, str] | None = None, *, id: str = ""
     ) -> int:
-        """Sets a variable that is there to this one's value. With an ``id``, its name means that one from now on.
+        """Set a variable that is there to this one's value. With an ``id``, its name means that one from now on.
 
         Returns the version that the variable had after it; under concurrent sets several of them are told the same.
 
@@ -152,14 +152,14 @@ class BridgeClient:
             value=encode(variable),
             metadata={"source": "python", **(metadata or {})},
         )
-        answer = await self._ask("SetVariable", request, pb.SetVariableResponse, variable.name, variable.value)
-        _accept(answer.success, answer.error_message, variable)
+        answer = await self._call("SetVariable", request, pb.SetVariableResponse, variable.name, variable.value)
+        _check_accepted(answer.success, answer.error_message, variable)
         return answer.new_version
 
     async def set_many(
         self, session: str, variables: Iterable[Variable], ids: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """Sets several variables; returns those that a constraint refused, each with the reason. The others are set.
+        """Set several variables; return those that a constraint refused, each with the reason. The others are set.
 
         Args:
             session: the session.
@@ -173,22 +173,22 @@ class BridgeClient:
         names = {identifier: variable.name for identifier, variable in meant.items()}
         updates = {identifier: encode(variable) for identifier, variable in meant.items()}
         request = pb.BatchSetVariablesRequest(session_id=session, updates=updates)
-        answer = await self._ask(
+        answer = await self._call(
             "SetVariables", request, pb.BatchSetVariablesResponse, "/".join(names.values()), list(names.values())
         )
         return {names.get(identifier, identifier): problem for identifier, problem in answer.errors.items()}
 
     async def delete(self, session: str, identifier: str) -> None:
-        """Deletes a variable.
+        """Delete a variable.
 
         Raises:
             VariableNotFoundError
         """
         request = pb.DeleteVariableRequest(session_id=session, variable_identifier=identifier)
-        await self._ask("DeleteVariable", request, pb.DeleteVariableResponse, identifier)
+        await self._call("DeleteVariable", request, pb.DeleteVariableResponse, identifier)
 
     async def watch(self, session: str, identifiers: Iterable[str]) -> AsyncGenerator[str]:
-        """Yields the id of each variable at the start, and of each that changed, while the server streams them.
+        """Yield the id of each variable at the start, and of each that changed, while the server streams them.
 
         Raises:
             ElixirMethodNotServedError: this server has no watching; poll ``list_raw``.
@@ -196,51 +196,51 @@ class BridgeClient:
         request = pb.WatchVariablesRequest(
             session_id=session, variable_identifiers=identifiers, include_initial_values=True
         )
-        call = self._call("WatchVariables", request)
-        async with self._channels.stream() as channel:
-            method = channel.unary_stream(_path("WatchVariables"), _written, pb.VariableUpdate.FromString)
+        call = self._describe_call("WatchVariables", request)
+        async with self._channels.stream_channel() as channel:
+            method = channel.unary_stream(_method_path("WatchVariables"), _serialize, pb.VariableUpdate.FromString)
             updates = method(request)
             try:
                 async for update in updates:
-                    self._channels.answered()
+                    self._channels.record_answer()
                     yield update.variable_id
-            except grpc.aio.AioRpcError as error:
-                raise named(error, call) from error
+            except grpc.aio.AioRpcError as exc:
+                raise translate_error(exc, call) from exc
             finally:
                 updates.cancel()
 
     async def aclose(self) -> None:
-        """Ends all calls and closes the connections."""
+        """End all calls and closes the connections."""
         await self._channels.aclose()
 
-    async def _ask(self, method: str, request: Any, answer: type[A], variable: str = "", value: Any = None) -> A:
-        call = self._call(method, request, variable, None if value is None else shown(value))
-        return answer.FromString(await self._ask_raw(method, request, call))
+    async def _call(self, method: str, request: Any, answer: type[A], variable: str = "", value: Any = None) -> A:
+        call = self._describe_call(method, request, variable, None if value is None else shown(value))
+        return answer.FromString(await self._call_raw(method, request, call))
 
-    async def _ask_raw(self, method: str, request: Message, call: BridgeCall) -> bytes:
-        async with self._channels.room():
-            channel, asking = self._channels.unary(_path(method))
+    async def _call_raw(self, method: str, request: Message, call: BridgeCall) -> bytes:
+        async with self._channels.call_slot():
+            channel, asking = self._channels.get_unary_method(_method_path(method))
             try:
-                answer = await asking(_written(request), timeout=self.timeout_s)
-            except grpc.aio.AioRpcError as error:
-                self._channels.failed(channel, error.code())
-                raise named(error, call) from error
-            self._channels.answered()
+                answer = await asking(_serialize(request), timeout=self.timeout_s)
+            except grpc.aio.AioRpcError as exc:
+                self._channels.record_failure(channel, exc.code())
+                raise translate_error(exc, call) from exc
+            self._channels.record_answer()
             return answer
 
-    def _call(self, method: str, request: Any, variable: str = "", value: str | None = None) -> BridgeCall:
+    def _describe_call(self, method: str, request: Any, variable: str = "", value: str | None = None) -> BridgeCall:
         session = getattr(request, "session_id", "")
         return BridgeCall(self.address, method, session, variable, value, self._max_answer_bytes)
 
 
-def _path(method: str) -> str:
+def _method_path(method: str) -> str:
     return f"/snakepit.bridge.BridgeService/{method}"
 
 
-def _written(message: Message) -> bytes:
+def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _accept(success: bool, problem: str, variable: Variable) -> None:
+def _check_accepted(success: bool, problem: str, variable: Variable) -> None:
     if not success:
         raise ValidationError(variable.name, shown(variable.value), f"Elixir refuses it: {problem.rstrip('.')}")

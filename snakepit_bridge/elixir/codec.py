@@ -43,54 +43,57 @@ class Remote:
 
 
 def encode(variable: Variable) -> AnyMessage:
-    """Returns a variable's value as it is sent: embeddings and tensors as JSON at any size."""
+    """Return a variable's value as it is sent: embeddings and tensors as JSON at any size."""
     return AnyMessage(type_url=TYPE_URL + variable.type, value=canonical(to_json(variable.type, variable.value)))
 
 
 def encode_constraints(constraints: Constraints) -> str:
-    """Returns constraints as they are sent. They have been checked: a malformed one can take Elixir's sessions down."""
+    """Return constraints as they are sent. They have been checked: a malformed one can take Elixir's sessions down."""
     return canonical(constraints.as_dict()).decode()
 
 
 def decode(message: pb.Variable) -> Remote:
-    """Returns the variable that a message holds.
+    """Return the variable that a message holds.
 
     Raises:
         UnreadableVariableError: its type is unknown, or the value isn't one of its type.
     """
     try:
         kind = VariableType.of(message.name, message.type)
-        constraints, dropped = _constraints(message)
+        constraints, dropped = _decode_constraints(message)
         return Remote(
-            message.id, message.version, Variable(message.name, kind, _value(message, kind), constraints), dropped
+            message.id,
+            message.version,
+            Variable(message.name, kind, _decode_value(message, kind), constraints),
+            dropped,
         )
     except UnreadableVariableError:
         raise
-    except (ValidationError, ValueError, RecursionError) as wrong:
-        raise UnreadableVariableError(message.name, str(wrong).rstrip(".") or type(wrong).__name__) from wrong
+    except (ValidationError, ValueError, RecursionError) as exc:
+        raise UnreadableVariableError(message.name, str(exc).rstrip(".") or type(exc).__name__) from exc
 
 
-def _value(message: pb.Variable, kind: VariableType) -> Any:
+def _decode_value(message: pb.Variable, kind: VariableType) -> Any:
     url = message.value.type_url
     if url == _BINARY and kind is VariableType.EMBEDDING:
-        return _embedding(message)
+        return _decode_embedding(message)
     if url != TYPE_URL + kind:
         raise UnreadableVariableError(message.name, f"it is of type {kind}, and its value of type {shown(url)}")
     return parse(message.value.value)
 
 
-def _embedding(message: pb.Variable) -> tuple[float, ...]:
+def _decode_embedding(message: pb.Variable) -> tuple[float, ...]:
     """The label says float32 and the data are float64, so the label's dtype is not looked at."""
     label = parse(message.value.value)
-    floats = erlang_floats(message.binary_value)
+    floats = parse_erlang_floats(message.binary_value)
     wanted = ("erlang_binary", [len(floats)])
     if not isinstance(label, dict) or (label.get("binary_format"), label.get("shape")) != wanted:
         raise ValueError(f"a binary embedding of {len(floats)} numbers is labelled {shown(label)}")
     return floats
 
 
-def erlang_floats(term: bytes) -> tuple[float, ...]:
-    """Returns the floats of an Erlang external term that is a proper list of floats.
+def parse_erlang_floats(term: bytes) -> tuple[float, ...]:
+    """Return the floats of an Erlang external term that is a proper list of floats.
 
     Raises:
         ValueError: it is any other term, or cut off.
@@ -109,20 +112,20 @@ def erlang_floats(term: bytes) -> tuple[float, ...]:
 
 
 def erlang_term(floats: tuple[float, ...]) -> bytes:
-    """Returns floats as the server sends those of a large embedding."""
+    """Return floats as the server sends those of a large embedding."""
     return _LIST + struct.pack(">I", len(floats)) + b"".join(struct.pack(">Bd", _FLOAT, one) for one in floats) + _NIL
 
 
-def _constraints(message: pb.Variable) -> tuple[Constraints, tuple[str, ...]]:
+def _decode_constraints(message: pb.Variable) -> tuple[Constraints, tuple[str, ...]]:
     """Elixir enforces its constraints itself: one that can't be read here must not cost the fleet the value."""
     given = parse(message.constraints_json or "{}")
     try:
         return Constraints.of(given, message.name), ()
     except ValidationError:
-        return _readable(message.name, given)
+        return _keep_readable_constraints(message.name, given)
 
 
-def _readable(name: str, given: Any) -> tuple[Constraints, tuple[str, ...]]:
+def _keep_readable_constraints(name: str, given: Any) -> tuple[Constraints, tuple[str, ...]]:
     if not isinstance(given, dict):
         return Constraints(), ("all of them",)
     kept: dict[str, Any] = {}

@@ -11,8 +11,8 @@ IDLE_S = 600.0
 """Seconds without use after which a session is dropped, by default."""
 
 # A client that makes names up must not make a refresher follow them all.
-_LIMIT = 20_000
-_AT_ONCE = 1_000
+_MAX_SESSIONS = 20_000
+_BATCH_SIZE = 1_000
 
 
 class WantedSessions:
@@ -31,18 +31,18 @@ class WantedSessions:
         self._idle_s = max(1, round(idle_s))
 
     async def want(self, sessions: Iterable[str]) -> None:
-        """Notes that sessions are in use now. One that nobody follows yet is followed within about a second.
+        """Note that sessions are in use now. One that nobody follows yet is followed within about a second.
 
         Raises:
             StoreUnavailableError
         """
         names = list(sessions)
-        for start in range(0, len(names), _AT_ONCE):
-            args = (self._idle_s, _LIMIT, *names[start : start + _AT_ONCE])
+        for start in range(0, len(names), _BATCH_SIZE):
+            args = (self._idle_s, _MAX_SESSIONS, *names[start : start + _BATCH_SIZE])
             await self._connection.run(_SCRIPTS["demand"], [self._key], args)
 
     async def refreshers_at_work(self) -> bool:
-        """Tell whether a refresher runs that reaches its Elixir server; one that dies counts until its lease ends.
+        """Check whether a refresher runs that reaches its Elixir server; one that dies counts until its lease ends.
 
         Raises:
             StoreUnavailableError
@@ -50,18 +50,18 @@ class WantedSessions:
         return bool((await self._connection.send_each([("EXISTS", self._refreshers)]))[0])
 
     async def idle_times(self) -> dict[str, float]:
-        """Returns the sessions that are wanted, each with the seconds since it was last in use.
+        """Return the sessions that are wanted, each with the seconds since it was last in use.
 
         Raises:
             StoreUnavailableError
         """
         asked = [("TIME",), ("ZRANGE", self._key, 0, -1, "WITHSCORES")]
         (seconds, _), scored = await self._connection.send_each(asked)
-        times = {_text(name): float(seconds) - float(at) for name, at in scored}
+        times = {_as_text(name): float(seconds) - float(at) for name, at in scored}
         return {name: idle for name, idle in times.items() if idle <= self._idle_s}
 
 
-def _text(name: bytes | str) -> str:
+def _as_text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 

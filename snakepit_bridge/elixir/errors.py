@@ -97,7 +97,7 @@ class ElixirSessionNotFoundError(SessionNotFoundError):
         return f"Elixir has no session '{self.session}'. Begin it there; it is followed from then on."
 
 
-_AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+_UNAVAILABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 _REFUSED = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT})
 
 
@@ -113,14 +113,14 @@ class BridgeCall:
     limit_bytes: int = 0
 
 
-def named(error: grpc.RpcError, call: BridgeCall) -> BridgeError:
-    """Returns what a failed call means here."""
+def translate_error(error: grpc.RpcError, call: BridgeCall) -> BridgeError:
+    """Return what a failed call means here."""
     status: grpc.StatusCode = error.code()
     details: str = error.details() or ""
-    if status in _AWAY:
+    if status in _UNAVAILABLE:
         return ElixirUnavailableError(call.address, details or status.name)
     if status is grpc.StatusCode.NOT_FOUND:
-        return _not_found(details, call)
+        return _build_not_found_error(details, call)
     if status in _REFUSED and call.value is not None:
         return ValidationError(call.variable, call.value, f"Elixir refuses it: {details.rstrip('.')}")
     if status is grpc.StatusCode.UNIMPLEMENTED:
@@ -130,7 +130,7 @@ def named(error: grpc.RpcError, call: BridgeCall) -> BridgeError:
     return ElixirFailedError(call.method, call.session, status.name, details)
 
 
-def _not_found(details: str, call: BridgeCall) -> BridgeError:
+def _build_not_found_error(details: str, call: BridgeCall) -> BridgeError:
     if details.startswith("Variable not found"):
         return VariableNotFoundError(call.variable or details.partition(": ")[2])
     return ElixirSessionNotFoundError(call.session)

@@ -27,14 +27,14 @@ class VariableListing:
 
     @classmethod
     def of(cls, answer: pb.ListVariablesResponse) -> VariableListing:
-        """Returns what an answer to ListVariables holds."""
+        """Return what an answer to ListVariables holds."""
         remotes: dict[str, tuple[Remote, ...]] = {}
         unreadable: dict[str, str] = {}
         for message in answer.variables:
             try:
                 remote = decode(message)
-            except UnreadableVariableError as problem:
-                unreadable[message.name] = problem.problem
+            except UnreadableVariableError as exc:
+                unreadable[message.name] = exc.problem
             else:
                 remotes[message.name] = (*remotes.get(message.name, ()), remote)
         # Which of two variables a name means can't be told while one of them is unreadable.
@@ -42,15 +42,15 @@ class VariableListing:
 
     @classmethod
     def read(cls, raw: bytes, session: str) -> VariableListing:
-        """Returns what the bytes of an answer hold.
+        """Return what the bytes of an answer hold.
 
         Raises:
             ElixirFailedError: they are no such answer; text that isn't UTF-8, which Elixir lets pass, is enough.
         """
         try:
             answer = pb.ListVariablesResponse.FromString(raw)
-        except DecodeError as wrong:
-            raise ElixirFailedError("ListVariables", session, "OK", f"the answer can't be decoded ({wrong})") from wrong
+        except DecodeError as exc:
+            raise ElixirFailedError("ListVariables", session, "OK", f"the answer can't be decoded ({exc})") from exc
         return cls.of(answer)
 
     @property
@@ -64,23 +64,23 @@ class VariableListing:
         return {name: found[-1].dropped for name, found in self.remotes.items() if found[-1].dropped}
 
     def duplicates(self) -> dict[str, tuple[Remote, ...]]:
-        """Returns the names that were registered more than once."""
+        """Return the names that were registered more than once."""
         return {name: remotes for name, remotes in self.remotes.items() if len(remotes) > 1}
 
-    def variables(self, meant: Mapping[str, str]) -> dict[str, Variable]:
-        """Returns one variable per name.
+    def variables(self, chosen_ids: Mapping[str, str]) -> dict[str, Variable]:
+        """Return one variable per name.
 
         Args:
             meant: of a name that was registered twice, the id that it stands for; the newest where it isn't given.
         """
-        return {name: _chosen(remotes, meant.get(name)).variable for name, remotes in self.remotes.items()}
+        return {name: _choose_remote(remotes, chosen_ids.get(name)).variable for name, remotes in self.remotes.items()}
 
 
-def _chosen(remotes: Iterable[Remote], meant: str | None) -> Remote:
-    return max(remotes, key=lambda remote: (remote.id == meant, serial(remote.id)))
+def _choose_remote(remotes: Iterable[Remote], meant: str | None) -> Remote:
+    return max(remotes, key=lambda remote: (remote.id == meant, registration_number(remote.id)))
 
 
-def serial(id: str) -> int:
-    """Returns the number that an id ends in, which grows with each registration; -1 where it has none."""
+def registration_number(id: str) -> int:
+    """Return the number that an id ends in, which grows with each registration; -1 where it has none."""
     number = id.rpartition("_")[2]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else -1

@@ -15,8 +15,8 @@ import grpc
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.codec import Remote
 from snakepit_bridge.elixir.demand import WantedSessions
-from snakepit_bridge.elixir.listing import VariableListing, serial
-from snakepit_bridge.elixir.write_transaction import Writing, registers
+from snakepit_bridge.elixir.listing import VariableListing, registration_number
+from snakepit_bridge.elixir.write_transaction import WriteTransaction, registers_variable
 from snakepit_bridge.exceptions import (
     SessionError,
     SessionOwnedElsewhereError,
@@ -33,7 +33,7 @@ from snakepit_bridge.variables import Variable
 Proposal = Callable[[Mapping[str, Variable]], Changes]
 """Makes the changes from the variables that are there."""
 
-_FIRST_LOOK_S, _LAST_LOOK_S = 0.01, 0.1
+_FIRST_POLL_S, _MAX_POLL_S = 0.01, 0.1
 
 
 @dataclass(eq=False, repr=False)
@@ -53,11 +53,11 @@ class WriteNotShownError(SessionError, TimeoutError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _WriteRequest:
     session: str
     names: Iterable[str] | None
     proposal: Proposal
-    said: Mapping[str, str]
+    metadata: Mapping[str, str]
     written: dict[str, Variable | None]
 
 
@@ -95,27 +95,27 @@ class ElixirAuthority:
         self.address = address
         self.name = name
         self._store = store
-        self._wanted = wanted
-        self._turns = turns
+        self._demand = wanted
+        self._leases = turns
         self._namespace = namespace
         self._wait_s = wait_s
         self._options: dict[str, Any] = {"timeout_s": timeout_s, "credentials": credentials}
         self._clients: dict[asyncio.AbstractEventLoop, BridgeClient] = {}
-        self._writers: dict[str, asyncio.Lock] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._write_locks: dict[str, asyncio.Lock] = {}
+        self._pending_writes: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
 
     async def owns(self, session: str) -> bool:
-        """Tells whether changes of the session belong to Elixir: it publishes it, or has it and nobody publishes it.
+        """Check whether changes of the session belong to Elixir: it publishes it, or has it and nobody publishes it.
 
         Raises:
             SessionOwnedElsewhereError: another Elixir server publishes it.
             ElixirUnavailableError: nobody has published it, and Elixir can't be asked whether it is Elixir's.
             StoreUnavailableError
         """
-        head = await self._head(session)
+        head = await self._read_head(session)
         if head is None:
             return await self._client.heartbeat(session)
         if head.authority not in (STORE, self.name):
@@ -125,7 +125,7 @@ class ElixirAuthority:
     async def change(
         self, session: str, names: Iterable[str] | None, proposal: Proposal, *, author: str = "", reason: str = ""
     ) -> Token:
-        """Changes variables in Elixir and returns the token of the first look at it that began afterwards.
+        """Change variables in Elixir and returns the token of the first look at it that began afterwards.
 
         Args:
             session: one that Elixir owns.
@@ -140,19 +140,19 @@ class ElixirAuthority:
             WriteNotShownError: it has them, and no refresher showed them in time.
             ElixirError, SessionNotFoundError, StoreUnavailableError
         """
-        before = await self._head(session)
-        if self._wanted is not None:
-            await self._wanted.want([session])
+        before = await self._read_head(session)
+        if self._demand is not None:
+            await self._demand.want([session])
         said = {key: text for key, text in (("author", author), ("reason", reason)) if text}
-        writing = asyncio.create_task(self._write(_Asked(session, names, proposal, said, written := {})))
-        self._under_way.add(writing)
-        writing.add_done_callback(self._under_way.discard)
+        writing = asyncio.create_task(self._write(_WriteRequest(session, names, proposal, said, written := {})))
+        self._pending_writes.add(writing)
+        writing.add_done_callback(self._pending_writes.discard)
         # A caller who stops waiting must not leave half of the changes behind.
         await asyncio.shield(writing)
-        return await self._shown(session, written, before.token if before else None)
+        return await self._wait_until_shown(session, written, before.token if before else None)
 
     async def rollback(self, session: str, to: Token | str, *, author: str = "", reason: str = "") -> Token:
-        """Makes Elixir hold the variables of an earlier revision, and returns the token that shows them.
+        """Make Elixir hold the variables of an earlier revision, and return the token that shows them.
 
         Raises:
             RevisionLostError: the store can't give that revision any more.
@@ -166,8 +166,8 @@ class ElixirAuthority:
         return await self.change(session, None, back, author=author, reason=reason or f"rollback to {to}")
 
     async def aclose(self) -> None:
-        """Ends what is under way on the running event loop and closes the connections."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """End what is under way on the running event loop and closes the connections."""
+        await asyncio.gather(*self._pending_writes, return_exceptions=True)
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
@@ -179,39 +179,39 @@ class ElixirAuthority:
             self._clients[loop] = BridgeClient(self.address, **self._options)
         return self._clients[loop]
 
-    async def _head(self, session: str) -> Head | None:
+    async def _read_head(self, session: str) -> Head | None:
         return (await self._store.heads([session])).get(session)
 
-    async def _write(self, asked: _Asked) -> None:
+    async def _write(self, asked: _WriteRequest) -> None:
         """Writers of one session take turns: both would register a name that neither found."""
-        turn = self._writers.setdefault(asked.session, asyncio.Lock())
+        turn = self._write_locks.setdefault(asked.session, asyncio.Lock())
         try:
             async with turn:
-                if await self._written(asked, alone=self._turns is None) or self._turns is None:
+                if await self._try_write(asked, alone=self._leases is None) or self._leases is None:
                     return
-                async with self._turns.held(f"{self._namespace}:{{s:{asked.session}}}:writing"):
-                    await self._written(asked, alone=True)
+                async with self._leases.held(f"{self._namespace}:{{s:{asked.session}}}:writing"):
+                    await self._try_write(asked, alone=True)
         finally:
             if not turn.locked():
-                self._writers.pop(asked.session, None)
+                self._write_locks.pop(asked.session, None)
 
-    async def _written(self, asked: _Asked, *, alone: bool) -> bool:
-        """Writes what is asked, unless that registers a variable and other processes may be at that too."""
-        found, ids = await self._find(asked.session, asked.names, thorough=alone)
+    async def _try_write(self, asked: _WriteRequest, *, alone: bool) -> bool:
+        """Write what is asked, unless that registers a variable and other processes may be at that too."""
+        found, ids = await self._find_remotes(asked.session, asked.names, thorough=alone)
         # The proposal is held to the constraints before anything is sent: a malformed one could take Elixir's
         # sessions down.
         changes = checked(asked.proposal({name: remote.variable for name, remote in found.items()}))
-        if registers(changes, found) and not alone:
+        if registers_variable(changes, found) and not alone:
             return False
-        await Writing(self._client, asked.session, found, asked.said, ids).write(changes)
+        await WriteTransaction(self._client, asked.session, found, asked.metadata, ids).write(changes)
         asked.written.update(changes)
         return True
 
-    async def _find(
+    async def _find_remotes(
         self, session: str, names: Iterable[str] | None, *, thorough: bool
     ) -> tuple[dict[str, Remote], dict[str, str]]:
-        """Returns variables by name, and the ids of those whose name means nothing to Elixir; see ``Writing``."""
-        listing = VariableListing() if names is not None else await self._listing(session)
+        """Return variables by name, and the ids of those whose name means nothing to Elixir; see ``Writing``."""
+        listing = VariableListing() if names is not None else await self._read_listing(session)
         wanted = {*(listing.remotes if names is None else names)}
         found = await self._client.get_many(session, wanted)
         for name, remote in found.items():
@@ -219,38 +219,38 @@ class ElixirAuthority:
                 rule = f"Elixir takes the name for the id of variable '{remote.variable.name}'"
                 raise ValidationError(name, "changed", rule)
         if names is not None and thorough and wanted - found.keys():
-            listing = await self._listing(session)
+            listing = await self._read_listing(session)
         nameless = {
-            name: max(listing.remotes[name], key=lambda remote: serial(remote.id))
+            name: max(listing.remotes[name], key=lambda remote: registration_number(remote.id))
             for name in (wanted - found.keys()) & listing.remotes.keys()
         }
         return {**found, **nameless}, {name: remote.id for name, remote in nameless.items()}
 
-    async def _listing(self, session: str) -> VariableListing:
+    async def _read_listing(self, session: str) -> VariableListing:
         return VariableListing.read(await self._client.list_raw(session), session)
 
-    async def _shown(self, session: str, written: Changes, before: Token | None) -> Token:
+    async def _wait_until_shown(self, session: str, written: Changes, before: Token | None) -> Token:
         since: float | None = None
-        pause = _FIRST_LOOK_S
+        pause = _FIRST_POLL_S
         try:
             async with asyncio.timeout(self._wait_s):
                 while True:
-                    head = await self._head(session)
+                    head = await self._read_head(session)
                     # The store's clock at a moment after the write: a look that began later has seen it.
                     since = head.now if head is not None and since is None else since
                     if head is not None and since is not None and head.confirmed_at >= since:
                         return head.token
-                    if head is not None and head.token != before and await self._holds(session, written):
+                    if head is not None and head.token != before and await self._store_holds(session, written):
                         return head.token
                     await asyncio.sleep(pause)
-                    pause = min(pause * 1.5, _LAST_LOOK_S)
+                    pause = min(pause * 1.5, _MAX_POLL_S)
         except TimeoutError:
             problem = "nobody follows the session" if since is None else "it was not looked at since, or only in part"
             raise WriteNotShownError(session, self._wait_s, problem) from None
-        except StoreUnavailableError as away:
-            raise WriteNotShownError(session, self._wait_s, str(away)) from away
+        except StoreUnavailableError as exc:
+            raise WriteNotShownError(session, self._wait_s, str(exc)) from exc
 
-    async def _holds(self, session: str, written: Changes) -> bool:
+    async def _store_holds(self, session: str, written: Changes) -> bool:
         """A session with a variable that can't be read is never confirmed whole, but what it shows can be compared."""
         snapshot: Snapshot = await self._store.read(session)
         return all(snapshot.variables.get(name) == variable for name, variable in written.items())

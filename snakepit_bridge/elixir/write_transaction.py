@@ -10,7 +10,7 @@ from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.codec import Remote
 from snakepit_bridge.elixir.errors import ElixirError, ElixirFailedError
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
-from snakepit_bridge.elixir.listing import serial
+from snakepit_bridge.elixir.listing import registration_number
 from snakepit_bridge.exceptions import BridgeError, ValidationError, VariableNotFoundError
 from snakepit_bridge.snapshots import Changes
 from snakepit_bridge.variables import Variable
@@ -35,7 +35,7 @@ class HalfWrittenError(ElixirError):
         )
 
 
-class Writing:
+class WriteTransaction:
     """One set of changes on its way to a session.
 
     Args:
@@ -60,10 +60,10 @@ class Writing:
         self._found = found
         self._metadata = metadata
         self._ids = ids or {}
-        self._begun: list[tuple[str, Undo]] = []
+        self._started: list[tuple[str, Undo]] = []
 
     async def write(self, changes: Changes) -> None:
-        """Makes Elixir hold the changes, which have been checked. Values are set last: they go in one call.
+        """Make Elixir hold the changes, which have been checked. Values are set last: they go in one call.
 
         Raises:
             ValidationError: Elixir refuses one; nothing was changed.
@@ -79,25 +79,27 @@ class Writing:
                 elif remote.variable != variable:
                     values[name] = variable
             await self._set(values)
-        except BridgeError as problem:
-            await self._undo(problem, alone=len(changes) == 1 and len(self._begun) == 1)
+        except BridgeError as exc:
+            await self._undo(exc, alone=len(changes) == 1 and len(self._started) == 1)
             raise
 
     async def _replace(self, name: str, remote: Remote | None, variable: Variable | None) -> None:
         """A variable's type and constraints can't be changed there, so it is taken away and registered anew."""
         if remote is not None:
-            await self._take_away(remote)
+            await self._delete_all(remote)
         if variable is not None:
-            self._begun.append((name, lambda: self._remove(variable)))
-            await self._leave_one(variable, await self._client.register(self._session, variable, self._metadata))
+            self._started.append((name, lambda: self._remove(variable)))
+            await self._remove_duplicates(
+                variable, await self._client.register(self._session, variable, self._metadata)
+            )
 
-    async def _leave_one(self, variable: Variable, id: str) -> None:
+    async def _remove_duplicates(self, variable: Variable, id: str) -> None:
         """Where somebody else registered the name meanwhile, Elixir has two. The newest, which the name means, stays.
 
         Whoever registered that one removes the others, so that it doesn't depend on who looks first.
         """
-        ids = await self._ids_of(variable.name, id)
-        if len(ids) == 1 or max(ids, key=serial) != id:
+        ids = await self._find_ids(variable.name, id)
+        if len(ids) == 1 or max(ids, key=registration_number) != id:
             return
         for older in ids - {id}:
             with suppress(VariableNotFoundError):  # somebody else was faster
@@ -105,14 +107,14 @@ class Writing:
         # Elixir forgets a name with each variable of it that is deleted.
         await self._client.set(self._session, variable, self._metadata, id=id)
 
-    async def _take_away(self, remote: Remote) -> None:
-        ids = await self._ids_of(remote.variable.name, remote.id)
-        self._begun.append((remote.variable.name, lambda: self._restore(remote.variable)))
+    async def _delete_all(self, remote: Remote) -> None:
+        ids = await self._find_ids(remote.variable.name, remote.id)
+        self._started.append((remote.variable.name, lambda: self._restore(remote.variable)))
         # A name that was registered twice would come back as its older variable. The one that is meant goes last.
         for id in sorted(ids, key=lambda id: id == remote.id):
             await self._client.delete(self._session, id)
 
-    async def _ids_of(self, name: str, known: str) -> set[str]:
+    async def _find_ids(self, name: str, known: str) -> set[str]:
         try:
             listed = pb.ListVariablesResponse.FromString(await self._client.list_raw(self._session))
         except ElixirFailedError:  # another variable can't be encoded; this one is known by its id
@@ -122,7 +124,7 @@ class Writing:
     async def _set(self, values: Mapping[str, Variable]) -> None:
         if not values:
             return
-        self._begun.append((", ".join(values), lambda: self._set_back(values)))
+        self._started.append((", ".join(values), lambda: self._revert_values(values)))
         if len(values) == 1:
             variable = next(iter(values.values()))
             await self._client.set(self._session, variable, self._metadata, id=self._ids.get(variable.name, ""))
@@ -133,17 +135,17 @@ class Writing:
             raise ValidationError(name, shown(values[name].value), f"Elixir refuses it: {rule.rstrip('.')}")
 
     async def _undo(self, problem: BridgeError, *, alone: bool) -> None:
-        """Undoes what was begun, the last first: whether that was carried out, a lost answer doesn't say."""
-        names = [name for name, _ in self._begun]
-        for _, undo in reversed(self._begun):
+        """Undo what was begun, the last first: whether that was carried out, a lost answer doesn't say."""
+        names = [name for name, _ in self._started]
+        for _, undo in reversed(self._started):
             try:
                 await undo()
-            except BridgeError as stuck:
+            except BridgeError as exc:
                 if alone:
                     return
-                raise HalfWrittenError(self._session, ", ".join(names), str(problem)) from stuck
+                raise HalfWrittenError(self._session, ", ".join(names), str(problem)) from exc
 
-    async def _set_back(self, values: Mapping[str, Variable]) -> None:
+    async def _revert_values(self, values: Mapping[str, Variable]) -> None:
         """What somebody else has set meanwhile stays."""
         now = await self._client.get_many(self._session, values)
         ours = [self._found[name].variable for name, remote in now.items() if remote.variable == values[name]]
@@ -151,20 +153,20 @@ class Writing:
             await self._client.set_many(self._session, ours)
 
     async def _remove(self, variable: Variable) -> None:
-        now = await self._now(variable.name)
+        now = await self._read_variable(variable.name)
         if now is not None and now.variable == variable:
             await self._client.delete(self._session, now.id)
 
     async def _restore(self, variable: Variable) -> None:
-        if await self._now(variable.name) is None:
+        if await self._read_variable(variable.name) is None:
             await self._client.register(self._session, variable, self._metadata)
 
-    async def _now(self, name: str) -> Remote | None:
+    async def _read_variable(self, name: str) -> Remote | None:
         return (await self._client.get_many(self._session, [name])).get(name)
 
 
-def registers(changes: Changes, found: Mapping[str, Remote]) -> bool:
-    """Tells whether changes make Elixir register a variable, since it is new or becomes one of another kind."""
+def registers_variable(changes: Changes, found: Mapping[str, Remote]) -> bool:
+    """Check whether changes make Elixir register a variable, since it is new or becomes one of another kind."""
     return any(
         variable is not None and (name not in found or not _keeps_kind(found[name].variable, variable))
         for name, variable in changes.items()

@@ -26,8 +26,14 @@ from dspy.lm15 import (
 )
 
 from snakepit_bridge.lm.endpoint import Endpoint
-from snakepit_bridge.lm.failures import declined, failure_in_text, malformed, sane_usage
-from snakepit_bridge.lm.transport import Reached, WholeAnswer, reached, transport_for, unbuildable
+from snakepit_bridge.lm.failures import find_failure_in_text, find_refusal, malformed_reply_error, sanitize_usage
+from snakepit_bridge.lm.transport import (
+    RequestProgress,
+    UnstreamedReply,
+    build_transport,
+    request_build_error,
+    request_progress,
+)
 from snakepit_bridge.process.open_files import OPEN_FILES
 
 
@@ -35,11 +41,11 @@ class LMBackend(Protocol):
     """One way to a provider, which sends a request once."""
 
     async def complete(self, request: Request) -> Response:
-        """Returns the answer; raises ``lm15`` errors."""
+        """Return the answer; raise ``lm15`` errors."""
         ...
 
     def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Yields the answer's events; raises ``lm15`` errors."""
+        """Yield the answer's events; raise ``lm15`` errors."""
         ...
 
     async def warm(self) -> None:
@@ -47,7 +53,7 @@ class LMBackend(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Closes its connections."""
+        """Close its connections."""
         ...
 
 
@@ -62,7 +68,7 @@ class Lm15Backend:
         provider = resolution.provider
         self._model = resolution.model
         self._name = f"{provider}:{resolution.model}"
-        self._transport = transport_for(endpoint)
+        self._transport = build_transport(endpoint)
         config = RouterConfig(
             api_keys=None if endpoint.api_key is None else {provider: endpoint.api_key.get_secret_value()},
             base_urls=None if endpoint.api_base is None else {provider: endpoint.api_base},
@@ -74,121 +80,123 @@ class Lm15Backend:
         self._client: Any = None
 
     async def complete(self, request: Request) -> Response:
-        """Returns the answer; raises ``lm15`` errors."""
+        """Return the answer; raise ``lm15`` errors."""
         validate_request(request)
-        client = self._client or await self._found()
+        client = self._client or await self._load_client()
         routed = replace(request, model=self._model)
-        with _replies() as progress:
+        with _translate_reply_errors() as progress:
             try:
-                return _whole_enough(await client.complete(routed))
+                return _check_response(await client.complete(routed))
             except (ValueError, TypeError):
-                salvaged = _without_odd_counts(progress.body)
+                salvaged = _drop_invalid_usage(progress.body)
                 if salvaged is None:
                     raise
-                return _parsed(client, routed, HttpResponse(progress.status or 200, "", [], salvaged))
+                return _parse_reply(client, routed, HttpResponse(progress.status or 200, "", [], salvaged))
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Yields the answer's events; raises ``lm15`` errors."""
+        """Yield the answer's events; raise ``lm15`` errors."""
         validate_request(request)
-        client = self._client or await self._found()
+        client = self._client or await self._load_client()
         routed = replace(request, model=self._model)
         try:
-            with _replies():
+            with _translate_reply_errors():
                 async for event in client.stream(routed):
                     yield event
             return
-        except WholeAnswer as whole:
-            reply = whole.reply
-        for event in response_to_events(_whole(client, routed, reply)):
+        except UnstreamedReply as exc:
+            reply = exc.reply
+        for event in response_to_events(_parse_unstreamed_reply(client, routed, reply)):
             yield event
 
     async def warm(self) -> None:
         """Build the client that the first request would have to wait for; raise ``lm15`` errors."""
         if self._client is None:
-            await self._found()
+            await self._load_client()
 
     async def aclose(self) -> None:
-        """Closes its connections."""
+        """Close its connections."""
         await self._transport.aclose()
 
     def close_idle(self) -> None:
         """Close the connections that no request uses."""
         self._transport.close_idle()
 
-    async def _found(self) -> Any:
+    async def _load_client(self) -> Any:
         self._client = await asyncio.to_thread(self._router.lm, self._name)
         return self._client
 
 
 @contextmanager
-def _replies() -> Generator[Reached]:
+def _translate_reply_errors() -> Generator[RequestProgress]:
     """Tells what went wrong before a request was sent from what its reply made go wrong.
 
     Raises:
         lm15.LM15Error: in the place of whatever a parser or a builder let through.
     """
-    progress = Reached()
-    token = reached.set(progress)
+    progress = RequestProgress()
+    token = request_progress.set(progress)
     try:
         yield progress
-    except (LM15Error, WholeAnswer) as error:
-        if type(error) is ProviderError and progress.status is not None and progress.status < 400:
-            raise malformed(error, progress.status) from error
+    except (LM15Error, UnstreamedReply) as exc:
+        if type(exc) is ProviderError and progress.status is not None and progress.status < 400:
+            raise malformed_reply_error(exc, progress.status) from exc
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as exc:
         if progress.status is None:
-            raise unbuildable(f"{type(error).__name__}: {error}") from error
-        raise malformed(f"{type(error).__name__}: {error}", progress.status) from error
+            raise request_build_error(f"{type(exc).__name__}: {exc}") from exc
+        raise malformed_reply_error(f"{type(exc).__name__}: {exc}", progress.status) from exc
     finally:
         with suppress(ValueError):  # a stream may be closed in another context than it began in
-            reached.reset(token)
+            request_progress.reset(token)
 
 
-def _whole(client: Any, request: Request, reply: Any) -> Response:
-    """Returns the answer that came whole, though a stream of it was asked for.
+def _parse_unstreamed_reply(client: Any, request: Request, reply: Any) -> Response:
+    """Return the answer that came whole, though a stream of it was asked for.
 
     Raises:
         lm15.LM15Error: it is an error, or no answer at all.
     """
-    failure = failure_in_text(reply.body)
+    failure = find_failure_in_text(reply.body)
     if failure is not None:
         raise failure
-    with _replies() as progress:
+    with _translate_reply_errors() as progress:
         progress.status = reply.status
-        return _parsed(client, request, replace(reply, body=_without_odd_counts(reply.body) or reply.body))
+        return _parse_reply(client, request, replace(reply, body=_drop_invalid_usage(reply.body) or reply.body))
 
 
-def _parsed(client: Any, request: Request, reply: HttpResponse) -> Response:
+def _parse_reply(client: Any, request: Request, reply: HttpResponse) -> Response:
     # The client's own parser of whole replies, which it keeps for itself.
-    response = _whole_enough(client._inner.parse_response(request, reply))
-    refusal = declined(response)
+    response = _check_response(client._inner.parse_response(request, reply))
+    refusal = find_refusal(response)
     if refusal is not None:
         raise refusal
     return response
 
 
-def _whole_enough(response: Response) -> Response:
-    """Returns a response to a body that has the form of one; any JSON object would be taken for an empty answer.
+def _check_response(response: Response) -> Response:
+    """Return a response to a body that has the form of one; any JSON object would be taken for an empty answer.
 
     Raises:
         lm15.LM15Error: it is some other JSON object.
     """
     said = response.provider_data
-    if isinstance(said, Mapping) and not said.keys() & _ANSWERS:
-        raise malformed(f"a JSON object with {', '.join(map(repr, list(said)[:5])) or 'nothing in it'}", 200)
+    if isinstance(said, Mapping) and not said.keys() & _RESPONSE_KEYS:
+        raise malformed_reply_error(
+            f"a JSON object with {', '.join(map(repr, list(said)[:5])) or 'nothing in it'}", 200
+        )
     return response
 
 
-_ANSWERS = frozenset({"choices", "output", "candidates", "content", "promptFeedback", "results"})
+_RESPONSE_KEYS = frozenset({"choices", "output", "candidates", "content", "promptFeedback", "results"})
 
 
-def _without_odd_counts(body: bytes) -> bytes | None:
-    """Returns a body without counts of tokens that no parser takes; None if it has none."""
+def _drop_invalid_usage(body: bytes) -> bytes | None:
+    """Return a body without counts of tokens that no parser takes; None if it has none."""
     try:
         said: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    sane = sane_usage(said)
+    sane = sanitize_usage(said)
     return None if sane == said else json.dumps(sane).encode()
 
 
@@ -201,39 +209,39 @@ class LiteLLMBackend:
         self._engine: AsyncLiteLLMEngine | None = None
 
     def with_messages(self, messages: list[Any]) -> LiteLLMBackend:
-        """Returns one that sends these messages as they are, whatever stands for them in its request."""
+        """Return one that sends these messages as they are, whatever stands for them in its request."""
         return LiteLLMBackend(self._endpoint, messages)
 
     async def complete(self, request: Request) -> Response:
-        """Returns the answer; raises ``lm15`` errors."""
-        engine = await self._loaded()
-        with _told_apart():
+        """Return the answer; raise ``lm15`` errors."""
+        engine = await self._load_engine()
+        with _translate_litellm_errors():
             return await engine.complete(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Yields the answer's events; raises ``lm15`` errors."""
-        engine = await self._loaded()
-        with _told_apart():
+        """Yield the answer's events; raise ``lm15`` errors."""
+        engine = await self._load_engine()
+        with _translate_litellm_errors():
             async for event in engine.stream(request):
                 yield event
 
     async def warm(self) -> None:
         """Import litellm, which takes seconds."""
-        await self._loaded()
+        await self._load_engine()
 
     async def aclose(self) -> None:
-        """Leaves litellm's clients open: the whole process shares them."""
+        """Leave litellm's clients open: the whole process shares them."""
 
-    async def _loaded(self) -> AsyncLiteLLMEngine:
+    async def _load_engine(self) -> AsyncLiteLLMEngine:
         if self._engine is None:
             # Its import takes seconds, in which every other prediction of the process would stand still.
             await asyncio.to_thread(importlib.import_module, "litellm")
-            self._engine = _Engine(model_type=self._endpoint.model_type, **self._endpoint.connection())
+            self._engine = _RawMessagesEngine(model_type=self._endpoint.model_type, **self._endpoint.client_settings())
             self._engine.messages = self._messages
         return self._engine
 
 
-class _Engine(AsyncLiteLLMEngine):
+class _RawMessagesEngine(AsyncLiteLLMEngine):
     """DSPy's engine, which may be told what to send in place of its request's messages."""
 
     messages: list[Any] | None = None
@@ -248,21 +256,24 @@ class _Engine(AsyncLiteLLMEngine):
 
 
 @contextmanager
-def _told_apart() -> Generator[None]:
+def _translate_litellm_errors() -> Generator[None]:
     """Tells what litellm couldn't build from what the network did: it calls both a failed connection."""
     try:
         yield
-    except LM15Error as error:
-        if any(isinstance(cause, UnicodeEncodeError) or type(cause).__name__ in _UNBUILT for cause in _causes(error)):
-            raise unbuildable("a header or the URL holds what HTTP can't carry") from error
+    except LM15Error as exc:
+        if any(
+            isinstance(cause, UnicodeEncodeError) or type(cause).__name__ in _BUILD_ERRORS
+            for cause in _iter_causes(exc)
+        ):
+            raise request_build_error("a header or the URL holds what HTTP can't carry") from exc
         raise
 
 
 # httpx's and h11's; neither is imported here, as a fleet may do without litellm.
-_UNBUILT = frozenset({"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"})
+_BUILD_ERRORS = frozenset({"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"})
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _iter_causes(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:

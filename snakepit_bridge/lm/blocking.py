@@ -18,7 +18,7 @@ from snakepit_bridge.lm.engine import LMEngine
 from snakepit_bridge.lm.streaming import StreamEvent
 from snakepit_bridge.process.home_loop import WaitForItself, home, run_blocking
 
-_AWAIT = (
+_AWAIT_ADVICE = (
     "The program asks its LM by a blocking call inside a coroutine, which would hold up every other prediction of the "
     "process. Await it there: `await self.predict.acall(…)`."
 )
@@ -31,39 +31,39 @@ class BlockingEngine:
     """
 
     def __init__(self, engine: LMEngine) -> None:
-        self.awaited = engine
+        self.async_engine = engine
 
     def __repr__(self) -> str:
-        return f"{self.awaited!r}.blocking"
+        return f"{self.async_engine!r}.blocking"
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
 
     def complete(self, request: Request) -> Response:
-        """Returns the LM's answer, as the awaited engine does.
+        """Return the LM's answer, as the awaited engine does.
 
         Raises:
             BridgeError: the program makes a blocking call in a coroutine, which would stop the whole process.
         """
         try:
-            return run_blocking(self.awaited.complete(request))
-        except WaitForItself as stuck:
-            raise BridgeError(_AWAIT) from stuck
+            return run_blocking(self.async_engine.complete(request))
+        except WaitForItself as exc:
+            raise BridgeError(_AWAIT_ADVICE) from exc
 
     def stream(self, request: Request) -> Generator[StreamEvent]:
-        """Yields the LM's answer piece by piece; leaving it early ends the request."""
+        """Yield the LM's answer piece by piece; leaving it early ends the request."""
         events: queue.SimpleQueue[StreamEvent | None] = queue.SimpleQueue()
 
         async def follow() -> None:
             try:
-                async with aclosing(self.awaited.stream(request)) as stream:
+                async with aclosing(self.async_engine.stream(request)) as stream:
                     async for event in stream:
                         events.put(event)
             finally:
                 events.put(None)
 
         if asyncio._get_running_loop() is home():
-            raise BridgeError(_AWAIT)
+            raise BridgeError(_AWAIT_ADVICE)
         following = asyncio.run_coroutine_threadsafe(follow(), home())
         try:
             while (event := events.get()) is not None:
@@ -77,36 +77,36 @@ class BlockingEngine:
     @property
     def supports_function_calling(self) -> bool:
         """Whether the model calls tools by itself."""
-        return self._stock.supports_function_calling
+        return self._capabilities.supports_function_calling
 
     @property
     def supports_reasoning(self) -> bool:
         """Whether the model thinks before it answers."""
-        return self._stock.supports_reasoning
+        return self._capabilities.supports_reasoning
 
     @property
     def supports_response_schema(self) -> bool:
         """Whether the model keeps to a JSON schema."""
-        return self._stock.supports_response_schema
+        return self._capabilities.supports_response_schema
 
     @property
     def supported_params(self) -> set[str]:
         """The LM keywords that the model takes."""
-        return self._stock.supported_params
+        return self._capabilities.supported_params
 
     @cached_property
-    def _stock(self) -> Capabilities:
-        return Capabilities.of(self.awaited.endpoint.stock())
+    def _capabilities(self) -> Capabilities:
+        return Capabilities.from_lm(self.async_engine.endpoint.build_dspy_lm())
 
     # ------------------------------------------------------------------ a saved module
 
     def dump_state(self) -> dict[str, Any]:
-        """Returns what the awaited engine does."""
-        return self.awaited.dump_state()
+        """Return what the awaited engine does."""
+        return self.async_engine.dump_state()
 
     @classmethod
     def load_state(cls, state: Mapping[str, Any]) -> Self:
-        """Returns an engine for a saved endpoint, as the awaited engine does."""
+        """Return an engine for a saved endpoint, as the awaited engine does."""
         return cls(LMEngine.load_state(state))
 
 
@@ -120,8 +120,8 @@ class Capabilities:
     supported_params: set[str]
 
     @classmethod
-    def of(cls, lm: dspy.LM) -> Self:
-        """Reads them from DSPy's own LM."""
+    def from_lm(cls, lm: dspy.LM) -> Self:
+        """Read them from DSPy's own LM."""
         return cls(
             lm.supports_function_calling, lm.supports_reasoning, lm.supports_response_schema, lm.supported_params
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import dspy
 from pydantic import SecretStr
 
-Choice = Literal["auto", "lm15", "litellm"]
+EngineName = Literal["auto", "lm15", "litellm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class Endpoint:
     model: str
     api_base: str | None = None
     api_key: SecretStr | None = None
-    engine: Choice = "auto"
+    engine: EngineName = "auto"
     model_type: Literal["chat", "responses", "text"] = "chat"
     timeout_s: float = 120.0
     max_connections: int = 4096
     client: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
-    def connection(self) -> dict[str, Any]:
-        """Returns the settings as DSPy's own LM names them, the key in clear text: for a client, not to be shown."""
+    def client_settings(self) -> dict[str, Any]:
+        """Return the settings as DSPy's own LM names them, the key in clear text: for a client, not to be shown."""
         said: dict[str, Any] = {**self.client, "timeout": self.timeout_s}
         if self.api_base is not None:
             said["api_base"] = self.api_base
@@ -47,6 +47,8 @@ class Endpoint:
             said["api_key"] = self.api_key.get_secret_value()
         return said
 
-    def stock(self) -> dspy.LM:
-        """Returns DSPy's own LM for the same endpoint; it is asked what the model can do, never for an answer."""
-        return dspy.LM(self.model, self.model_type, engine=self.engine, cache=False, num_retries=0, **self.connection())
+    def build_dspy_lm(self) -> dspy.LM:
+        """Return DSPy's own LM for the same endpoint; it is asked what the model can do, never for an answer."""
+        return dspy.LM(
+            self.model, self.model_type, engine=self.engine, cache=False, num_retries=0, **self.client_settings()
+        )

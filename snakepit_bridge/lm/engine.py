@@ -24,11 +24,11 @@ from dspy.lm15 import TimeoutError as LMTimeout
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.backends import LiteLLMBackend, Lm15Backend
 from snakepit_bridge.lm.endpoint import Endpoint
-from snakepit_bridge.lm.extensions import rollout_id, with_extensions
-from snakepit_bridge.lm.http_fields import key_problem
+from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id
+from snakepit_bridge.lm.http_fields import find_key_problem
 from snakepit_bridge.lm.models import fitting
-from snakepit_bridge.lm.parts import whole
-from snakepit_bridge.lm.streaming import QueuedPieces, StreamEvent, StreamSink, answer_from, pieces_for
+from snakepit_bridge.lm.parts import split_original_messages
+from snakepit_bridge.lm.streaming import StreamEvent, StreamQueue, StreamSink, fetch_response, find_stream_observer
 from snakepit_bridge.process.home_loop import run_home
 from snakepit_bridge.process.open_files import OPEN_FILES
 
@@ -64,10 +64,10 @@ class LMEngine:
     call goes to the process's home loop, since what surrounds it lives there.
     """
 
-    def __init__(self, endpoint: Endpoint, around: Around | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, middleware: Around | None = None) -> None:
         self.endpoint = endpoint
-        self._around = around
-        self._clients: dict[asyncio.AbstractEventLoop, Lm15Backend] = {}
+        self._middleware = middleware
+        self._backends: dict[asyncio.AbstractEventLoop, Lm15Backend] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.endpoint.profile!r}, {self.endpoint.model!r})"
@@ -78,10 +78,10 @@ class LMEngine:
     # ------------------------------------------------------------------ DSPy's side
 
     async def complete(self, request: Request) -> Response:
-        """Returns the LM's answer; raises DSPy's ``lm15`` errors, or what ``around`` raises."""
-        request = with_extensions(request)
-        pieces = pieces_for(request)
-        response = await self._door(LMCall(self, request, pieces, rollout_id()))
+        """Return the LM's answer; raise DSPy's ``lm15`` errors, or what ``around`` raises."""
+        request = add_extensions(request)
+        pieces = find_stream_observer(request)
+        response = await self._dispatch(LMCall(self, request, pieces, get_rollout_id()))
         if pieces is not None:
             pieces.ended(response)
         if response.finish_reason == "length":
@@ -91,10 +91,10 @@ class LMEngine:
         return response
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamEvent]:
-        """Yields the LM's answer piece by piece; leaving it early ends the request."""
-        pieces = QueuedPieces(asyncio.get_running_loop())
-        asking = asyncio.ensure_future(self._door(LMCall(self, with_extensions(request), pieces, rollout_id())))
-        asking.add_done_callback(pieces.end)
+        """Yield the LM's answer piece by piece; leaving it early ends the request."""
+        pieces = StreamQueue(asyncio.get_running_loop())
+        asking = asyncio.ensure_future(self._dispatch(LMCall(self, add_extensions(request), pieces, get_rollout_id())))
+        asking.add_done_callback(pieces.finish)
         try:
             while (event := await pieces.events.get()) is not None:
                 yield event
@@ -111,25 +111,25 @@ class LMEngine:
 
         return BlockingEngine(self)
 
-    async def _door(self, call: LMCall) -> Response:
-        if self._around is None:
+    async def _dispatch(self, call: LMCall) -> Response:
+        if self._middleware is None:
             return await self.send(call.request, call.pieces)
-        return await run_home(self._around(call))
+        return await run_home(self._middleware(call))
 
     def dump_state(self) -> dict[str, Any]:
-        """Returns the endpoint without its key, for a module that is saved with its LM."""
+        """Return the endpoint without its key, for a module that is saved with its LM."""
         said = self.endpoint
         return {"profile": said.profile, "model": said.model, "api_base": said.api_base, "engine": said.engine}
 
     @classmethod
     def load_state(cls, state: Mapping[str, Any]) -> Self:
-        """Returns an engine for a saved endpoint; its key is then the provider's environment variable's."""
+        """Return an engine for a saved endpoint; its key is then the provider's environment variable's."""
         return cls(Endpoint(**state))
 
     # ------------------------------------------------------------------ the provider's side
 
-    async def send(self, request: Request, pieces: StreamSink | None = None) -> Response:
-        """Returns the answer to one request, sent once and without what the model doesn't take.
+    async def send(self, request: Request, sink: StreamSink | None = None) -> Response:
+        """Return the answer to one request, sent once and without what the model doesn't take.
 
         Raises:
             lm15.TimeoutError: it took longer than the endpoint's timeout.
@@ -137,42 +137,42 @@ class LMEngine:
         """
         request, _ = fitting(self.endpoint.model, request)
         async with OPEN_FILES.connection():
-            return await OPEN_FILES.wait_for_files(lambda: self._send_in_time(request, pieces))
+            return await OPEN_FILES.wait_for_files(lambda: self._send_within_timeout(request, sink))
 
-    async def _send_in_time(self, request: Request, pieces: StreamSink | None) -> Response:
+    async def _send_within_timeout(self, request: Request, pieces: StreamSink | None) -> Response:
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):
                 return await self._send(request, pieces)
-        except TimeoutError as late:
-            if isinstance(late, LMTimeout):
+        except TimeoutError as exc:
+            if isinstance(exc, LMTimeout):
                 raise
             raise LMTimeout(f"no whole answer within {self.endpoint.timeout_s:g} s") from None
 
     async def _send(self, request: Request, pieces: StreamSink | None) -> Response:
         resolution = self._resolution
-        request, messages = whole(request)
+        request, messages = split_original_messages(request)
         if messages is not None:
             if resolution is not None and self.endpoint.engine == "lm15":
                 raise UnsupportedFeatureError("a message has parts that the native client can't send; use engine auto")
-            return await answer_from(self._litellm.with_messages(messages), request, pieces)
+            return await fetch_response(self._litellm_backend.with_messages(messages), request, pieces)
         if resolution is None:
-            return await answer_from(self._litellm, request, pieces)
+            return await fetch_response(self._litellm_backend, request, pieces)
         try:
-            return await answer_from(self._native(resolution), request, pieces)
+            return await fetch_response(self._get_lm15_backend(resolution), request, pieces)
         except UnsupportedFeatureError:
             # DSPy's own promise of ``auto``: what the native client refuses, which it does before it sends
             # anything, goes through litellm.
             if self.endpoint.engine != "auto":
                 raise
-        return await answer_from(self._litellm, request, pieces)
+        return await fetch_response(self._litellm_backend, request, pieces)
 
-    def _native(self, resolution: Resolution) -> Lm15Backend:
+    def _get_lm15_backend(self, resolution: Resolution) -> Lm15Backend:
         loop = asyncio.get_running_loop()
-        found = self._clients.get(loop)
+        found = self._backends.get(loop)
         if found is None:
-            for closed in [known for known in self._clients if known.is_closed()]:
-                del self._clients[closed]
-            found = self._clients[loop] = Lm15Backend(self.endpoint, resolution)
+            for closed in [known for known in self._backends if known.is_closed()]:
+                del self._backends[closed]
+            found = self._backends[loop] = Lm15Backend(self.endpoint, resolution)
         return found
 
     def check(self) -> None:
@@ -189,18 +189,18 @@ class LMEngine:
             return
         definition = lookup(resolution.provider)
         for name in definition.access.env_keys if definition is not None else ():
-            problem = key_problem(os.environ[name]) if os.environ.get(name) else None
+            problem = find_key_problem(os.environ[name]) if os.environ.get(name) else None
             if problem is not None:
                 raise ConfigurationError(f"the provider's key in the environment variable {name} {problem}")
 
     @cached_property
-    def _litellm(self) -> LiteLLMBackend:
+    def _litellm_backend(self) -> LiteLLMBackend:
         return LiteLLMBackend(self.endpoint)
 
     @cached_property
     def _resolution(self) -> Resolution | None:
         """What the native client makes of the model's name; None where litellm has to do."""
-        selection = select_backend(self.endpoint.stock())
+        selection = select_backend(self.endpoint.build_dspy_lm())
         return cast("Resolution | None", selection.resolution) if selection.native else None
 
     async def warm(self) -> None:
@@ -210,10 +210,10 @@ class LMEngine:
             lm15.LM15Error: there can't be one, such as without a key.
         """
         resolution = await asyncio.to_thread(lambda: self._resolution)
-        await (self._litellm if resolution is None else self._native(resolution)).warm()
+        await (self._litellm_backend if resolution is None else self._get_lm15_backend(resolution)).warm()
 
     async def aclose(self) -> None:
-        """Closes the connections of the running event loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
+        """Close the connections of the running event loop."""
+        client = self._backends.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()

@@ -18,14 +18,14 @@ from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.lm15 import Request, UnsupportedFeatureError, request_from_openai_chat
 
 from snakepit_bridge.lm import models as lm_models
-from snakepit_bridge.lm.parts import MESSAGES, stood_for
+from snakepit_bridge.lm.parts import MESSAGES, replace_opaque_parts
 
 # What DSPy takes out of a call's keywords before it makes a request of them.
-_OF_DSPY = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cache", "request"}) | CLIENT_KEYS
+_DSPY_KEYWORDS = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cache", "request"}) | CLIENT_KEYS
 
 
 @dataclass(frozen=True, slots=True)
-class _Beside:
+class _Extensions:
     """What travels beside a request: what it has no place for, and the sample that is asked for."""
 
     keywords: Mapping[str, Any]
@@ -33,55 +33,55 @@ class _Beside:
     messages: list[Any] | None = None
 
 
-_beside: ContextVar[_Beside | None] = ContextVar("dspex_lm_keywords", default=None)
+_extensions: ContextVar[_Extensions | None] = ContextVar("dspex_lm_keywords", default=None)
 
 
 class ExtendedLM(dspy.LM):
     """A ``dspy.LM`` on an engine of ours."""
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """Returns the LM's outputs."""
-        messages, beside = self._taken(messages, kwargs)
+        """Return the LM's outputs."""
+        messages, beside = self._take_extensions(messages, kwargs)
         if beside is None:
             return super().__call__(prompt, messages=messages, **kwargs)
-        token = _beside.set(beside)
+        token = _extensions.set(beside)
         try:
             return super().__call__(prompt, messages=messages, **kwargs, **dict.fromkeys(beside.keywords))
         finally:
-            _beside.reset(token)
+            _extensions.reset(token)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
-        """Returns the LM's outputs."""
-        messages, beside = self._taken(messages, kwargs)
+        """Return the LM's outputs."""
+        messages, beside = self._take_extensions(messages, kwargs)
         if beside is None:
             return await super().acall(prompt, messages=messages, **kwargs)
-        token = _beside.set(beside)
+        token = _extensions.set(beside)
         try:
             return await super().acall(prompt, messages=messages, **kwargs, **dict.fromkeys(beside.keywords))
         finally:
-            _beside.reset(token)
+            _extensions.reset(token)
 
-    def _taken(self, messages: Any, kwargs: dict[str, Any]) -> tuple[Any, _Beside | None]:
-        """Takes out what no request has a place for; DSPy leaves out keywords that are None."""
+    def _take_extensions(self, messages: Any, kwargs: dict[str, Any]) -> tuple[Any, _Extensions | None]:
+        """Take out what no request has a place for; DSPy leaves out keywords that are None."""
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
         extra: dict[str, Any] = {}
         if not isinstance(kwargs.get("request"), Request):
             for name in list(kwargs):
-                spelling = lm_models.spelt(self.model, name)
+                spelling = lm_models.native_name(self.model, name)
                 if spelling != name:
                     kwargs[spelling] = kwargs.pop(name)
-            extra = {name: value for name, value in self.kwargs.items() if not _has_a_place(name)}
-            extra |= {name: kwargs.pop(name) for name in [name for name in kwargs if not _has_a_place(name)]}
+            extra = {name: value for name, value in self.kwargs.items() if not _is_canonical(name)}
+            extra |= {name: kwargs.pop(name) for name in [name for name in kwargs if not _is_canonical(name)]}
         said = {name: value for name, value in extra.items() if value is not None}
-        standing = stood_for(messages) if self.model_type == "chat" else None
+        standing = replace_opaque_parts(messages) if self.model_type == "chat" else None
         whole = None if standing is None else messages
-        beside = _Beside(said, rollout, whole) if said or whole or rollout is not None else None
+        beside = _Extensions(said, rollout, whole) if said or whole or rollout is not None else None
         return messages if standing is None else standing, beside
 
 
-def with_extensions(request: Request) -> Request:
-    """Returns a request with the keywords, and the messages, that its call brought beside it."""
-    beside = _beside.get()
+def add_extensions(request: Request) -> Request:
+    """Return a request with the keywords, and the messages, that its call brought beside it."""
+    beside = _extensions.get()
     if beside is None or not (beside.keywords or beside.messages):
         return request
     extensions = {**(request.config.extensions or {}), **beside.keywords}
@@ -90,16 +90,16 @@ def with_extensions(request: Request) -> Request:
     return replace(request, config=replace(request.config, extensions=extensions))
 
 
-def rollout_id() -> int | None:
-    """Returns the sample that the current call asks for, None where it doesn't say."""
-    beside = _beside.get()
+def get_rollout_id() -> int | None:
+    """Return the sample that the current call asks for, None where it doesn't say."""
+    beside = _extensions.get()
     return None if beside is None else beside.rollout_id
 
 
 @functools.lru_cache(maxsize=1024)
-def _has_a_place(keyword: str) -> bool:
-    """Whether DSPy's canonical request has a place for an LM keyword."""
-    if keyword in _OF_DSPY:
+def _is_canonical(keyword: str) -> bool:
+    """Return whether DSPy's canonical request has a place for an LM keyword."""
+    if keyword in _DSPY_KEYWORDS:
         return True
     try:
         request_from_openai_chat({"model": "openai/any", "messages": [{"role": "user", "content": ""}], keyword: None})

@@ -25,9 +25,9 @@ from dspy.lm15 import TimeoutError as LMTimeout
 
 from snakepit_bridge.protocol.surrogates import valid_text
 
-_LONGEST = 2_000
-_CODES = ("code", "status", "status_code", "http_status", "statusCode")
-_WORDS = ("code", "type", "status", "reason")
+_MAX_MESSAGE_CHARS = 2_000
+_STATUS_KEYS = ("code", "status", "status_code", "http_status", "statusCode")
+_CODE_KEYS = ("code", "type", "status", "reason")
 
 # By what the words of OpenAI, Anthropic, Google, Azure, OpenRouter, vLLM, llama.cpp, and their like begin with or are.
 _KINDS: tuple[tuple[type[ProviderError], int, frozenset[str]], ...] = tuple(
@@ -83,7 +83,7 @@ _FILTERS = {
     *("content_filter", "content_policy_violation", "content_filter_error", "responsibleaipolicyviolation"),
     *("safety", "prohibited_content", "moderation", "refusal"),
 }
-_ANSWERS = frozenset({"choices", "output", "candidates", "content", "message", "completion", "delta", "response"})
+_RESPONSE_KEYS = frozenset({"choices", "output", "candidates", "content", "message", "completion", "delta", "response"})
 
 
 class AnswerRefused(InvalidRequestError):
@@ -92,44 +92,44 @@ class AnswerRefused(InvalidRequestError):
     default_code = "refusal"
 
 
-def failure_in(payload: Any) -> LM15Error | None:
+def find_failure(payload: Any) -> LM15Error | None:
     """Return the error that a reply's body or a stream's event holds; None if it holds none."""
     if isinstance(payload, list):
         found = cast("list[Any]", payload)
-        return failure_in(found[0]) if len(found) == 1 else None
+        return find_failure(found[0]) if len(found) == 1 else None
     if not isinstance(payload, Mapping):
         return None
     said = cast("Mapping[str, Any]", payload)
-    for error in _candidates(said):
-        return _named(error, said)
+    for error in _iter_error_candidates(said):
+        return _build_error(error, said)
     return None
 
 
-def failure_in_text(text: str | bytes) -> LM15Error | None:
+def find_failure_in_text(text: str | bytes) -> LM15Error | None:
     """Return the error that a body or an event in JSON holds; None if it holds none or isn't JSON."""
     sign, other = ('"error', '"detail"') if isinstance(text, str) else (b'"error', b'"detail"')
     if sign not in text and other not in text:  # pyright: ignore[reportOperatorIssue]
         return None
     try:
-        return failure_in(json.loads(text))
+        return find_failure(json.loads(text))
     except (ValueError, RecursionError):
         return None
 
 
-def stated(text: str) -> LM15Error:
+def parse_error_event(text: str) -> LM15Error:
     """Return the error of an event that is named an error, whatever it holds."""
     try:
         payload: Any = json.loads(text)
     except (ValueError, RecursionError):
         payload = text
-    found = failure_in(payload)
+    found = find_failure(payload)
     if found is not None:
         return found
     details = cast("Mapping[str, Any]", payload) if isinstance(payload, Mapping) else {"message": str(payload)}
-    return _named(details, details)
+    return _build_error(details, details)
 
 
-def declined(response: Any) -> AnswerRefused | None:
+def find_refusal(response: Any) -> AnswerRefused | None:
     """Return the error of a response that is a refusal, or that a filter has held back; None for any other."""
     refusals = [part.text for part in response.message.parts if part.type == "refusal"]
     filtered = response.finish_reason == "content_filter"
@@ -140,7 +140,7 @@ def declined(response: Any) -> AnswerRefused | None:
     return AnswerRefused(said, code="content_filter" if filtered else "refusal")
 
 
-def cut_off(partial: str = "") -> LM15Error:
+def cut_off_error(partial: str = "") -> LM15Error:
     """Return the error of an answer that ended before it was whole."""
     from dspy.lm15 import TransportError
 
@@ -148,37 +148,37 @@ def cut_off(partial: str = "") -> LM15Error:
     return TransportError(f"the answer ended{after} before it was whole", code="cut_off")
 
 
-def malformed(problem: object, status: int | None = None) -> LM15Error:
+def malformed_reply_error(problem: object, status: int | None = None) -> LM15Error:
     """Return the error of a reply that is no answer: garbage, another service's page, fields of the wrong types."""
-    text = " ".join(str(problem).split())[:_LONGEST]
+    text = " ".join(str(problem).split())[:_MAX_MESSAGE_CHARS]
     return ServerError(f"the reply can't be read: {text}", code="malformed_reply", status=status)
 
 
-def sane_usage(payload: Any) -> Any:
+def sanitize_usage(payload: Any) -> Any:
     """Return a reply's body or a stream's event without what it says of usage that no parser takes for a number."""
     if not isinstance(payload, Mapping) or "usage" not in payload:
         return payload
     said = dict(cast("Mapping[str, Any]", payload))
     usage = said.pop("usage")
     if isinstance(usage, Mapping):
-        said["usage"] = _counts(cast("Mapping[str, Any]", usage))
+        said["usage"] = _keep_valid_counts(cast("Mapping[str, Any]", usage))
     return said
 
 
 # ---------------------------------------------------------------- inside
 
 
-def _counts(usage: Mapping[str, Any]) -> dict[str, Any]:
+def _keep_valid_counts(usage: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in usage.items():
         if isinstance(value, Mapping):
-            kept[name] = _counts(cast("Mapping[str, Any]", value))
+            kept[name] = _keep_valid_counts(cast("Mapping[str, Any]", value))
         elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             kept[name] = value
     return kept
 
 
-def _candidates(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _iter_error_candidates(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """What may be an error in a body, the likeliest first."""
     error = payload.get("error")
     if isinstance(error, Mapping) and error:
@@ -186,32 +186,32 @@ def _candidates(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     elif isinstance(error, str) and error:
         yield {"message": error}
     elif isinstance(error, list) and error:
-        yield {"message": str(error)[:_LONGEST]}
+        yield {"message": str(error)[:_MAX_MESSAGE_CHARS]}
     if payload.get("object") == "error" or payload.get("type") == "error":
         yield payload
-    for choice in _choices(payload):
+    for choice in _iter_choices(payload):
         inner = choice.get("error")
         if isinstance(inner, Mapping) and inner:
             yield cast("Mapping[str, Any]", inner)
         elif choice.get("finish_reason") == "error":
             yield {"message": "the provider ended the answer with finish_reason 'error'", "code": 502}
-    if not payload.keys() & _ANSWERS and "detail" in payload:
+    if not payload.keys() & _RESPONSE_KEYS and "detail" in payload:
         yield {**payload, "message": payload["detail"]}
 
 
-def _choices(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _iter_choices(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     choices = payload.get("choices")
     for choice in cast("list[Any]", choices) if isinstance(choices, list) else ():
         if isinstance(choice, Mapping):
             yield cast("Mapping[str, Any]", choice)
 
 
-def _named(error: Mapping[str, Any], payload: Mapping[str, Any]) -> LM15Error:
-    words = {str(error[name]).casefold(): str(error[name]) for name in _WORDS if isinstance(error.get(name), str)}
-    words.update({str(payload[name]).casefold(): str(payload[name]) for name in _WORDS
+def _build_error(error: Mapping[str, Any], payload: Mapping[str, Any]) -> LM15Error:
+    words = {str(error[name]).casefold(): str(error[name]) for name in _CODE_KEYS if isinstance(error.get(name), str)}
+    words.update({str(payload[name]).casefold(): str(payload[name]) for name in _CODE_KEYS
                   if isinstance(payload.get(name), str) and payload[name] != "error"})  # fmt: skip
-    status = _status(error) or (_status(payload) if payload is not error else None)
-    message = _message(error, payload)
+    status = _find_status(error) or (_find_status(payload) if payload is not error else None)
+    message = _find_message(error, payload)
     code = next(iter(words.values()), None) or (str(status) if status else None)
     if words.keys() & _FILTERS:
         return AnswerRefused(message, code="content_filter", provider_code=code, status=status)
@@ -219,14 +219,16 @@ def _named(error: Mapping[str, Any], payload: Mapping[str, Any]) -> LM15Error:
     # A quota that is used up and a prompt that is too long travel under statuses of other things.
     if by_word is not None and (status is None or by_word[0] in (BillingError, ContextLengthError)):
         kind, usual = by_word
-        return kind(message, provider_code=code, status=status or usual, retry_after=_retry_after(error, payload))
+        return kind(message, provider_code=code, status=status or usual, retry_after=_find_retry_after(error, payload))
     if status is not None:
-        return _by_status(status)(message, provider_code=code, status=status, retry_after=_retry_after(error, payload))
+        return _error_class_for_status(status)(
+            message, provider_code=code, status=status, retry_after=_find_retry_after(error, payload)
+        )
     # A provider that breaks off without saying why has failed; it refuses with reasons.
     return ServerError(message, provider_code=code)
 
 
-def _by_status(status: int) -> type[ProviderError]:
+def _error_class_for_status(status: int) -> type[ProviderError]:
     kinds: dict[int, type[ProviderError]] = {
         401: AuthError, 402: BillingError, 403: AuthError, 404: UnsupportedModelError, 408: LMTimeout,
         425: ServerError, 429: RateLimitError, 504: LMTimeout, 524: LMTimeout,
@@ -234,8 +236,8 @@ def _by_status(status: int) -> type[ProviderError]:
     return kinds.get(status, ServerError if status >= 500 else InvalidRequestError)
 
 
-def _status(said: Mapping[str, Any]) -> int | None:
-    for name in _CODES:
+def _find_status(said: Mapping[str, Any]) -> int | None:
+    for name in _STATUS_KEYS:
         value = said.get(name)
         if isinstance(value, str) and value.strip().isdecimal() and len(value) <= 4:
             value = int(value)
@@ -244,14 +246,14 @@ def _status(said: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _message(error: Mapping[str, Any], payload: Mapping[str, Any]) -> str:
+def _find_message(error: Mapping[str, Any], payload: Mapping[str, Any]) -> str:
     for said in (error.get("message"), error.get("detail"), payload.get("message"), error.get("msg")):
         if isinstance(said, str) and said.strip():
-            return said[:_LONGEST]
-    return "the provider broke the answer off with " + json.dumps(dict(error), default=str)[:_LONGEST]
+            return said[:_MAX_MESSAGE_CHARS]
+    return "the provider broke the answer off with " + json.dumps(dict(error), default=str)[:_MAX_MESSAGE_CHARS]
 
 
-def _retry_after(error: Mapping[str, Any], payload: Mapping[str, Any]) -> float | None:
+def _find_retry_after(error: Mapping[str, Any], payload: Mapping[str, Any]) -> float | None:
     for said in (error.get("retry_after"), payload.get("retry_after")):
         if isinstance(said, int | float) and not isinstance(said, bool) and 0 <= said <= 86_400:
             return float(said)

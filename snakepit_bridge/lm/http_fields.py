@@ -9,19 +9,19 @@ _BREAKS = "\r\n"
 _NAME = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def key_problem(key: str) -> str | None:
+def find_key_problem(key: str) -> str | None:
     """Return what is wrong with an API key, None if nothing is; the key itself isn't in the answer."""
     if not key:
         return "is empty"
     if not key.strip():
         return "is blank"
-    return _edges(key) or value_problem(key) or _inside(key)
+    return _find_edge_problem(key) or find_value_problem(key) or _find_inner_problem(key)
 
 
-def value_problem(value: str) -> str | None:
+def find_value_problem(value: str) -> str | None:
     """Return what is wrong with the value of a header, None if nothing is; the value itself isn't in the answer."""
     if any(character in _BREAKS for character in value):
-        return "holds a line break" if value.strip() == value else _edges(value)
+        return "holds a line break" if value.strip() == value else _find_edge_problem(value)
     if any((ord(character) < 32 and character != "\t") or ord(character) == 127 for character in value):
         return "holds a control character"
     if any(ord(character) > 255 for character in value):
@@ -29,22 +29,22 @@ def value_problem(value: str) -> str | None:
     return None
 
 
-def header_problem(name: str, value: object) -> str | None:
+def find_header_problem(name: str, value: object) -> str | None:
     """Return what is wrong with a header, None if nothing is."""
     if not name or not set(name) <= _NAME:
         return f"the name {name!r} isn't one of a header"
     if not isinstance(value, str):
         return f"{name} must be a text, not {type(value).__name__}"
-    problem = value_problem(value)
+    problem = find_value_problem(value)
     return None if problem is None else f"{name} {problem}"
 
 
-def headers_problem(headers: Iterable[tuple[str, object]]) -> str | None:
+def find_headers_problem(headers: Iterable[tuple[str, object]]) -> str | None:
     """Return what is wrong with the first of these headers that can't be sent, None if all can."""
-    return next((problem for name, value in headers if (problem := header_problem(name, value))), None)
+    return next((problem for name, value in headers if (problem := find_header_problem(name, value))), None)
 
 
-def url_problem(url: str) -> str | None:
+def find_url_problem(url: str) -> str | None:
     """Return what is wrong with the URL of an endpoint, None if nothing is; its credentials aren't in the answer."""
     if any(ord(character) <= 32 or ord(character) == 127 for character in url):
         return "holds a blank, a line break or a control character"
@@ -62,7 +62,7 @@ def url_problem(url: str) -> str | None:
     return None
 
 
-def _edges(key: str) -> str | None:
+def _find_edge_problem(key: str) -> str | None:
     if key[-1] in _BREAKS:
         return "ends in a line break, as a file that is read whole does"
     if key[0] in _BREAKS:
@@ -72,7 +72,7 @@ def _edges(key: str) -> str | None:
     return None
 
 
-def _inside(key: str) -> str | None:
+def _find_inner_problem(key: str) -> str | None:
     if any(character.isspace() for character in key):
         return "holds a blank"
     if not key.isascii():

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ModelFamily:
     """Models that have something in common.
 
     Attributes:
@@ -26,45 +26,45 @@ class Family:
     """
 
     models: re.Pattern[str]
-    refuses: frozenset[str]
-    spells: Mapping[str, str] = field(default_factory=dict[str, str])
+    unsupported: frozenset[str]
+    native_names: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-_ONE_SAMPLE = frozenset(
+_SAMPLING = frozenset(
     {"temperature", "top_p", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "logit_bias"}
 )
 
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: tuple[ModelFamily, ...] = (
     # OpenAI's reasoning models, as DSPy tells them; the chat variants of gpt-5 are none.
-    Family(
+    ModelFamily(
         re.compile(r"o[1345](-(mini|nano|pro))?(-\d{4}-\d{2}-\d{2})?|gpt-5(\.\d+)*(?!-chat)(-.*)?"),
-        _ONE_SAMPLE | {"stop"},
+        _SAMPLING | {"stop"},
         {"max_tokens": "max_completion_tokens"},
     ),
     # xAI's: https://docs.x.ai says that a request with one of these fails.
-    Family(re.compile(r"grok-(4|3-mini|code).*"), frozenset({"presence_penalty", "frequency_penalty", "stop"})),
+    ModelFamily(re.compile(r"grok-(4|3-mini|code).*"), frozenset({"presence_penalty", "frequency_penalty", "stop"})),
 )
 
 
 @functools.lru_cache(maxsize=512)
-def family_of(model: str) -> Family | None:
+def find_family(model: str) -> ModelFamily | None:
     """Return the family of a model, by DSPy's ``provider/model`` string; None if it takes everything."""
     name = model.rpartition("/")[2].lower()
     return next((family for family in FAMILIES if family.models.fullmatch(name)), None)
 
 
-def spelt(model: str, keyword: str) -> str:
+def native_name(model: str, keyword: str) -> str:
     """Return a model's own name for an LM keyword."""
-    family = family_of(model)
-    return keyword if family is None else family.spells.get(keyword, keyword)
+    family = find_family(model)
+    return keyword if family is None else family.native_names.get(keyword, keyword)
 
 
-def refused(model: str, keywords: Mapping[str, Any]) -> list[str]:
+def find_unsupported(model: str, keywords: Mapping[str, Any]) -> list[str]:
     """Return those of some LM keywords that a model doesn't take; one without a value isn't sent anyway."""
-    family = family_of(model)
+    family = find_family(model)
     if family is None:
         return []
-    return sorted(name for name, value in keywords.items() if name in family.refuses and value not in (None, ()))
+    return sorted(name for name, value in keywords.items() if name in family.unsupported and value not in (None, ()))
 
 
 def fitting(model: str, request: R) -> tuple[R, tuple[str, ...]]:
@@ -74,13 +74,13 @@ def fitting(model: str, request: R) -> tuple[R, tuple[str, ...]]:
         model: DSPy's ``provider/model`` string of the model that gets it.
         request: the request, in DSPy's canonical form.
     """
-    family = family_of(model)
+    family = find_family(model)
     if family is None:
         return request, ()
     config: Any = cast(Any, request).config
-    extensions = {name: value for name, value in (config.extensions or {}).items() if name not in family.refuses}
-    own = {name: getattr(config, name) for name in family.refuses if hasattr(config, name)}
-    dropped = [*refused(model, own), *refused(model, config.extensions or {})]
+    extensions = {name: value for name, value in (config.extensions or {}).items() if name not in family.unsupported}
+    own = {name: getattr(config, name) for name in family.unsupported if hasattr(config, name)}
+    dropped = [*find_unsupported(model, own), *find_unsupported(model, config.extensions or {})]
     if not dropped:
         return request, ()
     without = dict.fromkeys(own, None) | ({"stop": ()} if "stop" in own else {})

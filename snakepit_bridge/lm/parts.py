@@ -22,14 +22,14 @@ MESSAGES = "dspex_messages"
 _CANONICAL = frozenset({"text", "image_url"})
 
 
-def stood_for(messages: Any) -> Any | None:
+def replace_opaque_parts(messages: Any) -> Any | None:
     """Return messages in which texts stand for the parts that have no canonical form; None if there are none."""
-    if not isinstance(messages, list) or not any(_parts_of(one) for one in cast("list[Any]", messages)):
+    if not isinstance(messages, list) or not any(_has_opaque_parts(one) for one in cast("list[Any]", messages)):
         return None
-    return [_stood_for(one) if _parts_of(one) else one for one in cast("list[Any]", messages)]
+    return [_replace_in_message(one) if _has_opaque_parts(one) else one for one in cast("list[Any]", messages)]
 
 
-def whole(request: Request) -> tuple[Request, list[Any] | None]:
+def split_original_messages(request: Request) -> tuple[Request, list[Any] | None]:
     """Return a request without the messages that travel with it, and these; None where there are none."""
     extensions: Mapping[str, Any] = request.config.extensions or {}
     if MESSAGES not in extensions:
@@ -40,19 +40,19 @@ def whole(request: Request) -> tuple[Request, list[Any] | None]:
     )
 
 
-def _parts_of(message: Any) -> bool:
+def _has_opaque_parts(message: Any) -> bool:
     content = cast("Mapping[str, Any]", message).get("content") if isinstance(message, dict) else None
-    return isinstance(content, list) and any(map(_is_outside, cast("Sequence[Any]", content)))
+    return isinstance(content, list) and any(map(_is_opaque, cast("Sequence[Any]", content)))
 
 
-def _is_outside(part: Any) -> bool:
+def _is_opaque(part: Any) -> bool:
     return isinstance(part, dict) and cast("dict[str, Any]", part).get("type") not in _CANONICAL
 
 
-def _stood_for(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {**message, "content": [_text_for(one) if _is_outside(one) else one for one in message["content"]]}
+def _replace_in_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {**message, "content": [_make_placeholder(one) if _is_opaque(one) else one for one in message["content"]]}
 
 
-def _text_for(part: Mapping[str, Any]) -> dict[str, str]:
+def _make_placeholder(part: Mapping[str, Any]) -> dict[str, str]:
     digest = hashlib.sha256(json.dumps(part, sort_keys=True, default=str).encode()).hexdigest()
     return {"type": "text", "text": f"[{part.get('type')} {digest}]"}

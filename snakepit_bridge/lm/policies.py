@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-KINDS = ("rate_limit", "timeout", "server", "transport")
+FAILURE_KINDS = ("rate_limit", "timeout", "server", "transport")
 """The kinds of failure that another try may mend. All others never are: a wrong key, no credit, a bad request."""
 
-FOR_S = 60.0
+DEFAULT_RETRY_S = 60.0
 """Seconds for which a call is tried again, where neither a policy nor a deadline says."""
 
 
@@ -34,22 +34,22 @@ class RetryPolicy:
     backoff_s: float = 1.0
     longest_s: float = 60.0
     in_place_s: float = 2.0
-    on: tuple[str, ...] = KINDS
+    on: tuple[str, ...] = FAILURE_KINDS
     for_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.attempts is not None:
-            _whole("attempts", self.attempts, 1)
+            _check_integer("attempts", self.attempts, 1)
         if self.for_s is not None:
-            _seconds("for_s", self.for_s)
+            _check_seconds("for_s", self.for_s)
         for name in ("backoff_s", "longest_s", "in_place_s"):
-            _seconds(name, getattr(self, name))
-        unknown = [kind for kind in self.on if kind not in KINDS]
+            _check_seconds(name, getattr(self, name))
+        unknown = [kind for kind in self.on if kind not in FAILURE_KINDS]
         if unknown:
-            raise ValueError(f"on: {', '.join(map(repr, unknown))} isn't one of {', '.join(KINDS)}")
+            raise ValueError(f"on: {', '.join(map(repr, unknown))} isn't one of {', '.join(FAILURE_KINDS)}")
 
     def changed(self, said: Mapping[str, Any]) -> Self:
-        """Returns the policy with some fields changed, as a session's variable or a profile's table says them.
+        """Return the policy with some fields changed, as a session's variable or a profile's table says them.
 
         Raises:
             ValueError: a field that there isn't, or a value that it can't have; says which.
@@ -60,11 +60,11 @@ class RetryPolicy:
                 raise ValueError(f"{name}: there is no such field; they are {', '.join(known)}")
         values = dict(said)
         if "on" in values:
-            values["on"] = _kinds(values["on"])
+            values["on"] = _parse_kinds(values["on"])
         return replace(self, **values)
 
     def pause_s(self, tries: int, retry_after_s: float = 0.0) -> float:
-        """Returns the seconds before the next try, after so many failed ones.
+        """Return the seconds before the next try, after so many failed ones.
 
         Jitter lets those that failed together not return together; a provider's Retry-After is a lower bound.
         """
@@ -73,13 +73,13 @@ class RetryPolicy:
         return min(max(backoff * random.uniform(0.5, 1.5), asked), self.longest_s)
 
     def bound_s(self, left_s: float | None) -> float:
-        """Returns the seconds for which a call is tried again.
+        """Return the seconds for which a call is tried again.
 
         Args:
             left_s: seconds from its first failure until the prediction's deadline; None if it has none.
         """
         if self.for_s is None:
-            return FOR_S if left_s is None else left_s
+            return DEFAULT_RETRY_S if left_s is None else left_s
         return self.for_s if left_s is None else min(self.for_s, left_s)
 
 
@@ -96,22 +96,22 @@ class CircuitPolicy:
     open_s: float = 15.0
 
     def __post_init__(self) -> None:
-        _whole("failures", self.failures, 0)
-        _seconds("open_s", self.open_s)
+        _check_integer("failures", self.failures, 0)
+        _check_seconds("open_s", self.open_s)
 
 
-def _kinds(said: Any) -> tuple[str, ...]:
+def _parse_kinds(said: Any) -> tuple[str, ...]:
     if not isinstance(said, list | tuple) or not all(isinstance(kind, str) for kind in said):
-        raise ValueError(f"on: it must be a list of {', '.join(KINDS)}; got {said!r}")
+        raise ValueError(f"on: it must be a list of {', '.join(FAILURE_KINDS)}; got {said!r}")
     return tuple(said)
 
 
-def _whole(name: str, value: Any, low: int) -> None:
+def _check_integer(name: str, value: Any, low: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name}: it must be a whole number from {low} on; got {value!r}")
 
 
-def _seconds(name: str, value: Any) -> None:
+def _check_seconds(name: str, value: Any) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= 86_400:
         raise ValueError(f"{name}: it must be seconds from 0 to 86400; got {value!r}")

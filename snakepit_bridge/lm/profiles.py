@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
 from snakepit_bridge.lm import models as lm_models
-from snakepit_bridge.lm.http_fields import headers_problem, key_problem, url_problem
+from snakepit_bridge.lm.http_fields import find_headers_problem, find_key_problem, find_url_problem
 from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
 from snakepit_bridge.redaction import redact, register_headers, register_secret, register_url
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Engine = Literal["auto", "lm15", "litellm"]
+EngineName = Literal["auto", "lm15", "litellm"]
 
 # No lower than what one process may have in flight: a call that waits for a connection is a prediction that stalls.
-CONNECTIONS = 4_096
+MIN_CONNECTIONS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class LMProfile:
     api_key: SecretStr | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     models: tuple[str, ...] = ()
-    engine: Engine = "auto"
+    engine: EngineName = "auto"
     timeout_s: float = 120.0
     max_in_flight: int | None = None
     fallbacks: tuple[str, ...] = ()
@@ -76,24 +76,24 @@ class LMProfile:
         register_secret(key)
         register_url(self.api_base or "")
         for name in _HEADERS & self.parameters.keys():
-            register_headers(_headers(self.parameters[name]))
-        problem = self._problem(key)
+            register_headers(_as_headers(self.parameters[name]))
+        problem = self._find_problem(key)
         if problem is not None:
             raise ConfigurationError(f"LM profile '{self.name}' can't be used: {problem}. No request could be sent.")
 
-    def _problem(self, key: str | None) -> str | None:
+    def _find_problem(self, key: str | None) -> str | None:
         """What no request could be built of, and where it comes from; never its value."""
-        if key is not None and (wrong := key_problem(key)):
+        if key is not None and (wrong := find_key_problem(key)):
             return f"its key{f' in the environment variable {self.key_name}' if self.key_name else ''} {wrong}"
-        if self.api_base is not None and (wrong := url_problem(self.api_base)):
+        if self.api_base is not None and (wrong := find_url_problem(self.api_base)):
             return f"its api_base {wrong}"
         for name in sorted(_HEADERS & self.parameters.keys()):
-            if wrong := headers_problem(_headers(self.parameters[name]).items()):
+            if wrong := find_headers_problem(_as_headers(self.parameters[name]).items()):
                 return f"in its parameters.{name} {wrong}"
         return None
 
-    def build(self, model: str | None = None, *, around: Around | None = None) -> dspy.LM:
-        """Returns a DSPy LM for this profile; caching and retries are off, since the fleet does both itself.
+    def build(self, model: str | None = None, *, middleware: Around | None = None) -> dspy.LM:
+        """Return a DSPy LM for this profile; caching and retries are off, since the fleet does both itself.
 
         Args:
             model: one of ``models``; the profile's own if it isn't given.
@@ -109,9 +109,9 @@ class LMProfile:
         parameters = dict(self.parameters)
         if chosen != self.model:
             # They are meant for the profile's own model; another one that it allows gets what it takes of them.
-            for name in lm_models.refused(chosen, parameters):
+            for name in lm_models.find_unsupported(chosen, parameters):
                 del parameters[name]
-        limit = parameters.pop("max_tokens", None) if self._is_spelt_otherwise(chosen) else None
+        limit = parameters.pop("max_tokens", None) if self._renames_token_limit(chosen) else None
         client = {name: parameters.pop(name) for name in self.parameters if name in CLIENT_KEYS}
         endpoint = Endpoint(
             self.name,
@@ -121,24 +121,24 @@ class LMProfile:
             self.engine,
             parameters.get("model_type", "chat"),
             self.timeout_s,
-            max(self.max_in_flight or 0, CONNECTIONS),
+            max(self.max_in_flight or 0, MIN_CONNECTIONS),
             client,
         )
-        engine = LMEngine(endpoint, around)
+        engine = LMEngine(endpoint, middleware)
         lm = ExtendedLM(
             endpoint.model, cache=False, num_retries=0, engine=engine.blocking, async_engine=engine, **parameters
         )
         if limit is not None:
-            lm.kwargs[lm_models.spelt(chosen, "max_tokens")] = limit
+            lm.kwargs[lm_models.native_name(chosen, "max_tokens")] = limit
         return lm
 
-    def _is_spelt_otherwise(self, model: str) -> bool:
-        """Whether another model's name for the token limit isn't that of the profile's own, which DSPy checks."""
-        return model != self.model and lm_models.spelt(model, "max_tokens") != "max_tokens"
+    def _renames_token_limit(self, model: str) -> bool:
+        """Return whether another model has its own name for the token limit, which DSPy checks by the model."""
+        return model != self.model and lm_models.native_name(model, "max_tokens") != "max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenLM:
     """The LM that a name resolved to, and the profile that it belongs to."""
 
     lm: dspy.LM
@@ -178,8 +178,8 @@ class LMProfiles:
                     raise ConfigurationError(
                         f"The fallback '{name}' of LM profile '{profile.name}' isn't one of: {others}."
                     )
-        self._around = None if around is None else around(self)
-        self._built: dict[str, Choice] = {}
+        self._middleware = None if around is None else around(self)
+        self._built: dict[str, ChosenLM] = {}
 
     def __iter__(self) -> Iterator[LMProfile]:
         return iter(self._profiles.values())
@@ -195,8 +195,8 @@ class LMProfiles:
         """Everything that a variable may say: the profiles' names and the models they allow."""
         return sorted({*self._profiles, *(model for p in self._profiles.values() for model in (p.model, *p.models))})
 
-    def choose(self, name: str | None = None, *, variable: str = "model") -> Choice:
-        """Returns the LM for a profile's name or an allowed model, and the profile's name.
+    def choose(self, name: str | None = None, *, variable: str = "model") -> ChosenLM:
+        """Return the LM for a profile's name or an allowed model, and the profile's name.
 
         Args:
             name: what to resolve; None is the default profile.
@@ -221,7 +221,7 @@ class LMProfiles:
             ConfigurationError: names the profile, and what DSPy or its model refuses.
         """
         for profile in self:
-            refused = lm_models.refused(profile.model, profile.parameters)
+            refused = lm_models.find_unsupported(profile.model, profile.parameters)
             if refused:
                 raise ConfigurationError(
                     f"LM profile '{profile.name}' can't be used: {profile.model} takes no {', '.join(refused)}. "
@@ -234,12 +234,12 @@ class LMProfiles:
                     raise ConfigurationError(f"LM profile '{profile.name}' can't be used: {exc}") from exc
 
     def engine(self, name: str) -> LMEngine:
-        """Returns the engine of a profile, which sends requests without what surrounds calls.
+        """Return the engine of a profile, which sends requests without what surrounds calls.
 
         Raises:
             ValidationError: there is no such profile.
         """
-        return cast("BlockingEngine", self.choose(name).lm.engine).awaited
+        return cast("BlockingEngine", self.choose(name).lm.engine).async_engine
 
     async def warm(self) -> None:
         """Build every LM and its client for the running event loop, so that no prediction has to wait for one.
@@ -249,16 +249,16 @@ class LMProfiles:
         for name in self.names:
             try:
                 choice = await asyncio.to_thread(self.choose, name)
-                await cast("BlockingEngine", choice.lm.engine).awaited.warm()
-            except Exception as refused:  # noqa: BLE001 (a profile that can't be used must not keep others from it)
-                _log.warning("The LM '%s' can't be prepared: %s", name, redact(str(refused)))
+                await cast("BlockingEngine", choice.lm.engine).async_engine.warm()
+            except Exception as exc:  # noqa: BLE001 (a profile that can't be used must not keep others from it)
+                _log.warning("The LM '%s' can't be prepared: %s", name, redact(str(exc)))
 
-    def _build(self, wanted: str, variable: str) -> Choice:
+    def _build(self, wanted: str, variable: str) -> ChosenLM:
         if wanted in self._profiles:
-            return Choice(self._profiles[wanted].build(around=self._around), wanted)
+            return ChosenLM(self._profiles[wanted].build(middleware=self._middleware), wanted)
         for profile in self._profiles.values():
             if wanted in (profile.model, *profile.models):
-                return Choice(profile.build(wanted, around=self._around), profile.name)
+                return ChosenLM(profile.build(wanted, middleware=self._middleware), profile.name)
         raise ValidationError(
             variable,
             repr(wanted),
@@ -269,12 +269,12 @@ class LMProfiles:
 _HEADERS = frozenset({"headers", "extra_headers", "default_headers"})
 
 
-def _headers(said: Any) -> Mapping[str, Any]:
+def _as_headers(said: Any) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", said) if isinstance(said, Mapping) else {"": said}
 
 
-def other_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dspy.LM:
-    """Returns the caller's own LM with another model of the same provider, for modules used without profiles.
+def copy_with_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dspy.LM:
+    """Return the caller's own LM with another model of the same provider, for modules used without profiles.
 
     The provider must stay: the copy carries the ambient LM's key, which must not go to another provider.
 
@@ -289,9 +289,9 @@ def other_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dsp
         )
     other = ambient.copy(model=f"{provider}/{model}" if rest and not slash else model)
     # DSPy's copy keeps the keywords as the old model spells them, and ignores the token limit under the wrong name.
-    spelling = lm_models.spelt(other.model, "max_tokens")
+    spelling = lm_models.native_name(other.model, "max_tokens")
     known = {spelling if name in _TOKEN_LIMITS else name: value for name, value in other.kwargs.items()}
-    dropped = lm_models.refused(other.model, known)
+    dropped = lm_models.find_unsupported(other.model, known)
     other.kwargs = {name: value for name, value in known.items() if name not in dropped}
     return other
 

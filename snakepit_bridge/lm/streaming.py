@@ -22,7 +22,7 @@ from dspy.lm15 import (
 )
 
 from snakepit_bridge.lm.backends import LMBackend
-from snakepit_bridge.lm.failures import cut_off, declined, malformed
+from snakepit_bridge.lm.failures import cut_off_error, find_refusal, malformed_reply_error
 from snakepit_bridge.protocol.surrogates import valid_json, valid_text
 
 StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
@@ -62,13 +62,13 @@ answer that it can't parse, nor can a call be tried again. So DSPy is told of no
 """
 
 
-def pieces_for(request: Request) -> FollowedPieces | None:
+def find_stream_observer(request: Request) -> FollowedPieces | None:
     """Return where the pieces of the current call's answer go; None if nobody follows it."""
     follow = cast("Callable[[Request], FollowedPieces | None] | None", dspy.settings.get(FOLLOW))
     return None if follow is None else follow(request)
 
 
-class QueuedPieces:
+class StreamQueue:
     """The pieces of an answer on their way to their reader's loop; what surrounds the call may run on another one."""
 
     def __init__(self, reader: asyncio.AbstractEventLoop) -> None:
@@ -76,17 +76,17 @@ class QueuedPieces:
         self.events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self.any = False
 
-    def end(self, asked: asyncio.Future[Response]) -> None:
+    def finish(self, asked: asyncio.Future[Response]) -> None:
         """Tells the reader that no more pieces come; one that has left doesn't want to know why."""
         self.events.put_nowait(None)
         if not asked.cancelled():
             asked.exception()
 
     def void(self) -> None:
-        """Does nothing: a call is only tried again while none has gone out."""
+        """Do nothing: a call is only tried again while none has gone out."""
 
     async def __call__(self, event: StreamEvent) -> None:
-        """Hands a piece on."""
+        """Hand a piece on."""
         self.any = True
         if asyncio.get_running_loop() is self._reader:
             self.events.put_nowait(event)
@@ -94,55 +94,55 @@ class QueuedPieces:
             self._reader.call_soon_threadsafe(self.events.put_nowait, event)
 
 
-async def answer_from(backend: LMBackend, request: Request, pieces: StreamSink | None) -> Response:
-    """Returns a backend's answer to one request; its pieces go where they are wanted, if they are.
+async def fetch_response(backend: LMBackend, request: Request, pieces: StreamSink | None) -> Response:
+    """Return a backend's answer to one request; its pieces go where they are wanted, if they are.
 
     Raises:
         lm15.LM15Error: there is none.
     """
     try:
-        response = await _answer(backend, request, pieces)
-    except StreamAssemblyError as error:
-        if error.part_index is not None:
-            raise malformed(error.message) from error
-        raise cut_off((error.partial and error.partial.text) or "") from error
-    return _checked(response)
+        response = await _complete(backend, request, pieces)
+    except StreamAssemblyError as exc:
+        if exc.part_index is not None:
+            raise malformed_reply_error(exc.message) from exc
+        raise cut_off_error((exc.partial and exc.partial.text) or "") from exc
+    return _check_response(response)
 
 
-async def _answer(backend: LMBackend, request: Request, pieces: StreamSink | None) -> Response:
+async def _complete(backend: LMBackend, request: Request, pieces: StreamSink | None) -> Response:
     if pieces is None:
         return await backend.complete(request)
     async with AsyncResponseStream(backend.stream(request), request) as stream:
         async for event in stream.events():
             await pieces(event)
         response = await stream.response()
-    if response.provider_data is None and response.usage == Usage() and not _said(response):
-        raise cut_off()  # nothing but the mark of the end
+    if response.provider_data is None and response.usage == Usage() and not _has_content(response):
+        raise cut_off_error()  # nothing but the mark of the end
     return response
 
 
-def _said(response: Response) -> bool:
+def _has_content(response: Response) -> bool:
     return any(part.type != "text" or part.text for part in response.message.parts)
 
 
-def _checked(response: Response) -> Response:
-    """Returns an answer in valid Unicode.
+def _check_response(response: Response) -> Response:
+    """Return an answer in valid Unicode.
 
     Raises:
         AnswerRefused: it is none; the error says in what words.
     """
-    refusal = declined(response)
+    refusal = find_refusal(response)
     if refusal is not None:
         raise refusal
     parts = response.message.parts
-    made = tuple(map(_valid, parts))
+    made = tuple(map(_repair_part, parts))
     if all(one is other for one, other in zip(made, parts, strict=True)):
         return response
     message = response.message
     return replace(response, message=Message(role=message.role, parts=made, continuation=message.continuation))
 
 
-def _valid(part: Any) -> Any:
+def _repair_part(part: Any) -> Any:
     text = getattr(part, "text", None)
     if isinstance(text, str):
         return part if (made := valid_text(text)) is text else replace(part, text=made)

@@ -26,14 +26,14 @@ from dspy._vendor.lm15.transports._async import (
 from dspy.lm15 import ConfigurationError
 
 from snakepit_bridge.lm.endpoint import Endpoint
-from snakepit_bridge.lm.failures import AnswerRefused, failure_in_text, sane_usage, stated
-from snakepit_bridge.lm.http_fields import headers_problem, url_problem
+from snakepit_bridge.lm.failures import AnswerRefused, find_failure_in_text, parse_error_event, sanitize_usage
+from snakepit_bridge.lm.http_fields import find_headers_problem, find_url_problem
 
-_FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":")
+_SSE_FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":")
 
 
 @dataclass(slots=True)
-class Reached:
+class RequestProgress:
     """How far one request came.
 
     Attributes:
@@ -45,11 +45,11 @@ class Reached:
     body: bytes = b""
 
 
-reached: ContextVar[Reached | None] = ContextVar("dspex_lm_reached", default=None)
+request_progress: ContextVar[RequestProgress | None] = ContextVar("dspex_lm_reached", default=None)
 """Set by who sends a request, to learn afterwards whether a failure came from building it or from its reply."""
 
 
-class WholeAnswer(Exception):
+class UnstreamedReply(Exception):
     """A reply that isn't a stream although one was asked for."""
 
     def __init__(self, reply: HttpResponse) -> None:
@@ -57,7 +57,7 @@ class WholeAnswer(Exception):
         self.reply = reply
 
 
-def transport_for(endpoint: Endpoint) -> CheckedTransport:
+def build_transport(endpoint: Endpoint) -> CheckedTransport:
     """Return a pool as large as the endpoint says, without timers of its own.
 
     A request has one timer, the engine's. Each of the transport's would be a task more, three of them per request.
@@ -74,7 +74,7 @@ def transport_for(endpoint: Endpoint) -> CheckedTransport:
     )
 
 
-def unbuildable(problem: str) -> ConfigurationError:
+def request_build_error(problem: str) -> ConfigurationError:
     """Return the error of a request that can't be built, which no other try mends."""
     return ConfigurationError(f"the request can't be built: {problem}", code="unbuildable_request")
 
@@ -134,21 +134,21 @@ class CheckedTransport(StdlibAsyncTransport):
         Raises:
             lm15.ConfigurationError: no request can be built of this.
         """
-        problem = headers_problem(request.headers) or url_problem(request.url)
+        problem = find_headers_problem(request.headers) or find_url_problem(request.url)
         if problem is not None:
-            raise unbuildable(problem)
-        return _Connection(super().stream(request))
+            raise request_build_error(problem)
+        return _ReplyContext(super().stream(request))
 
 
 @dataclass(slots=True)
-class _Connection:
+class _ReplyContext:
     """What opens a reply and closes it."""
 
     inner: Any
 
     async def __aenter__(self) -> Reply:
         response = await self.inner.__aenter__()
-        progress = reached.get()
+        progress = request_progress.get()
         if progress is not None:
             progress.status = response.status
         return Reply(response)
@@ -193,10 +193,10 @@ class Reply:
             lm15.LM15Error: it is an error under a status of success.
         """
         body: bytes = await self.inner.read()
-        progress = reached.get()
+        progress = request_progress.get()
         if progress is not None:
             progress.body = body
-        if self.status < 400 and (failure := failure_in_text(body)) is not None:
+        if self.status < 400 and (failure := find_failure_in_text(body)) is not None:
             raise failure
         return body
 
@@ -213,45 +213,45 @@ class Reply:
         async for line in lines:
             bare = line.strip()
             if not begun and bare:
-                if not bare.startswith(_FIELDS):
-                    raise WholeAnswer(self._http(line + b"".join([rest async for rest in lines])))
+                if not bare.startswith(_SSE_FIELDS):
+                    raise UnstreamedReply(self._as_http_response(line + b"".join([rest async for rest in lines])))
                 begun = True
             name, _, value = bare.partition(b":")
             if name == b"event":
                 named = value.strip().decode(errors="replace")
             elif name == b"error" or (name == b"data" and named == "error"):
-                raise stated(value.strip().decode(errors="replace"))
+                raise parse_error_event(value.strip().decode(errors="replace"))
             elif name == b"data":
-                self._look(value)
-                line = _usable(line, value)
+                self._check_event(value)
+                line = _sanitize_line(line, value)
             elif not bare:
                 named = ""
             yield line
         if self._refusal:
             raise AnswerRefused("".join(self._refusal))
 
-    def _look(self, value: bytes) -> None:
-        failure = failure_in_text(value)
+    def _check_event(self, value: bytes) -> None:
+        failure = find_failure_in_text(value)
         if failure is not None:
             raise failure
         if b'"refusal"' in value:
-            self._refusal += _refusals(value)
+            self._refusal += _parse_refusals(value)
 
-    def _http(self, body: bytes) -> HttpResponse:
+    def _as_http_response(self, body: bytes) -> HttpResponse:
         return HttpResponse(self.status, self.reason, self.headers, body, self.http_version)
 
 
-def _usable(line: bytes, value: bytes) -> bytes:
+def _sanitize_line(line: bytes, value: bytes) -> bytes:
     """A line with an event, without counts of tokens in it that would cost the answer behind them."""
     if b'"usage"' not in value or b'"usage":null' in value or b'"usage": null' in value:
         return line
     try:
-        return b"data: " + json.dumps(sane_usage(json.loads(value))).encode() + b"\n"
+        return b"data: " + json.dumps(sanitize_usage(json.loads(value))).encode() + b"\n"
     except (ValueError, RecursionError):
         return line
 
 
-def _refusals(value: bytes) -> list[str]:
+def _parse_refusals(value: bytes) -> list[str]:
     """What a chat event holds of a refusal, which DSPy's client leaves out."""
     try:
         choices = json.loads(value).get("choices") or []

@@ -12,23 +12,23 @@ from typing import Any, Self, TypeVar
 import dspy
 from dspy.primitives.base_module import BaseModule
 
-from snakepit_bridge.dspy_integration.binding import MODEL, Bound, LMScope, apply
+from snakepit_bridge.dspy_integration.binding import MODEL, BoundValue, LMScope, apply_values
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
-from snakepit_bridge.dspy_integration.cached_adapter import SHARED
+from snakepit_bridge.dspy_integration.cached_adapter import SHARED_ADAPTER
 from snakepit_bridge.dspy_integration.compat import RLM, Flex
 from snakepit_bridge.dspy_integration.isolation import Isolation
 from snakepit_bridge.dspy_integration.module_tree import clone, parts
-from snakepit_bridge.dspy_integration.modules import plain_name
+from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.dspy_integration.process_settings import default_settings
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError, ValidationError, fresh_error
-from snakepit_bridge.lm.profiles import Choice, LMProfiles
+from snakepit_bridge.lm.profiles import ChosenLM, LMProfiles
 from snakepit_bridge.process.frames import unmarked
 from snakepit_bridge.process.threads import in_user_thread
 from snakepit_bridge.programs.bounds import check_bounds
-from snakepit_bridge.programs.build import isolated, rehydrate
+from snakepit_bridge.programs.build import make_isolation, rehydrate
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.inputs import ProgramInputs
-from snakepit_bridge.programs.packages import releases
+from snakepit_bridge.programs.packages import find_releases
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
 from snakepit_bridge.programs.usage import SharedUsage
@@ -37,12 +37,12 @@ from snakepit_bridge.snapshots.snapshot import Snapshot
 T = TypeVar("T")
 
 # Bounds of the caches: templates are as many as programs in use, bound programs as many as their live value sets.
-_TEMPLATES = 512
-_BOUND = 2_048
+_MAX_TEMPLATES = 512
+_MAX_BOUND = 2_048
 # They execute what the LM writes.
 _EXECUTE_CODE = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
 # A call uses their fail_count up.
-_USED_UP = (dspy.BestOfN, dspy.Refine)
+_STATEFUL = (dspy.BestOfN, dspy.Refine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class BoundProgram:
     program: Program
     module_name: str
     module: Any
-    choice: Choice
+    choice: ChosenLM
     variables: Mapping[str, Any]
     inputs: ProgramInputs
     used_up: bool = False
@@ -81,9 +81,9 @@ class BoundProgram:
         """Return DSPy's prediction for some inputs, with its LM usage; raise what DSPy raises."""
         if self.isolation is not None:
             return await self.for_one_call().acall(**inputs)
-        args, kwargs = self.inputs.arguments(inputs)
+        args, kwargs = self.inputs.to_arguments(inputs)
         # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
-        told: dict[str, Any] = {"lm": self.choice.lm, "adapter": dspy.settings.adapter or SHARED, "trace": []}
+        told: dict[str, Any] = {"lm": self.choice.lm, "adapter": dspy.settings.adapter or SHARED_ADAPTER, "trace": []}
         usage = SharedUsage()
         with dspy.context(**told, disable_history=True, track_usage=True, usage_tracker=usage):
             module = clone(self.module) if self.used_up else self.module
@@ -100,16 +100,16 @@ class _Template:
     module: Any
     module_name: str
     inputs: ProgramInputs
-    used_up: bool
+    is_stateful: bool
     executes_code: bool
     packages: Mapping[str, str]
 
     @classmethod
     def of(cls, module: Any, spec: ProgramSpec) -> Self:
         inside = [part for _, part in parts(module, BaseModule)]
-        used_up = any(isinstance(part, _USED_UP) for part in inside)
+        used_up = any(isinstance(part, _STATEFUL) for part in inside)
         executes_code = any(map(_executes_code, inside))
-        return cls(module, plain_name(module), _inputs(module), used_up, executes_code, releases(spec))
+        return cls(module, plain_class_name(module), _read_inputs(module), used_up, executes_code, find_releases(spec))
 
 
 class BoundPrograms:
@@ -133,13 +133,13 @@ class BoundPrograms:
         self._profiles = profiles
         self._allowed = allowed
         self._bounds = bounds
-        self._templates: _Recent[_Template] = _Recent(_TEMPLATES)
-        self._bound: _Recent[BoundProgram] = _Recent(_BOUND)
-        self._build_limit_s = build_limit_s
+        self._templates: _LRUCache[_Template] = _LRUCache(_MAX_TEMPLATES)
+        self._bound: _LRUCache[BoundProgram] = _LRUCache(_MAX_BOUND)
+        self._build_timeout_s = build_limit_s
         self._building: dict[Any, asyncio.Future[BoundProgram]] = {}
 
     def bound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
-        """Returns the program bound to a snapshot; one that only changed in other variables finds the same.
+        """Return the program bound to a snapshot; one that only changed in other variables finds the same.
 
         Raises:
             VariableNotFoundError: the snapshot lacks a bound variable.
@@ -147,10 +147,10 @@ class BoundPrograms:
             ValidationError: a target refuses its value, or the LM profile isn't declared.
             ProgramSpecError: the spec can't be rehydrated here, such as for a package that isn't installed.
         """
-        module_name, used = _module_of(program, snapshot)
+        module_name, used = _resolve_module_name(program, snapshot)
         for variable in program.spec.bindings.values():
             used[variable] = snapshot.value(variable)
-        key = _key(program, snapshot, module_name, used)
+        key = _cache_key(program, snapshot, module_name, used)
         return self._bound.get(key, lambda: self._bind(program, module_name, used))
 
     async def abound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
@@ -160,16 +160,16 @@ class BoundPrograms:
             VariableNotFoundError, UnknownModuleError, ValidationError, ProgramSpecError: as ``bound`` does. The last
                 also where building takes longer than it may.
         """
-        module_name, used = _module_of(program, snapshot)
+        module_name, used = _resolve_module_name(program, snapshot)
         for variable in program.spec.bindings.values():
             used[variable] = snapshot.value(variable)
-        key = _key(program, snapshot, module_name, used)
+        key = _cache_key(program, snapshot, module_name, used)
         if key in self._bound:
             return self.bound(program, snapshot)
         building = self._building.get(key)
         if building is None:
             building = self._building[key] = asyncio.ensure_future(self._build(program, snapshot))
-            building.add_done_callback(functools.partial(self._built, key))
+            building.add_done_callback(functools.partial(self._finish_build, key))
         # Waited for without being awaited: an error belongs to each of those who ask, and so does a cancellation.
         await asyncio.wait([building])
         refused = building.exception()
@@ -179,13 +179,15 @@ class BoundPrograms:
 
     async def _build(self, program: Program, snapshot: Snapshot) -> BoundProgram:
         try:
-            async with asyncio.timeout(self._build_limit_s):
+            async with asyncio.timeout(self._build_timeout_s):
                 return await in_user_thread(self.bound, program, snapshot)
         except TimeoutError:
-            problem = f"it isn't built after {self._build_limit_s:g} s; move what takes so long out of its constructor"
+            problem = (
+                f"it isn't built after {self._build_timeout_s:g} s; move what takes so long out of its constructor"
+            )
             raise ProgramSpecError(program.name, "the whole", problem) from None
 
-    def _built(self, key: Any, building: asyncio.Future[BoundProgram]) -> None:
+    def _finish_build(self, key: Any, building: asyncio.Future[BoundProgram]) -> None:
         self._building.pop(key, None)
         if not building.cancelled():
             building.exception()  # whoever asked may have been cancelled
@@ -193,14 +195,14 @@ class BoundPrograms:
     def _bind(self, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
         template = self._templates.get(
             (program.digest, module_name),
-            lambda: self._template(program, module_name),
+            lambda: self._build_template(program, module_name),
         )
-        bindings = {name: Bound(variable, used[variable]) for name, variable in program.spec.bindings.items()}
+        bindings = {name: BoundValue(variable, used[variable]) for name, variable in program.spec.bindings.items()}
         choice = self._choose(program, bindings)
         module = clone(template.module)
-        apply(module, bindings, LMScope(self._profiles, choice.lm, self._bounds))
+        apply_values(module, bindings, LMScope(self._profiles, choice.lm, self._bounds))
         module._bound = True
-        isolation = isolated(module, program=program.name)
+        isolation = make_isolation(module, program=program.name)
         return BoundProgram(
             program,
             template.module_name,
@@ -208,38 +210,38 @@ class BoundPrograms:
             choice,
             dict(used),
             template.inputs,
-            template.used_up,
+            template.is_stateful,
             template.executes_code or program.spec.executes_code,
             isolation,
             template.packages,
         )
 
-    def _template(self, program: Program, module_name: str) -> _Template:
+    def _build_template(self, program: Program, module_name: str) -> _Template:
         check_bounds(program.spec, self._bounds, program=program.name)
         # A constructor may configure DSPy, look at how it is configured, or start threads.
         with default_settings(), unmarked():
             module = rehydrate(program.spec, module_name, self._allowed, program=program.name)
             return _Template.of(module, program.spec)
 
-    def _choose(self, program: Program, bindings: Mapping[str, Bound]) -> Choice:
+    def _choose(self, program: Program, bindings: Mapping[str, BoundValue]) -> ChosenLM:
         """The LM that a module-wide model binding names, else the program's own, else the default."""
         for target in MODEL:
             if target in bindings and isinstance(bindings[target].value, str):
                 return self._profiles.choose(bindings[target].value, variable=bindings[target].variable)
         try:
             return self._profiles.choose(program.spec.lm)
-        except ValidationError as unknown:
-            raise ValidationError(f"lm of program {program.name}", unknown.value, unknown.rule) from None
+        except ValidationError as exc:
+            raise ValidationError(f"lm of program {program.name}", exc.value, exc.rule) from None
 
 
-def _key(program: Program, snapshot: Snapshot, module_name: str, used: Mapping[str, Any]) -> tuple[Any, ...]:
+def _cache_key(program: Program, snapshot: Snapshot, module_name: str, used: Mapping[str, Any]) -> tuple[Any, ...]:
     """By encoded content: NaN equals itself there, and 1 differs from 1.0."""
     values = tuple(snapshot.variables[name].encode() for name in used)
     return (program.name, program.version, program.digest, module_name, values)
 
 
-def _module_of(program: Program, snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
-    """Returns the module type to run, and the module-type variable with its value if one decided."""
+def _resolve_module_name(program: Program, snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
+    """Return the module type to run, and the module-type variable with its value if one decided."""
     choice = program.spec.module
     if not isinstance(choice, ModuleVariable):
         return choice, {}
@@ -250,9 +252,9 @@ def _module_of(program: Program, snapshot: Snapshot) -> tuple[str, dict[str, Any
     raise UnknownModuleError(str(named), choice.allowed)
 
 
-def _inputs(module: Any) -> ProgramInputs:
+def _read_inputs(module: Any) -> ProgramInputs:
     """What BestOfN and Refine take is what the module in them takes."""
-    return _inputs(module.module) if isinstance(module, _USED_UP) else ProgramInputs.of(module)
+    return _read_inputs(module.module) if isinstance(module, _STATEFUL) else ProgramInputs.of(module)
 
 
 def _executes_code(part: Any) -> bool:
@@ -260,7 +262,7 @@ def _executes_code(part: Any) -> bool:
     return isinstance(part, _EXECUTE_CODE) or getattr(type(part), "executes_code", False) is True
 
 
-class _Recent(OrderedDict[Any, T]):
+class _LRUCache(OrderedDict[Any, T]):
     """A bounded cache that forgets what was used longest ago. A race may build a value twice; both are equal."""
 
     def __init__(self, limit: int) -> None:

@@ -18,66 +18,66 @@ def check_bounds(spec: ProgramSpec, bounds: TargetBounds, *, program: str) -> No
     Raises:
         ProgramSpecError: names the part, what was found and the bound with its setting.
     """
-    everything = list(_with_nested(spec, "", 0, bounds, program))
-    count = bounds.over("max_modules", len(everything), "modules")
+    everything = list(_iter_specs(spec, "", 0, bounds, program))
+    count = bounds.describe_excess("max_modules", len(everything), "modules")
     if count is not None:
         raise ProgramSpecError(program, "modules", count)
     for where, each in everything:
-        for part, excess in _excesses(each, bounds):
+        for part, excess in _iter_excesses(each, bounds):
             if excess is not None:
                 raise ProgramSpecError(program, f"{where}{part}", excess)
 
 
-def _with_nested(
+def _iter_specs(
     spec: ProgramSpec, where: str, depth: int, bounds: TargetBounds, program: str
 ) -> Iterator[tuple[str, ProgramSpec]]:
     if depth > bounds.max_module_depth:
-        excess = bounds.over("max_module_depth", depth, "levels of modules") or ""
+        excess = bounds.describe_excess("max_module_depth", depth, "levels of modules") or ""
         raise ProgramSpecError(program, where.rstrip("."), excess)
     yield where, spec
-    for path, inner in spec.nested():
-        yield from _with_nested(inner, f"{where}{path}.", depth + 1, bounds, program)
+    for path, inner in spec.iter_nested():
+        yield from _iter_specs(inner, f"{where}{path}.", depth + 1, bounds, program)
 
 
-def _excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
+def _iter_excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
     choices = len(spec.module.allowed) if isinstance(spec.module, ModuleVariable) else 1
-    yield "module.allowed", bounds.over("max_modules", choices, "module types")
-    yield "tools", bounds.over("max_tools", len(spec.tools or ()), "tools")
-    yield "functions", bounds.over("max_tools", len(spec.functions), "functions")
-    yield "bindings", bounds.over("max_count", len(spec.bindings), "bindings")
-    yield from _of_signature(spec, bounds)
-    yield from _of_arguments(spec, bounds)
+    yield "module.allowed", bounds.describe_excess("max_modules", choices, "module types")
+    yield "tools", bounds.describe_excess("max_tools", len(spec.tools or ()), "tools")
+    yield "functions", bounds.describe_excess("max_tools", len(spec.functions), "functions")
+    yield "bindings", bounds.describe_excess("max_count", len(spec.bindings), "bindings")
+    yield from _iter_signature_excesses(spec, bounds)
+    yield from _iter_argument_excesses(spec, bounds)
     for path, config in spec.config.items():
         for keyword, value in config.items():
-            yield f"config.{path}.{keyword}", bounds.excess(keyword, value)
-    yield from _of_state(spec, bounds)
+            yield f"config.{path}.{keyword}", bounds.find_excess(keyword, value)
+    yield from _iter_state_excesses(spec, bounds)
 
 
-def _of_signature(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
+def _iter_signature_excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
     signature = spec.signature
     if signature is None:
         return
-    yield "signature", bounds.over("max_fields", len(signature.fields), "fields")
-    yield "signature.instructions", bounds.excess("instructions", signature.instructions)
+    yield "signature", bounds.describe_excess("max_fields", len(signature.fields), "fields")
+    yield "signature.instructions", bounds.find_excess("instructions", signature.instructions)
     for field in signature.fields:
         for text in (field.desc, field.prefix, field.constraints, field.type):
-            yield f"signature.{field.name}", bounds.excess("desc", text)
-        yield f"signature.{field.name}.default", bounds.excess("default", field.default)
+            yield f"signature.{field.name}", bounds.find_excess("desc", text)
+        yield f"signature.{field.name}.default", bounds.find_excess("default", field.default)
 
 
-def _of_arguments(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
+def _iter_argument_excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
     # What the constructor of a user's own class means by a name, only it knows; its texts and depths are bounded too.
     known = any(":" not in name for name in spec.module_names)
     for name, value in spec.arguments.items():
-        yield f"arguments.{name}", bounds.excess(name if known else "", value)
+        yield f"arguments.{name}", bounds.find_excess(name if known else "", value)
 
 
-def _of_state(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
+def _iter_state_excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
     for path, saved in (spec.state or {}).items():
         held = cast(dict[str, Any], saved)
-        yield f"state.{path}.demos", bounds.excess("demos", held.get("demos"))
-        yield f"state.{path}", bounds.too_deep(held)
+        yield f"state.{path}.demos", bounds.find_excess("demos", held.get("demos"))
+        yield f"state.{path}", bounds.find_excess_depth(held)
         signature = held.get("signature")
         if isinstance(signature, dict):
             said = cast(dict[str, Any], signature)
-            yield f"state.{path}.signature.instructions", bounds.excess("instructions", said.get("instructions"))
+            yield f"state.{path}.signature.instructions", bounds.find_excess("instructions", said.get("instructions"))

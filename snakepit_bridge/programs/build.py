@@ -12,18 +12,18 @@ import dspy
 from snakepit_bridge.dspy_integration.binding import check_bindable
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
-from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError, is_users_class
-from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, of_the_mixin
+from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError, is_user_class
+from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, mixin_attribute_names
 from snakepit_bridge.dspy_integration.module_tree import part_at, predictors
 from snakepit_bridge.dspy_integration.modules import variable_aware
 from snakepit_bridge.dspy_integration.registry import TOOLS, NamedRegistry
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup
 from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE
-from snakepit_bridge.dspy_integration.targets.keywords import allowed as allowed_keyword
+from snakepit_bridge.dspy_integration.targets.keywords import is_allowed as allowed_keyword
 from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, known
 from snakepit_bridge.programs.bounds import check_bounds
 from snakepit_bridge.programs.constructor_arguments import FUNCTIONS
-from snakepit_bridge.programs.demos import restored_state
+from snakepit_bridge.programs.demos import restore_state
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.serialize import spec_of
 from snakepit_bridge.programs.spec import ProgramSpec
@@ -32,7 +32,7 @@ Registry = Mapping[str, ModuleSpec]
 
 
 def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, program: str) -> Any:
-    """Returns a new variable-aware module built from a spec.
+    """Return a new variable-aware module built from a spec.
 
     Args:
         spec: the program.
@@ -45,16 +45,16 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
         ProgramSpecError: a part of the spec is refused or does not fit the module; says which.
     """
     registry = ModuleVariableResolver.MODULE_REGISTRY
-    module_class = _module_class(module_name, registry, allowed, program, signed=spec.signature is not None)
+    module_class = _find_module_class(module_name, registry, allowed, program, signed=spec.signature is not None)
     arguments: dict[str, Any] = dict(spec.arguments)
     if spec.tools is not None:
-        arguments["tools"] = [_function(said, TOOLS, allowed, program, "tools") for said in spec.tools]
+        arguments["tools"] = [_load_function(said, TOOLS, allowed, program, "tools") for said in spec.tools]
     for argument, said in spec.functions.items():
         where = f"functions.{argument}"
-        arguments[argument] = _function(said, FUNCTIONS.get(argument), allowed, program, where)
+        arguments[argument] = _load_function(said, FUNCTIONS.get(argument), allowed, program, where)
     for argument, inside in spec.modules.items():
-        _check_number(module_class, argument, inside, program)
-        arguments[argument] = _inner(inside, allowed, program, f"modules.{argument}")
+        _check_one_or_many(module_class, argument, inside, program)
+        arguments[argument] = _build_inner(inside, allowed, program, f"modules.{argument}")
     if spec.module_names == ("KNN",):
         _prepare_knn(arguments, program)
     if spec.signature is not None:
@@ -64,11 +64,11 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
         module = construct(module_class, registry, *positional, **arguments)
     except BridgeError:
         raise
-    except Exception as refused:
+    except Exception as exc:
         # A constructor raises whatever it likes; here it always means that the spec doesn't fit.
-        said = f"{type(refused).__name__}: {refused}"
-        raise ProgramSpecError(program, f"arguments of {module_name}", said) from refused
-    _refuse_keywords(module, spec, program)
+        said = f"{type(exc).__name__}: {exc}"
+        raise ProgramSpecError(program, f"arguments of {module_name}", said) from exc
+    _check_keywords(module, spec, program)
     _set_attributes(module, spec, program)
     _restore(module, spec, program)
     _bind(module, spec, program)
@@ -76,7 +76,7 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
 
 
 def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str, bounds: TargetBounds = DEFAULT_BOUNDS) -> None:
-    """Builds every module that the program may run as, so that a spec which can't run is refused when it comes in.
+    """Build every module that the program may run as, so that a spec which can't run is refused when it comes in.
 
     Raises:
         UnknownModuleError: it names a module type that isn't registered.
@@ -85,10 +85,10 @@ def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str, bounds: T
     check_bounds(spec, bounds, program=program)
     spec.verify(program)
     for module_name in spec.module_names:
-        isolated(rehydrate(spec, module_name, allowed, program=program), program=program)
+        make_isolation(rehydrate(spec, module_name, allowed, program=program), program=program)
 
 
-def isolated(module: Any, *, program: str) -> Isolation | None:
+def make_isolation(module: Any, *, program: str) -> Isolation | None:
     """Return what makes copies of a module for its predictions; None where they can share it.
 
     Raises:
@@ -100,7 +100,7 @@ def isolated(module: Any, *, program: str) -> Isolation | None:
         raise ProgramSpecError(program, f"attribute {exc.attribute}", exc.problem) from exc
 
 
-def _module_class(name: str, registry: Registry, allowed: AllowedImports, program: str, *, signed: bool) -> type:
+def _find_module_class(name: str, registry: Registry, allowed: AllowedImports, program: str, *, signed: bool) -> type:
     if ":" not in name:
         return variable_aware(lookup(registry, name).preferred)
     found = allowed.load(name, program=program, where="module")
@@ -111,7 +111,7 @@ def _module_class(name: str, registry: Registry, allowed: AllowedImports, progra
     return variable_aware(found)
 
 
-def _function(
+def _load_function(
     said: str, registry: NamedRegistry[Any] | None, allowed: AllowedImports, program: str, where: str
 ) -> Callable[..., Any]:
     """A registered function by its name, or one in an allowed package by its import path."""
@@ -132,23 +132,25 @@ def _prepare_knn(arguments: dict[str, Any], program: str) -> None:
         arguments["trainset"] = [
             dspy.Example(one["example"]).with_inputs(*one["inputs"]) for one in arguments["trainset"]
         ]
-    except (KeyError, TypeError) as unfit:
-        problem = f"it must be a list of objects with 'example' and 'inputs': {unfit!r}"
-        raise ProgramSpecError(program, "arguments.trainset", problem) from unfit
+    except (KeyError, TypeError) as exc:
+        problem = f"it must be a list of objects with 'example' and 'inputs': {exc!r}"
+        raise ProgramSpecError(program, "arguments.trainset", problem) from exc
     if "vectorizer" in arguments:
         arguments["vectorizer"] = dspy.Embedder(arguments["vectorizer"])
 
 
-def _inner(inside: ProgramSpec | tuple[ProgramSpec, ...], allowed: AllowedImports, program: str, where: str) -> Any:
+def _build_inner(
+    inside: ProgramSpec | tuple[ProgramSpec, ...], allowed: AllowedImports, program: str, where: str
+) -> Any:
     if not isinstance(inside, ProgramSpec):
-        return [_inner(one, allowed, program, f"{where}.{number}") for number, one in enumerate(inside)]
+        return [_build_inner(one, allowed, program, f"{where}.{number}") for number, one in enumerate(inside)]
     try:
         return rehydrate(inside, inside.module_names[0], allowed, program=program)
-    except ProgramSpecError as refused:
-        raise ProgramSpecError(program, f"{where}.{refused.where}", refused.problem) from None
+    except ProgramSpecError as exc:
+        raise ProgramSpecError(program, f"{where}.{exc.where}", exc.problem) from None
 
 
-def _check_number(
+def _check_one_or_many(
     module_class: type, argument: str, inside: ProgramSpec | tuple[ProgramSpec, ...], program: str
 ) -> None:
     """Refuse a list where DSPy's module takes one, and one where it takes a list.
@@ -158,7 +160,7 @@ def _check_number(
     Raises:
         ProgramSpecError: names the argument.
     """
-    wants_one = issubclass(module_class, _TAKE_ONE) and argument == "module"
+    wants_one = issubclass(module_class, _SINGLE_MODULE_WRAPPERS) and argument == "module"
     wants_list = issubclass(module_class, Ensemble) and argument == "programs"
     if wants_one and not isinstance(inside, ProgramSpec):
         raise ProgramSpecError(program, f"modules.{argument}", "it must be one spec and not a list")
@@ -166,11 +168,11 @@ def _check_number(
         raise ProgramSpecError(program, f"modules.{argument}", "it must be a list of specs")
 
 
-_TAKE_ONE = (dspy.BestOfN, dspy.Refine)
+_SINGLE_MODULE_WRAPPERS = (dspy.BestOfN, dspy.Refine)
 
 
-def _refuse_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
-    """Refuses constructor arguments that became LM keywords which a spec may not set."""
+def _check_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
+    """Refuse constructor arguments that became LM keywords which a spec may not set."""
     for _, predictor in predictors(module):
         for name in predictor.config.keys() & spec.arguments.keys():
             if not allowed_keyword(name):
@@ -192,19 +194,19 @@ def _set_attributes(module: Any, spec: ProgramSpec, program: str) -> None:
 
 
 def _is_settable(part: Any, name: str) -> bool:
-    if name in of_the_mixin():
+    if name in mixin_attribute_names():
         return False
     if name in vars(part):
         return type(vars(part)[name]) in _PLAIN
     of_class = inspect.getattr_static(type(part), name, None)
-    return is_users_class(type(part)) and type(of_class) in _PLAIN
+    return is_user_class(type(part)) and type(of_class) in _PLAIN
 
 
 _PLAIN = (type(None), bool, int, float, str, list, dict)
 
 
 def _restore(module: Any, spec: ProgramSpec, program: str) -> None:
-    """Sets config and saved state; a program whose module a variable chooses has both only where the paths fit."""
+    """Set config and saved state; a program whose module a variable chooses has both only where the paths fit."""
     below = dict(predictors(module))
     for said, config in spec.config.items():
         path = "" if said == "self" else said
@@ -213,12 +215,12 @@ def _restore(module: Any, spec: ProgramSpec, program: str) -> None:
         elif isinstance(spec.module, str):
             raise ProgramSpecError(program, f"config.{said}", f"the module has only: {', '.join(below) or 'none'}")
     if spec.state:
-        _load(module, cast(dict[str, Any], spec.state), program, is_escaped=spec.escaped)
+        _load_state(module, cast(dict[str, Any], spec.state), program, is_escaped=spec.escaped)
 
 
-def _load(module: Any, saved: dict[str, Any], program: str, *, is_escaped: bool) -> None:
+def _load_state(module: Any, saved: dict[str, Any], program: str, *, is_escaped: bool) -> None:
     try:
-        saved = restored_state(saved) if is_escaped else saved
+        saved = restore_state(saved) if is_escaped else saved
         mine = {name: part for name, part in module.dump_state().items() if name != BINDINGS_KEY}
         each: dict[str, Any] = {"self": mine} if isinstance(module, dspy.Predict) else mine
         for path in each.keys() ^ saved.keys():
@@ -229,19 +231,19 @@ def _load(module: Any, saved: dict[str, Any], program: str, *, is_escaped: bool)
             if found != wanted:
                 raise ProgramSpecError(program, f"state.{path}", f"it has {found} fields, the signature {wanted}")
         module.load_state(saved["self"] if isinstance(module, dspy.Predict) else saved)
-    except (KeyError, TypeError, ValueError, AttributeError) as unfit:
-        if isinstance(unfit, ProgramSpecError):
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        if isinstance(exc, ProgramSpecError):
             raise
-        raise ProgramSpecError(program, "state", f"it doesn't fit the module: {unfit!r}") from unfit
+        raise ProgramSpecError(program, "state", f"it doesn't fit the module: {exc!r}") from exc
 
 
 def _bind(module: Any, spec: ProgramSpec, program: str) -> None:
     for attribute in spec.bindings:
         try:
             check_bindable(module, attribute)
-        except BindingError as refused:
-            raise ProgramSpecError(program, f"bindings.{attribute}", str(refused).rstrip(".")) from refused
+        except BindingError as exc:
+            raise ProgramSpecError(program, f"bindings.{attribute}", str(exc).rstrip(".")) from exc
     module._variable_bindings = dict(spec.bindings)
 
 
-__all__ = ["check", "isolated", "rehydrate", "spec_of"]
+__all__ = ["check", "make_isolation", "rehydrate", "spec_of"]

@@ -24,7 +24,7 @@ from snakepit_bridge.protocol.surrogates import valid_text
 
 
 def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the inputs in the types that the program's fields have: a dict for an image becomes the image.
+    """Return the inputs in the types that the program's fields have: a dict for an image becomes the image.
 
     Args:
         program: name for errors.
@@ -42,7 +42,7 @@ def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mappin
     for name, info in fields.items():
         if info.is_required() and name not in inputs:
             raise InputError(program, name, "it is missing", tuple(fields))
-    return {name: _decoded(program, name, fields[name], value) for name, value in inputs.items()}
+    return {name: _decode(program, name, fields[name], value) for name, value in inputs.items()}
 
 
 def revive_inputs(program: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,61 +51,61 @@ def revive_inputs(program: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: one isn't what it says that it was.
     """
-    return {name: _revived(program, name, value) for name, value in inputs.items()}
+    return {name: _revive(program, name, value) for name, value in inputs.items()}
 
 
-def _revived(program: str, name: str, value: Any) -> Any:
+def _revive(program: str, name: str, value: Any) -> Any:
     if not isinstance(value, (dict, list)):
         return value
     try:
         return revived(value)
-    except UnfitValueError as unfit:
-        raise InputError(program, name, str(unfit)) from None
+    except UnfitValueError as exc:
+        raise InputError(program, name, str(exc)) from None
 
 
 def encode_outputs(program: str, prediction: Any) -> dict[str, Any]:
-    """Returns a prediction's outputs as JSON values, of its first completion if it has several.
+    """Return a prediction's outputs as JSON values, of its first completion if it has several.
 
     Models become objects, dates ISO texts, enums their values, sets lists in a fixed order.
 
     Raises:
         PredictionFailedError: an output has no JSON form, or the program returned no prediction.
     """
-    return _encoded(program, dict(_checked(program, prediction).items(include_dspy=True)))
+    return _encode(program, dict(_check_prediction(program, prediction).items(include_dspy=True)))
 
 
 def encode_completions(program: str, prediction: Any) -> list[dict[str, Any]]:
-    """Returns every completion's outputs as JSON values, as :func:`encode_outputs` does; none where there is only one.
+    """Return every completion's outputs as JSON values, as :func:`encode_outputs` does; none where there is only one.
 
     Raises:
         PredictionFailedError: an output has no JSON form, or the program returned no prediction.
     """
-    completions: Any = getattr(_checked(program, prediction), "completions", None)
+    completions: Any = getattr(_check_prediction(program, prediction), "completions", None)
     found = dict(completions.items()) if completions is not None else {}
     count = max((len(values) for values in found.values()), default=0)
     if count < 2:
         return []
-    return [_encoded(program, {name: values[number] for name, values in found.items()}) for number in range(count)]
+    return [_encode(program, {name: values[number] for name, values in found.items()}) for number in range(count)]
 
 
-def _checked(program: str, prediction: Any) -> Any:
+def _check_prediction(program: str, prediction: Any) -> Any:
     if not isinstance(prediction, dspy.Prediction):
         found = type(prediction).__name__
         raise PredictionFailedError(program, "TypeError", f"it must return a dspy.Prediction, not a {found}")
     return prediction
 
 
-def _decoded(program: str, name: str, info: Any, value: Any) -> Any:
+def _decode(program: str, name: str, info: Any, value: Any) -> Any:
     if (info.json_schema_extra or {}).get(IS_TYPE_UNDEFINED) or (value is None and info.default is None):
         return value
     limits = tuple(limit for limit in info.metadata if isinstance(limit, Hashable))
     adapter = _adapter(info.annotation, limits)
     try:
         return adapter.validate_python([value])[0]
-    except ValidationError as refused:
+    except ValidationError as exc:
         if isinstance(value, BaseModel):  # of another type than the field's, such as one without its language
-            return _decoded(program, name, info, {key: getattr(value, key) for key in type(value).model_fields})
-        first = refused.errors(include_url=False, include_input=False)[0]
+            return _decode(program, name, info, {key: getattr(value, key) for key in type(value).model_fields})
+        first = exc.errors(include_url=False, include_input=False)[0]
         within = ".".join(str(step) for step in first["loc"][1:])
         raise InputError(program, name, f"{within + ': ' if within else ''}{first['msg']}") from None
 
@@ -116,38 +116,40 @@ def _adapter(annotation: Any, limits: tuple[Any, ...]) -> TypeAdapter[list[Any]]
 
     Of a list, since pydantic takes no rule from outside for a type that may have its own.
     """
-    one = _limited(annotation, limits) if limits else annotation
+    one = _annotate(annotation, limits) if limits else annotation
     return TypeAdapter(cast(Any, list)[one], config=ConfigDict(allow_inf_nan=True))
 
 
-def _limited(annotation: Any, limits: tuple[Any, ...]) -> Any:
+def _annotate(annotation: Any, limits: tuple[Any, ...]) -> Any:
     subscript = cast(Any, Annotated)
     return subscript[(annotation, *limits)]
 
 
-def _encoded(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
+def _encode(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        made = {name: to_jsonable_python(_ordered(value), inf_nan_mode="constants") for name, value in outputs.items()}
-    except RecursionError as refused:
+        made = {
+            name: to_jsonable_python(_normalize(value), inf_nan_mode="constants") for name, value in outputs.items()
+        }
+    except RecursionError as exc:
         problem = "an output is nested too deeply, or holds itself"
-        raise PredictionFailedError(program, "ValueError", problem) from refused
-    except ValueError as refused:
-        raise PredictionFailedError(program, type(refused).__name__, str(refused)) from refused
+        raise PredictionFailedError(program, "ValueError", problem) from exc
+    except ValueError as exc:
+        raise PredictionFailedError(program, type(exc).__name__, str(exc)) from exc
     for name, value in made.items():
         if (problem := problem_of(value, BOUNDS)) is not None:
             raise PredictionFailedError(program, "ValueError", f"output '{name}' can't be handed on: {problem}")
     return made
 
 
-def _ordered(value: Any) -> Any:
+def _normalize(value: Any) -> Any:
     """A set's order differs from process to process; a result's must not. Half a character can't be stored."""
     if type(value) is str:
         return valid_text(value)
     if isinstance(value, (set, frozenset)):
-        plain = [to_jsonable_python(_ordered(one)) for one in cast(set[Any], value)]
+        plain = [to_jsonable_python(_normalize(one)) for one in cast(set[Any], value)]
         return sorted(plain, key=lambda one: json.dumps(one, sort_keys=True))
     if isinstance(value, dict):
-        return {_ordered(key): _ordered(one) for key, one in cast(dict[Any, Any], value).items()}
+        return {_normalize(key): _normalize(one) for key, one in cast(dict[Any, Any], value).items()}
     if isinstance(value, (list, tuple)):
-        return [_ordered(one) for one in cast(list[Any], value)]
+        return [_normalize(one) for one in cast(list[Any], value)]
     return value

@@ -24,7 +24,7 @@ FUNCTIONS: dict[str, NamedRegistry[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class ConstructorArguments:
     """A constructor's arguments, by kind.
 
     Attributes:
@@ -44,72 +44,76 @@ class Built:
     carries_state: bool = True
 
 
-Reader = Callable[[Any, str], Built]
+Reader = Callable[[Any, str], ConstructorArguments]
 
 
-def _predict(module: Any, _: str) -> Built:
-    return Built(module.signature)
+def _read_predict(module: Any, _: str) -> ConstructorArguments:
+    return ConstructorArguments(module.signature)
 
 
-def _chain(module: Any, _: str) -> Built:
-    return Built(module.predict.signature.delete("reasoning"))
+def _read_chain_of_thought(module: Any, _: str) -> ConstructorArguments:
+    return ConstructorArguments(module.predict.signature.delete("reasoning"))
 
 
-def _react(module: Any, _: str) -> Built:
+def _read_react(module: Any, _: str) -> ConstructorArguments:
     tools = [tool for name, tool in module.tools.items() if name not in ("finish", "submit")]
-    return Built(module.signature, tools, {"max_iters": module.max_iters})
+    return ConstructorArguments(module.signature, tools, {"max_iters": module.max_iters})
 
 
-def _program_of_thought(module: Any, _: str) -> Built:
-    return Built(module.signature, None, {"max_iters": module.max_iters}, _interpreter(module))
+def _read_program_of_thought(module: Any, _: str) -> ConstructorArguments:
+    return ConstructorArguments(module.signature, None, {"max_iters": module.max_iters}, _read_interpreter(module))
 
 
-def _code_act(module: Any, _: str) -> Built:
+def _read_code_act(module: Any, _: str) -> ConstructorArguments:
     tools = [getattr(tool, "func", tool) for tool in module.tools.values()]
-    return Built(module.signature, tools, {"max_iters": module.max_iters}, _interpreter(module))
+    return ConstructorArguments(module.signature, tools, {"max_iters": module.max_iters}, _read_interpreter(module))
 
 
-def _comparison(module: Any, _: str) -> Built:
-    return Built(without_attempts(module.predict.signature), None, {"M": module.M})
+def _read_comparison(module: Any, _: str) -> ConstructorArguments:
+    return ConstructorArguments(without_attempts(module.predict.signature), None, {"M": module.M})
 
 
-def _best(module: Any, _: str) -> Built:
+def _read_best_of_n(module: Any, _: str) -> ConstructorArguments:
     # DSPy wraps the function, so that it isn't taken for a parameter.
     reward = inspect.getclosurevars(module.reward_fn).nonlocals["reward_fn"]
     said = {"N": module.N, "threshold": module.threshold, "fail_count": module.fail_count}
-    return Built(None, None, said, {"reward_fn": reward}, {"module": module.module}, carries_state=False)
+    return ConstructorArguments(None, None, said, {"reward_fn": reward}, {"module": module.module}, carries_state=False)
 
 
-def _ensemble(module: Any, _: str) -> Built:
+def _read_ensemble(module: Any, _: str) -> ConstructorArguments:
     reduce = {} if module.reduce_fn is None else {"reduce_fn": module.reduce_fn}
-    return Built(None, None, {"size": module.size}, reduce, {"programs": list(module.programs)}, carries_state=False)
+    return ConstructorArguments(
+        None, None, {"size": module.size}, reduce, {"programs": list(module.programs)}, carries_state=False
+    )
 
 
-def _rlm(module: Any, program: str) -> Built:
+def _read_rlm(module: Any, program: str) -> ConstructorArguments:
     if module.sub_lm is not None:
         raise ProgramSpecError(program, "arguments.sub_lm", "an LM can't travel; bind sub_lm to a variable instead")
     names = ("max_iters", "max_llm_calls", "max_output_chars", "verbose")
     tools = list(module._user_tools.values()) or None
-    return Built(module.signature, tools, {name: getattr(module, name) for name in names}, _interpreter(module))
+    return ConstructorArguments(
+        module.signature, tools, {name: getattr(module, name) for name in names}, _read_interpreter(module)
+    )
 
 
-def _flex(module: Any, program: str) -> Built:
+def _read_flex(module: Any, program: str) -> ConstructorArguments:
     if not runs_baseline(module):
         raise ProgramSpecError(program, "the whole", "its code was rewritten by an optimizer, and code can't travel")
     tools = list(module._flex_ctx.context_names().values()) or None
     said = {"max_predictor_calls": module._max_predictor_calls}
-    return Built(module.signature, tools, said, _interpreter(module), carries_state=False)
+    return ConstructorArguments(module.signature, tools, said, _read_interpreter(module), carries_state=False)
 
 
-def _parallel(module: Any, _: str) -> Built:
+def _read_parallel(module: Any, _: str) -> ConstructorArguments:
     names = (
         "num_threads", "max_errors", "access_examples", "return_failed_examples", "provide_traceback",
         "disable_progress_bar", "timeout", "straggler_limit",
     )  # fmt: skip
-    return Built(arguments={name: getattr(module, name) for name in names}, carries_state=False)
+    return ConstructorArguments(arguments={name: getattr(module, name) for name in names}, carries_state=False)
 
 
-def _knn(module: Any, program: str) -> Built:
+def _read_knn(module: Any, program: str) -> ConstructorArguments:
     vectorizer = getattr(module.embedding, "model", module.embedding)
     if not callable(vectorizer):
         raise ProgramSpecError(program, "functions.vectorizer", "a hosted embedder can't travel; give it a function")
@@ -117,31 +121,31 @@ def _knn(module: Any, program: str) -> Built:
         {"example": serialize_object(example.toDict()), "inputs": sorted(example.inputs().keys())}
         for example in module.trainset
     ]
-    return Built(
+    return ConstructorArguments(
         arguments={"k": module.k, "trainset": trainset}, functions={"vectorizer": vectorizer}, carries_state=False
     )
 
 
-def _interpreter(module: Any) -> dict[str, Any]:
+def _read_interpreter(module: Any) -> dict[str, Any]:
     factory = module._interpreter_factory
     return {} if factory is dspy.PythonInterpreter else {"interpreter_factory": factory}
 
 
 READERS: dict[str, Reader] = {
-    "Predict": _predict,
-    "ChainOfThought": _chain,
-    "ChainOfThoughtWithHint": _chain,
-    "ReAct": _react,
-    "ReActV2": _react,
-    "ProgramOfThought": _program_of_thought,
-    "CodeAct": _code_act,
-    "MultiChainComparison": _comparison,
-    "BestOfN": _best,
-    "Refine": _best,
-    "RLM": _rlm,
-    "Flex": _flex,
-    "Ensemble": _ensemble,
-    "Parallel": _parallel,
-    "KNN": _knn,
+    "Predict": _read_predict,
+    "ChainOfThought": _read_chain_of_thought,
+    "ChainOfThoughtWithHint": _read_chain_of_thought,
+    "ReAct": _read_react,
+    "ReActV2": _read_react,
+    "ProgramOfThought": _read_program_of_thought,
+    "CodeAct": _read_code_act,
+    "MultiChainComparison": _read_comparison,
+    "BestOfN": _read_best_of_n,
+    "Refine": _read_best_of_n,
+    "RLM": _read_rlm,
+    "Flex": _read_flex,
+    "Ensemble": _read_ensemble,
+    "Parallel": _read_parallel,
+    "KNN": _read_knn,
 }
 """By the name of DSPy's class."""

@@ -11,22 +11,22 @@ from snakepit_bridge.protocol.json_values import TypedList, escaped, unescaped
 from snakepit_bridge.protocol.plain_values import revived
 
 
-def demos_of(predictor: Any) -> list[dict[str, Any]]:
+def dump_demos(predictor: Any) -> list[dict[str, Any]]:
     """Return a predictor's demos as JSON values from which DSPy's adapters write what they write from the demos.
 
     Images and their kin become the text that DSPy itself puts for them and replaces in the prompt.
     """
-    return [{name: _shown(value) for name, value in dict(demo).items()} for demo in predictor.demos]
+    return [{name: _dump_value(value) for name, value in dict(demo).items()} for demo in predictor.demos]
 
 
-def escaped_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def escape_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return the state of predictors with its demos as JSON, and whether they had to be escaped for that."""
     found = {path: escaped(part["demos"]) for path, part in state.items()}
     changed = any(found[path] is not part["demos"] for path, part in state.items())
     return {path: {**part, "demos": found[path]} for path, part in state.items()}, changed
 
 
-def restored_state(state: Mapping[str, Any]) -> dict[str, Any]:
+def restore_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state of which :func:`escaped_state` was told.
 
     Raises:
@@ -35,7 +35,7 @@ def restored_state(state: Mapping[str, Any]) -> dict[str, Any]:
     return {path: {**part, "demos": revived(unescaped(part["demos"]))} for path, part in state.items()}
 
 
-def _shown(value: Any) -> Any:
+def _dump_value(value: Any) -> Any:
     if value is None or type(value) in (str, int, float, bool):
         return value
     shown = serialize_for_json(value)

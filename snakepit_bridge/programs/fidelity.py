@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin, of_the_mixin
+from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin, mixin_attribute_names
 from snakepit_bridge.dspy_integration.module_tree import PARTS, is_part, parts
-from snakepit_bridge.dspy_integration.modules import plain_name
+from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.build import rehydrate
-from snakepit_bridge.programs.equality import alike, is_json
+from snakepit_bridge.programs.equality import are_alike, is_json
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import NOT_SETTABLE, ProgramSpec
 
@@ -43,28 +43,28 @@ def carried(module: Any, spec: ProgramSpec, allowed: AllowedImports, *, program:
         return spec
     rebuilt, again = (rehydrate(spec, spec.module, allowed, program=program) for _ in range(2))
     # What differs between two that are built alike, such as a random id, was made by the constructor.
-    random = {(path, name) for path, name, _ in _differences(rebuilt, again)}
+    random = {(path, name) for path, name, _ in _iter_differences(rebuilt, again)}
     attributes: dict[str, dict[str, Any]] = {}
-    for path, name, value in _differences(module, rebuilt):
+    for path, name, value in _iter_differences(module, rebuilt):
         if (path, name) in random:
             continue
         if name in NOT_SETTABLE or not is_json(value):
-            raise _lost(program, path, name, value)
+            raise _lost_attribute_error(program, path, name, value)
         attributes.setdefault(path or "self", {})[name] = value
     if not attributes:
         return spec
     whole = ProgramSpec.parse({**spec.model_dump(), "attributes": attributes}, program=program)
     better = rehydrate(whole, spec.module, allowed, program=program)
-    for path, name, value in _differences(module, better):
+    for path, name, value in _iter_differences(module, better):
         if (path, name) not in random:
-            raise _lost(program, path, name, value)
+            raise _lost_attribute_error(program, path, name, value)
     return whole
 
 
 _MISSING = object()
 
 
-def _lost(program: str, path: str, name: str, value: Any) -> ProgramSpecError:
+def _lost_attribute_error(program: str, path: str, name: str, value: Any) -> ProgramSpecError:
     where = f"attribute {path}.{name}" if path else f"attribute {name}"
     kind = type(value).__name__
     problem = (
@@ -74,7 +74,7 @@ def _lost(program: str, path: str, name: str, value: Any) -> ProgramSpecError:
     return ProgramSpecError(program, where, problem)
 
 
-def _differences(module: Any, rebuilt: Any) -> Iterator[tuple[str, str, Any]]:
+def _iter_differences(module: Any, rebuilt: Any) -> Iterator[tuple[str, str, Any]]:
     """Yield path and name of what the module has and the rebuilt one hasn't, with the value."""
     theirs = dict(parts(rebuilt, PARTS))
     mine = dict(parts(module, PARTS))
@@ -82,28 +82,28 @@ def _differences(module: Any, rebuilt: Any) -> Iterator[tuple[str, str, Any]]:
     for path, part in mine.items():
         twin = theirs.get(path)
         above, _, last = path.rpartition(".")
-        if twin is None or plain_name(part) != plain_name(twin):
+        if twin is None or plain_class_name(part) != plain_class_name(twin):
             yield above, last, part
             continue
-        yield from ((path, name, value) for name, value in _different(part, twin, pairs))
+        yield from ((path, name, value) for name, value in _iter_part_differences(part, twin, pairs))
     for path in theirs.keys() - mine.keys():
         above, _, last = path.rpartition(".")
         yield above, last, None
 
 
-def _different(part: Any, twin: Any, pairs: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
-    mine, theirs = _compared(part), _compared(twin)
+def _iter_part_differences(part: Any, twin: Any, pairs: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
+    mine, theirs = _comparable_attributes(part), _comparable_attributes(twin)
     for name, value in mine.items():
         if is_part(value) or _holds_parts(value):
             continue  # compared where it stands
-        if name not in theirs or not alike(value, theirs[name], pairs):
+        if name not in theirs or not are_alike(value, theirs[name], pairs):
             yield name, value
     for name in theirs.keys() - mine.keys():
         yield name, _MISSING
 
 
-def _compared(part: Any) -> dict[str, Any]:
-    own = of_the_mixin() if isinstance(part, VariableAwareMixin) else frozenset[str]()
+def _comparable_attributes(part: Any) -> dict[str, Any]:
+    own = mixin_attribute_names() if isinstance(part, VariableAwareMixin) else frozenset[str]()
     return {name: value for name, value in vars(part).items() if name not in _NOT_COMPARED and name not in own}
 
 

@@ -34,14 +34,14 @@ _NAMES: dict[str, Any] = {
     "Decimal": decimal.Decimal, "UUID": uuid.UUID, "object": object, "complex": complex,
 }  # fmt: skip
 
-_SPELT = {id(kind): name for name, kind in reversed(_NAMES.items())}
+_NAMES_BY_ID = {id(kind): name for name, kind in reversed(_NAMES.items())}
 _MODULES = ("typing.", "datetime.", "decimal.", "uuid.")
 _GENERIC = ("list", "dict", "set", "tuple", "frozenset")
 _LITERAL = (str, int, bool, type(None))
 
 
 def parse_type(text: str, allowed: AllowedImports, *, program: str, where: str) -> Any:
-    """Returns the type that a text such as ``list[str]``, ``Literal['a', 'b']`` or ``int | None`` means.
+    """Return the type that a text such as ``list[str]``, ``Literal['a', 'b']`` or ``int | None`` means.
 
     Raises:
         ProgramSpecError: the text isn't a type, or names one that isn't allowed.
@@ -61,49 +61,49 @@ class _Parser:
 
     def read(self, node: ast.expr, depth: int) -> Any:
         if depth > _MAX_DEPTH:
-            raise self._refuse("is nested too deeply")
+            raise self._error("is nested too deeply")
         match node:
             case ast.Constant(value=None):
                 return type(None)
             case ast.Name() | ast.Attribute():
-                return self._name(node)
+                return self._read_name(node)
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
                 return typing.Union[self.read(left, depth + 1), self.read(right, depth + 1)]  # noqa: UP007
             case ast.Subscript(value=base, slice=inner):
-                return self._generic(self._dotted(base), inner, depth)
+                return self._read_generic(self._read_dotted_name(base), inner, depth)
             case _:
-                raise self._refuse("isn't a type")
+                raise self._error("isn't a type")
 
-    def _generic(self, base: str, inner: ast.expr, depth: int) -> Any:
+    def _read_generic(self, base: str, inner: ast.expr, depth: int) -> Any:
         items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         base = base.removeprefix("typing.")
         if base == "Literal":
-            return Literal[tuple(self._literal(item) for item in items)]
+            return Literal[tuple(self._read_literal(item) for item in items)]
         if base == "dspy.Code":
-            return self._code(items)
+            return self._read_code(items)
         given = [... if _is_ellipsis(item) else self.read(item, depth + 1) for item in items]
         if base in ("Optional", "Union"):
             return typing.Union[tuple([*given, type(None)] if base == "Optional" else given)]  # noqa: UP007
         if base.lower() not in _GENERIC:
-            raise self._refuse(f"gives '{base}' parameters that it doesn't take")
+            raise self._error(f"gives '{base}' parameters that it doesn't take")
         return _NAMES[base.lower()][tuple(given)]
 
-    def _code(self, items: list[ast.expr]) -> Any:
+    def _read_code(self, items: list[ast.expr]) -> Any:
         """``dspy.Code['python']``: the language is a part of the type's name."""
         [language] = items if len(items) == 1 else [None]
         if not isinstance(language, ast.Constant) or not isinstance(language.value, str):
-            raise self._refuse("has a dspy.Code of no language, which is a text in brackets")
+            raise self._error("has a dspy.Code of no language, which is a text in brackets")
         return cast(Any, dspy.Code)[language.value]
 
-    def _literal(self, node: ast.expr) -> Any:
+    def _read_literal(self, node: ast.expr) -> Any:
         negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
         value = node.operand if isinstance(node, ast.UnaryOp) and negative else node
         if isinstance(value, ast.Constant) and isinstance(value.value, _LITERAL):
             return -cast(int, value.value) if negative else value.value
-        raise self._refuse("has a Literal of something else than texts, whole numbers and flags")
+        raise self._error("has a Literal of something else than texts, whole numbers and flags")
 
-    def _name(self, node: ast.expr) -> Any:
-        name = self._dotted(node)
+    def _read_name(self, node: ast.expr) -> Any:
+        name = self._read_dotted_name(node)
         for module in _MODULES:
             name = name.removeprefix(module)
         if name in _NAMES:
@@ -111,20 +111,20 @@ class _Parser:
         if name.lower() in _GENERIC:  # typing's own spelling
             return _NAMES[name.lower()]
         if "." not in name:
-            raise self._refuse(f"has no known type '{name}'; name your own as package.module.Name")
+            raise self._error(f"has no known type '{name}'; name your own as package.module.Name")
         found = self._allowed.load(name, program=self._program, where=self._where)
         if not isinstance(found, type):
-            raise self._refuse(f"names '{name}', which isn't a class")
+            raise self._error(f"names '{name}', which isn't a class")
         return found
 
-    def _dotted(self, node: ast.expr) -> str:
+    def _read_dotted_name(self, node: ast.expr) -> str:
         if isinstance(node, ast.Attribute):
-            return f"{self._dotted(node.value)}.{node.attr}"
+            return f"{self._read_dotted_name(node.value)}.{node.attr}"
         if isinstance(node, ast.Name):
             return node.id
-        raise self._refuse("isn't a type")
+        raise self._error("isn't a type")
 
-    def _refuse(self, why: str) -> ProgramSpecError:
+    def _error(self, why: str) -> ProgramSpecError:
         return ProgramSpecError(self._program, self._where, f"{self._text!r} {why}")
 
 
@@ -132,22 +132,22 @@ def _is_ellipsis(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
 
 
-def spell_type(kind: Any, *, program: str, where: str) -> str:
-    """Returns the text that :func:`parse_type` reads as the same type.
+def format_type(kind: Any, *, program: str, where: str) -> str:
+    """Return the text that :func:`parse_type` reads as the same type.
 
     Raises:
         ProgramSpecError: the type has no name that another process could import.
     """
-    if id(kind) in _SPELT:
-        return _SPELT[id(kind)]
+    if id(kind) in _NAMES_BY_ID:
+        return _NAMES_BY_ID[id(kind)]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return f"Literal[{', '.join(repr(argument) for argument in arguments)}]"
-    spelt = ["..." if a is ... else spell_type(a, program=program, where=where) for a in arguments]
+    spelt = ["..." if a is ... else format_type(a, program=program, where=where) for a in arguments]
     if origin in (typing.Union, types.UnionType):
         return " | ".join(spelt)
-    if origin is not None and id(origin) in _SPELT:
-        return f"{_SPELT[id(origin)]}[{', '.join(spelt)}]"
+    if origin is not None and id(origin) in _NAMES_BY_ID:
+        return f"{_NAMES_BY_ID[id(origin)]}[{', '.join(spelt)}]"
     if isinstance(kind, type) and dspy.Code in kind.__bases__ and kind.__name__ == f"Code_{kind.language}":
         return f"dspy.Code[{kind.language!r}]"
     if isinstance(kind, type) and "<" not in kind.__qualname__ and kind.__module__ != "__main__":

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from snakepit_bridge.dspy_integration.process_settings import importing
+from snakepit_bridge.dspy_integration.process_settings import isolate_import
 from snakepit_bridge.exceptions import ProgramSpecError, known
 
 
@@ -21,7 +21,7 @@ class AllowedImports:
     packages: tuple[str, ...] = ()
 
     def load(self, path: str, *, program: str, where: str) -> Any:
-        """Returns the object at ``package.module:Name``, or at ``package.module.Name`` where a colon can't stand.
+        """Return the object at ``package.module:Name``, or at ``package.module.Name`` where a colon can't stand.
 
         The object must be *defined* in an allowed package: what a module merely imports, such as ``os``, can't be
         reached through it.
@@ -37,14 +37,14 @@ class AllowedImports:
                 f"'{path}' isn't in an allowed package ({known(self.packages)}); allow it in the settings",
             )
         try:
-            with importing(module_name):
+            with isolate_import(module_name):
                 found: Any = importlib.import_module(module_name)
             for name in attributes:
                 found = getattr(found, name)
-        except Exception as broken:
+        except Exception as exc:
             # An allowed module runs its own code when it is first imported, which may raise anything.
-            said = f"{type(broken).__name__}: {broken}"
-            raise ProgramSpecError(program, where, f"'{path}' can't be imported here: {said}") from broken
+            said = f"{type(exc).__name__}: {exc}"
+            raise ProgramSpecError(program, where, f"'{path}' can't be imported here: {said}") from exc
         if not self._allows(getattr(found, "__module__", None) or ""):
             raise ProgramSpecError(program, where, f"'{path}' is only imported there, it is defined elsewhere")
         return found
@@ -73,5 +73,5 @@ def split_at_class(path: str) -> tuple[str, str]:
 
 
 def import_path(thing: Any) -> str:
-    """Returns ``package.module:Name`` of a class or function, for a spec."""
+    """Return ``package.module:Name`` of a class or function, for a spec."""
     return f"{thing.__module__}:{thing.__qualname__}"

@@ -19,15 +19,15 @@ from dspy.utils.constants import IS_TYPE_UNDEFINED
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from snakepit_bridge.dspy_integration.call_snapshots import own_entry_points
+from snakepit_bridge.dspy_integration.call_snapshots import find_entry_points
 from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.programs.codec import decode_inputs, revive_inputs
 
 # DSPy's wrapper of every call has a parameter of this name, so an input of this name is only taken by its position.
-_TAKEN_BY_DSPY = "instance"
+_DSPY_PARAMETER = "instance"
 # pydantic makes lazy objects of these, which can be read once.
-_LAZY = (
+_LAZY_TYPES = (
     collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator, collections.abc.AsyncIterable,
     collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.Callable,
 )  # fmt: skip
@@ -65,14 +65,14 @@ class ProgramInputs:
     @classmethod
     def of(cls, module: Any) -> ProgramInputs:
         """Return what a module takes."""
-        entries = own_entry_points(module)
+        entries = find_entry_points(module)
         if not entries:
-            fields = _fields_of(module)
+            fields = _find_task_fields(module)
             return cls() if fields is None else cls(fields, is_open=False)
-        told = _read(entries[0], module)
+        told = _read_function(entries[0], module)
         # An overridden `__call__` that takes anything hands it on, perhaps with more.
         if len(entries) > 1 and told.is_open and not told.fields:
-            inner = _read(entries[1], module)
+            inner = _read_function(entries[1], module)
             return cls(hints=inner.hints, needed=inner.needed or tuple(inner.required))
         return told
 
@@ -93,9 +93,9 @@ class ProgramInputs:
         else:
             known = {name: value for name, value in inputs.items() if name in self.fields}
         decoded = {**inputs, **decode_inputs(program, self.fields, known)}
-        return {name: self._restored(program, name, value) for name, value in decoded.items()}
+        return {name: self._restore(program, name, value) for name, value in decoded.items()}
 
-    def arguments(self, inputs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def to_arguments(self, inputs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the inputs as positional and keyword arguments of a call."""
         named = {**copy.deepcopy({name: v for name, v in self.presets.items() if name not in inputs}), **inputs}
         placed: list[Any] = []
@@ -112,7 +112,7 @@ class ProgramInputs:
         name = next((name for name in self.needed if name not in inputs), None)
         return None if name is None else InputError(program, name, "it is missing", self.needed)
 
-    def _restored(self, program: str, name: str, value: Any) -> Any:
+    def _restore(self, program: str, name: str, value: Any) -> Any:
         if name not in self.hints or not isinstance(value, (dict, list)):
             return value
         try:
@@ -121,12 +121,12 @@ class ProgramInputs:
             return cast(Any, value)
 
 
-def _read(function: Callable[..., Any], module: Any) -> ProgramInputs:
+def _read_function(function: Callable[..., Any], module: Any) -> ProgramInputs:
     """What a function takes; anything, where Python can't tell."""
     try:
         outer = inspect.signature(function, follow_wrapped=False)
         inner = inspect.signature(function)
-        types = _types(function)
+        types = _read_annotations(function)
     except (TypeError, ValueError):
         return ProgramInputs()
     parameters = outer.parameters.values()
@@ -135,20 +135,20 @@ def _read(function: Callable[..., Any], module: Any) -> ProgramInputs:
     spread = next((each.name for each in taken if each.kind is _Parameter.VAR_POSITIONAL), "")
     if spread and is_open:  # what takes anything hands it on, so the list has no name of its own
         taken, spread = [each for each in taken if each.name != spread], ""
-    fields = {each.name: _field(each, types) for each in taken}
-    below = _predictor_fields(module)
+    fields = {each.name: _build_field(each, types) for each in taken}
+    below = _find_predictor_fields(module)
     return ProgramInputs(
         fields,
         is_open,
         {name: below[name] for name in (*fields, *inner.parameters) if name in below and _is_untyped(fields.get(name))},
-        _positional(taken, has_spread=bool(spread)),
+        _find_positional(taken, has_spread=bool(spread)),
         spread,
         {each.name: each.default for each in taken if not _is_immutable(each.default)},
-        _needed(inner) if is_open and inner != outer else (),
+        _find_needed(inner) if is_open and inner != outer else (),
     )
 
 
-def _field(parameter: inspect.Parameter, types: Mapping[str, Any]) -> Any:
+def _build_field(parameter: inspect.Parameter, types: Mapping[str, Any]) -> Any:
     given = parameter.default is not _Parameter.empty or parameter.kind is _Parameter.VAR_POSITIONAL
     default: dict[str, Any] = {"default": None if parameter.default is _Parameter.empty else parameter.default}
     annotation = types.get(parameter.name, _Parameter.empty)
@@ -168,7 +168,7 @@ def _is_untyped(info: Any | None) -> bool:
     return info is None or bool((info.json_schema_extra or {}).get(IS_TYPE_UNDEFINED))
 
 
-def _types(function: Callable[..., Any]) -> dict[str, Any]:
+def _read_annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a function, without those that name what isn't there."""
     bare: Any = getattr(function, "__func__", function)
     bare = bare if inspect.isroutine(bare) else vars(type(bare)).get("__call__", bare)
@@ -180,7 +180,7 @@ def _types(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _can_check(annotation: Any) -> bool:
-    if (typing.get_origin(annotation) or annotation) in _LAZY:
+    if (typing.get_origin(annotation) or annotation) in _LAZY_TYPES:
         return False
     try:
         TypeAdapter(annotation)
@@ -189,7 +189,7 @@ def _can_check(annotation: Any) -> bool:
     return True
 
 
-def _positional(taken: list[inspect.Parameter], *, has_spread: bool) -> tuple[str, ...]:
+def _find_positional(taken: list[inspect.Parameter], *, has_spread: bool) -> tuple[str, ...]:
     """The parameters up to the last one that can't be handed over by its name."""
     kinds = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
     placed = [each for each in taken if each.kind in kinds]
@@ -197,14 +197,14 @@ def _positional(taken: list[inspect.Parameter], *, has_spread: bool) -> tuple[st
         (
             at
             for at, each in enumerate(placed)
-            if has_spread or each.kind is _Parameter.POSITIONAL_ONLY or each.name == _TAKEN_BY_DSPY
+            if has_spread or each.kind is _Parameter.POSITIONAL_ONLY or each.name == _DSPY_PARAMETER
         ),
         default=-1,
     )
     return tuple(each.name for each in placed[: last + 1])
 
 
-def _needed(signature: inspect.Signature) -> tuple[str, ...]:
+def _find_needed(signature: inspect.Signature) -> tuple[str, ...]:
     several = (_Parameter.VAR_KEYWORD, _Parameter.VAR_POSITIONAL)
     return tuple(
         each.name
@@ -219,7 +219,7 @@ def _is_immutable(value: Any) -> bool:
     return isinstance(value, _ATOMS) or not isinstance(value, (list, dict, set, bytearray, collections.abc.Sized))
 
 
-def _fields_of(module: Any) -> Mapping[str, Any] | None:
+def _find_task_fields(module: Any) -> Mapping[str, Any] | None:
     """The input fields of the task itself; ReAct and its kin keep the task's signature beside their predictors'."""
     own = getattr(module, "signature", None)
     below = predictors(module)
@@ -229,7 +229,7 @@ def _fields_of(module: Any) -> Mapping[str, Any] | None:
     return None if own is None else dict(cast(_HasInputs, own).input_fields)
 
 
-def _predictor_fields(module: Any) -> Mapping[str, Any]:
+def _find_predictor_fields(module: Any) -> Mapping[str, Any]:
     """The fields of a user's only predictor, which say what an input of the same name may have been."""
     below = predictors(module)
     return dict(cast(Any, below[0][1]).signature.input_fields) if len(below) == 1 else {}

@@ -13,7 +13,7 @@ from snakepit_bridge.programs.spec import ProgramSpec
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
 # Types are spelt with these too, and no code of theirs is a program's own.
-_NOT_OF_THE_PROGRAM = frozenset({"dspy", "typing", "datetime", "builtins", "snakepit_bridge"})
+_FOREIGN_PACKAGES = frozenset({"dspy", "typing", "datetime", "builtins", "snakepit_bridge"})
 
 
 def named_modules(spec: ProgramSpec) -> Iterator[str]:
@@ -25,16 +25,16 @@ def named_modules(spec: ProgramSpec) -> Iterator[str]:
     for field in spec.signature.fields if spec.signature else ():
         for dotted in _DOTTED.findall(field.type):
             yield split_at_class(dotted)[0]
-    for _, inner in spec.nested():
+    for _, inner in spec.iter_nested():
         yield from named_modules(inner)
 
 
-def releases(spec: ProgramSpec) -> Mapping[str, str]:
+def find_releases(spec: ProgramSpec) -> Mapping[str, str]:
     """Return the distributions that a spec's code comes from with their versions, for provenance.
 
     A package that no installer put there goes by its own name, with what it calls its version or nothing.
     """
-    tops = {name.partition(".")[0] for name in named_modules(spec)} - _NOT_OF_THE_PROGRAM
+    tops = {name.partition(".")[0] for name in named_modules(spec)} - _FOREIGN_PACKAGES
     found: dict[str, str] = {}
     for top in sorted(tops):
         known = distributions().get(top, ())

@@ -23,7 +23,7 @@ _REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})(?:@(?P<label>[A-Za-z0-9_.-]{1,100})|:(?P<version>\d{1,9}))?"
 )
 _ENTRY = re.compile(rb"(\d{1,15}) ([0-9a-f]{64})")
-_CACHED = 512
+_MAX_CACHED_SPECS = 512
 _SCRIPTS = ScriptPackage("snakepit_bridge.programs")
 
 
@@ -37,7 +37,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads a reference.
+        """Read a reference.
 
         Raises:
             ProgramNotFoundError: the text can't name any program.
@@ -88,7 +88,7 @@ class ProgramRegistry:
         self._specs: OrderedDict[str, ProgramSpec] = OrderedDict()
 
     async def register(self, name: str, spec: ProgramSpec) -> Program:
-        """Stores a spec as the program's newest version, and returns it; the same content again is the same version.
+        """Store a spec as the program's newest version, and return it; the same content again is the same version.
 
         The caller has checked the spec (see :func:`~.rehydrate.check`).
 
@@ -103,11 +103,11 @@ class ProgramRegistry:
         await self._connection.bounded(client.sadd(f"{self._namespace}:programs", name))
         keys = [f"{key}:versions", f"{key}:spec:{content}"]
         entry: bytes = await self._connection.run(_SCRIPTS["register"], keys, [content, encoded])
-        version, _ = _entry(name, entry)
+        version, _ = _parse_entry(name, entry)
         return Program(name, version, content, spec)
 
     async def get(self, reference: str) -> Program:
-        """Returns the program that a reference means now; a spec that this process has read before isn't read again.
+        """Return the program that a reference means now; a spec that this process has read before isn't read again.
 
         Raises:
             ProgramNotFoundError: no such program, version or label.
@@ -117,12 +117,12 @@ class ProgramRegistry:
         key = self._key(wanted.name)
         entry = await self._connection.execute_read("HGET", f"{key}:versions", wanted.field)
         if entry is None:
-            raise ProgramNotFoundError(reference, await self._known(wanted.name))
-        version, content = _entry(wanted.name, entry)
-        return Program(wanted.name, version, content, await self._spec(wanted.name, content))
+            raise ProgramNotFoundError(reference, await self._list_alternatives(wanted.name))
+        version, content = _parse_entry(wanted.name, entry)
+        return Program(wanted.name, version, content, await self._load_spec(wanted.name, content))
 
     async def label(self, name: str, label: str, version: int) -> None:
-        """Points a label such as ``prod`` at a version.
+        """Point a label such as ``prod`` at a version.
 
         Raises:
             ProgramNotFoundError: there is no such version.
@@ -131,69 +131,69 @@ class ProgramRegistry:
             self._connection.client.hget(f"{self._key(name)}:versions", f"version:{version}")
         )
         if entry is None:
-            raise ProgramNotFoundError(f"{name}:{version}", await self._known(name))
+            raise ProgramNotFoundError(f"{name}:{version}", await self._list_alternatives(name))
         check_name(label)
         await self._connection.bounded(
             self._connection.client.hset(f"{self._key(name)}:versions", f"label:{label}", entry)
         )
 
     async def list(self) -> list[ProgramListing]:
-        """Returns every program, by name."""
-        names = await self._names()
+        """Return every program, by name."""
+        names = await self._list_names()
         if not names:
             return []
         pipeline = self._connection.client.pipeline(transaction=False)
         for name in names:
             pipeline.hgetall(f"{self._key(name)}:versions")
         found = await self._connection.bounded(pipeline.execute())
-        return [_listing(name, fields) for name, fields in zip(names, found, strict=True) if fields]
+        return [_build_listing(name, fields) for name, fields in zip(names, found, strict=True) if fields]
 
     def _key(self, name: str) -> str:
         return f"{self._namespace}:{{p:{name}}}"
 
-    async def _names(self) -> list[str]:
+    async def _list_names(self) -> list[str]:
         found = await self._connection.bounded(self._connection.client.smembers(f"{self._namespace}:programs"))
-        return sorted(_bytes(name).decode() for name in found)
+        return sorted(_as_bytes(name).decode() for name in found)
 
-    async def _known(self, name: str) -> list[str]:
+    async def _list_alternatives(self, name: str) -> list[str]:
         """What could have been meant: the references of the same program if there is one, else all names."""
         fields = await self._connection.bounded(self._connection.client.hkeys(f"{self._key(name)}:versions"))
         if not fields:
-            return await self._names()
-        spelt = [_bytes(field).decode().replace("label:", "@").replace("version:", ":") for field in fields]
+            return await self._list_names()
+        spelt = [_as_bytes(field).decode().replace("label:", "@").replace("version:", ":") for field in fields]
         return [name, *(name + field for field in spelt if field != "latest")]
 
-    async def _spec(self, name: str, content: str) -> ProgramSpec:
+    async def _load_spec(self, name: str, content: str) -> ProgramSpec:
         if content not in self._specs:
             found = await self._connection.bounded(self._connection.client.get(f"{self._key(name)}:spec:{content}"))
-            encoded = b"" if found is None else _bytes(found)
+            encoded = b"" if found is None else _as_bytes(found)
             if digest(encoded) != content:
                 raise ProgramSpecError(
                     name, "the whole", "what Redis holds isn't what was registered; register it again"
                 )
             self._specs[content] = ProgramSpec.parse(encoded, program=name)
-            while len(self._specs) > _CACHED:
+            while len(self._specs) > _MAX_CACHED_SPECS:
                 self._specs.popitem(last=False)
         return self._specs[content]
 
 
-def _bytes(answer: bytes | str) -> bytes:
+def _as_bytes(answer: bytes | str) -> bytes:
     """What a client answers that decodes nothing, as ours is made; redis-py's types leave both open."""
     assert isinstance(answer, bytes)
     return answer
 
 
-def _entry(name: str, entry: bytes | str) -> tuple[int, str]:
-    match = _ENTRY.fullmatch(_bytes(entry))
+def _parse_entry(name: str, entry: bytes | str) -> tuple[int, str]:
+    match = _ENTRY.fullmatch(_as_bytes(entry))
     if match is None:
         raise ProgramSpecError(name, "its versions", "Redis holds something else there; restore that key")
     return int(match[1]), match[2].decode()
 
 
-def _listing(name: str, fields: dict[bytes, bytes]) -> ProgramListing:
+def _build_listing(name: str, fields: dict[bytes, bytes]) -> ProgramListing:
     labels = {
-        field.decode().removeprefix("label:"): _entry(name, entry)[0]
+        field.decode().removeprefix("label:"): _parse_entry(name, entry)[0]
         for field, entry in sorted(fields.items())
         if field.startswith(b"label:")
     }
-    return ProgramListing(name, _entry(name, fields[b"latest"])[0], labels)
+    return ProgramListing(name, _parse_entry(name, fields[b"latest"])[0], labels)

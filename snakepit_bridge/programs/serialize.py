@@ -14,11 +14,11 @@ from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.dspy_integration.registry import TOOLS, NamedRegistry
 from snakepit_bridge.dspy_integration.resolver import ModuleVariableResolver
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.constructor_arguments import FUNCTIONS, READERS, Built
-from snakepit_bridge.programs.demos import demos_of, escaped_state
-from snakepit_bridge.programs.equality import alike, is_json
+from snakepit_bridge.programs.constructor_arguments import FUNCTIONS, READERS, ConstructorArguments
+from snakepit_bridge.programs.demos import dump_demos, escape_state
+from snakepit_bridge.programs.equality import are_alike, is_json
 from snakepit_bridge.programs.imports import import_path
-from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
+from snakepit_bridge.programs.signature_spec import SignatureSpec, spec_error
 from snakepit_bridge.programs.spec import NOT_DATA, CacheSpec, ModuleVariable, ProgramSpec
 
 
@@ -34,7 +34,7 @@ def spec_of(
     cache: CacheSpec | Mapping[str, Any] | None = None,
     executes_code: bool = False,
 ) -> ProgramSpec:
-    """Returns the spec of a module, with its demos, instructions and config.
+    """Return the spec of a module, with its demos, instructions and config.
 
     Args:
         module: an instance of one of DSPy's modules or of a class that the workers allow; of the latter, ``arguments``
@@ -49,16 +49,16 @@ def spec_of(
     Raises:
         ProgramSpecError: a part of the module can't travel as data, such as a tool defined in a function.
     """
-    own_class = _own_class(module)
+    own_class = _find_own_class(module)
     entry = ModuleVariableResolver.MODULE_REGISTRY.get(own_class.__name__)
     standard = own_class.__name__ in READERS and entry is not None and entry.module_class is own_class
-    built = READERS[own_class.__name__](module, program) if standard else Built()
+    built = READERS[own_class.__name__](module, program) if standard else ConstructorArguments()
     name = own_class.__name__ if standard else import_path(own_class)
-    state, is_escaped = escaped_state(_state(module, name) or {}) if built.carries_state else ({}, False)
+    state, is_escaped = escape_state(_collect_state(module, name) or {}) if built.carries_state else ({}, False)
     if choose_by and state and any(part["demos"] for part in state.values()):
         raise ProgramSpecError(program, "state", "demos fit one module type; they can't go with a module variable")
-    kept = {} if standard else _kept_arguments(module, own_class)
-    modules, below = _nested(built, program)
+    kept = {} if standard else _find_kept_arguments(module, own_class)
+    modules, below = _serialize_nested(built, program)
     own = module.get_bindings() if isinstance(module, VariableAwareMixin) else {}
     try:
         return ProgramSpec(
@@ -66,24 +66,24 @@ def spec_of(
             signature=None if built.signature is None else SignatureSpec.of(built.signature, program=program),
             arguments={**built.arguments, **kept, **(arguments or {})},
             functions={
-                argument: _spelt(function, program, f"functions.{argument}", FUNCTIONS.get(argument))
+                argument: _function_path(function, program, f"functions.{argument}", FUNCTIONS.get(argument))
                 for argument, function in built.functions.items()
             },
             modules=modules,
             tools=None if built.tools is None else tuple(_tool_path(tool, program) for tool in built.tools),
             bindings={**below, **own, **(bindings or {})},
-            config=_config(module) if built.carries_state else {},
+            config=_collect_config(module) if built.carries_state else {},
             state=None if choose_by or not state else state,
             escaped=is_escaped,
             lm=lm,
             cache=cache if cache is None or isinstance(cache, CacheSpec) else CacheSpec.model_validate(cache),
             executes_code=executes_code,
         )
-    except PydanticError as refused:
-        raise refusal(refused, program) from None
+    except PydanticError as exc:
+        raise spec_error(exc, program) from None
 
 
-def _kept_arguments(module: Any, kind: type) -> dict[str, Any]:
+def _find_kept_arguments(module: Any, kind: type) -> dict[str, Any]:
     """The arguments of a user's constructor that the module keeps under their names, where they are JSON."""
     found: dict[str, Any] = {}
     # Of the function itself: the class is called through DSPy's metaclass, which takes anything.
@@ -92,18 +92,23 @@ def _kept_arguments(module: Any, kind: type) -> dict[str, Any]:
             continue
         held = next((vars(module)[known] for known in (name, f"_{name}") if known in vars(module)), parameter.default)
         made_of_none = parameter.default is None and held in ([], {})
-        if held is not parameter.empty and not made_of_none and is_json(held) and not alike(held, parameter.default):
+        if (
+            held is not parameter.empty
+            and not made_of_none
+            and is_json(held)
+            and not are_alike(held, parameter.default)
+        ):
             found[name] = held
     return found
 
 
-def _nested(built: Built, program: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _serialize_nested(built: ConstructorArguments, program: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The specs of the modules inside, and their bindings, which the outer program holds under their paths."""
     specs, bindings = dict[str, Any](), dict[str, str]()
     for argument, inside in built.modules.items():
         several = isinstance(inside, list)
         each = cast(list[Any], inside) if several else [inside]
-        described = [_inner(part, program, f"modules.{argument}") for part in each]
+        described = [_serialize_inner(part, program, f"modules.{argument}") for part in each]
         for number, spec in enumerate(described):
             path = f"{argument}[{number}]" if several else argument
             bindings |= {f"{path}.{attribute}": variable for attribute, variable in spec.bindings.items()}
@@ -112,69 +117,69 @@ def _nested(built: Built, program: str) -> tuple[dict[str, Any], dict[str, str]]
     return specs, bindings
 
 
-def _inner(module: Any, program: str, where: str) -> ProgramSpec:
+def _serialize_inner(module: Any, program: str, where: str) -> ProgramSpec:
     try:
         return spec_of(module, program=program)
-    except ProgramSpecError as refused:
-        raise ProgramSpecError(program, f"{where}.{refused.where}", refused.problem) from None
+    except ProgramSpecError as exc:
+        raise ProgramSpecError(program, f"{where}.{exc.where}", exc.problem) from None
 
 
-def _config(module: Any) -> dict[str, dict[str, Any]]:
+def _collect_config(module: Any) -> dict[str, dict[str, Any]]:
     return {path or "self": dict(p.config) for path, p in predictors(module) if p.config}
 
 
-def _state(module: Any, plain: str) -> dict[str, Any] | None:
+def _collect_state(module: Any, plain: str) -> dict[str, Any] | None:
     """The saved state of each predictor without LMs and traces; None where the signature says it all already."""
     saved = cast(dict[str, Any], module.dump_state())
     saved.pop(BINDINGS_KEY, None)
     each = {"self": saved} if isinstance(module, dspy.Predict) else saved
-    if plain in _SAID_BY_SIGNATURE and not any(part["demos"] or part.get("fields") for part in each.values()):
+    if plain in _DEFINED_BY_SIGNATURE and not any(part["demos"] or part.get("fields") for part in each.values()):
         return None
     below = {path or "self": predictor for path, predictor in predictors(module)}
     for path, part in each.items():
         if path in below:
-            part["demos"] = demos_of(below[path])
+            part["demos"] = dump_demos(below[path])
     return {path: {**part, "lm": None, "traces": [], "train": []} for path, part in each.items()}
 
 
-def _own_class(module: Any) -> type:
+def _find_own_class(module: Any) -> type:
     """The class as its author wrote it; an automatic twin goes by the same import path."""
     ours = VariableAwareMixin.__mro__
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, VariableAwareMixin) and kind not in ours)
 
 
-def _said_of(tool: dspy.Tool) -> tuple[object, ...]:
+def _describe_tool(tool: dspy.Tool) -> tuple[object, ...]:
     """What the LM is told of a tool."""
     return tool.name, tool.desc, tool.args, tool.arg_desc
 
 
 def _tool_path(tool: Any, program: str) -> str:
     function = getattr(tool, "func", tool)
-    registered = _registered_as(tool, TOOLS) or _registered_as(function, TOOLS)
-    if isinstance(tool, dspy.Tool) and _said_of(tool) != _said_of(dspy.Tool(function)):
+    registered = _find_registered_name(tool, TOOLS) or _find_registered_name(function, TOOLS)
+    if isinstance(tool, dspy.Tool) and _describe_tool(tool) != _describe_tool(dspy.Tool(function)):
         if registered is None:
             problem = f"'{tool.name}' has a name or description of its own; write them on the function, or register it"
             raise ProgramSpecError(program, "tools", problem)
         return registered
-    return _spelt(function, program, "tools", TOOLS)
+    return _function_path(function, program, "tools", TOOLS)
 
 
-def _spelt(function: Any, program: str, where: str, registry: NamedRegistry[Any] | None) -> str:
+def _function_path(function: Any, program: str, where: str, registry: NamedRegistry[Any] | None) -> str:
     """An import path, which every worker can follow; else the name under which the function is registered."""
     home = getattr(function, "__module__", None) or ""
     named = getattr(function, "__qualname__", "<")
     if "<" not in named and home != "__main__" and home.partition(".")[0] != "dspy":
         return import_path(function)
-    registered = _registered_as(function, registry)
+    registered = _find_registered_name(function, registry)
     if registered is None:
         raise ProgramSpecError(program, where, f"{function!r} can't be imported by its name; define it in a module")
     return registered
 
 
-def _registered_as(thing: Any, registry: NamedRegistry[Any] | None) -> str | None:
+def _find_registered_name(thing: Any, registry: NamedRegistry[Any] | None) -> str | None:
     names = registry.names if registry else ()
     return next((name for name in names if registry and registry.find(name, "") is thing), None)
 
 
 # Their predictors hold nothing but the signature, unless there are demos.
-_SAID_BY_SIGNATURE = ("Predict", "ChainOfThought", "ChainOfThoughtWithHint")
+_DEFINED_BY_SIGNATURE = ("Predict", "ChainOfThought", "ChainOfThoughtWithHint")

@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from snakepit_bridge.dspy_integration.field_names import find_reserved
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.field_types import parse_type, spell_type
+from snakepit_bridge.programs.field_types import format_type, parse_type
 from snakepit_bridge.programs.imports import AllowedImports
 
 Limit = Literal["gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "allow_inf_nan"]
@@ -57,31 +57,31 @@ class SignatureSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str, *, program: str) -> Self:
-        """Reads ``"question, context: list[str] -> answer: float"`` without importing anything.
+        """Read ``"question, context: list[str] -> answer: float"`` without importing anything.
 
         Raises:
             ProgramSpecError: it isn't of that form.
         """
-        sides = _cut(text, "->")
+        sides = _split_outside_brackets(text, "->")
         if len(sides) != 2 or len(text) > _MAX_TEXT:
             raise ProgramSpecError(program, "signature", f"{text[:80]!r} isn't of the form 'inputs -> outputs'")
-        inputs, outputs = ([part for part in _cut(side, ",") if part.strip()] for side in sides)
+        inputs, outputs = ([part for part in _split_outside_brackets(side, ",") if part.strip()] for side in sides)
         if not inputs or not outputs:
             raise ProgramSpecError(program, "signature", f"{text[:80]!r} needs a field on each side of '->'")
         try:
-            given = [_field(part, "input", program) for part in inputs]
-            return cls(fields=(*given, *(_field(part, "output", program) for part in outputs)))
-        except PydanticError as refused:
-            raise refusal(refused, program, within="signature") from None
+            given = [_parse_field(part, "input", program) for part in inputs]
+            return cls(fields=(*given, *(_parse_field(part, "output", program) for part in outputs)))
+        except PydanticError as exc:
+            raise spec_error(exc, program, within="signature") from None
 
     @classmethod
     def of(cls, signature: Any, *, program: str) -> Self:
-        """Reads a DSPy signature class.
+        """Read a DSPy signature class.
 
         Raises:
             ProgramSpecError: a field's type can't be imported by its name, or its default has no JSON form.
         """
-        fields = [_described(name, info, program) for name, info in signature.fields.items()]
+        fields = [_describe_field(name, info, program) for name, info in signature.fields.items()]
         return cls(name=signature.__name__, instructions=signature.instructions, fields=tuple(fields))
 
     def check_names(self, module_name: str = "", *, program: str) -> None:
@@ -98,7 +98,7 @@ class SignatureSpec(BaseModel):
             raise ProgramSpecError(program, f"signature.{name}", f"a field can't be named '{name}': {problem}")
 
     def build(self, allowed: AllowedImports, *, program: str) -> Any:
-        """Returns the DSPy signature class.
+        """Return the DSPy signature class.
 
         Raises:
             ProgramSpecError: a field's name is reserved or its type isn't allowed.
@@ -112,20 +112,20 @@ class SignatureSpec(BaseModel):
             if field.name in fields:
                 raise ProgramSpecError(program, where, "two fields have this name")
             kind = parse_type(field.type, allowed, program=program, where=where)
-            fields[field.name] = (kind, _info(field, _default(field, kind, program, where)))
+            fields[field.name] = (kind, _build_field_info(field, _parse_default(field, kind, program, where)))
         try:
             return _make_signature(fields, self.instructions, signature_name=self.name)
-        except Exception as refused:
+        except Exception as exc:
             # DSPy and pydantic raise whatever they like for what they can't build.
-            raise ProgramSpecError(program, "signature", f"DSPy can't build it: {refused}") from refused
+            raise ProgramSpecError(program, "signature", f"DSPy can't build it: {exc}") from exc
 
 
 # DSPy's metaclass turns this call into one of its own, which its types don't say.
 _make_signature = cast(Callable[..., Any], dspy.Signature)
 
 
-def refusal(refused: PydanticError, program: str, within: str = "") -> ProgramSpecError:
-    """Returns the named error for what pydantic found deepest, with the path of the part that is wrong."""
+def spec_error(refused: PydanticError, program: str, within: str = "") -> ProgramSpecError:
+    """Return the named error for what pydantic found deepest, with the path of the part that is wrong."""
     first = max(refused.errors(include_url=False, include_input=False), key=lambda error: len(error["loc"]))
     inner = first.get("ctx", {}).get("error")
     steps = [within, *(str(step) for step in first["loc"])]
@@ -135,17 +135,17 @@ def refusal(refused: PydanticError, program: str, within: str = "") -> ProgramSp
     return ProgramSpecError(program, where if len(where) <= _MAX_PATH else f"…{where[-_MAX_PATH:]}", first["msg"])
 
 
-def _default(field: FieldSpec, kind: Any, program: str, where: str) -> Any:
+def _parse_default(field: FieldSpec, kind: Any, program: str, where: str) -> Any:
     """The default in its field's type; DSPy takes None anywhere."""
     if not field.has_default or field.default is None:
         return field.default
     try:
         return TypeAdapter(kind).validate_python(field.default)
-    except PydanticError as refused:
-        raise refusal(refused, program, within=f"{where}.default") from None
+    except PydanticError as exc:
+        raise spec_error(exc, program, within=f"{where}.default") from None
 
 
-def _info(field: FieldSpec, default: Any) -> Any:
+def _build_field_info(field: FieldSpec, default: Any) -> Any:
     said: dict[str, Any] = {"default": default} if field.has_default else {}
     make = dspy.InputField if field.direction == "input" else dspy.OutputField
     info = make(**said, **field.limits)
@@ -157,9 +157,9 @@ def _info(field: FieldSpec, default: Any) -> Any:
     return info
 
 
-def _described(name: str, info: Any, program: str) -> FieldSpec:
+def _describe_field(name: str, info: Any, program: str) -> FieldSpec:
     extra, where = info.json_schema_extra or {}, f"signature.{name}"
-    kind = spell_type(info.annotation, program=program, where=where)
+    kind = format_type(info.annotation, program=program, where=where)
     has_default = not info.is_required()
     try:
         return FieldSpec(
@@ -172,14 +172,14 @@ def _described(name: str, info: Any, program: str) -> FieldSpec:
             default=to_jsonable_python(info.get_default(call_default_factory=True)) if has_default else None,
             **{key: extra.get(key) for key in ("desc", "prefix", "constraints")},
         )
-    except PydanticError as refused:
-        raise refusal(refused, program, within=where) from None
-    except PydanticSerializationError as refused:
-        raise ProgramSpecError(program, f"{where}.default", f"it has no JSON form: {refused}") from refused
+    except PydanticError as exc:
+        raise spec_error(exc, program, within=where) from None
+    except PydanticSerializationError as exc:
+        raise ProgramSpecError(program, f"{where}.default", f"it has no JSON form: {exc}") from exc
 
 
-def _field(text: str, direction: Literal["input", "output"], program: str) -> FieldSpec:
-    said, *default = _cut(text, "=")
+def _parse_field(text: str, direction: Literal["input", "output"], program: str) -> FieldSpec:
+    said, *default = _split_outside_brackets(text, "=")
     name, colon, kind = said.partition(":")
     if not name.strip().isidentifier() or len(default) > 1:
         raise ProgramSpecError(program, "signature", f"{text.strip()[:80]!r} isn't a field like name or name: type")
@@ -199,8 +199,8 @@ def _field(text: str, direction: Literal["input", "output"], program: str) -> Fi
     )
 
 
-def _cut(text: str, separator: str) -> list[str]:
-    """Cuts a text where a separator stands outside brackets and quotes, as Python reads them."""
+def _split_outside_brackets(text: str, separator: str) -> list[str]:
+    """Cut a text where a separator stands outside brackets and quotes, as Python reads them."""
     parts, depth, quote, start, index = list[str](), 0, "", 0, 0
     while index < len(text):
         char = text[index]

@@ -11,10 +11,10 @@ from typing import Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic import ValidationError as PydanticError
 
-from snakepit_bridge.dspy_integration.bounds import is_deeper
+from snakepit_bridge.dspy_integration.bounds import exceeds_depth
 from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE, REFUSED
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.signature_spec import SignatureSpec, refusal
+from snakepit_bridge.programs.signature_spec import SignatureSpec, spec_error
 
 MAX_SPEC_BYTES = 1 << 20
 
@@ -25,7 +25,7 @@ _STATE_KEYS = frozenset({"traces", "train", "demos", "signature", "fields", "lm"
 # profile's key elsewhere.
 _FIXED_KEYWORDS = frozenset({"response_format", "tool_choice"})
 # Names that a module's constructor may have for things of its own.
-_ADAPTERS_OWN = frozenset({"messages", "model", "project", "prompt", "timeout", "tools"})
+_ADAPTER_KEYWORDS = frozenset({"messages", "model", "project", "prompt", "timeout", "tools"})
 # Constructor arguments that are objects of the worker's own, or have a place of their own in the spec.
 NOT_DATA = frozenset({
     "callbacks", "session_context", "auto_sync", "signature", "tools", "interpreter", "interpreter_factory", "sub_lm",
@@ -116,7 +116,7 @@ class ProgramSpec(BaseModel):
 
     @classmethod
     def parse(cls, said: Mapping[str, Any] | str | bytes, *, program: str) -> Self:
-        """Reads a spec from JSON text or from its parsed form.
+        """Read a spec from JSON text or from its parsed form.
 
         Raises:
             ProgramSpecError: it is too large, isn't JSON, or a part isn't what it must be; says which part.
@@ -126,14 +126,14 @@ class ProgramSpec(BaseModel):
                 raise ProgramSpecError(program, "the whole", f"{len(said)} bytes are more than {MAX_SPEC_BYTES}")
             try:
                 said = cast(Mapping[str, Any], json.loads(said))
-            except (ValueError, RecursionError, MemoryError) as broken:
-                raise ProgramSpecError(program, "the whole", f"it isn't JSON: {broken}") from broken
-        if is_deeper(said, _MAX_JSON_DEPTH):
+            except (ValueError, RecursionError, MemoryError) as exc:
+                raise ProgramSpecError(program, "the whole", f"it isn't JSON: {exc}") from exc
+        if exceeds_depth(said, _MAX_JSON_DEPTH):
             raise ProgramSpecError(program, "the whole", f"it is nested deeper than {_MAX_JSON_DEPTH}")
         try:
             spec = cls.model_validate(said)
-        except PydanticError as refused:
-            raise refusal(refused, program) from None
+        except PydanticError as exc:
+            raise spec_error(exc, program) from None
         except RecursionError:
             raise ProgramSpecError(program, "the whole", "it is nested too deeply") from None
         spec.verify(program)
@@ -145,12 +145,12 @@ class ProgramSpec(BaseModel):
         return (self.module,) if isinstance(self.module, str) else self.module.allowed
 
     def encode(self) -> bytes:
-        """Returns the JSON whose digest names the spec: one text for equal specs, and values as they were written."""
+        """Return the JSON whose digest names the spec: one text for equal specs, and values as they were written."""
         said = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
-        return json.dumps(_ordered(said), ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(_sort_names(said), ensure_ascii=False, separators=(",", ":")).encode()
 
     def verify(self, program: str) -> None:
-        """Refuses what no module could be given: LM settings that belong to a profile, and foreign state.
+        """Refuse what no module could be given: LM settings that belong to a profile, and foreign state.
 
         Raises:
             ProgramSpecError: names the part.
@@ -158,7 +158,7 @@ class ProgramSpec(BaseModel):
         for name in self.arguments.keys() & NOT_DATA:
             raise ProgramSpecError(program, f"arguments.{name}", "it isn't data; see tools, functions and modules")
         for name in self.arguments:
-            if name.strip().casefold() in REFUSED and name not in _ADAPTERS_OWN:
+            if name.strip().casefold() in REFUSED and name not in _ADAPTER_KEYWORDS:
                 raise ProgramSpecError(
                     program, f"arguments.{name}", "a spec may not say where a request goes or who pays"
                 )
@@ -167,18 +167,18 @@ class ProgramSpec(BaseModel):
                 raise ProgramSpecError(program, f"attributes.{path}.{name}", "it has a place of its own in the spec")
         self._check_config(program)
         self._check_state(program)
-        for path, inner in self.nested():
+        for path, inner in self.iter_nested():
             whole = inner.bindings or inner.lm or inner.cache or inner.executes_code
             if whole or not isinstance(inner.module, str):
                 problem = "bindings, lm, cache, executes_code and a module variable belong to the whole program"
                 raise ProgramSpecError(program, path, problem)
             try:
                 inner.verify(program)
-            except ProgramSpecError as refused:
-                raise ProgramSpecError(program, f"{path}.{refused.where}", refused.problem) from None
+            except ProgramSpecError as exc:
+                raise ProgramSpecError(program, f"{path}.{exc.where}", exc.problem) from None
 
-    def nested(self) -> Iterator[tuple[str, ProgramSpec]]:
-        """Yields the specs of the modules inside with their paths within this spec."""
+    def iter_nested(self) -> Iterator[tuple[str, ProgramSpec]]:
+        """Yield the specs of the modules inside with their paths within this spec."""
         for argument, inside in self.modules.items():
             if isinstance(inside, ProgramSpec):
                 yield f"modules.{argument}", inside
@@ -203,39 +203,41 @@ class ProgramSpec(BaseModel):
 
 
 # How many levels of keys are names of the spec's own, by part; below them are people's values.
-_LEVELS = {"arguments": 1, "functions": 1, "bindings": 1, "config": 2, "state": 2, "module": 1, "cache": 1}
+_NAME_LEVELS = {"arguments": 1, "functions": 1, "bindings": 1, "config": 2, "state": 2, "module": 1, "cache": 1}
 
 
-def _ordered(said: dict[str, Any]) -> dict[str, Any]:
-    """Sorts the names of a spec's parts, and leaves the keys of values such as demos: their order is the prompt's."""
-    made = {key: _sorted(said[key], _LEVELS.get(key, 0)) for key in sorted(said)}
+def _sort_names(said: dict[str, Any]) -> dict[str, Any]:
+    """Sort the names of a spec's parts, and leaves the keys of values such as demos: their order is the prompt's."""
+    made = {key: _sort_keys(said[key], _NAME_LEVELS.get(key, 0)) for key in sorted(said)}
     for argument, inside in made.get("modules", {}).items():
-        made["modules"][argument] = [_ordered(one) for one in inside] if isinstance(inside, list) else _ordered(inside)
+        made["modules"][argument] = (
+            [_sort_names(one) for one in inside] if isinstance(inside, list) else _sort_names(inside)
+        )
     if "modules" in made:
-        made["modules"] = _sorted(made["modules"], 1)
+        made["modules"] = _sort_keys(made["modules"], 1)
     if made.get("signature"):
         fields = [
-            {key: _sorted(each[key], int(key == "limits")) for key in sorted(each)}
+            {key: _sort_keys(each[key], int(key == "limits")) for key in sorted(each)}
             for each in made["signature"]["fields"]
         ]
-        made["signature"] = _sorted(made["signature"] | {"fields": fields}, 1)
+        made["signature"] = _sort_keys(made["signature"] | {"fields": fields}, 1)
     return made
 
 
-def _sorted(value: Any, levels: int) -> Any:
+def _sort_keys(value: Any, levels: int) -> Any:
     if not levels or not isinstance(value, dict):
         return value
     found = cast("dict[str, Any]", value)
-    return {key: _sorted(found[key], levels - 1) for key in sorted(found)}
+    return {key: _sort_keys(found[key], levels - 1) for key in sorted(found)}
 
 
 def digest(encoded: bytes) -> str:
-    """Returns the content address of an encoded spec, as sha256 in hex."""
+    """Return the content address of an encoded spec, as sha256 in hex."""
     return hashlib.sha256(encoded).hexdigest()
 
 
 def check_name(program: str) -> str:
-    """Returns a program's name if it can be one.
+    """Return a program's name if it can be one.
 
     Raises:
         ProgramSpecError: it has other characters than letters, digits, ``_``, ``.`` and ``-``, or too many.

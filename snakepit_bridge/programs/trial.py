@@ -29,13 +29,13 @@ from snakepit_bridge.programs.inputs import ProgramInputs
 
 _log = logging.getLogger(__name__)
 
-WITHIN_S = 5.0
+TRIAL_TIMEOUT_S = 5.0
 """Seconds that a trial of one module may take; one that takes longer says nothing."""
 # They run the code that an LM wrote, which takes long and needs what isn't here.
 _EXECUTE_CODE = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-_DEEPEST = 4
-_SHOWN = 120
+_MAX_DEPTH = 4
+_MAX_SHOWN = 120
 
 
 def compare(module: Any, rebuilt: Any, *, program: str) -> None:
@@ -48,25 +48,25 @@ def compare(module: Any, rebuilt: Any, *, program: str) -> None:
     """
     if any(isinstance(part, _EXECUTE_CODE) for _, part in parts(module, BaseModule)):
         return
-    inputs = _placeholders(ProgramInputs.of(module))
-    mine = prompts_of(module, inputs)
-    if not mine or prompts_of(module, inputs) != mine:
+    inputs = _make_placeholders(ProgramInputs.of(module))
+    mine = record_prompts(module, inputs)
+    if not mine or record_prompts(module, inputs) != mine:
         return
-    theirs = prompts_of(rebuilt, inputs)
+    theirs = record_prompts(rebuilt, inputs)
     if theirs is None or sorted(theirs) == sorted(mine):
         return
-    raise ProgramSpecError(program, "the whole", _difference(mine, theirs))
+    raise ProgramSpecError(program, "the whole", _describe_difference(mine, theirs))
 
 
-def prompts_of(module: Any, inputs: Mapping[str, Any]) -> list[str] | None:
+def record_prompts(module: Any, inputs: Mapping[str, Any]) -> list[str] | None:
     """Return what a module asks for some inputs, without asking anyone; None if it takes too long to tell."""
     recorder = _Recorder()
-    copied = _copy_of(module, recorder)
+    copied = _copy_module(module, recorder)
     ended = threading.Event()
 
     def run() -> None:
         settings = {"lm": recorder.lm, "adapter": recorder, "trace": [], "callbacks": [], "disable_history": True}
-        args, kwargs = ProgramInputs.of(copied).arguments(inputs)
+        args, kwargs = ProgramInputs.of(copied).to_arguments(inputs)
         try:
             with dspy.context(**settings):
                 if runs_natively(type(copied)):
@@ -79,7 +79,7 @@ def prompts_of(module: Any, inputs: Mapping[str, Any]) -> list[str] | None:
             ended.set()
 
     threading.Thread(target=run, name="dspex-trial", daemon=True).start()
-    return list(recorder.prompts) if ended.wait(WITHIN_S) else None
+    return list(recorder.prompts) if ended.wait(TRIAL_TIMEOUT_S) else None
 
 
 class _RecordingLM(dspy.BaseLM):
@@ -90,7 +90,7 @@ class _RecordingLM(dspy.BaseLM):
         self.prompts = prompts
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.prompts.append(_text((args, kwargs)))
+        self.prompts.append(_format_request((args, kwargs)))
         return ["text"]
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,8 +106,8 @@ class _Recorder(dspy.ChatAdapter):
         self.lm = _RecordingLM(self.prompts)
 
     def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> list[dict[str, Any]]:
-        self.prompts.append(_text((dspy.ChatAdapter().format(signature, demos, inputs), lm_kwargs)))
-        answer = {name: _placeholder(info.annotation, name) for name, info in signature.output_fields.items()}
+        self.prompts.append(_format_request((dspy.ChatAdapter().format(signature, demos, inputs), lm_kwargs)))
+        answer = {name: _make_placeholder(info.annotation, name) for name, info in signature.output_fields.items()}
         count = lm_kwargs.get("n") or 1
         return [dict(answer) for _ in range(min(count, 8))]
 
@@ -115,7 +115,7 @@ class _Recorder(dspy.ChatAdapter):
         return self(lm, lm_kwargs, signature, demos, inputs)
 
 
-def _copy_of(module: Any, recorder: _Recorder) -> Any:
+def _copy_module(module: Any, recorder: _Recorder) -> Any:
     isolation = Isolation.of(module)
     copied = clone(module) if isolation is None else isolation.copy()
     for _, part in parts(copied, BaseModule):
@@ -127,12 +127,12 @@ def _copy_of(module: Any, recorder: _Recorder) -> Any:
     return copied
 
 
-def _placeholders(inputs: ProgramInputs) -> dict[str, Any]:
+def _make_placeholders(inputs: ProgramInputs) -> dict[str, Any]:
     fields = {**inputs.hints, **inputs.fields}
-    return {name: _placeholder(info.annotation, name) for name, info in fields.items() if info.is_required()}
+    return {name: _make_placeholder(info.annotation, name) for name, info in fields.items() if info.is_required()}
 
 
-def _placeholder(annotation: Any, name: str, depth: int = 0) -> Any:
+def _make_placeholder(annotation: Any, name: str, depth: int = 0) -> Any:
     """A value of a type that any program can make something of; a text says whose place it holds."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is str or annotation is Any:
@@ -140,24 +140,24 @@ def _placeholder(annotation: Any, name: str, depth: int = 0) -> Any:
     if origin is Literal:
         return "finish" if "finish" in arguments else arguments[0]
     if origin in (typing.Union, types.UnionType):
-        return _placeholder(next(a for a in arguments if a is not type(None)), name, depth)
+        return _make_placeholder(next(a for a in arguments if a is not type(None)), name, depth)
     kind = origin or annotation
     if kind in (bool, int, float):
         return kind(1)
-    if kind in (list, tuple, set, frozenset) and depth < _DEEPEST:
-        return kind([_placeholder(arguments[0] if arguments else str, name, depth + 1)])
+    if kind in (list, tuple, set, frozenset) and depth < _MAX_DEPTH:
+        return kind([_make_placeholder(arguments[0] if arguments else str, name, depth + 1)])
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return next(iter(kind))
-    return _object(kind, name, depth)
+    return _make_object(kind, name, depth)
 
 
-def _object(kind: Any, name: str, depth: int) -> Any:
+def _make_object(kind: Any, name: str, depth: int) -> Any:
     if not isinstance(kind, type):
         return None
-    if issubclass(kind, BaseModel) and depth < _DEEPEST:
+    if issubclass(kind, BaseModel) and depth < _MAX_DEPTH:
         required = {key: info for key, info in kind.model_fields.items() if info.is_required()}
         try:
-            return kind(**{key: _placeholder(info.annotation, name, depth + 1) for key, info in required.items()})
+            return kind(**{key: _make_placeholder(info.annotation, name, depth + 1) for key, info in required.items()})
         except Exception:  # noqa: BLE001 (validators of somebody else's may want anything)
             return None
     try:
@@ -166,11 +166,11 @@ def _object(kind: Any, name: str, depth: int) -> Any:
         return None
 
 
-def _text(said: Any) -> str:
+def _format_request(said: Any) -> str:
     return _ADDRESS.sub(" at …", str(said))
 
 
-def _difference(mine: list[str], theirs: list[str]) -> str:
+def _describe_difference(mine: list[str], theirs: list[str]) -> str:
     advice = (
         "Give what its constructor needs as arguments=…, make it all in the constructor, or register with trial=False"
     )
@@ -178,6 +178,6 @@ def _difference(mine: list[str], theirs: list[str]) -> str:
         return f"the module asks {len(mine)} times, the one that a worker would build {len(theirs)} times. {advice}"
     one, two = next((a, b) for a, b in zip(sorted(mine), sorted(theirs), strict=True) if a != b)
     at = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
-    start = max(0, at - _SHOWN // 3)
-    shown = f"{one[start : start + _SHOWN]!r} instead of {two[start : start + _SHOWN]!r}"
+    start = max(0, at - _MAX_SHOWN // 3)
+    shown = f"{one[start : start + _MAX_SHOWN]!r} instead of {two[start : start + _MAX_SHOWN]!r}"
     return f"the module asks otherwise than the one that a worker would build: {shown}. {advice}"

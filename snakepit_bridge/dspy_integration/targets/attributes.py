@@ -8,18 +8,18 @@ from typing import Any
 
 import dspy
 
-from snakepit_bridge.dspy_integration.bounds import shown
+from snakepit_bridge.dspy_integration.bounds import abbreviate
 from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.targets import tools as toolbox
-from snakepit_bridge.dspy_integration.targets.keywords import Rule, check, count, flag, number
-from snakepit_bridge.dspy_integration.targets.model import Bound
+from snakepit_bridge.dspy_integration.targets.keywords import Rule, check_value, count_rule, flag_rule, number_rule
+from snakepit_bridge.dspy_integration.targets.model import BoundValue
 from snakepit_bridge.exceptions import ValidationError
 
-_AT_LEAST_ONE = count(1)
+_AT_LEAST_ONE = count_rule(1)
 
 # What DSPy's modules read; each class with those of the classes that it inherits from.
-_READ: dict[type, dict[str, Rule]] = {
+_LIVE_ATTRIBUTES: dict[type, dict[str, Rule]] = {
     dspy.ReAct: {"max_iters": _AT_LEAST_ONE},
     ReActV2: {"max_iters": _AT_LEAST_ONE},
     dspy.ProgramOfThought: {"max_iters": _AT_LEAST_ONE},
@@ -27,22 +27,22 @@ _READ: dict[type, dict[str, Rule]] = {
         "max_iters": _AT_LEAST_ONE,
         "max_llm_calls": _AT_LEAST_ONE,
         "max_output_chars": _AT_LEAST_ONE,
-        "verbose": flag,
+        "verbose": flag_rule,
     },
-    dspy.BestOfN: {"N": _AT_LEAST_ONE, "threshold": number(), "fail_count": count(0)},
-    dspy.Refine: {"N": _AT_LEAST_ONE, "threshold": number(), "fail_count": count(0)},
+    dspy.BestOfN: {"N": _AT_LEAST_ONE, "threshold": number_rule(), "fail_count": count_rule(0)},
+    dspy.Refine: {"N": _AT_LEAST_ONE, "threshold": number_rule(), "fail_count": count_rule(0)},
     Flex: {"max_predictor_calls": _AT_LEAST_ONE},
     Ensemble: {"size": _AT_LEAST_ONE},
     KNN: {"k": _AT_LEAST_ONE},
     Parallel: {
         "num_threads": _AT_LEAST_ONE,
         "max_errors": _AT_LEAST_ONE,
-        "timeout": count(0),
-        "straggler_limit": count(0),
-        "access_examples": flag,
-        "return_failed_examples": flag,
-        "provide_traceback": flag,
-        "disable_progress_bar": flag,
+        "timeout": count_rule(0),
+        "straggler_limit": count_rule(0),
+        "access_examples": flag_rule,
+        "return_failed_examples": flag_rule,
+        "provide_traceback": flag_rule,
+        "disable_progress_bar": flag_rule,
     },
 }
 
@@ -53,55 +53,61 @@ _OUR_PACKAGE = __name__.rpartition(".")[0]
 
 
 def is_users(kind: type) -> bool:
-    """Tells whether a class, or one that it inherits from, is the user's own and not DSPy's or ours."""
+    """Check whether a class, or one that it inherits from, is the user's own and not DSPy's or ours."""
     return any(not base.__module__.startswith(("dspy.", _OUR_PACKAGE)) and base is not object for base in kind.__mro__)
 
 
-def attributes(part: Any) -> list[str]:
-    """Returns the names of a part's live attributes."""
-    return [*_rules(part), *(_users(part) if is_users(type(part)) else ())]
+def list_attributes(part: Any) -> list[str]:
+    """Return the names of a part's live attributes."""
+    return [*_find_rules(part), *(_list_user_attributes(part) if is_users(type(part)) else ())]
 
 
-def put(part: Any, name: str, bound: Bound) -> None:
-    """Sets a live attribute of a cloned part.
+def set_attribute(part: Any, name: str, bound: BoundValue) -> None:
+    """Set a live attribute of a cloned part.
 
     Raises:
         ValidationError: its range or its type refuses the value.
     """
-    rule = _rules(part).get(name)
-    value = check(name, bound.variable, bound.value, rule) if rule else _alike(getattr(part, name), name, bound)
+    rule = _find_rules(part).get(name)
+    value = (
+        check_value(name, bound.variable, bound.value, rule)
+        if rule
+        else _check_same_type(getattr(part, name), name, bound)
+    )
     if name == "max_llm_calls":
-        return toolbox.put_max_llm_calls(part, value)
+        return toolbox.set_max_llm_calls(part, value)
     if name == "max_predictor_calls":
         part._bridge._max_predictor_calls = value
         name = "_max_predictor_calls"
     if name == "size" and value > len(part.programs):
         rule_says = f"it is bound to size, and there are {len(part.programs)} programs"
-        raise ValidationError(bound.variable, shown(value), rule_says)
+        raise ValidationError(bound.variable, abbreviate(value), rule_says)
     if name == "N" and part.fail_count == part.N:
         part.fail_count = value  # its default is N
     setattr(part, name, value)
     return None
 
 
-def judges(part: Any) -> bool:
-    """Tells whether a part has a reward or reduce function that its calls read."""
+def has_scoring_function(part: Any) -> bool:
+    """Check whether a part has a reward or reduce function that its calls read."""
     return isinstance(part, (dspy.BestOfN, dspy.Refine, Ensemble))
 
 
-def put_function(part: Any, name: str, function: Callable[..., Any]) -> None:
-    """Gives a cloned part another reward or reduce function; Refine shows its LM the source of it."""
+def set_function(part: Any, name: str, function: Callable[..., Any]) -> None:
+    """Give a cloned part another reward or reduce function; Refine shows its LM the source of it."""
     setattr(part, name, function)
     if isinstance(part, dspy.Refine):
         described = function if inspect.isroutine(function) else type(function)
         part.reward_fn_code = inspect.getsource(described)
 
 
-def _rules(part: Any) -> dict[str, Rule]:
-    return {name: rule for kind, rules in _READ.items() if isinstance(part, kind) for name, rule in rules.items()}
+def _find_rules(part: Any) -> dict[str, Rule]:
+    return {
+        name: rule for kind, rules in _LIVE_ATTRIBUTES.items() if isinstance(part, kind) for name, rule in rules.items()
+    }
 
 
-def _users(part: Any) -> list[str]:
+def _list_user_attributes(part: Any) -> list[str]:
     """Public plain attributes of a class of the user's own; which of them it reads, only it knows."""
     return [
         name
@@ -113,14 +119,14 @@ def _users(part: Any) -> list[str]:
     ]
 
 
-def _alike(current: Any, name: str, bound: Bound) -> Any:
-    """Refuses a value of another type than the attribute has: the module would fail on it later, or ignore it."""
+def _check_same_type(current: Any, name: str, bound: BoundValue) -> Any:
+    """Refuse a value of another type than the attribute has: the module would fail on it later, or ignore it."""
     value = bound.value
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if current is not None and type(value) is not type(current):
         wanted = type(current).__name__
-        raise ValidationError(bound.variable, shown(value), f"it is bound to {name}, which is of type {wanted}")
+        raise ValidationError(bound.variable, abbreviate(value), f"it is bound to {name}, which is of type {wanted}")
     if name == "max_iters":
-        return check(name, bound.variable, value, _AT_LEAST_ONE)
+        return check_value(name, bound.variable, value, _AT_LEAST_ONE)
     return value

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from snakepit_bridge.dspy_integration.bounds import shown
+from snakepit_bridge.dspy_integration.bounds import abbreviate
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.lm import models as lm_models
 
 
-def _as_it_is(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
@@ -25,12 +25,12 @@ class Rule:
     """What a target accepts: a test, the sentence that says it, and how a text is read where it stands for more."""
 
     accepts: Callable[[Any], bool]
-    says: str
-    read: Callable[[Any], Any] = _as_it_is
+    requirement: str
+    parse: Callable[[Any], Any] = _identity
 
 
-def number(low: float = -math.inf, high: float = math.inf) -> Rule:
-    """Returns the rule of a finite number in a range."""
+def number_rule(low: float = -math.inf, high: float = math.inf) -> Rule:
+    """Return the rule of a finite number in a range."""
 
     def accepts(value: Any) -> bool:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -47,8 +47,8 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def count(low: int) -> Rule:
-    """Returns the rule of a whole number from ``low`` on."""
+def count_rule(low: int) -> Rule:
+    """Return the rule of a whole number from ``low`` on."""
 
     def accepts(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= low
@@ -56,8 +56,8 @@ def count(low: int) -> Rule:
     return Rule(accepts, f"it must be a whole number from {low} on")
 
 
-def parsed(value: Any) -> Any:
-    """Reads a text that is a JSON list or object, since no type of variable holds either; others stay as they are."""
+def parse_json_text(value: Any) -> Any:
+    """Read a text that is a JSON list or object, since no type of variable holds either; others stay as they are."""
     if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
@@ -66,36 +66,36 @@ def parsed(value: Any) -> Any:
     return value
 
 
-def _stop(value: Any) -> bool:
+def _is_stop_value(value: Any) -> bool:
     many = isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
     return many or (isinstance(value, str) and value != "")
 
 
-_whole = Rule(lambda value: isinstance(value, int) and not isinstance(value, bool), "it must be a whole number")
-_object = Rule(lambda value: isinstance(value, dict), "it must be a JSON object", parsed)
-text = Rule(lambda value: isinstance(value, str) and value.strip() != "", "it must be a text that isn't empty")
-flag = Rule(lambda value: isinstance(value, bool), "it must be true or false")
+_integer_rule = Rule(lambda value: isinstance(value, int) and not isinstance(value, bool), "it must be a whole number")
+_object_rule = Rule(lambda value: isinstance(value, dict), "it must be a JSON object", parse_json_text)
+text_rule = Rule(lambda value: isinstance(value, str) and value.strip() != "", "it must be a text that isn't empty")
+flag_rule = Rule(lambda value: isinstance(value, bool), "it must be true or false")
 
 RULES: dict[str, Rule] = {
-    "temperature": number(0, 2),
-    "top_p": number(0, 1),
-    "max_tokens": count(1),
-    "n": count(1),
-    "stop": Rule(_stop, "it must be a text, or a JSON list of texts, none of them empty", parsed),
-    "seed": _whole,
-    "presence_penalty": number(-2, 2),
-    "frequency_penalty": number(-2, 2),
-    "top_k": count(1),
-    "min_p": number(0, 1),
-    "logprobs": flag,
-    "top_logprobs": count(0),
-    "logit_bias": _object,
-    "parallel_tool_calls": flag,
-    "reasoning_effort": text,
-    "rollout_id": _whole,
-    "service_tier": text,
-    "user": text,
-    "verbosity": text,
+    "temperature": number_rule(0, 2),
+    "top_p": number_rule(0, 1),
+    "max_tokens": count_rule(1),
+    "n": count_rule(1),
+    "stop": Rule(_is_stop_value, "it must be a text, or a JSON list of texts, none of them empty", parse_json_text),
+    "seed": _integer_rule,
+    "presence_penalty": number_rule(-2, 2),
+    "frequency_penalty": number_rule(-2, 2),
+    "top_k": count_rule(1),
+    "min_p": number_rule(0, 1),
+    "logprobs": flag_rule,
+    "top_logprobs": count_rule(0),
+    "logit_bias": _object_rule,
+    "parallel_tool_calls": flag_rule,
+    "reasoning_effort": text_rule,
+    "rollout_id": _integer_rule,
+    "service_tier": text_rule,
+    "user": text_rule,
+    "verbosity": text_rule,
 }
 """The keywords by name; further ones can be bound as ``config.<keyword>``."""
 
@@ -133,30 +133,32 @@ REFUSED = frozenset(
 )
 
 
-def allowed(keyword: str, lm: Any = None) -> bool:
+def is_allowed(keyword: str, lm: Any = None) -> bool:
     """Return whether a variable or a spec may set an LM keyword.
 
     Args:
         keyword: its exact name.
         lm: the LM whose engine it is for; None asks whether any engine takes it.
     """
-    return keyword in (ANY_ENGINE if lm is None else ALLOWED[_engine_of(lm)])
+    return keyword in (ANY_ENGINE if lm is None else ALLOWED[_find_engine_name(lm)])
 
 
-def _engine_of(lm: Any) -> str:
+def _find_engine_name(lm: Any) -> str:
     """The engine of an LM by name; an LM of the caller's own has DSPy's name for it, and ``auto`` prefers lm15."""
     engine = getattr(lm, "engine", None)
-    endpoint = getattr(getattr(engine, "awaited", None), "endpoint", None)
+    endpoint = getattr(getattr(engine, "async_engine", None), "endpoint", None)
     said = engine if isinstance(engine, str) else getattr(endpoint, "engine", "lm15")
     return said if said in ALLOWED else "lm15"
 
 
 _SCALARS = (bool, int, float, str, list, dict)
-_other = Rule(lambda value: isinstance(value, _SCALARS), "it must be a number, a text, a flag or JSON", parsed)
+_default_rule = Rule(
+    lambda value: isinstance(value, _SCALARS), "it must be a number, a text, a flag or JSON", parse_json_text
+)
 
 
-def check(keyword: str, variable: str, value: Any, rule: Rule | None = None) -> Any:
-    """Returns what a target makes of a value; None, which takes an LM keyword away, always passes.
+def check_value(keyword: str, variable: str, value: Any, rule: Rule | None = None) -> Any:
+    """Return what a target makes of a value; None, which takes an LM keyword away, always passes.
 
     Args:
         keyword: the target.
@@ -167,19 +169,19 @@ def check(keyword: str, variable: str, value: Any, rule: Rule | None = None) -> 
     Raises:
         ValidationError: the value is outside the target's range.
     """
-    rule = rule or RULES.get(keyword, _other)
+    rule = rule or RULES.get(keyword, _default_rule)
     if value is None:
         return None
-    read = rule.read(value)
+    read = rule.parse(value)
     if not rule.accepts(read):
-        raise ValidationError(variable, shown(value), f"it is bound to {keyword}, and {rule.says}")
+        raise ValidationError(variable, abbreviate(value), f"it is bound to {keyword}, and {rule.requirement}")
     return read
 
 
-def spelt(keyword: str, lm: Any) -> str:
-    """Returns an LM's own name for a keyword.
+def native_name(keyword: str, lm: Any) -> str:
+    """Return an LM's own name for a keyword.
 
     Reasoning models call the token limit otherwise, and DSPy ignores the usual name on them.
     """
     reasoning = keyword == "max_tokens" and "max_completion_tokens" in getattr(lm, "kwargs", {})
-    return "max_completion_tokens" if reasoning else lm_models.spelt(getattr(lm, "model", ""), keyword)
+    return "max_completion_tokens" if reasoning else lm_models.native_name(getattr(lm, "model", ""), keyword)

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import dspy
 
-from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds, shown
+from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds, abbreviate
 from snakepit_bridge.exceptions import ValidationError
-from snakepit_bridge.lm.profiles import LMProfiles, other_model
+from snakepit_bridge.lm.profiles import LMProfiles, copy_with_model
 
 
-class Bound(NamedTuple):
+class BoundValue(NamedTuple):
     """One bound value, and the variable that it came from."""
 
     variable: str
@@ -33,18 +33,22 @@ class LMScope:
     ambient: dspy.LM | None = None
     bounds: TargetBounds = DEFAULT_BOUNDS
 
-    def choose(self, bound: Bound) -> dspy.LM:
-        """Returns the LM that the value names.
+    def choose(self, bound: BoundValue) -> dspy.LM:
+        """Return the LM that the value names.
 
         Raises:
             ValidationError: it names nothing that is declared or reachable.
         """
         if not isinstance(bound.value, str) or not bound.value.strip():
-            raise ValidationError(bound.variable, shown(bound.value), "it is bound to the model and must be a text")
+            raise ValidationError(
+                bound.variable, abbreviate(bound.value), "it is bound to the model and must be a text"
+            )
         if self.profiles:
             return self.profiles.choose(bound.value, variable=bound.variable).lm
         if self.ambient is None:
             raise ValidationError(
-                bound.variable, shown(bound.value), "neither LM profiles nor dspy.configure(lm=…) say where to find it"
+                bound.variable,
+                abbreviate(bound.value),
+                "neither LM profiles nor dspy.configure(lm=…) say where to find it",
             )
-        return other_model(self.ambient, bound.value, variable=bound.variable)
+        return copy_with_model(self.ambient, bound.value, variable=bound.variable)

@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import dspy
 
-_REMEMBERED = 1024
+_CACHE_SIZE = 1024
 _ATTEMPT = "reasoning_attempt_"
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
-def instructed(signature: Any, base: str, text: str) -> Any:
-    """Returns the signature with the user's own instructions replaced.
+@functools.lru_cache(maxsize=_CACHE_SIZE)
+def replace_instructions(signature: Any, base: str, text: str) -> Any:
+    """Return the signature with the user's own instructions replaced.
 
     Args:
         signature: a predictor's signature.
@@ -34,21 +34,21 @@ def instructed(signature: Any, base: str, text: str) -> Any:
     return signature.with_instructions(f"{text}\n\n{written}")
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
-def described(signature: Any, field: str, text: str) -> Any:
-    """Returns the signature with another description of one field."""
+@functools.lru_cache(maxsize=_CACHE_SIZE)
+def replace_description(signature: Any, field: str, text: str) -> Any:
+    """Return the signature with another description of one field."""
     return signature.with_updated_fields(field, desc=text)
 
 
-def attempts(signature: Any) -> int:
-    """Returns how many attempts the signature of a MultiChainComparison takes."""
+def count_attempts(signature: Any) -> int:
+    """Return how many attempts the signature of a MultiChainComparison takes."""
     return sum(name.startswith(_ATTEMPT) for name in signature.input_fields)
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
+@functools.lru_cache(maxsize=_CACHE_SIZE)
 def with_attempts(signature: Any, wanted: int) -> Any:
-    """Returns the signature of a MultiChainComparison for so many attempts."""
-    there = attempts(signature)
+    """Return the signature of a MultiChainComparison for so many attempts."""
+    there = count_attempts(signature)
     inputs = dict(signature.input_fields)
     for number in range(wanted + 1, there + 1):
         del inputs[f"{_ATTEMPT}{number}"]
@@ -62,7 +62,7 @@ def with_attempts(signature: Any, wanted: int) -> Any:
 
 def without_attempts(signature: Any) -> Any:
     """Return the signature of a MultiChainComparison as its user wrote it."""
-    added = {f"{_ATTEMPT}{number + 1}" for number in range(attempts(signature))} | {"rationale"}
+    added = {f"{_ATTEMPT}{number + 1}" for number in range(count_attempts(signature))} | {"rationale"}
     return _with_fields(signature, {name: info for name, info in signature.fields.items() if name not in added})
 
 
@@ -71,13 +71,13 @@ def _with_fields(signature: Any, fields: dict[str, Any]) -> Any:
     return make({name: (info.annotation, info) for name, info in fields.items()}, signature.instructions)
 
 
-class Rewritten(Exception):
+class InstructionsRewrittenError(Exception):
     """The instructions no longer hold the words that had to be replaced."""
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
-def carried_over(signature: Any, before: Any, after: Any) -> Any:
-    """Returns what a predictor's signature becomes when its module is built with other tools.
+@functools.lru_cache(maxsize=_CACHE_SIZE)
+def carry_over(signature: Any, before: Any, after: Any) -> Any:
+    """Return what a predictor's signature becomes when its module is built with other tools.
 
     Args:
         signature: the predictor's signature, perhaps with instructions and descriptions that an optimizer wrote.
@@ -87,7 +87,7 @@ def carried_over(signature: Any, before: Any, after: Any) -> Any:
     Raises:
         Rewritten: the instructions don't mention the old tools any more as the module wrote them.
     """
-    changed = after.with_instructions(_replaced(signature.instructions, before.instructions, after.instructions))
+    changed = after.with_instructions(_replace_lines(signature.instructions, before.instructions, after.instructions))
     for name, field in signature.fields.items():
         if name in before.fields and field.json_schema_extra != before.fields[name].json_schema_extra:
             kept = field.json_schema_extra
@@ -95,8 +95,8 @@ def carried_over(signature: Any, before: Any, after: Any) -> Any:
     return changed
 
 
-def _replaced(written: str, before: str, after: str) -> str:
-    """Makes the change from one text to another in a third one that was made from the first."""
+def _replace_lines(written: str, before: str, after: str) -> str:
+    """Make the change from one text to another in a third one that was made from the first."""
     if written == before:
         return after
     old, new = before.splitlines(), after.splitlines()
@@ -110,5 +110,5 @@ def _replaced(written: str, before: str, after: str) -> str:
     gone = "\n".join(old[head : len(old) - tail])
     come = "\n".join(new[head : len(new) - tail])
     if not gone or gone not in written:
-        raise Rewritten(gone)
+        raise InstructionsRewrittenError(gone)
     return written.replace(gone, come, 1)

@@ -14,16 +14,16 @@ from typing import Any, cast
 import dspy
 from dspy.primitives.base_module import BaseModule
 
-from snakepit_bridge.dspy_integration.bounds import shown
+from snakepit_bridge.dspy_integration.bounds import abbreviate
 from snakepit_bridge.dspy_integration.compat import RLM, Flex
-from snakepit_bridge.dspy_integration.context_overrides import surround, surround_with_keyword
+from snakepit_bridge.dspy_integration.context_overrides import override, override_keyword
 from snakepit_bridge.dspy_integration.module_tree import has_part, parts, predictors
 from snakepit_bridge.dspy_integration.registry import ADAPTERS, INTERPRETERS, REDUCERS, REWARDS
 from snakepit_bridge.dspy_integration.targets import attributes as live
 from snakepit_bridge.dspy_integration.targets import keywords
 from snakepit_bridge.dspy_integration.targets import prompt as signatures
 from snakepit_bridge.dspy_integration.targets import tools as toolbox
-from snakepit_bridge.dspy_integration.targets.model import Bound, LMScope
+from snakepit_bridge.dspy_integration.targets.model import BoundValue, LMScope
 from snakepit_bridge.exceptions import ValidationError
 
 MODEL = ("lm", "model")
@@ -31,9 +31,9 @@ INSTRUCTIONS = "instructions"
 ANY_KEYWORD = "config.<LM keyword>"
 
 # They run code that an LM wrote.
-_CODERS = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
+_CODE_EXECUTORS = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
 # They ask the ambient LM themselves, beside their predictors.
-_ASKERS = (RLM, dspy.Refine, Flex)
+_AMBIENT_LM_USERS = (RLM, dspy.Refine, Flex)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,21 @@ class Target:
         rank: lower ones are put first, where another's meaning depends on them.
     """
 
-    claims: Callable[[str], bool]
+    matches: Callable[[str], bool]
     offers: Callable[[Any], Iterable[str]]
-    put: Callable[[Any, str, Bound, LMScope], None]
+    apply: Callable[[Any, str, BoundValue, LMScope], None]
     rank: int = 2
 
 
-def target_of(part: Any, name: str) -> Target | None:
-    """Returns the target of a name on a part, or None where it would take no effect."""
-    if name.startswith("config.") and ANY_KEYWORD in _keywords(part):
-        return _KEYWORD_BY_PATH if keywords.allowed(name.removeprefix("config.")) else None
-    return next((target for target in TARGETS if target.claims(name) and name in target.offers(part)), None)
+def find_target(part: Any, name: str) -> Target | None:
+    """Return the target of a name on a part, or None where it would take no effect."""
+    if name.startswith("config.") and ANY_KEYWORD in _offer_keywords(part):
+        return _KEYWORD_BY_PATH if keywords.is_allowed(name.removeprefix("config.")) else None
+    return next((target for target in TARGETS if target.matches(name) and name in target.offers(part)), None)
 
 
-def instructions_scope(part: Any) -> str | None:
-    """Returns the user's own instructions within a module, or None where that can't be told.
+def find_user_instructions(part: Any) -> str | None:
+    """Return the user's own instructions within a module, or None where that can't be told.
 
     A lone predictor's are all of them. ReAct and its kin build each predictor's from the module's signature and words
     of their own; there only the user's words are replaced. What only wraps another module, as BestOfN does, has its.
@@ -72,11 +72,11 @@ def instructions_scope(part: Any) -> str | None:
     own = getattr(part, "signature", None)
     if below and own is not None:
         return cast(str, own.instructions)
-    inner = _only_child(part)
-    return None if inner is None else instructions_scope(inner)
+    inner = _find_only_child(part)
+    return None if inner is None else find_user_instructions(inner)
 
 
-def _only_child(part: Any) -> Any | None:
+def _find_only_child(part: Any) -> Any | None:
     """The one module that a module holds its predictors in, if there is just one."""
     children = [child for child in vars(part).values() if isinstance(child, BaseModule) and predictors(child)]
     return children[0] if len(children) == 1 and len(predictors(children[0])) == len(predictors(part)) else None
@@ -88,31 +88,31 @@ def _only_child(part: Any) -> Any | None:
 _ALL_KEYWORDS = dict.fromkeys((*keywords.RULES, ANY_KEYWORD))
 
 
-def _flexes(part: Any) -> list[Any]:
+def _find_flexes(part: Any) -> list[Any]:
     return [flex for _, flex in parts(part, Flex)]
 
 
-def _keywords(part: Any) -> Iterable[str]:
+def _offer_keywords(part: Any) -> Iterable[str]:
     return _ALL_KEYWORDS if has_part(part, (dspy.Predict, Flex)) else ()
 
 
-def _put_keyword(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
+def _apply_keyword(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
     keyword = name.removeprefix("config.")
-    value = keywords.check(keyword, bound.variable, bound.value)
+    value = keywords.check_value(keyword, bound.variable, bound.value)
     for _, predictor in predictors(part):
-        _refuse_for_engine(keyword, bound, predictor.lm or scope.ambient)
-        _configure(predictor, keywords.spelt(keyword, predictor.lm or scope.ambient), value)
-    for _, asker in parts(part, _ASKERS):
+        _check_engine_allows(keyword, bound, predictor.lm or scope.ambient)
+        _configure(predictor, keywords.native_name(keyword, predictor.lm or scope.ambient), value)
+    for _, asker in parts(part, _AMBIENT_LM_USERS):
         if isinstance(asker, Flex) and asker.lm is not None:
-            asker.lm = asker.lm.copy(**{keywords.spelt(keyword, asker.lm): value})
+            asker.lm = asker.lm.copy(**{keywords.native_name(keyword, asker.lm): value})
         else:
-            surround_with_keyword(asker, keyword, value)
+            override_keyword(asker, keyword, value)
     if name in vars(part):  # a module of the user's own that reads it as well
         setattr(part, name, value)
 
 
-def _refuse_for_engine(keyword: str, bound: Bound, lm: Any) -> None:
-    if lm is not None and not keywords.allowed(keyword, lm):
+def _check_engine_allows(keyword: str, bound: BoundValue, lm: Any) -> None:
+    if lm is not None and not keywords.is_allowed(keyword, lm):
         rule = f"it is bound to {keyword}, which a variable may not set on the engine of '{lm.model}'"
         raise ValidationError(bound.variable, repr(bound.value), rule)
 
@@ -125,35 +125,35 @@ def _configure(predictor: Any, keyword: str, value: Any) -> None:
 # ---------------------------------------------------------------- model, adapter
 
 
-def _lm(part: Any) -> Iterable[str]:
-    return ("lm",) if _asks(part) else ()
+def _offer_lm(part: Any) -> Iterable[str]:
+    return ("lm",) if _calls_lm(part) else ()
 
 
-def _model(part: Any) -> Iterable[str]:
-    return ("model",) if _asks(part) else ()
+def _offer_model(part: Any) -> Iterable[str]:
+    return ("model",) if _calls_lm(part) else ()
 
 
-def _put_model(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
+def _apply_model(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
     lm = scope.choose(bound)
     for _, predictor in predictors(part):
         predictor.lm = lm
-    for flex in _flexes(part):
+    for flex in _find_flexes(part):
         flex.lm = lm
     if not isinstance(part, dspy.Predict):
-        surround(part, lm=lm)
+        override(part, lm=lm)
     if isinstance(vars(part).get(name), str):  # a module of the user's own that reads it as well
         setattr(part, name, bound.value)
 
 
-def _adapters(part: Any) -> Iterable[str]:
-    return ("adapter",) if _asks(part) else ()
+def _offer_adapter(part: Any) -> Iterable[str]:
+    return ("adapter",) if _calls_lm(part) else ()
 
 
-def _put_adapter(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
-    surround(part, adapter=ADAPTERS.find(bound.value, bound.variable))
+def _apply_adapter(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
+    override(part, adapter=ADAPTERS.find(bound.value, bound.variable))
 
 
-def _asks(part: Any) -> bool:
+def _calls_lm(part: Any) -> bool:
     """Modules of the user's own may ask the ambient LM in ways that can't be seen from outside."""
     users = isinstance(part, dspy.Module) and live.is_users(type(part))
     return users or has_part(part, (dspy.Predict, Flex))
@@ -162,134 +162,134 @@ def _asks(part: Any) -> bool:
 # ---------------------------------------------------------------- prompts
 
 
-def _instructions(part: Any) -> Iterable[str]:
+def _offer_instructions(part: Any) -> Iterable[str]:
     if isinstance(part, Flex):
         return (INSTRUCTIONS,) if toolbox.runs_baseline(part) else ()
-    return (INSTRUCTIONS,) if isinstance(part, BaseModule) and instructions_scope(part) is not None else ()
+    return (INSTRUCTIONS,) if isinstance(part, BaseModule) and find_user_instructions(part) is not None else ()
 
 
-def _put_instructions(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
-    text = keywords.check(INSTRUCTIONS, bound.variable, bound.value, keywords.text)
+def _apply_instructions(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
+    text = keywords.check_value(INSTRUCTIONS, bound.variable, bound.value, keywords.text_rule)
     if isinstance(part, Flex):
         signature = part.signature.with_instructions(text)
         return toolbox.rebuild_flex(part, signature, list(part._flex_ctx.tools))
-    base = instructions_scope(part) or ""
+    base = find_user_instructions(part) or ""
     for _, predictor in predictors(part):
-        predictor.signature = signatures.instructed(cast(Any, predictor.signature), base, text)
+        predictor.signature = signatures.replace_instructions(cast(Any, predictor.signature), base, text)
     return None
 
 
-def _descriptions(part: Any) -> Iterable[str]:
+def _offer_descriptions(part: Any) -> Iterable[str]:
     return dict.fromkeys(f"desc.{field}" for _, p in predictors(part) for field in cast(Any, p.signature).fields)
 
 
-def _put_description(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
+def _apply_description(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
     field = name.removeprefix("desc.")
-    text = keywords.check(name, bound.variable, bound.value, keywords.text)
+    text = keywords.check_value(name, bound.variable, bound.value, keywords.text_rule)
     for _, predictor in predictors(part):
         if field in cast(Any, predictor.signature).fields:
-            predictor.signature = signatures.described(cast(Any, predictor.signature), field, text)
+            predictor.signature = signatures.replace_description(cast(Any, predictor.signature), field, text)
 
 
-def _demos(part: Any) -> Iterable[str]:
+def _offer_demos(part: Any) -> Iterable[str]:
     return ("demos",) if len(predictors(part)) == 1 else ()
 
 
-def _put_demos(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
+def _apply_demos(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
     predictor = predictors(part)[0][1]
     fields = cast(Any, predictor.signature).fields
-    demos = keywords.parsed(bound.value)
+    demos = keywords.parse_json_text(bound.value)
     fit = isinstance(demos, (list, tuple)) and all(
         isinstance(demo, (dict, dspy.Example)) and dict(demo) and dict(demo).keys() <= fields.keys()
         for demo in cast(list[Any], demos)
     )
     if not fit:
         rule = f"it is bound to demos and must be a JSON list of objects with fields of: {', '.join(fields)}"
-        raise ValidationError(bound.variable, shown(bound.value), rule)
+        raise ValidationError(bound.variable, abbreviate(bound.value), rule)
     predictor.demos = [dspy.Example(**dict(demo)) for demo in cast(list[Any], demos)]
 
 
 # ---------------------------------------------------------------- what is peculiar to some modules
 
 
-def _tools(part: Any) -> Iterable[str]:
+def _offer_tools(part: Any) -> Iterable[str]:
     bindable = isinstance(part, toolbox.AGENTS) and (not isinstance(part, Flex) or toolbox.runs_baseline(part))
     return ("tools",) if bindable else ()
 
 
-def _put_tools(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
-    toolbox.put_tools(part, bound)
+def _apply_tools(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
+    toolbox.set_tools(part, bound)
 
 
-def _interpreters(part: Any) -> Iterable[str]:
-    return ("interpreter",) if has_part(part, _CODERS) else ()
+def _offer_interpreter(part: Any) -> Iterable[str]:
+    return ("interpreter",) if has_part(part, _CODE_EXECUTORS) else ()
 
 
-def _put_interpreter(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
+def _apply_interpreter(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
     factory = INTERPRETERS.find(bound.value, bound.variable)
-    for _, coder in parts(part, _CODERS):
+    for _, coder in parts(part, _CODE_EXECUTORS):
         coder._interpreter_factory = factory
         if isinstance(coder, Flex):
             coder._rebuild_bridge()
             coder._bridge.bind(cast(str, coder.module_src))
 
 
-def _attempts(part: Any) -> Iterable[str]:
+def _offer_attempts(part: Any) -> Iterable[str]:
     return ("M",) if isinstance(part, dspy.MultiChainComparison) else ()
 
 
-def _put_attempts(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
-    part.M = keywords.check("M", bound.variable, bound.value, keywords.count(1))
+def _apply_attempts(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
+    part.M = keywords.check_value("M", bound.variable, bound.value, keywords.count_rule(1))
     part.predict.signature = signatures.with_attempts(part.predict.signature, part.M)
 
 
-def _functions(part: Any) -> Iterable[str]:
+def _offer_functions(part: Any) -> Iterable[str]:
     names = ("reward_fn", "reduce_fn")
-    return [name for name in names if name in vars(part) and live.judges(part)]
+    return [name for name in names if name in vars(part) and live.has_scoring_function(part)]
 
 
-def _put_function(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
-    live.put_function(part, name, (REWARDS if name == "reward_fn" else REDUCERS).find(bound.value, bound.variable))
+def _apply_function(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
+    live.set_function(part, name, (REWARDS if name == "reward_fn" else REDUCERS).find(bound.value, bound.variable))
 
 
-def _sub_lm(part: Any) -> Iterable[str]:
+def _offer_sub_lm(part: Any) -> Iterable[str]:
     return ("sub_lm",) if isinstance(part, RLM) else ()
 
 
-def _put_sub_lm(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
+def _apply_sub_lm(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
     part.sub_lm = scope.choose(bound)
 
 
-def _put_live(part: Any, name: str, bound: Bound, scope: LMScope) -> None:
-    live.put(part, name, bound)
+def _apply_attribute(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
+    live.set_attribute(part, name, bound)
 
 
-def _named(*names: str) -> Callable[[str], bool]:
+def _is_one_of(*names: str) -> Callable[[str], bool]:
     return frozenset(names).__contains__
 
 
-_KEYWORD_BY_PATH = Target(_named(), _keywords, _put_keyword)
+_KEYWORD_BY_PATH = Target(_is_one_of(), _offer_keywords, _apply_keyword)
 
 TARGETS: tuple[Target, ...] = (
-    Target(_named("tools"), _tools, _put_tools, rank=0),
-    Target(_named("M"), _attempts, _put_attempts, rank=0),
-    Target(_named("lm"), _lm, _put_model, rank=1),
-    Target(_named("model"), _model, _put_model, rank=1),
-    Target(keywords.RULES.__contains__, _keywords, _put_keyword),
-    Target(_named("adapter"), _adapters, _put_adapter),
-    Target(_named(INSTRUCTIONS), _instructions, _put_instructions),
-    Target(lambda name: name.startswith("desc."), _descriptions, _put_description),
-    Target(_named("demos"), _demos, _put_demos),
-    Target(_named("interpreter"), _interpreters, _put_interpreter),
-    Target(_named("reward_fn", "reduce_fn"), _functions, _put_function),
-    Target(_named("sub_lm"), _sub_lm, _put_sub_lm),
-    Target(lambda _: True, live.attributes, _put_live, rank=0),
+    Target(_is_one_of("tools"), _offer_tools, _apply_tools, rank=0),
+    Target(_is_one_of("M"), _offer_attempts, _apply_attempts, rank=0),
+    Target(_is_one_of("lm"), _offer_lm, _apply_model, rank=1),
+    Target(_is_one_of("model"), _offer_model, _apply_model, rank=1),
+    Target(keywords.RULES.__contains__, _offer_keywords, _apply_keyword),
+    Target(_is_one_of("adapter"), _offer_adapter, _apply_adapter),
+    Target(_is_one_of(INSTRUCTIONS), _offer_instructions, _apply_instructions),
+    Target(lambda name: name.startswith("desc."), _offer_descriptions, _apply_description),
+    Target(_is_one_of("demos"), _offer_demos, _apply_demos),
+    Target(_is_one_of("interpreter"), _offer_interpreter, _apply_interpreter),
+    Target(_is_one_of("reward_fn", "reduce_fn"), _offer_functions, _apply_function),
+    Target(_is_one_of("sub_lm"), _offer_sub_lm, _apply_sub_lm),
+    Target(lambda _: True, live.list_attributes, _apply_attribute, rank=0),
 )
 """Every target; on a part, the first one that offers a name has it."""
 
-_NOT_SHOWN = frozenset({"lm", "sub_lm", "demos", "tools", "reward_fn", "reduce_fn"})
+_UNREADABLE = frozenset({"lm", "sub_lm", "demos", "tools", "reward_fn", "reduce_fn"})
 
 
-def can_show(name: str) -> bool:
-    """Tells whether a bound value can stand on the module as an attribute; DSPy keeps objects under some names."""
-    return name not in _NOT_SHOWN and "." not in name
+def is_readable_target(name: str) -> bool:
+    """Check whether a bound value can stand on the module as an attribute; DSPy keeps objects under some names."""
+    return name not in _UNREADABLE and "." not in name

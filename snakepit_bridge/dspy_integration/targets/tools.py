@@ -15,74 +15,76 @@ from typing import Any, cast
 import dspy
 from dspy.predict.flex.ctx import FlexContext
 
-from snakepit_bridge.dspy_integration.bounds import shown
+from snakepit_bridge.dspy_integration.bounds import abbreviate
 from snakepit_bridge.dspy_integration.compat import RLM, Flex, ReActV2
 from snakepit_bridge.dspy_integration.module_tree import clone
 from snakepit_bridge.dspy_integration.registry import TOOLS
 from snakepit_bridge.dspy_integration.targets import keywords
-from snakepit_bridge.dspy_integration.targets.model import Bound
-from snakepit_bridge.dspy_integration.targets.prompt import Rewritten, carried_over
+from snakepit_bridge.dspy_integration.targets.model import BoundValue
+from snakepit_bridge.dspy_integration.targets.prompt import InstructionsRewrittenError, carry_over
 from snakepit_bridge.exceptions import BindingError, ValidationError
 
 AGENTS = (dspy.ReAct, ReActV2, RLM, Flex)  # CodeAct is a ReAct
 
 # Tools that an agent brings itself and cannot do without.
-_ITS_OWN = {ReActV2: "submit", dspy.CodeAct: "", dspy.ReAct: "finish"}
+_FIXED_TOOLS = {ReActV2: "submit", dspy.CodeAct: "", dspy.ReAct: "finish"}
 
 Tools = dict[str, Any]
 
 
-def put_tools(agent: Any, bound: Bound) -> None:
-    """Gives a cloned agent other tools: of those that it was built with, and of the registered ones.
+def set_tools(agent: Any, bound: BoundValue) -> None:
+    """Give a cloned agent other tools: of those that it was built with, and of the registered ones.
 
     Raises:
         ValidationError: the value doesn't list names of such tools, or the agent can't use one of them.
         BindingError: the agent's optimized instructions don't list the tools any more.
     """
-    chosen = _chosen(agent, bound)
+    chosen = _choose_tools(agent, bound)
     if isinstance(agent, Flex):
         return rebuild_flex(agent, agent.signature, list(chosen.values()))
     if isinstance(agent, dspy.CodeAct) and not all(inspect.isfunction(tool.func) for tool in chosen.values()):
         raise ValidationError(
-            bound.variable, shown(bound.value), "CodeAct runs the source of its tools: only functions"
+            bound.variable, abbreviate(bound.value), "CodeAct runs the source of its tools: only functions"
         )
     _rebuild(agent, "tools", lambda twin: _equip(twin, chosen))
     return None
 
 
-def put_max_llm_calls(rlm: Any, value: int) -> None:
-    """Sets the number of sub-queries of a cloned RLM, which tells the model about it."""
+def set_max_llm_calls(rlm: Any, value: int) -> None:
+    """Set the number of sub-queries of a cloned RLM, which tells the model about it."""
     _rebuild(rlm, "max_llm_calls", lambda twin: setattr(twin, "max_llm_calls", value))
 
 
-def names_of(bound: Bound) -> list[str]:
-    """Reads a list of names: ``"search, lookup"``, or a JSON list.
+def parse_names(bound: BoundValue) -> list[str]:
+    """Read a list of names: ``"search, lookup"``, or a JSON list.
 
     Raises:
         ValidationError: it is neither.
     """
-    value = keywords.parsed(bound.value)
+    value = keywords.parse_json_text(bound.value)
     names = re.split(r"\s*,\s*", value.strip()) if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and n for n in cast(list[Any], names)):
-        raise ValidationError(bound.variable, shown(bound.value), "it must list names: 'search, lookup' or a JSON list")
+        raise ValidationError(
+            bound.variable, abbreviate(bound.value), "it must list names: 'search, lookup' or a JSON list"
+        )
     return list(cast(list[str], names))
 
 
 def rebuild_flex(flex: Any, signature: Any, tools: list[Any]) -> None:
-    """Lets a cloned Flex, which must still run its baseline, start from another signature or other tools."""
+    """Let a cloned Flex, which must still run its baseline, start from another signature or other tools."""
     flex._signature_cls = signature
     flex._flex_ctx = FlexContext(signature_cls=signature, tools=tools)
     flex._bind_code(flex._baseline_src())
 
 
 def runs_baseline(flex: Any) -> bool:
-    """Tells whether a Flex runs what it was built with; an optimizer's code holds its own words and tools."""
+    """Check whether a Flex runs what it was built with; an optimizer's code holds its own words and tools."""
     return flex.module_src == flex._baseline_src()
 
 
-def _chosen(agent: Any, bound: Bound) -> Tools:
-    its_own = _own_tools(agent)
-    found = {name: TOOLS.find(name, bound.variable, its_own) for name in names_of(bound)}
+def _choose_tools(agent: Any, bound: BoundValue) -> Tools:
+    its_own = _get_own_tools(agent)
+    found = {name: TOOLS.find(name, bound.variable, its_own) for name in parse_names(bound)}
     return {name: tool if isinstance(tool, dspy.Tool) else _as_tool(tool) for name, tool in found.items()}
 
 
@@ -91,14 +93,14 @@ def _as_tool(function: Callable[..., Any]) -> Any:
     return dspy.Tool(function)
 
 
-def _own_tools(agent: Any) -> Tools:
+def _get_own_tools(agent: Any) -> Tools:
     if isinstance(agent, Flex):
         return agent._flex_ctx.context_names()
-    return {name: tool for name, tool in agent.tools.items() if name != _fixed(agent)}
+    return {name: tool for name, tool in agent.tools.items() if name != _find_fixed_tool(agent)}
 
 
-def _fixed(agent: Any) -> str:
-    return next((name for kind, name in _ITS_OWN.items() if isinstance(agent, kind)), "")
+def _find_fixed_tool(agent: Any) -> str:
+    return next((name for kind, name in _FIXED_TOOLS.items() if isinstance(agent, kind)), "")
 
 
 def _equip(agent: Any, chosen: Tools) -> None:
@@ -107,57 +109,57 @@ def _equip(agent: Any, chosen: Tools) -> None:
         agent._validate_namespace(by_name)
         agent._user_tools = by_name
         return
-    fixed = {name: tool for name, tool in agent.tools.items() if name == _fixed(agent)}
+    fixed = {name: tool for name, tool in agent.tools.items() if name == _find_fixed_tool(agent)}
     agent.tools = {**{tool.name: tool for tool in chosen.values()}, **fixed}
 
 
 def _rebuild(agent: Any, attribute: str, change: Callable[[Any], None]) -> None:
-    """Makes a change to an agent, and the same change to the signatures that the agent was built with."""
-    before = _as_built(agent)
+    """Make a change to an agent, and the same change to the signatures that the agent was built with."""
+    before = _build_signatures(agent)
     change(agent)
-    after = _as_built(agent)
+    after = _build_signatures(agent)
     for name, signature in after.items():
         predictor = getattr(agent, name)
         try:
-            predictor.signature = carried_over(predictor.signature, before[name], signature)
-        except Rewritten:
+            predictor.signature = carry_over(predictor.signature, before[name], signature)
+        except InstructionsRewrittenError:
             problem = f"the instructions of its {name} were rewritten and no longer say what {attribute} changes"
             raise BindingError(type(agent).__name__, attribute, problem) from None
 
 
-def _as_built(agent: Any) -> Mapping[str, Any]:
+def _build_signatures(agent: Any) -> Mapping[str, Any]:
     """The signatures that DSPy builds from an agent's present tools."""
     if isinstance(agent, RLM):
         action, extract = clone(agent)._build_signatures()
         return {"generate_action": action, "extract": extract}
     if isinstance(agent, ReActV2):
-        return {"react": _react_v2(agent.signature, _Same(agent.tools))}
+        return {"react": _build_react_v2_signature(agent.signature, _ToolsByIdentity(agent.tools))}
     if isinstance(agent, dspy.CodeAct):
         coder = cast(Any, agent)
         lines = coder._build_instructions(coder.signature, coder.tools)
         return {"codeact": coder.codeact.signature.with_instructions("\n".join(lines))}
-    return {"react": _react(agent.signature, _Same(_own_tools(agent)))}
+    return {"react": _build_react_signature(agent.signature, _ToolsByIdentity(_get_own_tools(agent)))}
 
 
-class _Same(dict[str, Any]):
+class _ToolsByIdentity(dict[str, Any]):
     """Tools as a key of a cache: equal only where they are the very same objects."""
 
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return hash(tuple((name, id(tool)) for name, tool in self.items()))
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Same):
+        if not isinstance(other, _ToolsByIdentity):
             return NotImplemented
         mine, others = list(self.items()), list(other.items())
         return [(n, id(t)) for n, t in mine] == [(n, id(t)) for n, t in others]
 
 
 @functools.lru_cache(maxsize=256)
-def _react(signature: Any, tools: _Same) -> Any:
+def _build_react_signature(signature: Any, tools: _ToolsByIdentity) -> Any:
     return dspy.ReAct(signature, list(tools.values())).react.signature
 
 
 @functools.lru_cache(maxsize=256)
-def _react_v2(signature: Any, tools: _Same) -> Any:
+def _build_react_v2_signature(signature: Any, tools: _ToolsByIdentity) -> Any:
     agent = ReActV2(signature, [tool for name, tool in tools.items() if name != "submit"])
     return agent.react.signature

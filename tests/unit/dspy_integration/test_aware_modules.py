@@ -22,7 +22,7 @@ from snakepit_bridge.dspy_integration import (
 )
 from snakepit_bridge.dspy_integration.call_snapshots import runs_natively
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
-from snakepit_bridge.dspy_integration.modules import plain_name
+from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import RecordingLM
@@ -172,7 +172,7 @@ def test_usage_history_and_callbacks_are_kept(lm: RecordingLM, session: SessionC
             self.started: list[str] = []
 
         def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-            self.started.append(plain_name(instance))
+            self.started.append(plain_class_name(instance))
 
     seen = Seen()
     module = VariableAwarePredict("question -> answer", session_context=session)

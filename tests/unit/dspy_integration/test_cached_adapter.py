@@ -12,7 +12,7 @@ import pydantic
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 
-from snakepit_bridge.dspy_integration.cached_adapter import SHARED, ChatAdapter
+from snakepit_bridge.dspy_integration.cached_adapter import SHARED_ADAPTER, ChatAdapter
 
 
 class Size(enum.Enum):
@@ -84,15 +84,15 @@ def test_an_answer_is_read_as_dspy_reads_it(completion: str) -> None:
         except AdapterParseError as error:
             return str(error), error.signature, error.lm_response, error.parsed_result
 
-    assert read(SHARED) == read(dspy.ChatAdapter())
+    assert read(SHARED_ADAPTER) == read(dspy.ChatAdapter())
 
 
 def test_other_instructions_are_another_prompt() -> None:
     made = dspy.Signature("question -> answer", "Be brief.")
-    assert "Be brief." in SHARED.format_system_message(made)
-    assert "Be long." in SHARED.format_system_message(made.with_instructions("Be long."))
+    assert "Be brief." in SHARED_ADAPTER.format_system_message(made)
+    assert "Be long." in SHARED_ADAPTER.format_system_message(made.with_instructions("Be long."))
     made.instructions = "Be kind."
-    assert "Be kind." in SHARED.format_system_message(made)
+    assert "Be kind." in SHARED_ADAPTER.format_system_message(made)
 
 
 def test_a_signature_that_is_gone_is_forgotten() -> None:
@@ -103,8 +103,8 @@ def test_a_signature_that_is_gone_is_forgotten() -> None:
     del made
     gc.collect()
     assert gone() is None
-    assert len(adapter._known) == 0
+    assert len(adapter._prompts) == 0
 
 
 def test_dspys_listeners_know_its_format() -> None:
-    assert type(SHARED).__name__ == dspy.ChatAdapter.__name__
+    assert type(SHARED_ADAPTER).__name__ == dspy.ChatAdapter.__name__

@@ -13,7 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_bridge.elixir.codec import decode, encode, encode_constraints, erlang_floats, erlang_term
+from snakepit_bridge.elixir.codec import decode, encode, encode_constraints, erlang_term, parse_erlang_floats
 from snakepit_bridge.elixir.errors import UnreadableVariableError
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.testing.elixir.coercion import write
@@ -92,12 +92,12 @@ def test_a_constraint_that_python_cannot_read_is_dropped_and_named_and_the_value
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
 def test_every_list_of_floats_survives_as_an_erlang_term(floats: list[float]) -> None:
-    assert erlang_floats(erlang_term(tuple(floats))) == tuple(floats)
+    assert parse_erlang_floats(erlang_term(tuple(floats))) == tuple(floats)
 
 
 def test_an_erlang_term_is_read_to_the_byte() -> None:
     term = bytes.fromhex("83 6c 00000002 46 3ff0000000000000 46 c000000000000000 6a")
-    assert erlang_floats(term) == (1.0, -2.0)
+    assert parse_erlang_floats(term) == (1.0, -2.0)
     assert erlang_term((1.0, -2.0)) == term
 
 
@@ -123,13 +123,13 @@ GOOD = erlang_term((1.0, 2.0))
 )
 def test_any_other_term_is_refused(term: bytes) -> None:
     with pytest.raises(ValueError, match="binary data"):
-        erlang_floats(term)
+        parse_erlang_floats(term)
 
 
 @given(st.binary(max_size=64))
 def test_no_bytes_make_the_reader_fail_otherwise(term: bytes) -> None:
     with suppress(ValueError):
-        assert erlang_term(erlang_floats(term)) == term
+        assert erlang_term(parse_erlang_floats(term)) == term
 
 
 LABEL = '{"binary_format":"erlang_binary","dtype":"float32","shape":[2],"type":"embedding"}'

@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.errors import ElixirUnavailableError
-from snakepit_bridge.elixir.write_transaction import HalfWrittenError, Writing
+from snakepit_bridge.elixir.write_transaction import HalfWrittenError, WriteTransaction
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.snapshots import Changes
 from snakepit_bridge.testing.elixir.server import BridgeServer
@@ -34,7 +34,7 @@ class Unsteady(BridgeClient):
         self.method, self.after, self.for_good = method, after, for_good
         self.broken = False
 
-    async def _ask(self, method: str, request: Any, *args: Any, **more: Any) -> Any:
+    async def _call(self, method: str, request: Any, *args: Any, **more: Any) -> Any:
         lost = ElixirUnavailableError(self.address, "the line is cut")
         if self.broken and self.for_good:
             raise lost
@@ -42,7 +42,7 @@ class Unsteady(BridgeClient):
         if failing and not self.after:
             self.broken = True
             raise lost
-        answer = await super()._ask(method, request, *args, **more)
+        answer = await super()._call(method, request, *args, **more)
         if failing:
             self.broken = True
             raise lost
@@ -60,7 +60,7 @@ def held(elixir: BridgeServer) -> set[str]:
 async def write(client: BridgeClient, changes: Changes) -> None:
     found = await client.get_many("s", changes)
     try:
-        await Writing(client, "s", found, {}).write(changes)
+        await WriteTransaction(client, "s", found, {}).write(changes)
     finally:
         await client.aclose()
 

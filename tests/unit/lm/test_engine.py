@@ -55,7 +55,7 @@ async def test_a_kept_connection_is_used_again_whatever_its_file_number(server: 
         lm = profile(server).build()
         for _ in range(3):
             assert await ask(lm) == "Paris"
-        pool: Any = engine_of(lm).awaited._clients[asyncio.get_running_loop()]._transport
+        pool: Any = engine_of(lm).async_engine._backends[asyncio.get_running_loop()]._transport
         assert pool.pool_stats()["total_opened"] == 1
     finally:
         for each in taken:
@@ -86,7 +86,7 @@ async def test_a_profile_can_be_prepared_so_that_no_call_waits_for_its_client(se
     """KINDS 9."""
     profiles = LMProfiles([profile(server), LMProfile("nowhere", "no-such-provider/model", engine="lm15")])
     await profiles.warm()
-    [client] = profiles.engine("demo")._clients.values()
+    [client] = profiles.engine("demo")._backends.values()
     assert client._client is not None
     assert server.requests == []
     assert await ask(profiles.choose("demo").lm) == "Paris"
@@ -123,7 +123,7 @@ def test_a_call_from_a_thread_runs_on_the_home_loop_and_can_be_ended_there(serve
         return await call.engine.send(call.request)
 
     raised: list[BaseException] = []
-    thread = threading.Thread(target=lambda: _blocking(profile(server).build(around=around), raised))
+    thread = threading.Thread(target=lambda: _blocking(profile(server).build(middleware=around), raised))
     thread.start()
     server.wait_for_requests(1)
     home().call_soon_threadsafe(running[0].cancel)
@@ -166,7 +166,7 @@ def recording(calls: list[LMCall]) -> Around:
 
 async def test_every_kind_of_call_goes_through_what_surrounds_it(server: RecordingLM) -> None:
     calls: list[LMCall] = []
-    lm = profile(server).build(around=recording(calls))
+    lm = profile(server).build(middleware=recording(calls))
 
     assert await ask(lm) == "Paris"
     assert await asyncio.to_thread(lambda: _sync(lm)) == "Paris"
@@ -186,7 +186,7 @@ async def test_what_surrounds_a_call_may_answer_it_and_a_stream_shows_that_too(s
             kept.append(await call.engine.send(call.request))
         return kept[0]
 
-    lm = profile(server).build(around=around)
+    lm = profile(server).build(middleware=around)
     assert await ask(lm) == "Paris"
     assert (await _streamed(lm))[-1].answer == "Paris"
     assert len(server.requests) == 1
@@ -226,9 +226,15 @@ def test_no_key_is_shown_and_none_is_saved(server: RecordingLM) -> None:
     lm = profile(server).build()
     engine = engine_of(lm)
 
-    for thing in (engine, engine.awaited, engine.awaited.endpoint, lm.dump_state(), vars(engine.awaited)):
+    for thing in (
+        engine,
+        engine.async_engine,
+        engine.async_engine.endpoint,
+        lm.dump_state(),
+        vars(engine.async_engine),
+    ):
         assert KEY not in repr(thing)
-    assert BlockingEngine.load_state(engine.dump_state()).awaited.endpoint.model == "openai/demo"
+    assert BlockingEngine.load_state(engine.dump_state()).async_engine.endpoint.model == "openai/demo"
 
 
 def test_the_models_abilities_are_those_of_dspys_own_lm() -> None:
@@ -247,5 +253,5 @@ async def test_what_only_litellm_can_do_goes_through_the_same_door(
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     calls: list[LMCall] = []
 
-    assert await ask(profile(server, **changes).build(around=recording(calls))) == "Paris"
+    assert await ask(profile(server, **changes).build(middleware=recording(calls))) == "Paris"
     assert len(calls) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.lm.http_fields import header_problem, key_problem, url_problem
+from snakepit_bridge.lm.http_fields import find_header_problem, find_key_problem, find_url_problem
 from snakepit_bridge.lm.profiles import LMProfile
 
 
@@ -44,7 +44,7 @@ def test_a_key_that_cannot_be_sent_names_its_variable_and_not_its_value(key: str
 
 @given(st.text())
 def test_a_key_that_passes_can_be_sent(key: str) -> None:
-    if key_problem(key) is None:
+    if find_key_problem(key) is None:
         assert f"Bearer {key}".encode("latin-1").isascii()
         assert not set(key) & set("\r\n\0 ")
 
@@ -84,5 +84,5 @@ def test_what_can_be_sent_passes() -> None:
         SecretStr("sk-proj_0.1/x=="),
         parameters={"extra_headers": {"X-Team": "Zürich"}},
     )
-    assert url_problem("https://[::1]:8443/v1?api-version=2024") is None
-    assert header_problem("X-Team", "a\tb") is None
+    assert find_url_problem("https://[::1]:8443/v1?api-version=2024") is None
+    assert find_header_problem("X-Team", "a\tb") is None

@@ -11,7 +11,7 @@ from dspy.lm15 import Config, Message, Request
 from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.lm.models import family_of, fitting, refused, spelt
+from snakepit_bridge.lm.models import find_family, find_unsupported, fitting, native_name
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.testing import RecordingLM
 
@@ -31,9 +31,9 @@ MODELS += ["gpt-4o", "gpt-4.1", "o2", "llama-o3", "claude-sonnet-4", "omni", "gp
 
 @pytest.mark.parametrize("model", MODELS)
 def test_reasoning_models_are_those_that_dspy_takes_for_some(model: str) -> None:
-    assert (family_of(f"openai/{model}") is not None) == _is_openai_reasoning_model(f"openai/{model}")
+    assert (find_family(f"openai/{model}") is not None) == _is_openai_reasoning_model(f"openai/{model}")
     limit = "max_completion_tokens" if _is_openai_reasoning_model(model) else "max_tokens"
-    assert spelt(f"openai/{model}", "max_tokens") == limit
+    assert native_name(f"openai/{model}", "max_tokens") == limit
 
 
 def test_what_a_model_does_not_take_is_left_out_of_a_request_by_name() -> None:
@@ -52,8 +52,8 @@ def test_what_a_model_does_not_take_is_left_out_of_a_request_by_name() -> None:
 
 
 def test_what_has_no_value_is_not_refused() -> None:
-    assert refused("openai/o3-mini", {"temperature": None, "seed": 1}) == []
-    assert refused("xai/grok-4", {"stop": "x", "temperature": 0.3}) == ["stop"]
+    assert find_unsupported("openai/o3-mini", {"temperature": None, "seed": 1}) == []
+    assert find_unsupported("xai/grok-4", {"stop": "x", "temperature": 0.3}) == ["stop"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import dspy
 import pytest
 from pydantic import SecretStr
 
-from snakepit_bridge.lm.parts import stood_for
+from snakepit_bridge.lm.parts import replace_opaque_parts
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.testing import RecordingLM
 
@@ -29,12 +29,12 @@ def profile_lm(lm: RecordingLM, **said: Any) -> Any:
 
 def test_messages_that_every_client_can_send_stay_as_they_are() -> None:
     for messages in (asked(TEXT, IMAGE), [{"role": "user", "content": "text"}], None, "text", []):
-        assert stood_for(messages) is None
+        assert replace_opaque_parts(messages) is None
 
 
 def test_equal_parts_have_equal_texts_and_others_other_texts() -> None:
     """The texts are what a shared answer is found by."""
-    one, same, other = (stood_for(asked(TEXT, part)) for part in (SOUND, dict(SOUND), FILE))
+    one, same, other = (replace_opaque_parts(asked(TEXT, part)) for part in (SOUND, dict(SOUND), FILE))
     assert one == same != other
     assert one[1]["content"][0] == TEXT
     assert one[1]["content"][1]["type"] == "text"

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError, LMError, ValidationError
-from snakepit_bridge.lm.profiles import LMProfile, LMProfiles, other_model
+from snakepit_bridge.lm.profiles import LMProfile, LMProfiles, copy_with_model
 from snakepit_bridge.testing import RecordingLM
 
 KEY = "sk-hunter2"
@@ -111,7 +111,7 @@ def test_a_built_lm_neither_caches_nor_retries_and_has_the_profiles_parameters()
     assert lm.cache is False
     assert lm.num_retries == 0
     assert lm.kwargs["temperature"] == 0.1
-    assert lm.engine.awaited.endpoint.timeout_s == 120.0
+    assert lm.engine.async_engine.endpoint.timeout_s == 120.0
 
 
 def test_endpoint_key_and_parameters_reach_the_server() -> None:
@@ -178,7 +178,7 @@ def test_no_key_is_in_an_error() -> None:
 )
 def test_another_model_of_the_same_provider_keeps_everything_else(ambient: str, wanted: str, model: str) -> None:
     lm = dspy.LM(ambient, api_base="http://127.0.0.1:1/v1", api_key=KEY, cache=False, temperature=0.3)
-    other = other_model(lm, wanted)
+    other = copy_with_model(lm, wanted)
 
     assert other.model == model
     assert other.kwargs == lm.kwargs
@@ -188,7 +188,7 @@ def test_another_model_of_the_same_provider_keeps_everything_else(ambient: str, 
 @pytest.mark.parametrize("wanted", ["anthropic/claude", "azure/gpt-4o", "http://elsewhere/v1", "evil/openai/gpt-4o"])
 def test_a_key_never_goes_to_another_provider(wanted: str) -> None:
     with pytest.raises(ValidationError, match="only models of the current provider 'openai'") as refused:
-        other_model(dspy.LM("openai/gpt-4o", api_key=KEY), wanted, variable="llm")
+        copy_with_model(dspy.LM("openai/gpt-4o", api_key=KEY), wanted, variable="llm")
 
     assert refused.value.variable == "llm"
     assert KEY not in str(refused.value)
@@ -197,6 +197,6 @@ def test_a_key_never_goes_to_another_provider(wanted: str) -> None:
 def test_another_model_really_answers() -> None:
     with RecordingLM() as server:
         lm = dspy.LM("openai/demo", api_base=server.url, api_key=KEY, cache=False, num_retries=0)
-        ask(other_model(lm, "demo-2"))
+        ask(copy_with_model(lm, "demo-2"))
 
         server.assert_all_sent(model="demo-2")

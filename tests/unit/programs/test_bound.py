@@ -206,7 +206,7 @@ def test_the_inputs_are_those_of_the_task(module: Any, fields: list[str] | None)
 
 
 def test_there_are_never_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bound_module, "_BOUND", 8)
+    monkeypatch.setattr(bound_module, "_MAX_BOUND", 8)
     known, qa = programs(), program(bindings={"seed": "n"})
     first = known.bound(qa, snapshot(n=0))
 

@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 import pytest
 
-from snakepit_bridge.dspy_integration.binding import Bound, LMScope, bind_values
+from snakepit_bridge.dspy_integration.binding import BoundValue, LMScope, bind_values
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.modules import VariableAwareMultiChainComparison
 from snakepit_bridge.dspy_integration.targets.prompt import without_attempts
@@ -115,7 +115,7 @@ def test_values_that_refer_to_each_other_are_measured_in_time() -> None:
     value: Any = [1]
     for _ in range(100):
         value = [value, value]
-    assert DEFAULT_BOUNDS.too_deep(value)
+    assert DEFAULT_BOUNDS.find_excess_depth(value)
 
 
 MODULES = {
@@ -154,7 +154,7 @@ MODULES = {
 def test_a_value_beyond_a_bound_is_refused_by_name_and_at_once(kind: str, target: str, value: Any) -> None:
     module, started = MODULES[kind](), time.process_time()
     with pytest.raises(ValidationError) as refused:
-        bind_values(module, {target: Bound("the_variable", value)}, LMScope())
+        bind_values(module, {target: BoundValue("the_variable", value)}, LMScope())
     assert refused.value.args[0] == "the_variable"
     assert len(str(refused.value)) < 600
     assert time.process_time() - started < 1

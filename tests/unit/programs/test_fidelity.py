@@ -15,7 +15,7 @@ from snakepit_bridge.programs.build import rehydrate
 from snakepit_bridge.programs.fidelity import carried
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
-from snakepit_bridge.programs.trial import prompts_of
+from snakepit_bridge.programs.trial import record_prompts
 from tests.unit.programs import kept, sample
 
 ALLOWED = AllowedImports(("tests.unit.programs.kept", "tests.unit.programs.sample"))
@@ -38,7 +38,7 @@ def test_a_constructors_arguments_are_carried() -> None:
     spec = register(kept.Greeter(shop="Bob's", tags=["a"]))
     assert spec.arguments == {"shop": "Bob's", "tags": ["a"]}
     assert rebuilt(spec).shop == "Bob's"
-    assert prompts_of(rebuilt(spec), {"question": "q"}) == prompts_of(
+    assert record_prompts(rebuilt(spec), {"question": "q"}) == record_prompts(
         kept.Greeter(shop="Bob's", tags=["a"]), {"question": "q"}
     )
     assert register(kept.Greeter()).arguments == {}
@@ -137,7 +137,7 @@ def test_a_trial_calls_no_lm_and_leaves_no_trace_on_the_module() -> None:
     module = kept.Greeter()
     module.ask.lm = dspy.LM("openai/nowhere", api_base="http://127.0.0.1:9", api_key="k")
     before = {name: repr(value) for name, value in vars(module).items()}
-    assert prompts_of(module, {"question": "q"})
+    assert record_prompts(module, {"question": "q"})
     assert {name: repr(value) for name, value in vars(module).items()} == before
 
 

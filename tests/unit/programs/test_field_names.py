@@ -69,7 +69,7 @@ def built(module: str, signature: str, **more: Any) -> Any:
 
 def run(module: Any, inputs: dict[str, Any], outputs: list[str]) -> tuple[Any, str]:
     lm = _Answering(["reasoning", *outputs])
-    args, kwargs = ProgramInputs.of(module).arguments(ProgramInputs.of(module).decode("p", inputs))
+    args, kwargs = ProgramInputs.of(module).to_arguments(ProgramInputs.of(module).decode("p", inputs))
     with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
         return asyncio.run(module.acall(*args, **kwargs)), lm.prompts[0]
 

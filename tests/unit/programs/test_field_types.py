@@ -10,7 +10,7 @@ import dspy
 import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.field_types import parse_type, spell_type
+from snakepit_bridge.programs.field_types import format_type, parse_type
 from snakepit_bridge.programs.imports import AllowedImports
 from tests.unit.programs import sample
 
@@ -23,7 +23,7 @@ def parse(text: str) -> Any:
 
 
 def spell(kind: Any) -> str:
-    return spell_type(kind, program="qa", where="signature.answer")
+    return format_type(kind, program="qa", where="signature.answer")
 
 
 KINDS: list[Any] = [

@@ -185,20 +185,20 @@ def test_an_untyped_input_is_restored_by_the_predictor_if_it_fits() -> None:
 
 
 def test_inputs_are_handed_over_as_python_wants_them() -> None:
-    assert of(PositionalOnly()).arguments({"question": "q", "instance": "i", "mood": "m"}) == (
+    assert of(PositionalOnly()).to_arguments({"question": "q", "instance": "i", "mood": "m"}) == (
         ["q", "i"],
         {"mood": "m"},
     )
-    assert of(Spreads()).arguments({"question": "q", "texts": ["a", "b"]}) == (["q", "a", "b"], {})
-    assert of(Retrieves()).arguments({"question": "q"}) == ([], {"question": "q"})
+    assert of(Spreads()).to_arguments({"question": "q", "texts": ["a", "b"]}) == (["q", "a", "b"], {})
+    assert of(Retrieves()).to_arguments({"question": "q"}) == ([], {"question": "q"})
 
 
 def test_a_call_gets_a_mutable_default_of_its_own() -> None:
     """KINDS 7: a default of ``forward`` that one prediction changes isn't seen by the next."""
     inputs = of(Presets())
-    _, first = inputs.arguments({"question": "q"})
+    _, first = inputs.to_arguments({"question": "q"})
     first["seen"].append("secret")
-    assert inputs.arguments({"question": "q"}) == ([], {"question": "q", "seen": []})
+    assert inputs.to_arguments({"question": "q"}) == ([], {"question": "q", "seen": []})
 
 
 def test_a_decorated_forward_names_what_it_lacks() -> None:

@@ -30,7 +30,7 @@ from tests.unit.tasks.callers import request, response, scope_of
 def call(model: str = "openai/demo", key: str = "k", base: str = "http://x/v1", text: str = "why?") -> LMCall:
     engine: Any = LMProfile("demo", model, base, SecretStr(key)).build().engine
     assert isinstance(engine, BlockingEngine)
-    return LMCall(engine.awaited, request(text))
+    return LMCall(engine.async_engine, request(text))
 
 
 def prediction(session: str = "s", share: Any = "session") -> PredictionContext:

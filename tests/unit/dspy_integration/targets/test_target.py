@@ -8,7 +8,14 @@ import dspy
 import pytest
 
 from snakepit_bridge.dspy_integration import variable_aware
-from snakepit_bridge.dspy_integration.binding import Bound, LMScope, bind_values, bindable, check_bindable, split
+from snakepit_bridge.dspy_integration.binding import (
+    BoundValue,
+    LMScope,
+    bind_values,
+    bindable,
+    check_bindable,
+    split_attribute,
+)
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
 from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REWARDS, TOOLS
@@ -52,7 +59,7 @@ class Pipeline(dspy.Module):
 
 
 def bind(module: Any, scope: LMScope = SCOPE, **values: Any) -> Any:
-    bound = {name.replace("__", "."): Bound("v", value) for name, value in values.items()}
+    bound = {name.replace("__", "."): BoundValue("v", value) for name, value in values.items()}
     return bind_values(module, bound, scope)
 
 
@@ -75,12 +82,12 @@ def configs(module: Any) -> list[dict[str, Any]]:
     ],
 )
 def test_an_attribute_is_a_path_and_a_target(attribute: str, parts: tuple[str, str]) -> None:
-    assert split(attribute) == parts
+    assert split_attribute(attribute) == parts
 
 
 @pytest.mark.parametrize("path", ["reasoner", "reasoner.predict", "steps[0]", "by_name[judge]", "by_name['judge']"])
 def test_a_path_steers_one_part_and_leaves_the_others(path: str) -> None:
-    twin = bind_values(Pipeline(), {f"{path}.temperature": Bound("v", 0.1)}, SCOPE)
+    twin = bind_values(Pipeline(), {f"{path}.temperature": BoundValue("v", 0.1)}, SCOPE)
     assert configs(twin).count({"temperature": 0.1}) == 1
     assert configs(twin).count({}) == 2
 
@@ -216,7 +223,7 @@ def test_a_value_out_of_range_never_reaches_dspy(target: str, value: Any) -> Non
 
 
 def test_a_keyword_without_a_rule_goes_by_config() -> None:
-    twin = bind_values(dspy.Predict("q -> a"), {"config.thinking": Bound("v", '{"type": "enabled"}')}, SCOPE)
+    twin = bind_values(dspy.Predict("q -> a"), {"config.thinking": BoundValue("v", '{"type": "enabled"}')}, SCOPE)
     assert configs(twin) == [{"thinking": {"type": "enabled"}}]
 
 
@@ -282,7 +289,7 @@ def test_the_lists_hold_nothing_that_says_where_a_request_goes() -> None:
 def test_a_keyword_is_refused_by_the_engine_that_would_read_it_otherwise() -> None:
     """KINDS 40."""
     profiles = LMProfiles([LMProfile("own", "openai/a"), LMProfile("other", "openai/b", engine="litellm")])
-    bound = {"config.enable_thinking": Bound("v", True)}
+    bound = {"config.enable_thinking": BoundValue("v", True)}
     for name in profiles.choose("own"), profiles.choose("other"):
         scope = LMScope(profiles, name.lm)
         if name.profile == "own":

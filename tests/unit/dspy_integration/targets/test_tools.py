@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 import pytest
 
-from snakepit_bridge.dspy_integration.binding import Bound, LMScope, bind_values
+from snakepit_bridge.dspy_integration.binding import BoundValue, LMScope, bind_values
 from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.dspy_integration.registry import TOOLS
 from snakepit_bridge.exceptions import BindingError, ValidationError
@@ -49,7 +49,7 @@ SIGNATURE = dspy.Signature("question -> answer: int", "Do it.")
 
 
 def bind(module: Any, value: Any, **more: Any) -> Any:
-    values = {name: Bound("v", each) for name, each in {"tools": value, **more}.items()}
+    values = {name: BoundValue("v", each) for name, each in {"tools": value, **more}.items()}
     return bind_values(module, values, LMScope())
 
 
@@ -79,7 +79,7 @@ def test_an_rlm_tells_its_model_about_the_tools_that_it_has() -> None:
 
 def test_an_rlm_tells_its_model_how_often_it_may_ask() -> None:
     built = dspy.RLM("question -> answer", max_llm_calls=7)
-    bound = bind_values(dspy.RLM("question -> answer"), {"max_llm_calls": Bound("v", 7)}, LMScope())
+    bound = bind_values(dspy.RLM("question -> answer"), {"max_llm_calls": BoundValue("v", 7)}, LMScope())
     assert bound.max_llm_calls == 7
     assert [s.instructions for s in prompts(bound)] == [s.instructions for s in prompts(built)]
 
