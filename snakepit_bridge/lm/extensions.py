@@ -105,4 +105,6 @@ def _is_canonical(keyword: str) -> bool:
         request_from_openai_chat({"model": "openai/any", "messages": [{"role": "user", "content": ""}], keyword: None})
     except UnsupportedFeatureError:
         return False
+    except (TypeError, ValueError):
+        return True  # it is known, and None isn't a value of it
     return True

@@ -11,9 +11,10 @@ from dspy.lm15 import Config, Message, Request
 from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.lm import extensions
 from snakepit_bridge.lm.models import find_family, find_unsupported, fitting, native_name
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
-from snakepit_bridge.testing import RecordingLM
+from snakepit_bridge.testing import Raw, RecordingLM, scripted
 
 MODELS = [
     "o1",
@@ -103,3 +104,26 @@ async def test_no_way_leads_a_temperature_to_a_model_that_takes_none() -> None:
     assert len(bodies) == 4
     assert not any("temperature" in body for body in bodies)
     assert bodies[0].get("max_completion_tokens", bodies[0].get("max_tokens")) == 900
+
+
+@pytest.mark.parametrize("adapter", [dspy.JSONAdapter(), dspy.ChatAdapter()], ids=["asked for", "fallen back to"])
+async def test_a_model_with_structured_outputs_is_sent_the_schema(adapter: dspy.Adapter) -> None:
+    """DSPy asks such a model for JSON by ``response_format``: at once, or once an answer in its usual form is none."""
+
+    answers = (
+        scripted([Raw('{"answer": "42"}')], repeat=True)
+        if isinstance(adapter, dspy.JSONAdapter)
+        else scripted([Raw("no field at all"), Raw('{"answer": "42"}')])
+    )
+    with RecordingLM(answers) as server:
+        lm = LMProfile("smart", "openai/gpt-4o-mini", server.url, SecretStr("key-of-models")).build()
+        with dspy.context(adapter=adapter):
+            found = await dspy.Predict("question -> answer").acall(question="why?", lm=lm)
+        last = server.requests[-1].body
+    assert found.answer == "42"
+    assert last["response_format"]["json_schema"]["schema"]["required"] == ["answer"]
+
+
+@pytest.mark.parametrize("keyword", ["response_format", "function_call", "top_logprobs", "stop", "tool_choice"])
+def test_a_keyword_that_takes_no_none_has_its_place_nevertheless(keyword: str) -> None:
+    assert extensions._is_canonical(keyword)
