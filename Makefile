@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 
 # Where Debian's python3-venv is missing, the environment is made without pip and filled by the system's.
 PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
@@ -22,7 +23,7 @@ export LITELLM_LOCAL_MODEL_COST_MAP := True
 export DSPY_CACHEDIR := $(CURDIR)/$(VENV)/dspy_cache
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast soak coverage check proto lint hooks bench lock clean
+.PHONY: help demo test test-fast soak coverage check proto lint hooks bench docs lock clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,11 +69,15 @@ hooks: $(READY) ## Has git run the quick part of `make check` before each commit
 bench: $(READY) ## Runs every benchmark; each prints one line of JSON
 	$(BIN)/python -m benchmarks all $(ARGS)
 
-lock: $(BIN)/python ## Resolves pyproject.toml anew into requirements.lock and deploy/requirements.lock
+docs: $(DOCS) ## Builds the documentation site into out/site, strictly; ARGS="serve" shows it while you write
+	$(BIN)/python -m mkdocs $(if $(ARGS),$(ARGS),build --strict --quiet)
+
+lock: $(BIN)/python ## Resolves pyproject.toml anew into requirements.lock, deploy/requirements.lock and docs/requirements.lock
 	@test -x $(VENV)/uv/bin/uv || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
 		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
 	$(COMPILE) --extra embedded --extra server --extra worker --extra modules --group dev pyproject.toml -o requirements.lock
 	$(COMPILE) --extra server --extra worker --extra modules --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
+	$(COMPILE) --group docs -c requirements.lock -o docs/requirements.lock
 
 clean: ## Removes what make has made, the environment included
 	rm -rf $(VENV) build dist out .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -93,4 +98,9 @@ $(LOCKED): requirements.lock | $(BIN)/python
 # Without isolation, since an isolated build would fetch an unpinned hatchling.
 $(READY): $(LOCKED) pyproject.toml
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What only the site needs; its versions agree with requirements.lock, which constrains them.
+$(DOCS): docs/requirements.lock | $(READY)
+	$(PIP) install --quiet --require-hashes -r docs/requirements.lock
 	@touch $@

@@ -91,7 +91,7 @@ def _broker(fleet: Fleet) -> Iterator[Check]:
         workers = live_workers(fleet) or live_workers(fleet, _SLOW_ANSWER_S)
         code = _code(fleet)
     except BridgeError as exc:
-        fix = "see docs/delivery.md" if isinstance(exc, ConfigurationError) else "start it, or name another"
+        fix = "see docs/concepts/delivery.md" if isinstance(exc, ConfigurationError) else "start it, or name another"
         yield Check("RabbitMQ" if fleet.on_rabbitmq else "Redis", "fail", str(exc), fix)
         return
     if fleet.on_rabbitmq:
@@ -131,7 +131,7 @@ def _stalls(fleet: Fleet) -> Iterator[Check]:
         place = f" at {one.place}" if one.place else ""
         whose = f" in prediction {one.task_id}" if one.task_id else ""
         what = "was ended since its event loop stood still" if one.ended_at else "has an event loop that stands still"
-        fix = "await there what waits, or register the program with executes_code=True; see docs/workers.md"
+        fix = "await there what waits, or register the program with executes_code=True; see docs/how-to/run-workers.md"
         level = "warn" if one.ended_at else "fail"
         yield Check("event loops", level, f"{one.worker} (process {one.pid}) {what}{whose}{place}", fix)
 
@@ -175,7 +175,7 @@ def _server(told: Mapping[str, Any]) -> Check:
 
 
 def _durability(told: Mapping[str, Any], fsync: str | None = None) -> Check:
-    """What a loss of the server would cost; docs/delivery.md says it of each setting."""
+    """What a loss of the server would cost; docs/concepts/delivery.md says it of each setting."""
     if not told.get("aof_enabled"):
         cost = "a restart of Redis loses what waits and what was published"
         return Check("append-only file", "warn", f"off: {cost}", "set appendonly yes")

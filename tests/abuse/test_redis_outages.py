@@ -5,8 +5,8 @@ stands still, loses its scripts, is full, and has its connections cut, and while
 accepted ends by its own answer, once; no stream breaks; nothing stays behind.
 
 The server logs each change before it answers (AOF, everysec). While a slow fsync runs, it may postpone that by up to
-two seconds, and a kill within them loses what was confirmed: see docs/delivery.md. So it is killed when nothing is
-postponed.
+two seconds, and a kill within them loses what was confirmed: see docs/concepts/delivery.md. So it is killed when
+nothing is postponed.
 """
 
 from __future__ import annotations

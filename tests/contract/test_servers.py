@@ -22,7 +22,7 @@ from tests.harness.cluster import free_ports, local_server
 from tests.harness.waiting import eventually, wait_until
 
 SECRET = "s3cret/p#ss"
-# What a user of the store needs, as docs/snapshots.md names it.
+# What a user of the store needs, as docs/concepts/sessions-and-revisions.md names it.
 RIGHTS = (
     "+@connection", "+@scripting", "+@pubsub", "+info", "+time", "+hget", "+hset", "+hdel", "+hmget", "+hgetall",
     "+hkeys", "+hvals", "+del", "+exists", "+get", "+set", "+xadd", "+xtrim", "+xlen", "+xdel", "+xrange", "+xrevrange",

@@ -32,7 +32,7 @@ _STORE = """
     hgetall hkeys hvals del exists get set xadd xtrim xlen xdel xrange xrevrange pexpire pttl persist zadd zrange zscore
     zrem multi
 """
-# What docs/snapshots.md once called enough, for the snapshot store alone.
+# What docs/concepts/sessions-and-revisions.md once called enough, for the snapshot store alone.
 STORE_ALONE = Rights(
     commands=tuple(_STORE.split()),
     keys=("dspex:*",),

@@ -1,4 +1,4 @@
-"""What holds with RabbitMQ as the broker, row by row of docs/delivery.md, on a node of its own. KINDS 53."""
+"""What holds with RabbitMQ as the broker, row by row of docs/concepts/delivery.md, on a node of its own. KINDS 53."""
 
 from __future__ import annotations
 
