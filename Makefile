@@ -7,10 +7,15 @@ BIN := $(VENV)/bin
 LOCKED := $(VENV)/.locked
 READY := $(VENV)/.ready
 DOCS := $(VENV)/.docs
+# The demo needs no development tools. Where they are installed already, it runs on that environment.
+DEMO_READY := $(VENV)/.demo-ready
+UV := $(VENV)/uv/bin/uv
 
 # Where Debian's python3-venv is missing, the environment is made without pip and filled by the system's.
 PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
-COMPILE = $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
+# uv installs several times faster than pip, which is the fallback where uv can't run or finds no registry.
+INSTALL = install() { { test -x $(UV) && $(UV) pip install --quiet --python $(BIN)/python "$$@"; } || $(PIP) install --quiet "$$@"; }; install
+COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
 # A process per core, and two at least. A file's tests stay in one process, which has servers of its own;
 # the files keep their order, in which the slow ones come first.
@@ -28,7 +33,7 @@ export DSPY_CACHEDIR := $(CURDIR)/$(VENV)/dspy_cache
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(READY) ## Runs the fleet on real questions; LM=openai/gpt-4o-mini or an LM profile for a real model
+demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY)) ## Runs the fleet on real questions; LM=openai/gpt-4o-mini or an LM profile for a real model
 	$(BIN)/dspex-fleet demo $(if $(LM),--lm $(LM)) $(ARGS)
 
 test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
@@ -72,12 +77,14 @@ bench: $(READY) ## Runs every benchmark; each prints one line of JSON
 docs: $(DOCS) ## Builds the documentation site into out/site, strictly; ARGS="serve" shows it while you write
 	$(BIN)/python -m mkdocs $(if $(ARGS),$(ARGS),build --strict --quiet)
 
-lock: $(BIN)/python ## Resolves pyproject.toml anew into requirements.lock, deploy/requirements.lock and docs/requirements.lock
-	@test -x $(VENV)/uv/bin/uv || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
+lock: $(BIN)/python ## Resolves pyproject.toml anew into the lock files
+	@test -x $(UV) || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
 		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
 	$(COMPILE) --extra embedded --extra server --extra worker --extra modules --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra embedded --extra server --extra worker --extra modules --group build -c requirements.lock pyproject.toml -o deploy/demo.lock
 	$(COMPILE) --extra server --extra worker --extra modules --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
 	$(COMPILE) --group docs -c requirements.lock -o docs/requirements.lock
+	echo uv | $(COMPILE) - -o deploy/uv.lock
 
 clean: ## Removes what make has made, the environment included
 	rm -rf $(VENV) build dist out .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -90,17 +97,29 @@ $(BIN)/python:
 	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip $(VENV); \
 	else echo "$(PYTHON) has neither ensurepip nor pip: install python3-venv or python3-pip."; exit 1; fi
 
+# Without it everything is installed by pip, so that a failure here is none.
+$(VENV)/.uv-tried: deploy/uv.lock | $(BIN)/python
+	@{ $(PYTHON) -m venv --without-pip $(VENV)/uv && \
+		$$(test -x $(BIN)/pip && echo $(BIN)/python || echo $(PYTHON)) -m pip --python $(VENV)/uv/bin/python \
+			install --quiet --require-hashes -r deploy/uv.lock; } >/dev/null 2>&1 || rm -rf $(VENV)/uv
+	@touch $@
+
 # The interpreter's own time stamp is older than the lock or newer by chance, so it is no reason to install again.
-$(LOCKED): requirements.lock | $(BIN)/python
-	$(PIP) install --quiet --require-hashes -r requirements.lock
+$(LOCKED): requirements.lock | $(VENV)/.uv-tried
+	@$(INSTALL) --require-hashes -r requirements.lock
 	@touch $@
 
 # Without isolation, since an isolated build would fetch an unpinned hatchling.
 $(READY): $(LOCKED) pyproject.toml
-	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEMO_READY): deploy/demo.lock pyproject.toml | $(VENV)/.uv-tried
+	@$(INSTALL) --require-hashes -r deploy/demo.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 # What only the site needs; its versions agree with requirements.lock, which constrains them.
 $(DOCS): docs/requirements.lock | $(READY)
-	$(PIP) install --quiet --require-hashes -r docs/requirements.lock
+	@$(INSTALL) --require-hashes -r docs/requirements.lock
 	@touch $@
