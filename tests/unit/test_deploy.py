@@ -20,7 +20,7 @@ from config.lm_profiles import read_profiles
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
-LOCKS = [ROOT / "requirements.lock", ROOT / "deploy" / "requirements.lock"]
+LOCKS = [ROOT / "requirements.lock", ROOT / "deploy" / "requirements.lock", ROOT / "deploy" / "demo.lock"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -57,10 +57,14 @@ def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=["development", "image"])
-def test_a_lock_pins_and_hashes_everything_and_names_no_registry_or_path(lock: Path) -> None:
+@pytest.mark.parametrize(
+    ("lock", "least"),
+    [*((lock, 50) for lock in LOCKS), (ROOT / "deploy" / "uv.lock", 1)],
+    ids=["development", "image", "demo", "uv"],
+)
+def test_a_lock_pins_and_hashes_everything_and_names_no_registry_or_path(lock: Path, least: int) -> None:
     requirements = pinned(lock)
-    assert len(requirements) > 50
+    assert len(requirements) >= least
     for requirement, hashes in requirements.values():
         assert requirement.url is None
         assert [specifier.operator for specifier in requirement.specifier] == ["=="]
@@ -70,8 +74,12 @@ def test_a_lock_pins_and_hashes_everything_and_names_no_registry_or_path(lock: P
 
 @pytest.mark.parametrize(
     ("lock", "extras", "groups"),
-    [(LOCKS[0], ("embedded", "server", "worker"), ("dev",)), (LOCKS[1], ("server", "worker", "flower"), ("build",))],
-    ids=["development", "image"],
+    [
+        (LOCKS[0], ("embedded", "server", "worker"), ("dev",)),
+        (LOCKS[1], ("server", "worker", "flower"), ("build",)),
+        (LOCKS[2], ("embedded", "server", "worker"), ("build",)),
+    ],
+    ids=["development", "image", "demo"],
 )
 def test_a_lock_answers_everything_that_the_project_declares(
     lock: Path, extras: tuple[str, ...], groups: tuple[str, ...]
@@ -84,10 +92,15 @@ def test_a_lock_answers_everything_that_the_project_declares(
         assert wanted.specifier.contains(version.version, prereleases=True), f"{version} breaks {wanted}; `make lock`"
 
 
-def test_both_locks_pin_the_same_versions() -> None:
-    development, image = pinned(LOCKS[0]), pinned(LOCKS[1])
-    shared = development.keys() & image.keys()
-    assert {name for name in shared if development[name][0].specifier != image[name][0].specifier} == set()
+@pytest.mark.parametrize("lock", LOCKS[1:], ids=["image", "demo"])
+def test_all_locks_pin_the_same_versions(lock: Path) -> None:
+    development, other = pinned(LOCKS[0]), pinned(lock)
+    shared = development.keys() & other.keys()
+    assert {name for name in shared if development[name][0].specifier != other[name][0].specifier} == set()
+
+
+def test_the_demo_installs_no_development_tools() -> None:
+    assert not {"pytest", "ruff", "basedpyright", "hypothesis"} & pinned(LOCKS[2]).keys()
 
 
 def test_the_wheel_ships_the_library_alone(tmp_path: Path) -> None:
