@@ -9,7 +9,7 @@ from typing import Any, cast
 import dspy
 
 from snakepit_bridge.dspy_integration.compat import RLM
-from snakepit_bridge.dspy_integration.module_tree import AWARE
+from snakepit_bridge.dspy_integration.module_tree import is_defined_by_user, is_ours
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots.snapshot import Snapshot
 
@@ -76,9 +76,9 @@ def runs_natively(module_class: type) -> bool:
     for base in module_class.__mro__:
         if base is RLM:
             return False
-        if not _is_ours(base) and ("aforward" in vars(base) or (is_defined_by_user(base) and "acall" in vars(base))):
+        if not is_ours(base) and ("aforward" in vars(base) or (is_defined_by_user(base) and "acall" in vars(base))):
             return True
-        if not _is_ours(base) and ("forward" in vars(base) or (is_defined_by_user(base) and "__call__" in vars(base))):
+        if not is_ours(base) and ("forward" in vars(base) or (is_defined_by_user(base) and "__call__" in vars(base))):
             return False
     return False
 
@@ -89,17 +89,12 @@ def find_entry_points(module: Any) -> list[Callable[..., Any]]:
     return [found for found in (_find_method(module, name) for name in names) if found is not None]
 
 
-def is_defined_by_user(base: type) -> bool:
-    """Check whether a class itself is the user's own, and not DSPy's, ours or Python's."""
-    return not base.__module__.startswith(("dspy.", _OUR_PACKAGE, "builtins")) and not _is_ours(base)
-
-
 def _find_method(module: Any, name: str) -> Callable[..., Any] | None:
     """A method as the user wrote it, bound to the module; None where it is DSPy's or isn't there."""
     if name in vars(module) and callable(vars(module)[name]):
         return cast(Callable[..., Any], vars(module)[name])
     for base in type(module).__mro__:
-        if name in vars(base) and not _is_ours(base):
+        if name in vars(base) and not is_ours(base):
             written: Any = vars(base)[name]
             if not is_defined_by_user(base):
                 return None
@@ -108,12 +103,5 @@ def _find_method(module: Any, name: str) -> Callable[..., Any] | None:
     return None
 
 
-def _is_ours(base: type) -> bool:
-    return AWARE in vars(base) or _APPLIES_OVERRIDES in vars(base)
-
-
-_OUR_PACKAGE = __name__.rpartition(".")[0]
-# Set on classes that stand before others and only enter their surroundings.
-_APPLIES_OVERRIDES = "_enters_surroundings"
 WRITTEN_BY_THE_USER = "_written_by_the_user"
 """Set on what the mixin makes of a method, to find the method as it was written."""

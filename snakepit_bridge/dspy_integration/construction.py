@@ -15,9 +15,8 @@ from dspy.primitives.base_module import BaseModule
 from snakepit_bridge.dspy_integration.compat import Flex
 from snakepit_bridge.dspy_integration.context_overrides import override_keyword
 from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin
-from snakepit_bridge.dspy_integration.module_tree import parts, predictors
+from snakepit_bridge.dspy_integration.module_tree import is_user_class, parts, predictors
 from snakepit_bridge.dspy_integration.targets import keywords
-from snakepit_bridge.dspy_integration.targets.attributes import is_users
 
 
 class RegistryEntry(Protocol):
@@ -45,7 +44,7 @@ def construct(module_class: type, registry: Mapping[str, RegistryEntry], *args: 
         return module_class(*args, **_select_arguments(module_class, registry, kwargs))
     mine = _parameter_names(module_class)
     # A class of the user's own may mean something else by a name that its constructor takes.
-    theirs = mine if is_users(module_class) else set[str]()
+    theirs = mine if is_user_class(module_class) else set[str]()
     config = {
         name: keywords.check_value(name, name, value)
         for name, value in kwargs.items()
@@ -67,7 +66,7 @@ def _select_arguments(
     mine = _parameter_names(module_class)
     theirs = {name for entry in registry.values() for name in _parameter_names(entry.preferred)}
     own = _MIXIN_ARGUMENTS if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
-    unwanted = (theirs if is_users(module_class) else theirs | keywords.RULES.keys()) - mine - own
+    unwanted = (theirs if is_user_class(module_class) else theirs | keywords.RULES.keys()) - mine - own
     return {name: value for name, value in kwargs.items() if name not in unwanted}
 
 

@@ -12,28 +12,28 @@ from typing import Any, cast
 
 import dspy
 
+from snakepit_bridge.dspy_integration.module_tree import APPLIES_OVERRIDES
 from snakepit_bridge.dspy_integration.targets.keywords import native_name
 
-_OVERRIDES = "_surroundings"
-# Set on classes whose calls enter their surroundings by themselves.
-_APPLIES_OVERRIDES = "_enters_surroundings"
+OVERRIDES = "_context_overrides"
+"""Attribute of a part that holds its overrides."""
 
 
 def override(part: Any, **settings: Any) -> None:
     """Let DSPy settings hold while a part runs. The part must belong to a copy that nobody else holds yet."""
-    vars(part)[_OVERRIDES] = {**vars(part).get(_OVERRIDES, {}), **settings}
-    if not hasattr(type(part), _APPLIES_OVERRIDES):
+    vars(part)[OVERRIDES] = {**vars(part).get(OVERRIDES, {}), **settings}
+    if not hasattr(type(part), APPLIES_OVERRIDES):
         part.__class__ = _make_overriding_class(type(part))
 
 
 def override_keyword(part: Any, keyword: str, value: Any) -> None:
     """Let an LM keyword hold for whatever asks the ambient LM while a part runs."""
-    override(part, keywords={**vars(part).get(_OVERRIDES, {}).get("keywords", {}), keyword: value})
+    override(part, keywords={**vars(part).get(OVERRIDES, {}).get("keywords", {}), keyword: value})
 
 
 def apply_overrides(part: Any) -> AbstractContextManager[Any]:
     """Enter the surroundings of a part, if it has any."""
-    kept = vars(part).get(_OVERRIDES)
+    kept = vars(part).get(OVERRIDES)
     return dspy.context(**_resolve_settings(kept)) if kept else nullcontext()
 
 
@@ -47,7 +47,7 @@ def _resolve_settings(kept: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Overriding:
-    _enters_surroundings = True
+    _applies_overrides = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with apply_overrides(self):

@@ -23,9 +23,8 @@ import dspy
 from dspy.primitives.base_module import BaseModule
 from pydantic import BaseModel
 
-from snakepit_bridge.dspy_integration.call_snapshots import is_defined_by_user
-from snakepit_bridge.dspy_integration.compat import Flex
-from snakepit_bridge.dspy_integration.module_tree import adopt_flex, is_part, parts
+from snakepit_bridge.dspy_integration.compat import Flex, adopt_flex
+from snakepit_bridge.dspy_integration.module_tree import is_defined_by_user, is_part, is_user_class, parts
 
 SHARED_ATTRIBUTES = "shared_attributes"
 """Class attribute by which a user's module names attributes that all predictions may share."""
@@ -220,12 +219,6 @@ _ADVICE = "; if predictions only read it, or may share it, name it on its class:
 
 def _has_user_class(part: Any) -> bool:
     return is_user_class(type(part))
-
-
-@functools.lru_cache(maxsize=4096)
-def is_user_class(kind: type) -> bool:
-    """Check whether a class, or one that it inherits from, is a user's own."""
-    return any(is_defined_by_user(base) for base in kind.__mro__)
 
 
 def _iter_shared_values(module: Any) -> Iterator[Any]:

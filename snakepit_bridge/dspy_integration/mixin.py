@@ -15,12 +15,19 @@ from typing import Any, Self, cast
 import dspy
 
 from snakepit_bridge.dspy_integration import call_snapshots as calls
-from snakepit_bridge.dspy_integration.binding import BoundValue, LMScope, apply_values, check_bindable
+from snakepit_bridge.dspy_integration.binding import (
+    BoundValue,
+    LMScope,
+    apply_values,
+    check_bindable,
+    expose_value,
+    read_attribute,
+    restore_attribute,
+)
 from snakepit_bridge.dspy_integration.call_snapshots import WRITTEN_BY_THE_USER, CallSnapshots, runs_natively
 from snakepit_bridge.dspy_integration.callbacks import Changes, SyncCallback, SyncCallbacks
-from snakepit_bridge.dspy_integration.context_overrides import apply_overrides
+from snakepit_bridge.dspy_integration.context_overrides import OVERRIDES, apply_overrides
 from snakepit_bridge.dspy_integration.module_tree import clone, part_at, parts
-from snakepit_bridge.dspy_integration.reading import expose_value, read_attribute, restore_attribute
 from snakepit_bridge.dspy_integration.trace_identity import preserve_predictor_identity
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.process.threads import in_user_thread
@@ -52,7 +59,7 @@ class VariableAwareMixin:
     """
 
     _is_variable_aware = True
-    _enters_surroundings = True
+    _applies_overrides = True
 
     # Defaults for instances that another class's machinery made, such as cloudpickle.
     _session_context: SessionContext | None = None
@@ -453,4 +460,4 @@ def mixin_attribute_names() -> frozenset[str]:
         """Has nothing of its own."""
 
     names = vars(Bare()).keys() - vars(dspy.Module()).keys()
-    return frozenset(names) | frozenset(VariableAwareMixin.__annotations__) | {"_surroundings"}
+    return frozenset(names) | frozenset(VariableAwareMixin.__annotations__) | {OVERRIDES}

@@ -6,7 +6,6 @@ copies demos, tools and LM clients, which a bound copy only reads.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -17,7 +16,7 @@ from typing import Any, TypeVar, cast
 import dspy
 from dspy.primitives.base_module import BaseModule
 
-from snakepit_bridge.dspy_integration.compat import KNN, Flex, Parallel
+from snakepit_bridge.dspy_integration.compat import KNN, Flex, Parallel, adopt_flex
 
 M = TypeVar("M")
 
@@ -28,6 +27,10 @@ PARTS: tuple[type, ...] = (BaseModule, KNN, Parallel)
 # Set on the mixin, which may stand before any class. It has no base class of ours, so that the first class after it in
 # an instance's method resolution order is the plain one.
 AWARE = "_is_variable_aware"
+# Set on classes that stand before others and apply context overrides around their calls.
+APPLIES_OVERRIDES = "_applies_overrides"
+
+_OUR_PACKAGE = __name__.rpartition(".")[0]
 
 
 # What modules keep of their past, and plain values: neither holds parts.
@@ -44,6 +47,22 @@ def is_part(thing: Any) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _is_part_class(kind: type) -> bool:
     return issubclass(kind, PARTS) or hasattr(kind, AWARE)
+
+
+def is_ours(kind: type) -> bool:
+    """Check whether a class only stands before others and adds ours to them."""
+    return AWARE in vars(kind) or APPLIES_OVERRIDES in vars(kind)
+
+
+def is_defined_by_user(kind: type) -> bool:
+    """Check whether a class itself is the user's own, and not DSPy's, ours or Python's."""
+    return not kind.__module__.startswith(("dspy.", _OUR_PACKAGE, "builtins")) and not is_ours(kind)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_user_class(kind: type) -> bool:
+    """Check whether a class, or one that it inherits from, is the user's own."""
+    return any(map(is_defined_by_user, kind.__mro__))
 
 
 def parts(module: Any, kind: type[M] | tuple[type, ...]) -> Iterator[tuple[str, M]]:
@@ -148,9 +167,3 @@ def _clone(value: Any, done: dict[int, Any]) -> Any:
     if type(value) is dict and any(map(is_part, cast(dict[Any, Any], value).values())):
         return {name: _clone(part, done) for name, part in cast(dict[Any, Any], value).items()}
     return value
-
-
-def adopt_flex(twin: Any, original: Any) -> None:
-    """Give a copied Flex a bridge of its own: it runs through one that knows its owner."""
-    twin._bridge = copy.copy(original._bridge)
-    twin._bridge._flex = twin

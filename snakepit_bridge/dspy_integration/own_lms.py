@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import dspy
-from dspy.clients.backend_selection import CLIENT_KEYS
 
 from snakepit_bridge.dspy_integration.thread_context import NoPredictionLM, outside
 from snakepit_bridge.exceptions import BridgeError, OwnLMError, known
 from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.blocking import BlockingEngine
+from snakepit_bridge.lm.compat import CLIENT_KEYS
 from snakepit_bridge.lm.extensions import ExtendedLM
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.process.frames import whose

@@ -8,7 +8,6 @@ and for nothing else; and each prediction starts from DSPy's own defaults.
 from __future__ import annotations
 
 import copy
-import importlib
 import logging
 import sys
 from collections.abc import Generator
@@ -18,20 +17,19 @@ from typing import Any, cast
 import dspy
 from dspy.dsp.utils.utils import dotdict
 
+from snakepit_bridge.dspy_integration.compat import settings_module
 from snakepit_bridge.process.frames import unmarked
 
 _log = logging.getLogger(__name__)
 
-_SETTINGS_MODULE = "dspy.dsp.utils.settings"
 _dotdict = cast(type[dict[str, Any]], dotdict)
-_private = cast(Any, importlib.import_module(_SETTINGS_MODULE))
 
 
 class _Protected(_dotdict):
     """DSPy's defaults. What is written to them holds in the writer's own context instead."""
 
     def __setitem__(self, name: str, value: Any) -> None:
-        overrides = _private.thread_local_overrides
+        overrides = settings_module.thread_local_overrides
         overrides.set(type(overrides.get())({**overrides.get(), name: value}))
         _warn_once(f"dspy.configure({name}=…)")
 
@@ -44,11 +42,11 @@ class _Protected(_dotdict):
 
 def protect_settings() -> None:
     """Keep DSPy's settings and caches of this process as they are from now on, whatever configures them."""
-    if isinstance(_private.main_thread_config, _Protected):
+    if isinstance(settings_module.main_thread_config, _Protected):
         return
-    _private.main_thread_config = _Protected(copy.deepcopy(_private.DEFAULT_CONFIG))
+    settings_module.main_thread_config = _Protected(copy.deepcopy(settings_module.DEFAULT_CONFIG))
     # Any thread and any task may configure, since it does no harm.
-    _private.Settings._ensure_configure_allowed = _allow_configure
+    settings_module.Settings._ensure_configure_allowed = _allow_configure
     for home in (dspy, dspy.clients):
         if hasattr(home, "configure_cache"):
             setattr(home, "configure_cache", _ignore_cache)  # noqa: B010
@@ -56,12 +54,12 @@ def protect_settings() -> None:
 
 def set_process_default(name: str, value: Any) -> None:
     """Give a setting a value for whatever runs outside of any prediction, in a process whose settings are protected."""
-    dict.__setitem__(_private.main_thread_config, name, value)
+    dict.__setitem__(settings_module.main_thread_config, name, value)
 
 
 def are_protected() -> bool:
     """Check whether this process keeps DSPy's settings as they are."""
-    return isinstance(_private.main_thread_config, _Protected)
+    return isinstance(settings_module.main_thread_config, _Protected)
 
 
 @contextmanager
@@ -70,8 +68,8 @@ def default_settings() -> Generator[None]:
     if not are_protected():
         yield
         return
-    overrides = _private.thread_local_overrides
-    fresh = {name: list(v) if type(v) is list else v for name, v in _private.DEFAULT_CONFIG.items()}
+    overrides = settings_module.thread_local_overrides
+    fresh = {name: list(v) if type(v) is list else v for name, v in settings_module.DEFAULT_CONFIG.items()}
     token = overrides.set(type(overrides.get())(fresh))
     try:
         yield
@@ -117,6 +115,6 @@ def _warn_once(what: str) -> None:
 
 def _find_caller() -> str:
     frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
-    while frame.f_back is not None and frame.f_globals.get("__name__") in (_SETTINGS_MODULE, __name__):
+    while frame.f_back is not None and frame.f_globals.get("__name__") in (settings_module.__name__, __name__):
         frame = frame.f_back
     return str(frame.f_globals.get("__name__", "?"))

@@ -19,6 +19,7 @@ import dspy
 from dspy.utils.callback import with_callbacks
 
 from snakepit_bridge.dspy_integration import process_settings
+from snakepit_bridge.dspy_integration.compat import validate_tool_arguments
 from snakepit_bridge.exceptions import LMCallOutsidePredictionError
 from snakepit_bridge.process.frames import call_under, whose
 from snakepit_bridge.process.threads import HomeThreads, in_user_thread
@@ -104,7 +105,7 @@ def _is_pool_thread(thread: threading.Thread) -> bool:
 
 async def _call_tool(self: Any, **kwargs: Any) -> Any:
     """What ``dspy.Tool.acall`` does, with a function that can't be awaited in a thread."""
-    parsed = self._validate_and_parse_args(**kwargs)
+    parsed = validate_tool_arguments(self, kwargs)
     if not whose() or _is_coroutine_function(self.func):
         result = self.func(**parsed)
     else:

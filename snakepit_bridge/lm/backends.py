@@ -10,9 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
-from dspy._vendor.lm15.providers.base import HttpResponse
-from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine
-from dspy.clients.engines.lm15_engine import validate_request
 from dspy.lm15 import (
     AsyncLMRouter,
     LM15Error,
@@ -25,6 +22,7 @@ from dspy.lm15 import (
     response_to_events,
 )
 
+from snakepit_bridge.lm.compat import AsyncLiteLLMEngine, HttpResponse, parse_response, validate_request
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.failures import find_failure_in_text, find_refusal, malformed_reply_error, sanitize_usage
 from snakepit_bridge.lm.transport import (
@@ -165,8 +163,7 @@ def _parse_unstreamed_reply(client: Any, request: Request, reply: Any) -> Respon
 
 
 def _parse_reply(client: Any, request: Request, reply: HttpResponse) -> Response:
-    # The client's own parser of whole replies, which it keeps for itself.
-    response = _check_response(client._inner.parse_response(request, reply))
+    response = _check_response(parse_response(client, request, reply))
     refusal = find_refusal(response)
     if refusal is not None:
         raise refusal

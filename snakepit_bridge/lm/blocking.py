@@ -34,7 +34,7 @@ class BlockingEngine:
         self.async_engine = engine
 
     def __repr__(self) -> str:
-        return f"{self.async_engine!r}.blocking"
+        return f"{type(self).__name__}({self.async_engine!r})"
 
     def __deepcopy__(self, memo: object) -> Self:
         return self

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import dspy
 from pydantic import SecretStr
 
-EngineName = Literal["auto", "lm15", "litellm"]
+from snakepit_bridge.lm.policies import EngineName
 
 
 @dataclass(frozen=True, slots=True)

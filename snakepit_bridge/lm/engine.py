@@ -13,16 +13,14 @@ import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
-from dspy._vendor.lm15.registry import lookup
-from dspy.clients.backend_selection import select_backend
-from dspy.clients.call_context import stream_emitted
 from dspy.lm15 import Request, Resolution, Response, UnsupportedFeatureError, response_to_events
 from dspy.lm15 import TimeoutError as LMTimeout
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.backends import LiteLLMBackend, Lm15Backend
+from snakepit_bridge.lm.compat import lookup_provider, select_backend, stream_emitted
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id
 from snakepit_bridge.lm.http_fields import find_key_problem
@@ -31,9 +29,6 @@ from snakepit_bridge.lm.parts import split_original_messages
 from snakepit_bridge.lm.streaming import StreamEvent, StreamQueue, StreamSink, fetch_response, find_stream_observer
 from snakepit_bridge.process.home_loop import run_home
 from snakepit_bridge.process.open_files import OPEN_FILES
-
-if TYPE_CHECKING:
-    from snakepit_bridge.lm.blocking import BlockingEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ Around = Callable[[LMCall], Coroutine[Any, Any, Response]]
 
 
 class LMEngine:
-    """The asynchronous engine of one LM: ``dspy.LM(engine=engine.blocking, async_engine=engine)``.
+    """The asynchronous engine of one LM: ``dspy.LM(engine=BlockingEngine(engine), async_engine=engine)``.
 
     Safe to share between threads and event loops; each loop has its own connections. Where ``around`` is given, every
     call goes to the process's home loop, since what surrounds it lives there.
@@ -103,13 +98,6 @@ class LMEngine:
                 yield event
         finally:
             asking.cancel()
-
-    @cached_property
-    def blocking(self) -> BlockingEngine:
-        """The same engine for callers in threads."""
-        from snakepit_bridge.lm.blocking import BlockingEngine
-
-        return BlockingEngine(self)
 
     async def _dispatch(self, call: LMCall) -> Response:
         if self._middleware is None:
@@ -187,7 +175,7 @@ class LMEngine:
             raise ConfigurationError(f"the model '{model}' names no provider; write it as provider/model")
         if resolution is None or self.endpoint.api_key is not None:
             return
-        definition = lookup(resolution.provider)
+        definition = lookup_provider(resolution.provider)
         for name in definition.access.env_keys if definition is not None else ():
             problem = find_key_problem(os.environ[name]) if os.environ.get(name) else None
             if problem is not None:

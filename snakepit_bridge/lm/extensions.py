@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
-from dspy.clients.backend_selection import CLIENT_KEYS
 from dspy.lm15 import Request, UnsupportedFeatureError, request_from_openai_chat
 
 from snakepit_bridge.lm import models as lm_models
+from snakepit_bridge.lm.compat import CLIENT_KEYS
 from snakepit_bridge.lm.parts import MESSAGES, replace_opaque_parts
 
 # What DSPy takes out of a call's keywords before it makes a request of them.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+EngineName = Literal["auto", "lm15", "litellm"]
+"""How a profile reaches its provider: DSPy's native client (``lm15``), litellm, or the native one where it can."""
 
 FAILURE_KINDS = ("rate_limit", "timeout", "server", "transport")
 """The kinds of failure that another try may mend. All others never are: a wrong key, no credit, a bad request."""

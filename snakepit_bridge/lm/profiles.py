@@ -11,14 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
 from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.http_fields import find_headers_problem, find_key_problem, find_url_problem
-from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
+from snakepit_bridge.lm.policies import CircuitPolicy, EngineName, RetryPolicy
 from snakepit_bridge.redaction import redact, register_headers, register_secret, register_url
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from snakepit_bridge.lm.engine import Around, LMEngine
 
 _log = logging.getLogger(__name__)
-
-EngineName = Literal["auto", "lm15", "litellm"]
 
 # No lower than what one process may have in flight: a call that waits for a connection is a prediction that stalls.
 MIN_CONNECTIONS = 4_096
@@ -99,8 +97,8 @@ class LMProfile:
             model: one of ``models``; the profile's own if it isn't given.
             around: what surrounds every call of it, see ``lm_engine``.
         """
-        from dspy.clients.backend_selection import CLIENT_KEYS
-
+        from snakepit_bridge.lm.blocking import BlockingEngine
+        from snakepit_bridge.lm.compat import CLIENT_KEYS
         from snakepit_bridge.lm.endpoint import Endpoint
         from snakepit_bridge.lm.engine import LMEngine
         from snakepit_bridge.lm.extensions import ExtendedLM
@@ -126,7 +124,7 @@ class LMProfile:
         )
         engine = LMEngine(endpoint, middleware)
         lm = ExtendedLM(
-            endpoint.model, cache=False, num_retries=0, engine=engine.blocking, async_engine=engine, **parameters
+            endpoint.model, cache=False, num_retries=0, engine=BlockingEngine(engine), async_engine=engine, **parameters
         )
         if limit is not None:
             lm.kwargs[lm_models.native_name(chosen, "max_tokens")] = limit

@@ -17,14 +17,9 @@ from types import TracebackType
 from typing import Any
 from urllib.request import getproxies
 
-from dspy._vendor.lm15.providers.base import HttpResponse
-from dspy._vendor.lm15.transports import StdlibAsyncTransport
-from dspy._vendor.lm15.transports._async import (
-    _AsyncConnection,  # pyright: ignore[reportPrivateUsage]
-    _AsyncConnectionPool,  # pyright: ignore[reportPrivateUsage]
-)
 from dspy.lm15 import ConfigurationError
 
+from snakepit_bridge.lm.compat import AsyncConnection, AsyncConnectionPool, HttpResponse, StdlibAsyncTransport
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.failures import AnswerRefused, find_failure_in_text, parse_error_event, sanitize_usage
 from snakepit_bridge.lm.http_fields import find_headers_problem, find_url_problem
@@ -79,14 +74,14 @@ def request_build_error(problem: str) -> ConfigurationError:
     return ConfigurationError(f"the request can't be built: {problem}", code="unbuildable_request")
 
 
-class _Pool(_AsyncConnectionPool):
+class _Pool(AsyncConnectionPool):
     """DSPy's pool, which also takes a kept connection whose file number is above 1,023.
 
     The original looks with ``select``, which can't be asked about such a one and so has it closed: a process with a
     thousand calls under way would connect anew for each.
     """
 
-    async def checkout(self, origin: tuple[str, str, int]) -> _AsyncConnection | None:
+    async def checkout(self, origin: tuple[str, str, int]) -> AsyncConnection | None:
         """Return a kept connection to a server, None if there is none that is good."""
         async with self._lock:
             kept = self._idle.get(origin)
@@ -105,7 +100,7 @@ class _Pool(_AsyncConnectionPool):
                 kept.pop().close()
 
 
-def _is_stale(connection: _AsyncConnection) -> bool:
+def _is_stale(connection: AsyncConnection) -> bool:
     """Check whether a kept connection has something to say: it could only be that its server has hung up."""
     sock: Any = connection.writer.get_extra_info("socket")
     if connection.closed or sock is None or sock.fileno() < 0:

@@ -12,9 +12,9 @@ import dspy
 from snakepit_bridge.dspy_integration.binding import check_bindable
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
-from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError, is_user_class
+from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError
 from snakepit_bridge.dspy_integration.mixin import BINDINGS_KEY, mixin_attribute_names
-from snakepit_bridge.dspy_integration.module_tree import part_at, predictors
+from snakepit_bridge.dspy_integration.module_tree import is_user_class, part_at, predictors
 from snakepit_bridge.dspy_integration.modules import variable_aware
 from snakepit_bridge.dspy_integration.registry import TOOLS, NamedRegistry
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup

@@ -10,9 +10,15 @@ from typing import Any
 import dspy
 from dspy.predict.predict import serialize_object
 
+from snakepit_bridge.dspy_integration.compat import (
+    get_flex_tools,
+    get_interpreter_factory,
+    get_max_predictor_calls,
+    get_rlm_tools,
+    runs_baseline,
+)
 from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REDUCERS, REWARDS, NamedRegistry
 from snakepit_bridge.dspy_integration.targets.prompt import without_attempts
-from snakepit_bridge.dspy_integration.targets.tools import runs_baseline
 from snakepit_bridge.exceptions import ProgramSpecError
 
 FUNCTIONS: dict[str, NamedRegistry[Any]] = {
@@ -91,7 +97,7 @@ def _read_rlm(module: Any, program: str) -> ConstructorArguments:
     if module.sub_lm is not None:
         raise ProgramSpecError(program, "arguments.sub_lm", "an LM can't travel; bind sub_lm to a variable instead")
     names = ("max_iters", "max_llm_calls", "max_output_chars", "verbose")
-    tools = list(module._user_tools.values()) or None
+    tools = list(get_rlm_tools(module).values()) or None
     return ConstructorArguments(
         module.signature, tools, {name: getattr(module, name) for name in names}, _read_interpreter(module)
     )
@@ -100,8 +106,8 @@ def _read_rlm(module: Any, program: str) -> ConstructorArguments:
 def _read_flex(module: Any, program: str) -> ConstructorArguments:
     if not runs_baseline(module):
         raise ProgramSpecError(program, "the whole", "its code was rewritten by an optimizer, and code can't travel")
-    tools = list(module._flex_ctx.context_names().values()) or None
-    said = {"max_predictor_calls": module._max_predictor_calls}
+    tools = list(get_flex_tools(module).values()) or None
+    said = {"max_predictor_calls": get_max_predictor_calls(module)}
     return ConstructorArguments(module.signature, tools, said, _read_interpreter(module), carries_state=False)
 
 
@@ -127,7 +133,7 @@ def _read_knn(module: Any, program: str) -> ConstructorArguments:
 
 
 def _read_interpreter(module: Any) -> dict[str, Any]:
-    factory = module._interpreter_factory
+    factory = get_interpreter_factory(module)
     return {} if factory is dspy.PythonInterpreter else {"interpreter_factory": factory}
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import dspy
 
 from snakepit_bridge.dspy_integration.bounds import abbreviate
-from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2
+from snakepit_bridge.dspy_integration.compat import KNN, RLM, Flex, Parallel, ReActV2, set_max_predictor_calls
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.module_tree import is_user_class
 from snakepit_bridge.dspy_integration.targets import tools as toolbox
 from snakepit_bridge.dspy_integration.targets.keywords import Rule, check_value, count_rule, flag_rule, number_rule
 from snakepit_bridge.dspy_integration.targets.model import BoundValue
@@ -49,17 +50,10 @@ _LIVE_ATTRIBUTES: dict[type, dict[str, Rule]] = {
 # Attributes of DSPy's modules that steer nothing once the module is built.
 _INERT = frozenset({"stage", "last_key", "module_code", "reward_fn_code", "error_count", "lm"})
 
-_OUR_PACKAGE = __name__.rpartition(".")[0]
-
-
-def is_users(kind: type) -> bool:
-    """Check whether a class, or one that it inherits from, is the user's own and not DSPy's or ours."""
-    return any(not base.__module__.startswith(("dspy.", _OUR_PACKAGE)) and base is not object for base in kind.__mro__)
-
 
 def list_attributes(part: Any) -> list[str]:
     """Return the names of a part's live attributes."""
-    return [*_find_rules(part), *(_list_user_attributes(part) if is_users(type(part)) else ())]
+    return [*_find_rules(part), *(_list_user_attributes(part) if is_user_class(type(part)) else ())]
 
 
 def set_attribute(part: Any, name: str, bound: BoundValue) -> None:
@@ -77,8 +71,7 @@ def set_attribute(part: Any, name: str, bound: BoundValue) -> None:
     if name == "max_llm_calls":
         return toolbox.set_max_llm_calls(part, value)
     if name == "max_predictor_calls":
-        part._bridge._max_predictor_calls = value
-        name = "_max_predictor_calls"
+        return set_max_predictor_calls(part, value)
     if name == "size" and value > len(part.programs):
         rule_says = f"it is bound to size, and there are {len(part.programs)} programs"
         raise ValidationError(bound.variable, abbreviate(value), rule_says)

@@ -15,9 +15,16 @@ import dspy
 from dspy.primitives.base_module import BaseModule
 
 from snakepit_bridge.dspy_integration.bounds import abbreviate
-from snakepit_bridge.dspy_integration.compat import RLM, Flex
+from snakepit_bridge.dspy_integration.compat import (
+    RLM,
+    Flex,
+    list_flex_tools,
+    rebuild_flex,
+    runs_baseline,
+    set_interpreter_factory,
+)
 from snakepit_bridge.dspy_integration.context_overrides import override, override_keyword
-from snakepit_bridge.dspy_integration.module_tree import has_part, parts, predictors
+from snakepit_bridge.dspy_integration.module_tree import has_part, is_user_class, parts, predictors
 from snakepit_bridge.dspy_integration.registry import ADAPTERS, INTERPRETERS, REDUCERS, REWARDS
 from snakepit_bridge.dspy_integration.targets import attributes as live
 from snakepit_bridge.dspy_integration.targets import keywords
@@ -155,7 +162,7 @@ def _apply_adapter(part: Any, name: str, bound: BoundValue, scope: LMScope) -> N
 
 def _calls_lm(part: Any) -> bool:
     """Modules of the user's own may ask the ambient LM in ways that can't be seen from outside."""
-    users = isinstance(part, dspy.Module) and live.is_users(type(part))
+    users = isinstance(part, dspy.Module) and is_user_class(type(part))
     return users or has_part(part, (dspy.Predict, Flex))
 
 
@@ -164,7 +171,7 @@ def _calls_lm(part: Any) -> bool:
 
 def _offer_instructions(part: Any) -> Iterable[str]:
     if isinstance(part, Flex):
-        return (INSTRUCTIONS,) if toolbox.runs_baseline(part) else ()
+        return (INSTRUCTIONS,) if runs_baseline(part) else ()
     return (INSTRUCTIONS,) if isinstance(part, BaseModule) and find_user_instructions(part) is not None else ()
 
 
@@ -172,7 +179,7 @@ def _apply_instructions(part: Any, name: str, bound: BoundValue, scope: LMScope)
     text = keywords.check_value(INSTRUCTIONS, bound.variable, bound.value, keywords.text_rule)
     if isinstance(part, Flex):
         signature = part.signature.with_instructions(text)
-        return toolbox.rebuild_flex(part, signature, list(part._flex_ctx.tools))
+        return rebuild_flex(part, signature, list_flex_tools(part))
     base = find_user_instructions(part) or ""
     for _, predictor in predictors(part):
         predictor.signature = signatures.replace_instructions(cast(Any, predictor.signature), base, text)
@@ -213,7 +220,7 @@ def _apply_demos(part: Any, name: str, bound: BoundValue, scope: LMScope) -> Non
 
 
 def _offer_tools(part: Any) -> Iterable[str]:
-    bindable = isinstance(part, toolbox.AGENTS) and (not isinstance(part, Flex) or toolbox.runs_baseline(part))
+    bindable = isinstance(part, toolbox.AGENTS) and (not isinstance(part, Flex) or runs_baseline(part))
     return ("tools",) if bindable else ()
 
 
@@ -228,10 +235,7 @@ def _offer_interpreter(part: Any) -> Iterable[str]:
 def _apply_interpreter(part: Any, name: str, bound: BoundValue, scope: LMScope) -> None:
     factory = INTERPRETERS.find(bound.value, bound.variable)
     for _, coder in parts(part, _CODE_EXECUTORS):
-        coder._interpreter_factory = factory
-        if isinstance(coder, Flex):
-            coder._rebuild_bridge()
-            coder._bridge.bind(cast(str, coder.module_src))
+        set_interpreter_factory(coder, factory)
 
 
 def _offer_attempts(part: Any) -> Iterable[str]:

@@ -13,10 +13,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import dspy
-from dspy.predict.flex.ctx import FlexContext
 
 from snakepit_bridge.dspy_integration.bounds import abbreviate
-from snakepit_bridge.dspy_integration.compat import RLM, Flex, ReActV2
+from snakepit_bridge.dspy_integration.compat import (
+    RLM,
+    Flex,
+    ReActV2,
+    build_code_act_instructions,
+    build_rlm_signatures,
+    get_flex_tools,
+    rebuild_flex,
+    set_rlm_tools,
+)
 from snakepit_bridge.dspy_integration.module_tree import clone
 from snakepit_bridge.dspy_integration.registry import TOOLS
 from snakepit_bridge.dspy_integration.targets import keywords
@@ -70,18 +78,6 @@ def parse_names(bound: BoundValue) -> list[str]:
     return list(cast(list[str], names))
 
 
-def rebuild_flex(flex: Any, signature: Any, tools: list[Any]) -> None:
-    """Let a cloned Flex, which must still run its baseline, start from another signature or other tools."""
-    flex._signature_cls = signature
-    flex._flex_ctx = FlexContext(signature_cls=signature, tools=tools)
-    flex._bind_code(flex._baseline_src())
-
-
-def runs_baseline(flex: Any) -> bool:
-    """Check whether a Flex runs what it was built with; an optimizer's code holds its own words and tools."""
-    return flex.module_src == flex._baseline_src()
-
-
 def _choose_tools(agent: Any, bound: BoundValue) -> Tools:
     its_own = _get_own_tools(agent)
     found = {name: TOOLS.find(name, bound.variable, its_own) for name in parse_names(bound)}
@@ -95,7 +91,7 @@ def _as_tool(function: Callable[..., Any]) -> Any:
 
 def _get_own_tools(agent: Any) -> Tools:
     if isinstance(agent, Flex):
-        return agent._flex_ctx.context_names()
+        return get_flex_tools(agent)
     return {name: tool for name, tool in agent.tools.items() if name != _find_fixed_tool(agent)}
 
 
@@ -106,8 +102,7 @@ def _find_fixed_tool(agent: Any) -> str:
 def _equip(agent: Any, chosen: Tools) -> None:
     if isinstance(agent, RLM):
         by_name = {tool.name: tool for tool in chosen.values()}
-        agent._validate_namespace(by_name)
-        agent._user_tools = by_name
+        set_rlm_tools(agent, by_name)
         return
     fixed = {name: tool for name, tool in agent.tools.items() if name == _find_fixed_tool(agent)}
     agent.tools = {**{tool.name: tool for tool in chosen.values()}, **fixed}
@@ -130,13 +125,13 @@ def _rebuild(agent: Any, attribute: str, change: Callable[[Any], None]) -> None:
 def _build_signatures(agent: Any) -> Mapping[str, Any]:
     """The signatures that DSPy builds from an agent's present tools."""
     if isinstance(agent, RLM):
-        action, extract = clone(agent)._build_signatures()
+        action, extract = build_rlm_signatures(clone(agent))
         return {"generate_action": action, "extract": extract}
     if isinstance(agent, ReActV2):
         return {"react": _build_react_v2_signature(agent.signature, _ToolsByIdentity(agent.tools))}
     if isinstance(agent, dspy.CodeAct):
         coder = cast(Any, agent)
-        lines = coder._build_instructions(coder.signature, coder.tools)
+        lines = build_code_act_instructions(coder)
         return {"codeact": coder.codeact.signature.with_instructions("\n".join(lines))}
     return {"react": _build_react_signature(agent.signature, _ToolsByIdentity(_get_own_tools(agent)))}
 

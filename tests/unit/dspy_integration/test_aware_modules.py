@@ -22,6 +22,7 @@ from snakepit_bridge.dspy_integration import (
 )
 from snakepit_bridge.dspy_integration.call_snapshots import runs_natively
 from snakepit_bridge.dspy_integration.ensemble import Ensemble
+from snakepit_bridge.dspy_integration.module_tree import is_user_class
 from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.session_context import SessionContext
@@ -421,3 +422,11 @@ def test_a_whole_program_survives_dspys_save(session: SessionContext, lm: Record
     back.session_context = session
     back(question="Why?")
     lm.assert_all_sent(temperature=0.3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_users"),
+    [(dspy.Predict, False), (VariableAwarePredict, False), (Own, True), (variable_aware(Own), True)],
+)
+def test_a_variable_aware_class_is_the_users_only_where_the_plain_one_is(kind: type, is_users: bool) -> None:
+    assert is_user_class(kind) is is_users
