@@ -13,9 +13,9 @@ from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.process.frames import under
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import through_outages
-from tasks.errors import named
-from tasks.prediction import Delivery, Prepared, prepare, run, stored_form
-from tasks.routing import hand_over_code
+from tasks.errors import translate_error
+from tasks.prediction import Delivery, PreparedProgram, encode_for_storage, prepare, run
+from tasks.routing import move_to_code_queue
 from tasks.runtime import Runtime
 
 
@@ -24,18 +24,18 @@ class Input:
     """One input of a batch: its task, and what is asked, as it travelled."""
 
     task_id: str
-    asked: Any
+    values: Any
 
 
-class EndBackend(Protocol):
+class BatchResultBackend(Protocol):
     """Where the ends go."""
 
     def get_key_for_task(self, task_id: str) -> bytes:
-        """Returns the key of a task's result."""
+        """Return the key of a task's result."""
         ...
 
     async def acommit(self, task_id: str, result: Any, state: str, *, reply_channel: str | None = None) -> bytes | None:
-        """Commits a task's end, unless there is one already."""
+        """Commit a task's end, unless there is one already."""
         ...
 
 
@@ -48,19 +48,19 @@ class ResultCommitter:
         replies: the channel on which the client wants to be told.
     """
 
-    backend: EndBackend
-    replies: str
+    backend: BatchResultBackend
+    reply_channel: str
 
-    async def succeeded(self, one: Input, message: Any) -> None:
-        """Ends an input with its result.
+    async def commit_result(self, one: Input, message: Any) -> None:
+        """End an input with its result.
 
         Raises:
             StoreUnavailableError: it couldn't be stored.
         """
         await self._commit(one.task_id, message, SUCCESS)
 
-    async def failed(self, one: Input, error: BridgeError) -> None:
-        """Ends an input with an error.
+    async def commit_error(self, one: Input, error: BridgeError) -> None:
+        """End an input with an error.
 
         Raises:
             StoreUnavailableError: it couldn't be stored.
@@ -68,21 +68,21 @@ class ResultCommitter:
         await self._commit(one.task_id, error, FAILURE)
 
     async def _commit(self, task_id: str, end: Any, state: str) -> None:
-        await through_outages(lambda: self.backend.acommit(task_id, end, state, reply_channel=self.replies))
+        await through_outages(lambda: self.backend.acommit(task_id, end, state, reply_channel=self.reply_channel))
 
-    async def all(self, inputs: Sequence[Input], error: BridgeError) -> None:
-        """Ends inputs with one error.
+    async def commit_error_for_all(self, inputs: Sequence[Input], error: BridgeError) -> None:
+        """End inputs with one error.
 
         Raises:
             StoreUnavailableError: an end couldn't be stored.
         """
-        await asyncio.gather(*(self.failed(one, error) for one in inputs))
+        await asyncio.gather(*(self.commit_error(one, error) for one in inputs))
 
 
 class Requeuer(Protocol):
     """What gives an input another try, as a message of its own."""
 
-    async def send_through(
+    async def send_all(
         self,
         inputs: Sequence[Input],
         *,
@@ -111,15 +111,15 @@ class Batch:
         self, runtime: Runtime, ends: ResultCommitter, request: PredictionRequest, delivery: Delivery, again: Requeuer
     ) -> None:
         self._runtime = runtime
-        self._ends = ends
+        self._committer = ends
         self._request = request
-        self._whole = delivery
+        self._batch_delivery = delivery
         # An input can't be parked: the claim is that of all of them.
         self._delivery = replace(delivery, claim="")
-        self._again = again
+        self._requeuer = again
 
     async def run(self, inputs: Sequence[Input]) -> None:
-        """Makes the predictions, and returns when each has its end or is on its way to another try.
+        """Make the predictions, and returns when each has its end or is on its way to another try.
 
         Raises:
             StoreUnavailableError: an end couldn't be stored.
@@ -128,12 +128,13 @@ class Batch:
         try:
             made = await prepare(self._runtime, self._request, self._delivery)
         except BridgeError as refused:
-            await self._ends.all(inputs, refused)
+            await self._committer.commit_error_for_all(inputs, refused)
             return
         await through_outages(
-            lambda: hand_over_code(self._runtime, made.applied.bound, self._whole), deadline=self._request.deadline
+            lambda: move_to_code_queue(self._runtime, made.applied.bound, self._batch_delivery),
+            deadline=self._request.deadline,
         )
-        running = [asyncio.create_task(under(each.task_id, self._one(made, each))) for each in inputs]
+        running = [asyncio.create_task(under(each.task_id, self._run_input(made, each))) for each in inputs]
         try:
             ends = await asyncio.gather(*running, return_exceptions=True)
         finally:
@@ -143,30 +144,30 @@ class Batch:
         for failed in (end for end in ends if end is not None):
             raise failed
 
-    async def _one(self, made: Prepared, one: Input) -> None:
+    async def _run_input(self, made: PreparedProgram, one: Input) -> None:
         async with self._runtime.batch_room:
             delivery = replace(self._delivery, task_id=one.task_id)
-            request = replace(self._request, inputs=one.asked)
+            request = replace(self._request, inputs=one.values)
             try:
                 result = await run(self._runtime, made, request, delivery)
-                message = await stored_form(self._runtime, result, request)
+                message = await encode_for_storage(self._runtime, result, request)
             except LMUnavailableError as away:
-                await self._try_again(one, away)
+                await self._requeue(one, away)
             except BaseException as error:  # whatever it is, it is this input's end and no other's
-                if _leaves(error):
+                if _ends_batch(error):
                     raise
                 bound = made.applied.bound
-                refused = named(error, program=bound.program.name, model=bound.choice.lm.model)
-                await self._ends.failed(one, refused)
+                refused = translate_error(error, program=bound.program.name, model=bound.choice.lm.model)
+                await self._committer.commit_error(one, refused)
             else:
-                await self._ends.succeeded(one, message)
+                await self._committer.commit_result(one, message)
 
-    async def _try_again(self, one: Input, away: LMUnavailableError) -> None:
+    async def _requeue(self, one: Input, away: LMUnavailableError) -> None:
         """Another try comes as a message of its own, after a pause in which nothing is held here."""
         if away.again_in_s is None:
-            await self._ends.failed(one, away)
+            await self._committer.commit_error(one, away)
             return
-        await self._again.send_through(
+        await self._requeuer.send_all(
             [one],
             countdown=away.again_in_s,
             retries=1,
@@ -176,7 +177,7 @@ class Batch:
         )
 
 
-def _leaves(error: BaseException) -> bool:
+def _ends_batch(error: BaseException) -> bool:
     """Return whether it is the batch that ends, by its time limit or its worker's end, and not one input."""
     if not isinstance(error, asyncio.CancelledError):
         return isinstance(error, GeneratorExit)
@@ -184,12 +185,12 @@ def _leaves(error: BaseException) -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def unfinished(runtime: Runtime, backend: EndBackend, inputs: Sequence[Input]) -> list[Input]:
-    """Returns the inputs that have no end yet: a cancelled one has, and one that was run before.
+async def find_unfinished(runtime: Runtime, backend: BatchResultBackend, inputs: Sequence[Input]) -> list[Input]:
+    """Return the inputs that have no end yet: a cancelled one has, and one that was run before.
 
     Raises:
         StoreUnavailableError: the result backend is away.
     """
     keys = {backend.get_key_for_task(one.task_id).decode(): one for one in inputs}
-    ended = await through_outages(lambda: runtime.ended_of(list(keys))) if keys else set[str]()
+    ended = await through_outages(lambda: runtime.find_finished(list(keys))) if keys else set[str]()
     return [one for key, one in keys.items() if key not in ended]

@@ -24,9 +24,9 @@ from tasks.notifications import Signals
 from tasks.outage_log import OutageLog
 from tasks.prediction_context import PredictionContext
 
-_LOOK_EVERY_S = 1.0
+_POLL_INTERVAL_S = 1.0
 # A task's result was looked at when it was taken from the broker; its first LM call mostly follows within milliseconds.
-_FRESH_S = 0.25
+_CHECK_TTL_S = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -43,16 +43,16 @@ class CancellationRegistry:
     def __init__(self, connection: RedisConnection, signals: Signals, *, namespace: str) -> None:
         self._connection = connection
         self._signals = signals
-        self._scopes: dict[str, dict[PredictionContext, asyncio.Task[Any]]] = {}
-        self._asked: dict[str, asyncio.Future[bool]] = {}
-        self._answering: set[asyncio.Task[None]] = set()
-        self._looking: asyncio.Task[None] | None = None
-        self._due = asyncio.Event()
+        self._contexts: dict[str, dict[PredictionContext, asyncio.Task[Any]]] = {}
+        self._pending_checks: dict[str, asyncio.Future[bool]] = {}
+        self._check_tasks: set[asyncio.Task[None]] = set()
+        self._poller: asyncio.Task[None] | None = None
+        self._poll_now = asyncio.Event()
         self._outage = OutageLog(_log, "Can't look for cancelled predictions")
-        signals.on(f"{namespace}:cancel", self.cancel, self._due.set)
+        signals.subscribe(f"{namespace}:cancel", self.cancel, self._poll_now.set)
 
     @contextmanager
-    def entered(self, scope: PredictionContext) -> Generator[None]:
+    def track(self, scope: PredictionContext) -> Generator[None]:
         """Lets a prediction be found by its task id while its block runs, which a cancellation leaves.
 
         Raises:
@@ -60,85 +60,85 @@ class CancellationRegistry:
         """
         self._start()
         task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._scopes.setdefault(scope.task_id, {})[scope] = task
+        self._contexts.setdefault(scope.task_id, {})[scope] = task
         try:
             yield
         except asyncio.CancelledError:
-            if not scope.cancelled:
+            if not scope.is_cancelled:
                 raise
             task.uncancel()
             raise PredictionCancelledError(scope.task_id) from None
         finally:
-            self._forget(scope)
+            self._untrack(scope)
 
     def cancel(self, task_id: str) -> None:
-        """Stops what runs under a task id: its LM calls under way, and the program around them."""
-        for scope, task in self._scopes.get(task_id, {}).items():
-            if not scope.cancelled:
-                scope.cancelled = True
+        """Stop what runs under a task id: its LM calls under way, and the program around them."""
+        for scope, task in self._contexts.get(task_id, {}).items():
+            if not scope.is_cancelled:
+                scope.is_cancelled = True
                 for each in {task, *scope.calls}:
                     each.cancel()
 
-    async def refuse_ended(self, scope: PredictionContext) -> None:
+    async def check_wanted(self, scope: PredictionContext) -> None:
         """Lets an LM call go ahead only if its prediction is still wanted.
 
         Raises:
             DeadlineExceededError: its deadline passed.
             PredictionCancelledError: it was cancelled, or another delivery of its task has ended it.
         """
-        if scope.cancelled:
+        if scope.is_cancelled:
             raise PredictionCancelledError(scope.task_id)
         if scope.deadline is not None and time.time() >= scope.deadline:
-            raise scope.late()
+            raise scope.deadline_error()
         now = time.monotonic()
-        if now - scope.looked_at < _FRESH_S:
+        if now - scope.checked_at < _CHECK_TTL_S:
             return
         try:
-            ended = await self._ended(scope.task_id)
+            ended = await self._has_ended(scope.task_id)
         except StoreUnavailableError:
             # Logged once for all who asked. Whether a prediction may go on without the store is its outage contract's
             # business, not this look's.
             return
-        scope.looked_at = now
+        scope.checked_at = now
         if ended:
-            scope.cancelled = True
+            scope.is_cancelled = True
             raise PredictionCancelledError(scope.task_id)
 
     async def aclose(self) -> None:
-        """Stops looking, and listening to the signals."""
+        """Stop looking, and listening to the signals."""
         await self._signals.aclose()
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
 
-    def _forget(self, scope: PredictionContext) -> None:
-        scopes = self._scopes.get(scope.task_id, {})
+    def _untrack(self, scope: PredictionContext) -> None:
+        scopes = self._contexts.get(scope.task_id, {})
         scopes.pop(scope, None)
         if not scopes:
-            self._scopes.pop(scope.task_id, None)
+            self._contexts.pop(scope.task_id, None)
 
     def _start(self) -> None:
         self._signals.start()
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().create_task(self._look_on())
+        if self._poller is None or self._poller.done():
+            self._poller = asyncio.get_running_loop().create_task(self._poll())
 
     # ------------------------------------------------------------------ looks
 
-    async def _ended(self, task_id: str) -> bool:
+    async def _has_ended(self, task_id: str) -> bool:
         """Whether a task has its final result. The looks of one turn of the loop are one command."""
-        asked = self._asked.get(task_id)
+        asked = self._pending_checks.get(task_id)
         if asked is None:
             loop = asyncio.get_running_loop()
-            asked = self._asked[task_id] = loop.create_future()
-            if len(self._asked) == 1:
-                self._answering.add(answering := loop.create_task(self._answer()))
-                answering.add_done_callback(self._answering.discard)
+            asked = self._pending_checks[task_id] = loop.create_future()
+            if len(self._pending_checks) == 1:
+                self._check_tasks.add(answering := loop.create_task(self._run_pending_checks()))
+                answering.add_done_callback(self._check_tasks.discard)
         return await share(asked)
 
-    async def _answer(self) -> None:
-        asked, self._asked = self._asked, {}
+    async def _run_pending_checks(self) -> None:
+        asked, self._pending_checks = self._pending_checks, {}
         try:
-            ended = await self._ended_among(list(asked))
+            ended = await self._find_ended(list(asked))
         except StoreUnavailableError as away:
             _log.warning("Can't tell whether %d predictions are still wanted: %s", len(asked), away)
             for one in asked.values():
@@ -148,30 +148,32 @@ class CancellationRegistry:
         for task_id, one in asked.items():
             one.set_result(task_id in ended)
 
-    async def _look_on(self) -> None:
+    async def _poll(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._due.wait()
+                async with asyncio.timeout(_POLL_INTERVAL_S):
+                    await self._poll_now.wait()
             except TimeoutError:
                 pass
-            self._due.clear()
+            self._poll_now.clear()
             try:
-                for task_id in await self._ended_among(list(self._scopes)):
+                for task_id in await self._find_ended(list(self._contexts)):
                     self.cancel(task_id)
-                self._outage.over()
+                self._outage.recovered()
             except StoreUnavailableError as away:
-                self._outage.begun(away)
+                self._outage.failed(away)
 
-    async def _ended_among(self, task_ids: Sequence[str]) -> set[str]:
+    async def _find_ended(self, task_ids: Sequence[str]) -> set[str]:
         if not task_ids:
             return set()
         keys = [f"{KeyValueStoreBackend.task_keyprefix}{task_id}" for task_id in task_ids]
         return {
-            task_id for task_id, stored in zip(task_ids, await self._stored(keys), strict=True) if _is_final(stored)
+            task_id
+            for task_id, stored in zip(task_ids, await self._fetch_results(keys), strict=True)
+            if _is_final(stored)
         }
 
-    async def _stored(self, keys: Iterable[str]) -> Sequence[Any]:
+    async def _fetch_results(self, keys: Iterable[str]) -> Sequence[Any]:
         if self._connection.cluster:
             return await self._connection.send_each([("GET", key) for key in keys])
         return await self._connection.bounded(self._connection.client.mget(list(keys)))

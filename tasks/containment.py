@@ -8,7 +8,7 @@ from typing import Any
 from snakepit_bridge.exceptions import PredictionFailedError, error_text
 
 
-class Contained:
+class ContainedCoroutine:
     """A program's coroutine to await.
 
     ``SystemExit`` and ``KeyboardInterrupt`` would end the event loop of all, and ``GeneratorExit`` looks to everybody

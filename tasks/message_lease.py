@@ -27,7 +27,7 @@ class MessageLeases(Protocol):
         ...
 
     async def move(self, tag: str, queue: str, priority: int | None = None) -> bool:
-        """Moves a held message to the end of another queue; False if the claim isn't held any more.
+        """Move a held message to the end of another queue; False if the claim isn't held any more.
 
         Raises:
             StoreUnavailableError: the broker is away.
@@ -35,7 +35,7 @@ class MessageLeases(Protocol):
         ...
 
     async def delay(self, tag: str, until_unix_s: float) -> bool:
-        """Puts a held message aside until a moment of Unix time; False if the claim isn't held any more.
+        """Put a held message aside until a moment of Unix time; False if the claim isn't held any more.
 
         Raises:
             StoreUnavailableError: the broker is away.

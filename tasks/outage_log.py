@@ -19,16 +19,16 @@ class OutageLog:
     def __init__(self, log: logging.Logger, what: str) -> None:
         self._log = log
         self._what = what
-        self._away = False
+        self._is_down = False
 
-    def begun(self, why: object) -> None:
+    def failed(self, why: object) -> None:
         """Says that it can't be done, unless that was said already."""
-        if not self._away:
+        if not self._is_down:
             self._log.warning("%s: %s", self._what, why)
-        self._away = True
+        self._is_down = True
 
-    def over(self) -> None:
+    def recovered(self) -> None:
         """Says that it is done again, if it couldn't be."""
-        if self._away:
+        if self._is_down:
             self._log.warning("Over: %s", self._what)
-        self._away = False
+        self._is_down = False

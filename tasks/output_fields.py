@@ -29,18 +29,18 @@ class FieldReader(Protocol):
         ...
 
 
-class _Stripped:
+class _Stripper:
     """A field's text without the blanks at its two ends, as adapters strip it."""
 
     def __init__(self) -> None:
-        self._held = ""
-        self._begun = False
+        self._pending = ""
+        self._started = False
 
     def feed(self, text: str) -> str:
-        text = self._held + text if self._begun else text.lstrip()
+        text = self._pending + text if self._started else text.lstrip()
         certain = text.rstrip()
-        self._held = text[len(certain) :] if certain or self._begun else ""
-        self._begun = self._begun or bool(certain)
+        self._pending = text[len(certain) :] if certain or self._started else ""
+        self._started = self._started or bool(certain)
         return certain
 
 
@@ -72,10 +72,10 @@ class ChatFields:
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
         self._line = ""
-        self._settled = False
+        self._is_checked = False
         self._field: str | None = None
         self._seen: set[str] = set()
-        self._text = _Stripped()
+        self._text = _Stripper()
 
     def feed(self, text: str) -> Iterator[Text]:
         """Yield what a further piece of the answer makes certain."""
@@ -84,38 +84,38 @@ class ChatFields:
             if found[0] == "\r" and found.end() == len(self._line):
                 break  # a line feed may follow
             line, self._line = self._line[: found.start()], self._line[found.end() :]
-            yield from self._take(line, whole=True)
-            yield from self._put("\n")
-            self._settled = False
+            yield from self._read_line(line, whole=True)
+            yield from self._emit("\n")
+            self._is_checked = False
         if self._line and not self._line.endswith("\r"):
-            yield from self._partly()
+            yield from self._read_partial_line()
 
     def end(self) -> Iterator[Text]:
         """Yield what is certain once the answer has ended."""
         line, self._line = self._line, ""
-        yield from self._take(line.rstrip("\r"), whole=True)
+        yield from self._read_line(line.rstrip("\r"), whole=True)
 
-    def _partly(self) -> Iterator[Text]:
-        """Takes of a line that hasn't ended what can't be the beginning of a header any more."""
+    def _read_partial_line(self) -> Iterator[Text]:
+        """Take of a line that hasn't ended what can't be the beginning of a header any more."""
         bare = self._line.lstrip()
-        if not self._settled and (not bare or _may_be_header(bare)):
+        if not self._is_checked and (not bare or _may_be_header(bare)):
             return
         line, self._line = self._line, ""
-        yield from self._take(line, whole=False)
+        yield from self._read_line(line, whole=False)
 
-    def _take(self, line: str, *, whole: bool) -> Iterator[Text]:
-        header = None if self._settled else _HEADER.match(line.strip() if whole else line.lstrip())
-        self._settled = True
+    def _read_line(self, line: str, *, whole: bool) -> Iterator[Text]:
+        header = None if self._is_checked else _HEADER.match(line.strip() if whole else line.lstrip())
+        self._is_checked = True
         if header is None:
-            yield from self._put(line)
+            yield from self._emit(line)
             return
         name = header[1]
         self._field = name if name in self._names and name not in self._seen else None
         self._seen.add(name)
-        self._text = _Stripped()
-        yield from self._put(line.lstrip()[header.end() :])
+        self._text = _Stripper()
+        yield from self._emit(line.lstrip()[header.end() :])
 
-    def _put(self, text: str) -> Iterator[Text]:
+    def _emit(self, text: str) -> Iterator[Text]:
         if self._field is not None and (certain := self._text.feed(text)):
             yield self._field, certain
 
@@ -145,14 +145,14 @@ class JSONFields:
         certain: list[str] = []
         for character in text:
             if self._string is None:
-                self._outside(character)
+                self._read_structure(character)
                 continue
-            decoded = self._inside(character)
+            decoded = self._read_string(character)
             if decoded is None:  # the text has ended
                 if certain and self._key is not None:
                     yield self._key, "".join(certain)
                 certain = []
-                self._close()
+                self._end_string()
             elif decoded and not self._is_key and self._key is not None:
                 certain.append(decoded)
         if certain and self._key is not None:
@@ -162,7 +162,7 @@ class JSONFields:
         """Yield nothing: a text that hasn't ended was yielded as far as it came."""
         yield from ()
 
-    def _outside(self, character: str) -> None:
+    def _read_structure(self, character: str) -> None:
         if character == '"' and self._depth:
             self._string = []
         elif character in "{[":
@@ -176,12 +176,12 @@ class JSONFields:
         if character == "{" and self._depth == 1:
             self._is_key = True
 
-    def _inside(self, character: str) -> str | None:
-        """Returns what a character of a text stands for, nothing while an escape isn't whole, None at the end."""
+    def _read_string(self, character: str) -> str | None:
+        """Return what a character of a text stands for, nothing while an escape isn't whole, None at the end."""
         if self._escape:
             self._escape += character
             whole = len(self._escape) == (6 if self._escape[1] == "u" else 2)
-            return self._unescaped() if whole else ""
+            return self._decode_escape() if whole else ""
         if character == "\\":
             self._escape = character
             return ""
@@ -192,7 +192,7 @@ class JSONFields:
             self._string.append(character)
         return character
 
-    def _unescaped(self) -> str:
+    def _decode_escape(self) -> str:
         escape, self._escape = self._escape, ""
         if escape[1] != "u":
             decoded = _ESCAPES.get(escape[1], escape)
@@ -205,7 +205,7 @@ class JSONFields:
             self._string.append(decoded)
         return decoded
 
-    def _close(self) -> None:
+    def _end_string(self) -> None:
         if self._depth == 1 and self._is_key and self._string is not None:
             name = "".join(self._string)
             self._key = name if name in self._names else None
@@ -228,7 +228,7 @@ class XMLFields:
         self._opening = {f"<{name}>": name for name in names}
         self._rest = ""
         self._field: str | None = None
-        self._text = _Stripped()
+        self._text = _Stripper()
 
     def feed(self, text: str) -> Iterator[Text]:
         """Yield what a further piece of the answer makes certain."""
@@ -256,12 +256,12 @@ class XMLFields:
         place, tag = min(found)
         self._rest = self._rest[place + len(tag) :]
         self._field = self._opening.pop(tag)
-        self._text = _Stripped()
+        self._text = _Stripper()
 
     def _close(self, name: str) -> Iterator[Text]:
         closing = f"</{name}>"
         place = self._rest.find(closing)
-        end = place if place >= 0 else self._certain(closing)
+        end = place if place >= 0 else self._certain_length(closing)
         inside, self._rest = self._rest[:end], self._rest[end:]
         if certain := self._text.feed(html.unescape(inside)):
             yield name, certain
@@ -269,7 +269,7 @@ class XMLFields:
             self._rest = self._rest[len(closing) :]
             self._field = None
 
-    def _certain(self, closing: str) -> int:
+    def _certain_length(self, closing: str) -> int:
         """How much of what came can be neither the beginning of the closing tag nor of an entity."""
         tag = self._rest.rfind("<")
         entity = self._rest.rfind("&")

@@ -31,15 +31,15 @@ from snakepit_bridge.protocol.messages import PredictionRequest, Result, pieces_
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.redis.outages import through_outages
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
-from tasks.containment import Contained
-from tasks.errors import named, noted, ours
+from tasks.containment import ContainedCoroutine
+from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
 from tasks.prediction_context import PredictionContext, activate
-from tasks.rate_limits.first_call import admitted
+from tasks.rate_limits.first_call import hold_first_permit
 from tasks.request_inputs import fetch_payloads, select_inputs
-from tasks.response_cache.parsed import sharing
+from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
-from tasks.streaming import ChunkWriter, streamed
+from tasks.streaming import ChunkWriter, stream_chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +68,14 @@ class Delivery:
     queue: str = ""
     claim: str = ""
     deliveries: int = 1
-    replies: str = ""
+    reply_channel: str = ""
     tries: int = 0
     failing_s: float = 0.0
-    looked_at: float = float("-inf")
+    checked_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedProgram:
     """What predictions of one program under one requirement have in common, so that a batch makes it once.
 
     Attributes:
@@ -91,16 +91,16 @@ class Prepared:
 
 
 async def run_prediction(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Result:
-    """Returns the result of one prediction. The snapshot is taken once, and passed down as a value.
+    """Return the result of one prediction. The snapshot is taken once, and passed down as a value.
 
     Raises:
         BridgeError: one of its named kinds, whatever went wrong.
     """
-    refuse_late(request, delivery)
+    check_deadline(request, delivery)
     return await run(runtime, await prepare(runtime, request, delivery), request, delivery)
 
 
-async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Prepared:
+async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> PreparedProgram:
     """Take the snapshot that a request requires and bind its program to it; the inputs don't matter.
 
     An outage of the store is waited out, unless the request's contract says that it may run without.
@@ -111,27 +111,29 @@ async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delive
     """
     try:
         return await through_outages(
-            lambda: OPEN_FILES.wait_for_files(lambda: _prepared(runtime, request, delivery.worker)),
+            lambda: OPEN_FILES.wait_for_files(lambda: _prepare_once(runtime, request, delivery.worker)),
             deadline=request.deadline,
         )
     except StoreUnavailableError:
-        refuse_late(request, delivery)
+        check_deadline(request, delivery)
         raise
 
 
-async def _prepared(runtime: Runtime, request: PredictionRequest, worker: str) -> Prepared:
-    clock = _Clock()
-    served = await runtime.sessions.serve(request.session, request.requirement, _terms(runtime, request))
+async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: str) -> PreparedProgram:
+    clock = _LapTimer()
+    served = await runtime.sessions.serve(
+        request.session, request.requirement, _parse_freshness_policy(runtime, request)
+    )
     program = await runtime.registry.get(request.program)
     snapshot_ms = clock.lap_ms()
     runtime.applying.start(worker)
     applied = await runtime.applying.apply(program, served.snapshot, request.requirement)
-    await _keep(runtime, served, applied)
-    return Prepared(served, applied, snapshot_ms, clock.lap_ms())
+    await _keep_snapshot(runtime, served, applied)
+    return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms())
 
 
-async def run(runtime: Runtime, made: Prepared, request: PredictionRequest, delivery: Delivery) -> Result:
-    """Returns the result of a request's inputs, run by a program that is bound already.
+async def run(runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery) -> Result:
+    """Return the result of a request's inputs, run by a program that is bound already.
 
     A program that failed since its process had no open file left for it is run again.
 
@@ -140,32 +142,37 @@ async def run(runtime: Runtime, made: Prepared, request: PredictionRequest, deli
     """
     attempts = count(delivery.attempt)
     return await OPEN_FILES.wait_for_files(
-        lambda: _predicted(runtime, made, request, replace(delivery, attempt=next(attempts)))
+        lambda: _run_once(runtime, prepared, request, replace(delivery, attempt=next(attempts)))
     )
 
 
-async def _predicted(runtime: Runtime, made: Prepared, request: PredictionRequest, delivery: Delivery) -> Result:
-    started, clock, bound = time.time(), _Clock(), made.applied.bound
+async def _run_once(
+    runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery
+) -> Result:
+    started, clock, bound = time.time(), _LapTimer(), prepared.applied.bound
     arriving = through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
     asked, program = select_inputs(await arriving, runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, asked)
-    scope = _scope(made.applied, request, delivery)
-    with runtime.running.entered(scope):
-        async with admitted(runtime.admission, scope, bound.choice.profile, asked), runtime.room(bound.choice.profile):
-            refuse_late(request, delivery)
+    scope = _build_context(prepared.applied, request, delivery)
+    with runtime.running.track(scope):
+        async with (
+            hold_first_permit(runtime.admission, scope, bound.choice.profile, asked),
+            runtime.concurrency_slot(bound.choice.profile),
+        ):
+            check_deadline(request, delivery)
             with default_settings():
-                prediction = await _followed(runtime, scope, bound.for_one_call(), inputs, request, delivery)
+                prediction = await _run_program(runtime, scope, bound.for_one_call(), inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
     queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
-    timings = Timings(queued_ms, made.snapshot_ms, made.bind_ms, clock.lap_ms())
+    timings = Timings(queued_ms, prepared.snapshot_ms, prepared.bind_ms, clock.lap_ms())
     usage = prediction.get_lm_usage()
-    provenance = _provenance(made.applied, made.served, request, delivery, scope, usage, started, timings)
+    provenance = _build_provenance(prepared.applied, prepared.served, request, delivery, scope, usage, started, timings)
     # What came by reference is kept by reference.
     kept = request.inputs if is_reference(request.inputs) else asked
     return Result(outputs, provenance.encode(), kept, completions)
 
 
-async def stored_form(runtime: Runtime, result: Result, request: PredictionRequest) -> dict[str, Any]:
+async def encode_for_storage(runtime: Runtime, result: Result, request: PredictionRequest) -> dict[str, Any]:
     """Return the form in which a result is stored; what goes beside it is there by then, through outages.
 
     Raises:
@@ -174,7 +181,7 @@ async def stored_form(runtime: Runtime, result: Result, request: PredictionReque
     return await through_outages(lambda: runtime.payloads.message(result, runtime.keep_s))
 
 
-def _scope(applied: AppliedProgram, request: PredictionRequest, delivery: Delivery) -> PredictionContext:
+def _build_context(applied: AppliedProgram, request: PredictionRequest, delivery: Delivery) -> PredictionContext:
     program = applied.bound.program
     return PredictionContext(
         delivery.task_id,
@@ -188,12 +195,12 @@ def _scope(applied: AppliedProgram, request: PredictionRequest, delivery: Delive
         delivery.claim,
         delivery.tries,
         delivery.failing_s,
-        delivery.looked_at,
+        delivery.checked_at,
         cache=program.spec.cache,
     )
 
 
-async def _followed(
+async def _run_program(
     runtime: Runtime,
     scope: PredictionContext,
     bound: BoundProgram,
@@ -201,59 +208,65 @@ async def _followed(
     request: PredictionRequest,
     delivery: Delivery,
 ) -> Any:
-    """Runs the program; if the request wants it, whoever follows gets its answer in pieces, the last before the end."""
+    """Run the program; if the request wants it, whoever follows gets its answer in pieces, the last before the end."""
     if not request.stream:
-        return await _call(runtime, scope, bound, inputs)
+        return await _call_program(runtime, scope, bound, inputs)
     key = pieces_key(runtime.payloads.namespace, delivery.task_id)
     writer = ChunkWriter(runtime.results, key, delivery.attempt + delivery.deliveries - 1)
     try:
-        with streamed(bound, writer):
-            return await _call(runtime, scope, bound, inputs)
+        with stream_chunks(bound, writer):
+            return await _call_program(runtime, scope, bound, inputs)
     finally:
         await writer.drain()
 
 
-async def _call(runtime: Runtime, scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any]) -> Any:
-    """Runs the program until the deadline; what it raises comes out under a name of ours."""
-    bounds = asyncio.timeout(scope.left_s())
+async def _call_program(
+    runtime: Runtime, scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any]
+) -> Any:
+    """Run the program until the deadline; what it raises comes out under a name of ours."""
+    bounds = asyncio.timeout(scope.remaining_s())
     try:
-        with activate(scope), sharing(runtime.cache, scope):
+        with activate(scope), share_answers(runtime.cache, scope):
             async with bounds:
-                prediction: Any = await Contained(under(scope.task_id, bound.acall(**inputs)), scope.program)
+                prediction: Any = await ContainedCoroutine(under(scope.task_id, bound.acall(**inputs)), scope.program)
     except Exception as error:  # noqa: BLE001 - whatever a program raises has a name of ours
-        raised = _raised(scope, bound, inputs, error, late=bounds.expired())
+        raised = _translate_failure(scope, bound, inputs, error, late=bounds.expired())
         raise raised from (raised.__cause__ if raised is error else error)
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
-        if isinstance(cancelled, SoftTimeLimitExceeded) or scope.cancelled or (task is not None and task.cancelling()):
+        if (
+            isinstance(cancelled, SoftTimeLimitExceeded)
+            or scope.is_cancelled
+            or (task is not None and task.cancelling())
+        ):
             raise
-        raise named(cancelled, program=scope.program, model=bound.choice.lm.model) from cancelled
-    swallowed = scope.tally.later or (None if isinstance(prediction, dspy.Prediction) else scope.tally.failure)
+        raise translate_error(cancelled, program=scope.program, model=bound.choice.lm.model) from cancelled
+    swallowed = scope.tally.deferred or (None if isinstance(prediction, dspy.Prediction) else scope.tally.failure)
     if swallowed is not None:
-        # Somebody on the way took the LM's failure for an answer. It is none; a call for later is still to be made.
+        # Somebody on the way took the LM's failure for an answer. It is none; a call for later is still to be prepared.
         raise fresh_error(swallowed)
     return prediction
 
 
-def _raised(
+def _translate_failure(
     scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any], error: Exception, *, late: bool
 ) -> BridgeError:
-    """Returns the error of ours for what a program raised."""
-    mine = ours(error)
-    if scope.tally.later is not None and not isinstance(mine, (DeadlineExceededError, PredictionCancelledError)):
-        return fresh_error(scope.tally.later)
+    """Return the error of ours for what a program raised."""
+    mine = find_bridge_error(error)
+    if scope.tally.deferred is not None and not isinstance(mine, (DeadlineExceededError, PredictionCancelledError)):
+        return fresh_error(scope.tally.deferred)
     if mine is not None:
         return mine
     if isinstance(error, TypeError) and (missing := bound.inputs.missing(scope.program, inputs)):
         return missing
     if isinstance(error, TimeoutError) and late:
-        return scope.late()
-    truncated = scope.tally.last_finish == "length"
-    raised = named(error, program=scope.program, model=bound.choice.lm.model, truncated=truncated)
-    return _with_its_reason(scope, raised)
+        return scope.deadline_error()
+    truncated = scope.tally.last_finish_reason == "length"
+    raised = translate_error(error, program=scope.program, model=bound.choice.lm.model, is_truncated=truncated)
+    return _attach_lm_failure(scope, raised)
 
 
-def _with_its_reason(scope: PredictionContext, raised: BridgeError) -> BridgeError:
+def _attach_lm_failure(scope: PredictionContext, raised: BridgeError) -> BridgeError:
     """What a program raised, or the LM's failure that it had caught before and that it went on without.
 
     BestOfN, Refine, Parallel and a tool's caller catch any exception, and what comes of it names no LM.
@@ -262,12 +275,12 @@ def _with_its_reason(scope: PredictionContext, raised: BridgeError) -> BridgeErr
     if failure is None:
         return raised
     if isinstance(raised, PredictionFailedError):
-        return noted(failure, raised)
+        return merge_lm_failure(failure, raised)
     return fresh_error(failure) if type(raised) is type(failure) else raised
 
 
-async def _keep(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:
-    """Keeps the snapshot for a replay; a task that its outage contract lets run without the store goes without."""
+async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:
+    """Keep the snapshot for a replay; a task that its outage contract lets run without the store goes without."""
     try:
         await runtime.keep(applied.snapshot)
     except StoreUnavailableError:
@@ -275,15 +288,15 @@ async def _keep(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgra
             raise
 
 
-def _terms(runtime: Runtime, request: PredictionRequest) -> FreshnessPolicy:
+def _parse_freshness_policy(runtime: Runtime, request: PredictionRequest) -> FreshnessPolicy:
     try:
         return FreshnessPolicy.of(request.max_staleness, request.outage, runtime.outage)
     except (TypeError, ValueError) as unreadable:
         raise BridgeError(f"The request's terms can't be read: {unreadable}.") from None
 
 
-def refuse_late(request: PredictionRequest, delivery: Delivery) -> None:
-    """Refuses a prediction that nobody has a use for any more.
+def check_deadline(request: PredictionRequest, delivery: Delivery) -> None:
+    """Refuse a prediction that nobody has a use for any more.
 
     Raises:
         DeadlineExceededError: its deadline is over.
@@ -292,7 +305,7 @@ def refuse_late(request: PredictionRequest, delivery: Delivery) -> None:
         raise DeadlineExceededError(delivery.task_id, round(time.time() - request.deadline, 3))
 
 
-def _provenance(
+def _build_provenance(
     applied: AppliedProgram,
     served: ServedSnapshot,
     request: PredictionRequest,
@@ -324,17 +337,17 @@ def _provenance(
         staleness_s=round(served.staleness_s, 3),
         outage=served.outage,
         refused=applied.refused,
-        answered=dict(scope.tally.answered),
-        failed_tries=delivery.tries + scope.tally.failed,
-        cached=scope.tally.cached,
-        shared=scope.tally.shared,
-        finish_reasons=dict(scope.tally.finished),
+        answered=dict(scope.tally.answered_calls),
+        failed_tries=delivery.tries + scope.tally.failed_tries,
+        cached=scope.tally.cache_hits,
+        shared=scope.tally.shared_answers,
+        finish_reasons=dict(scope.tally.finish_reasons),
         packages=bound.packages,
         dropped=dict(scope.tally.dropped),
     )
 
 
-class _Clock:
+class _LapTimer:
     """Milliseconds since the last lap."""
 
     def __init__(self) -> None:

@@ -43,15 +43,15 @@ class Tally:
         failure: the last failure of a call that no other try mends.
     """
 
-    failed: int = 0
-    sent: int = 0
-    answered: Counter[str] = field(default_factory=Counter[str])
-    cached: int = 0
-    shared: int = 0
-    finished: Counter[str] = field(default_factory=Counter[str])
-    last_finish: str = ""
+    failed_tries: int = 0
+    sent_requests: int = 0
+    answered_calls: Counter[str] = field(default_factory=Counter[str])
+    cache_hits: int = 0
+    shared_answers: int = 0
+    finish_reasons: Counter[str] = field(default_factory=Counter[str])
+    last_finish_reason: str = ""
     dropped: dict[str, str] = field(default_factory=dict[str, str])
-    later: LMUnavailableError | None = None
+    deferred: LMUnavailableError | None = None
     failure: BridgeError | None = None
 
 
@@ -90,36 +90,36 @@ class PredictionContext:
     claim: str = ""
     tries: int = 0
     failing_s: float = 0.0
-    looked_at: float = float("-inf")
+    checked_at: float = float("-inf")
     permit: Permit | None = None
-    cancelled: bool = False
-    over: bool = False
+    is_cancelled: bool = False
+    has_ended: bool = False
     cache: CacheSpec | None = None
-    asked: Counter[str] = field(default_factory=Counter[str])
+    call_counts: Counter[str] = field(default_factory=Counter[str])
     unparsed: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
     tally: Tally = field(default_factory=Tally)
     calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
 
-    def left_s(self) -> float | None:
+    def remaining_s(self) -> float | None:
         """Seconds until the deadline, not below 0; None where there is none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
     def take_permit(self) -> Permit | None:
-        """Returns what the limits gave it before it started, to whoever asks first."""
+        """Return what the limits gave it before it started, to whoever asks first."""
         permit, self.permit = self.permit, None
         return permit
 
-    def late(self) -> DeadlineExceededError:
-        """Returns the error of one whose deadline is over."""
+    def deadline_error(self) -> DeadlineExceededError:
+        """Return the error of one whose deadline is over."""
         return DeadlineExceededError(self.task_id, round(max(0.0, time.time() - (self.deadline or 0.0)), 3))
 
-    async def in_time(self, awaited: Awaitable[T]) -> T:
-        """Awaits something until the deadline.
+    async def within_deadline(self, awaited: Awaitable[T]) -> T:
+        """Await something until the deadline.
 
         Raises:
             DeadlineExceededError: it came first.
         """
-        left = self.left_s()
+        left = self.remaining_s()
         if left is None:
             return await awaited
         bounds = asyncio.timeout(left)
@@ -129,11 +129,11 @@ class PredictionContext:
         except TimeoutError:
             if not bounds.expired():
                 raise
-            raise self.late() from None
+            raise self.deadline_error() from None
 
     @contextmanager
-    def calling(self) -> Generator[None]:
-        """Counts the current task among the LM calls under way while its block runs."""
+    def track_call(self) -> Generator[None]:
+        """Count the current task among the LM calls under way while its block runs."""
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self.calls.add(task)
         try:
@@ -145,16 +145,16 @@ class PredictionContext:
 @contextmanager
 def activate(scope: PredictionContext) -> Generator[PredictionContext]:
     """Lets everything that is called within it find the scope."""
-    scope.over = False
+    scope.has_ended = False
     try:
         # DSPy would have programs that were made asynchronous by it wait for one another, eight at a time.
         with dspy.context(**{_SETTING: scope, "async_max_workers": _ASYNC_WORKERS}):
             yield scope
     finally:
-        scope.over = True
+        scope.has_ended = True
 
 
-def current() -> PredictionContext | None:
-    """Returns the scope of the prediction that the caller belongs to, None outside of one."""
+def current_prediction() -> PredictionContext | None:
+    """Return the scope of the prediction that the caller belongs to, None outside of one."""
     scope: PredictionContext | None = dspy.settings.get(_SETTING)
     return scope

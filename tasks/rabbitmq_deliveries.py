@@ -20,8 +20,8 @@ from snakepit_bridge.redis.outages import through_outages
 from tasks.quarantine import Suspects
 
 # A process is taken for dead after a lease without a sign of life, and gives so many in one.
-_SIGNS = 4
-_LOOK_S = 0.2
+_HEARTBEATS_PER_LEASE = 4
+_POLL_INTERVAL_S = 0.2
 
 
 class Deliveries:
@@ -54,7 +54,7 @@ class Deliveries:
         self._suspects = suspects
         self._process = uuid4().hex[:12]
         self._running: Counter[str] = Counter()
-        self._living: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
 
     async def begin(self, task_id: str, *, first: bool) -> int:
         """Note that a run of a message begins; return 0, or how many deaths are too many for it to begin.
@@ -68,17 +68,17 @@ class Deliveries:
         Raises:
             StoreUnavailableError: Redis stayed away.
         """
-        if self._living is None or self._living.done():
-            self._living = asyncio.get_running_loop().create_task(self._show_life())
-            await through_outages(self._show)
-        deaths = 0 if first else await self._deaths(task_id)
+        if self._heartbeat is None or self._heartbeat.done():
+            self._heartbeat = asyncio.get_running_loop().create_task(self._send_heartbeats())
+            await through_outages(self._send_heartbeat)
+        deaths = 0 if first else await self._count_deaths(task_id)
         if deaths >= self._max_deliveries:
-            await through_outages(lambda: self._forget(task_id))
+            await through_outages(lambda: self._forget_runs(task_id))
             return deaths
-        await self._suspects.enter(task_id, deaths + 1)
+        await self._suspects.acquire(task_id, deaths + 1)
         self._running.update([task_id])
         try:
-            await through_outages(lambda: self._note(task_id))
+            await through_outages(lambda: self._record_run(task_id))
         except StoreUnavailableError:
             await self.end(task_id)
             raise
@@ -86,51 +86,51 @@ class Deliveries:
 
     async def end(self, task_id: str) -> None:
         """Take the note of a run off, through outages."""
-        self._suspects.leave(task_id)
+        self._suspects.release(task_id)
         self._running.subtract([task_id])
         if self._running[task_id] > 0:
             return
         del self._running[task_id]
         with suppress(StoreUnavailableError):
-            await through_outages(lambda: self._connection.execute("HDEL", self._key(task_id), self._process))
+            await through_outages(lambda: self._connection.execute("HDEL", self._runs_key(task_id), self._process))
 
-    async def _deaths(self, task_id: str) -> int:
+    async def _count_deaths(self, task_id: str) -> int:
         """Return how many runs died, once none of those before goes on any more."""
         while True:
-            runs, goes_on = await through_outages(lambda: self._others(task_id))
+            runs, goes_on = await through_outages(lambda: self._find_other_runs(task_id))
             if not goes_on and not self._running[task_id]:
                 return runs
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
-    async def _others(self, task_id: str) -> tuple[int, bool]:
+    async def _find_other_runs(self, task_id: str) -> tuple[int, bool]:
         """Return how many runs in other processes have no end, and whether one of them goes on."""
-        found = [name.decode() for name in await self._connection.execute("HKEYS", self._key(task_id))]
+        found = [name.decode() for name in await self._connection.execute("HKEYS", self._runs_key(task_id))]
         runs = [one for one in found if one != self._process]
-        alive = await asyncio.gather(*(self._connection.execute("EXISTS", self._sign(one)) for one in runs))
+        alive = await asyncio.gather(*(self._connection.execute("EXISTS", self._heartbeat_key(one)) for one in runs))
         return len(runs), any(alive)
 
-    async def _note(self, task_id: str) -> None:
-        key = self._key(task_id)
+    async def _record_run(self, task_id: str) -> None:
+        key = self._runs_key(task_id)
         await asyncio.gather(
             self._connection.execute("HSET", key, self._process, 1),
             self._connection.execute("EXPIRE", key, self._keep_s),
         )
 
-    async def _forget(self, task_id: str) -> None:
-        await self._connection.execute("DEL", self._key(task_id))
+    async def _forget_runs(self, task_id: str) -> None:
+        await self._connection.execute("DEL", self._runs_key(task_id))
 
-    async def _show_life(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_s / _SIGNS)
+            await asyncio.sleep(self._lease_s / _HEARTBEATS_PER_LEASE)
             with suppress(StoreUnavailableError):  # the next sign is given soon
-                await self._show()
+                await self._send_heartbeat()
 
-    async def _show(self) -> None:
+    async def _send_heartbeat(self) -> None:
         lease_ms = round(self._lease_s * 1000)
-        await self._connection.execute("SET", self._sign(self._process), 1, "PX", lease_ms)
+        await self._connection.execute("SET", self._heartbeat_key(self._process), 1, "PX", lease_ms)
 
-    def _key(self, task_id: str) -> str:
+    def _runs_key(self, task_id: str) -> str:
         return f"{self._base}:runs:{task_id}"
 
-    def _sign(self, process: str) -> str:
+    def _heartbeat_key(self, process: str) -> str:
         return f"{self._base}:alive:{process}"

@@ -13,7 +13,7 @@ from snakepit_bridge.protocol.messages import PredictionRequest, Result, is_resu
 
 
 async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> PredictionRequest:
-    """Returns a request whose inputs are at hand, however large, and as they were given.
+    """Return a request whose inputs are at hand, however large, and as they were given.
 
     Raises:
         PayloadLostError: they aren't there any more.
@@ -25,12 +25,12 @@ async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> Pred
     if request.escaped:
         inputs = unescaped(inputs)
     elif request.chained or request.take:
-        inputs = await _previous(payloads, inputs)
+        inputs = await _load_previous_results(payloads, inputs)
     return request if inputs is request.inputs else replace(request, inputs=inputs)
 
 
-async def _previous(payloads: Payloads, inputs: Any) -> Any:
-    """Returns the result of a chain's previous prediction, or a list of a group's; what is neither stays as it is."""
+async def _load_previous_results(payloads: Payloads, inputs: Any) -> Any:
+    """Return the result of a chain's previous prediction, or a list of a group's; what is neither stays as it is."""
     if is_result(inputs):
         return await payloads.whole(Result.decode(inputs))
     if isinstance(inputs, list) and inputs and all(is_result(each) for each in cast(list[Any], inputs)):
@@ -39,26 +39,26 @@ async def _previous(payloads: Payloads, inputs: Any) -> Any:
 
 
 def select_inputs(request: PredictionRequest, bounds: ValueBounds) -> Mapping[str, Any]:
-    """Returns a request's inputs; in a chain they are picked out of the previous result, or of a group's results.
+    """Return a request's inputs; in a chain they are picked out of the previous result, or of a group's results.
 
     Raises:
         InputError: the previous result lacks a field that should be taken, the inputs aren't an object, or one is too
             deep or too large.
     """
-    inputs = _named(request)
+    inputs = _collect_inputs(request)
     for name, value in inputs.items():
         if (problem := problem_of(value, bounds)) is not None:
             raise InputError(request.program, name, problem)
     return inputs
 
 
-def _named(request: PredictionRequest) -> Mapping[str, Any]:
+def _collect_inputs(request: PredictionRequest) -> Mapping[str, Any]:
     inputs: Any = request.inputs
     if isinstance(inputs, Result):
-        return _pick(request, inputs.outputs, request.take or _by_name(inputs))
+        return _pick(request, inputs.outputs, request.take or _same_names(inputs))
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], Result):
         previous = cast("list[Result]", inputs)
-        wanted = request.take or _by_name(previous[0])
+        wanted = request.take or _same_names(previous[0])
         picked = [_pick(request, each.outputs, wanted) for each in previous]
         return {name: [each[name] for each in picked] for name in wanted}
     if not isinstance(inputs, dict):
@@ -68,7 +68,7 @@ def _named(request: PredictionRequest) -> Mapping[str, Any]:
     return cast("dict[str, Any]", inputs)
 
 
-def _by_name(result: Result) -> Mapping[str, str]:
+def _same_names(result: Result) -> Mapping[str, str]:
     return {name: name for name in result.outputs}
 
 

@@ -22,18 +22,18 @@ from snakepit_bridge.protocol.messages import (
 from tasks.prediction import Delivery
 
 _FLAGS = ("chained", "escaped")
-_KNOWN = {
+_KNOWN_KEYWORDS = {
     "v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace", *_FLAGS,
 }  # fmt: skip
 
 
-def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace: str) -> PredictionRequest:
-    """Returns the request that a message makes.
+def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, namespace: str) -> PredictionRequest:
+    """Return the request that a message makes.
 
     Args:
         program: its program.
         inputs: its inputs.
-        said: its keywords; those that a default stands for may be missing.
+        keywords: its keywords; those that a default stands for may be missing.
         namespace: the one that this worker serves.
 
     Raises:
@@ -42,33 +42,33 @@ def request_of(program: str, inputs: Any, said: Mapping[str, Any], *, namespace:
         SessionNameError: it names no session.
         BridgeError: its requirement can't be read.
     """
-    if unknown := said.keys() - _KNOWN:
+    if unknown := keywords.keys() - _KNOWN_KEYWORDS:
         raise ConfigurationError(f"The request says {', '.join(sorted(unknown))}, which this worker doesn't know.")
-    version = said.get("v", VERSION)
+    version = keywords.get("v", VERSION)
     if version != VERSION:
         raise ConfigurationError(
             f"The request has version {version}, this worker reads {VERSION}. Upgrade the older side."
         )
-    sent_in = str(said.get("namespace") or "")
+    sent_in = str(keywords.get("namespace") or "")
     if sent_in and sent_in != namespace:
         raise ForeignNamespaceError(sent_in, namespace)
     return PredictionRequest(
         program,
         inputs,
-        check_session(said.get("session", DEFAULT_SESSION)),
-        _requirement(said.get("requirement", "latest")),
-        said.get("deadline"),
-        said.get("take"),
-        said.get("max_staleness"),
-        said.get("outage"),
-        bool(said.get("stream", False)),
+        check_session(keywords.get("session", DEFAULT_SESSION)),
+        _parse_requirement(keywords.get("requirement", "latest")),
+        keywords.get("deadline"),
+        keywords.get("take"),
+        keywords.get("max_staleness"),
+        keywords.get("outage"),
+        bool(keywords.get("stream", False)),
         sent_in,
-        *(bool(said.get(name, False)) for name in _FLAGS),
+        *(bool(keywords.get(name, False)) for name in _FLAGS),
     )
 
 
-def delivery_of(task: Task) -> Delivery:
-    """Returns how the message of the running task came to this worker."""
+def parse_delivery(task: Task) -> Delivery:
+    """Return how the message of the running task came to this worker."""
     asked: Any = task.request
     route: Mapping[str, Any] = asked.delivery_info or {}
     headers: Mapping[str, Any] = asked.headers or {}
@@ -83,13 +83,13 @@ def delivery_of(task: Task) -> Delivery:
         claim=str(properties.get("delivery_tag") or ""),
         # Our transport counts; another broker's only says whether it is the first time.
         deliveries=int(properties.get("deliveries") or (2 if route.get("redelivered") else 1)),
-        replies=str(headers.get(REPLY_CHANNEL) or ""),
+        reply_channel=str(headers.get(REPLY_CHANNEL) or ""),
         tries=int(headers.get(LM_TRIES) or 0),
         failing_s=float(headers.get(LM_FAILING_S) or 0.0),
     )
 
 
-def _requirement(text: str) -> Requirement:
+def _parse_requirement(text: str) -> Requirement:
     try:
         return Requirement.parse(text)
     except ValueError as unreadable:

@@ -22,23 +22,23 @@ _RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interv
 _log = logging.getLogger(__name__)
 
 
-class Singles:
+class InputRequeuer:
     """Sends inputs of one batch as messages of their own, under their own task ids.
 
     Args:
         app: the app to send with.
         program: reference of the batch's program.
-        said: the keywords that all of its inputs have in common.
+        keywords: the keywords that all of its inputs have in common.
         delivery: how the batch came, whose queue, priority and reply channel stay theirs.
         broker: what errors call the broker.
     """
 
     def __init__(
-        self, app: Celery, program: str, said: Mapping[str, Any], delivery: Delivery, *, broker: str = "the broker"
+        self, app: Celery, program: str, keywords: Mapping[str, Any], delivery: Delivery, *, broker: str = "the broker"
     ) -> None:
         self._app = app
         self._program = program
-        self._said = dict(said)
+        self._keywords = dict(keywords)
         self._delivery = delivery
         self._broker = broker
 
@@ -72,7 +72,7 @@ class Singles:
             _log.warning("%d inputs of a batch can't be sent yet: %s", len(left), exc)
         return left
 
-    async def send_through(
+    async def send_all(
         self,
         inputs: Sequence[Input],
         *,
@@ -103,8 +103,8 @@ class Singles:
         message = amqp.create_task_message(
             one.task_id,
             PREDICT,
-            [one.asked, self._program],
-            self._said,
+            [one.values, self._program],
+            self._keywords,
             countdown=countdown or None,
             retries=retries,
             argsrepr=HIDDEN,
@@ -118,7 +118,7 @@ class Singles:
             priority=self._delivery.priority,
             headers={
                 SENT_AT: self._delivery.sent_at or time.time(),
-                REPLY_CHANNEL: self._delivery.replies,
+                REPLY_CHANNEL: self._delivery.reply_channel,
                 **lm_tries,
                 PROGRAM: self._program,
             },

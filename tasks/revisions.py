@@ -36,11 +36,11 @@ ON_REFUSED = "dspex.on_refused"
 """Session variable by which a session says what becomes of tasks whose program refuses its newest revision."""
 LAST_GOOD = "last_good"
 
-_LOOK_EVERY_S = 0.25
+_REPORT_INTERVAL_S = 0.25
 # A session that no task used for so long is held no longer, as far as the fleet is concerned.
 _IDLE_S = 60.0
-_SESSIONS = 10_000
-_PROGRAMS = 64
+_MAX_SESSIONS = 10_000
+_MAX_PROGRAMS = 64
 _REFUSALS = (BindingError, ProgramSpecError, UnknownModuleError, ValidationError, VariableNotFoundError)
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class AppliedProgram:
 class _Use:
     """What this process did under a session: when last, and by program the last revision that fitted it, if one did."""
 
-    at: float
+    used_at: float
     programs: OrderedDict[tuple[str, int], tuple[Program, Snapshot | None]]
 
 
@@ -82,26 +82,26 @@ class RevisionBinder:
         self._programs = programs
         self._sessions = sessions
         self._acks = acks
-        self._used: OrderedDict[str, _Use] = OrderedDict()
-        self._said: dict[str, Token] = {}
+        self._uses: OrderedDict[str, _Use] = OrderedDict()
+        self._reported: dict[str, Token] = {}
         self._alive_at = float("-inf")
         self._reporter: asyncio.Task[None] | None = None
         # Whoever waits for this process sees it fall silent, which is the truth.
         self._outage = OutageLog(_log, "Can't report the applied revisions")
 
     async def apply(self, program: Program, snapshot: Snapshot, requirement: Requirement) -> AppliedProgram:
-        """Returns a program bound to a snapshot, or to the last that fitted it if the session wants that.
+        """Return a program bound to a snapshot, or to the last that fitted it if the session wants that.
 
         Raises:
             BridgeError: the program refuses the snapshot, as ``BoundPrograms.abound`` says.
         """
         if requirement.kind == "exactly":
             return AppliedProgram(await self._programs.abound(program, snapshot), snapshot)
-        use, key = self._use(snapshot.session), (program.name, program.version)
+        use, key = self._touch(snapshot.session), (program.name, program.version)
         try:
             bound = await self._programs.abound(program, snapshot)
         except _REFUSALS as refused:
-            last = self._refused(use, key, program, snapshot)
+            last = self._record_refusal(use, key, program, snapshot)
             if last is None or not _may_fall_back(snapshot, last, requirement):
                 raise
             return AppliedProgram(await self._programs.abound(program, last), last, str(refused))
@@ -111,78 +111,78 @@ class RevisionBinder:
     def start(self, worker: str) -> None:
         """Begins to report under a Celery node's name, unless it does so already."""
         if self._reporter is None or self._reporter.done():
-            self._reporter = asyncio.get_running_loop().create_task(self._report_on(f"{worker}/{os.getpid()}"))
+            self._reporter = asyncio.get_running_loop().create_task(self._report_forever(f"{worker}/{os.getpid()}"))
 
     async def aclose(self) -> None:
-        """Stops reporting."""
+        """Stop reporting."""
         if self._reporter is not None:
             self._reporter.cancel()
             await asyncio.gather(self._reporter, return_exceptions=True)
 
-    def _refused(self, use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot) -> Snapshot | None:
-        """Remembers a refusal, to be reported, and returns the last revision that the program took."""
+    def _record_refusal(self, use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot) -> Snapshot | None:
+        """Remember a refusal, to be reported, and returns the last revision that the program took."""
         if key not in use.programs:
             _remember(use, key, program, None)
-            self._said.pop(snapshot.session, None)
+            self._reported.pop(snapshot.session, None)
         return use.programs[key][1]
 
-    def _use(self, session: str) -> _Use:
-        use = self._used.get(session)
+    def _touch(self, session: str) -> _Use:
+        use = self._uses.get(session)
         if use is None:
-            use = self._used[session] = _Use(0.0, OrderedDict())
-            if len(self._used) > _SESSIONS:
-                self._used.popitem(last=False)
-        self._used.move_to_end(session)
-        use.at = time.monotonic()
+            use = self._uses[session] = _Use(0.0, OrderedDict())
+            if len(self._uses) > _MAX_SESSIONS:
+                self._uses.popitem(last=False)
+        self._uses.move_to_end(session)
+        use.used_at = time.monotonic()
         return use
 
-    async def _report_on(self, process: str) -> None:
+    async def _report_forever(self, process: str) -> None:
         while True:
             try:
                 await self._report(process)
-                self._outage.over()
+                self._outage.recovered()
             except StoreUnavailableError as away:
-                self._outage.begun(away)
+                self._outage.failed(away)
             except Exception:  # noqa: BLE001 (a report that fails must not end all that come after it)
                 _log.exception("The report of the applied revisions failed; it is tried again")
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_REPORT_INTERVAL_S)
 
     async def _report(self, process: str) -> None:
-        """Reports what is new since the last round, and takes back what is idle."""
+        """Report what is new since the last round, and takes back what is idle."""
         now = time.monotonic()
         if now - self._alive_at >= ALIVE_EVERY_S:
             await self._acks.alive(process)
-            await self._want(now)
+            await self._renew_demand(now)
             self._alive_at = now
-        for session in [name for name, use in self._used.items() if now - use.at > _IDLE_S]:
-            del self._used[session]
-        idle = self._said.keys() - self._used.keys()
+        for session in [name for name, use in self._uses.items() if now - use.used_at > _IDLE_S]:
+            del self._uses[session]
+        idle = self._reported.keys() - self._uses.keys()
         if idle:
             await self._acks.forget(process, idle)
             for session in idle:
-                self._said.pop(session, None)
-        looked = {session: await self._due(session) for session in list(self._used)}
+                self._reported.pop(session, None)
+        looked = {session: await self._build_report(session) for session in list(self._uses)}
         due = {session: report for session, report in looked.items() if report is not None}
         if due:
             await self._acks.report(process, due)
-            self._said.update({session: report.token for session, report in due.items()})
+            self._reported.update({session: report.token for session, report in due.items()})
 
-    async def _want(self, now: float) -> None:
+    async def _renew_demand(self, now: float) -> None:
         """Tells the refreshers which sessions are in use here, so that they go on following those."""
-        used = [session for session, use in self._used.items() if now - use.at <= _IDLE_S]
+        used = [session for session, use in self._uses.items() if now - use.used_at <= _IDLE_S]
         if self._sessions.wanted is not None and used:
             await self._sessions.wanted.want(used)
 
-    async def _due(self, session: str) -> AckReport | None:
+    async def _build_report(self, session: str) -> AckReport | None:
         """What is to be said of a session; nothing if that was said, or if the process doesn't know what is newest."""
         snapshot = self._sessions.replica.peek(session)
-        if snapshot is None or self._said.get(session) == snapshot.token:
+        if snapshot is None or self._reported.get(session) == snapshot.token:
             return None
-        return AckReport(snapshot.token, await self._refusal(session, snapshot))
+        return AckReport(snapshot.token, await self._find_refusal(session, snapshot))
 
-    async def _refusal(self, session: str, snapshot: Snapshot) -> str:
+    async def _find_refusal(self, session: str, snapshot: Snapshot) -> str:
         """Why a program that ran under the session can't run under this revision; empty if all can."""
-        use = self._used.get(session)
+        use = self._uses.get(session)
         for (name, version), (program, _) in list(use.programs.items()) if use is not None else ():
             try:
                 await self._programs.abound(program, snapshot)
@@ -194,7 +194,7 @@ class RevisionBinder:
 def _remember(use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot | None) -> None:
     use.programs[key] = (program, snapshot)
     use.programs.move_to_end(key)
-    if len(use.programs) > _PROGRAMS:
+    if len(use.programs) > _MAX_PROGRAMS:
         use.programs.popitem(last=False)
 
 

@@ -15,7 +15,7 @@ from tasks.prediction import Delivery
 from tasks.runtime import Runtime
 
 
-async def hand_over_code(runtime: Runtime, bound: BoundProgram, delivery: Delivery) -> None:
+async def move_to_code_queue(runtime: Runtime, bound: BoundProgram, delivery: Delivery) -> None:
     """Hands a message on if its program executes code and this worker's tasks share a process.
 
     Where the broker is reached by another transport than ours, nothing can be handed on, and the program runs here.

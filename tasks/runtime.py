@@ -81,23 +81,23 @@ class Runtime:
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        return is_end(await self.look(result_key))
+        return is_final(await self.fetch_result(result_key))
 
-    def look(self, result_key: str) -> Awaitable[bytes | None]:
+    def fetch_result(self, result_key: str) -> Awaitable[bytes | None]:
         """Looks up a task's result, among what else is asked of Redis now; its answer is for :func:`is_end`."""
         return self.results.execute("GET", result_key)
 
-    async def ended_of(self, result_keys: Sequence[str]) -> set[str]:
-        """Returns those of some tasks, by their result keys, that have their final result.
+    async def find_finished(self, result_keys: Sequence[str]) -> set[str]:
+        """Return those of some tasks, by their result keys, that have their final result.
 
         Raises:
             StoreUnavailableError: the result backend is away.
         """
         found: Sequence[bytes | None] = await self.results.execute("MGET", *result_keys)
-        return {key for key, stored in zip(result_keys, found, strict=True) if is_end(stored)}
+        return {key for key, stored in zip(result_keys, found, strict=True) if is_final(stored)}
 
     async def keep(self, snapshot: Snapshot) -> None:
-        """Keeps a result's snapshot for as long as the result, so that the prediction can be made again.
+        """Keep a result's snapshot for as long as the result, so that the prediction can be made again.
 
         Raises:
             StoreUnavailableError: the store is away.
@@ -106,18 +106,18 @@ class Runtime:
             await self.store.keep(snapshot, self.keep_s)
 
     async def aclose(self) -> None:
-        """Ends what runs beside the tasks, and closes the connections of the running event loop."""
+        """End what runs beside the tasks, and closes the connections of the running event loop."""
         for part in (self.applying, self.admission, self.running, self.sessions.replica, self.store, self.results):
             await part.aclose()
         if self.claims is not None:
             await self.claims.connection.aclose()
 
-    def room(self, profile: str) -> AbstractAsyncContextManager[Any]:
-        """Returns the place among the profile's predictions that one of them must hold while it runs."""
+    def concurrency_slot(self, profile: str) -> AbstractAsyncContextManager[Any]:
+        """Return the place among the profile's predictions that one of them must hold while it runs."""
         return self.limits.get(profile) or nullcontext()
 
 
-def is_end(stored: bytes | None) -> bool:
+def is_final(stored: bytes | None) -> bool:
     """Tells whether a stored result, or its absence, is how a task ended."""
     return stored is not None and json.loads(stored)["status"] in READY_STATES
 

@@ -11,10 +11,10 @@ from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from snakepit_bridge.snapshots.replica import Replica
 
-_LOOK_EVERY_S = 0.1
+_POLL_INTERVAL_S = 0.1
 # For so long nobody waits again for a session whose authority nobody could reach.
-_IN_VAIN_S = 30.0
-_REMEMBERED = 1_000
+_BACKOFF_S = 30.0
+_MAX_BACKOFFS = 1_000
 
 
 class SessionSnapshots:
@@ -30,30 +30,30 @@ class SessionSnapshots:
         self.replica = replica
         self.wanted = wanted
         self._wait_s = wait_s
-        self._in_vain: dict[str, float] = {}
+        self._backoff_until: dict[str, float] = {}
 
-    async def serve(self, session: str, requirement: Requirement, terms: FreshnessPolicy) -> ServedSnapshot:
-        """Return a snapshot that meets the requirement on these terms, and how old it is.
+    async def serve(self, session: str, requirement: Requirement, policy: FreshnessPolicy) -> ServedSnapshot:
+        """Return a snapshot that meets the requirement on these policy, and how old it is.
 
         Raises:
             what ``Replica.serve`` raises.
         """
         try:
-            served = await self.replica.serve(session, requirement, terms)
+            served = await self.replica.serve(session, requirement, policy)
         except SessionNotFoundError:
             if self.wanted is None or session == DEFAULT_SESSION:
                 raise
             await self.wanted.want([session])
-            return await self._awaited(session, requirement, terms)
+            return await self._wait_until_followed(session, requirement, policy)
         except AuthorityAwayError:
-            if not await self._may_be_followed(session):
+            if not await self._request_following(session):
                 raise
-            return await self._awaited(session, requirement, terms)
-        if served.outage and not served.store_away and await self._may_be_followed(session):
-            return await self._awaited(session, requirement, terms)
+            return await self._wait_until_followed(session, requirement, policy)
+        if served.outage and not served.store_away and await self._request_following(session):
+            return await self._wait_until_followed(session, requirement, policy)
         return served
 
-    async def _may_be_followed(self, session: str) -> bool:
+    async def _request_following(self, session: str) -> bool:
         """Tell whether an authority seems away only since nobody had a use for its session: then it is wished for.
 
         Refreshers drop what isn't used for long. As long as one of them reaches Elixir, a session that is wanted is
@@ -63,33 +63,35 @@ class SessionSnapshots:
             return False
         try:
             await self.wanted.want([session])
-            return time.monotonic() >= self._in_vain.get(session, 0.0) and await self.wanted.refreshers_at_work()
+            return time.monotonic() >= self._backoff_until.get(session, 0.0) and await self.wanted.refreshers_at_work()
         except StoreUnavailableError:
             return False
 
-    async def _awaited(self, session: str, requirement: Requirement, terms: FreshnessPolicy) -> ServedSnapshot:
+    async def _wait_until_followed(
+        self, session: str, requirement: Requirement, policy: FreshnessPolicy
+    ) -> ServedSnapshot:
         """Wait for the session to be followed, and return what there is then."""
         until = time.monotonic() + self._wait_s
         while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
             over = time.monotonic() >= until
             try:
-                served = await self.replica.serve(session, requirement, terms)
+                served = await self.replica.serve(session, requirement, policy)
                 if not served.outage or served.store_away:
                     return served
                 if over:
-                    self._waited_in_vain(session)
+                    self._back_off(session)
                     return served
             except SessionNotFoundError:
                 if over:
                     raise
             except AuthorityAwayError:
                 if over:
-                    self._waited_in_vain(session)
+                    self._back_off(session)
                     raise
 
-    def _waited_in_vain(self, session: str) -> None:
-        self._in_vain.pop(session, None)
-        self._in_vain[session] = time.monotonic() + _IN_VAIN_S
-        while len(self._in_vain) > _REMEMBERED:
-            self._in_vain.pop(next(iter(self._in_vain)))
+    def _back_off(self, session: str) -> None:
+        self._backoff_until.pop(session, None)
+        self._backoff_until[session] = time.monotonic() + _BACKOFF_S
+        while len(self._backoff_until) > _MAX_BACKOFFS:
+            self._backoff_until.pop(next(iter(self._backoff_until)))

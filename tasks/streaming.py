@@ -30,10 +30,10 @@ from snakepit_bridge.redis.outages import through_outages
 from tasks.output_fields import ChatFields, FieldReader, JSONFields, Text, XMLFields
 
 # What a slow reader may fall behind by, and how long he may come late.
-_ENTRIES = 10_000
-_KEPT_S = 600
+_MAX_ENTRIES = 10_000
+_TTL_S = 600
 # The end of a prediction waits for its pieces, but not for ever.
-_PATIENCE_S = 60.0
+_WRITE_TIMEOUT_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -52,35 +52,35 @@ class ChunkWriter:
         self._key = key
         self._attempt = attempt
         self._pending: list[StreamChunk] = []
-        self._writing: asyncio.Task[None] | None = None
-        self._lost = False
+        self._write_task: asyncio.Task[None] | None = None
+        self._loss_logged = False
         self._name, self._written = uuid4().hex[:12], 0
 
     def put(self, piece: StreamChunk) -> None:
-        """Adds a piece; what waits to be written grows together, field by field."""
+        """Add a piece; what waits to be written grows together, field by field."""
         last = self._pending[-1] if self._pending else None
         if last is not None and not piece.replaced and replace(last, text="") == replace(piece, text=""):
             self._pending[-1] = replace(last, text=last.text + piece.text)
         else:
             self._pending.append(piece)
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write(), name="dspex-pieces")
+        if self._write_task is None or self._write_task.done():
+            self._write_task = asyncio.create_task(self._write(), name="dspex-pieces")
 
     async def drain(self) -> None:
-        """Returns once all is written, or lost."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        """Return once all is written, or lost."""
+        if self._write_task is not None:
+            await asyncio.wait([self._write_task])
 
     async def _write(self) -> None:
         while self._pending:
             some, self._pending = self._pending, []
             try:
-                commands = [*map(self._entry, some), ("EXPIRE", self._key, _KEPT_S), ("PUBLISH", self._key, "")]
+                commands = [*map(self._entry, some), ("EXPIRE", self._key, _TTL_S), ("PUBLISH", self._key, "")]
                 # Behind an outage they are written as they were: readers leave out what was written before it, too.
-                await through_outages(partial(self._connection.send_each, commands), patience_s=_PATIENCE_S)
+                await through_outages(partial(self._connection.send_each, commands), patience_s=_WRITE_TIMEOUT_S)
             except Exception as exc:  # noqa: BLE001 - its reader gets the end all the same, and the whole answer with it
-                if not self._lost:
-                    self._lost = True
+                if not self._loss_logged:
+                    self._loss_logged = True
                     _log.warning("Pieces of an answer are lost to those who follow it: %s", exc)
 
     def _entry(self, piece: StreamChunk) -> tuple[Any, ...]:
@@ -89,11 +89,11 @@ class ChunkWriter:
         mark = ("replaced", 1) if piece.replaced else ()
         self._written += 1
         once = ("writer", self._name, "number", self._written)
-        return ("XADD", self._key, "MAXLEN", "~", _ENTRIES, "*", *fields, *numbers, *once, *mark)
+        return ("XADD", self._key, "MAXLEN", "~", _MAX_ENTRIES, "*", *fields, *numbers, *once, *mark)
 
 
 @contextmanager
-def streamed(bound: BoundProgram, writer: ChunkWriter) -> Generator[None]:
+def stream_chunks(bound: BoundProgram, writer: ChunkWriter) -> Generator[None]:
     """Within it a program's LM calls are streamed, and the text of its output fields goes to the writer.
 
     One whose calls can't share a module isn't: nobody knows its parts.
@@ -103,7 +103,7 @@ def streamed(bound: BoundProgram, writer: ChunkWriter) -> Generator[None]:
         return
     sink = _Sink(bound, writer)
     callbacks = [*dspy.settings.get("callbacks", []), sink]
-    with dspy.context(callbacks=callbacks, **{FOLLOW: _pieces_of_call}):
+    with dspy.context(callbacks=callbacks, **{FOLLOW: _open_stream}):
         yield
 
 
@@ -113,34 +113,34 @@ class _Sink(BaseCallback):
     def __init__(self, bound: BoundProgram, writer: ChunkWriter) -> None:
         self._writer = writer
         parts = bound.module.named_predictors()
-        self._parts = {id(part): (name, names) for name, part in parts if (names := _text_fields(part))}
+        self._parts = {id(part): (name, names) for name, part in parts if (names := _find_text_fields(part))}
         self._calls = 0
         self._failed = False
 
     # DSPy swallows what a callback raises.
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Remembers which part of the program asks now."""
+        """Remember which part of the program asks now."""
         if isinstance(instance, dspy.Predict):
             known = self._parts.get(id(instance))
-            _asked.set(None if known is None else _Call(self, *known))
+            _current_call.set(None if known is None else _Call(self, *known))
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Learns in which form the answer comes: JSON, too, where another form couldn't be parsed."""
-        call = _asked.get()
+        call = _current_call.get()
         if call is not None:
-            call.style = _style(instance)
+            call.style = _choose_reader(instance)
 
     def on_adapter_parse_end(
         self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
     ) -> None:
-        """Takes the pieces of answers back that couldn't be parsed."""
-        call = _asked.get()
+        """Take the pieces of answers back that couldn't be parsed."""
+        call = _current_call.get()
         if call is not None and exception is not None:
-            call.refused()
+            call.retract()
 
     def next_call(self) -> int:
-        """Returns the number of the answer that begins now."""
+        """Return the number of the answer that begins now."""
         self._calls += 1
         return self._calls
 
@@ -148,7 +148,7 @@ class _Sink(BaseCallback):
         """Hands a piece to the writer."""
         self._writer.put(piece)
 
-    def broke(self, exc: Exception) -> None:
+    def log_failure(self, exc: Exception) -> None:
         """Says once that pieces can't be made; the prediction goes on."""
         if not self._failed:
             self._failed = True
@@ -165,26 +165,26 @@ class _Call:
         self._answers: list[_Answer] = []
         self.style: type[Any] = ChatFields
 
-    def answer(self) -> FollowedPieces:
-        """Returns where the pieces of one answer go."""
+    def open_answer(self) -> FollowedPieces:
+        """Return where the pieces of one answer go."""
         answer = _Answer(self._sink, self._predictor, self._names, self.style)
         self._answers.append(answer)
         return answer
 
-    def refused(self) -> None:
-        """Takes back what was written: the program couldn't do anything with it."""
+    def retract(self) -> None:
+        """Take back what was written: the program couldn't do anything with it."""
         answers, self._answers = self._answers, []
         for answer in answers:
-            _at_home(answer.void)
+            _call_on_home_loop(answer.void)
 
 
-_asked: ContextVar[_Call | None] = ContextVar("dspex_call_followed", default=None)
+_current_call: ContextVar[_Call | None] = ContextVar("dspex_call_followed", default=None)
 """The call that a predictor makes in this context; the LM is asked in it or in a copy, and an adapter parses in it."""
 
 
-def _pieces_of_call(request: Request) -> FollowedPieces | None:
-    call = _asked.get()
-    return None if call is None else call.answer()
+def _open_stream(request: Request) -> FollowedPieces | None:
+    call = _current_call.get()
+    return None if call is None else call.open_answer()
 
 
 class _Answer:
@@ -197,72 +197,72 @@ class _Answer:
         self._predictor = predictor
         self._names = names
         self._style = style
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._reader: FieldReader = self._style(self._names)
         self._halves = Halves()
         self._written: dict[str, Halves] = {}
         self._call = 0
-        self._came = False
+        self._has_text = False
 
     async def __call__(self, event: StreamEvent) -> None:
-        """Takes an event of the answer's stream."""
+        """Take an event of the answer's stream."""
         delta = getattr(event, "delta", None)
         if delta is not None and delta.type == "text" and delta.text:
-            self._came = True
-            self._guarded(lambda: self._put(self._reader.feed(self._halves.feed(delta.text))))
+            self._has_text = True
+            self._guard(lambda: self._put(self._reader.feed(self._halves.feed(delta.text))))
 
     def ended(self, response: Response) -> None:
-        """Takes the rest; and all of it, where the answer came from somewhere else than a stream."""
-        _at_home(self._guarded, lambda: self._end(response))
+        """Take the rest; and all of it, where the answer came from somewhere else than a stream."""
+        _call_on_home_loop(self._guard, lambda: self._end(response))
 
     def void(self) -> None:
-        """Takes back what has been written: another try writes it anew."""
-        self._guarded(self._take_back)
-        self._begin()
+        """Take back what has been written: another try writes it anew."""
+        self._guard(self._retract)
+        self._reset()
 
-    def _guarded(self, act: Callable[[], None]) -> None:
+    def _guard(self, act: Callable[[], None]) -> None:
         try:
             act()
         except Exception as exc:  # noqa: BLE001 - what only shows an answer must not cost it
-            self._sink.broke(exc)
+            self._sink.log_failure(exc)
 
     def _end(self, response: Response) -> None:
-        self._put(self._reader.feed(self._halves.end() if self._came else (response.text or "")))
+        self._put(self._reader.feed(self._halves.end() if self._has_text else (response.text or "")))
         self._put(self._reader.end())
         for name, halves in self._written.items():
-            self._say(name, halves.end())
+            self._emit(name, halves.end())
 
-    def _take_back(self) -> None:
+    def _retract(self) -> None:
         for name in self._written:
             self._sink.put(StreamChunk(name, "", self._predictor, self._call, replaced=True))
 
     def _put(self, texts: Iterable[Text]) -> None:
         for name, text in texts:
-            self._say(name, self._written.setdefault(name, Halves()).feed(text))
+            self._emit(name, self._written.setdefault(name, Halves()).feed(text))
 
-    def _say(self, name: str, text: str) -> None:
+    def _emit(self, name: str, text: str) -> None:
         if text:
             self._call = self._call or self._sink.next_call()
             self._sink.put(StreamChunk(name, text, self._predictor, self._call))
 
 
-def _at_home(act: Callable[..., None], *args: Any) -> None:
-    """Does something on the loop where pieces live, at once if this is one; programs may run in threads."""
+def _call_on_home_loop(act: Callable[..., None], *args: Any) -> None:
+    """Do something on the loop where pieces live, at once if this is one; programs may run in threads."""
     if asyncio._get_running_loop() is not None:
         act(*args)
     else:
         home().call_soon_threadsafe(act, *args)
 
 
-def _style(adapter: Any) -> type[Any]:
+def _choose_reader(adapter: Any) -> type[Any]:
     if isinstance(adapter, dspy.JSONAdapter):
         return JSONFields
     return XMLFields if isinstance(adapter, dspy.XMLAdapter) else ChatFields
 
 
-def _text_fields(predictor: Any) -> tuple[str, ...]:
+def _find_text_fields(predictor: Any) -> tuple[str, ...]:
     """Those that are text: of any other, half a value says nothing."""
     fields = predictor.signature.output_fields
     return tuple(name for name, info in fields.items() if info.annotation is str)

@@ -21,11 +21,11 @@ from snakepit_bridge.lm.models import fitting
 from snakepit_bridge.lm.policies import RetryPolicy
 from snakepit_bridge.lm.profiles import LMProfiles
 from tasks.cancellation import CancellationRegistry
-from tasks.errors import final, kind_of, unavailable
+from tasks.errors import build_final_error, build_unavailable_error, retryable_kind
 from tasks.lm_middleware.circuit_breaker import Circuit, CircuitOpenError
-from tasks.lm_middleware.retries import retry_policy
+from tasks.lm_middleware.retries import effective_retry_policy
 from tasks.outage_log import OutageLog
-from tasks.prediction_context import PredictionContext, current
+from tasks.prediction_context import PredictionContext, current_prediction
 from tasks.rate_limits.protocol import Estimate, Permit, RateLimiter, Used
 from tasks.response_cache.single_flight import AnswerCache
 
@@ -36,7 +36,7 @@ _BROKEN = frozenset({"server", "timeout", "transport"})
 
 def note_failure(error: BridgeError) -> None:
     """Keep the failure of an LM call of the current prediction, for the case that its program swallows it."""
-    scope = current()
+    scope = current_prediction()
     if scope is not None:
         scope.tally.failure = error
 
@@ -63,7 +63,7 @@ class LMCalls:
         self._settling = OutageLog(_log, "The limits can't be told what LM calls have used")
 
     async def __call__(self, call: LMCall) -> Response:
-        """Returns the answer to a call of the current prediction.
+        """Return the answer to a call of the current prediction.
 
         Raises:
             LMUnavailableError: all tries that the policy allows went wrong, or the next one has to come later.
@@ -71,44 +71,44 @@ class LMCalls:
             DeadlineExceededError, PredictionCancelledError: nobody wants the answer any more.
             LMCallOutsidePredictionError: no prediction is known for the call, or it is over.
         """
-        scope = current()
+        scope = current_prediction()
         if scope is None:
             raise outside()
-        if scope.over:
+        if scope.has_ended:
             raise LMCallOutsidePredictionError(f"prediction {scope.task_id} has ended")
-        if scope.tally.later is not None:
+        if scope.tally.deferred is not None:
             # The task is given back already; what it asks for now would be paid and thrown away.
-            raise fresh_error(scope.tally.later)
-        with scope.calling():
+            raise fresh_error(scope.tally.deferred)
+        with scope.track_call():
             response = await self._answered(scope, call)
-        scope.tally.finished[response.finish_reason] += 1
-        scope.tally.last_finish = response.finish_reason
+        scope.tally.finish_reasons[response.finish_reason] += 1
+        scope.tally.last_finish_reason = response.finish_reason
         return response
 
     async def _answered(self, scope: PredictionContext, call: LMCall) -> Response:
-        """Returns a shared answer or the provider's; a failure is kept for the case that the program swallows it."""
+        """Return a shared answer or the provider's; a failure is kept for the case that the program swallows it."""
         try:
             if scope.cache is None:
                 return await self._tried(scope, call)
-            await self._running.refuse_ended(scope)
-            return await self._cache.answered(scope, call, lambda: self._tried(scope, call))
+            await self._running.check_wanted(scope)
+            return await self._cache.get_or_call(scope, call, lambda: self._tried(scope, call))
         except LMUnavailableError as error:
             if error.again_in_s is None:
                 scope.tally.failure = error
             else:
-                scope.tally.later = error
+                scope.tally.deferred = error
             raise
         except LM15Error as error:
             endpoint = call.engine.endpoint
             tries = scope.tries + 1
-            scope.tally.failure = final(error, profile=endpoint.profile, model=endpoint.model, tries=tries)
+            scope.tally.failure = build_final_error(error, profile=endpoint.profile, model=endpoint.model, tries=tries)
             raise
 
     # ------------------------------------------------------------------ tries
 
     async def _tried(self, scope: PredictionContext, call: LMCall) -> Response:
         profile = self._profiles[call.engine.endpoint.profile]
-        policy, trouble = retry_policy(profile.retry, scope.snapshot), _Trouble(scope.tries, scope.failing_s)
+        policy, trouble = effective_retry_policy(profile.retry, scope.snapshot), _Trouble(scope.tries, scope.failing_s)
         while True:
             try:
                 return await self._from_any(scope, call, policy)
@@ -121,7 +121,7 @@ class LMCalls:
     def _pause(
         self, scope: PredictionContext, call: LMCall, error: LM15Error, policy: RetryPolicy, trouble: _Trouble
     ) -> float:
-        """Returns the pause until the next try here.
+        """Return the pause until the next try here.
 
         Raises:
             LMUnavailableError: there is none, or not here.
@@ -129,9 +129,9 @@ class LMCalls:
         # Waiting for an LM that is left alone is no try; it costs time alone.
         waits = isinstance(error, CircuitOpenError)
         failing_s = trouble.count(tried=not waits)
-        scope.tally.failed += not waits
-        endpoint, left = call.engine.endpoint, scope.left_s()
-        failure = unavailable(error, profile=endpoint.profile, model=endpoint.model, tries=trouble.tries)
+        scope.tally.failed_tries += not waits
+        endpoint, left = call.engine.endpoint, scope.remaining_s()
+        failure = build_unavailable_error(error, profile=endpoint.profile, model=endpoint.model, tries=trouble.tries)
         pause = min(failure.retry_after_s, policy.longest_s) if waits else 0.0
         pause = pause or policy.pause_s(trouble.tries, failure.retry_after_s)
         bound = policy.bound_s(None if left is None else failing_s + left)
@@ -139,7 +139,7 @@ class LMCalls:
         if spent or failing_s + pause >= bound:
             raise failure from error
         # Nothing is lost by waiting elsewhere as long as nothing was answered.
-        if pause > policy.in_place_s or (waits and not scope.tally.answered):
+        if pause > policy.in_place_s or (waits and not scope.tally.answered_calls):
             failure.again_in_s, failure.failing_s = pause, failing_s + pause
             raise failure from error
         return pause
@@ -171,33 +171,33 @@ class LMCalls:
     ) -> Response:
         profile = engine.endpoint.profile
         circuit = self._circuit(profile)
-        circuit.enter()
+        circuit.acquire()
         try:
             response = await self._admitted(scope, call, engine)
         except LM15Error as error:
-            if kind_of(error) in _BROKEN:
-                circuit.failed()
+            if retryable_kind(error) in _BROKEN:
+                circuit.record_failure()
             else:
-                circuit.succeeded()
-            if error.retry_after and kind_of(error) is not None:
+                circuit.record_success()
+            if error.retry_after and retryable_kind(error) is not None:
                 await self._told(self._admission.pause(profile, min(error.retry_after, policy.longest_s)))
             raise
         except BaseException:
-            circuit.left()
+            circuit.release()
             raise
-        circuit.succeeded()
-        scope.tally.answered[profile] += 1
+        circuit.record_success()
+        scope.tally.answered_calls[profile] += 1
         return response
 
     async def _admitted(self, scope: PredictionContext, call: LMCall, engine: LMEngine) -> Response:
         permit = await self._permit(scope, call, engine.endpoint.profile)
         try:
-            await self._running.refuse_ended(scope)
+            await self._running.check_wanted(scope)
         except BaseException:
             await self._told(self._admission.give_back(permit))
             raise
         used: Used | None = None
-        scope.tally.sent += 1
+        scope.tally.sent_requests += 1
         try:
             request = call.request
             if engine is not call.engine:
@@ -205,7 +205,7 @@ class LMCalls:
             self._note_dropped(scope, engine.endpoint.model, request)
             if call.pieces is not None:
                 call.pieces.void()
-            response = await scope.in_time(engine.send(request, call.pieces))
+            response = await scope.within_deadline(engine.send(request, call.pieces))
             used = _used(response)
         finally:
             await self._told(self._admission.settle(permit, used))
@@ -227,9 +227,9 @@ class LMCalls:
         try:
             await telling
         except Exception as exc:  # noqa: BLE001 - what only counts an answer must not cost it
-            self._settling.begun(exc)
+            self._settling.failed(exc)
         else:
-            self._settling.over()
+            self._settling.recovered()
 
     async def _permit(self, scope: PredictionContext, call: LMCall, profile: str) -> Permit:
         """What the task was admitted with is its first call's; later calls wait for their own."""
@@ -261,7 +261,7 @@ class _Trouble:
         self._since: float | None = None
 
     def count(self, *, tried: bool) -> float:
-        """Counts a failure, and a try if one was made; returns the seconds of trying again so far."""
+        """Count a failure, and a try if one was made; returns the seconds of trying again so far."""
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         self.tries += tried
@@ -272,13 +272,13 @@ def _may_repeat(error: LM15Error, call: LMCall, policy: RetryPolicy) -> bool:
     """Whether another try may mend a failure; never once a piece of an answer has gone to the caller."""
     if call.pieces is not None and call.pieces.any:
         return False
-    return isinstance(error, CircuitOpenError) or kind_of(error) in policy.on
+    return isinstance(error, CircuitOpenError) or retryable_kind(error) in policy.on
 
 
 def _estimate(request: Request) -> Estimate:
     system = request.system if isinstance(request.system, str) else "".join(_texts(request.system or ()))
     asked = sum(len(text) for message in request.messages for text in _texts(message.parts))
-    return Estimate(len(system) + asked, most_output=request.config.max_tokens)
+    return Estimate(len(system) + asked, max_output_tokens=request.config.max_tokens)
 
 
 def _texts(parts: Iterable[object]) -> Iterator[str]:

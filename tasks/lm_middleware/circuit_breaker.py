@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 # How far those who wait for a profile are spread, so that they don't all come at the moment that it is tried again.
-_SPREAD = 0.25
-_LEAST_SPREAD_S = 1.0
+_JITTER = 0.25
+_MIN_JITTER_S = 1.0
 # How soon to ask after a probe that is under way.
-_PROBE_S = 1.0
+_PROBE_RETRY_S = 1.0
 
 
 class CircuitOpenError(TransportError):
@@ -38,7 +38,7 @@ class _Failed(Exception):
     """How pybreaker is told of a failure."""
 
 
-class _Told(CircuitBreakerListener):
+class _StateLogger(CircuitBreakerListener):
     """Tells an operator when a profile is left alone, and when it is used again."""
 
     def state_change(self, cb: CircuitBreaker, old_state: Any, new_state: Any) -> None:
@@ -64,57 +64,57 @@ class Circuit:
             reset_timeout=policy.open_s,
             throw_new_error_on_trip=False,
             name=profile,
-            listeners=(_Told(),),
+            listeners=(_StateLogger(),),
         )
-        self._until = 0.0
+        self._open_until = 0.0
         self._probing = False
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether calls go ahead as usual."""
         return self._breaker.current_state == STATE_CLOSED
 
-    def enter(self) -> None:
+    def acquire(self) -> None:
         """Lets a call go ahead; it must tell afterwards how it went.
 
         Raises:
             CircuitOpenError: it mustn't.
         """
-        if self.closed:
+        if self.is_closed:
             return
-        left = self._until - time.monotonic()
+        left = self._open_until - time.monotonic()
         if left > 0 or self._probing:
-            spread = max(_LEAST_SPREAD_S, self._policy.open_s * _SPREAD) if left > 0 else _PROBE_S
-            after = max(left, _PROBE_S / 2) + random.uniform(0.0, min(spread, self._policy.open_s or spread))
+            spread = max(_MIN_JITTER_S, self._policy.open_s * _JITTER) if left > 0 else _PROBE_RETRY_S
+            after = max(left, _PROBE_RETRY_S / 2) + random.uniform(0.0, min(spread, self._policy.open_s or spread))
             raise CircuitOpenError(f"profile '{self._profile}' failed too often; it is left alone", retry_after=after)
         self._probing = True
         self._breaker.half_open()
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """The call was answered."""
-        if not self.closed or self._breaker.fail_counter:
-            self._tell(failed=False)
+        if not self.is_closed or self._breaker.fail_counter:
+            self._record(failed=False)
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """The call failed in a way that says the provider is broken."""
         if self._policy.failures:
-            self._tell(failed=True)
+            self._record(failed=True)
 
-    def left(self) -> None:
+    def release(self) -> None:
         """The call ended without saying anything of the provider, such as by its caller's cancellation."""
         if self._probing:
             self._probing = False
-            self._until = 0.0
+            self._open_until = 0.0
             self._breaker.open()
 
-    def _tell(self, *, failed: bool) -> None:
+    def _record(self, *, failed: bool) -> None:
         if self._breaker.current_state == STATE_OPEN:
             return  # a call from before it opened
         with suppress(_Failed):
             self._breaker.call(_fail if failed else _nothing)
         self._probing = False
         if self._breaker.current_state == STATE_OPEN:
-            self._until = time.monotonic() + self._policy.open_s
+            self._open_until = time.monotonic() + self._policy.open_s
 
 
 def _nothing() -> None:

@@ -15,18 +15,18 @@ RETRY = "dspex.retry"
 """Session variable with a JSON object of :class:`RetryPolicy`'s fields, such as ``{"attempts": 5}``."""
 
 
-def retry_policy(profile: RetryPolicy, snapshot: Snapshot) -> RetryPolicy:
-    """Returns the policy of a profile's calls under a snapshot.
+def effective_retry_policy(profile: RetryPolicy, snapshot: Snapshot) -> RetryPolicy:
+    """Return the policy of a profile's calls under a snapshot.
 
     Raises:
         ValidationError: the session's variable isn't such an object; no LM is called then.
     """
     said = snapshot.variables.get(RETRY)
-    return profile if said is None else _changed(profile, said.value)
+    return profile if said is None else _override(profile, said.value)
 
 
 @functools.lru_cache(maxsize=256)
-def _changed(profile: RetryPolicy, said: Any) -> RetryPolicy:
+def _override(profile: RetryPolicy, said: Any) -> RetryPolicy:
     try:
         fields = json.loads(said) if isinstance(said, str) else said
         if not isinstance(fields, dict):

@@ -18,12 +18,12 @@ from tasks.rate_limits.protocol import Caller, Estimate, Parked, Permit, Used
 from tasks.rate_limits.rules import Price
 from tasks.rate_limits.store import Costs, Granted, LimitRefusal
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
-_LONGEST_WAIT_S = 0.5
+_MAX_WAIT_S = 0.5
 # A task that waits in its process is told when it is its turn; that it asks again is for the hint that got lost.
-_ASK_AGAIN_S = 5.0
-_NOTHING = Costs(0.0, 0.0)
+_RETRY_INTERVAL_S = 5.0
+_NO_COSTS = Costs(0.0, 0.0)
 
 
 class FleetAdmission:
@@ -34,119 +34,124 @@ class FleetAdmission:
         prices: what each profile's tokens cost.
     """
 
-    def __init__(self, presence: LimitLeases, prices: Mapping[str, Price]) -> None:
-        self._presence = presence
-        self._store = presence.store
+    def __init__(self, leases: LimitLeases, prices: Mapping[str, Price]) -> None:
+        self._leases = leases
+        self._store = leases.store
         self._prices = prices
         self._estimates = Estimates()
 
     async def begin(self) -> None:
         """See ``Admission.begin``."""
-        await self._presence.begin()
+        await self._leases.begin()
 
     async def aclose(self) -> None:
         """See ``Admission.aclose``."""
-        await self._presence.aclose()
+        await self._leases.aclose()
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """See ``Admission.before_start``."""
-        await through_outages(self._presence.begin, deadline=caller.deadline)
-        _refuse_late(caller)
-        if self._presence.concerning(profile, caller.session, caller.snapshot) is None:
+        await through_outages(self._leases.begin, deadline=caller.deadline)
+        _check_deadline(caller)
+        if self._leases.buckets_for(profile, caller.session, caller.snapshot) is None:
             return Permit(profile)
-        call = _Call(caller, profile, estimate, uuid4().hex, self._costs(caller.program, profile, estimate))
-        if self._store.claim_of(caller):
-            return await self._asked_to_start(call)
-        return await self._in_place(call)
+        call = _PendingCall(
+            caller, profile, estimate, uuid4().hex, self._estimate_costs(caller.program, profile, estimate)
+        )
+        if self._store.parking_tag(caller):
+            return await self._request_start(call)
+        return await self._wait_in_place(call)
 
-    async def _in_place(self, call: _Call) -> Permit:
-        """Waits in the session's lane, like a task that is parked, but here."""
-        with self._presence.turn(call.caller.task_id) as turn:
+    async def _wait_in_place(self, call: _PendingCall) -> Permit:
+        """Wait in the session's lane, like a task that is parked, but here."""
+        with self._leases.waiter(call.caller.task_id) as turn:
             try:
-                while isinstance(answer := await self._asked_to_start(call), Parked):
-                    await _first_of(turn, _bounded(_ASK_AGAIN_S, call.caller.deadline))
+                while isinstance(answer := await self._request_start(call), Parked):
+                    await _wait_for_event(turn, _clamp_to_deadline(_RETRY_INTERVAL_S, call.caller.deadline))
                     turn.clear()
-                    _refuse_late(call.caller)
+                    _check_deadline(call.caller)
             except (asyncio.CancelledError, DeadlineExceededError):
-                self._presence.apart(self._store.leave(call.caller.task_id))
+                self._leases.spawn(self._store.leave(call.caller.task_id))
                 raise
         return answer
 
-    async def _asked_to_start(self, call: _Call) -> Permit | Parked:
-        """Returns leave for a task's first call, or word that it stands in its lane."""
+    async def _request_start(self, call: _PendingCall) -> Permit | Parked:
+        """Return leave for a task's first call, or word that it stands in its lane."""
         caller, profile = call.caller, call.profile
-        buckets = self._presence.concerning(profile, caller.session, caller.snapshot) or ()
-        answer = await self._asked(
-            call, lambda: self._store.start(caller, call.permit, profile, call.costs, buckets, self._presence.ready)
+        buckets = self._leases.buckets_for(profile, caller.session, caller.snapshot) or ()
+        answer = await self._request(
+            call,
+            lambda: self._store.start(caller, call.permit, profile, call.costs, buckets, self._leases.ready_channel),
         )
         if isinstance(answer, Granted):
-            return self._granted(call, answer.costs)
+            return self._build_permit(call, answer.costs)
         return Parked(profile, answer.wait_s if isinstance(answer, LimitRefusal) else 0.0)
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
         """See ``Admission.admit``."""
-        await through_outages(self._presence.begin, deadline=caller.deadline)
-        _refuse_late(caller)
-        if self._presence.concerning(profile, caller.session, caller.snapshot) is None:
+        await through_outages(self._leases.begin, deadline=caller.deadline)
+        _check_deadline(caller)
+        if self._leases.buckets_for(profile, caller.session, caller.snapshot) is None:
             return Permit(profile)
-        call = _Call(caller, profile, estimate, uuid4().hex, self._costs(caller.program, profile, estimate))
+        call = _PendingCall(
+            caller, profile, estimate, uuid4().hex, self._estimate_costs(caller.program, profile, estimate)
+        )
         try:
-            while isinstance(answer := await self._asked_to_call(call), LimitRefusal):
+            while isinstance(answer := await self._request_call(call), LimitRefusal):
                 await asyncio.sleep(_pause_s(answer, caller.deadline))
-                _refuse_late(caller)
+                _check_deadline(caller)
         except (asyncio.CancelledError, DeadlineExceededError):
-            self._presence.apart(self._store.stop_waiting(call.permit, profile))
+            self._leases.spawn(self._store.stop_waiting(call.permit, profile))
             raise
         return answer
 
-    async def _asked_to_call(self, call: _Call) -> Permit | LimitRefusal:
-        buckets = self._presence.concerning(call.profile, call.caller.session, call.caller.snapshot) or ()
-        answer = await self._asked(call, lambda: self._store.admit(call.permit, call.profile, call.costs, buckets))
-        return self._granted(call, answer.costs) if isinstance(answer, Granted) else answer
+    async def _request_call(self, call: _PendingCall) -> Permit | LimitRefusal:
+        buckets = self._leases.buckets_for(call.profile, call.caller.session, call.caller.snapshot) or ()
+        answer = await self._request(call, lambda: self._store.admit(call.permit, call.profile, call.costs, buckets))
+        return self._build_permit(call, answer.costs) if isinstance(answer, Granted) else answer
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
         """See ``Admission.settle``."""
         if not permit.id:
             return
         if used is None:
-            await self._presence.end(permit.id, _NOTHING, requests=1)
+            await self._leases.end(permit.id, _NO_COSTS, requests=1)
             return
         self._estimates.learn(permit.program, permit.estimate, used)
-        spend = self._price(permit.profile).of(used.input_tokens, used.output_tokens)
+        spend = self._price_of(permit.profile).cost(used.input_tokens, used.output_tokens)
         real = Costs(float(used.input_tokens + used.output_tokens), spend)
-        await self._presence.end(permit.id, real, requests=1)
+        await self._leases.end(permit.id, real, requests=1)
 
     async def give_back(self, permit: Permit) -> None:
         """See ``Admission.give_back``."""
-        await self._presence.end(permit.id, _NOTHING, requests=0)
+        await self._leases.end(permit.id, _NO_COSTS, requests=0)
 
     async def forget(self, task_id: str) -> None:
         """See ``Admission.forget``."""
-        self._presence.apart(self._store.leave(task_id))
+        self._leases.spawn(self._store.leave(task_id))
 
     async def pause(self, profile: str, seconds: float) -> None:
         """See ``Admission.pause``."""
-        self._presence.pause_here(profile, seconds)
+        self._leases.pause_here(profile, seconds)
         await self._store.pause(profile, seconds)
 
-    def _price(self, profile: str) -> Price:
+    def _price_of(self, profile: str) -> Price:
         return self._prices.get(profile, _FREE)
 
-    def _costs(self, program: str, profile: str, estimate: Estimate) -> Costs:
-        given, answered = self._estimates.tokens(program, estimate)
-        return Costs(given + answered, self._price(profile).of(given, answered))
+    def _estimate_costs(self, program: str, profile: str, estimate: Estimate) -> Costs:
+        given, answered = self._estimates.predict_tokens(program, estimate)
+        return Costs(given + answered, self._price_of(profile).cost(given, answered))
 
-    def _granted(self, call: _Call, costs: Costs) -> Permit:
-        self._presence.hold(call.permit)
+    def _build_permit(self, call: _PendingCall, costs: Costs) -> Permit:
+        self._leases.hold(call.permit)
         return Permit(call.profile, call.permit, call.caller.program, call.estimate, costs.tokens, costs.spend)
 
-    async def _asked(self, call: _Call, ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    async def _request(self, call: _PendingCall, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await an answer, through outages; if nobody will take it any more, what it grants is given back."""
         try:
             return await through_outages(ask, deadline=call.caller.deadline)
         except (asyncio.CancelledError, StoreUnavailableError):
             # An answer that was lost may have granted it.
-            self._presence.apart(self._store.settle(call.permit, _NOTHING, requests=0))
+            self._leases.spawn(self._store.settle(call.permit, _NO_COSTS, requests=0))
             raise
 
 
@@ -154,7 +159,7 @@ _FREE = Price()
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _PendingCall:
     """A call, which is asked for until it is granted."""
 
     caller: Caller
@@ -164,7 +169,7 @@ class _Call:
     costs: Costs
 
 
-async def _first_of(event: asyncio.Event, seconds: float) -> None:
+async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -172,15 +177,15 @@ async def _first_of(event: asyncio.Event, seconds: float) -> None:
         return
 
 
-def _refuse_late(caller: Caller) -> None:
+def _check_deadline(caller: Caller) -> None:
     if caller.deadline is not None and time.time() >= caller.deadline:
         raise DeadlineExceededError(caller.task_id, round(time.time() - caller.deadline, 3))
 
 
 def _pause_s(refused: LimitRefusal, deadline: float | None) -> float:
     """Not longer than a changed limit may take to be noticed; the jitter parts those who wait."""
-    return _bounded(min(refused.wait_s * random.uniform(1.0, 1.1), _LONGEST_WAIT_S), deadline)
+    return _clamp_to_deadline(min(refused.wait_s * random.uniform(1.0, 1.1), _MAX_WAIT_S), deadline)
 
 
-def _bounded(wait_s: float, deadline: float | None) -> float:
+def _clamp_to_deadline(wait_s: float, deadline: float | None) -> float:
     return wait_s if deadline is None else max(0.0, min(wait_s, deadline - time.time()))

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def admitted(
+async def hold_first_permit(
     admission: RateLimiter, scope: PredictionContext, profile: str, inputs: Mapping[str, Any]
 ) -> AsyncGenerator[None]:
     """Lets the block run with leave for its first LM call, which is given back if the call isn't made.
@@ -26,7 +26,7 @@ async def admitted(
         DeadlineExceededError: it had to wait in place, and its deadline came first.
         StoreUnavailableError: Redis is away and a limit concerns the task.
     """
-    estimate = Estimate(sum(map(_length, inputs.values())), "inputs")
+    estimate = Estimate(sum(map(_count_characters, inputs.values())), "inputs")
     answer = await admission.before_start(scope, profile, estimate)
     if isinstance(answer, Parked):
         raise Ignore(f"prediction {scope.task_id} waits for the limits of '{profile}'")
@@ -40,12 +40,12 @@ async def admitted(
 
 
 async def _give_back(admission: RateLimiter, permit: Permit) -> None:
-    """Gives a permit back; one that can't be runs out by itself, and costs no result."""
+    """Give a permit back; one that can't be runs out by itself, and costs no result."""
     try:
         await admission.give_back(permit)
     except Exception as exc:  # noqa: BLE001 - what only counts a prediction must not cost it
         _log.warning("A place among the limits of '%s' isn't given back, and runs out: %s", permit.profile, exc)
 
 
-def _length(value: object) -> int:
+def _count_characters(value: object) -> int:
     return len(value) if isinstance(value, str) else len(repr(value))

@@ -23,8 +23,8 @@ from tasks.rate_limits.scheduler import ParkedTaskScheduler
 from tasks.rate_limits.store import Costs, LimitStore
 
 # Leases are renewed, and what hints might have missed is looked at, this often.
-_BEAT_S = 1.0
-_LOOK_EVERY_S = 0.25
+_HEARTBEAT_S = 1.0
+_POLL_INTERVAL_S = 0.25
 
 _log = logging.getLogger(__name__)
 
@@ -51,68 +51,68 @@ class LimitLeases:
         self._rules = rules
         self._replica = replica
         self._fleet: Snapshot | None = None
-        self._begun = False
-        self._beginning: asyncio.Task[None] | None = None
+        self._has_begun = False
+        self._begin_task: asyncio.Task[None] | None = None
         self._process = f"{os.getpid()}-{uuid4().hex[:8]}"
         self._held: set[str] = set()
-        self._turns: dict[str, asyncio.Event] = {}
+        self._waiters: dict[str, asyncio.Event] = {}
         self._paused: dict[str, float] = {}
         self._unsettled: list[_Unsettled] = []
-        self._mover = ParkedTaskScheduler(store, self._buckets_of)
+        self._scheduler = ParkedTaskScheduler(store, self._find_buckets)
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._aside: set[asyncio.Task[Any]] = set()
+        self._spawned: set[asyncio.Task[Any]] = set()
         self._cancels = cancels
-        self._unread = OutageLog(_log, "Can't read the fleet's limits; those that were read last hold on")
-        self._unrenewed = OutageLog(_log, "Can't renew what the limits granted")
+        self._read_outage = OutageLog(_log, "Can't read the fleet's limits; those that were read last hold on")
+        self._renewal_outage = OutageLog(_log, "Can't renew what the limits granted")
         self._signals = Signals(store.connection)
-        self._signals.on(store.hints, self._heard_pause, lambda: None)
-        self._signals.on(self.ready, self._heard_ready, self._missed_ready)
-        self._signals.on(store.wakes, self._heard_wake, lambda: None)
-        cancels.on(f"{store.namespace}:cancel", self._heard_cancel, lambda: None)
+        self._signals.subscribe(store.pause_channel, self._on_pause, lambda: None)
+        self._signals.subscribe(self.ready_channel, self._on_ready, self._wake_all)
+        self._signals.subscribe(store.wake_channel, self._on_wake, lambda: None)
+        cancels.subscribe(f"{store.namespace}:cancel", self._on_cancel, lambda: None)
 
     async def begin(self) -> None:
-        """Takes part from now on, unless it does so already, and has read the fleet's own variables.
+        """Take part from now on, unless it does so already, and has read the fleet's own variables.
 
         Raises:
             StoreUnavailableError: the store is away.
         """
-        if self._begun:
+        if self._has_begun:
             return
         # Those who come together share one read, and each gets its failure.
-        if self._beginning is None or self._beginning.done():
-            self._beginning = asyncio.get_running_loop().create_task(self._begin())
-        await share(self._beginning)
+        if self._begin_task is None or self._begin_task.done():
+            self._begin_task = asyncio.get_running_loop().create_task(self._begin())
+        await share(self._begin_task)
 
     async def _begin(self) -> None:
-        self._run("beat", self._beat_on)
-        self._run("look", self._look_on)
+        self._ensure_running("beat", self._send_heartbeats)
+        self._ensure_running("look", self._poll_fleet)
         self._signals.start()
         self._cancels.start()
-        self._fleet = await self._looked_up(FLEET_SESSION)
-        self._begun = True
+        self._fleet = await self._fetch_snapshot(FLEET_SESSION)
+        self._has_begun = True
 
     async def aclose(self) -> None:
-        """Stops taking part."""
+        """Stop taking part."""
         await self._signals.aclose()
-        tasks = [*self._running.values(), *self._aside]
+        tasks = [*self._running.values(), *self._spawned]
         self._running.clear()
-        self._begun = False
+        self._has_begun = False
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # ------------------------------------------------------------ limits
 
-    def concerning(self, profile: str, session: str, snapshot: Snapshot) -> Sequence[Bucket] | None:
-        """Returns the buckets of a call; None if nothing at all concerns it, so that Redis needn't be asked."""
-        buckets = self._rules.concerning(profile, self._of_fleet(), self._replica.peek(session) or snapshot)
+    def buckets_for(self, profile: str, session: str, snapshot: Snapshot) -> Sequence[Bucket] | None:
+        """Return the buckets of a call; None if nothing at all concerns it, so that Redis needn't be asked."""
+        buckets = self._rules.buckets_for(profile, self._fleet_snapshot(), self._replica.peek(session) or snapshot)
         return buckets if buckets or self._is_paused(profile) else None
 
     def pause_here(self, profile: str, seconds: float) -> None:
         """Has calls to a profile ask Redis for so long, which knows when the pause really ends."""
         self._paused[profile] = max(self._paused.get(profile, 0.0), time.monotonic() + seconds)
 
-    def _of_fleet(self) -> Snapshot | None:
+    def _fleet_snapshot(self) -> Snapshot | None:
         return self._replica.peek(FLEET_SESSION) or self._fleet
 
     def _is_paused(self, profile: str) -> bool:
@@ -121,12 +121,12 @@ class LimitLeases:
             del self._paused[profile]
         return profile in self._paused
 
-    async def _buckets_of(self, profile: str, session: str) -> Sequence[Bucket]:
+    async def _find_buckets(self, profile: str, session: str) -> Sequence[Bucket]:
         """The same for a parked task, of whose session this process may never have heard."""
-        snapshot = self._replica.peek(session) or await self._looked_up(session)
-        return self._rules.concerning(profile, self._of_fleet(), snapshot)
+        snapshot = self._replica.peek(session) or await self._fetch_snapshot(session)
+        return self._rules.buckets_for(profile, self._fleet_snapshot(), snapshot)
 
-    async def _looked_up(self, session: str) -> Snapshot | None:
+    async def _fetch_snapshot(self, session: str) -> Snapshot | None:
         try:
             return await self._replica.snapshot(session)
         except SessionNotFoundError:
@@ -135,27 +135,27 @@ class LimitLeases:
     # ------------------------------------------------------------ turns
 
     @property
-    def ready(self) -> str:
+    def ready_channel(self) -> str:
         """The channel on which this process is told whose turn it is."""
-        return self.store.ready(self._process)
+        return self.store.ready_channel(self._process)
 
     @contextmanager
-    def turn(self, task: str) -> Generator[asyncio.Event]:
-        """Keeps a task's place in its lane while it waits here, and tells when it may be its turn."""
-        event = self._turns[task] = asyncio.Event()
+    def waiter(self, task: str) -> Generator[asyncio.Event]:
+        """Keep a task's place in its lane while it waits here, and tells when it may be its turn."""
+        event = self._waiters[task] = asyncio.Event()
         try:
             yield event
         finally:
-            del self._turns[task]
+            del self._waiters[task]
 
     # ------------------------------------------------------------ permits
 
     def hold(self, permit: str) -> None:
-        """Renews a permit from now on."""
+        """Renew a permit from now on."""
         self._held.add(permit)
 
     async def end(self, permit: str, real: Costs, *, requests: int) -> None:
-        """Ends a permit, now or as soon as Redis is back: a call that had its answer must not fail for this."""
+        """End a permit, now or as soon as Redis is back: a call that had its answer must not fail for this."""
         if not permit:
             return
         self._held.discard(permit)
@@ -165,78 +165,78 @@ class LimitLeases:
             _log.warning("A call is settled later: %s", away)
             self._unsettled.append(_Unsettled(permit, real, requests))
 
-    def apart(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Does what a cancelled caller can't wait for."""
-        task = asyncio.get_running_loop().create_task(_told(work))
-        self._aside.add(task)
-        task.add_done_callback(self._aside.discard)
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do what a cancelled caller can't wait for."""
+        task = asyncio.get_running_loop().create_task(_run_detached(work))
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
 
     # ------------------------------------------------------------ taking part
 
-    def _run(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _ensure_running(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = self._running.get(name)
         if task is None or task.done():
             self._running[name] = asyncio.get_running_loop().create_task(work())
 
-    async def _look_on(self) -> None:
-        """Keeps the fleet's variables in the replica, and notices when somebody first publishes them."""
+    async def _poll_fleet(self) -> None:
+        """Keep the fleet's variables in the replica, and notices when somebody first publishes them."""
         while True:
             try:
-                self._fleet = await self._looked_up(FLEET_SESSION)
-                self._unread.over()
+                self._fleet = await self._fetch_snapshot(FLEET_SESSION)
+                self._read_outage.recovered()
             except BridgeError as away:
-                self._unread.begun(away)
-            await asyncio.sleep(_LOOK_EVERY_S)
+                self._read_outage.failed(away)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
-    async def _beat_on(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             try:
-                await self._beat()
-                self._unrenewed.over()
+                await self._send_heartbeat()
+                self._renewal_outage.recovered()
             except StoreUnavailableError as away:
-                self._unrenewed.begun(away)
+                self._renewal_outage.failed(away)
             except Exception:  # noqa: BLE001 (a beat that fails must not end all that come after it)
                 _log.exception("A beat of the limits failed; it is tried again")
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(_HEARTBEAT_S)
 
-    async def _beat(self) -> None:
-        beat = await self.store.beat(self._process, self._held, self._turns)
+    async def _send_heartbeat(self) -> None:
+        beat = await self.store.send_heartbeat(self._process, self._held, self._waiters)
         for profile, seconds in beat.pauses.items():
             self.pause_here(profile, seconds)
-        self._lead(beat.leads)
+        self._set_leading(beat.leads)
         while self._unsettled:
             one = self._unsettled[0]
             await self.store.settle(one.permit, one.real, requests=one.requests)
             del self._unsettled[0]
 
-    def _lead(self, leads: bool) -> None:
+    def _set_leading(self, leads: bool) -> None:
         if leads:
-            self._run("mover", self._mover.run)
+            self._ensure_running("mover", self._scheduler.run)
         elif "mover" in self._running:
             self._running.pop("mover").cancel()
 
-    def _heard_pause(self, said: str) -> None:
+    def _on_pause(self, said: str) -> None:
         milliseconds, _, profile = said.partition(" ")
         self.pause_here(profile, float(milliseconds) / 1000)
 
-    def _heard_ready(self, task: str) -> None:
-        if task in self._turns:
-            self._turns[task].set()
+    def _on_ready(self, task: str) -> None:
+        if task in self._waiters:
+            self._waiters[task].set()
 
-    def _missed_ready(self) -> None:
-        for turn in self._turns.values():
+    def _wake_all(self) -> None:
+        for turn in self._waiters.values():
             turn.set()
 
-    def _heard_wake(self, profile: str) -> None:
-        self._mover.wake(profile)
+    def _on_wake(self, profile: str) -> None:
+        self._scheduler.wake(profile)
 
-    def _heard_cancel(self, task: str) -> None:
+    def _on_cancel(self, task: str) -> None:
         # Its end is committed already. What comes back into the queue is found to have ended, and goes.
         if "mover" in self._running:
-            self.apart(self.store.let_go(task))
+            self.spawn(self.store.unpark(task))
 
 
-async def _told(work: Coroutine[Any, Any, Any]) -> None:
+async def _run_detached(work: Coroutine[Any, Any, Any]) -> None:
     try:
         await work
     except StoreUnavailableError as away:

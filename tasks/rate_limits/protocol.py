@@ -65,7 +65,7 @@ class Estimate:
 
     characters: int
     basis: Basis = "prompt"
-    most_output: int | None = None
+    max_output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class RateLimiter(Protocol):
     """Grants calls. Lives on the home loop."""
 
     async def begin(self) -> None:
-        """Takes part from now on; a worker that merely waits for tasks may be the one to release those that are parked.
+        """Take part from now on; a worker that merely waits for tasks may be the one to release those that are parked.
 
         Raises:
             StoreUnavailableError: Redis is away; it goes on trying by itself.
@@ -122,11 +122,11 @@ class RateLimiter(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Stops taking part; what this process holds is given back when its leases end."""
+        """Stop taking part; what this process holds is given back when its leases end."""
         ...
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
-        """Admits a task's first call before the task starts, or parks the task.
+        """Admit a task's first call before the task starts, or parks the task.
 
         Where its message can't be parked (a broker that isn't ours, or isn't the state's Redis) it waits in place.
 
@@ -137,7 +137,7 @@ class RateLimiter(Protocol):
         ...
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
-        """Admits one call, as soon as every limit that concerns it has room.
+        """Admit one call, as soon as every limit that concerns it has room.
 
         Raises:
             DeadlineExceededError: the deadline came first.
@@ -146,7 +146,7 @@ class RateLimiter(Protocol):
         ...
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
-        """Ends a call: what was reserved too much is refunded, what was used beyond it becomes debt.
+        """End a call: what was reserved too much is refunded, what was used beyond it becomes debt.
 
         Args:
             permit: what the call was admitted with; settling it twice does nothing.
@@ -156,15 +156,15 @@ class RateLimiter(Protocol):
         ...
 
     async def give_back(self, permit: Permit) -> None:
-        """Returns a permit whose call was never made, all of it."""
+        """Return a permit whose call was never made, all of it."""
         ...
 
     async def forget(self, task_id: str) -> None:
-        """Returns what was reserved for a task that ended before it could ask for its first call."""
+        """Return what was reserved for a task that ended before it could ask for its first call."""
         ...
 
     async def pause(self, profile: str, seconds: float) -> None:
-        """Stops every call of the fleet to a profile for so long, as its provider asked."""
+        """Stop every call of the fleet to a profile for so long, as its provider asked."""
         ...
 
 
@@ -172,27 +172,27 @@ class Unlimited:
     """Admission where nothing is limited: every call goes ahead, and no Redis is asked."""
 
     async def begin(self) -> None:
-        """Does nothing: nothing is ever parked."""
+        """Do nothing: nothing is ever parked."""
 
     async def aclose(self) -> None:
-        """Does nothing: nothing was begun."""
+        """Do nothing: nothing was begun."""
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
-        """Admits the task at once."""
+        """Admit the task at once."""
         return Permit(profile)
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
-        """Admits the call at once."""
+        """Admit the call at once."""
         return Permit(profile)
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
-        """Does nothing: nothing was reserved."""
+        """Do nothing: nothing was reserved."""
 
     async def give_back(self, permit: Permit) -> None:
-        """Does nothing: nothing was reserved."""
+        """Do nothing: nothing was reserved."""
 
     async def forget(self, task_id: str) -> None:
-        """Does nothing: nothing was reserved."""
+        """Do nothing: nothing was reserved."""
 
     async def pause(self, profile: str, seconds: float) -> None:
-        """Does nothing: calls aren't held back here."""
+        """Do nothing: calls aren't held back here."""

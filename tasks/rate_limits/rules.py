@@ -38,13 +38,13 @@ class LimitValues:
     concurrency: float | None = None
     spend_per_hour: float | None = None
 
-    def under(self, said: Mapping[str, float]) -> LimitValues:
-        """Returns these limits with those that variables say instead."""
+    def override(self, said: Mapping[str, float]) -> LimitValues:
+        """Return these limits with those that variables say instead."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
-        return LimitValues(**{name: _lifted(said.get(name, limit)) for name, limit in own.items()})
+        return LimitValues(**{name: _resolve_limit(said.get(name, limit)) for name, limit in own.items()})
 
 
-def _lifted(limit: float | None) -> float | None:
+def _resolve_limit(limit: float | None) -> float | None:
     return None if limit is None or limit == UNLIMITED else limit
 
 
@@ -55,8 +55,8 @@ class Price:
     input_per_million: float = 0.0
     output_per_million: float = 0.0
 
-    def of(self, input_tokens: float, output_tokens: float) -> float:
-        """Returns the price of so many tokens."""
+    def cost(self, input_tokens: float, output_tokens: float) -> float:
+        """Return the price of so many tokens."""
         return (input_tokens * self.input_per_million + output_tokens * self.output_per_million) / 1e6
 
 
@@ -96,8 +96,8 @@ _KINDS = (
 )
 
 
-def buckets(whose: str, of: str, limits: LimitValues) -> tuple[Bucket, ...]:
-    """Returns the buckets of one profile's (``p``) or one session's (``s``) limits."""
+def build_buckets(whose: str, of: str, limits: LimitValues) -> tuple[Bucket, ...]:
+    """Return the buckets of one profile's (``p``) or one session's (``s``) limits."""
     found = ((kind, getattr(limits, kind[0])) for kind in _KINDS)
     return tuple(
         Bucket(f"{whose}:{of}:{name}", whose, counts, window_ms, limit, paced)
@@ -115,39 +115,41 @@ class Rules:
     """
 
     limits: Mapping[str, LimitValues] = field(default_factory=dict[str, LimitValues])
-    _known: dict[tuple[str, str], tuple[object, tuple[Bucket, ...]]] = field(
+    _cache: dict[tuple[str, str], tuple[object, tuple[Bucket, ...]]] = field(
         default_factory=dict[tuple[str, str], tuple[object, tuple[Bucket, ...]]], repr=False
     )
 
-    def concerning(self, profile: str, fleet: Snapshot | None, session: Snapshot | None) -> tuple[Bucket, ...]:
-        """Returns the buckets that a call to a profile under a session has to pass."""
-        return self._of_profile(profile, fleet) + self._of_session(session)
+    def buckets_for(self, profile: str, fleet: Snapshot | None, session: Snapshot | None) -> tuple[Bucket, ...]:
+        """Return the buckets that a call to a profile under a session has to pass."""
+        return self._profile_buckets(profile, fleet) + self._session_buckets(session)
 
-    def _of_profile(self, profile: str, fleet: Snapshot | None) -> tuple[Bucket, ...]:
-        known = self._known.get(("p", profile))
+    def _profile_buckets(self, profile: str, fleet: Snapshot | None) -> tuple[Bucket, ...]:
+        known = self._cache.get(("p", profile))
         if known is None or known[0] is not (fleet and fleet.variables):
-            said = _said(fleet, f"{PREFIX}{profile}.")
-            limits = self.limits.get(profile, _NO_LIMITS).under(said)
+            said = _read_limits(fleet, f"{PREFIX}{profile}.")
+            limits = self.limits.get(profile, _NO_LIMITS).override(said)
             known = self._remember("p", profile, fleet and fleet.variables, limits)
         return known[1]
 
-    def _of_session(self, session: Snapshot | None) -> tuple[Bucket, ...]:
+    def _session_buckets(self, session: Snapshot | None) -> tuple[Bucket, ...]:
         if session is None:
             return ()
-        known = self._known.get(("s", session.session))
+        known = self._cache.get(("s", session.session))
         if known is None or known[0] is not session.variables:
-            limits = LimitValues(**{name: _lifted(value) for name, value in _said(session, PREFIX).items()})
+            limits = LimitValues(
+                **{name: _resolve_limit(value) for name, value in _read_limits(session, PREFIX).items()}
+            )
             known = self._remember("s", session.session, session.variables, limits)
         return known[1]
 
     def _remember(self, whose: str, of: str, source: object, limits: LimitValues) -> tuple[object, tuple[Bucket, ...]]:
-        known = self._known[whose, of] = (source, buckets(whose, of, limits))
-        while len(self._known) > _REMEMBERED:
-            self._known.pop(next(iter(self._known)))
+        known = self._cache[whose, of] = (source, build_buckets(whose, of, limits))
+        while len(self._cache) > _MAX_CACHED:
+            self._cache.pop(next(iter(self._cache)))
         return known
 
 
-def _said(snapshot: Snapshot | None, prefix: str) -> dict[str, float]:
+def _read_limits(snapshot: Snapshot | None, prefix: str) -> dict[str, float]:
     """The limits that a snapshot's variables set. What isn't a limit is told of, and the file's own limit holds on."""
     said: dict[str, float] = {}
     for kind, *_ in _KINDS if snapshot else ():
@@ -171,4 +173,4 @@ def _is_limit(value: float) -> bool:
 
 
 _NO_LIMITS = LimitValues()
-_REMEMBERED = 20_000
+_MAX_CACHED = 20_000

@@ -22,7 +22,7 @@ LEASE_MS = 10_000
 """For how long a permit is good; its process renews it several times within."""
 LEAD_MS = 3_000
 _RESERVATION_MS = 30_000
-_NO_CLAIMS = "local function claim_take() end"
+_NO_CLAIM_LIBRARY = "local function claim_take() end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class Granted:
 class LimitRefusal:
     """The call must wait: for whose limit (``p`` or ``s``), and how many seconds at least."""
 
-    whose: str
+    scope: str
     wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class NotHeld:
     """The task's message is in other hands: parked already, or claimed by somebody else."""
 
 
@@ -67,13 +67,13 @@ class Released:
 
     count: int
     cost: float
-    stopped: str
+    stop_reason: str
     wait_s: float
     next_cost: float
 
 
 @dataclass(frozen=True, slots=True)
-class LeaderBeat:
+class HeartbeatReply:
     """What a process learns by its beat: whether it leads the movers, and the pauses in seconds from now."""
 
     leads: bool
@@ -103,32 +103,34 @@ class LimitStore:
         return f"{self.namespace}:{{limits}}:"
 
     @property
-    def hints(self) -> str:
+    def pause_channel(self) -> str:
         """The channel that tells every process of pauses: milliseconds and profile."""
         return f"{self.prefix}hints"
 
     @property
-    def wakes(self) -> str:
+    def wake_channel(self) -> str:
         """The channel that tells the mover of the profiles for which something changed."""
         return f"{self.prefix}wakes"
 
-    def ready(self, process: str) -> str:
-        """Returns the channel that names tasks which wait in a process and whose turn it is."""
+    def ready_channel(self, process: str) -> str:
+        """Return the channel that names tasks which wait in a process and whose turn it is."""
         return f"{self.prefix}ready:{process}"
 
     async def admit(self, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket]) -> Granted | LimitRefusal:
-        """Admits one call to all of the buckets, or says how long to wait.
+        """Admit one call to all of the buckets, or says how long to wait.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        answer = await self._run("admit", permit, profile, costs.tokens, costs.spend, LEASE_MS, *_words(buckets))
+        answer = await self._run(
+            "admit", permit, profile, costs.tokens, costs.spend, LEASE_MS, *_encode_buckets(buckets)
+        )
         return Granted(costs) if answer[0] == 1 else LimitRefusal(answer[1].decode(), float(answer[2]) / 1000)
 
     async def start(
         self, caller: Caller, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket], ready: str
-    ) -> Granted | LimitRefusal | Gone:
-        """Admits a task's first call, or has the task wait in its session's lane: parked, or in place.
+    ) -> Granted | LimitRefusal | NotHeld:
+        """Admit a task's first call, or has the task wait in its session's lane: parked, or in place.
 
         Args:
             caller: the task; one without a claim waits in place.
@@ -142,18 +144,19 @@ class LimitStore:
         deadline_ms = 0 if caller.deadline is None else caller.deadline * 1000
         answer = await self._run(
             "start", caller.task_id, permit, profile, caller.session, costs.tokens, costs.spend, LEASE_MS,
-            caller.priority, deadline_ms, base, self.claim_of(caller), self.wakes, ready, *_words(buckets),
+            caller.priority, deadline_ms, base, self.parking_tag(caller), self.wake_channel, ready,
+            *_encode_buckets(buckets),
         )  # fmt: skip
         if answer[0] == 1:
             return Granted(Costs(float(answer[1]), float(answer[2])))
-        return Gone() if answer[0] == -1 else LimitRefusal(answer[1].decode(), float(answer[2]) / 1000)
+        return NotHeld() if answer[0] == -1 else LimitRefusal(answer[1].decode(), float(answer[2]) / 1000)
 
-    def claim_of(self, caller: Caller) -> str:
-        """Returns the tag under which a task's message can be parked; empty if it must wait in place."""
+    def parking_tag(self, caller: Caller) -> str:
+        """Return the tag under which a task's message can be parked; empty if it must wait in place."""
         return (caller.claim or "") if self.claims else ""
 
     async def leave(self, task: str) -> None:
-        """Takes back what was reserved for a task that makes no call, and its place if it waited in its process.
+        """Take back what was reserved for a task that makes no call, and its place if it waited in its process.
 
         Raises:
             StoreUnavailableError: Redis is away.
@@ -161,28 +164,30 @@ class LimitStore:
         await self._run("leave", task)
 
     async def settle(self, permit: str, real: Costs | None, *, requests: int = 1) -> None:
-        """Ends a call with its real costs; None leaves everything as it was reserved.
+        """End a call with its real costs; None leaves everything as it was reserved.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
         costs = ("", "", "") if real is None else (requests, real.tokens, real.spend)
-        await self._run("settle", permit, self.wakes, *costs)
+        await self._run("settle", permit, self.wake_channel, *costs)
 
     async def stop_waiting(self, permit: str, profile: str) -> None:
-        """Takes a call that waited in place out of the way of others."""
+        """Take a call that waited in place out of the way of others."""
         await self.connection.bounded(self.connection.client.zrem(f"{self.prefix}in_place:{profile}", permit))
 
     async def pause(self, profile: str, seconds: float) -> None:
-        """Pauses a profile, and tells every process.
+        """Pause a profile, and tells every process.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        await self._run("pause", profile, f"{seconds * 1000:.0f}", self.hints)
+        await self._run("pause", profile, f"{seconds * 1000:.0f}", self.pause_channel)
 
-    async def beat(self, process: str, permits: Collection[str] = (), waiting: Collection[str] = ()) -> LeaderBeat:
-        """Renews what a process holds, and the places of tasks that wait in it; asks for the lead of the movers.
+    async def send_heartbeat(
+        self, process: str, permits: Collection[str] = (), waiting: Collection[str] = ()
+    ) -> HeartbeatReply:
+        """Renew what a process holds, and the places of tasks that wait in it; asks for the lead of the movers.
 
         Raises:
             StoreUnavailableError: Redis is away.
@@ -190,31 +195,31 @@ class LimitStore:
         leads, now, *pauses = await self._run("beat", process, LEAD_MS, LEASE_MS, len(permits), *permits, *waiting)
         ends = zip(pauses[::2], pauses[1::2], strict=True)
         left = {profile.decode(): (float(end) - float(now)) / 1000 for profile, end in ends}
-        return LeaderBeat(leads == 1, {profile: seconds for profile, seconds in left.items() if seconds > 0})
+        return HeartbeatReply(leads == 1, {profile: seconds for profile, seconds in left.items() if seconds > 0})
 
     async def release(
         self, profile: str, session: str, budget: float, most: int, reserved: int, buckets: Sequence[Bucket]
     ) -> Released:
-        """Releases tasks of a lane into their queues, each with a reservation, until something stops it.
+        """Release tasks of a lane into their queues, each with a reservation, until something stops it.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
         count, cost, stopped, wait, after = await self._run(
-            "release", profile, session, budget, most, reserved, _RESERVATION_MS, *_words(buckets)
+            "release", profile, session, budget, most, reserved, _RESERVATION_MS, *_encode_buckets(buckets)
         )
         return Released(count, float(cost), stopped.decode(), float(wait) / 1000, float(after))
 
-    async def let_go(self, *tasks: str) -> int:
-        """Puts tasks back without a reservation: these, or without any those whose deadline is over.
+    async def unpark(self, *tasks: str) -> int:
+        """Put tasks back without a reservation: these, or without any those whose deadline is over.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
         return await self._run("let_go", *tasks)
 
-    async def waiting(self) -> dict[str, int]:
-        """Returns how many tasks are parked, by profile.
+    async def count_parked(self) -> dict[str, int]:
+        """Return how many tasks are parked, by profile.
 
         Raises:
             StoreUnavailableError: Redis is away.
@@ -222,8 +227,8 @@ class LimitStore:
         found: Any = await self.connection.bounded(self.connection.client.hgetall(f"{self.prefix}waiting"))
         return {profile.decode(): int(count) for profile, count in found.items()}
 
-    async def sessions(self, profile: str) -> list[str]:
-        """Returns the sessions that have tasks parked for a profile, in the order in which they came.
+    async def list_sessions(self, profile: str) -> list[str]:
+        """Return the sessions that have tasks parked for a profile, in the order in which they came.
 
         Raises:
             StoreUnavailableError: Redis is away.
@@ -235,12 +240,12 @@ class LimitStore:
     async def _run(self, name: str, *args: Any) -> Any:
         script = self._scripts.get(name)
         if script is None:
-            claim_take = self.claims.library if self.claims else _NO_CLAIMS
+            claim_take = self.claims.library if self.claims else _NO_CLAIM_LIBRARY
             text = source("tasks.rate_limits.lua", name, **{"claim_take": claim_take, **self.libraries})
             script = self._scripts[name] = Script(text)
         # What the calls of one tick ask goes out together.
         return await self.connection.execute_script(script, [self.prefix], args)
 
 
-def _words(buckets: Sequence[Bucket]) -> list[Any]:
+def _encode_buckets(buckets: Sequence[Bucket]) -> list[Any]:
     return [len(buckets), *(word for bucket in buckets for word in bucket.script_args)]

@@ -13,8 +13,8 @@ from snakepit_bridge.lm.engine import LMCall
 from tasks.prediction_context import PredictionContext
 
 
-def digest_of(scope: PredictionContext, call: LMCall, *, shared: bool) -> str:
-    """Returns the name of a call's answer.
+def cache_key(scope: PredictionContext, call: LMCall, *, across_sessions: bool) -> str:
+    """Return the name of a call's answer.
 
     A program that asks the same twice wants two answers (``n``, another sample), so its second call is another one.
 
@@ -26,16 +26,16 @@ def digest_of(scope: PredictionContext, call: LMCall, *, shared: bool) -> str:
     said = {
         "request": request_to_dict(call.request),
         "rollout": call.rollout_id,
-        "endpoint": _identity(call.engine.endpoint),
-        "tenant": None if shared else scope.session,
+        "endpoint": _endpoint_identity(call.engine.endpoint),
+        "tenant": None if across_sessions else scope.session,
     }
     digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=repr).encode()).hexdigest()
-    before = scope.asked[digest]
-    scope.asked[digest] += 1
+    before = scope.call_counts[digest]
+    scope.call_counts[digest] += 1
     return digest if not before else f"{digest}.{before}"
 
 
-def _identity(endpoint: Endpoint) -> dict[str, Any]:
+def _endpoint_identity(endpoint: Endpoint) -> dict[str, Any]:
     """Another key is another account, whose answers are nobody else's; the key itself goes into no name."""
     key = endpoint.api_key.get_secret_value() if endpoint.api_key is not None else ""
     account = hashlib.sha256(f"dspex {endpoint.profile} {key}".encode()).hexdigest()

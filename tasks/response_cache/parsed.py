@@ -9,26 +9,26 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
-from tasks.prediction_context import PredictionContext, current
+from tasks.prediction_context import PredictionContext, current_prediction
 from tasks.response_cache.single_flight import AnswerCache
 
 
 @contextmanager
-def sharing(cache: AnswerCache, scope: PredictionContext) -> Generator[None]:
+def share_answers(cache: AnswerCache, scope: PredictionContext) -> Generator[None]:
     """Lets the LM calls of a program share their answers, as soon as it could parse them."""
     if scope.cache is None:
         yield
         return
     try:
-        with dspy.context(callbacks=[*dspy.settings.get("callbacks", []), Parsing(cache)]):
+        with dspy.context(callbacks=[*dspy.settings.get("callbacks", []), ParseCallback(cache)]):
             yield
     except BaseException:
-        cache.close(scope, succeeded=False)
+        cache.finish(scope, succeeded=False)
         raise
-    cache.close(scope, succeeded=True)
+    cache.finish(scope, succeeded=True)
 
 
-class Parsing(BaseCallback):
+class ParseCallback(BaseCallback):
     """A DSPy callback around each parse of an answer. DSPy swallows what a callback raises; this one raises nothing."""
 
     def __init__(self, cache: AnswerCache) -> None:
@@ -36,13 +36,13 @@ class Parsing(BaseCallback):
         self._texts: dict[str, str] = {}
 
     def on_adapter_parse_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Remembers what is parsed."""
+        """Remember what is parsed."""
         self._texts[call_id] = str(inputs.get("completion") or "")
 
     def on_adapter_parse_end(
         self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
     ) -> None:
         """Says how it went."""
-        text, scope = self._texts.pop(call_id, ""), current()
+        text, scope = self._texts.pop(call_id, ""), current_prediction()
         if scope is not None:
-            self._cache.settle(scope, text, parsed=exception is None)
+            self._cache.resolve(scope, text, parsed=exception is None)

@@ -23,17 +23,17 @@ from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.process.home_loop import home, share
 from tasks.notifications import Signals
 from tasks.prediction_context import PredictionContext
-from tasks.response_cache.cache_key import digest_of
+from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.store import LEASE_S, AnswerStore, Hit, Lead
 
 # How soon somebody notices that the process which asks has died, once its lease is over.
-_LOOK_EVERY_S = 0.5
+_POLL_INTERVAL_S = 0.5
 # A longer answer is shared among those who wait in its process, and not kept.
-_LARGEST = 1 << 22
+_MAX_BYTES = 1 << 22
 
 _log = logging.getLogger(__name__)
 
-Ask = Callable[[], Awaitable[Response]]
+CallProvider = Callable[[], Awaitable[Response]]
 
 
 class SharedCall:
@@ -52,10 +52,10 @@ class SharedCall:
         self.digest = digest
         self.owner = uuid4().hex
         self.ttl_s = ttl_s
-        self.ended: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
+        self.result: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
         self.answer: Response | None = None
-        self.told = asyncio.Event()
-        self.renewing: asyncio.Task[None] | None = None
+        self.changed = asyncio.Event()
+        self.renewal: asyncio.Task[None] | None = None
 
 
 class AnswerCache:
@@ -68,105 +68,105 @@ class AnswerCache:
 
     def __init__(self, store: AnswerStore, signals: Signals) -> None:
         self._store = store
-        self._flights: dict[str, SharedCall] = {}
-        self._aside: set[asyncio.Task[None]] = set()
-        signals.on(store.channel, self._heard, self._resumed)
+        self._calls: dict[str, SharedCall] = {}
+        self._spawned: set[asyncio.Task[None]] = set()
+        signals.subscribe(store.channel, self._on_answered, self._on_reconnect)
 
-    async def answered(self, scope: PredictionContext, call: LMCall, ask: Ask) -> Response:
-        """Returns the answer to a call: a kept one, somebody's who asks the same now, or the provider's.
+    async def get_or_call(self, scope: PredictionContext, call: LMCall, call_provider: CallProvider) -> Response:
+        """Return the answer to a call: a kept one, somebody's who asks the same now, or the provider's.
 
         Raises:
             what asking raises.
         """
         wanted = scope.cache
         assert wanted is not None
-        digest = digest_of(scope, call, shared=wanted.share == "fleet")
+        digest = cache_key(scope, call, across_sessions=wanted.share == "fleet")
         while True:
-            flight = self._flights.get(digest)
+            flight = self._calls.get(digest)
             if flight is None:
-                return await self._fly(scope, SharedCall(digest, wanted.ttl_s), ask)
-            answer = await scope.in_time(share(flight.ended))
+                return await self._lead(scope, SharedCall(digest, wanted.ttl_s), call_provider)
+            answer = await scope.within_deadline(share(flight.result))
             if answer is not None:
-                scope.tally.shared += 1
-                return _free(answer)
+                scope.tally.shared_answers += 1
+                return _without_usage(answer)
 
-    async def _fly(self, scope: PredictionContext, flight: SharedCall, ask: Ask) -> Response:
-        self._flights[flight.digest] = flight
+    async def _lead(self, scope: PredictionContext, flight: SharedCall, call_provider: CallProvider) -> Response:
+        self._calls[flight.digest] = flight
         try:
-            kept = await scope.in_time(self._cleared(scope, flight))
+            kept = await scope.within_deadline(self._claim_or_wait(scope, flight))
             if kept is None:
-                flight.answer = await ask()
+                flight.answer = await call_provider()
         except (LM15Error, LMUnavailableError) as error:
-            self._end(flight, error)
+            self._complete(flight, error)
             raise
         except BaseException:
-            self._end(flight, None)
+            self._complete(flight, None)
             raise
         if kept is not None:
-            self._end(flight, kept)
-            return _free(kept)
+            self._complete(flight, kept)
+            return _without_usage(kept)
         assert flight.answer is not None
         scope.unparsed.setdefault(_text(flight.answer), []).append(flight)
         return flight.answer
 
-    async def _cleared(self, scope: PredictionContext, flight: SharedCall) -> Response | None:
-        """Returns the kept answer, or None once it is this flight's turn to ask."""
+    async def _claim_or_wait(self, scope: PredictionContext, flight: SharedCall) -> Response | None:
+        """Return the kept answer, or None once it is this flight's turn to ask."""
         waited = False
         while True:
-            flight.told.clear()
+            flight.changed.clear()
             try:
                 claim = await self._store.claim(flight.digest, flight.owner)
             except StoreUnavailableError as away:
                 _log.warning("The response cache is away, and calls go to the provider: %s", away)
                 return None
             if isinstance(claim, Hit):
-                scope.tally.shared += waited
-                scope.tally.cached += not waited
+                scope.tally.shared_answers += waited
+                scope.tally.cache_hits += not waited
                 return response_from_dict(json.loads(claim.answer))
             if isinstance(claim, Lead):
-                flight.renewing = asyncio.get_running_loop().create_task(self._renew(flight))
+                flight.renewal = asyncio.get_running_loop().create_task(self._renew(flight))
                 return None
             waited = True
-            await _told_within(flight.told, _LOOK_EVERY_S)
+            await _wait_for_event(flight.changed, _POLL_INTERVAL_S)
 
     # ------------------------------------------------------------------ ends
 
-    def settle(self, scope: PredictionContext, text: str, *, parsed: bool) -> None:
+    def resolve(self, scope: PredictionContext, text: str, *, parsed: bool) -> None:
         """Says what became of an answer: a program has parsed it, or couldn't. From any thread."""
         for flight in scope.unparsed.pop(text, ()):
-            home().call_soon_threadsafe(self._end, flight, flight.answer if parsed else None)
+            home().call_soon_threadsafe(self._complete, flight, flight.answer if parsed else None)
 
-    def close(self, scope: PredictionContext, *, succeeded: bool) -> None:
+    def finish(self, scope: PredictionContext, *, succeeded: bool) -> None:
         """Says what became of the answers that no adapter parsed: their program succeeded with them, or failed."""
         for text in list(scope.unparsed):
-            self.settle(scope, text, parsed=succeeded)
+            self.resolve(scope, text, parsed=succeeded)
 
-    def _end(self, flight: SharedCall, end: Response | Exception | None) -> None:
-        """Ends a flight for those who wait in this process, and in others."""
-        if self._flights.get(flight.digest) is flight:
-            del self._flights[flight.digest]
-        if not flight.ended.done():
+    def _complete(self, flight: SharedCall, end: Response | Exception | None) -> None:
+        """End a flight for those who wait in this process, and in others."""
+        if self._calls.get(flight.digest) is flight:
+            del self._calls[flight.digest]
+        if not flight.result.done():
             if isinstance(end, Exception):
-                flight.ended.set_exception(fresh_error(end))
-                flight.ended.exception()  # mostly nobody waits
+                flight.result.set_exception(fresh_error(end))
+                flight.result.exception()  # mostly nobody waits
             else:
-                flight.ended.set_result(end)
-        if flight.renewing is not None:
-            flight.renewing.cancel()
-            self._apart(flight, end if isinstance(end, Response) else None)
+                flight.result.set_result(end)
+        if flight.renewal is not None:
+            flight.renewal.cancel()
+            self._spawn(flight, end if isinstance(end, Response) else None)
 
-    def _apart(self, flight: SharedCall, answer: Response | None) -> None:
-        task = asyncio.get_running_loop().create_task(self._told_others(flight, answer))
-        self._aside.add(task)
-        task.add_done_callback(self._aside.discard)
+    def _spawn(self, flight: SharedCall, answer: Response | None) -> None:
+        task = asyncio.get_running_loop().create_task(self._announce(flight, answer))
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
 
-    async def _told_others(self, flight: SharedCall, answer: Response | None) -> None:
+    async def _announce(self, flight: SharedCall, answer: Response | None) -> None:
         encoded = json.dumps(response_to_dict(answer)).encode() if answer is not None else b""
         try:
-            if answer is None or len(encoded) > _LARGEST:
+            if answer is None or len(encoded) > _MAX_BYTES:
                 await self._store.release(flight.digest, flight.owner)
             else:
-                await self._store.keep(flight.digest, flight.owner, encoded, flight.ttl_s)
+                await self._store.save(flight.digest, flight.owner, encoded, flight.ttl_s)
         except StoreUnavailableError as away:
             _log.warning("An answer isn't kept, and its lease ends by itself: %s", away)
 
@@ -180,17 +180,17 @@ class AnswerCache:
 
     # ------------------------------------------------------------------ signals
 
-    def _heard(self, digest: str) -> None:
-        flight = self._flights.get(digest)
+    def _on_answered(self, digest: str) -> None:
+        flight = self._calls.get(digest)
         if flight is not None:
-            flight.told.set()
+            flight.changed.set()
 
-    def _resumed(self) -> None:
-        for flight in self._flights.values():
-            flight.told.set()
+    def _on_reconnect(self) -> None:
+        for flight in self._calls.values():
+            flight.changed.set()
 
 
-async def _told_within(told: asyncio.Event, seconds: float) -> None:
+async def _wait_for_event(told: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await told.wait()
@@ -198,7 +198,7 @@ async def _told_within(told: asyncio.Event, seconds: float) -> None:
         return
 
 
-def _free(answer: Response) -> Response:
+def _without_usage(answer: Response) -> Response:
     """An answer that cost nothing this time."""
     return replace(answer, usage=Usage())
 

@@ -47,36 +47,38 @@ class AnswerStore:
         return f"{self._namespace}:answered"
 
     async def claim(self, digest: str, owner: str) -> Hit | Lead | Wait:
-        """Returns a call's answer, or whose turn it is to get it; renews the owner's lease.
+        """Return a call's answer, or whose turn it is to get it; renews the owner's lease.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        keys = (self._answer(digest), self._lease(digest))
+        keys = (self._answer_key(digest), self._lease_key(digest))
         said, answer = await self._connection.execute_script(SCRIPTS["claim"], keys, (owner, round(LEASE_S * 1000)))
         if said == b"hit":
             return Hit(cast(bytes, answer))
         return Lead() if said == b"lead" else Wait()
 
-    async def keep(self, digest: str, owner: str, answer: bytes, ttl_s: int) -> None:
-        """Keeps an answer for so many seconds.
+    async def save(self, digest: str, owner: str, answer: bytes, ttl_s: int) -> None:
+        """Keep an answer for so many seconds.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        keys = (self._answer(digest), self._lease(digest))
+        keys = (self._answer_key(digest), self._lease_key(digest))
         await self._connection.execute_script(SCRIPTS["keep"], keys, (owner, answer, ttl_s, self.channel, digest))
 
     async def release(self, digest: str, owner: str) -> None:
-        """Gives the turn to somebody else.
+        """Give the turn to somebody else.
 
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        await self._connection.execute_script(SCRIPTS["release"], (self._lease(digest),), (owner, self.channel, digest))
+        await self._connection.execute_script(
+            SCRIPTS["release"], (self._lease_key(digest),), (owner, self.channel, digest)
+        )
 
-    def _answer(self, digest: str) -> str:
+    def _answer_key(self, digest: str) -> str:
         return f"{self._namespace}:{{lm:{digest}}}:answer"
 
-    def _lease(self, digest: str) -> str:
+    def _lease_key(self, digest: str) -> str:
         return f"{self._namespace}:{{lm:{digest}}}:lease"

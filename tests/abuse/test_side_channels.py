@@ -101,7 +101,7 @@ async def test_no_side_channel_that_raises_costs_the_answer(
 ) -> None:
     built, lm = runtime
     # For so long would pieces wait for Redis to come back.
-    monkeypatch.setattr(tasks.streaming, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(tasks.streaming, "_WRITE_TIMEOUT_S", 0.05)
     for owner, name in CHANNELS:
         for program in ("plain", "cached"):
             for stream in (True, False):

@@ -28,7 +28,7 @@ async def test_tasks_wait_their_turn_and_pauses_are_heard(cluster_url: str) -> N
     second = asyncio.create_task(admission.before_start(Task("second"), "demo", Estimate(10)))
 
     async def waits() -> bool:
-        return await store.waiting() == {"demo": 1}
+        return await store.count_parked() == {"demo": 1}
 
     await eventually(waits, "it stands in its lane")
     await admission.settle(first, Used(1, 1))

@@ -108,7 +108,7 @@ async def test_a_program_that_cant_be_looked_up(nowhere: RedisConnection) -> Non
 
 async def test_a_look_whether_a_prediction_is_still_wanted(nowhere: RedisConnection) -> None:
     running = CancellationRegistry(nowhere, Signals(nowhere), namespace="dspex")
-    assert_each_its_own(await together(lambda: running._ended("task")), StoreUnavailableError)
+    assert_each_its_own(await together(lambda: running._has_ended("task")), StoreUnavailableError)
 
 
 async def test_limits_that_cant_be_read(nowhere: RedisConnection) -> None:
@@ -140,7 +140,7 @@ async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Excep
         await asyncio.sleep(0.05)
         raise failure
 
-    raised = await together(lambda: cache.answered(prediction(), call(), ask))
+    raised = await together(lambda: cache.get_or_call(prediction(), call(), ask))
     assert asked == 1
     assert isinstance(failure, LM15Error | LMUnavailableError)
     assert_each_its_own(raised, type(failure))

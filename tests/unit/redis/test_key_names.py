@@ -23,7 +23,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import OwnedKey, joined
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.redis_keys import Keys
-from tasks.rate_limits.rules import LimitValues, buckets
+from tasks.rate_limits.rules import LimitValues, build_buckets
 from workers.gateway.access.authentication import EVERYBODY
 from workers.refresher.leases import Leases
 
@@ -94,7 +94,7 @@ def test_two_owned_keys_of_one_message_are_told_apart() -> None:
 @given(NAMES, NAMES)
 def test_limits_of_different_sessions_and_profiles_have_different_buckets(one: str, other: str) -> None:
     limits = LimitValues(requests_per_min=1, tokens_per_min=1, concurrency=1, spend_per_hour=1)
-    names = [bucket.name for whose in "ps" for of in {one, other} for bucket in buckets(whose, of, limits)]
+    names = [bucket.name for whose in "ps" for of in {one, other} for bucket in build_buckets(whose, of, limits)]
     assert len(set(names)) == len(names)
 
 

@@ -21,7 +21,7 @@ def scope_of(
     variables = changes.pop("variables", {})
     snapshot = Snapshot(session, Token(1, 1), {n: Variable.declare(n, v) for n, v in variables.items()}, 0.0)
     return PredictionContext(
-        task_id, session, "qa", 1, snapshot, cache=cache, looked_at=time.monotonic() + 1_000, **changes
+        task_id, session, "qa", 1, snapshot, cache=cache, checked_at=time.monotonic() + 1_000, **changes
     )
 
 

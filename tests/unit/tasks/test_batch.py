@@ -32,7 +32,7 @@ from tests.harness.stage import echo
 from tests.harness.waiting import eventually
 from workers.lifecycle import build_runtime
 
-DELIVERY = Delivery("batch", "worker@host", 1, 0.0, claim="w.1", replies="dspex:replies:me")
+DELIVERY = Delivery("batch", "worker@host", 1, 0.0, claim="w.1", reply_channel="dspex:replies:me")
 
 
 class Stored:
@@ -61,7 +61,7 @@ class Again:
     def __init__(self) -> None:
         self.sent: list[tuple[str, float, int, int, float]] = []
 
-    async def send_through(
+    async def send_all(
         self,
         inputs: Sequence[Input],
         *,
@@ -98,7 +98,11 @@ def inputs(count: int) -> list[Input]:
 
 def batch(runtime: Runtime, stored: Stored, again: Again | None = None, program: str = "qa") -> Batch:
     return Batch(
-        runtime, ResultCommitter(stored, DELIVERY.replies), PredictionRequest(program, {}), DELIVERY, again or Again()
+        runtime,
+        ResultCommitter(stored, DELIVERY.reply_channel),
+        PredictionRequest(program, {}),
+        DELIVERY,
+        again or Again(),
     )
 
 
@@ -110,7 +114,7 @@ async def test_each_input_ends_under_its_own_id_and_is_told_to_its_client(runtim
     }
     assert {state for _, state in stored.ends.values()} == {"SUCCESS"}
     assert {end["provenance"]["task_id"] for end, _ in stored.ends.values()} == set(stored.ends)
-    assert stored.replies == {DELIVERY.replies}
+    assert stored.replies == {DELIVERY.reply_channel}
 
 
 async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,12 +230,12 @@ async def test_what_has_ended_is_not_unfinished(runtime: Runtime) -> None:
     stored = Stored()
     await runtime.results.client.set("celery-task-meta-task-1", '{"status": "REVOKED"}', ex=60)
     await runtime.results.client.set("celery-task-meta-task-2", '{"status": "RETRY"}', ex=60)
-    left = await module.unfinished(runtime, stored, inputs(4))
+    left = await module.find_unfinished(runtime, stored, inputs(4))
     assert [one.task_id for one in left] == ["task-0", "task-2", "task-3"]
-    assert await module.unfinished(runtime, stored, []) == []
+    assert await module.find_unfinished(runtime, stored, []) == []
 
 
 async def test_all_inputs_end_with_one_error(runtime: Runtime) -> None:
     stored = Stored()
-    await ResultCommitter(stored, "").all(inputs(3), BridgeError("all of it is wrong"))
+    await ResultCommitter(stored, "").commit_error_for_all(inputs(3), BridgeError("all of it is wrong"))
     assert {str(end) for end, _ in stored.ends.values()} == {"all of it is wrong"}

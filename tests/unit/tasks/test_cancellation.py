@@ -32,7 +32,7 @@ async def running(redis_url: str) -> AsyncIterator[CancellationRegistry]:
 
 
 async def run(running: CancellationRegistry, scope: PredictionContext, began: asyncio.Event) -> None:
-    with running.entered(scope):
+    with running.track(scope):
         began.set()
         await asyncio.Event().wait()
 
@@ -50,14 +50,14 @@ async def test_a_told_cancellation_ends_the_prediction(running: CancellationRegi
         await eventually(heard, "the cancellation is heard")
     with pytest.raises(PredictionCancelledError):
         await task
-    assert scope.cancelled
+    assert scope.is_cancelled
 
 
 async def test_others_may_listen_to_the_same_channel(redis_url: str) -> None:
     connection, heard = RedisConnection(redis_url), list[str]()
     signals = Signals(connection)
     for number in range(2):
-        signals.on("told", lambda said, number=number: heard.append(f"{number} {said}"), lambda: None)
+        signals.subscribe("told", lambda said, number=number: heard.append(f"{number} {said}"), lambda: None)
     signals.start()
     with Redis.from_url(redis_url) as client:
 
@@ -101,29 +101,29 @@ async def test_a_prediction_that_has_ended_calls_no_lm(
     running: CancellationRegistry, redis_url: str, state: str, refused: bool
 ) -> None:
     scope = scope_of()
-    scope.looked_at = float("-inf")
+    scope.checked_at = float("-inf")
     with Redis.from_url(redis_url) as client:
         client.set("celery-task-meta-task", json.dumps({"status": state}), ex=60)
     if refused:
         with pytest.raises(PredictionCancelledError):
-            await running.refuse_ended(scope)
+            await running.check_wanted(scope)
     else:
-        await running.refuse_ended(scope)
+        await running.check_wanted(scope)
 
 
 async def test_an_expired_prediction_calls_no_lm(running: CancellationRegistry) -> None:
     with pytest.raises(DeadlineExceededError):
-        await running.refuse_ended(scope_of(deadline=time.time() - 1))
+        await running.check_wanted(scope_of(deadline=time.time() - 1))
 
 
 async def test_the_looks_of_one_turn_of_the_loop_are_one_command(running: CancellationRegistry, redis_url: str) -> None:
     scopes = [scope_of(f"task-{number}") for number in range(100)]
     for scope in scopes:
-        scope.looked_at = float("-inf")
+        scope.checked_at = float("-inf")
     with Redis.from_url(redis_url) as client:
-        await running.refuse_ended(scope_of("warm"))
+        await running.check_wanted(scope_of("warm"))
         before: Any = client.info("commandstats")
-        await asyncio.gather(*(running.refuse_ended(scope) for scope in scopes))
+        await asyncio.gather(*(running.check_wanted(scope) for scope in scopes))
         after: Any = client.info("commandstats")
     assert after["cmdstat_mget"]["calls"] - before.get("cmdstat_mget", {"calls": 0})["calls"] == 1
 
@@ -133,6 +133,6 @@ async def test_without_redis_predictions_go_on(caplog: pytest.LogCaptureFixture)
     running = CancellationRegistry(connection, Signals(connection), namespace="dspex")
     scopes = [scope_of(f"task-{number}") for number in range(20)]
     for scope in scopes:
-        scope.looked_at = float("-inf")
-    await asyncio.gather(*(running.refuse_ended(scope) for scope in scopes))
+        scope.checked_at = float("-inf")
+    await asyncio.gather(*(running.check_wanted(scope) for scope in scopes))
     assert len([line for line in caplog.messages if "still wanted" in line]) == 1

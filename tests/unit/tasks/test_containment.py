@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from snakepit_bridge.exceptions import PredictionFailedError
-from tasks.containment import Contained
+from tasks.containment import ContainedCoroutine
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -21,7 +21,7 @@ async def test_what_would_end_a_process_or_a_coroutine_ends_the_prediction(
         raise kind("leaving")
 
     with pytest.raises(PredictionFailedError, match=rf"'p'.*{kind.__name__}.*leaving"):
-        await Contained(program(), "p")
+        await ContainedCoroutine(program(), "p")
 
 
 async def test_results_errors_and_cancellations_pass() -> None:
@@ -31,12 +31,12 @@ async def test_results_errors_and_cancellations_pass() -> None:
             raise error
         return 7
 
-    assert await Contained(program(None), "p") == 7
+    assert await ContainedCoroutine(program(None), "p") == 7
     with pytest.raises(LookupError):
-        await Contained(program(LookupError()), "p")
+        await ContainedCoroutine(program(LookupError()), "p")
 
     async def waits() -> None:
-        await Contained(asyncio.sleep(60), "p")
+        await ContainedCoroutine(asyncio.sleep(60), "p")
 
     task = asyncio.create_task(waits())
     await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_closing_it_closes_the_program() -> None:
             closed.append("closed")
 
     async def waits() -> None:
-        await Contained(program(), "p")
+        await ContainedCoroutine(program(), "p")
 
     work = waits()
     work.send(None)

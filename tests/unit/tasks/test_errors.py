@@ -17,11 +17,11 @@ from snakepit_bridge.exceptions import (
     LMUnavailableError,
     PredictionFailedError,
 )
-from tasks.errors import named
+from tasks.errors import translate_error
 
 
 def name(error: Exception) -> Any:
-    return named(error, program="qa", model="openai/demo")
+    return translate_error(error, program="qa", model="openai/demo")
 
 
 @pytest.mark.parametrize(

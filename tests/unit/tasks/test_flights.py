@@ -20,7 +20,7 @@ from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.redis.connection import RedisConnection
 from tasks.notifications import Signals
 from tasks.prediction_context import PredictionContext
-from tasks.response_cache.cache_key import digest_of
+from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.response_cache.store import AnswerStore
 from tests.harness.waiting import eventually
@@ -50,8 +50,8 @@ class Process:
         self, ask: Callable[[], Awaitable[Response]], *, parses: bool = True
     ) -> tuple[Response, PredictionContext]:
         scope = prediction()
-        answer = await self.cache.answered(scope, call(), ask)
-        self.cache.settle(scope, answer.text or "", parsed=parses)
+        answer = await self.cache.get_or_call(scope, call(), ask)
+        self.cache.resolve(scope, answer.text or "", parsed=parses)
         return answer, scope
 
     async def aclose(self) -> None:
@@ -97,7 +97,7 @@ async def test_all_processes_together_make_one_call(processes: list[Process]) ->
 
     assert provider.asked == 1
     assert {answer.text for answer, _ in answers} == {"because"}
-    assert sum(scope.tally.shared for _, scope in answers) == 29
+    assert sum(scope.tally.shared_answers for _, scope in answers) == 29
     assert sum(1 for answer, _ in answers if answer.usage.input_tokens) == 1
 
 
@@ -112,7 +112,7 @@ async def test_a_kept_answer_needs_no_call(processes: list[Process], redis_url: 
 
     await eventually(kept, "the answer is kept")
     _, scope = await processes[1].ask(provider)
-    assert (provider.asked, scope.tally.cached) == (1, 1)
+    assert (provider.asked, scope.tally.cache_hits) == (1, 1)
 
 
 async def test_an_answer_that_was_not_parsed_is_neither_shared_nor_kept(processes: list[Process]) -> None:
@@ -171,7 +171,7 @@ async def test_without_redis_the_provider_is_asked() -> None:
     process = Process("redis://127.0.0.1:1/0")
     provider = Provider()
     provider.may.set()
-    answer = await process.cache.answered(prediction(), call(), provider)
+    answer = await process.cache.get_or_call(prediction(), call(), provider)
     assert answer.text == "because"
     await process.aclose()
 
@@ -180,19 +180,21 @@ async def test_without_redis_the_provider_is_asked() -> None:
 
 
 def test_calls_are_the_same_only_if_all_of_it_is() -> None:
-    first = digest_of(prediction(), call(), shared=False)
-    assert digest_of(prediction(), call(), shared=False) == first
+    first = cache_key(prediction(), call(), across_sessions=False)
+    assert cache_key(prediction(), call(), across_sessions=False) == first
     for other in (call("openai/other"), call(key="another"), call(base="http://y/v1"), call(text="how?")):
-        assert digest_of(prediction(), other, shared=False) != first
-    assert digest_of(prediction(), replace(call(), rollout_id=2), shared=False) != first
-    assert digest_of(prediction("other"), call(), shared=False) != first
-    assert digest_of(prediction("other"), call(), shared=True) == digest_of(prediction(), call(), shared=True)
+        assert cache_key(prediction(), other, across_sessions=False) != first
+    assert cache_key(prediction(), replace(call(), rollout_id=2), across_sessions=False) != first
+    assert cache_key(prediction("other"), call(), across_sessions=False) != first
+    assert cache_key(prediction("other"), call(), across_sessions=True) == cache_key(
+        prediction(), call(), across_sessions=True
+    )
 
 
 def test_the_same_call_again_in_one_prediction_is_another() -> None:
     scope = prediction()
-    assert digest_of(scope, call(), shared=False) != digest_of(scope, call(), shared=False)
+    assert cache_key(scope, call(), across_sessions=False) != cache_key(scope, call(), across_sessions=False)
 
 
 def test_no_key_is_in_a_name() -> None:
-    assert "hunter2" not in digest_of(prediction(), call(key="hunter2"), shared=False)
+    assert "hunter2" not in cache_key(prediction(), call(key="hunter2"), across_sessions=False)

@@ -11,12 +11,12 @@ from tasks.outage_log import OutageLog
 
 def test_an_outage_and_its_end_are_each_told_once(caplog: pytest.LogCaptureFixture) -> None:
     outage = OutageLog(logging.getLogger("of this test"), "Can't look")
-    outage.over()
+    outage.recovered()
     assert caplog.messages == []
-    outage.begun("no connection")
-    outage.begun("no connection")
-    outage.over()
-    outage.over()
+    outage.failed("no connection")
+    outage.failed("no connection")
+    outage.recovered()
+    outage.recovered()
     assert caplog.messages == ["Can't look: no connection", "Over: Can't look"]
-    outage.begun("no answer")
+    outage.failed("no answer")
     assert caplog.messages[-1] == "Can't look: no answer"

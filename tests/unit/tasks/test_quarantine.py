@@ -35,7 +35,7 @@ async def run(suspects: Suspects, claims: Any, deliveries: list[int]) -> tuple[i
 
     async def one(number: int, times: int) -> None:
         nonlocal now, most, ran
-        async with suspects.room(claims, f"task-{number}", times, f"tag-{number}"):
+        async with suspects.admit(claims, f"task-{number}", times, f"tag-{number}"):
             now, ran = now + 1, ran + 1
             most = max(most, now)
             await asyncio.sleep(0.02)
@@ -71,7 +71,7 @@ async def test_room_is_free_again_after_each_end() -> None:
     for _ in range(3):
         assert await run(suspects, Aside(), [5]) == (1, 1)
     with pytest.raises(ValueError, match="fails"):
-        async with suspects.room(Aside(), "task", 5, "tag"):  # pyright: ignore[reportArgumentType]
+        async with suspects.admit(Aside(), "task", 5, "tag"):  # pyright: ignore[reportArgumentType]
             raise ValueError("fails")
     assert await run(suspects, Aside(), [5]) == (1, 1)
 

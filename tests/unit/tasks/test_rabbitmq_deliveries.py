@@ -39,8 +39,8 @@ async def process(redis_url: str) -> AsyncGenerator[Process]:
 
 def die(process: Deliveries) -> None:
     """Has a process give no sign of life any more."""
-    assert process._living is not None
-    process._living.cancel()
+    assert process._heartbeat is not None
+    process._heartbeat.cancel()
 
 
 async def test_a_message_is_given_up_after_as_many_deaths_as_it_may_cost(process: Process) -> None:

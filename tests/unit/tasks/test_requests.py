@@ -10,7 +10,7 @@ import pytest
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.protocol.messages import VERSION, PredictionRequest, Requirement
 from snakepit_bridge.protocol.token import Token
-from tasks.requests import delivery_of, request_of
+from tasks.requests import parse_delivery, parse_request
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,16 @@ from tasks.requests import delivery_of, request_of
     ],
 )
 def test_what_a_client_says_is_what_a_worker_reads(request_: PredictionRequest) -> None:
-    assert request_of(request_.program, request_.inputs, request_.keywords(), namespace="dspex") == request_
+    assert parse_request(request_.program, request_.inputs, request_.keywords(), namespace="dspex") == request_
 
 
 def test_another_version_and_an_unknown_keyword_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=f"version {VERSION + 1}"):
-        request_of("qa", {}, {"v": VERSION + 1}, namespace="dspex")
+        parse_request("qa", {}, {"v": VERSION + 1}, namespace="dspex")
     with pytest.raises(ConfigurationError, match="says colour, which this worker doesn't know"):
-        request_of("qa", {}, {"colour": "red"}, namespace="dspex")
+        parse_request("qa", {}, {"colour": "red"}, namespace="dspex")
     with pytest.raises(BridgeError, match="got 'newest'"):
-        request_of("qa", {}, {"requirement": "newest"}, namespace="dspex")
+        parse_request("qa", {}, {"requirement": "newest"}, namespace="dspex")
 
 
 def task(**request: Any) -> Any:
@@ -41,18 +41,18 @@ def task(**request: Any) -> Any:
 
 
 def test_a_message_that_says_little_is_a_first_delivery() -> None:
-    found = delivery_of(task())
-    assert (found.attempt, found.deliveries, found.replies, found.claim, found.sent_at) == (1, 1, "", "", 0.0)
+    found = parse_delivery(task())
+    assert (found.attempt, found.deliveries, found.reply_channel, found.claim, found.sent_at) == (1, 1, "", "", 0.0)
 
 
 def test_deliveries_are_counted_by_our_transport_and_guessed_of_another_broker() -> None:
-    assert delivery_of(task(properties={"deliveries": 3})).deliveries == 3
-    assert delivery_of(task(delivery_info={"redelivered": True})).deliveries == 2
-    assert delivery_of(task(properties={"deliveries": 1}, delivery_info={"redelivered": True})).deliveries == 1
+    assert parse_delivery(task(properties={"deliveries": 3})).deliveries == 3
+    assert parse_delivery(task(delivery_info={"redelivered": True})).deliveries == 2
+    assert parse_delivery(task(properties={"deliveries": 1}, delivery_info={"redelivered": True})).deliveries == 1
 
 
 def test_the_reply_channel_and_the_route_are_found() -> None:
-    found = delivery_of(
+    found = parse_delivery(
         task(
             headers={"sent_at": 5.0, "reply_channel": "dspex:replies:me"},
             delivery_info={"priority": 4, "routing_key": "predictions"},
@@ -60,5 +60,10 @@ def test_the_reply_channel_and_the_route_are_found() -> None:
             retries=2,
         )
     )
-    assert (found.sent_at, found.replies, found.priority, found.queue) == (5.0, "dspex:replies:me", 4, "predictions")
+    assert (found.sent_at, found.reply_channel, found.priority, found.queue) == (
+        5.0,
+        "dspex:replies:me",
+        4,
+        "predictions",
+    )
     assert (found.claim, found.attempt) == ("w.7", 3)

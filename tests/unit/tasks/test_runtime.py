@@ -45,7 +45,7 @@ async def test_a_profile_with_a_limit_has_room_for_so_many(redis_url: str) -> No
 
     async def predict(profile: str) -> None:
         nonlocal running, most
-        async with runtime.room(profile):
+        async with runtime.concurrency_slot(profile):
             running += 1
             most = max(most, running)
             await asyncio.sleep(0.005)

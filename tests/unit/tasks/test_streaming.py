@@ -21,7 +21,7 @@ from snakepit_bridge.lm.profiles import LMProfile
 from snakepit_bridge.process.home_loop import run_home
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import AskedQuestion, Raw, RecordingLM, scripted
-from tasks.streaming import ChunkWriter, streamed
+from tasks.streaming import ChunkWriter, stream_chunks
 
 
 def written(url: str) -> list[tuple[str, str, str, str]]:
@@ -54,7 +54,7 @@ async def test_a_writer_of_nothing_writes_nothing(redis_url: str) -> None:
 async def test_redis_that_stays_away_costs_the_pieces_and_not_the_prediction(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.streaming._PATIENCE_S", 0.3)
+    monkeypatch.setattr("tasks.streaming._WRITE_TIMEOUT_S", 0.3)
     writer = ChunkWriter(RedisConnection("redis://127.0.0.1:9/0", timeout_s=0.2), "pieces", 1)
     writer.put(StreamChunk("answer", "a"))
     with caplog.at_level(logging.WARNING):
@@ -137,7 +137,7 @@ async def run(server: RecordingLM, module: Any, writer: Any, adapter: str = "cha
 
     async def followed() -> dspy.Prediction:
         settings = {"lm": lm, "adapter": ADAPTERS.find(adapter, "adapter"), "disable_history": True}
-        with dspy.context(**settings), streamed(bound, writer):
+        with dspy.context(**settings), stream_chunks(bound, writer):
             return await module.acall(**(inputs or {"question": "why?"}))
 
     return await run_home(followed())
@@ -193,7 +193,7 @@ async def test_a_program_that_runs_in_a_thread_comes_in_pieces(server: Recording
     bound: Any = SimpleNamespace(module=module, used_up=False)
 
     def blocking() -> dspy.Prediction:
-        with dspy.context(lm=lm, disable_history=True), streamed(bound, kept):  # pyright: ignore[reportArgumentType]
+        with dspy.context(lm=lm, disable_history=True), stream_chunks(bound, kept):  # pyright: ignore[reportArgumentType]
             return module(question="why?")
 
     prediction = await asyncio.to_thread(blocking)
@@ -253,7 +253,7 @@ async def test_what_cannot_be_streamed_is_not(server: RecordingLM, answers: list
     module = dspy.Predict("question -> answer")
     used_up: Any = SimpleNamespace(module=module, used_up=True)
     lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
-    with dspy.context(lm=lm), streamed(used_up, Kept()):  # pyright: ignore[reportArgumentType]
+    with dspy.context(lm=lm), stream_chunks(used_up, Kept()):  # pyright: ignore[reportArgumentType]
         await module.acall(question="why?")
     assert "stream" not in server.requests[-1].body
 

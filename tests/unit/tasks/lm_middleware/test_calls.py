@@ -44,7 +44,7 @@ class Ledger:
         self.said: list[tuple[Any, ...]] = []
 
     async def admit(self, caller: PredictionContext, profile: str, estimate: Estimate) -> Permit:
-        self.said.append(("admit", profile, estimate.characters, estimate.most_output))
+        self.said.append(("admit", profile, estimate.characters, estimate.max_output_tokens))
         return Permit(profile, "later")
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
@@ -63,7 +63,7 @@ class Wanted:
     def __init__(self) -> None:
         self.refusal: Exception | None = None
 
-    async def refuse_ended(self, scope: PredictionContext) -> None:
+    async def check_wanted(self, scope: PredictionContext) -> None:
         if self.refusal is not None:
             raise self.refusal
 
@@ -167,7 +167,11 @@ async def test_failures_that_may_pass_are_tried_again_and_counted(ask: Ask) -> N
     scope = scope_of()
     provider = Provider(smart=[ServerError("x"), TransportError("x"), response()])
     assert (await ask(provider, scope, fallbacks=())).text == "because"
-    assert (scope.tally.failed, scope.tally.sent, dict(scope.tally.answered)) == (2, 3, {"smart": 1})
+    assert (scope.tally.failed_tries, scope.tally.sent_requests, dict(scope.tally.answered_calls)) == (
+        2,
+        3,
+        {"smart": 1},
+    )
 
 
 async def test_the_last_failure_says_how_often_and_where(ask: Ask) -> None:
@@ -233,7 +237,7 @@ async def test_a_fallback_is_asked_with_its_own_model(ask: Ask) -> None:
     scope, provider = scope_of(), Provider(smart=[ServerError("x")], cheap=[response()])
     await ask(provider, scope)
     assert provider.asked == [("smart", "openai/demo"), ("cheap", "openai/cheap")]
-    assert dict(scope.tally.answered) == {"cheap": 1}
+    assert dict(scope.tally.answered_calls) == {"cheap": 1}
 
 
 async def test_a_fallbacks_refusal_does_not_hide_the_profiles_own_failure(ask: Ask) -> None:
@@ -262,7 +266,7 @@ async def test_a_failing_lm_is_tried_for_a_time_and_not_so_many_times(ask: Ask) 
     policy = RetryPolicy(backoff_s=0.001, longest_s=0.01)
     scope = scope_of()
     await ask(provider, scope, fallbacks=(), circuit=CircuitPolicy(failures=0), retry=policy)
-    assert scope.tally.failed == 40
+    assert scope.tally.failed_tries == 40
 
 
 @pytest.mark.parametrize(
@@ -344,4 +348,4 @@ async def test_the_ends_of_answers_are_counted(ask: Ask) -> None:
     """KINDS 17."""
     scope = scope_of()
     await ask(Provider(smart=[replace(response(), finish_reason="length"), response()]), scope)
-    assert (dict(scope.tally.finished), scope.tally.last_finish) == ({"length": 1}, "length")
+    assert (dict(scope.tally.finish_reasons), scope.tally.last_finish_reason) == ({"length": 1}, "length")

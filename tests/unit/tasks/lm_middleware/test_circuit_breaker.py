@@ -27,73 +27,73 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def opened(failures: int = 3) -> Circuit:
     circuit = Circuit("smart", CircuitPolicy(failures, open_s=10))
     for _ in range(failures):
-        circuit.enter()
-        circuit.failed()
+        circuit.acquire()
+        circuit.record_failure()
     return circuit
 
 
 def test_failures_in_a_row_open_it(clock: Clock) -> None:
     circuit = opened()
     with pytest.raises(CircuitOpenError, match="profile 'smart' failed too often") as refused:
-        circuit.enter()
+        circuit.acquire()
     assert 10 <= (refused.value.retry_after or 0) <= 12.5
 
 
 def test_a_success_in_between_starts_the_count_again(clock: Clock) -> None:
     circuit = Circuit("smart", CircuitPolicy(2, open_s=10))
     for _ in range(5):
-        circuit.enter()
-        circuit.failed()
-        circuit.enter()
-        circuit.succeeded()
-    circuit.enter()
+        circuit.acquire()
+        circuit.record_failure()
+        circuit.acquire()
+        circuit.record_success()
+    circuit.acquire()
 
 
 def test_after_its_time_one_call_alone_tries(clock: Clock) -> None:
     circuit = opened()
     clock.now += 11
-    circuit.enter()
+    circuit.acquire()
     with pytest.raises(CircuitOpenError):
-        circuit.enter()
-    circuit.succeeded()
+        circuit.acquire()
+    circuit.record_success()
     for _ in range(5):
-        circuit.enter()
+        circuit.acquire()
 
 
 def test_a_probe_that_fails_opens_it_for_as_long_again(clock: Clock) -> None:
     circuit = opened()
     clock.now += 11
-    circuit.enter()
-    circuit.failed()
+    circuit.acquire()
+    circuit.record_failure()
     clock.now += 9
     with pytest.raises(CircuitOpenError):
-        circuit.enter()
+        circuit.acquire()
     clock.now += 2
-    circuit.enter()
+    circuit.acquire()
 
 
 def test_a_probe_that_is_cancelled_leaves_the_next_call_to_try(clock: Clock) -> None:
     circuit = opened()
     clock.now += 11
-    circuit.enter()
-    circuit.left()
-    circuit.enter()
-    circuit.succeeded()
-    assert circuit.closed
+    circuit.acquire()
+    circuit.release()
+    circuit.acquire()
+    circuit.record_success()
+    assert circuit.is_closed
 
 
 def test_a_straggler_from_before_it_opened_changes_nothing(clock: Clock) -> None:
     circuit = opened()
-    circuit.succeeded()
-    circuit.failed()
-    assert not circuit.closed
+    circuit.record_success()
+    circuit.record_failure()
+    assert not circuit.is_closed
 
 
 def test_an_operator_is_told_when_it_opens_and_closes(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     circuit = opened()
     clock.now += 11
-    circuit.enter()
-    circuit.succeeded()
+    circuit.acquire()
+    circuit.record_success()
     assert [line.partition(";")[0] for line in caplog.messages] == [
         "LM profile 'smart' failed too often",
         "LM profile 'smart' answers again",
@@ -103,6 +103,6 @@ def test_an_operator_is_told_when_it_opens_and_closes(clock: Clock, caplog: pyte
 def test_it_can_be_switched_off(clock: Clock) -> None:
     circuit = opened(0)
     for _ in range(100):
-        circuit.enter()
-        circuit.failed()
-    circuit.enter()
+        circuit.acquire()
+        circuit.record_failure()
+    circuit.acquire()

@@ -146,7 +146,7 @@ async def test_a_call_waits_until_its_deadline_and_no_longer(store: LimitStore, 
 
 
 async def gone(store: LimitStore) -> bool:
-    return await store.waiting() == {}
+    return await store.count_parked() == {}
 
 
 async def test_a_cancelled_wait_takes_nothing_with_it(store: LimitStore, redis_url: str) -> None:
@@ -162,7 +162,7 @@ async def test_a_cancelled_wait_takes_nothing_with_it(store: LimitStore, redis_u
 
 
 async def parked(store: LimitStore) -> bool:
-    return await store.waiting() == {"demo": 1}
+    return await store.count_parked() == {"demo": 1}
 
 
 async def test_first_calls_that_wait_in_place_get_their_turn_by_session(store: LimitStore, redis_url: str) -> None:
@@ -187,7 +187,7 @@ async def test_first_calls_that_wait_in_place_get_their_turn_by_session(store: L
 
 
 async def so_many_wait(store: LimitStore, count: int) -> bool:
-    return (await store.waiting()).get("demo", 0) == count
+    return (await store.count_parked()).get("demo", 0) == count
 
 
 async def test_a_parked_task_comes_back_when_there_is_room(store: LimitStore, broker: Broker, redis_url: str) -> None:
@@ -239,7 +239,7 @@ async def test_a_pause_that_one_process_is_asked_for_holds_in_all_at_once(store:
 
 
 async def listening(store: LimitStore, count: int) -> bool:
-    answer: Any = await store.connection.client.pubsub_numsub(store.hints)
+    answer: Any = await store.connection.client.pubsub_numsub(store.pause_channel)
     return answer[0][1] == count
 
 

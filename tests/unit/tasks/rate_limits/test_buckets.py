@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.rate_limits.rules import Bucket, LimitValues, buckets
+from tasks.rate_limits.rules import Bucket, LimitValues, build_buckets
 from tasks.rate_limits.store import Costs, Granted, LimitRefusal, LimitStore
 from tests.unit.tasks.rate_limits.conftest import Clock
 
@@ -18,7 +18,7 @@ FREE = Costs(0.0, 0.0)
 
 
 def of(**limits: float) -> tuple[Bucket, ...]:
-    return buckets("p", "demo", LimitValues(**limits))
+    return build_buckets("p", "demo", LimitValues(**limits))
 
 
 async def ask(store: LimitStore, rules: Any, costs: Costs = FREE, permit: str = "") -> Granted | LimitRefusal:
@@ -31,7 +31,7 @@ async def test_requests_come_evenly_after_a_short_burst(store: LimitStore, clock
     while isinstance(answer := await ask(store, rules), Granted):
         granted += 1
     assert granted == 2, "a quarter of a second's worth"
-    assert answer.whose == "p"
+    assert answer.scope == "p"
     assert 0 < answer.wait_s < 0.11
     await clock.pass_by(answer.wait_s * 1000 + 1)
     assert isinstance(await ask(store, rules), Granted)
@@ -39,13 +39,13 @@ async def test_requests_come_evenly_after_a_short_burst(store: LimitStore, clock
 
 
 async def test_one_refusing_bucket_leaves_the_others_untouched(store: LimitStore, clock: Clock) -> None:
-    rules = of(requests_per_min=60) + buckets("s", "alice", LimitValues(concurrency=1))
+    rules = of(requests_per_min=60) + build_buckets("s", "alice", LimitValues(concurrency=1))
     assert isinstance(await ask(store, rules), Granted)
     for _ in range(4):
         await clock.pass_by(2_000)
         refused = await ask(store, rules)
         assert isinstance(refused, LimitRefusal)
-        assert refused.whose == "s"
+        assert refused.scope == "s"
     assert isinstance(await ask(store, of(requests_per_min=60)), Granted), "the profile's request was never taken"
 
 
@@ -149,7 +149,7 @@ async def test_a_lapsed_permit_gives_its_place_back_but_not_what_the_provider_ma
     rules = (*of(concurrency=1), Bucket("p:demo:requests", "p", 1, 10 * MINUTE, 2, paced=False))
     assert isinstance(await ask(store, rules, permit="killed"), Granted)
     await clock.pass_by(9_000)
-    await store.beat("other process", [])
+    await store.send_heartbeat("other process", [])
     assert isinstance(await ask(store, rules), LimitRefusal)
     await clock.pass_by(1_001)
     assert isinstance(await ask(store, rules, permit="next"), Granted)
@@ -164,7 +164,7 @@ async def test_a_renewed_permit_stays(store: LimitStore, clock: Clock) -> None:
     assert isinstance(await ask(store, rules, permit="long"), Granted)
     for _ in range(5):
         await clock.pass_by(9_000)
-        await store.beat("its process", ["long"])
+        await store.send_heartbeat("its process", ["long"])
         assert isinstance(await ask(store, rules), LimitRefusal)
 
 

@@ -10,21 +10,21 @@ import pytest
 
 from tasks.notifications import Signals
 from tasks.rate_limits.protocol import Caller
-from tasks.rate_limits.rules import Bucket, LimitValues, buckets
+from tasks.rate_limits.rules import Bucket, LimitValues, build_buckets
 from tasks.rate_limits.scheduler import SessionQueues
-from tasks.rate_limits.store import Costs, Gone, Granted, LimitRefusal, LimitStore, Released
+from tasks.rate_limits.store import Costs, Granted, LimitRefusal, LimitStore, NotHeld, Released
 from tests.harness.waiting import eventually
 from tests.unit.tasks.rate_limits.conftest import Broker, Clock, Task
 
 MINUTE = 60_000
 READY = "dspex:{limits}:ready:process"
 FREE = Costs(0.0, 0.0)
-ONE = buckets("p", "demo", LimitValues(concurrency=1))
+ONE = build_buckets("p", "demo", LimitValues(concurrency=1))
 
 
 async def start(
     store: LimitStore, task: Caller, rules: Any = ONE, costs: Costs = FREE, permit: str = ""
-) -> Granted | LimitRefusal | Gone:
+) -> Granted | LimitRefusal | NotHeld:
     return await store.start(task, permit or uuid4().hex, "demo", costs, rules, READY)
 
 
@@ -39,14 +39,14 @@ async def test_a_task_that_must_wait_leaves_its_worker_and_comes_back_with_a_res
     assert isinstance(await start(store, await broker.claimed("second")), LimitRefusal)
     assert await broker.held() == ["message of first"]
     assert await broker.queued() == []
-    assert await store.waiting() == {"demo": 1}
-    assert (await release(store)).stopped == "p"
+    assert await store.count_parked() == {"demo": 1}
+    assert (await release(store)).stop_reason == "p"
 
     await store.settle("first", FREE)
     released = await release(store)
-    assert (released.count, released.stopped) == (1, "empty")
+    assert (released.count, released.stop_reason) == (1, "empty")
     assert await broker.queued() == ["message of second"]
-    assert await store.waiting() == {}
+    assert await store.count_parked() == {}
     assert isinstance(await start(store, await broker.claimed("third")), LimitRefusal), "the place is reserved"
     assert isinstance(await start(store, await broker.claimed("second"), permit="mine"), Granted)
     assert isinstance(await start(store, await broker.claimed("second"), permit="mine"), Granted), "its answer was lost"
@@ -57,7 +57,7 @@ async def test_what_comes_back_comes_before_what_waits_in_the_queue(
 ) -> None:
     client: Any = store.connection.client
     await client.lpush("predictions", "older", "newer")
-    blocked = buckets("p", "demo", LimitValues(concurrency=0))
+    blocked = build_buckets("p", "demo", LimitValues(concurrency=0))
     await start(store, await broker.claimed("parked"), blocked)
     await release(store, rules=())
     assert await broker.queued() == ["message of parked", "older", "newer"]
@@ -67,7 +67,7 @@ async def test_what_comes_back_comes_before_what_waits_in_the_queue(
 async def test_a_message_returns_to_the_list_of_its_own_priority(
     store: LimitStore, broker: Broker, clock: Clock
 ) -> None:
-    blocked = buckets("p", "demo", LimitValues(concurrency=0))
+    blocked = build_buckets("p", "demo", LimitValues(concurrency=0))
     await start(store, await broker.claimed("urgent", queue="predictions\x06\x163"), blocked)
     await release(store, rules=())
     assert await broker.queued("predictions\x06\x163") == ["message of urgent"]
@@ -85,19 +85,19 @@ async def test_nobody_overtakes_those_whom_the_profile_holds_up(
 
 
 async def test_a_session_at_its_own_limit_holds_up_nobody_else(store: LimitStore, broker: Broker, clock: Clock) -> None:
-    own = buckets("s", "busy", LimitValues(concurrency=1))
-    everyone = buckets("p", "demo", LimitValues(concurrency=10))
+    own = build_buckets("s", "busy", LimitValues(concurrency=1))
+    everyone = build_buckets("p", "demo", LimitValues(concurrency=10))
     for name in ("one", "two"):
         answer = await start(store, await broker.claimed(name, session="busy"), everyone + own)
     assert isinstance(answer, LimitRefusal)
-    assert answer.whose == "s"
+    assert answer.scope == "s"
     assert isinstance(await start(store, await broker.claimed("other", session="idle"), everyone), Granted)
     behind = await start(store, await broker.claimed("three", session="busy"), everyone)
     assert isinstance(behind, LimitRefusal), "within a session nobody overtakes"
 
 
 async def test_within_a_session_the_priority_decides(store: LimitStore, broker: Broker, clock: Clock) -> None:
-    nothing = buckets("p", "demo", LimitValues(concurrency=0))
+    nothing = build_buckets("p", "demo", LimitValues(concurrency=0))
     for name, priority in (("late", 0), ("soon", 5), ("now", 9), ("soon too", 5)):
         await start(store, await broker.claimed(name, priority=priority), nothing)
         await clock.pass_by(1)
@@ -107,16 +107,16 @@ async def test_within_a_session_the_priority_decides(store: LimitStore, broker: 
 
 
 async def test_a_claim_that_was_lost_moves_nothing(store: LimitStore, broker: Broker, clock: Clock) -> None:
-    nothing = buckets("p", "demo", LimitValues(concurrency=0))
-    assert isinstance(await start(store, Task("zombie", claim="worker.99"), nothing), Gone)
-    assert await store.waiting() == {}
+    nothing = build_buckets("p", "demo", LimitValues(concurrency=0))
+    assert isinstance(await start(store, Task("zombie", claim="worker.99"), nothing), NotHeld)
+    assert await store.count_parked() == {}
 
 
 async def test_a_second_copy_of_a_parked_message_adds_nothing(store: LimitStore, broker: Broker, clock: Clock) -> None:
-    nothing = buckets("p", "demo", LimitValues(concurrency=0))
+    nothing = build_buckets("p", "demo", LimitValues(concurrency=0))
     for _ in range(2):
         await start(store, await broker.claimed("twice"), nothing)
-    assert await store.waiting() == {"demo": 1}
+    assert await store.count_parked() == {"demo": 1}
     assert (await release(store, rules=())).count == 1
     assert await broker.queued() == ["message of twice"]
 
@@ -124,16 +124,16 @@ async def test_a_second_copy_of_a_parked_message_adds_nothing(store: LimitStore,
 async def test_an_expired_task_comes_back_by_itself_and_a_cancelled_one_by_name(
     store: LimitStore, broker: Broker, clock: Clock
 ) -> None:
-    nothing = buckets("p", "demo", LimitValues(concurrency=0))
+    nothing = build_buckets("p", "demo", LimitValues(concurrency=0))
     await start(store, await broker.claimed("late", deadline=1_800_000_001.0), nothing)
     await start(store, await broker.claimed("cancelled"), nothing)
     await start(store, await broker.claimed("patient", deadline=1_800_000_900.0), nothing)
-    assert await store.let_go() == 0
+    assert await store.unpark() == 0
     await clock.pass_by(1_001)
-    assert await store.let_go() == 1
-    assert await store.let_go("cancelled", "unknown") == 1
+    assert await store.unpark() == 1
+    assert await store.unpark("cancelled", "unknown") == 1
     assert await broker.queued() == ["message of cancelled", "message of late"]
-    assert await store.waiting() == {"demo": 1}
+    assert await store.count_parked() == {"demo": 1}
 
 
 async def test_a_reservation_that_nobody_uses_comes_back_whole(store: LimitStore, broker: Broker, clock: Clock) -> None:
@@ -154,7 +154,7 @@ async def test_a_released_task_that_never_starts_gives_its_reservation_back_at_o
     await start(store, await broker.claimed("second"))
     await store.settle("first", FREE)
     await release(store)
-    await (store.let_go("second") if end == "cancelled" else store.leave("second"))
+    await (store.unpark("second") if end == "cancelled" else store.leave("second"))
     assert isinstance(await start(store, await broker.claimed("third")), Granted)
 
 
@@ -178,15 +178,15 @@ async def test_calls_that_hold_a_slot_come_before_tasks_that_hold_none(
     assert isinstance(await store.admit("second step", "demo", FREE, ONE), LimitRefusal)
     await start(store, await broker.claimed("parked"))
     await store.settle("first", FREE)
-    assert (await release(store)).stopped == "p"
+    assert (await release(store)).stop_reason == "p"
     assert isinstance(await store.admit("second step", "demo", FREE, ONE), Granted)
 
 
 async def test_only_so_many_are_released_ahead_of_the_workers(store: LimitStore, broker: Broker, clock: Clock) -> None:
-    nothing = buckets("p", "demo", LimitValues(concurrency=0))
+    nothing = build_buckets("p", "demo", LimitValues(concurrency=0))
     for n in range(5):
         await start(store, await broker.claimed(f"t{n}"), nothing)
-    plenty = buckets("p", "demo", LimitValues(concurrency=100))
+    plenty = build_buckets("p", "demo", LimitValues(concurrency=100))
     assert (await store.release("demo", "s", 1e9, 64, 2, plenty)).count == 2
     assert isinstance(await start(store, await broker.claimed("t0"), plenty), Granted)
     assert (await store.release("demo", "s", 1e9, 64, 2, plenty)).count == 1
@@ -209,7 +209,7 @@ async def served(store: LimitStore, lanes: SessionQueues, broker: Broker, clock:
 
 
 async def test_sessions_take_turns_whoever_came_first(store: LimitStore, broker: Broker, clock: Clock) -> None:
-    nothing = buckets("p", "demo", LimitValues(requests_per_min=0))
+    nothing = build_buckets("p", "demo", LimitValues(requests_per_min=0))
     for n in range(30):
         await start(store, await broker.claimed(f"flood-{n}", session="flood"), nothing)
     for n in range(5):
@@ -217,7 +217,7 @@ async def test_sessions_take_turns_whoever_came_first(store: LimitStore, broker:
             await start(store, await broker.claimed(f"{session}-{n}", session=session), nothing)
 
     async def rules(profile: str, session: str) -> Any:
-        return buckets("p", profile, LimitValues(requests_per_min=600))
+        return build_buckets("p", profile, LimitValues(requests_per_min=600))
 
     order = await served(store, SessionQueues("demo", store, rules), broker, clock, 20)
     first = [name.partition("-")[0] for name in order[:15]]
@@ -227,13 +227,13 @@ async def test_sessions_take_turns_whoever_came_first(store: LimitStore, broker:
 async def test_a_session_of_large_calls_gets_the_same_share_in_fewer_of_them(
     store: LimitStore, broker: Broker, clock: Clock
 ) -> None:
-    nothing = buckets("p", "demo", LimitValues(tokens_per_min=0))
+    nothing = build_buckets("p", "demo", LimitValues(tokens_per_min=0))
     for n in range(40):
         await start(store, await broker.claimed(f"small-{n}", session="small"), nothing, Costs(100, 0))
         await start(store, await broker.claimed(f"large-{n}", session="large"), nothing, Costs(400, 0))
 
     async def rules(profile: str, session: str) -> Any:
-        return buckets("p", profile, LimitValues(tokens_per_min=300_000))
+        return build_buckets("p", profile, LimitValues(tokens_per_min=300_000))
 
     order = await served(store, SessionQueues("demo", store, rules), broker, clock, 10)
     counts = {session: sum(name.startswith(session) for name in order) for session in ("small", "large")}
@@ -246,13 +246,13 @@ async def test_a_task_without_a_claim_waits_in_its_lane_and_its_process_is_told_
 ) -> None:
     heard = asyncio.Queue[str]()
     signals = Signals(store.connection)
-    signals.on(READY, heard.put_nowait, lambda: None)
+    signals.subscribe(READY, heard.put_nowait, lambda: None)
     signals.start()
     await eventually(lambda: subscribed(store), "the process listens")
     await start(store, Task("first"), permit="first")
     assert isinstance(await start(store, Task("second")), LimitRefusal)
     assert isinstance(await start(store, Task("second")), LimitRefusal)
-    assert await store.waiting() == {"demo": 1}
+    assert await store.count_parked() == {"demo": 1}
     await store.settle("first", FREE)
     assert isinstance(await start(store, Task("second")), LimitRefusal), "its turn is for the mover to give"
     assert (await release(store)).count == 1
@@ -268,22 +268,22 @@ async def test_whoever_stops_waiting_in_place_leaves_nothing_behind(
     for name in ("second", "third"):
         await start(store, Task(name))
     await store.leave("second")
-    assert await store.waiting() == {"demo": 1}
+    assert await store.count_parked() == {"demo": 1}
     await store.settle("first", FREE)
     await release(store)
     await store.leave("third")
-    assert await store.waiting() == {}
+    assert await store.count_parked() == {}
     assert isinstance(await start(store, Task("fourth")), Granted)
 
 
 async def test_the_place_of_a_task_whose_process_died_is_passed_over(
     store: LimitStore, broker: Broker, clock: Clock
 ) -> None:
-    nothing = buckets("p", "demo", LimitValues(concurrency=0))
+    nothing = build_buckets("p", "demo", LimitValues(concurrency=0))
     for name in ("dead", "alive"):
         await start(store, Task(name), nothing)
     await clock.pass_by(9_000)
-    await store.beat("process", waiting=["alive"])
+    await store.send_heartbeat("process", waiting=["alive"])
     await clock.pass_by(2_000)
     assert (await release(store, rules=())).count == 1
     assert isinstance(await start(store, Task("alive"), permit="mine"), Granted)
@@ -292,10 +292,10 @@ async def test_the_place_of_a_task_whose_process_died_is_passed_over(
 async def test_a_message_takes_the_place_of_the_same_task_that_waited_in_a_process(
     store: LimitStore, broker: Broker, clock: Clock
 ) -> None:
-    nothing = buckets("p", "demo", LimitValues(concurrency=0))
+    nothing = build_buckets("p", "demo", LimitValues(concurrency=0))
     await start(store, Task("one of a batch"), nothing)
     await start(store, await broker.claimed("one of a batch"), nothing)
-    assert await store.waiting() == {"demo": 1}
+    assert await store.count_parked() == {"demo": 1}
     await clock.pass_by(60_000)
     assert (await release(store, rules=())).count == 1
     assert await broker.queued() == ["message of one of a batch"]

@@ -8,8 +8,8 @@ from uuid import uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.rate_limits.rules import LimitValues, buckets
-from tasks.rate_limits.store import Costs, Gone, Granted, LimitStore
+from tasks.rate_limits.rules import LimitValues, build_buckets
+from tasks.rate_limits.store import Costs, Granted, LimitStore, NotHeld
 from tests.unit.tasks.rate_limits.conftest import Broker, Clock, Task
 
 FREE = Costs(0.0, 0.0)
@@ -27,7 +27,7 @@ class Model:
 
     def __init__(self, store: LimitStore, broker: Broker, clock: Clock, concurrency: int) -> None:
         self.store, self.broker, self.clock = store, broker, clock
-        self.rules = buckets("p", "demo", LimitValues(concurrency=concurrency))
+        self.rules = build_buckets("p", "demo", LimitValues(concurrency=concurrency))
         self.running: dict[str, str] = {}
         self.ended, self.submitted, self.in_place = set[str](), set[str](), set[str]()
 
@@ -53,10 +53,10 @@ class Model:
                 self.running.clear()
                 await self.clock.pass_by(11_000)
             case "let go":
-                await self.store.let_go(f"{session}-{pick}")
+                await self.store.unpark(f"{session}-{pick}")
             case "wait":
                 await self.clock.pass_by(31_000 if pick == 2 else 500)
-                await self.store.beat("worker", list(self.running.values()))
+                await self.store.send_heartbeat("worker", list(self.running.values()))
             case "pause":
                 await self.store.pause("demo", pick)
             case "attend":
@@ -72,7 +72,7 @@ class Model:
         claimed = await self.broker.claimed(task, session=task[0])
         permit = uuid4().hex
         answer = await self.store.start(claimed, permit, "demo", FREE, self.rules, "ready")
-        assert not isinstance(answer, Gone)
+        assert not isinstance(answer, NotHeld)
         if isinstance(answer, Granted):
             self.running[task] = permit
             await self.store.connection.client.delete("dspex:delivery:held:worker")
@@ -86,7 +86,7 @@ class Model:
         everywhere = [*parked, *queued, *self.running, *self.ended]
         assert sorted(everywhere) == sorted(self.submitted), "each message is in one place"
         lanes = [await client.zcard(f"{prefix}lane:4:demo:{session}") for session in SESSIONS]
-        assert sum(lanes) == len(records) == (await self.store.waiting()).get("demo", 0)
+        assert sum(lanes) == len(records) == (await self.store.count_parked()).get("demo", 0)
         permits = await client.hkeys(f"{prefix}permits")
         under_way = {name.decode(): int(n) for name, n in (await client.hgetall(f"{prefix}under_way")).items()}
         assert under_way.get("p:demo:concurrency", 0) == len(permits) == await client.zcard(f"{prefix}leases")

@@ -11,7 +11,7 @@ FILE = Rules({"smart": LimitValues(requests_per_min=60, concurrency=5)})
 
 
 def limits(rules: Rules, profile: str = "smart", fleet: object = None, session: object = None) -> dict[str, float]:
-    found = rules.concerning(profile, fleet, session)  # pyright: ignore[reportArgumentType]
+    found = rules.buckets_for(profile, fleet, session)  # pyright: ignore[reportArgumentType]
     return {bucket.name: bucket.limit for bucket in found}
 
 
@@ -45,7 +45,7 @@ def test_a_newer_snapshot_is_read_and_an_older_one_not_again() -> None:
     before, after = snapshot("alice", dspex__limits__concurrency=1), snapshot("alice", dspex__limits__concurrency=2)
     assert limits(FILE, "other", None, before) == {"s:alice:concurrency": 1}
     assert limits(FILE, "other", None, after) == {"s:alice:concurrency": 2}
-    assert FILE.concerning("other", None, after)[0] is FILE.concerning("other", None, after)[0]
+    assert FILE.buckets_for("other", None, after)[0] is FILE.buckets_for("other", None, after)[0]
 
 
 @pytest.mark.parametrize("value", ["60", True, -2])
@@ -62,7 +62,7 @@ def test_a_limit_of_nothing_is_a_limit() -> None:
 
 def test_minutes_come_evenly_and_hours_all_at_once() -> None:
     rules = Rules({"p": LimitValues(requests_per_min=6_000, spend_per_hour=5, concurrency=3)})
-    words = {bucket.name: bucket.script_args for bucket in rules.concerning("p", None, None)}
+    words = {bucket.name: bucket.script_args for bucket in rules.buckets_for("p", None, None)}
     *_, rate, burst = words["p:p:requests_per_min"]
     assert rate == pytest.approx(0.0975)
     assert burst == pytest.approx(24.375)
@@ -71,5 +71,5 @@ def test_minutes_come_evenly_and_hours_all_at_once() -> None:
 
 
 def test_a_price_is_per_million_tokens() -> None:
-    assert Price(2.5, 10.0).of(1_000_000, 500_000) == pytest.approx(7.5)
-    assert Price().of(10, 10) == 0
+    assert Price(2.5, 10.0).cost(1_000_000, 500_000) == pytest.approx(7.5)
+    assert Price().cost(10, 10) == 0
