@@ -1,0 +1,73 @@
+"""How long does a user wait before anything runs: for the CLI's help, the client's import, a worker, a prediction?
+
+CPU time for the first two, each in a process of its own. The help is compared with ``import typer, rich``, which any
+CLI of this kind costs. Elapsed time for the others, since that is what a user waits for. Medians of alternating rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks._parts import ROOT, bench
+
+_HELP = ["-m", "snakepit_bridge.cli", "--help"]
+_LIBRARIES = ["-c", "import typer, rich"]
+_CLIENT = ["-c", "from snakepit_bridge.client import Fleet"]
+_NOTHING = ["-c", ""]
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Return the ratio of CPU times, milliseconds of CPU, and seconds of elapsed time.
+
+    Args:
+        quick: two rounds instead of seven.
+    """
+    rounds = [_round() for _ in range(2 if quick else 7)]
+    return {
+        "help_ratio": round(median(cli / libraries for cli, libraries, _ in rounds), 2),
+        "client_import_ms": round(1000 * median(client_s for _, _, client_s in rounds), 1),
+        "worker_ready_s": round(_worker_ready_s(), 2),
+        "demo_first_prediction_s": round(_demo_s(), 2),
+    }
+
+
+def _round() -> tuple[float, float, float]:
+    nothing_s = _cpu_s(_NOTHING)
+    return _cpu_s(_HELP), _cpu_s(_LIBRARIES), _cpu_s(_CLIENT) - nothing_s
+
+
+def _cpu_s(arguments: Sequence[str]) -> float:
+    """Return the CPU seconds of a Python process that does this and ends."""
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, cwd=ROOT) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{arguments} ended with {process.returncode}")
+    return used.ru_utime + used.ru_stime
+
+
+def _worker_ready_s() -> float:
+    with bench() as parts:
+        started = time.monotonic()
+        with parts.workers(1, "asyncio"):
+            return time.monotonic() - started
+
+
+def _demo_s() -> float:
+    """Return how long the demo takes that asks one question: Redis, LM, worker, program, prediction, and their ends."""
+    with tempfile.TemporaryDirectory(prefix="dspex-startup-") as name:
+        questions = Path(name) / "questions.jsonl"
+        with (ROOT / "examples" / "questions.jsonl").open(encoding="utf-8") as lines:
+            questions.write_text(next(lines), encoding="utf-8")
+        command = ["-m", "snakepit_bridge.cli", "demo", "--questions", str(questions), "--out", str(Path(name) / "out")]
+        started = time.monotonic()
+        subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=ROOT, check=True)
+        return time.monotonic() - started
