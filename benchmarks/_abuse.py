@@ -168,7 +168,7 @@ class Workers:
 
     def _start(self, place: int) -> Child:
         pool = self.plan.pool
-        command = [sys.executable, "-m", "workers.worker_command", "-Q", pool.queues("predictions"), "-l", "INFO"]
+        command = [sys.executable, "-m", "workers.worker_command", "-Q", pool.queue_names("predictions"), "-l", "INFO"]
         command += ["--pool", pool.celery_name, "-c", str(self.plan.concurrency), "-n", f"abuse{place}@here"]
         command += ["--without-mingle", "--without-gossip"]
         log = self.folder / f"worker-{place}.log"

@@ -18,9 +18,9 @@ from snakepit_bridge.redaction import redact_logs
 from tasks.runtime import Runtime
 from workers import task_ends as endings
 from workers.lifecycle import RuntimeSlot
-from workers.pool.coroutines import blocking_form
-from workers.pool.task_context import keep_current_task_by_owner, keep_requests_by_owner
-from workers.pool.tracebacks import keep_celery_from_clearing
+from workers.pool.coroutines import wrap_coroutine_function
+from workers.pool.task_context import key_current_task_by_owner, key_requests_by_owner
+from workers.pool.tracebacks import patch_celery_clearing
 
 _REDIS = ("redis://", "rediss://")
 _SOCKET = "redis+socket://"
@@ -61,9 +61,9 @@ class FleetApp(Celery):
         self.conf.task_routes = (self._route_foreign,)
         self.conf.imports = ("tasks.predict", "tasks.predict_batch", "workers.inspection")
         self.conf.worker_consumer = "workers.broker.consumer:FleetConsumer"
-        keep_current_task_by_owner()
-        keep_celery_from_clearing()
-        endings.connect()
+        key_current_task_by_owner()
+        patch_celery_clearing()
+        endings.connect_signals()
 
     @property
     def runtime(self) -> Runtime:
@@ -79,8 +79,8 @@ class FleetApp(Celery):
 
     def _task_from_fun(self, fun: Callable[..., Any], *args: Any, **options: Any) -> Task:
         """Makes a task of a function as Celery does, and of a coroutine function one that runs on the home loop."""
-        task = super()._task_from_fun(blocking_form(fun), *args, **options)
-        keep_requests_by_owner(task)
+        task = super()._task_from_fun(wrap_coroutine_function(fun), *args, **options)
+        key_requests_by_owner(task)
         return task
 
 

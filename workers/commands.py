@@ -59,7 +59,7 @@ def worker(
     os.environ.update({**chosen.settings(), **pool.environment})
     # In an image the package isn't installed, but laid beside the library.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "workers.worker_command", "-Q", pool.queues(chosen.queue)]
+    command = [sys.executable, "-m", "workers.worker_command", "-Q", pool.queue_names(chosen.queue)]
     command += ["--pool", pool.celery_name, "-c", str(concurrency or pool.concurrency), "-l", loglevel]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, *ctx.args])

@@ -16,7 +16,7 @@ from typing import Any, cast
 from celery.utils.saferepr import saferepr
 
 from snakepit_bridge.protocol.messages import HIDDEN
-from workers.program_output import frames_of, keep_output_out
+from workers.program_output import format_frames, hide_output
 
 # Celery's loggers that are handed tasks' arguments, results and errors.
 CELERY = (
@@ -38,12 +38,12 @@ _LONGEST = 1_024
 _KIND = re.compile(r"(Retry (in|at) [^:]*: )?[A-Za-z_][\w.]*")
 
 
-def shown(value: object, shows: bool) -> str:
+def format_arguments(value: object, log_content: bool) -> str:
     """Return what is shown of a task's arguments."""
-    return saferepr(value, _LONGEST) if shows else HIDDEN
+    return saferepr(value, _LONGEST) if log_content else HIDDEN
 
 
-def kind_of(text: object) -> str:
+def exception_name(text: object) -> str:
     """Return the name of an exception's class, out of the exception or its representation."""
     if isinstance(text, BaseException):
         return type(text).__name__
@@ -51,7 +51,7 @@ def kind_of(text: object) -> str:
     return found[0] if found else "an error"
 
 
-def keep_content_out() -> None:
+def hide_content() -> None:
     """Keep content out of the logs of this process, and of those that it forks."""
     for name in CELERY:
         logger = logging.getLogger(name)
@@ -59,7 +59,7 @@ def keep_content_out() -> None:
             logger.addFilter(ContentFilter())
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO)
-    keep_output_out()
+    hide_output()
     # Celery says with it what the guard logs by name.
     warnings.filterwarnings("ignore", "Exception raised outside body", RuntimeWarning)
 
@@ -73,24 +73,24 @@ class ContentFilter(logging.Filter):
             kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else "not one of Celery's"
             record.msg, record.args = "A message that this worker can't take is rejected: %s", (kind,)
         elif isinstance(record.args, dict):
-            record.args = _hidden(cast("Mapping[str, Any]", record.args))
+            record.args = _hide_context(cast("Mapping[str, Any]", record.args))
             if hasattr(record, "data"):
                 record.data = record.args
         elif record.args:
-            record.args = tuple(_plain(record, one) for one in record.args)
+            record.args = tuple(_hide_argument(record, one) for one in record.args)
         if record.exc_info and record.exc_info[1] is not None:
-            record.exc_text = frames_of(type(record.exc_info[1]), record.exc_info[2])
+            record.exc_text = format_frames(type(record.exc_info[1]), record.exc_info[2])
             record.exc_info = None
         return True
 
 
-def _hidden(context: Mapping[str, Any]) -> dict[str, Any]:
+def _hide_context(context: Mapping[str, Any]) -> dict[str, Any]:
     hidden = dict.fromkeys((name for name in _CONTENT if name in context), HIDDEN)
-    kind = {"exc": kind_of(context["exc"])} if "exc" in context else {}
+    kind = {"exc": exception_name(context["exc"])} if "exc" in context else {}
     return {**context, **hidden, **kind}
 
 
-def _plain(record: logging.LogRecord, value: object) -> object:
+def _hide_argument(record: logging.LogRecord, value: object) -> object:
     """Return an argument of a record; numbers and names stay, and at the debug level nothing else does."""
     if isinstance(value, BaseException):
         return type(value).__name__

@@ -64,14 +64,14 @@ from tasks.runtime import Runtime
 from tasks.sessions import SessionSnapshots
 from workers.broker.claims import BrokerClaims
 from workers.broker.keys import REDIS, DeliveryKeys
-from workers.content_privacy import keep_content_out
+from workers.content_privacy import hide_content
 from workers.watchdog.pulse import PULSE
-from workers.watchdog.start import watch
+from workers.watchdog.start import start_watchdog
 
 # New objects between two looks of the garbage collector; Python's own 700 suits small programs.
-_COLLECT_AFTER = 20_000
+_GC_THRESHOLD = 20_000
 # A process that hangs with one prediction is ended before that is handed on, which would only count it as lost.
-_BEFORE_LET_GO = 0.8
+_HOLD_LIMIT_SHARE = 0.8
 
 
 class RuntimeSlot:
@@ -82,7 +82,7 @@ class RuntimeSlot:
         self.shares_process = False
         self._lock = threading.Lock()
         self._runtime: Runtime | None = None
-        after_fork_in_child(self._forget)
+        after_fork_in_child(self._reset)
 
     @property
     def built(self) -> bool:
@@ -114,7 +114,7 @@ class RuntimeSlot:
         if not keep:
             self._runtime = None
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._runtime, self._lock = None, threading.Lock()
 
 
@@ -165,7 +165,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     admission = _admission(settings, claims, connection, replica, signals)
     profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
     profiles.check()
-    keep_to_profiles(profiles, allowed=settings.own_lms)
+    guard_program_lms(profiles, allowed=settings.own_lms)
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = SessionSnapshots(replica, wanted, settings.requirement_wait_s)
     suspects = Suspects()
@@ -194,7 +194,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     )
 
 
-def keep_to_profiles(profiles: LMProfiles, *, allowed: bool) -> None:
+def guard_program_lms(profiles: LMProfiles, *, allowed: bool) -> None:
     """Have LMs that programs make for themselves answered by the profiles' engines, in a process that is a worker's."""
     from snakepit_bridge.dspy_integration.own_lms import OwnLMs, guard_lms
     from snakepit_bridge.dspy_integration.process_settings import are_protected
@@ -301,7 +301,7 @@ def load_dspy() -> None:
     carry_predictions()
 
 
-def spare_the_collector() -> None:
+def freeze_gc() -> None:
     """Takes what is loaded by now out of the garbage collector's sight, and has it look less often at the rest.
 
     DSPy's classes and models are some hundred thousand objects that live for ever. Searched through again and again
@@ -310,7 +310,7 @@ def spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 10, 10)
+    gc.set_threshold(_GC_THRESHOLD, 10, 10)
 
 
 def shares_process(worker: Any) -> bool:
@@ -338,10 +338,10 @@ def check_before_consuming(worker: Any) -> None:
 
 
 @worker_init.connect
-def _watch_over(sender: Any = None, **_: Any) -> None:
+def _fork_watchdog(sender: Any = None, **_: Any) -> None:
     # Connected first: the watchdog is forked before DSPy is there, whose import may start threads.
     if sender is not None and isinstance(getattr(sender.app, "settings", None), FleetSettings):
-        watch(sender.app, sender.hostname)
+        start_watchdog(sender.app, sender.hostname)
 
 
 @worker_init.connect
@@ -350,26 +350,26 @@ def _before_fork(sender: Any = None, **_: Any) -> None:
     if sender is not None and isinstance(slot := getattr(sender.app, "slot", None), RuntimeSlot):
         slot.shares_process = shares_process(sender)
     if sender is not None and not sender.app.settings.log_content:
-        keep_content_out()
+        hide_content()
     # Imported once in the parent, its 60 MB are shared by all prefork children.
     load_dspy()
     if sender is not None and isinstance(getattr(sender.app, "slot", None), RuntimeSlot):
         check_before_consuming(sender)
-    spare_the_collector()
+    freeze_gc()
 
 
 @worker_process_init.connect
 def _after_fork(**_: Any) -> None:
     load_dspy()
-    _take_part(current_app)
+    _join_rate_limits(current_app)
     _begin_pulse(current_app, alone=True)
 
 
 @worker_ready.connect
-def _once_ready(sender: Any, **_: Any) -> None:
+def _on_ready(sender: Any, **_: Any) -> None:
     # A pool that forks does so later again, from a parent that must not have a loop and connections of ours by then.
     if type(sender.pool).__module__ != "celery.concurrency.prefork":
-        _take_part(sender.app)
+        _join_rate_limits(sender.app)
         _begin_pulse(sender.app, alone=isinstance(sender.pool, SoloPool))
 
 
@@ -378,10 +378,10 @@ def _begin_pulse(app: Any, *, alone: bool) -> None:
     settings: FleetSettings | None = getattr(app, "settings", None)
     if settings is not None:
         mark_tasks(home())
-        PULSE.start(home(), settings.hold_limit_s * _BEFORE_LET_GO if alone else settings.stall_limit_s)
+        PULSE.start(home(), settings.hold_limit_s * _HOLD_LIMIT_SHARE if alone else settings.stall_limit_s)
 
 
-def _take_part(app: Any) -> None:
+def _join_rate_limits(app: Any) -> None:
     """Has a process that may never get a task release those that are parked, and prepares its LMs."""
     runtime: Runtime | None = getattr(app, "runtime", None)
     if runtime is not None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from snakepit_bridge.protocol.messages import code_queue
 
 # Celery's name of the variable in which it looks for the pool that `--pool custom` means.
-HOOK = "CELERY_CUSTOM_WORKER_POOL"
+POOL_VARIABLE = "CELERY_CUSTOM_WORKER_POOL"
 
 
 class Pool(StrEnum):
@@ -28,9 +28,9 @@ class Pool(StrEnum):
     @property
     def environment(self) -> Mapping[str, str]:
         """What the worker's environment must hold for that."""
-        return {HOOK: "workers.pool:AsyncioPool"} if self is Pool.asyncio else {}
+        return {POOL_VARIABLE: "workers.pool:AsyncioPool"} if self is Pool.asyncio else {}
 
-    def queues(self, queue: str) -> str:
+    def queue_names(self, queue: str) -> str:
         """The queues that it takes from: one whose tasks have a process of their own also takes those that need one."""
         return f"{queue},{code_queue(queue)}" if self in (Pool.prefork, Pool.solo) else queue
 

@@ -14,7 +14,7 @@ from snakepit_bridge.redaction import redact
 
 # A worker takes no messages while it reports, so that endpoints have little time, and all the same.
 _ENDPOINT_S = 2.0
-_AT_ONCE = 16
+_CONCURRENCY = 16
 _UNREADABLE = "mend the file that DSPEX_LM_PROFILES names"
 
 
@@ -36,7 +36,7 @@ def check_each(profiles: LMProfiles) -> Iterator[Check]:
     if not profiles:
         fix = "declare some in the file that DSPEX_LM_PROFILES names, or name one model in DSPEX_LM"
         yield Check("LM profiles", "warn", "none", fix)
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="profile-check") as threads:
+    with ThreadPoolExecutor(_CONCURRENCY, thread_name_prefix="profile-check") as threads:
         yield from threads.map(check_profile, profiles)
 
 
@@ -46,16 +46,16 @@ def check_profile(profile: LMProfile) -> Check:
     key = "with a key" if profile.api_key else "its provider's own key"
     described = redact(f"{profile.model}, {key}{f'; {profile.note}' if profile.note else ''}")
     for model in (profile.model, *profile.models):
-        if problem := _problem(profile, model):
+        if problem := _find_problem(profile, model):
             return Check(what, "fail", redact(f"{described}: {problem[0]}"), redact(problem[1]))
     try:
         LMProfiles([replace(profile, fallbacks=())]).check()
     except BridgeError as exc:
         return Check(what, "fail", redact(f"{described}: {exc}"), "mend the profile, as no worker starts with it")
-    return _endpoint(profile, what, described)
+    return _check_endpoint(profile, what, described)
 
 
-def _problem(profile: LMProfile, model: str) -> tuple[str, str] | None:
+def _find_problem(profile: LMProfile, model: str) -> tuple[str, str] | None:
     """Return what keeps a request from being sent, and what to do about it; None if nothing does."""
     from litellm.exceptions import BadRequestError
     from litellm.litellm_core_utils.get_llm_provider_logic import get_llm_provider
@@ -82,7 +82,7 @@ def _missing_keys(profile: LMProfile, model: str) -> Sequence[str]:
     return [name for name in missing if not (profile.api_base and name.endswith("_API_BASE"))]
 
 
-def _endpoint(profile: LMProfile, what: str, described: str) -> Check:
+def _check_endpoint(profile: LMProfile, what: str, described: str) -> Check:
     """An endpoint of one's own has to answer; a provider's isn't asked, since that may cost."""
     import httpx
 

@@ -48,7 +48,7 @@ _threads = logging.getLogger("threading")
 _unraisable = logging.getLogger("sys")
 
 
-def keep_output_out() -> None:
+def hide_output() -> None:
     """Keep content out of whatever is logged and printed in this process, and in those that it forks."""
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, ContentFreeRecords):
@@ -87,16 +87,16 @@ class PrintedFilter(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is logged; its text is replaced where it is another's."""
         module = _printing_module()
         if not module or module.partition(".")[0] in _OWN | _TRUSTED:
             return True
-        if module in self._told or len(self._told) >= _MOST_PLACES:
+        if module in self._reported or len(self._reported) >= _MOST_PLACES:
             return False
-        self._told.add(module)
+        self._reported.add(module)
         record.msg = (
             "%s prints. It isn't shown, since it may be what was asked or answered; DSPEX_LOG_CONTENT=true does"
         )
@@ -104,7 +104,7 @@ class PrintedFilter(logging.Filter):
         return True
 
 
-def frames_of(kind: type[BaseException], tb: TracebackType | None) -> str:
+def format_frames(kind: type[BaseException], tb: TracebackType | None) -> str:
     """Return a traceback without the exception's text, which may quote anything."""
     return f"Traceback (most recent call last):\n{''.join(traceback.format_tb(tb))}{kind.__name__}"
 
@@ -123,13 +123,13 @@ def _hide_error(record: logging.LogRecord, *, shown: tuple[type[BaseException], 
     exc = record.exc_info[1] if record.exc_info else None
     if record.exc_info is None or exc is None or isinstance(exc, shown):
         return
-    ours = _ours_behind(exc)
+    ours = _find_own_cause(exc)
     reason = f", by {type(ours).__name__}: {ours}" if ours is not None else ""
-    record.exc_text = frames_of(type(exc), record.exc_info[2]) + reason
+    record.exc_text = format_frames(type(exc), record.exc_info[2]) + reason
     record.exc_info = None
 
 
-def _ours_behind(exc: BaseException) -> BaseException | None:
+def _find_own_cause(exc: BaseException) -> BaseException | None:
     """Return the error of ours that an exception was made of."""
     seen: set[int] = set()
     cause = exc.__cause__
@@ -148,29 +148,31 @@ def _hide(record: logging.LogRecord) -> None:
     if warned is not None:
         record.msg = f"{warned[0]}: {HIDDEN}"
     elif _stands_in_source(text, record):
-        record.msg = _filled(text, record.args)
+        record.msg = _format_numbers(text, record.args)
     else:
         record.msg = f"{HIDDEN}, {len(text)} characters from {record.filename}:{record.lineno}"
     record.args = ()
     _hide_error(record)
 
 
-def _filled(text: str, args: Any) -> str:
+def _format_numbers(text: str, args: Any) -> str:
     """Return a format with the numbers of its arguments, and with nothing else of them."""
     if not args:
         return text
-    plain = _plain_all(cast("Mapping[str, Any]", args)) if isinstance(args, Mapping) else tuple(map(_plain, args))
+    plain = (
+        _hide_values(cast("Mapping[str, Any]", args)) if isinstance(args, Mapping) else tuple(map(_hide_value, args))
+    )
     try:
         return text % plain
     except (TypeError, ValueError, KeyError):
         return text
 
 
-def _plain_all(args: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in args.items()}
+def _hide_values(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _hide_value(value) for name, value in args.items()}
 
 
-def _plain(value: object) -> object:
+def _hide_value(value: object) -> object:
     if value is None or type(value) in (bool, int, float):
         return value
     return type(value).__name__ if isinstance(value, BaseException) else HIDDEN

@@ -33,17 +33,17 @@ class GivenUp(Reject):
         return int(str(self.reason))
 
 
-def keeps_by_hand(app: Any) -> bool:
+def stores_dead_letters(app: Any) -> bool:
     """Return whether the dead list has to be written beside the broker."""
     return is_rabbitmq(str(app.conf.broker_url or ""))
 
 
-def mark(message: Any, reason: str, error: str, deliveries: int = 1) -> None:
+def mark_rejected(message: Any, reason: str, error: str, deliveries: int = 1) -> None:
     """Say why a message is about to be rejected."""
-    message.given_up_as = (reason, error, deliveries)
+    message.dead_letter_reason = (reason, error, deliveries)
 
 
-def keep_rejected(app: Any, message: Any, settle: Callable[[Callable[[], Any]], object]) -> None:
+def dead_letter_on_reject(app: Any, message: Any, settle: Callable[[Callable[[], Any]], object]) -> None:
     """Have a message go to the dead list when it is rejected for good.
 
     Args:
@@ -57,21 +57,21 @@ def keep_rejected(app: Any, message: Any, settle: Callable[[Callable[[], Any]], 
         if requeue:
             reject(requeue=True)
             return
-        reason, error, deliveries = getattr(message, "given_up_as", None) or (*_REJECTED, 1)
-        entry = _entry(message, deliveries)
-        told = {"reason": reason, "error": error, "at": time.time(), **envelope.told(entry)}
+        reason, error, deliveries = getattr(message, "dead_letter_reason", None) or (*_REJECTED, 1)
+        entry = _to_envelope(message, deliveries)
+        told = {"reason": reason, "error": error, "at": time.time(), **envelope.summarize(entry)}
         told["list"] = str((message.delivery_info or {}).get("routing_key") or "")
 
         def done() -> None:
             _store(app, told, entry)
             settle(message.ack)
 
-        endings.note(app, told, done)
+        endings.end_predictions(app, told, done)
 
     message.reject = give_up
 
 
-def _entry(message: Any, deliveries: int) -> dict[str, Any]:
+def _to_envelope(message: Any, deliveries: int) -> dict[str, Any]:
     """Return a message as our transport would keep it."""
     body, route = message.body, message.delivery_info or {}
     given: dict[str, Any] = message.properties or {}

@@ -27,11 +27,11 @@ from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.outages import may_pass
 from snakepit_bridge.redis.scripts import Script, source
 from tasks.runtime import HasRuntime
-from workers.task_ends import PREDICTIONS, error_for, program_of
+from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
 
 _COMMIT = Script(source("workers", "commit", ended=FINAL_STATE))
 # An answer has been paid for: it is tried to be stored for long before its task is given to others.
-_PATIENCE_S = 600.0
+_MAX_WAIT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
 
 
@@ -58,7 +58,7 @@ class CommitBackend(RedisBackend):
     ) -> Any:
         """Store a task's state; a prediction's error is one of ours by then, whatever was raised."""
         if isinstance(result, BaseException) and state == FAILURE and _is_prediction(request):
-            result = error_for(result, program_of(request.headers or {}, request.args or ()))
+            result = to_bridge_error(result, program_reference(request.headers or {}, request.args or ()))
         return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
 
     def encode_result(self, result: Any, state: str) -> Any:
@@ -77,9 +77,9 @@ class CommitBackend(RedisBackend):
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
     ) -> Any:
         replies = str((getattr(request, "headers", None) or {}).get(REPLY_CHANNEL) or "")
-        keys, args = self._call(task_id, result, state, traceback, request, replies)
+        keys, args = self._script_arguments(task_id, result, state, traceback, request, replies)
         if can_switch_out() or cast(Any, self.app).slot.built:
-            run_blocking(self._commit_soon(keys, args))
+            run_blocking(self._commit_with_retries(keys, args))
         else:
             # A process that forks its tasks' processes keeps no event loop.
             self.ensure(self._commit, (keys, args))
@@ -92,7 +92,7 @@ class CommitBackend(RedisBackend):
             RedisError, OSError: Redis is away.
         """
         encoded = self.encode_result(result, state)
-        self._commit(*self._call(task_id, encoded, state, None, None, reply_channel))
+        self._commit(*self._script_arguments(task_id, encoded, state, None, None, reply_channel))
 
     async def acommit(
         self,
@@ -110,19 +110,19 @@ class CommitBackend(RedisBackend):
             StoreUnavailableError: Redis is away.
         """
         encoded = self.encode_result(result, state)
-        keys, args = self._call(task_id, encoded, state, traceback, request, reply_channel or "")
-        return await self._soon(keys, args)
+        keys, args = self._script_arguments(task_id, encoded, state, traceback, request, reply_channel or "")
+        return await self._commit_pipelined(keys, args)
 
-    async def _commit_soon(self, keys: Sequence[Any], args: Sequence[Any]) -> None:
+    async def _commit_with_retries(self, keys: Sequence[Any], args: Sequence[Any]) -> None:
         """Commit among what else is asked in this tick, and wait an outage out.
 
         Raises:
             Reject: it couldn't be stored, for which reason ever. The task goes back to its queue.
         """
-        pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _PATIENCE_S
+        pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _MAX_WAIT_S
         while True:
             try:
-                await self._soon(keys, args)
+                await self._commit_pipelined(keys, args)
             except Exception as exc:
                 if not may_pass(exc) or time.monotonic() >= until or _stopping():
                     await asyncio.sleep(_FIRST_PAUSE_S)  # it may come here again at once
@@ -132,11 +132,11 @@ class CommitBackend(RedisBackend):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _soon(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes | None:
+    async def _commit_pipelined(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes | None:
         results = cast(HasRuntime, self.app).runtime.results
         return cast("bytes | None", await results.execute_script(_COMMIT, keys, args))
 
-    def _call(
+    def _script_arguments(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str
     ) -> tuple[list[Any], list[Any]]:
         """The keys and the arguments with which the script commits this end."""

@@ -47,7 +47,7 @@ ErrorOf = Callable[[str], BridgeError]
 PREDICTIONS = frozenset({PREDICT, PREDICT_BATCH})
 
 # Dead messages that are looked through at a worker's start.
-_REPAIRED = 200
+_MAX_ORPHANS = 200
 _FLUSH_AT_EXIT_S = 3.0
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -64,7 +64,7 @@ class _Ends:
 
 
 @dataclass(slots=True)
-class LateEnds:
+class EndCommitter:
     """Commits ends from a thread of its own, one after the other, each until it is stored."""
 
     _waiting: queue.SimpleQueue[_Ends] = field(default_factory=queue.SimpleQueue[_Ends])
@@ -72,7 +72,7 @@ class LateEnds:
     _thread: threading.Thread | None = None
     _left: int = 0
 
-    def end(
+    def commit(
         self,
         app: Any,
         headers: Mapping[str, Any],
@@ -97,7 +97,7 @@ class LateEnds:
                 self._thread = threading.Thread(target=self._run, name="dspex-ends", daemon=True)
                 self._thread.start()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget all: a forked child has none of its parent's ends to bring."""
         self._waiting, self._lock, self._thread, self._left = queue.SimpleQueue(), threading.Lock(), None, 0
 
@@ -109,18 +109,18 @@ class LateEnds:
 
     def _run(self) -> None:
         while True:
-            self._bring(self._waiting.get())
+            self._store(self._waiting.get())
             with self._lock:
                 self._left -= 1
 
-    def _bring(self, ends: _Ends) -> None:
+    def _store(self, ends: _Ends) -> None:
         left = task_ids_of(ends.headers)
-        self._until_done(lambda: self._commit(ends, left), f"The ends of {len(left)} predictions")
+        self._retry_until_done(lambda: self._commit(ends, left), f"The ends of {len(left)} predictions")
         if ends.then is not None:
-            self._until_done(ends.then, "What follows from the end of a message")
+            self._retry_until_done(ends.then, "What follows from the end of a message")
 
     @staticmethod
-    def _until_done(step: Callable[[], object], what: str) -> None:
+    def _retry_until_done(step: Callable[[], object], what: str) -> None:
         failed = 0
         while True:
             try:
@@ -146,18 +146,18 @@ class LateEnds:
             left.pop(0)
 
 
-LATE_ENDS = LateEnds()
-after_fork_in_child(LATE_ENDS.forget)
-atexit.register(LATE_ENDS.flush, _FLUSH_AT_EXIT_S)
+END_COMMITTER = EndCommitter()
+after_fork_in_child(END_COMMITTER.clear)
+atexit.register(END_COMMITTER.flush, _FLUSH_AT_EXIT_S)
 
 
-def connect() -> None:
+def connect_signals() -> None:
     """Have each worker end the predictions of messages that it gives up, and of those that others gave up and died."""
     worker_init.connect(_listen, dispatch_uid=__name__)
     worker_ready.connect(_repair, dispatch_uid=__name__)
 
 
-def note(app: Any, told: Mapping[str, Any], done: Callable[[], object] | None = None) -> None:
+def end_predictions(app: Any, told: Mapping[str, Any], done: Callable[[], object] | None = None) -> None:
     """End the predictions of a message that was given up.
 
     Args:
@@ -173,14 +173,14 @@ def note(app: Any, told: Mapping[str, Any], done: Callable[[], object] | None = 
 
     def follow() -> None:
         if EMBED in told:
-            end_what_follows(app, Context({**headers, **told[EMBED]}), error_of(str(headers["id"])), FAILURE)
+            end_callbacks(app, Context({**headers, **told[EMBED]}), error_of(str(headers["id"])), FAILURE)
         if done is not None:
             done()
 
-    LATE_ENDS.end(app, headers, error_of, then=follow if EMBED in told or done is not None else None)
+    END_COMMITTER.commit(app, headers, error_of, then=follow if EMBED in told or done is not None else None)
 
 
-def end_what_follows(app: Any, request: Context, error: BridgeError, how: str) -> None:
+def end_callbacks(app: Any, request: Context, error: BridgeError, how: str) -> None:
     """End the rest of a chain, and tell the chord or the error callbacks, of a task whose own end is stored.
 
     Args:
@@ -193,58 +193,58 @@ def end_what_follows(app: Any, request: Context, error: BridgeError, how: str) -
         app.backend.mark_as_failure(request.id, error, request=request, state=how)
 
 
-def repair(app: Any) -> None:
+def end_orphans(app: Any) -> None:
     """End the predictions of messages on the dead list that have no end: their worker died before it could store it."""
     settings: FleetSettings = app.settings
     if settings.broker.startswith(REDIS):
-        for one in asyncio.run(_given_up_lately(settings)):
-            note(app, {"reason": one.reason, "error": one.error, TASK_IDS: list(one.task_ids)})
+        for one in asyncio.run(_recent_dead_letters(settings)):
+            end_predictions(app, {"reason": one.reason, "error": one.error, TASK_IDS: list(one.task_ids)})
 
 
-async def _given_up_lately(settings: FleetSettings) -> list[DeadLetter]:
+async def _recent_dead_letters(settings: FleetSettings) -> list[DeadLetter]:
     connection = RedisConnection(settings.broker, timeout_s=settings.redis_timeout_s)
     try:
-        found = await DeadLetters(connection, namespace=settings.namespace).latest(_REPAIRED)
+        found = await DeadLetters(connection, namespace=settings.namespace).latest(_MAX_ORPHANS)
     finally:
         await connection.aclose()
     return [one for one in found if one.at > time.time() - settings.result_expires_s]
 
 
-def error_for(exc: BaseException, program: str) -> BridgeError:
+def to_bridge_error(exc: BaseException, program: str) -> BridgeError:
     """Return the named error for whatever ended a message's task; it never raises, whatever that is."""
     if isinstance(exc, BridgeError):
         return exc
     if isinstance(exc, TimeLimitExceeded):
-        return timed_out(program, exc.args[0] if exc.args else 0.0)
-    return PredictionFailedError(program, type(exc).__name__, text_of(exc))
+        return time_limit_error(program, exc.args[0] if exc.args else 0.0)
+    return PredictionFailedError(program, type(exc).__name__, one_line_text(exc))
 
 
-def timed_out(program: str, limit_s: float) -> PredictionFailedError:
+def time_limit_error(program: str, limit_s: float) -> PredictionFailedError:
     """Return the error of a prediction that was stopped by its message's time limit."""
     return PredictionFailedError(
         program, TimeLimitExceeded.__name__, f"it ran into the worker's time limit of {limit_s:g} s"
     )
 
 
-def program_of(headers: Mapping[str, Any], args: Sequence[Any] = ()) -> str:
+def program_reference(headers: Mapping[str, Any], args: Sequence[Any] = ()) -> str:
     """Return the reference of a message's program, as far as it is known."""
     said = headers.get(PROGRAM) or (args[1] if isinstance(args, list | tuple) and len(args) > 1 else None)
     return said if isinstance(said, str) else "unknown"
 
 
-def text_of(exc: BaseException) -> str:
+def one_line_text(exc: BaseException) -> str:
     """Return what an exception says, on one line."""
     return " ".join(error_text(exc).split())[:1_000]
 
 
 def _listen(sender: Any, **_: Any) -> None:
-    given_up.listen(partial(note, sender.app))
+    given_up.add_listener(partial(end_predictions, sender.app))
 
 
 def _repair(sender: Any, **_: Any) -> None:
     def look() -> None:
         try:
-            repair(sender.app)
+            end_orphans(sender.app)
         except (StoreUnavailableError, OSError) as exc:
             logger.warning("The dead list can't be looked through for predictions without an end: %s", exc)
 

@@ -23,9 +23,9 @@ from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import home, run_blocking
 from snakepit_bridge.protocol.messages import PREDICT_BATCH, REPLY_CHANNEL, task_ids_of
 from tasks.runtime import HasRuntime
-from workers.pool.task_context import owner
+from workers.pool.task_context import current_owner
 from workers.rabbitmq_dead_letters import GivenUp
-from workers.task_ends import error_for, program_of
+from workers.task_ends import program_reference, to_bridge_error
 
 Traced = tuple[Any, TraceInfo | None, float | None, str | None]
 Tracer = Callable[..., Traced]
@@ -56,7 +56,7 @@ class Guard:
         except Exception as exc:  # noqa: BLE001 - whatever it is, other workers may be better off
             logger.error("This process can't run predictions, so that %s goes back: %s", uuid, exc)
             run_blocking(asyncio.sleep(_PAUSE_S))
-            return _traced(REJECTED, Reject(type(exc).__name__, requeue=True))
+            return _trace_result(REJECTED, Reject(type(exc).__name__, requeue=True))
         deliveries = cast(HasRuntime, self._task.app).runtime.deliveries
         if deliveries is None:
             return self._run(uuid, args, kwargs, known)
@@ -64,9 +64,9 @@ class Guard:
         try:
             deaths = run_blocking(deliveries.begin(uuid, first=first))
         except StoreUnavailableError as exc:
-            return _traced(REJECTED, Reject(type(exc).__name__, requeue=True))
+            return _trace_result(REJECTED, Reject(type(exc).__name__, requeue=True))
         if deaths:
-            return _traced(REJECTED, GivenUp(str(deaths)))
+            return _trace_result(REJECTED, GivenUp(str(deaths)))
         try:
             return self._run(uuid, args, kwargs, known)
         finally:
@@ -76,36 +76,36 @@ class Guard:
         try:
             traced = self._tracer(uuid, args, kwargs, known)
         except Reject as exc:
-            return _traced(REJECTED, exc)
+            return _trace_result(REJECTED, exc)
         except BaseException as exc:
-            if _ends_the_job(exc):
+            if _is_stop_request(exc):
                 raise
             return self._end(uuid, known, args, exc)
         info = traced[1]
         if info is None and isinstance(traced[0], ExceptionInfo):
             # What failed before the task had a request counts as a success there.
-            return self._end(uuid, known, args, _raised(traced[0]))
+            return self._end(uuid, known, args, _original_exception(traced[0]))
         if info is None or info.state != FAILURE:
             return traced
-        if self._task.name == PREDICT_BATCH or getattr(traced[0], "internal", False) or _ends_workers(info.retval):
+        if self._task.name == PREDICT_BATCH or getattr(traced[0], "internal", False) or _is_worker_error(info.retval):
             return self._end(uuid, known, args, cast(BaseException, info.retval))
         return traced
 
     def _end(self, uuid: str, headers: Mapping[str, Any], args: Any, exc: BaseException) -> Traced:
         """End whatever the message asks for that has no end yet; if that can't be stored, the message goes back."""
-        error = error_for(exc, program_of(headers, args))
+        error = to_bridge_error(exc, program_reference(headers, args))
         task_ids = task_ids_of(headers) or [uuid]
         if self._task.name == PREDICT_BATCH and len(task_ids) == 1:
-            task_ids = _of_items(args) or task_ids
+            task_ids = _batch_task_ids(args) or task_ids
         logger.error("Task %s ended by %s: its predictions end by that, too", uuid, type(exc).__name__)
         try:
             run_blocking(self._commit(task_ids, error, str(headers.get(REPLY_CHANNEL) or "")))
         except BaseException as stuck:
             # What can't be stored here may be stored by another process.
-            if _ends_the_job(stuck):
+            if _is_stop_request(stuck):
                 raise
-            return _traced(REJECTED, Reject(type(stuck).__name__, requeue=True))
-        return _traced(FAILURE, error)
+            return _trace_result(REJECTED, Reject(type(stuck).__name__, requeue=True))
+        return _trace_result(FAILURE, error)
 
     async def _commit(self, task_ids: Sequence[str], error: Exception, replies: str) -> None:
         backend = self._task.backend
@@ -113,7 +113,7 @@ class Guard:
         await asyncio.gather(*waits)
 
 
-def _of_items(args: Any) -> list[str]:
+def _batch_task_ids(args: Any) -> list[str]:
     """Return the task ids of a batch that its sender didn't name in the headers."""
     try:
         return [task_id for task_id, _ in args[0] if isinstance(task_id, str)]
@@ -121,13 +121,13 @@ def _of_items(args: Any) -> list[str]:
         return []
 
 
-def _raised(info: Any) -> BaseException:
+def _original_exception(info: Any) -> BaseException:
     return getattr(info.exception, "exc", info.exception)
 
 
-def _ends_the_job(exc: BaseException) -> bool:
+def _is_stop_request(exc: BaseException) -> bool:
     """Whether the pool or the worker itself stops this task, and says by itself what becomes of it."""
-    if isinstance(exc, asyncio.CancelledError | GeneratorExit) and getattr(owner(), "ended", False):
+    if isinstance(exc, asyncio.CancelledError | GeneratorExit) and getattr(current_owner(), "ended", False):
         return True
     if not isinstance(exc, SystemExit | KeyboardInterrupt):
         return False
@@ -136,12 +136,12 @@ def _ends_the_job(exc: BaseException) -> bool:
     return any(stopping) or current_process().name != "MainProcess"
 
 
-def _ends_workers(exc: object) -> bool:
+def _is_worker_error(exc: object) -> bool:
     """Whether Celery takes an error that a task raised for one of its worker's."""
     return isinstance(exc, MemoryError) or not isinstance(exc, Exception)
 
 
-def _traced(how: str, error: Exception) -> Traced:
+def _trace_result(how: str, error: Exception) -> Traced:
     try:
         raise error
     except type(error):

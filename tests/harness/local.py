@@ -159,7 +159,7 @@ class LocalWorker(LocalProcess):
         if sign == _KILL:
             self._child.end(sign)
         else:
-            self._child.send(sign)
+            self._child.send_signal(sign)
 
     def restart(self, timeout: float = 10) -> None:
         self._child.end(timeout_s=timeout)

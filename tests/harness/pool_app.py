@@ -233,7 +233,7 @@ async def close_others(task_id: str) -> int:
     for task in asyncio.all_tasks():
         coroutine: Any = task.get_coro()
         job = coroutine.cr_frame.f_locals.get("job")
-        if isinstance(job, PoolTask) and job.order.args[1] == task_id:
+        if isinstance(job, PoolTask) and job.request.args[1] == task_id:
             coroutine.close()
             closed += 1
     return closed

@@ -16,8 +16,8 @@ from kombu.transport import redis as stock
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from workers.broker.claimer import Claimer, List
-from workers.broker.decoding import Claimed, opened
+from workers.broker.claimer import Claimer, QueueList
+from workers.broker.decoding import ClaimedMessage, decode_delivery
 from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keeper import LeaseKeeper
 from workers.broker.lease_keepers import KEEPERS
@@ -32,7 +32,7 @@ _FLUSH_S = 2.0
 _KEEPER_TIMEOUT_S = 5.0
 _OPTIONS = ("delivery_key", "lease", "max_deliveries", "hold_limit", "stall", "claim_limit")
 # What kombu gives to a pool and not to its connections.
-_OF_POOLS = {"connection_class", "max_connections"}
+_POOL_ONLY_PARAMS = {"connection_class", "max_connections"}
 
 
 class Channel(stock.Channel):
@@ -54,7 +54,7 @@ class Channel(stock.Channel):
     claim_limit = 32
 
     qos: OurQoS  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
-    _kept: Any = None
+    _shared_client: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.lost: dict[str, str] = {}
@@ -69,21 +69,21 @@ class Channel(stock.Channel):
         if queue not in self._fanout_queues:
             self.claimer.consume(queue, callback, recorded=not no_ack)
             if not no_ack:
-                self.holding.channels.add(self)
+                self.leases.channels.add(self)
                 self.keeper.start()
         return answer
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Returns a message, None if there is none to be had now."""
-        lists = [(queue, self.place(queue, step)) for step in reversed(self.priority_steps)]
+        lists = [(queue, self.list_key(queue, step)) for step in reversed(self.priority_steps)]
         while True:
-            first, keys, args = self.claim(lists, [not no_ack] * len(lists), 1)
-            answer = self._now("claim", keys, args)
+            first, keys, args = self.build_claim(lists, [not no_ack] * len(lists), 1)
+            answer = self._run_script("claim", keys, args)
             if len(answer) == 2:
                 return None
             place = lists[int(answer[2])][1]
-            claimed = Claimed(queue, place, answer[3], f"{self.holding.worker}.{first}", not no_ack)
-            message = opened(self, claimed)
+            claimed = ClaimedMessage(queue, place, answer[3], f"{self.leases.worker}.{first}", not no_ack)
+            message = decode_delivery(self, claimed)
             if message is not None:
                 if not no_ack:
                     self.qos.append(message, claimed.tag)
@@ -109,8 +109,8 @@ class Channel(stock.Channel):
         answered = claimer is None or self.closed or claimer.close()
         super().close()
         if "keeper" in self.__dict__:
-            self.holding.channels.discard(self)
-            if self.holding.unsettled:
+            self.leases.channels.discard(self)
+            if self.leases.unsettled:
                 self.keeper.flush(_FLUSH_S if answered else 0.0)
 
     # ------------------------------------------------------------ claims
@@ -122,66 +122,68 @@ class Channel(stock.Channel):
         server = tuple(params.get(name) for name in ("host", "port", "path", "db", "username"))
         layout = DeliveryKeys(f"{self.global_keyprefix}{self.delivery_key}", self.global_keyprefix)
         terms = LeaseSettings(self.lease, self.max_deliveries, self.hold_limit, stall_s=self.stall)
-        return KEEPERS.of(server, layout, terms, lambda: _keepers_client(params))
+        return KEEPERS.get(server, layout, terms, lambda: _create_keeper_client(params))
 
     @property
-    def holding(self) -> LeaseTable:
+    def leases(self) -> LeaseTable:
         """What this process holds of this broker's messages."""
-        return self.keeper.holding
+        return self.keeper.leases
 
     @cached_property
     def claimer(self) -> Claimer:
         """What gets the messages of its consumers."""
         params = self._connparams(asynchronous=True)
-        made = {name: value for name, value in params.items() if name not in _OF_POOLS}
+        made = {name: value for name, value in params.items() if name not in _POOL_ONLY_PARAMS}
         connection = params["connection_class"](**made, protocol=3, retry=Retry(NoBackoff(), 0))
         return Claimer(self, ClaimConnection(connection))
 
     @property
-    def claims(self) -> bool:
+    def is_claiming(self) -> bool:
         """Whether its claimer has something to do."""
         claimer: Claimer | None = self.__dict__.get("claimer")
-        return claimer is not None and claimer.used
+        return claimer is not None and claimer.active
 
-    def in_order(self, count: int) -> list[str]:
+    def next_queues(self, count: int) -> list[str]:
         """Returns so many of the queues, in the order in which they are served now."""
         return self._queue_cycle.consume(count)
 
-    def served(self, queue: str) -> None:
+    def rotate_queue(self, queue: str) -> None:
         """Notes that a queue was served, so that the next one may have its turn."""
         self._queue_cycle.rotate(queue)
 
-    def place(self, queue: str, step: int) -> str:
+    def list_key(self, queue: str, step: int) -> str:
         """Returns the list that a queue's messages of one priority step wait in."""
         return f"{self.global_keyprefix}{self._q_for_pri(queue, step)}"
 
-    def claim(self, lists: Sequence[List], recorded: Sequence[bool], room: int) -> tuple[int, list[Any], list[Any]]:
+    def build_claim(
+        self, lists: Sequence[QueueList], recorded: Sequence[bool], room: int
+    ) -> tuple[int, list[Any], list[Any]]:
         """Returns the number of the first claim, and the keys and arguments of a script that makes claims."""
-        holding, layout = self.holding, self.holding.layout
-        first = holding.numbers(room)
+        holding, layout = self.leases, self.leases.layout
+        first = holding.reserve_numbers(room)
         keys = [layout.workers, layout.ticks, layout.held(holding.worker), layout.delayed]
         flags = "".join("1" if one else "0" for one in recorded)
         return first, [*keys, *(place for _, place in lists)], [holding.worker, first, room, flags]
 
     def settle(self, settled: Settlement) -> None:
         """Ends a claim: along with others where an event loop runs, else at once."""
-        self.holding.settle(settled)
+        self.leases.settle(settled)
         if self.closed:
             # A task that outlived its channel. The broker may be away, and nobody is to wait for that.
             self.keeper.flush(0.0)
         elif self.connection.cycle.hub is None:
             self.keeper.flush(_FLUSH_S)
 
-    def stalled(self, seconds: float) -> list[str]:
+    def stalled_lists(self, seconds: float) -> list[str]:
         """Returns the lists that it should have claimed from in the last so many seconds and has not."""
         claimer: Claimer | None = self.__dict__.get("claimer")
-        return claimer.stalled(seconds) if claimer and not self.closed else []
+        return claimer.stalled_lists(seconds) if claimer and not self.closed else []
 
-    def restart(self) -> None:
+    def force_reconnect(self) -> None:
         """Makes its consumer find the connection broken, and connect anew; may be called from any thread."""
-        self.claimer.line.break_off()
+        self.claimer.wire.abort()
 
-    def _now(self, script: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
+    def _run_script(self, script: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
         with redis.Redis(connection_pool=self.pool, retry=Retry(NoBackoff(), 0)) as client:
             return client.register_script(SCRIPTS[script].text)(keys, args)
 
@@ -191,9 +193,9 @@ class Channel(stock.Channel):
         # kombu makes a client for each command, which costs more than the command. One is as thread-safe as its pool.
         if asynchronous:
             return super()._create_client(asynchronous=True)
-        if self._kept is None or self._kept.connection_pool is not self.pool:
-            self._kept = super()._create_client()
-        return self._kept
+        if self._shared_client is None or self._shared_client.connection_pool is not self.pool:
+            self._shared_client = super()._create_client()
+        return self._shared_client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         # Without this, a lost connection is met as an AttributeError that nobody expects, and the worker exits.
@@ -202,7 +204,7 @@ class Channel(stock.Channel):
         return super()._connparams(asynchronous=asynchronous)
 
 
-def _keepers_client(params: dict[str, Any]) -> redis.Redis:
+def _create_keeper_client(params: dict[str, Any]) -> redis.Redis:
     mine: dict[str, Any] = {"max_connections": 2, "socket_timeout": _KEEPER_TIMEOUT_S, "health_check_interval": 0}
     if "path" not in params:
         mine["socket_connect_timeout"] = _KEEPER_TIMEOUT_S

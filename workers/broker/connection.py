@@ -18,7 +18,7 @@ from snakepit_bridge.client.rabbitmq import CONFIRM_WITHIN_S, is_rabbitmq
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.messages import HIDDEN
 
-_PAUSES_S = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
+_RETRY_INTERVALS_S = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
 
 
 class Connection(KombuConnection):
@@ -26,7 +26,7 @@ class Connection(KombuConnection):
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         """Returns it once it is connected; see kombu. Between two tries it waits three seconds at most."""
-        return super().ensure_connection(*args, **{**_PAUSES_S, **kwargs})
+        return super().ensure_connection(*args, **{**_RETRY_INTERVALS_S, **kwargs})
 
 
 class FleetAMQP(AMQP):

@@ -19,12 +19,12 @@ from celery.worker.state import maybe_shutdown
 from snakepit_bridge.process.home_loop import home
 from snakepit_bridge.process.open_files import OPEN_FILES, lacks_files
 from snakepit_bridge.redis.outages import is_outage
-from workers.rabbitmq_dead_letters import keep_rejected, keeps_by_hand, mark
+from workers.rabbitmq_dead_letters import dead_letter_on_reject, mark_rejected, stores_dead_letters
 
 logger = logging.getLogger(__name__)
 
 # Before the broker is connected to again.
-_AGAIN_S = 0.5
+_RECONNECT_DELAY_S = 0.5
 
 
 class FleetConsumer(Consumer):
@@ -38,15 +38,15 @@ class FleetConsumer(Consumer):
             except (Exception, WorkerTerminate) as exc:
                 if not (lacks_files(exc) or is_outage(exc)):
                     raise
-                self._begin_anew(exc)
+                self._reconnect(exc)
 
-    def _begin_anew(self, exc: BaseException) -> None:
+    def _reconnect(self, exc: BaseException) -> None:
         """Do what Celery does after any other loss of the connection."""
         if lacks_files(exc):
             home().call_soon_threadsafe(OPEN_FILES.lack, exc)
         if self.connection:
             self.on_connection_error_after_connected(exc)
-        time.sleep(_AGAIN_S)
+        time.sleep(_RECONNECT_DELAY_S)
         maybe_shutdown()
         self.on_close()
         self._cancel_connection_timer_entries()
@@ -55,16 +55,16 @@ class FleetConsumer(Consumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Return what takes a message; one that is refused for good goes to the dead list on any broker."""
         handle = super().create_task_handler(*args, **options)
-        if not keeps_by_hand(self.app):
+        if not stores_dead_letters(self.app):
             return handle
 
         def keep_and_handle(message: Any) -> Any:
-            keep_rejected(self.app, message, self._settle_soon)
+            dead_letter_on_reject(self.app, message, self._schedule_settle)
             return handle(message)
 
         return keep_and_handle
 
-    def _settle_soon(self, settle: Callable[[], Any]) -> None:
+    def _schedule_settle(self, settle: Callable[[], Any]) -> None:
         def settle_here() -> None:
             try:
                 settle()
@@ -82,5 +82,5 @@ class FleetConsumer(Consumer):
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject a message whose body can't be decoded, so that its predictions end and it can be looked at."""
         logger.error("A message can't be decoded and is given up: %s", type(exc).__name__)
-        mark(message, "unreadable", f"{type(exc).__name__}: {exc}")
+        mark_rejected(message, "unreadable", f"{type(exc).__name__}: {exc}")
         message.reject_log_error(logger, self.connection_errors)

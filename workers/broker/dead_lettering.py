@@ -19,12 +19,12 @@ Listener = Callable[[Mapping[str, Any]], None]
 _LISTENERS: list[Listener] = []
 
 
-def listen(listener: Listener) -> None:
+def add_listener(listener: Listener) -> None:
     """Has a listener called with what is known of each message that this process gives up, in any thread."""
     _LISTENERS.append(listener)
 
 
-def announce(settlements: Iterable[Settlement]) -> None:
+def notify_listeners(settlements: Iterable[Settlement]) -> None:
     """Calls the listeners for the messages among these that were given up."""
     for one in settlements:
         if one.verb == "dead":

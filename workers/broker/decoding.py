@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedMessage:
     """A message as the broker gave it out.
 
     Attributes:
@@ -40,29 +40,29 @@ class Claimed:
     recorded: bool
 
 
-def opened(channel: Channel, claimed: Claimed) -> Any:
+def decode_delivery(channel: Channel, claimed: ClaimedMessage) -> Any:
     """Returns the kombu message to give to a consumer, None if none is to get it."""
     payload = None
     try:
-        payload = envelope.read(claimed.raw)
-        if claimed.recorded and _put_aside(channel, claimed, payload):
+        payload = envelope.parse(claimed.raw)
+        if claimed.recorded and _delay_until_due(channel, claimed, payload):
             return None
-        message = envelope.opened(channel, payload, claimed.tag)
+        message = envelope.to_kombu_message(channel, payload, claimed.tag)
     except UnreadableMessage as unreadable:
         what = str(unreadable).partition(":")[0]  # the rest may quote the message
         logger.error("A message of %r can't be read and is given up: %s", claimed.place, what)
         if claimed.recorded:
-            known = envelope.told(payload) if payload else None
-            channel.settle(settlement.dead(claimed.tag, claimed.place, "unreadable", str(unreadable), known))
+            known = envelope.summarize(payload) if payload else None
+            channel.settle(settlement.dead_letter(claimed.tag, claimed.place, "unreadable", str(unreadable), known))
         return None
     if claimed.recorded:
-        channel.holding.take(claimed.tag, claimed.place, payload)
+        channel.leases.add(claimed.tag, claimed.place, payload)
     return message
 
 
-def _put_aside(channel: Channel, claimed: Claimed, payload: dict[str, Any]) -> bool:
-    due_s = envelope.due_s(payload)
-    if due_s is None or due_s - time.time() <= channel.holding.terms.delay_from_s:
+def _delay_until_due(channel: Channel, claimed: ClaimedMessage, payload: dict[str, Any]) -> bool:
+    due_s = envelope.eta_s(payload)
+    if due_s is None or due_s - time.time() <= channel.leases.settings.delay_from_s:
         return False
     channel.settle(settlement.delay(claimed.tag, due_s))
     return True

@@ -18,10 +18,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from workers.broker import settlement
-from workers.broker.dead_lettering import announce
-from workers.broker.lease_settings import BEATS
+from workers.broker.dead_lettering import notify_listeners
+from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
 from workers.broker.leases import LeaseTable
-from workers.broker.scripts import Scripts
+from workers.broker.scripts import KeeperScripts
 from workers.broker.settlement import Settlement
 from workers.watchdog.pulse import PULSE
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_AT_EXIT_S = 3.0
 # For so many looks a claim that only the broker knows of must have stayed one: its answer may be on the way.
-_LOOKS = BEATS
+_MIN_SIGHTINGS = HEARTBEATS_PER_LEASE
 
 
 class LeaseKeeper:
@@ -40,16 +40,16 @@ class LeaseKeeper:
         connect: makes a client of the keeper's own, which sends nothing twice.
     """
 
-    def __init__(self, holding: LeaseTable, connect: Callable[[], Redis]) -> None:
-        self.holding = holding
+    def __init__(self, leases: LeaseTable, connect: Callable[[], Redis]) -> None:
+        self.leases = leases
         self._connect = connect
-        self._scripts: Scripts | None = None
+        self._scripts: KeeperScripts | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._flushed = threading.Condition()
         self._unknown: dict[str, int] = {}
-        self._away = False
+        self._unreachable = False
 
     def start(self) -> None:
         """Starts the thread, if it doesn't run."""
@@ -57,7 +57,7 @@ class LeaseKeeper:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="dspex-claims", daemon=True)
                 _RUNNING.add(self)
-                PULSE.hold(self.holding.worker)
+                PULSE.add_lease_holder(self.leases.worker)
                 self._thread.start()
 
     def flush(self, wait_s: float) -> bool:
@@ -65,18 +65,18 @@ class LeaseKeeper:
         self.start()
         self._wake.set()
         with self._flushed:
-            return self._flushed.wait_for(lambda: not self.holding.unsettled, wait_s)
+            return self._flushed.wait_for(lambda: not self.leases.unsettled, wait_s)
 
-    def scripts_of(self, worker: str) -> Scripts:
+    def scripts_for(self, worker: str) -> KeeperScripts:
         """Returns the scripts for what another process holds of this broker's messages, by a new connection."""
-        theirs = LeaseTable(self.holding.layout, self.holding.terms)
+        theirs = LeaseTable(self.leases.layout, self.leases.settings)
         theirs.worker = worker
-        return Scripts(self._connect(), theirs)
+        return KeeperScripts(self._connect(), theirs)
 
     @property
-    def unsettled(self) -> int:
+    def unsettled_count(self) -> int:
         """How many ends the broker doesn't know of."""
-        return len(self.holding.unsettled)
+        return len(self.leases.unsettled)
 
     def _run(self) -> None:
         due = 0.0
@@ -86,95 +86,95 @@ class LeaseKeeper:
             self._wake.clear()
             beats = time.monotonic() >= due
             if beats:
-                due = time.monotonic() + self.holding.terms.beat_s
-            if not self._round(beats=beats, asked=asked):
-                due = min(due, time.monotonic() + self.holding.terms.beat_s / 2)
-            if self._ended():
+                due = time.monotonic() + self.leases.settings.heartbeat_s
+            if not self._run_once(beats=beats, asked=asked):
+                due = min(due, time.monotonic() + self.leases.settings.heartbeat_s / 2)
+            if self._stop_if_idle():
                 return
 
-    def _round(self, *, beats: bool, asked: bool) -> bool:
+    def _run_once(self, *, beats: bool, asked: bool) -> bool:
         try:
-            scripts = self._connected()
+            scripts = self._get_scripts()
             if beats:
-                self._beat(scripts)
-            self._tell(scripts, asked=asked)
-            self._away = False
+                self._send_heartbeat(scripts)
+            self._send_settlements(scripts, asked=asked)
+            self._unreachable = False
         except (RedisError, OSError) as away:
-            if not self._away:
+            if not self._unreachable:
                 logger.warning("What is held can't be renewed, the broker is away: %s", away)
-            self._away = True
+            self._unreachable = True
             self._disconnect()
-        return not self._away
+        return not self._unreachable
 
-    def _tell(self, scripts: Scripts, *, asked: bool) -> None:
-        late = self.holding.late(0.0 if asked else self.holding.terms.beat_s)
+    def _send_settlements(self, scripts: KeeperScripts, *, asked: bool) -> None:
+        late = self.leases.overdue_settlements(0.0 if asked else self.leases.settings.heartbeat_s)
         if late:
             scripts.settle(late)
         with self._flushed:
             self._flushed.notify_all()
 
-    def _beat(self, scripts: Scripts) -> None:
-        count, silent = scripts.beat()
-        self._let_go(scripts)
-        self._take_back(scripts, count)
+    def _send_heartbeat(self, scripts: KeeperScripts) -> None:
+        count, silent = scripts.heartbeat()
+        self._release_overdue(scripts)
+        self._recover_undelivered(scripts, count)
         for worker, beat in silent:
             self._reap(scripts, worker, beat)
-        self._watch(scripts)
+        self._restart_stalled_consumers(scripts)
 
-    def _let_go(self, scripts: Scripts) -> None:
+    def _release_overdue(self, scripts: KeeperScripts) -> None:
         """Ends claims that were held for too long, as if their worker had died: their tasks are stuck."""
-        overdue = self.holding.overdue()
+        overdue = self.leases.overdue_claims()
         if not overdue:
             return
         logger.warning("%d messages were held for too long and are handed to others", len(overdue))
         tags = {tag for tag, _ in overdue}
-        records = [pair for some in scripts.records(self.holding.worker) for pair in some if pair[0] in tags]
-        for one in self._as_lost(records, "it was held for longer than its limit"):
-            self.holding.settle(one)
+        records = [pair for some in scripts.iter_records(self.leases.worker) for pair in some if pair[0] in tags]
+        for one in self._settle_as_lost(records, "it was held for longer than its limit"):
+            self.leases.settle(one)
         for tag in tags:
-            self.holding.held.pop(tag, None)
+            self.leases.held.pop(tag, None)
 
-    def _take_back(self, scripts: Scripts, count: int) -> None:
+    def _recover_undelivered(self, scripts: KeeperScripts, count: int) -> None:
         """Returns claims that the broker made for this process and whose answer never arrived."""
-        if count == len(self.holding.held) + len(self.holding.unsettled) and not self._unknown:
+        if count == len(self.leases.held) + len(self.leases.unsettled) and not self._unknown:
             return
-        theirs = scripts.tags()
-        ours = {*self.holding.held, *self.holding.unsettled}
+        theirs = scripts.list_tags()
+        ours = {*self.leases.held, *self.leases.unsettled}
         self._unknown = {tag: self._unknown.get(tag, 0) + 1 for tag in theirs if tag not in ours}
-        for tag in [tag for tag, looks in self._unknown.items() if looks >= _LOOKS]:
-            record = scripts.record(tag)
+        for tag in [tag for tag, looks in self._unknown.items() if looks >= _MIN_SIGHTINGS]:
+            record = scripts.get_record(tag)
             if record is not None:
                 logger.warning("Claim %s was never delivered here and goes back to its queue", tag)
-                self.holding.settle(settlement.returned(tag, record))
+                self.leases.settle(settlement.release(tag, record))
             del self._unknown[tag]
 
-    def _reap(self, scripts: Scripts, worker: str, beat: str) -> None:
+    def _reap(self, scripts: KeeperScripts, worker: str, beat: str) -> None:
         error = f"worker {worker} fell silent while it held the message"
-        for records in scripts.records(worker):
-            settlements = self._as_lost(records, error)
+        for records in scripts.iter_records(worker):
+            settlements = self._settle_as_lost(records, error)
             if not scripts.reap(worker, beat, settlements):
                 return
             if settlements:
                 logger.warning("Worker %s is silent: %d of its messages are handed on", worker, len(settlements))
-            announce(settlements)
+            notify_listeners(settlements)
 
-    def _as_lost(self, records: list[tuple[str, bytes]], error: str) -> list[Settlement]:
-        most, lost = self.holding.terms.max_deliveries, list[Settlement]()
+    def _settle_as_lost(self, records: list[tuple[str, bytes]], error: str) -> list[Settlement]:
+        most, lost = self.leases.settings.max_deliveries, list[Settlement]()
         for tag, record in records:
             place, _, raw = record.partition(b"\n")
-            lost.append(settlement.lost(tag, place.decode(), raw, error, most))
+            lost.append(settlement.worker_lost(tag, place.decode(), raw, error, most))
         return lost
 
-    def _watch(self, scripts: Scripts) -> None:
-        for channel in list(self.holding.channels):
-            lists = channel.stalled(self.holding.terms.stall_s)
-            if lists and scripts.waiting(lists):
+    def _restart_stalled_consumers(self, scripts: KeeperScripts) -> None:
+        for channel in list(self.leases.channels):
+            lists = channel.stalled_lists(self.leases.settings.stall_s)
+            if lists and scripts.count_waiting(lists):
                 logger.warning("The consumer of %s makes no progress while messages wait: restarting it", lists[-1])
-                channel.restart()
+                channel.force_reconnect()
 
-    def _connected(self) -> Scripts:
+    def _get_scripts(self) -> KeeperScripts:
         if self._scripts is None:
-            self._scripts = Scripts(self._connect(), self.holding)
+            self._scripts = KeeperScripts(self._connect(), self.leases)
         return self._scripts
 
     def _disconnect(self) -> None:
@@ -183,15 +183,15 @@ class LeaseKeeper:
             scripts.client.close()
             scripts.client.connection_pool.disconnect()
 
-    def _ended(self) -> bool:
+    def _stop_if_idle(self) -> bool:
         """Ends the thread where nothing is left to keep; the next channel starts another."""
         with self._lock:
-            if not self.holding.idle:
+            if not self.leases.idle:
                 return False
             self._thread = None
             _RUNNING.discard(self)
         try:
-            self._connected().leave()
+            self._get_scripts().deregister()
         except (RedisError, OSError) as away:
             logger.info("The broker is away, and will forget this worker by itself: %s", away)
         self._disconnect()
@@ -204,5 +204,5 @@ _RUNNING: weakref.WeakSet[LeaseKeeper] = weakref.WeakSet()
 @atexit.register
 def _flush_all() -> None:
     for keeper in list(_RUNNING):
-        if keeper.unsettled and not keeper.flush(_FLUSH_AT_EXIT_S):
-            logger.error("The broker is away at the end, and can't be told how %d claims ended", keeper.unsettled)
+        if keeper.unsettled_count and not keeper.flush(_FLUSH_AT_EXIT_S):
+            logger.error("The broker is away at the end, and can't be told how %d claims ended", keeper.unsettled_count)

@@ -19,26 +19,28 @@ _Key = tuple[Any, ...]
 
 
 @dataclass(slots=True)
-class Keepers:
+class KeeperRegistry:
     """Finds the keeper of a broker, so that what one channel holds survives it on the next one."""
 
-    _found: dict[_Key, LeaseKeeper] = field(default_factory=dict[_Key, LeaseKeeper])
+    _keepers: dict[_Key, LeaseKeeper] = field(default_factory=dict[_Key, LeaseKeeper])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, server: _Key, layout: DeliveryKeys, terms: LeaseSettings, connect: Callable[[], Redis]) -> LeaseKeeper:
+    def get(
+        self, server: _Key, layout: DeliveryKeys, terms: LeaseSettings, connect: Callable[[], Redis]
+    ) -> LeaseKeeper:
         """Returns the keeper of a server's messages, which stays as long as it holds something or has channels."""
         key = (server, layout, terms)
         with self._lock:
-            for other in [known for known, keeper in self._found.items() if keeper.holding.idle and known != key]:
-                del self._found[other]
-            if key not in self._found:
-                self._found[key] = LeaseKeeper(LeaseTable(layout, terms), connect)
-            return self._found[key]
+            for other in [known for known, keeper in self._keepers.items() if keeper.leases.idle and known != key]:
+                del self._keepers[other]
+            if key not in self._keepers:
+                self._keepers[key] = LeaseKeeper(LeaseTable(layout, terms), connect)
+            return self._keepers[key]
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forgets all: a forked child holds nothing, and has none of its parent's threads."""
-        self._found, self._lock = {}, threading.Lock()
+        self._keepers, self._lock = {}, threading.Lock()
 
 
-KEEPERS = Keepers()
-after_fork_in_child(KEEPERS.forget)
+KEEPERS = KeeperRegistry()
+after_fork_in_child(KEEPERS.clear)

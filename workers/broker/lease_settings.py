@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BEATS = 5
+HEARTBEATS_PER_LEASE = 5
 """Beats in one lease."""
 
 
@@ -29,6 +29,6 @@ class LeaseSettings:
     delay_from_s: float = 1.0
 
     @property
-    def beat_s(self) -> float:
+    def heartbeat_s(self) -> float:
         """Seconds between two beats of a worker."""
-        return self.lease_s / BEATS
+        return self.lease_s / HEARTBEATS_PER_LEASE

@@ -30,7 +30,7 @@ class UnreadableMessage(ValueError):
     """What lies in a list is no message, or its body is broken."""
 
 
-def read(raw: bytes) -> dict[str, Any]:
+def parse(raw: bytes) -> dict[str, Any]:
     """Returns a message's envelope.
 
     Raises:
@@ -46,7 +46,7 @@ def read(raw: bytes) -> dict[str, Any]:
     return payload
 
 
-def opened(channel: Any, payload: dict[str, Any], tag: str) -> Any:
+def to_kombu_message(channel: Any, payload: dict[str, Any], tag: str) -> Any:
     """Returns the kombu message of an envelope, with the claim's tag; a body of JSON has been decoded.
 
     Raises:
@@ -67,13 +67,13 @@ def opened(channel: Any, payload: dict[str, Any], tag: str) -> Any:
     return message
 
 
-def deliveries(payload: Mapping[str, Any]) -> int:
+def count_deliveries(payload: Mapping[str, Any]) -> int:
     """Returns how often a message was given out, this time included; losses with dead workers are what counts."""
     count = payload["properties"].get("deliveries", 1)
     return count if isinstance(count, int) else 1
 
 
-def due_s(payload: Mapping[str, Any]) -> float | None:
+def eta_s(payload: Mapping[str, Any]) -> float | None:
     """Returns the Unix time before which a message isn't to be run, None if it may be now."""
     eta = (payload.get("headers") or {}).get("eta")
     if not isinstance(eta, str):
@@ -85,17 +85,17 @@ def due_s(payload: Mapping[str, Any]) -> float | None:
     return due.timestamp() if due.tzinfo else None
 
 
-def again(payload: dict[str, Any], *, lost: bool = False) -> bytes:
+def encode_redelivery(payload: dict[str, Any], *, lost: bool = False) -> bytes:
     """Returns a message as it goes back to its list: marked as redelivered, and counted if its worker was lost."""
     if lost:
-        payload["properties"]["deliveries"] = deliveries(payload) + 1
+        payload["properties"]["deliveries"] = count_deliveries(payload) + 1
     if isinstance(payload.get("headers"), dict):
         payload["headers"]["redelivered"] = True
     payload["properties"]["delivery_info"]["redelivered"] = True
     return dumps(payload).encode()
 
 
-def told(payload: Mapping[str, Any]) -> dict[str, Any]:
+def summarize(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is told of a message: its task, whose ends wait for it, and how often it was given out.
 
     It is all in the headers, which can be read where the body can't.
@@ -103,10 +103,10 @@ def told(payload: Mapping[str, Any]) -> dict[str, Any]:
     headers: Mapping[str, Any] = payload.get("headers") or {}
     named = {"task": headers.get("task"), "task_id": headers.get("id")}
     named |= {name: headers[name] for name in (REPLY_CHANNEL, PROGRAM, TASK_IDS) if name in headers}
-    return {**named, **_follows(payload), "deliveries": deliveries(payload)}
+    return {**named, **_find_callbacks(payload), "deliveries": count_deliveries(payload)}
 
 
-def _follows(payload: Mapping[str, Any]) -> dict[str, Any]:
+def _find_callbacks(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return what waits for a task beside its client: the rest of its chain, its chord, its error callbacks."""
     try:
         body: Any = json.loads(b64decode(payload["body"]))

@@ -1,4 +1,4 @@
-"""Poller: kombu's poller of a transport's channels, which looks for claims where kombu blocks on lists."""
+"""Poller: kombu's poller of a transport's channels, which polls for claims where kombu blocks on lists."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from kombu.transport import redis as stock
 
-# In which time a consumer without an event loop looks whether a message is due or a ring was lost.
-_LOOK_S = 1.0
+# In which time a consumer without an event loop polls whether a message is due or a ring was lost.
+_MAX_POLL_S = 1.0
 
 
 class Poller(stock.MultiChannelPoller):
@@ -22,13 +22,13 @@ class Poller(stock.MultiChannelPoller):
     def on_poll_start(self) -> None:
         """Lets each channel send what it has to send."""
         for channel in self._channels:
-            if channel.claims:
-                line = channel.claimer.line
-                if not line.open:
-                    line.connect()
-                if not self._client_registered(channel, line, "BRPOP"):
-                    self._register(channel, line, "BRPOP")
-                channel.claimer.pump()
+            if channel.is_claiming:
+                wire = channel.claimer.wire
+                if not wire.open:
+                    wire.connect()
+                if not self._client_registered(channel, wire, "BRPOP"):
+                    self._register(channel, wire, "BRPOP")
+                channel.claimer.flush()
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)
 
@@ -43,8 +43,8 @@ class Poller(stock.MultiChannelPoller):
         Raises:
             Empty: there is none yet.
         """
-        looks = [channel.claimer.look_in_s for channel in self._channels if channel.claims]
-        return super().get(callback, timeout=min([_LOOK_S, *looks, *([timeout] if timeout is not None else [])]))
+        polls = [channel.claimer.poll_in_s for channel in self._channels if channel.is_claiming]
+        return super().get(callback, timeout=min([_MAX_POLL_S, *polls, *([timeout] if timeout is not None else [])]))
 
     @property
     def sockets(self) -> list[int]:

@@ -12,7 +12,7 @@ from workers.broker import settlement
 from workers.broker.settlement import Settlement
 from workers.watchdog.pulse import PULSE
 
-AT_MOST = 1_000
+MAX_CLAIMS = 1_000
 """Claims in one round trip, whatever is asked for: Lua can pass on a few thousand values at a time."""
 
 
@@ -23,59 +23,63 @@ class QoS(virtual.QoS):
     _delivered: Any
     _dirty: set[str]
 
-    def room(self, most: int) -> int:
+    def free_slots(self, limit: int) -> int:
         """Returns how many messages may be claimed, ``most`` at a time."""
-        if not self.can_consume() or PULSE.silent_s >= self.channel.holding.terms.lease_s:
+        if not self.can_consume() or PULSE.stalled_s >= self.channel.leases.settings.lease_s:
             return 0  # a worker whose event loop stands still would only keep others from what it takes
-        most = min(most, AT_MOST)
+        limit = min(limit, MAX_CLAIMS)
         count = self.prefetch_count
         if not count:
-            return most
+            return limit
         # Tasks that outlived a lost connection take up their places in the pool like any others.
-        taken = len(self._delivered) - len(self._dirty) + len(self.channel.holding.outlived)
-        return max(0, min(most, count - taken))
+        taken = len(self._delivered) - len(self._dirty) + len(self.channel.leases.detached)
+        return max(0, min(limit, count - taken))
 
     def ack(self, delivery_tag: str) -> None:
         """The message is done with."""
-        self.end(settlement.ack(delivery_tag))
+        self.settle(settlement.ack(delivery_tag))
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """The message goes to the end of its queue, or is given up."""
-        holding = self.channel.holding
-        held, error = holding.held.get(delivery_tag), self.channel.lost.pop(delivery_tag, None)
+        leases = self.channel.leases
+        held, error = leases.held.get(delivery_tag), self.channel.lost.pop(delivery_tag, None)
         if held is None or held.payload is None:
-            self.end(settlement.ack(delivery_tag))  # nobody holds it here any more, and the broker will find the same
+            self.settle(
+                settlement.ack(delivery_tag)
+            )  # nobody holds it here any more, and the broker will find the same
         elif error is not None:
-            self.end(settlement.died(delivery_tag, held.place, held.payload, error, holding.terms.max_deliveries))
+            self.settle(
+                settlement.process_died(delivery_tag, held.place, held.payload, error, leases.settings.max_deliveries)
+            )
         elif requeue:
-            self.end(settlement.back(delivery_tag, held.place, held.payload))
+            self.settle(settlement.requeue_tail(delivery_tag, held.place, held.payload))
         else:
-            known = envelope.told(held.payload)
-            self.end(settlement.dead(delivery_tag, held.place, "rejected", "its worker rejected it", known))
+            known = envelope.summarize(held.payload)
+            self.settle(settlement.dead_letter(delivery_tag, held.place, "rejected", "its worker rejected it", known))
 
     def restore_unacked(self) -> list[Any]:
         """Gives back what was given out and isn't being run; what runs is acknowledged later, on another channel."""
         self._flush()
-        holding, running = self.channel.holding, self._running()
+        leases, running = self.channel.leases, self._running_tags()
         for tag in list(self._delivered):
-            held = holding.held.get(tag)
+            held = leases.held.get(tag)
             if held is None or held.payload is None:
                 continue
             if tag in running:
-                holding.outlived.add(tag)
+                leases.detached.add(tag)
             else:
-                holding.settle(settlement.front(tag, held.place, held.payload))
+                leases.settle(settlement.requeue_head(tag, held.place, held.payload))
         self._delivered.clear()
         return []
 
-    def end(self, settled: Settlement) -> None:
+    def settle(self, settled: Settlement) -> None:
         """Ends a claim in the way that is settled."""
         self.channel.lost.pop(settled.tag, None)
         self._quick_ack(settled.tag)
         self.channel.settle(settled)
 
     @staticmethod
-    def _running() -> set[str]:
+    def _running_tags() -> set[str]:
         """Returns what Celery's pool is running, unless the worker is stopping: then nothing will acknowledge it."""
         # 0 is a good reason to stop: the exit code of a worker that was asked to.
         if any(why is not None and why is not False for why in (state.should_stop, state.should_terminate)):

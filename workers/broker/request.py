@@ -18,9 +18,9 @@ from celery.worker.request import Request as CeleryRequest
 
 from snakepit_bridge.exceptions import DeadlineExceededError, PredictionCancelledError, PredictionFailedError
 from snakepit_bridge.protocol.messages import HIDDEN
-from workers.content_privacy import kind_of, shown
-from workers.rabbitmq_dead_letters import GivenUp, mark
-from workers.task_ends import LATE_ENDS, PREDICTIONS, end_what_follows, program_of, timed_out
+from workers.content_privacy import exception_name, format_arguments
+from workers.rabbitmq_dead_letters import GivenUp, mark_rejected
+from workers.task_ends import END_COMMITTER, PREDICTIONS, end_callbacks, program_reference, time_limit_error
 from workers.task_guard import Guard
 
 
@@ -30,8 +30,11 @@ class FleetRequest(CeleryRequest):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         # What a sender put there goes to logs, events and `inspect`.
-        self._shows = bool(cast(Any, self._app).settings.log_content)
-        self._argsrepr, self._kwargsrepr = shown(self._args, self._shows), shown(self._kwargs, self._shows)
+        self._log_content = bool(cast(Any, self._app).settings.log_content)
+        self._argsrepr, self._kwargsrepr = (
+            format_arguments(self._args, self._log_content),
+            format_arguments(self._kwargs, self._log_content),
+        )
         self._request_dict |= {"argsrepr": self._argsrepr, "kwargsrepr": self._kwargsrepr}
 
     @property
@@ -50,9 +53,9 @@ class FleetRequest(CeleryRequest):
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Send an event without what was asked and answered."""
-        if not self._shows:
+        if not self._log_content:
             fields |= {name: HIDDEN for name in ("traceback", "result") if name in fields}
-            fields |= {name: kind_of(fields[name]) for name in ("exception",) if name in fields}
+            fields |= {name: exception_name(fields[name]) for name in ("exception",) if name in fields}
         super().send_event(type, **fields)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
@@ -61,7 +64,7 @@ class FleetRequest(CeleryRequest):
         if isinstance(error, GivenUp):
             state.task_ready(self)
             deaths = error.deaths
-            mark(self.message, "lost", f"the worker that ran it died, {deaths} times", deaths)
+            mark_rejected(self.message, "lost", f"the worker that ran it died, {deaths} times", deaths)
             return self.reject(requeue=False)
         lost = getattr(self.message.channel, "lost", None)
         if lost is not None and isinstance(error, WorkerLostError | SystemExit):
@@ -73,13 +76,13 @@ class FleetRequest(CeleryRequest):
         if soft or self._type not in PREDICTIONS or state.should_terminate:
             super().on_timeout(soft, timeout)
             return
-        program = program_of(self._request_dict, self._args)
+        program = program_reference(self._request_dict, self._args)
         state.task_ready(self)
 
         def error_of(_: str) -> PredictionFailedError:
-            return timed_out(program, timeout)
+            return time_limit_error(program, timeout)
 
-        self._end(error_of)
+        self._end_predictions(error_of)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         if self._type not in PREDICTIONS:
@@ -94,21 +97,21 @@ class FleetRequest(CeleryRequest):
             def error_of(task_id: str) -> DeadlineExceededError:
                 return DeadlineExceededError(task_id, late_s)
 
-            self._end(error_of)
+            self._end_predictions(error_of)
         else:
-            self._end(PredictionCancelledError, REVOKED)
+            self._end_predictions(PredictionCancelledError, REVOKED)
         signals.task_revoked.send(
             self.task, request=self._context, terminated=terminated, signum=signum, expired=expired
         )
 
-    def _end(self, error_of: Any, how: str = "FAILURE") -> None:
+    def _end_predictions(self, error_of: Any, state_name: str = "FAILURE") -> None:
         """End all predictions of the message, and acknowledge it once that is stored."""
 
         def settle() -> None:
-            end_what_follows(self._app, self._context, error_of(self.id), how)
+            end_callbacks(self._app, self._context, error_of(self.id), state_name)
             self.acknowledge()
 
-        LATE_ENDS.end(self._app, self._request_dict, error_of, state=how, then=settle)
+        END_COMMITTER.commit(self._app, self._request_dict, error_of, state=state_name, then=settle)
 
 
 class FleetTask(Task):
@@ -116,13 +119,13 @@ class FleetTask(Task):
 
     abstract = True
     Request = f"{__name__}:FleetRequest"
-    _traced_by: Any = None
+    _tracer: Any = None
 
     @property
     def __trace__(self) -> Any:
         """What runs the task and stores its end."""
-        return self._traced_by
+        return self._tracer
 
     @__trace__.setter
     def __trace__(self, tracer: Any) -> None:
-        self._traced_by = Guard(self, tracer) if tracer is not None and str(self.name) in PREDICTIONS else tracer
+        self._tracer = Guard(self, tracer) if tracer is not None and str(self.name) in PREDICTIONS else tracer

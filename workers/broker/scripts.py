@@ -10,13 +10,13 @@ from redis import Redis
 from workers.broker.lease_settings import LeaseSettings
 from workers.broker.leases import LeaseTable
 from workers.broker.lua import SCRIPTS
-from workers.broker.settlement import Settlement, flat
+from workers.broker.settlement import Settlement, encode
 
 # Messages may be large, and a script holds the server up.
-AT_ONCE = 100
+BATCH_SIZE = 100
 
 
-class Scripts:
+class KeeperScripts:
     """The scripts on one connection, for one holding.
 
     Args:
@@ -24,26 +24,26 @@ class Scripts:
         holding: whose keys they take.
     """
 
-    def __init__(self, client: Redis, holding: LeaseTable) -> None:
+    def __init__(self, client: Redis, leases: LeaseTable) -> None:
         self.client = client
-        self._holding = holding
-        self._made: dict[str, Callable[..., Any]] = {}
+        self._leases = leases
+        self._registered: dict[str, Callable[..., Any]] = {}
 
     @property
-    def terms(self) -> LeaseSettings:
+    def settings(self) -> LeaseSettings:
         """The terms on which the messages are held."""
-        return self._holding.terms
+        return self._leases.settings
 
-    def beat(self) -> tuple[int, list[tuple[str, str]]]:
+    def heartbeat(self) -> tuple[int, list[tuple[str, str]]]:
         """Says that this process is alive; returns how much it holds, and the silent workers that it has to reap.
 
         Raises:
             RedisError: the broker is away.
         """
-        holding, layout = self._holding, self._holding.layout
+        holding, layout = self._leases, self._leases.layout
         # Beats aren't exact to the millisecond, and two that come a little early should still be two ticks.
-        between_ms = round(holding.terms.beat_s * 900)
-        missed = round(holding.terms.lease_s / holding.terms.beat_s)
+        between_ms = round(holding.settings.heartbeat_s * 900)
+        missed = round(holding.settings.lease_s / holding.settings.heartbeat_s)
         keys = [layout.workers, layout.ticks, layout.held(holding.worker)]
         count, *silent = self._run("beat", keys, [holding.worker, between_ms, missed])
         names = [part.decode() for part in silent]
@@ -55,10 +55,10 @@ class Scripts:
         Raises:
             RedisError: the broker is away.
         """
-        for start in range(0, len(settlements), AT_ONCE):
-            some = settlements[start : start + AT_ONCE]
-            self._run("settle", self._holding.keys, flat(some))
-            self._holding.confirm(some)
+        for start in range(0, len(settlements), BATCH_SIZE):
+            some = settlements[start : start + BATCH_SIZE]
+            self._run("settle", self._leases.settle_keys, encode(some))
+            self._leases.confirm(some)
 
     def reap(self, worker: str, beat: str, settlements: Iterable[Settlement]) -> bool:
         """Ends claims of a silent worker; False if it is back.
@@ -66,52 +66,52 @@ class Scripts:
         Raises:
             RedisError: the broker is away.
         """
-        layout = self._holding.layout
+        layout = self._leases.layout
         keys = [layout.workers, layout.held(worker), layout.delayed, layout.dead, layout.dead_entries]
-        return self._run("reap", keys, [worker, beat, *flat(settlements)]) >= 0
+        return self._run("reap", keys, [worker, beat, *encode(settlements)]) >= 0
 
-    def leave(self) -> None:
+    def deregister(self) -> None:
         """Forgets this process, if it holds nothing.
 
         Raises:
             RedisError: the broker is away.
         """
-        layout, worker = self._holding.layout, self._holding.worker
+        layout, worker = self._leases.layout, self._leases.worker
         self._run("leave", [layout.workers, layout.held(worker)], [worker])
 
-    def records(self, worker: str) -> Iterable[list[tuple[str, bytes]]]:
+    def iter_records(self, worker: str) -> Iterable[list[tuple[str, bytes]]]:
         """Yields what a worker holds, as tags and records, some at a time.
 
         Raises:
             RedisError: the broker is away.
         """
-        key, cursor = self._holding.layout.held(worker), 0
+        key, cursor = self._leases.layout.held(worker), 0
         while True:
-            answer: Any = self.client.hscan(key, cursor, count=AT_ONCE)
+            answer: Any = self.client.hscan(key, cursor, count=BATCH_SIZE)
             cursor, found = answer
             yield [(tag.decode(), record) for tag, record in found.items()]
             if not cursor:
                 return
 
-    def tags(self) -> list[str]:
+    def list_tags(self) -> list[str]:
         """Returns the claims of this process that the broker knows of.
 
         Raises:
             RedisError: the broker is away.
         """
-        found: Any = self.client.hkeys(self._holding.layout.held(self._holding.worker))
+        found: Any = self.client.hkeys(self._leases.layout.held(self._leases.worker))
         return [tag.decode() for tag in found]
 
-    def record(self, tag: str) -> bytes | None:
+    def get_record(self, tag: str) -> bytes | None:
         """Returns the record of one of them.
 
         Raises:
             RedisError: the broker is away.
         """
-        found: Any = self.client.hget(self._holding.layout.held(self._holding.worker), tag)
+        found: Any = self.client.hget(self._leases.layout.held(self._leases.worker), tag)
         return found
 
-    def waiting(self, lists: Sequence[str]) -> int:
+    def count_waiting(self, lists: Sequence[str]) -> int:
         """Returns how many messages wait in lists.
 
         Raises:
@@ -123,7 +123,7 @@ class Scripts:
             return sum(pipeline.execute())
 
     def _run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        script = self._made.get(name)
+        script = self._registered.get(name)
         if script is None:
-            script = self._made[name] = self.client.register_script(SCRIPTS[name].text)
+            script = self._registered[name] = self.client.register_script(SCRIPTS[name].text)
         return script(keys, args)

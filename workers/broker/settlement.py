@@ -30,7 +30,7 @@ class Settlement:
     verb: Verb
     place: str = ""
     data: bytes = b""
-    at: float = field(default_factory=time.monotonic)
+    decided_at: float = field(default_factory=time.monotonic)
 
 
 def ack(tag: str) -> Settlement:
@@ -38,17 +38,17 @@ def ack(tag: str) -> Settlement:
     return Settlement(tag, "ack")
 
 
-def back(tag: str, place: str, payload: Payload) -> Settlement:
+def requeue_tail(tag: str, place: str, payload: Payload) -> Settlement:
     """The message goes to the end of its list: somebody may want it later."""
-    return Settlement(tag, "back", place, envelope.again(payload))
+    return Settlement(tag, "back", place, envelope.encode_redelivery(payload))
 
 
-def front(tag: str, place: str, payload: Payload) -> Settlement:
+def requeue_head(tag: str, place: str, payload: Payload) -> Settlement:
     """The message goes to the front of its list: it has waited already."""
-    return Settlement(tag, "front", place, envelope.again(payload))
+    return Settlement(tag, "front", place, envelope.encode_redelivery(payload))
 
 
-def returned(tag: str, record: bytes) -> Settlement:
+def release(tag: str, record: bytes) -> Settlement:
     """The message of a record goes to the front of its list as it was."""
     return Settlement(tag, "front", record.partition(b"\n")[0].decode())
 
@@ -58,29 +58,29 @@ def delay(tag: str, due_s: float) -> Settlement:
     return Settlement(tag, "delay", str(round(due_s * 1000)))
 
 
-def dead(tag: str, place: str, reason: str, error: str, known: Mapping[str, Any] | None = None) -> Settlement:
+def dead_letter(tag: str, place: str, reason: str, error: str, known: Mapping[str, Any] | None = None) -> Settlement:
     """The message is given up; ``known`` is what an operator is told of it."""
     now = time.time()
     told = {"reason": reason, "error": error, "list": place, "at": now, **(known or {})}
     return Settlement(tag, "dead", str(round(now * 1000)), json.dumps(told).encode())
 
 
-def died(tag: str, place: str, payload: Payload, error: str, max_deliveries: int) -> Settlement:
+def process_died(tag: str, place: str, payload: Payload, error: str, max_deliveries: int) -> Settlement:
     """The process that ran the message's task died: others get it, unless it has taken too many with it."""
-    if envelope.deliveries(payload) >= max_deliveries:
-        return dead(tag, place, "lost", error, envelope.told(payload))
-    return Settlement(tag, "front", place, envelope.again(payload, lost=True))
+    if envelope.count_deliveries(payload) >= max_deliveries:
+        return dead_letter(tag, place, "lost", error, envelope.summarize(payload))
+    return Settlement(tag, "front", place, envelope.encode_redelivery(payload, lost=True))
 
 
-def lost(tag: str, place: str, raw: bytes, error: str, max_deliveries: int) -> Settlement:
+def worker_lost(tag: str, place: str, raw: bytes, error: str, max_deliveries: int) -> Settlement:
     """The message's worker died: others get it, unless it has taken too many workers with it."""
     try:
-        payload = envelope.read(raw)
+        payload = envelope.parse(raw)
     except envelope.UnreadableMessage as unreadable:
-        return dead(tag, place, "unreadable", str(unreadable))
-    return died(tag, place, payload, error, max_deliveries)
+        return dead_letter(tag, place, "unreadable", str(unreadable))
+    return process_died(tag, place, payload, error, max_deliveries)
 
 
-def flat(settlements: Iterable[Settlement]) -> list[Any]:
+def encode(settlements: Iterable[Settlement]) -> list[Any]:
     """Returns settlements as a script's arguments."""
     return [part for one in settlements for part in (one.verb, one.tag, one.place, one.data)]

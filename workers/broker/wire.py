@@ -21,9 +21,9 @@ from workers.broker.lua import SCRIPTS
 
 logger = logging.getLogger(__name__)
 
-Answered = Callable[[Any], None]
+ReplyHandler = Callable[[Any], None]
 
-_RANG = object()
+_INVALIDATED = object()
 _SCRIPTS = ("claim", "settle")
 
 
@@ -36,10 +36,9 @@ class ClaimConnection:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.rings = True
-        self.rung = True
-        self.sent_at = 0.0
-        self._awaited: deque[Answered] = deque()
+        self.supports_tracking = True
+        self.notified = True
+        self._pending: deque[ReplyHandler] = deque()
         self._scripts: dict[str, Any] = {}
 
     @property
@@ -47,39 +46,32 @@ class ClaimConnection:
         """Whether it is connected."""
         return self.connection._sock is not None
 
-    @property
-    def silent_s(self) -> float:
-        """Seconds for which the oldest answer is awaited, 0 if none is."""
-        return time.monotonic() - self.sent_at if self._awaited else 0.0
-
     def connect(self) -> None:
         """Connects anew; what was sent before gets no answer.
 
         Raises:
             ConnectionError, TimeoutError: of redis-py; the broker is away.
         """
-        self._awaited.clear()
+        self._pending.clear()
         self.connection.connect()
-        self.connection._parser.set_invalidation_push_handler(_rang)
-        self.connection._parser.set_pubsub_push_handler(_nothing)
+        self.connection._parser.set_invalidation_push_handler(_on_invalidation)
+        self.connection._parser.set_pubsub_push_handler(_ignore_push)
         for name in _SCRIPTS:
-            self._scripts[name] = self._ask("SCRIPT", "LOAD", SCRIPTS[name].text)
+            self._scripts[name] = self._execute("SCRIPT", "LOAD", SCRIPTS[name].text)
         try:
-            self._ask("CLIENT", "TRACKING", "ON", "NOLOOP")
+            self._execute("CLIENT", "TRACKING", "ON", "NOLOOP")
         except ResponseError as refused:
             logger.warning("The broker doesn't tell of new messages, so it is asked again and again: %s", refused)
-            self.rings = False
-        self.rung = True
+            self.supports_tracking = False
+        self.notified = True
 
-    def send(self, script: str, keys: Sequence[Any], args: Sequence[Any], answered: Answered) -> None:
+    def send(self, script: str, keys: Sequence[Any], args: Sequence[Any], on_reply: ReplyHandler) -> None:
         """Sends a script; ``answered`` gets its answer, or the error that it ended with, once it is read.
 
         Raises:
             ConnectionError, TimeoutError: of redis-py; the broker is away.
         """
-        if not self._awaited:
-            self.sent_at = time.monotonic()
-        self._awaited.append(answered)
+        self._pending.append(on_reply)
         command = self.connection.pack_command("EVALSHA", self._scripts[script], len(keys), *keys, *args)
         self.connection.send_packed_command(command, check_health=False)
 
@@ -94,25 +86,24 @@ class ClaimConnection:
                 answer = self.connection.read_response(push_request=True)
             except ResponseError as refused:
                 answer = refused
-            if answer is _RANG:
-                self.rung = True
-            elif answer is not None and self._awaited:
-                self.sent_at = time.monotonic()
-                self._awaited.popleft()(answer)
-            if not self._more(0):
+            if answer is _INVALIDATED:
+                self.notified = True
+            elif answer is not None and self._pending:
+                self._pending.popleft()(answer)
+            if not self._has_data(0):
                 return
 
-    def finish(self, wait_s: float) -> None:
+    def drain(self, wait_s: float) -> None:
         """Takes the answers to all that was sent, within so many seconds.
 
         Raises:
             ConnectionError, TimeoutError: of redis-py; the broker is away.
         """
         deadline = time.monotonic() + wait_s
-        while self._awaited and self._more(max(0.0, deadline - time.monotonic())):
+        while self._pending and self._has_data(max(0.0, deadline - time.monotonic())):
             self.read()
 
-    def break_off(self) -> None:
+    def abort(self) -> None:
         """Makes whoever reads find the connection closed; may be called from any thread."""
         sock = self.connection._sock
         if sock is not None:
@@ -121,7 +112,7 @@ class ClaimConnection:
             except OSError as closed:
                 logger.debug("The line was closed already: %s", closed)
 
-    def _more(self, wait_s: float) -> bool:
+    def _has_data(self, wait_s: float) -> bool:
         if not self.open:
             return False
         try:
@@ -130,14 +121,14 @@ class ClaimConnection:
             self.connection.disconnect()  # redis-py leaves that to its pools
             raise
 
-    def _ask(self, *command: str) -> Any:
+    def _execute(self, *command: str) -> Any:
         self.connection.send_command(*command, check_health=False)
         return self.connection.read_response()
 
 
-def _rang(push: object) -> object:
-    return _RANG
+def _on_invalidation(push: object) -> object:
+    return _INVALIDATED
 
 
-def _nothing(push: object) -> None:
+def _ignore_push(push: object) -> None:
     """No other push is of interest here."""

@@ -84,7 +84,7 @@ class Child:
         """Whether it still runs."""
         return self.returncode is None
 
-    def send(self, sign: int) -> None:
+    def send_signal(self, sign: int) -> None:
         """Sends a signal to it alone; nothing happens if it has ended."""
         self._process.send_signal(sign)
 
@@ -96,8 +96,8 @@ class Child:
         if sign == signal.SIGKILL:
             self._kill_group()
         else:
-            self.send(sign)
-            self.send(signal.SIGCONT)  # a paused process takes no signal before it goes on
+            self.send_signal(sign)
+            self.send_signal(signal.SIGCONT)  # a paused process takes no signal before it goes on
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -22,17 +22,17 @@ from celery.concurrency.base import BasePool
 from snakepit_bridge.process.home_loop import bridge_by, home
 from snakepit_bridge.process.threads import Threads
 from workers.pool.coroutines import is_coroutine_task
-from workers.pool.greenlets import GreenletBridge, in_greenlet
+from workers.pool.greenlets import GreenletBridge, run_in_greenlet
 from workers.pool.pool_task import PoolRequest, PoolTask
 from workers.watchdog.pulse import PULSE
 
 # So long Celery's callbacks are gathered: each wakes the worker's main thread, which costs more than the callback.
-_GATHER_S = 0.003
+_NOTIFY_DELAY_S = 0.003
 # A job that was ended and is still there after so long has suppressed that: others get its place.
 _GRACE_S = 2.0
-_LOOK_S = 0.5
+_CHECK_INTERVAL_S = 0.5
 # Where no settings say after which time a loop that stands still is left.
-_LEASE_S = 5.0
+_DEFAULT_LEASE_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -46,17 +46,17 @@ class AsyncioPool(BasePool):
         super().__init__(*args, **kwargs)
         self.limit: int = self.limit or 1
         self._numbers = count(1)
-        self._ordered: deque[PoolTask] = deque()
+        self._submitted: deque[PoolTask] = deque()
         self._woken = False
         self._open = True
         self._waiting: deque[PoolTask] = deque()
         self._running: dict[int, PoolTask] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds them weakly
-        self._through: list[PoolTask] = []
-        self._told: set[asyncio.Task[None]] = set()
+        self._done: list[PoolTask] = []
+        self._notifications: set[asyncio.Task[None]] = set()
         self._threads = Threads("dspex-task")
         self._drained = threading.Event()
-        self._still = 0
+        self._stalled_checks = 0
 
     # ---------------------------------------------------------------- called by Celery, in the worker's main thread
 
@@ -83,19 +83,19 @@ class AsyncioPool(BasePool):
         order = PoolRequest(
             target, args or (), kwargs, accept_callback, callback, error_callback, timeout_callback, soft, hard
         )
-        job = PoolTask(next(self._numbers), order, self._awaits(order), self._terminate_soon)
+        job = PoolTask(next(self._numbers), order, self._is_coroutine(order), self._schedule_cancel)
         if not self._open:
             return job  # its message stays unacknowledged and goes back
-        self._ordered.append(job)
+        self._submitted.append(job)
         if not self._woken:
             # One wake-up serves all that is ordered until the loop comes to it.
             self._woken = True
-            self._loop.call_soon_threadsafe(self._take)
+            self._loop.call_soon_threadsafe(self._accept_submitted)
         return job
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Ends the job with this number."""
-        self._loop.call_soon_threadsafe(self._end_number, pid)
+        self._loop.call_soon_threadsafe(self._cancel_number, pid)
 
     def grow(self, n: int = 1) -> None:
         """Lets so many more jobs run at a time."""
@@ -111,71 +111,71 @@ class AsyncioPool(BasePool):
 
     def register_with_event_loop(self, loop: Any) -> None:
         """Has the worker's own loop look whether the home loop still turns."""
-        loop.call_repeatedly(_LOOK_S, self._look_after_loop)
+        loop.call_repeatedly(_CHECK_INTERVAL_S, self._check_home_loop)
 
-    def _look_after_loop(self) -> None:
+    def _check_home_loop(self) -> None:
         """Gives back what hasn't begun where the home loop has stood still for a lease: others can run that."""
-        lease_s: float = getattr(getattr(self.app, "settings", None), "lease_s", _LEASE_S)
-        self._still = self._still + 1 if PULSE.silent_s >= lease_s else 0
-        if self._still < 2:  # a process that was paused finds its loop as late as itself
+        lease_s: float = getattr(getattr(self.app, "settings", None), "lease_s", _DEFAULT_LEASE_S)
+        self._stalled_checks = self._stalled_checks + 1 if PULSE.stalled_s >= lease_s else 0
+        if self._stalled_checks < 2:  # a process that was paused finds its loop as late as itself
             return
-        jobs = [job for job in (*self._running.values(), *self._waiting, *self._ordered) if job.hand_back()]
+        jobs = [job for job in (*self._running.values(), *self._waiting, *self._submitted) if job.requeue()]
         if jobs:
             _log.error(
                 "The event loop has stood still for %.0f s; %d tasks that haven't begun are given back",
-                PULSE.silent_s, len(jobs),
+                PULSE.stalled_s, len(jobs),
             )  # fmt: skip
 
     def on_stop(self) -> None:
         """Waits for the jobs that run; the messages of the others go back."""
         self._open = False
         self._loop.call_soon_threadsafe(self._drain)
-        while not self._drained.wait(_LOOK_S) and self._loop.is_running():
+        while not self._drained.wait(_CHECK_INTERVAL_S) and self._loop.is_running():
             pass
 
     def on_terminate(self) -> None:
         """Ends all jobs and waits for them as long as grace lasts."""
         self._open = False
-        self._loop.call_soon_threadsafe(self._end_all)
-        self._drained.wait(_GRACE_S + _LOOK_S)
+        self._loop.call_soon_threadsafe(self._cancel_all)
+        self._drained.wait(_GRACE_S + _CHECK_INTERVAL_S)
 
     def _get_info(self) -> dict[str, Any]:
         return {
             **super()._get_info(),
             "running": len(self._running),
-            "waiting": len(self._waiting) + len(self._ordered),
+            "waiting": len(self._waiting) + len(self._submitted),
             "threads": len(self._threads),
-            "loop": {"silent_s": round(PULSE.silent_s, 1), **asdict(PULSE.lag)},
+            "loop": {"silent_s": round(PULSE.stalled_s, 1), **asdict(PULSE.lag)},
         }
 
-    def _awaits(self, order: PoolRequest) -> bool:
+    def _is_coroutine(self, order: PoolRequest) -> bool:
         """The tracer's first argument is the task's name."""
         app: Any = self.app
         tasks = app.tasks
         return bool(order.args) and order.args[0] in tasks and is_coroutine_task(tasks[order.args[0]])
 
-    def _terminate_soon(self, job: PoolTask) -> None:
-        self._loop.call_soon_threadsafe(self._end, job)
+    def _schedule_cancel(self, job: PoolTask) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, job)
 
     # ---------------------------------------------------------------- on the home loop
 
-    def _take(self) -> None:
+    def _accept_submitted(self) -> None:
         self._woken = False
-        while self._ordered:
-            self._waiting.append(self._ordered.popleft())
+        while self._submitted:
+            self._waiting.append(self._submitted.popleft())
         self._fill()
 
     def _fill(self) -> None:
         """Begins jobs while there are places."""
         while self._waiting and len(self._running) < self.limit and self._open:
-            self._begin(self._waiting.popleft())
+            self._start(self._waiting.popleft())
         if not self._open:
-            self._look_whether_drained()
+            self._check_drained()
 
-    def _begin(self, job: PoolTask) -> None:
+    def _start(self, job: PoolTask) -> None:
         self._running[job.number] = job
         context = self._context.copy()  # not the caller's: it may be another job's
-        if job.awaits:
+        if job.is_coroutine:
             task = self._loop.create_task(self._run(job), context=context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -186,7 +186,7 @@ class AsyncioPool(BasePool):
     async def _run(self, job: PoolTask) -> None:
         closed = False
         try:
-            await in_greenlet(job.execute)
+            await run_in_greenlet(job.execute)
         except GeneratorExit:
             closed = True
             raise
@@ -198,27 +198,27 @@ class AsyncioPool(BasePool):
                 self._loop.call_soon_threadsafe(self._fail_closed, job)
 
     def _finish(self, job: PoolTask) -> None:
-        self._leave(job)
-        if not self._through:
-            self._loop.call_later(_GATHER_S, self._tell_all)
-        self._through.append(job)
+        self._release_slot(job)
+        if not self._done:
+            self._loop.call_later(_NOTIFY_DELAY_S, self._notify_done)
+        self._done.append(job)
 
     def _fail_closed(self, job: PoolTask) -> None:
         _log.error("The coroutine of job %d was closed from outside; the task ends in an error", job.number)
-        self._tell(job.fail_closed)
+        self._notify(job.fail_as_closed)
         self._finish(job)
 
-    def _tell_all(self) -> None:
+    def _notify_done(self) -> None:
         """Tells Celery of the jobs that are through since it was told last."""
-        through, self._through = self._through, []
-        self._tell(lambda: [job.tell() for job in through])
+        through, self._done = self._done, []
+        self._notify(lambda: [job.notify() for job in through])
 
     def _run_in_thread(self, job: PoolTask) -> None:
         job.execute()
-        job.tell()
-        self._loop.call_soon_threadsafe(self._leave, job)
+        job.notify()
+        self._loop.call_soon_threadsafe(self._release_slot, job)
 
-    def _leave(self, job: PoolTask) -> None:
+    def _release_slot(self, job: PoolTask) -> None:
         """Gives the job's place to the next one."""
         for timer in job.timers:
             timer.cancel()
@@ -226,73 +226,73 @@ class AsyncioPool(BasePool):
             self._fill()
 
     def _set_limits(self, job: PoolTask) -> None:
-        for seconds, reached in ((job.order.soft_s, self._reach_soft), (job.order.hard_s, self._reach_hard)):
+        for seconds, reached in ((job.request.soft_s, self._on_soft_limit), (job.request.hard_s, self._on_hard_limit)):
             if seconds:
                 job.timers.append(self._loop.call_later(seconds, reached, job))
 
-    def _reach_soft(self, job: PoolTask) -> None:
-        if job.remind() and job.order.timed_out is not None:
-            self._tell(partial(job.order.timed_out, True, job.order.soft_s))
+    def _on_soft_limit(self, job: PoolTask) -> None:
+        if job.raise_soft_limit() and job.request.on_timed_out is not None:
+            self._notify(partial(job.request.on_timed_out, True, job.request.soft_s))
 
-    def _reach_hard(self, job: PoolTask) -> None:
-        if self._end(job) and job.order.timed_out is not None:
-            self._tell(partial(job.order.timed_out, False, job.order.hard_s))
+    def _on_hard_limit(self, job: PoolTask) -> None:
+        if self._cancel(job) and job.request.on_timed_out is not None:
+            self._notify(partial(job.request.on_timed_out, False, job.request.hard_s))
 
-    def _tell(self, callback: Callable[[], Any]) -> None:
+    def _notify(self, callback: Callable[[], Any]) -> None:
         """Calls a callback of Celery's outside its job; it may wait for the broker or the result backend."""
-        task = self._loop.create_task(self._told_of(callback), context=self._context.copy())
-        self._told.add(task)
-        task.add_done_callback(self._heard)
+        task = self._loop.create_task(self._call_in_greenlet(callback), context=self._context.copy())
+        self._notifications.add(task)
+        task.add_done_callback(self._on_notified)
 
-    async def _told_of(self, callback: Callable[[], Any]) -> None:
-        await in_greenlet(callback)
+    async def _call_in_greenlet(self, callback: Callable[[], Any]) -> None:
+        await run_in_greenlet(callback)
 
-    def _heard(self, task: asyncio.Task[None]) -> None:
-        self._told.discard(task)
+    def _on_notified(self, task: asyncio.Task[None]) -> None:
+        self._notifications.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("A callback of Celery's failed", exc_info=error)
         self._fill()
 
-    def _end_number(self, number: int) -> None:
+    def _cancel_number(self, number: int) -> None:
         if number in self._running:
-            self._end(self._running[number])
+            self._cancel(self._running[number])
 
-    def _end(self, job: PoolTask) -> bool:
+    def _cancel(self, job: PoolTask) -> bool:
         """Ends a job unless it is through; tells whether it was still to be ended."""
-        if job.ended or not job.end():
+        if job.ended or not job.cancel():
             return False
         if job.number in self._running:
-            self._loop.call_later(_GRACE_S, self._give_up, job)
+            self._loop.call_later(_GRACE_S, self._abandon, job)
         elif job in self._waiting:
             # Celery settles a revoked task when it hears that the pool has accepted it.
             self._waiting.remove(job)
-            self._tell(job.execute)
+            self._notify(job.execute)
         return True
 
-    def _give_up(self, job: PoolTask) -> None:
+    def _abandon(self, job: PoolTask) -> None:
         if job.number in self._running:
-            what = "suppresses its cancellation" if job.awaits else "runs in a thread, which nothing can end"
+            what = "suppresses its cancellation" if job.is_coroutine else "runs in a thread, which nothing can end"
             _log.error("Job %d was ended but %s; its place is given to others", job.number, what)
-            self._leave(job)
+            self._release_slot(job)
 
     def _resize(self, by: int) -> None:
         self.limit = max(0, self.limit + by)
         self._fill()
 
     def _drop_waiting(self) -> None:
-        self._ordered.clear()
+        self._submitted.clear()
         self._waiting.clear()
 
     def _drain(self) -> None:
         self._drop_waiting()
-        self._look_whether_drained()
+        self._check_drained()
 
-    def _end_all(self) -> None:
+    def _cancel_all(self) -> None:
         self._drop_waiting()
         for job in list(self._running.values()):
-            self._end(job)
-        self._look_whether_drained()
+            self._cancel(job)
+        self._check_drained()
 
-    def _look_whether_drained(self) -> None:
-        if not self._running and not self._told and not self._through:
+    def _check_drained(self) -> None:
+        if not self._running and not self._notifications and not self._done:
             self._drained.set()

@@ -15,14 +15,14 @@ from celery import Task, current_task
 
 from snakepit_bridge.process.frames import under
 from workers.pool.soft_limits import run_interruptibly
-from workers.pool.task_context import owned_by, owner
+from workers.pool.task_context import current_owner, use_owner
 from workers.pool.tracebacks import detach_error
 
 _MARK = "__awaits_on_home_loop__"
 
 
 @runtime_checkable
-class RunsBody(Protocol):
+class BodyRunner(Protocol):
     """An owner of stacks that runs its task's coroutine itself: a job of the asyncio pool."""
 
     def run_body(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -37,7 +37,7 @@ def _task_id() -> str:
 
 
 @functools.cache
-def blocking_form(function: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns what Celery calls for a task's function: a coroutine function wrapped, any other as it is.
 
     The same function gets the same wrapper, since Celery builds a shared task once per app and twice for some.
@@ -47,11 +47,11 @@ def blocking_form(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wait(*args: Any, **kwargs: Any) -> Any:
-        whose, work = owner(), under(_task_id(), function(*args, **kwargs))
-        if isinstance(whose, RunsBody):
+        whose, work = current_owner(), under(_task_id(), function(*args, **kwargs))
+        if isinstance(whose, BodyRunner):
             return whose.run_body(work)
         try:
-            with owned_by(whose):  # so that the coroutine, on its own thread, finds the request of this one
+            with use_owner(whose):  # so that the coroutine, on its own thread, finds the request of this one
                 return run_interruptibly(work)
         except Exception as exc:  # noqa: BLE001 (whatever it is, Celery gets one that leads into no coroutine)
             error = detach_error(exc)

@@ -13,7 +13,7 @@ from workers.pool.tracebacks import detach_error
 T = TypeVar("T")
 
 
-class _Waiting(greenlet):
+class _WaitingGreenlet(greenlet):
     """A greenlet whose parent awaits what it hands over.
 
     Attributes:
@@ -21,15 +21,15 @@ class _Waiting(greenlet):
             collected as garbage, and whichever greenlet that happens in is no parent of its.
     """
 
-    left = False
+    abandoned = False
 
 
 class GreenletBridge:
-    """The home loop's bridge for code that :func:`in_greenlet` runs."""
+    """The home loop's bridge for code that :func:`run_in_greenlet` runs."""
 
     def inside(self) -> bool:
         """Tells whether the calling code runs in such a greenlet."""
-        return isinstance(getcurrent(), _Waiting)
+        return isinstance(getcurrent(), _WaitingGreenlet)
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Has the coroutine awaited by whoever awaits this greenlet, and returns its result or raises its error.
@@ -37,22 +37,22 @@ class GreenletBridge:
         Raises:
             GreenletExit: nobody awaits this greenlet any more.
         """
-        if _here().left:
+        if _current_greenlet().abandoned:
             work.close()
             raise GreenletExit
         try:
             # No frame of a greenlet may hold that greenlet itself: such a circle is never collected.
-            return cast("greenlet", _here().parent).switch(work)
+            return cast("greenlet", _current_greenlet().parent).switch(work)
         except GreenletExit:
-            _here().left = True
+            _current_greenlet().abandoned = True
             raise
 
 
-def _here() -> _Waiting:
-    return cast("_Waiting", getcurrent())
+def _current_greenlet() -> _WaitingGreenlet:
+    return cast("_WaitingGreenlet", getcurrent())
 
 
-class _Closable:
+class _ClosableAwaitable:
     """A coroutine to await that, when it is closed where it waits, is left there and then, whatever it makes of that.
 
     One that goes on waiting, such as in a ``finally``, would have the greenlet run from where it was closed.
@@ -79,21 +79,21 @@ class _Closable:
                 error = exc
 
 
-async def in_greenlet(function: Callable[[], T]) -> T:
+async def run_in_greenlet(function: Callable[[], T]) -> T:
     """Returns what a function returns that may wait across the bridge; its waiting is this coroutine's.
 
     Both share one context, so that a context variable set on either side is seen on the other. An error crosses as one
     that leads into no frame of a coroutine (see :mod:`workers.pool.tracebacks`).
     """
-    running = _Waiting(function)
+    running = _WaitingGreenlet(function)
     running.gr_context = getcurrent().gr_context
     handed = running.switch()
     while not running.dead:
         try:
-            answer = await _Closable(handed)
+            answer = await _ClosableAwaitable(handed)
         except GeneratorExit:
             # This coroutine is being closed, in whatever greenlet that happens: no place to run the other one from.
-            running.left = True
+            running.abandoned = True
             raise
         except BaseException as exc:  # noqa: BLE001 (whatever it is, it belongs to the code that waits for it)
             error = detach_error(exc)

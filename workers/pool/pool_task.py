@@ -18,7 +18,7 @@ from greenlet import GreenletExit
 from snakepit_bridge.process.home_loop import run_blocking
 from workers.pool.greenlets import GreenletBridge
 from workers.pool.soft_limits import Interruptible, SoftLimitReached
-from workers.pool.task_context import owned_by
+from workers.pool.task_context import use_owner
 
 _log = logging.getLogger(__name__)
 _bridge = GreenletBridge()
@@ -41,10 +41,10 @@ class PoolRequest:
     target: Callable[..., Any]
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] | None = None
-    accepted: Callable[[int, float], Any] | None = None
-    done: Callable[[Any], Any] | None = None
-    failed: Callable[[ExceptionInfo], Any] | None = None
-    timed_out: Callable[[bool, float | None], Any] | None = None
+    on_accepted: Callable[[int, float], Any] | None = None
+    on_done: Callable[[Any], Any] | None = None
+    on_failed: Callable[[ExceptionInfo], Any] | None = None
+    on_timed_out: Callable[[bool, float | None], Any] | None = None
     soft_s: float | None = None
     hard_s: float | None = None
 
@@ -60,26 +60,28 @@ class PoolTask:
         outcome: what the tracer returned, which Celery is still to be told.
     """
 
-    def __init__(self, number: int, order: PoolRequest, awaits: bool, terminate: Callable[[PoolTask], None]) -> None:
+    def __init__(
+        self, number: int, request: PoolRequest, is_coroutine: bool, terminate: Callable[[PoolTask], None]
+    ) -> None:
         self.number = number
-        self.order = order
-        self.awaits = awaits
+        self.request = request
+        self.is_coroutine = is_coroutine
         self.ended = False
         self.timers: list[asyncio.TimerHandle] = []
         self.outcome: Any = None
         self._terminate = terminate
         self._body: Interruptible | None = None
-        self._through = False
-        self._begun = False
-        self._given_back = False
+        self._done = False
+        self._started = False
+        self._requeued = False
 
-    def hand_back(self) -> bool:
+    def requeue(self) -> bool:
         """Gives its message back if it hasn't begun, and tells whether it did; called in the worker's main thread."""
-        request = getattr(self.order.accepted, "__self__", None)
-        if self._begun or self._given_back or not isinstance(request, Request):
+        request = getattr(self.request.on_accepted, "__self__", None)
+        if self._started or self._requeued or not isinstance(request, Request):
             return False
-        self._given_back = True
-        if self._begun:  # just now, in the other thread: then it runs here and elsewhere, and its first end counts
+        self._requeued = True
+        if self._started:  # just now, in the other thread: then it runs here and elsewhere, and its first end counts
             return False
         request.reject(requeue=True)
         state.task_ready(request)
@@ -91,18 +93,18 @@ class PoolTask:
 
     def execute(self) -> None:
         """Carries the order out; in the job's greenlet, or in a thread of its own."""
-        with owned_by(self):
+        with use_owner(self):
             try:
                 self._execute()
             except Exception:  # noqa: BLE001 (a callback's, and nobody is left to be told)
                 _log.exception("Celery's callback for job %d failed", self.number)
 
     def _execute(self) -> None:
-        order, self._begun = self.order, True
-        if self._given_back:
+        order, self._started = self.request, True
+        if self._requeued:
             return
-        if order.accepted is not None:
-            order.accepted(self.number, time.monotonic())
+        if order.on_accepted is not None:
+            order.on_accepted(self.number, time.monotonic())
         if self.ended:
             return  # revoked while it waited for its turn
         try:
@@ -114,28 +116,28 @@ class PoolTask:
                 return
             if not isinstance(error, Exception):
                 _log.error("Job %d let through %r", self.number, error)
-            if order.failed is not None:
-                order.failed(ExceptionInfo())
+            if order.on_failed is not None:
+                order.on_failed(ExceptionInfo())
         else:
             self.outcome = None if self.ended else outcome
 
-    def fail_closed(self) -> None:
+    def fail_as_closed(self) -> None:
         """Tells Celery that the job's coroutine was closed from outside, which the job itself can't any more."""
-        if self.ended or self.order.failed is None:
+        if self.ended or self.request.on_failed is None:
             return
-        with owned_by(self):
+        with use_owner(self):
             try:
                 raise RuntimeError("The task's coroutine was closed from outside while it waited.")
             except RuntimeError:
-                self.order.failed(ExceptionInfo())
+                self.request.on_failed(ExceptionInfo())
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Tells Celery how it went, if it is to hear of it."""
-        if self.outcome is None or self.order.done is None:
+        if self.outcome is None or self.request.on_done is None:
             return
         try:
-            with owned_by(self):
-                self.order.done(self.outcome)
+            with use_owner(self):
+                self.request.on_done(self.outcome)
         except Exception:  # noqa: BLE001 (as above)
             _log.exception("Celery's callback for job %d failed", self.number)
 
@@ -161,18 +163,18 @@ class PoolTask:
                 raise
             raise concurrent.futures.CancelledError("The task's coroutine cancelled itself.") from cancelled
         finally:
-            self._body, self._through = None, True
+            self._body, self._done = None, True
 
-    def remind(self) -> bool:
+    def raise_soft_limit(self) -> bool:
         """Throws the soft limit's error into the coroutine; tells whether there was one to throw it into."""
         if self._body is None or self.ended:
             return False
-        self._body.throw(SoftLimitReached(self.order.soft_s))
+        self._body.throw(SoftLimitReached(self.request.soft_s))
         return True
 
-    def end(self) -> bool:
+    def cancel(self) -> bool:
         """Marks the job as ended; False if its task is through, and only its result is on its way to Celery."""
-        if self._through:
+        if self._done:
             return False
         self.ended = True
         if self._body is not None:

@@ -75,9 +75,9 @@ class Interruptible:
                 self._work.close()
                 raise
             except BaseException as thrown:  # noqa: BLE001 (asyncio throws in what the coroutine waits for has raised)
-                error = self._instead_of(thrown)
+                error = self._replace_cancellation(thrown)
 
-    def _instead_of(self, thrown: BaseException) -> BaseException:
+    def _replace_cancellation(self, thrown: BaseException) -> BaseException:
         if self._error is None or self._task is None or not isinstance(thrown, CancelledError):
             return thrown
         error, self._error = self._error, None

@@ -21,40 +21,40 @@ from snakepit_bridge.exceptions import ConfigurationError
 _owner: ContextVar[Any] = ContextVar("dspex_stack_owner", default=None)
 
 
-def owner() -> Any:
-    """Returns what the stacks are kept by here: what :func:`owned_by` has set, else the thread's identity."""
+def current_owner() -> Any:
+    """Returns what the stacks are kept by here: what :func:`use_owner` has set, else the thread's identity."""
     return _owner.get() or get_ident()
 
 
 @contextmanager
-def owned_by(who: Any) -> Generator[None]:
+def use_owner(owner: Any) -> Generator[None]:
     """Within it, and in all that is started from there, the stacks are those of ``who``."""
-    token = _owner.set(who)
+    token = _owner.set(owner)
     try:
         yield
     finally:
         _owner.reset(token)
 
 
-def keep_current_task_by_owner() -> None:
+def key_current_task_by_owner() -> None:
     """Keeps the stack behind ``current_task`` by owner.
 
     Raises:
         ConfigurationError: Celery runs on thread locals that know no other key.
     """
-    _keep(_task_stack)
+    _key_by_owner(_task_stack)
 
 
-def keep_requests_by_owner(task: Task) -> None:
+def key_requests_by_owner(task: Task) -> None:
     """Keeps a task's stack of requests by owner, so that ``self.request`` is right wherever the task's code runs.
 
     Raises:
         ConfigurationError: as above.
     """
-    _keep(task.request_stack)
+    _key_by_owner(task.request_stack)
 
 
-def _keep(stack: Any) -> None:
+def _key_by_owner(stack: Any) -> None:
     if not hasattr(stack, "__ident_func__"):
         raise ConfigurationError("Celery's fast locals know threads alone. Unset USE_FAST_LOCALS for the fleet's app.")
-    stack.__ident_func__ = owner
+    stack.__ident_func__ = current_owner

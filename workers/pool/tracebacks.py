@@ -34,27 +34,27 @@ _SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR | CO_ITERABLE_CO
 def detach_error(exc: E) -> E:
     """Return a copy of an error, its causes and contexts included, that leads into no frame of any task."""
     try:
-        return _detached(exc, {})
+        return _copy_error(exc, {})
     except Exception:  # noqa: BLE001 - code of somebody's own, and whoever waits for the task waits for an error
         return cast(E, RuntimeError(f"{type(exc).__name__}: {error_text(exc)}"))
 
 
-def _detached(exc: E, copies: dict[int, BaseException]) -> E:
+def _copy_error(exc: E, copies: dict[int, BaseException]) -> E:
     twin = copies[id(exc)] = fresh_error(exc)
     put = BaseException.__setattr__  # a class may refuse to have anything set
-    put(twin, "__cause__", _linked(exc.__cause__, copies))
-    put(twin, "__context__", _linked(exc.__context__, copies))
+    put(twin, "__cause__", _copy_linked(exc.__cause__, copies))
+    put(twin, "__context__", _copy_linked(exc.__context__, copies))
     put(twin, "__suppress_context__", exc.__suppress_context__)
-    return twin.with_traceback(_frameless(exc.__traceback__))
+    return twin.with_traceback(_strip_frames(exc.__traceback__))
 
 
-def _linked(exc: BaseException | None, copies: dict[int, BaseException]) -> BaseException | None:
+def _copy_linked(exc: BaseException | None, copies: dict[int, BaseException]) -> BaseException | None:
     if exc is None or len(copies) >= _CHAIN:
         return None
-    return copies.get(id(exc)) or _detached(exc, copies)
+    return copies.get(id(exc)) or _copy_error(exc, copies)
 
 
-def _frameless(traceback: TracebackType | None) -> TracebackType | None:
+def _strip_frames(traceback: TracebackType | None) -> TracebackType | None:
     """Return a traceback of the same lines whose frames have ended, hold nothing and belong to nobody."""
     lines: list[tuple[FrameType, int]] = []
     while traceback is not None:
@@ -64,13 +64,13 @@ def _frameless(traceback: TracebackType | None) -> TracebackType | None:
     shown: TracebackType | None = None
     for frame, number in reversed(lines):
         code, module = frame.f_code, frame.f_globals.get("__name__")
-        stand_in = _ended_frame(code.co_filename, code.co_name, code.co_qualname, number, str(module))
+        stand_in = _make_finished_frame(code.co_filename, code.co_name, code.co_qualname, number, str(module))
         shown = TracebackType(shown, stand_in, -1, number)  # -1: no instruction, so no column is shown
     return shown
 
 
 @functools.lru_cache(_LINES)
-def _ended_frame(file: str, name: str, qualified: str, number: int, module: str) -> FrameType:
+def _make_finished_frame(file: str, name: str, qualified: str, number: int, module: str) -> FrameType:
     """Return a frame of a function that bears this name and stands at a line of this file, and has ended.
 
     It is that of a generator that never began, since the frame of a function leads to those of its callers.
@@ -86,18 +86,18 @@ def _nothing() -> Generator[None]:
 # ---------------------------------------------------------------- Celery's own clearing
 
 
-def keep_celery_from_clearing() -> None:
+def patch_celery_clearing() -> None:
     """Have Celery clear no frame that may still run, wherever it clears those of a traceback.
 
     A Celery that clears in another place than those known here is kept from harm by :func:`detach_error`.
     """
     if hasattr(trace, "traceback_clear"):
-        trace.traceback_clear = clear_ended
+        trace.traceback_clear = clear_finished_frames
     if hasattr(Backend, "fail_from_current_stack"):
         Backend.fail_from_current_stack = _fail_from_current_stack
 
 
-def clear_ended(exc: BaseException | None = None) -> None:
+def clear_finished_frames(exc: BaseException | None = None) -> None:
     """Clear the frames of an error's traceback, without those of coroutines and generators."""
     exc = exc if exc is not None else sys.exc_info()[1]
     traceback = getattr(exc, "__traceback__", None)

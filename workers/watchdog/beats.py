@@ -23,7 +23,7 @@ _NAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessBeat:
+class ProcessStatus:
     """What one process says of itself.
 
     Attributes:
@@ -43,13 +43,13 @@ class ProcessBeat:
     alive: int
 
 
-class Beats:
+class SharedStatus:
     """The memory. Made before the first fork, and shared from then on."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _SLOT.size * _SLOTS + _NAME.size * _NAMES)
 
-    def enter(self, thread: int, limit_s: float) -> int:
+    def register(self, thread: int, limit_s: float) -> int:
         """Takes a slot for this process and returns its number."""
         pid = os.getpid()
         # Two processes that begin at once start to look at different places.
@@ -59,34 +59,34 @@ class Beats:
                 return slot
         raise RuntimeError(f"A worker with more than {_SLOTS} processes can't be watched; start two of them instead.")
 
-    def turned(self, slot: int, turns: int) -> None:
+    def set_turns(self, slot: int, turns: int) -> None:
         """Says how often the loop has turned."""
         _COUNT.pack_into(self._memory, slot * _SLOT.size + _TURNS_AT, turns)
 
-    def lives(self, slot: int, alive: int) -> None:
+    def set_alive(self, slot: int, alive: int) -> None:
         """Says how often another thread has run."""
         _COUNT.pack_into(self._memory, slot * _SLOT.size + _ALIVE_AT, alive)
 
-    def leave(self, slot: int) -> None:
+    def unregister(self, slot: int) -> None:
         """Frees a slot."""
         _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0, 0.0, 0, 0)
 
-    def __iter__(self) -> Iterator[ProcessBeat]:
+    def __iter__(self) -> Iterator[ProcessStatus]:
         """The processes that are watched."""
         return (beat for beat in map(self._read, range(_SLOTS)) if beat.pid)
 
-    def hold(self, name: str) -> None:
+    def add_lease_holder(self, name: str) -> None:
         """Says under which name the worker holds messages."""
-        if name not in self.holdings:
-            taken = len(self.holdings) % _NAMES
+        if name not in self.lease_holders:
+            taken = len(self.lease_holders) % _NAMES
             _NAME.pack_into(self._memory, _SLOT.size * _SLOTS + taken * _NAME.size, name.encode())
 
     @property
-    def holdings(self) -> list[str]:
+    def lease_holders(self) -> list[str]:
         """The names under which the worker holds messages."""
         start = _SLOT.size * _SLOTS
         found = (_NAME.unpack_from(self._memory, start + at * _NAME.size)[0] for at in range(_NAMES))
         return [name.rstrip(b"\0").decode() for name in found if name.strip(b"\0")]
 
-    def _read(self, slot: int) -> ProcessBeat:
-        return ProcessBeat(slot, *_SLOT.unpack_from(self._memory, slot * _SLOT.size))
+    def _read(self, slot: int) -> ProcessStatus:
+        return ProcessStatus(slot, *_SLOT.unpack_from(self._memory, slot * _SLOT.size))

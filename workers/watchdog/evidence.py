@@ -32,7 +32,7 @@ class Sample:
     place: str = ""
 
     @classmethod
-    def read(cls, stack: str) -> Self:
+    def parse(cls, stack: str) -> Self:
         """Reads a stack as ``faulthandler`` writes it, the innermost frame first."""
         frames = [(found["file"], found["line"], found["name"]) for found in _FRAME.finditer(stack)]
         names = [name.removeprefix(PREFIX) for _, _, name in frames if name.startswith(PREFIX)]
@@ -59,7 +59,7 @@ class Culprit:
     place: str
 
 
-def culprit(samples: Iterable[Sample]) -> Culprit | None:
+def find_culprit(samples: Iterable[Sample]) -> Culprit | None:
     """Returns whose code it is if all of the last samples say the same, None if that can't be told."""
     last = list(samples)[-_ENOUGH:]
     if len(last) < _ENOUGH or len({one.predictions for one in last}) != 1 or not last[-1].predictions:
@@ -68,6 +68,6 @@ def culprit(samples: Iterable[Sample]) -> Culprit | None:
     return Culprit(whose[0], whose[-1], last[-1].place)
 
 
-def moving(samples: Iterable[Sample]) -> bool:
+def is_progressing(samples: Iterable[Sample]) -> bool:
     """Tells whether the last samples show the code of one prediction after another: that is slow, and doesn't hang."""
     return len({one.predictions for one in list(samples)[-_ENOUGH:]} - {()}) > 1

@@ -24,10 +24,10 @@ from redis.exceptions import RedisError
 from snakepit_bridge.delivery.stalls import Stall, Stalls
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.home_loop import run_blocking
-from workers.watchdog.beats import Beats, ProcessBeat
-from workers.watchdog.evidence import Culprit, Sample, culprit, moving
+from workers.watchdog.beats import ProcessStatus, SharedStatus
+from workers.watchdog.evidence import Culprit, Sample, find_culprit, is_progressing
 from workers.watchdog.settling import ClaimSettlement
-from workers.watchdog.stacks import Stacks, busiest, stopped
+from workers.watchdog.stacks import Stacks, find_busiest_thread, is_stopped
 
 ENDED_BY = signal.SIGABRT
 """The signal that ends a process which hangs: exit code 134 in a shell and in Docker, never that of a full memory."""
@@ -41,7 +41,7 @@ _HAND_BACK_S = 5.0
 _OVERLOADED = 3.0
 _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _SAMPLES = 16
-_AWAY = (OperationalError, RedisError, OSError, BridgeError)
+_OUTAGES = (OperationalError, RedisError, OSError, BridgeError)
 
 _log = logging.getLogger(__name__)
 
@@ -61,17 +61,17 @@ class MonitorSettings:
     worker: str
     pid: int
     lease_s: float
-    beat_s: float
+    heartbeat_s: float
     grace_s: float
 
 
 @dataclass(slots=True)
-class _Seen:
+class _ProcessState:
     """One process, as the monitor has seen it."""
 
-    beat: ProcessBeat
-    silent_s: float = 0.0
-    mute_s: float = 0.0
+    beat: ProcessStatus
+    stalled_s: float = 0.0
+    gil_blocked_s: float = 0.0
     renewed_s: float = 0.0
     sampled_s: float = 0.0
     reported: bool = False
@@ -79,16 +79,16 @@ class _Seen:
     used: dict[int, int] = field(default_factory=dict[int, int])
     samples: deque[Sample] = field(default_factory=lambda: deque[Sample](maxlen=_SAMPLES))
 
-    def look(self, now: ProcessBeat, elapsed_s: float) -> bool:
+    def update(self, now: ProcessStatus, elapsed_s: float) -> bool:
         """Takes in what the process says now; returns whether its loop has turned."""
-        self.mute_s = 0.0 if now.alive != self.beat.alive else self.mute_s + elapsed_s
+        self.gil_blocked_s = 0.0 if now.alive != self.beat.alive else self.gil_blocked_s + elapsed_s
         turned = now.turns != self.beat.turns
         if turned:
-            self.silent_s = self.renewed_s = self.sampled_s = 0.0
+            self.stalled_s = self.renewed_s = self.sampled_s = 0.0
             self.used = {}
             self.samples.clear()
         else:
-            self.silent_s += elapsed_s
+            self.stalled_s += elapsed_s
         self.beat = now
         return turned
 
@@ -107,47 +107,47 @@ class Monitor:
 
     def __init__(
         self,
-        watch: MonitorSettings,
-        beats: Beats,
+        settings: MonitorSettings,
+        status: SharedStatus,
         stacks: Stacks,
         signals: int,
         settling: ClaimSettlement,
         stalls: Stalls,
     ) -> None:
-        self._watch = watch
-        self._beats = beats
+        self._settings = settings
+        self._status = status
         self._stacks = stacks
         self._signals = signals
         self._settling = settling
         self._stalls = stalls
-        self._seen: dict[int, _Seen] = {}
+        self._processes: dict[int, _ProcessState] = {}
         self._ending_s: float | None = None
         self._handing_back = False
 
     def run(self) -> None:
         """Watches until the worker is gone."""
         at = time.monotonic()
-        while self._hear() and os.getppid() == self._watch.pid:
+        while self._wait_for_tick() and os.getppid() == self._settings.pid:
             before, at = at, time.monotonic()
             # A monitor that stood still itself has seen nothing in that time.
             self.tick(min(at - before, 2 * TICK_S))
 
     def tick(self, elapsed_s: float) -> None:
         """Looks at all processes once, so many seconds after the last time."""
-        beats = {beat.slot: beat for beat in self._beats}
+        beats = {beat.slot: beat for beat in self._status}
         for slot, beat in beats.items():
-            seen = self._seen.get(slot)
+            seen = self._processes.get(slot)
             if seen is None or seen.beat.pid != beat.pid:
-                self._seen[slot] = _Seen(beat)
-            elif not _lives(beat.pid):
-                self._beats.leave(slot)
+                self._processes[slot] = _ProcessState(beat)
+            elif not _is_running(beat.pid):
+                self._status.unregister(slot)
             else:
-                self._look(seen, beat, elapsed_s)
-        for slot in self._seen.keys() - beats.keys():
-            del self._seen[slot]
-        self._end_in_time(elapsed_s)
+                self._check(seen, beat, elapsed_s)
+        for slot in self._processes.keys() - beats.keys():
+            del self._processes[slot]
+        self._enforce_shutdown(elapsed_s)
 
-    def _hear(self) -> bool:
+    def _wait_for_tick(self) -> bool:
         """Waits for a tick and takes what the worker was told meanwhile; False if the worker is gone."""
         heard = select.poll()  # select() takes no descriptor from 1,024 on
         heard.register(self._signals, select.POLLIN)
@@ -160,110 +160,110 @@ class Monitor:
 
     # ------------------------------------------------------------------ one process
 
-    def _look(self, seen: _Seen, beat: ProcessBeat, elapsed_s: float) -> None:
-        if seen.look(beat, elapsed_s):
+    def _check(self, seen: _ProcessState, beat: ProcessStatus, elapsed_s: float) -> None:
+        if seen.update(beat, elapsed_s):
             if seen.reported:
                 seen.reported = seen.named = False
                 _log.warning("The event loop of process %d turns again", beat.pid)
-                with _tolerant("say that the worker goes on"):
-                    run_blocking(self._stalls.over(self._watch.worker, beat.pid))
+                with _log_failure("say that the worker goes on"):
+                    run_blocking(self._stalls.over(self._settings.worker, beat.pid))
             return
-        main = beat.pid == self._watch.pid
-        if seen.silent_s < min(self._watch.beat_s, beat.limit_s / 5):
+        main = beat.pid == self._settings.pid
+        if seen.stalled_s < min(self._settings.heartbeat_s, beat.limit_s / 5):
             return
-        if stopped(beat.pid):
-            seen.silent_s = seen.mute_s = 0.0
+        if is_stopped(beat.pid):
+            seen.stalled_s = seen.gil_blocked_s = 0.0
             return
         if main:
             self._renew(seen)
         self._sample(seen)
         # A child is one prediction's alone: as long as it computes, it harms nobody.
-        if main and seen.silent_s >= self._watch.lease_s and self._has_news(seen):
-            self._say(seen, "stands still")
+        if main and seen.stalled_s >= self._settings.lease_s and self._should_report(seen):
+            self._report(seen, "stands still")
         limit_s = self._limit_s(beat)
-        if seen.silent_s >= (limit_s * _OVERLOADED if moving(seen.samples) else limit_s):
-            self._end(seen)
+        if seen.stalled_s >= (limit_s * _OVERLOADED if is_progressing(seen.samples) else limit_s):
+            self._end_process(seen)
 
-    def _has_news(self, seen: _Seen) -> bool:
+    def _should_report(self, seen: _ProcessState) -> bool:
         """Whether a stall is to be reported: once, and again when it is known whose code it is."""
-        who = culprit(seen.samples)
+        who = find_culprit(seen.samples)
         known, before = who is not None, (seen.reported, seen.named)
         seen.reported, seen.named = True, seen.named or known
         return before != (True, seen.named)
 
-    def _limit_s(self, beat: ProcessBeat) -> float:
+    def _limit_s(self, beat: ProcessStatus) -> float:
         """A worker that is to end has no reason to wait for a loop that doesn't turn."""
-        if self._ending_s is None or beat.pid != self._watch.pid:
+        if self._ending_s is None or beat.pid != self._settings.pid:
             return beat.limit_s
-        return min(self._watch.lease_s, beat.limit_s)
+        return min(self._settings.lease_s, beat.limit_s)
 
-    def _renew(self, seen: _Seen) -> None:
+    def _renew(self, seen: _ProcessState) -> None:
         """Renews what the worker holds where its keeper can't, since somebody's code has the interpreter lock."""
-        if seen.mute_s < self._watch.beat_s:
+        if seen.gil_blocked_s < self._settings.heartbeat_s:
             return
-        if seen.silent_s - seen.renewed_s >= self._watch.beat_s:
-            seen.renewed_s = seen.silent_s
-            with _tolerant("renew what the worker holds"):
-                self._settling.renew(self._beats.holdings)
+        if seen.stalled_s - seen.renewed_s >= self._settings.heartbeat_s:
+            seen.renewed_s = seen.stalled_s
+            with _log_failure("renew what the worker holds"):
+                self._settling.renew(self._status.lease_holders)
 
-    def _sample(self, seen: _Seen) -> None:
-        between_s = min(seen.beat.limit_s / 20, self._watch.lease_s / 4)
-        if seen.silent_s - seen.sampled_s < max(between_s, 2 * TICK_S):
+    def _sample(self, seen: _ProcessState) -> None:
+        between_s = min(seen.beat.limit_s / 20, self._settings.lease_s / 4)
+        if seen.stalled_s - seen.sampled_s < max(between_s, 2 * TICK_S):
             return
-        seen.sampled_s = seen.silent_s
+        seen.sampled_s = seen.stalled_s
         thread = seen.beat.thread
-        busy, seen.used = busiest(seen.beat.pid, seen.used)
-        if seen.mute_s >= 2 * TICK_S:
+        busy, seen.used = find_busiest_thread(seen.beat.pid, seen.used)
+        if seen.gil_blocked_s >= 2 * TICK_S:
             # The loop may wait for the interpreter lock amid somebody else's code. Who has the lock computes.
             if busy is None:
                 return
             thread = busy
-        seen.samples.append(Sample.read(self._stacks.of(thread)))
+        seen.samples.append(Sample.parse(self._stacks.capture(thread)))
 
     # ------------------------------------------------------------------ the end of one
 
-    def _end(self, seen: _Seen) -> None:
-        pid, who = seen.beat.pid, culprit(seen.samples)
-        error = self._say(seen, "is ended")
-        give_up = seen.silent_s >= seen.beat.limit_s
+    def _end_process(self, seen: _ProcessState) -> None:
+        pid, who = seen.beat.pid, find_culprit(seen.samples)
+        error = self._report(seen, "is ended")
+        give_up = seen.stalled_s >= seen.beat.limit_s
         # It must not go on with what others are given.
         _kill(pid, signal.SIGSTOP)
-        with _tolerant("settle what the worker holds"):
-            if pid == self._watch.pid:
-                self._settling.settle(self._beats.holdings, who, error, give_up=give_up)
+        with _log_failure("settle what the worker holds"):
+            if pid == self._settings.pid:
+                self._settling.settle(self._status.lease_holders, who, error, give_up=give_up)
             elif who is not None:
-                self._settling.give_up(self._beats.holdings, who, error)
-        with _tolerant("report the stall"):
+                self._settling.dead_letter(self._status.lease_holders, who, error)
+        with _log_failure("report the stall"):
             run_blocking(self._stalls.report(self._stall(seen, who, ended=True)))
         _kill(pid, ENDED_BY)
         _kill(pid, signal.SIGCONT)
-        if _outlives(pid, _DEATH_S):
+        if _survives(pid, _DEATH_S):
             _kill(pid, signal.SIGKILL)
-        seen.silent_s = 0.0
+        seen.stalled_s = 0.0
 
-    def _say(self, seen: _Seen, what: str) -> str:
+    def _report(self, seen: _ProcessState, what: str) -> str:
         """Logs what is the matter with a process and reports it; returns what is told of the prediction at fault."""
-        who = culprit(seen.samples)
+        who = find_culprit(seen.samples)
         place = who.place if who is not None else next((one.place for one in reversed(seen.samples)), "")
         whose = f", in prediction {who.prediction}" if who is not None else ""
         where = f" at {place}" if place else ""
         _log.error(
             "The event loop of process %d hasn't turned for %.0f s%s%s; the process %s",
-            seen.beat.pid, seen.silent_s, whose, where, what,
+            seen.beat.pid, seen.stalled_s, whose, where, what,
         )  # fmt: skip
-        with _tolerant("report the stall"):
+        with _log_failure("report the stall"):
             run_blocking(self._stalls.report(self._stall(seen, who, ended=False)))
         return (
-            f"its code held up its worker for {seen.silent_s:.0f} s{where}; await there what waits, or register the "
+            f"its code held up its worker for {seen.stalled_s:.0f} s{where}; await there what waits, or register the "
             f"program with executes_code=True, which gives it a process of its own"
         )
 
-    def _stall(self, seen: _Seen, who: Culprit | None, *, ended: bool) -> Stall:
+    def _stall(self, seen: _ProcessState, who: Culprit | None, *, ended: bool) -> Stall:
         now, place = time.time(), next((one.place for one in reversed(seen.samples)), "")
         return Stall(
-            self._watch.worker,
+            self._settings.worker,
             seen.beat.pid,
-            round(now - seen.silent_s, 3),
+            round(now - seen.stalled_s, 3),
             place,
             who.prediction if who is not None else "",
             round(now, 3) if ended else 0.0,
@@ -271,44 +271,44 @@ class Monitor:
 
     # ------------------------------------------------------------------ the end of all
 
-    def _end_in_time(self, elapsed_s: float) -> None:
+    def _enforce_shutdown(self, elapsed_s: float) -> None:
         """Ends a worker that was told to end and doesn't: first it is to hand back what it runs, then it is killed."""
-        if self._ending_s is None or stopped(self._watch.pid):
+        if self._ending_s is None or is_stopped(self._settings.pid):
             return
         self._ending_s += elapsed_s
-        if self._ending_s >= self._watch.grace_s and not self._handing_back:
+        if self._ending_s >= self._settings.grace_s and not self._handing_back:
             self._handing_back = True
-            _log.warning("The worker doesn't end within %g s; it is to hand back what it runs", self._watch.grace_s)
-            _kill(self._watch.pid, signal.SIGQUIT)
-        if self._ending_s >= self._watch.grace_s + _HAND_BACK_S:
+            _log.warning("The worker doesn't end within %g s; it is to hand back what it runs", self._settings.grace_s)
+            _kill(self._settings.pid, signal.SIGQUIT)
+        if self._ending_s >= self._settings.grace_s + _HAND_BACK_S:
             _log.error("The worker doesn't end; its processes are killed")
-            with _tolerant("settle what the worker holds"):
-                self._settling.give_back(self._beats.holdings)
-            for pid in {beat.pid for beat in self._beats} | {self._watch.pid}:
+            with _log_failure("settle what the worker holds"):
+                self._settling.requeue_all(self._status.lease_holders)
+            for pid in {beat.pid for beat in self._status} | {self._settings.pid}:
                 _kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
-def _tolerant(what: str) -> Generator[None]:
+def _log_failure(what: str) -> Generator[None]:
     """Lets the watchdog go on where something fails, above all as Redis is away: it ends the process all the same."""
     try:
         yield
-    except _AWAY as away:
+    except _OUTAGES as away:
         _log.error("The watchdog can't %s: %s", what, away)
     except Exception:  # noqa: BLE001 (a worker that hangs is ended, whatever else fails)
         _log.exception("The watchdog can't %s", what)
 
 
-def _outlives(pid: int, seconds: float) -> bool:
+def _survives(pid: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not _lives(pid):
+        if not _is_running(pid):
             return False
         time.sleep(0.02)
     return True
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from snakepit_bridge.process.forking import after_fork_in_child
-from workers.watchdog.beats import Beats
+from workers.watchdog.beats import SharedStatus
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Lag:
     worst_ms: float
 
     @classmethod
-    def of(cls, late_s: list[float]) -> Lag:
+    def from_delays(cls, late_s: list[float]) -> Lag:
         """Returns it for the delays of some turns; none were late if there are none."""
         ordered = sorted(late_s) or [0.0]
         last = len(ordered) - 1
@@ -51,7 +51,7 @@ class Pulse:
     """
 
     def __init__(self) -> None:
-        self.beats: Beats | None = None
+        self.status: SharedStatus | None = None
         self.watchdog = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slot: int | None = None
@@ -74,29 +74,29 @@ class Pulse:
     def stop(self) -> None:
         """Counts no more: a loop that is closed on purpose doesn't hang."""
         self._loop = None
-        if self.beats is not None and self._slot is not None:
-            self.beats.leave(self._slot)
+        if self.status is not None and self._slot is not None:
+            self.status.unregister(self._slot)
             self._slot = None
 
-    def hold(self, name: str) -> None:
+    def add_lease_holder(self, name: str) -> None:
         """Says under which name this process holds messages."""
-        if self.beats is not None:
-            self.beats.hold(name)
+        if self.status is not None:
+            self.status.add_lease_holder(name)
 
     @property
-    def silent_s(self) -> float:
+    def stalled_s(self) -> float:
         """Seconds since the loop turned; 0 if nobody counts that."""
         return 0.0 if self._loop is None or not self._turns else max(0.0, time.monotonic() - self._turned_at)
 
     @property
     def lag(self) -> Lag:
         """How late the loop was in the last minute."""
-        return Lag.of(list(self._late))
+        return Lag.from_delays(list(self._late))
 
     def _begin(self) -> None:
-        if self.beats is not None:
-            self._slot = self.beats.enter(threading.get_native_id(), self._limit_s)
-            threading.Thread(target=self._live, args=(self._loop,), name="dspex-pulse", daemon=True).start()
+        if self.status is not None:
+            self._slot = self.status.register(threading.get_native_id(), self._limit_s)
+            threading.Thread(target=self._count_alive, args=(self._loop,), name="dspex-pulse", daemon=True).start()
         self._turn(self._loop, time.monotonic())
 
     def _turn(self, loop: asyncio.AbstractEventLoop | None, due: float) -> None:
@@ -105,18 +105,18 @@ class Pulse:
         now = time.monotonic()
         self._late.append(now - due)
         self._turns, self._turned_at = self._turns + 1, now
-        if self.beats is not None and self._slot is not None:
-            self.beats.turned(self._slot, self._turns)
+        if self.status is not None and self._slot is not None:
+            self.status.set_turns(self._slot, self._turns)
         loop.call_later(_EVERY_S, self._turn, loop, now + _EVERY_S)
         if os.getpid() == 1 and self._turns % 10 == 1:
             faulthandler.dump_traceback_later(self._limit_s + _ITSELF_S, exit=True)
 
-    def _live(self, loop: asyncio.AbstractEventLoop | None) -> None:
+    def _count_alive(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Says, from a thread that has nothing else to do, that the interpreter lock is to be had."""
         alive = 0
-        while self._loop is loop and self.beats is not None and self._slot is not None:
+        while self._loop is loop and self.status is not None and self._slot is not None:
             alive += 1
-            self.beats.lives(self._slot, alive)
+            self.status.set_alive(self._slot, alive)
             if self.watchdog and alive % _CHECK_EVERY == 0 and _has_ended(self.watchdog):
                 _log.error("The watchdog of this worker has ended. Restart the worker: nobody would end it if it hung")
                 self.watchdog = 0
@@ -140,11 +140,11 @@ def _stop() -> None:
     PULSE.stop()
 
 
-def forget() -> None:
+def reset_after_fork() -> None:
     """In a forked child the parent's loop doesn't turn; it shares the memory, for when it starts a pulse of its own."""
-    beats = PULSE.beats
+    beats = PULSE.status
     PULSE.__init__()
-    PULSE.beats = beats
+    PULSE.status = beats
 
 
-after_fork_in_child(forget)
+after_fork_in_child(reset_after_fork)

@@ -20,7 +20,7 @@ from workers import task_ends as endings
 from workers.broker import message as envelope
 from workers.broker import settlement
 from workers.broker.channel import Channel
-from workers.broker.scripts import Scripts
+from workers.broker.scripts import KeeperScripts
 from workers.broker.settlement import Settlement
 from workers.watchdog.evidence import Culprit
 
@@ -44,7 +44,7 @@ class ClaimSettlement:
     def __init__(self, app: Celery, *, holds: bool) -> None:
         self._app = app
         self._holds = holds
-        self._scripts: dict[str, Scripts] = {}
+        self._scripts: dict[str, KeeperScripts] = {}
 
     def renew(self, holdings: list[str]) -> None:
         """Renews what the worker holds, as its keeper would if it could.
@@ -53,7 +53,7 @@ class ClaimSettlement:
             OperationalError, RedisError, OSError: the broker is away.
         """
         for name in holdings if self._holds else ():
-            self._of(name).beat()
+            self._scripts_for(name).heartbeat()
 
     def settle(self, holdings: list[str], who: Culprit | None, error: str, *, give_up: bool) -> None:
         """Gives back what the worker holds: all of it as lost, or if it is known who is at fault, all but that.
@@ -69,84 +69,84 @@ class ClaimSettlement:
         """
         if not self._holds:
             if who is not None and give_up:
-                self._note({"task_id": who.prediction}, error)
+                self._end_prediction({"task_id": who.prediction}, error)
             return
         for name in holdings:
-            scripts = self._of(name)
-            for records in scripts.records(name):
-                self._settle(scripts, [self._end(*record, who, error, give_up=give_up) for record in records])
+            scripts = self._scripts_for(name)
+            for records in scripts.iter_records(name):
+                self._settle(scripts, [self._settle_record(*record, who, error, give_up=give_up) for record in records])
 
-    def give_back(self, holdings: list[str]) -> None:
+    def requeue_all(self, holdings: list[str]) -> None:
         """Gives back all that the worker holds, as if it had never been given out.
 
         Raises:
             OperationalError, RedisError, OSError: the broker is away.
         """
         for name in holdings if self._holds else ():
-            scripts = self._of(name)
-            for records in scripts.records(name):
-                scripts.settle([settlement.returned(*record) for record in records])
+            scripts = self._scripts_for(name)
+            for records in scripts.iter_records(name):
+                scripts.settle([settlement.release(*record) for record in records])
 
-    def give_up(self, holdings: list[str], who: Culprit, error: str) -> None:
+    def dead_letter(self, holdings: list[str], who: Culprit, error: str) -> None:
         """Gives up one prediction and leaves everything else as it is.
 
         Raises:
             OperationalError, RedisError, OSError: the broker is away.
         """
         if not self._holds:
-            self._note({"task_id": who.prediction}, error)
+            self._end_prediction({"task_id": who.prediction}, error)
             return
         for name in holdings:
-            scripts = self._of(name)
-            for records in scripts.records(name):
+            scripts = self._scripts_for(name)
+            for records in scripts.iter_records(name):
                 theirs = [record for record in records if _task_id(record[1]) == who.message]
-                self._settle(scripts, [self._end(*record, who, error, give_up=True) for record in theirs])
+                self._settle(scripts, [self._settle_record(*record, who, error, give_up=True) for record in theirs])
 
-    def _of(self, holding: str) -> Scripts:
+    def _scripts_for(self, holding: str) -> KeeperScripts:
         if holding not in self._scripts:
             with self._app.connection_for_write() as connection:
                 channel = connection.channel()  # which tries once where kombu's default one would wait for the broker
                 assert isinstance(channel, Channel)
-                self._scripts[holding] = channel.keeper.scripts_of(holding)
+                self._scripts[holding] = channel.keeper.scripts_for(holding)
         return self._scripts[holding]
 
-    def _end(self, tag: str, record: bytes, who: Culprit | None, error: str, *, give_up: bool) -> Settlement:
-        place, most = record.partition(b"\n")[0].decode(), self._scripts_terms(tag)
+    def _settle_record(self, tag: str, record: bytes, who: Culprit | None, error: str, *, give_up: bool) -> Settlement:
+        place, most = record.partition(b"\n")[0].decode(), self._max_deliveries(tag)
         raw = record.partition(b"\n")[2]
         if who is None:
-            return settlement.lost(tag, place, raw, error, most)
+            return settlement.worker_lost(tag, place, raw, error, most)
         if _task_id(record) != who.message:
-            return settlement.returned(tag, record)
+            return settlement.release(tag, record)
         if give_up and who.prediction == who.message:
-            return settlement.dead(tag, place, STALLED, error, envelope.told(envelope.read(raw)))
+            return settlement.dead_letter(tag, place, STALLED, error, envelope.summarize(envelope.parse(raw)))
         if give_up:
-            told = envelope.told(envelope.read(raw))
-            self._note({REPLY_CHANNEL: told.get(REPLY_CHANNEL), "task_id": who.prediction}, error)
+            told = envelope.summarize(envelope.parse(raw))
+            self._end_prediction({REPLY_CHANNEL: told.get(REPLY_CHANNEL), "task_id": who.prediction}, error)
         # Of a batch, whoever gets it next sends the inputs without an end one by one.
-        return settlement.lost(tag, place, raw, error, most)
+        return settlement.worker_lost(tag, place, raw, error, most)
 
-    def _settle(self, scripts: Scripts, ends: list[Settlement]) -> None:
+    def _settle(self, scripts: KeeperScripts, ends: list[Settlement]) -> None:
         scripts.settle(ends)
         for one in ends:
             if one.verb == "dead":
                 told = json.loads(one.data)
-                self._note(told, told["error"], told["reason"])
+                self._end_prediction(told, told["error"], told["reason"])
 
-    def _note(self, told: Mapping[str, Any], error: str, reason: str = STALLED) -> None:
+    def _end_prediction(self, told: Mapping[str, Any], error: str, reason: str = STALLED) -> None:
         """Ends predictions by name, and waits for that: this process ends with its worker."""
         done = threading.Event()
-        endings.note(self._app, {**told, "reason": reason, "error": error}, done.set)
+        endings.end_predictions(self._app, {**told, "reason": reason, "error": error}, done.set)
         if not done.wait(_END_S):
             _log.error("The end of prediction %s isn't stored", told.get("task_id"))
 
-    def _scripts_terms(self, tag: str) -> int:
-        return self._scripts[tag.rpartition(".")[0]].terms.max_deliveries
+    def _max_deliveries(self, tag: str) -> int:
+        return self._scripts[tag.rpartition(".")[0]].settings.max_deliveries
 
 
 def _task_id(record: bytes) -> str | None:
     try:
-        payload = envelope.read(record.partition(b"\n")[2])
+        payload = envelope.parse(record.partition(b"\n")[2])
     except envelope.UnreadableMessage:
         return None
-    found = envelope.told(payload)["task_id"]
+    found = envelope.summarize(payload)["task_id"]
     return found if isinstance(found, str) else None

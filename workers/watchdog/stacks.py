@@ -26,7 +26,7 @@ class Stacks:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (open for as long as the process)
         faulthandler.register(SIGNAL, file=self._file, all_threads=False)
 
-    def of(self, thread: int) -> str:
+    def capture(self, thread: int) -> str:
         """Returns the stack of a thread of a process that inherited this, as ``faulthandler`` writes it.
 
         Empty if the thread is gone or doesn't answer.
@@ -48,12 +48,12 @@ class Stacks:
         return os.pread(fd, _MOST, 0).decode(errors="replace")
 
 
-def stopped(pid: int) -> bool:
+def is_stopped(pid: int) -> bool:
     """Tells whether a process was stopped by a signal, such as SIGSTOP: that is no fault of its code."""
     return _state(_PROC / str(pid) / "stat") in ("T", "t")
 
 
-def busiest(pid: int, before: dict[int, int]) -> tuple[int | None, dict[int, int]]:
+def find_busiest_thread(pid: int, before: dict[int, int]) -> tuple[int | None, dict[int, int]]:
     """Returns the thread of a process that computed most since an earlier call, and what the next call is given.
 
     Args:

@@ -17,9 +17,9 @@ from snakepit_bridge.delivery.stalls import Stalls
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.redis.connection import RedisConnection
 from workers.broker.keys import REDIS
-from workers.broker.lease_settings import BEATS
+from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
 from workers.watchdog import pulse
-from workers.watchdog.beats import Beats
+from workers.watchdog.beats import SharedStatus
 from workers.watchdog.monitor import Monitor, MonitorSettings
 from workers.watchdog.settling import ClaimSettlement
 from workers.watchdog.stacks import Stacks
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _signals: int | None = None
 
 
-def watch(app: Celery, worker: str) -> int | None:
+def start_watchdog(app: Celery, worker: str) -> int | None:
     """Has this worker watched from now on; returns the watchdog's process id, None where there can't be one.
 
     Args:
@@ -41,29 +41,29 @@ def watch(app: Celery, worker: str) -> int | None:
     if threading.current_thread() is not threading.main_thread() or not hasattr(os, "fork"):
         _log.warning("Only a worker in the main thread of a Unix process has a watchdog; this one has none")
         return None
-    beats, stacks, pid = Beats(), Stacks(), os.getpid()
+    beats, stacks, pid = SharedStatus(), Stacks(), os.getpid()
     heard, told = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     forked = os.fork()
     if not forked:
         os.close(told)
-        _watch(app, MonitorSettings(worker, pid, *_bounds(app)), beats, stacks, heard)
+        _run_monitor(app, MonitorSettings(worker, pid, *_bounds(app)), beats, stacks, heard)
     os.close(heard)
     os.set_blocking(told, False)
     # Python writes the number of each signal there at once, from C, whatever holds the interpreter lock.
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     _signals = told
-    pulse.PULSE.beats, pulse.PULSE.watchdog = beats, forked
+    pulse.PULSE.status, pulse.PULSE.watchdog = beats, forked
     return forked
 
 
 def _bounds(app: Celery) -> tuple[float, float, float]:
     settings = app.settings  # pyright: ignore[reportAttributeAccessIssue] (a FleetApp)
-    return settings.lease_s, settings.lease_s / BEATS, settings.stop_grace_s
+    return settings.lease_s, settings.lease_s / HEARTBEATS_PER_LEASE, settings.stop_grace_s
 
 
-def _watch(app: Celery, watch: MonitorSettings, beats: Beats, stacks: Stacks, signals: int) -> NoReturn:
+def _run_monitor(app: Celery, watch: MonitorSettings, beats: SharedStatus, stacks: Stacks, signals: int) -> NoReturn:
     """The forked process: it ends when the worker has ended, and by nothing else."""
     code = 1
     try:

@@ -41,7 +41,7 @@ class Backend:
 
 def noted(told: dict[str, Any], count: int, away: int = 0) -> Backend:
     app = Backend(away)
-    endings.note(app, told)
+    endings.end_predictions(app, told)
     wait_until(lambda: len(app.stored) >= count, f"{count} ends")
     return app
 
@@ -77,7 +77,7 @@ def test_what_follows_in_a_chain_ends_as_well() -> None:
 @pytest.mark.parametrize("told", [{"task_id": None}, {}, {"task_ids": [1, None]}, {"task_ids": "abc"}])
 def test_what_has_no_name_is_left_alone(told: dict[str, Any]) -> None:
     app = Backend()
-    endings.note(app, {**told, "reason": "unreadable", "error": "no JSON"})
+    endings.end_predictions(app, {**told, "reason": "unreadable", "error": "no JSON"})
     noted({"task_id": "next", "reason": "lost", "error": "gone"}, 1)  # they are brought in their order
     assert app.stored == []
 
@@ -99,7 +99,7 @@ class Mute(Exception):
     ],
 )
 def test_any_exception_has_a_named_error(make: Callable[[], BaseException], says: str) -> None:
-    error = endings.error_for(make(), "qa")
+    error = endings.to_bridge_error(make(), "qa")
     assert isinstance(error, PredictionFailedError)
     assert says in str(error)
 
@@ -113,7 +113,7 @@ def test_a_worker_ends_what_another_gave_up_before_it_died(redis_url: str) -> No
             client.zadd(layout.dead, {name: at * 1000})
             client.hset(layout.dead_entries, name, json.dumps(told).encode() + b"\n{}")
         client.set("celery-task-meta-new-a", json.dumps({"status": "SUCCESS", "result": 1}))
-        endings.repair(app)
+        endings.end_orphans(app)
         wait_until(lambda: client.exists("celery-task-meta-new-b"), "the end that was missing")
         assert "SUCCESS" in str(client.get("celery-task-meta-new-a"))
         assert not client.exists("celery-task-meta-old-a")

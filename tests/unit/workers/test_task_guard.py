@@ -135,7 +135,7 @@ def test_a_process_that_cannot_run_predictions_sends_them_back(monkeypatch: pyte
 
 
 def test_what_the_pool_itself_stops_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "owner", lambda: SimpleNamespace(ended=True))
+    monkeypatch.setattr(guard, "current_owner", lambda: SimpleNamespace(ended=True))
     with pytest.raises(asyncio.CancelledError):
         traced(Task(), raising(asyncio.CancelledError()))
 

@@ -16,7 +16,7 @@ from redis import Redis
 
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.process.home_loop import run_blocking
-from workers.dev.demo.parts import ROOT, announced, await_condition
+from workers.dev.demo.parts import ROOT, await_condition, read_announcement
 from workers.dev.process import Child
 
 TWIN = "a twin of snakepit's bridge in Python, not Elixir"
@@ -40,17 +40,17 @@ def elixir_server(named: str | None, session: str, folder: Path) -> Generator[El
         BridgeError: it doesn't answer.
     """
     if named is not None:
-        run_blocking(_tell(named, lambda client: client.begin_session(session)))
+        run_blocking(_with_client(named, lambda client: client.begin_session(session)))
         try:
             yield ElixirSide(named, f"the server at {named}")
         finally:
-            run_blocking(_tell(named, lambda client: client.end_session(session)))
+            run_blocking(_with_client(named, lambda client: client.end_session(session)))
         return
     log = folder / "elixir.log"
     server = Child([sys.executable, "-m", "snakepit_bridge.testing.elixir.server"], log, cwd=ROOT)
     try:
-        address = announced(server, log, "address", "the twin of snakepit's bridge")
-        run_blocking(_tell(address, lambda client: client.begin_session(session)))
+        address = read_announcement(server, log, "address", "the twin of snakepit's bridge")
+        run_blocking(_with_client(address, lambda client: client.begin_session(session)))
         yield ElixirSide(address, TWIN)
     finally:
         server.end()
@@ -76,7 +76,7 @@ def refresher(bridge: str, session: str, redis_url: str, namespace: str, folder:
         child.end()
 
 
-async def _tell(address: str, call: Callable[[BridgeClient], Awaitable[None]]) -> None:
+async def _with_client(address: str, call: Callable[[BridgeClient], Awaitable[None]]) -> None:
     client = BridgeClient(address)
     try:
         await call(client)

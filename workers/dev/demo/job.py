@@ -92,7 +92,7 @@ class DemoPublisher:
         self._acknowledge(Revision(snapshot.token, values, values))
         self._thread.start()
 
-    def answered(self) -> None:
+    def count_answer(self) -> None:
         """Counts one more answer."""
         with self._moved:
             self._answered += 1
@@ -161,7 +161,7 @@ def ask_all(
         )
         prediction, error = _wait(handle, pace.wait_s + _GRACE_S)
         answer = Answer(question, acknowledged, prediction, error, time.monotonic() - start)
-        publisher.answered()
+        publisher.count_answer()
         done()
         return answer
 

@@ -91,7 +91,7 @@ def language_model(named: str | None, questions: Path, folder: Path) -> Generato
     latency = ["--latency-s", str(_LATENCY_S), "--jitter-s", str(_JITTER_S), "--questions", str(questions)]
     server = Child([sys.executable, "-m", "workers.dev.stand_in_lm", *latency], log, cwd=ROOT)
     try:
-        url = announced(server, log, "url", "the stand-in LM")
+        url = read_announcement(server, log, "url", "the stand-in LM")
         profiles = folder / "profiles.toml"
         profiles.write_text(_PROFILES.format(url=url, note=STAND_IN), encoding="utf-8")
         environment = {"DSPEX_LM_PROFILES": str(profiles), "DSPEX_DEMO_KEY": "none-needed"}
@@ -141,7 +141,7 @@ def worker_processes(
         yield [child for child, _ in children]
     finally:
         for child, _ in children:
-            child.send(signal.SIGTERM)
+            child.send_signal(signal.SIGTERM)
         for child, _ in children:
             child.end(signal.SIGCONT)  # a second SIGTERM would cut the end short that the first one began
 
@@ -156,7 +156,7 @@ def _await_workers(fleet: Fleet, children: list[tuple[Child, Path]]) -> None:
     await_condition(up, f"{len(children)} workers that answer", [log for _, log in children])
 
 
-def announced(server: Child, log: Path, field: str, what: str) -> str:
+def read_announcement(server: Child, log: Path, field: str, what: str) -> str:
     """Returns a field of the line of JSON by which a server says that it is up.
 
     Raises:

@@ -28,7 +28,7 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
-def published(revision: Revision, number: int) -> str:
+def format_revision(revision: Revision, number: int) -> str:
     """Returns the line that announces a revision."""
     changes = ", ".join(f"{name} = {_short(value)}" for name, value in revision.changed.items())
     return f"revision {number} published: {changes}"
@@ -64,12 +64,12 @@ def provenance_table(answer: Answer) -> Table:
     table = Table(title=f"Provenance of {answer.question.id}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in _told(answer.prediction.provenance).items():
+    for name, value in _describe(answer.prediction.provenance).items():
         table.add_row(name, value)
     return table
 
 
-def failures(answers: Sequence[Answer]) -> list[str]:
+def failure_lines(answers: Sequence[Answer]) -> list[str]:
     """Return a line for each kind of error with which questions ended, with one example, the most frequent first."""
     kinds: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -85,7 +85,7 @@ def accuracy_line(answers: Sequence[Answer]) -> str:
     by_program: dict[str, list[bool]] = {}
     for answer in answers:
         if answer.prediction is not None:
-            right = answer.question.right(answer.prediction.toDict())
+            right = answer.question.is_correct(answer.prediction.toDict())
             by_program.setdefault(answer.question.program, []).append(right)
     parts = [f"{name} {sum(rights)} of {len(rights)}" for name, rights in sorted(by_program.items())]
     rights = [right for some in by_program.values() for right in some]
@@ -117,7 +117,7 @@ def _line(answer: Answer) -> dict[str, Any]:
     return line | {"outputs": answer.prediction.toDict(), "provenance": answer.prediction.provenance.encode()}
 
 
-def _told(provenance: Provenance) -> Mapping[str, str]:
+def _describe(provenance: Provenance) -> Mapping[str, str]:
     usage = ", ".join(f"{model}: {counts.get('total_tokens')} tokens" for model, counts in provenance.usage.items())
     timings = provenance.timings
     return {

@@ -20,11 +20,11 @@ from workers.dev.demo.pace import AskingRate, check_lm
 from workers.dev.demo.parts import DemoLM, language_model, redis_server, worker_processes
 from workers.dev.demo.report import (
     accuracy_line,
-    failures,
+    failure_lines,
+    format_revision,
     last_line,
     progress_bar,
     provenance_table,
-    published,
     revisions_table,
     write_answers,
 )
@@ -86,9 +86,9 @@ def run_demo(
                 worker_processes(fleet, workers, pool, settings, Path(scratch)),
             ):
                 console.print(f"a refresher and {workers} worker processes are up ({pool})", highlight=False)
-                answers, verdict = _job(console, fleet, session, model, asked, _Asked(in_flight, wait_s))
+                answers, verdict = _job(console, fleet, session, model, asked, _PaceOptions(in_flight, wait_s))
         finally:
-            run_blocking(_tidy(fleet, url, namespace))
+            run_blocking(_clean_up(fleet, url, namespace))
     _show(console, out / "answers.jsonl", answers, verdict, accuracy=lm is not None)
     # The stand-in answers everything: a failure beside it is the fleet's own.
     return 0 if verdict.holds and (lm is not None or not verdict.failed) else 1
@@ -105,7 +105,7 @@ def _stage(
 
 
 def _job(
-    console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question], options: _Asked
+    console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question], options: _PaceOptions
 ) -> tuple[list[Answer], Verdict]:
     for name, spec in PROGRAMS.items():
         program = fleet.register(name, spec, lm=model.profile)
@@ -115,7 +115,7 @@ def _job(
         count = iter(range(1, len(PUBLISHES) + 2))
 
         def told(revision: Revision) -> None:
-            progress.console.print(published(revision, next(count)), highlight=False, soft_wrap=True)
+            progress.console.print(format_revision(revision, next(count)), highlight=False, soft_wrap=True)
 
         context = fleet.session(session, author="demo publisher")
         publisher = DemoPublisher(context, max(1, len(questions) // (len(PUBLISHES) + 1)), told)
@@ -128,7 +128,7 @@ def _job(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _PaceOptions:
     """What the caller wants of the pace; None for what suits the LM."""
 
     in_flight: int | None
@@ -136,7 +136,7 @@ class _Asked:
 
 
 def _pace(
-    console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question], options: _Asked
+    console: Console, fleet: Fleet, session: str, model: DemoLM, questions: list[Question], options: _PaceOptions
 ) -> AskingRate:
     """Return how fast to ask: a real LM is asked once first, which shows that it is there and how fast it is."""
     if model.log is not None or not questions:
@@ -155,7 +155,7 @@ def _pace(
 def _show(console: Console, path: Path, answers: list[Answer], verdict: Verdict, *, accuracy: bool) -> None:
     write_answers(path, answers)
     console.print(revisions_table(verdict, accuracy=accuracy))
-    for line in failures(answers):
+    for line in failure_lines(answers):
         console.print(line, highlight=False, soft_wrap=True)
     shown = next((answer for answer in reversed(answers) if answer.prediction is not None), None)
     if shown is not None:
@@ -166,7 +166,7 @@ def _show(console: Console, path: Path, answers: list[Answer], verdict: Verdict,
     console.print(last_line(verdict), highlight=False, soft_wrap=True)
 
 
-async def _tidy(fleet: Fleet, url: str, namespace: str) -> None:
+async def _clean_up(fleet: Fleet, url: str, namespace: str) -> None:
     """Hangs up on Elixir before it may end, and removes the demo's keys from a Redis that outlives it."""
     if fleet.elixir is not None:
         await fleet.elixir.aclose()

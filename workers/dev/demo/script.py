@@ -62,7 +62,7 @@ class Question:
         """Its one input, by which it is found again in the LM's log."""
         return " ".join(next(iter(self.inputs.values())).split())
 
-    def right(self, outputs: Mapping[str, Any]) -> bool:
+    def is_correct(self, outputs: Mapping[str, Any]) -> bool:
         """Tells whether a prediction gave every known answer; texts are compared without case."""
         return all(_same(outputs.get(name), known) for name, known in self.expected.items())
 

@@ -62,7 +62,7 @@ def judge(answers: Sequence[Answer], revisions: Sequence[Revision], log: Sequenc
     known = {revision.token: revision for revision in revisions}
     requests = _by_text(log or ())
     answered = [answer for answer in answers if answer.prediction is not None]
-    torn = sum(not _whole(answer, known, requests.get(answer.question.text, [])) for answer in answered)
+    torn = sum(not _is_consistent(answer, known, requests.get(answer.question.text, [])) for answer in answered)
     rows = [
         _row(revision, number, answered, None if log is None else requests)
         for number, revision in enumerate(revisions, start=1)
@@ -77,7 +77,7 @@ def judge(answers: Sequence[Answer], revisions: Sequence[Revision], log: Sequenc
     )
 
 
-def _whole(answer: Answer, known: dict[Token, Revision], requests: list[Recorded]) -> bool:
+def _is_consistent(answer: Answer, known: dict[Token, Revision], requests: list[Recorded]) -> bool:
     revision = known.get(_token(answer))
     if revision is None or not requests:
         return False
@@ -94,7 +94,9 @@ def _row(revision: Revision, number: int, answered: list[Answer], requests: dict
     mine = [answer for answer in answered if _token(answer) == revision.token]
     seen = {temperature for answer in mine for temperature in _temperatures(answer, requests)}
     spread = _percentiles([answer.seconds * 1000 for answer in mine])
-    right = sum(answer.question.right(answer.prediction.toDict()) for answer in mine if answer.prediction is not None)
+    right = sum(
+        answer.question.is_correct(answer.prediction.toDict()) for answer in mine if answer.prediction is not None
+    )
     return Row(
         revision,
         number,

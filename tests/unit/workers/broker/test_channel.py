@@ -171,7 +171,7 @@ def test_a_zombies_late_acknowledgement_does_not_touch_the_new_owners_claim(redi
         claimed = take(zombie)
         # What the reaper does with a worker that it takes for dead.
         record = held(client)[claimed.delivery_tag]
-        client.hdel(DeliveryKeys().held(zombie.holding.worker), claimed.delivery_tag)
+        client.hdel(DeliveryKeys().held(zombie.leases.worker), claimed.delivery_tag)
         client.rpush(QUEUE, record.partition(b"\n")[2])
         with channel(redis_url, lease=LEASE_S + 0.01) as owner:
             owned = take(owner)
@@ -197,11 +197,11 @@ def test_an_acknowledgement_makes_room_for_the_next_message(redis_url: str) -> N
     with channel(redis_url) as ours:
         ours.basic_qos(0, 1, False)
         put(ours, 1)
-        assert ours.qos.room(32) == 1
+        assert ours.qos.free_slots(32) == 1
         message = take(ours)
-        assert ours.qos.room(32) == 0
+        assert ours.qos.free_slots(32) == 0
         message.ack()
-        assert ours.qos.room(32) == 1
+        assert ours.qos.free_slots(32) == 1
 
 
 def test_what_is_open_when_a_channel_closes_goes_back_to_the_front(redis_url: str, client: Redis) -> None:
@@ -269,7 +269,7 @@ def test_a_message_that_its_consumer_chokes_on_is_given_up_and_the_next_one_come
         assert consumer.drain() == ["good"]
         (entry,) = dead(client)
         assert (entry["reason"], entry["error"]) == ("unreadable", "KeyError: 'id'")
-        assert ours.qos.room(1) == 1
+        assert ours.qos.free_slots(1) == 1
 
 
 def later(seconds: float) -> str:
@@ -284,7 +284,7 @@ def test_a_message_that_is_due_later_takes_no_room_and_comes_back_when_it_is_due
         assert consumer.drain(0.1) == ["now"]
         consumer.messages[0].ack()
         assert consumer.drain(0.1) == ["now"]
-        assert ours.qos.room(1) == 1
+        assert ours.qos.free_slots(1) == 1
         assert client.zcard(DeliveryKeys().delayed) == 1
         assert held(client) == {}
         due = time.time() + 1.4

@@ -62,11 +62,11 @@ def test_a_claim_that_is_answered_after_its_consumer_was_cancelled_goes_back(red
         consumer = Consumer(ours)
         assert consumer.drain(0.05) == []
         put(ours, 1)
-        wait_until(lambda: ours.claimer.line.connection.can_read(0), "the ring")
+        wait_until(lambda: ours.claimer.wire.connection.can_read(0), "the ring")
         ours.claimer.read()
-        ours.claimer.pump()  # sends the claim
+        ours.claimer.flush()  # sends the claim
         ours.basic_cancel(f"tag-{QUEUE}")
-        ours.claimer.line.finish(5)
+        ours.claimer.wire.drain(5)
         ours.keeper.flush(5)
         assert consumer.messages == []
         assert held(client) == {}
@@ -78,15 +78,15 @@ def test_it_has_stalled_only_if_it_has_room_and_consumers_and_gets_no_answers(re
         consumer = Consumer(ours, room=1)
         put(ours, 1)
         assert consumer.drain(0.05) == [1]
-        assert ours.stalled(0) == [], "no room"
+        assert ours.stalled_lists(0) == [], "no room"
         consumer.messages[0].ack()
         ours.claimer.answered_at -= 60
-        assert ours.stalled(30) == [], "it had no room a moment ago"
-        ours.claimer.had_no_room_at -= 60
-        assert ours.stalled(30)[-1] == QUEUE, "the list of the least urgent"
-        assert ours.stalled(90) == []
+        assert ours.stalled_lists(30) == [], "it had no room a moment ago"
+        ours.claimer.last_full_at -= 60
+        assert ours.stalled_lists(30)[-1] == QUEUE, "the list of the least urgent"
+        assert ours.stalled_lists(90) == []
         ours.basic_cancel(f"tag-{QUEUE}")
-        assert ours.stalled(30) == []
+        assert ours.stalled_lists(30) == []
 
 
 @pytest.mark.keeps_keys("other")

@@ -61,7 +61,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
             raise end
 
     monkeypatch.setattr(Consumer, "start", start)
-    monkeypatch.setattr(consumer, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(consumer, "_RECONNECT_DELAY_S", 0.0)
     return ends
 
 

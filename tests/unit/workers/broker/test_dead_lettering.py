@@ -17,8 +17,10 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_given_up_is_told_and_nothing_else() -> None:
     told: list[Any] = []
-    given_up.listen(told.append)
-    given_up.announce([settlement.ack("w.1"), settlement.dead("w.2", "q", "lost", "it died", {"task_id": "7"})])
+    given_up.add_listener(told.append)
+    given_up.notify_listeners(
+        [settlement.ack("w.1"), settlement.dead_letter("w.2", "q", "lost", "it died", {"task_id": "7"})]
+    )
     assert [(one["reason"], one["task_id"]) for one in told] == [("lost", "7")]
 
 
@@ -28,8 +30,8 @@ def test_a_listener_that_fails_keeps_nobody_from_being_told(caplog: pytest.LogCa
     def fail(_: Any) -> None:
         raise ConnectionError("the result backend is away")
 
-    given_up.listen(fail)
-    given_up.listen(told.append)
-    given_up.announce([settlement.dead("w.2", "q", "lost", "it died", {"task_id": "7"})])
+    given_up.add_listener(fail)
+    given_up.add_listener(told.append)
+    given_up.notify_listeners([settlement.dead_letter("w.2", "q", "lost", "it died", {"task_id": "7"})])
     assert len(told) == 1
     assert "The end of task 7" in caplog.text

@@ -18,9 +18,9 @@ from tests.harness.waiting import Stopwatch, wait_until
 from workers.broker import dead_lettering as given_up
 from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_keeper import LeaseKeeper
-from workers.broker.lease_settings import BEATS, LeaseSettings
+from workers.broker.lease_settings import HEARTBEATS_PER_LEASE, LeaseSettings
 from workers.broker.leases import LeaseTable
-from workers.broker.scripts import Scripts
+from workers.broker.scripts import KeeperScripts
 from workers.broker.settlement import Settlement
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
@@ -43,8 +43,8 @@ def client(redis_url: str) -> Generator[Redis]:
         yield client
 
 
-def scripts(client: Redis, lease_s: float = 0.05, **terms: Any) -> Scripts:
-    return Scripts(client, LeaseTable(DeliveryKeys(), LeaseSettings(lease_s=lease_s, **terms)))
+def scripts(client: Redis, lease_s: float = 0.05, **terms: Any) -> KeeperScripts:
+    return KeeperScripts(client, LeaseTable(DeliveryKeys(), LeaseSettings(lease_s=lease_s, **terms)))
 
 
 def hold(client: Redis, worker: str, number: int = 1, body: object = "body", **properties: Any) -> str:
@@ -70,45 +70,45 @@ def test_a_worker_is_silent_once_it_is_more_ticks_behind_than_a_lease_has_beats(
     hold(client, "silent")
 
     def silent() -> list[tuple[str, str]]:
-        return alive.beat()[1]
+        return alive.heartbeat()[1]
 
     found = wait_until(silent, "the silent worker to be found", poll_s=0.002)
     assert found == [("silent", "0")]
-    assert ticks(client) == BEATS + 1
+    assert ticks(client) == HEARTBEATS_PER_LEASE + 1
 
 
 def test_there_is_one_tick_in_a_beat_however_many_workers_beat(client: Redis) -> None:
     workers = [scripts(client, lease_s=5) for _ in range(20)]
     for worker in workers:
-        worker.beat()
+        worker.heartbeat()
     assert ticks(client) == 1
     assert client.hlen(DeliveryKeys().workers) == 20
 
 
 def test_time_without_ticks_does_not_count(client: Redis) -> None:
     alive = scripts(client)
-    alive.beat()
+    alive.heartbeat()
     hold(client, "other")
     # An hour in which the server was away or stood still, as its clock sees it.
     client.hset(DeliveryKeys().ticks, "at", int(time.time() * 1000) - 3_600_000)  # type: ignore[arg-type]
-    assert alive.beat()[1] == []
+    assert alive.heartbeat()[1] == []
     assert ticks(client) == 2
 
 
 def test_a_clock_that_was_set_back_does_not_stop_the_ticks(client: Redis) -> None:
     alive = scripts(client)
     client.hset(DeliveryKeys().ticks, mapping={"tick": 7, "at": int(time.time() * 1000) + 3_600_000})
-    alive.beat()
+    alive.heartbeat()
     assert ticks(client) == 8
 
 
 def test_a_beat_renews_everything_that_a_worker_holds_at_once(client: Redis) -> None:
     alive = scripts(client)
     for number in range(100):
-        hold(client, alive._holding.worker, number)
-    count, _ = alive.beat()
+        hold(client, alive._leases.worker, number)
+    count, _ = alive.heartbeat()
     assert count == 100
-    assert client.hget(DeliveryKeys().workers, alive._holding.worker) == b"1"
+    assert client.hget(DeliveryKeys().workers, alive._leases.worker) == b"1"
 
 
 # ---------------------------------------------------------------- dead workers
@@ -137,9 +137,9 @@ def test_what_a_killed_worker_held_is_handed_on_within_seconds(redis_url: str, c
         assert client.hlen(DeliveryKeys().workers) == 1, "the dead one is forgotten"
 
 
-def silence(client: Redis, lives: Scripts) -> None:
+def silence(client: Redis, lives: KeeperScripts) -> None:
     """Lets so many ticks pass that whoever doesn't beat is silent."""
-    wait_until(lambda: lives.beat()[1], "the ticks", poll_s=0.002)
+    wait_until(lambda: lives.heartbeat()[1], "the ticks", poll_s=0.002)
 
 
 def reap(client: Redis, worker: str, **terms: Any) -> None:
@@ -147,7 +147,7 @@ def reap(client: Redis, worker: str, **terms: Any) -> None:
 
     def reaped() -> bool:
         beat: Any = client.hget(DeliveryKeys().workers, worker)
-        keeper._reap(keeper._connected(), worker, beat.decode())
+        keeper._reap(keeper._get_scripts(), worker, beat.decode())
         return not client.exists(DeliveryKeys().held(worker))
 
     wait_until(reaped, "it to be reaped between two of its beats")
@@ -155,7 +155,7 @@ def reap(client: Redis, worker: str, **terms: Any) -> None:
 
 def test_a_message_that_took_too_many_workers_along_is_given_up(client: Redis) -> None:
     told: list[Any] = []
-    given_up.listen(told.append)
+    given_up.add_listener(told.append)
     hold(client, "dead", 1, deliveries=2)
     hold(client, "dead", 2, deliveries=3)
     reap(client, "dead", max_deliveries=3)
@@ -181,10 +181,10 @@ def test_two_reapers_hand_on_each_message_once(client: Redis) -> None:
     for number in range(250):
         hold(client, "dead", number)
     keepers = [LeaseKeeper(LeaseTable(DeliveryKeys(), LeaseSettings()), lambda: client) for _ in range(2)]
-    records = [list(keeper._connected().records("dead")) for keeper in keepers]
+    records = [list(keeper._get_scripts().iter_records("dead")) for keeper in keepers]
     for keeper, found in zip(keepers, records, strict=True):
         for some in found:
-            keeper._connected().reap("dead", "0", keeper._as_lost(some, "it died"))
+            keeper._get_scripts().reap("dead", "0", keeper._settle_as_lost(some, "it died"))
     assert client.llen(QUEUE) == 250
 
 
@@ -192,7 +192,7 @@ def test_a_worker_that_is_back_keeps_what_it_holds(client: Redis) -> None:
     tag = hold(client, "slow")
     keeper = LeaseKeeper(LeaseTable(DeliveryKeys(), LeaseSettings()), lambda: client)
     client.hset(DeliveryKeys().workers, "slow", 9)  # type: ignore[arg-type]  (a beat since it was looked at)
-    assert not keeper._connected().reap("slow", "0", [Settlement(tag, "front", QUEUE)])
+    assert not keeper._get_scripts().reap("slow", "0", [Settlement(tag, "front", QUEUE)])
     assert held(client).keys() == {tag}
 
 
@@ -201,14 +201,14 @@ def test_a_worker_that_was_reaped_while_it_stood_still_goes_on_with_new_claims(r
         put(ours, "first")
         put(ours, "second")
         first = take(ours)
-        wait_until(lambda: client.hexists(DeliveryKeys().workers, ours.holding.worker), "a beat")
-        reap(client, ours.holding.worker)
+        wait_until(lambda: client.hexists(DeliveryKeys().workers, ours.leases.worker), "a beat")
+        reap(client, ours.leases.worker)
         first.ack()
         again, second = take(ours), take(ours)
         assert [again.payload, again.properties["deliveries"], second.payload] == ["first", 2, "second"]
         again.ack()
         assert held(client).keys() == {second.delivery_tag}
-        wait_until(lambda: client.hexists(DeliveryKeys().workers, ours.holding.worker), "it to be known again")
+        wait_until(lambda: client.hexists(DeliveryKeys().workers, ours.leases.worker), "it to be known again")
         second.ack()
 
 
@@ -219,7 +219,7 @@ def test_a_claim_whose_answer_never_arrived_goes_back(redis_url: str, client: Re
     with channel(redis_url, lease=0.2) as ours:
         put(ours, "known")
         known = take(ours)
-        hold(client, ours.holding.worker, 999, "nobody's")
+        hold(client, ours.leases.worker, 999, "nobody's")
         wait_until(lambda: client.llen(QUEUE) == 1, "the claim to go back")
         assert held(client).keys() == {known.delivery_tag}
         again = take(ours)
@@ -243,7 +243,7 @@ def test_a_consumer_that_stands_still_while_messages_wait_is_restarted() -> None
         consumer = Consumer(ours)
         assert consumer.drain(0.1) == []
         # A line that looks connected and never answers, as behind a firewall that forgot it.
-        ours.claimer.line.connection.send_packed_command = lambda *_, **__: None
+        ours.claimer.wire.connection.send_packed_command = lambda *_, **__: None
         with channel(server.url, "redis") as stock:
             put(stock, "waits")
         with pytest.raises(ours.connection_errors):

@@ -6,7 +6,7 @@ import multiprocessing
 from typing import Any
 
 from workers.broker.keys import DeliveryKeys
-from workers.broker.lease_keepers import Keepers
+from workers.broker.lease_keepers import KeeperRegistry
 from workers.broker.lease_settings import LeaseSettings
 
 
@@ -15,36 +15,36 @@ def connect() -> Any:
 
 
 def test_channels_of_one_broker_share_a_keeper_and_others_do_not() -> None:
-    keepers = Keepers()
-    one = keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
-    one.holding.take("w.1", "q", {})
-    assert keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is one
-    assert keepers.of(("host", 2), DeliveryKeys(), LeaseSettings(), connect) is not one
-    assert keepers.of(("host", 1), DeliveryKeys.of("team"), LeaseSettings(), connect) is not one
-    assert keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is one, "it holds something"
+    keepers = KeeperRegistry()
+    one = keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
+    one.leases.add("w.1", "q", {})
+    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is one
+    assert keepers.get(("host", 2), DeliveryKeys(), LeaseSettings(), connect) is not one
+    assert keepers.get(("host", 1), DeliveryKeys.of("team"), LeaseSettings(), connect) is not one
+    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is one, "it holds something"
 
 
 def test_a_keeper_that_holds_nothing_is_dropped() -> None:
-    keepers = Keepers()
-    one = keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
-    keepers.of(("host", 2), DeliveryKeys(), LeaseSettings(), connect)
-    assert keepers.of(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is not one
+    keepers = KeeperRegistry()
+    one = keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
+    keepers.get(("host", 2), DeliveryKeys(), LeaseSettings(), connect)
+    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is not one
 
 
 def _in_child(answer: Any) -> None:
     from workers.broker.lease_keepers import KEEPERS
 
-    answer.put(len(KEEPERS._found))
+    answer.put(len(KEEPERS._keepers))
 
 
 def test_a_forked_child_holds_nothing() -> None:
     from workers.broker.lease_keepers import KEEPERS
 
-    keeper = KEEPERS.of(("nowhere", 1), DeliveryKeys(), LeaseSettings(), connect)
+    keeper = KEEPERS.get(("nowhere", 1), DeliveryKeys(), LeaseSettings(), connect)
     context = multiprocessing.get_context("fork")
     answer: Any = context.Queue()
     child = context.Process(target=_in_child, args=(answer,))
     child.start()
     assert answer.get(timeout=30) == 0
     child.join(30)
-    assert KEEPERS.of(("nowhere", 1), DeliveryKeys(), LeaseSettings(), connect) is keeper
+    assert KEEPERS.get(("nowhere", 1), DeliveryKeys(), LeaseSettings(), connect) is keeper

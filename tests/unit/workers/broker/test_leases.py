@@ -18,21 +18,21 @@ def holding() -> LeaseTable:
 
 
 def test_a_claim_that_ends_is_closed_at_once_and_told_until_it_is_confirmed(holding: LeaseTable) -> None:
-    holding.take("w.1", "q", {})
+    holding.add("w.1", "q", {})
     end = settlement.ack("w.1")
     holding.settle(end)
-    assert (dict(holding.held), holding.fresh(), holding.fresh()) == ({}, [end], [])
-    assert holding.late(0) == [end], "whoever took it may fail to tell"
-    assert holding.late(60) == []
+    assert (dict(holding.held), holding.take_unsent(), holding.take_unsent()) == ({}, [end], [])
+    assert holding.overdue_settlements(0) == [end], "whoever took it may fail to tell"
+    assert holding.overdue_settlements(60) == []
     holding.confirm([end])
     holding.confirm([end])
-    assert holding.late(0) == []
+    assert holding.overdue_settlements(0) == []
     assert holding.idle
 
 
 def test_a_holding_with_anything_open_is_not_idle(holding: LeaseTable) -> None:
     assert holding.idle
-    holding.take("w.1", "q", {})
+    holding.add("w.1", "q", {})
     assert not holding.idle
     holding.settle(settlement.ack("w.1"))
     assert not holding.idle
@@ -40,7 +40,9 @@ def test_a_holding_with_anything_open_is_not_idle(holding: LeaseTable) -> None:
 
 def test_claim_numbers_are_used_once_by_whichever_thread(holding: LeaseTable) -> None:
     firsts: list[int] = []
-    threads = [threading.Thread(target=lambda: firsts.extend(holding.numbers(3) for _ in range(200))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: firsts.extend(holding.reserve_numbers(3) for _ in range(200))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -56,8 +58,8 @@ def test_a_claim_is_held_no_longer_than_its_tasks_hard_limit(
     headers: object, limit: float, holding: LeaseTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.broker.leases.time.monotonic", lambda: 1_000.0)
-    holding.take("w.1", "q", {"headers": headers})
-    assert holding.held["w.1"].until == 1_000 + limit
-    assert holding.overdue() == []
+    holding.add("w.1", "q", {"headers": headers})
+    assert holding.held["w.1"].held_until == 1_000 + limit
+    assert holding.overdue_claims() == []
     monkeypatch.setattr("workers.broker.leases.time.monotonic", lambda: 1_000.0 + limit)
-    assert [tag for tag, _ in holding.overdue()] == ["w.1"]
+    assert [tag for tag, _ in holding.overdue_claims()] == ["w.1"]

@@ -88,14 +88,14 @@ def test_what_outlived_a_lost_connection_takes_its_place_until_it_ends(redis_url
         running.extend(Running(message) for message in messages)
     with channel(redis_url) as again:
         again.basic_qos(0, 3)
-        assert again.qos.room(32) == 1
+        assert again.qos.free_slots(32) == 1
         new = take(again)
-        assert again.qos.room(32) == 0
+        assert again.qos.free_slots(32) == 0
         messages[0].ack()
-        assert again.qos.room(32) == 1
+        assert again.qos.free_slots(32) == 1
         messages[1].ack()
         new.ack()
-        assert again.qos.room(32) == 3
+        assert again.qos.free_slots(32) == 3
 
 
 def test_nobody_waits_for_a_broker_that_is_away_when_tasks_end_that_outlived_their_channel(
@@ -120,12 +120,12 @@ def test_nobody_waits_for_a_broker_that_is_away_when_tasks_end_that_outlived_the
 
 def test_there_is_no_more_room_than_was_asked_for(redis_url: str) -> None:
     with channel(redis_url) as ours:
-        assert ours.qos.room(32) == 32, "without a limit, one round trip's worth"
-        assert ours.qos.room(10**6) == 1_000
+        assert ours.qos.free_slots(32) == 32, "without a limit, one round trip's worth"
+        assert ours.qos.free_slots(10**6) == 1_000
         ours.basic_qos(0, 5)
-        assert (ours.qos.room(32), ours.qos.room(3)) == (5, 3)
+        assert (ours.qos.free_slots(32), ours.qos.free_slots(3)) == (5, 3)
         ours.qos.can_consume = lambda: False  # as Celery does with worker_disable_prefetch
-        assert ours.qos.room(32) == 0
+        assert ours.qos.free_slots(32) == 0
 
 
 def test_nothing_is_given_back_twice(redis_url: str, client: Redis) -> None:

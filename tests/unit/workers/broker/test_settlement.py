@@ -14,7 +14,7 @@ from workers.broker import settlement
 from workers.broker.keys import DeliveryKeys
 from workers.broker.lease_settings import LeaseSettings
 from workers.broker.leases import LeaseTable
-from workers.broker.scripts import Scripts
+from workers.broker.scripts import KeeperScripts
 from workers.broker.settlement import Settlement
 
 LIST = "predictions"
@@ -23,20 +23,20 @@ RAW = json.dumps(PAYLOAD).encode()
 
 
 @pytest.fixture
-def scripts(redis_url: str) -> Generator[Scripts]:
+def scripts(redis_url: str) -> Generator[KeeperScripts]:
     with Redis.from_url(redis_url) as client:
-        yield Scripts(client, LeaseTable(DeliveryKeys(), LeaseSettings()))
+        yield KeeperScripts(client, LeaseTable(DeliveryKeys(), LeaseSettings()))
 
 
 @pytest.fixture
-def tag(scripts: Scripts) -> str:
-    worker = scripts._holding.worker
+def tag(scripts: KeeperScripts) -> str:
+    worker = scripts._leases.worker
     scripts.client.hset(DeliveryKeys().held(worker), f"{worker}.1", LIST.encode() + b"\n" + RAW)
     scripts.client.rpush(LIST, "other")
     return f"{worker}.1"
 
 
-def waiting(scripts: Scripts) -> list[bytes]:
+def waiting(scripts: KeeperScripts) -> list[bytes]:
     found: Any = scripts.client.lrange(LIST, 0, -1)
     return found
 
@@ -53,7 +53,7 @@ def waiting(scripts: Scripts) -> list[bytes]:
     ],
 )
 def test_an_end_happens_once(
-    verb: Any, place: str, data: bytes, after: list[bytes], scripts: Scripts, tag: str
+    verb: Any, place: str, data: bytes, after: list[bytes], scripts: KeeperScripts, tag: str
 ) -> None:
     end = Settlement(tag, verb, place, data)
     scripts.settle([end, end])
@@ -64,15 +64,15 @@ def test_an_end_happens_once(
     assert scripts.client.hget(DeliveryKeys().dead_entries, tag) == (b"{}\n" + RAW if verb == "dead" else None)
 
 
-def test_an_end_of_what_is_not_held_changes_nothing(scripts: Scripts, tag: str) -> None:
+def test_an_end_of_what_is_not_held_changes_nothing(scripts: KeeperScripts, tag: str) -> None:
     scripts.settle([Settlement("other.1", "back", LIST, b"ghost"), Settlement("other.2", "dead", "1", b"{}")])
     assert waiting(scripts) == [b"other"]
     assert dead(scripts.client) == []
     assert held(scripts.client).keys() == {tag}
 
 
-def test_many_ends_are_told_in_pieces(scripts: Scripts) -> None:
-    worker = scripts._holding.worker
+def test_many_ends_are_told_in_pieces(scripts: KeeperScripts) -> None:
+    worker = scripts._leases.worker
     tags = [f"{worker}.{n}" for n in range(350)]
     scripts.client.hset(DeliveryKeys().held(worker), mapping=dict.fromkeys(tags, f"{LIST}\nx"))
     scripts.settle([settlement.ack(tag) for tag in tags])
@@ -81,10 +81,10 @@ def test_many_ends_are_told_in_pieces(scripts: Scripts) -> None:
 
 def test_losing_a_message_counts_it_or_gives_it_up() -> None:
     raw = json.dumps(PAYLOAD | {"properties": {"delivery_info": {}, "deliveries": 2}}).encode()
-    again = settlement.lost("w.1", LIST, raw, "it died", 3)
+    again = settlement.worker_lost("w.1", LIST, raw, "it died", 3)
     assert (again.verb, json.loads(again.data)["properties"]["deliveries"]) == ("front", 3)
-    given_up = settlement.lost("w.1", LIST, raw, "it died", 2)
+    given_up = settlement.worker_lost("w.1", LIST, raw, "it died", 2)
     assert given_up.verb == "dead"
     told = json.loads(given_up.data)
     assert (told["reason"], told["error"], told["task_id"], told["deliveries"]) == ("lost", "it died", "7", 2)
-    assert json.loads(settlement.lost("w.1", LIST, b"\xff", "it died", 3).data)["reason"] == "unreadable"
+    assert json.loads(settlement.worker_lost("w.1", LIST, b"\xff", "it died", 3).data)["reason"] == "unreadable"

@@ -99,7 +99,7 @@ def test_an_acknowledgement_is_told_within_milliseconds_though_there_is_nothing_
     acked = Stopwatch()
     loop.turn_until(lambda: held(client) == {})
     assert acked.elapsed_s < 0.3
-    loop.turn_until(lambda: not loop.channel.holding.unsettled)
+    loop.turn_until(lambda: not loop.channel.leases.unsettled)
 
 
 def test_what_was_acknowledged_before_a_close_is_told_by_the_close(loop: Loop, client: Redis) -> None:
@@ -134,7 +134,7 @@ def test_no_room_means_no_claim_and_confirmations_are_still_read(loop: Loop, cli
     consumer.messages[0].ack()
     loop.turn_until(lambda: len(consumer.messages) == 2)
     loop.channel.basic_qos(0, 1)
-    loop.turn_until(lambda: not loop.channel.holding.unsettled)
+    loop.turn_until(lambda: not loop.channel.leases.unsettled)
     consumer.messages[1].ack()
 
 

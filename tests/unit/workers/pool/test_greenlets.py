@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from greenlet import GreenletExit, getcurrent
 
-from workers.pool.greenlets import GreenletBridge, in_greenlet
+from workers.pool.greenlets import GreenletBridge, run_in_greenlet
 
 BRIDGE = GreenletBridge()
 
@@ -33,7 +33,7 @@ async def test_what_a_coroutine_raises_comes_out_as_an_error_of_its_own() -> Non
                 found.append(exc)
         return found
 
-    first, second = await in_greenlet(body)
+    first, second = await run_in_greenlet(body)
     assert {type(first), type(second)} == {LookupError}
     assert str(first) == "as told"
     assert len({id(first), id(second), id(error)}) == 3
@@ -52,7 +52,7 @@ async def test_a_greenlet_whose_coroutine_is_closed_unwinds_and_waits_for_nothin
             except GreenletExit:
                 log.append("refused to wait")
 
-    work = in_greenlet(body)
+    work = run_in_greenlet(body)
     work.send(None)
     work.close()
     del work
@@ -61,7 +61,7 @@ async def test_a_greenlet_whose_coroutine_is_closed_unwinds_and_waits_for_nothin
 
 
 async def test_closing_it_from_another_greenlet_leaves_that_one_alone() -> None:
-    other = in_greenlet(lambda: BRIDGE.wait(asyncio.sleep(60)))
+    other = run_in_greenlet(lambda: BRIDGE.wait(asyncio.sleep(60)))
     other.send(None)
 
     def body() -> str:
@@ -71,7 +71,7 @@ async def test_closing_it_from_another_greenlet_leaves_that_one_alone() -> None:
         BRIDGE.wait(asyncio.sleep(0))
         return "went on"
 
-    assert await asyncio.wait_for(in_greenlet(body), 5) == "went on"
+    assert await asyncio.wait_for(run_in_greenlet(body), 5) == "went on"
 
 
 async def test_a_greenlet_that_is_dropped_in_another_thread_unwinds_in_its_own() -> None:
@@ -83,13 +83,13 @@ async def test_a_greenlet_that_is_dropped_in_another_thread_unwinds_in_its_own()
         finally:
             where.append(threading.get_ident())
 
-    held = [in_greenlet(body)]
+    held = [run_in_greenlet(body)]
     held[0].send(None)
     thread = threading.Thread(target=held.clear)
     thread.start()
     thread.join()
     gc.collect()
-    await in_greenlet(lambda: None)  # greenlets look for what other threads have dropped when they are switched
+    await run_in_greenlet(lambda: None)  # greenlets look for what other threads have dropped when they are switched
     assert where == [threading.get_ident()]
 
 

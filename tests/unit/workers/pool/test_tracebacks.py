@@ -18,7 +18,7 @@ from celery.app import trace
 from celery.exceptions import Ignore, Reject, Retry
 
 from tests.harness.waiting import eventually
-from workers.pool.tracebacks import clear_ended, detach_error, keep_celery_from_clearing
+from workers.pool.tracebacks import clear_finished_frames, detach_error, patch_celery_clearing
 
 
 class Held:
@@ -156,11 +156,11 @@ async def test_clearing_the_frames_of_a_shared_error_closes_a_coroutine() -> Non
 async def test_neither_way_closes_a_coroutine_that_waits(way: str) -> None:
     opened = asyncio.Event()
     error, staying = await _two_that_raise_one(LookupError("shared"), opened)
-    keep_celery_from_clearing()
+    patch_celery_clearing()
     if way.startswith("detached"):
         stock_clear(detach_error(error))
     elif way.startswith("cleared"):
-        clear_ended(error)
+        clear_finished_frames(error)
     else:
         trace.traceback_clear(error)
     opened.set()
@@ -168,7 +168,7 @@ async def test_neither_way_closes_a_coroutine_that_waits(way: str) -> None:
 
 
 async def test_an_error_handled_while_a_chord_is_failed_closes_no_coroutine() -> None:
-    keep_celery_from_clearing()
+    patch_celery_clearing()
     backend = Celery(backend="cache+memory://", set_as_current=False).backend
     opened = asyncio.Event()
     error, staying = await _two_that_raise_one(LookupError("shared"), opened)
@@ -193,7 +193,7 @@ async def test_the_frames_of_functions_that_have_ended_are_still_cleared() -> No
     except LookupError as exc:
         error = exc
     del held
-    clear_ended(error)
+    clear_finished_frames(error)
     await eventually(_gone(gone), "the frame to let go")
 
 

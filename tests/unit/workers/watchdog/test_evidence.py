@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snakepit_bridge.process.frames import call_under
-from workers.watchdog.evidence import Culprit, Sample, culprit, moving
+from workers.watchdog.evidence import Culprit, Sample, find_culprit, is_progressing
 
 STACK = """\
 Stack (most recent call first):
@@ -21,18 +21,18 @@ Stack (most recent call first):
 
 def test_a_stack_names_the_prediction_and_the_line_of_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.watchdog.evidence._STDLIB", "/usr/lib/python3.11")
-    assert Sample.read(STACK) == Sample(("batch-1", "input-1"), "check (/srv/acme/rules.py, line 26)")
+    assert Sample.parse(STACK) == Sample(("batch-1", "input-1"), "check (/srv/acme/rules.py, line 26)")
 
 
 @pytest.mark.parametrize("stack", ["", "no stack", "Stack (most recent call first):\n  <no Python frame>\n"])
 def test_a_stack_without_frames_names_nobody(stack: str) -> None:
-    assert Sample.read(stack) == Sample()
+    assert Sample.parse(stack) == Sample()
 
 
 def test_agreeing_looks_name_a_culprit() -> None:
     one = Sample(("batch", "input"), "check")
-    assert culprit([one] * 3) == Culprit("batch", "input", "check")
-    assert culprit([Sample(("other",)), one, one, one]) == Culprit("batch", "input", "check")
+    assert find_culprit([one] * 3) == Culprit("batch", "input", "check")
+    assert find_culprit([Sample(("other",)), one, one, one]) == Culprit("batch", "input", "check")
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_agreeing_looks_name_a_culprit() -> None:
     ],
 )
 def test_nobody_is_accused_on_less(samples: list[Sample]) -> None:
-    assert culprit(samples) is None
+    assert find_culprit(samples) is None
 
 
 def test_a_loop_that_gets_on_is_told_from_one_that_hangs() -> None:
-    assert moving([Sample(("a",)), Sample(("b",)), Sample(("a",))])
-    assert not moving([Sample(("a",))] * 3)
-    assert not moving([Sample(), Sample(("a",)), Sample(("a",))])
+    assert is_progressing([Sample(("a",)), Sample(("b",)), Sample(("a",))])
+    assert not is_progressing([Sample(("a",))] * 3)
+    assert not is_progressing([Sample(), Sample(("a",)), Sample(("a",))])
 
 
 def test_no_function_of_somebody_elses_can_accuse() -> None:
@@ -60,4 +60,4 @@ def test_no_function_of_somebody_elses_can_accuse() -> None:
         return "fine"
 
     assert call_under("x y", prediction_input_1) == "fine"
-    assert Sample.read('  File "/srv/a.py", line 1 in prediction_input_1\n').predictions == ()
+    assert Sample.parse('  File "/srv/a.py", line 1 in prediction_input_1\n').predictions == ()

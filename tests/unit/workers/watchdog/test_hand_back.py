@@ -34,7 +34,7 @@ class Reserved(Request):
 
 
 def job_of(request: Reserved, ran: list[str], number: int = 1) -> PoolTask:
-    order = PoolRequest(lambda: ran.append("ran"), accepted=request.on_accepted)
+    order = PoolRequest(lambda: ran.append("ran"), on_accepted=request.on_accepted)
     return PoolTask(number, order, False, lambda job: None)
 
 
@@ -42,8 +42,8 @@ def test_a_job_that_has_not_begun_is_given_back_and_never_runs() -> None:
     request, ran = Reserved(), list[str]()
     state.task_reserved(request)
     job = job_of(request, ran)
-    assert job.hand_back()
-    assert not job.hand_back(), "once is enough"
+    assert job.requeue()
+    assert not job.requeue(), "once is enough"
     job.execute()
     assert (request.told, ran) == ([("rejected", True)], [])
     assert request not in state.reserved_requests
@@ -53,7 +53,7 @@ def test_a_job_that_has_begun_is_kept() -> None:
     request, ran = Reserved(), list[str]()
     job = job_of(request, ran)
     job.execute()
-    assert not job.hand_back()
+    assert not job.requeue()
     assert (request.told, ran) == (["accepted"], ["ran"])
 
 
@@ -67,11 +67,11 @@ def test_only_a_loop_that_stands_still_for_a_lease_and_is_seen_so_twice_gives_ba
     pool._running = {0: begun, 1: running}
     pool._waiting.append(waiting)
 
-    monkeypatch.setattr(type(PULSE), "silent_s", 4.9)
+    monkeypatch.setattr(type(PULSE), "stalled_s", 4.9)
     for _ in range(3):
-        pool._look_after_loop()
-    monkeypatch.setattr(type(PULSE), "silent_s", 5.1)
-    pool._look_after_loop()
+        pool._check_home_loop()
+    monkeypatch.setattr(type(PULSE), "stalled_s", 5.1)
+    pool._check_home_loop()
     assert [one.told for one in requests] == [["accepted"], [], []]
-    pool._look_after_loop()
+    pool._check_home_loop()
     assert [one.told for one in requests] == [["accepted"], [("rejected", True)], [("rejected", True)]]

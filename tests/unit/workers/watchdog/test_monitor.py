@@ -15,7 +15,7 @@ import pytest
 
 from snakepit_bridge.delivery.stalls import Stall
 from workers.watchdog import monitor as module
-from workers.watchdog.beats import Beats
+from workers.watchdog.beats import SharedStatus
 from workers.watchdog.evidence import Culprit
 from workers.watchdog.monitor import TICK_S, Monitor, MonitorSettings
 
@@ -28,7 +28,7 @@ class Stacks:
     def __init__(self, *said: str) -> None:
         self.said = list(said)
 
-    def of(self, thread: int) -> str:
+    def capture(self, thread: int) -> str:
         return self.said.pop(0) if len(self.said) > 1 else self.said[0]
 
 
@@ -44,10 +44,10 @@ class Settling:
     def settle(self, holdings: list[str], who: Culprit | None, error: str, *, give_up: bool) -> None:
         self.done.append((who, give_up))
 
-    def give_back(self, holdings: list[str]) -> None:
+    def requeue_all(self, holdings: list[str]) -> None:
         self.done.append("give back")
 
-    def give_up(self, holdings: list[str], who: Culprit, error: str) -> None:
+    def dead_letter(self, holdings: list[str], who: Culprit, error: str) -> None:
         self.done.append(("give up", who.prediction))
 
 
@@ -68,12 +68,12 @@ class Play:
     """A worker that is watched, for which a real process stands."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, pid: int, *stacks: str, main: bool = True) -> None:
-        self.beats, self.settling, self.stalls = Beats(), Settling(), Stalls()
+        self.beats, self.settling, self.stalls = SharedStatus(), Settling(), Stalls()
         self.ended: list[tuple[int, signal.Signals]] = []
         monkeypatch.setattr(module, "_kill", lambda pid, sign: self.ended.append((pid, sign)))
-        monkeypatch.setattr(module, "_outlives", lambda pid, seconds: False)
+        monkeypatch.setattr(module, "_survives", lambda pid, seconds: False)
         monkeypatch.setattr(os, "getpid", lambda: pid)
-        self.slot = self.beats.enter(pid, 10.0)
+        self.slot = self.beats.register(pid, 10.0)
         watch = MonitorSettings("worker@host", pid if main else os.getppid(), 4.0, 1.0, 30.0)
         parts: tuple[Any, Any, Any] = (Stacks(*stacks or (STACK,)), self.settling, self.stalls)
         self.monitor = Monitor(watch, self.beats, parts[0], -1, parts[1], parts[2])
@@ -82,7 +82,7 @@ class Play:
     def stand(self, seconds: float, *, alive: bool = True) -> None:
         for number in range(round(seconds / TICK_S)):
             if alive:
-                self.beats.lives(self.slot, 1_000 + number)
+                self.beats.set_alive(self.slot, 1_000 + number)
             self.monitor.tick(TICK_S)
 
 
@@ -96,7 +96,7 @@ def pid() -> Generator[int]:
 def test_a_loop_that_turns_is_let_alone(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
     play = Play(monkeypatch, pid)
     for turns in range(1, 60):
-        play.beats.turned(play.slot, turns)
+        play.beats.set_turns(play.slot, turns)
         play.stand(0.5)
     assert (play.settling.done, play.stalls.told, play.ended) == ([], [], [])
 
@@ -109,7 +109,7 @@ def test_it_is_reported_after_a_lease_and_that_it_goes_on_too(monkeypatch: pytes
     [stall] = play.stalls.told
     assert isinstance(stall, Stall)
     assert (stall.task_id, stall.place) == ("poison", "check (/srv/acme/rules.py, line 26)")
-    play.beats.turned(play.slot, 1)
+    play.beats.set_turns(play.slot, 1)
     play.stand(0.25)
     assert play.stalls.told[1:] == ["over"]
     assert play.ended == []
@@ -136,14 +136,14 @@ def test_where_stacks_differ_nobody_is_accused_and_there_is_more_time(
 
 
 def test_what_is_held_is_renewed_while_the_lock_is_held(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
-    monkeypatch.setattr(module, "busiest", lambda pid, used: (pid, used))
+    monkeypatch.setattr(module, "find_busiest_thread", lambda pid, used: (pid, used))
     play = Play(monkeypatch, pid)
     play.stand(5, alive=False)
     assert play.settling.done == ["renew"] * 5
 
 
 def test_the_time_of_a_worker_that_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
-    monkeypatch.setattr(module, "stopped", lambda pid: True)
+    monkeypatch.setattr(module, "is_stopped", lambda pid: True)
     play = Play(monkeypatch, pid)
     play.stand(60, alive=False)
     assert (play.settling.done, play.stalls.told, play.ended) == ([], [], [])
@@ -167,11 +167,11 @@ def test_a_worker_that_does_not_end_hands_back_and_is_killed_then(monkeypatch: p
     play = Play(monkeypatch, pid)
     play.monitor._ending_s = 0.0
     for turns in range(1, 61):
-        play.beats.turned(play.slot, turns)
+        play.beats.set_turns(play.slot, turns)
         play.stand(0.5)
     assert play.ended == [(pid, signal.SIGQUIT)]
     for turns in range(61, 71):
-        play.beats.turned(play.slot, turns)
+        play.beats.set_turns(play.slot, turns)
         play.stand(0.5)
     assert play.ended[1:] == [(pid, signal.SIGKILL)]
     assert play.settling.done == ["give back"]
@@ -189,10 +189,10 @@ def test_signals_are_heard_by_a_descriptor_of_any_number(monkeypatch: pytest.Mon
         high = fcntl.fcntl(reading, fcntl.F_DUPFD, 1_500)
         play.monitor._signals = high
         os.write(writing, bytes([signal.SIGTERM]))
-        assert play.monitor._hear()
+        assert play.monitor._wait_for_tick()
         assert play.monitor._ending_s == 0.0
         os.close(writing)
-        assert not play.monitor._hear()
+        assert not play.monitor._wait_for_tick()
         os.close(high)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

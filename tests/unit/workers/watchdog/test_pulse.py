@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.waiting import eventually, wait_until
 from workers.watchdog import pulse as module
-from workers.watchdog.beats import Beats
+from workers.watchdog.beats import SharedStatus
 from workers.watchdog.pulse import Lag, Pulse
 
 
@@ -27,14 +27,14 @@ def child() -> subprocess.Popen[bytes]:
 
 
 def test_the_lag_is_told_by_its_share_of_turns() -> None:
-    assert Lag.of([0.001] * 98 + [0.5, 2.0]) == Lag(1.0, 500.0, 2_000.0)
-    assert Lag.of([]) == Lag(0.0, 0.0, 0.0)
+    assert Lag.from_delays([0.001] * 98 + [0.5, 2.0]) == Lag(1.0, 500.0, 2_000.0)
+    assert Lag.from_delays([]) == Lag(0.0, 0.0, 0.0)
 
 
 async def test_a_loop_that_blocks_is_silent_and_late_and_its_process_lives_on() -> None:
-    pulse, beats = Pulse(), Beats()
-    pulse.beats = beats
-    assert pulse.silent_s == 0.0
+    pulse, beats = Pulse(), SharedStatus()
+    pulse.status = beats
+    assert pulse.stalled_s == 0.0
     pulse.start(asyncio.get_running_loop(), 10.0)
 
     async def turned() -> int:
@@ -48,7 +48,7 @@ async def test_a_loop_that_blocks_is_silent_and_late_and_its_process_lives_on() 
         [after] = list(beats)
         assert after.turns == before.turns
         assert after.alive > before.alive
-        assert pulse.silent_s >= 0.5
+        assert pulse.stalled_s >= 0.5
         await asyncio.sleep(0.01)
         assert pulse.lag.worst_ms >= 400
     finally:
@@ -60,8 +60,8 @@ async def test_a_watchdog_that_ends_is_missed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CHECK_EVERY", 1)
-    pulse, beats, process = Pulse(), Beats(), child()
-    pulse.beats, pulse.watchdog = beats, process.pid
+    pulse, beats, process = Pulse(), SharedStatus(), child()
+    pulse.status, pulse.watchdog = beats, process.pid
     with caplog.at_level(logging.ERROR):
         pulse.start(asyncio.get_running_loop(), 10.0)
         try:
@@ -76,7 +76,7 @@ async def test_a_watchdog_that_ends_is_missed(
 
 
 def test_holdings_are_kept_once_each() -> None:
-    beats = Beats()
+    beats = SharedStatus()
     for name in ("a" * 12, "b" * 12, "a" * 12):
-        beats.hold(name)
-    assert beats.holdings == ["a" * 12, "b" * 12]
+        beats.add_lease_holder(name)
+    assert beats.lease_holders == ["a" * 12, "b" * 12]

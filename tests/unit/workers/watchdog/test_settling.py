@@ -28,7 +28,7 @@ def claimed(opened: Any, *ids: str) -> str:
         put(opened, [], headers={"id": task_id, "task": "tasks.predict"})
     for _ in ids:
         take(opened)
-    return opened.holding.worker
+    return opened.leases.worker
 
 
 def waiting(client: Redis) -> dict[str, int]:
@@ -71,7 +71,7 @@ def test_what_may_be_at_fault_is_counted_as_lost(
 @pytest.mark.keeps_keys(".*")
 def test_all_is_given_back_uncounted(redis_url: str) -> None:
     with channel(redis_url, delivery_key="dspex:delivery") as opened, Redis.from_url(redis_url) as client:
-        ClaimSettlement(app_at(redis_url), holds=True).give_back([claimed(opened, "a", "b")])
+        ClaimSettlement(app_at(redis_url), holds=True).requeue_all([claimed(opened, "a", "b")])
         assert waiting(client) == {"a": 1, "b": 1}
 
 

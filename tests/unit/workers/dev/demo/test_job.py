@@ -52,9 +52,9 @@ def test_a_version_is_published_after_every_so_many_answers(store: MemoryStore) 
     publisher, told = published(store, every=3)
     publisher.start()
     for _ in range(2):
-        publisher.answered()
+        publisher.count_answer()
     assert len(told) == 1
-    publisher.answered()
+    publisher.count_answer()
     wait_until(lambda: len(told) == 2, "the first version")
     assert told[1].changed == PUBLISHES[0]
     assert told[1].values == {**DECLARED_VALUES, **PUBLISHES[0]}
@@ -66,7 +66,7 @@ def test_what_is_due_is_published_even_if_all_answers_came_at_once(store: Memory
     publisher, told = published(store, every=2)
     publisher.start()
     for _ in range(2 * len(PUBLISHES)):
-        publisher.answered()
+        publisher.count_answer()
     publisher.stop()
     assert [one.changed for one in told[1:]] == list(PUBLISHES)
     assert publisher.revisions == told
@@ -76,7 +76,7 @@ def test_each_told_revision_is_what_the_store_holds(store: MemoryStore) -> None:
     publisher, told = published(store)
     publisher.start()
     for _ in PUBLISHES:
-        publisher.answered()
+        publisher.count_answer()
     publisher.stop()
     assert [one.token for one in told] == sorted(one.token for one in told)
     for one in told:
@@ -96,7 +96,7 @@ def test_a_publish_that_failed_is_raised_when_the_publisher_is_stopped(
         raise StoreUnavailableError("redis://h", "it went away")
 
     monkeypatch.setattr(store, "publish", away)
-    publisher.answered()
+    publisher.count_answer()
     with pytest.raises(StoreUnavailableError):
         publisher.stop()
     assert len(told) == 1, "what was not acknowledged is told to nobody"

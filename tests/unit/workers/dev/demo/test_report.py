@@ -15,11 +15,11 @@ from tests.unit.workers.dev.demo.sample import answer, failed, lost, played, rev
 from workers.dev.demo.job import Revision
 from workers.dev.demo.report import (
     accuracy_line,
-    failures,
+    failure_lines,
+    format_revision,
     last_line,
     progress_bar,
     provenance_table,
-    published,
     revisions_table,
     write_answers,
 )
@@ -51,7 +51,7 @@ def test_the_last_line_does_not_deny_what_could_not_be_seen() -> None:
 
 def test_a_revision_is_announced_with_what_it_changes() -> None:
     changed = {"llm_temperature": 0.3, "house_style": "x" * 100}
-    said = published(Revision(token(5), changed, changed), 4)
+    said = format_revision(Revision(token(5), changed, changed), 4)
     assert said == f"revision 4 published: llm_temperature = 0.3, house_style = {'x' * 43}…"
 
 
@@ -97,7 +97,7 @@ def test_each_kind_of_error_is_counted_with_an_example() -> None:
         lost("math"),
         answer("math", revisions()[0]),
     ]
-    lines = failures(answers)
+    lines = failure_lines(answers)
     assert [line.partition(":")[0] for line in lines] == [
         "2 failed, LMAnswerError, such as m",
         "1 failed, LMUnavailableError, such as c",

@@ -68,7 +68,7 @@ def test_two_questions_that_the_log_could_not_tell_apart_are_refused(again: str,
 def test_an_answer_is_right_if_all_that_is_known_is_there(
     expected: dict[str, Any], outputs: dict[str, Any], right: bool
 ) -> None:
-    assert Question("1", "math", {"question": "why?"}, expected).right(outputs) is right
+    assert Question("1", "math", {"question": "why?"}, expected).is_correct(outputs) is right
 
 
 def test_the_questions_that_come_along_are_of_the_demos_programs() -> None:
