@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 
 from snakepit_bridge import SessionContext
@@ -46,7 +46,7 @@ async def _run(example: Example, redis_url: str | None) -> None:
 
 
 @asynccontextmanager
-async def _session(redis_url: str | None) -> AsyncIterator[SessionContext]:
+async def _session(redis_url: str | None) -> AsyncGenerator[SessionContext]:
     with ExitStack() as parts:
         url = redis_url or parts.enter_context(EmbeddedRedis.start()).url
         ctx = SessionContext(f"example-{os.getpid()}", url)

@@ -189,7 +189,7 @@ def test_a_waiting_message_shows_it_in_its_body_alone(play: Stage) -> None:
 
 
 def test_one_switch_shows_it(tmp_path_factory: pytest.TempPathFactory) -> None:
-    settings = {"DSPEX_LOG_CONTENT": "true", "DSPEX_ALLOWED_PACKAGES": "tests"}
+    settings: dict[str, Any] = {"DSPEX_LOG_CONTENT": "true", "DSPEX_ALLOWED_PACKAGES": "tests"}
     with stage(tmp_path_factory.mktemp("stage"), worker=False, **settings) as play:
         play.start(pool="threads", concurrency=2, arguments=TALKATIVE)
         play.fleet.register("qa", dspy.Predict("question -> answer"))

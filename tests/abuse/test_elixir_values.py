@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import dspy
 import pytest
@@ -91,7 +91,8 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
 
 def local_prompt(play: Play, question: str, instructions: str) -> Any:
     """Return the messages that DSPy sends for the same program in this process."""
-    signature = dspy.Signature(SIGNATURE).with_instructions(instructions)
+    plain: Any = dspy.Signature(SIGNATURE)  # pyright: ignore[reportCallIssue]
+    signature = plain.with_instructions(instructions)
     lm = dspy.LM("openai/demo", api_base=play.local.url, api_key="none-needed", cache=False)
     with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
         dspy.Predict(signature)(question=question)
@@ -127,6 +128,6 @@ def test_what_elixir_sets_is_what_a_program_runs_under(
 
 @pytest.mark.soak
 @given(text=TEXTS, number=NUMBERS, vector=VECTORS)
-@settings(max_examples=500, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, print_blob=True, suppress_health_check=cast("Any", [*HealthCheck]))
 def test_so_it_is_hundreds_of_times(play: Play, text: str, number: float, vector: list[float]) -> None:
     check(play, text, number, vector)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import grpc.aio
+import grpc
 import pytest
 from grpc.aio import AioRpcError
 
@@ -242,7 +242,9 @@ async def _fuzzed(served: Gateway, seconds: float) -> None:
     until = time.monotonic() + seconds
     async with connected(served.grpc_address) as client, http(served.http_address) as honest:
         assert (await honest.post("/v1/sessions/honest/publish", json=change(1))).status_code == 200
-        strangers = [asyncio.create_task(fuzz(served, random.Random(seed + n), until)) for n in range(6)]
+        strangers: list[asyncio.Task[Any]] = [
+            asyncio.create_task(fuzz(served, random.Random(seed + n), until)) for n in range(6)
+        ]
         strangers += [asyncio.create_task(fuzz_grpc(client, random.Random(seed + n), until)) for n in (10, 11)]
         took = []
         while time.monotonic() < until:

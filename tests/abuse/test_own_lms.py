@@ -64,7 +64,7 @@ def test_its_call_ends_with_its_prediction(play: Stage, kind: type[Any]) -> None
 
 
 def test_an_operator_may_let_programs_ask_any(tmp_path_factory: pytest.TempPathFactory) -> None:
-    settings = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_OWN_LMS": "true"}
+    settings: dict[str, Any] = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_OWN_LMS": "true"}
     with stage(tmp_path_factory.mktemp("stage"), pool="threads", **settings) as play:
         for kind in (own_lms.OfItsClass, own_lms.ByKeyword):
             play.fleet.register(kind.__name__, kind())

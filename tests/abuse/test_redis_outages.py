@@ -39,7 +39,7 @@ from tests.harness.waiting import wait_until
 from workers.dev.redis_server import EmbeddedRedis
 
 LIMITED = "limited"
-SETTINGS = {"DSPEX_LEASE_S": "2", "DSPEX_MAX_DELIVERIES": "100"}
+SETTINGS: dict[str, Any] = {"DSPEX_LEASE_S": "2", "DSPEX_MAX_DELIVERIES": "100"}
 
 
 @dataclass
@@ -230,14 +230,16 @@ def where(run: Run, task_ids: list[str]) -> dict[str, list[str]]:
     """Returns the keys in which tasks stand, for a test that has lost them."""
     found: dict[str, list[str]] = {task_id: [] for task_id in task_ids}
     with run.server as client:
-        for key in client.keys("*"):
+        keys: Any = client.keys("*")
+        for key in keys:
             kind = client.type(key)
-            value: Any = {
+            readers: dict[Any, Callable[[], Any]] = {
                 b"list": lambda key=key: client.lrange(key, 0, -1),
                 b"hash": lambda key=key: client.hgetall(key),
                 b"zset": lambda key=key: client.zrange(key, 0, -1),
                 b"string": lambda key=key: client.get(key),
-            }.get(kind, lambda: b"")()
+            }
+            value = readers[kind]() if kind in readers else b""
             for task_id in task_ids:
                 if task_id in f"{key!r} {value!r}":
                     found[task_id].append(key.decode())

@@ -27,6 +27,7 @@ from tests.harness.value_types import Colour, Part, Stamp, Ticket
 
 WAIT_S = 20
 CODE: Any = cast(Any, dspy.Code)["python"]
+DOCUMENT: Any = dspy.experimental.Document
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 IMAGES = st.sampled_from([dspy.Image("https://example.org/a.png"), dspy.Image("data:image/png;base64,aGk=")])
 PARTS = st.builds(
@@ -55,7 +56,7 @@ KINDS: Mapping[Any, st.SearchStrategy[Any]] = {
     list[str]: st.lists(TEXTS, max_size=3),
     dict: st.dictionaries(TEXTS, JSONS, max_size=3),
     dict[str, Any]: st.dictionaries(TEXTS, JSONS | IMAGES, max_size=3),
-    list[dict]: st.lists(st.dictionaries(TEXTS, JSONS, max_size=2), max_size=2),
+    list[dict]: st.lists(st.dictionaries(TEXTS, JSONS, max_size=2), max_size=2),  # pyright: ignore[reportMissingTypeArgument]
     tuple[int, str]: st.tuples(st.integers(), TEXTS),
     int | None: st.none() | st.integers(),
     str | int: TEXTS | st.integers(),
@@ -76,7 +77,7 @@ KINDS: Mapping[Any, st.SearchStrategy[Any]] = {
     dspy.Audio: st.just(dspy.Audio(data="aGk=", audio_format="wav")),
     dspy.File: st.just(dspy.File.from_bytes(b"hi", filename="a.txt")),
     CODE: st.builds(lambda code: CODE(code=code), TEXTS),
-    dspy.experimental.Document: st.builds(lambda text: dspy.experimental.Document(data=text), TEXTS),
+    DOCUMENT: st.builds(lambda text: DOCUMENT(data=text), TEXTS),
     Stamp: st.builds(Stamp, text=TEXTS),
     Any: JSONS | IMAGES | st.tuples(TEXTS, st.integers()) | TICKETS | st.dates(),
 }
@@ -173,7 +174,7 @@ def agree(play: Stage, module: Any, inputs: Mapping[str, Any]) -> None:
     assert there == here, there
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=cast("Any", [*HealthCheck]), print_blob=True)
 @given(case=cases(), untyped=st.booleans())
 def test_the_prompt_is_the_local_one(play: Stage, case: Any, untyped: bool) -> None:
     """KINDS 16, 20, 25: for random signatures, demos and inputs."""
@@ -200,7 +201,7 @@ EXAMPLES: Mapping[Any, Any] = {
     list[str]: ["b", "a"],
     dict: {"z": 1, "a": {"y": 2, "b": None}},
     dict[str, Any]: {"z": dspy.Image("https://example.org/a.png"), "a": 1},
-    list[dict]: [{"z": 1, "a": 2}],
+    list[dict]: [{"z": 1, "a": 2}],  # pyright: ignore[reportMissingTypeArgument]
     tuple[int, str]: (1, "a"),
     int | None: None,
     str | int: 3,
@@ -221,7 +222,7 @@ EXAMPLES: Mapping[Any, Any] = {
     dspy.Audio: dspy.Audio(data="aGk=", audio_format="wav"),
     dspy.File: dspy.File.from_bytes(b"hi", filename="a.txt"),
     CODE: CODE(code="x = 1"),
-    dspy.experimental.Document: dspy.experimental.Document(data="text"),
+    DOCUMENT: DOCUMENT(data="text"),
     Stamp: Stamp(text="s"),
     Any: (1, {"z": 2, "a": 3}),
 }

@@ -20,7 +20,6 @@ from typing import Any
 
 import dspy
 import pytest
-from pytest_celery import CeleryTestWorker
 from redis import Redis
 
 from snakepit_bridge.client import Fleet, Handle
@@ -37,6 +36,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.token import Token
 from tasks.rate_limits.rules import FLEET_SESSION
+from tests.harness.containers import LocalTestWorker
 from tests.harness.stage import Stage, fresh, stage
 
 # By pool: how many predictions it runs at a time, and how many are sent to it together.
@@ -65,7 +65,7 @@ class Ground:
 
     play: Stage
     fleets: dict[str, Fleet]
-    workers: dict[str, CeleryTestWorker]
+    workers: dict[str, LocalTestWorker]
 
     def pids(self) -> dict[str, int]:
         """The processes, as far as they live."""
@@ -84,7 +84,7 @@ class Ground:
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Generator[Ground]:
     folder: Path = tmp_path_factory.mktemp("stage")
-    settings = {"DSPEX_PAYLOAD_BYTES": str(LARGE), "DSPEX_REDIS_TIMEOUT_S": "2"}
+    settings: dict[str, Any] = {"DSPEX_PAYLOAD_BYTES": str(LARGE), "DSPEX_REDIS_TIMEOUT_S": "2"}
     with stage(folder, worker=False, **settings) as play:
         fleets = {pool: Fleet(play.url, queue=pool, wait_s=WAIT_S, payload_bytes=LARGE) for pool in POOLS}
         started = {
@@ -272,11 +272,12 @@ def test_what_fails_together_ends_each_by_itself(ground: Ground, reason: Reason,
 def test_a_batch_whose_inputs_fail_together_ends_each_by_itself(ground: Ground) -> None:
     with unharmed(ground):
         inputs = [{"question": f"{number}"} for number in range(100)]
-        for program, options, kind in (
+        cases: list[tuple[str, dict[str, Any], type[BridgeError]]] = [
             ("plain", {"session": fresh("never")}, SessionNotFoundError),
             ("locked", {}, LMRefusedError),
             (fresh("nobody"), {}, ProgramNotFoundError),
-        ):
+        ]
+        for program, options, kind in cases:
             sent = [one for fleet in ground.fleets.values() for one in fleet.submit_batch(program, inputs, **options)]
             assert {type(each) for each in asyncio.run(ends_of(sent))} == {kind}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator
+from typing import Any
 
 import pytest
-from pytest_celery import CeleryTestWorker
 
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.exceptions import PredictionGivenUpError
+from tests.harness.containers import LocalTestWorker
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling, StallingInThread
 from tests.harness.waiting import wait_until
@@ -17,7 +18,7 @@ from tests.harness.waiting import wait_until
 LIMIT_S = 4
 HONEST = 300
 WAIT_S = 60
-BOUNDS = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_STALL_LIMIT_S": str(LIMIT_S), "DSPEX_LEASE_S": "2"}
+BOUNDS: dict[str, Any] = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_STALL_LIMIT_S": str(LIMIT_S), "DSPEX_LEASE_S": "2"}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
         yield play
 
 
-def two_workers(play: Stage, pool: str, concurrency: int) -> list[CeleryTestWorker]:
+def two_workers(play: Stage, pool: str, concurrency: int) -> list[LocalTestWorker]:
     """Starts two workers side by side."""
     names = ("one", "two")
     for name in names:
@@ -38,7 +39,7 @@ def two_workers(play: Stage, pool: str, concurrency: int) -> list[CeleryTestWork
     return play.workers
 
 
-def running(worker: CeleryTestWorker) -> bool:
+def running(worker: LocalTestWorker) -> bool:
     return worker.container.returncode is None
 
 

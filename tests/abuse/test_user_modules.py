@@ -25,7 +25,7 @@ SENSE = ("keys", "bytes", "surrogate", "nan", "big")
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    allowed = {"DSPEX_ALLOWED_PACKAGES": ",".join(PACKAGES)}
+    allowed: dict[str, Any] = {"DSPEX_ALLOWED_PACKAGES": ",".join(PACKAGES)}
     with stage(tmp_path_factory.mktemp("stage"), **allowed) as play:
         for kind in ("Rag", "Chat", "Returns", "Raises", "RaisesAsync", "Threads"):
             register(play, kind)

@@ -204,7 +204,8 @@ def push_raw(play: Stage, task_id: str, body: str) -> None:
     from redis import Redis
 
     with Redis.from_url(play.url) as client:
-        envelope = json.loads(client.rpop("none"))
+        message: Any = client.rpop("none")
+        envelope = json.loads(message)
         envelope["body"] = base64.b64encode(body.encode()).decode()
         envelope["properties"]["delivery_info"]["routing_key"] = "predictions"
         client.lpush("predictions", json.dumps(envelope))

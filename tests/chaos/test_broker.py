@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_celery import CeleryTestWorker, RedisContainer
+from pytest_celery import RedisContainer
 from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.harness.broker import held
-from tests.harness.containers import LocalRedisContainer, WorkerSpec
+from tests.harness.containers import LocalRedisContainer, LocalTestWorker, WorkerSpec
 from tests.harness.fixtures import StartWorker
 from tests.harness.waiting import wait_until
 from workers.pools import Pool
@@ -31,7 +31,7 @@ def pool() -> Pool:
 
 
 @pytest.fixture
-def worker(pool: Pool, start_worker: StartWorker) -> CeleryTestWorker:
+def worker(pool: Pool, start_worker: StartWorker) -> LocalTestWorker:
     env = {"DSPEX_LEASE_S": str(LEASE_S)}
     spec = WorkerSpec(app="tests.chaos.worker_app", pool=pool.value, concurrency=2, queues=(QUEUE,), name="w", env=env)
     return start_worker(spec)
@@ -61,7 +61,7 @@ def open_claims(url: str) -> int | None:
         return None
 
 
-def assert_each_ran_once(worker: CeleryTestWorker, results: list[Any], log: Path, url: str) -> None:
+def assert_each_ran_once(worker: LocalTestWorker, results: list[Any], log: Path, url: str) -> None:
     wait_until(lambda: all(ended(one) for one in results), "the tasks to end", timeout_s=60)
     after = worker.app.send_task("poison.add", (2, 3), queue=QUEUE)
     wait_until(lambda: ended(after), "the worker to go on", timeout_s=60)
@@ -75,7 +75,7 @@ def assert_each_ran_once(worker: CeleryTestWorker, results: list[Any], log: Path
     [(Pool.threads, "poison.slow"), (Pool.asyncio, "poison.slow_async"), (Pool.prefork, "poison.slow")],
 )
 def test_a_restart_with_tasks_in_hand(
-    task: str, worker: CeleryTestWorker, default_redis_broker: RedisContainer, broker_url: str, log: Path
+    task: str, worker: LocalTestWorker, default_redis_broker: RedisContainer, broker_url: str, log: Path
 ) -> None:
     assert isinstance(default_redis_broker, LocalRedisContainer)
     results = [worker.app.send_task(task, (str(log), 4.0), queue=QUEUE) for _ in range(2)]
@@ -86,7 +86,7 @@ def test_a_restart_with_tasks_in_hand(
 
 
 def test_a_pause_of_several_leases(
-    worker: CeleryTestWorker, default_redis_broker: RedisContainer, broker_url: str, log: Path
+    worker: LocalTestWorker, default_redis_broker: RedisContainer, broker_url: str, log: Path
 ) -> None:
     assert isinstance(default_redis_broker, LocalRedisContainer)
     results = [worker.app.send_task("poison.slow", (str(log), 2.0), queue=QUEUE) for _ in range(2)]

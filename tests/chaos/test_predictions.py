@@ -15,7 +15,7 @@ from tests.harness.broker import dead, held
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 
-SETTINGS = {"DSPEX_LEASE_S": "1", "DSPEX_MAX_DELIVERIES": "2"}
+SETTINGS: dict[str, Any] = {"DSPEX_LEASE_S": "1", "DSPEX_MAX_DELIVERIES": "2"}
 
 pytestmark = pytest.mark.chaos
 

@@ -100,10 +100,10 @@ async def test_plain_and_odd_sessions_are_judged_alike_in_one_call(store: Snapsh
 
 
 async def test_a_confirmation_gives_a_session_with_an_end_its_whole_time_again(open_one: OpenStore) -> None:
-    store = open_one(retention=Retention(revisions=10, ttl_s=2.0))
+    store = open_one(retention=Retention(revisions=10, ttl_s=1.0))
     token = await store.publish("s", some(a=1), publisher=ELIXIR)
-    for _ in range(6):
-        await asyncio.sleep(0.5)
+    for _ in range(4):
+        await asyncio.sleep(0.35)
         now = (await store.head("s")).now
         assert await store.confirm({"s": Look(0, now, token)}, publisher=ELIXIR) == {}
     assert (await store.head("s")).token == token

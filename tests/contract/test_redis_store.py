@@ -301,7 +301,8 @@ class TestServer:
             await store.publish("other", some(a=1))
             second = await store.rollback("s", await store.publish("s", some(a=1, b=2)))
             await store.drop("s")
-            told = [(await pubsub.get_message(timeout=5) or {})["data"].decode() for _ in range(3)]
+            messages: list[Any] = [await pubsub.get_message(timeout=5) or {} for _ in range(3)]
+            told = [message["data"].decode() for message in messages]
             assert told == [str(first), str(second), ""]
 
     async def test_a_read_by_somebody_up_to_date_is_one_small_command(self, store: RedisStore, redis_url: str) -> None:

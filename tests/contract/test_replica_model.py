@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,11 +34,11 @@ def plain(snapshot: Snapshot) -> State:
 class Sessions(RuleBasedStateMachine):
     """One session; ``past`` is what the model knows: each token of its life with its state, oldest first."""
 
-    open_store: Callable[[], SnapshotStore]
+    open_store: ClassVar[Callable[[], SnapshotStore]]
 
     @initialize()
     def begin(self) -> None:
-        self.store = type(self).open_store()
+        self.store = self.__class__.open_store()  # pyright: ignore[reportAttributeAccessIssue]
         self.replica = Replica(self.store, 0.05, watch_lease=0.2)
         self.past: list[tuple[Token, State]] = []
         self.gone: list[Token] = []
@@ -166,7 +166,10 @@ def run(open_store: Callable[[], SnapshotStore], examples: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=cast("Any", [*HealthCheck]),
         ),
     )
 

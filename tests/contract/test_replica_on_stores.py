@@ -169,10 +169,12 @@ class TestServer:
     ) -> None:
         await publisher.publish("s", some(a=0))
         await connected(follower)
+        token = None
         for n in range(1, 6):
             server.cli("CLIENT", "KILL", "TYPE", "pubsub")
             token = await publisher.publish("s", some(a=n))
             assert (await follower.snapshot("s", Requirement.of(at_least=token))).value("a") == n
+        assert token is not None
         await sees(follower, token)
 
     async def test_a_store_that_lost_what_a_reader_has_answers_in_a_new_epoch(

@@ -22,6 +22,8 @@ from tests.harness.cluster import free_ports, local_server
 from tests.harness.waiting import eventually, wait_until
 
 SECRET = "s3cret/p#ss"
+# By default a primary waits five seconds for more replicas before it sends the first one its data.
+AT_ONCE = ("--repl-diskless-sync-delay", "0")
 # What a user of the store needs, as docs/concepts/sessions-and-revisions.md names it.
 RIGHTS = (
     "+@connection", "+@scripting", "+@pubsub", "+info", "+time", "+hget", "+hset", "+hdel", "+hmget", "+hgetall",
@@ -68,7 +70,8 @@ async def test_a_script_reads_the_clock_once(redis_url: str) -> None:
         await use(store)
         client.echo("done")
         readings: list[int] = []
-        for seen in monitor.listen():
+        for heard in monitor.listen():
+            seen: Any = heard
             command: str = seen["command"]
             if command == "ECHO done":
                 break
@@ -147,9 +150,9 @@ class TestSentinel:
     async def test_a_primary_is_followed_over_a_failover(self, tmp_path: Path) -> None:
         primary, standby, watching = free_ports(3)
         with (
-            local_server(tmp_path / "a", "--port", str(primary), port=primary) as first,
+            local_server(tmp_path / "a", "--port", str(primary), *AT_ONCE, port=primary) as first,
             local_server(
-                tmp_path / "b", "--port", str(standby), "--replicaof", "127.0.0.1", str(primary), port=standby
+                tmp_path / "b", "--port", str(standby), "--replicaof", "127.0.0.1", str(primary), *AT_ONCE, port=standby
             ) as second,
         ):
             wait_until(lambda: in_step(second), "the replica to be in step")

@@ -100,11 +100,11 @@ async def test_what_the_old_primary_published_alone_is_lost_on_the_new_one(
         pair.old.restart()
         pair.follow(pair.new, pair.old)
     pair.promote()
-    if old_primary_first:
-        [alone] = await publish(pair.on_old, 777)
-    await publish(pair.on_new, 100)
     if not old_primary_first:
-        [alone] = await publish(pair.on_old, 777)
+        await publish(pair.on_new, 100)
+    [alone] = await publish(pair.on_old, 777)
+    if old_primary_first:
+        await publish(pair.on_new, 100)
     have = await pair.on_old.read("s")
     with pytest.raises((RevisionLostError, RevisionNotReachedError), match=str(alone)):
         await pair.on_new.read_at("s", alone)

@@ -7,7 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 from redis import Redis
 
 from tests.harness.waiting import Stopwatch
@@ -81,7 +82,8 @@ def held(client: Redis, layout: DeliveryKeys | None = None) -> dict[str, bytes]:
 def dead(client: Redis, layout: DeliveryKeys | None = None) -> list[dict[str, Any]]:
     """Returns what the dead list tells, oldest first, each with its ``message``."""
     layout, told = layout or DeliveryKeys(), list[dict[str, Any]]()
-    for tag in client.zrange(layout.dead, 0, -1):  # type: ignore[union-attr]
+    tags: Any = client.zrange(layout.dead, 0, -1)
+    for tag in tags:
         entry: Any = client.hget(layout.dead_entries, tag)
         known, _, message = entry.partition(b"\n")
         told.append({**json.loads(known), "message": message})

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import kombu.exceptions
 from celery import Celery
@@ -161,6 +161,15 @@ class LocalWorkerContainer(CeleryWorkerContainer):
         return any(self.node in reply for reply in replies)
 
 
+class LocalTestWorker(CeleryTestWorker):
+    """pytest-celery's worker whose container is a local process."""
+
+    @property
+    def container(self) -> LocalWorkerContainer:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The process."""
+        return cast("LocalWorkerContainer", self._container)
+
+
 @contextmanager
 def local_redis(*, aof: bool = True, kind: str | None = None) -> Generator[LocalRedisContainer]:
     """Give a server of its own to a test or a module of tests; it keeps its data over a kill and a restart.
@@ -180,7 +189,7 @@ def local_redis(*, aof: bool = True, kind: str | None = None) -> Generator[Local
 @contextmanager
 def local_worker(
     spec: WorkerSpec, redis_url: str, app: Celery | None = None, *, wait: bool = True
-) -> Generator[CeleryTestWorker]:
+) -> Generator[LocalTestWorker]:
     """Gives a worker process that answers; all its processes are killed at the end.
 
     Args:
@@ -198,6 +207,6 @@ def local_worker(
             container = LocalWorkerContainer(process, spec, app)
             if wait:
                 container.ready()
-            yield CeleryTestWorker(container, app)
+            yield LocalTestWorker(container, app)
         finally:
             process.close()

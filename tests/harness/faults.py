@@ -46,7 +46,7 @@ class Argless(Exception):
         raise LookupError("no arguments")
 
     @args.setter
-    def args(self, value: object) -> None: ...
+    def args(self, value: object) -> None: ...  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class Rooted(Exception):

@@ -18,7 +18,6 @@ from celery import Celery
 from pytest_celery import (
     CeleryTestBackend,
     CeleryTestBroker,
-    CeleryTestWorker,
     CeleryWorkerContainer,
     RedisContainer,
     RedisTestBackend,
@@ -27,14 +26,14 @@ from pytest_celery import (
 from pytest_docker_tools import container
 
 from tests.harness import servers
-from tests.harness.containers import WorkerSpec, local_redis, local_worker
+from tests.harness.containers import LocalTestWorker, WorkerSpec, local_redis, local_worker
 from tests.harness.local import LIVE
 
 
 class StartWorker(Protocol):
     """Starts one more worker on the test's broker; keywords change fields of the spec."""
 
-    def __call__(self, spec: WorkerSpec | None = None, *, wait: bool = True, **changes: Any) -> CeleryTestWorker: ...
+    def __call__(self, spec: WorkerSpec | None = None, *, wait: bool = True, **changes: Any) -> LocalTestWorker: ...
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -88,7 +87,7 @@ def daemon_answers() -> bool:
         return False
 
 
-docker_redis = container(
+docker_redis: Any = container(  # pyright: ignore[reportCallIssue]
     image="{default_redis_broker_image}",
     ports={"6379/tcp": None},
     wrapper_class=RedisContainer,
@@ -137,7 +136,7 @@ def start_worker(broker_url: str, celery_setup_app: Celery, worker_spec: WorkerS
     """Starts workers on the test's broker, which are all killed at its end."""
     with ExitStack() as workers:
 
-        def start(spec: WorkerSpec | None = None, *, wait: bool = True, **changes: Any) -> CeleryTestWorker:
+        def start(spec: WorkerSpec | None = None, *, wait: bool = True, **changes: Any) -> LocalTestWorker:
             wanted = replace(spec or worker_spec, **changes)
             return workers.enter_context(local_worker(wanted, broker_url, celery_setup_app, wait=wait))
 
@@ -145,7 +144,7 @@ def start_worker(broker_url: str, celery_setup_app: Celery, worker_spec: WorkerS
 
 
 @pytest.fixture
-def default_worker_container(start_worker: Callable[[], CeleryTestWorker]) -> CeleryWorkerContainer:
+def default_worker_container(start_worker: Callable[[], LocalTestWorker]) -> CeleryWorkerContainer:
     """The worker of ``celery_setup``, as a process."""
     return start_worker().container
 
@@ -163,6 +162,6 @@ def celery_backend(celery_redis_backend: RedisTestBackend) -> CeleryTestBackend:
 
 
 @pytest.fixture
-def celery_worker(celery_setup_worker: CeleryTestWorker) -> CeleryTestWorker:
+def celery_worker(celery_setup_worker: LocalTestWorker) -> LocalTestWorker:
     """The one worker of ``celery_setup``; it shadows Celery's in-process fixture of that name."""
     return celery_setup_worker

@@ -52,7 +52,7 @@ class Chat(dspy.Module):
     def forward(self, question: str, seen: list[str] = []) -> Any:  # noqa: B006
         """Answers, and says all that it remembers."""
         past = [*self.a_list, *self.a_dict["past"], *sorted(self.a_set), *self.a_deque, *self.memory.texts, self.last]
-        past += [*self.of_class, *seen, *(demo.question for demo in self.ask.demos), self.ask.signature.instructions]
+        past += [*self.of_class, *seen, *(demo.question for demo in self.ask.demos), self.ask.signature.instructions]  # pyright: ignore[reportAttributeAccessIssue]
         answer = self.ask(past=" ".join(past), question=question).answer
         for keep in (self.a_list, self.a_dict["past"], self.a_deque, self.memory.texts, self.of_class, seen):
             keep.append(question)

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kombu import Connection
+from kombu.connection import Connection
 
 from tests.harness import servers
 from tests.harness.waiting import wait_until

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from redis import Redis
@@ -34,7 +34,7 @@ def binary(kind: str) -> Path:
     return Path(found)
 
 
-def missing(what: str, package: str) -> None:
+def missing(what: str, package: str) -> NoReturn:
     """Skip the test that needs a service which isn't installed, with the reason; fail it where CI promises it.
 
     Raises:

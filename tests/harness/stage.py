@@ -14,13 +14,12 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Celery
-from pytest_celery import CeleryTestWorker
 from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.testing import Answerer, AskedQuestion, Recorded, RecordingLM
 from tests.harness import servers
-from tests.harness.containers import WorkerSpec, local_redis, local_worker
+from tests.harness.containers import LocalTestWorker, WorkerSpec, local_redis, local_worker
 from tests.harness.leaks import leaked_keys
 from tests.harness.waiting import wait_until
 
@@ -71,15 +70,15 @@ class Stage:
     lm: RecordingLM
     settings: Mapping[str, str]
     app: Celery | None = None
-    workers: list[CeleryTestWorker] = field(default_factory=list)
+    workers: list[LocalTestWorker] = field(default_factory=list)
     _running: ExitStack = field(default_factory=ExitStack, repr=False)
 
     @property
-    def worker(self) -> CeleryTestWorker:
+    def worker(self) -> LocalTestWorker:
         """The first worker."""
         return self.workers[0]
 
-    def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None, **changes: Any) -> CeleryTestWorker:
+    def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None, **changes: Any) -> LocalTestWorker:
         """Starts one more worker; keywords are fields of the spec."""
         spec = WorkerSpec(env={**self.settings, **(env or {})}, **changes)
         worker = self._running.enter_context(local_worker(spec, self.url, self.app, wait=wait))

@@ -91,7 +91,7 @@ class InParallel(_Asks):
 
 class Asyncified(_Asks):
     async def aforward(self, question: str) -> Any:
-        ask = dspy.asyncify(self.answer)
+        ask: Any = dspy.asyncify(self.answer)
         return _told(await asyncio.gather(*(ask(question=text) for text in _texts(question))))
 
 
@@ -167,7 +167,7 @@ class Agent(dspy.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.react = dspy.ReAct("question -> answer", tools=[slow_search], max_iters=1)
+        self.react = dspy.ReAct("question -> answer", tools=[slow_search], max_iters=1)  # pyright: ignore[reportArgumentType]
 
     async def aforward(self, question: str) -> Any:
         return await self.react.acall(question=question)

@@ -63,7 +63,9 @@ def within(seconds: float) -> Generator[None]:
         assert took_s <= seconds, f"it took {took_s:.1f} s, more than {seconds:g} s"
 
 
-def wait_until(predicate: Callable[[], T], description: str, *, timeout_s: float = 15.0, poll_s: float = 0.02) -> T:
+def wait_until(
+    predicate: Callable[[], T | None], description: str, *, timeout_s: float = 15.0, poll_s: float = 0.02
+) -> T:
     """Return the predicate's first true answer.
 
     Raises:
@@ -81,7 +83,7 @@ def wait_until(predicate: Callable[[], T], description: str, *, timeout_s: float
 
 
 async def eventually(
-    predicate: Callable[[], Awaitable[T]], description: str, *, timeout_s: float = 15.0, poll_s: float = 0.01
+    predicate: Callable[[], Awaitable[T | None]], description: str, *, timeout_s: float = 15.0, poll_s: float = 0.01
 ) -> T:
     """Return a coroutine function's first true answer; ``wait_until`` for code that runs on the loop."""
     watch = Stopwatch()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -39,7 +39,7 @@ def grants(**limits: float) -> Grants:
 @asynccontextmanager
 async def gateway(redis_url: str, **settings: Any) -> AsyncGenerator[Gateway]:
     """A gateway that listens on free ports."""
-    given = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "drain_s": 3.0, **settings}
+    given: dict[str, Any] = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "drain_s": 3.0, **settings}
     made = Gateway(GatewaySettings(redis_url, **given))
     await made.start()
     try:
@@ -79,7 +79,7 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(address: str | None, token: str | None = "all") -> AsyncIterator[Client]:
+async def connected(address: str | None, token: str | None = "all") -> AsyncGenerator[Client]:
     """A gRPC client of a gateway."""
     assert address is not None
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]

@@ -67,7 +67,7 @@ async def flip(url: str) -> None:
     """Publishes pairs until its standard input ends, and says the last token."""
     store, told = RedisStore(url), await lines()
     stop = asyncio.create_task(told.read())
-    n = 0
+    n, token = 0, None
     while not stop.done():
         n += 1
         token = await store.publish(SESSION, {name: Variable.declare(name, n) for name in "ab"})

@@ -243,7 +243,7 @@ async def refresher_works(server: RightsServer) -> None:
         for session in "ab":
             elixir.begin(session)
             elixir.register(session, "temperature", "float", 0.5)
-        quick = {
+        quick: dict[str, Any] = {
             "poll_s": 0.05,
             "poll_max_s": 0.2,
             "settle_s": 0.6,

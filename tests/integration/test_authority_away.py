@@ -209,7 +209,8 @@ def test_the_command_says_and_does_the_same(away: Play, capsys: pytest.CaptureFi
     def run(*options: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
             main(["--redis-url", away.stage.url, "predict", "qa", f"question={fresh('why')}", "-s", SESSION, *options])
-        return (int(ended.value.code or 0), *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
 
     for options in ((), ("--outage", "fail"), ("--outage", "serve_stale(0.5)")):
         code, _, err = run(*options)

@@ -131,6 +131,7 @@ def test_a_revision_that_nobody_published(play: Stage) -> None:
     says = rf"is at {token} and did not reach {ahead} in .* s\. Check that the token comes from a publish"
     for requirement in ("at_least", "exactly"):
         error = refused(play, "warm", RevisionNotReachedError, says, session=session, **{requirement: ahead})
+        assert isinstance(error, RevisionNotReachedError)
         assert error.waited_s < 2
 
 
@@ -302,6 +303,7 @@ def test_a_worker_refuses_what_a_careless_client_stored(play: Stage, spec: dict[
 
 def test_an_lm_that_is_down(play: Stage) -> None:
     error = refused(play, "on-down", LMUnavailableError, r"LM 'openai/down' failed with .*api_base answers")
+    assert isinstance(error, LMUnavailableError)
     assert error.model == "openai/down"
 
 
@@ -310,6 +312,7 @@ def test_an_overloaded_lm_is_tried_again_and_then_named(play: Stage) -> None:
     play.lm.fail(None, status=503, containing=question)
     says = r"LM '(openai/)?demo' failed with .* \(HTTP 503\).*dspex-fleet doctor"
     error = refused(play, "qa", LMUnavailableError, says, inputs={"question": question})
+    assert isinstance(error, LMUnavailableError)
     assert error.status == 503
     assert [sent.status for sent in play.asked(question)] == [503] * 3
 
@@ -336,6 +339,7 @@ def test_an_lm_that_refuses_the_key_is_not_asked_again(play: Stage) -> None:
     question = fresh("q")
     says = r"LM '(openai/)?locked' failed with .* \(HTTP 401\).*Check the profile's key"
     error = refused(play, "on-locked", LMRefusedError, says, inputs={"question": question})
+    assert isinstance(error, LMRefusedError)
     assert (error.status, error.retry_after_s) == (401, 0.0)
     assert len(play.asked(question)) == 1
     assert "wrong" not in str(error)

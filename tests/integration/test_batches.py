@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pytest
@@ -26,7 +27,7 @@ from tests.harness.poison import POISON, Poisonable
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
 
-SETTINGS = {"DSPEX_RETRY_BACKOFF_S": "0.01", "DSPEX_RESULT_EXPIRES_S": "4000"}
+SETTINGS: dict[str, Any] = {"DSPEX_RETRY_BACKOFF_S": "0.01", "DSPEX_RESULT_EXPIRES_S": "4000"}
 
 
 @pytest.fixture(scope="module", params=["asyncio", "threads", "prefork"])
@@ -77,7 +78,7 @@ def test_a_batch_runs_concurrently_and_under_one_revision(play: Stage) -> None:
 
 
 def test_what_is_wrong_with_one_input_is_its_end_alone(play: Stage) -> None:
-    inputs: list[dict[str, object]] = [*questions(5)]
+    inputs: list[dict[str, Any]] = [*questions(5)]
     inputs[1] = {"qestion": "?"}
     inputs[3] = {"question": "?", "more": 1}
     play.lm.fail(1, status=400, containing=str(inputs[4]["question"]))
@@ -148,7 +149,8 @@ def test_a_batch_itself_leaves_nothing_behind(play: Stage) -> None:
     handles = play.fleet.submit_batch("plain", questions(3))
     [handle.get(20) for handle in handles]
     with Redis.from_url(play.url) as client:
-        stored = {key.decode().removeprefix("celery-task-meta-") for key in client.keys("celery-task-meta-*")}
+        keys: Any = client.keys("celery-task-meta-*")
+        stored = {key.decode().removeprefix("celery-task-meta-") for key in keys}
         ours = {handle.id for handle in handles}
         assert ours <= stored
         assert all(0 < client.ttl(f"celery-task-meta-{task_id}") <= 4000 for task_id in ours)
@@ -189,7 +191,7 @@ def test_a_batch_whose_worker_was_killed_goes_on_as_single_predictions(tmp_path:
 
 
 def test_an_input_that_kills_its_workers_takes_no_other_along(tmp_path: Path) -> None:
-    settings = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_LEASE_S": "1", **SETTINGS}
+    settings: dict[str, Any] = {"DSPEX_ALLOWED_PACKAGES": "tests", "DSPEX_LEASE_S": "1", **SETTINGS}
     with stage(tmp_path, worker=False, **settings) as play:
         # All of them run in one process, so that each death is the death of all that haven't ended.
         play.start(pool="asyncio", concurrency=50)

@@ -57,7 +57,7 @@ def listed(stub: BridgeServiceStub, pattern: str = "") -> list[str]:
 
 
 def refusal(error: pytest.ExceptionInfo[grpc.RpcError]) -> tuple[grpc.StatusCode, str]:
-    return error.value.code(), error.value.details()
+    return error.value.code(), error.value.details() or ""
 
 
 def test_versions_start_at_0_and_grow_by_equal_values_whatever_was_expected(stub: BridgeServiceStub) -> None:

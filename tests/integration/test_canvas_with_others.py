@@ -127,6 +127,6 @@ def test_a_canvas_that_was_written_by_hand_goes_to_celerys_own_queue(play: Stage
 def test_canvases_without_a_prediction_are_left_alone(play: Stage, shop: Celery) -> None:
     """A process that uses a fleet may send canvases of its own, whose routing isn't the fleet's affair."""
     Fleet(play.url).signature("ask", {"question": "?"})
-    steps = chain(shop.signature("shop.ask", ["text"]), shop.signature("nobody.knows"))
+    steps: Any = chain(shop.signature("shop.ask", ["text"]), shop.signature("nobody.knows"))
     steps.apply_async()
     assert "queue" not in steps.tasks[1].options

@@ -45,7 +45,8 @@ def run(play: Stage, capsys: pytest.CaptureFixture[str]) -> Run:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main(["--redis-url", play.url, *arguments])
-        return Said(int(ended.value.code or 0), *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return Said(int(ended.value.code or 0), out, err)
 
     return command
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -137,7 +138,8 @@ def test_it_runs_on_prefork_and_leaves_a_redis_that_was_given_as_it_was(
         assert client.get("somebodys") == b"value"
         assert leaked_keys(client) == []
         # Celery's results and its broadcast bindings expire, or are listed as permanent.
-        assert [key for key in client.keys("*dspex-demo*") if b"binding" not in key] == []
+        keys: Any = client.keys("*dspex-demo*")
+        assert [key for key in keys if b"binding" not in key] == []
 
 
 def test_a_ctrl_c_leaves_no_process_and_no_folder_behind(questions: Path, out: Path) -> None:

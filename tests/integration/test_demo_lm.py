@@ -30,10 +30,10 @@ class Classify(dspy.Signature):
     label: Literal["positive", "negative", "neutral"] = dspy.OutputField()
 
 
-PROGRAMS = {
-    "math": dspy.Signature("question -> answer: float"),
+PROGRAMS: dict[str, Any] = {
+    "math": dspy.Signature("question -> answer: float"),  # pyright: ignore[reportCallIssue]
     "classify": Classify,
-    "extract": dspy.Signature("text -> company: str, amount: float, date: str"),
+    "extract": dspy.Signature("text -> company: str, amount: float, date: str"),  # pyright: ignore[reportCallIssue]
 }
 
 

@@ -362,10 +362,6 @@ def _count(expected: int) -> Callable[[list[Recorded]], bool]:
     return lambda requests: len(requests) == expected
 
 
-def _styles(requests: list[Recorded]) -> list[str]:
-    return [r.ask.layout.style for r in requests]
-
-
 def _ran_counted(requests: list[Recorded]) -> bool:
     return Counted.made == 1 and bool(requests)
 

@@ -258,6 +258,7 @@ async def test_a_slow_reader_skips_revisions_and_ends_at_the_last(redis_url: str
         async with grpc.aio.insecure_channel(str(served.grpc_address), options=options) as channel:
             stream = Client(channel).variables.Watch(pb.WatchRequest(session="user-1"))
             await first(stream, 1)
+            token = None
             for n in range(1, 60):
                 token = await client.publish("user-1", a=n, b="x" * 150_000)
             seen = []

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import httpx
@@ -34,7 +34,7 @@ FEW = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=cast("Any", [*HealthCheck]),
 )
 
 
@@ -85,11 +85,12 @@ described.config.generation.update(deterministic=True, max_examples=30)
 class Bearer:
     """The token, which schemathesis also leaves out or forges to see whether it is asked for."""
 
-    def get(self, case: Case, context: Any) -> str:
+    def get(self, case: Case[Any], context: Any) -> str:
         return TOKEN
 
-    def set(self, case: Case, data: str, context: Any) -> None:
-        case.headers = {**(case.headers or {}), "Authorization": f"Bearer {data}"}
+    def set(self, case: Case[Any], data: str, context: Any) -> None:
+        headers: Any = {**(case.headers or {}), "Authorization": f"Bearer {data}"}
+        case.headers = headers
 
 
 def test_the_description_is_the_one_that_is_served(served: Served) -> None:
@@ -98,7 +99,7 @@ def test_the_description_is_the_one_that_is_served(served: Served) -> None:
 
 @described.parametrize()
 @FEW
-def test_an_operation_does_what_its_description_says(case: Case, served: Served) -> None:
+def test_an_operation_does_what_its_description_says(case: Case[Any], served: Served) -> None:
     find_something(case, served)
     hasten(case)
     if excludes_itself(case):
@@ -113,20 +114,20 @@ def test_an_operation_does_what_its_description_says(case: Case, served: Served)
     )
 
 
-def find_something(case: Case, served: Served) -> None:
+def find_something(case: Case[Any], served: Served) -> None:
     """Names something that is there in half of the requests: others end as *not found*."""
     for name, value in case.path_parameters.items():
         if name in served.known and isinstance(value, str) and 0 < len(value) <= 128 and len(value) % 2:
             case.path_parameters[name] = served.known[name]
 
 
-def hasten(case: Case) -> None:
+def hasten(case: Case[Any]) -> None:
     """Has a wait for a revision that nobody publishes here end soon."""
     if case.query and number(case.query.get("wait_s")) > 0:
         case.query["wait_s"] = 0.1
 
 
-def patience(case: Case) -> dict[str, str]:
+def patience(case: Case[Any]) -> dict[str, str]:
     """How long the client waits, where the request doesn't say that wrongly."""
     said = (case.headers or {}).get("request-timeout", "1")
     if not 0.1 <= number(said) <= 86_400:
@@ -134,7 +135,7 @@ def patience(case: Case) -> dict[str, str]:
     return {"request-timeout": "0.3" if case.path in LASTING else "20"}
 
 
-def excludes_itself(case: Case) -> bool:
+def excludes_itself(case: Case[Any]) -> bool:
     """A description of parameters can't say that two of them exclude each other."""
     return bool(case.query) and bool(case.query.get("at_least")) and bool(case.query.get("exactly"))
 
@@ -146,7 +147,7 @@ def number(value: Any) -> float:
         return -1.0
 
 
-def what_is_described_can_be_read(_: CheckContext, response: Response, case: Case) -> None:
+def what_is_described_can_be_read(_: CheckContext, response: Response, case: Case[Any]) -> None:
     """A request as it is described may be refused for what it means, and never as one that can't be read."""
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
         return

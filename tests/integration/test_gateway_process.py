@@ -142,14 +142,15 @@ def test_an_address_that_can_not_be_read_is_refused(address: str) -> None:
 async def test_a_taken_port_and_broken_files_are_named(redis_url: str, tmp_path: Path, files: Files) -> None:
     async with gateway(redis_url) as served:
         for side, taken in (("grpc", served.grpc_address), ("http", served.http_address)):
+            addresses: dict[str, Any] = {"grpc": None, "http": None, side: taken}
             with pytest.raises(ConfigurationError, match=str(taken)):
-                Gateway(GatewaySettings(redis_url, **{"grpc": None, "http": None, side: taken}))
+                Gateway(GatewaySettings(redis_url, **addresses))
     (tmp_path / "junk.pem").write_text("junk")
     for certificate in (tmp_path / "junk.pem", tmp_path / "missing.pem"):
         for side in ("grpc", "http"):
-            address = {"grpc": None, "http": None, side: "127.0.0.1:0"}
+            addresses = {"grpc": None, "http": None, side: "127.0.0.1:0"}
             with pytest.raises(ConfigurationError):
-                Gateway(GatewaySettings(redis_url, tls=Tls(certificate, files.key), **address))
+                Gateway(GatewaySettings(redis_url, tls=Tls(certificate, files.key), **addresses))
 
 
 async def test_without_tokens_everybody_on_this_machine_gets_in(redis_url: str) -> None:
@@ -161,11 +162,12 @@ async def test_without_tokens_everybody_on_this_machine_gets_in(redis_url: str) 
 
 async def test_health_and_reflection_ask_for_no_token(redis_url: str) -> None:
     async with gateway(redis_url, grants=grants()) as served, connected(served.grpc_address) as client:
-        health = health_pb2_grpc.HealthStub(client.channel)
+        health: Any = health_pb2_grpc.HealthStub(client.channel)
         for service in ("", "dspex.fleet.v1.Variables", "dspex.fleet.v1.Predictions", "dspex.fleet.v1.Programs"):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+        channel: Any = client.channel
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         (listed,) = await first(call, 1)
         names = {one.name for one in listed.list_services_response.service}
@@ -177,7 +179,7 @@ async def test_health_says_when_the_store_is_away() -> None:
         async with gateway(server.url, redis_timeout_s=0.5) as served, connected(served.grpc_address) as client:
             stop = asyncio.Event()
             probing = asyncio.create_task(served._probe())
-            health = health_pb2_grpc.HealthStub(client.channel)
+            health: Any = health_pb2_grpc.HealthStub(client.channel)
 
             async def status() -> int:
                 return (await health.Check(health_pb2.HealthCheckRequest())).status

@@ -41,7 +41,7 @@ class Reflected:
 
     def file_of(self, symbol: str) -> str | None:
         """The name of the file that the server says a symbol is in."""
-        stub = reflection_pb2_grpc.ServerReflectionStub(self._channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(self._channel)
         asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
         (answer,) = stub.ServerReflectionInfo(iter([asked]))
         files = answer.file_descriptor_response.file_descriptor_proto
@@ -57,7 +57,7 @@ class Reflected:
         service, name = method.split("/")
         found = self.methods(service)[name]
         request, answer = GetMessageClass(found.input_type), GetMessageClass(found.output_type)
-        kind = self._channel.unary_stream if found.server_streaming else self._channel.unary_unary
+        kind: Any = self._channel.unary_stream if found.server_streaming else self._channel.unary_unary
         stub = kind(f"/{method}", lambda one: one.SerializeToString(), answer.FromString)
         answers = stub(ParseDict(asked, request(), descriptor_pool=self._pool), metadata=self._metadata, timeout=60)
         for one in answers if found.server_streaming else [answers]:

@@ -21,7 +21,7 @@ from tests.harness.waiting import Stopwatch, within
 
 FLEET = "dspex.fleet"
 SLOTS = 4
-ENV = {"DSPEX_ALLOWED_PACKAGES": "tests"}
+ENV: dict[str, Any] = {"DSPEX_ALLOWED_PACKAGES": "tests"}
 
 
 @pytest.fixture(scope="module", params=["asyncio", "prefork"])

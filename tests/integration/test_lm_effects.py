@@ -21,7 +21,7 @@ from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import open_store
 from snakepit_bridge.testing import RecordingLM
 
-SIGNATURE = dspy.Signature("question -> answer", "Answer like a librarian.")
+SIGNATURE: Any = dspy.Signature("question -> answer", "Answer like a librarian.")  # pyright: ignore[reportCallIssue]
 
 
 def lookup(word: str) -> str:

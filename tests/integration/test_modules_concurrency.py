@@ -129,8 +129,8 @@ def no_wrong_values(lm: RecordingLM, run: Callable[[list[Shared], int], None], c
     assert len({request.instructions for request in lm.requests}) > 2, "the values changed meanwhile"
     assert PROGRAM.predict.config == {}
     assert (
-        PROGRAM.predict.signature.instructions
-        == dspy.ChainOfThought("question -> answer").predict.signature.instructions
+        PROGRAM.predict.signature.instructions  # pyright: ignore[reportAttributeAccessIssue]
+        == dspy.ChainOfThought("question -> answer").predict.signature.instructions  # pyright: ignore[reportAttributeAccessIssue]
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import dspy
 import pytest
@@ -35,7 +36,7 @@ def large(size: int = 20_000) -> str:
     return fresh("q") + " " + "x" * size
 
 
-def payloads(play: Stage) -> set[bytes]:
+def payloads(play: Stage) -> set[Any]:
     with Redis.from_url(play.url) as client:
         return set(client.keys("dspex:payload:*"))
 
@@ -46,8 +47,9 @@ def test_large_inputs_and_results_travel_beside_their_messages(play: Stage, flee
         handle = fleet.submit("plain", {"question": question})
         with Redis.from_url(play.url) as client:
             [queue] = [key for key in client.keys("predictions*") if client.type(key) == b"list"]
-            assert client.lindex(queue, 0) is not None
-            assert len(client.lindex(queue, 0)) < LIMIT
+            message: Any = client.lindex(queue, 0)
+            assert message is not None
+            assert len(message) < LIMIT
     assert handle.get().answer == f"answer of {question}"
     with Redis.from_url(play.url) as client:
         assert client.strlen(f"celery-task-meta-{handle.id}") < LIMIT

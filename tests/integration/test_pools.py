@@ -17,11 +17,10 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 from celery.result import AsyncResult
-from pytest_celery import CeleryTestWorker
 from redis import Redis
 
 from config.settings import FleetSettings
-from tests.harness.containers import WorkerSpec, local_redis, local_worker
+from tests.harness.containers import LocalTestWorker, WorkerSpec, local_redis, local_worker
 from tests.harness.stage import fresh
 from tests.harness.waiting import wait_until
 from workers.app import FleetApp
@@ -47,7 +46,7 @@ class Ground:
     app: FleetApp
     pool: str
 
-    def send(self, name: str, *args: Any, **options: Any) -> AsyncResult[Any]:
+    def send(self, name: str, *args: Any, **options: Any) -> AsyncResult:
         return self.app.send_task(f"pools.{name}", args, queue="pools", **options)
 
     def signature(self, name: str, *args: Any, **options: Any) -> Any:
@@ -55,7 +54,8 @@ class Ground:
 
     def notes(self, key: str) -> list[str]:
         with Redis.from_url(self.url, decode_responses=True) as client:
-            return list(client.lrange(key, 0, -1))
+            notes: Any = client.lrange(key, 0, -1)
+            return list(notes)
 
     def await_notes(self, key: str, *notes: str) -> None:
         wait_until(lambda: self.notes(key) == list(notes), f"{key} to hold {notes}", timeout_s=WAIT_S)
@@ -69,16 +69,17 @@ class Ground:
         with Redis.from_url(self.url) as client:
             return int(str(client.llen("pools")))
 
-    def stats(self, worker: CeleryTestWorker) -> dict[str, Any]:
-        return wait_until(
+    def stats(self, worker: LocalTestWorker) -> dict[str, Any]:
+        stats: Any = wait_until(
             lambda: (self.app.control.inspect([node(worker)], timeout=2).stats() or {}).get(node(worker)), "stats"
         )
+        return stats
 
-    def running(self, worker: CeleryTestWorker) -> list[dict[str, Any]]:
+    def running(self, worker: LocalTestWorker) -> list[dict[str, Any]]:
         return (self.app.control.inspect([node(worker)], timeout=2).active() or {}).get(node(worker), [])
 
 
-def node(worker: CeleryTestWorker) -> str:
+def node(worker: LocalTestWorker) -> str:
     return worker.container.node
 
 
@@ -93,7 +94,7 @@ def ground(request: pytest.FixtureRequest) -> Generator[Ground]:
 
 
 @pytest.fixture(scope="module")
-def worker(ground: Ground) -> Generator[CeleryTestWorker]:
+def worker(ground: Ground) -> Generator[LocalTestWorker]:
     """The worker that the tests share; one that stops or changes its worker starts its own."""
     spec = replace(SPEC, pool=ground.pool, env={"POOL_EVENTS": "yes"})
     with local_worker(spec, ground.url, ground.app) as worker:
@@ -116,7 +117,7 @@ def alone(ground: Ground) -> Generator[Any]:
         app.conf.imports = ()
         mine, running = Ground(url, app, ground.pool), []
 
-        def start(**changes: Any) -> tuple[Ground, CeleryTestWorker]:
+        def start(**changes: Any) -> tuple[Ground, LocalTestWorker]:
             using = local_worker(replace(SPEC, pool=ground.pool, **changes), url, app)
             running.append(using)
             return mine, using.__enter__()
@@ -131,57 +132,57 @@ def alone(ground: Ground) -> Generator[Any]:
 
 
 @pytest.mark.parametrize("name", ["add", "add_plainly"])
-def test_a_task_returns_its_result(ground: Ground, worker: CeleryTestWorker, name: str) -> None:
+def test_a_task_returns_its_result(ground: Ground, worker: LocalTestWorker, name: str) -> None:
     assert ground.send(name, 1, 2).get(WAIT_S) == 3
 
 
-def test_an_error_comes_back_with_its_name_and_text(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_an_error_comes_back_with_its_name_and_text(ground: Ground, worker: LocalTestWorker) -> None:
     failed = ground.send("fail", "as told")
     with pytest.raises(LookupError, match="as told"):
         failed.get(WAIT_S)
     assert "raise LookupError(text)" in failed.traceback
 
 
-def test_a_coroutine_can_catch_what_it_waits_for_raises(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_coroutine_can_catch_what_it_waits_for_raises(ground: Ground, worker: LocalTestWorker) -> None:
     assert ground.send("catch", "this").get(WAIT_S) == "caught this"
 
 
 @pytest.mark.parametrize("name", ["retry", "autoretry"])
-def test_a_task_is_tried_again(ground: Ground, worker: CeleryTestWorker, name: str) -> None:
+def test_a_task_is_tried_again(ground: Ground, worker: LocalTestWorker, name: str) -> None:
     assert ground.send(name, 2).get(WAIT_S) == 2
 
 
 @pytest.mark.parametrize(("name", "says"), [("retry", "failed 4 times"), ("autoretry", "not yet")])
-def test_tries_come_to_an_end(ground: Ground, worker: CeleryTestWorker, name: str, says: str) -> None:
+def test_tries_come_to_an_end(ground: Ground, worker: LocalTestWorker, name: str, says: str) -> None:
     with pytest.raises(LookupError, match=says):
         ground.send(name, 9).get(WAIT_S)
 
 
-def test_a_wrong_argument_fails_the_task_alone(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_wrong_argument_fails_the_task_alone(ground: Ground, worker: LocalTestWorker) -> None:
     with pytest.raises(TypeError):
         ground.send("add", 1).get(WAIT_S)
 
 
-def test_an_ignored_task_is_acknowledged_without_a_result(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_an_ignored_task_is_acknowledged_without_a_result(ground: Ground, worker: LocalTestWorker) -> None:
     ignored = ground.send("ignore")
     assert ground.send("add", 1, 1).get(WAIT_S) == 2
     wait_until(lambda: not ground.running(worker), "nothing to run")
     assert ignored.state == "PENDING"
 
 
-def test_a_cancellation_of_the_tasks_own_doing_is_its_failure(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_cancellation_of_the_tasks_own_doing_is_its_failure(ground: Ground, worker: LocalTestWorker) -> None:
     with pytest.raises(CancelledError):
         ground.send("own_cancellation").get(WAIT_S)
     assert ground.send("add", 1, 1).get(WAIT_S) == 2
 
 
-def test_a_coroutine_that_tries_to_end_its_worker_fails_alone(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_coroutine_that_tries_to_end_its_worker_fails_alone(ground: Ground, worker: LocalTestWorker) -> None:
     with pytest.raises(RuntimeError, match="tried to end its worker"):
         ground.send("exit").get(WAIT_S)
     assert ground.send("add", 1, 1).get(WAIT_S) == 2
 
 
-def test_a_coroutine_that_raises_what_ends_coroutines_fails_alone(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_coroutine_that_raises_what_ends_coroutines_fails_alone(ground: Ground, worker: LocalTestWorker) -> None:
     with pytest.raises(RuntimeError, match="raised GeneratorExit"):
         ground.send("raise_what_ends_coroutines").get(WAIT_S)
     assert ground.send("add", 1, 1).get(WAIT_S) == 2
@@ -203,7 +204,7 @@ def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(
     assert "already executing" not in worker.logs()
 
 
-def test_a_task_whose_coroutine_somebody_closes_ends_in_an_error(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_task_whose_coroutine_somebody_closes_ends_in_an_error(ground: Ground, worker: LocalTestWorker) -> None:
     """KINDS 0a: such as by clearing its frame, which reaches into the greenlet that Celery's tracer waits in."""
     if ground.pool != "asyncio":
         pytest.skip("only there a task runs beside others on the loop")
@@ -220,7 +221,7 @@ def test_a_task_whose_coroutine_somebody_closes_ends_in_an_error(ground: Ground,
 # ---------------------------------------------------------------- whose request
 
 
-def test_each_task_sees_its_own_request_and_context(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_each_task_sees_its_own_request_and_context(ground: Ground, worker: LocalTestWorker) -> None:
     key, gate = fresh("key"), fresh("gate")
     sent = [
         ground.send("whoami", kwargs={"mine": str(number), "key": key, "gate": gate})
@@ -229,14 +230,15 @@ def test_each_task_sees_its_own_request_and_context(ground: Ground, worker: Cele
     ground.await_notes(key, *["began"] * SPEC.concurrency)
     ground.open(gate)
     for number, one in enumerate(sent):
-        ids, current, said_mine, context = one.get(WAIT_S)
+        result: Any = one.get(WAIT_S)
+        ids, current, said_mine, context = result
         assert set(ids) == {one.id}
         assert current == one.id
         assert said_mine == str(number)
         assert context == ["nothing", str(number)]
 
 
-def test_plain_tasks_see_their_own_request_too(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_plain_tasks_see_their_own_request_too(ground: Ground, worker: LocalTestWorker) -> None:
     sent = [ground.send("whoami_plainly") for _ in range(20)]
     assert [one.get(WAIT_S) for one in sent] == [one.id for one in sent]
 
@@ -244,18 +246,18 @@ def test_plain_tasks_see_their_own_request_too(ground: Ground, worker: CeleryTes
 # ---------------------------------------------------------------- canvas
 
 
-def test_a_chain_hands_results_on(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_chain_hands_results_on(ground: Ground, worker: LocalTestWorker) -> None:
     steps = chain(ground.signature("add", 1, 1), ground.signature("add", 2), ground.signature("add_plainly", 3))
     assert steps.apply_async().get(WAIT_S) == 7
 
 
-def test_a_group_and_a_chord_bring_all_results_together(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_group_and_a_chord_bring_all_results_together(ground: Ground, worker: LocalTestWorker) -> None:
     header = [ground.signature("add", number, 1) for number in range(20)]
     assert group(header).apply_async().get(WAIT_S) == list(range(1, 21))
     assert chord(header)(ground.signature("total")).get(WAIT_S) == sum(range(1, 21))
 
 
-def test_a_failed_header_fails_the_chord(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_failed_header_fails_the_chord(ground: Ground, worker: LocalTestWorker) -> None:
     header = [ground.signature("add", 1, 1), ground.signature("fail", "broken")]
     with pytest.raises(Exception, match="broken"):
         chord(header)(ground.signature("total")).get(WAIT_S)
@@ -264,7 +266,7 @@ def test_a_failed_header_fails_the_chord(ground: Ground, worker: CeleryTestWorke
 # ---------------------------------------------------------------- time
 
 
-def test_a_task_with_an_eta_does_not_run_before_it(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_task_with_an_eta_does_not_run_before_it(ground: Ground, worker: LocalTestWorker) -> None:
     sent_at = time.monotonic()
     later, now = ground.send("add", 1, 1, countdown=1), ground.send("add", 2, 2)
     assert now.get(WAIT_S) == 4
@@ -272,30 +274,30 @@ def test_a_task_with_an_eta_does_not_run_before_it(ground: Ground, worker: Celer
     assert time.monotonic() - sent_at >= 0.9
 
 
-def test_an_expired_task_does_not_run(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_an_expired_task_does_not_run(ground: Ground, worker: LocalTestWorker) -> None:
     with pytest.raises(TaskRevokedError):
         ground.send("add", 1, 1, expires=-1).get(WAIT_S)
 
 
 @pytest.mark.needs("time_limits")
-def test_at_its_soft_limit_a_task_can_clean_up(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_at_its_soft_limit_a_task_can_clean_up(ground: Ground, worker: LocalTestWorker) -> None:
     assert ground.send("clean_up", fresh("gate")).get(WAIT_S) == "cleaned up"
 
 
 @pytest.mark.needs("time_limits")
-def test_at_its_soft_limit_a_task_fails_if_it_lets_it(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_at_its_soft_limit_a_task_fails_if_it_lets_it(ground: Ground, worker: LocalTestWorker) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
         ground.send("softly_limited", fresh("gate")).get(WAIT_S)
 
 
 @pytest.mark.needs("time_limits")
-def test_a_soft_limit_can_come_with_the_message(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_soft_limit_can_come_with_the_message(ground: Ground, worker: LocalTestWorker) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
         ground.send("hold", fresh("key"), fresh("gate"), soft_time_limit=0.3).get(WAIT_S)
 
 
 @pytest.mark.needs("time_limits")
-def test_at_its_hard_limit_a_task_is_ended(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_at_its_hard_limit_a_task_is_ended(ground: Ground, worker: LocalTestWorker) -> None:
     with pytest.raises(TimeLimitExceeded):
         ground.send("hard_limited", fresh("gate")).get(WAIT_S)
     wait_until(lambda: not ground.running(worker), "nothing to run")
@@ -306,7 +308,7 @@ def test_at_its_hard_limit_a_task_is_ended(ground: Ground, worker: CeleryTestWor
 
 
 @pytest.mark.needs("terminate")
-def test_a_running_task_can_be_terminated(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_running_task_can_be_terminated(ground: Ground, worker: LocalTestWorker) -> None:
     key, gate = fresh("key"), fresh("gate")
     held = ground.send("hold", key, gate)
     ground.await_notes(key, "began")
@@ -319,7 +321,7 @@ def test_a_running_task_can_be_terminated(ground: Ground, worker: CeleryTestWork
     assert "ended" not in ground.notes(key)
 
 
-def test_a_task_revoked_while_it_waits_never_runs(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_task_revoked_while_it_waits_never_runs(ground: Ground, worker: LocalTestWorker) -> None:
     keys, gate = [fresh("key") for _ in range(SPEC.concurrency)], fresh("gate")
     held = [ground.send("hold", key, gate) for key in keys]
     for key in keys:
@@ -348,7 +350,7 @@ def unacknowledged(ground: Ground) -> int:
     return run_blocking(taken(RedisConnection(ground.url), ground.app.settings.namespace))
 
 
-def test_a_message_is_acknowledged_once_its_task_is_done(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_message_is_acknowledged_once_its_task_is_done(ground: Ground, worker: LocalTestWorker) -> None:
     wait_until(lambda: unacknowledged(ground) == 0, "all to be acknowledged")
     key, gate = fresh("key"), fresh("gate")
     held = ground.send("hold", key, gate)
@@ -359,7 +361,7 @@ def test_a_message_is_acknowledged_once_its_task_is_done(ground: Ground, worker:
     wait_until(lambda: unacknowledged(ground) == 0, "the message to be acknowledged")
 
 
-def test_a_task_that_wants_it_is_acknowledged_as_it_begins(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_task_that_wants_it_is_acknowledged_as_it_begins(ground: Ground, worker: LocalTestWorker) -> None:
     wait_until(lambda: unacknowledged(ground) == 0, "all to be acknowledged")
     key, gate = fresh("key"), fresh("gate")
     held = ground.send("hold_early", key, gate)
@@ -369,13 +371,13 @@ def test_a_task_that_wants_it_is_acknowledged_as_it_begins(ground: Ground, worke
     assert held.get(WAIT_S) == "held"
 
 
-def test_a_rejected_message_comes_again_if_it_should(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_rejected_message_comes_again_if_it_should(ground: Ground, worker: LocalTestWorker) -> None:
     key = fresh("key")
     assert ground.send("reject", key, True).get(WAIT_S) == "taken"
     assert ground.notes(key) == ["delivered", "delivered"]
 
 
-def test_a_rejected_message_ends_its_task_otherwise(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_a_rejected_message_ends_its_task_otherwise(ground: Ground, worker: LocalTestWorker) -> None:
     key = fresh("key")
     with pytest.raises(Exception, match="not for me"):
         ground.send("reject", key, False).get(WAIT_S)
@@ -385,7 +387,7 @@ def test_a_rejected_message_ends_its_task_otherwise(ground: Ground, worker: Cele
 # ---------------------------------------------------------------- concurrency
 
 
-def test_as_many_run_at_a_time_as_the_worker_was_told(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_as_many_run_at_a_time_as_the_worker_was_told(ground: Ground, worker: LocalTestWorker) -> None:
     key, gate = fresh("key"), fresh("gate")
     held = [ground.send("hold", key, gate) for _ in range(2 * SPEC.concurrency)]
     ground.await_notes(key, *["began"] * SPEC.concurrency)
@@ -429,7 +431,7 @@ def test_autoscale_adds_places_for_what_waits(ground: Ground, alone: Any) -> Non
 # ---------------------------------------------------------------- control and events
 
 
-def test_the_worker_answers_while_all_its_places_are_taken(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_the_worker_answers_while_all_its_places_are_taken(ground: Ground, worker: LocalTestWorker) -> None:
     key, gate = fresh("key"), fresh("gate")
     held = [ground.send("hold", key, gate) for _ in range(SPEC.concurrency)]
     ground.await_notes(key, *["began"] * SPEC.concurrency)
@@ -442,7 +444,7 @@ def test_the_worker_answers_while_all_its_places_are_taken(ground: Ground, worke
     assert [one.get(WAIT_S) for one in held] == ["held"] * len(held)
 
 
-def test_its_events_tell_of_each_task(ground: Ground, worker: CeleryTestWorker) -> None:
+def test_its_events_tell_of_each_task(ground: Ground, worker: LocalTestWorker) -> None:
     seen: list[tuple[str, str]] = []
     with ground.app.connection_for_read() as connection:
         receiver = ground.app.events.Receiver(
@@ -450,7 +452,7 @@ def test_its_events_tell_of_each_task(ground: Ground, worker: CeleryTestWorker) 
         )
         with receiver.consumer_context(wakeup=False) as (listening, _, _):
 
-            def told(events: set[tuple[str, str]]) -> bool:
+            def told(events: set[tuple[Any, str]]) -> bool:
                 with suppress(TimeoutError):
                     listening.drain_events(timeout=1)
                 return events <= set(seen)
@@ -465,7 +467,7 @@ def test_its_events_tell_of_each_task(ground: Ground, worker: CeleryTestWorker) 
 # ---------------------------------------------------------------- shutdown
 
 
-def await_end(worker: CeleryTestWorker, within_s: float) -> None:
+def await_end(worker: LocalTestWorker, within_s: float) -> None:
     wait_until(lambda: worker.container.returncode is not None, "the worker to end", timeout_s=within_s)
 
 

@@ -44,7 +44,7 @@ VALUES: dict[str, Any] = {
 
 
 # The wait is long enough for a publish on a busy machine to come within it.
-SETTINGS = {"DSPEX_RESULT_EXPIRES_S": "4000", "DSPEX_REQUIREMENT_WAIT_S": "2"}
+SETTINGS: dict[str, Any] = {"DSPEX_RESULT_EXPIRES_S": "4000", "DSPEX_REQUIREMENT_WAIT_S": "2"}
 
 
 @pytest.fixture(scope="module", params=["threads", "prefork"])
@@ -414,6 +414,8 @@ def test_a_map_returns_errors_in_their_place_or_raises_the_first(play: Stage) ->
     inputs: list[dict[str, Any]] = [{"question": "a"}, {"quesion": "b"}, {"question": "c"}]
     first, second, third = play.fleet.map("plain", inputs, errors="return", timeout=20)
     assert isinstance(second, InputError)
+    assert isinstance(first, FleetPrediction)
+    assert isinstance(third, FleetPrediction)
     assert (first.answer, third.answer) == ("answer of a", "answer of c")
     with pytest.raises(InputError):
         list(play.fleet.map("plain", inputs, timeout=20))
@@ -498,7 +500,7 @@ async def test_a_fleets_program_is_awaited(play: Stage) -> None:
 
 @pytest.fixture
 def empty_stage(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
-    settings = {"DSPEX_LEASE_S": "1"}
+    settings: dict[str, Any] = {"DSPEX_LEASE_S": "1"}
     with stage(tmp_path_factory.mktemp("stage"), worker=False, **settings) as play:
         play.fleet.register("plain", dspy.Predict("question -> answer"))
         yield play

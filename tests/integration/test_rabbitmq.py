@@ -11,7 +11,8 @@ from typing import Any
 
 import dspy
 import pytest
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 from redis import Redis
 
 from snakepit_bridge.cli import main
@@ -247,7 +248,8 @@ def test_the_most_urgent_comes_first(play: Stage, node: RabbitNode) -> None:
     fleet = fleet_of(play, fresh("urgent"))
     sent = {priority: fleet.submit("plain", {"question": "q"}, priority=priority).id for priority in (1, 9, 5, 0)}
     with Connection(node.url) as connection:
-        queue = Queue(fleet.queue)(connection.channel())
+        channel: Any = connection.channel()
+        queue = Queue(fleet.queue)(channel)
         given = [queue.get(no_ack=True).headers["id"] for _ in sent]
     assert given == [sent[priority] for priority in (9, 5, 1, 0)]
 
@@ -304,7 +306,7 @@ def test_a_message_that_no_worker_can_take_ends_its_prediction(
     aside = fleet_of(play, fresh("aside"))
     handle = aside.submit("plain", {"question": fresh("q")})
     with Connection(node.url, transport_options={"confirm_publish": True}) as connection:
-        channel = connection.channel()
+        channel: Any = connection.channel()
         taken = Queue(aside.queue)(channel).get(no_ack=True)
         message = {"body": taken.body, "headers": dict(taken.headers)}
         change(message)
@@ -315,7 +317,7 @@ def test_a_message_that_no_worker_can_take_ends_its_prediction(
     assert isinstance(end_of(handle), PredictionGivenUpError | PredictionFailedError)
     dead = wait_until(lambda: dead_of(play, handle), "it is on the dead list")
     with pytest.raises(SystemExit):
-        main(["--redis-url", play.url, "--broker-url", node.url, "dead", "retry", dead])
+        main(["--redis-url", play.url, "--broker-url", node.url, "dead", "retry", str(dead)])
     # It comes the same way again, as another entry.
     wait_until(lambda: dead_of(play, handle) not in (None, dead), "it is on the dead list again")
 

@@ -48,7 +48,7 @@ async def store(redis_url: str) -> AsyncGenerator[RedisStore]:
 
 @asynccontextmanager
 async def refreshing(elixir: BridgeServer | Network, redis_url: str, **turned: Any) -> AsyncGenerator[Refresher]:
-    given = {"sessions": ("s",), **QUICK, **turned}
+    given: dict[str, Any] = {"sessions": ("s",), **QUICK, **turned}
     name = given.pop("name", "")
     refresher = Refresher(RefresherSettings(elixir.address, redis_url, **given), name=name)
     stop = asyncio.Event()
@@ -503,7 +503,7 @@ async def test_a_store_that_lost_its_latest_revisions_gets_them_again_before_it_
     keys = [f"dspex:{{s:s}}:{part}" for part in ("head", "variables", "history")]
     async with refreshing(elixir, redis_url):
         await holds(store, temperature=0.5, style="kind")
-        saved = [await connection.client.dump(key) for key in keys]
+        saved: list[Any] = [await connection.client.dump(key) for key in keys]
         elixir.set("s", "temperature", 1.5)
         newer = await holds(store, temperature=1.5, style="kind")
         for key, data in zip(keys, saved, strict=True):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from workers.refresher import Refresher, RefresherSettings
 
 ROOT = Path(__file__).parents[2]
 SESSIONS = tuple(f"s{n}" for n in range(4))
-QUICK = {"poll_s": 0.02, "poll_max_s": 0.1, "settle_s": 0.3, "lease_s": 1.5, "timeout_s": 0.5}
+QUICK: dict[str, Any] = {"poll_s": 0.02, "poll_max_s": 0.1, "settle_s": 0.3, "lease_s": 1.5, "timeout_s": 0.5}
 
 StartProcess = Callable[[str], subprocess.Popen[bytes]]
 

@@ -237,7 +237,7 @@ def test_what_is_kept_expires_and_holds_no_key(play: Stage) -> None:
         assert keys
         for key in keys:
             assert 0 < client.ttl(key) <= 60
-            stored = client.get(key)
+            stored: Any = client.get(key)
             assert LM_KEY.encode() not in stored
             assert json.loads(stored)["model"] in ("demo", "openai/demo")
         assert not [key for key in client.scan_iter("*:lease") if client.ttl(key) == -1]

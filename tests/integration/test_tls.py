@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import dspy
@@ -62,7 +63,7 @@ async def answers_everywhere(play: Stage) -> None:
 
 @pytest.mark.parametrize("options", VERIFIED.values(), ids=VERIFIED)
 async def test_every_process_works_with_one_url(
-    server: tuple[str, Certificates], options: dict[str, str], tmp_path: Path
+    server: tuple[str, Certificates], options: dict[str, Any], tmp_path: Path
 ) -> None:
     with stage(tmp_path, url=url_of(server, **options)) as play:
         await answers_everywhere(play)

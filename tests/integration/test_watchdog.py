@@ -7,7 +7,6 @@ import signal
 from collections.abc import Generator
 
 import pytest
-from pytest_celery import CeleryTestWorker
 from redis import Redis
 
 from snakepit_bridge.cli.doctor import _stalls
@@ -16,6 +15,7 @@ from snakepit_bridge.delivery.stalls import Stall, Stalls
 from snakepit_bridge.exceptions import PredictionGivenUpError
 from snakepit_bridge.process.home_loop import run_blocking
 from tests.harness.broker import held
+from tests.harness.containers import LocalTestWorker
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.stalling import Stalling
 from tests.harness.waiting import wait_until
@@ -31,7 +31,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
         yield play
 
 
-def running(worker: CeleryTestWorker) -> bool:
+def running(worker: LocalTestWorker) -> bool:
     return worker.container.returncode is None
 
 

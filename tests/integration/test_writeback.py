@@ -45,7 +45,8 @@ def elixir() -> Generator[BridgeServer]:
 
 @asynccontextmanager
 async def refreshing(elixir: BridgeServer, redis_url: str, **turned: Any) -> AsyncGenerator[Refresher]:
-    refresher = Refresher(RefresherSettings(elixir.address, redis_url, **{"sessions": ("s",), **QUICK, **turned}))
+    settings: dict[str, Any] = {"sessions": ("s",), **QUICK, **turned}
+    refresher = Refresher(RefresherSettings(elixir.address, redis_url, **settings))
     stop = asyncio.Event()
     running = asyncio.create_task(refresher.run(stop))
     try:

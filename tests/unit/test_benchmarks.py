@@ -43,7 +43,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
     for name in set(sys.modules) - before:
         if name.startswith("benchmarks."):
             del sys.modules[name]
-            vars(benchmarks).pop(name.removeprefix("benchmarks."), None)
+            benchmarks.__dict__.pop(name.removeprefix("benchmarks."), None)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

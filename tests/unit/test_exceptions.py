@@ -176,8 +176,8 @@ class Uncopyable(Exception):
             raise TypeError("there is one alone")
         return super().__new__(cls, *args)
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text + " and only")
+    def __init__(self, *args: Any) -> None:
+        super().__init__(f"{args[0]} and only")
 
 
 def _not_unicode() -> BaseException:

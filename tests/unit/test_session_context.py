@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import pickle
 import threading
 from collections.abc import Callable
@@ -310,7 +311,7 @@ def test_the_twin_has_every_method_of_the_context() -> None:
         return {
             name
             for name in dir(thing)
-            if not name.startswith("_") and asyncio.iscoroutinefunction(getattr(thing, name))
+            if not name.startswith("_") and inspect.iscoroutinefunction(getattr(thing, name))
         }
 
     context = SessionContext("s", MemoryStore())

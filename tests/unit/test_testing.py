@@ -89,7 +89,7 @@ def server() -> Generator[RecordingLM]:
 
 
 def model(server: RecordingLM, **parameters: Any) -> dspy.LM:
-    settings = {"api_key": "x", "cache": False, "num_retries": 0, **parameters}
+    settings: dict[str, Any] = {"api_key": "x", "cache": False, "num_retries": 0, **parameters}
     return dspy.LM("openai/demo", api_base=server.url, **settings)
 
 
@@ -148,7 +148,7 @@ def test_equal_inputs_get_equal_answers_and_other_inputs_others(server: Recordin
 @ADAPTERS
 def test_a_react_agent_calls_the_first_tool_once_and_finishes(server: RecordingLM, adapter: Any) -> None:
     with dspy.context(lm=model(server, temperature=0.4), adapter=adapter):
-        said = dspy.ReAct("question -> answer: int", tools=[search, add])(question="what is new?")
+        said = dspy.ReAct("question -> answer: int", tools=[search, add])(question="what is new?")  # pyright: ignore[reportArgumentType]
     assert said.trajectory["tool_args_0"] == {"query": "what is new?"}
     assert said.trajectory["observation_0"] == "found what is new?"
     assert said.trajectory["tool_name_1"] == "finish"
@@ -159,14 +159,14 @@ def test_a_react_agent_calls_the_first_tool_once_and_finishes(server: RecordingL
 
 def test_a_react_agent_gives_each_tool_argument_its_type(server: RecordingLM) -> None:
     with dspy.context(lm=model(server)):
-        said = dspy.ReAct("question -> answer", tools=[add])(question="2 and 2?")
+        said = dspy.ReAct("question -> answer", tools=[add])(question="2 and 2?")  # pyright: ignore[reportArgumentType]
     assert re.fullmatch(r"(sum|total): \d+\.\d+", said.trajectory["observation_0"])
     assert said.trajectory["tool_args_0"].keys() == {"a", "b", "label"}
 
 
 def test_the_second_react_module_gets_tool_calls_and_a_submit(server: RecordingLM) -> None:
     with dspy.context(lm=model(server)):
-        said = dspy.ReActV2("question -> answer: int", tools=[search])(question="what?")
+        said = dspy.ReActV2("question -> answer: int", tools=[search])(question="what?")  # pyright: ignore[reportArgumentType]
     assert isinstance(said.answer, int)
 
 
@@ -279,7 +279,7 @@ def test_a_scripted_model_is_rendered_for_the_adapter_that_asks() -> None:
 
 
 def test_what_dspy_sent_is_in_the_record(server: RecordingLM) -> None:
-    signature = dspy.Signature("question -> answer: int", "Answer in\n\n- one number\n  exactly.")
+    signature: Any = dspy.Signature("question -> answer: int", "Answer in\n\n- one number\n  exactly.")  # pyright: ignore[reportCallIssue]
     with dspy.context(lm=model(server, temperature=0.3, max_tokens=77, top_p=0.5, stop=["END"])):
         dspy.Predict(signature)(question="how many?", config={"temperature": 0.9})
     record = server.requests[0]
@@ -366,7 +366,7 @@ def test_usage_reaches_dspy(server: RecordingLM) -> None:
 
 def test_an_answer_is_streamed_in_pieces(server: RecordingLM) -> None:
     whole = completions(server).json()["choices"][0]["message"]["content"]
-    body = {"model": "demo", "stream": True, "stream_options": {"include_usage": True}}
+    body: dict[str, Any] = {"model": "demo", "stream": True, "stream_options": {"include_usage": True}}
     streamed = completions(server, **body)
     lines = [line.removeprefix("data: ") for line in streamed.text.splitlines() if line]
     chunks = [json.loads(line) for line in lines[:-1]]
@@ -379,7 +379,7 @@ def test_an_answer_is_streamed_in_pieces(server: RecordingLM) -> None:
 
 
 async def test_dspy_streams_a_field(server: RecordingLM) -> None:
-    program = dspy.streamify(
+    program: Any = dspy.streamify(
         dspy.Predict("question -> answer"),
         stream_listeners=[dspy.streaming.StreamListener(signature_field_name="answer")],
     )

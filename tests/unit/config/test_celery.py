@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
-from kombu import Connection, Message, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 from kombu.exceptions import ContentDisallowed, EncodeError
+from kombu.message import Message
 from kombu.serialization import dumps, loads, prepare_accept_content
 
 from config.celery import PRIORITY_STEPS, celery_config

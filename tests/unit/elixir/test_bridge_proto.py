@@ -120,7 +120,7 @@ _NAMES = {
 
 def messages() -> dict[str, str]:
     lines = MESSAGES.replace("\n    ", " ").strip().splitlines()
-    return dict(line.split(":", 1) for line in lines)
+    return dict(line.split(":", 1) for line in lines)  # pyright: ignore[reportReturnType]
 
 
 def spelled(message: Descriptor) -> list[str]:

@@ -27,7 +27,7 @@ MODELS = [
     "gpt-5.1",
     "gpt-5-chat-latest",
 ]
-MODELS += ["gpt-4o", "gpt-4.1", "o2", "llama-o3", "claude-sonnet-4", "omni", "gpt-5-chat"]
+MODELS += ["gpt-4o", "gpt-4.1", "o2", "llama-o3", "claude-sonnet-4", "omni", "gpt-5-chat"]  # pyright: ignore[reportConstantRedefinition]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -60,7 +60,7 @@ class Shaky(MemoryStore):
             raise StoreUnavailableError("memory://", "it can't be read")
         return await super().read(session, have)
 
-    async def read_at(self, session: str, token: Token) -> Snapshot:
+    async def read_at(self, session: str, token: Token) -> Snapshot:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.reads += 1
         await self._answer()
         return await super().read_at(session, token)

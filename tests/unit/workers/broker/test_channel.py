@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from kombu import Connection
+from kombu.connection import Connection
 from redis import Redis
 
 from tests.harness.broker import LEASE_S, OURS, QUEUE, STOCK, Consumer, channel, dead, held, put, take

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
-from kombu import Queue
+from kombu.entity import Queue
 from redis import Redis
 
 from tests.harness.broker import QUEUE, Consumer, channel, held, put

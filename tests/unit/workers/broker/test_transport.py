@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
-from kombu import Connection
 from kombu.asynchronous import Hub
+from kombu.connection import Connection
 from redis import Redis
 
 from tests.harness.broker import LEASE_S, OURS, Consumer, channel, held, put
