@@ -1,0 +1,81 @@
+"""MkDocs hooks: reference tables generated from the code, and the architecture page from ARCHITECTURE.md."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from config.settings import FleetSettings
+from snakepit_bridge import exceptions
+from snakepit_bridge.cli.main import app
+
+ROOT = Path(__file__).parent.parent
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Fill a page's ``<!-- generated: NAME -->`` markers."""
+    if page.file.src_uri == "concepts/architecture.md":
+        return (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").replace("](docs/concepts/", "](").replace(
+            "](docs/", "](../"
+        )
+    generators = {"settings": settings_table, "commands": command_reference, "errors": error_table}
+    return re.sub(r"<!-- generated: (\w+) -->", lambda match: generators[match[1]](), markdown)
+
+
+def settings_table() -> str:
+    """Return a Markdown table of every environment variable of `FleetSettings`."""
+    rows = ["| variable | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in FleetSettings.model_fields.items():
+        default = field.default
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        shown = "" if default in (None, PydanticUndefined, (), False) else f"`{default}`"
+        kind = getattr(field.annotation, "__name__", None) or str(field.annotation)
+        kind = {"SecretStr": "URL"}.get(kind, kind).replace("SecretStr", "URL").replace("pathlib.", "")
+        kind = re.sub(r"pydantic\.types\.|typing\.|\[str, \.\.\.\]", "", kind)
+        rows.append(f"| `DSPEX_{name.upper()}` | `{kind.replace('|', chr(92) + '|')}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+def command_reference() -> str:
+    """Return each command with its usage, arguments and options."""
+    root = typer.main.get_command(app)
+    return "\n".join(_command_sections(root, ["dspex-fleet"]))
+
+
+def _command_sections(command: Any, path: list[str]) -> list[str]:
+    context = command.context_class(command, info_name=" ".join(path))
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    lines = [f"### `{' '.join(path)}`", "", (command.help or "").split("\f")[0].strip(), "", "```text", usage, "```", ""]
+    options = [parameter for parameter in command.params if getattr(parameter, "help", None)]
+    if options:
+        lines += ["| argument or option | meaning |", "|---|---|"]
+        for parameter in options:
+            names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+            lines.append(f"| {names} | {_cell(parameter.help)} |")
+        lines.append("")
+    for name, sub in sorted(getattr(command, "commands", {}).items()):
+        if not sub.hidden:
+            lines += _command_sections(sub, [*path, name])
+    return lines
+
+
+def error_table() -> str:
+    """Return a table of the error tree with the first line of each docstring."""
+    rows = ["| error | is a | when |", "|---|---|---|"]
+    for name, error in vars(exceptions).items():
+        if inspect.isclass(error) and issubclass(error, BaseException) and error.__module__ == exceptions.__name__:
+            summary = (inspect.getdoc(error) or "").split("\n\n")[0].replace("\n", " ")
+            parents = ", ".join(f"`{parent.__name__}`" for parent in error.__bases__)
+            rows.append(f"| `{name}` | {parents} | {_cell(summary)} |")
+    return "\n".join(rows)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
