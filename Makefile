@@ -75,7 +75,7 @@ bench: $(READY) ## Runs every benchmark; each prints one line of JSON
 	$(BIN)/python -m benchmarks all $(ARGS)
 
 docs: $(DOCS) ## Builds the documentation site into out/site, strictly; ARGS="serve" shows it while you write
-	$(BIN)/python -m mkdocs $(if $(ARGS),$(ARGS),build --strict --quiet)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(if $(ARGS),$(ARGS),build --strict --quiet)
 
 lock: $(BIN)/python ## Resolves pyproject.toml anew into the lock files
 	@test -x $(UV) || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \

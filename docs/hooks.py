@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from config.settings import FleetSettings
 from snakepit_bridge import exceptions
-from snakepit_bridge.cli.main import app
+from snakepit_bridge.cli.main import _command_line  # pyright: ignore[reportPrivateUsage]
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,8 +21,11 @@ ROOT = Path(__file__).parent.parent
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fill a page's ``<!-- generated: NAME -->`` markers."""
     if page.file.src_uri == "concepts/architecture.md":
-        return (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").replace("](docs/concepts/", "](").replace(
-            "](docs/", "](../"
+        return (
+            (ROOT / "ARCHITECTURE.md")
+            .read_text(encoding="utf-8")
+            .replace("](docs/concepts/", "](")
+            .replace("](docs/", "](../")
         )
     generators = {"settings": settings_table, "commands": command_reference, "errors": error_table}
     return re.sub(r"<!-- generated: (\w+) -->", lambda match: generators[match[1]](), markdown)
@@ -39,20 +42,31 @@ def settings_table() -> str:
         kind = getattr(field.annotation, "__name__", None) or str(field.annotation)
         kind = {"SecretStr": "URL"}.get(kind, kind).replace("SecretStr", "URL").replace("pathlib.", "")
         kind = re.sub(r"pydantic\.types\.|typing\.|\[str, \.\.\.\]", "", kind)
-        rows.append(f"| `DSPEX_{name.upper()}` | `{kind.replace('|', chr(92) + '|')}` | {shown} | {field.description} |")
+        rows.append(
+            f"| `DSPEX_{name.upper()}` | `{kind.replace('|', chr(92) + '|')}` | {shown} | {field.description} |"
+        )
     return "\n".join(rows)
 
 
 def command_reference() -> str:
     """Return each command with its usage, arguments and options."""
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(_command_line())
     return "\n".join(_command_sections(root, ["dspex-fleet"]))
 
 
 def _command_sections(command: Any, path: list[str]) -> list[str]:
     context = command.context_class(command, info_name=" ".join(path))
     usage = command.get_usage(context).removeprefix("Usage: ")
-    lines = [f"### `{' '.join(path)}`", "", (command.help or "").split("\f")[0].strip(), "", "```text", usage, "```", ""]
+    lines = [
+        f"### `{' '.join(path)}`",
+        "",
+        (command.help or "").split("\f")[0].strip(),
+        "",
+        "```text",
+        usage,
+        "```",
+        "",
+    ]
     options = [parameter for parameter in command.params if getattr(parameter, "help", None)]
     if options:
         lines += ["| argument or option | meaning |", "|---|---|"]

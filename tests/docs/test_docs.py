@@ -1,0 +1,95 @@
+"""The documentation agrees with the repository: links resolve, code compiles, commands and settings exist."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from config.settings import FleetSettings
+from snakepit_bridge.cli.main import _command_line  # pyright: ignore[reportPrivateUsage]
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    return [code for language, code in FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as MkDocs and GitHub derive them."""
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_internal_link_resolves(page: Path) -> None:
+    prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{name(page)} links to {link}, which doesn't exist"
+        if anchor and target.name != "architecture.md":
+            assert anchor in anchors(target), f"{name(page)} links to {link}; its anchors are {sorted(anchors(target))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_blocks_compile(page: Path) -> None:
+    for code in blocks(page, "python"):
+        compile(code, name(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_blocks_import_names_that_exist(page: Path) -> None:
+    for code in blocks(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("snakepit_bridge", "workers")):
+                module = importlib.import_module(node.module or "")
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{name(page)} imports {alias.name} from {node.module}"
+
+
+def commands() -> dict[str, object]:
+    root = typer.main.get_command(_command_line())
+    return dict(getattr(root, "commands", {}))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_shell_blocks_use_commands_that_exist(page: Path) -> None:
+    known = commands()
+    for code in blocks(page, "console", "sh", ""):
+        for line in re.findall(r"dspex-fleet ((?:--\S+ \S+ )*[a-z-]+)", code):
+            command = shlex.split(line)[-1]
+            assert command in known or command.startswith("-"), f"{name(page)}: there is no dspex-fleet {command}"
+
+
+# The changelog also names settings that are gone.
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
+def test_settings_that_pages_name_exist(page: Path) -> None:
+    text = (ROOT / "config").rglob("*.py")
+    sources = [*text, *(ROOT / "workers").rglob("*.py"), *(ROOT / "snakepit_bridge").rglob("*.py")]
+    known = {f"DSPEX_{field.upper()}" for field in FleetSettings.model_fields}
+    for variable in set(re.findall(r"\bDSPEX_[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8"))) - known:
+        suffix = variable.removeprefix("DSPEX_").lower()
+        found = any(variable in source or re.search(rf"\b{suffix}\b", source) for source in map(_read, sources))
+        assert found or variable in _read(ROOT / "docker-compose.yml"), (
+            f"{name(page)} names {variable}, unknown to the code"
+        )
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
