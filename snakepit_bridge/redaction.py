@@ -1,9 +1,9 @@
-"""Redaction: the one place that keeps secrets out of errors, logs, stored results and command lines.
+"""Redaction: keeps secrets out of errors, logs, stored results and command lines.
 
-Libraries quote what they were given: an HTTP client its headers, a broker its URL, a provider the key that it refuses.
-So whoever reads a secret registers it here, and every text of ours that leaves a process goes through ``redact``: the
-errors of this project as they are made, log records in the processes that call ``redact_logs``, and results as they are
-stored. What nobody registered is recognised by its form, where it has one.
+Libraries quote what they were given: an HTTP client its headers, a broker its URL, a provider the key that it rejects.
+So code that reads a secret registers it here, and every text that leaves a process goes through ``redact``: this
+project's errors when they are created, log records in processes that call ``redact_logs``, and results when they are
+stored. Secrets that weren't registered are recognised by their form, if they have one.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from urllib.parse import parse_qsl, quote, unquote
 
 MASK = "***"
 
-# Shorter ones are words that stand in any text; of those in between, only the whole word is masked.
-_SHORTEST = 4
-_ANYWHERE = 8
-# What people write where a key or a password must stand and there is none.
+# Shorter secrets may be ordinary words; those between the two lengths are masked as whole words only.
+_MIN_CHARACTERS = 4
+_MIN_SUBSTRING_CHARACTERS = 8
+# Placeholders that people write where a key or password is required but unused.
 _PLACEHOLDERS = frozenset(
     {"empty", "none", "null", "dummy", "test", "fake", "local", "localhost", "ollama", "guest", "default", "secret"}
     | {"password", "changeme", "api-key", "api_key", "apikey", "no-key", "not-needed", "notneeded", "no-key-required"}
     | {"sk-no-key-required", "token", "redis", "admin", "user", "true", "false", "bearer"}
 )
-_NAMES = re.compile(r"(?:^|_)(?:KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS)$", re.IGNORECASE)
-_OPTIONS = re.compile(r"(?:key|token|secret|password|passwd|signature)$", re.IGNORECASE)
+_SECRET_VARIABLES = re.compile(
+    r"(?:^|_)(?:KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS)$", re.IGNORECASE
+)
+_SECRET_OPTIONS = re.compile(r"(?:key|token|secret|password|passwd|signature)$", re.IGNORECASE)
 
-# What a secret looks like, where nobody registered it: each keeps its first group.
+# The forms of unregistered secrets; the first group of each is kept.
 _FORMS = (
     re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/'\"<>]*(?=@)", re.IGNORECASE),
     re.compile(r"(\b(?:Bearer|Basic)\s+)(?=\S*[\d_=-])[^\s'\",;\\]{8,}"),
@@ -48,7 +50,7 @@ _FORMS = (
     ),
     re.compile(r"(\b(?:sk|pk|rk|gsk|xai|hf|ghp|github_pat)[-_])[A-Za-z0-9_-]{16,}"),
 )
-# Looked for before any form is: most texts hold none of them.
+# Searched before the forms are: most texts contain none of these.
 _HINT = re.compile(r"://|Bearer|Basic|password=|key|author|token|secret|\b(?:sk|pk|rk|xai|hf|ghp)[-_]", re.IGNORECASE)
 
 _lock = threading.Lock()
@@ -56,22 +58,22 @@ _spellings: frozenset[str] = frozenset()
 _known: re.Pattern[str] | None = None
 
 
-# ---------------------------------------------------------------- what is secret
+# ---------------------------------------------------------------- registering secrets
 
 
 def register_secret(value: str | None) -> None:
-    """Mask a text from now on, in every spelling in which a library may quote it.
+    """Mask a secret from now on, in every encoding in which a library may quote it.
 
-    What people write where there is no key (``EMPTY``, ``none``) and what is shorter than four characters isn't masked:
-    it would be found in texts that have nothing to do with it.
+    Placeholders (``EMPTY``, ``none``) and secrets of fewer than four characters aren't masked: they would match
+    unrelated text.
     """
     if value is None or value.strip().casefold() in _PLACEHOLDERS:
         return
-    _register(spelling for spelling in _spelt(value) if len(spelling) >= _SHORTEST)
+    _register(spelling for spelling in _spell(value) if len(spelling) >= _MIN_CHARACTERS)
 
 
 def register_url(url: str) -> None:
-    """Mask what a URL says of credentials: its password, and options of its query that are named like one."""
+    """Mask a URL's credentials: its password, and query options that are named like a secret."""
     _, _, rest = url.partition("://")
     user, _, password = rest.rpartition("@")[0].partition(":")
     if password:
@@ -79,12 +81,12 @@ def register_url(url: str) -> None:
         register_secret(unquote(password))
         register_secret(base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode())
     for name, value in parse_qsl(rest.partition("?")[2]):
-        if _OPTIONS.search(name):
+        if _SECRET_OPTIONS.search(name):
             register_secret(value)
 
 
 def register_headers(headers: Mapping[str, Any]) -> None:
-    """Mask the values of HTTP headers, and the token of one that begins with its scheme."""
+    """Mask the values of HTTP headers, and the token after an authentication scheme."""
     for value in headers.values():
         register_secret(str(value))
         scheme, blank, token = str(value).strip().partition(" ")
@@ -93,11 +95,15 @@ def register_headers(headers: Mapping[str, Any]) -> None:
 
 
 def register_environment(environment: Mapping[str, str] | None = None) -> None:
-    """Mask what the environment holds: variables that are named like secrets, and passwords of URLs, as of proxies."""
+    """Mask the environment's variables that are named like secrets, and the credentials of URLs such as proxies."""
     for name, value in (os.environ if environment is None else environment).items():
         if "://" in value:
             register_url(value)
-        elif _NAMES.search(name) and len(value) >= _ANYWHERE and not value.startswith(("/", ".")):
+        elif (
+            _SECRET_VARIABLES.search(name)
+            and len(value) >= _MIN_SUBSTRING_CHARACTERS
+            and not value.startswith(("/", "."))
+        ):
             register_secret(value)
 
 
@@ -106,18 +112,18 @@ def _register(spellings: Iterable[str]) -> None:
     with _lock:
         known = _spellings.union(spellings)
         if known != _spellings:
-            # The longest first: one may be a part of another.
-            _known = re.compile("|".join(map(_searched, sorted(known, key=len, reverse=True))))
+            # The longest first: one may be part of another.
+            _known = re.compile("|".join(map(_to_pattern, sorted(known, key=len, reverse=True))))
             _spellings = known
 
 
-def _searched(spelling: str) -> str:
+def _to_pattern(spelling: str) -> str:
     escaped = re.escape(spelling)
-    return escaped if len(spelling) >= _ANYWHERE else rf"(?<![A-Za-z0-9]){escaped}(?![A-Za-z0-9])"
+    return escaped if len(spelling) >= _MIN_SUBSTRING_CHARACTERS else rf"(?<![A-Za-z0-9]){escaped}(?![A-Za-z0-9])"
 
 
-def _spelt(value: str) -> set[str]:
-    """A text as it is, without blanks around it, line by line, and as JSON, a literal or a URL has it."""
+def _spell(value: str) -> set[str]:
+    """Return a text's encodings: as it is, stripped, line by line, and as in JSON, a Python literal or a URL."""
     texts = {value, value.strip(), *(line.strip() for line in value.splitlines())}
     quoted = {form(text) for text in texts for form in (_as_json, _as_literal, _as_bytes, _as_url)}
     return texts | quoted
@@ -139,11 +145,11 @@ def _as_url(text: str) -> str:
     return quote(text, safe="", errors="replace")
 
 
-# ---------------------------------------------------------------- texts
+# ---------------------------------------------------------------- redacting text
 
 
 def redact(text: str) -> str:
-    """Return a text with every known secret, and what has the form of one, replaced by ``***``."""
+    """Return a text with every known secret, and whatever looks like one, replaced by ``***``."""
     if _known is not None:
         text = _known.sub(MASK, text)
     if _HINT.search(text):
@@ -153,7 +159,7 @@ def redact(text: str) -> str:
 
 
 def redact_all(value: Any) -> Any:
-    """Return a JSON value with each of its texts redacted; whatever isn't one stays as it is."""
+    """Return a JSON value with each of its strings redacted."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -163,7 +169,7 @@ def redact_all(value: Any) -> Any:
     return value
 
 
-# ---------------------------------------------------------------- what a process writes
+# ---------------------------------------------------------------- a process's output
 
 
 class RedactedRecord(logging.LogRecord):
@@ -173,7 +179,7 @@ class RedactedRecord(logging.LogRecord):
         super().__init__(*args, **kwargs)
         try:
             message = super().getMessage()
-        except Exception:  # noqa: BLE001 - a message that can't be formatted is its handler's to report
+        except Exception:  # noqa: BLE001 - a message that can't be formatted is reported by its handler
             return
         shown = redact(message)
         if shown != message:
@@ -186,9 +192,9 @@ class RedactedRecord(logging.LogRecord):
 
 @cache
 def redact_logs() -> None:
-    """Redact all that this process logs from now on, and the tracebacks that end it or one of its threads.
+    """Redact everything that this process logs, and the tracebacks of uncaught exceptions, from now on.
 
-    For the processes of the fleet. A library has no business with the logging of an application.
+    For the fleet's own processes; the library doesn't touch an application's logging.
     """
     register_environment()
     logging.setLogRecordFactory(RedactedRecord)

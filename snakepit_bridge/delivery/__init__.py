@@ -1,1 +1,1 @@
-"""Where messages are kept in the broker's Redis: payloads beside them, and those that were given up."""
+"""Message delivery through the broker's Redis: keys, large payloads, dead letters and stalls."""

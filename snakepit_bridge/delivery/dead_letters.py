@@ -1,8 +1,8 @@
-"""Dead messages: those that the fleet has given up, kept whole until an operator tries them again or drops them.
+"""The dead-letter list: messages that can't be processed, kept until an operator retries or drops them.
 
-There are four reasons. ``lost``: the message went down with its worker each time that it was given out. ``stalled``:
-its prediction's code held up a worker, which was ended for that. ``unreadable``: it is no message that a worker can
-take. ``rejected``: a worker had no task of its name, or the task refused it.
+There are four reasons. ``lost``: the worker crashed at each delivery of the message. ``stalled``: its prediction's code
+blocked a worker's event loop, and the worker was killed. ``unreadable``: no worker can decode the message.
+``rejected``: the worker has no task of that name, or the task rejected the message.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 _SCRIPTS = ScriptPackage("snakepit_bridge.delivery")
-_RESULT = "celery-task-meta-"
+_RESULT_PREFIX = "celery-task-meta-"
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead message.
+    """A message in the dead-letter list.
 
     Attributes:
-        id: names it in the dead list.
+        id: its id in the dead-letter list.
         reason: ``lost``, ``stalled``, ``unreadable`` or ``rejected``.
-        error: the last thing that went wrong with it.
-        list: the list that it came from, and goes back to.
-        task, task_id: what it asked for, as far as it can be read.
-        task_ids: the predictions that it asked for; for a batch those of all inputs.
-        deliveries: how often it was given out.
-        at: Unix time at which it was given up.
-        message: the message itself, byte for byte.
+        error: the last error.
+        list: the Redis list that it came from, and that a retry puts it back to.
+        task, task_id: of the message, if it can be decoded.
+        task_ids: of the predictions in the message; for a batch those of all inputs.
+        deliveries: how often it was delivered.
+        at: Unix time in seconds at which it was dead-lettered.
+        message: the message's bytes.
     """
 
     id: str
@@ -53,33 +53,33 @@ class DeadLetter:
 
     @classmethod
     def of(cls, id: str, entry: bytes) -> Self:
-        """Returns the message of an entry in the dead list."""
-        known, _, message = entry.partition(b"\n")
-        told: dict[str, Any] = json.loads(known)
+        """Parse an entry of the dead-letter list."""
+        header, _, message = entry.partition(b"\n")
+        fields: dict[str, Any] = json.loads(header)
         return cls(
             id=id,
-            reason=str(told["reason"]),
-            error=str(told["error"]),
-            list=str(told["list"]),
-            task=told.get("task"),
-            task_id=told.get("task_id"),
-            task_ids=tuple(task_ids_of({**told, "id": told.get("task_id")})),
-            deliveries=int(told.get("deliveries", 1)),
-            at=float(told["at"]),
+            reason=str(fields["reason"]),
+            error=str(fields["error"]),
+            list=str(fields["list"]),
+            task=fields.get("task"),
+            task_id=fields.get("task_id"),
+            task_ids=tuple(task_ids_of({**fields, "id": fields.get("task_id")})),
+            deliveries=int(fields.get("deliveries", 1)),
+            at=float(fields["at"]),
             message=message,
         )
 
     @property
     def queue(self) -> str:
-        """The queue that it waited in."""
+        """The queue of the message."""
         return self.list.partition(SEPARATOR)[0]
 
     def told(self) -> dict[str, Any]:
-        """Returns what there is to tell, as JSON values."""
+        """Return all fields as JSON values."""
         return {**asdict(self), "queue": self.queue, "message": self.message.decode(errors="backslashreplace")}
 
     def renewed(self) -> bytes:
-        """Returns the message as one that was never given out; as it is, where it can't be read."""
+        """Return the message with its delivery count reset, or unchanged if it can't be decoded."""
         try:
             envelope: Any = json.loads(self.message)
             envelope["properties"].pop("deliveries", None)
@@ -94,12 +94,12 @@ def _is_given_up(stored: bytes | None) -> bool:
 
 
 class DeadLetters:
-    """The dead list of a fleet.
+    """The dead-letter list of a fleet.
 
     Args:
-        connection: the way to the broker's Redis.
+        connection: the broker's Redis.
         namespace: prefix of the fleet's keys.
-        results: the way to the results, where they aren't in the broker's Redis.
+        results: the Redis of the results, if it isn't the broker's.
     """
 
     def __init__(
@@ -107,63 +107,66 @@ class DeadLetters:
     ) -> None:
         self._connection = connection
         self._results = results or connection
-        self._layout = DeliveryKeys.of(namespace)
+        self._keys = DeliveryKeys.of(namespace)
 
     async def count(self) -> int:
-        """Returns how many there are.
+        """Return the number of dead letters.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis is unreachable.
         """
-        (count,) = await self._connection.send_each([("ZCARD", self._layout.dead)])
+        (count,) = await self._connection.send_each([("ZCARD", self._keys.dead)])
         return count
 
     async def ids(self) -> list[str]:
-        """Returns the ids of all, oldest first.
+        """Return the ids of all dead letters, oldest first.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis is unreachable.
         """
-        (found,) = await self._connection.send_each([("ZRANGE", self._layout.dead, 0, -1)])
-        return [id.decode() for id in found]
+        (ids,) = await self._connection.send_each([("ZRANGE", self._keys.dead, 0, -1)])
+        return [id.decode() for id in ids]
 
     async def latest(self, limit: int = 100) -> list[DeadLetter]:
-        """Returns those that were given up last, newest first.
+        """Return the latest dead letters, newest first.
+
+        Args:
+            limit: maximum number.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis is unreachable.
         """
-        (found,) = await self._connection.send_each([("ZREVRANGE", self._layout.dead, 0, limit - 1)])
-        if not found:
+        (ids,) = await self._connection.send_each([("ZREVRANGE", self._keys.dead, 0, limit - 1)])
+        if not ids:
             return []
-        (entries,) = await self._connection.send_each([("HMGET", self._layout.dead_entries, *found)])
-        pairs = zip(found, entries, strict=True)
+        (entries,) = await self._connection.send_each([("HMGET", self._keys.dead_entries, *ids)])
+        pairs = zip(ids, entries, strict=True)
         return [DeadLetter.of(id.decode(), entry) for id, entry in pairs if entry is not None]
 
     async def get(self, id: str) -> DeadLetter:
-        """Returns one.
+        """Return the dead letter with an id.
 
         Raises:
-            DeadMessageNotFoundError: there is none of this id.
-            StoreUnavailableError
+            DeadMessageNotFoundError: no dead letter has this id.
+            StoreUnavailableError: Redis is unreachable.
         """
-        (entry,) = await self._connection.send_each([("HGET", self._layout.dead_entries, id)])
+        (entry,) = await self._connection.send_each([("HGET", self._keys.dead_entries, id)])
         if entry is None:
             raise DeadMessageNotFoundError(id)
         return DeadLetter.of(id, entry)
 
     async def retry(self, id: str, send: Callable[[DeadLetter], None] | None = None) -> DeadLetter:
-        """Puts one back to its queue, as a message that was never given out, and returns it.
+        """Put a dead letter back into its queue, as if never delivered, and return it.
 
-        The result that says it was given up goes, so that its task can have another.
+        Its failure result is deleted, so that the task can get another.
 
         Args:
-            id: which one.
-            send: sends it, blocking, where its queue isn't in this Redis.
+            id: of the dead letter.
+            send: sends the message if its queue isn't in this Redis; may block.
 
         Raises:
-            DeadMessageNotFoundError: there is none of this id.
-            StoreUnavailableError
+            DeadMessageNotFoundError: no dead letter has this id.
+            StoreUnavailableError: Redis is unreachable.
         """
         dead = await self.get(id)
         await self._forget_result(dead)
@@ -176,27 +179,26 @@ class DeadLetters:
         return dead
 
     async def drop(self, id: str) -> None:
-        """Forgets one.
+        """Drop a dead letter.
 
         Raises:
-            DeadMessageNotFoundError: there is none of this id.
-            StoreUnavailableError
+            DeadMessageNotFoundError: no dead letter has this id.
+            StoreUnavailableError: Redis is unreachable.
         """
         if not await self._run("drop", id, [], []):
             raise DeadMessageNotFoundError(id)
 
     async def _forget_result(self, dead: DeadLetter) -> None:
-        keys = [f"{_RESULT}{task_id}" for task_id in dead.task_ids]
+        keys = [f"{_RESULT_PREFIX}{task_id}" for task_id in dead.task_ids]
         if not keys:
             return
         stored = await self._results.send_each([("GET", key) for key in keys])
-        given_up = [key for key, one in zip(keys, stored, strict=True) if _is_given_up(one)]
+        given_up = [key for key, result in zip(keys, stored, strict=True) if _is_given_up(result)]
         if given_up:
             await self._results.send_each([("DEL", key) for key in given_up])
 
     async def _run(self, script: str, id: str, keys: Sequence[str], args: Sequence[Any]) -> bool:
-        layout = self._layout
-        # redis-py sends a command again when its answer is lost.
-        once = f"{layout.base}:done:{uuid4().hex}"
-        keys = [once, layout.dead, layout.dead_entries, *keys]
+        # redis-py sends a command again if its reply is lost, so the script stores that it has run.
+        done = f"{self._keys.base}:done:{uuid4().hex}"
+        keys = [done, self._keys.dead, self._keys.dead_entries, *keys]
         return bool(await self._connection.run(_SCRIPTS[script], keys, [id, *args]))

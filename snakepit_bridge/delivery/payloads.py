@@ -1,7 +1,7 @@
-"""Payloads: inputs and results too large for a message travel beside it, under the digest of their content.
+"""Payloads: inputs and results too large for a message are stored separately, under the digest of their content.
 
-A broker's lists and a result backend are made for small things, and a client that looks at how a task stands shouldn't
-fetch megabytes. What travels in the message instead is a reference; whoever follows it checks what he got.
+Broker and result backend are made for small values, and a client that polls a task's state shouldn't fetch megabytes.
+The message holds a reference instead; the reader verifies the payload against the digest.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from snakepit_bridge.protocol.json_values import dumps, loads
 from snakepit_bridge.protocol.messages import VERSION, Result
 from snakepit_bridge.redis.connection import RedisConnection
 
-# A reference is text, where inputs and results are objects: nothing in these can be taken for one.
-_MARK = "payload:"
+# A reference is a string, while inputs and results are objects, so they can't be confused.
+_PREFIX = "payload:"
 
 LIMIT = 256 * 1024
-"""Bytes beyond which inputs and results go by reference, unless a setting says otherwise."""
+"""Default size in bytes above which inputs and results are stored as payloads."""
 
-# Digests of more than this are made in a thread: they would hold up the loop for milliseconds.
-_LARGE = 1024 * 1024
+# Larger payloads are hashed in a thread, since hashing would block the loop for milliseconds.
+_LARGE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Payloads:
     """The payloads of a fleet.
 
     Attributes:
-        connection: the Redis that holds them.
+        connection: the Redis of the payloads.
         namespace: prefix of their keys.
-        limit: bytes beyond which a value goes by reference.
+        limit: size in bytes above which a value is stored as a payload.
     """
 
     connection: RedisConnection
@@ -42,32 +42,36 @@ class Payloads:
     limit: int = LIMIT
 
     def fits(self, value: Any) -> bool:
-        """Tells whether a JSON value may travel in a message; costs little where it plainly does."""
+        """Check whether a JSON value is small enough for a message."""
         return weight(value, self.limit) <= self.limit
 
     async def put(self, value: Any, keep_s: float) -> str:
-        """Stores a JSON value for at least so many seconds and returns the reference to it.
+        """Store a JSON value and return the reference to it.
+
+        Args:
+            value: the value.
+            keep_s: minimum TTL in seconds.
 
         Raises:
-            StoreUnavailableError: Redis is away.
-            TypeError, ValueError: it is nothing that a message could hold.
+            StoreUnavailableError: Redis is unreachable.
+            TypeError, ValueError: a message can't hold the value.
         """
-        # Not sorted: the order of an object's keys is that of the prompt.
+        # Not sorted: the order of an object's keys matters to the prompt.
         data = dumps(value).encode()
         digest = await _digest(data)
         key, seconds = self._key(digest), max(1, round(keep_s))
-        # Equal content may be stored already, for longer or for shorter than this needs it.
+        # Equal content may be stored already, with a longer or shorter TTL.
         await self.connection.send_each([("SET", key, data, "EX", seconds, "NX"), ("EXPIRE", key, seconds, "GT")])
-        return f"{_MARK}{digest}:{len(data)}"
+        return f"{_PREFIX}{digest}:{len(data)}"
 
     async def get(self, reference: str) -> Any:
-        """Returns the value that a reference stands for.
+        """Return the value of a reference.
 
         Raises:
-            PayloadLostError: it isn't there any more, or isn't what the reference means.
-            StoreUnavailableError: Redis is away.
+            PayloadLostError: the payload is gone, or has another digest.
+            StoreUnavailableError: Redis is unreachable.
         """
-        digest = _digest_in(reference)
+        digest = _extract_digest(reference)
         data = cast("bytes | None", await self.connection.bounded(self.connection.client.get(self._key(digest))))
         if data is None:
             raise PayloadLostError(digest, "it has expired, or Redis lost it")
@@ -76,36 +80,40 @@ class Payloads:
         return loads(data)
 
     async def message(self, result: Result, keep_s: float) -> dict[str, Any]:
-        """Returns the JSON form in which a result is stored: itself, or a reference to it if it is too large.
+        """Return a result's JSON form for the backend, with a reference to its payload if it is too large.
+
+        Args:
+            result: the result.
+            keep_s: minimum TTL of its payloads in seconds.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
         encoded = result.encode()
         if is_reference(result.inputs):
             await self.keep(result.inputs, keep_s)
-        # All that somebody else decides the size of; the rest of a result is small.
-        said = (result.outputs, result.inputs, result.completions, result.provenance.get("variables"))
-        if self.fits(said):
+        # The parts of unbounded size; the rest of a result is small.
+        large_parts = (result.outputs, result.inputs, result.completions, result.provenance.get("variables"))
+        if self.fits(large_parts):
             return encoded
         return {"v": VERSION, "payload": await self.put(encoded, keep_s)}
 
     async def whole(self, result: Result) -> Result:
-        """Returns a result with its outputs at hand, fetched if it was stored by reference.
+        """Return a result with its outputs, loaded if they were stored as a payload.
 
         Raises:
-            PayloadLostError: it isn't there any more, or isn't what the reference means.
-            StoreUnavailableError: Redis is away.
+            PayloadLostError: the payload is gone, or has another digest.
+            StoreUnavailableError: Redis is unreachable.
         """
         return result if result.payload is None else Result.decode(await self.get(result.payload))
 
     async def keep(self, reference: str, keep_s: float) -> None:
-        """Keeps a payload for at least so many more seconds, if it is there.
+        """Extend the TTL of a payload to at least ``keep_s`` seconds, if it exists.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
-        key = self._key(_digest_in(reference))
+        key = self._key(_extract_digest(reference))
         await self.connection.send_each([("EXPIRE", key, max(1, round(keep_s)), "GT")])
 
     def _key(self, digest: str) -> str:
@@ -113,37 +121,37 @@ class Payloads:
 
 
 def is_reference(value: object) -> TypeGuard[str]:
-    """Tells a reference from inputs or a result."""
-    return isinstance(value, str) and value.startswith(_MARK)
+    """Check whether a value is a payload reference."""
+    return isinstance(value, str) and value.startswith(_PREFIX)
 
 
-def _digest_in(reference: str) -> str:
-    return reference.removeprefix(_MARK).partition(":")[0]
+def _extract_digest(reference: str) -> str:
+    return reference.removeprefix(_PREFIX).partition(":")[0]
 
 
 def weight(value: Any, enough: int) -> int:
-    """Returns about how many bytes a JSON value takes; it stops counting once there are more than ``enough``.
+    """Estimate a JSON value's size in bytes; stop counting above ``enough``.
 
-    It runs for every result, most of which are small: no recursion, and the exact types first.
+    Runs for every result, most of which are small: no recursion, and the exact types are tested first.
     """
     total, left = 0, [value]
     while left and total <= enough:
-        one = left.pop()
-        kind = type(one)
+        item = left.pop()
+        kind = type(item)
         if kind is str:
-            total += len(one) + 2
+            total += len(item) + 2
         elif kind is dict:
-            left += one
-            left += one.values()
-        elif kind is list or isinstance(one, (list, tuple)):
-            left += one
-        elif isinstance(one, Mapping):
-            left += cast("Mapping[str, Any]", one).items()
+            left += item
+            left += item.values()
+        elif kind is list or isinstance(item, (list, tuple)):
+            left += item
+        elif isinstance(item, Mapping):
+            left += cast("Mapping[str, Any]", item).items()
         else:
             total += 8
     return total
 
 
 async def _digest(data: bytes) -> str:
-    made = hashlib.sha256(data) if len(data) < _LARGE else await asyncio.to_thread(hashlib.sha256, data)
-    return made.hexdigest()
+    digest = hashlib.sha256(data) if len(data) < _LARGE_BYTES else await asyncio.to_thread(hashlib.sha256, data)
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""Stalls: the workers whose event loop stands still or did so until they were ended, for whoever looks after a fleet.
+"""Stalls: workers with a blocked event loop, and those that were killed for it, for a fleet's operators.
 
-A worker that hangs answers nobody, so its watchdog says this of it, in the Redis that everybody asks.
+A hung worker can't answer remote control, so its watchdog reports the stall in Redis.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _KEPT_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A worker process whose event loop stands still.
+    """A worker process whose event loop is blocked.
 
     Attributes:
-        worker: the Celery node.
-        pid: the process.
-        since: Unix time at which the loop turned last.
-        place: where it stands, in words; empty if that isn't known.
-        task_id: whose code it stands in; empty if that isn't known.
-        ended_at: Unix time at which the watchdog ended the process, 0 while it lives.
+        worker: name of the Celery node.
+        pid: of the process.
+        since: Unix time in seconds of the loop's last iteration.
+        place: description of the blocking code; empty if unknown.
+        task_id: of the prediction that blocks; empty if unknown.
+        ended_at: Unix time in seconds at which the watchdog killed the process, 0 while it lives.
     """
 
     worker: str
@@ -38,7 +38,7 @@ class Stalls:
     """The stalls of a fleet's workers.
 
     Args:
-        connection: the way to Redis.
+        connection: the Redis.
         namespace: prefix of every key.
     """
 
@@ -47,10 +47,10 @@ class Stalls:
         self._key = f"{namespace}:stalls"
 
     async def report(self, stall: Stall) -> None:
-        """Says that a process stands still, or was ended for that.
+        """Report that a process is blocked, or was killed for it.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
         await self._connection.send_each([
             ("HSET", self._key, f"{stall.worker}/{stall.pid}", json.dumps(asdict(stall))),
@@ -58,18 +58,18 @@ class Stalls:
         ])  # fmt: skip
 
     async def over(self, worker: str, pid: int) -> None:
-        """Says that a process goes on.
+        """Clear a process's stall, once its loop runs again.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
         await self._connection.send_each([("HDEL", self._key, f"{worker}/{pid}")])
 
     async def all(self) -> list[Stall]:
-        """Returns the stalls of the last day, the latest first; of those that are over, only the ones that ended badly.
+        """Return current stalls and processes killed in the last day, the latest first.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
-        (found,) = await self._connection.send_each([("HVALS", self._key)])
-        return sorted((Stall(**json.loads(one)) for one in found), key=lambda one: -one.since)
+        (entries,) = await self._connection.send_each([("HVALS", self._key)])
+        return sorted((Stall(**json.loads(entry)) for entry in entries), key=lambda stall: -stall.since)

@@ -1,1 +1,1 @@
-"""One process: its event loop, its threads, its open files, and what a fork leaves of them."""
+"""The resources of one process: event loop, threads and open files, and their reset after a fork."""

@@ -1,4 +1,4 @@
-"""What a forked child must forget of its parent; on systems that don't fork there is nothing to forget."""
+"""Registration of functions that reset a forked child's state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from collections.abc import Callable
 
 
 def after_fork_in_child(forget: Callable[[], None]) -> None:
-    """Have a function called in each forked child; without effect where there is no fork, as on Windows."""
+    """Register a function to call in each forked child; no effect on systems without fork, such as Windows."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forget)

@@ -1,8 +1,8 @@
-"""Frames that bear a prediction's id, so that the stack of a process which hangs shows whose code it is in.
+"""Stack frames named after a prediction's id, so that the stack of a hung process shows which prediction it runs.
 
-A process that hangs can't be asked anything: a regular expression holds the interpreter lock, and no thread of it runs.
-Its stack can still be written by a signal handler in C, with the names of its functions and nothing else. So each
-prediction runs below a function that is called like it.
+A hung process can't answer: a regular expression, say, holds the interpreter lock, so that no other thread runs. A
+signal handler in C (faulthandler) can still write its stack, with function names and nothing else. So each prediction
+runs below a function that is named after it.
 """
 
 from __future__ import annotations
@@ -18,65 +18,65 @@ from typing import Any, TypeVar, cast
 T = TypeVar("T")
 
 PREFIX = "prediction "
-"""What the names of such frames begin with; no function that somebody wrote can be called that."""
+"""Prefix of such frames' names; the space keeps it from being any function's real name."""
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
-_whose: ContextVar[str] = ContextVar("dspex_frame", default="")
+_prediction_id: ContextVar[str] = ContextVar("dspex_frame", default="")
 
 
 def under(task_id: str, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-    """Returns the coroutine below a frame with a prediction's id; tasks that it creates get such frames as well.
+    """Wrap a coroutine in a frame named after a prediction; tasks that it creates get such frames as well.
 
-    An id that no frame can be named by leaves the coroutine as it is.
+    If the id isn't usable as a name, return the coroutine as it is.
     """
-    return _named(_await_marked, task_id)(task_id, work) if _ID.fullmatch(task_id) else work
+    return _rename_code(_await_marked, task_id)(task_id, work) if _ID.fullmatch(task_id) else work
 
 
 def call_under(task_id: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Calls a function below a frame with a prediction's id."""
+    """Call a function below a frame named after a prediction."""
     if not _ID.fullmatch(task_id):
         return function(*args, **kwargs)
-    return _named(_call, task_id)(function, args, kwargs)
+    return _rename_code(_call, task_id)(function, args, kwargs)
 
 
 def whose() -> str:
-    """Returns the id of the prediction that the caller runs for, empty if it is none."""
-    return _whose.get()
+    """Return the id of the prediction that the caller runs for, or an empty string."""
+    return _prediction_id.get()
 
 
 @contextmanager
 def unmarked() -> Generator[None]:
-    """Within it code runs for nobody: what it starts, such as a thread at an import, outlives the prediction."""
-    token = _whose.set("")
+    """Run a block for no prediction: what it starts, such as a thread at an import, outlives the prediction."""
+    token = _prediction_id.set("")
     try:
         yield
     finally:
-        _whose.reset(token)
+        _prediction_id.reset(token)
 
 
 def mark_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Has the tasks that a prediction's code creates on a loop run below frames with its id as well."""
-    loop.set_task_factory(cast("Any", _marked_task))
+    """Install a task factory, so that tasks created by a prediction run below frames with its id too."""
+    loop.set_task_factory(cast("Any", _create_marked_task))
 
 
-def _marked_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+def _create_marked_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
     context = options.get("context")
-    task_id = _whose.get() if context is None else cast("str", context.get(_whose, ""))
+    task_id = _prediction_id.get() if context is None else cast("str", context.get(_prediction_id, ""))
     if not task_id or not asyncio.iscoroutine(work):
         return asyncio.Task(work, loop=loop, **options)
-    task = asyncio.Task(_named(_await, task_id)(work), loop=loop, **options)
-    # One that is cancelled before its first step never gets to what it was made for.
+    task = asyncio.Task(_rename_code(_await, task_id)(work), loop=loop, **options)
+    # A task that is cancelled before its first step never starts the coroutine.
     task.add_done_callback(lambda _: work.close())
     return task
 
 
 async def _await_marked(task_id: str, work: Coroutine[Any, Any, T]) -> T:
-    token = _whose.set(task_id)
+    token = _prediction_id.set(task_id)
     try:
         return await work
     finally:
-        _whose.reset(token)
+        _prediction_id.reset(token)
 
 
 async def _await(work: Coroutine[Any, Any, T]) -> T:
@@ -87,7 +87,7 @@ def _call(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, A
     return function(*args, **kwargs)
 
 
-def _named(function: Any, task_id: str) -> Any:
+def _rename_code(function: Any, task_id: str) -> Any:
     name = PREFIX + task_id
     code = function.__code__.replace(co_name=name, co_qualname=name)
     return FunctionType(code, function.__globals__, name)

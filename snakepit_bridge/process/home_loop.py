@@ -1,7 +1,7 @@
-"""The one event loop that a process keeps for our I/O, so that blocking callers, coroutines and threads share it.
+"""The home loop: one event loop per process for our I/O, shared by blocking callers, coroutines and threads.
 
-Connections and DSPy's HTTP pools belong to the loop that opened them. A loop per call would open them anew each time,
-and a client shared between loops breaks; so everything of ours runs on one persistent loop, in a daemon thread.
+Connections and DSPy's HTTP pools belong to the loop that opened them. A loop per call would reopen them each time, and
+a client shared between loops breaks; so all our I/O runs on one persistent loop, in a daemon thread.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ T = TypeVar("T")
 
 
 class Bridge(Protocol):
-    """What lets code that can't await wait on the home loop itself: it is switched out until its coroutine has ended.
+    """Lets synchronous code on the home loop wait for a coroutine: it is switched out until the coroutine has ended.
 
-    The library needs none. A worker's asyncio pool, which runs Celery's own code on the loop, brings one.
+    Only a worker's asyncio pool, which runs Celery's own code on the loop (in greenlets), installs one.
     """
 
     def inside(self) -> bool:
-        """Tells whether the calling code can be switched out."""
+        """Check whether the calling code can be switched out."""
         ...
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine while the calling code is switched out, and returns its result."""
+        """Run a coroutine while the calling code is switched out, and return its result."""
         ...
 
 
@@ -43,7 +43,7 @@ _bridge: Bridge | None = None
 
 
 def home() -> asyncio.AbstractEventLoop:
-    """Returns this process's loop, started on first use; a forked child gets its own."""
+    """Return this process's loop, started on first use; a forked child gets its own."""
     global _home
     with _lock:
         if _home is None:
@@ -54,22 +54,22 @@ def home() -> asyncio.AbstractEventLoop:
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run the loop to its end: a task of somebody's own that tries to end the process doesn't end it for all others."""
+    """Run the loop until it is stopped, even if a user's task raises SystemExit or KeyboardInterrupt."""
     while True:
         try:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as exc:
-            # asyncio lets these two through, once the task that raised them has them as its outcome.
-            _log.error("A task tried to end its process, whose event loop goes on: %s", type(exc).__name__)
+            # asyncio re-raises these two from the loop, after setting them on the task.
+            _log.error("A task raised %s; the event loop keeps running", type(exc).__name__)
         else:
             return
 
 
 def adopt(loop: asyncio.AbstractEventLoop) -> None:
-    """Makes a loop that somebody else runs this process's loop. Call it before anything of ours has run.
+    """Use a loop that the caller runs as this process's home loop. Call it before the first use of the home loop.
 
     Raises:
-        RuntimeError: another loop is in use already; its connections can't move.
+        RuntimeError: another home loop is in use already; its connections can't move.
     """
     global _home
     with _lock:
@@ -79,32 +79,32 @@ def adopt(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def bridge_by(bridge: Bridge) -> None:
-    """Makes blocking calls on the home loop switch out by this bridge wherever it says that it can."""
+    """Install a bridge, by which blocking calls on the home loop switch out where they can."""
     global _bridge
     _bridge = bridge
 
 
 def can_switch_out() -> bool:
-    """Tells whether a blocking call here would neither block a thread nor be refused: on the home loop, at a bridge."""
+    """Check whether a blocking call here would be switched out: on the home loop, with a bridge."""
     return _bridge is not None and _running_loop() is _home and _bridge.inside()
 
 
 class WaitForItself(RuntimeError):
-    """A blocking call on the home loop, whose end only that loop could bring."""
+    """A blocking call on the home loop itself would deadlock."""
 
 
 def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-    """Runs a coroutine on the home loop and returns its result to a caller that can't await.
+    """Run a coroutine on the home loop and return its result, for callers that can't await.
 
     Works in any thread, with or without a running loop of its own; on the home loop itself only across a bridge.
 
     Args:
-        work: what to run.
+        work: the coroutine.
         timeout: seconds to wait; None waits for as long as the coroutine's own bounds allow.
 
     Raises:
-        TimeoutError: the wait ran out; the coroutine is cancelled.
-        WaitForItself: called on the home loop itself.
+        TimeoutError: the timeout passed; the coroutine is cancelled.
+        WaitForItself: called on the home loop without a bridge.
     """
     loop = home()
     if _running_loop() is loop:
@@ -116,13 +116,13 @@ def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> 
     try:
         return future.result(timeout)
     except BaseException:
-        # Also on KeyboardInterrupt: nobody is left to take the result.
+        # Also on KeyboardInterrupt: no caller is left to take the result.
         future.cancel()
         raise
 
 
 async def run_home(work: Coroutine[Any, Any, T]) -> T:
-    """Awaits a coroutine on the home loop, from whichever loop the caller runs on."""
+    """Await a coroutine on the home loop, from any loop."""
     loop = home()
     if _running_loop() is loop:
         return await work
@@ -130,9 +130,9 @@ async def run_home(work: Coroutine[Any, Any, T]) -> T:
 
 
 def share(future: asyncio.Future[T]) -> asyncio.Future[T]:
-    """Return a future of one's own for one that others await too, as ``asyncio.shield`` does, but fit for errors.
+    """Return a new future that follows a shared one, as ``asyncio.shield`` does, but with an error per waiter.
 
-    Who is cancelled leaves the future to the others. If it fails, each who waits gets an error of its own
+    Cancelling one waiter leaves the shared future alone. If that fails, each waiter gets its own copy of the error
     (:func:`~snakepit_bridge.exceptions.fresh_error`), where ``shield`` raises one instance in all of them.
     """
     own: asyncio.Future[T] = future.get_loop().create_future()
@@ -160,11 +160,11 @@ def share(future: asyncio.Future[T]) -> asyncio.Future[T]:
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
-    return asyncio._get_running_loop()  # the public twin raises where there is none
+    return asyncio._get_running_loop()  # the public function raises if there is none
 
 
 def _forget() -> None:
-    """In a forked child the parent's loop thread doesn't exist; neither may its loop or a lock it held."""
+    """Reset in a forked child, which has neither its parent's loop thread nor a usable lock."""
     global _home, _lock
     _home, _lock = None, threading.Lock()
 

@@ -1,8 +1,8 @@
-"""Open files: how many a process may have, and what becomes of work that needs one when none is left.
+"""Open files: raising the process's limit, and waiting when no file descriptor is left.
 
-Every connection is one. Under the usual soft limit of 1,024 a worker that holds thousands of predictions can't connect
-to its LMs, nor to Redis to say so. So the soft limit is raised to the hard one at start, connections to LMs share what
-that leaves, and where there is none in spite of that, work waits until there is: nothing was sent, so nothing failed.
+Every connection is an open file. Under the usual soft limit of 1,024 a worker with thousands of predictions can't
+connect to its LMs, nor to Redis to report it. So the soft limit is raised to the hard limit at start, connections to
+LMs share what that leaves, and if none is left even so, work waits and is retried: nothing was sent, so nothing failed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from weakref import WeakSet
 
+from snakepit_bridge.process.forking import after_fork_in_child
+
 try:
     import resource
 except ImportError:  # Windows has no such limit
@@ -26,38 +28,38 @@ except ImportError:  # Windows has no such limit
 
 T = TypeVar("T")
 
-# Larger limits are as good as none, and tables of some programs are as large as the limit.
-_ENOUGH = 1 << 20
-# What is kept for Redis, the broker, look-ups of names, and the files of programs: at most so many, or this share.
-_RESERVE = 96
-_RESERVE_SHARE = 1 / 3
-_LEAST_ROOM = 8
-# Pauses before work is tried again for which no file was left, and how long it is tried.
-_PAUSE_S = (0.05, 0.5)
-_PATIENCE_S = 60.0
-# An outage is logged once in so many seconds.
+# Larger limits are as good as none, and some programs allocate tables as large as the limit.
+_MAX_LIMIT = 1 << 20
+# Files reserved for Redis, the broker, DNS lookups and programs: at most this many, or this share of the limit.
+_RESERVED_FILES = 96
+_RESERVED_SHARE = 1 / 3
+_MIN_CONNECTIONS = 8
+# Range of the random backoff before work that lacked a file is retried, and how long it is retried.
+_BACKOFF_S = (0.05, 0.5)
+_MAX_WAIT_S = 60.0
+# Minimum seconds between two log messages of a shortage.
 _LOG_EVERY_S = 10.0
 
 _log = logging.getLogger(__name__)
 
 
 class HoldsIdle(Protocol):
-    """What keeps connections open that nobody uses at the moment."""
+    """Holds idle connections open."""
 
     def close_idle(self) -> None:
-        """Close them; those in use stay."""
+        """Close the idle connections; those in use stay open."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileUse:
-    """How a process stands.
+    """A process's use of open files.
 
     Attributes:
-        limit: files that it may have open; 0 where the system sets no limit.
-        open: files that it has open; -1 where the system doesn't tell.
-        room: connections to LMs that it opens at a time, at most; 0 for any number.
-        lacked_s_ago: seconds since none was left; None if that never was.
+        limit: maximum number of open files; 0 if the system sets no limit.
+        open: number of open files; -1 if unknown.
+        room: maximum number of concurrent connections to LMs; 0 for no maximum.
+        lacked_s_ago: seconds since the last shortage; None if there was none.
     """
 
     limit: int
@@ -67,23 +69,23 @@ class FileUse:
 
 
 def raise_open_file_limit() -> int:
-    """Raise the soft limit of this process and those that it starts to the hard one, and return it; 0 for no limit."""
+    """Raise the soft limit of this process and its children to the hard limit and return it; 0 for no limit."""
     if resource is None:
         return 0
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    wanted = _MAX_LIMIT if hard == resource.RLIM_INFINITY else min(hard, _MAX_LIMIT)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return min(soft, wanted) if soft != resource.RLIM_INFINITY else 0
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError) as exc:  # macOS has a lower one beside it
-        _log.warning("The limit of open files stays at %d, since it can't be raised to %d: %s", soft, wanted, exc)
+    except (OSError, ValueError) as exc:  # macOS enforces a lower one besides
+        _log.warning("Open file limit stays at %d, raising it to %d failed: %s", soft, wanted, exc)
         return soft
     return wanted
 
 
 def open_file_limit() -> int:
-    """Return how many files this process may have open; 0 for no limit."""
+    """Return the maximum number of open files of this process; 0 for no limit."""
     if resource is None:
         return 0
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -91,7 +93,7 @@ def open_file_limit() -> int:
 
 
 def count_open_files() -> int:
-    """Return how many files this process has open; -1 where the system doesn't tell."""
+    """Return the number of open files of this process; -1 if unknown."""
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
             return len(os.listdir(folder)) - 1  # the listing itself is one
@@ -101,7 +103,7 @@ def count_open_files() -> int:
 
 
 def lacks_files(exc: BaseException | None) -> bool:
-    """Check whether an error says, by itself or by its causes, that no file was left for the process or the system."""
+    """Check whether an error or one of its causes is EMFILE or ENFILE (no file descriptor left)."""
     seen = 0
     while exc is not None and seen < 16:
         if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
@@ -111,7 +113,7 @@ def lacks_files(exc: BaseException | None) -> bool:
 
 
 class OpenFiles:
-    """What a process has of open files, for those who open connections. ``OPEN_FILES`` is the process's."""
+    """Coordinates this process's open files among its connections. ``OPEN_FILES`` is the instance."""
 
     def __init__(self) -> None:
         self._rooms: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
@@ -121,17 +123,17 @@ class OpenFiles:
         self._logged_at = float("-inf")
 
     def register_idle(self, holder: HoldsIdle) -> None:
-        """Have a holder of idle connections close them where files run out. It is held weakly."""
+        """Register a holder of idle connections, which closes them when files run out. It is held weakly."""
         self._idle.add(holder)
 
     def use(self) -> FileUse:
-        """Return how the process stands."""
+        """Return the process's current use of open files."""
         ago = None if self._lacked_at is None else round(time.monotonic() - self._lacked_at, 1)
         return FileUse(open_file_limit(), count_open_files(), self._room, ago)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[None]:
-        """Hold the place of one connection to an LM, and wait for it where all that the limit leaves are held."""
+        """Hold one of the places for connections to LMs; wait for one if all are taken."""
         room = self._semaphore()
         if room is None:
             yield
@@ -139,12 +141,12 @@ class OpenFiles:
         async with room:
             yield
 
-    async def wait_for_files(self, work: Callable[[], Awaitable[T]], patience_s: float = _PATIENCE_S) -> T:
-        """Return what some work returns; where no file is left for it, close idle connections and try it again.
+    async def wait_for_files(self, work: Callable[[], Awaitable[T]], patience_s: float = _MAX_WAIT_S) -> T:
+        """Await some work and return its result; if no file is left, close idle connections and retry.
 
         Args:
-            work: what needs a file, and has done nothing where there is none.
-            patience_s: seconds from the first such failure after which the last one is raised.
+            work: needs a file; must have had no effect if it fails for lack of one.
+            patience_s: seconds after the first such failure for which to retry.
         """
         until: float | None = None
         while True:
@@ -154,41 +156,41 @@ class OpenFiles:
                 if not lacks_files(exc):
                     raise
                 self.lack(exc)
-                now, pause_s = time.monotonic(), random.uniform(*_PAUSE_S)
+                now, pause_s = time.monotonic(), random.uniform(*_BACKOFF_S)
                 until = until or now + patience_s
                 if now + pause_s > until:
                     raise
             await asyncio.sleep(pause_s)
 
     def lack(self, exc: BaseException) -> None:
-        """Note that no file was left, and close idle connections."""
+        """Record that no file was left, and close idle connections."""
         now = self._lacked_at = time.monotonic()
         for holder in list(self._idle):
             holder.close_idle()
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
             _log.error(
-                "No open file is left (%d of %d); what needs one waits. Raise the limit (ulimit -n): %s",
+                "No open file is left (%d of %d), waiting for one. Raise the limit (ulimit -n): %s",
                 count_open_files(), open_file_limit(), exc,
             )  # fmt: skip
 
     def _semaphore(self) -> asyncio.Semaphore | None:
-        """The places of the event loop that the process makes its LM calls on; others are left uncounted."""
+        """Return the semaphore of the loop that makes the LM calls; other loops aren't limited."""
         loop = asyncio.get_running_loop()
         if self._rooms is None or self._rooms[0].is_closed():
             limit = open_file_limit()
             if not limit:
                 return None
-            reserve = min(_RESERVE, round(limit * _RESERVE_SHARE))
-            self._room = max(_LEAST_ROOM, limit - max(0, count_open_files()) - reserve)
+            reserve = min(_RESERVED_FILES, round(limit * _RESERVED_SHARE))
+            self._room = max(_MIN_CONNECTIONS, limit - max(0, count_open_files()) - reserve)
             self._rooms = (loop, asyncio.Semaphore(self._room))
         return self._rooms[1] if self._rooms[0] is loop else None
 
     def forget(self) -> None:
-        """Begin anew, as a forked child must."""
+        """Reset the state, for a forked child."""
         self.__init__()
 
 
 OPEN_FILES = OpenFiles()
 
-os.register_at_fork(after_in_child=OPEN_FILES.forget)
+after_fork_in_child(OPEN_FILES.forget)

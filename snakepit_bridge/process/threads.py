@@ -1,8 +1,8 @@
-"""Threads: whose work runs in which, so that no blocked thread holds up what it waits for.
+"""Thread pools: separate threads for library code and user code, so that neither can starve the other.
 
-A library's own work (looking a host up, preparing a request, importing) is short, and all predictions wait for it; it
-has threads of its own. Code of a user's may block for as long as it likes. What it waits for may need a thread again,
-so there are as many threads as such code runs; only predictions that begin wait for one another.
+Library work (DNS lookups, preparing requests, imports) is short, and all predictions wait for it; it has its own
+threads. User code may block for as long as it likes, and what it waits for may need another thread, so nested calls
+always get one; only the outermost call of a prediction waits for a free thread.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from snakepit_bridge.process.frames import call_under, whose
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# DSPy prepares each native LM call in a thread. asyncio's own default is the number of cores and four, which would
-# hold up hundreds of waiting calls.
+# DSPy prepares each native LM call in a thread. asyncio's default, the number of cores plus four, would be a
+# bottleneck for hundreds of calls.
 _LIBRARY_THREADS = 64
 _USER_THREADS = 512
-# A thread without work for so long ends.
+# Idle threads end after this time.
 _IDLE_S = 30.0
-# Whose work is a library's: what such code waits for is never a prediction.
+# Packages that count as libraries: their code never waits for a prediction.
 _LIBRARIES = frozenset({
     "_hashlib", "_io", "_socket", "aiohttp", "anyio", "asyncio", "celery", "config", "dspy", "grpc", "hashlib",
     "httpcore", "httpx", "importlib", "kombu", "litellm", "openai", "redis", "snakepit_bridge", "socket", "ssl",
     "tasks", "tiktoken", "workers",
 })  # fmt: skip
 
-_inside: ContextVar[bool] = ContextVar("dspex_in_user_thread", default=False)
+_in_user_thread: ContextVar[bool] = ContextVar("dspex_in_user_thread", default=False)
 
 
 class Threads:
-    """Daemon threads, as many as have work: none of them holds up the process's end."""
+    """An unbounded pool of daemon threads, which never delay the process's exit."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -51,14 +51,14 @@ class Threads:
         self._count = 0
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of threads."""
         return self._count
 
     def run(self, work: Callable[[], None]) -> None:
-        """Runs a function, which must not raise, in a thread that has nothing to do, or else in a new one.
+        """Run a function, which must not raise, in an idle thread or a new one.
 
         Raises:
-            RuntimeError: the system gives no more threads.
+            RuntimeError: the system can't start another thread.
         """
         with self._lock:
             if self._idle:
@@ -67,7 +67,7 @@ class Threads:
                 return
             self._count += 1
         try:
-            # In a context of its own: what it is started for is one of many things that it will do.
+            # In an empty context: the thread will run more than the function that it is started for.
             Context().run(threading.Thread(target=self._serve, args=(work,), name=self._name, daemon=True).start)
         except BaseException:
             with self._lock:
@@ -83,7 +83,7 @@ class Threads:
                 work = self._work.get(timeout=_IDLE_S)
             except queue.Empty:
                 with self._lock:
-                    # Somebody may have counted on this thread just now.
+                    # `run` may have claimed this thread just now.
                     if self._idle:
                         self._idle -= 1
                         self._count -= 1
@@ -93,7 +93,7 @@ class Threads:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A function to be called in a thread, and where its result goes."""
+    """A function to call in a thread, and the future for its result."""
 
     future: Future[Any]
     function: Callable[[], Any]
@@ -103,85 +103,85 @@ class _Call:
             return
         try:
             result = self.function()
-        except BaseException as error:  # noqa: BLE001 (it is its caller's)
-            self.future.set_exception(error)
+        except BaseException as exc:  # noqa: BLE001 (goes to the caller)
+            self.future.set_exception(exc)
         else:
             self.future.set_result(result)
 
 
 class UserThreads(Executor):
-    """Runs code of users in threads, each call in its caller's context and below a frame with its prediction's id.
+    """Executor for user code: each call runs in its caller's context, below a frame with its prediction's id.
 
     Args:
-        most: calls that run at a time; those that such a call makes itself don't count, since it may wait for them.
+        max_calls: maximum number of concurrent calls; nested calls don't count, since their caller may wait for them.
     """
 
-    def __init__(self, most: int = _USER_THREADS) -> None:
-        self._most = most
+    def __init__(self, max_calls: int = _USER_THREADS) -> None:
+        self._max_calls = max_calls
         self._threads = Threads("dspex-user")
         self._lock = threading.Lock()
         self._running = 0
         self._waiting: deque[_Call] = deque()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Has a function called, and returns where its result will be."""
+        """Schedule a call and return the future for its result."""
         future: Future[T] = Future()
-        context, task_id, nested = copy_context(), whose(), _inside.get()
-        context.run(_inside.set, True)
+        context, task_id, nested = copy_context(), whose(), _in_user_thread.get()
+        context.run(_in_user_thread.set, True)
         work = functools.partial(fn, *args, **kwargs)
         call = _Call(future, lambda: context.run(lambda: call_under(task_id, work)))
         if nested:
             self._threads.run(call.run)
             return future
         with self._lock:
-            if self._running >= self._most:
+            if self._running >= self._max_calls:
                 self._waiting.append(call)
                 return future
             self._running += 1
-        self._begin(call)
+        self._start(call)
         return future
 
-    def _begin(self, call: _Call) -> None:
+    def _start(self, call: _Call) -> None:
         try:
             self._threads.run(functools.partial(self._run, call))
         except BaseException:
-            self._next()
+            self._start_next()
             raise
 
     def _run(self, call: _Call) -> None:
         following: _Call | None = call
         while following is not None:
             following.run()
-            following = self._following()
+            following = self._take_next()
 
-    def _following(self) -> _Call | None:
+    def _take_next(self) -> _Call | None:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
             self._running -= 1
             return None
 
-    def _next(self) -> None:
-        following = self._following()
+    def _start_next(self) -> None:
+        following = self._take_next()
         if following is not None:
-            self._begin(following)
+            self._start(following)
 
 
 class HomeThreads(ThreadPoolExecutor):
-    """The default executor of the home loop: threads of their own for libraries, and other ones for users' code."""
+    """The home loop's default executor: its own threads for library code, ``USERS`` for user code."""
 
     def __init__(self) -> None:
         super().__init__(_LIBRARY_THREADS, thread_name_prefix="dspex-work")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Has a function called in the threads for its kind, and returns where its result will be."""
+        """Schedule a call in the threads for its kind and return the future for its result."""
         if is_librarys(fn):
             return super().submit(fn, *args, **kwargs)
         return USERS.submit(fn, *args, **kwargs)
 
 
 def is_librarys(function: Any) -> bool:
-    """Tells whether a function is a library's own, under what ``asyncio.to_thread`` wraps it in."""
+    """Check whether a function belongs to a library, looking through the wrapper of ``asyncio.to_thread``."""
     while isinstance(function, functools.partial):
         partial = cast("functools.partial[Any]", function)
         in_context = isinstance(getattr(partial.func, "__self__", None), Context)
@@ -191,16 +191,16 @@ def is_librarys(function: Any) -> bool:
 
 
 async def in_user_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Returns what a function of a user's returns, called in a thread with this context; the loop goes on meanwhile."""
+    """Call a user's function in a thread with the current context and return its result."""
     return await asyncio.wrap_future(USERS.submit(function, *args, **kwargs))
 
 
 USERS = UserThreads()
-"""The threads of this process for code of users."""
+"""This process's threads for user code."""
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's threads."""
+    """Reset in a forked child, which has none of its parent's threads."""
     USERS.__init__()
 
 

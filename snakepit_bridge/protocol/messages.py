@@ -1,4 +1,4 @@
-"""What travels between a client and a worker, so that both sides agree without importing each other.
+"""The messages between clients and workers: task names, headers, requests and results.
 
 A prediction is a stock Celery message: task ``tasks.predict``, ``args = [inputs, program]`` and the fields of
 :class:`PredictionRequest` as keywords. Its result is the JSON form of :class:`Result`; ``v`` is the protocol version.
@@ -16,44 +16,43 @@ from snakepit_bridge.protocol.token import Token
 
 PREDICT = "tasks.predict"
 PREDICT_BATCH = "tasks.predict_batch"
-PING = "tasks.about"
 VERSION = 1
 
-# `default` is a session like any other; it is merely the one that is meant when none is named.
+# `default` is a session like any other; it is used when no session is named.
 DEFAULT_SESSION = "default"
 
-# A message's priority is 0 to 9, the most urgent, whoever sends it: Fleet.submit, a signature, a stock Celery client.
+# A message's priority is 0 to 9 (most urgent), for Fleet.submit, signatures and stock Celery clients alike.
 MOST_URGENT = 9
 DEFAULT_PRIORITY = 5
 
 MAX_SESSION_CHARACTERS = 512
 
 
-# Headers of a request's message: when it was sent, in unix seconds by the client's clock; the channel on which the
-# client wants to be told the task's id when its result is there; and how many tries of an LM call were used up before.
+# Headers of a request's message: when it was sent, in Unix seconds by the client's clock; the pub/sub channel on which
+# the task's id is published once its result is stored; and how many attempts of an LM call were made before.
 SENT_AT = "sent_at"
 REPLY_CHANNEL = "reply_channel"
 LM_TRIES = "lm_tries"
 LM_FAILING_S = "lm_failing_s"
-# What a message says of its predictions beside its body, so that they can be ended where the body can't be read: the
+# Headers that identify a message's predictions, so that they can be failed even if the body can't be read: the
 # reference of their program, and the task ids of a batch's inputs.
 PROGRAM = "program"
 TASK_IDS = "task_ids"
 
-# What stands in a message's headers in place of its arguments: headers go to logs, events and whoever looks at a queue.
+# Replaces the arguments in a message's headers, since headers appear in logs, events and queue monitors.
 HIDDEN = "(not shown)"
 
-# What stands behind a queue's name in the name of its twin, for programs that execute code.
+# Suffix of a queue's companion queue, for programs that execute code.
 CODE = ".code"
 
 Kind = Literal["latest", "at_least", "exactly"]
 
 
 def check_session(name: object) -> str:
-    """Return the name of a session.
+    """Return the name if it is a valid session name.
 
     Raises:
-        SessionNameError: it can't be one.
+        SessionNameError: the name isn't text, is blank, too long, or not valid UTF-8.
     """
     if not isinstance(name, str):
         raise SessionNameError(f"a value of type {type(name).__name__}")
@@ -69,25 +68,25 @@ def check_session(name: object) -> str:
 
 
 def cancel_channel(namespace: str) -> str:
-    """The channel on which the ids of cancelled tasks are told, to workers that may run them and clients that wait."""
+    """Return the pub/sub channel of cancelled tasks' ids, which workers and waiting clients subscribe to."""
     return f"{namespace}:cancel"
 
 
 def pieces_key(namespace: str, task_id: str) -> str:
-    """The stream of an answer's pieces, and the channel that says that there are more."""
+    """Return the key of an answer's stream of chunks, which is also the channel that announces new ones."""
     return f"{namespace}:pieces:{task_id}"
 
 
 def code_queue(queue: str) -> str:
-    """Returns the name of the queue that a queue's programs which execute code wait in."""
+    """Return the name of the queue for those programs of a queue that execute code."""
     return queue if queue.endswith(CODE) else f"{queue}{CODE}"
 
 
 def task_ids_of(headers: Mapping[str, Any]) -> list[str]:
-    """Return the task ids of all predictions that a message asks for, as its headers say."""
-    said = headers.get(TASK_IDS)
-    if isinstance(said, list):
-        return [one for one in cast("list[Any]", said) if isinstance(one, str)]
+    """Return the task ids of all predictions in a message, read from its headers."""
+    task_ids = headers.get(TASK_IDS)
+    if isinstance(task_ids, list):
+        return [task_id for task_id in cast("list[Any]", task_ids) if isinstance(task_id, str)]
     own = headers.get("id")
     return [own] if isinstance(own, str) else []
 
@@ -109,20 +108,20 @@ class Requirement:
 
     @classmethod
     def of(cls, at_least: Token | str | None = None, exactly: Token | str | None = None) -> Self:
-        """Makes a requirement from the two keywords of the public API; none means ``latest``.
+        """Return the requirement for the two keywords of the public API; neither means ``latest``.
 
         Raises:
-            ValueError: both are given, or one isn't a token.
+            ValueError: both are given, or the given one isn't a token.
         """
         if at_least is not None and exactly is not None:
             raise ValueError("Give at_least= or exactly=, not both: one is a lower bound, the other a pin.")
         if at_least is not None:
-            return cls("at_least", _token(at_least))
-        return cls() if exactly is None else cls("exactly", _token(exactly))
+            return cls("at_least", _to_token(at_least))
+        return cls() if exactly is None else cls("exactly", _to_token(exactly))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads ``latest``, ``at_least=TOKEN`` or ``exactly=TOKEN``.
+        """Parse ``latest``, ``at_least=TOKEN`` or ``exactly=TOKEN``.
 
         Raises:
             ValueError: the text is none of these.
@@ -136,13 +135,13 @@ class Requirement:
         return self.kind if self.token is None else f"{self.kind}={self.token}"
 
 
-def _token(value: Token | str) -> Token:
+def _to_token(value: Token | str) -> Token:
     return value if isinstance(value, Token) else Token.parse(value)
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRequest:
-    """One prediction, as a client asks for it.
+    """A client's request for one prediction.
 
     Attributes:
         program: reference to a registered program: ``qa``, ``qa@prod`` or ``qa:3``.
@@ -150,16 +149,16 @@ class PredictionRequest:
             :class:`Result` instead.
         session: the session whose variables the prediction runs under.
         requirement: which revision of that session.
-        deadline: unix seconds after which the prediction must not call the LM any more.
+        deadline: Unix time in seconds after which the prediction must not call the LM any more.
         take: for chains: input field to the previous result's output field.
         max_staleness: seconds since the session's authority last agreed with its variables that the prediction accepts
             at most; None sets no bound.
-        outage: ``fail``, or ``serve_stale(SECONDS)``: what becomes of it when the store or the authority is away; None
-            leaves it to the fleet.
-        stream: whether the pieces of its answer are published as the LM writes them.
-        namespace: of the fleet that it was sent in; workers of another refuse it. Empty where its sender didn't say.
-        chained: whether the inputs may be a previous task's result. Nothing in the inputs themselves says so: an object
-            of the same form is data like any other.
+        outage: ``fail``, or ``serve_stale(SECONDS)``: what to do when the store or the authority is unreachable; None
+            uses the fleet's policy.
+        stream: whether chunks of the answer are published as the LM generates them.
+        namespace: of the fleet that it was sent to; workers of another one reject it. Empty if the sender gave none.
+        chained: whether the inputs may be a previous task's result. The inputs alone can't tell: an object of the same
+            form may be ordinary data.
         escaped: whether the inputs of the message are escaped (see json_values.py).
     """
 
@@ -177,38 +176,38 @@ class PredictionRequest:
     escaped: bool = False
 
     def keywords(self) -> dict[str, Any]:
-        """Returns the keyword arguments of the Celery message; what equals its default stays out."""
-        said: dict[str, Any] = {"v": VERSION}
+        """Return the keyword arguments of the Celery message, without those that equal their defaults."""
+        keywords: dict[str, Any] = {"v": VERSION}
         if self.session != DEFAULT_SESSION:
-            said["session"] = self.session
+            keywords["session"] = self.session
         if self.requirement.kind != "latest":
-            said["requirement"] = str(self.requirement)
+            keywords["requirement"] = str(self.requirement)
         if self.deadline is not None:
-            said["deadline"] = self.deadline
+            keywords["deadline"] = self.deadline
         if self.take:
-            said["take"] = dict(self.take)
+            keywords["take"] = dict(self.take)
         if self.max_staleness is not None:
-            said["max_staleness"] = self.max_staleness
+            keywords["max_staleness"] = self.max_staleness
         if self.outage is not None:
-            said["outage"] = self.outage
+            keywords["outage"] = self.outage
         if self.namespace:
-            said["namespace"] = self.namespace
-        said |= {name: True for name in ("stream", "chained", "escaped") if getattr(self, name)}
-        return said
+            keywords["namespace"] = self.namespace
+        keywords |= {name: True for name in ("stream", "chained", "escaped") if getattr(self, name)}
+        return keywords
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished prediction left.
+    """The result of a finished prediction.
 
     Attributes:
         outputs: output field to JSON value.
-        provenance: how they came about (see provenance.py).
-        inputs: what was asked, as it arrived, so that it can be asked again.
-        completions: the outputs of every completion, where there are several; ``outputs`` is the first of them.
-        payload: a reference to all of these, which are empty then, where they are too large for a message.
+        provenance: how they were produced (see provenance.py).
+        inputs: the request's inputs as received, so that the prediction can be repeated.
+        completions: the outputs of every completion if there are several; ``outputs`` is the first of them.
+        payload: a reference to all of these if they are too large for a message; they are empty then.
 
-    The inputs are text where they are a reference themselves.
+    The inputs are text if they are a payload reference themselves.
     """
 
     outputs: Mapping[str, Any]
@@ -218,20 +217,20 @@ class Result:
     payload: str | None = None
 
     def encode(self) -> dict[str, Any]:
-        """Returns the JSON form that the result backend stores; it says so if something in it had to be escaped."""
-        asked = self.inputs if isinstance(self.inputs, str) else dict(self.inputs)
-        said: dict[str, Any] = {"outputs": dict(self.outputs), "provenance": dict(self.provenance), "inputs": asked}
+        """Return the JSON form that the result backend stores; ``escaped`` marks one that had to be escaped."""
+        inputs = self.inputs if isinstance(self.inputs, str) else dict(self.inputs)
+        plain: dict[str, Any] = {"outputs": dict(self.outputs), "provenance": dict(self.provenance), "inputs": inputs}
         if self.completions:
-            said["completions"] = [dict(each) for each in self.completions]
-        crossing = escaped(said)
-        return {"v": VERSION, **crossing, **({} if crossing is said else {"escaped": True})}
+            plain["completions"] = [dict(each) for each in self.completions]
+        encoded = escaped(plain)
+        return {"v": VERSION, **encoded, **({} if encoded is plain else {"escaped": True})}
 
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> Self:
-        """Reads the stored JSON form.
+        """Decode the stored JSON form.
 
         Raises:
-            ValueError: a newer worker wrote it in a form that this version doesn't know.
+            ValueError: a newer worker wrote it in a version that this client doesn't know.
         """
         if message.get("v") != VERSION:
             raise ValueError(f"This result has version {message.get('v')}, this client reads {VERSION}. Upgrade it.")
@@ -243,13 +242,13 @@ class Result:
 
 
 def is_result(value: object) -> bool:
-    """Tells a previous prediction's result from what another task of a chain returned; see :attr:`Request.chained`."""
+    """Check whether a chained task's return value is a prediction's result; see :attr:`PredictionRequest.chained`."""
     if not isinstance(value, dict):
         return False
     found = cast(dict[str, Any], value)
-    if found.get("v") != VERSION or not found.keys() <= _OF_A_RESULT:
+    if found.get("v") != VERSION or not found.keys() <= _RESULT_KEYS:
         return False
     return {"outputs", "provenance", "inputs"} <= found.keys() or {"v", "payload"} == found.keys()
 
 
-_OF_A_RESULT = frozenset({"v", "outputs", "provenance", "inputs", "completions", "escaped", "payload"})
+_RESULT_KEYS = frozenset({"v", "outputs", "provenance", "inputs", "completions", "escaped", "payload"})

@@ -1,8 +1,8 @@
-"""Namespaces: several fleets on one Redis and one broker, none of which sees, steers or runs anything of another.
+"""Namespaces: keep several fleets on one Redis and one broker apart from each other.
 
 A fleet's keys and channels begin with its namespace. So do its queue, unless that is named, and the exchanges of
-Celery's remote control and events, which would otherwise reach every worker on the broker. A request says which
-namespace it was sent in, so that workers of another refuse it even where two fleets were given one queue.
+Celery's remote control and events, which would otherwise reach every worker on the broker. A request carries its
+namespace, so that workers of another fleet reject it even if two fleets share one queue.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,50}")
 
 
 def check_namespace(namespace: str) -> str:
-    """Return a namespace that can stand in keys.
+    """Return the namespace if it can be part of keys.
 
     Raises:
-        ValueError: it can't.
+        ValueError: it has other characters, or is empty or too long.
     """
     if not _NAME.fullmatch(namespace):
         raise ValueError(f"A namespace is 1 to 50 letters, digits, '_', '.' or '-'; got {namespace!r}")
@@ -26,7 +26,7 @@ def check_namespace(namespace: str) -> str:
 
 
 def default_queue(namespace: str) -> str:
-    """Return the queue of a fleet that names none: one of its own. ``config.settings`` has the same rule."""
+    """Return a fleet's own queue, used if it names no other. ``config.settings`` has the same rule."""
     return _DEFAULT_QUEUE if namespace == DEFAULT_NAMESPACE else f"{namespace}.{_DEFAULT_QUEUE}"
 
 

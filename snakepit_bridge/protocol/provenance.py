@@ -1,4 +1,4 @@
-"""Provenance: what produced a result, complete enough to explain it and to run it again."""
+"""Provenance: how a result was produced, complete enough to explain and to repeat it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one prediction went, in milliseconds of wall clock on the worker."""
+    """How long the phases of one prediction took, in milliseconds of the worker's wall clock."""
 
     queued_ms: float
     snapshot_ms: float
@@ -19,12 +19,12 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What produced one result.
+    """How one result was produced.
 
     Attributes:
         task_id: the Celery task.
         session: the session, and ``token`` its exact revision.
-        requirement: what the client had asked of the revision.
+        requirement: which revision the client required.
         variables: the variables that were bound, with their values at that revision.
         program: name, ``version`` number and content ``digest`` of the program.
         packages: the distributions that the program's own code comes from, with their versions on that worker.
@@ -33,16 +33,16 @@ class Provenance:
         usage: LM usage as DSPy counts it: model to token counts.
         attempt: 1 for the first delivery, more after retries.
         worker: the Celery node that ran it, and ``pid`` its process.
-        started_at: unix seconds by the worker's clock.
+        started_at: Unix seconds by the worker's clock.
         staleness_s: seconds since the session's authority was last known to agree with the revision.
-        outage: whether that was more than the request wanted, and its outage contract let it pass.
-        refused: why it ran under an older revision than the newest, which its program refuses; empty if it did not.
-        answered: LM profile to the calls that it answered; another than ``profile`` is one of its fallbacks.
-        failed_tries: tries of LM calls that failed before one worked, those of earlier attempts included.
-        cached: LM calls that the response cache answered, and ``shared`` those that waited for the answer to another
-            prediction's identical call.
-        finish_reasons: why the LM's answers ended, to how many did: ``stop``, ``length``, ``tool_call``.
-        dropped: LM keywords that weren't sent, to the model that doesn't take them.
+        outage: whether that was more than the request allows, and its outage policy accepted it.
+        refused: why the newest revision doesn't fit the program, so that an older one was used; empty if it does.
+        answered: LM profile to the number of calls that it answered; one other than ``profile`` is a fallback.
+        failed_tries: LM calls that failed before one succeeded, including those of earlier attempts.
+        cached: LM calls answered by the response cache, and ``shared`` those that waited for another prediction's
+            identical call.
+        finish_reasons: finish reason (``stop``, ``length``, ``tool_call``) to the number of LM answers with it.
+        dropped: LM keyword that wasn't sent to the model that doesn't support it.
     """
 
     task_id: str
@@ -75,26 +75,29 @@ class Provenance:
 
     @property
     def truncated(self) -> bool:
-        """Whether an answer was cut off at its token limit."""
+        """Whether an answer was truncated at its token limit."""
         return self.finish_reasons.get("length", 0) > 0
 
     def encode(self) -> dict[str, Any]:
-        """Returns the JSON form that travels in a result."""
-        # Not `asdict`, which copies every value deeply and would cost more than all else that is done with a result.
-        said = {name: getattr(self, name) for name in _NAMES}
-        return {**said, "timings": {name: getattr(self.timings, name) for name in _TIMINGS}}
+        """Return the JSON form that is stored in a result."""
+        # Not `asdict`, which copies every value deeply and would dominate the cost of encoding a result.
+        plain = {name: getattr(self, name) for name in _NAMES}
+        return {**plain, "timings": {name: getattr(self.timings, name) for name in _TIMINGS}}
 
     @classmethod
     def decode(cls, message: Mapping[str, Any]) -> Self:
-        """Reads the JSON form; fields that a newer worker added are left out."""
-        said: dict[str, Any] = {**_known(cls, message), "timings": Timings(**_known(Timings, message["timings"]))}
-        return cls(**said)
+        """Decode the JSON form; fields that a newer worker added are ignored."""
+        values: dict[str, Any] = {
+            **_known_fields(cls, message),
+            "timings": Timings(**_known_fields(Timings, message["timings"])),
+        }
+        return cls(**values)
 
 
 _NAMES = tuple(each.name for each in fields(Provenance))
 _TIMINGS = tuple(each.name for each in fields(Timings))
 
 
-def _known(kind: type[Provenance] | type[Timings], message: Mapping[str, Any]) -> dict[str, Any]:
+def _known_fields(kind: type[Provenance] | type[Timings], message: Mapping[str, Any]) -> dict[str, Any]:
     names = {each.name for each in fields(kind)}
     return {name: value for name, value in message.items() if name in names}

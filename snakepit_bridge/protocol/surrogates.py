@@ -1,7 +1,7 @@
-"""Text that is valid Unicode: halves of a character are joined, and what is left over of one is replaced.
+"""Repair of lone surrogates: pairs are joined, and a half without its other half is replaced.
 
-JSON can hold a half by itself (``"\\ud83d"``), and Python keeps it in a text that then can't be encoded: not for Redis,
-nor for a protocol buffer or a terminal.
+JSON can hold a lone surrogate (``"\\ud83d"``), and Python keeps it in a string that then can't be encoded for Redis, a
+protocol buffer or a terminal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def valid_text(text: str) -> str:
-    """Return a text with its halved characters joined, and U+FFFD for each half that is alone."""
+    """Return a text with surrogate pairs joined and each lone surrogate replaced by U+FFFD."""
     if text.isascii():
         return text
     try:
@@ -24,7 +24,7 @@ def valid_text(text: str) -> str:
 
 
 def valid_json(value: Any) -> Any:
-    """Return a JSON value whose texts and keys are valid."""
+    """Return a JSON value with all strings and keys repaired."""
     if isinstance(value, str):
         return valid_text(value)
     if isinstance(value, Mapping):
@@ -35,19 +35,19 @@ def valid_json(value: Any) -> Any:
 
 
 class Halves:
-    """Joins a text that comes in pieces: half a character at the end of one is held back for the next."""
+    """Joins surrogate pairs across the chunks of a text: a high surrogate at the end of one waits for the next."""
 
     def __init__(self) -> None:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Return what is whole of what came so far and wasn't returned before."""
+        """Return the complete text so far that hasn't been returned yet."""
         text, self._held = self._held + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._held = text[:-1], text[-1]
         return valid_text(text)
 
     def end(self) -> str:
-        """Return what is left at the end: U+FFFD for half a character."""
+        """Return the rest at the end of the text: U+FFFD for a lone surrogate."""
         held, self._held = self._held, ""
         return _REPLACEMENT if held else ""

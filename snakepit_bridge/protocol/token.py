@@ -1,4 +1,4 @@
-"""Tokens: the one name that a state of a session has everywhere, in the API, in messages, in Redis and on the CLI."""
+"""Tokens: identify a state of a session in the API, in messages, in Redis and on the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"(\d{1,19})\.(\d{1,19})")
 class Token(NamedTuple):
     """A revision of a session, within an epoch of its store; tokens of one session compare in publish order.
 
-    A revision alone is not enough: a server that lost the tail of its log gives the same number to another state.
+    A revision alone isn't enough: a server that lost the tail of its log would give the same number to another state.
     It opens a new, larger epoch then, so the lexicographic order of tokens never goes back. Two servers never open the
     same epoch (see ``new_epoch``), so a token names one state even if an old primary goes on publishing for a while.
     """
@@ -25,7 +25,7 @@ class Token(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads ``"epoch.revision"``.
+        """Parse ``"epoch.revision"``.
 
         Raises:
             ValueError: the text isn't a token.
@@ -40,10 +40,10 @@ class Token(NamedTuple):
 
 
 def new_epoch(older: int = 0) -> int:
-    """Return an epoch that is larger than an older one, and that nobody else has opened.
+    """Return an epoch that is larger than an older one and unique.
 
-    It is the microsecond in which it begins, or where the clock is behind, a random step on from the older one;
-    ``stores/lua/session.lua`` makes it likewise.
+    It is the current time in microseconds or, if the clock is behind, a random step beyond the older one;
+    ``snapshots/lua/session.lua`` does the same.
     """
     now_us = time.time_ns() // 1_000
     return now_us if now_us > older else older + 1 + secrets.randbits(_STEP_BITS)

@@ -1,1 +1,1 @@
-"""The one way to Redis: connections, automatic pipelining, scripts, pub/sub and leases."""
+"""Redis access: connections, automatic pipelining, scripts, pub/sub and leases."""

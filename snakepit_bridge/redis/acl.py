@@ -1,9 +1,8 @@
-"""Least rights on Redis for each role of a fleet, as the rules of an ACL user of Redis 7 or Valkey.
+"""Minimal Redis permissions for each role of a fleet, as ACL rules for Redis 7 or Valkey.
 
-One table: what each part of the fleet's work uses, and which parts make a role. The commands of the library's
-server-side scripts are read from the scripts; those of workers and refreshers, which live above this library, are
-repeated here. Tests run each role under exactly these rules on real servers: a right that is missing fails them, and so
-does one too many.
+The table lists what each part of the fleet's work uses, and which parts make up a role. The commands of the library's
+Lua scripts are read from the scripts; those of workers and refreshers, which the library can't import, are repeated
+here. Tests run each role under exactly these rules on real servers, and fail for a missing as for a superfluous right.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One kind of work, and the rights that it takes.
+    """One kind of work, and the rights that it needs.
 
     In patterns ``{ns}`` stands for the namespace, ``{queue}`` for the queue, ``{db}`` for the database's number, and
     ``{control}`` and ``{events}`` for the exchanges of Celery's remote control and events.
 
     Attributes:
-        commands: those that it sends outside of scripts.
-        keys: patterns of the keys that it writes and reads.
-        reads: patterns of the keys that it only reads.
-        channels: patterns of its channels. Who subscribes to a pattern needs the very pattern.
-        scripts: the scripts of this library that it runs, as ``package/name …``; what they call is read from them.
-        script_commands: what other scripts call, and what the library's call by a variable.
+        commands: commands sent outside of scripts.
+        keys: patterns of keys that are read and written.
+        reads: patterns of keys that are only read.
+        channels: patterns of channels. Subscribing to a pattern needs exactly that pattern.
+        scripts: scripts of this library, as ``package/name …``; their commands are read from the files.
+        script_commands: commands of other scripts, and those that the library's scripts call by a variable.
     """
 
     commands: str = ""
@@ -52,9 +51,9 @@ class Part:
 
 
 SETINFO = "client|setinfo"
-"""How redis-py names itself to a server. Redis 7.0 doesn't know it, and refuses a rule that names it."""
+"""The command by which redis-py identifies itself. Redis 7.0 doesn't know it and rejects a rule that names it."""
 
-# A process looks at its start whether it has its rights: in a transaction that it never executes.
+# At its start a process checks its rights in a transaction that it never executes.
 _CONNECTION = Part(f"multi select {SETINFO}")
 _SCRIPTS = Part("eval evalsha script|exists script|load")
 
@@ -87,14 +86,14 @@ _REGISTERING = Part(
 )
 _PAYLOADS = Part("expire get set", keys=("{ns}:payload:*",))
 
-# A message may be looked for wherever one can be: whose idempotency key is known, and who gets no answer.
+# A client looks for a message wherever it may be: after a reused idempotency key, or if no result arrives.
 _SUBMITTING = Part(
     "expire get hexists hkeys hvals llen lpush lrange set zrange",
     keys=("{queue}*",),
     reads=("{ns}:delivery:*", "{ns}:{{limits}}:*"),
     scripts="snakepit_bridge.client.lua/ enqueue",
 )
-# Results, groups and chords have the names that Celery gives them, by which any Celery client finds them.
+# Results, groups and chords have Celery's key names, so that any Celery client finds them.
 _AWAITING = Part(
     "get subscribe unsubscribe",
     keys=("celery-task-meta-*",),
@@ -102,7 +101,7 @@ _AWAITING = Part(
 )
 _STREAMING = Part("subscribe unsubscribe xrange", reads=("{ns}:pieces:*",), channels=("{ns}:pieces:*",))
 _CANCELLING = Part(channels=("{ns}:cancel", "{ns}:replies:*"), scripts="snakepit_bridge.client.lua/ cancel")
-# Parts of groups and chords are counted, and the body's message is sent, by whoever ends the last part.
+# The worker that ends the last part of a chord counts the parts and sends the body's message.
 _COMPOSED = Part(
     "del exec expire get mget multi publish set",
     keys=("celery-task-meta-*", "celery-taskset-meta-*"),
@@ -110,7 +109,7 @@ _COMPOSED = Part(
     script_commands="del exists expire get llen rpush sadd set sismember zadd zcount",
 )
 _COMPOSING = Part("setex subscribe unsubscribe")
-# kombu notes which queues hear of what, and looks after the unacknowledged messages of all who receive through it.
+# kombu stores queue bindings, and restores unacknowledged messages of all consumers.
 _BINDING = Part(
     "exec multi sadd smembers",
     keys=("_kombu.binding*",),
@@ -167,7 +166,7 @@ _REFRESHING = Part(
     scripts="snakepit_bridge.snapshots.lua/ confirm confirm_all drop fence publish read",
     script_commands="del get persist pexpire set time zadd zcard zrem zremrangebyscore",
 )
-# An idempotency key is its client's own, and with a gateway that of one of its tokens.
+# Idempotency keys belong to a client or, behind a gateway, to one of its tokens.
 _OWN_KEYS = Part(keys=("{ns}:{{i:*",))
 _GATEWAY = Part(keys=("{ns}:{{o:*", "{ns}:{{g:*", "{ns}:{{t:*"))
 
@@ -190,7 +189,7 @@ PARTS: dict[Role, tuple[Part, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a role may do: the commands, the patterns of keys and channels."""
+    """The rights of a role: commands, and patterns of keys and channels."""
 
     commands: tuple[str, ...]
     keys: tuple[str, ...]
@@ -198,7 +197,7 @@ class Rights:
     channels: tuple[str, ...]
 
     def rules(self) -> list[str]:
-        """Return the words that ``ACL SETUSER`` takes after the password."""
+        """Return the arguments of ``ACL SETUSER`` after the password."""
         keys = [*(f"~{key}" for key in self.keys), *(f"%R~{key}" for key in self.reads)]
         channels = [f"&{channel}" for channel in self.channels]
         return ["resetkeys", "resetchannels", *keys, *channels, "-@all", *(f"+{command}" for command in self.commands)]
@@ -207,44 +206,46 @@ class Rights:
 def rights_of(
     role: Role, namespace: str = DEFAULT_NAMESPACE, queue: str | None = None, *, db: int = 0, setinfo: bool = True
 ) -> Rights:
-    """Return what a role needs in the fleet of a namespace.
+    """Return the rights that a role needs in a fleet.
 
     Args:
-        role: what connects.
-        namespace: the fleet's part of the Redis.
-        queue: where its predictions wait; the namespace's own if None.
-        db: the number of the database, which stands in the names of Celery's channels.
+        role: the connecting process.
+        namespace: of the fleet.
+        queue: of the fleet's predictions; the namespace's default if None.
+        db: the database number, which is part of Celery's channel names.
         setinfo: whether the server knows ``CLIENT SETINFO``, which Redis 7.0 doesn't.
     """
     parts = PARTS[role]
-    named = exchanges(check_namespace(namespace))
+    exchange_names = exchanges(check_namespace(namespace))
     names = {
         "ns": namespace,
         "queue": _literal(queue or default_queue(namespace)),
         "db": str(db),
-        "control": named.get("control_exchange", "celery"),
-        "events": named.get("event_exchange", "celeryev"),
+        "control": exchange_names.get("control_exchange", "celery"),
+        "events": exchange_names.get("event_exchange", "celeryev"),
     }
     commands = {command for part in parts for command in commands_of(part)} - (set() if setinfo else {SETINFO})
     keys = {pattern.format(**names) for part in parts for pattern in part.keys}
     reads = {pattern.format(**names) for part in parts for pattern in part.reads} - keys
     channels = {pattern.format(**names) for part in parts for pattern in part.channels}
-    return Rights(*(tuple(sorted(some)) for some in (commands, keys, reads, channels)))
+    return Rights(*(tuple(sorted(each)) for each in (commands, keys, reads, channels)))
 
 
 def setuser(user: str, rights: Rights, *, password: str = ">PASSWORD", file: bool = False) -> str:
-    """Return the command that makes a user, or the line of an ACL file that does.
+    """Return the command that creates a user, or the equivalent line of an ACL file.
 
     Raises:
-        ConfigurationError: an ACL can't have such a name.
+        ConfigurationError: the name isn't a valid user name.
     """
     if not re.fullmatch(r"[^\s\0]+", user):
-        raise ConfigurationError(f"A user of an ACL has a name without spaces; got {user!r}. Name another by --user.")
+        raise ConfigurationError(
+            f"An ACL user's name can't contain spaces; got {user!r}. Give another one with --user."
+        )
     return " ".join(["user" if file else "ACL SETUSER", user, "reset", "on", password, *rights.rules()])
 
 
 def commands_of(part: Part) -> set[str]:
-    """Return every command that a part uses, those of its scripts included."""
+    """Return every command that a part uses, including those of its scripts."""
     return set(part.commands.split()) | scripted_commands(part)
 
 
@@ -254,16 +255,16 @@ def scripted_commands(part: Part) -> set[str]:
 
 
 def scripts_of(part: Part) -> list[str]:
-    """Return the texts of the library's scripts that a part runs."""
+    """Return the sources of the library's scripts that a part runs."""
     package, _, names = part.scripts.partition("/")
     return [source(package, name) for name in names.split()]
 
 
 def called_by(script: str) -> set[str]:
-    """Return the commands that a script calls by their names."""
+    """Return the commands that a script calls by literal name."""
     return {name.lower() for name in re.findall(r"redis\.p?call\(\s*'([A-Za-z]+)'", script)}
 
 
 def _literal(text: str) -> str:
-    """Return a name as a pattern that matches nothing else at its place."""
+    """Return a glob pattern that matches exactly this name."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", text)

@@ -1,7 +1,7 @@
-"""Whether a user has the rights of a role: found out by asking for each of them in a transaction that never runs.
+"""Checks that a user has the rights of a role, by queueing each command in a transaction that never runs.
 
-A server refuses what a user may not do as it is queued. So a process learns at its start all that it lacks, without a
-right to look at the rights.
+A server rejects a forbidden command when it is queued. So a process learns all missing rights at its start, without
+needing the right to read ACLs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from snakepit_bridge.exceptions import StoreForbiddenError, StoreUnavailableErro
 from snakepit_bridge.redis.acl import SETINFO, Rights, Role, rights_of
 from snakepit_bridge.redis.connection import RedisConnection
 
-# How many words may follow a command: a wrong number is refused before its right is looked at.
-_WORDS = range(8)
-# What would end the transaction, or can't stand in it; whoever may begin one is rarely forbidden to end it.
-_NOT_ASKED = {"multi", "exec", SETINFO}
-_OF_CHANNELS = {"publish", "subscribe", "unsubscribe", "psubscribe", "punsubscribe"}
+# Argument counts to try: a wrong number of arguments is rejected before the right is checked.
+_ARGUMENT_COUNTS = range(8)
+# Commands that end the transaction or can't be queued; a user that may begin one can nearly always end it.
+_UNTESTED_COMMANDS = {"multi", "exec", SETINFO}
+_CHANNEL_COMMANDS = {"publish", "subscribe", "unsubscribe", "psubscribe", "punsubscribe"}
 _COMMAND, _NAME = "command", "name"
 
 
 @dataclass
-class _Lacking:
+class _MissingRights:
     commands: set[str] = field(default_factory=set[str])
     keys: set[str] = field(default_factory=set[str])
     channels: set[str] = field(default_factory=set[str])
@@ -36,10 +36,10 @@ class _Lacking:
 
 
 async def check_role(role: Role, connection: RedisConnection, namespace: str, queue: str | None = None) -> None:
-    """Check at a process's start that its user has the rights of its role; a server that is away is left to later.
+    """Check at a process's start that its user has the rights of its role; ignore an unreachable server.
 
     Raises:
-        StoreForbiddenError: it lacks some; it names them all.
+        StoreForbiddenError: rights are missing; the error lists them all.
     """
     try:
         await check_rights(connection, rights_of(role, namespace, queue, db=connection.database))
@@ -49,65 +49,65 @@ async def check_role(role: Role, connection: RedisConnection, namespace: str, qu
 
 
 async def check_rights(connection: RedisConnection, rights: Rights) -> None:
-    """Check that the connection's user has rights.
+    """Check that the connection's user has these rights.
 
     Raises:
-        StoreForbiddenError: it lacks some; it names them all.
-        StoreUnavailableError: Redis is away.
+        StoreForbiddenError: rights are missing; the error lists them all.
+        StoreUnavailableError: Redis is unreachable.
     """
-    line = await connection.open_connection()
+    raw = await connection.open_connection()
     try:
-        lacking = await connection.bounded(_lacking(line, rights))
+        missing = await connection.bounded(_find_missing(raw, rights))
     finally:
-        await line.disconnect(nowait=True)  # which is the end of the transaction
-    if found := str(lacking):
-        raise StoreForbiddenError(connection.url, f"it lacks {found}", connection.user)
+        await raw.disconnect(nowait=True)  # discards the transaction
+    if names := str(missing):
+        raise StoreForbiddenError(connection.url, f"it lacks {names}", connection.user)
 
 
-async def _lacking(line: AbstractConnection, rights: Rights) -> _Lacking:
-    lacking = _Lacking()
-    if _COMMAND in await _refusals(line, [["MULTI"]]):
-        lacking.commands.add("multi")
-        return lacking
+async def _find_missing(raw: AbstractConnection, rights: Rights) -> _MissingRights:
+    missing = _MissingRights()
+    if _COMMAND in await _collect_refusals(raw, [["MULTI"]]):
+        missing.commands.add("multi")
+        return missing
     for name in rights.commands:
-        word = _word(name, rights)
-        ways = [] if name in _NOT_ASKED else [[*name.split("|"), *[word] * count] for count in _WORDS]
-        if _COMMAND in await _refusals(line, ways):
-            lacking.commands.add(name)
+        argument = _choose_argument(name, rights)
+        counts = () if name in _UNTESTED_COMMANDS else _ARGUMENT_COUNTS
+        if _COMMAND in await _collect_refusals(raw, [[*name.split("|"), *[argument] * count] for count in counts]):
+            missing.commands.add(name)
     for pattern in (*rights.keys, *rights.reads):
-        reading, writing = ["GET", _example(pattern)], ["SET", _example(pattern), "x"]
-        if _NAME in await _refusals(line, [reading] if pattern in rights.reads else [reading, writing]):
-            lacking.keys.add(pattern)
+        reading, writing = ["GET", _matching_name(pattern)], ["SET", _matching_name(pattern), "x"]
+        if _NAME in await _collect_refusals(raw, [reading] if pattern in rights.reads else [reading, writing]):
+            missing.keys.add(pattern)
     for pattern in rights.channels:
-        if _NAME in await _refusals(line, [["PUBLISH", _example(pattern), "x"]]):
-            lacking.channels.add(pattern)
-    return lacking
+        if _NAME in await _collect_refusals(raw, [["PUBLISH", _matching_name(pattern), "x"]]):
+            missing.channels.add(pattern)
+    return missing
 
 
-def _word(command: str, rights: Rights) -> str:
-    """Return a word that may follow a command, so that the command alone can be what is refused."""
-    names = rights.channels if command in _OF_CHANNELS else (*rights.keys, *rights.reads)
-    # To subscribe to a pattern takes a right to the very pattern.
-    return "x" if not names else names[0] if command == "psubscribe" else _example(names[0])
+def _choose_argument(command: str, rights: Rights) -> str:
+    """Return an allowed argument for a command, so that only the command itself can be rejected."""
+    names = rights.channels if command in _CHANNEL_COMMANDS else (*rights.keys, *rights.reads)
+    # Subscribing to a pattern needs a right to exactly that pattern.
+    return "x" if not names else names[0] if command == "psubscribe" else _matching_name(names[0])
 
 
-def _example(pattern: str) -> str:
+def _matching_name(pattern: str) -> str:
     """Return a name that a pattern matches."""
     return pattern.replace("\\", "").replace("*", "x")
 
 
-async def _refusals(line: AbstractConnection, commands: Sequence[Sequence[str]]) -> set[str]:
-    """Send commands, and return for want of which rights some were refused."""
+async def _collect_refusals(raw: AbstractConnection, commands: Sequence[Sequence[str]]) -> set[str]:
+    """Send commands, and return the kinds of rights (command, name) whose absence made some fail."""
     if not commands:
         return set()
-    await line.send_packed_command(line.pack_commands(commands), check_health=False)
+    await raw.send_packed_command(raw.pack_commands(commands), check_health=False)
     refusals: set[str] = set()
     for _ in commands:
         try:
-            await line.read_response()
+            await raw.read_response()
         except NoPermissionError as exc:
-            # Of Valkey, Redis 7.0 and newer Redis alike: "to run the 'get' command", "to access a key".
+            # The same on Valkey, Redis 7.0 and newer Redis: "to run the 'get' command", "to access a key".
             refusals.add(_COMMAND if " to run " in str(exc) else _NAME)
         except ResponseError:
-            continue  # a wrong number of words, or another node's key
+            continue  # a wrong number of arguments, or another node's key
     return refusals

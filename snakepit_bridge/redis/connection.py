@@ -1,7 +1,7 @@
-"""The way to Redis: one connection pool per event loop and process, bounded waits, and errors that name the remedy.
+"""Redis connections: one pool per event loop and process, one timeout per call, and named errors.
 
-Pools can't be shared between event loops or across a fork, and a store object is: programs hold one and use it from
-wherever they are. No password that the URL holds gets into a repr or an error.
+Pools can't be shared between event loops or across a fork, but store objects are. Passwords of the URL never appear in
+a repr or an error.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from snakepit_bridge.redis.urls import Address, OptionError, database_of, masked
 
 T = TypeVar("T")
 
-# Enough for a process at full speed: the server answers one command after the other anyway.
-_CONNECTIONS = 16
+# Enough for a process at full speed, since the server executes one command at a time.
+_MAX_CONNECTIONS = 16
 _RETRIES = 4
-# Scripts that are on their way to a cluster at a time, where each is a command of its own.
-_TOGETHER = 16
+# Concurrent scripts on a cluster, where each is a command of its own.
+_MAX_CONCURRENT_SCRIPTS = 16
 
 
-# Clients of a parent process, which a fork has inherited: freeing one would close the parent's sockets.
+# Clients inherited from a parent process: freeing one would close the parent's sockets.
 _inherited_clients: list[Redis] = []
 
 
-def _close_soon(client: Redis, loop: asyncio.AbstractEventLoop, pid: int) -> None:
-    """Close a client's connections on its own loop, from whichever thread its last holder was let go in."""
+def _schedule_close(client: Redis, loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    """Close a client's connections on its own loop, from the thread in which its last reference was dropped."""
     if pid != os.getpid():
         _inherited_clients.append(client)
     elif not loop.is_closed():
@@ -53,27 +53,27 @@ def _close_soon(client: Redis, loop: asyncio.AbstractEventLoop, pid: int) -> Non
 @dataclass(frozen=True, slots=True)
 class _Link:
     client: Redis
-    tick: Pipeliner
+    pipeliner: Pipeliner
     closing: weakref.finalize[..., Any]
     registered: dict[Script, AsyncScript] = field(default_factory=dict[Script, AsyncScript])
 
-    def runnable(self, script: Script) -> AsyncScript:
-        """Return redis-py's object for a script, which loads it where the server doesn't know it yet."""
-        found = self.registered.get(script)
-        if found is None:
-            found = self.registered[script] = self.client.register_script(script.text)
-        return found
+    def register(self, script: Script) -> AsyncScript:
+        """Return redis-py's object for a script, which loads the script if the server doesn't know it."""
+        registered = self.registered.get(script)
+        if registered is None:
+            registered = self.registered[script] = self.client.register_script(script.text)
+        return registered
 
 
 class RedisConnection:
-    """The way to one Redis or Valkey server, one behind Sentinel, or a cluster.
+    """Connections to a Redis or Valkey server, a primary behind Sentinel, or a cluster.
 
     Args:
         url: ``redis://``, ``rediss://``, ``unix://``, ``valkey://``, and the like; for several hosts see ``Address``.
-        timeout_s: seconds within which every call ends, retries included.
+        timeout_s: maximum seconds for every call, including retries.
 
     Raises:
-        ConfigurationError: the URL can't be read.
+        ConfigurationError: the URL is invalid.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
@@ -82,7 +82,7 @@ class RedisConnection:
         self.user, self.database = user_of(url), database_of(url)
         self.timeout_s = timeout_s
         self.reached = False
-        """Whether the server has ever answered: one that hasn't may be the wrong one, and not merely away."""
+        """Whether the server has ever answered; if not, the address may be wrong."""
         self._pid = os.getpid()
         self._links: dict[asyncio.AbstractEventLoop, _Link] = {}
         self._inherited: list[object] = []
@@ -92,7 +92,7 @@ class RedisConnection:
         except OptionError as exc:
             raise ConfigurationError(f"Can't read the Redis URL {self.url}: {exc}.") from None
         except ValueError:
-            # The parser's own words may quote a piece of the password, so they go no further.
+            # The parser's message may quote part of the password, so it is dropped.
             shown = self.url if "@" in url else f"{scheme}://***" if separator else "***"
             raise ConfigurationError(
                 f"Can't read the Redis URL {shown}; it looks like redis://host:6379/0, "
@@ -105,50 +105,50 @@ class RedisConnection:
 
     @property
     def cluster(self) -> bool:
-        """Whether each session is on a node of its own, so that no command spans several."""
+        """Whether sessions are spread over the nodes of a cluster, so that no command can span several."""
         return self._address.kind == "cluster"
 
     @property
     def client(self) -> Redis:
-        """The client of the running event loop and process, for commands that no script covers."""
+        """The redis-py client of the running event loop."""
         return self._link.client
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Return what a script answers, in one round trip once the server knows the script.
+        """Run a script and return its reply, in one round trip once the server knows the script.
 
         Raises:
-            StoreUnavailableError: no answer within the timeout.
+            StoreUnavailableError: no reply within the timeout.
         """
-        return await self._with_file(lambda: self.bounded(self._link.runnable(script)(keys, args)))
+        return await self._retry_without_files(lambda: self.bounded(self._link.register(script)(keys, args)))
 
     async def run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        """Returns what a script answers to each ``(keys, args)``, all of them sent together.
+        """Run a script for each ``(keys, args)`` in one pipeline and return the replies.
 
         Raises:
-            StoreUnavailableError: no answer within the timeout.
+            StoreUnavailableError: no reply within the timeout.
         """
         if self.cluster:
-            return await self._run_apart(script, calls)
+            return await self._run_separately(script, calls)
         link = self._link
         async with link.client.pipeline(transaction=False) as pipeline:
             for keys, args in calls:
-                await link.runnable(script)(keys, args, client=pipeline)
+                await link.register(script)(keys, args, client=pipeline)
             return await self.bounded(pipeline.execute())
 
-    async def _run_apart(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
-        room = asyncio.Semaphore(_TOGETHER)
+    async def _run_separately(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        limit = asyncio.Semaphore(_MAX_CONCURRENT_SCRIPTS)
 
         async def run(keys: Sequence[str], args: Sequence[Any]) -> Any:
-            async with room:
+            async with limit:
                 return await self.run(script, keys, args)
 
         return await asyncio.gather(*(run(keys, args) for keys, args in calls))
 
     async def send_each(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Returns the answers to plain commands, all of them sent together.
+        """Send commands in one pipeline and return the replies.
 
         Raises:
-            StoreUnavailableError: no answer within the timeout.
+            StoreUnavailableError: no reply within the timeout.
         """
         async with self._link.client.pipeline(transaction=False) as pipeline:
             for command in commands:
@@ -156,74 +156,74 @@ class RedisConnection:
             return await self.bounded(pipeline.execute())
 
     def execute(self, *command: Any) -> Awaitable[Any]:
-        """Has a plain command sent with all else that is asked in this tick of the event loop, and returns its answer.
+        """Execute a command by automatic pipelining, together with others of this moment, and return the future reply.
 
-        For commands that answer at once and may run twice, since a lost answer repeats them. Awaiting the answer raises
-        ``StoreUnavailableError`` where there is none within the timeout.
+        For commands that don't block and may run twice, since a lost reply makes the client send them again. Awaiting
+        the reply raises ``StoreUnavailableError`` if there is none within the timeout.
         """
-        return self._link.tick.ask(command)
+        return self._link.pipeliner.ask(command)
 
     def execute_read(self, *command: Any) -> Awaitable[Any]:
-        """Does the same for a command that only reads; equal ones of one round trip are sent once."""
-        return self._link.tick.read(command)
+        """Execute a read-only command by automatic pipelining; equal ones of one round trip are sent once."""
+        return self._link.pipeliner.read(command)
 
     async def execute_script(self, script: Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
-        """Do the same for a script.
+        """Run a script by automatic pipelining and return its reply.
 
         Raises:
-            StoreUnavailableError: no answer within the timeout.
+            StoreUnavailableError: no reply within the timeout.
         """
-        tick = self._link.tick
+        pipeliner = self._link.pipeliner
         try:
-            return await tick.ask(("EVALSHA", script.sha, len(keys), *keys, *args))
+            return await pipeliner.ask(("EVALSHA", script.sha, len(keys), *keys, *args))
         except NoScriptError:
-            return await tick.ask(("EVAL", script.text, len(keys), *keys, *args))
+            return await pipeliner.ask(("EVAL", script.text, len(keys), *keys, *args))
 
     async def open_connection(self) -> AbstractConnection:
-        """Returns a connection that no pool knows of, for the caller alone to use and to disconnect.
+        """Open a connection outside of the pool; the caller has to disconnect it.
 
         Raises:
             StoreUnavailableError: it can't be opened.
         """
-        return await self.bounded(self._connected_line())
+        return await self.bounded(self._connect())
 
-    async def _connected_line(self) -> AbstractConnection:
+    async def _connect(self) -> AbstractConnection:
         client = self._link.client
         if isinstance(client, RedisCluster):
-            # Any node will do: a cluster passes what is published on to all of them.
+            # Any node will do: a cluster forwards published messages to all nodes.
             await client.initialize()
             node = client.get_random_node()
-            line = node.connection_class(**node.connection_kwargs)
+            connection = node.connection_class(**node.connection_kwargs)
         else:
-            line = client.connection_pool.make_connection()
-        await line.connect()
-        return line
+            connection = client.connection_pool.make_connection()
+        await connection.connect()
+        return connection
 
     async def bounded(self, answer: Awaitable[T]) -> T:
-        """Returns what a command answers.
+        """Await a reply within the timeout and return it.
 
         Raises:
-            StoreUnavailableError: no answer within the timeout, or the server can't do its work.
+            StoreUnavailableError: no reply within the timeout, or the server is out of service.
         """
         try:
             async with asyncio.timeout(self.timeout_s):
-                found = await answer
+                reply = await answer
         except TimeoutError:
             raise StoreUnavailableError(self.url, f"no answer within {self.timeout_s:g} s") from None
         except (*OUTAGES, ResponseError) as exc:
-            named = self._named(exc)
-            if named is exc:
+            translated = self._translate(exc)
+            if translated is exc:
                 raise
-            raise named from exc
+            raise translated from exc
         self.reached = True
-        return found
+        return reply
 
-    def _named(self, exc: Exception) -> Exception:
-        """Return an error of ours for what says that the server can't do its work; a command's own stays as it is."""
+    def _translate(self, exc: Exception) -> Exception:
+        """Return a StoreUnavailableError for an outage, and any other error as it is."""
         return unavailable(exc, self.url, self.user) if is_outage(exc) else exc
 
     async def aclose(self) -> None:
-        """Closes the connections of the running event loop."""
+        """Close the connections of the running event loop."""
         link = self._links.pop(asyncio.get_running_loop(), None)
         if link is not None and self._pid == os.getpid():
             link.closing.detach()
@@ -236,46 +236,46 @@ class RedisConnection:
         loop = asyncio.get_running_loop()
         link = self._links.get(loop)
         if link is None:
-            for closed in [known for known in self._links if known.is_closed()]:
-                if (gone := self._links.pop(closed, None)) is not None:
-                    gone.closing.detach()
+            for closed in [each for each in self._links if each.is_closed()]:
+                if (stale := self._links.pop(closed, None)) is not None:
+                    stale.closing.detach()
             link = self._links[loop] = self._open()
         return link
 
     def _leave_to_parent(self) -> None:
-        """A fork shares its parent's sockets and selectors: closing them here would unregister them there."""
+        """Keep the parent's links alive: a fork shares sockets and selectors, so closing them breaks the parent."""
         self._inherited.append(self._links)
         self._links, self._pid = {}, os.getpid()
 
     def _open(self) -> _Link:
-        # `bounded` is the one timer of a call: the pool's and the sockets' own would only cost time beside it.
+        # `bounded` is the only timer of a call: timeouts of the pool and the sockets would only add cost.
         client = self._address.client(
-            max_connections=_CONNECTIONS,
+            max_connections=_MAX_CONNECTIONS,
             socket_timeout=None,
             socket_connect_timeout=self.timeout_s,
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), _RETRIES),
         )
-        closing = weakref.finalize(self, _close_soon, client, asyncio.get_running_loop(), self._pid)
+        closing = weakref.finalize(self, _schedule_close, client, asyncio.get_running_loop(), self._pid)
         closing.atexit = False
-        return _Link(client, Pipeliner(functools.partial(self._send_patiently, client)), closing)
+        return _Link(client, Pipeliner(functools.partial(self._send_with_retries, client)), closing)
 
-    async def _with_file(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Does some work, and again where no open file was left to connect by: nothing was sent then."""
+    async def _retry_without_files(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Await some work, and retry if no file descriptor was left for its connection: nothing was sent then."""
         return await OPEN_FILES.wait_for_files(work, self.timeout_s)
 
-    async def _send_patiently(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
-        return await self._with_file(lambda: self._send_together(client, commands))
+    async def _send_with_retries(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+        return await self._retry_without_files(lambda: self._send_pipeline(client, commands))
 
-    async def _send_together(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+    async def _send_pipeline(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
         if self.cluster:
-            return await self._send_apart(client, commands)
+            return await self._send_separately(client, commands)
         async with client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
             answers = await self.bounded(pipeline.execute(raise_on_error=False))
-        return [self._named(answer) if isinstance(answer, Exception) else answer for answer in answers]
+        return [self._translate(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
-    async def _send_apart(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
-        """A cluster has no round trip that all of them could share."""
+    async def _send_separately(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
+        """Send each command by itself: on a cluster they can't share a round trip."""
         sent = (self.bounded(client.execute_command(*command)) for command in commands)
         return await asyncio.gather(*sent, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Names in keys: joined so that two different names never give one key, whatever stands in them."""
+"""Escaping of key parts, so that different names never result in the same key."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ _ESCAPED = str.maketrans({"%": "%25", ":": "%3A", "/": "%2F", "{": "%7B", "}": "
 
 
 def joined(*parts: str) -> str:
-    """Return the parts as one name, which no other parts give: what separates parts is escaped inside of them."""
+    """Join parts to one name that is unique to them: separators within parts are escaped."""
     return ":".join(part.translate(_ESCAPED) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
 class OwnedKey:
-    """An idempotency key of one among several owners, such as the clients of a gateway: nobody else's is the same.
+    """An idempotency key in the scope of an owner, such as a client of a gateway.
 
     Attributes:
-        owner: whose key it is.
-        key: the key, as its owner gave it.
+        owner: the scope of the key.
+        key: the key, as given by its owner.
     """
 
     owner: str
@@ -29,4 +29,4 @@ class OwnedKey:
 
 
 IdempotencyKey = str | OwnedKey
-"""What makes two requests one prediction."""
+"""Requests with equal keys are one prediction."""

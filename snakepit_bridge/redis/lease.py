@@ -1,7 +1,7 @@
-"""Turns: what several processes may do only one after the other, though any of them can die at it.
+"""Leases: distributed locks that expire, so that a crashed holder blocks others only for seconds.
 
-A turn is a short lease in Redis that its holder renews, so that one which was killed passes on after seconds. A holder
-that was paused for longer has lost it: what it notes under the turn is refused, and it must not trust what it read.
+The holder renews its lease. A holder that was paused for longer than the lease has lost it: its writes are rejected,
+and it must not rely on anything that it read before.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 LEASE_S = 3.0
-"""Seconds after which the turn of a process that died is another's."""
+"""Seconds after which the lease of a crashed process expires."""
 
-_LOOK_S = 0.05
+_POLL_INTERVAL_S = 0.05
 _SCRIPTS = ScriptPackage("snakepit_bridge.redis")
 
 
 class TurnLostError(Exception):
-    """The turn has passed on, since its holder stood still for longer than the lease. Begin anew, in a new turn."""
+    """The lease has expired, since its holder was paused for too long. Start again with a new lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A turn that is held."""
+    """A held lease."""
 
     key: str
     owner: str
@@ -37,49 +37,64 @@ class Lease:
     _lease_ms: int
 
     async def note(self, record: str, content: str, kept_s: int) -> None:
-        """Keeps a record whose key shares the turn's hash tag.
+        """Write a record whose key shares the lease's hash tag.
+
+        Args:
+            record: the record's key.
+            content: its new value.
+            kept_s: TTL of the record in seconds.
 
         Raises:
-            TurnLostError: the turn is another's; the record is as it was.
-            StoreUnavailableError
+            TurnLostError: the lease has been lost; the record is unchanged.
+            StoreUnavailableError: Redis is unreachable.
         """
-        if not await self._ask("note", record, content, kept_s):
+        if not await self._run("note", record, content, kept_s):
             raise TurnLostError(self.key)
 
     async def forget(self, record: str) -> None:
-        """Removes a record if the turn is still held; raises StoreUnavailableError."""
-        await self._ask("forget", record)
+        """Delete a record if the lease is still held.
 
-    async def take(self) -> bool:
-        """Tells whether the turn is held now; raises StoreUnavailableError."""
-        return await self._ask("take")
+        Raises:
+            StoreUnavailableError: Redis is unreachable.
+        """
+        await self._run("forget", record)
 
-    async def keep(self) -> None:
-        """Renews the turn until it is cancelled or the turn is lost. While Redis is away it isn't renewed."""
+    async def acquire(self) -> bool:
+        """Try to acquire the lease, and return whether it is held now.
+
+        Raises:
+            StoreUnavailableError: Redis is unreachable.
+        """
+        return await self._run("take")
+
+    async def keep_renewing(self) -> None:
+        """Renew the lease until the call is cancelled or the lease is lost. An unreachable Redis is ignored."""
         held = True
         while held:
             await asyncio.sleep(self._lease_ms / 3000)
-            with suppress(StoreUnavailableError):  # what is noted next says so
-                held = await self._ask("keep")
+            with suppress(StoreUnavailableError):  # the next write reports it
+                held = await self._run("keep")
 
-    async def end(self) -> None:
-        """Gives the turn back, or leaves that to its lease where Redis is away."""
+    async def release(self) -> None:
+        """Release the lease; if Redis is unreachable, it expires by itself."""
         with suppress(StoreUnavailableError):
-            await self._ask("end")
+            await self._run("end")
 
-    async def _ask(self, what: str, record: str = "", content: str = "", kept_s: int = 0) -> bool:
+    async def _run(self, operation: str, record: str = "", content: str = "", kept_s: int = 0) -> bool:
         keys = [self.key, record or self.key]
         return bool(
-            await self._connection.run(_SCRIPTS["lease"], keys, [self.owner, what, self._lease_ms, content, kept_s])
+            await self._connection.run(
+                _SCRIPTS["lease"], keys, [self.owner, operation, self._lease_ms, content, kept_s]
+            )
         )
 
 
 class Leases:
-    """The turns of one Redis.
+    """The leases in one Redis.
 
     Args:
-        connection: the way to it.
-        lease_s: how long a turn lasts that nobody renews.
+        connection: the Redis.
+        lease_s: seconds after which a lease expires unless it is renewed.
     """
 
     def __init__(self, connection: RedisConnection, lease_s: float = LEASE_S) -> None:
@@ -88,29 +103,29 @@ class Leases:
 
     @asynccontextmanager
     async def held(self, key: str) -> AsyncGenerator[Lease]:
-        """Waits for a turn and holds it.
+        """Wait for a lease and hold it within the block.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis is unreachable.
         """
-        turn = Lease(key, uuid4().hex, self._connection, self._lease_ms)
-        while not await _taken(turn):  # noqa: ASYNC110 - it is held in another process
-            await asyncio.sleep(_LOOK_S)
-        keeping = asyncio.create_task(turn.keep(), name=f"keep {key}")
+        lease = Lease(key, uuid4().hex, self._connection, self._lease_ms)
+        while not await _try_acquire(lease):  # noqa: ASYNC110 - another process holds it
+            await asyncio.sleep(_POLL_INTERVAL_S)
+        renewing = asyncio.create_task(lease.keep_renewing(), name=f"keep {key}")
         try:
-            yield turn
+            yield lease
         finally:
-            keeping.cancel()
-            await asyncio.shield(turn.end())
+            renewing.cancel()
+            await asyncio.shield(lease.release())
 
 
-async def _taken(turn: Lease) -> bool:
-    """Tells whether the turn was free. A caller who hangs up meanwhile doesn't leave it taken."""
-    taking = asyncio.ensure_future(turn.take())
+async def _try_acquire(lease: Lease) -> bool:
+    """Try to acquire the lease; if the caller is cancelled meanwhile, release it."""
+    acquiring = asyncio.ensure_future(lease.acquire())
     try:
-        return await asyncio.shield(taking)
+        return await asyncio.shield(acquiring)
     except asyncio.CancelledError:
-        with suppress(StoreUnavailableError):  # then its lease ends it
-            if await taking:
-                await turn.end()
+        with suppress(StoreUnavailableError):  # then it expires by itself
+            if await acquiring:
+                await lease.release()
         raise

@@ -1,8 +1,8 @@
-"""Commands that travel together: what is asked in one tick of the event loop shares one round trip.
+"""Automatic pipelining: commands of concurrent tasks share round trips.
 
-A command of its own costs a caller several times what it costs as one of many. So what is asked while a round trip is
-under way, or within moments of the last one, gathers for the next: who is alone never waits, and the busier a process
-is, the more share each round trip.
+A command by itself costs several times as much as one in a pipeline. So commands that are issued during a round trip,
+or within moments of the last one, are batched for the next: a single caller never waits, and the busier a process is,
+the more commands share each round trip.
 """
 
 from __future__ import annotations
@@ -16,76 +16,76 @@ from typing import Any
 from snakepit_bridge.exceptions import fresh_error
 from snakepit_bridge.process.home_loop import share
 
-# Between two round trips. It is far below what any answer of an LM takes, and halves what Redis costs a busy process.
-_APART_S = 0.004
+# Minimum interval between two round trips: far below any LM's latency, and it halves a busy process's cost of Redis.
+_MIN_INTERVAL_S = 0.004
 
-# In one round trip, which has to end within a connection's timeout: ten thousand waiters ask in one tick.
-_TOGETHER = 500
+# Commands per round trip, which has to end within the connection's timeout even if thousands are queued.
+_MAX_BATCH = 500
 
 Command = tuple[Any, ...]
 Send = Callable[[Sequence[Command]], Awaitable[Sequence[Any]]]
 
 
 class Pipeliner:
-    """The commands of one event loop for one server.
+    """Pipelines the commands of one event loop to one server.
 
     Args:
-        send: sends commands and returns their answers, each refusal as the exception that it is.
+        send: sends commands and returns their replies, an error reply as an exception.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._asked: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._queued: list[tuple[Command, asyncio.Future[Any]]] = []
         self._reads: dict[Command, asyncio.Future[Any]] = {}
         self._sending: asyncio.Task[None] | None = None
         self._sent_at = float("-inf")
 
     def read(self, command: Command) -> asyncio.Future[Any]:
-        """Does what :meth:`ask` does for a command that only reads; equal ones of one round trip are sent once."""
-        asked = self._reads.get(command)
-        if asked is None:
-            asked = self._reads[command] = self.ask(command)
-        # Others may wait for it too: a caller that gives up must not take it from them.
-        return share(asked)
+        """Execute a read-only command; equal ones of one round trip are sent once."""
+        reply = self._reads.get(command)
+        if reply is None:
+            reply = self._reads[command] = self.ask(command)
+        # Shared: a caller that is cancelled must not cancel it for the others.
+        return share(reply)
 
     def ask(self, command: Command) -> asyncio.Future[Any]:
-        """Has a command sent, whether or not its answer is awaited at once.
+        """Queue a command to be sent, whether or not its reply is awaited.
 
-        Awaiting it raises what sending raises, or the server's refusal of this one command.
+        Awaiting the reply raises the error of the round trip, or the server's error for this command.
         """
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-        self._asked.append((command, answer))
+        reply: asyncio.Future[Any] = loop.create_future()
+        self._queued.append((command, reply))
         if self._sending is None:
             self._sending = loop.create_task(self._send_all(), context=contextvars.Context())
-        return answer
+        return reply
 
     async def _send_all(self) -> None:
         try:
-            while self._asked:
-                wait_s = self._sent_at + _APART_S - time.monotonic()
+            while self._queued:
+                wait_s = self._sent_at + _MIN_INTERVAL_S - time.monotonic()
                 if wait_s > 0:
                     await asyncio.sleep(wait_s)
                 self._sent_at = time.monotonic()
-                asked, self._asked, self._reads = self._asked[:_TOGETHER], self._asked[_TOGETHER:], {}
-                await self._send_these([one for one in asked if not one[1].done()])
+                batch, self._queued, self._reads = self._queued[:_MAX_BATCH], self._queued[_MAX_BATCH:], {}
+                await self._send_batch([(command, reply) for command, reply in batch if not reply.done()])
         finally:
             self._sending = None
 
-    async def _send_these(self, asked: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
+    async def _send_batch(self, batch: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
         try:
-            answers = await self._send([command for command, _ in asked])
-        except Exception as away:  # noqa: BLE001 (every caller is told, and nobody else is there to be)
-            answers = [away] * len(asked)
+            results = await self._send([command for command, _ in batch])
+        except Exception as exc:  # noqa: BLE001 (raised in every caller)
+            results = [exc] * len(batch)
         except asyncio.CancelledError:
-            for _, answer in asked:
-                answer.cancel()
+            for _, reply in batch:
+                reply.cancel()
             raise
-        for (_, answer), got in zip(asked, answers, strict=True):
-            if answer.done():
+        for (_, reply), result in zip(batch, results, strict=True):
+            if reply.done():
                 continue
-            if isinstance(got, Exception):
-                answer.set_exception(fresh_error(got))
-                answer.exception()  # nobody needs to be told of it who had no use for the answer any more
+            if isinstance(result, Exception):
+                reply.set_exception(fresh_error(result))
+                reply.exception()  # marks it as retrieved, since the caller may have gone
             else:
-                answer.set_result(got)
+                reply.set_result(result)

@@ -1,7 +1,7 @@
-"""One subscription for all that a process listens to, over a connection that comes back by itself and says so.
+"""Pub/sub with automatic reconnection and gap notices, over one connection for all channels of a process.
 
-Not redis-py's PubSub: what is published while that one connects again is missed without a word. Here after every gap,
-and every few seconds whether there was one or not, each listener is told to look for itself.
+Not redis-py's PubSub: messages that are published while that one reconnects are lost silently. Here every handler is
+notified after each reconnection, and every few seconds anyway, that messages may have been missed.
 """
 
 from __future__ import annotations
@@ -21,176 +21,176 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import unavailable
 
 Heard = Callable[[bytes | None], None]
-"""Told what a channel said; None where something may have been missed, so that one has to look."""
+"""Called with each message; None means that some may have been missed, so that the state has to be polled."""
 
-# A line on which nothing came for two of these is dead, however open it looks: a ping goes out on each.
+# A ping is sent at this interval; a connection without any reply for two intervals counts as dead.
 LOOK_AGAIN_S = 5.0
-_RECONNECT_S = 0.2
+_RECONNECT_DELAY_S = 0.2
 
 
 class Subscription:
-    """What a process hears from one Redis. All of it runs on the process's home loop.
+    """A process's subscriptions to the channels of one Redis, on the home loop.
 
-    It ends with its last holder: what listens for as long as the holder lives must not hold it in turn, see ``weakly``.
+    It ends when the object is freed, so a handler must not keep alive the object that holds it: see ``weakly``.
 
     Args:
-        connection: the way there.
+        connection: the Redis.
     """
 
     def __init__(self, connection: RedisConnection) -> None:
-        self._listening = _Listening(connection)
-        weakref.finalize(self, self._listening.end_soon).atexit = False
+        self._listening = _Listener(connection)
+        weakref.finalize(self, self._listening.schedule_stop).atexit = False
 
-    async def listen(self, channel: str, heard: Heard) -> None:
-        """Calls back with all that a channel says from the moment at which this returns, until ``leave``.
+    async def listen(self, channel: str, handler: Heard) -> None:
+        """Call a handler with every message of a channel, from when this returns until ``leave``.
 
         Raises:
-            StoreUnavailableError: the server is away, or doesn't confirm in time.
+            StoreUnavailableError: the server is unreachable, or doesn't confirm within the timeout.
         """
-        await self._listening.listen(channel, heard)
+        await self._listening.listen(channel, handler)
 
-    async def leave(self, channel: str, heard: Heard) -> None:
-        """Ends one ``listen``; the last one of a channel takes it off the server."""
-        await self._listening.leave(channel, heard)
+    async def leave(self, channel: str, handler: Heard) -> None:
+        """Undo one ``listen``; the last one of a channel unsubscribes from it."""
+        await self._listening.leave(channel, handler)
 
 
 def weakly(method: Heard) -> Heard:
-    """Return a callback that calls a bound method for as long as its object lives, and doesn't keep it alive."""
+    """Return a handler that calls a bound method while its object lives, without keeping it alive."""
     reference = weakref.WeakMethod(method)
 
-    def heard(what: bytes | None) -> None:
-        if (alive := reference()) is not None:
-            alive(what)
+    def handler(message: bytes | None) -> None:
+        if (bound := reference()) is not None:
+            bound(message)
 
-    return heard
+    return handler
 
 
-class _Listening:
-    """The connection of one subscription, and the tasks that read it."""
+class _Listener:
+    """The connection of a subscription, and the tasks that read from it."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
         self._inherited: list[object] = []
-        self._begin()
+        self._reset()
 
-    async def listen(self, channel: str, heard: Heard) -> None:
+    async def listen(self, channel: str, handler: Heard) -> None:
         self._leave_to_parent()
         name = channel.encode()
-        self._listeners.setdefault(name, []).append(heard)
+        self._handlers.setdefault(name, []).append(handler)
         if name in self._confirmed:
             return
-        asked = self._asked.setdefault(name, asyncio.get_running_loop().create_future())
+        confirmation = self._pending.setdefault(name, asyncio.get_running_loop().create_future())
         self._start()
         try:
-            if self._line is not None:
-                await self._send(self._line, "SUBSCRIBE", name)
-            await self._connection.bounded(share(asked))
+            if self._current is not None:
+                await self._send(self._current, "SUBSCRIBE", name)
+            await self._connection.bounded(share(confirmation))
         except BaseException:
-            await self.leave(channel, heard)
+            await self.leave(channel, handler)
             raise
 
-    async def leave(self, channel: str, heard: Heard) -> None:
+    async def leave(self, channel: str, handler: Heard) -> None:
         name = channel.encode()
-        listeners = self._listeners.get(name, [])
-        if heard in listeners:
-            listeners.remove(heard)
-        if not listeners and self._listeners.pop(name, None) is not None:
+        handlers = self._handlers.get(name, [])
+        if handler in handlers:
+            handlers.remove(handler)
+        if not handlers and self._handlers.pop(name, None) is not None:
             self._confirmed.discard(name)
-            self._asked.pop(name, None)
-            if self._line is not None:
-                await self._send(self._line, "UNSUBSCRIBE", name)
+            self._pending.pop(name, None)
+            if self._current is not None:
+                await self._send(self._current, "UNSUBSCRIBE", name)
 
-    def end_soon(self) -> None:
-        """Ends the tasks, which close the connection, from whichever thread the last holder was let go in."""
+    def schedule_stop(self) -> None:
+        """Cancel the tasks, which close the connection, from the thread in which the last reference was dropped."""
         if self._tasks and self._pid == os.getpid() and not (loop := self._tasks[0].get_loop()).is_closed():
-            loop.call_soon_threadsafe(self._end)
+            loop.call_soon_threadsafe(self._stop)
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._pid = os.getpid()
-        self._listeners: dict[bytes, list[Heard]] = {}
+        self._handlers: dict[bytes, list[Heard]] = {}
         self._confirmed: set[bytes] = set()
-        self._asked: dict[bytes, asyncio.Future[None]] = {}
-        self._line: AbstractConnection | None = None
+        self._pending: dict[bytes, asyncio.Future[None]] = {}
+        self._current: AbstractConnection | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     def _leave_to_parent(self) -> None:
-        """A fork's parent keeps its line, loop and tasks; freeing them here would close its sockets."""
+        """Start afresh in a forked child, keeping the parent's objects alive: freeing them would close its sockets."""
         if self._pid != os.getpid():
-            self._inherited.append((self._line, self._tasks, self._asked))
-            self._begin()
+            self._inherited.append((self._current, self._tasks, self._pending))
+            self._reset()
 
     def _start(self) -> None:
         if not self._tasks:
             self._tasks = [
-                asyncio.create_task(self._keep(), name="dspex-subscription"),
-                asyncio.create_task(self._beat(), name="dspex-subscription-beat"),
+                asyncio.create_task(self._run(), name="dspex-subscription"),
+                asyncio.create_task(self._ping(), name="dspex-subscription-beat"),
             ]
 
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
         while True:
             try:
-                line = await self._connection.open_connection()
+                connection = await self._connection.open_connection()
                 try:
-                    self._line = line
-                    if self._listeners:
-                        await self._connection.bounded(line.send_command("SUBSCRIBE", *self._listeners))
-                    await self._read(line)
+                    self._current = connection
+                    if self._handlers:
+                        await self._connection.bounded(connection.send_command("SUBSCRIBE", *self._handlers))
+                    await self._read(connection)
                 finally:
-                    self._line = None
+                    self._current = None
                     self._confirmed.clear()
-                    await line.disconnect(nowait=True)
-            except (StoreUnavailableError, RedisError, OSError) as lost:  # a read that timed out is one of these
-                self._refuse(lost)
-            await asyncio.sleep(_RECONNECT_S)
+                    await connection.disconnect(nowait=True)
+            except (StoreUnavailableError, RedisError, OSError) as exc:  # including a read that timed out
+                self._fail_pending(exc)
+            await asyncio.sleep(_RECONNECT_DELAY_S)
 
-    async def _read(self, line: AbstractConnection) -> None:
+    async def _read(self, connection: AbstractConnection) -> None:
         while True:
-            told = await line.read_response(timeout=2 * LOOK_AGAIN_S, push_request=True)
-            if told is None:  # redis-py's way to say that the time is over
-                raise RedisTimeoutError(f"nothing was heard for {2 * LOOK_AGAIN_S:g} s")
-            if not isinstance(told, list):
-                continue  # a pong of a connection that has no subscription
-            if told[0] == b"message":
-                self._tell(told[1], told[2])
-            elif told[0] == b"subscribe":
-                self._confirm(told[1])
+            message = await connection.read_response(timeout=2 * LOOK_AGAIN_S, push_request=True)
+            if message is None:  # redis-py's result of a timeout
+                raise RedisTimeoutError(f"no reply for {2 * LOOK_AGAIN_S:g} s")
+            if not isinstance(message, list):
+                continue  # a pong on a connection without subscriptions
+            if message[0] == b"message":
+                self._notify(message[1], message[2])
+            elif message[0] == b"subscribe":
+                self._confirm(message[1])
 
     def _confirm(self, name: bytes) -> None:
-        if name not in self._listeners:
-            return  # left before the server got to it
+        if name not in self._handlers:
+            return  # unsubscribed before the confirmation
         self._confirmed.add(name)
-        asked = self._asked.pop(name, None)
-        if asked is not None and not asked.done():
-            asked.set_result(None)
-        self._tell(name, None)
+        confirmation = self._pending.pop(name, None)
+        if confirmation is not None and not confirmation.done():
+            confirmation.set_result(None)
+        self._notify(name, None)
 
-    def _tell(self, name: bytes, what: bytes | None) -> None:
-        for heard in tuple(self._listeners.get(name, ())):
-            heard(what)
+    def _notify(self, name: bytes, message: bytes | None) -> None:
+        for handler in tuple(self._handlers.get(name, ())):
+            handler(message)
 
-    def _refuse(self, lost: Exception) -> None:
-        """Whoever waits for a confirmation hears at once that none will come; all others find out when they look."""
-        refused, self._asked = self._asked, {}
-        for asked in refused.values():
-            if not asked.done():
-                asked.set_exception(unavailable(lost, self._connection.url, self._connection.user))
-                asked.exception()  # nobody may be waiting for it any more
+    def _fail_pending(self, exc: Exception) -> None:
+        """Fail the calls that wait for a confirmation; all other handlers are notified after the reconnection."""
+        pending, self._pending = self._pending, {}
+        for confirmation in pending.values():
+            if not confirmation.done():
+                confirmation.set_exception(unavailable(exc, self._connection.url, self._connection.user))
+                confirmation.exception()  # marks it as retrieved, since the caller may have gone
 
-    async def _beat(self) -> None:
+    async def _ping(self) -> None:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
-            if self._line is not None:
-                await self._send(self._line, "PING")
-            for name in tuple(self._listeners):
-                self._tell(name, None)
+            if self._current is not None:
+                await self._send(self._current, "PING")
+            for name in tuple(self._handlers):
+                self._notify(name, None)
 
-    async def _send(self, line: AbstractConnection, *words: bytes | str) -> None:
+    async def _send(self, connection: AbstractConnection, *command: bytes | str) -> None:
         try:
-            await self._connection.bounded(line.send_command(*words, check_health=False))
+            await self._connection.bounded(connection.send_command(*command, check_health=False))
         except StoreUnavailableError:
-            # The reader meets the same end and connects again, which subscribes to all that is listened to.
-            await line.disconnect(nowait=True)
+            # The reader fails as well and reconnects, which subscribes to all channels again.
+            await connection.disconnect(nowait=True)

@@ -1,7 +1,7 @@
 """Server-side Lua scripts: each in a ``.lua`` file of its own, beside the code that runs it.
 
-A script whose first line reads ``-- needs: a, b`` runs below the text of ``a.lua`` and ``b.lua``, since Redis gives
-scripts no way to import one another.
+A script whose first line is ``-- needs: a, b`` is prefixed with the text of ``a.lua`` and ``b.lua``, since Redis
+scripts can't import each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Script:
     """A server-side script. Run it with :meth:`RedisConnection.run` or :meth:`RedisConnection.execute_script`.
 
     Attributes:
-        text: Lua source. It must be idempotent, since a lost answer makes the client send it again.
+        text: Lua source. It must be idempotent, since a lost reply makes the client send it again.
         sha: SHA-1 of the text, by which the server knows it (``EVALSHA``).
     """
 
@@ -45,7 +45,7 @@ class ScriptPackage:
         self._scripts: dict[str, Script] = {}
 
     def __getitem__(self, name: str) -> Script:
-        """Return the script of this name, with everything that it needs.
+        """Return the script of this name, with the libraries that it needs.
 
         Raises:
             FileNotFoundError: the package has no such script.
@@ -57,10 +57,10 @@ class ScriptPackage:
 
 
 def source(package: str, script: str, **libraries: str) -> str:
-    """Return the whole text of a script: each library that it needs, once, and itself.
+    """Return the full source of a script: each library that it needs, once, followed by the script itself.
 
     Args:
-        package: the package that contains its file, and those of what it needs.
+        package: the package that contains its file and those of its libraries.
         script: its name.
         libraries: Lua text of libraries that live elsewhere, by name.
 
@@ -72,7 +72,7 @@ def source(package: str, script: str, **libraries: str) -> str:
 
 
 def _ordered(package: str, script: str, libraries: dict[str, str]) -> dict[str, None]:
-    """Return the script and its libraries in the order in which their texts must stand."""
+    """Return the script and its libraries in the order of their texts."""
     needs = None if script in libraries else _NEEDS.match(_text(package, script))
     ordered: dict[str, None] = {}
     for name in needs[1].split(",") if needs else ():

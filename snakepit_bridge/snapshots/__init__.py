@@ -1,4 +1,4 @@
-"""Where sessions are kept: the contract of a snapshot store, and the stores that fulfil it."""
+"""Storage of sessions: the snapshot store interface, its implementations, and replicas."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ __all__ = [
 
 
 def open_store(url: str, **options: Any) -> SnapshotStore:
-    """Returns the store at a URL; nothing is connected before its first use.
+    """Return the store for a URL; it connects on its first use.
 
     Args:
         url: ``memory://`` for the one store that this process shares, or a Redis URL.
-        options: what ``RedisStore`` takes besides.
+        options: further arguments of ``RedisStore``.
 
     Raises:
-        ConfigurationError: no store has such a URL.
+        ConfigurationError: no store supports the URL.
     """
     scheme, separator, _ = url.partition("://")
     if separator and scheme == "memory":

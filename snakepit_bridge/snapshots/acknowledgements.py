@@ -1,7 +1,7 @@
-"""Acknowledgements: which revision each process applies, and why one can't, so that a publisher sees a change arrive.
+"""Acknowledgements: which revision each process has applied, or why it failed, so that publishers can track a change.
 
-A process says what it applies when that changes, in a hash beside the session. That it lives it says once for all its
-sessions; what a process said counts only while it lives.
+A process reports its revision in a hash next to the session, whenever it changes. It sends one heartbeat for all its
+sessions; reports count only while the heartbeats go on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, cast
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 
-# A process shows this often that it lives, and counts as gone after three silent rounds.
+# Interval of heartbeats; a process counts as gone after three missed ones.
 ALIVE_EVERY_S = 5.0
 _GONE_S = 3 * ALIVE_EVERY_S
 _KEPT_S = 86_400
@@ -22,7 +22,7 @@ _KEPT_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class AckReport:
-    """What a process says of a session: the newest token it looked at, and why it can't apply that, if it can't."""
+    """A process's report on a session: the newest token that it tried to apply, and the error if it failed."""
 
     token: Token
     error: str = ""
@@ -30,12 +30,12 @@ class AckReport:
 
 @dataclass(frozen=True, slots=True)
 class ProcessAck:
-    """What one live process says of a session that it holds.
+    """The acknowledgement of a session's revision by a live process.
 
     Attributes:
         process: Celery node and process id.
-        token: the newest revision that it has looked at.
-        error: why it can't apply that revision; empty where it does.
+        token: the newest revision that it tried to apply.
+        error: why it couldn't apply that revision; empty if it did.
     """
 
     process: str
@@ -43,15 +43,15 @@ class ProcessAck:
     error: str
 
     def acknowledges(self, token: Token) -> bool:
-        """Tells whether the process applies this revision or a newer one."""
+        """Check whether the process has applied this revision or a newer one."""
         return not self.error and self.token >= token
 
 
 class Acks:
-    """The acknowledgements of one Redis.
+    """The acknowledgements in one Redis.
 
     Args:
-        connection: the way to it.
+        connection: the Redis.
         namespace: prefix of every key.
     """
 
@@ -60,10 +60,10 @@ class Acks:
         self._namespace = namespace
 
     async def alive(self, process: str) -> None:
-        """Says that a process lives.
+        """Send a process's heartbeat.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
         now = await self._now()
         processes = self._processes
@@ -74,36 +74,36 @@ class Acks:
         ])  # fmt: skip
 
     async def report(self, process: str, reports: Mapping[str, AckReport]) -> None:
-        """Says which revision a process applies, by session, all of them in one round trip.
+        """Report the revisions that a process applies, by session, in one round trip.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
         commands: list[tuple[Any, ...]] = []
-        for session, said in reports.items():
-            message = json.dumps({"token": str(said.token), "error": said.error})
+        for session, report in reports.items():
+            message = json.dumps({"token": str(report.token), "error": report.error})
             commands += [("HSET", self._key(session), process, message), ("EXPIRE", self._key(session), _KEPT_S)]
         await self._connection.send_each(commands)
 
     async def forget(self, process: str, sessions: Iterable[str]) -> None:
-        """Takes back what a process said of sessions that it no longer holds.
+        """Delete a process's reports on sessions that it no longer holds.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
         await self._connection.send_each([("HDEL", self._key(session), process) for session in sessions])
 
     async def applied(self, session: str) -> list[ProcessAck]:
-        """Returns what each live process that holds the session says, by process.
+        """Return the acknowledgements of the live processes that hold the session, sorted by process.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
         since = await self._now() - _GONE_S
-        said, live = await self._connection.send_each(
+        stored, live = await self._connection.send_each(
             [("HGETALL", self._key(session)), ("ZRANGE", self._processes, since, "+inf", "BYSCORE")]
         )
-        reports = cast(Mapping[bytes, bytes], said)
+        reports = cast(Mapping[bytes, bytes], stored)
         return [_read(process, reports[process]) for process in sorted(cast(list[bytes], live)) if process in reports]
 
     @property
@@ -114,11 +114,11 @@ class Acks:
         return f"{self._namespace}:{{s:{session}}}:applied"
 
     async def _now(self) -> float:
-        """Seconds by the server's clock, which all processes share."""
+        """Return the server's time in Unix seconds, since all processes share its clock."""
         seconds, micros = await self._connection.bounded(self._connection.client.time())
         return seconds + micros / 1e6
 
 
 def _read(process: bytes, value: bytes) -> ProcessAck:
-    said: dict[str, Any] = json.loads(value)
-    return ProcessAck(process.decode(), Token.parse(said["token"]), said["error"])
+    report: dict[str, Any] = json.loads(value)
+    return ProcessAck(process.decode(), Token.parse(report["token"]), report["error"])

@@ -1,7 +1,7 @@
-"""What a process holds: one snapshot per session, bounded in number, with the times that tell how far to trust it.
+"""The cache of a replica: the newest snapshot per session, bounded in number, with the times of its verification.
 
-Only the home loop changes it. Other threads read single entries, which is safe without a lock: they see an entry before
-or after a change, and a newer snapshot is always put in place before the time that vouches for it.
+Only the home loop writes to it. Other threads read single entries without a lock: they see an entry before or after a
+write, and a newer snapshot is always stored before the time that verifies it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from functools import partial
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.snapshot import Snapshot
 
-# Where there is one, a clock that counts suspension: a machine that slept must not trust what it held before.
+# A clock that counts suspension, if available: after a suspension the cache must not count as fresh.
 clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-"""Seconds of this process's own clock, for every time in this package that isn't the store's."""
+"""Return seconds of the local monotonic clock, used for every time in this package that isn't the store's."""
 
 
 @dataclass(slots=True, eq=False)
 class CachedSnapshot:
-    """One session.
+    """A cached session; times are of ``clock``.
 
     Attributes:
         snapshot: the newest snapshot that was read.
-        verified_at: when the store was asked that answered with this snapshot, or that it still stands.
-        used_at: when somebody last asked for it.
-        newest: the newest token that was heard of.
-        queued_at: its place in the order of eviction.
+        verified_at: start of the last request to the store that returned or confirmed the snapshot.
+        used_at: time of the last use.
+        newest: the newest token that was announced.
+        queued_at: its position in the order of eviction.
     """
 
     snapshot: Snapshot
@@ -38,17 +38,17 @@ class CachedSnapshot:
     queued_at: float
 
 
-class HeldSnapshots:
-    """The sessions that a process holds.
+class SnapshotCache:
+    """The cached sessions of a process.
 
     Args:
-        limit: how many; beyond that, those that nobody used lately go.
+        limit: maximum number; beyond that, the least recently used ones are evicted.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: dict[str, CachedSnapshot] = {}
-        # Bound once: the warm path is this call and two comparisons.
+        # Bound once, since the hot path is this call and two comparisons.
         self.get = self._held.get
 
     def __len__(self) -> int:
@@ -58,27 +58,27 @@ class HeldSnapshots:
         return iter(list(self._held))
 
     def used_since(self, moment: float) -> list[str]:
-        """Returns the sessions that somebody asked for since a moment."""
+        """Return the sessions that were used since a moment of ``clock``."""
         return [session for session, held in list(self._held.items()) if held.used_at >= moment]
 
     def put(self, session: str, snapshot: Snapshot, asked_at: float) -> list[str]:
-        """Holds one more session; returns those that it pushed out."""
+        """Add a session and return those that were evicted."""
         now = clock()
         self._held[session] = CachedSnapshot(snapshot, asked_at, now, snapshot.token, now)
-        return list(self._pushed_out())
+        return list(self._evict())
 
     def drop(self, session: str) -> None:
-        """Lets a session go."""
+        """Remove a session."""
         self._held.pop(session, None)
 
     def clear(self) -> None:
-        """Lets all sessions go."""
+        """Remove all sessions."""
         self._held.clear()
 
-    def _pushed_out(self) -> Iterator[str]:
-        """The oldest go first, but one that was used since it was queued is queued once more.
+    def _evict(self) -> Iterator[str]:
+        """Evict the oldest entries, but requeue those that were used since they were queued (second chance).
 
-        Nearly the order of last use, without a write to shared state at each use.
+        This approximates LRU without reordering shared state at each use.
         """
         while len(self._held) > self._limit:
             session = next(iter(self._held))

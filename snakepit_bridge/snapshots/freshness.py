@@ -1,4 +1,4 @@
-"""Terms: how old a snapshot a task accepts when the store or the session's authority is away, and what it was given."""
+"""Freshness: how old a snapshot a task accepts, and what happens if the store or the authority is unreachable."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _SERVE_STALE = re.compile(r"serve_stale(?:\(([^()]+)\)|=(.+))")
 
 @dataclass(frozen=True, slots=True)
 class OutagePolicy:
-    """What becomes of a task that can't have a snapshot as fresh as it wants.
+    """What to do if no snapshot is as fresh as a task requires.
 
-    The store is away, the session's authority is, or it hasn't confirmed the session for ``max_staleness_s``.
-    ``max_age_s`` None fails it; a number lets it have the last one that the process holds, confirmed no longer than
-    so many seconds ago.
+    That is if the store or the session's authority is unreachable, or the session hasn't been confirmed for
+    ``max_staleness_s``. ``max_age_s`` None fails the task; a number serves the cached snapshot if it was confirmed at
+    most that many seconds ago.
     """
 
     max_age_s: float | None = None
@@ -28,12 +28,12 @@ class OutagePolicy:
 
     @classmethod
     def serve_stale(cls, max_age_s: float) -> Self:
-        """Returns the contract that serves what is held if it is at most so many seconds old."""
+        """Return the policy that serves the cached snapshot if it is at most that many seconds old."""
         return cls(float(max_age_s))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads ``fail``, ``serve_stale(SECONDS)`` or ``serve_stale=SECONDS``.
+        """Parse ``fail``, ``serve_stale(SECONDS)`` or ``serve_stale=SECONDS``.
 
         Raises:
             ValueError: the text is none of these.
@@ -46,7 +46,7 @@ class OutagePolicy:
         return cls(float(match[1] or match[2]))
 
     def allows(self, age_s: float) -> bool:
-        """Tells whether a snapshot that was confirmed so many seconds ago may be served."""
+        """Check whether a snapshot that was confirmed that many seconds ago may be served."""
         return self.max_age_s is not None and age_s <= self.max_age_s
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ FAIL = OutagePolicy()
 
 @dataclass(frozen=True, slots=True)
 class FreshnessPolicy:
-    """What a task accepts.
+    """How fresh a task's snapshot must be.
 
     Attributes:
-        outage: what becomes of it when the store or the authority is away, or ``max_staleness_s`` is missed.
-        max_staleness_s: seconds since the authority was last known to agree; None leaves it at the bound
-            beyond which the authority counts as away.
+        outage: what to do if the store or the authority is unreachable, or ``max_staleness_s`` is exceeded.
+        max_staleness_s: maximum seconds since the authority last confirmed; None for the limit beyond which the
+            authority counts as unreachable.
     """
 
     outage: OutagePolicy = FAIL
@@ -73,26 +73,26 @@ class FreshnessPolicy:
     def of(
         cls, max_staleness: float | None = None, outage: str | OutagePolicy | None = None, default: OutagePolicy = FAIL
     ) -> Self:
-        """Make terms of what a request says; where it names no contract, of the default one.
+        """Return the policy of a request, with the default for what it leaves out.
 
         Raises:
-            ValueError: the outage contract can't be read, or the seconds are negative.
+            ValueError: the outage policy is invalid, or the seconds are negative.
         """
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness is seconds from 0 on; got {max_staleness}")
-        contract = default if outage is None else outage
-        return cls(contract if isinstance(contract, OutagePolicy) else OutagePolicy.parse(contract), max_staleness)
+        policy = default if outage is None else outage
+        return cls(policy if isinstance(policy, OutagePolicy) else OutagePolicy.parse(policy), max_staleness)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedSnapshot:
-    """What a task was given.
+    """The snapshot that a task was served, and its age.
 
     Attributes:
         snapshot: the snapshot.
         staleness_s: seconds since the session's authority was last known to agree with it.
-        store_away: whether the store could not be asked, so that it comes from the process's memory.
-        outage: whether it is older than the task wanted, and the outage contract let it pass.
+        store_away: whether the store was unreachable, so that it comes from the cache.
+        outage: whether it is older than the task requires, and the outage policy accepted it.
     """
 
     snapshot: Snapshot

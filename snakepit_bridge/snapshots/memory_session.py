@@ -1,4 +1,4 @@
-"""One session of the memory store: its state, its past, and what may be done to it. The store's lock guards it all."""
+"""One session of the memory store: its state and its history. The store's lock guards it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from snakepit_bridge.snapshots.records import Change, Changes, Head, Label, Rete
 from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
 
-# A fence or a check can come before the first publish, but it doesn't stay for ever without one.
-UNPUBLISHED_S = 86_400.0
+# A fence or a check may precede the first publish, but expires without one.
+UNPUBLISHED_TTL_S = 86_400.0
 
 Variables = Mapping[str, Variable]
 _EMPTY: Variables = MappingProxyType({})
@@ -32,12 +32,12 @@ _EMPTY: Variables = MappingProxyType({})
 
 @dataclass(slots=True)
 class MemorySession:
-    """One session."""
+    """A session's state and history."""
 
     name: str
     lineage: Lineage
     token: Token
-    usual: Retention
+    default_retention: Retention
     history: deque[Change] = field(default_factory=deque[Change])
     variables: Variables = field(default_factory=lambda: _EMPTY)
     authority: str = ""
@@ -47,42 +47,56 @@ class MemorySession:
     labels: dict[str, Label] = field(default_factory=dict[str, Label])
     labelled: dict[Token, Variables] = field(default_factory=dict[Token, Variables])
     checks: dict[str, Check] = field(default_factory=dict[str, Check])
-    own: Retention | None = None
-    expires_at: float | None = field(default_factory=lambda: time.time() + UNPUBLISHED_S)
+    own_retention: Retention | None = None
+    expires_at: float | None = field(default_factory=lambda: time.time() + UNPUBLISHED_TTL_S)
 
     @property
     def published(self) -> bool:
-        """A session can stand before its first publish, for its fence or its checks."""
+        """Whether it was ever published; a fence or checks can precede that."""
         return self.token.revision > 0
 
     @property
     def retention(self) -> Retention:
         """The session's own retention, else the store's default."""
-        return self.own or self.usual
+        return self.own_retention or self.default_retention
 
     def oldest(self) -> Token:
-        """The oldest token that can be read again: undoing the oldest change gives the state before it."""
+        """Return the oldest token that can be restored: undoing the oldest change gives the state before it."""
         return self.lineage.token(max(1, self.history[0].token.revision - 1))
 
-    def admit(self, publisher: str, fence: int | None, expected: Token | None) -> None:
-        """Returns if this publisher may publish here now; raises the refusal otherwise."""
-        self.owned(publisher)
+    def check_publish(self, publisher: str, fence: int | None, expected: Token | None) -> None:
+        """Check that a publisher may publish now.
+
+        Raises:
+            SessionOwnedElsewhereError: another publisher is the authority.
+            FencedError: the fence isn't the current one.
+            StaleTokenError: the session isn't at ``expected``.
+        """
+        self.check_owner(publisher)
         if (fence or 0) != self.fence:
             raise FencedError(self.name, fence or 0, self.fence)
-        found = self.token if self.published else Token(0, 0)
-        if expected is not None and expected != found:
-            raise StaleTokenError(self.name, str(expected), str(found))
+        current = self.token if self.published else Token(0, 0)
+        if expected is not None and expected != current:
+            raise StaleTokenError(self.name, str(expected), str(current))
 
-    def owned(self, publisher: str) -> None:
-        """Returns unless another publisher is the authority."""
+    def check_owner(self, publisher: str) -> None:
+        """Check that no other publisher is the authority.
+
+        Raises:
+            SessionOwnedElsewhereError: another publisher is the authority.
+        """
         if self.authority not in ("", publisher):
             raise SessionOwnedElsewhereError(self.name, self.authority, publisher)
 
     def commit(self, updates: Changes, publisher: str, author: str, reason: str) -> Token:
-        """Makes the updates one revision, if they change anything and obey the checks."""
-        new = {name: each for name, each in updates.items() if each != self.variables.get(name)}
-        after = MappingProxyType(present({**self.variables, **new}))
-        checks.hold(self.name, self.checks, after)
+        """Commit the updates as one revision, if they change anything.
+
+        Raises:
+            CheckFailedError: the new state fails a check.
+        """
+        new = {name: variable for name, variable in updates.items() if variable != self.variables.get(name)}
+        after = MappingProxyType(drop_missing({**self.variables, **new}))
+        checks.enforce_checks(self.name, self.checks, after)
         self.authority = publisher
         if new or not self.published:
             self.token = Token(self.token.epoch, self.token.revision + 1)
@@ -93,21 +107,21 @@ class MemorySession:
         return self.token
 
     def confirm(self, looked_at: float, heard: Heard | None) -> None:
-        """Move ``confirmed_at``, which only grows unless a clock was set back, and begin the TTL anew."""
+        """Advance ``confirmed_at``, which only grows unless a clock was set back, and renew the TTL."""
         now = time.time()
         looked_at = min(now, looked_at)
         if looked_at > self.confirmed_at or self.confirmed_at > now:
             self.confirmed_at = looked_at
         self.heard = heard
-        self.live()
+        self.renew_ttl()
 
-    def live(self) -> None:
-        """Begins the TTL anew."""
+    def renew_ttl(self) -> None:
+        """Renew the TTL."""
         ttl_s = self.retention.ttl_s
         self.expires_at = None if ttl_s is None else time.time() + ttl_s
 
     def trim(self) -> None:
-        """Forgets what the retention doesn't keep."""
+        """Trim the history to the retention."""
         while len(self.history) > self.retention.revisions:
             self.history.popleft()
         age_s = self.retention.age_s
@@ -115,43 +129,52 @@ class MemorySession:
             self.history.popleft()
 
     def state_at(self, token: Token) -> Variables:
-        """Returns the variables as they were at a token, or raises why they can't be known."""
+        """Return the variables at a token.
+
+        Raises:
+            RevisionNotReachedError: the token hasn't been published.
+            RevisionLostError: it was trimmed, or lost with an older epoch.
+        """
         if token > self.token:
             raise RevisionNotReachedError(self.name, str(token), str(self.token), 0.0)
         self.trim()
         if token in self.labelled:
             return self.labelled[token]
-        if not self.lineage.holds(token) or token.revision < self.oldest().revision:
+        if not self.lineage.contains(token) or token.revision < self.oldest().revision:
             raise RevisionLostError(self.name, str(token), str(self.oldest()))
         past: dict[str, Variable | None] = dict(self.variables)
         for change in reversed(self.history):
             if change.token.revision > token.revision:
                 past.update(change.before)
-        return MappingProxyType(present(past))
+        return MappingProxyType(drop_missing(past))
 
     def label(self, name: str, token: Token, expected: Token | None, author: str, reason: str) -> None:
-        """Points a label at a token."""
-        found = self.labels[name].token if name in self.labels else Token(0, 0)
-        if expected is not None and expected != found:
-            raise LabelMovedError(self.name, str(expected), str(found), name)
+        """Point a label at a token.
+
+        Raises:
+            LabelMovedError: the label isn't at ``expected``.
+        """
+        current = self.labels[name].token if name in self.labels else Token(0, 0)
+        if expected is not None and expected != current:
+            raise LabelMovedError(self.name, str(expected), str(current), name)
         self.labelled[token] = self.state_at(token)
         self.labels[name] = Label(token, time.time(), author, reason)
         self.forget_unlabelled()
 
     def forget_unlabelled(self) -> None:
-        """Lets go of the states that no label names any more."""
-        named = {label.token for label in self.labels.values()}
-        self.labelled = {token: state for token, state in self.labelled.items() if token in named}
+        """Drop the states without a label."""
+        tokens = {label.token for label in self.labels.values()}
+        self.labelled = {token: state for token, state in self.labelled.items() if token in tokens}
 
     def snapshot(self, token: Token, variables: Variables) -> Snapshot:
-        """Returns the snapshot of one of the session's states."""
+        """Return a snapshot of one of the session's states."""
         return Snapshot(self.name, token, variables, self.confirmed_at, self.lineage, self.authority, self.heard)
 
     def head(self) -> Head:
-        """Returns where the session is."""
+        """Return the session's head."""
         return Head(self.token, self.authority, self.fence, self.confirmed_at, time.time(), self.heard)
 
 
-def present(variables: Changes) -> dict[str, Variable]:
-    """Returns the variables that are there."""
+def drop_missing(variables: Changes) -> dict[str, Variable]:
+    """Return the variables without the missing ones."""
     return {name: variable for name, variable in variables.items() if variable is not None}

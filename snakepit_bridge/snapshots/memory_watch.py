@@ -1,4 +1,4 @@
-"""A watch on sessions in memory: each move is handed to the event loops that watch."""
+"""Watches on the memory store: moves are passed to the watching event loops."""
 
 from __future__ import annotations
 
@@ -7,71 +7,73 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from typing_extensions import override
+
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.watch import Moves, Noticed, Watch
+from snakepit_bridge.snapshots.watch import Moves, PendingMoves, Watch
 
 
-class Listeners:
-    """The watches of one store, told from whichever thread publishes."""
+class WatchRegistry:
+    """The watches of one store, notified from the publishing thread."""
 
     def __init__(self) -> None:
         self._watches: tuple[MemoryWatch, ...] = ()
 
-    def tell(self, session: str, token: Token | None) -> None:
-        """Hands a move to every watch on the session. Called under the store's lock, so moves keep their order."""
+    def notify(self, session: str, token: Token | None) -> None:
+        """Pass a move to every watch. Called under the store's lock, so moves stay in order."""
         for watch in self._watches:
-            watch.tell(session, token)
+            watch.notify(session, token)
 
-    def join(self, watch: MemoryWatch) -> None:
-        """Adds a watch."""
+    def add(self, watch: MemoryWatch) -> None:
+        """Add a watch."""
         self._watches = (*self._watches, watch)
 
-    def leave(self, watch: MemoryWatch) -> None:
-        """Takes a watch out."""
-        self._watches = tuple(one for one in self._watches if one is not watch)
+    def remove(self, watch: MemoryWatch) -> None:
+        """Remove a watch."""
+        self._watches = tuple(each for each in self._watches if each is not watch)
 
 
 class MemoryWatch(Watch):
-    """Hints from a store in memory."""
+    """A watch on a memory store."""
 
-    def __init__(self, listeners: Listeners) -> None:
-        self._listeners = listeners
+    def __init__(self, registry: WatchRegistry) -> None:
+        self._registry = registry
         self._sessions: frozenset[str] = frozenset()
-        self._noticed = Noticed()
+        self._pending = PendingMoves()
 
-    def tell(self, session: str, token: Token | None) -> None:
-        """Notes a move on the watch's own loop."""
+    def notify(self, session: str, token: Token | None) -> None:
+        """Record a move on the watch's own loop."""
         if session in self._sessions and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._noticed.put, session, token)
+            self._loop.call_soon_threadsafe(self._pending.put, session, token)
 
+    @override
     async def __aenter__(self) -> Self:
-        """See ``Watch.__aenter__``."""
         self._loop = asyncio.get_running_loop()
-        self._listeners.join(self)
+        self._registry.add(self)
         return self
 
+    @override
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """See ``Watch.__aexit__``."""
-        self._listeners.leave(self)
-        self._noticed.fail(StoreUnavailableError("memory://", "the watch was closed"))
+        self._registry.remove(self)
+        self._pending.fail(StoreUnavailableError("memory://", "the watch was closed"))
 
+    @override
     async def add(self, sessions: Iterable[str]) -> None:
-        """See ``Watch.add``."""
-        self._noticed.check()
+        self._pending.check()
         self._sessions |= frozenset(sessions)
 
+    @override
     async def discard(self, sessions: Iterable[str]) -> None:
-        """See ``Watch.discard``."""
-        self._noticed.check()
+        self._pending.check()
         self._sessions -= frozenset(sessions)
 
+    @override
     async def ping(self) -> None:
-        """See ``Watch.ping``."""
-        self._noticed.check()
+        self._pending.check()
 
+    @override
     async def moves(self, timeout_s: float | None = None) -> Moves:
-        """See ``Watch.moves``."""
-        return await self._noticed.take(timeout_s)
+        return await self._pending.take(timeout_s)

@@ -1,4 +1,4 @@
-"""Publishing on top of what was read, while others do the same."""
+"""Optimistic concurrency: retrying read-modify-publish when others publish at the same time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.1
 
 
 async def retry_on_conflict(publish: Callable[[], Awaitable[Token]], patience_s: float = PATIENCE_S) -> Token:
-    """Returns what ``publish`` returns, which reads and then publishes on top of that; lost races are run again.
+    """Run a coroutine function that reads and publishes on top of that, and retry it on conflicts.
 
     Raises:
-        StaleTokenError: others were faster each time, for this long.
+        StaleTokenError: it still conflicted after ``patience_s`` seconds.
     """
-    until, pause = time.monotonic() + patience_s, _FIRST_PAUSE_S
+    until, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
     while True:
         try:
             return await publish()
         except StaleTokenError:
             if time.monotonic() >= until:
                 raise
-        # Without chance in it, those who lost together would lose together again.
-        await asyncio.sleep(random.uniform(0, pause))
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+        # Full jitter, so that conflicting publishers don't collide again.
+        await asyncio.sleep(random.uniform(0, pause_s))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

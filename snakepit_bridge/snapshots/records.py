@@ -1,4 +1,4 @@
-"""What a store tells and is told of a session, beside its snapshots: all of it frozen values."""
+"""The records of a session besides its snapshots: head, changes, labels, retention. All are frozen."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import shown
 
 STORE = "store"
-"""The authority of a session that is published here, and not followed from an Elixir server."""
+"""The authority of a session that is published to the store directly, not followed from an Elixir server."""
 
 RETENTION = 1_000
-"""How many revisions of a session can be read again by default."""
+"""Default number of past revisions that are kept."""
 
 LATEST = "latest"
-"""The reference to whatever revision is the current one; no label can be called so."""
+"""The reference to the current revision; a reserved label name."""
 
 Changes = Mapping[str, Variable | None]
-"""Variables by name; None stands for one that isn't there (any more)."""
+"""Variables by name; None for a missing or deleted one."""
 
 At = Token | str
 """A reference to a revision: its token, the token's text, a label's name, or ``latest``."""
@@ -33,10 +33,10 @@ _LABEL = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a session is, and who publishes it.
+    """The current token and authority of a session.
 
-    ``confirmed_at``, and ``now`` when the store was asked, are in Unix seconds by the store's clock. ``heard`` is the
-    last sign of the authority; None if it says no bound for its silence.
+    ``confirmed_at``, and ``now`` at the time of reading, are in Unix seconds by the store's clock. ``heard`` is the
+    authority's last heartbeat; None if its silence isn't limited.
     """
 
     token: Token
@@ -49,7 +49,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One revision of a session's history: what it changed, and who did so when. ``at`` is in Unix seconds."""
+    """One revision in a session's history: its changes, author, reason and time (``at``, in Unix seconds)."""
 
     token: Token
     at: float
@@ -61,7 +61,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A name for a revision, and who put it there when. ``at`` is in Unix seconds."""
+    """A label of a revision, with author, reason and time (``at``, in Unix seconds)."""
 
     token: Token
     at: float
@@ -71,13 +71,13 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at an authority that found nothing new, or that heard of it and found nothing to be sure of.
+    """One read of an authority that found no change, or only proved that the authority is reachable.
 
     Attributes:
-        fence: under which it was taken.
-        looked_at: when it began, in Unix seconds by the store's clock (see ``Head.now``); 0 if it doesn't confirm.
-        expected: the token whose content it was compared with; a store that lost it meanwhile isn't confirmed.
-        heard: the sign of the authority that it was; None sets no bound for the authority's silence.
+        fence: the publisher's fence.
+        looked_at: start of the read, in Unix seconds by the store's clock (see ``Head.now``); 0 if it confirms nothing.
+        expected: the token whose content was compared; the store must still be at it.
+        heard: the authority's heartbeat; None for no limit of its silence.
     """
 
     fence: int
@@ -88,13 +88,13 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of a session's past is kept, and for how long the session itself.
+    """How much of a session's history is kept, and how long the session itself.
 
     Attributes:
-        revisions: how many past revisions can be read again.
-        age_s: seconds for which a revision can be read again once it isn't the current one; None sets no bound. The
-            last change stays in the history however old it is.
-        ttl_s: seconds without a publish or confirmation after which the session is forgotten; None keeps it.
+        revisions: maximum number of past revisions that are kept.
+        age_s: seconds for which a revision is kept once it isn't the current one; None for no limit. The last change
+            always stays in the history.
+        ttl_s: seconds without a publish or confirmation after which the session expires; None for never.
     """
 
     revisions: int = RETENTION
@@ -111,12 +111,12 @@ class Retention:
 
     @classmethod
     def of(cls, retention: Retention | int) -> Retention:
-        """Returns a retention as it is, and a number as that of revisions."""
+        """Return a retention as it is, and for a number one with that many revisions."""
         return retention if isinstance(retention, Retention) else cls(retention)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads what ``str`` wrote: revisions, microseconds, milliseconds; 0 for no bound."""
+        """Parse the form of ``str``: revisions, microseconds, milliseconds; 0 for no limit."""
         revisions, age_us, ttl_ms = (int(part) for part in text.split())
         return cls(revisions, age_us / 1e6 if age_us else None, ttl_ms / 1e3 if ttl_ms else None)
 
@@ -125,12 +125,12 @@ class Retention:
 
 
 def checked(changes: Changes, publisher: str = STORE) -> Changes:
-    """Returns the changes if each is a variable under its own name, or None, and obeys its constraints.
+    """Return the changes if each is None or a valid variable under its own name.
 
-    An Elixir server is the authority on what it stores, so only what is published here is held to its constraints.
+    An Elixir server is the authority on its values, so constraints are checked only for ``STORE``.
 
     Raises:
-        ValidationError: the first one that isn't so.
+        ValidationError: a change is not a variable, has another name, or violates its constraints.
     """
     for name, variable in changes.items():
         if variable is None:
@@ -145,10 +145,10 @@ def checked(changes: Changes, publisher: str = STORE) -> Changes:
 
 
 def label_name(name: str) -> str:
-    """Returns the name if a label can have it.
+    """Return the name if it is a valid label.
 
     Raises:
-        ValueError: it can't.
+        ValueError: the name has invalid characters, is too long, or is reserved.
     """
     if name == LATEST or not _LABEL.fullmatch(name):
         raise ValueError(
@@ -158,7 +158,7 @@ def label_name(name: str) -> str:
 
 
 def as_token(at: At) -> Token | None:
-    """Returns the token that a reference spells, or None if it is a label or ``latest``."""
+    """Return the token of a reference, or None if it is a label or ``latest``."""
     if isinstance(at, Token):
         return at
     return Token.parse(at) if at[:1].isdigit() else None

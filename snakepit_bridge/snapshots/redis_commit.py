@@ -1,8 +1,8 @@
-"""Commits to Redis: what a publish and a rollback have in common, checks included.
+"""Commits to Redis: the common part of publish and rollback, including checks.
 
-The server can't judge a session's checks, so the publisher holds the state that its changes lead to against them, and
-says which set of checks and which token it did that with. The script refuses where either has moved on, and the
-publisher looks again.
+The server can't evaluate a session's checks, so the publisher evaluates them on the resulting state and sends the
+version of the checks and the token that it used. The script rejects the commit if either has changed, and the publisher
+retries.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from snakepit_bridge.variables import Variable
 
 Variables = Mapping[str, Variable]
 
-# Each further try means that somebody else's commit got through.
-_TRIES = 100
-# The number of no set of checks, so that the script refuses whatever comes with it.
-_NOT_ANY = "none"
-# Sessions whose checks this process remembers.
-_REMEMBERED = 1_024
+# Every further attempt means that another commit succeeded.
+_MAX_ATTEMPTS = 100
+# A version that no set of checks has, so that the script rejects the commit.
+_NO_CHECKS = "none"
+# Maximum number of sessions whose checks are cached.
+_MAX_CACHED = 1_024
 
 
 @dataclass(frozen=True, slots=True)
 class CommitMetadata:
-    """Who commits, and from which look at the authority."""
+    """Author and reason of a commit, and the time and heartbeat of the read that it is based on."""
 
     author: str = ""
     reason: str = ""
@@ -48,23 +48,23 @@ class CommitMetadata:
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """One commit: the script, what is particular to it, and the state that it leads to.
+    """One commit: the script with its arguments, and the function that computes the resulting state.
 
-    ``leads_to`` makes that state from the present one, on top of which the commit then has to be unless ``on_top`` says
-    that the present state doesn't matter.
+    ``apply`` computes it from the current state. If ``on_top`` is true, the commit must be made on exactly that state;
+    otherwise the current state doesn't matter.
     """
 
     script: str
-    asked: SessionQuery
-    terms: CommitMetadata
+    query: SessionQuery
+    metadata: CommitMetadata
     args: Sequence[Any]
-    leads_to: Callable[[Variables], Awaitable[Variables]]
+    apply: Callable[[Variables], Awaitable[Variables]]
     on_top: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """The checks of a session as this process last saw them, and the state that it last held against them."""
+class _CachedChecks:
+    """The cached checks of a session, their version, and the last state that they were evaluated on."""
 
     number: str = ""
     checks: Mapping[str, Check] = field(default_factory=dict[str, Check])
@@ -75,9 +75,10 @@ class Committer:
     """Commits to the sessions of one store.
 
     Args:
-        connection, keys: where they are.
-        retention: what is kept of a session that has no retention of its own.
-        read: how a session is read, given what is known of it.
+        connection: the Redis.
+        keys: of the store.
+        retention: the default retention.
+        read: reads a session, given the snapshot that is known already.
     """
 
     def __init__(
@@ -91,104 +92,110 @@ class Committer:
         self._keys = keys
         self._retention = retention
         self._read = read
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _CachedChecks] = {}
 
     async def commit(self, commit: CommitRequest) -> Token:
-        """Returns the token of the committed state.
+        """Commit and return the new token.
 
         Raises:
-            CheckFailedError, and what the script refuses.
+            CheckFailedError: the new state fails a check.
+            StaleTokenError: the session isn't at the expected token, or kept changing.
+            BridgeError: another refusal of the script, see ``replies``.
         """
-        session, request, indexed = commit.asked.session, self._keys.request(commit.asked.session), ""
-        keys, terms = (*self._keys.session(session), request), self.terms(commit.asked, commit.terms)
-        known = self._known.get(session) or _Known()
-        for _ in range(_TRIES):
-            broken, base = await self._vetted(commit, known)
-            number = _NOT_ANY if broken else known.number
+        session, request, indexed = commit.query.session, self._keys.request(commit.query.session), ""
+        keys, args = (*self._keys.session(session), request), self.build_args(commit.query, commit.metadata)
+        known = self._known.get(session) or _CachedChecks()
+        for _ in range(_MAX_ATTEMPTS):
+            violation, base = await self._find_violation(commit, known)
+            number = _NO_CHECKS if violation else known.number
             reply = await self._connection.run(
-                SCRIPTS[commit.script], keys, (*terms, number, base, indexed, *commit.args)
+                SCRIPTS[commit.script], keys, (*args, number, base, indexed, *commit.args)
             )
             if reply[0] == b"unindexed":
                 await self._index(session)
                 indexed = "1"
             elif reply[0] == b"unchecked":
-                before, known = known, await self.look(session)
-                if broken and before.number == known.number:
-                    raise broken
+                before, known = known, await self.load_checks(session)
+                if violation and before.number == known.number:
+                    raise violation
             else:
-                return replies.token(replies.accepted(reply, commit.asked)[1])
+                return replies.parse_token(replies.raise_if_refused(reply, commit.query)[1])
         raise StaleTokenError(session, "the state that was held against its checks", "a newer one each time")
 
-    def terms(self, asked: SessionQuery, terms: CommitMetadata) -> tuple[Any, ...]:
-        """Returns the first arguments of every script that commits."""
-        expected = ("", "") if asked.expected is None else asked.expected
-        who = (self._keys.channel(asked.session), asked.publisher, terms.author, terms.reason)
-        looked_at = "" if terms.looked_at is None else round(terms.looked_at * 1e6)
-        times = (round(terms.age_s * 1e6), looked_at, str(terms.heard or ""))
-        return (*who, asked.fence or 0, *expected, str(self._retention), *times)
+    def build_args(self, query: SessionQuery, metadata: CommitMetadata) -> tuple[Any, ...]:
+        """Return the leading arguments of every commit script."""
+        expected = ("", "") if query.expected is None else query.expected
+        who = (self._keys.channel(query.session), query.publisher, metadata.author, metadata.reason)
+        looked_at = "" if metadata.looked_at is None else round(metadata.looked_at * 1e6)
+        times = (round(metadata.age_s * 1e6), looked_at, str(metadata.heard or ""))
+        return (*who, query.fence or 0, *expected, str(self._retention), *times)
 
-    async def declare(self, asked: SessionQuery, checks: Mapping[str, Check | None]) -> None:
-        """Declares checks that the present state obeys.
+    async def declare(self, query: SessionQuery, checks: Mapping[str, Check | None]) -> None:
+        """Declare checks that the current state passes.
 
         Raises:
-            CheckFailedError, ValueError, and what the script refuses.
+            CheckFailedError: the current state fails one.
+            ValueError: one is neither a JSON schema nor the name of a function.
+            StaleTokenError: the session kept changing.
+            BridgeError: another refusal of the script, see ``replies``.
         """
-        encoded = {name: b"" if check is None else checking.written(name, check) for name, check in checks.items()}
-        declared = {name: checking.read(data) for name, data in encoded.items() if data}
-        session, request = asked.session, self._keys.request(asked.session)
+        encoded = {name: b"" if check is None else checking.encode_check(name, check) for name, check in checks.items()}
+        declared = {name: checking.decode_check(data) for name, data in encoded.items() if data}
+        session, request = query.session, self._keys.request(query.session)
         keys, flat = (*self._keys.session(session), request), [part for item in encoded.items() for part in item]
-        for _ in range(_TRIES):
-            known = await self.look(session)
-            snapshot = await self._present(session, known)
+        for _ in range(_MAX_ATTEMPTS):
+            known = await self.load_checks(session)
+            snapshot = await self._read_current(session, known)
             if snapshot is not None:
-                checking.hold(session, declared, snapshot.variables)
+                checking.enforce_checks(session, declared, snapshot.variables)
             base = str(Token(0, 0) if snapshot is None else snapshot.token)
-            reply = await self._connection.run(SCRIPTS["declare"], keys, (asked.publisher, known.number, base, *flat))
+            reply = await self._connection.run(SCRIPTS["declare"], keys, (query.publisher, known.number, base, *flat))
             if reply[0] != b"unchecked":
-                replies.accepted(reply, asked)
+                replies.raise_if_refused(reply, query)
                 return
         raise StaleTokenError(session, "the state that was held against the checks", "a newer one each time")
 
-    async def look(self, session: str) -> _Known:
-        """Returns the checks of a session, as they are now, and remembers them."""
+    async def load_checks(self, session: str) -> _CachedChecks:
+        """Read the current checks of a session and cache them."""
         reply = await self._connection.run(SCRIPTS["checks"], self._keys.session(session), ())
-        number, names, found = reply[1].decode(), reply[2::2], reply[3::2]
-        checks = {name.decode(): checking.read(data) for name, data in sorted(zip(names, found, strict=True))}
-        return self._remember(session, _Known(number, checks))
+        number, names, encoded = reply[1].decode(), reply[2::2], reply[3::2]
+        checks = {name.decode(): checking.decode_check(data) for name, data in sorted(zip(names, encoded, strict=True))}
+        return self._remember(session, _CachedChecks(number, checks))
 
-    async def _vetted(self, commit: CommitRequest, known: _Known) -> tuple[CheckFailedError | None, str]:
-        """Returns the check that the commit breaks, and the token on top of which it does or doesn't.
+    async def _find_violation(self, commit: CommitRequest, known: _CachedChecks) -> tuple[CheckFailedError | None, str]:
+        """Return the error of a failed check, if any, and the token of the state that was checked.
 
-        The token is ``""`` where it doesn't matter. The error isn't raised yet: the checks may be others by now, and a
-        publisher who may not publish at all is to be told that.
+        The token is ``""`` if it doesn't matter. The error isn't raised yet: the checks may have changed, and a refusal
+        of the publisher itself takes precedence.
         """
         if not known.checks:
             return None, ""
-        session = commit.asked.session
-        snapshot = await self._present(session, known) if commit.on_top else None
+        session = commit.query.session
+        snapshot = await self._read_current(session, known) if commit.on_top else None
         base = str(Token(0, 0) if snapshot is None else snapshot.token) if commit.on_top else ""
         try:
-            checking.hold(session, known.checks, await commit.leads_to({} if snapshot is None else snapshot.variables))
-        except CheckFailedError as broken:
-            return broken, base
+            checking.enforce_checks(
+                session, known.checks, await commit.apply({} if snapshot is None else snapshot.variables)
+            )
+        except CheckFailedError as exc:
+            return exc, base
         return None, base
 
-    async def _present(self, session: str, known: _Known) -> Snapshot | None:
+    async def _read_current(self, session: str, known: _CachedChecks) -> Snapshot | None:
         try:
             snapshot = await self._read(session, known.snapshot)
         except SessionNotFoundError:
             return None
-        self._remember(session, _Known(known.number, known.checks, snapshot))
+        self._remember(session, _CachedChecks(known.number, known.checks, snapshot))
         return snapshot
 
-    def _remember(self, session: str, known: _Known) -> _Known:
+    def _remember(self, session: str, known: _CachedChecks) -> _CachedChecks:
         self._known.pop(session, None)
         if known.number:
             self._known[session] = known
-        while len(self._known) > _REMEMBERED:
+        while len(self._known) > _MAX_CACHED:
             self._known.pop(next(iter(self._known)), None)
         return known
 
     async def _index(self, session: str) -> None:
-        adding = self._connection.client.zadd(self._keys.index, {session: time.time()})
-        await self._connection.bounded(adding)
+        await self._connection.bounded(self._connection.client.zadd(self._keys.index, {session: time.time()}))

@@ -1,4 +1,4 @@
-"""Kept snapshots: whole states beside the history, by content, so that pins and replays don't depend on trimming."""
+"""Kept snapshots: whole states stored by content digest, so that pins and replays don't depend on the history."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.codec import canonical, parse
 
-# Tokens of which this process remembers until when they are kept.
-_REMEMBERED = 4_096
+# Maximum number of tokens whose expiry is cached.
+_MAX_CACHED = 4_096
 
 
 class KeptSnapshots:
-    """The kept snapshots of a store; equal content is kept once per session."""
+    """The kept snapshots of a store; equal content is stored once per session."""
 
     def __init__(self, connection: RedisConnection, keys: Keys) -> None:
         self._connection = connection
@@ -25,19 +25,19 @@ class KeptSnapshots:
         self._until: dict[tuple[str, Token], float] = {}
 
     async def keep(self, snapshot: Snapshot, seconds: float) -> None:
-        """Keeps a snapshot for at least so long."""
-        known = (snapshot.session, snapshot.token)
-        if self._until.get(known, 0.0) >= time.time() + seconds:
+        """Keep a snapshot for at least ``seconds``."""
+        key = (snapshot.session, snapshot.token)
+        if self._until.get(key, 0.0) >= time.time() + seconds:
             return
-        # For somewhat longer, so that the next results of the same snapshot find it kept.
-        longer = seconds * 1.25 + 60
-        await self._write(snapshot, f"{longer * 1000:.0f}")
-        self._until[known] = time.time() + longer
-        while len(self._until) > _REMEMBERED:
+        # Somewhat longer, so that the next results of the same snapshot needn't write again.
+        ttl_s = seconds * 1.25 + 60
+        await self._write(snapshot, f"{ttl_s * 1000:.0f}")
+        self._until[key] = time.time() + ttl_s
+        while len(self._until) > _MAX_CACHED:
             self._until.pop(next(iter(self._until)), None)
 
     async def read(self, session: str, token: Token) -> Snapshot | None:
-        """Returns what is kept of a token, or None."""
+        """Return the kept snapshot of a token, or None."""
         client, bounded = self._connection.client, self._connection.bounded
         pin: Any = await bounded(client.get(self._keys.pin(session, token)))
         if pin is None:
@@ -52,15 +52,15 @@ class KeptSnapshots:
     async def _write(self, snapshot: Snapshot, ms: str) -> None:
         pin = self._keys.pin(snapshot.session, snapshot.token)
         state = self._keys.state(snapshot.session, snapshot.digest)
-        about = f"{snapshot.digest} {snapshot.confirmed_at!r} {snapshot.authority}"
-        *_, there = await self._connection.send_each(
+        header = f"{snapshot.digest} {snapshot.confirmed_at!r} {snapshot.authority}"
+        *_, exists = await self._connection.send_each(
             [
-                ("SET", pin, about, "NX", "PX", ms),
+                ("SET", pin, header, "NX", "PX", ms),
                 ("PEXPIRE", pin, ms, "GT"),
                 ("PEXPIRE", state, ms, "GT"),
                 ("EXISTS", state),
             ]
         )
-        if not there:
-            content = canonical({name: each.encode().decode() for name, each in snapshot.variables.items()})
+        if not exists:
+            content = canonical({name: variable.encode().decode() for name, variable in snapshot.variables.items()})
             await self._connection.bounded(self._connection.client.set(state, content, px=int(ms)))

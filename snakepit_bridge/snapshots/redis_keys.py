@@ -1,4 +1,4 @@
-"""The names of a store's keys and channels. All keys of a session share one hash tag, so that they share one node."""
+"""The keys and channels of a Redis store. All keys of a session share a hash tag, and thereby a cluster node."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from snakepit_bridge.protocol.token import Token
 
-# In the order in which every script takes them.
-_OF_A_SESSION = ("head", "variables", "history", "floor", "labels", "labelled", "checks")
-_LASTING = ("head", "variables", "history", "labels", "labelled", "checks")
+# In the order in which every script expects them.
+_SESSION_KEYS = ("head", "variables", "history", "floor", "labels", "labelled", "checks")
+_PERMANENT_KEYS = ("head", "variables", "history", "labels", "labelled", "checks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,43 +21,43 @@ class Keys:
 
     @property
     def index(self) -> str:
-        """The sorted set of session names, each with the time at which its session was begun."""
+        """The sorted set of session names, by creation time."""
         return f"{self.namespace}:sessions"
 
     @property
     def permanent(self) -> tuple[str, ...]:
-        """Patterns of the keys that have no TTL: the index of sessions, and each session until it is dropped."""
+        """Patterns of the keys without TTL: the index of sessions, and each session until it is dropped."""
         session = re.escape(self.prefix("\0")).replace(re.escape("\0"), ".*")
-        return (re.escape(self.index), f"{session}:({'|'.join(_LASTING)})")
+        return (re.escape(self.index), f"{session}:({'|'.join(_PERMANENT_KEYS)})")
 
     def prefix(self, session: str) -> str:
-        """Returns what every key and channel of a session begins with."""
+        """Return the prefix of a session's keys and channels."""
         return f"{self.namespace}:{{s:{session}}}"
 
     def session(self, session: str) -> tuple[str, ...]:
-        """Returns the keys that every script takes first."""
+        """Return the leading keys of every script."""
         prefix = self.prefix(session)
-        return tuple(f"{prefix}:{name}" for name in _OF_A_SESSION)
+        return tuple(f"{prefix}:{name}" for name in _SESSION_KEYS)
 
     def head(self, session: str) -> str:
-        """Returns the key of a session's head, the first of its keys."""
-        return f"{self.prefix(session)}:{_OF_A_SESSION[0]}"
+        """Return the key of a session's head, the first of its keys."""
+        return f"{self.prefix(session)}:{_SESSION_KEYS[0]}"
 
     def request(self, session: str) -> str:
-        """Returns the key of one new request, which tells a script whether it is run a second time.
+        """Return a unique key for one request, by which a script detects that it is run a second time.
 
-        redis-py sends a command again when its reply is lost.
+        redis-py sends a command again if its reply is lost.
         """
         return f"{self.prefix(session)}:request:{uuid4().hex}"
 
     def pin(self, session: str, token: Token) -> str:
-        """Returns the key that says which kept state a token names."""
+        """Return the key of the reference from a token to a kept state."""
         return f"{self.prefix(session)}:pin:{token}"
 
     def state(self, session: str, digest: str) -> str:
-        """Returns the key of a kept state."""
+        """Return the key of a kept state."""
         return f"{self.prefix(session)}:state:{digest}"
 
     def channel(self, session: str) -> str:
-        """Returns the pub/sub channel that is told each new token of a session, and ``""`` when it is dropped."""
+        """Return the pub/sub channel of a session's new tokens; ``""`` is published when it is dropped."""
         return f"{self.prefix(session)}:moved"

@@ -1,6 +1,6 @@
-"""The snapshot store on Redis 7+ or Valkey: every change and every read is one server-side script.
+"""The snapshot store on Redis 7+ or Valkey: every write and every read is one Lua script.
 
-A session lives until it is dropped, nothing of it expires by itself: ``RedisStore.permanent`` lists the keys.
+Sessions have no TTL by default and exist until they are dropped: ``RedisStore.permanent`` lists their keys.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from typing_extensions import override
 
 from snakepit_bridge.exceptions import BridgeError, RevisionLostError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
@@ -35,23 +37,23 @@ from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
 from snakepit_bridge.snapshots.store import SnapshotStore
 from snakepit_bridge.snapshots.watch import Watch
 
-# Sessions that one pipeline asks for.
-_AT_ONCE = 500
-# A name in the index without a session may belong to one that is just being begun.
-_BEGUN_BY_NOW_S = 3_600.0
+# Sessions per pipeline.
+_BATCH = 500
+# A name in the index without a session is pruned after this time, since the session may be just being created.
+_PRUNE_AFTER_S = 3_600.0
 
 
 class RedisStore(SnapshotStore):
     """Sessions on Redis or Valkey: one server, one behind Sentinel, or a cluster.
 
     Args:
-        url: as ``RedisConnection`` takes it.
-        namespace: the prefix of every key and channel.
-        retention: what is kept of a session that has no retention of its own; a number is that of revisions.
-        timeout_s: seconds within which every call ends.
+        url: see ``RedisConnection``.
+        namespace: prefix of every key and channel.
+        retention: default retention of sessions; a number is that of revisions.
+        timeout_s: maximum seconds for every call.
 
     Raises:
-        ConfigurationError: the URL can't be read.
+        ConfigurationError: the URL is invalid.
     """
 
     def __init__(
@@ -73,13 +75,14 @@ class RedisStore(SnapshotStore):
 
     @property
     def permanent(self) -> tuple[str, ...]:
-        """Patterns of the keys that have no TTL: the index of sessions, and each session until it is dropped."""
+        """Patterns of the keys without TTL: the index of sessions, and each session until it is dropped."""
         return self._keys.permanent
 
     def channel(self, session: str) -> str:
-        """Returns the pub/sub channel that is told each new token of a session, and ``""`` when it is dropped."""
+        """Return the pub/sub channel of a session's new tokens; ``""`` is published when it is dropped."""
         return self._keys.channel(session)
 
+    @override
     async def publish(
         self,
         session: str,
@@ -95,23 +98,20 @@ class RedisStore(SnapshotStore):
         looked_at: float | None = None,
         heard: Heard | None = None,
     ) -> Token:
-        """See ``SnapshotStore.publish``."""
         updates = [
             part
             for name, variable in checked(changes, publisher).items()
             for part in (name, b"" if variable is None else variable.encode())
         ]
 
-        async def leads_to(present: Variables) -> Variables:
-            after = dict(changes) if replace else {**present, **changes}
+        async def apply(current: Variables) -> Variables:
+            after = dict(changes) if replace else {**current, **changes}
             return {name: variable for name, variable in after.items() if variable is not None}
 
-        asked, terms = (
-            SessionQuery(session, publisher, expected, fence),
-            CommitMetadata(author, reason, age_s, looked_at, heard),
-        )
+        query = SessionQuery(session, publisher, expected, fence)
+        metadata = CommitMetadata(author, reason, age_s, looked_at, heard)
         args = (int(replace), *updates)
-        return await self._committer.commit(CommitRequest("publish", asked, terms, args, leads_to, on_top=not replace))
+        return await self._committer.commit(CommitRequest("publish", query, metadata, args, apply, on_top=not replace))
 
     async def _rollback(
         self,
@@ -123,41 +123,43 @@ class RedisStore(SnapshotStore):
         author: str,
         reason: str,
     ) -> Token:
-        async def leads_to(_: Variables) -> Variables:
+        async def apply(_: Variables) -> Variables:
             return (await self._read_at(session, to)).variables
 
-        asked, terms = SessionQuery(session, publisher, expected, fence, to), CommitMetadata(author, reason)
-        return await self._committer.commit(CommitRequest("rollback", asked, terms, to, leads_to, on_top=False))
+        query, metadata = SessionQuery(session, publisher, expected, fence, to), CommitMetadata(author, reason)
+        return await self._committer.commit(CommitRequest("rollback", query, metadata, to, apply, on_top=False))
 
+    @override
     async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
-        """See ``SnapshotStore.confirm``."""
         refused: dict[str, BridgeError] = {}
-        items = list(looks.items()) if self._connection.cluster else await self._unconfirmed(looks, publisher)
-        for start in range(0, len(items), _AT_ONCE):
-            some = [
+        items = list(looks.items()) if self._connection.cluster else await self._confirm_plain(looks, publisher)
+        for start in range(0, len(items), _BATCH):
+            batch = [
                 (SessionQuery(name, publisher, look.expected, look.fence), look)
-                for name, look in items[start : start + _AT_ONCE]
+                for name, look in items[start : start + _BATCH]
             ]
             calls = [
                 (
-                    (*self._keys.session(asked.session), self._keys.request(asked.session)),
+                    (*self._keys.session(query.session), self._keys.request(query.session)),
                     (
-                        *self._committer.terms(asked, CommitMetadata(looked_at=look.looked_at, heard=look.heard)),
+                        *self._committer.build_args(query, CommitMetadata(looked_at=look.looked_at, heard=look.heard)),
                         "",
                         "",
                         "",
                     ),
                 )
-                for asked, look in some
+                for query, look in batch
             ]
-            for (asked, _), reply in zip(some, await self._connection.run_each(SCRIPTS["confirm"], calls), strict=True):
-                error = replies.refusal(reply, asked)
+            for (query, _), reply in zip(
+                batch, await self._connection.run_each(SCRIPTS["confirm"], calls), strict=True
+            ):
+                error = replies.parse_refusal(reply, query)
                 if error is not None:
-                    refused[asked.session] = error
+                    refused[query.session] = error
         return refused
 
-    async def _unconfirmed(self, looks: Mapping[str, Look], publisher: str) -> list[tuple[str, Look]]:
-        """Confirms what is plain, in few calls, and returns the others."""
+    async def _confirm_plain(self, looks: Mapping[str, Look], publisher: str) -> list[tuple[str, Look]]:
+        """Confirm plain cases in few calls, and return the others, which need a script of their own."""
         left: list[tuple[str, Look]] = []
         plain: list[tuple[str, Look, str]] = []
         for name, look in looks.items():
@@ -166,133 +168,135 @@ class RedisStore(SnapshotStore):
             else:
                 at, (epoch, revision) = max(0, round(look.looked_at * 1e6)), look.expected
                 plain.append((name, look, f"{look.fence or 0} {epoch} {revision} {at} {look.heard or ''}"))
-        for start in range(0, len(plain), _AT_ONCE):
-            some = plain[start : start + _AT_ONCE]
-            heads = [self._keys.head(name) for name, _, _ in some]
+        for start in range(0, len(plain), _BATCH):
+            batch = plain[start : start + _BATCH]
+            heads = [self._keys.head(name) for name, _, _ in batch]
             answers = await self._connection.run(
-                SCRIPTS["confirm_all"], heads, [publisher, *(said for _, _, said in some)]
+                SCRIPTS["confirm_all"], heads, [publisher, *(encoded for _, _, encoded in batch)]
             )
-            left += [(name, look) for (name, look, _), done in zip(some, answers, strict=True) if not done]
+            left += [(name, look) for (name, look, _), done in zip(batch, answers, strict=True) if not done]
         return left
 
+    @override
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
-        """See ``SnapshotStore.read``."""
-        reply = await self._ask("read", SessionQuery(session), ("", "") if have is None else have.token)
-        return replies.snapshot(reply, session, have)
+        reply = await self._run("read", SessionQuery(session), ("", "") if have is None else have.token)
+        return replies.parse_snapshot(reply, session, have)
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
         try:
-            reply = await self._ask("read_at", SessionQuery(session, token=token), token)
+            reply = await self._run("read_at", SessionQuery(session, token=token), token)
         except (RevisionLostError, SessionNotFoundError):
             kept = await self._kept.read(session, token)
             if kept is None:
                 raise
             return kept
-        return replies.snapshot(reply, session, None)
+        return replies.parse_snapshot(reply, session, None)
 
+    @override
     async def keep(self, snapshot: Snapshot, seconds: float) -> None:
-        """See ``SnapshotStore.keep``."""
         await self._kept.keep(snapshot, seconds)
 
+    @override
     async def head(self, session: str) -> Head:
-        """See ``SnapshotStore.head``."""
-        return replies.head(await self._ask("head", SessionQuery(session)))
+        return replies.parse_head(await self._run("head", SessionQuery(session)))
 
+    @override
     async def history(self, session: str, limit: int = 20) -> list[Change]:
-        """See ``SnapshotStore.history``."""
-        reply = await self._ask("history", SessionQuery(session), (limit,))
-        return [replies.change(entry) for entry in reply[1:]]
+        reply = await self._run("history", SessionQuery(session), (limit,))
+        return [replies.parse_change(entry) for entry in reply[1:]]
 
     async def _label(
         self, session: str, name: str, token: Token, expected: Token | None, author: str, reason: str
     ) -> Token:
-        asked = SessionQuery(session, expected=expected, token=token, label=name)
+        query = SessionQuery(session, expected=expected, token=token, label=name)
         args = (name, *token, "" if expected is None else expected, author, reason)
-        await self._ask("label", asked, [str(arg) for arg in args], self._keys.request(session))
+        await self._run("label", query, [str(arg) for arg in args], self._keys.request(session))
         return token
 
+    @override
     async def unlabel(self, session: str, name: str) -> None:
-        """See ``SnapshotStore.unlabel``."""
-        await self._ask("unlabel", SessionQuery(session), (name,))
+        await self._run("unlabel", SessionQuery(session), (name,))
 
+    @override
     async def labels(self, session: str) -> dict[str, Label]:
-        """See ``SnapshotStore.labels``."""
-        return replies.labels(await self._ask("labels", SessionQuery(session)))
+        return replies.parse_labels(await self._run("labels", SessionQuery(session)))
 
+    @override
     async def declare_checks(self, session: str, checks: Mapping[str, Check | None], *, publisher: str = STORE) -> None:
-        """See ``SnapshotStore.declare_checks``."""
         await self._committer.declare(SessionQuery(session, publisher), checks)
 
+    @override
     async def checks(self, session: str) -> dict[str, Check]:
-        """See ``SnapshotStore.checks``."""
-        return dict((await self._committer.look(session)).checks)
+        return dict((await self._committer.load_checks(session)).checks)
 
+    @override
     async def retain(self, session: str, retention: Retention | None) -> None:
-        """See ``SnapshotStore.retain``."""
         own = "" if retention is None else str(retention)
-        await self._ask("retain", SessionQuery(session), (own, str(self._retention)))
+        await self._run("retain", SessionQuery(session), (own, str(self._retention)))
 
+    @override
     async def retention(self, session: str) -> Retention | None:
-        """See ``SnapshotStore.retention``."""
-        reply = await self._ask("retain", SessionQuery(session))
+        reply = await self._run("retain", SessionQuery(session))
         return Retention.parse(reply[1].decode()) if reply[1] else None
 
+    @override
     async def raise_fence(self, session: str, *, publisher: str) -> int:
-        """See ``SnapshotStore.raise_fence``."""
-        reply = await self._ask("fence", SessionQuery(session, publisher), (publisher,))
+        reply = await self._run("fence", SessionQuery(session, publisher), (publisher,))
         return int(reply[1])
 
+    @override
     async def sessions(self) -> dict[str, Head]:
-        """See ``SnapshotStore.sessions``."""
         connection = self._connection
-        found: Any = await connection.bounded(connection.client.zrange(self._keys.index, 0, -1, withscores=True))
-        begun: dict[str, float] = {name.decode(): float(at) for name, at in found}
-        heads = await self.heads(sorted(begun))
-        latest = time.time() - _BEGUN_BY_NOW_S
-        gone = [name for name, at in begun.items() if name not in heads and at < latest][:_AT_ONCE]
+        entries: Any = await connection.bounded(connection.client.zrange(self._keys.index, 0, -1, withscores=True))
+        created: dict[str, float] = {name.decode(): float(at) for name, at in entries}
+        heads = await self.heads(sorted(created))
+        latest = time.time() - _PRUNE_AFTER_S
+        gone = [name for name, at in created.items() if name not in heads and at < latest][:_BATCH]
         if gone:
             await connection.run(SCRIPTS["prune"], (self._keys.index,), (latest, *gone))
         return heads
 
+    @override
     async def heads(self, sessions: Iterable[str]) -> dict[str, Head]:
-        """See ``SnapshotStore.heads``."""
         names = list(sessions)
         heads: dict[str, Head] = {}
-        for start in range(0, len(names), _AT_ONCE):
-            heads |= await self._heads(names[start : start + _AT_ONCE])
+        for start in range(0, len(names), _BATCH):
+            heads |= await self._read_heads(names[start : start + _BATCH])
         return heads
 
-    async def _heads(self, names: Sequence[str]) -> dict[str, Head]:
-        """Heads as they stand are cheap to ask for; only those of another run of the server have to be judged."""
-        plain = await self._plain_heads(names)
+    async def _read_heads(self, names: Sequence[str]) -> dict[str, Head]:
+        """Read heads directly, which is cheap, and by script only those written by another run of the server."""
+        plain = await self._read_plain_heads(names)
         unsure = [name for name, head in plain.items() if head is None]
         calls = [(self._keys.session(name), ()) for name in unsure]
         answers = await self._connection.run_each(SCRIPTS["head"], calls) if unsure else []
-        judged = {name: replies.head(reply) for name, reply in zip(unsure, answers, strict=True) if len(reply) > 1}
+        judged = {
+            name: replies.parse_head(reply) for name, reply in zip(unsure, answers, strict=True) if len(reply) > 1
+        }
         return {name: head for name in names if (head := judged.get(name) or plain[name])}
 
-    async def _plain_heads(self, names: Sequence[str]) -> dict[str, Head | None]:
+    async def _read_plain_heads(self, names: Sequence[str]) -> dict[str, Head | None]:
         if self._connection.cluster:
             return dict.fromkeys(names)
         run, replid, seconds, microseconds, *heads = await self._connection.run(
             SCRIPTS["heads"], [self._keys.head(name) for name in names], replies.HEAD_FIELDS
         )
         server, now = [run, replid], int(seconds) + int(microseconds) / 1e6
-        return {name: replies.plain_head(found, server, now) for name, found in zip(names, heads, strict=True)}
+        return {name: replies.parse_plain_head(fields, server, now) for name, fields in zip(names, heads, strict=True)}
 
+    @override
     def open_watch(self) -> Watch:
-        """See ``SnapshotStore.open_watch``."""
         return RedisWatch(self._connection, self.channel)
 
+    @override
     async def drop(self, session: str) -> None:
-        """See ``SnapshotStore.drop``."""
-        # Its name stays in the index until a look at it finds nothing: a session of that name may be begun right now.
-        await self._ask("drop", SessionQuery(session), (self.channel(session),))
+        # The name stays in the index until it is pruned, since a session of that name may be just being created.
+        await self._run("drop", SessionQuery(session), (self.channel(session),))
 
+    @override
     async def aclose(self) -> None:
-        """See ``SnapshotStore.aclose``."""
         await self._connection.aclose()
 
-    async def _ask(self, script: str, asked: SessionQuery, args: Sequence[Any] = (), *keys: str) -> Reply:
-        reply = await self._connection.run(SCRIPTS[script], (*self._keys.session(asked.session), *keys), args)
-        return replies.accepted(reply, asked)
+    async def _run(self, script: str, query: SessionQuery, args: Sequence[Any] = (), *keys: str) -> Reply:
+        reply = await self._connection.run(SCRIPTS[script], (*self._keys.session(query.session), *keys), args)
+        return replies.raise_if_refused(reply, query)

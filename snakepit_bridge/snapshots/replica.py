@@ -1,4 +1,4 @@
-"""Replica: snapshots by requirement, from this process's memory wherever that is good enough."""
+"""Replica: a process's cached snapshots, served by requirement and kept in sync with the store."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from snakepit_bridge.process.home_loop import run_home
 from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
-from snakepit_bridge.snapshots.cached import CachedSnapshot, HeldSnapshots, clock
+from snakepit_bridge.snapshots.cached import CachedSnapshot, SnapshotCache, clock
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.snapshots.sync import NOTHING_YET, ReplicaSync
+from snakepit_bridge.snapshots.sync import UNPUBLISHED, ReplicaSync
 
 _LATEST = Requirement()
-_NO_TERMS = FreshnessPolicy()
-# Exact past snapshots that are kept besides: those of the pins and replays of the moment.
-_PINNED = 256
+_DEFAULT_POLICY = FreshnessPolicy()
+# Maximum number of exact past snapshots that are cached besides, for pins and replays.
+_MAX_PINNED = 256
 
 
 class Replica:
-    """The snapshots of one process, kept up with the store; usable from every thread, event loop and fork.
+    """The snapshots of one process, kept in sync with the store; usable from every thread, event loop and fork.
 
-    A snapshot that it gives is below no head that was published more than ``watch_lease`` before the call, meets the
-    requirement, and is never older than one given before. While it hears from the store it asks nothing per call.
+    A returned snapshot includes every publish from more than ``watch_lease`` seconds before the call, meets the
+    requirement, and is never older than one returned before. While connected, calls need no round trip.
 
     Args:
-        store: what it follows.
-        wait_s: seconds to wait for a revision that isn't there yet.
-        watch_lease: seconds for which what was heard from the store is relied on.
-        max_sessions: how many sessions are held at most.
+        store: the store to follow.
+        wait_s: seconds to wait for a revision that hasn't been published yet.
+        watch_lease: seconds for which a reply of the store is relied on.
+        max_sessions: maximum number of cached sessions.
     """
 
     def __init__(
@@ -47,195 +47,187 @@ class Replica:
         _replicas.add(self)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._store!r}, {len(self._held)} sessions)"
+        return f"{type(self).__name__}({self._store!r}, {len(self._cache)} sessions)"
 
     def peek(self, session: str) -> Snapshot | None:
-        """Returns the newest snapshot if the process holds one that needs no look at the store, else None."""
+        """Return the cached snapshot if it is fresh enough without asking the store, else None."""
         held = self._get(session)
         if held is None:
             return None
         now = clock()
-        if now > held.verified_at + self._lease_s or now > self._follower.connected_until:
+        if now > held.verified_at + self._lease_s or now > self._sync.connected_until:
             return None
         held.used_at = now
         return held.snapshot
 
     async def snapshot(self, session: str, requirement: Requirement = _LATEST) -> Snapshot:
-        """Returns a snapshot that meets the requirement.
+        """Return a snapshot that meets the requirement.
 
-        The default session needs no publish: it is empty until its first one.
+        The default session exists without a publish: it is empty until the first one.
 
         Raises:
-            SessionNotFoundError: nobody has published the session.
-            RevisionNotReachedError: it did not come to the required token within the wait.
+            SessionNotFoundError: the session hasn't been published.
+            RevisionNotReachedError: the required token wasn't published within the wait.
             RevisionLostError: the required token was trimmed or lost.
-            StoreUnavailableError: the store is away.
+            StoreUnavailableError: the store is unreachable.
         """
-        return self._at_hand(session, requirement) or await run_home(self._meet(session, requirement))
+        return self._get_cached(session, requirement) or await run_home(self._fetch(session, requirement))
 
     async def serve(
-        self, session: str, requirement: Requirement = _LATEST, terms: FreshnessPolicy = _NO_TERMS
+        self, session: str, requirement: Requirement = _LATEST, terms: FreshnessPolicy = _DEFAULT_POLICY
     ) -> ServedSnapshot:
-        """Returns a snapshot that meets the requirement on these terms, and how old it is.
+        """Return a snapshot that meets the requirement and the freshness policy, with its age.
 
         Raises:
-            what ``snapshot`` raises.
-            AuthorityAwayError: the session's authority is away, and the outage contract doesn't allow what is held.
-            StalenessExceededError: it isn't, but hasn't confirmed the session for longer than the terms allow.
+            AuthorityAwayError: the authority is unreachable, and the outage policy rejects the cached snapshot.
+            StalenessExceededError: the authority is reachable, but its last confirmation is older than allowed.
+            SessionNotFoundError, RevisionNotReachedError, RevisionLostError, StoreUnavailableError: see ``snapshot``.
         """
-        at_hand = self._at_hand(session, requirement)
+        at_hand = self._get_cached(session, requirement)
         if at_hand is not None:
             if requirement.kind == "exactly":
                 return ServedSnapshot(at_hand, self._age(at_hand))
             held = self._get(session)
-            if held is not None and self._fresh(held, terms):
-                return ServedSnapshot(at_hand, self._follower.staleness(held))
+            if held is not None and self._is_fresh(held, terms):
+                return ServedSnapshot(at_hand, self._sync.staleness(held))
         return await run_home(self._serve(session, requirement, terms))
 
-    def lag(self, session: str) -> int | None:
-        """Returns by how many revisions the process is known to be behind the store; None if it holds no snapshot."""
-        held = self._get(session)
-        if held is None:
-            return None
-        token, newest = held.snapshot.token, held.newest
-        return max(1, newest.revision - token.revision) if newest > token else 0
-
     def staleness(self, session: str) -> float:
-        """Returns the seconds since the authority was last known to agree with what the process holds; inf for nothing.
+        """Return the seconds since the authority last confirmed the cached snapshot; inf if there is none.
 
-        For a session that is published in the store, that is since the store was last asked.
+        For a session that is published to the store directly, the store's last reply counts.
         """
         held = self._get(session)
-        return math.inf if held is None else self._follower.staleness(held)
+        return math.inf if held is None else self._sync.staleness(held)
 
     @property
     def connected(self) -> bool:
-        """Whether the store was heard from within the lease, so that hints can be relied on."""
-        return clock() <= self._follower.connected_until
+        """Whether the store replied within the lease, so that notifications can be relied on."""
+        return clock() <= self._sync.connected_until
 
     def holds(self) -> dict[str, Token]:
-        """Returns the token of every session that the process holds."""
-        return {session: held.snapshot.token for session in self._held if (held := self._get(session)) is not None}
+        """Return the token of every cached session."""
+        return {session: held.snapshot.token for session in self._cache if (held := self._get(session)) is not None}
 
     async def aclose(self) -> None:
-        """Stops following and forgets what it holds; it begins anew if it is used again."""
+        """Stop following the store and clear the cache; the next use starts again."""
         await run_home(self._stop())
 
     async def _stop(self) -> None:
-        follower = self._follower
+        sync = self._sync
         self.forget()
-        await follower.aclose()
+        await sync.aclose()
 
     def forget(self) -> None:
-        """Begins anew with nothing held, as a forked child must."""
-        self._held = HeldSnapshots(self._max_sessions)
-        self._get = self._held.get
+        """Reset to an empty cache, as a forked child must."""
+        self._cache = SnapshotCache(self._max_sessions)
+        self._get = self._cache.get
         self._pinned: dict[tuple[str, Token], Snapshot] = {}
-        self._follower = ReplicaSync(self._store, self._held, self._lease_s)
+        self._sync = ReplicaSync(self._store, self._cache, self._lease_s)
 
-    def _at_hand(self, session: str, requirement: Requirement) -> Snapshot | None:
+    def _get_cached(self, session: str, requirement: Requirement) -> Snapshot | None:
         token = requirement.token
         if token is None:
             return self.peek(session)
         if requirement.kind == "exactly":
-            # What a token names never changes, so nobody has to be asked.
+            # The content of a token never changes, so the store needn't be asked.
             held = self._get(session)
             if held is not None and held.snapshot.token == token:
                 held.used_at = clock()
                 return held.snapshot
             return self._pinned.get((session, token))
         snapshot = self.peek(session)
-        return snapshot if snapshot and snapshot.token != NOTHING_YET and snapshot.meets(token) else None
+        return snapshot if snapshot and snapshot.token != UNPUBLISHED and snapshot.meets(token) else None
 
-    async def _meet(self, session: str, requirement: Requirement) -> Snapshot:
+    async def _fetch(self, session: str, requirement: Requirement) -> Snapshot:
         if requirement.kind == "exactly":
             return await self._read_at(session, cast(Token, requirement.token))
         return (await self._follow(session, requirement)).snapshot
 
     async def _follow(self, session: str, requirement: Requirement) -> CachedSnapshot:
-        self._follower.start()
+        self._sync.start()
         if requirement.token is None:
-            held = await self._follower.read(session, clock() - self._lease_s)
+            held = await self._sync.read(session, clock() - self._lease_s)
         else:
-            held = await self._follower.reach(session, requirement.token, self._wait_s)
+            held = await self._sync.wait_for_token(session, requirement.token, self._wait_s)
         held.used_at = clock()
         return held
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
         snapshot = await self._store.read_at(session, token)
         self._pinned[session, token] = snapshot
-        while len(self._pinned) > _PINNED:
+        while len(self._pinned) > _MAX_PINNED:
             self._pinned.pop(next(iter(self._pinned)))
         return snapshot
 
     async def _serve(self, session: str, requirement: Requirement, terms: FreshnessPolicy) -> ServedSnapshot:
         try:
             if requirement.kind == "exactly":
-                snapshot = await self._meet(session, requirement)
+                snapshot = await self._fetch(session, requirement)
                 return ServedSnapshot(snapshot, self._age(snapshot))
-            return await self._confirmed(await self._follow(session, requirement), terms)
-        except StoreUnavailableError as away:
-            return self._from_memory(session, requirement, terms, away)
+            return await self._wait_until_fresh(await self._follow(session, requirement), terms)
+        except StoreUnavailableError as exc:
+            return self._serve_from_cache(session, requirement, terms, exc)
 
-    def _from_memory(
-        self, session: str, requirement: Requirement, terms: FreshnessPolicy, away: StoreUnavailableError
+    def _serve_from_cache(
+        self, session: str, requirement: Requirement, terms: FreshnessPolicy, error: StoreUnavailableError
     ) -> ServedSnapshot:
-        """The store is away: what is held is served if it meets the requirement and isn't older than allowed."""
+        """Serve the cached snapshot, while the store is unreachable, if requirement and policy allow it."""
         held = self._get(session)
         if held is None or requirement.kind == "exactly" or terms.outage.max_age_s is None:
-            raise away
+            raise error
         if requirement.token is not None and not held.snapshot.meets(requirement.token):
-            raise away
-        age_s = self._follower.staleness(held)
+            raise error
+        age_s = self._sync.staleness(held)
         if not terms.outage.allows(age_s):
             raise StoreUnavailableError(
-                away.url, f"{away.problem}, and session '{session}' was last confirmed {age_s:.1f} s ago"
-            ) from away
+                error.url, f"{error.problem}, and session '{session}' was last confirmed {age_s:.1f} s ago"
+            ) from error
         held.used_at = clock()
         return ServedSnapshot(held.snapshot, age_s, store_away=True, outage=True)
 
-    async def _confirmed(self, held: CachedSnapshot, terms: FreshnessPolicy) -> ServedSnapshot:
-        """Return what is held if it is confirmed as the terms want; wait for that as long as it may come."""
+    async def _wait_until_fresh(self, held: CachedSnapshot, terms: FreshnessPolicy) -> ServedSnapshot:
+        """Return the cached snapshot once it is fresh enough, or apply the outage policy when it can't become so."""
         session, started = held.snapshot.session, clock()
-        if not self._fresh(held, terms):
-            held = await self._follower.read(session, started)
-        while not self._fresh(held, terms, elapsed_s := clock() - started):
-            overdue = self._stale(held, terms, elapsed_s)
-            left_s = min(self._follower.away_in_s(held), self._wait_s - elapsed_s if overdue else math.inf)
+        if not self._is_fresh(held, terms):
+            held = await self._sync.read(session, started)
+        while not self._is_fresh(held, terms, elapsed_s := clock() - started):
+            overdue = self._is_stale(held, terms, elapsed_s)
+            left_s = min(self._sync.away_in_s(held), self._wait_s - elapsed_s if overdue else math.inf)
             if left_s <= 0:
-                return self._by_contract(held, terms)
-            await self._follower.changed(session, left_s)
-            held = await self._follower.read(session, clock() - self._lease_s)
-        return ServedSnapshot(held.snapshot, self._follower.staleness(held))
+                return self._apply_outage_policy(held, terms)
+            await self._sync.wait_for_change(session, left_s)
+            held = await self._sync.read(session, clock() - self._lease_s)
+        return ServedSnapshot(held.snapshot, self._sync.staleness(held))
 
-    def _fresh(self, held: CachedSnapshot, terms: FreshnessPolicy, elapsed_s: float = 0.0) -> bool:
-        return not self._follower.silent_s(held) and not self._stale(held, terms, elapsed_s)
+    def _is_fresh(self, held: CachedSnapshot, terms: FreshnessPolicy, elapsed_s: float = 0.0) -> bool:
+        return not self._sync.overdue_s(held) and not self._is_stale(held, terms, elapsed_s)
 
-    def _stale(self, held: CachedSnapshot, terms: FreshnessPolicy, elapsed_s: float) -> bool:
-        """Tell whether it was too old at the call: a read that was asked for after it is as fresh as can be."""
-        most_s = terms.max_staleness_s
-        return most_s is not None and self._follower.staleness(held) - elapsed_s > most_s
+    def _is_stale(self, held: CachedSnapshot, terms: FreshnessPolicy, elapsed_s: float) -> bool:
+        """Check whether it was too old at the time of the call; a later read is as fresh as possible."""
+        max_s = terms.max_staleness_s
+        return max_s is not None and self._sync.staleness(held) - elapsed_s > max_s
 
-    def _by_contract(self, held: CachedSnapshot, terms: FreshnessPolicy) -> ServedSnapshot:
-        snapshot, age_s = held.snapshot, self._follower.staleness(held)
+    def _apply_outage_policy(self, held: CachedSnapshot, terms: FreshnessPolicy) -> ServedSnapshot:
+        snapshot, age_s = held.snapshot, self._sync.staleness(held)
         if terms.outage.allows(age_s):
             return ServedSnapshot(snapshot, age_s, outage=True)
         age_s, outage = round(age_s, 3), str(terms.outage)
         heard = snapshot.heard
-        if heard is not None and self._follower.away_in_s(held) <= 0:
-            silent_s = round(heard.silence_s + self._follower.silent_s(held), 3)
+        if heard is not None and self._sync.away_in_s(held) <= 0:
+            silent_s = round(heard.silence_s + self._sync.overdue_s(held), 3)
             raise AuthorityAwayError(snapshot.session, snapshot.authority, silent_s, heard.silence_s, age_s, outage)
         raise StalenessExceededError(snapshot.session, age_s, terms.max_staleness_s or 0.0, outage)
 
     def _age(self, snapshot: Snapshot) -> float:
-        return max(0.0, clock() + self._follower.store_offset - snapshot.confirmed_at)
+        return max(0.0, clock() + self._sync.store_offset - snapshot.confirmed_at)
 
 
 _replicas: WeakSet[Replica] = WeakSet()
 
 
 def _after_fork() -> None:
-    """A child has neither its parent's loop nor its connections; it holds nothing until it has asked by itself."""
+    """Reset every replica in a forked child, which has neither its parent's loop nor its connections."""
     for replica in _replicas:
         replica.forget()
 

@@ -1,6 +1,6 @@
-"""What the scripts of ``stores/lua`` answer, as the values and errors of the store's contract.
+"""Parsing of the Lua scripts' replies into the values and errors of the store's interface.
 
-Every answer is a list whose first item says which kind it is; the rest is bytes.
+Every reply is a list whose first item is its kind; the rest is bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEAD_FIELDS = ("epoch", "revision", "run", "replid", "authority", "fence", "conf
 
 @dataclass(frozen=True, slots=True)
 class SessionQuery:
-    """What was asked of a session, for an error to name."""
+    """The request to a session, for error messages."""
 
     session: str
     publisher: str = STORE
@@ -41,101 +41,103 @@ class SessionQuery:
     label: str = ""
 
 
-def accepted(reply: Reply, asked: SessionQuery) -> Reply:
-    """Returns the reply unless it is a refusal.
+def raise_if_refused(reply: Reply, query: SessionQuery) -> Reply:
+    """Return the reply unless it is a refusal.
 
     Raises:
-        BridgeError: the error that the refusal stands for.
+        BridgeError: the error of the refusal.
     """
-    error = refusal(reply, asked)
+    error = parse_refusal(reply, query)
     if error is not None:
         raise error
     return reply
 
 
-def refusal(reply: Reply, asked: SessionQuery) -> BridgeError | None:
-    """Returns the error that a reply stands for, or None if it isn't a refusal."""
-    made = _REFUSALS.get(reply[0])
-    return None if made is None else made(asked, b"".join(reply[1:]).decode())
+def parse_refusal(reply: Reply, query: SessionQuery) -> BridgeError | None:
+    """Return the error of a refusal, or None for another reply."""
+    make_error = _REFUSALS.get(reply[0])
+    return None if make_error is None else make_error(query, b"".join(reply[1:]).decode())
 
 
-def token(reply: bytes) -> Token:
-    """Returns the token that a script wrote."""
+def parse_token(reply: bytes) -> Token:
+    """Parse a token."""
     return Token.parse(reply.decode())
 
 
-def snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapshot:
-    """Returns the snapshot that a ``same``, ``delta`` or ``full`` reply describes to a reader of ``have``."""
-    confirmed_at, heard = seconds(reply[1]), Heard.parse(reply[2].decode())
+def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapshot:
+    """Parse a ``same``, ``delta`` or ``full`` reply to a reader that has the snapshot ``have``."""
+    confirmed_at, heard = parse_seconds(reply[1]), Heard.parse(reply[2].decode())
     if have is not None and reply[0] == b"same":
         return have.confirmed(confirmed_at, heard)
     variables: dict[str, Variable] = {}
     if have is not None and reply[0] == b"delta":
         variables.update(have.variables)
-    for name, value in _by_name(reply[6]):
+    for name, value in _parse_variables(reply[6]):
         if value is None:
             variables.pop(name, None)
         else:
             variables[name] = value
     lineage, authority = reply[4].decode(), reply[5].decode()
-    return Snapshot(session, token(reply[3]), variables, confirmed_at, Lineage.parse(lineage), authority, heard)
+    return Snapshot(session, parse_token(reply[3]), variables, confirmed_at, Lineage.parse(lineage), authority, heard)
 
 
-def head(reply: Reply) -> Head:
-    """Returns the head that a ``head`` reply describes."""
+def parse_head(reply: Reply) -> Head:
+    """Parse a ``head`` reply."""
     heard = Heard.parse(reply[6].decode())
-    return Head(token(reply[1]), reply[2].decode(), int(reply[3]), seconds(reply[4]), seconds(reply[5]), heard)
+    return Head(
+        parse_token(reply[1]), reply[2].decode(), int(reply[3]), parse_seconds(reply[4]), parse_seconds(reply[5]), heard
+    )
 
 
-def plain_head(found: Reply, server: Reply, now: float) -> Head | None:
-    """Return the head whose ``HEAD_FIELDS`` were read outside of a script, or None if a script has to judge it.
+def parse_plain_head(fields: Reply, server: Reply, now: float) -> Head | None:
+    """Return the head from its ``HEAD_FIELDS``, or None if it must be read by a script.
 
     Args:
-        found: the fields.
-        server: the server's run and the id under which it replicates.
-        now: the server's time, in Unix seconds.
+        fields: the values of ``HEAD_FIELDS``.
+        server: the server's run id and replication id.
+        now: the server's time in Unix seconds.
     """
-    if found[0] is None or found[2:4] != server or found[1] == b"0":
+    if fields[0] is None or fields[2:4] != server or fields[1] == b"0":
         return None
-    epoch, revision, _, _, authority, fence, confirmed_at, heard = found
-    published_as = Token(int(epoch), int(revision))
-    known = Heard.parse((heard or b"").decode())
-    return Head(published_as, authority.decode(), int(fence), seconds(confirmed_at), now, known)
+    epoch, revision, _, _, authority, fence, confirmed_at, heard = fields
+    token = Token(int(epoch), int(revision))
+    sign = Heard.parse((heard or b"").decode())
+    return Head(token, authority.decode(), int(fence), parse_seconds(confirmed_at), now, sign)
 
 
-def change(entry: Reply) -> Change:
-    """Returns one entry of a ``history`` reply."""
-    published_as, at, author, reason, flat = entry
-    before = dict(_by_name([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 1])]))
-    after = dict(_by_name([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 2])]))
-    return Change(token(published_as), seconds(at), author.decode(), reason.decode(), before, after)
+def parse_change(entry: Reply) -> Change:
+    """Parse one entry of a ``history`` reply."""
+    token, at, author, reason, flat = entry
+    before = dict(_parse_variables([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 1])]))
+    after = dict(_parse_variables([part for i in range(0, len(flat), 3) for part in (flat[i], flat[i + 2])]))
+    return Change(parse_token(token), parse_seconds(at), author.decode(), reason.decode(), before, after)
 
 
-def labels(reply: Reply) -> dict[str, Label]:
-    """Returns the labels of a ``labels`` reply by name."""
-    found: dict[str, Label] = {}
+def parse_labels(reply: Reply) -> dict[str, Label]:
+    """Parse a ``labels`` reply into labels by name."""
+    labels: dict[str, Label] = {}
     for name, (at, time, author, reason) in sorted(zip(reply[1::2], reply[2::2], strict=True)):
-        found[name.decode()] = Label(token(at), seconds(time), author.decode(), reason.decode())
-    return found
+        labels[name.decode()] = Label(parse_token(at), parse_seconds(time), author.decode(), reason.decode())
+    return labels
 
 
-def seconds(microseconds: bytes) -> float:
-    """Returns a time that a script wrote in Unix seconds."""
+def parse_seconds(microseconds: bytes) -> float:
+    """Parse a time in microseconds into seconds."""
     return int(microseconds) / 1e6
 
 
-def _by_name(flat: Sequence[bytes]) -> Iterator[tuple[str, Variable | None]]:
+def _parse_variables(flat: Sequence[bytes]) -> Iterator[tuple[str, Variable | None]]:
     for i in range(0, len(flat), 2):
         name = flat[i].decode()
         yield name, Variable.decode(name, flat[i + 1]) if flat[i + 1] else None
 
 
 _REFUSALS: dict[bytes, Callable[[SessionQuery, str], BridgeError]] = {
-    b"none": lambda asked, _: SessionNotFoundError(asked.session),
-    b"owned": lambda asked, found: SessionOwnedElsewhereError(asked.session, found, asked.publisher),
-    b"fenced": lambda asked, found: FencedError(asked.session, asked.fence or 0, int(found)),
-    b"stale": lambda asked, found: StaleTokenError(asked.session, str(asked.expected), found),
-    b"relabelled": lambda asked, found: LabelMovedError(asked.session, str(asked.expected), found, asked.label),
-    b"lost": lambda asked, found: RevisionLostError(asked.session, str(asked.token), found),
-    b"ahead": lambda asked, found: RevisionNotReachedError(asked.session, str(asked.token), found, 0.0),
+    b"none": lambda query, _: SessionNotFoundError(query.session),
+    b"owned": lambda query, found: SessionOwnedElsewhereError(query.session, found, query.publisher),
+    b"fenced": lambda query, found: FencedError(query.session, query.fence or 0, int(found)),
+    b"stale": lambda query, found: StaleTokenError(query.session, str(query.expected), found),
+    b"relabelled": lambda query, found: LabelMovedError(query.session, str(query.expected), found, query.label),
+    b"lost": lambda query, found: RevisionLostError(query.session, str(query.token), found),
+    b"ahead": lambda query, found: RevisionNotReachedError(query.session, str(query.token), found, 0.0),
 }

@@ -1,6 +1,6 @@
-"""JSON schemas whose patterns are run by an engine without backtracking, where jsonschema has Python's own.
+"""A jsonschema validator that runs patterns without backtracking, instead of with Python's engine.
 
-Apart from the checks, since only sessions with schemas pay for the import of jsonschema.
+Separate from the checks, so that only sessions with schemas pay for the import of jsonschema.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from typing import Any, cast
 from jsonschema import Draft202012Validator, ValidationError, validators
 
 from snakepit_bridge.exceptions import known
-from snakepit_bridge.variables.patterns import found_in
+from snakepit_bridge.variables.patterns import search_pattern
 
 
-def _pattern(_: Any, wanted: str, instance: Any, __: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not found_in(wanted, instance):
+def _validate_pattern(_: Any, wanted: str, instance: Any, __: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not search_pattern(wanted, instance):
         yield ValidationError(f"{instance!r} does not match {wanted!r}")
 
 
-def _pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, _: Any) -> Iterator[Any]:
+def _validate_pattern_properties(validator: Any, patterns: Mapping[str, Any], instance: Any, _: Any) -> Iterator[Any]:
     if not isinstance(instance, dict):
         return
     for wanted, below in patterns.items():
         for name, value in cast("dict[str, Any]", instance).items():
-            if found_in(wanted, name):
+            if search_pattern(wanted, name):
                 yield from validator.descend(value, below, path=name, schema_path=wanted)
 
 
-def _additional_properties(validator: Any, below: Any, instance: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
+def _validate_additional_properties(
+    validator: Any, below: Any, instance: Any, schema: Mapping[str, Any]
+) -> Iterator[Any]:
     if not isinstance(instance, dict):
         return
     others = cast("dict[str, Any]", instance)
@@ -42,15 +44,15 @@ def _additional_properties(validator: Any, below: Any, instance: Any, schema: Ma
 
 def _is_named(name: str, schema: Mapping[str, Any]) -> bool:
     patterns = schema.get("patternProperties", {})
-    return name in schema.get("properties", {}) or any(found_in(pattern, name) for pattern in patterns)
+    return name in schema.get("properties", {}) or any(search_pattern(pattern, name) for pattern in patterns)
 
 
 Validator: Any = validators.extend(
     Draft202012Validator,
     {
-        "pattern": cast("Any", _pattern),
-        "patternProperties": _pattern_properties,
-        "additionalProperties": _additional_properties,
+        "pattern": cast("Any", _validate_pattern),
+        "patternProperties": _validate_pattern_properties,
+        "additionalProperties": _validate_additional_properties,
     },
 )
-"""Validates as draft 2020-12, but for ``unevaluatedProperties``, which the checks refuse beforehand."""
+"""Validator for draft 2020-12 without ``unevaluatedProperties``, which ``checks`` rejects."""

@@ -1,4 +1,4 @@
-"""Snapshots: all variables of a session at one token, immutable: a task reads one once and passes it down."""
+"""Snapshots: all variables of a session at one token, immutable, so that a task reads one and passes it down."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ from snakepit_bridge.variables import Variable
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The epochs of a session in order, each with the revision that it began from.
+    """The epochs of a session in order, each with its start revision.
 
-    A store that restarts opens a new epoch from the revision that it still has. What an older epoch published beyond
-    that is lost, although its tokens compare as older; only the lineage tells the two apart. An epoch that isn't among
-    them was opened by another server: one that was replaced, but went on publishing for a while.
+    A store that restarts opens a new epoch at the revision that it still has. Later revisions of an older epoch are
+    lost, although their tokens compare as older; only the lineage tells lost from published ones. An epoch that isn't
+    listed was opened by another server: a former primary that kept publishing for a while.
     """
 
     epochs: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads ``"epoch:start epoch:start"``, oldest first, as the stores keep it."""
+        """Parse ``"epoch:start epoch:start"``, oldest first."""
         pairs = (pair.partition(":") for pair in text.split())
         return cls(tuple((int(epoch), int(start)) for epoch, _, start in pairs))
 
-    def holds(self, token: Token) -> bool:
-        """Tell whether a token's state is part of what the session has become, or may still become part of it."""
+    def contains(self, token: Token) -> bool:
+        """Check whether a token's state is an ancestor of the session's current state, or may be a successor."""
         if not self.epochs or token.epoch > self.epochs[-1][0]:
             return True
         own = any(epoch == token.epoch and start <= token.revision for epoch, start in self.epochs)
         return own and all(token.revision <= start for epoch, start in self.epochs if epoch > token.epoch)
 
     def token(self, revision: int) -> Token:
-        """Returns the token that a revision was published under."""
+        """Return the token of a revision."""
         return Token(max((epoch for epoch, start in self.epochs if start < revision), default=0), revision)
 
-    def opened(self, epoch: int, start: int) -> Lineage:
-        """Returns this lineage with one more epoch."""
+    def with_epoch(self, epoch: int, start: int) -> Lineage:
+        """Return this lineage with another epoch."""
         return Lineage((*self.epochs, (epoch, start)))
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The last sign of a session's authority, and for how long it may be silent until it counts as away.
+    """The last heartbeat of a session's authority, and its timeout.
 
     Attributes:
-        at: when it was last heard of, in Unix seconds by the store's clock.
-        silence_s: seconds from then on after which it is away, unless it is heard of again. Whoever follows the
-            authority knows how long that can take while all is well.
+        at: time of the heartbeat, in Unix seconds by the store's clock.
+        silence_s: seconds without another heartbeat after which the authority counts as unreachable, chosen by the
+            process that follows the authority.
     """
 
     at: float
@@ -62,7 +62,7 @@ class Heard:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read what ``str`` wrote, two numbers of microseconds; None if the text is empty."""
+        """Parse the form of ``str``, two numbers of microseconds; None for an empty text."""
         if not text:
             return None
         at_us, silence_us = text.split()
@@ -77,7 +77,7 @@ class Snapshot:
     """The variables of a session at one token.
 
     ``confirmed_at`` is when the session's authority was last known to agree, in Unix seconds by the store's clock;
-    ``authority`` is that authority's name, ``heard`` the last sign of it; None if it says no bound for its silence.
+    ``authority`` is its name, and ``heard`` its last heartbeat; None if its silence isn't limited.
     """
 
     session: str
@@ -93,10 +93,10 @@ class Snapshot:
             object.__setattr__(self, "variables", MappingProxyType(dict(self.variables)))
 
     def value(self, name: str) -> Any:
-        """Returns the value of one variable.
+        """Return the value of one variable.
 
         Raises:
-            VariableNotFoundError: the session doesn't have it; the error names those that it has.
+            VariableNotFoundError: the session has no such variable; the error lists those that it has.
         """
         variable = self.variables.get(name)
         if variable is None:
@@ -104,10 +104,10 @@ class Snapshot:
         return variable.value
 
     def values(self, names: Iterable[str]) -> dict[str, Any]:
-        """Returns the values of several variables by name.
+        """Return the values of several variables by name.
 
         Raises:
-            VariableNotFoundError: the session doesn't have one of them.
+            VariableNotFoundError: the session lacks one of them.
         """
         variables = self.variables
         names = tuple(names)
@@ -117,25 +117,25 @@ class Snapshot:
             return {name: self.value(name) for name in names}
 
     def meets(self, token: Token) -> bool:
-        """Tells whether this snapshot is at or past a token: what ``at_least`` asks for.
+        """Check whether this snapshot is at or past a token, as ``at_least`` requires.
 
         Raises:
-            RevisionLostError: the token's state went down with its epoch, so that no wait will bring it.
+            RevisionLostError: the token's state was lost with its epoch, so that waiting is useless.
         """
-        if not self.lineage.holds(token):
+        if not self.lineage.contains(token):
             raise RevisionLostError(self.session, str(token), str(self.token))
         return token <= self.token
 
     def diff(self, older: Snapshot) -> dict[str, tuple[Variable | None, Variable | None]]:
-        """Returns ``{name: (older, this)}`` of what differs; None stands for a variable that isn't there."""
+        """Return ``{name: (older, this)}`` of the differences; None for a missing variable."""
         names = self.variables.keys() | older.variables.keys()
         pairs = {name: (older.variables.get(name), self.variables.get(name)) for name in sorted(names)}
-        # Snapshots read one from the other share what did not change, so identity settles nearly all of it.
+        # Snapshots read as deltas share unchanged variables, so identity decides nearly all cases.
         return {name: (old, new) for name, (old, new) in pairs.items() if old is not new and old != new}
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of the variables as hex digits: equal content has an equal digest, whatever its token."""
+        """The SHA-256 of the variables in hex, independent of the token."""
         content = hashlib.sha256()
         for name in sorted(self.variables):
             for part in (name.encode(), self.variables[name].encode()):
@@ -144,7 +144,7 @@ class Snapshot:
         return content.hexdigest()
 
     def confirmed(self, at: float, heard: Heard | None) -> Snapshot:
-        """Return this snapshot with another ``confirmed_at`` and ``heard``, itself if they are the same."""
+        """Return a copy with another ``confirmed_at`` and ``heard``, or itself if they are the same."""
         if (at, heard) == (self.confirmed_at, self.heard):
             return self
         newer = replace(self, confirmed_at=at, heard=heard)
@@ -152,7 +152,7 @@ class Snapshot:
             newer.__dict__["digest"] = self.digest
         return newer
 
-    # Immutable all the way down, and mapping proxies can't be copied anyway.
+    # Deeply immutable, and mapping proxies can't be copied.
     def __copy__(self) -> Self:
         return self
 

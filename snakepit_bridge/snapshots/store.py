@@ -1,18 +1,18 @@
-"""What every snapshot store does, so that a session behaves alike on Redis and in memory.
+"""The interface of snapshot stores, so that sessions behave alike on Redis and in memory.
 
-A store keeps, per session, the variables at one token and enough history to give past tokens back. A publish is one
-revision or none: nobody ever reads half of it.
+A store keeps the variables of each session and enough history to restore past tokens. A publish is atomic: it is one
+revision or none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 
-from snakepit_bridge.exceptions import BridgeError, LabelNotFoundError
+from snakepit_bridge.exceptions import BridgeError, LabelNotFoundError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import watch
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.records import (
     LATEST,
@@ -28,11 +28,15 @@ from snakepit_bridge.snapshots.records import (
     label_name,
 )
 from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.snapshots.watch import Watch
 from snakepit_bridge.variables import Variable
+
+# Pause before an unreachable store is tried again.
+_RECONNECT_DELAY_S = 0.1
 
 
 class SnapshotStore(ABC):
-    """The sessions of one store. Safe to use from several tasks, threads, event loops and, opened before, forks."""
+    """The sessions of one store. Safe to use from several tasks, threads, event loops and forked children."""
 
     @abstractmethod
     async def publish(
@@ -50,58 +54,67 @@ class SnapshotStore(ABC):
         looked_at: float | None = None,
         heard: Heard | None = None,
     ) -> Token:
-        """Commits all changes as one revision and returns its token; the current one if they change nothing.
+        """Commit all changes as one revision and return its token, or the current token if nothing changes.
 
         Args:
+            session: the session.
             changes: variables by name; None deletes one.
-            replace: the changes are the whole state, so that every other variable goes.
-            expected: publish only on top of this state; ``Token(0, 0)`` stands for a session that isn't there.
-            fence: what ``raise_fence`` gave, for a session whose publishers take turns.
-            publisher: who publishes; the first one is the session's authority from then on.
-            author, reason: who asked for the change and why, for the history.
-            age_s: seconds since the values began to be looked up at the authority.
-            looked_at: the same as a time of the store's clock (see ``Head.now``), in Unix seconds; it wins over
-                ``age_s``, since it stays true while a publisher is suspended.
-            heard: the sign of the authority that the publish is; None sets no bound for the authority's silence.
+            replace: whether the changes are the whole state, so that all other variables are deleted.
+            expected: publish only on top of this token; ``Token(0, 0)`` for a session that doesn't exist yet.
+            fence: the result of ``raise_fence``, for a session with several publishers.
+            publisher: name of the publisher; the first one becomes the session's authority.
+            author: who requested the change, for the history.
+            reason: why, for the history.
+            age_s: seconds since the read of the values at the authority started.
+            looked_at: the start of that read in Unix seconds by the store's clock (see ``Head.now``); it takes
+                precedence over ``age_s``, since it stays correct while a publisher is suspended.
+            heard: the authority's heartbeat; None for no limit of its silence.
 
         Raises:
             SessionOwnedElsewhereError: another publisher is the authority.
             FencedError: the fence isn't the current one.
             StaleTokenError: the session isn't at ``expected``.
-            ValidationError: a change isn't a variable of that name, or breaks its own constraints. Those are left to
-                the authority where that is an Elixir server.
-            CheckFailedError: the values together break a check of the session.
-            StoreUnavailableError: the store did not answer; the changes are committed wholly or not at all.
+            ValidationError: a change isn't a variable of that name, or violates its constraints (not checked for an
+                Elixir server's values).
+            CheckFailedError: the new state fails a check of the session.
+            StoreUnavailableError: the store didn't reply; the changes are committed as a whole or not at all.
         """
 
     @abstractmethod
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
-        """Returns the current snapshot; costs one round trip and, given what the caller has, only what changed.
+        """Return the current snapshot, in one round trip.
+
+        Args:
+            session: the session.
+            have: a snapshot that the caller has, so that only changes are transferred.
 
         Raises:
-            SessionNotFoundError, StoreUnavailableError
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
-        """Move ``confirmed_at`` and ``heard`` of many sessions together, and return the refused ones with the reason.
+        """Update ``confirmed_at`` and ``heard`` of many sessions, and return the errors of rejected ones by session.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: the store is unreachable.
         """
 
     async def read_at(self, session: str, at: At) -> Snapshot:
-        """Returns the snapshot at exactly this revision.
+        """Return the snapshot at exactly this revision.
 
         Args:
+            session: the session.
             at: its token, the token's text, a label or ``"latest"``.
 
         Raises:
-            RevisionLostError: it was trimmed, or went down with an older epoch.
-            RevisionNotReachedError: it hasn't been published.
-            LabelNotFoundError: no label of that name is set.
+            RevisionLostError: the revision was trimmed, or lost with an older epoch.
+            RevisionNotReachedError: the revision hasn't been published.
+            LabelNotFoundError: the label isn't set.
             ValueError: the text isn't a token.
-            SessionNotFoundError, StoreUnavailableError
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
         return await (self.read(session) if at == LATEST else self._read_at(session, await self.resolve(session, at)))
 
@@ -109,10 +122,13 @@ class SnapshotStore(ABC):
     async def _read_at(self, session: str, token: Token) -> Snapshot: ...
 
     async def resolve(self, session: str, at: At) -> Token:
-        """Returns the token that a reference stands for now.
+        """Resolve a reference to its current token.
 
         Raises:
-            LabelNotFoundError, SessionNotFoundError, StoreUnavailableError, ValueError: as in ``read_at``.
+            LabelNotFoundError: the label isn't set.
+            ValueError: the text isn't a token.
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
         token = as_token(at)
         if token is not None:
@@ -126,38 +142,40 @@ class SnapshotStore(ABC):
         return label.token
 
     async def diff(self, session: str, a: At, b: At = LATEST) -> dict[str, tuple[Variable | None, Variable | None]]:
-        """Returns ``{name: (at a, at b)}`` of what differs between two revisions; None for what isn't there.
+        """Return ``{name: (at a, at b)}`` of the differences between two revisions; None for a missing variable.
 
         Raises:
-            what ``read_at`` raises.
+            BridgeError, ValueError: see ``read_at``.
         """
         older, newer = await asyncio.gather(self.read_at(session, a), self.read_at(session, b))
         return newer.diff(older)
 
     @abstractmethod
     async def keep(self, snapshot: Snapshot, seconds: float) -> None:
-        """Keeps a snapshot readable by its token for at least so long, whatever is trimmed or dropped meanwhile.
+        """Keep a snapshot readable by its token for at least ``seconds``, even if it is trimmed or dropped.
 
-        Costs nothing where this process has kept it lately.
+        Free of cost if this process has kept it lately.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def head(self, session: str) -> Head:
-        """Returns where the session is.
+        """Return the session's head.
 
         Raises:
-            SessionNotFoundError, StoreUnavailableError
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def history(self, session: str, limit: int = 20) -> list[Change]:
-        """Returns the latest changes, newest first.
+        """Return the latest changes, newest first.
 
         Raises:
-            SessionNotFoundError, StoreUnavailableError
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
 
     async def rollback(
@@ -171,14 +189,14 @@ class SnapshotStore(ABC):
         author: str = "",
         reason: str = "",
     ) -> Token:
-        """Commits the state at a past revision as a new one and returns the new token.
+        """Commit the state at a past revision as a new one and return the new token.
 
         Raises:
-            what ``publish`` and ``read_at`` raise.
+            BridgeError, ValueError: see ``publish`` and ``read_at``.
         """
         token = await self.resolve(session, to)
-        why = reason or f"rollback to {to}"
-        return await self._rollback(session, token, expected, fence, publisher, author, why)
+        reason = reason or f"rollback to {to}"
+        return await self._rollback(session, token, expected, fence, publisher, author, reason)
 
     @abstractmethod
     async def _rollback(
@@ -202,15 +220,20 @@ class SnapshotStore(ABC):
         author: str = "",
         reason: str = "",
     ) -> Token:
-        """Points a label at a revision, which stays readable for as long as it does, and returns the token.
+        """Point a label at a revision, which stays readable while it is labelled, and return the token.
 
         Args:
-            expected: move the label only from this token; ``Token(0, 0)`` stands for a label that isn't set.
+            session: the session.
+            name: of the label.
+            at: the revision, see ``read_at``.
+            expected: move the label only from this token; ``Token(0, 0)`` for a label that isn't set.
+            author: who requested the label.
+            reason: why.
 
         Raises:
             LabelMovedError: the label isn't at ``expected``.
-            ValueError: no label can have that name.
-            what ``read_at`` raises.
+            ValueError: the name isn't a valid label.
+            BridgeError: the revision can't be read, see ``read_at``.
         """
         label_name(name)
         return await self._label(session, name, await self.resolve(session, at), expected, author, reason)
@@ -222,113 +245,129 @@ class SnapshotStore(ABC):
 
     @abstractmethod
     async def unlabel(self, session: str, name: str) -> None:
-        """Takes a label away; one that isn't set is away already.
+        """Remove a label, if it is set.
 
         Raises:
-            SessionNotFoundError, StoreUnavailableError
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def labels(self, session: str) -> dict[str, Label]:
-        """Returns the session's labels by name.
+        """Return the session's labels by name.
 
         Raises:
-            SessionNotFoundError, StoreUnavailableError
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def declare_checks(self, session: str, checks: Mapping[str, Check | None], *, publisher: str = STORE) -> None:
-        """Makes every publish from here on obey these checks; None takes one away. All are declared, or none.
+        """Declare checks that every later publish must pass, all or none of them; None removes one.
 
-        A session can declare checks before its first publish.
+        Checks can be declared before the first publish.
 
         Raises:
-            CheckFailedError: the present state breaks one.
+            CheckFailedError: the current state fails one.
             SessionOwnedElsewhereError: another publisher is the authority.
             ValueError: one is neither a JSON schema nor the name of a function.
-            StoreUnavailableError
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def checks(self, session: str) -> dict[str, Check]:
-        """Returns the session's checks by name.
+        """Return the session's checks by name.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def retain(self, session: str, retention: Retention | None) -> None:
-        """Sets how much of a session is kept, and forgets the rest; None goes back to the store's default.
+        """Set the retention of a session and trim its history; None restores the store's default.
 
         Raises:
-            SessionNotFoundError, StoreUnavailableError
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def retention(self, session: str) -> Retention | None:
-        """Returns what ``retain`` set, or None for the store's default.
+        """Return the retention set by ``retain``, or None for the store's default.
 
         Raises:
-            SessionNotFoundError, StoreUnavailableError
+            SessionNotFoundError: the session hasn't been published.
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def raise_fence(self, session: str, *, publisher: str) -> int:
-        """Returns a fence above every earlier one; from here on only publishes that carry it are taken.
+        """Return a fence above every earlier one; from now on only publishes with it are accepted.
 
-        The session need not exist: its first publish then takes this fence.
+        The session need not exist: its first publish then needs this fence.
 
         Raises:
             SessionOwnedElsewhereError: another publisher is the authority.
-            StoreUnavailableError
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def heads(self, sessions: Iterable[str]) -> dict[str, Head]:
-        """Returns where each of these sessions is, asked together; those that nobody has published are left out.
+        """Return the heads of sessions by name, without those that haven't been published.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: the store is unreachable.
         """
 
     @abstractmethod
     async def sessions(self) -> dict[str, Head]:
-        """Returns the head of every session by its name."""
+        """Return the heads of all sessions by name."""
 
     @abstractmethod
-    def open_watch(self) -> watch.Watch:
-        """Returns a watch on sessions yet to be named; it connects when it is entered."""
+    def open_watch(self) -> Watch:
+        """Return a watch without any sessions yet; it connects when it is entered."""
 
-    def watch(self, session: str, *, interval_s: float = 1.0, patience_s: float = 30.0) -> AsyncGenerator[Token]:
-        """Returns an iterator of the session's token and each newer one, over lost hints and restarts of the store.
+    async def watch(self, session: str, *, interval_s: float = 1.0, patience_s: float = 30.0) -> AsyncGenerator[Token]:
+        """Yield the session's token and then each newer one; publishes in quick succession may be yielded as one.
+
+        It survives lost notifications and restarts of the store.
 
         Args:
-            interval_s: seconds after which the store is looked at although it told nothing.
-            patience_s: seconds for which a store that is away is tried again; then the iterator raises
-                StoreUnavailableError.
-        """
-        return watch.tokens(self, session, interval_s=interval_s, patience_s=patience_s)
-
-    async def watch_with(
-        self,
-        session: str,
-        callback: Callable[[Token], Awaitable[None] | None],
-        *,
-        interval_s: float = 1.0,
-        patience_s: float = 30.0,
-    ) -> None:
-        """Calls back, a coroutine function or a plain one, with each token of ``watch``; runs until it is cancelled.
+            session: the session.
+            interval_s: seconds between two polls of the store without a notification.
+            patience_s: seconds for which an unreachable store is retried.
 
         Raises:
-            what the callback raises, and StoreUnavailableError as ``watch`` does.
+            StoreUnavailableError: the store stayed unreachable for longer.
         """
-        await watch.call_each(self, session, callback, interval_s=interval_s, patience_s=patience_s)
+        latest: Token | None = None
+        reached_at = time.monotonic()
+        while True:
+            try:
+                async with self.open_watch() as watch:
+                    await watch.add([session])
+                    while True:
+                        token = await self._current_token(session)
+                        reached_at = time.monotonic()
+                        if token is not None and (latest is None or token > latest):
+                            latest = token
+                            yield token
+                        await watch.moves(interval_s)
+            except StoreUnavailableError:
+                if time.monotonic() - reached_at > patience_s:
+                    raise
+                await asyncio.sleep(_RECONNECT_DELAY_S)
+
+    async def _current_token(self, session: str) -> Token | None:
+        try:
+            return (await self.head(session)).token
+        except SessionNotFoundError:
+            return None
 
     @abstractmethod
     async def drop(self, session: str) -> None:
-        """Forgets a session and its history; one that isn't there is forgotten already."""
+        """Delete a session and its history, if it exists."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Closes the connections of the running event loop. The store opens new ones if it is used again."""
+        """Close the connections of the running event loop. The next use opens new ones."""

@@ -1,4 +1,4 @@
-"""Session variables: what they are called, what they can hold, what their values obey, and how they are stored."""
+"""Session variables: names, types, constraints, and their stored form."""
 
 from snakepit_bridge.variables.constraints import Constraints
 from snakepit_bridge.variables.types import Tensor, VariableType

@@ -1,8 +1,8 @@
-"""Canonical JSON: one text per value, so that two values are equal exactly when their bytes are.
+"""Canonical JSON: one encoding per value, so that values are equal exactly if their bytes are.
 
-The store compares and keeps variables as opaque bytes, because Redis' own JSON changes numbers. All of the writing and
-reading therefore happens here, with the notation that Elixir uses for what JSON lacks: ``"NaN"``, ``"Infinity"`` and
-``"-Infinity"`` are strings.
+The store compares and keeps variables as opaque bytes, because Redis's own JSON changes numbers. All encoding and
+decoding therefore happens here, with Elixir's notation for what JSON lacks: the strings ``"NaN"``, ``"Infinity"`` and
+``"-Infinity"``.
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
 _WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
-_SHOWN = reprlib.Repr()
-_SHOWN.maxstring = _SHOWN.maxother = 80
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
 
 
 def canonical(value: Any) -> bytes:
-    """Returns the one JSON text of a value that is made of JSON types and finite numbers, as UTF-8.
+    """Encode a value of JSON types and finite numbers as canonical JSON in UTF-8.
 
     Raises:
-        ValueError: a float that isn't finite (pass it through ``spelled`` first), text with a lone surrogate, or a
-            value that is nested too deeply.
-        TypeError: something that JSON has no form for.
+        ValueError: the value holds a non-finite float (see ``spelled``) or a lone surrogate, or is nested too deeply.
+        TypeError: the value holds a type that JSON lacks.
     """
-    return _encoded(_ENCODER, value)
+    return _encode(_ENCODER, value)
 
 
 def written(value: Any) -> bytes:
-    """Returns a JSON text of a value as :func:`canonical` does, with the keys in the value's own order.
+    """Encode a value as :func:`canonical` does, but with the keys in their own order.
 
     Raises:
-        ValueError: a float that isn't finite, text with a lone surrogate, or a value that is nested too deeply.
-        TypeError: something that JSON has no form for.
+        ValueError: the value holds a non-finite float or a lone surrogate, or is nested too deeply.
+        TypeError: the value holds a type that JSON lacks.
     """
-    return _encoded(_WRITER, value)
+    return _encode(_WRITER, value)
 
 
 def parse(data: bytes | str) -> Any:
-    """Returns the value of a JSON text.
+    """Decode JSON.
 
     Raises:
-        ValueError: it isn't JSON, or nested too deeply; ``NaN`` and ``Infinity`` without quotes aren't JSON either.
+        ValueError: the text isn't JSON (unquoted ``NaN`` and ``Infinity`` aren't), or is nested too deeply.
     """
     try:
         return _DECODER.decode(data if isinstance(data, str) else data.decode())
@@ -54,7 +53,7 @@ def parse(data: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def _encoded(encoder: json.JSONEncoder, value: Any) -> bytes:
+def _encode(encoder: json.JSONEncoder, value: Any) -> bytes:
     try:
         return encoder.encode(value).encode()
     except RecursionError:
@@ -62,30 +61,30 @@ def _encoded(encoder: json.JSONEncoder, value: Any) -> bytes:
 
 
 def spelled(value: Any) -> Any:
-    """Returns a number, or nested sequences of numbers, with NaN and the infinities in their quoted form."""
+    """Return a number or nested sequences of numbers with NaN and infinities as strings."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else _spelling(value)
+        return value if math.isfinite(value) else _quoted_form(value)
     if isinstance(value, list | tuple):
         return [spelled(item) for item in value]
     return value
 
 
 def shown(value: Any) -> str:
-    """Returns a value as an error message shows it: its repr, cut off where a reader would stop."""
+    """Return a value's repr, truncated for an error message."""
     try:
-        return _SHOWN.repr(value)
+        return _REPR.repr(value)
     except ValueError:  # Python refuses to print an integer of more than 4,300 digits.
         return "a value too large to print"
 
 
-def _spelling(value: float) -> str:
+def _quoted_form(value: float) -> str:
     if math.isnan(value):
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON; it travels in quotes")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)

@@ -1,6 +1,6 @@
-"""What a variable's value has to obey, by the constraint names that Elixir enforces.
+"""Constraints on variables' values, with the names that Elixir uses.
 
-A malformed constraint is refused here and never sent: in Elixir it can take the whole session store down.
+A malformed constraint is rejected here and never sent: in Elixir it can crash the whole session store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 from snakepit_bridge.exceptions import ValidationError, known
 from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import canonical, parse, shown
-from snakepit_bridge.variables.patterns import UnfitPatternError, check_pattern, found_in
+from snakepit_bridge.variables.patterns import UnfitPatternError, check_pattern, search_pattern
 from snakepit_bridge.variables.types import INTEGER_BITS, TEXT_TYPES, VariableType, is_text
 
 _NUMBERS = frozenset({VariableType.FLOAT, VariableType.INTEGER})
@@ -21,9 +21,9 @@ _NUMBERS = frozenset({VariableType.FLOAT, VariableType.INTEGER})
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """The constraints of one variable; those that don't apply to its type have no effect on it.
+    """The constraints of one variable; those that don't apply to its type have no effect.
 
-    ``unknown`` keeps the keys that this project has no rule for, as canonical JSON, so that they survive a round trip.
+    ``unknown`` keeps unsupported keys as canonical JSON, so that they survive a round trip.
     """
 
     min: int | float | None = None
@@ -41,12 +41,12 @@ class Constraints:
     def of(
         cls, given: Mapping[str, Any] | Constraints | None, variable: str = "", *, stored: bool = False
     ) -> Constraints:
-        """Returns the constraints that a mapping names; ``enum`` is read as ``choices``, None as no constraint.
+        """Parse a mapping of constraints; ``enum`` means ``choices``, and None no constraint.
 
-        One that was stored is readable whatever its pattern: only the next value has to obey it.
+        The pattern of a stored one isn't checked, so that it stays readable; new values are still checked against it.
 
         Raises:
-            ValidationError: a constraint that is malformed, or two that contradict each other.
+            ValidationError: a constraint is malformed, or two contradict each other.
         """
         if isinstance(given, Constraints):
             return given
@@ -54,22 +54,22 @@ class Constraints:
             return UNCONSTRAINED
         if not isinstance(given, Mapping) or not all(map(is_text, given)):  # pyright: ignore[reportUnnecessaryIsInstance]
             _refuse(variable, f"constrained by {shown(given)}", "constraints are a mapping of names to rules")
-        constraints = _checked(variable, {key: value for key, value in given.items() if value is not None})
+        constraints = _parse_rules(variable, {key: value for key, value in given.items() if value is not None})
         if constraints.pattern is not None and not stored:
-            _check_runs(variable, constraints.pattern)
+            _check_runnable(variable, constraints.pattern)
         return constraints
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the constraints that are set as JSON types, unknown keys included."""
+        """Return the constraints that are set as JSON types, including unknown keys."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "unknown"}
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in named.items()}
         return parse(self.unknown) | {key: value for key, value in plain.items() if value is not None}
 
     def check(self, name: str, kind: VariableType, value: Any) -> None:
-        """Returns if the value, which has the type already, obeys every constraint that applies to the type.
+        """Check a value of the given type against the constraints that apply to the type.
 
         Raises:
-            ValidationError: the rule that it breaks.
+            ValidationError: the value violates a constraint.
         """
         if kind in _NUMBERS:
             self._check_number(name, value)
@@ -82,14 +82,14 @@ class Constraints:
 
     def _check_number(self, name: str, value: int | float) -> None:
         bounded = self.min is not None or self.max is not None
-        if bounded and math.isnan(value):  # NaN is neither below nor above anything, so it would pass both.
+        if bounded and math.isnan(value):  # NaN compares false, so it would pass both.
             _refuse(name, "NaN", f"it must be a number between {self.min} and {self.max}")
         if self.min is not None and value < self.min:
             _refuse(name, shown(value), f"it must be at least {self.min}")
         if self.max is not None and value > self.max:
             _refuse(name, shown(value), f"it must be at most {self.max}")
         if self.choices is not None and value not in self.choices:
-            _refuse(name, shown(value), f"it must be one of {_listing(self.choices)}")
+            _refuse(name, shown(value), f"it must be one of {_list_choices(self.choices)}")
 
     def _check_text(self, name: str, value: str) -> None:
         if self.min_length is not None and len(value) < self.min_length:
@@ -99,29 +99,29 @@ class Constraints:
         if self.pattern is not None:
             _check_pattern(name, self.pattern, value)
         if self.choices is not None and value not in self.choices:
-            _refuse(name, shown(value), f"it must be one of {_listing(self.choices)}")
+            _refuse(name, shown(value), f"it must be one of {_list_choices(self.choices)}")
         if self.allowed_modules is not None and value not in self.allowed_modules:
-            _refuse(name, shown(value), f"it must be one of the modules {_listing(self.allowed_modules)}")
+            _refuse(name, shown(value), f"it must be one of the modules {_list_choices(self.allowed_modules)}")
 
 
 UNCONSTRAINED = Constraints()
-"""The constraints of most variables."""
+"""No constraints."""
 
 
-def _checked(variable: str, given: Mapping[str, Any]) -> Constraints:
+def _parse_rules(variable: str, given: Mapping[str, Any]) -> Constraints:
     rules = {key: rule for key, rule in _RULES.items() if key in given}
-    for key, (fits, wanted, _) in rules.items():
-        if not fits(given[key]):
-            _refuse(variable, f"constrained by {key}={shown(given[key])}", f"{key} must be {wanted}")
-    named = {key: made(given[key]) for key, (_, _, made) in rules.items()}
-    _allow_both(named)
-    constraints = Constraints(**named, unknown=_unknown(variable, given))
+    for key, (is_valid, expected, _) in rules.items():
+        if not is_valid(given[key]):
+            _refuse(variable, f"constrained by {key}={shown(given[key])}", f"{key} must be {expected}")
+    named = {key: convert(given[key]) for key, (_, _, convert) in rules.items()}
+    _merge_enum(named)
+    constraints = Constraints(**named, unknown=_encode_unknown(variable, given))
     _check_order(variable, "min", "max", constraints.min, constraints.max)
     _check_order(variable, "min_length", "max_length", constraints.min_length, constraints.max_length)
     return constraints
 
 
-def _check_runs(variable: str, pattern: str) -> None:
+def _check_runnable(variable: str, pattern: str) -> None:
     try:
         check_pattern(pattern)
     except UnfitPatternError as exc:
@@ -131,28 +131,28 @@ def _check_runs(variable: str, pattern: str) -> None:
 
 def _check_pattern(name: str, pattern: str, value: str) -> None:
     try:
-        found = found_in(pattern, value)
+        matched = search_pattern(pattern, value)
     except UnfitPatternError as exc:
         raise ValidationError(name, shown(value), f"its pattern {shown(pattern)} can't be run: {exc}") from exc
-    if not found:
+    if not matched:
         _refuse(name, shown(value), f"it must match the pattern {pattern!r}")
 
 
-def _allow_both(named: dict[str, Any]) -> None:
-    """Elixir enforces ``enum`` and ``choices`` alike; where both are given a value has to be in both."""
+def _merge_enum(named: dict[str, Any]) -> None:
+    """Merge ``enum`` into ``choices``, which Elixir treats alike: with both, a value has to be in both."""
     listed = named.pop("enum", None)
     if listed is not None:
         named["choices"] = tuple(choice for choice in named.get("choices", listed) if choice in listed)
 
 
-def _unknown(variable: str, given: Mapping[str, Any]) -> str:
+def _encode_unknown(variable: str, given: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in given.items() if key not in _RULES}
     try:
         if (problem := problem_of(rest, BOUNDS)) is not None:
             raise ValueError(problem)
         return canonical(rest).decode()
-    except (TypeError, ValueError) as error:
-        _refuse(variable, f"constrained by {shown(rest)}", f"constraints must be JSON ({error})")
+    except (TypeError, ValueError) as exc:
+        _refuse(variable, f"constrained by {shown(rest)}", f"constraints must be JSON ({exc})")
 
 
 def _check_order(variable: str, low: str, high: str, least: float | None, most: float | None) -> None:
@@ -164,14 +164,14 @@ def _refuse(variable: str, found: str, rule: str) -> NoReturn:
     raise ValidationError(variable, found, rule)
 
 
-def _listing(choices: Iterable[Any]) -> str:
+def _list_choices(choices: Iterable[Any]) -> str:
     return known(map(str, choices))
 
 
 def _is_number(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    # An integer is finite, though Python says that only of those that a float can hold.
+    # `math.isfinite` raises for integers that a float can't hold.
     return value.bit_length() <= INTEGER_BITS if isinstance(value, int) else math.isfinite(value)
 
 
@@ -179,24 +179,24 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list | tuple) and all(fits(item) for item in cast("list[Any]", value))
+def _is_list_of(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(is_valid(item) for item in cast("list[Any]", value))
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
-# Per key: does the rule's value fit, what it should be, and how it is kept.
+# Per key: the check of the rule's value, what it must be, and its conversion.
 _RULES: dict[str, tuple[Callable[[Any], bool], str, Callable[[Any], Any]]] = {
-    "min": (_is_number, "a finite number", _same),
-    "max": (_is_number, "a finite number", _same),
-    "min_length": (_is_count, "a count of characters", _same),
-    "max_length": (_is_count, "a count of characters", _same),
-    "pattern": (is_text, "a regular expression", _same),
+    "min": (_is_number, "a finite number", _identity),
+    "max": (_is_number, "a finite number", _identity),
+    "min_length": (_is_count, "a count of characters", _identity),
+    "max_length": (_is_count, "a count of characters", _identity),
+    "pattern": (is_text, "a regular expression", _identity),
     "choices": (_is_list_of(lambda item: is_text(item) or _is_number(item)), "a list of texts or numbers", tuple),
     "enum": (_is_list_of(lambda item: is_text(item) or _is_number(item)), "a list of texts or numbers", tuple),
     "allowed_modules": (_is_list_of(is_text), "a list of module names", tuple),
-    "dimensions": (_is_count, "a count of numbers", _same),
+    "dimensions": (_is_count, "a count of numbers", _identity),
     "shape": (_is_list_of(_is_count), "a list of sizes", tuple),
 }

@@ -1,7 +1,7 @@
-"""Regular expressions that users write, run by an engine whose time grows with the text and never explodes.
+"""Users' regular expressions, run by an engine with linear time.
 
-Python's own engine goes back and forth: ``^(a+)+$`` takes minutes for thirty letters, and nothing can interrupt it. The
-one here is that of pydantic, written in Rust. It has no look-around and no backreferences, which is why it never does.
+Python's engine backtracks: ``^(a+)+$`` takes minutes for thirty letters, and nothing can interrupt it. The Rust engine
+of pydantic doesn't, at the price of having no look-around and no backreferences.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from functools import lru_cache
 
 from pydantic_core import SchemaError, SchemaValidator, ValidationError, core_schema
 
-LONGEST = 1_000
-"""The longest pattern, in characters."""
+MAX_PATTERN_CHARACTERS = 1_000
+"""Maximum length of a pattern, in characters."""
 
-LONGEST_TEXT = 100_000
-"""The longest text that a pattern is looked for in, in characters: the time is the product of both."""
+MAX_TEXT_CHARACTERS = 100_000
+"""Maximum length of a text to search, in characters; the time is the product of both lengths."""
 
 _ADVICE = (
     ("look-around", "look-around is not supported; write the pattern without (?=, (?!, (?<= and (?<!, or use choices"),
@@ -25,28 +25,28 @@ _ADVICE = (
 
 
 class UnfitPatternError(ValueError):
-    """A pattern that can't be run here; its text says why and what to do."""
+    """A pattern that can't be run; the message says why and what to do."""
 
 
 def check_pattern(pattern: str) -> None:
-    """Return if a pattern can be run.
+    """Check that a pattern can be run.
 
     Raises:
-        UnfitPatternError: it can't.
+        UnfitPatternError: the pattern is invalid, too long, or uses unsupported syntax.
     """
-    _compiled(pattern)
+    _compile(pattern)
 
 
-def found_in(pattern: str, text: str) -> bool:
-    """Tell whether a pattern is found anywhere in a text.
+def search_pattern(pattern: str, text: str) -> bool:
+    """Check whether a pattern matches anywhere in a text.
 
     Raises:
         UnfitPatternError: the pattern can't be run, or the text is too long for one.
     """
-    compiled = _compiled(pattern)
-    if len(text) > LONGEST_TEXT:
+    compiled = _compile(pattern)
+    if len(text) > MAX_TEXT_CHARACTERS:
         raise UnfitPatternError(
-            f"a text of {len(text)} characters is held against no pattern, of which the longest has {LONGEST_TEXT}; "
+            f"a text of {len(text)} characters is too long for a pattern, the maximum is {MAX_TEXT_CHARACTERS}; "
             "bound it by max_length instead"
         )
     try:
@@ -57,23 +57,23 @@ def found_in(pattern: str, text: str) -> bool:
 
 
 @lru_cache(maxsize=1_000)
-def _compiled(pattern: str) -> SchemaValidator:
-    if len(pattern) > LONGEST:
-        raise UnfitPatternError(f"it has {len(pattern)} characters, and at most {LONGEST} are taken")
+def _compile(pattern: str) -> SchemaValidator:
+    if len(pattern) > MAX_PATTERN_CHARACTERS:
+        raise UnfitPatternError(f"it has {len(pattern)} characters, and at most {MAX_PATTERN_CHARACTERS} are taken")
     try:
-        return SchemaValidator(core_schema.str_schema(pattern=_spelled(pattern), regex_engine="rust-regex"))
+        return SchemaValidator(core_schema.str_schema(pattern=_translate_anchors(pattern), regex_engine="rust-regex"))
     except SchemaError as exc:
-        raise UnfitPatternError(_problem(str(exc))) from None
+        raise UnfitPatternError(_explain(str(exc))) from None
 
 
-def _spelled(pattern: str) -> str:
-    """Return the pattern with Python's ``\\Z``, the very end of a text, as the engine spells it."""
-    return re.sub(r"\\(.)", lambda escaped: r"\z" if escaped[1] == "Z" else escaped[0], pattern, flags=re.DOTALL)
+def _translate_anchors(pattern: str) -> str:
+    """Return the pattern with Python's ``\\Z`` (end of text) replaced by the engine's ``\\z``."""
+    return re.sub(r"\\(.)", lambda match: r"\z" if match[1] == "Z" else match[0], pattern, flags=re.DOTALL)
 
 
-def _problem(text: str) -> str:
+def _explain(text: str) -> str:
     for sign, advice in _ADVICE:
         if sign in text:
             return advice
-    # The engine draws the pattern with a mark below; its last line names the fault.
+    # The engine prints the pattern with a marker below; the last line names the error.
     return text.strip().splitlines()[-1].strip().removeprefix("error: ").removeprefix("SchemaError: ")

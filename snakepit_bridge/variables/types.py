@@ -1,6 +1,6 @@
-"""What a variable can hold: the eight types that Elixir knows, and how a Python value becomes one of them.
+"""Variable types: Elixir's eight types, and the conversion of Python values to them.
 
-Every value that leaves this module is immutable, so that one snapshot can be shared by every task of a process.
+Every returned value is immutable, so that all tasks of a process can share one snapshot.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
 from snakepit_bridge.variables.codec import NON_FINITE, shown, spelled
 
-# Elixir refuses float literals from here on as integers, since a float no longer tells neighbours apart.
+# From here on floats don't represent every integer, so Elixir rejects them as integers.
 _EXACT_FLOATS = 2**53
 INTEGER_BITS = 14_000
-"""Python neither prints nor parses more than 4,300 digits."""
+"""Maximum size of integers: Python neither prints nor parses more than 4,300 digits."""
 
 
 class VariableType(StrEnum):
-    """The types of variables, by the names that they have on the wire."""
+    """Variable types by their names on the wire."""
 
     FLOAT = "float"
     INTEGER = "integer"
@@ -36,7 +36,7 @@ class VariableType(StrEnum):
 
     @classmethod
     def of(cls, name: str, value: str) -> VariableType:
-        """Returns the type by its wire name, for the variable ``name``.
+        """Return the type with a wire name, for the variable ``name``.
 
         Raises:
             ValidationError: there is no such type.
@@ -53,17 +53,17 @@ TEXT_TYPES = frozenset({VariableType.STRING, VariableType.CHOICE, VariableType.M
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor's numbers, nested or flat as they were sent, and its shape."""
+    """A tensor's numbers, nested or flat as received, and its shape."""
 
     data: tuple[Any, ...]
     shape: tuple[int, ...]
 
 
 def infer_type(name: str, value: Any) -> VariableType:
-    """Returns the type that a Python value has by itself: a ``str`` is a string, a list of numbers an embedding.
+    """Return the default type of a Python value: string for a ``str``, embedding for a list of numbers.
 
     Raises:
-        ValidationError: no type of variable holds such a value.
+        ValidationError: no variable type fits the value.
     """
     if isinstance(value, bool):
         return VariableType.BOOLEAN
@@ -75,23 +75,23 @@ def infer_type(name: str, value: Any) -> VariableType:
         return VariableType.STRING
     if isinstance(value, Tensor) or _is_tensor_mapping(value) or len(getattr(value, "shape", ())) > 1:
         return VariableType.TENSOR
-    if isinstance(_listed(value), list | tuple):
+    if isinstance(_to_list(value), list | tuple):
         return VariableType.EMBEDDING
     rule = f"no type of variable holds a {type(value).__name__}; the types are {', '.join(VariableType)}"
     raise ValidationError(name, shown(value), rule)
 
 
 def coerce(name: str, kind: VariableType, value: Any) -> Any:
-    """Returns the value as its type holds it: ints become floats, lists tuples, ``"NaN"`` the float.
+    """Convert a value to its type's representation: ints to floats, lists to tuples, ``"NaN"`` to the float.
 
     Raises:
-        ValidationError: the value doesn't have the type, or is too deep or too large.
+        ValidationError: the value has another type, or is too deep or too large.
     """
     return _COERCIONS[kind](name, value)
 
 
 def to_json(kind: VariableType, value: Any) -> Any:
-    """Returns a coerced value in the JSON form that it travels in."""
+    """Return the JSON form of a coerced value."""
     if kind is VariableType.TENSOR:
         return {"data": spelled(value.data), "shape": list(value.shape)}
     if kind in (VariableType.FLOAT, VariableType.EMBEDDING):
@@ -100,7 +100,7 @@ def to_json(kind: VariableType, value: Any) -> Any:
 
 
 def is_text(value: object) -> bool:
-    """Tells whether a value is a ``str`` that UTF-8 can hold: lone surrogates can't travel."""
+    """Check whether a value is a ``str`` without lone surrogates, which UTF-8 can't encode."""
     if not isinstance(value, str):
         return False
     try:
@@ -156,7 +156,7 @@ def _boolean(name: str, value: Any) -> bool:
 
 
 def _embedding(name: str, value: Any) -> tuple[float, ...]:
-    items = _listed(value)
+    items = _to_list(value)
     if not isinstance(items, list | tuple):
         raise ValidationError(name, shown(value), f"an embedding is a list of numbers, not a {type(value).__name__}")
     if 2 * len(cast("list[Any]", items)) > BOUNDS.max_bytes:
@@ -171,7 +171,7 @@ def _tensor(name: str, value: Any) -> Tensor:
     if (problem := problem_of([data, list(cast("list[Any]", shape))], BOUNDS)) is not None:
         raise ValidationError(name, shown(value), problem)
     tensor = Tensor(_numbers(name, data), tuple(int(size) for size in cast("list[int]", shape)))
-    if not _fits(tensor.data, tensor.shape):
+    if not _fits_shape(tensor.data, tensor.shape):
         rule = f"its data, nested or flat, must hold {math.prod(tensor.shape)} numbers in shape {list(tensor.shape)}"
         raise ValidationError(name, shown(value), rule)
     return tensor
@@ -181,7 +181,7 @@ def _tensor_parts(name: str, value: Any) -> tuple[Any, Any]:
     if isinstance(value, Tensor):
         return value.data, value.shape
     if _is_tensor_mapping(value):
-        return _listed(value["data"]), value["shape"]
+        return _to_list(value["data"]), value["shape"]
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         return value.tolist(), tuple(value.shape)
     raise ValidationError(name, shown(value), 'a tensor is {"data": …, "shape": […]}')
@@ -200,22 +200,24 @@ def _number(name: str, value: Any) -> int | float:
     return _integer(name, value)
 
 
-def _fits(data: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
+def _fits_shape(data: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
     if not any(isinstance(item, tuple) for item in data):
         return len(data) == math.prod(shape)
     inner = shape[1:]
-    return bool(inner) and len(data) == shape[0] and all(isinstance(row, tuple) and _nested(row, inner) for row in data)
+    return (
+        bool(inner) and len(data) == shape[0] and all(isinstance(row, tuple) and _is_nested(row, inner) for row in data)
+    )
 
 
-def _nested(data: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
-    """Below the outermost level data is nested all the way: half nested, half flat is a mistake."""
+def _is_nested(data: tuple[Any, ...], shape: tuple[int, ...]) -> bool:
+    """Check nested data against a shape: below the outermost level it must be nested throughout."""
     if len(shape) == 1:
         return len(data) == shape[0] and not any(isinstance(item, tuple) for item in data)
-    return len(data) == shape[0] and all(isinstance(row, tuple) and _nested(row, shape[1:]) for row in data)
+    return len(data) == shape[0] and all(isinstance(row, tuple) and _is_nested(row, shape[1:]) for row in data)
 
 
-def _listed(value: Any) -> Any:
-    """Arrays of numpy and torch say what they hold by ``tolist``; this project imports neither."""
+def _to_list(value: Any) -> Any:
+    """Convert arrays of numpy and torch by ``tolist``, without importing either."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 

@@ -1,4 +1,4 @@
-"""A session variable: a named, typed, constrained value, as immutable as the snapshot that holds it."""
+"""Session variables: immutable, named, typed and constrained values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from snakepit_bridge.variables.types import VariableType, coerce, infer_type, is
 
 @dataclass(frozen=True, eq=False)
 class Variable:
-    """One variable. Its value always has its type; ``declare`` and ``with_value`` also hold it to its constraints.
+    """One variable. Its value always has its type; ``declare`` and ``with_value`` also check the constraints.
 
-    The constructor itself leaves the constraints alone: an Elixir server is the authority on what it stores, NaN
-    within bounds included, and a value that it published has to be readable here.
+    The constructor doesn't check them: an Elixir server is the authority on its values, such as NaN within bounds, and
+    whatever it has published must be readable here.
     """
 
     name: str
@@ -39,39 +39,39 @@ class Variable:
         type: VariableType | str | None = None,
         constraints: Mapping[str, Any] | Constraints | None = None,
     ) -> Self:
-        """Returns a variable whose type is the one named, else the value's own.
+        """Return a variable of the given type, by default the value's own.
 
         Raises:
-            ValidationError: the value has another type or breaks a constraint, or a constraint is malformed.
+            ValidationError: the value has another type or violates a constraint, or a constraint is malformed.
         """
         kind = infer_type(name, value) if type is None else VariableType.of(name, type)
-        return cls(name, kind, value, Constraints.of(constraints, name))._obeying()
+        return cls(name, kind, value, Constraints.of(constraints, name))._checked()
 
     @classmethod
     def decode(cls, name: str, data: bytes) -> Self:
-        """Returns the variable that ``encode`` wrote.
+        """Decode a variable that was encoded by ``encode``.
 
         Raises:
-            ValidationError: the bytes are no variable.
+            ValidationError: the bytes aren't a variable.
         """
         try:
             plain = parse(data)
             kind, value, constraints = plain["type"], plain["value"], plain["constraints"]
-        except (ValueError, KeyError, TypeError) as error:
-            rule = f"stored variables are JSON with type, value and constraints ({type(error).__name__}: {error})"
-            raise ValidationError(name, shown(data), rule) from error
+        except (ValueError, KeyError, TypeError) as exc:
+            rule = f"stored variables are JSON with type, value and constraints ({type(exc).__name__}: {exc})"
+            raise ValidationError(name, shown(data), rule) from exc
         return cls(name, VariableType.of(name, kind), value, Constraints.of(constraints, name, stored=True))
 
     def with_value(self, value: Any) -> Self:
-        """Returns this variable with another value.
+        """Return this variable with another value.
 
         Raises:
-            ValidationError: the value doesn't have the variable's type or breaks a constraint.
+            ValidationError: the value has another type or violates a constraint.
         """
-        return type(self)(self.name, self.type, value, self.constraints)._obeying()
+        return type(self)(self.name, self.type, value, self.constraints)._checked()
 
     def encode(self) -> bytes:
-        """Returns the canonical JSON of type, value and constraints: equal bytes mean an equal variable."""
+        """Return the canonical JSON of type, value and constraints; equal variables have equal bytes."""
         return self._encoded
 
     @cached_property
@@ -79,11 +79,11 @@ class Variable:
         value = to_json(self.type, self.value)
         return canonical({"type": self.type, "value": value, "constraints": self.constraints.as_dict()})
 
-    def _obeying(self) -> Self:
+    def _checked(self) -> Self:
         self.constraints.check(self.name, self.type, self.value)
         return self
 
-    # By bytes and not by value, so that NaN equals itself and 1 differs from 1.0 wherever variables are compared.
+    # Compared by bytes, so that NaN equals itself and 1 differs from 1.0.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Variable) and self.name == other.name and self._encoded == other._encoded
 

@@ -24,7 +24,7 @@ async def connection(redis_url: str) -> AsyncGenerator[RedisConnection]:
 async def lost(connection: RedisConnection, lease_s: float) -> Lease:
     """The turn of a process that was killed while it held it: nobody renews it or gives it back."""
     turn = Lease(KEY, "killed", connection, round(lease_s * 1000))
-    assert await turn.take()
+    assert await turn.acquire()
     return turn
 
 
@@ -47,7 +47,7 @@ async def test_a_turn_that_is_worked_in_is_renewed_beyond_its_lease(connection: 
     turns = Leases(connection, lease_s=1.5)
     async with turns.held(KEY) as turn:
         await asyncio.sleep(2.5)
-        assert not await Lease(KEY, "another", connection, 300).take()
+        assert not await Lease(KEY, "another", connection, 300).acquire()
         await turn.note(RECORD, "done", 60)
     assert await connection.client.get(RECORD) in (b"done", "done")
 
@@ -71,7 +71,7 @@ async def test_a_holder_that_was_paused_can_note_nothing_and_does_not_get_the_tu
     # It is free now, and still not the paused one's: whoever had it may have ended the work.
     with pytest.raises(TurnLostError):
         await paused.note(RECORD, "older", 60)
-    await paused.end()
+    await paused.release()
     assert await connection.client.get(RECORD) in (b"answer", "answer")
 
 

@@ -120,37 +120,6 @@ class TestTokens:
             await soon(seen)
             assert await store.publish("s", some(a=1)) == await soon(seen)
 
-    async def test_a_callback_gets_each_token_plain_or_awaited(self, store: SnapshotStore) -> None:
-        first = await store.publish("s", some(a=0))
-        plain: list[Token] = []
-        awaited: asyncio.Queue[Token] = asyncio.Queue()
-        calling = [asyncio.create_task(store.watch_with("s", call)) for call in (plain.append, awaited.put)]
-        assert await asyncio.wait_for(awaited.get(), 5) == first
-
-        async def begun() -> bool:
-            return plain == [first]
-
-        await eventually(begun, "the first token")
-        second = await store.publish("s", some(a=1))
-        assert await asyncio.wait_for(awaited.get(), 5) == second
-
-        async def both() -> bool:
-            return plain == [first, second]
-
-        await eventually(both, "both tokens")
-        for task in calling:
-            task.cancel()
-        await asyncio.gather(*calling, return_exceptions=True)
-
-    async def test_an_error_of_the_callback_ends_the_watch(self, store: SnapshotStore) -> None:
-        await store.publish("s", some(a=0))
-
-        def refuse(_: Token) -> None:
-            raise ZeroDivisionError
-
-        with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(store.watch_with("s", refuse), 5)
-
 
 class TestServer:
     @pytest.fixture

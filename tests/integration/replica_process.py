@@ -81,13 +81,13 @@ class Lossy(RedisStore):
 
     def open_watch(self) -> Watch:
         watch = RedisWatch(self._connection, self.channel)
-        put = watch._noticed.put
+        put = watch._pending.put
 
         def lose(session: str, token: Token | None) -> None:
             if random.random() >= self.dropped:
                 put(session, token)
 
-        watch._noticed.put = lose  # type: ignore[method-assign]
+        watch._pending.put = lose  # type: ignore[method-assign]
         return watch
 
 

@@ -162,7 +162,7 @@ async def test_a_watch_that_breaks_before_it_has_confirmed(redis_url: str) -> No
             return any(len(asked._callbacks or ()) == MANY for asked in watch._confirming.values())  # type: ignore[attr-defined]
 
         await eventually(all_wait, "all to wait for the confirmation")
-        watch._break("it was cut")
+        watch._fail("it was cut")
         assert_each_its_own(await asking, StoreUnavailableError)
     await connection.aclose()
 

@@ -56,14 +56,14 @@ def test_users_code_that_blocks_holds_up_no_library() -> None:
 
 
 def test_a_call_may_wait_for_one_of_its_own_however_full_it_is() -> None:
-    threads = UserThreads(most=1)
+    threads = UserThreads(max_calls=1)
     assert threads.submit(lambda: threads.submit(lambda: threads.submit(users).result(WAIT_S)).result(WAIT_S)).result(
         WAIT_S
     )
 
 
 def test_calls_beyond_the_bound_wait_for_their_turn() -> None:
-    threads, gate, began = UserThreads(most=2), threading.Event(), list[int]()
+    threads, gate, began = UserThreads(max_calls=2), threading.Event(), list[int]()
 
     def block(number: int) -> int:
         began.append(number)
@@ -79,7 +79,7 @@ def test_calls_beyond_the_bound_wait_for_their_turn() -> None:
 
 
 def test_an_error_is_its_callers_and_the_thread_serves_on() -> None:
-    threads = UserThreads(most=1)
+    threads = UserThreads(max_calls=1)
 
     def fail() -> None:
         raise SystemExit("gone")

@@ -74,7 +74,7 @@ def test_the_rule_is_what_the_server_takes() -> None:
     rights = Rights(("get",), ("a:*",), ("b",), ("c",))
     assert setuser("me", rights) == "ACL SETUSER me reset on >PASSWORD resetkeys resetchannels ~a:* %R~b &c -@all +get"
     assert setuser("me", rights, password="#00", file=True).startswith("user me reset on #00 resetkeys")
-    with pytest.raises(ConfigurationError, match="without spaces"):
+    with pytest.raises(ConfigurationError, match="contain spaces"):
         setuser("you and me", rights)
 
 

@@ -60,8 +60,8 @@ def test_sentinel_and_cluster_urls_name_several_hosts() -> None:
         "db": 3,
         "ssl_ca_certs": "/ca.pem",
     }
-    assert sentinel.asking["username"] == "s"
-    assert "ssl_ca_certs" not in sentinel.asking
+    assert sentinel.sentinel_options["username"] == "s"
+    assert "ssl_ca_certs" not in sentinel.sentinel_options
     cluster = Address.parse("redis+cluster://:p@h:1,[::1]:2")
     assert (cluster.kind, cluster.hosts, cluster.options) == ("cluster", (("h", 1), ("::1", 2)), {"password": "p"})
     assert RedisConnection("redis+cluster://h").cluster

@@ -130,10 +130,10 @@ async def test_a_line_on_which_nothing_comes_is_given_up(monkeypatch: pytest.Mon
         listening, channel = Subscription(RedisConnection(server.url, timeout_s=1)), fresh("channel")
         await listening.listen(channel, heard.append)
         os.kill(server.pid, signal.SIGSTOP)
-        first = listening._listening._line
+        first = listening._listening._current
 
         async def another() -> bool:
-            return listening._listening._line is not first
+            return listening._listening._current is not first
 
         await eventually(another, "the silent line to be given up")
         os.kill(server.pid, signal.SIGCONT)

@@ -25,7 +25,7 @@ from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import Head, Look, MemoryStore, Watch
 from snakepit_bridge.snapshots import sync as follower
-from snakepit_bridge.snapshots.contact import Contact
+from snakepit_bridge.snapshots.contact import StoreContact
 from snakepit_bridge.snapshots.freshness import FAIL, FreshnessPolicy, OutagePolicy
 from snakepit_bridge.snapshots.memory_watch import MemoryWatch
 from snakepit_bridge.snapshots.replica import Replica
@@ -84,12 +84,12 @@ class _ShakyWatch(MemoryWatch):
     """Silent: it tells nothing, and looks fine. Mute: it can't be opened, and gives no pong."""
 
     def __init__(self, store: Shaky) -> None:
-        super().__init__(store._listeners)
+        super().__init__(store._watches)
         self._store = store
 
     def tell(self, session: str, token: Token | None) -> None:
         if not self._store.silent:
-            super().tell(session, token)
+            super().notify(session, token)
 
     async def __aenter__(self) -> Self:
         self._refuse()
@@ -163,7 +163,7 @@ class TestLatest:
         await connected(replica)
         tokens = [await store.publish("s", some(a=n)) for n in range(1, 200)]
         await sees(replica, tokens[-1])
-        assert replica.lag("s") == 0
+        assert replica.holds()["s"] == tokens[-1]
 
     async def test_what_no_hint_told_is_seen_within_a_lease(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=1))
@@ -206,7 +206,7 @@ class TestLatest:
         self, store: Shaky, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # What follows the store in the background reads by itself as soon as it hears from it; here tasks' reads count.
-        monkeypatch.setattr(replica._follower, "start", lambda: None)
+        monkeypatch.setattr(replica._sync, "start", lambda: None)
         await store.publish("s", some(a=1))
 
         async def together() -> list[Snapshot]:
@@ -431,23 +431,6 @@ class TestBounds:
 
 
 class TestNumbers:
-    async def test_lag_counts_the_revisions_that_are_known_to_be_missing(self, store: Shaky, replica: Replica) -> None:
-        assert replica.lag("s") is None
-        await store.publish("s", some(a=0))
-        await connected(replica)
-        assert replica.lag("s") == 0
-        store.unreadable = True
-        for n in range(1, 4):
-            await store.publish("s", some(a=n))
-
-        async def behind() -> bool:
-            return replica.lag("s") == 3
-
-        await eventually(behind, "a lag of 3")
-        store.unreadable = False
-        await replica.snapshot("s", Requirement.of(at_least=(await store.head("s")).token))
-        assert replica.lag("s") == 0
-
     async def test_staleness_of_a_followed_session_is_since_its_authority_confirmed(
         self, store: Shaky, replica: Replica
     ) -> None:
@@ -671,16 +654,16 @@ class TestAuthorityAway:
 
 class TestContact:
     def test_only_the_time_in_which_the_store_was_heard_counts(self) -> None:
-        contact = Contact(1.0)
-        assert contact.heard_s(0.0, 100.0) == 0.0, "it has never been heard"
+        contact = StoreContact(1.0)
+        assert contact.reachable_s(0.0, 100.0) == 0.0, "it has never been heard"
         for moment in (100.0, 100.5, 101.5):
-            contact.answered(moment)
-        assert contact.heard_s(0.0, 101.5) == 1.5
-        assert contact.heard_s(101.0, 102.0) == 1.0
-        assert contact.heard_s(101.0, 110.0) == 0.5, "silent by now"
-        contact.answered(111.5)
-        assert contact.heard_s(101.0, 112.0) == 1.0
-        assert contact.heard_s(105.0, 112.0) == 0.5
+            contact.note_answer(moment)
+        assert contact.reachable_s(0.0, 101.5) == 1.5
+        assert contact.reachable_s(101.0, 102.0) == 1.0
+        assert contact.reachable_s(101.0, 110.0) == 0.5, "silent by now"
+        contact.note_answer(111.5)
+        assert contact.reachable_s(101.0, 112.0) == 1.0
+        assert contact.reachable_s(105.0, 112.0) == 0.5
 
 
 async def _lose(store: Shaky, replica: Replica) -> None:

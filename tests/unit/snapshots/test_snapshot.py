@@ -120,4 +120,4 @@ def test_a_lineage_knows_the_epoch_of_a_revision() -> None:
     assert lineage.token(48) == Token(10, 48)
     assert lineage.token(49) == Token(30, 49)
     assert lineage.token(61) == Token(40, 61)
-    assert lineage == Lineage().opened(10, 0).opened(20, 48).opened(30, 48).opened(40, 60)
+    assert lineage == Lineage().with_epoch(10, 0).with_epoch(20, 48).with_epoch(30, 48).with_epoch(40, 60)

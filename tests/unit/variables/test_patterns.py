@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.exceptions import CheckFailedError, ValidationError
-from snakepit_bridge.snapshots.checks import hold, written
+from snakepit_bridge.snapshots.checks import encode_check, enforce_checks
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.variables.patterns import LONGEST_TEXT, UnfitPatternError, check_pattern, found_in
+from snakepit_bridge.variables.patterns import MAX_TEXT_CHARACTERS, UnfitPatternError, check_pattern, search_pattern
 from tests.harness.waiting import Stopwatch
 
 EXPLOSIVE = [
@@ -43,7 +43,7 @@ REFUSED = {
 @pytest.mark.parametrize("pattern", EXPLOSIVE)
 def test_a_pattern_that_would_explode_is_run_in_a_moment(pattern: str) -> None:
     start = Stopwatch()
-    assert found_in(pattern, "a" * (LONGEST_TEXT - 1) + "!") in (True, False)
+    assert search_pattern(pattern, "a" * (MAX_TEXT_CHARACTERS - 1) + "!") in (True, False)
     assert start.elapsed_s < 1.0
 
 
@@ -51,7 +51,7 @@ def test_a_pattern_that_would_explode_is_run_in_a_moment(pattern: str) -> None:
 def test_no_pattern_that_is_taken_holds_anybody_up(pattern: str) -> None:
     start = Stopwatch()
     with suppress(UnfitPatternError):
-        found_in(pattern, "ab " * (LONGEST_TEXT // 3))
+        search_pattern(pattern, "ab " * (MAX_TEXT_CHARACTERS // 3))
     assert start.elapsed_s < 1.0
 
 
@@ -62,9 +62,9 @@ def test_what_can_not_be_run_is_refused_by_name(pattern: str, said: str) -> None
     with pytest.raises(ValidationError, match="pattern must be a regular expression"):
         Variable.declare("v", "a", None, {"pattern": pattern})
     with pytest.raises(ValueError, match="Check 'c'"):
-        written("c", {"properties": {"v": {"pattern": pattern}}})
+        encode_check("c", {"properties": {"v": {"pattern": pattern}}})
     with pytest.raises(ValueError, match="Check 'c'"):
-        written("c", {"allOf": [{"patternProperties": {pattern: {}}}]})
+        encode_check("c", {"allOf": [{"patternProperties": {pattern: {}}}]})
 
 
 @settings(max_examples=300)
@@ -91,12 +91,12 @@ SHARED = [
 @pytest.mark.parametrize("pattern", SHARED)
 @pytest.mark.parametrize("text", ["AB12", "foo", "a@b.com", "YES", "xy", "a word", "", "\\Z", "éé", "none of them"])
 def test_ordinary_patterns_mean_what_they_mean_in_python(pattern: str, text: str) -> None:
-    assert found_in(pattern, text) == (re.search(pattern, text) is not None)
+    assert search_pattern(pattern, text) == (re.search(pattern, text) is not None)
 
 
 def test_a_text_that_is_too_long_for_a_pattern_is_refused_by_name() -> None:
     with pytest.raises(ValidationError, match="max_length"):
-        Variable.declare("v", "a" * (LONGEST_TEXT + 1), None, {"pattern": "a"})
+        Variable.declare("v", "a" * (MAX_TEXT_CHARACTERS + 1), None, {"pattern": "a"})
 
 
 def test_a_stored_variable_with_a_pattern_of_another_engine_is_readable_and_takes_no_new_value() -> None:
@@ -115,16 +115,16 @@ def test_checks_run_their_patterns_by_the_same_engine() -> None:
     schema = {"properties": {"v": {"pattern": "^(a+)+$"}}, "patternProperties": {"^(n+)+$": {"maximum": 1}},
               "additionalProperties": False}  # fmt: skip
     start = Stopwatch()
-    hold("s", {"c": schema}, of(v="aaa", nnn=1))
+    enforce_checks("s", {"c": schema}, of(v="aaa", nnn=1))
     for wrong in ({"v": "a" * 40 + "!"}, {"nn": 2}, {"v": "a", "other": 1}, {"n" * 40 + "!": 1}):
         with pytest.raises(CheckFailedError):
-            hold("s", {"c": schema}, of(**wrong))
-    hold("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a=1))
+            enforce_checks("s", {"c": schema}, of(**wrong))
+    enforce_checks("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a=1))
     with pytest.raises(CheckFailedError):
-        hold("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a="x"))
+        enforce_checks("s", {"c": {"additionalProperties": {"type": "integer"}}}, of(a="x"))
     assert start.elapsed_s < 2.0
 
 
 def test_a_check_that_refers_to_itself_is_refused_by_name() -> None:
     with pytest.raises(CheckFailedError, match="itself"):
-        hold("s", {"c": {"$ref": "#"}}, of(a=1))
+        enforce_checks("s", {"c": {"$ref": "#"}}, of(a=1))
