@@ -1,6 +1,6 @@
--- Forgets a dead message.
--- KEYS: a key that tells for a while that this was done, the dead, their entries. ARGV: the id.
--- Answers 1 if it was there. Run twice it answers alike.
+-- Drops a dead letter.
+-- KEYS: a marker that this request was done, the dead-letter list, its entries. ARGV: the id.
+-- Returns 1 if it existed. Idempotent by the marker.
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 1

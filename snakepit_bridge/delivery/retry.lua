@@ -1,6 +1,7 @@
--- Puts a dead message to the end of its list again, and strikes it from the dead.
--- KEYS: a key that tells for a while that this was done, the dead, their entries, the list. ARGV: the id, the message.
--- Answers 1 if it was there. Run twice it answers alike.
+-- Moves a dead letter back to the tail of its queue's list.
+-- KEYS: a marker that this request was done, the dead-letter list, its entries, the queue's list. ARGV: the id, the
+-- message.
+-- Returns 1 if it existed. Idempotent by the marker.
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 1
@@ -8,7 +9,7 @@ end
 if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 0 then
   return 0
 end
--- What a full server refuses comes first, so that the message is never out of one place and not in the other.
+-- The write that a full server rejects comes first, so that the message is never lost between the two places.
 redis.call('LPUSH', KEYS[4], ARGV[2])
 redis.call('SET', KEYS[1], '1', 'EX', 60)
 redis.call('HDEL', KEYS[3], ARGV[1])

@@ -48,7 +48,7 @@ class Lease:
             TurnLostError: the lease has been lost; the record is unchanged.
             StoreUnavailableError: Redis is unreachable.
         """
-        if not await self._run("note", record, content, kept_s):
+        if not await self._run("write", record, content, kept_s):
             raise TurnLostError(self.key)
 
     async def forget(self, record: str) -> None:
@@ -57,7 +57,7 @@ class Lease:
         Raises:
             StoreUnavailableError: Redis is unreachable.
         """
-        await self._run("forget", record)
+        await self._run("delete", record)
 
     async def acquire(self) -> bool:
         """Try to acquire the lease, and return whether it is held now.
@@ -65,7 +65,7 @@ class Lease:
         Raises:
             StoreUnavailableError: Redis is unreachable.
         """
-        return await self._run("take")
+        return await self._run("acquire")
 
     async def keep_renewing(self) -> None:
         """Renew the lease until the call is cancelled or the lease is lost. An unreachable Redis is ignored."""
@@ -73,12 +73,12 @@ class Lease:
         while held:
             await asyncio.sleep(self._lease_ms / 3000)
             with suppress(StoreUnavailableError):  # the next write reports it
-                held = await self._run("keep")
+                held = await self._run("renew")
 
     async def release(self) -> None:
         """Release the lease; if Redis is unreachable, it expires by itself."""
         with suppress(StoreUnavailableError):
-            await self._run("end")
+            await self._run("release")
 
     async def _run(self, operation: str, record: str = "", content: str = "", kept_s: int = 0) -> bool:
         keys = [self.key, record or self.key]

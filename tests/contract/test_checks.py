@@ -219,7 +219,7 @@ class TestTogether:
         with pytest.raises(StaleTokenError):
             await store.publish("s", some(a=3), expected=first)
 
-    async def test_who_may_not_publish_is_told_that_first(self, store: SnapshotStore) -> None:
+    async def test_a_forbidden_publisher_gets_that_error_first(self, store: SnapshotStore) -> None:
         first = await store.publish("s", some(a=1))
         await store.declare_checks("s", {"few": {"maxProperties": 1}})
         await store.publish("s", some(a=2))

@@ -26,7 +26,7 @@ async def test_many_sessions_are_confirmed_together(store: SnapshotStore) -> Non
         assert head.token.revision == 1
 
 
-async def test_only_whoever_may_publish_confirms(store: SnapshotStore) -> None:
+async def test_only_the_authority_confirms(store: SnapshotStore) -> None:
     await store.publish("other", some(a=1))
     fence = await store.raise_fence("s", publisher=ELIXIR)
     await store.publish("s", some(a=1), publisher=ELIXIR, fence=fence, age_s=100)
@@ -43,7 +43,7 @@ async def test_only_whoever_may_publish_confirms(store: SnapshotStore) -> None:
     assert (await store.head("s")).confirmed_at > before
 
 
-async def test_a_look_at_content_that_the_store_no_longer_holds_confirms_nothing(store: SnapshotStore) -> None:
+async def test_a_confirmation_of_lost_content_is_rejected(store: SnapshotStore) -> None:
     first = await store.publish("s", some(a=1), publisher=ELIXIR, age_s=100)
     second = await store.publish("s", some(a=2), publisher=ELIXIR, age_s=100)
     before = await store.head("s")
@@ -132,7 +132,7 @@ async def test_a_sign_of_the_authority_is_kept_with_the_bound_of_its_silence(sto
     assert await seen() == [None] * 4
 
 
-async def test_who_may_not_publish_is_no_sign_either(store: SnapshotStore) -> None:
+async def test_a_rejected_publisher_sends_no_heartbeat(store: SnapshotStore) -> None:
     fence = await store.raise_fence("s", publisher=ELIXIR)
     heard = Heard(1_000.0, 12.5)
     token = await store.publish("s", some(a=1), publisher=ELIXIR, fence=fence, heard=heard)

@@ -85,7 +85,7 @@ async def test_a_label_moves_only_from_where_it_is_expected(store: SnapshotStore
     assert (await store.labels("s"))["stable"].token == second
 
 
-async def test_of_those_who_move_a_label_from_the_same_place_one_wins(store: SnapshotStore) -> None:
+async def test_one_of_several_concurrent_label_moves_wins(store: SnapshotStore) -> None:
     tokens = [await store.publish("s", some(a=n)) for n in range(6)]
     moves = [store.label("s", "stable", token, expected=Token(0, 0)) for token in tokens]
     answers = await asyncio.gather(*moves, return_exceptions=True)
@@ -94,14 +94,14 @@ async def test_of_those_who_move_a_label_from_the_same_place_one_wins(store: Sna
 
 
 @pytest.mark.parametrize("name", ["", "latest", "1.2", "9", "a b", "a.b", "é", "x" * 65, "a\n"])
-async def test_what_could_be_taken_for_something_else_names_no_label(store: SnapshotStore, name: str) -> None:
+async def test_ambiguous_label_names_are_rejected(store: SnapshotStore, name: str) -> None:
     await store.publish("s", some(a=1))
     with pytest.raises(ValueError, match="A label is a letter and"):
         await store.label("s", name)
     assert await store.labels("s") == {}
 
 
-async def test_only_what_there_is_can_be_labelled(store: SnapshotStore) -> None:
+async def test_only_existing_revisions_can_be_labelled(store: SnapshotStore) -> None:
     with pytest.raises(SessionNotFoundError):
         await store.label("s", "stable")
     token = await store.publish("s", some(a=1))

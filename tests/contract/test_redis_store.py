@@ -79,7 +79,7 @@ class TestRestart:
         assert [change.token for change in await store.history("s")][1:] == tokens[::-1]
         await store.aclose()
 
-    async def test_what_the_tail_of_the_log_held_is_lost_and_never_mistaken(
+    async def test_revisions_in_a_lost_log_tail_are_reported_as_lost(
         self, durable: EmbeddedRedis, tmp_path: Path
     ) -> None:
         store = RedisStore(durable.url)
@@ -105,9 +105,7 @@ class TestRestart:
         assert all(shot.meets(token) for token in kept)
         await store.aclose()
 
-    async def test_without_any_data_a_larger_epoch_begins_and_old_tokens_are_lost(
-        self, forgetful: EmbeddedRedis
-    ) -> None:
+    async def test_a_server_without_data_begins_a_larger_epoch(self, forgetful: EmbeddedRedis) -> None:
         store = RedisStore(forgetful.url)
         old = [await store.publish("s", some(a=n)) for n in range(3)]
         have = await store.read("s")
@@ -201,7 +199,7 @@ class TestLostReply:
             assert [change.token.revision for change in await store.history("s")] == [3, 2, 1]
             await store.aclose()
 
-    async def test_what_is_remembered_of_a_request_expires(self, store: RedisStore, redis_url: str) -> None:
+    async def test_request_markers_expire(self, store: RedisStore, redis_url: str) -> None:
         await store.publish("s", some(a=1))
         with Redis.from_url(redis_url) as client:
             [request] = client.keys("dspex:*:request:*")  # type: ignore[misc]
@@ -209,7 +207,7 @@ class TestLostReply:
 
 
 class TestAway:
-    async def test_nobody_at_the_address_is_said_at_once(self) -> None:
+    async def test_an_address_without_server_fails_at_once(self) -> None:
         store = RedisStore("redis://127.0.0.1:1/0", timeout_s=2)
         started = Stopwatch()
         for question in (store.read("s"), store.publish("s", some(a=1)), store.sessions(), store.drop("s")):
@@ -217,7 +215,7 @@ class TestAway:
                 await question
         assert started.elapsed_s < 4 * 2.5
 
-    async def test_a_server_that_hangs_is_given_up_within_the_timeout(self, forgetful: EmbeddedRedis) -> None:
+    async def test_a_hung_server_fails_within_the_timeout(self, forgetful: EmbeddedRedis) -> None:
         patient, store = RedisStore(forgetful.url), RedisStore(forgetful.url, timeout_s=0.3)
         await patient.publish("s", some(a=1))
         os.kill(forgetful.pid, signal.SIGSTOP)
@@ -240,7 +238,7 @@ class TestAway:
         await patient.aclose()
         await store.aclose()
 
-    async def test_a_server_that_may_not_write_says_why(self, forgetful: EmbeddedRedis) -> None:
+    async def test_a_read_only_server_is_reported(self, forgetful: EmbeddedRedis) -> None:
         store = RedisStore(forgetful.url)
         forgetful.cli("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(StoreUnavailableError, match="maxmemory"):
@@ -284,7 +282,7 @@ class TestAway:
 
 
 class TestServer:
-    async def test_a_server_that_forgot_the_scripts_is_told_them_again(self, store: RedisStore, redis_url: str) -> None:
+    async def test_scripts_are_reloaded_after_a_script_flush(self, store: RedisStore, redis_url: str) -> None:
         await store.publish("s", some(a=1))
         with Redis.from_url(redis_url) as client:
             client.script_flush()
@@ -305,7 +303,7 @@ class TestServer:
             told = [message["data"].decode() for message in messages]
             assert told == [str(first), str(second), ""]
 
-    async def test_a_read_by_somebody_up_to_date_is_one_small_command(self, store: RedisStore, redis_url: str) -> None:
+    async def test_a_read_by_an_up_to_date_reader_is_one_small_command(self, store: RedisStore, redis_url: str) -> None:
         await store.publish("s", some(**{f"v{n}": n for n in range(500)}))
         have = await store.read("s")
         with Redis.from_url(redis_url) as client:
@@ -375,7 +373,7 @@ class TestServer:
             [state] = client.keys("dspex:*:state:*")  # type: ignore[misc]
             assert client.ttl(state) > 36_000 - 60  # type: ignore[operator]
 
-    async def test_namespaces_are_apart(self, store: RedisStore, redis_url: str) -> None:
+    async def test_namespaces_are_isolated(self, store: RedisStore, redis_url: str) -> None:
         other = RedisStore(redis_url, namespace="other*")
         await store.publish("s", some(a=1))
         assert await other.sessions() == {}
@@ -395,7 +393,7 @@ class TestServer:
         assert tags == {"{s:a"}
         assert len(keys) == 7  # the index; head, variables, history, floor; two requests
 
-    def test_a_fork_reads_on_connections_of_its_own(self, redis_url: str) -> None:
+    def test_a_forked_child_uses_its_own_connections(self, redis_url: str) -> None:
         store = RedisStore(redis_url)
         with asyncio.Runner() as runner:
             runner.run(store.publish("s", some(a=1)))
@@ -406,7 +404,7 @@ class TestServer:
             assert runner.run(store.read("s")).value("a") == 2
             runner.run(store.aclose())
 
-    async def test_what_is_ahead_of_the_store_is_not_lost(self, store: RedisStore) -> None:
+    async def test_a_token_ahead_of_the_store_is_not_lost(self, store: RedisStore) -> None:
         token = await store.publish("s", some(a=1))
         with pytest.raises(RevisionNotReachedError):
             await store.read_at("s", Token(token.epoch * 1_000, 1))

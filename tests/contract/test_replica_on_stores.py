@@ -66,7 +66,7 @@ class TestOnEveryStore:
             assert (await replica.snapshot("s", Requirement.of(at_least=token))).token == tokens[-1]
         assert (await replica.snapshot("s")).token == tokens[-1]
 
-    async def test_what_is_published_arrives(self, store: SnapshotStore, replica: Replica) -> None:
+    async def test_publishes_reach_the_replica(self, store: SnapshotStore, replica: Replica) -> None:
         await store.publish("s", some(kept=1, a=0))
         first = await connected(replica)
         token = await store.publish("s", some(a=1))
@@ -108,7 +108,7 @@ async def follower(server: EmbeddedRedis) -> AsyncGenerator[Replica]:
 
 
 class TestServer:
-    async def test_a_restart_is_a_gap_after_which_everything_is_looked_at(
+    async def test_everything_is_compared_after_a_restart(
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica
     ) -> None:
         tokens = {name: await publisher.publish(name, some(a=0)) for name in ("s", "t", "u")}
@@ -122,7 +122,7 @@ class TestServer:
             assert token > old
             await sees(follower, token, name)
 
-    async def test_what_the_tail_of_the_log_held_is_lost_and_never_mistaken(
+    async def test_revisions_in_a_lost_log_tail_are_reported_as_lost(
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica, tmp_path: Path
     ) -> None:
         kept = await publisher.publish("s", some(a=0))
@@ -143,7 +143,7 @@ class TestServer:
                 with pytest.raises(RevisionLostError):
                     await follower.snapshot("s", Requirement.of(at_least=token))
 
-    async def test_a_server_that_hangs_is_not_relied_on_for_longer_than_the_lease(
+    async def test_a_hung_server_is_relied_on_for_one_lease_at_most(
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica
     ) -> None:
         await publisher.publish("s", some(a=0))
@@ -201,7 +201,7 @@ class TestServer:
             await store.aclose()
 
 
-def test_a_fork_holds_nothing_and_follows_by_itself(redis_url: str) -> None:
+def test_a_forked_child_starts_with_an_empty_cache(redis_url: str) -> None:
     replica = Replica(RedisStore(redis_url), watch_lease=LEASE_S)
     publisher = RedisStore(redis_url)
     run_blocking(publisher.publish("s", some(a=1)))

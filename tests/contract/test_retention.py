@@ -117,7 +117,7 @@ async def test_a_session_that_is_not_there_has_no_retention(store: SnapshotStore
 
 
 class TestKept:
-    async def test_a_kept_snapshot_is_read_after_it_was_trimmed(self, open_one: OpenStore) -> None:
+    async def test_a_kept_snapshot_is_readable_after_trimming(self, open_one: OpenStore) -> None:
         store = open_one(retention=1)
         token = await store.publish("s", some(a=1, b="x", c=[0.1, 0.2]), author="ann")
         snapshot = await store.read("s")

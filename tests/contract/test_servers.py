@@ -117,7 +117,7 @@ class TestTLS:
         await use(store)
         await store.aclose()
 
-    async def test_a_server_that_nobody_vouches_for_is_refused(self, port: int) -> None:
+    async def test_a_server_with_an_untrusted_certificate_is_rejected(self, port: int) -> None:
         store = RedisStore(f"rediss://127.0.0.1:{port}/0", timeout_s=3)
         with pytest.raises(StoreUnavailableError, match="(?i)certificate"):
             await store.read("s")
@@ -138,7 +138,7 @@ class TestUsers:
         await use(store)
         await store.aclose()
 
-    async def test_what_the_user_may_not_do_is_said_without_the_password(self, port: int) -> None:
+    async def test_missing_rights_are_reported_without_the_password(self, port: int) -> None:
         store = RedisStore(f"redis://fleet:{quote(SECRET, safe='')}@127.0.0.1:{port}/0", namespace="other")
         with pytest.raises(StoreUnavailableError, match="(?i)permission|NOPERM") as raised:
             await store.publish("s", some(a=1))

@@ -53,7 +53,7 @@ class TestPublish:
         assert len({token.epoch for token in tokens}) == 1
         assert tokens == sorted(tokens)
 
-    async def test_what_is_not_named_stays(self, store: SnapshotStore) -> None:
+    async def test_unnamed_variables_are_kept(self, store: SnapshotStore) -> None:
         await store.publish("s", some(a=1, b=2))
         await store.publish("s", some(b=3))
         assert await state(store) == {"a": 1, "b": 3}
@@ -88,7 +88,7 @@ class TestPublish:
         assert token.revision == 1
         assert await state(store) == {}
 
-    async def test_sessions_are_apart(self, store: SnapshotStore) -> None:
+    async def test_sessions_are_isolated(self, store: SnapshotStore) -> None:
         await store.publish("one", some(a=1))
         await store.publish("other", some(a=2))
         assert await state(store, "one") == {"a": 1}
@@ -100,7 +100,7 @@ class TestPublish:
         assert await state(store, session) == {"a": 1}
         assert list(await store.sessions()) == [session]
 
-    async def test_odd_names_and_values_come_back_as_they_were(self, store: SnapshotStore) -> None:
+    async def test_unusual_names_and_values_survive_the_round_trip(self, store: SnapshotStore) -> None:
         odd = {
             "nan": math.nan, "infinite": -math.inf, "exact": 10**30 + 1, "digits": 0.30000000000000004, "": "",
             "ünï 🎈": "ünï 🎈", "quotes": '"\\\n\0', "long": [n / 7 for n in range(3000)], "empty": [],
@@ -136,11 +136,11 @@ class TestPublish:
 
 
 class TestExpected:
-    async def test_a_publish_on_top_of_what_was_read_is_taken(self, store: SnapshotStore) -> None:
+    async def test_a_publish_on_top_of_the_current_token_succeeds(self, store: SnapshotStore) -> None:
         token = await store.publish("s", some(a=1))
         assert (await store.publish("s", some(a=2), expected=token)).revision == 2
 
-    async def test_a_publish_on_top_of_something_older_changes_nothing(self, store: SnapshotStore) -> None:
+    async def test_a_publish_on_top_of_an_older_token_is_rejected(self, store: SnapshotStore) -> None:
         first = await store.publish("s", some(a=1))
         second = await store.publish("s", some(a=2))
         with pytest.raises(StaleTokenError) as raised:
@@ -216,7 +216,7 @@ class TestFence:
         assert token.revision == 1
         assert (await store.head("s")).fence == fence
 
-    async def test_whoever_holds_an_older_fence_is_refused(self, store: SnapshotStore) -> None:
+    async def test_an_older_fence_is_rejected(self, store: SnapshotStore) -> None:
         paused = await store.raise_fence("s", publisher=ELIXIR)
         current = await store.raise_fence("s", publisher=ELIXIR)
         assert current > paused
@@ -226,7 +226,7 @@ class TestFence:
         assert (raised.value.fence, raised.value.current) == (paused, current)
         assert await state(store) == {"a": 1}
 
-    async def test_a_fenced_session_wants_a_fence(self, store: SnapshotStore) -> None:
+    async def test_a_fenced_session_requires_a_fence(self, store: SnapshotStore) -> None:
         fence = await store.raise_fence("s", publisher=ELIXIR)
         with pytest.raises(FencedError):
             await store.publish("s", some(a=1), publisher=ELIXIR)
@@ -234,7 +234,7 @@ class TestFence:
         with pytest.raises(FencedError):
             await store.rollback("s", token, publisher=ELIXIR)
 
-    async def test_a_session_without_one_takes_none(self, store: SnapshotStore) -> None:
+    async def test_a_session_without_fence_rejects_one(self, store: SnapshotStore) -> None:
         with pytest.raises(FencedError):
             await store.publish("s", some(a=1), fence=1)
 
@@ -254,7 +254,7 @@ class TestRead:
             with pytest.raises(SessionNotFoundError, match="Session not found: nobody"):
                 await question
 
-    async def test_a_reader_that_has_it_all_gets_its_own_snapshot_back(self, store: SnapshotStore) -> None:
+    async def test_an_up_to_date_reader_gets_its_own_snapshot_back(self, store: SnapshotStore) -> None:
         await store.publish("s", some(a=1))
         have = await store.read("s")
         assert await store.read("s", have) is have
@@ -272,7 +272,7 @@ class TestRead:
         assert plain(have.variables) == {"same": 1, "changed": 1, "gone": 1, "back": 1}
 
     @pytest.mark.parametrize("behind", [1, 3, 4, 10, 200])
-    async def test_a_reader_behind_what_is_retained_gets_it_all(self, open_one: OpenStore, behind: int) -> None:
+    async def test_a_reader_behind_the_retention_gets_the_full_state(self, open_one: OpenStore, behind: int) -> None:
         store = open_one(retention=3)
         await store.publish("s", some(a=0, early=0))
         have = await store.read("s")
@@ -281,7 +281,7 @@ class TestRead:
             await store.publish("s", some(a=n))
         assert plain((await store.read("s", have)).variables) == {"a": behind - 1, "early": 1}
 
-    async def test_what_a_reader_has_of_a_dropped_session_is_not_mixed_in(self, store: SnapshotStore) -> None:
+    async def test_a_reader_of_a_dropped_session_gets_no_mixed_state(self, store: SnapshotStore) -> None:
         await store.publish("s", some(a=1, old=1))
         await store.publish("s", some(a=2))
         have = await store.read("s")
@@ -290,7 +290,7 @@ class TestRead:
             await store.publish("s", some(a=n))
         assert plain((await store.read("s", have)).variables) == {"a": 2}
 
-    async def test_nobody_reads_half_a_publish(self, store: SnapshotStore) -> None:
+    async def test_no_reader_sees_half_a_publish(self, store: SnapshotStore) -> None:
         await store.publish("s", some(a=0, b=0))
         shot = await store.read("s")
 
@@ -319,7 +319,7 @@ class TestConfirmedAt:
         assert after.variables is before.variables
         assert 59 < after.confirmed_at - before.confirmed_at < 120
 
-    async def test_a_look_that_was_paused_confirms_nothing_newer(self, store: SnapshotStore) -> None:
+    async def test_a_paused_read_confirms_nothing_newer(self, store: SnapshotStore) -> None:
         await store.publish("s", some(a=1))
         before = (await store.head("s")).confirmed_at
         await store.publish("s", some(a=2), age_s=3_600)

@@ -91,7 +91,7 @@ async def assert_foreign(store: RedisStore, token: Token, have: Snapshot) -> Non
 
 @pytest.mark.parametrize("old_primary_first", [True, False])
 @pytest.mark.parametrize("old_restarted", [True, False])
-async def test_what_the_old_primary_published_alone_is_lost_on_the_new_one(
+async def test_revisions_of_the_old_primary_alone_are_lost_on_the_new_one(
     pair: Pair, old_primary_first: bool, old_restarted: bool
 ) -> None:
     shared = await publish(pair.on_old, *range(5))
@@ -116,7 +116,7 @@ async def test_what_the_old_primary_published_alone_is_lost_on_the_new_one(
         assert (await pair.on_new.read_at("s", token)).value("n") == n
 
 
-async def test_a_primary_that_was_replaced_and_comes_back_gives_no_token_out_twice(pair: Pair) -> None:
+async def test_a_replaced_primary_that_comes_back_reuses_no_token(pair: Pair) -> None:
     shared = await publish(pair.on_old, *range(5))
     pair.promote()
     [alone] = await publish(pair.on_old, 777)
@@ -145,7 +145,7 @@ async def test_two_servers_whose_clocks_are_behind_open_different_epochs(pair: P
     assert one.revision == other.revision == 2
 
 
-async def test_the_heads_of_a_server_that_was_replaced_meanwhile_are_judged_anew(pair: Pair) -> None:
+async def test_heads_of_a_replaced_server_are_read_by_script(pair: Pair) -> None:
     """Heads are read and confirmed many at a time as well, by scripts of their own."""
     [before] = await publish(pair.on_old, 1)
     pair.promote()
@@ -154,7 +154,7 @@ async def test_the_heads_of_a_server_that_was_replaced_meanwhile_are_judged_anew
     assert (await pair.on_old.heads(["s"]))["s"].token.epoch > before.epoch
 
 
-async def test_tokens_of_one_store_in_memory_mean_nothing_to_another() -> None:
+async def test_tokens_of_one_memory_store_are_unknown_to_another() -> None:
     one, other = MemoryStore(), MemoryStore()
     foreign = await one.publish("s", some(n=777))
     await other.publish("s", some(n=0))
@@ -171,5 +171,5 @@ def test_a_new_epoch_is_larger_than_any_older_one(older: int) -> None:
     assert new_epoch(older) > older
 
 
-def test_an_epoch_past_the_clock_is_nobody_elses() -> None:
+def test_an_epoch_beyond_the_clock_is_unique() -> None:
     assert len({new_epoch(2**52) for _ in range(100)}) > 95

@@ -44,7 +44,7 @@ async def told(watch: Watch, expected: Moves) -> None:
 
 
 class TestWatch:
-    async def test_what_is_published_after_the_confirmation_is_told(self, store: SnapshotStore) -> None:
+    async def test_publishes_after_the_confirmation_are_announced(self, store: SnapshotStore) -> None:
         async with store.open_watch() as watch:
             await watch.add(["s", "other"])
             first = await store.publish("s", some(a=1))
@@ -68,7 +68,7 @@ class TestWatch:
             await store.drop("s")
             assert await watch.moves(5) == {"s": None}
 
-    async def test_a_discarded_session_is_not_told_any_more(self, store: SnapshotStore) -> None:
+    async def test_a_discarded_session_is_not_announced(self, store: SnapshotStore) -> None:
         async with store.open_watch() as watch:
             await watch.add(["s", "kept"])
             await watch.discard(["s"])
@@ -114,7 +114,7 @@ class TestTokens:
             second = await store.publish("s", some(a=1))
             assert await soon(seen) == second > first
 
-    async def test_what_was_not_told_is_seen_at_the_next_interval(self, store: SnapshotStore) -> None:
+    async def test_lost_notifications_are_found_at_the_next_interval(self, store: SnapshotStore) -> None:
         await store.publish("s", some(a=0))
         async with watching(Deaf(store), interval_s=0.05) as seen:
             await soon(seen)
@@ -139,7 +139,7 @@ class TestServer:
             assert await store.publish("s", some(a=1)) == await soon(seen)
         await store.aclose()
 
-    async def test_a_connection_that_breaks_ends_the_watch_and_every_wait(self, server: EmbeddedRedis) -> None:
+    async def test_a_lost_connection_ends_the_watch_and_every_wait(self, server: EmbeddedRedis) -> None:
         store = RedisStore(server.url)
         async with store.open_watch() as watch:
             await watch.add(["s"])
@@ -151,7 +151,7 @@ class TestServer:
                     await asyncio.wait_for(question, 5)
         await store.aclose()
 
-    async def test_a_store_that_stays_away_is_said_to_be(self, server: EmbeddedRedis) -> None:
+    async def test_a_store_that_stays_unreachable_raises(self, server: EmbeddedRedis) -> None:
         store = RedisStore(server.url, timeout_s=0.5)
         await store.publish("s", some(a=0))
         async with watching(store, patience_s=0.2) as seen:

@@ -1,5 +1,5 @@
 -- needs: session
--- The session's checks with the number of their set: name, check, name, …
+-- Returns the version of the session's checks, then name, check, name, …
 
 local head = load_head()
 local answer = {'checks', head.checks}

@@ -1,16 +1,16 @@
--- Committing changes: what publish, rollback and confirm share, down to their first arguments.
+-- Library: the common part of publish, rollback and confirm, including their leading arguments.
 
 local CHANNEL, PUBLISHER, AUTHOR, REASON = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local FENCE, EXPECTED_EPOCH, EXPECTED_REVISION = tonumber(ARGV[5]), ARGV[6], ARGV[7]
--- When the look began that the changes come from: by this server's clock, else by its age at the sender.
+-- Start of the read that the changes come from: by this server's clock, or else by its age at the sender.
 local USUAL, AGE_US, LOOKED_AT_US = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
--- What the head keeps as `heard`.
+-- The value of the head's `heard`.
 local HEARD = ARGV[11]
--- The set of checks that the sender held the changes to, and the token that it held them on top of ('' where that
+-- The version of the checks that the sender evaluated, and the token of the state that it evaluated them on ('' if it
 -- doesn't matter); '1' if the session's name is in the index.
 local CHECKED, BASE, INDEXED = ARGV[12], ARGV[13], ARGV[14]
 
--- The refusal to answer with, or nil for a publisher that may go on.
+-- Returns the refusal to reply with, or nil if the publisher may commit.
 local function refusal(head)
   if head.authority ~= '' and head.authority ~= PUBLISHER then
     return {'owned', head.authority}
@@ -20,26 +20,26 @@ local function refusal(head)
   end
   if EXPECTED_EPOCH ~= '' then
     local revision = tonumber(EXPECTED_REVISION)
-    -- 0.0 stands for a session that isn't there.
+    -- 0.0 means that the session doesn't exist.
     if revision ~= head.revision or (published(head) and standing(head, tonumber(EXPECTED_EPOCH), revision) ~= 'held') then
       return {'stale', published(head) and token(head) or '0.0'}
     end
   end
 end
 
--- What the sender has to do before it sends the same again, or nil.
+-- Returns what the sender has to do before it retries, or nil.
 local function unready(head)
   if head.checks ~= CHECKED or (BASE ~= '' and BASE ~= (published(head) and token(head) or '0.0')) then
     return {'unchecked'}
   end
-  -- The index is another key of another slot. First the name, then the session: a name without a session is passed over,
-  -- a session without a name would never be found.
+  -- The index is in another slot, so the client writes it. The name first, then the session: a name without a session
+  -- is ignored, but a session without a name would never be found.
   if not published(head) and INDEXED == '' then
     return {'unindexed'}
   end
 end
 
--- Data only grows more certain; a confirmation that lies in the future comes from a clock that was set back since.
+-- Confirmations only advance; one in the future was made before the clock was set back.
 local function confirm(head)
   local now = now_us()
   local looked_at = math.min(now, LOOKED_AT_US or now - AGE_US)
@@ -49,7 +49,7 @@ local function confirm(head)
   head.heard = HEARD
 end
 
--- Applies one change and notes it, unless the variable is already so.
+-- Applies and records one change, unless the variable has that value already.
 local function apply(changes, name, value)
   local before = redis.call('HGET', VARIABLES, name) or ''
   if before == value then
@@ -64,7 +64,7 @@ local function apply(changes, name, value)
   changes[n + 1], changes[n + 2], changes[n + 3] = name, before, value
 end
 
--- One call per variable, and the changes as one field of their entry: `unpack` fails at 8,000 items.
+-- One call per variable, and the changes as one field of the entry, since `unpack` fails at 8,000 items.
 local function commit(head, updates, replace)
   if head.fresh then
     save_head(head)

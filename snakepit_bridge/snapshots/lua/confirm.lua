@@ -1,5 +1,5 @@
 -- needs: session, request, life, commit
--- Notes that the authority was looked at and has nothing new. Run twice it does the same, so it remembers no request.
+-- Records that a read of the authority found no change. Idempotent, so it stores no request marker.
 
 local head = load_head()
 if not published(head) then

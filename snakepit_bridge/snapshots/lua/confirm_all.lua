@@ -1,11 +1,11 @@
--- Notes of many sessions at once that the authority was looked at and has nothing new. It does the plain case alone,
--- which nearly all of them are: a head of this server's run, at the expected token, under the publisher's fence, without
--- an end. Whatever else it meets is left as it is, for confirm.lua to judge. Run twice it does the same.
+-- Records for many sessions that a read of the authority found no change. Handles only the common case: a head of this
+-- server's run, at the expected token, under the publisher's fence, without a TTL. Others are left to confirm.lua.
+-- Idempotent.
 -- KEYS: their heads. ARGV: the publisher, then for each head "fence epoch revision looked_at_us heard", where
--- heard is what the head keeps as that, two numbers, or nothing.
--- Answers 1 for each that was confirmed, 0 for each that was left.
--- Like heads.lua it is over keys of several hash tags: 2,000 sessions that are looked at each second cost a tenth of what
--- a script of its own for each did.
+-- heard is the value of the head's field, two numbers, or empty.
+-- Returns 1 for each confirmed session, 0 for each that was left.
+-- Like heads.lua it has keys of several hash tags, so it can't run on a cluster: confirming 2,000 sessions per second
+-- costs a tenth of a script for each.
 
 local info = redis.call('INFO', 'server', 'replication')
 local run, replid = string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')

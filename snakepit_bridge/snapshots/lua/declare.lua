@@ -1,6 +1,6 @@
 -- needs: session, request, life
--- Declares checks, all or none. ARGV: the publisher, the set of checks and the token that the present state was held to
--- the new ones on top of, then name, check, name, check, …; '' takes one away.
+-- Declares checks, all or none. ARGV: the publisher, the version of the checks and the token of the state that the new
+-- ones were evaluated on, then name, check, name, check, …; '' removes one.
 
 local PUBLISHER, CHECKED, BASE = ARGV[1], ARGV[2], ARGV[3]
 local earlier = answered()
@@ -23,7 +23,7 @@ for i = 4, #ARGV, 2 do
     redis.call('HSET', CHECKS, ARGV[i], ARGV[i + 1])
   end
 end
--- Never a number that was used: it must not be taken for the set of a session that was dropped.
+-- A version is never reused, so that it can't be confused with that of a dropped session.
 head.checks = redis.call('EXISTS', CHECKS) == 1 and text(math.max(now_us(), before + 1)) or ''
 save_head(head)
 if published(head) then

@@ -1,5 +1,5 @@
 -- needs: session
--- Forgets a session. ARGV: the channel that is told.
+-- Deletes a session. ARGV: the channel to notify.
 
 local epoch = redis.call('HGET', HEAD, 'epoch')
 if epoch then

@@ -1,5 +1,5 @@
 -- needs: session
--- Where a session is and who publishes it.
+-- Returns the head of a session.
 
 local head = load_head()
 if not published(head) then

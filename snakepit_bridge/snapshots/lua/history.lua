@@ -1,5 +1,5 @@
 -- needs: session, life
--- The latest changes, newest first. ARGV: how many.
+-- Returns the latest changes, newest first. ARGV: how many.
 
 local head = load_head()
 if not published(head) then

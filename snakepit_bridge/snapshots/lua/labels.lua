@@ -1,5 +1,5 @@
 -- needs: session
--- Every label with what it names: name, {token, time, author, reason}, name, …
+-- Returns every label: name, {token, time, author, reason}, name, …
 
 local head = load_head()
 if not published(head) then

@@ -1,14 +1,15 @@
--- How long a session and its past are kept.
+-- Library: retention of a session and its history.
 
--- Revisions, microseconds for which one is kept once it is past, milliseconds that the session lives; 0 for no bound.
+-- Returns the maximum number of revisions, their age in microseconds, the session's TTL in milliseconds; 0 for no
+-- limit.
 local function retention(head)
   local kept = head.retention ~= '' and head.retention or head.usual
   local revisions, age_us, ttl_ms = string.match(kept, '(%d+) (%d+) (%d+)')
   return tonumber(revisions or 0), tonumber(age_us or 0), tonumber(ttl_ms or 0)
 end
 
--- A revision became past when the next one was published. The last change stays, however old: it says who made the
--- present state.
+-- A revision's age counts from the publish of the next one. The last change is always kept, since it describes the
+-- current state.
 local function trim(head)
   local revisions, age_us = retention(head)
   if revisions > 0 then
@@ -30,7 +31,7 @@ local function each_key(command, ...)
   end
 end
 
--- Begins the session's time to live anew.
+-- Renews the session's TTL.
 local function live(head)
   local _, _, ttl_ms = retention(head)
   if not published(head) then
@@ -44,7 +45,7 @@ local function live(head)
   end
 end
 
--- Gives what was added to the session the time that it has left.
+-- Sets the session's remaining TTL on a key that was added to it.
 local function live_as_before()
   local left = redis.call('PTTL', HEAD)
   if left > 0 then

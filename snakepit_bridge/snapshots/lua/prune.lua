@@ -1,5 +1,5 @@
--- Takes names out of the index that had no session when they were looked at, unless one was begun since.
--- KEYS: the index. ARGV: the time before which a name must have been put in, then names.
+-- Removes names without a session from the index, unless they were added since they were read.
+-- KEYS: the index. ARGV: the time before which a name must have been added, then names.
 
 for i = 2, #ARGV do
   local since = redis.call('ZSCORE', KEYS[1], ARGV[i])

@@ -1,5 +1,5 @@
 -- needs: session, request, life, commit
--- Commits changes to a session, all or none, and answers the token of the state that holds them.
+-- Commits changes to a session, all or none, and returns the token of the state with them.
 -- ARGV from 15 on: '1' if the changes are the whole state, then name, value, name, value, …; '' deletes.
 
 local earlier = answered()

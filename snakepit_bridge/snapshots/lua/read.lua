@@ -1,8 +1,8 @@
 -- needs: session
--- What a reader lacks, in one call: nothing ('same'), the changes since its token ('delta'), or all of it ('full').
--- ARGV: epoch and revision of what the reader has, '' for nothing.
+-- Returns what a reader lacks: nothing ('same'), the changes since its token ('delta'), or the whole state ('full').
+-- ARGV: epoch and revision of the reader's snapshot, '' for none.
 
--- Further behind than this the whole state is about as small, and cheaper to find.
+-- For readers further behind, the whole state is about as small and cheaper to compute.
 local DELTA_REVISIONS = 128
 
 local function changed_since(head, revision)
@@ -37,8 +37,8 @@ if epoch == head.epoch and revision == head.revision then
   return {'same', text(head.confirmed_at), head.heard}
 end
 if epoch and standing(head, epoch, revision) == 'ahead' then
-  -- The reader has seen what this server has lost, by a failover to a server that was behind: no token that it gives
-  -- from now on may be taken for one of those.
+  -- The reader has seen revisions that this server lost in a failover: open an epoch, so that their tokens aren't
+  -- reused.
   open_epoch(head, math.max(head.epoch, epoch))
   save_head(head)
 end

@@ -1,5 +1,5 @@
 -- needs: session, life, state
--- The state at one token, exactly. ARGV: its epoch and revision.
+-- Returns the state at exactly one token. ARGV: its epoch and revision.
 
 local head = load_head()
 if not published(head) then

@@ -1,4 +1,5 @@
--- A client that lost a reply sends its script again; within this time it gets the first answer and changes nothing.
+-- Library: a client that lost a reply sends its script again; within this time it gets the first reply and changes
+-- nothing.
 
 local REQUEST = KEYS[8]
 local REQUEST_SECONDS = 300

@@ -1,6 +1,6 @@
 -- needs: session, life
--- How much of the session is kept. ARGV: its own retention, '' for none, and the usual one of whoever asks. Without
--- arguments it answers the session's own.
+-- Sets the session's retention. ARGV: its own one, '' for none, and the caller's default. Without arguments it returns
+-- the session's own.
 
 local head = load_head()
 if not published(head) then

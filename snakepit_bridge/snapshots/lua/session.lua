@@ -1,5 +1,5 @@
--- What every script of the snapshot store knows about a session. Values are opaque bytes here: they are written and
--- compared, never parsed, because cjson changes numbers.
+-- Library: the layout of a session, for every script of the snapshot store. Values are opaque bytes: they are stored
+-- and compared, never parsed, because cjson changes numbers.
 --
 -- All keys of a session share one hash tag:
 --   HEAD       hash: epoch, revision, run, replid, epochs, authority, fence, confirmed_at, heard, checks, retention,
@@ -8,37 +8,37 @@
 --   HISTORY    stream: one entry per revision, its id being <revision>-0
 --   FLOOR      string: the last epoch of a dropped session, so that its next one is larger (expires)
 --   LABELS     hash: label -> packed token, time, author, reason
---   LABELLED   hash: token -> packed state, of the tokens that have a label: those outlive their history
+--   LABELLED   hash: token -> packed state, of labelled tokens, which outlive their history
 --   CHECKS     hash: name -> check
 --
--- heard is when the authority was last heard of, and for how long it may be silent from then on until it counts as away:
--- "at_us silence_us", '' for an authority that names no such bound.
+-- heard is the time of the authority's last heartbeat, and for how long it may be silent until it counts as
+-- unreachable: "at_us silence_us", '' for an authority without such a limit.
 --
--- checks is the number of the present set of checks, '' for none. retention is the session's own, '' for none; usual is
--- what its last publisher gives sessions that have none: "revisions age_us ttl_ms", 0 for no bound.
+-- checks is the version of the current checks, '' for none. retention is the session's own, '' for none; usual is the
+-- default of its last publisher: "revisions age_us ttl_ms", 0 for no limit.
 --
--- An epoch belongs to one server process for as long as that is the primary: run is the process, replid the id under which
--- it replicates, which changes when a replica is promoted. So no two servers publish in one epoch, and a token of an epoch
--- that isn't among `epochs` was given out by a server whose data this one never had.
+-- An epoch belongs to one server process while it is the primary: run is its run id, replid its replication id, which
+-- changes when a replica is promoted. So no two servers publish in one epoch, and a token of an epoch that isn't among
+-- `epochs` was issued by a server whose data this one never had.
 --
--- Epochs, times and revisions stay below 2^53, so Lua's doubles hold them exactly; `text` keeps them out of 1e+15 form.
+-- Epochs, times and revisions stay below 2^53, so Lua's doubles are exact; `text` formats them without an exponent.
 
 local HEAD, VARIABLES, HISTORY, FLOOR = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local LABELS, LABELLED, CHECKS = KEYS[5], KEYS[6], KEYS[7]
 
--- A server that restarts often must not grow every head without end; tokens of forgotten epochs answer as lost.
+-- Bounds the size of heads on a server that restarts often; tokens of dropped epochs count as lost.
 local EPOCHS_KEPT = 64
--- A fence or a check can come before the first publish, but it doesn't stay for ever without one.
+-- A fence or a check may precede the first publish, but expires without one.
 local UNPUBLISHED_MS = 24 * 3600 * 1000
--- For so long after its end a session's last epoch is remembered, so that one of the same name begins in a larger one
--- even if the server's clock is set back in between.
+-- How long a dropped session's last epoch is kept, so that a new one of the same name begins with a larger epoch even
+-- if the server's clock is set back in between.
 local FLOOR_MS = 30 * 24 * 3600 * 1000
 
 local function text(number)
   return string.format('%.0f', number)
 end
 
--- One reading for the whole script: Valkey's clock stands still while a script runs, Redis 7.0's goes on.
+-- Read once per script: Valkey's clock is frozen while a script runs, Redis 7.0's isn't.
 local clock_us
 local function now_us()
   if not clock_us then
@@ -48,7 +48,7 @@ local function now_us()
   return clock_us
 end
 
--- The server's process, and the id under which it replicates as a primary.
+-- Returns the server's run id and its replication id as a primary.
 local function identity()
   local info = redis.call('INFO', 'server', 'replication')
   return string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
@@ -58,7 +58,7 @@ local function token(head)
   return text(head.epoch) .. '.' .. text(head.revision)
 end
 
--- A head that is gone took the session with it: what is left beside it would clash with the revisions to come.
+-- Deletes the rest of a session whose head is gone, since it would clash with new revisions.
 local function save_head(head)
   if head.fresh then
     redis.call('DEL', VARIABLES, HISTORY, LABELS, LABELLED, CHECKS)
@@ -69,9 +69,9 @@ local function save_head(head)
     'confirmed_at', text(head.confirmed_at), 'heard', head.heard, 'checks', head.checks, 'retention', head.retention, 'usual', head.usual)
 end
 
--- A number for an epoch that is larger than an older one and that no other server gives to one of its own: the microsecond
--- in which it begins. Where the clock is behind the older one, two servers would both count on from that, so each goes on
--- by a digest of who opens the epoch, for which session and when.
+-- Returns a number for an epoch that is larger than an older one and unique among servers: the current microsecond. If
+-- the clock is behind the older one, two servers could choose the same successor, so each adds a digest of its run, the
+-- session and the time.
 local function new_epoch(head, older)
   if now_us() > older then
     return now_us()
@@ -80,8 +80,8 @@ local function new_epoch(head, older)
   return older + 1 + tonumber(string.sub(digest, 1, 5), 16)
 end
 
--- Begins a new epoch at the revision that the head still has: a server that may have lost the tail of its log, or was a
--- replica that lagged behind, would otherwise give numbers out twice.
+-- Opens a new epoch at the head's revision: a server that may have lost the tail of its log, or was a replica that
+-- lagged behind, would otherwise reuse revision numbers.
 local function open_epoch(head, older)
   head.epoch = new_epoch(head, older)
   local epochs = {}
@@ -96,8 +96,8 @@ local function open_epoch(head, older)
   head.epochs = table.concat(epochs, ' ')
 end
 
--- The session's head, in an epoch of this server's run. A session without one gets a fresh head, which nobody sees until
--- it is saved.
+-- Returns the session's head, in an epoch of this server's run. A session without one gets a new head, which is
+-- invisible until it is saved.
 local function load_head()
   local found = redis.call('HMGET', HEAD, 'epoch', 'revision', 'run', 'epochs', 'authority', 'fence', 'confirmed_at',
     'checks', 'retention', 'usual', 'replid', 'heard')
@@ -121,14 +121,15 @@ local function load_head()
   return head
 end
 
--- A head can stand before the first publish, for its fence or its checks; the session exists from the first revision on.
+-- A head may exist before the first publish, for its fence or its checks; the session exists from the first revision
+-- on.
 local function published(head)
   return head.revision > 0
 end
 
--- 'held' for a state that the session went through, 'lost' for one that went down with its epoch or that another server
--- published, 'ahead' for one that hasn't come. A token counts from the revision that its epoch began from, up to the one
--- that the next epoch began from.
+-- Returns 'held' for a past or current state of the session, 'lost' for one that was lost with its epoch or published
+-- by another server, 'ahead' for one that hasn't been published. A token is valid from its epoch's start revision to
+-- that of the next epoch.
 local function standing(head, epoch, revision)
   if epoch > head.epoch or (epoch == head.epoch and revision > head.revision) then
     return 'ahead'
@@ -145,7 +146,7 @@ local function standing(head, epoch, revision)
   return from and from <= revision and 'held' or 'lost'
 end
 
--- The token that a revision was published under: of the last epoch that began before it.
+-- Returns the token of a revision: with the last epoch that began before it.
 local function token_of(head, revision)
   local epoch = '0'
   for opened, start in string.gmatch(head.epochs, '(%d+):(%d+)') do
@@ -156,7 +157,7 @@ local function token_of(head, revision)
   return epoch .. '.' .. text(revision)
 end
 
--- One stream entry as {revision, fields by name}.
+-- Returns one stream entry as {revision, fields by name}.
 local function read_entry(entry)
   local fields = {}
   for i = 1, #entry[2], 2 do

@@ -1,7 +1,7 @@
--- Rebuilding a past state. Entries hold the values before and after, so the present state is walked back; '' stands for
--- a variable that isn't there, which no encoded variable ever is.
+-- Library: restoring a past state. Entries hold the values before and after, so changes to the current state are
+-- undone; '' is a missing variable, since no encoded variable is empty.
 
--- The oldest revision that can still be rebuilt: undoing the oldest entry gives the state before it.
+-- Returns the oldest revision that can be restored: undoing the oldest entry gives the state before it.
 local function oldest_revision(head)
   local entry = redis.call('XRANGE', HISTORY, '-', '+', 'COUNT', 1)[1]
   if not entry then
@@ -10,7 +10,7 @@ local function oldest_revision(head)
   return math.max(1, read_entry(entry) - 1)
 end
 
--- A state as the list of names and values that readers take.
+-- Returns a state as a list of names and values.
 local function flattened(state)
   local flat = {}
   for name, value in pairs(state) do
@@ -28,7 +28,7 @@ local function by_name(flat)
   return state
 end
 
--- Lets go of the states that no label names any more.
+-- Deletes states without a label.
 local function forget_unlabelled()
   local named = {}
   for _, packed in ipairs(redis.call('HVALS', LABELS)) do
@@ -41,7 +41,7 @@ local function forget_unlabelled()
   end
 end
 
--- The state at a revision by name, or nil and the refusal to answer with.
+-- Returns the state at a revision by name, or nil and the refusal to reply with.
 local function state_at(head, epoch, revision)
   local stands = standing(head, epoch, revision)
   if stands == 'ahead' then

@@ -1,5 +1,5 @@
 -- needs: session, life, state
--- Takes a label away. ARGV: the label.
+-- Removes a label. ARGV: the label.
 
 local head = load_head()
 if not published(head) then

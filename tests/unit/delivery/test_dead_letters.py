@@ -49,7 +49,7 @@ async def test_the_newest_are_listed_first(dead: DeadLetters, redis_url: str) ->
     assert (await dead.count(), (await dead.ids())[0]) == (5, "w.0")
 
 
-async def test_one_is_shown_with_all_that_is_known(dead: DeadLetters, redis_url: str) -> None:
+async def test_a_dead_letter_has_all_its_fields(dead: DeadLetters, redis_url: str) -> None:
     bury(redis_url, "w.1", message=b"\xff\n\x00", task=None, task_id=None, reason="unreadable")
     one = await dead.get("w.1")
     assert one == DeadLetter("w.1", "unreadable", "it fell silent", LIST, None, None, (), 5, 1_000.0, b"\xff\n\x00")
@@ -57,7 +57,7 @@ async def test_one_is_shown_with_all_that_is_known(dead: DeadLetters, redis_url:
     assert one.told()["message"] == "\\xff\n\x00"
 
 
-async def test_a_retried_message_waits_at_the_end_of_its_list_as_new(dead: DeadLetters, redis_url: str) -> None:
+async def test_a_retried_message_is_requeued_at_the_tail_as_new(dead: DeadLetters, redis_url: str) -> None:
     bury(redis_url, "w.1")
     assert (await dead.retry("w.1")).id == "w.1"
     (message,) = map(json.loads, waiting(redis_url))
@@ -68,7 +68,7 @@ async def test_a_retried_message_waits_at_the_end_of_its_list_as_new(dead: DeadL
     assert len(waiting(redis_url)) == 1
 
 
-async def test_what_cannot_be_read_is_retried_as_it_is(dead: DeadLetters, redis_url: str) -> None:
+async def test_an_undecodable_message_is_retried_unchanged(dead: DeadLetters, redis_url: str) -> None:
     bury(redis_url, "w.1", message=b"\xff")
     await dead.retry("w.1")
     assert waiting(redis_url) == [b"\xff"]
@@ -86,7 +86,7 @@ def result(status: str, exc_type: str | None) -> str:
         (result("SUCCESS", None), True),
     ],
 )
-async def test_a_retry_takes_the_end_back_that_giving_up_gave_the_task_and_no_other(
+async def test_a_retry_deletes_only_the_dead_letter_failure_of_its_task(
     stored: str, stays: bool, dead: DeadLetters, redis_url: str
 ) -> None:
     with Redis.from_url(redis_url) as client:
@@ -107,9 +107,7 @@ async def test_a_dropped_message_is_gone(dead: DeadLetters, redis_url: str) -> N
             await act("w.1")
 
 
-async def test_a_retried_batch_takes_the_ends_back_that_giving_up_gave_its_inputs(
-    dead: DeadLetters, redis_url: str
-) -> None:
+async def test_a_retried_batch_deletes_the_failures_of_its_inputs(dead: DeadLetters, redis_url: str) -> None:
     """KINDS 2: each of them can have another."""
     ends = {"a": result("FAILURE", PredictionGivenUpError.__name__), "b": result("SUCCESS", None)}
     with Redis.from_url(redis_url) as client:

@@ -8,7 +8,7 @@ from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from tests.harness.leaks import permanent
 
 
-def test_a_fleets_keys_begin_with_its_namespace_and_kombus_prefix_before_it() -> None:
+def test_keys_begin_with_kombus_prefix_and_the_namespace() -> None:
     layout = DeliveryKeys.of("team-a", "shared:")
     keys = (layout.workers, layout.ticks, layout.delayed, layout.dead, layout.dead_entries, layout.held("w"))
     assert all(key.startswith("shared:team-a:delivery:") for key in keys)
@@ -21,7 +21,7 @@ def test_a_queues_lists_are_celerys_own() -> None:
     assert DeliveryKeys.of("x", "shared:").waiting("predictions", 6) == f"shared:predictions{SEPARATOR}6"
 
 
-def test_each_is_known_as_permanent() -> None:
+def test_every_key_is_listed_as_permanent() -> None:
     layout = DeliveryKeys()
     kept = permanent()
     for key in (layout.workers, layout.ticks, layout.delayed, layout.dead, layout.dead_entries, layout.held("0a1b")):

@@ -39,26 +39,26 @@ def test_all_threads_get_the_same_loop() -> None:
     assert found == [home()] * 8
 
 
-async def test_from_another_loop_both_ways_lead_home() -> None:
+async def test_both_functions_work_from_another_loop() -> None:
     assert asyncio.get_running_loop() is not home()
     assert await run_home(here()) is home()
     assert run_blocking(here()) is home()
 
 
 @pytest.mark.parametrize("run", [run_blocking, lambda work: asyncio.run(run_home(work))])
-def test_what_the_coroutine_raises_comes_out(run: Callable[[Awaitable[None]], None]) -> None:
+def test_exceptions_of_the_coroutine_propagate(run: Callable[[Awaitable[None]], None]) -> None:
     with pytest.raises(LookupError, match="as told"):
         run(fails())
 
 
-def test_awaiting_on_the_home_loop_itself_needs_no_second_one() -> None:
+def test_awaiting_on_the_home_loop_itself_works() -> None:
     async def nested() -> bool:
         return await run_home(here()) is asyncio.get_running_loop()
 
     assert run_blocking(nested())
 
 
-def test_blocking_on_the_home_loop_is_refused_and_not_a_deadlock() -> None:
+def test_blocking_on_the_home_loop_raises_instead_of_deadlocking() -> None:
     async def blocks() -> None:
         run_blocking(here())
 
@@ -66,7 +66,7 @@ def test_blocking_on_the_home_loop_is_refused_and_not_a_deadlock() -> None:
         run_blocking(blocks(), timeout=10)
 
 
-def test_a_wait_that_runs_out_cancels_the_work() -> None:
+def test_a_timeout_cancels_the_work() -> None:
     cancelled = threading.Event()
 
     async def endless() -> None:
@@ -101,7 +101,7 @@ async def test_cancelling_the_caller_cancels_the_work() -> None:
     assert await asyncio.to_thread(cancelled.wait, 10)
 
 
-def test_context_variables_travel_to_the_home_loop() -> None:
+def test_context_variables_reach_the_home_loop() -> None:
     said: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
 
     async def hear() -> str:
@@ -114,7 +114,7 @@ def test_context_variables_travel_to_the_home_loop() -> None:
         said.reset(token)
 
 
-def test_a_forked_child_gets_a_loop_of_its_own() -> None:
+def test_a_forked_child_gets_its_own_loop() -> None:
     run_blocking(here())
     read, write = os.pipe()
     child = os.fork()
@@ -164,7 +164,7 @@ def test_a_loop_cannot_be_adopted_once_another_is_in_use() -> None:
     assert "another event loop already" in script("home()\nadopt(asyncio.new_event_loop())")
 
 
-def test_a_process_ends_although_its_loop_runs() -> None:
+def test_a_process_exits_while_its_loop_runs() -> None:
     assert script("async def f(): return 1\nprint(run_blocking(f()))") == "1"
 
 
@@ -204,7 +204,7 @@ asyncio.run(main())
 # ---------------------------------------------------------------- what several await (KINDS 0a)
 
 
-async def test_each_who_shares_a_future_gets_an_error_of_its_own() -> None:
+async def test_each_waiter_of_a_shared_future_gets_its_own_error() -> None:
     failing = asyncio.create_task(fails())
     found = await asyncio.gather(*(share(failing) for _ in range(5)), share(failing), return_exceptions=True)
     found += await asyncio.gather(share(failing), share(failing), return_exceptions=True)
@@ -213,7 +213,7 @@ async def test_each_who_shares_a_future_gets_an_error_of_its_own() -> None:
     assert len({id(one) for one in [*found, failing.exception()]}) == 9
 
 
-async def test_who_is_cancelled_leaves_the_future_to_the_others() -> None:
+async def test_cancelling_one_waiter_leaves_a_shared_future_alone() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     leaving, staying = share(future), share(future)
     leaving.cancel()
@@ -224,7 +224,7 @@ async def test_who_is_cancelled_leaves_the_future_to_the_others() -> None:
     assert await share(future) == 7
 
 
-async def test_a_cancelled_future_cancels_those_who_share_it() -> None:
+async def test_cancelling_a_shared_future_cancels_its_waiters() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     before = share(future)
     future.cancel()

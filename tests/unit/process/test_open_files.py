@@ -27,7 +27,7 @@ def wrapped(exc: BaseException, *, cause: bool) -> BaseException:
 
 
 @pytest.mark.parametrize("limits", [(64, 512), (512, 512)])
-def test_the_soft_limit_is_raised_to_the_hard_one(limits: tuple[int, int]) -> None:
+def test_the_soft_limit_is_raised_to_the_hard_limit(limits: tuple[int, int]) -> None:
     code = (
         "import json, resource; from snakepit_bridge.process.open_files import raise_open_file_limit; "
         f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits}); "
@@ -47,13 +47,13 @@ def test_open_files_are_counted() -> None:
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 @pytest.mark.parametrize("cause", [True, False])
-def test_a_lack_of_files_is_found_among_the_causes(number: int, cause: bool) -> None:
+def test_a_file_shortage_is_found_in_the_cause_chain(number: int, cause: bool) -> None:
     inner = OSError(number, os.strerror(number))
     assert lacks_files(inner)
     assert lacks_files(wrapped(wrapped(inner, cause=cause), cause=cause))
 
 
-def test_other_failures_are_no_lack_of_files() -> None:
+def test_other_errors_are_not_a_file_shortage() -> None:
     assert not lacks_files(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
     assert not lacks_files(LookupError("Too many open files, says the server"))
     assert not lacks_files(None)
@@ -62,7 +62,7 @@ def test_other_failures_are_no_lack_of_files() -> None:
     assert not lacks_files(circle)
 
 
-async def test_it_is_given_up_after_a_while_and_other_failures_at_once() -> None:
+async def test_a_file_shortage_is_retried_for_a_while_and_other_errors_are_not() -> None:
     files, tries = OpenFiles(), 0
 
     async def lack() -> None:
@@ -80,7 +80,7 @@ async def test_it_is_given_up_after_a_while_and_other_failures_at_once() -> None
         await files.wait_for_files(fail)
 
 
-def test_what_holds_where_no_file_is_left() -> None:
+def test_waiting_for_files_under_a_real_limit() -> None:
     """They take all the files that a process may have, so they run in one that has nothing else to do."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/lacking_files.py"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)

@@ -27,7 +27,7 @@ def users() -> str:
 
 
 @pytest.mark.parametrize("function", [socket.getaddrinfo, hashlib.sha256, dspy.Predict, run_blocking])
-def test_a_librarys_work_is_known_by_its_module(function: Any) -> None:
+def test_library_code_is_recognised_by_its_module(function: Any) -> None:
     assert is_librarys(function)
     assert is_librarys(functools.partial(function, 1))
     # What asyncio.to_thread makes of it.
@@ -35,12 +35,12 @@ def test_a_librarys_work_is_known_by_its_module(function: Any) -> None:
 
 
 @pytest.mark.parametrize("function", [users, lambda: 1, time.sleep, functools.partial(time.sleep, 1)])
-def test_anything_else_is_a_users(function: Any) -> None:
+def test_other_code_counts_as_user_code(function: Any) -> None:
     assert not is_librarys(function)
     assert not is_librarys(functools.partial(copy_context().run, function))
 
 
-def test_users_code_that_blocks_holds_up_no_library() -> None:
+def test_blocking_user_code_does_not_delay_library_code() -> None:
     gate = threading.Event()
 
     async def many() -> list[Any]:
@@ -55,14 +55,14 @@ def test_users_code_that_blocks_holds_up_no_library() -> None:
     assert run_blocking(many())
 
 
-def test_a_call_may_wait_for_one_of_its_own_however_full_it_is() -> None:
+def test_a_nested_call_gets_a_thread_even_if_the_pool_is_full() -> None:
     threads = UserThreads(max_calls=1)
     assert threads.submit(lambda: threads.submit(lambda: threads.submit(users).result(WAIT_S)).result(WAIT_S)).result(
         WAIT_S
     )
 
 
-def test_calls_beyond_the_bound_wait_for_their_turn() -> None:
+def test_calls_beyond_the_limit_are_queued() -> None:
     threads, gate, began = UserThreads(max_calls=2), threading.Event(), list[int]()
 
     def block(number: int) -> int:
@@ -78,7 +78,7 @@ def test_calls_beyond_the_bound_wait_for_their_turn() -> None:
     assert sorted(began) == [0, 1, 2, 3, 5]
 
 
-def test_an_error_is_its_callers_and_the_thread_serves_on() -> None:
+def test_an_error_reaches_its_caller_and_the_thread_survives() -> None:
     threads = UserThreads(max_calls=1)
 
     def fail() -> None:
@@ -90,7 +90,7 @@ def test_an_error_is_its_callers_and_the_thread_serves_on() -> None:
     assert threads.submit(users).result(WAIT_S) == "dspex-user"
 
 
-async def test_a_call_has_its_callers_context_and_a_frame_with_its_prediction() -> None:
+async def test_a_call_runs_in_its_callers_context_below_a_named_frame() -> None:
     said: ContextVar[str] = ContextVar("said", default="nothing")
     said.set("something")
 

@@ -27,7 +27,7 @@ MARKED = st.recursive(
 
 
 @given(MARKED)
-def test_any_json_value_crosses_stock_celery_as_it_was(value: Any) -> None:
+def test_json_values_survive_stock_celery(value: Any) -> None:
     """KINDS 4: also one whose objects look like Celery's typed values, or like escaped ones."""
     assert unescaped(kombu_json.loads(kombu_json.dumps(escaped(value)))) == value
     assert loads(dumps(value)) == value
@@ -35,12 +35,12 @@ def test_any_json_value_crosses_stock_celery_as_it_was(value: Any) -> None:
 
 
 @given(MARKED)
-def test_what_needs_no_escape_stays_the_very_object(value: Any) -> None:
+def test_values_without_reserved_keys_are_not_copied(value: Any) -> None:
     if "__type__" not in json.dumps(value):
         assert escaped(value) is value
 
 
-def test_what_celery_carries_as_itself_still_does() -> None:
+def test_celerys_own_types_are_still_encoded_by_celery() -> None:
     """KINDS 25: dates, decimals, bytes and UUIDs."""
     value = {
         "at": datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
@@ -61,19 +61,19 @@ def test_what_celery_carries_as_itself_still_does() -> None:
         {"__type__": None, "__value__": None},
     ],
 )
-def test_a_plain_message_may_hold_what_only_looks_like_a_typed_value(said: Any) -> None:
+def test_lookalikes_of_typed_values_are_decoded_as_data(said: Any) -> None:
     """KINDS 4: stock Celery refuses the whole message."""
     assert read_message(json.dumps({"args": [said]})) == {"args": [said]}
 
 
-def test_what_pythons_reader_cannot_take_is_no_json() -> None:
+def test_json_that_python_cannot_parse_is_rejected() -> None:
     """KINDS 29: neither a message's body nor a payload ends anything by a RecursionError."""
     for read in (read_message, loads):
         with pytest.raises(ValueError, match="nested too deeply"):
             read("[" * 100_000 + "]" * 100_000)
 
 
-def test_a_forged_escape_is_data() -> None:
+def test_a_forged_escape_stays_data() -> None:
     for forged in (
         {"__type__": 1, "__value__": 2, "__data__": {"other": 3}},
         {"__type__": 1, "__value__": 2, "__data__": 7},

@@ -30,12 +30,12 @@ TOKEN = Token(5, 2)
         (Requirement("exactly", TOKEN), "exactly=5.2"),
     ],
 )
-def test_a_requirement_reads_back_from_its_text(requirement: Requirement, text: str) -> None:
+def test_a_requirement_survives_its_text_form(requirement: Requirement, text: str) -> None:
     assert str(requirement) == text
     assert Requirement.parse(text) == requirement
 
 
-def test_a_requirement_is_made_of_the_two_keywords_of_the_api() -> None:
+def test_a_requirement_is_built_from_the_public_keywords() -> None:
     assert Requirement.of() == Requirement("latest")
     assert Requirement.of(at_least=TOKEN) == Requirement.of(at_least="5.2") == Requirement("at_least", TOKEN)
     assert Requirement.of(exactly="5.2") == Requirement("exactly", TOKEN)
@@ -44,12 +44,12 @@ def test_a_requirement_is_made_of_the_two_keywords_of_the_api() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "newest", "at_least", "exactly=", "latest=1.2", "at_least=new", "exactly:1.2"])
-def test_a_text_that_is_no_requirement_is_refused(text: str) -> None:
+def test_an_invalid_requirement_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Requirement.parse(text)
 
 
-def test_what_equals_its_default_stays_out_of_the_message() -> None:
+def test_defaults_are_omitted_from_the_message() -> None:
     assert PredictionRequest("qa", {}).keywords() == {"v": VERSION}
     full = PredictionRequest("qa", {}, "s", Requirement("exactly", TOKEN), 12.5, {"text": "answer"})
     assert full.keywords() == {
@@ -63,7 +63,7 @@ def test_what_equals_its_default_stays_out_of_the_message() -> None:
     assert PredictionRequest("qa", {}, DEFAULT_SESSION).keywords() == {"v": VERSION}
 
 
-def test_a_request_is_never_changed() -> None:
+def test_a_request_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         PredictionRequest("qa", {}).program = "other"  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -73,7 +73,7 @@ def test_a_result_survives_json() -> None:
     assert Result.decode(json.loads(json.dumps(result.encode()))) == result
 
 
-def test_a_result_of_another_version_is_refused() -> None:
+def test_a_result_of_another_version_is_rejected() -> None:
     newer: dict[str, Any] = {**Result({}, {}).encode(), "v": VERSION + 1}
     with pytest.raises(ValueError, match=rf"version {VERSION + 1}, this client reads {VERSION}\. Upgrade it"):
         Result.decode(newer)
@@ -90,7 +90,7 @@ def test_a_result_of_another_version_is_refused() -> None:
         ("v outputs provenance", False),
     ],
 )
-def test_a_previous_result_is_told_from_plain_inputs(value: Any, expected: bool) -> None:
+def test_a_previous_result_is_distinguished_from_plain_inputs(value: Any, expected: bool) -> None:
     assert is_result(value) is expected
 
 

@@ -13,7 +13,7 @@ NAMES = ["dspex", "staging", "team-a_1.x", "dspex2"]
 
 
 @pytest.mark.parametrize("namespace", NAMES)
-def test_client_and_worker_derive_the_same_from_a_namespace(namespace: str) -> None:
+def test_client_and_worker_derive_equal_names_from_a_namespace(namespace: str) -> None:
     """KINDS 45."""
     settings = FleetSettings.model_validate({"namespace": namespace})
     conf = celery_config(settings)
@@ -32,18 +32,18 @@ def test_no_two_namespaces_share_a_queue_or_an_exchange() -> None:
     assert (len(queues), len(controls)) == (len(NAMES), len(NAMES))
 
 
-def test_the_default_namespace_keeps_the_names_that_stock_tools_look_for() -> None:
+def test_the_default_namespace_keeps_celerys_names() -> None:
     assert default_queue(DEFAULT_NAMESPACE) == "predictions"
     assert exchanges(DEFAULT_NAMESPACE) == {}
 
 
-def test_a_queue_that_is_named_is_taken() -> None:
+def test_an_explicit_queue_takes_precedence() -> None:
     assert Fleet(namespace="staging", queue="q").queue == "q"
     assert FleetSettings.model_validate({"namespace": "staging", "queue": "q"}).queue == "q"
 
 
 @pytest.mark.parametrize("namespace", ["", "a:b", "a b", "ä", "x" * 51, "{a}", "a*"])
-def test_a_namespace_that_cannot_stand_in_keys_is_refused(namespace: str) -> None:
+def test_an_invalid_namespace_is_rejected(namespace: str) -> None:
     with pytest.raises(ValueError, match="A namespace is 1 to 50 letters"):
         check_namespace(namespace)
     with pytest.raises(ValueError, match="A namespace is 1 to 50 letters"):

@@ -89,7 +89,7 @@ class Secret(pydantic.BaseModel):
         (bytearray(b"hi"), b"hi"),
     ],
 )
-def test_it_becomes_json(value: Any, plain: Any) -> None:
+def test_python_values_become_json(value: Any, plain: Any) -> None:
     made = plain_value(value)
     if isinstance(value, dict) and plain is None:
         assert made == {"true": "c", "None": "b", "red": "d", "2026-01-02": "e"}
@@ -97,7 +97,7 @@ def test_it_becomes_json(value: Any, plain: Any) -> None:
         assert made == plain
 
 
-def test_a_model_comes_back_as_itself() -> None:
+def test_a_model_survives_the_round_trip() -> None:
     ticket = Ticket(title="t", image=IMAGE, parts=[Part(1, timedelta(minutes=90))])
     again = Ticket.model_validate(plain_value(ticket))
     assert (again.image, again.colour, again.parts) == (IMAGE, Colour.RED, ticket.parts)
@@ -108,7 +108,7 @@ def test_a_model_comes_back_as_itself() -> None:
     "value",
     [datetime(2026, 1, 2, tzinfo=UTC), date(2026, 1, 2), time(3), Decimal("0.10"), b"\xff", UUID(int=1), 1.5, None],
 )
-def test_what_celery_carries_stays_as_it_is(value: Any) -> None:
+def test_celerys_own_types_are_kept(value: Any) -> None:
     assert plain_value({"a": [value]}) == {"a": [value]}
 
 
@@ -126,13 +126,13 @@ def test_what_celery_carries_stays_as_it_is(value: Any) -> None:
         ({"n": 10**5_000}, r"4,200 digits"),
     ],
 )
-def test_what_cannot_come_back_is_refused_with_its_place(value: Any, says: str) -> None:
+def test_values_that_cannot_be_restored_are_rejected_with_their_path(value: Any, says: str) -> None:
     with pytest.raises(UnfitValueError, match=says) as refused:
         plain_value(value)
     assert "sesame" not in str(refused.value)
 
 
-def test_deep_cyclic_and_multiplying_values_are_refused() -> None:
+def test_deep_cyclic_and_exploding_values_are_rejected() -> None:
     """KINDS 29."""
     bounds, deep, cyclic, shared = ValueBounds(depth=50, max_bytes=10_000), list[Any](), list[Any](), list[Any]()
     for _ in range(100_000):

@@ -30,26 +30,26 @@ SAMPLE = Provenance(
 )
 
 
-def test_it_survives_json() -> None:
+def test_provenance_survives_json() -> None:
     assert Provenance.decode(json.loads(json.dumps(SAMPLE.encode()))) == SAMPLE
 
 
-def test_what_a_newer_worker_added_is_left_out() -> None:
+def test_fields_of_a_newer_worker_are_ignored() -> None:
     assert Provenance.decode({**SAMPLE.encode(), "moon_phase": "full"}) == SAMPLE
 
 
-def test_what_a_newer_worker_added_to_the_timings_is_left_out() -> None:
+def test_timings_of_a_newer_worker_are_ignored() -> None:
     said = SAMPLE.encode()
     assert Provenance.decode({**said, "timings": {**said["timings"], "coffee_ms": 3.0}}) == SAMPLE
 
 
-def test_decoding_leaves_the_message_as_it_was() -> None:
+def test_decoding_does_not_modify_the_message() -> None:
     said = SAMPLE.encode()
     before = json.dumps(said)
     Provenance.decode(said)
     assert json.dumps(said) == before
 
 
-def test_it_is_never_changed() -> None:
+def test_provenance_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         SAMPLE.token = "9.9"  # pyright: ignore[reportAttributeAccessIssue]

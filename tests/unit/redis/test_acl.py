@@ -21,7 +21,7 @@ ABOVE = {
 
 
 @pytest.mark.parametrize("role", ABOVE)
-def test_what_the_scripts_above_this_library_call_is_granted(role: Role) -> None:
+def test_commands_of_other_packages_scripts_are_granted(role: Role) -> None:
     scripts = [path.read_text(encoding="utf-8") for folder in ABOVE[role] for path in (ROOT / folder).glob("*.lua")]
     called = {command for script in scripts for command in called_by(script)}
     assert len(called) > 5
@@ -29,14 +29,14 @@ def test_what_the_scripts_above_this_library_call_is_granted(role: Role) -> None
 
 
 @pytest.mark.parametrize("module", [celery_redis, kombu_redis])
-def test_what_celerys_scripts_call_is_granted_to_those_who_run_them(module: object) -> None:
+def test_commands_of_celerys_scripts_are_granted(module: object) -> None:
     called = called_by(inspect.getsource(module))  # type: ignore[arg-type]
     assert called
     assert called <= set(rights_of(Role.worker).commands)
     assert called_by(kombu_redis.REFRESH_BINDING + kombu_redis.SWEEP_BINDINGS) <= set(rights_of(Role.gateway).commands)
 
 
-def test_nobody_may_do_what_is_dangerous_or_reads_everything() -> None:
+def test_no_role_has_dangerous_commands() -> None:
     never = {
         "acl",
         "config",
@@ -56,21 +56,21 @@ def test_nobody_may_do_what_is_dangerous_or_reads_everything() -> None:
         assert not {"*", "~*"} & {*rights.keys, *rights.reads, *rights.channels}
 
 
-def test_each_part_is_somebodys_and_has_a_right() -> None:
+def test_every_part_belongs_to_a_role_and_grants_something() -> None:
     for parts in PARTS.values():
         assert len(set(parts)) == len(parts)
         assert all(commands_of(part) or part.keys or part.reads or part.channels for part in parts)
 
 
 @pytest.mark.parametrize("role", Role)
-def test_one_namespace_says_nothing_of_another(role: Role) -> None:
+def test_a_namespace_grants_nothing_in_another(role: Role) -> None:
     """Celery's results and kombu's own keys alone have no namespace."""
     shop, other = rights_of(role, "shop"), rights_of(role, "other")
     shared = {*shop.keys, *shop.reads, *shop.channels} & {*other.keys, *other.reads, *other.channels}
     assert {name for name in shared if not name.startswith(("celery-task", "_kombu.binding", "unacked_"))} == set()
 
 
-def test_the_rule_is_what_the_server_takes() -> None:
+def test_rules_have_the_form_of_acl_setuser() -> None:
     rights = Rights(("get",), ("a:*",), ("b",), ("c",))
     assert setuser("me", rights) == "ACL SETUSER me reset on >PASSWORD resetkeys resetchannels ~a:* %R~b &c -@all +get"
     assert setuser("me", rights, password="#00", file=True).startswith("user me reset on #00 resetkeys")
@@ -78,7 +78,7 @@ def test_the_rule_is_what_the_server_takes() -> None:
         setuser("you and me", rights)
 
 
-def test_queue_database_and_server_are_respected() -> None:
+def test_queue_database_and_server_version_are_respected() -> None:
     rights = rights_of(Role.worker, queue="odd[1]*", db=3, setinfo=False)
     assert r"odd\[1\]\**" in rights.keys
     assert "/3.celery.pidbox" in rights.channels
@@ -96,7 +96,7 @@ def test_queue_database_and_server_are_respected() -> None:
         ("redis+cluster://a:1,b:2", "default", 0),
     ],
 )
-def test_a_url_names_its_user_and_database(url: str, user: str, database: int) -> None:
+def test_user_and_database_are_read_from_the_url(url: str, user: str, database: int) -> None:
     assert (user_of(url), database_of(url)) == (user, database)
 
 

@@ -34,7 +34,7 @@ CONNECTION = RedisConnection("redis://localhost:1/0")
 
 
 @given(st.lists(NAMES, min_size=1, max_size=3), st.lists(NAMES, min_size=1, max_size=3))
-def test_different_parts_give_different_names(one: list[str], other: list[str]) -> None:
+def test_different_parts_give_different_keys(one: list[str], other: list[str]) -> None:
     assert (joined(*one) == joined(*other)) == (one == other)
 
 
@@ -61,30 +61,30 @@ BUILT: dict[str, Callable[[str, str], str]] = {
 
 @settings(max_examples=200)
 @given(st.tuples(NAMESPACES, NAMES), st.tuples(NAMESPACES, NAMES))
-def test_names_and_namespaces_never_give_the_key_of_others(one: tuple[str, str], other: tuple[str, str]) -> None:
+def test_names_and_namespaces_never_collide(one: tuple[str, str], other: tuple[str, str]) -> None:
     keys = {(kind, *names): build(*names) for kind, build in BUILT.items() for names in {one, other}}
     assert len(set(keys.values())) == len(keys), keys
 
 
 @given(st.tuples(NAMES, NAMES), st.tuples(NAMES, NAMES))
-def test_the_keys_of_two_grants_are_two_predictions(one: tuple[str, str], other: tuple[str, str]) -> None:
+def test_equal_keys_of_two_grants_are_two_predictions(one: tuple[str, str], other: tuple[str, str]) -> None:
     asked = [ask("ns", OwnedKey(*one)), ask("ns", OwnedKey(*other))]
     assert (asked[0].task_id == asked[1].task_id) == (one == other)
     assert (asked[0].reservation == asked[1].reservation) == (one == other)
 
 
 @given(st.tuples(NAMES, NAMES), NAMES)
-def test_the_key_of_a_grant_is_never_that_of_a_python_client(owned: tuple[str, str], plain: str) -> None:
+def test_keys_of_grants_and_python_clients_never_collide(owned: tuple[str, str], plain: str) -> None:
     for key in (plain, "/".join(owned), joined(*owned), ":".join(owned)):
         assert ask("ns", OwnedKey(*owned)).task_id != ask("ns", key).task_id
         assert ask("ns", OwnedKey(*owned)).reservation != ask("ns", key).reservation
 
 
-def test_the_case_that_was_seen() -> None:
+def test_a_key_with_separators_does_not_collide() -> None:
     assert ask("ns", OwnedKey("a", "b/c")).task_id != ask("ns", OwnedKey("a/b", "c")).task_id
 
 
-def test_two_owned_keys_of_one_message_are_told_apart() -> None:
+def test_owned_keys_with_equal_text_differ() -> None:
     request = PredictionRequest("p", {}, "s")
     keys = [OwnedKey("a", "k"), OwnedKey("b", "k"), "k", "a:k"]
     asks = build_pending(request, [{"q": 1}] * 4, keys, "ns", "replies")
@@ -99,7 +99,7 @@ def test_limits_of_different_sessions_and_profiles_have_different_buckets(one: s
 
 
 @pytest.mark.parametrize("namespace", ["", "a:b", "a/b", "a:{s:b", "a{", "a}", "a b", "a\n", "x" * 101])
-def test_a_namespace_that_parts_the_names_in_keys_is_refused_by_name(namespace: str) -> None:
+def test_a_namespace_with_a_separator_is_rejected(namespace: str) -> None:
     with pytest.raises(ValueError, match="namespace"):
         check_namespace(namespace)
     with pytest.raises(ValueError, match="namespace"):
@@ -107,20 +107,20 @@ def test_a_namespace_that_parts_the_names_in_keys_is_refused_by_name(namespace: 
 
 
 @given(*[st.text("abcelryv.", min_size=1, max_size=12)] * 2)
-def test_no_namespace_has_an_exchange_of_another(one: str, other: str) -> None:
+def test_namespaces_never_share_an_exchange(one: str, other: str) -> None:
     exchanged = [set(exchanges(name).values()) for name in (one, other)]
     assert exchanged[0] == exchanged[1] if one == other else not exchanged[0] & exchanged[1]
     assert not exchanged[0] & {"celery", "celeryev"}
 
 
 @pytest.mark.parametrize(("one", "other"), [("a", "a.events"), ("celery", "dspex"), ("a", "a.control")])
-def test_exchanges_of_namespaces_that_look_alike_differ(one: str, other: str) -> None:
+def test_exchanges_of_similar_namespaces_differ(one: str, other: str) -> None:
     stock = {"control_exchange": "celery", "event_exchange": "celeryev"}
     exchanged = [set((stock | exchanges(name)).values()) for name in (one, other)]
     assert not exchanged[0] & exchanged[1]
 
 
-def test_nobody_has_a_grant_without_a_name() -> None:
+def test_a_grant_without_a_name_is_rejected() -> None:
     from workers.gateway import Grants
 
     assert EVERYBODY.name == ""

@@ -50,13 +50,13 @@ ANSWERS = [
     ],
     ids=lambda exc: type(exc).__name__,
 )
-def test_these_are_outages_that_may_pass(exc: Exception) -> None:
+def test_transient_outages_are_recognised(exc: Exception) -> None:
     assert is_outage(exc)
     assert may_pass(exc)
 
 
 @pytest.mark.parametrize("exc", [named.NoPermissionError("no"), named.AuthenticationError("wrong")])
-def test_these_need_somebody(exc: Exception) -> None:
+def test_permanent_outages_are_recognised(exc: Exception) -> None:
     assert is_outage(exc)
     assert not may_pass(exc)
 
@@ -72,7 +72,7 @@ def test_these_need_somebody(exc: Exception) -> None:
         InputError("p", "f", "x"),
     ],
 )
-def test_these_are_about_the_command(exc: Exception) -> None:
+def test_command_errors_are_not_outages(exc: Exception) -> None:
     assert not is_outage(exc)
 
 
@@ -91,7 +91,7 @@ async def answering(answer: str) -> tuple[asyncio.Server, str]:
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.partition(" ")[0])
 @pytest.mark.parametrize("way", ["bounded", "soon", "script", "line"])
-async def test_whatever_an_answer_says_of_an_outage_has_one_name(answer: str, way: str) -> None:
+async def test_every_outage_reply_becomes_a_store_unavailable_error(answer: str, way: str) -> None:
     server, url = await answering(answer)
     connection = RedisConnection(url, timeout_s=2)
     ways = {
@@ -106,7 +106,7 @@ async def test_whatever_an_answer_says_of_an_outage_has_one_name(answer: str, wa
     server.close()
 
 
-async def test_work_is_done_once_the_outage_is_over() -> None:
+async def test_work_is_retried_until_the_outage_is_over() -> None:
     tries = iter([StoreUnavailableError("redis://r", "away")] * 3)
 
     async def work() -> str:
@@ -118,7 +118,7 @@ async def test_work_is_done_once_the_outage_is_over() -> None:
 
 
 @pytest.mark.parametrize("bound", ["deadline", "patience_s"])
-async def test_an_outage_that_is_longer_than_the_bound_is_said(bound: str) -> None:
+async def test_an_outage_beyond_the_time_limit_raises(bound: str) -> None:
     async def work() -> None:
         raise StoreUnavailableError("redis://r", "away")
 
@@ -129,7 +129,7 @@ async def test_an_outage_that_is_longer_than_the_bound_is_said(bound: str) -> No
     assert 0.2 < time.monotonic() - started < 3
 
 
-async def test_missing_rights_are_said_at_once() -> None:
+async def test_missing_rights_raise_at_once() -> None:
     async def work() -> None:
         raise StoreUnavailableError("redis://r", "no") from named.NoPermissionError("no")
 

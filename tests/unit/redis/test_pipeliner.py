@@ -33,14 +33,14 @@ class Wire:
         return [command[-1] for command in commands]
 
 
-async def test_what_is_asked_in_one_tick_is_sent_together() -> None:
+async def test_commands_of_one_tick_share_a_round_trip() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
     assert await asyncio.gather(*(tick.ask(("GET", number)) for number in range(5))) == list(range(5))
     assert [len(sent) for sent in wire.sent] == [5]
 
 
-async def test_what_is_asked_during_a_round_trip_shares_the_next() -> None:
+async def test_commands_issued_during_a_round_trip_share_the_next() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
     wire.open.clear()
@@ -53,7 +53,7 @@ async def test_what_is_asked_during_a_round_trip_shares_the_next() -> None:
     assert [len(sent) for sent in wire.sent] == [1, 3]
 
 
-async def test_equal_reads_are_sent_once_and_others_each() -> None:
+async def test_equal_reads_are_deduplicated() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
     answers = await asyncio.gather(*(tick.read(("GET", "a")) for _ in range(3)), tick.read(("GET", "b")))
@@ -63,7 +63,7 @@ async def test_equal_reads_are_sent_once_and_others_each() -> None:
     assert len(wire.sent) == 2
 
 
-async def test_who_gives_up_takes_nothing_from_the_others() -> None:
+async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
     wire.open.clear()
@@ -75,7 +75,7 @@ async def test_who_gives_up_takes_nothing_from_the_others() -> None:
     assert impatient.cancelled()
 
 
-async def test_a_server_that_is_away_is_every_callers_error() -> None:
+async def test_an_unreachable_server_raises_in_every_caller() -> None:
     async def away(_: Sequence[Command]) -> list[Any]:
         raise StoreUnavailableError("redis://h", "gone")
 
@@ -88,14 +88,14 @@ async def test_a_server_that_is_away_is_every_callers_error() -> None:
 # ---------------------------------------------------------------- over a server
 
 
-async def test_each_caller_gets_its_own_answer(redis_url: str) -> None:
+async def test_each_caller_gets_its_own_reply(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     assert await connection.execute("SET", "a", "1", "EX", 60)
     assert await asyncio.gather(*(connection.execute_read("GET", key) for key in "ab")) == [b"1", None]
     await connection.aclose()
 
 
-async def test_a_refused_command_is_the_error_of_its_caller_alone(redis_url: str) -> None:
+async def test_an_error_reply_is_raised_in_its_caller_only(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     answers = await asyncio.gather(
         connection.execute("SET", "a", "text", "EX", 60), connection.execute("INCR", "a"), return_exceptions=True
@@ -105,7 +105,7 @@ async def test_a_refused_command_is_the_error_of_its_caller_alone(redis_url: str
     await connection.aclose()
 
 
-async def test_a_script_is_loaded_where_the_server_does_not_know_it(redis_url: str) -> None:
+async def test_a_script_is_loaded_if_the_server_does_not_know_it(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     await connection.execute("SCRIPT", "FLUSH")
     await connection.execute("SET", "n", 0, "EX", 60)
@@ -118,13 +118,13 @@ async def test_a_script_is_loaded_where_the_server_does_not_know_it(redis_url: s
     await connection.aclose()
 
 
-async def test_nobody_waits_longer_than_the_timeout() -> None:
+async def test_no_caller_waits_longer_than_the_timeout() -> None:
     connection = RedisConnection("redis://127.0.0.1:1/0", timeout_s=1)
     with pytest.raises(StoreUnavailableError):
         await connection.execute("PING")
 
 
-async def test_more_than_one_round_trip_can_carry_goes_in_several() -> None:
+async def test_large_batches_are_split() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
     answers = await asyncio.gather(*(tick.ask(("GET", number)) for number in range(1_200)))

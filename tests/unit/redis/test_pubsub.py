@@ -49,7 +49,7 @@ async def soon(heard: list[Any], what: list[Any]) -> None:
     await eventually(there, f"{what}, having heard {heard}", timeout_s=5)
 
 
-async def test_what_a_channel_says_is_heard_from_the_confirmation_on(redis_url: str) -> None:
+async def test_messages_are_received_once_the_subscription_is_confirmed(redis_url: str) -> None:
     heard: list[bytes | None] = []
     channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
     await listening.listen(channel, heard.append)
@@ -59,7 +59,7 @@ async def test_what_a_channel_says_is_heard_from_the_confirmation_on(redis_url: 
     await soon(heard, [None, b"one", b"two"])
 
 
-async def test_channels_of_a_process_share_one_line(redis_url: str) -> None:
+async def test_all_channels_share_one_connection(redis_url: str) -> None:
     listening, name = Subscription(RedisConnection(redis_url)), fresh("channel")
     heard: dict[str, list[bytes | None]] = {f"{name}-{number}": [] for number in range(50)}
     await asyncio.gather(*(listening.listen(each, said.append) for each, said in heard.items()))
@@ -71,7 +71,7 @@ async def test_channels_of_a_process_share_one_line(redis_url: str) -> None:
         assert client.pubsub_numsub(*heard) == [(each.encode(), 1) for each in heard]
 
 
-async def test_the_last_listener_takes_the_channel_off_the_server(redis_url: str) -> None:
+async def test_the_last_handler_unsubscribes_the_channel(redis_url: str) -> None:
     first: list[bytes | None] = []
     second: list[bytes | None] = []
     channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
@@ -91,7 +91,7 @@ async def test_the_last_listener_takes_the_channel_off_the_server(redis_url: str
     await eventually(gone, "the server to know of no listener")
 
 
-async def test_a_lost_line_comes_back_and_says_that_something_may_have_been_missed(redis_url: str) -> None:
+async def test_handlers_are_notified_of_a_gap_after_a_reconnection(redis_url: str) -> None:
     heard: list[bytes | None] = []
     channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
     await listening.listen(channel, heard.append)
@@ -103,13 +103,13 @@ async def test_a_lost_line_comes_back_and_says_that_something_may_have_been_miss
         await soon(heard, [None, b"again"])
 
 
-async def test_a_server_that_is_away_is_said_to_be_at_once() -> None:
+async def test_an_unreachable_server_is_reported_at_once() -> None:
     listening = Subscription(RedisConnection("redis://127.0.0.1:9/0", timeout_s=30))
     with within(5), pytest.raises(StoreUnavailableError):
         await listening.listen("channel", lambda _: None)
 
 
-async def test_everybody_looks_now_and_then_even_if_nothing_was_said(
+async def test_handlers_are_notified_periodically_without_messages(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subscription, "LOOK_AGAIN_S", 0.05)
@@ -123,7 +123,7 @@ async def test_everybody_looks_now_and_then_even_if_nothing_was_said(
     await eventually(often, "looks")
 
 
-async def test_a_line_on_which_nothing_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscription, "LOOK_AGAIN_S", 0.2)
     with EmbeddedRedis.start() as server:
         heard: list[bytes | None] = []
@@ -146,7 +146,7 @@ async def test_a_line_on_which_nothing_comes_is_given_up(monkeypatch: pytest.Mon
         await eventually(back, "the line to come back")
 
 
-async def test_handles_of_this_client_miss_nothing_that_ended_while_it_was_cut_off(redis_url: str) -> None:
+async def test_handles_see_results_that_were_stored_during_a_disconnection(redis_url: str) -> None:
     fleet = Fleet(redis_url, wait_s=20)
     handles = [await asyncio.to_thread(fleet.submit, "qa", {"question": "?"}) for _ in range(20)]
     waiting = asyncio.gather(*handles)
@@ -166,7 +166,7 @@ async def test_handles_of_this_client_miss_nothing_that_ended_while_it_was_cut_o
         assert [one.answer for one in await waiting] == ["42"] * 20
 
 
-async def test_a_subscription_that_nobody_holds_any_more_ends_with_its_tasks_and_its_connection(redis_url: str) -> None:
+async def test_a_freed_subscription_ends_its_tasks_and_closes_its_connection(redis_url: str) -> None:
     before, channel = asyncio.all_tasks(), fresh("channel")
     listening = Subscription(RedisConnection(redis_url))
     await listening.listen(channel, lambda _: None)
@@ -191,7 +191,7 @@ class Listener:
         self.heard.append(what)
 
 
-async def test_what_listens_for_as_long_as_it_lives_isnt_kept_alive_by_that(redis_url: str) -> None:
+async def test_a_weak_handler_does_not_keep_its_object_alive(redis_url: str) -> None:
     listener, channel = Listener(redis_url), fresh("channel")
     await listener.subscription.listen(channel, weakly(listener.hear))
     gc.collect()

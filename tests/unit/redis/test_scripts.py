@@ -28,11 +28,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
     sys.modules.pop(name, None)
 
 
-def test_a_script_that_needs_nothing_is_its_file(package: str) -> None:
+def test_a_script_without_libraries_is_its_file(package: str) -> None:
     assert source(package, "ground") == "-- ground"
 
 
-def test_libraries_stand_above_what_needs_them_and_each_once(package: str) -> None:
+def test_libraries_precede_their_users_and_appear_once(package: str) -> None:
     lines = source(package, "top", handed="-- from elsewhere").splitlines()
     assert [line for line in lines if not line.startswith("-- needs")] == [
         "-- ground",
@@ -44,7 +44,7 @@ def test_libraries_stand_above_what_needs_them_and_each_once(package: str) -> No
 
 
 @pytest.mark.parametrize("script", ["nothing", "right"])
-def test_a_script_or_a_library_that_there_is_not_is_an_error(package: str, script: str) -> None:
+def test_a_missing_script_or_library_raises(package: str, script: str) -> None:
     with pytest.raises(FileNotFoundError):
         source(package, script)
 

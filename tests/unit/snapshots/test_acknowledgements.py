@@ -50,11 +50,11 @@ def test_a_process_acknowledges_what_it_applies_and_all_before(at: Token, error:
     assert ProcessAck("w/1", at, error).acknowledges(SECOND) is acknowledged
 
 
-async def test_nobody_has_said_anything_yet(acks: Acks) -> None:
+async def test_a_session_without_reports_has_no_acknowledgements(acks: Acks) -> None:
     assert await acks.applied("s") == []
 
 
-async def test_what_each_process_says_is_read_in_the_order_of_their_names(acks: Acks) -> None:
+async def test_acknowledgements_are_sorted_by_process(acks: Acks) -> None:
     await says(acks, "w2@h/5", SECOND)
     await says(acks, "w1@h/9", FIRST, "Variable 'temp': größer als 2")
     assert await acks.applied("s") == [
@@ -63,7 +63,7 @@ async def test_what_each_process_says_is_read_in_the_order_of_their_names(acks: 
     ]
 
 
-async def test_a_process_is_believed_in_what_it_said_last(acks: Acks) -> None:
+async def test_the_last_report_of_a_process_counts(acks: Acks) -> None:
     await says(acks, "w/1", FIRST, "no")
     await says(acks, "w/1", SECOND)
     assert await acks.applied("s") == [ProcessAck("w/1", SECOND, "")]
@@ -72,7 +72,7 @@ async def test_a_process_is_believed_in_what_it_said_last(acks: Acks) -> None:
     assert await acks.applied("s") == [ProcessAck("w/1", FIRST, "")]
 
 
-async def test_several_sessions_are_reported_at_once_and_kept_apart(acks: Acks) -> None:
+async def test_several_sessions_are_reported_at_once(acks: Acks) -> None:
     await acks.alive("w/1")
     await acks.report("w/1", {"s": AckReport(FIRST), "t": AckReport(SECOND, "no"), "a:{b} c": AckReport(FIRST)})
     assert await acks.applied("s") == [ProcessAck("w/1", FIRST, "")]
@@ -81,13 +81,13 @@ async def test_several_sessions_are_reported_at_once_and_kept_apart(acks: Acks) 
     assert await acks.applied("other") == []
 
 
-async def test_nothing_to_say_is_said_to_nobody(acks: Acks, client: Redis) -> None:
+async def test_an_empty_report_sends_nothing(acks: Acks, client: Redis) -> None:
     await acks.report("w/1", {})
     await acks.forget("w/1", [])
     assert client.keys("*") == []
 
 
-async def test_what_is_forgotten_counts_no_more(acks: Acks) -> None:
+async def test_forgotten_reports_do_not_count(acks: Acks) -> None:
     await acks.alive("w/1")
     await acks.report("w/1", {"s": AckReport(FIRST), "t": AckReport(FIRST)})
     await says(acks, "w/2", FIRST)
@@ -96,14 +96,14 @@ async def test_what_is_forgotten_counts_no_more(acks: Acks) -> None:
     assert [one.process for one in await acks.applied("t")] == ["w/1"]
 
 
-async def test_a_process_that_never_said_it_lives_does_not_count(acks: Acks) -> None:
+async def test_a_process_without_heartbeat_does_not_count(acks: Acks) -> None:
     await acks.report("w/1", {"s": AckReport(FIRST)})
     assert await acks.applied("s") == []
     await acks.alive("w/1")
     assert await acks.applied("s") == [ProcessAck("w/1", FIRST, "")]
 
 
-async def test_a_process_counts_until_it_was_silent_for_three_rounds(acks: Acks, client: Redis) -> None:
+async def test_a_process_counts_until_three_missed_heartbeats(acks: Acks, client: Redis) -> None:
     await says(acks, "w/1", FIRST)
     client.zincrby("dspex:processes", -2.5 * ALIVE_EVERY_S, "w/1")
     assert [one.process for one in await acks.applied("s")] == ["w/1"]
@@ -114,14 +114,14 @@ async def test_a_process_counts_until_it_was_silent_for_three_rounds(acks: Acks,
     assert await acks.applied("s") == [ProcessAck("w/1", FIRST, "")]
 
 
-async def test_those_who_live_strike_off_those_who_do_not(acks: Acks, client: Redis) -> None:
+async def test_heartbeats_remove_dead_processes(acks: Acks, client: Redis) -> None:
     await acks.alive("dead/1")
     client.zincrby("dspex:processes", -3 * ALIVE_EVERY_S - 1, "dead/1")
     await acks.alive("w/1")
     assert client.zrange("dspex:processes", 0, -1) == [b"w/1"]
 
 
-async def test_all_that_was_said_expires(acks: Acks, client: Redis) -> None:
+async def test_all_acknowledgements_expire(acks: Acks, client: Redis) -> None:
     await says(acks, "w/1", FIRST)
     names: list[bytes] = client.keys("*")  # type: ignore[assignment]
     assert sorted(names) == [b"dspex:processes", b"dspex:{s:s}:applied"]
@@ -138,7 +138,7 @@ async def test_namespaces_keep_fleets_apart(acks: Acks, redis_url: str) -> None:
     await connection.aclose()
 
 
-async def test_a_redis_that_is_away_is_named() -> None:
+async def test_an_unreachable_redis_raises() -> None:
     connection = RedisConnection("redis://:hunter2@127.0.0.1:1/0", timeout_s=0.5)
     away = Acks(connection)
     for call in (

@@ -16,13 +16,13 @@ NAMES = {
 }  # fmt: skip
 
 
-def test_every_file_is_a_script_or_shared_by_some() -> None:
+def test_every_lua_file_is_a_script_or_a_used_library() -> None:
     names = {entry.name.removesuffix(".lua") for entry in files(lua).iterdir() if entry.name.endswith(".lua")}
     assert names == NAMES | SHARED
 
 
 @pytest.mark.parametrize("script", sorted(NAMES - ALONE))
-def test_a_script_stands_below_what_it_needs_once(script: str) -> None:
+def test_libraries_precede_a_script_once(script: str) -> None:
     text = lua.SCRIPTS[script].text
     assert text.count("local HEAD, VARIABLES") == 1
     assert text.index("local HEAD, VARIABLES") < text.index("-- needs:")
@@ -34,6 +34,6 @@ def test_values_stay_opaque(name: str) -> None:
     assert "unpack(" not in lua.SCRIPTS[name].text.replace("cmsgpack.unpack(", "").replace("unpack(ARGV))", "")
 
 
-def test_a_script_that_is_not_there_says_so() -> None:
+def test_a_missing_script_raises() -> None:
     with pytest.raises(FileNotFoundError):
         lua.SCRIPTS["nothing"]

@@ -26,7 +26,7 @@ def test_a_redis_url_opens_a_redis_store_without_connecting(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "redis", "http://u:s3cret@h", "memory"])
-def test_any_other_url_names_the_ones_there_are(url: str) -> None:
+def test_any_other_url_is_rejected_with_the_supported_schemes(url: str) -> None:
     with pytest.raises(ConfigurationError, match="memory:// or one of redis, rediss, unix") as raised:
         open_store(url)
     assert "s3cret" not in str(raised.value)

@@ -165,7 +165,7 @@ class TestLatest:
         await sees(replica, tokens[-1])
         assert replica.holds()["s"] == tokens[-1]
 
-    async def test_what_no_hint_told_is_seen_within_a_lease(self, store: Shaky, replica: Replica) -> None:
+    async def test_lost_notifications_are_found_within_a_lease(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=1))
         await connected(replica)
         store.silent = True
@@ -283,7 +283,7 @@ class TestLatest:
 
 
 class TestAtLeast:
-    async def test_a_publisher_reads_its_own_write_whatever_was_told(self, store: Shaky, replica: Replica) -> None:
+    async def test_a_publisher_reads_its_own_write_without_notifications(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=0))
         await connected(replica)
         for n in range(1, 50):
@@ -291,7 +291,7 @@ class TestAtLeast:
             token = await store.publish("s", some(a=n))
             assert (await replica.snapshot("s", Requirement.of(at_least=token))).value("a") == n
 
-    async def test_what_is_met_already_asks_nothing(self, store: Shaky, replica: Replica) -> None:
+    async def test_a_requirement_that_is_met_needs_no_request(self, store: Shaky, replica: Replica) -> None:
         token = await store.publish("s", some(a=0))
         await connected(replica)
         reads = store.reads
@@ -362,7 +362,7 @@ class TestExactly:
             assert (await replica.snapshot("s", Requirement.of(exactly=token))).value("a") == n
         assert store.reads <= reads + 1  # the hint's
 
-    async def test_what_is_not_there_says_why(self, store: Shaky, replica: Replica) -> None:
+    async def test_a_missing_revision_is_reported_with_the_reason(self, store: Shaky, replica: Replica) -> None:
         old = await store.publish("s", some(a=0))
         await store.drop("s")
         new = await store.publish("s", some(a=0))
@@ -373,7 +373,7 @@ class TestExactly:
 
 
 class TestBounds:
-    async def test_only_so_many_sessions_are_held_and_those_in_use_stay(self, store: Shaky) -> None:
+    async def test_the_cache_is_bounded_and_keeps_sessions_in_use(self, store: Shaky) -> None:
         replica = Replica(store, watch_lease=LEASE_S, max_sessions=4)
         for n in range(40):
             await store.publish(f"s{n}", some(a=n))
@@ -384,7 +384,7 @@ class TestBounds:
         assert (await replica.snapshot("s5")).value("a") == 5
         await replica.aclose()
 
-    async def test_a_session_that_was_pushed_out_is_watched_again_when_it_comes_back(self, store: Shaky) -> None:
+    async def test_an_evicted_session_is_watched_again_when_it_is_used(self, store: Shaky) -> None:
         replica = Replica(store, watch_lease=30, max_sessions=2)
         for n in range(4):
             await store.publish(f"s{n}", some(a=0))
@@ -395,7 +395,7 @@ class TestBounds:
         await sees(replica, token, "s0")
         await replica.aclose()
 
-    async def test_a_closed_replica_holds_nothing_and_begins_anew(self, store: Shaky, replica: Replica) -> None:
+    async def test_a_closed_replica_is_empty_and_can_be_used_again(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=1))
         await connected(replica)
         await replica.aclose()
@@ -454,7 +454,7 @@ class TestNumbers:
 
 
 class TestTerms:
-    async def test_a_store_that_answers_is_said_to(self, store: Shaky, replica: Replica) -> None:
+    async def test_connected_reflects_the_stores_replies(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=0))
         for _ in range(2):
             served = await replica.serve("s")
@@ -462,7 +462,7 @@ class TestTerms:
             assert 0 <= served.staleness_s < 1
             await connected(replica)
 
-    async def test_fail_fails_while_the_store_is_away(self, store: Shaky, replica: Replica) -> None:
+    async def test_the_fail_policy_raises_while_the_store_is_unreachable(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=0))
         await connected(replica)
         await _lose(store, replica)
@@ -471,7 +471,7 @@ class TestTerms:
         with pytest.raises(StoreUnavailableError):
             await replica.snapshot("s")
 
-    async def test_serve_stale_serves_what_is_held_and_says_so(self, store: Shaky, replica: Replica) -> None:
+    async def test_serve_stale_serves_the_cached_snapshot_and_marks_it(self, store: Shaky, replica: Replica) -> None:
         token = await store.publish("s", some(a=0))
         await connected(replica)
         await _lose(store, replica)
@@ -481,7 +481,7 @@ class TestTerms:
         served = await replica.serve("s", Requirement.of(at_least=token), FreshnessPolicy(OutagePolicy.serve_stale(60)))
         assert served.store_away
 
-    async def test_what_is_held_is_not_served_past_its_age_or_below_the_requirement(
+    async def test_serve_stale_respects_the_maximum_age_and_the_requirement(
         self, store: Shaky, replica: Replica
     ) -> None:
         token = await store.publish("s", some(a=0))
@@ -495,7 +495,7 @@ class TestTerms:
         with pytest.raises(StoreUnavailableError):
             await replica.serve("never seen", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
 
-    async def test_max_staleness_is_met_by_a_look_where_the_store_is_the_authority(
+    async def test_max_staleness_is_met_by_a_read_if_the_store_is_the_authority(
         self, store: Shaky, replica: Replica
     ) -> None:
         await store.publish("s", some(a=0), age_s=3_600)
@@ -512,7 +512,7 @@ class TestTerms:
         served = await waiting
         assert (served.outage, served.staleness_s < 5) == (False, True)
 
-    async def test_an_authority_that_stays_away_is_what_the_contract_decides_about(
+    async def test_the_outage_policy_decides_if_the_authority_stays_unreachable(
         self, store: Shaky, replica: Replica
     ) -> None:
         await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
@@ -523,7 +523,7 @@ class TestTerms:
         served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(120), max_staleness_s=5))
         assert (served.outage, served.store_away, served.staleness_s > 60) == (True, False, True)
 
-    async def test_who_names_nothing_has_the_default_contract(self) -> None:
+    async def test_the_default_policy_applies(self) -> None:
         stale = OutagePolicy.serve_stale(9)
         assert (FreshnessPolicy.of(), FreshnessPolicy.of(default=stale)) == (
             FreshnessPolicy(FAIL),
@@ -535,12 +535,12 @@ class TestTerms:
         ("text", "outage"),
         [("fail", FAIL), ("serve_stale(30)", OutagePolicy(30.0)), ("serve_stale=0.5", OutagePolicy.serve_stale(0.5))],
     )
-    def test_a_contract_is_read_and_written(self, text: str, outage: OutagePolicy) -> None:
+    def test_an_outage_policy_survives_its_text_form(self, text: str, outage: OutagePolicy) -> None:
         assert OutagePolicy.parse(text) == outage
         assert OutagePolicy.parse(str(outage)) == outage
 
     @pytest.mark.parametrize("text", ["", "serve", "serve_stale", "serve_stale()", "serve_stale(-1)", "serve_stale(x)"])
-    def test_anything_else_is_no_contract(self, text: str) -> None:
+    def test_an_invalid_outage_policy_is_rejected(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"serve_stale|could not convert"):
             OutagePolicy.parse(text)
 
@@ -561,7 +561,7 @@ class TestAuthorityAway:
         await asyncio.sleep(self.SILENCE_S + 0.05)
 
     @pytest.mark.parametrize("most_s", [None, 0.01, 3_600.0])
-    async def test_it_fails_by_name_at_once_whatever_else_was_asked(
+    async def test_an_unreachable_authority_fails_at_once(
         self, store: Shaky, replica: Replica, most_s: float | None
     ) -> None:
         await self.grown_up(store, replica)
@@ -575,7 +575,7 @@ class TestAuthorityAway:
         assert 46 <= error.silent_s < 47
         assert type(error)(*error.args).args == error.args
 
-    async def test_the_contract_bounds_the_age_by_itself(self, store: Shaky, replica: Replica) -> None:
+    async def test_the_outage_policy_bounds_the_age(self, store: Shaky, replica: Replica) -> None:
         await self.grown_up(store, replica)
         token = await self.heard(store, ago_s=46)
         for most_s in (None, 5.0):
@@ -585,7 +585,7 @@ class TestAuthorityAway:
             assert (served.snapshot.token, served.outage, served.store_away) == (token, True, False)
             assert 46 <= served.staleness_s < 47
 
-    async def test_what_is_held_already_goes_the_same_way(self, store: Shaky, replica: Replica) -> None:
+    async def test_cached_snapshots_are_treated_alike(self, store: Shaky, replica: Replica) -> None:
         await self.grown_up(store, replica)
         await self.heard(store)
         assert not (await replica.serve("s")).outage
@@ -598,14 +598,14 @@ class TestAuthorityAway:
         served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
         assert (served.outage, served.staleness_s < 0.2) == (False, True)
 
-    async def test_one_that_sets_no_bound_is_never_away_nor_is_the_store(self, store: Shaky, replica: Replica) -> None:
+    async def test_an_authority_without_limit_is_never_unreachable(self, store: Shaky, replica: Replica) -> None:
         await self.grown_up(store, replica)
         await store.publish("s", some(a=0), publisher=ELIXIR, age_s=3_600)
         await store.publish("own", some(a=0), age_s=3_600, heard=Heard(1.0, 0.1))
         for session in ("s", "own"):
             assert not (await replica.serve(session)).outage
 
-    async def test_a_sign_that_confirms_nothing_is_a_sign(self, store: Shaky, replica: Replica) -> None:
+    async def test_a_heartbeat_without_confirmation_counts(self, store: Shaky, replica: Replica) -> None:
         """A session with a variable that can't be read is never confirmed as a whole, and its authority isn't away."""
         await self.grown_up(store, replica)
         token = await self.heard(store, ago_s=46)
@@ -620,23 +620,19 @@ class TestAuthorityAway:
         for _ in range(2):
             assert not (await replica.serve("s", Requirement.of(exactly=token))).outage
 
-    async def test_a_process_that_has_just_begun_gives_it_the_time_to_be_heard(
-        self, store: Shaky, replica: Replica
-    ) -> None:
+    async def test_a_new_process_waits_for_the_authoritys_heartbeat(self, store: Shaky, replica: Replica) -> None:
         await self.heard(store, ago_s=46, silence_s=2.0)
         waiting = asyncio.create_task(replica.serve("s"))
         await asyncio.sleep(0.1)
         await self.heard(store, silence_s=2.0)
         assert not (await waiting).outage
 
-    async def test_a_process_that_has_just_begun_does_not_wait_for_ever(self, store: Shaky, replica: Replica) -> None:
+    async def test_a_new_process_does_not_wait_forever(self, store: Shaky, replica: Replica) -> None:
         await self.heard(store, ago_s=46)
         with pytest.raises(AuthorityAwayError):
             await asyncio.wait_for(replica.serve("s"), 5)
 
-    async def test_an_outage_of_the_store_is_not_taken_for_one_of_the_authority(
-        self, store: Shaky, replica: Replica
-    ) -> None:
+    async def test_an_outage_of_the_store_is_not_one_of_the_authority(self, store: Shaky, replica: Replica) -> None:
         """KINDS 30: while Redis is away nobody can confirm anything there; behind it there is time to do so."""
         await self.heard(store, silence_s=1.0)
         await connected(replica)
@@ -653,7 +649,7 @@ class TestAuthorityAway:
 
 
 class TestContact:
-    def test_only_the_time_in_which_the_store_was_heard_counts(self) -> None:
+    def test_only_time_with_a_reachable_store_counts(self) -> None:
         contact = StoreContact(1.0)
         assert contact.reachable_s(0.0, 100.0) == 0.0, "it has never been heard"
         for moment in (100.0, 100.5, 101.5):

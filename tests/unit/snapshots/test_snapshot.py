@@ -31,7 +31,7 @@ def test_a_missing_variable_names_the_session_and_what_it_has() -> None:
     assert raised.value.session == "s"
 
 
-def test_variables_can_not_be_changed_from_outside() -> None:
+def test_variables_are_immutable() -> None:
     given = {"a": Variable.declare("a", 1)}
     shot = Snapshot("s", Token(1, 1), given, 0.0)
     given.clear()

@@ -30,7 +30,7 @@ values = st.one_of(
 
 @settings(deadline=None)
 @given(name=texts, typed=values)
-def test_what_is_encoded_comes_back_equal_and_encodes_the_same(name: str, typed: tuple[VariableType, object]) -> None:
+def test_encoding_round_trips_and_is_stable(name: str, typed: tuple[VariableType, object]) -> None:
     variable = Variable.declare(name, typed[1], typed[0])
     again = Variable.decode(name, variable.encode())
     assert again == variable
@@ -61,22 +61,22 @@ def test_integers_are_exact_at_any_size(number: int) -> None:
     assert parse(canonical(number)) == number
 
 
-def test_what_is_not_finite_is_spelled_in_quotes() -> None:
+def test_non_finite_floats_are_quoted() -> None:
     assert spelled([math.nan, [math.inf, -math.inf], 1.5, 2]) == ["NaN", ["Infinity", "-Infinity"], 1.5, 2]
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "{", ""])
-def test_what_is_not_json_is_refused(text: str) -> None:
+def test_invalid_json_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse(text)
 
 
-def test_a_number_that_is_not_finite_has_no_canonical_form_of_its_own() -> None:
+def test_bare_non_finite_floats_are_rejected() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical(math.nan)
 
 
-def test_large_values_are_shown_short() -> None:
+def test_large_values_are_truncated_in_messages() -> None:
     assert len(shown(list(range(3000)))) < 100
     assert len(shown("x" * 3000)) < 100
     assert shown(10**5000) == "a value too large to print"

@@ -81,12 +81,12 @@ MALFORMED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "value", "constraints"), OBEYED)
-def test_a_value_that_fits_is_taken(kind: VariableType, value: Any, constraints: dict[str, Any]) -> None:
+def test_a_valid_value_is_accepted(kind: VariableType, value: Any, constraints: dict[str, Any]) -> None:
     assert Variable.declare("v", value, kind, constraints).type is kind
 
 
 @pytest.mark.parametrize(("kind", "value", "constraints", "rule"), BROKEN)
-def test_a_value_that_breaks_a_constraint_is_refused_with_the_rule(
+def test_a_violation_is_rejected_with_the_rule(
     kind: VariableType, value: Any, constraints: dict[str, Any], rule: str
 ) -> None:
     with pytest.raises(ValidationError, match=rule):
@@ -94,19 +94,19 @@ def test_a_value_that_breaks_a_constraint_is_refused_with_the_rule(
 
 
 @pytest.mark.parametrize(("given", "problem"), MALFORMED)
-def test_a_malformed_constraint_is_refused_before_anybody_sees_it(given: Any, problem: str) -> None:
+def test_a_malformed_constraint_is_rejected(given: Any, problem: str) -> None:
     with pytest.raises(ValidationError, match=problem) as raised:
         Constraints.of(given, "the variable")
     assert raised.value.variable == "the variable"
 
 
 @pytest.mark.parametrize("given", [None, {}, Constraints(), {"min": None, "pattern": None}])
-def test_no_constraint_is_no_constraint(given: Any) -> None:
+def test_none_and_empty_mean_unconstrained(given: Any) -> None:
     assert Constraints.of(given) == Constraints()
     assert Constraints.of(given).as_dict() == {}
 
 
-def test_all_constraints_come_back_as_they_were_given() -> None:
+def test_all_constraints_survive_the_round_trip() -> None:
     given = {
         "min": 0, "max": 1.5, "min_length": 1, "max_length": 9, "pattern": "a|b", "choices": ["a", 1, 0.5],
         "allowed_modules": ["Predict"], "dimensions": 3, "shape": [2, 2],
@@ -114,12 +114,12 @@ def test_all_constraints_come_back_as_they_were_given() -> None:
     assert Constraints.of(given).as_dict() == given
 
 
-def test_unknown_keys_survive_and_do_nothing() -> None:
+def test_unknown_keys_survive_without_effect() -> None:
     variable = Variable.declare("v", 5, constraints={"step": 2, "ui": {"b": [1, None], "a": "ü"}})
     again = Variable.decode("v", variable.encode())
     assert again.constraints.as_dict() == {"step": 2, "ui": {"b": [1, None], "a": "ü"}}
     assert again.with_value(4).constraints == variable.constraints
 
 
-def test_enum_is_another_name_for_choices() -> None:
+def test_enum_is_an_alias_of_choices() -> None:
     assert Constraints.of({"enum": ["a"]}) == Constraints.of({"choices": ["a"]})

@@ -82,14 +82,14 @@ REFUSED: list[tuple[VariableType, Any]] = [
 
 
 @pytest.mark.parametrize(("kind", "given", "kept"), TAKEN)
-def test_a_value_becomes_what_its_type_holds(kind: VariableType, given: Any, kept: Any) -> None:
+def test_values_are_coerced_to_their_type(kind: VariableType, given: Any, kept: Any) -> None:
     value = coerce("v", kind, given)
     assert repr(value) == repr(kept)
     assert type(value) is type(kept)
 
 
 @pytest.mark.parametrize(("kind", "given"), REFUSED)
-def test_a_value_of_another_type_is_refused_by_name(kind: VariableType, given: Any) -> None:
+def test_a_value_of_another_type_is_rejected(kind: VariableType, given: Any) -> None:
     with pytest.raises(ValidationError) as raised:
         coerce("the variable", kind, given)
     assert "the variable" in str(raised.value)
@@ -119,22 +119,22 @@ def test_values_are_hashable_and_so_immutable(kind: VariableType) -> None:
         (Array([0.0], [0.0], shape=(2, 1)), T.TENSOR),
     ],
 )
-def test_the_type_follows_from_the_value(value: Any, kind: VariableType) -> None:
+def test_the_type_is_inferred_from_the_value(value: Any, kind: VariableType) -> None:
     assert infer_type("v", value) is kind
 
 
 @pytest.mark.parametrize("value", [None, {"data": [1]}, {}, b"bytes", object(), {1, 2}])
-def test_a_value_that_no_type_holds_is_refused(value: Any) -> None:
+def test_a_value_without_a_type_is_rejected(value: Any) -> None:
     with pytest.raises(ValidationError, match="no type of variable holds a"):
         infer_type("v", value)
 
 
-def test_an_integer_that_python_can_not_print_is_refused() -> None:
+def test_an_integer_that_python_cannot_print_is_rejected() -> None:
     with pytest.raises(ValidationError, match="a value too large to print: an integer has at most 4,200 digits"):
         coerce("v", T.INTEGER, 10**5000)
 
 
-def test_an_unknown_type_names_the_known_ones() -> None:
+def test_an_unknown_type_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="float, integer, string, boolean, choice, module, embedding, tensor"):
         VariableType.of("v", "double")
 
@@ -147,7 +147,7 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.parametrize("depth", [120, 350, 450, 900, 5_000, 100_000])
-def test_a_tensor_that_is_too_deep_is_refused_by_name(depth: int) -> None:
+def test_a_tensor_that_is_too_deep_is_rejected(depth: int) -> None:
     """KINDS 29, 39."""
     data = nested(depth)
     for given in ({"data": data, "shape": [1] * depth}, Tensor(data, (1,) * depth)):
@@ -160,7 +160,7 @@ def test_a_tensor_that_is_too_deep_is_refused_by_name(depth: int) -> None:
         Variable.decode("t", text.encode())
 
 
-def test_a_tensor_with_itself_inside_or_a_shape_that_cannot_be_is_refused() -> None:
+def test_a_cyclic_tensor_or_invalid_shape_is_rejected() -> None:
     cyclic: list[Any] = []
     cyclic.append(cyclic)
     with pytest.raises(ValidationError, match="nested deeper"):
@@ -180,7 +180,7 @@ def test_a_tensor_with_itself_inside_or_a_shape_that_cannot_be_is_refused() -> N
         {"min": 10**5_000},
     ],
 )
-def test_a_constraint_that_nobody_could_read_is_refused_by_name(constraints: Any) -> None:
+def test_a_constraint_that_cannot_be_encoded_is_rejected(constraints: Any) -> None:
     """KINDS 29, 39."""
     with pytest.raises(ValidationError, match="Variable 't' can't be constrained by"):
         Variable.declare("t", "x", constraints=constraints)

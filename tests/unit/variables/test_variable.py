@@ -19,20 +19,20 @@ def round_trip(variable: Variable) -> Variable:
     return Variable.decode(variable.name, variable.encode())
 
 
-def test_the_stored_form_is_this_one() -> None:
+def test_the_stored_form_is_stable() -> None:
     variable = Variable.declare("temperature", 1, "float", {"max": 2, "min": 0})
     assert variable.encode() == b'{"constraints":{"max":2,"min":0},"type":"float","value":1.0}'
 
 
 @pytest.mark.parametrize("value", [*WHOLE_FLOATS, 10**30, "ünï 🎈", True, tuple(i / 7 for i in range(3000))])
-def test_odd_values_come_back_as_they_were(value: Any) -> None:
+def test_unusual_values_survive_the_round_trip(value: Any) -> None:
     variable = Variable.declare("v", value)
     assert round_trip(variable) == variable
     assert repr(round_trip(variable).value) == repr(variable.value)
 
 
 @pytest.mark.parametrize("data", [[[1, 2.5], ["NaN", 4]], [1, 2.5, math.nan, 4]])
-def test_tensors_keep_the_nesting_that_they_came_with(data: list[Any]) -> None:
+def test_tensors_keep_their_nesting(data: list[Any]) -> None:
     variable = Variable.declare("t", {"data": data, "shape": [2, 2]})
     assert isinstance(variable.value, Tensor)
     assert repr(round_trip(variable).value) == repr(variable.value)
@@ -45,7 +45,7 @@ def test_any_text_is_a_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["\ud800", 5, None])
-def test_a_name_that_can_not_travel_is_refused(name: Any) -> None:
+def test_a_name_that_is_not_valid_utf8_is_rejected(name: Any) -> None:
     with pytest.raises(ValidationError, match="its name must be text"):
         Variable.declare(name, 1)
 
@@ -61,14 +61,14 @@ def test_a_new_value_keeps_type_and_constraints() -> None:
         variable.with_value("warm")
 
 
-def test_a_variable_can_not_be_changed() -> None:
+def test_a_variable_is_immutable() -> None:
     variable = Variable.declare("e", [1.0])
     with pytest.raises(dataclasses.FrozenInstanceError):
         variable.value = (2.0,)  # type: ignore[misc]
     assert isinstance(variable.value, tuple)
 
 
-def test_the_list_that_was_given_is_not_the_one_that_is_kept() -> None:
+def test_mutable_arguments_are_copied() -> None:
     given = [1.0, 2.0]
     variable = Variable.declare("e", given)
     given.append(3.0)
@@ -92,7 +92,7 @@ def test_a_copy_is_an_equal_variable() -> None:
     assert copy.deepcopy(variable) == variable
 
 
-def test_what_the_authority_stores_can_be_read_even_against_its_own_constraints() -> None:
+def test_stored_values_that_violate_constraints_are_readable() -> None:
     stored = Variable("t", VariableType.FLOAT, math.nan, Constraints.of({"min": 0, "max": 1}))
     assert math.isnan(round_trip(stored).value)
     with pytest.raises(ValidationError, match="NaN"):
@@ -108,7 +108,7 @@ def test_what_the_authority_stores_can_be_read_even_against_its_own_constraints(
         b'{"type":"float","value":1,"constraints":{"min":"a"}}',
     ],
 )  # fmt: skip
-def test_bytes_that_are_no_variable_are_refused_by_name(data: bytes) -> None:
+def test_bytes_that_are_not_a_variable_are_rejected(data: bytes) -> None:
     with pytest.raises(ValidationError) as raised:
         Variable.decode("broken", data)
     assert raised.value.variable == "broken"

@@ -28,7 +28,7 @@ async def lost(connection: RedisConnection, lease_s: float) -> Lease:
     return turn
 
 
-async def test_one_at_a_time_has_the_turn(connection: RedisConnection) -> None:
+async def test_one_process_at_a_time_holds_the_lease(connection: RedisConnection) -> None:
     turns, inside, most = Leases(connection), 0, 0
 
     async def work() -> None:
@@ -43,7 +43,7 @@ async def test_one_at_a_time_has_the_turn(connection: RedisConnection) -> None:
     assert most == 1
 
 
-async def test_a_turn_that_is_worked_in_is_renewed_beyond_its_lease(connection: RedisConnection) -> None:
+async def test_a_lease_in_use_is_renewed(connection: RedisConnection) -> None:
     turns = Leases(connection, lease_s=1.5)
     async with turns.held(KEY) as turn:
         await asyncio.sleep(2.5)
@@ -52,14 +52,14 @@ async def test_a_turn_that_is_worked_in_is_renewed_beyond_its_lease(connection: 
     assert await connection.client.get(RECORD) in (b"done", "done")
 
 
-async def test_the_turn_of_a_holder_that_died_passes_on(connection: RedisConnection) -> None:
+async def test_the_lease_of_a_crashed_holder_expires(connection: RedisConnection) -> None:
     await lost(connection, 0.3)
     began = time.monotonic()
     async with Leases(connection).held(KEY):
         assert 0.2 < time.monotonic() - began < 5
 
 
-async def test_a_holder_that_was_paused_can_note_nothing_and_does_not_get_the_turn_back(
+async def test_a_paused_holder_can_write_nothing_and_has_lost_the_lease(
     connection: RedisConnection,
 ) -> None:
     paused = await lost(connection, 0.1)
@@ -75,7 +75,7 @@ async def test_a_holder_that_was_paused_can_note_nothing_and_does_not_get_the_tu
     assert await connection.client.get(RECORD) in (b"answer", "answer")
 
 
-async def test_a_caller_who_hangs_up_while_waiting_leaves_the_turn_free(connection: RedisConnection) -> None:
+async def test_a_caller_cancelled_while_waiting_leaves_the_lease_free(connection: RedisConnection) -> None:
     turns = Leases(connection)
 
     async def held() -> None:
