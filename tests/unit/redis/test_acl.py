@@ -102,7 +102,7 @@ def test_user_and_database_are_read_from_the_url(url: str, user: str, database: 
 
 def table() -> str:
     """The documentation's table of keys and channels."""
-    lines = ["| role | keys | keys that it only reads | channels |", "|---|---|---|---|"]
+    lines = ["| role | keys | read-only keys | channels |", "|---|---|---|---|"]
     for role in Role:
         rights = rights_of(role, "NS", "QUEUE")
         named = (rights.keys, rights.reads, rights.channels)
@@ -111,4 +111,4 @@ def table() -> str:
 
 
 def test_the_documentation_names_each_roles_keys_and_channels() -> None:
-    assert table() in (ROOT / "docs" / "snapshots.md").read_text(encoding="utf-8")
+    assert table() in (ROOT / "docs" / "concepts" / "sessions-and-revisions.md").read_text(encoding="utf-8")
