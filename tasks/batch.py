@@ -1,4 +1,4 @@
-"""A batch on a worker: one snapshot and one bound program for many inputs, each of which runs and ends by itself."""
+"""Run a batch: one snapshot and one bound program for many inputs, each of which has its own result."""
 
 from __future__ import annotations
 
@@ -21,66 +21,66 @@ from tasks.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input of a batch: its task, and what is asked, as it travelled."""
+    """One input of a batch: its task id, and its input values as encoded in the message."""
 
     task_id: str
     values: Any
 
 
 class BatchResultBackend(Protocol):
-    """Where the ends go."""
+    """The result backend of a batch."""
 
     def get_key_for_task(self, task_id: str) -> bytes:
         """Return the key of a task's result."""
         ...
 
     async def acommit(self, task_id: str, result: Any, state: str, *, reply_channel: str | None = None) -> bytes | None:
-        """Commit a task's end, unless there is one already."""
+        """Commit a task's final result, unless there is one already."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ResultCommitter:
-    """The ends of a batch's inputs, each committed by itself and told to the client.
+    """Commits the result of each input of a batch, and notifies the client.
 
     Attributes:
-        backend: where they are stored.
-        replies: the channel on which the client wants to be told.
+        backend: where results are stored.
+        reply_channel: the channel on which the client is notified.
     """
 
     backend: BatchResultBackend
     reply_channel: str
 
-    async def commit_result(self, one: Input, message: Any) -> None:
-        """End an input with its result.
+    async def commit_result(self, item: Input, message: Any) -> None:
+        """Commit an input's result.
 
         Raises:
             StoreUnavailableError: it couldn't be stored.
         """
-        await self._commit(one.task_id, message, SUCCESS)
+        await self._commit(item.task_id, message, SUCCESS)
 
-    async def commit_error(self, one: Input, error: BridgeError) -> None:
-        """End an input with an error.
+    async def commit_error(self, item: Input, error: BridgeError) -> None:
+        """Commit an input's error.
 
         Raises:
             StoreUnavailableError: it couldn't be stored.
         """
-        await self._commit(one.task_id, error, FAILURE)
+        await self._commit(item.task_id, error, FAILURE)
 
-    async def _commit(self, task_id: str, end: Any, state: str) -> None:
-        await through_outages(lambda: self.backend.acommit(task_id, end, state, reply_channel=self.reply_channel))
+    async def _commit(self, task_id: str, result: Any, state: str) -> None:
+        await through_outages(lambda: self.backend.acommit(task_id, result, state, reply_channel=self.reply_channel))
 
     async def commit_error_for_all(self, inputs: Sequence[Input], error: BridgeError) -> None:
-        """End inputs with one error.
+        """Commit the same error for several inputs.
 
         Raises:
-            StoreUnavailableError: an end couldn't be stored.
+            StoreUnavailableError: it couldn't be stored for one of them.
         """
-        await asyncio.gather(*(self.commit_error(one, error) for one in inputs))
+        await asyncio.gather(*(self.commit_error(item, error) for item in inputs))
 
 
 class Requeuer(Protocol):
-    """What gives an input another try, as a message of its own."""
+    """Sends an input again, as a single prediction."""
 
     async def send_all(
         self,
@@ -92,7 +92,7 @@ class Requeuer(Protocol):
         failing_s: float = 0.0,
         deadline: float | None = None,
     ) -> None:
-        """Send a message for each of the inputs, through outages of the broker."""
+        """Send a message for each input, retrying through outages of the broker."""
         ...
 
 
@@ -101,84 +101,89 @@ class Batch:
 
     Args:
         runtime: the process's runtime.
-        ends: where each end goes.
-        request: what all inputs have in common.
-        delivery: how the batch came here.
-        again: what gives an input another try.
+        committer: commits each result.
+        request: what all inputs share.
+        delivery: how the batch was delivered.
+        requeuer: sends an input again.
     """
 
     def __init__(
-        self, runtime: Runtime, ends: ResultCommitter, request: PredictionRequest, delivery: Delivery, again: Requeuer
+        self,
+        runtime: Runtime,
+        committer: ResultCommitter,
+        request: PredictionRequest,
+        delivery: Delivery,
+        requeuer: Requeuer,
     ) -> None:
         self._runtime = runtime
-        self._committer = ends
+        self._committer = committer
         self._request = request
         self._batch_delivery = delivery
-        # An input can't be parked: the claim is that of all of them.
+        # A single input can't be parked: the lease is on the message of the whole batch.
         self._delivery = replace(delivery, claim="")
-        self._requeuer = again
+        self._requeuer = requeuer
 
     async def run(self, inputs: Sequence[Input]) -> None:
-        """Make the predictions, and returns when each has its end or is on its way to another try.
+        """Run the predictions; return once each has a result or was sent again.
 
         Raises:
-            StoreUnavailableError: an end couldn't be stored.
-            Ignore: the program executes code, and the batch is in other hands.
+            StoreUnavailableError: a result couldn't be stored.
+            Ignore: the program executes code, and the batch was moved to the code queue.
         """
         try:
-            made = await prepare(self._runtime, self._request, self._delivery)
-        except BridgeError as refused:
-            await self._committer.commit_error_for_all(inputs, refused)
+            prepared = await prepare(self._runtime, self._request, self._delivery)
+        except BridgeError as exc:
+            await self._committer.commit_error_for_all(inputs, exc)
             return
         await through_outages(
-            lambda: move_to_code_queue(self._runtime, made.applied.bound, self._batch_delivery),
+            lambda: move_to_code_queue(self._runtime, prepared.applied.bound, self._batch_delivery),
             deadline=self._request.deadline,
         )
-        running = [asyncio.create_task(under(each.task_id, self._run_input(made, each))) for each in inputs]
+        runs = [asyncio.create_task(under(each.task_id, self._run_input(prepared, each))) for each in inputs]
         try:
-            ends = await asyncio.gather(*running, return_exceptions=True)
+            outcomes = await asyncio.gather(*runs, return_exceptions=True)
         finally:
-            # Left early, by a time limit or a shutdown, it leaves nothing running.
-            for task in running:
+            # After a time limit or a shutdown nothing may stay running.
+            for task in runs:
                 task.cancel()
-        for failed in (end for end in ends if end is not None):
-            raise failed
+        for exc in (outcome for outcome in outcomes if outcome is not None):
+            raise exc
 
-    async def _run_input(self, made: PreparedProgram, one: Input) -> None:
+    async def _run_input(self, prepared: PreparedProgram, item: Input) -> None:
         async with self._runtime.batch_room:
-            delivery = replace(self._delivery, task_id=one.task_id)
-            request = replace(self._request, inputs=one.values)
+            delivery = replace(self._delivery, task_id=item.task_id)
+            request = replace(self._request, inputs=item.values)
             try:
-                result = await run(self._runtime, made, request, delivery)
+                result = await run(self._runtime, prepared, request, delivery)
                 message = await encode_for_storage(self._runtime, result, request)
-            except LMUnavailableError as away:
-                await self._requeue(one, away)
-            except BaseException as error:  # whatever it is, it is this input's end and no other's
-                if _ends_batch(error):
+            except LMUnavailableError as exc:
+                await self._requeue(item, exc)
+            except BaseException as exc:  # it fails this input alone
+                if _ends_batch(exc):
                     raise
-                bound = made.applied.bound
-                refused = translate_error(error, program=bound.program.name, model=bound.choice.lm.model)
-                await self._committer.commit_error(one, refused)
+                bound = prepared.applied.bound
+                error = translate_error(exc, program=bound.program.name, model=bound.choice.lm.model)
+                await self._committer.commit_error(item, error)
             else:
-                await self._committer.commit_result(one, message)
+                await self._committer.commit_result(item, message)
 
-    async def _requeue(self, one: Input, away: LMUnavailableError) -> None:
-        """Another try comes as a message of its own, after a pause in which nothing is held here."""
-        if away.again_in_s is None:
-            await self._committer.commit_error(one, away)
+    async def _requeue(self, item: Input, error: LMUnavailableError) -> None:
+        """Send an input again as a message of its own, due after the pause; fail it if no retry is allowed."""
+        if error.again_in_s is None:
+            await self._committer.commit_error(item, error)
             return
         await self._requeuer.send_all(
-            [one],
-            countdown=away.again_in_s,
+            [item],
+            countdown=error.again_in_s,
             retries=1,
-            tries=away.tries,
-            failing_s=away.failing_s,
+            tries=error.tries,
+            failing_s=error.failing_s,
             deadline=self._request.deadline,
         )
 
 
 def _ends_batch(error: BaseException) -> bool:
-    """Return whether it is the batch that ends, by its time limit or its worker's end, and not one input."""
+    """Return whether an exception ends the whole batch (time limit, worker shutdown) and not one input."""
     if not isinstance(error, asyncio.CancelledError):
         return isinstance(error, GeneratorExit)
     task = asyncio.current_task()
@@ -186,11 +191,11 @@ def _ends_batch(error: BaseException) -> bool:
 
 
 async def find_unfinished(runtime: Runtime, backend: BatchResultBackend, inputs: Sequence[Input]) -> list[Input]:
-    """Return the inputs that have no end yet: a cancelled one has, and one that was run before.
+    """Return the inputs that have no final result yet; cancelled inputs have one.
 
     Raises:
-        StoreUnavailableError: the result backend is away.
+        StoreUnavailableError: the result backend is unavailable.
     """
-    keys = {backend.get_key_for_task(one.task_id).decode(): one for one in inputs}
-    ended = await through_outages(lambda: runtime.find_finished(list(keys))) if keys else set[str]()
-    return [one for key, one in keys.items() if key not in ended]
+    keys = {backend.get_key_for_task(item.task_id).decode(): item for item in inputs}
+    finished = await through_outages(lambda: runtime.find_finished(list(keys))) if keys else set[str]()
+    return [item for key, item in keys.items() if key not in finished]

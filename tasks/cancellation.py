@@ -1,13 +1,12 @@
-"""The predictions that run in this process, so that one which is cancelled stops at once, its LM request included.
+"""The running predictions of this process, so that a cancelled one stops at once, its LM request included.
 
-A cancellation is a committed result (REVOKED); the channel only says that there is one. So the results of what runs are
-also looked at each second, after each new connection, and before each LM call.
+A cancellation is a committed result (REVOKED); the pub/sub message is only a hint. So the results of running
+predictions are also polled each second, after each reconnect, and before each LM call.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -15,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from celery.backends.base import KeyValueStoreBackend
-from celery.states import READY_STATES
 
 from snakepit_bridge.exceptions import PredictionCancelledError, StoreUnavailableError, fresh_error
 from snakepit_bridge.process.home_loop import share
@@ -23,9 +21,10 @@ from snakepit_bridge.redis.connection import RedisConnection
 from tasks.notifications import Signals
 from tasks.outage_log import OutageLog
 from tasks.prediction_context import PredictionContext
+from tasks.stored_results import is_final
 
 _POLL_INTERVAL_S = 1.0
-# A task's result was looked at when it was taken from the broker; its first LM call mostly follows within milliseconds.
+# A task's result is checked when it is received; its first LM call mostly follows within milliseconds.
 _CHECK_TTL_S = 0.25
 
 _log = logging.getLogger(__name__)
@@ -35,8 +34,8 @@ class CancellationRegistry:
     """The running predictions of one process. Lives on the home loop.
 
     Args:
-        connection: the way to the result backend.
-        signals: where cancellations are told.
+        connection: the result backend.
+        signals: the subscriptions that cancellations arrive on.
         namespace: prefix of the channel.
     """
 
@@ -48,15 +47,15 @@ class CancellationRegistry:
         self._check_tasks: set[asyncio.Task[None]] = set()
         self._poller: asyncio.Task[None] | None = None
         self._poll_now = asyncio.Event()
-        self._outage = OutageLog(_log, "Can't look for cancelled predictions")
+        self._outage = OutageLog(_log, "Can't check for cancelled predictions")
         signals.subscribe(f"{namespace}:cancel", self.cancel, self._poll_now.set)
 
     @contextmanager
     def track(self, scope: PredictionContext) -> Generator[None]:
-        """Lets a prediction be found by its task id while its block runs, which a cancellation leaves.
+        """Register a prediction while the block runs, so that a cancellation interrupts it.
 
         Raises:
-            PredictionCancelledError: somebody cancelled it.
+            PredictionCancelledError: it was cancelled.
         """
         self._start()
         task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -72,7 +71,7 @@ class CancellationRegistry:
             self._untrack(scope)
 
     def cancel(self, task_id: str) -> None:
-        """Stop what runs under a task id: its LM calls under way, and the program around them."""
+        """Cancel the LM calls in flight of a task id, and the program that made them."""
         for scope, task in self._contexts.get(task_id, {}).items():
             if not scope.is_cancelled:
                 scope.is_cancelled = True
@@ -80,11 +79,11 @@ class CancellationRegistry:
                     each.cancel()
 
     async def check_wanted(self, scope: PredictionContext) -> None:
-        """Lets an LM call go ahead only if its prediction is still wanted.
+        """Check whether a prediction is still wanted, before it makes an LM call.
 
         Raises:
-            DeadlineExceededError: its deadline passed.
-            PredictionCancelledError: it was cancelled, or another delivery of its task has ended it.
+            DeadlineExceededError: its deadline has passed.
+            PredictionCancelledError: it was cancelled, or another delivery of its task has finished.
         """
         if scope.is_cancelled:
             raise PredictionCancelledError(scope.task_id)
@@ -96,8 +95,7 @@ class CancellationRegistry:
         try:
             ended = await self._has_ended(scope.task_id)
         except StoreUnavailableError:
-            # Logged once for all who asked. Whether a prediction may go on without the store is its outage contract's
-            # business, not this look's.
+            # Logged once for the whole batch of checks. The outage policy decides whether a prediction may go on.
             return
         scope.checked_at = now
         if ended:
@@ -105,7 +103,7 @@ class CancellationRegistry:
             raise PredictionCancelledError(scope.task_id)
 
     async def aclose(self) -> None:
-        """Stop looking, and listening to the signals."""
+        """Stop polling and unsubscribe."""
         await self._signals.aclose()
         if self._poller is not None:
             self._poller.cancel()
@@ -122,31 +120,31 @@ class CancellationRegistry:
         if self._poller is None or self._poller.done():
             self._poller = asyncio.get_running_loop().create_task(self._poll())
 
-    # ------------------------------------------------------------------ looks
+    # ------------------------------------------------------------------ checks
 
     async def _has_ended(self, task_id: str) -> bool:
-        """Whether a task has its final result. The looks of one turn of the loop are one command."""
-        asked = self._pending_checks.get(task_id)
-        if asked is None:
+        """Check whether a task has its final result. Checks of one iteration of the loop share one command."""
+        pending = self._pending_checks.get(task_id)
+        if pending is None:
             loop = asyncio.get_running_loop()
-            asked = self._pending_checks[task_id] = loop.create_future()
+            pending = self._pending_checks[task_id] = loop.create_future()
             if len(self._pending_checks) == 1:
-                self._check_tasks.add(answering := loop.create_task(self._run_pending_checks()))
-                answering.add_done_callback(self._check_tasks.discard)
-        return await share(asked)
+                self._check_tasks.add(check := loop.create_task(self._run_pending_checks()))
+                check.add_done_callback(self._check_tasks.discard)
+        return await share(pending)
 
     async def _run_pending_checks(self) -> None:
-        asked, self._pending_checks = self._pending_checks, {}
+        pending, self._pending_checks = self._pending_checks, {}
         try:
-            ended = await self._find_ended(list(asked))
-        except StoreUnavailableError as away:
-            _log.warning("Can't tell whether %d predictions are still wanted: %s", len(asked), away)
-            for one in asked.values():
-                one.set_exception(fresh_error(away))
-                one.exception()  # whoever asked may have been cancelled
+            ended = await self._find_ended(list(pending))
+        except StoreUnavailableError as exc:
+            _log.warning("Can't check whether %d predictions are still wanted: %s", len(pending), exc)
+            for future in pending.values():
+                future.set_exception(fresh_error(exc))
+                future.exception()  # its caller may have been cancelled
             return
-        for task_id, one in asked.items():
-            one.set_result(task_id in ended)
+        for task_id, future in pending.items():
+            future.set_result(task_id in ended)
 
     async def _poll(self) -> None:
         while True:
@@ -160,8 +158,8 @@ class CancellationRegistry:
                 for task_id in await self._find_ended(list(self._contexts)):
                     self.cancel(task_id)
                 self._outage.recovered()
-            except StoreUnavailableError as away:
-                self._outage.failed(away)
+            except StoreUnavailableError as exc:
+                self._outage.failed(exc)
 
     async def _find_ended(self, task_ids: Sequence[str]) -> set[str]:
         if not task_ids:
@@ -170,14 +168,10 @@ class CancellationRegistry:
         return {
             task_id
             for task_id, stored in zip(task_ids, await self._fetch_results(keys), strict=True)
-            if _is_final(stored)
+            if is_final(stored)
         }
 
     async def _fetch_results(self, keys: Iterable[str]) -> Sequence[Any]:
         if self._connection.cluster:
             return await self._connection.send_each([("GET", key) for key in keys])
         return await self._connection.bounded(self._connection.client.mget(list(keys)))
-
-
-def _is_final(stored: bytes | None) -> bool:
-    return stored is not None and json.loads(stored)["status"] in READY_STATES

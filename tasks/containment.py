@@ -1,4 +1,4 @@
-"""Containment: what a program raises that means to end its process, or a coroutine, ends its prediction alone."""
+"""Containment: SystemExit, KeyboardInterrupt or GeneratorExit of a program fails only its own prediction."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from snakepit_bridge.exceptions import PredictionFailedError, error_text
 
 
 class ContainedCoroutine:
-    """A program's coroutine to await.
+    """An awaitable around a program's coroutine.
 
-    ``SystemExit`` and ``KeyboardInterrupt`` would end the event loop of all, and ``GeneratorExit`` looks to everybody
-    outside like the closing of the coroutine. Raised by the program they come out as
-    :class:`PredictionFailedError`; closing the coroutine still closes it.
+    ``SystemExit`` and ``KeyboardInterrupt`` would stop the event loop of the whole process, and ``GeneratorExit`` can't
+    be told from closing the coroutine. If the program raises one of them, :class:`PredictionFailedError` is raised
+    instead; closing the coroutine still closes it.
 
     Args:
         work: the program's coroutine.
@@ -39,5 +39,5 @@ class ContainedCoroutine:
             except GeneratorExit:
                 self._work.close()
                 raise
-            except BaseException as exc:  # noqa: BLE001 (asyncio throws in what the coroutine waits for has raised)
+            except BaseException as exc:  # noqa: BLE001 (asyncio throws in the exception of the awaited future)
                 error = exc

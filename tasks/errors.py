@@ -1,6 +1,6 @@
-"""From whatever a program raises to one of the fleet's named errors, which cross the result backend whole.
+"""Translate what a program or an LM engine raises into the fleet's errors, which the result backend can serialize.
 
-Which LM errors are worth another try is decided by their kind; all others end the prediction.
+The kind of an LM error decides whether it is retried; all other errors end the prediction.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _KINDS: tuple[tuple[type[lm15.LM15Error], str], ...] = (
 
 
 def retryable_kind(error: lm15.LM15Error) -> str | None:
-    """Return the kind of a failure that another try may mend, None for all others."""
+    """Return the kind of a retryable failure, None for all others."""
     return next((kind for cause, kind in _KINDS if isinstance(error, cause)), None)
 
 
 def build_unavailable_error(error: lm15.LM15Error, *, profile: str, model: str, tries: int) -> LMUnavailableError:
-    """Return the fleet's error for an LM that couldn't answer.
+    """Return the error for an LM that is unavailable.
 
     Args:
-        error: what its engine raised.
+        error: the exception of its engine.
         profile: the LM profile.
         model: its model, for errors that don't name theirs.
-        tries: how often it was asked.
+        tries: the number of attempts so far.
     """
     code, status = error.code or "lm_error", error.status or 0
     return LMUnavailableError(
@@ -55,13 +55,13 @@ def build_unavailable_error(error: lm15.LM15Error, *, profile: str, model: str, 
 
 
 def build_final_error(error: lm15.LM15Error, *, profile: str, model: str, tries: int) -> BridgeError:
-    """Return the fleet's error for an LM call that no other try mends.
+    """Return the error for an LM call that is not retried.
 
     Args:
-        error: what its engine raised.
+        error: the exception of its engine.
         profile: the LM profile.
         model: its model.
-        tries: how often it was asked.
+        tries: the number of attempts so far.
     """
     if retryable_kind(error) is not None:
         return build_unavailable_error(error, profile=profile, model=model, tries=tries)
@@ -71,17 +71,17 @@ def build_final_error(error: lm15.LM15Error, *, profile: str, model: str, tries:
 
 
 def translate_error(error: BaseException, *, program: str, model: str, is_truncated: bool = False) -> BridgeError:
-    """Return the fleet's error for what a program raised.
+    """Return the fleet's error for an exception of a program.
 
     Args:
-        error: what was raised.
+        error: the exception.
         program: the program that raised it.
         model: its LM, for errors that don't name theirs.
-        truncated: whether the last answer was cut off at its token limit.
+        is_truncated: whether the last answer was cut off at its token limit.
     """
-    mine = find_bridge_error(error)
-    if mine is not None:
-        return mine
+    bridge_error = find_bridge_error(error)
+    if bridge_error is not None:
+        return bridge_error
     if isinstance(error, AdapterParseError):
         if is_truncated:
             return LMAnswerTruncatedError(error.model or model, "truncated", _shorten(error_text(error)))
@@ -92,21 +92,22 @@ def translate_error(error: BaseException, *, program: str, model: str, is_trunca
 
 
 def find_bridge_error(error: BaseException | None) -> BridgeError | None:
-    """Return one of our own errors, also out of what DSPy made of it: an unexpected failure of the engine."""
+    """Return the BridgeError in the cause chain, if any: DSPy wraps unexpected failures of the engine."""
     while error is not None and not isinstance(error, BridgeError):
         error = error.__cause__ if isinstance(error, DSPyLMError) else None
     return error
 
 
 def merge_lm_failure(failure: BridgeError, program_error: PredictionFailedError) -> BridgeError:
-    """Return an LM's failure as the reason of what a program raised that went on without its answer."""
-    made = fresh_error(failure)
-    if isinstance(made, LMError):
-        made.message = _shorten(
-            f"{made.message.rstrip('.')}; the program went on and raised {program_error.error}: {program_error.message}"
+    """Return an LM failure, with what the program raised after it had swallowed that failure."""
+    merged = fresh_error(failure)
+    if isinstance(merged, LMError):
+        merged.message = _shorten(
+            f"{merged.message.rstrip('.')}; "
+            f"the program went on and raised {program_error.error}: {program_error.message}"
         )
-        made.args = (made.model, made.code, made.message, *made.args[3:])
-    return made
+        merged.args = (merged.model, merged.code, merged.message, *merged.args[3:])
+    return merged
 
 
 def _translate_lm_error(error: DSPyError, model: str) -> BridgeError:
@@ -124,11 +125,11 @@ def _translate_lm_error(error: DSPyError, model: str) -> BridgeError:
 
 
 def _provider_message(message: str) -> str:
-    """What the provider said; its library's advice follows, which its own users can act on, not ours."""
+    """Return the provider's own message, without the advice that its client library appends."""
     return _shorten(message.partition("\n\n")[0])
 
 
 def _shorten(text: str) -> str:
-    """One line: the errors go to command lines and logs."""
+    """Return the text as one line of bounded length: errors go to terminals and logs."""
     line = " ".join(text.split())
     return line if len(line) <= _MAX_CHARACTERS else f"{line[:_MAX_CHARACTERS]}… ({len(line)} characters)"

@@ -1,4 +1,4 @@
-"""What the tasks ask of the transport that their message came by: to give the message away without losing it."""
+"""What tasks need from the broker transport: move or delay their own message without losing it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from snakepit_bridge.redis.connection import RedisConnection
 
 
 class MessageLeases(Protocol):
-    """The claims on the broker's messages; the task's own is ``request.properties["delivery_tag"]``.
+    """The leases on the broker's messages; the task's own has the tag ``request.properties["delivery_tag"]``.
 
-    A task whose message was given away ends with Celery's ``Ignore``; so does one whose claim isn't held any more.
+    A task raises Celery's ``Ignore`` once its message was moved, or once its lease is lost.
 
     Attributes:
-        connection: the way to the broker's Redis.
-        library: Lua text that defines ``claim_take(base, tag)``, which answers the list that the message came from and
-            the message; or nil if the claim isn't held. It is for scripts that put the message somewhere of their own.
+        connection: the broker's Redis.
+        library: Lua source that defines ``claim_take(base, tag)``, for scripts that store the message elsewhere. It
+            returns the list that the message came from and the message, or nil if the lease is lost.
     """
 
     connection: RedisConnection
@@ -23,21 +23,21 @@ class MessageLeases(Protocol):
 
     @property
     def base(self) -> str:
-        """What ``claim_take`` takes first."""
+        """The first argument of ``claim_take``."""
         ...
 
     async def move(self, tag: str, queue: str, priority: int | None = None) -> bool:
-        """Move a held message to the end of another queue; False if the claim isn't held any more.
+        """Move a leased message to the end of another queue; return False if the lease is lost.
 
         Raises:
-            StoreUnavailableError: the broker is away.
+            StoreUnavailableError: the broker is unavailable.
         """
         ...
 
     async def delay(self, tag: str, until_unix_s: float) -> bool:
-        """Put a held message aside until a moment of Unix time; False if the claim isn't held any more.
+        """Delay a leased message until a Unix time; return False if the lease is lost.
 
         Raises:
-            StoreUnavailableError: the broker is away.
+            StoreUnavailableError: the broker is unavailable.
         """
         ...

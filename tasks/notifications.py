@@ -1,7 +1,7 @@
-"""What other processes tell this one over pub/sub: a cancellation, an answer. A hint to look, never the truth.
+"""Pub/sub notifications from other processes, such as cancellations. They are hints to poll, never the truth.
 
-One connection serves all channels of a process. It opens again by itself, and then says so, since what was told in
-between is lost.
+All channels of a process share one connection. It reconnects by itself and then calls ``on_reconnect``, since messages
+published in the meantime are lost.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Handler = Callable[[str], None]
 
 
 class Signals:
-    """The channels that a process listens to. Lives on the home loop.
+    """The pub/sub channels of one process. Lives on the home loop.
 
     Args:
-        connection: the way to the Redis that tells.
+        connection: the Redis that publishes.
     """
 
     def __init__(self, connection: RedisConnection) -> None:
@@ -39,52 +39,52 @@ class Signals:
         self._listener: asyncio.Task[None] | None = None
 
     def subscribe(self, channel: str, handler: Handler, on_reconnect: Callable[[], None]) -> None:
-        """Calls back with each message of a channel, and whenever the connection is new. Before ``start`` only."""
+        """Register callbacks for each message of a channel and after each connect. Call before ``start``."""
         self._handlers.setdefault(channel.encode(), []).append(handler)
         self._reconnect_handlers.append(on_reconnect)
 
     def start(self) -> None:
-        """Begins to listen, unless it does so already."""
+        """Start listening, unless it is running already."""
         if self._listener is None or self._listener.done():
             self._listener = asyncio.get_running_loop().create_task(self._run())
 
     async def aclose(self) -> None:
-        """Stop listening."""
+        """Stop listening and close the connection."""
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
 
     async def _run(self) -> None:
-        told = False
+        is_logged = False
         while True:
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 await self._listen()
-            except (StoreUnavailableError, RedisError, OSError) as away:
-                # Once per outage: the tries in it come twice a second.
-                if not told or time.monotonic() - began > _RECONNECT_S:
-                    _log.warning("Signals of other processes aren't heard: %s", away)
-                told = True
+            except (StoreUnavailableError, RedisError, OSError) as exc:
+                # Once per outage, not on every attempt to reconnect.
+                if not is_logged or time.monotonic() - started > _RECONNECT_S:
+                    _log.warning("Pub/sub connection lost; notifications of other processes are missed: %s", exc)
+                is_logged = True
             await asyncio.sleep(_RECONNECT_S)
 
     async def _listen(self) -> None:
-        line: AbstractConnection = await self._connection.open_connection()
+        connection: AbstractConnection = await self._connection.open_connection()
         try:
-            await line.send_command("SUBSCRIBE", *self._handlers, check_health=False)
-            awaited = set(self._handlers)
+            await connection.send_command("SUBSCRIBE", *self._handlers, check_health=False)
+            unconfirmed = set(self._handlers)
             while True:
-                # Each read may take for ever: nothing has to be told.
-                self._dispatch(await line.read_response(timeout=float("inf"), push_request=True), awaited)
+                # No read timeout: there may be nothing to publish for hours.
+                self._dispatch(await connection.read_response(timeout=float("inf"), push_request=True), unconfirmed)
         finally:
-            await line.disconnect(nowait=True)
+            await connection.disconnect(nowait=True)
 
-    def _dispatch(self, told: Any, awaited: set[bytes]) -> None:
-        kind, channel, said = told if isinstance(told, list) and len(told) == 3 else (None, b"", b"")
+    def _dispatch(self, message: Any, unconfirmed: set[bytes]) -> None:
+        kind, channel, payload = message if isinstance(message, list) and len(message) == 3 else (None, b"", b"")
         if kind == b"subscribe":
-            awaited.discard(channel)
-            if not awaited:
+            unconfirmed.discard(channel)
+            if not unconfirmed:
                 for on_reconnect in self._reconnect_handlers:
                     on_reconnect()
         elif kind == b"message" and channel in self._handlers:
             for handler in self._handlers[channel]:
-                handler(said.decode(errors="replace"))
+                handler(payload.decode(errors="replace"))

@@ -1,7 +1,4 @@
-"""What a process says of an outage: once that something can't be done, and once that it can be done again.
-
-A loop that tries again several times a second would else fill the log with one line over and over.
-"""
+"""Log the start and the end of an outage once each, instead of on every retry."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ import logging
 
 
 class OutageLog:
-    """One thing that may be impossible for a while.
+    """The outage of one operation.
 
     Args:
-        log: where it is said.
-        what: what can't be done then, as the beginning of a sentence.
+        log: the logger.
+        what: what fails during the outage, as the beginning of a sentence.
     """
 
     def __init__(self, log: logging.Logger, what: str) -> None:
@@ -22,13 +19,13 @@ class OutageLog:
         self._is_down = False
 
     def failed(self, why: object) -> None:
-        """Says that it can't be done, unless that was said already."""
+        """Log that the operation failed, unless that is logged already."""
         if not self._is_down:
             self._log.warning("%s: %s", self._what, why)
         self._is_down = True
 
     def recovered(self) -> None:
-        """Says that it is done again, if it couldn't be."""
+        """Log that the operation works again, if it had failed."""
         if self._is_down:
-            self._log.warning("Over: %s", self._what)
+            self._log.warning("Recovered: %s", self._what)
         self._is_down = False

@@ -1,8 +1,8 @@
-"""The output fields of an answer while it is written: what of each field's text is certain so far.
+"""Incremental parsers for the output fields of a streamed answer.
 
-DSPy's own listeners work by chunks and buffers of ten of them: they take ``[[`` in a text for the end of its field,
-leave JSON's quotes and escapes in, and lose what a provider sends in one piece. These read characters, and what they
-yield for a field is what the adapter's own ``parse`` makes of it in the end, however the provider cuts its answer.
+DSPy's stream listeners buffer ten chunks: they take ``[[`` in a text for the end of its field, leave JSON's quotes and
+escapes in, and lose an answer that comes in one chunk. These parsers read characters, and yield exactly the text that
+the adapter's own ``parse`` returns in the end, however the provider splits its answer.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from collections.abc import Collection, Iterator
 from typing import Protocol
 
 Text = tuple[str, str]
-"""A field's name, and text that comes behind what came of it before."""
+"""A field's name, and the next part of its text."""
 
 
 class FieldReader(Protocol):
-    """Reads the answer in one adapter's form."""
+    """Incremental parser for one adapter's format."""
 
     def feed(self, text: str) -> Iterator[Text]:
-        """Yield what a further piece of the answer makes certain."""
+        """Parse the next part of the answer; yield text that is certain."""
         ...
 
     def end(self) -> Iterator[Text]:
-        """Yield what is certain once the answer has ended."""
+        """Yield the remaining text at the end of the answer."""
         ...
 
 
 class _Stripper:
-    """A field's text without the blanks at its two ends, as adapters strip it."""
+    """Strips leading and trailing whitespace of a field's text, as adapters do."""
 
     def __init__(self) -> None:
         self._pending = ""
@@ -52,7 +52,7 @@ _BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 def _may_be_header(beginning: str) -> bool:
-    """Whether a line that begins so can become a header, and isn't one yet."""
+    """Return whether the beginning of a line can still become a header."""
     if len(beginning) <= len(_OPENS):
         return _OPENS.startswith(beginning)
     name = re.match(r"\w*", beginning.removeprefix(_OPENS))
@@ -63,10 +63,10 @@ def _may_be_header(beginning: str) -> bool:
 
 
 class ChatFields:
-    """Fields under headers that begin a line, as ``ChatAdapter`` has them; a field that comes again isn't read again.
+    """Fields under header lines, in the format of ``ChatAdapter``; a repeated field is ignored.
 
     Args:
-        names: the fields that are wanted.
+        names: the fields to read.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -78,12 +78,12 @@ class ChatFields:
         self._text = _Stripper()
 
     def feed(self, text: str) -> Iterator[Text]:
-        """Yield what a further piece of the answer makes certain."""
+        """Parse the next part of the answer; yield text that is certain."""
         self._line += text
-        while (found := _BREAK.search(self._line)) is not None:
-            if found[0] == "\r" and found.end() == len(self._line):
+        while (match := _BREAK.search(self._line)) is not None:
+            if match[0] == "\r" and match.end() == len(self._line):
                 break  # a line feed may follow
-            line, self._line = self._line[: found.start()], self._line[found.end() :]
+            line, self._line = self._line[: match.start()], self._line[match.end() :]
             yield from self._read_line(line, whole=True)
             yield from self._emit("\n")
             self._is_checked = False
@@ -91,12 +91,12 @@ class ChatFields:
             yield from self._read_partial_line()
 
     def end(self) -> Iterator[Text]:
-        """Yield what is certain once the answer has ended."""
+        """Yield the remaining text at the end of the answer."""
         line, self._line = self._line, ""
         yield from self._read_line(line.rstrip("\r"), whole=True)
 
     def _read_partial_line(self) -> Iterator[Text]:
-        """Take of a line that hasn't ended what can't be the beginning of a header any more."""
+        """Read an incomplete line, unless it may still become a header."""
         bare = self._line.lstrip()
         if not self._is_checked and (not bare or _may_be_header(bare)):
             return
@@ -126,10 +126,10 @@ _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r"
 
 
 class JSONFields:
-    """Texts that are the fields of a JSON object, as ``JSONAdapter`` has them; of no value of another kind anything.
+    """String fields of a JSON object, in the format of ``JSONAdapter``; other values are ignored.
 
     Args:
-        names: the fields that are wanted.
+        names: the fields to read.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -141,7 +141,7 @@ class JSONFields:
         self._is_key = False
 
     def feed(self, text: str) -> Iterator[Text]:
-        """Yield what a further piece of the answer makes certain."""
+        """Parse the next part of the answer; yield text that is certain."""
         certain: list[str] = []
         for character in text:
             if self._string is None:
@@ -159,7 +159,7 @@ class JSONFields:
             yield self._key, "".join(certain)
 
     def end(self) -> Iterator[Text]:
-        """Yield nothing: a text that hasn't ended was yielded as far as it came."""
+        """Yield nothing: an unterminated string was yielded already."""
         yield from ()
 
     def _read_structure(self, character: str) -> None:
@@ -177,7 +177,7 @@ class JSONFields:
             self._is_key = True
 
     def _read_string(self, character: str) -> str | None:
-        """Return what a character of a text stands for, nothing while an escape isn't whole, None at the end."""
+        """Return the decoded character of a string, empty within an escape, None at the end of the string."""
         if self._escape:
             self._escape += character
             whole = len(self._escape) == (6 if self._escape[1] == "u" else 2)
@@ -218,10 +218,10 @@ class JSONFields:
 
 
 class XMLFields:
-    """Texts between tags, as ``XMLAdapter`` has them.
+    """Texts between tags, in the format of ``XMLAdapter``.
 
     Args:
-        names: the fields that are wanted.
+        names: the fields to read.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -231,7 +231,7 @@ class XMLFields:
         self._text = _Stripper()
 
     def feed(self, text: str) -> Iterator[Text]:
-        """Yield what a further piece of the answer makes certain."""
+        """Parse the next part of the answer; yield text that is certain."""
         self._rest += text
         while self._rest:
             before = self._field
@@ -243,17 +243,17 @@ class XMLFields:
                 return
 
     def end(self) -> Iterator[Text]:
-        """Yield what is certain once the answer has ended."""
+        """Yield the remaining text at the end of the answer."""
         if self._field is not None and (certain := self._text.feed(html.unescape(self._rest))):
             yield self._field, certain
         self._rest = ""
 
     def _open(self) -> None:
-        found = [(place, tag) for tag in self._opening if (place := self._rest.find(tag)) >= 0]
-        if not found:
+        matches = [(place, tag) for tag in self._opening if (place := self._rest.find(tag)) >= 0]
+        if not matches:
             self._rest = self._rest[-max(map(len, self._opening), default=0) :]
             return
-        place, tag = min(found)
+        place, tag = min(matches)
         self._rest = self._rest[place + len(tag) :]
         self._field = self._opening.pop(tag)
         self._text = _Stripper()
@@ -270,7 +270,7 @@ class XMLFields:
             self._field = None
 
     def _certain_length(self, closing: str) -> int:
-        """How much of what came can be neither the beginning of the closing tag nor of an entity."""
+        """Return the length of the text that can't be the beginning of the closing tag or of an entity."""
         tag = self._rest.rfind("<")
         entity = self._rest.rfind("&")
         end = len(self._rest)

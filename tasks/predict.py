@@ -17,18 +17,19 @@ from snakepit_bridge.redis.outages import is_outage, through_outages
 from tasks.prediction import Delivery, check_deadline, encode_for_storage, prepare, run
 from tasks.requests import parse_delivery, parse_request
 from tasks.routing import move_to_code_queue
-from tasks.runtime import HasRuntime, Runtime, is_final
+from tasks.runtime import HasRuntime, Runtime
+from tasks.stored_results import is_final
 
 
-# A named error is an answer: it goes to the client, and not with a traceback into the worker's log. Nor does what was
-# asked and answered belong there: a few characters of a result are what Celery logs of it.
+# A named error is a result: it goes to the client, without a traceback in the worker's log. Inputs and outputs stay out
+# of the log as well: Celery logs only the first characters of a result.
 @shared_task(bind=True, name=PREDICT, typing=False, throws=(BridgeError,), resultrepr_maxsize=8, max_retries=None)
 async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dict[str, Any]:
-    """Make one prediction and returns its :class:`~snakepit_bridge.protocol.messages.Result` as JSON.
+    """Run one prediction and return its :class:`~snakepit_bridge.protocol.messages.Result` as JSON.
 
     The keywords are those of :meth:`PredictionRequest.keywords`. ``inputs`` comes first, so that in a chain the
-    previous result takes its place. An LM that is down or overloaded is tried again, after a long pause by another
-    delivery; every other error ends the task under its own name.
+    previous result takes its place. LM failures are retried, after a long pause by redelivery; every other error fails
+    the task under its own name.
     """
     runtime = cast(HasRuntime, self.app).runtime
     request, delivery = (
@@ -37,41 +38,41 @@ async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dic
     )
     try:
         return await _run(runtime, request, delivery, self.backend.get_key_for_task(delivery.task_id))
-    except LMUnavailableError as away:
-        if away.again_in_s is None:
+    except LMUnavailableError as unavailable:
+        if unavailable.again_in_s is None:
             raise
-        headers = {**(self.request.headers or {}), LM_TRIES: away.tries, LM_FAILING_S: away.failing_s}
+        headers = {**(self.request.headers or {}), LM_TRIES: unavailable.tries, LM_FAILING_S: unavailable.failing_s}
         try:
-            # Sent from a thread: a broker that doesn't answer would hold up the loop and all who are on it.
-            again = await asyncio.to_thread(
-                self.retry, exc=away, countdown=away.again_in_s, headers=headers, throw=False
+            # Sent from a thread: a broker that doesn't answer would block the event loop.
+            retry = await asyncio.to_thread(
+                self.retry, exc=unavailable, countdown=unavailable.again_in_s, headers=headers, throw=False
             )
         except Exception as exc:
             if not is_outage(exc):
                 raise
-            # The broker is away as well: the message goes back as it is, once it can.
+            # The broker is unavailable too: requeue the message unchanged once it is back.
             raise Reject(type(exc).__name__, requeue=True) from exc
-        raise again from away
+        raise retry from unavailable
 
 
 async def _run(runtime: Runtime, request: PredictionRequest, delivery: Delivery, result_key: bytes) -> dict[str, Any]:
     try:
         check_deadline(request, delivery)
-        # What was found is awaited only once it is needed, and shares its way with what preparing asks for.
+        # The stored result is awaited only once it is needed: its lookup is pipelined with the reads of prepare().
         checked_at, key = time.monotonic(), result_key.decode()
-        found = runtime.fetch_result(key)
-        made = await prepare(runtime, request, delivery)
-        if is_final(await _load_result(runtime, key, found, request)):
-            # Nothing more is stored: the first final result of a task is the one that counts.
+        stored = runtime.fetch_result(key)
+        prepared = await prepare(runtime, request, delivery)
+        if is_final(await _load_result(runtime, key, stored, request)):
+            # The first final result of a task counts; nothing more is stored.
             await runtime.admission.forget(delivery.task_id)
-            raise Ignore(f"prediction {delivery.task_id} has ended already")
+            raise Ignore(f"prediction {delivery.task_id} is finished already")
         await through_outages(
-            lambda: move_to_code_queue(runtime, made.applied.bound, delivery), deadline=request.deadline
+            lambda: move_to_code_queue(runtime, prepared.applied.bound, delivery), deadline=request.deadline
         )
         async with runtime.suspects.admit(runtime.claims, delivery.task_id, delivery.deliveries, delivery.claim):
-            result = await run(runtime, made, request, replace(delivery, checked_at=checked_at))
+            result = await run(runtime, prepared, request, replace(delivery, checked_at=checked_at))
     except BridgeError:
-        # It may have ended before it could take what the limits reserved for it.
+        # It may have failed before its first LM call took the permit that was reserved for it.
         await runtime.admission.forget(delivery.task_id)
         raise
     return await encode_for_storage(runtime, result, request)
@@ -80,7 +81,7 @@ async def _run(runtime: Runtime, request: PredictionRequest, delivery: Delivery,
 async def _load_result(
     runtime: Runtime, key: str, first: Awaitable[bytes | None], request: PredictionRequest
 ) -> bytes | None:
-    """Return what is stored of the task; in an outage it is looked up again."""
+    """Return the stored result of the task; retry the lookup through an outage."""
     try:
         return await first
     except StoreUnavailableError:

@@ -1,9 +1,9 @@
-"""``tasks.predict_batch``: the Celery task that makes the predictions of many inputs, each with an end of its own.
+"""``tasks.predict_batch``: the Celery task that runs the predictions of many inputs, each with its own result.
 
-The batch is only how they travel. Each input has its task id, under which it is cancelled, awaited and committed, as
-if it had come alone; the batch itself has no result. It is acknowledged when all of its inputs have ended, so a worker
-that dies loses none: whoever gets the batch then sends the unfinished ones out one by one, so that one input which
-kills workers doesn't take the others along.
+A batch is only a transport format. Each input has its own task id, under which it is cancelled, awaited and committed
+as a single prediction is; the batch itself has no result. It is acknowledged once all inputs are finished, so a crashed
+worker loses none: on redelivery the unfinished inputs are sent as single messages, so that an input which crashes
+workers doesn't affect the others.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from tasks.runtime import HasRuntime, Runtime
 
 @shared_task(bind=True, name=PREDICT_BATCH, typing=False, ignore_result=True, throws=(BridgeError,))
 async def predict_batch(self: Task, items: Sequence[tuple[str, Any]], program: str, **keywords: Any) -> None:
-    """Make the predictions of a batch.
+    """Run the predictions of a batch.
 
     Args:
         self: the task.
-        items: for each input its task id and the inputs of one prediction.
+        items: task id and inputs of each prediction.
         program: reference of the program.
-        **keywords: what all have in common: the keywords of :meth:`PredictionRequest.keywords`.
+        **keywords: what all inputs share: the keywords of :meth:`PredictionRequest.keywords`.
     """
     runtime = cast(HasRuntime, self.app).runtime
     delivery = parse_delivery(self)
-    inputs = [Input(task_id, asked) for task_id, asked in items]
+    inputs = [Input(task_id, values) for task_id, values in items]
     try:
         await _run_batch(self, runtime, delivery, inputs, program, keywords)
-    except StoreUnavailableError as away:
-        # Ends that couldn't be stored are as good as none: the batch goes back, and what has ended is left out then.
-        raise Reject(str(away), requeue=True) from away
+    except StoreUnavailableError as exc:
+        # Some results couldn't be stored: requeue the batch; inputs with a stored result are skipped then.
+        raise Reject(str(exc), requeue=True) from exc
 
 
 async def _run_batch(
@@ -51,21 +51,21 @@ async def _run_batch(
 ) -> None:
     backend = cast(BatchResultBackend, task.backend)
     broker = masked(str(task.app.conf.broker_url or ""))
-    singles = InputRequeuer(task.app, program, keywords, delivery, broker=broker)
+    requeuer = InputRequeuer(task.app, program, keywords, delivery, broker=broker)
     delivery = replace(delivery, checked_at=time.monotonic())
-    left = await find_unfinished(runtime, backend, inputs)
+    pending = await find_unfinished(runtime, backend, inputs)
     if delivery.deliveries > 1:
-        await singles.send_all(left)
+        await requeuer.send_all(pending)
         return
-    ends = ResultCommitter(backend, delivery.reply_channel)
+    committer = ResultCommitter(backend, delivery.reply_channel)
     try:
         request = parse_request(program, {}, keywords, namespace=runtime.payloads.namespace)
-    except BridgeError as refused:
-        await ends.commit_error_for_all(left, refused)
+    except BridgeError as exc:
+        await committer.commit_error_for_all(pending, exc)
         return
     try:
-        await Batch(runtime, ends, request, delivery, singles).run(left)
-    except SoftTimeLimitExceeded as late:
-        limit = PredictionFailedError(program, type(late).__name__, "the batch ran into the worker's time limit")
-        await ends.commit_error_for_all(await find_unfinished(runtime, backend, left), limit)
+        await Batch(runtime, committer, request, delivery, requeuer).run(pending)
+    except SoftTimeLimitExceeded as exc:
+        limit = PredictionFailedError(program, type(exc).__name__, "the batch ran into the worker's time limit")
+        await committer.commit_error_for_all(await find_unfinished(runtime, backend, pending), limit)
         raise

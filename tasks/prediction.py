@@ -1,4 +1,4 @@
-"""One prediction, from its request to its result: requirement, snapshot, bound program, LM, outputs and provenance."""
+"""Run one prediction, from its request to its result: snapshot, bound program, outputs and provenance."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ from tasks.streaming import ChunkWriter, stream_chunks
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a request came to this worker.
+    """How a request was delivered to this worker.
 
     Attributes:
-        task_id: the Celery task.
-        worker: this Celery node.
-        attempt: 1 for the first try.
-        sent_at: unix seconds by the client's clock, 0 if it didn't say.
-        priority: the message's: 0 to 9, the most urgent.
-        queue: the queue that it came from.
-        claim: the tag under which the broker lent the message.
-        deliveries: 1, and one more for each worker that died with the message.
-        replies: the channel on which the client wants to be told of the end; empty if it named none.
-        tries: tries of an LM call that earlier attempts used up, and ``failing_s`` the seconds of trying again.
-        looked_at: when it was last known to be wanted, by the monotonic clock.
+        task_id: the Celery task id.
+        worker: the Celery node name.
+        attempt: 1 for the first attempt.
+        sent_at: Unix seconds by the client's clock, 0 if unknown.
+        priority: priority of the message, 0 to 9 (most urgent).
+        queue: the queue that it was consumed from.
+        claim: the delivery tag of the message.
+        deliveries: 1, plus 1 for each worker that crashed with the message.
+        replies: the channel on which the client waits for the result; empty if there is none.
+        tries: attempts at an LM call in earlier deliveries, and ``failing_s`` the seconds of retrying.
+        looked_at: when its stored result was last checked, by the monotonic clock.
     """
 
     task_id: str
@@ -76,12 +76,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class PreparedProgram:
-    """What predictions of one program under one requirement have in common, so that a batch makes it once.
+    """A program bound to the snapshot of a request; a batch prepares it once for all inputs.
 
     Attributes:
-        served: the snapshot that meets the requirement, and how old it is.
+        served: the snapshot that meets the requirement, and its staleness.
         applied: the program bound to it.
-        snapshot_ms, bind_ms: how long the two took.
+        snapshot_ms, bind_ms: the duration of both steps in milliseconds.
     """
 
     served: ServedSnapshot
@@ -91,23 +91,23 @@ class PreparedProgram:
 
 
 async def run_prediction(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Result:
-    """Return the result of one prediction. The snapshot is taken once, and passed down as a value.
+    """Run one prediction and return its result. The snapshot is read once and passed down as a value.
 
     Raises:
-        BridgeError: one of its named kinds, whatever went wrong.
+        BridgeError: the prediction failed; the subclass says why.
     """
     check_deadline(request, delivery)
     return await run(runtime, await prepare(runtime, request, delivery), request, delivery)
 
 
 async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> PreparedProgram:
-    """Take the snapshot that a request requires and bind its program to it; the inputs don't matter.
+    """Read the snapshot that a request requires and bind its program to it; the inputs don't matter.
 
-    An outage of the store is waited out, unless the request's contract says that it may run without.
+    Outages of the store are retried until the deadline, unless the outage policy allows running without it.
 
     Raises:
-        BridgeError: there is no such program or session, the requirement isn't met, or the two don't go together.
-        DeadlineExceededError: the store was away until the deadline.
+        BridgeError: the program or session doesn't exist, the requirement isn't met, or the binding is refused.
+        DeadlineExceededError: the store was unavailable until the deadline.
     """
     try:
         return await through_outages(
@@ -133,12 +133,12 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: st
 
 
 async def run(runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery) -> Result:
-    """Return the result of a request's inputs, run by a program that is bound already.
+    """Run a prepared program on a request's inputs and return the result.
 
-    A program that failed since its process had no open file left for it is run again.
+    A program that failed because the process ran out of file descriptors is run again.
 
     Raises:
-        BridgeError: one of its named kinds, whatever went wrong.
+        BridgeError: the prediction failed; the subclass says why.
     """
     attempts = count(delivery.attempt)
     return await OPEN_FILES.wait_for_files(
@@ -150,13 +150,13 @@ async def _run_once(
     runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery
 ) -> Result:
     started, clock, bound = time.time(), _LapTimer(), prepared.applied.bound
-    arriving = through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
-    asked, program = select_inputs(await arriving, runtime.bounds), bound.program.name
-    inputs = bound.inputs.decode(program, asked)
+    pending_inputs = through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
+    values, program = select_inputs(await pending_inputs, runtime.bounds), bound.program.name
+    inputs = bound.inputs.decode(program, values)
     scope = _build_context(prepared.applied, request, delivery)
     with runtime.running.track(scope):
         async with (
-            hold_first_permit(runtime.admission, scope, bound.choice.profile, asked),
+            hold_first_permit(runtime.admission, scope, bound.choice.profile, values),
             runtime.concurrency_slot(bound.choice.profile),
         ):
             check_deadline(request, delivery)
@@ -167,16 +167,16 @@ async def _run_once(
     timings = Timings(queued_ms, prepared.snapshot_ms, prepared.bind_ms, clock.lap_ms())
     usage = prediction.get_lm_usage()
     provenance = _build_provenance(prepared.applied, prepared.served, request, delivery, scope, usage, started, timings)
-    # What came by reference is kept by reference.
-    kept = request.inputs if is_reference(request.inputs) else asked
-    return Result(outputs, provenance.encode(), kept, completions)
+    # Inputs that were passed by reference are stored by reference.
+    stored_inputs = request.inputs if is_reference(request.inputs) else values
+    return Result(outputs, provenance.encode(), stored_inputs, completions)
 
 
 async def encode_for_storage(runtime: Runtime, result: Result, request: PredictionRequest) -> dict[str, Any]:
-    """Return the form in which a result is stored; what goes beside it is there by then, through outages.
+    """Return a result as it is stored in the backend, after storing its large payloads.
 
     Raises:
-        StoreUnavailableError: the store stayed away.
+        StoreUnavailableError: the outage of the store outlasted the retries.
     """
     return await through_outages(lambda: runtime.payloads.message(result, runtime.keep_s))
 
@@ -208,7 +208,7 @@ async def _run_program(
     request: PredictionRequest,
     delivery: Delivery,
 ) -> Any:
-    """Run the program; if the request wants it, whoever follows gets its answer in pieces, the last before the end."""
+    """Run the program; if the request asks for streaming, write chunks, the last one before the result."""
     if not request.stream:
         return await _call_program(runtime, scope, bound, inputs)
     key = pieces_key(runtime.payloads.namespace, delivery.task_id)
@@ -223,53 +223,51 @@ async def _run_program(
 async def _call_program(
     runtime: Runtime, scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any]
 ) -> Any:
-    """Run the program until the deadline; what it raises comes out under a name of ours."""
+    """Call the program within the deadline, and translate its exceptions."""
     bounds = asyncio.timeout(scope.remaining_s())
     try:
         with activate(scope), share_answers(runtime.cache, scope):
             async with bounds:
                 prediction: Any = await ContainedCoroutine(under(scope.task_id, bound.acall(**inputs)), scope.program)
-    except Exception as error:  # noqa: BLE001 - whatever a program raises has a name of ours
-        raised = _translate_failure(scope, bound, inputs, error, late=bounds.expired())
-        raise raised from (raised.__cause__ if raised is error else error)
-    except asyncio.CancelledError as cancelled:
+    except Exception as exc:  # noqa: BLE001 - programs may raise anything
+        error = _translate_failure(scope, bound, inputs, exc, timed_out=bounds.expired())
+        raise error from (error.__cause__ if error is exc else exc)
+    except asyncio.CancelledError as exc:
         task = asyncio.current_task()
-        if (
-            isinstance(cancelled, SoftTimeLimitExceeded)
-            or scope.is_cancelled
-            or (task is not None and task.cancelling())
-        ):
+        if isinstance(exc, SoftTimeLimitExceeded) or scope.is_cancelled or (task is not None and task.cancelling()):
             raise
-        raise translate_error(cancelled, program=scope.program, model=bound.choice.lm.model) from cancelled
+        raise translate_error(exc, program=scope.program, model=bound.choice.lm.model) from exc
     swallowed = scope.tally.deferred or (None if isinstance(prediction, dspy.Prediction) else scope.tally.failure)
     if swallowed is not None:
-        # Somebody on the way took the LM's failure for an answer. It is none; a call for later is still to be prepared.
+        # The program swallowed an LM failure: it returned no prediction, or a call is to be retried by redelivery.
         raise fresh_error(swallowed)
     return prediction
 
 
 def _translate_failure(
-    scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any], error: Exception, *, late: bool
+    scope: PredictionContext, bound: BoundProgram, inputs: Mapping[str, Any], error: Exception, *, timed_out: bool
 ) -> BridgeError:
-    """Return the error of ours for what a program raised."""
-    mine = find_bridge_error(error)
-    if scope.tally.deferred is not None and not isinstance(mine, (DeadlineExceededError, PredictionCancelledError)):
+    """Return the fleet's error for an exception of a program."""
+    bridge_error = find_bridge_error(error)
+    if scope.tally.deferred is not None and not isinstance(
+        bridge_error, (DeadlineExceededError, PredictionCancelledError)
+    ):
         return fresh_error(scope.tally.deferred)
-    if mine is not None:
-        return mine
+    if bridge_error is not None:
+        return bridge_error
     if isinstance(error, TypeError) and (missing := bound.inputs.missing(scope.program, inputs)):
         return missing
-    if isinstance(error, TimeoutError) and late:
+    if isinstance(error, TimeoutError) and timed_out:
         return scope.deadline_error()
-    truncated = scope.tally.last_finish_reason == "length"
-    raised = translate_error(error, program=scope.program, model=bound.choice.lm.model, is_truncated=truncated)
+    is_truncated = scope.tally.last_finish_reason == "length"
+    raised = translate_error(error, program=scope.program, model=bound.choice.lm.model, is_truncated=is_truncated)
     return _attach_lm_failure(scope, raised)
 
 
 def _attach_lm_failure(scope: PredictionContext, raised: BridgeError) -> BridgeError:
-    """What a program raised, or the LM's failure that it had caught before and that it went on without.
+    """Return a program's error, or the LM failure that the program had swallowed before.
 
-    BestOfN, Refine, Parallel and a tool's caller catch any exception, and what comes of it names no LM.
+    BestOfN, Refine, Parallel and tool calls catch any exception, and the error that follows names no LM.
     """
     failure = scope.tally.failure
     if failure is None:
@@ -280,7 +278,7 @@ def _attach_lm_failure(scope: PredictionContext, raised: BridgeError) -> BridgeE
 
 
 async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:
-    """Keep the snapshot for a replay; a task that its outage contract lets run without the store goes without."""
+    """Retain the snapshot for a replay, unless the store is down and the outage policy allows running without it."""
     try:
         await runtime.keep(applied.snapshot)
     except StoreUnavailableError:
@@ -291,15 +289,15 @@ async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: Appl
 def _parse_freshness_policy(runtime: Runtime, request: PredictionRequest) -> FreshnessPolicy:
     try:
         return FreshnessPolicy.of(request.max_staleness, request.outage, runtime.outage)
-    except (TypeError, ValueError) as unreadable:
-        raise BridgeError(f"The request's terms can't be read: {unreadable}.") from None
+    except (TypeError, ValueError) as exc:
+        raise BridgeError(f"The request's max_staleness or outage policy is invalid: {exc}.") from None
 
 
 def check_deadline(request: PredictionRequest, delivery: Delivery) -> None:
-    """Refuse a prediction that nobody has a use for any more.
+    """Check whether a prediction can still meet its deadline.
 
     Raises:
-        DeadlineExceededError: its deadline is over.
+        DeadlineExceededError: the deadline has passed.
     """
     if request.deadline is not None and time.time() >= request.deadline:
         raise DeadlineExceededError(delivery.task_id, round(time.time() - request.deadline, 3))
@@ -348,7 +346,7 @@ def _build_provenance(
 
 
 class _LapTimer:
-    """Milliseconds since the last lap."""
+    """Measures consecutive steps in milliseconds."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()

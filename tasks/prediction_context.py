@@ -1,7 +1,7 @@
-"""What is known of the prediction that runs, for whatever happens deep below it: LM calls, limits, cancellation.
+"""The context of the running prediction, for LM calls, limits and cancellation deep below it.
 
-A program is somebody else's code, so nothing can be handed down through it. DSPy carries its settings into tasks,
-threads and its own pools, which it doesn't with a context variable of ours; so the scope travels among them.
+A program is user code, so nothing can be passed through it as an argument. DSPy propagates its settings into tasks,
+threads and its own pools, but not other context variables; so the context is one of DSPy's settings.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _ASYNC_WORKERS = 1_000
 
 @dataclass(slots=True)
 class Tally:
-    """What the LM calls of one prediction came to.
+    """Counters of the LM calls of one prediction.
 
     Attributes:
-        failed: tries that went wrong in a way that is tried again.
-        sent: requests that went to a provider.
-        answered: LM profile to the calls that it answered.
-        cached: calls that the response cache answered.
-        shared: calls that waited for another prediction's identical one.
-        finished: why answers ended, to how many did, and ``last_finish`` why the last one did.
-        dropped: LM keyword to the model that doesn't take it, and that was asked without it.
-        later: the failure of a call that has to be made later, by another delivery of the task.
-        failure: the last failure of a call that no other try mends.
+        failed_tries: failed attempts that were retried.
+        sent_requests: requests that went to a provider.
+        answered_calls: answered calls by LM profile.
+        cache_hits: calls that the response cache answered.
+        shared_answers: calls that waited for an identical call of another prediction.
+        finish_reasons: answers by finish reason, and ``last_finish_reason`` the one of the last answer.
+        dropped: LM keyword to the model that doesn't support it and was called without it.
+        deferred: the failure of a call that is retried by redelivery of the task.
+        failure: the last failure of a call that isn't retried.
     """
 
     failed_tries: int = 0
@@ -57,26 +57,26 @@ class Tally:
 
 @dataclass(slots=True, eq=False)
 class PredictionContext:
-    """One prediction while it runs.
+    """A running prediction.
 
     Attributes:
-        task_id: the Celery task.
+        task_id: the Celery task id.
         session: the session whose variables it runs under.
         program: the program's name, and ``version`` its number.
         snapshot: the revision that it is bound to.
-        deadline: unix seconds after which it calls no LM; None is no bound.
-        priority: 0 to 9, the most urgent.
-        queue: the queue that its message came from, and ``claim`` the tag under which the broker lent it.
-        tries: tries that earlier deliveries of the task used up, and ``failing_s`` the seconds of trying again.
-        looked_at: when its result was last looked at, by the monotonic clock; a cancelled one has one.
-        permit: what the limits gave it before it started, until its first LM call takes it.
-        cancelled: whether somebody cancelled it; its next LM call is refused then.
-        over: whether it has ended; what still runs of it calls no LM.
-        cache: how its LM calls share answers; None where they don't.
-        asked: the calls that it made so far, by their digests, where it has a cache.
-        unparsed: by their text, the answers that no adapter has parsed yet, where it has a cache.
-        tally: what its LM calls came to.
-        calls: its LM calls under way, so that a cancellation can end them.
+        deadline: Unix seconds after which it makes no LM call; None for no deadline.
+        priority: 0 to 9 (most urgent).
+        queue: the queue of its message, and ``claim`` the delivery tag.
+        tries: attempts in earlier deliveries of the task, and ``failing_s`` the seconds of retrying.
+        checked_at: when its stored result was last checked for a cancellation, by the monotonic clock.
+        permit: the rate-limit permit granted before it started, until its first LM call takes it.
+        is_cancelled: whether it was cancelled; further LM calls are refused.
+        has_ended: whether it has ended; code that is still running makes no LM call.
+        cache: the response cache settings of its program; None for no cache.
+        call_counts: number of identical calls so far, by cache key.
+        unparsed: cached calls whose answer no adapter has parsed yet, by the answer's text.
+        tally: counters of its LM calls.
+        calls: the tasks of its LM calls in flight, so that a cancellation can cancel them.
     """
 
     task_id: str
@@ -101,23 +101,23 @@ class PredictionContext:
     calls: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
 
     def remaining_s(self) -> float | None:
-        """Seconds until the deadline, not below 0; None where there is none."""
+        """Return the seconds until the deadline, at least 0; None without a deadline."""
         return None if self.deadline is None else max(0.0, self.deadline - time.time())
 
     def take_permit(self) -> Permit | None:
-        """Return what the limits gave it before it started, to whoever asks first."""
+        """Return the permit granted before the start, to the first caller only."""
         permit, self.permit = self.permit, None
         return permit
 
     def deadline_error(self) -> DeadlineExceededError:
-        """Return the error of one whose deadline is over."""
+        """Return the error for a missed deadline."""
         return DeadlineExceededError(self.task_id, round(max(0.0, time.time() - (self.deadline or 0.0)), 3))
 
     async def within_deadline(self, awaited: Awaitable[T]) -> T:
-        """Await something until the deadline.
+        """Await something with the deadline as timeout.
 
         Raises:
-            DeadlineExceededError: it came first.
+            DeadlineExceededError: the deadline passed.
         """
         left = self.remaining_s()
         if left is None:
@@ -133,7 +133,7 @@ class PredictionContext:
 
     @contextmanager
     def track_call(self) -> Generator[None]:
-        """Count the current task among the LM calls under way while its block runs."""
+        """Register the current task as an LM call in flight while the block runs."""
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self.calls.add(task)
         try:
@@ -144,10 +144,10 @@ class PredictionContext:
 
 @contextmanager
 def activate(scope: PredictionContext) -> Generator[PredictionContext]:
-    """Lets everything that is called within it find the scope."""
+    """Make a context the current one within the block."""
     scope.has_ended = False
     try:
-        # DSPy would have programs that were made asynchronous by it wait for one another, eight at a time.
+        # DSPy's default lets only eight asyncified programs run at a time.
         with dspy.context(**{_SETTING: scope, "async_max_workers": _ASYNC_WORKERS}):
             yield scope
     finally:
@@ -155,6 +155,6 @@ def activate(scope: PredictionContext) -> Generator[PredictionContext]:
 
 
 def current_prediction() -> PredictionContext | None:
-    """Return the scope of the prediction that the caller belongs to, None outside of one."""
+    """Return the context of the caller's prediction, None outside of one."""
     scope: PredictionContext | None = dspy.settings.get(_SETTING)
     return scope

@@ -1,8 +1,8 @@
-"""Suspects: predictions that went down with their workers again and again, kept apart so that only one can be at fault.
+"""Quarantine for poison messages: run repeat offenders in isolation.
 
-A process that holds a thousand predictions dies with all of them, by whichever of them it was; after a few deaths all
-would be given up for the sake of one. So one that was lost twice runs beside few others like it, and after a third time
-alone among them. What doesn't fit is put aside for a moment, out of the process, where no death counts against it.
+A process that crashes takes down every prediction it runs, and after a few crashes all of them would be dead-lettered
+because of one. So a prediction that was lost twice runs beside few other suspects, and after a third loss beside none.
+Suspects that exceed the capacity are delayed in the broker, where no crash counts against them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from celery.exceptions import Ignore
 
 from tasks.message_lease import MessageLeases
 
-# By how often it was given out: how many suspects a process runs at a time while one of these is among them.
+# By number of deliveries: how many suspects a process runs at a time while one of these is among them.
 _SUSPECT_AT, _ISOLATED_AT = 3, 4
 _CAPACITY = {_SUSPECT_AT: 16, _ISOLATED_AT: 1}
-# What came in the same breath as a suspect has to be out of the process before that one may end it.
+# Messages prefetched together with a suspect get this long to leave the process before the suspect may crash it.
 _SETTLE_S = 0.5
 _DELAY_S = (0.5, 1.5)
 
 
 class Suspects:
-    """The suspects that run in one process. Lives on the home loop."""
+    """The suspects that are running in one process. Lives on the home loop."""
 
     def __init__(self) -> None:
         self._running: dict[str, int] = {}
@@ -36,24 +36,24 @@ class Suspects:
     async def admit(
         self, claims: MessageLeases | None, task_id: str, deliveries: int, claim: str
     ) -> AsyncGenerator[None]:
-        """Lets the block run: at once for what is no suspect, and for one if there is room for it.
+        """Enter the block at once, except for a suspect that exceeds the capacity: delay that one.
 
         Args:
-            claims: the claims on the broker's messages; without them nothing can be put aside, and all run at once.
+            claims: the leases on the broker's messages; None runs every prediction at once, as none can be delayed.
             task_id: the prediction.
-            deliveries: how often it was given out.
-            claim: the tag under which the broker lent its message.
+            deliveries: how often its message was delivered.
+            claim: the delivery tag of its message.
 
         Raises:
-            Ignore: it was put aside. Its message is in other hands, and this worker does nothing more about it.
-            StoreUnavailableError: the broker is away.
+            Ignore: the message was delayed and no longer belongs to this worker.
+            StoreUnavailableError: the broker is unavailable.
         """
         if deliveries < _SUSPECT_AT or claims is None or not claim:
             yield
             return
         if not self._has_room(deliveries):
             await claims.delay(claim, time.time() + random.uniform(*_DELAY_S))
-            raise Ignore(f"prediction {task_id} waits until it can run apart from others that workers died with")
+            raise Ignore(f"prediction {task_id} is delayed until it can run in isolation from other suspects")
         self._running[task_id] = deliveries
         try:
             await asyncio.sleep(_SETTLE_S)
@@ -62,11 +62,11 @@ class Suspects:
             del self._running[task_id]
 
     async def acquire(self, task_id: str, deliveries: int) -> None:
-        """Wait until a prediction can run; for a broker with which nothing can be put aside. No death counts meanwhile.
+        """Wait in this process until a prediction may run, for brokers that can't delay a message.
 
         Args:
             task_id: the prediction, or the batch.
-            deliveries: how often it was given out.
+            deliveries: how often its message was delivered.
         """
         if deliveries < _SUSPECT_AT:
             return
@@ -77,7 +77,7 @@ class Suspects:
         await asyncio.sleep(_SETTLE_S)
 
     def release(self, task_id: str) -> None:
-        """Give the place up that a prediction entered; without effect for one that needed none."""
+        """Release the slot of a prediction; do nothing if it holds none."""
         if self._running.pop(task_id, None) is not None:
             self._released.set()
 

@@ -1,10 +1,9 @@
-"""Deliveries: how often a message went down with its worker, counted in Redis where the broker doesn't count.
+"""Count in Redis how often a worker crashed with a message, for RabbitMQ, which doesn't count.
 
-RabbitMQ says of a message only that it isn't given out for the first time, which is as true after a lost connection as
-after a death. (Its quorum queues count, but know no priorities, and count what was merely handed back.) So each run of
-a message is noted before it begins and taken off once it has ended in whichever way. A note that is left, of a process
-that gives no sign of life any more, is a death. One of a process that lives is a run that goes on: its message came
-again since the broker or a connection was lost, and waits until that run has ended.
+RabbitMQ only flags a redelivery, after a lost connection as well as after a crash. (Its quorum queues count, but have
+no priorities, and count requeued messages too.) So each run of a message is recorded before it begins and removed once
+it has ended. A record left by a process without a heartbeat is a crash. A record of a live process is a run in
+progress: its message was redelivered after a connection was lost, and waits until that run has ended.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import through_outages
 from tasks.quarantine import Suspects
 
-# A process is taken for dead after a lease without a sign of life, and gives so many in one.
+# A process counts as dead after a lease without a heartbeat.
 _HEARTBEATS_PER_LEASE = 4
 _POLL_INTERVAL_S = 0.2
 
 
 class Deliveries:
-    """The runs of one process, and those before them. Lives on the home loop.
+    """Records the runs of one process, and finds earlier runs that crashed. Lives on the home loop.
 
     Args:
-        connection: the way to the Redis of the results.
+        connection: the Redis of the results.
         namespace: prefix of the keys.
-        lease_s: what a process that is alive shows signs of life within, see the settings.
-        max_deliveries: how often a message may go down with its worker.
-        keep_s: seconds that notes are kept.
-        suspects: the predictions of this process that are kept apart.
+        lease_s: seconds without a heartbeat after which a process counts as dead.
+        max_deliveries: number of crashes after which a message is dead-lettered.
+        keep_s: seconds for which records are kept.
+        suspects: the quarantine of this process.
     """
 
     def __init__(
@@ -57,25 +56,25 @@ class Deliveries:
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def begin(self, task_id: str, *, first: bool) -> int:
-        """Note that a run of a message begins; return 0, or how many deaths are too many for it to begin.
+        """Record that a run begins; return 0, or the number of crashes if there were too many for it to begin.
 
-        A message that other predictions died with waits here, without a note, until it can run apart from others.
+        A suspect waits here, without a record, until the quarantine has a slot.
 
         Args:
-            task_id: the message's task.
-            first: whether the broker gives it out for the first time.
+            task_id: the task id of the message.
+            first: whether this is the first delivery.
 
         Raises:
-            StoreUnavailableError: Redis stayed away.
+            StoreUnavailableError: the outage of Redis outlasted the retries.
         """
         if self._heartbeat is None or self._heartbeat.done():
             self._heartbeat = asyncio.get_running_loop().create_task(self._send_heartbeats())
             await through_outages(self._send_heartbeat)
-        deaths = 0 if first else await self._count_deaths(task_id)
-        if deaths >= self._max_deliveries:
+        crashes = 0 if first else await self._count_deaths(task_id)
+        if crashes >= self._max_deliveries:
             await through_outages(lambda: self._forget_runs(task_id))
-            return deaths
-        await self._suspects.acquire(task_id, deaths + 1)
+            return crashes
+        await self._suspects.acquire(task_id, crashes + 1)
         self._running.update([task_id])
         try:
             await through_outages(lambda: self._record_run(task_id))
@@ -85,7 +84,7 @@ class Deliveries:
         return 0
 
     async def end(self, task_id: str) -> None:
-        """Take the note of a run off, through outages."""
+        """Remove the record of a run, retrying through outages."""
         self._suspects.release(task_id)
         self._running.subtract([task_id])
         if self._running[task_id] > 0:
@@ -95,19 +94,21 @@ class Deliveries:
             await through_outages(lambda: self._connection.execute("HDEL", self._runs_key(task_id), self._process))
 
     async def _count_deaths(self, task_id: str) -> int:
-        """Return how many runs died, once none of those before goes on any more."""
+        """Return how many runs crashed, once no earlier run is in progress."""
         while True:
-            runs, goes_on = await through_outages(lambda: self._find_other_runs(task_id))
-            if not goes_on and not self._running[task_id]:
+            runs, in_progress = await through_outages(lambda: self._find_other_runs(task_id))
+            if not in_progress and not self._running[task_id]:
                 return runs
             await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def _find_other_runs(self, task_id: str) -> tuple[int, bool]:
-        """Return how many runs in other processes have no end, and whether one of them goes on."""
-        found = [name.decode() for name in await self._connection.execute("HKEYS", self._runs_key(task_id))]
-        runs = [one for one in found if one != self._process]
-        alive = await asyncio.gather(*(self._connection.execute("EXISTS", self._heartbeat_key(one)) for one in runs))
-        return len(runs), any(alive)
+        """Return how many unfinished runs other processes recorded, and whether one is in progress."""
+        processes = [name.decode() for name in await self._connection.execute("HKEYS", self._runs_key(task_id))]
+        others = [process for process in processes if process != self._process]
+        alive = await asyncio.gather(
+            *(self._connection.execute("EXISTS", self._heartbeat_key(process)) for process in others)
+        )
+        return len(others), any(alive)
 
     async def _record_run(self, task_id: str) -> None:
         key = self._runs_key(task_id)
@@ -122,7 +123,7 @@ class Deliveries:
     async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / _HEARTBEATS_PER_LEASE)
-            with suppress(StoreUnavailableError):  # the next sign is given soon
+            with suppress(StoreUnavailableError):  # the next heartbeat follows soon
                 await self._send_heartbeat()
 
     async def _send_heartbeat(self) -> None:

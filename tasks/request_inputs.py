@@ -1,4 +1,4 @@
-"""A request's inputs: as they travelled, by reference or as the previous step's result, and as the program wants."""
+"""Resolve a request's inputs: fetch references, and pick them from a chain's previous result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from snakepit_bridge.protocol.messages import PredictionRequest, Result, is_resu
 
 
 async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> PredictionRequest:
-    """Return a request whose inputs are at hand, however large, and as they were given.
+    """Return the request with its inputs loaded and unescaped.
 
     Raises:
-        PayloadLostError: they aren't there any more.
-        StoreUnavailableError: Redis is away.
+        PayloadLostError: a referenced payload has expired.
+        StoreUnavailableError: Redis is unavailable.
     """
     inputs: Any = request.inputs
     if is_reference(inputs):
@@ -30,7 +30,7 @@ async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> Pred
 
 
 async def _load_previous_results(payloads: Payloads, inputs: Any) -> Any:
-    """Return the result of a chain's previous prediction, or a list of a group's; what is neither stays as it is."""
+    """Return the result of a chain's previous prediction, or a group's list of results; anything else unchanged."""
     if is_result(inputs):
         return await payloads.whole(Result.decode(inputs))
     if isinstance(inputs, list) and inputs and all(is_result(each) for each in cast(list[Any], inputs)):
@@ -39,11 +39,11 @@ async def _load_previous_results(payloads: Payloads, inputs: Any) -> Any:
 
 
 def select_inputs(request: PredictionRequest, bounds: ValueBounds) -> Mapping[str, Any]:
-    """Return a request's inputs; in a chain they are picked out of the previous result, or of a group's results.
+    """Return a request's inputs; in a chain, pick them from the previous result or from a group's results.
 
     Raises:
-        InputError: the previous result lacks a field that should be taken, the inputs aren't an object, or one is too
-            deep or too large.
+        InputError: the previous result lacks a selected field, the inputs aren't an object, or one is too deep or too
+            large.
     """
     inputs = _collect_inputs(request)
     for name, value in inputs.items():

@@ -1,4 +1,4 @@
-"""From a message's keywords to a request, and from Celery's request to how it came here, for one and for many."""
+"""Parse a task message: its keywords into a request, and Celery's task request into a delivery."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _KNOWN_KEYWORDS = {
 
 
 def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, namespace: str) -> PredictionRequest:
-    """Return the request that a message makes.
+    """Parse the request of a message.
 
     Args:
         program: its program.
         inputs: its inputs.
-        keywords: its keywords; those that a default stands for may be missing.
-        namespace: the one that this worker serves.
+        keywords: its keywords; those that have a default may be missing.
+        namespace: the namespace that this worker serves.
 
     Raises:
         ForeignNamespaceError: it was sent in another namespace.
-        ConfigurationError: another version of the message, or a keyword of a newer one.
-        SessionNameError: it names no session.
-        BridgeError: its requirement can't be read.
+        ConfigurationError: its version or one of its keywords is unknown.
+        SessionNameError: its session name is invalid.
+        BridgeError: its requirement is malformed.
     """
     if unknown := keywords.keys() - _KNOWN_KEYWORDS:
         raise ConfigurationError(f"The request says {', '.join(sorted(unknown))}, which this worker doesn't know.")
@@ -68,20 +68,20 @@ def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, nam
 
 
 def parse_delivery(task: Task) -> Delivery:
-    """Return how the message of the running task came to this worker."""
-    asked: Any = task.request
-    route: Mapping[str, Any] = asked.delivery_info or {}
-    headers: Mapping[str, Any] = asked.headers or {}
-    properties: Mapping[str, Any] = asked.properties or {}
+    """Return how the message of the running task was delivered."""
+    request: Any = task.request
+    route: Mapping[str, Any] = request.delivery_info or {}
+    headers: Mapping[str, Any] = request.headers or {}
+    properties: Mapping[str, Any] = request.properties or {}
     return Delivery(
-        task_id=asked.id,
-        worker=asked.hostname or "",
-        attempt=asked.retries + 1,
+        task_id=request.id,
+        worker=request.hostname or "",
+        attempt=request.retries + 1,
         sent_at=float(headers.get(SENT_AT, 0.0)),
         priority=route.get("priority") or 0,
         queue=route.get("routing_key") or "",
         claim=str(properties.get("delivery_tag") or ""),
-        # Our transport counts; another broker's only says whether it is the first time.
+        # Our transport counts deliveries; others only flag a redelivery.
         deliveries=int(properties.get("deliveries") or (2 if route.get("redelivered") else 1)),
         reply_channel=str(headers.get(REPLY_CHANNEL) or ""),
         tries=int(headers.get(LM_TRIES) or 0),
@@ -92,5 +92,5 @@ def parse_delivery(task: Task) -> Delivery:
 def _parse_requirement(text: str) -> Requirement:
     try:
         return Requirement.parse(text)
-    except ValueError as unreadable:
-        raise BridgeError(str(unreadable)) from None
+    except ValueError as exc:
+        raise BridgeError(str(exc)) from None

@@ -1,4 +1,4 @@
-"""Inputs of a batch as single predictions: after a worker died with the batch, and for another try."""
+"""Send inputs of a batch as single predictions: after a worker crashed with the batch, and for retries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from snakepit_bridge.redis.outages import is_outage, through_outages
 from tasks.batch import Input
 from tasks.prediction import Delivery
 
-# Tries of one message; whoever sends tries again for as long as an outage may take.
+# Attempts for one message; send_all() retries for as long as an outage may take.
 _RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
 
 _log = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ class InputRequeuer:
     Args:
         app: the app to send with.
         program: reference of the batch's program.
-        keywords: the keywords that all of its inputs have in common.
-        delivery: how the batch came, whose queue, priority and reply channel stay theirs.
-        broker: what errors call the broker.
+        keywords: the keywords that all of its inputs share.
+        delivery: how the batch was delivered; its queue, priority and reply channel are kept.
+        broker: the broker's name in errors.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class InputRequeuer:
         tries: int = 0,
         failing_s: float = 0.0,
     ) -> list[Input]:
-        """Send a message for each of the inputs; blocks. Return those that the broker didn't take.
+        """Send a message for each input; blocks. Return the inputs that the broker didn't accept.
 
         Args:
-            inputs: what to send.
-            countdown: seconds after which they are due.
-            retries: how often they were delivered already.
-            tries: tries of an LM call that were used up.
-            failing_s: seconds for which it has been tried again.
+            inputs: the inputs to send.
+            countdown: seconds until the messages are due.
+            retries: how often they were delivered before.
+            tries: attempts at an LM call so far.
+            failing_s: seconds for which it has been retried.
         """
         left = list(inputs)
         try:
@@ -69,7 +69,7 @@ class InputRequeuer:
         except Exception as exc:
             if not is_outage(exc):
                 raise
-            _log.warning("%d inputs of a batch can't be sent yet: %s", len(left), exc)
+            _log.warning("Can't send %d inputs of a batch yet: %s", len(left), exc)
         return left
 
     async def send_all(
@@ -82,10 +82,10 @@ class InputRequeuer:
         failing_s: float = 0.0,
         deadline: float | None = None,
     ) -> None:
-        """Do the same on the loop, through outages of the broker.
+        """Send a message for each input from the event loop, retrying through outages of the broker.
 
         Raises:
-            StoreUnavailableError: it stayed away.
+            StoreUnavailableError: the outage outlasted the deadline or the retries.
         """
         left = list(inputs)
 
@@ -94,16 +94,16 @@ class InputRequeuer:
                 self.send, left, countdown=countdown, retries=retries, tries=tries, failing_s=failing_s
             )
             if left:
-                raise StoreUnavailableError(self._broker, f"it doesn't take {len(left)} inputs of a batch")
+                raise StoreUnavailableError(self._broker, f"it doesn't accept {len(left)} inputs of a batch")
 
         await through_outages(send, deadline=deadline)
 
-    def _send(self, producer: Any, one: Input, countdown: float, retries: int, lm_tries: Mapping[str, float]) -> None:
+    def _send(self, producer: Any, item: Input, countdown: float, retries: int, lm_tries: Mapping[str, float]) -> None:
         amqp = self._app.amqp
         message = amqp.create_task_message(
-            one.task_id,
+            item.task_id,
             PREDICT,
-            [one.values, self._program],
+            [item.values, self._program],
             self._keywords,
             countdown=countdown or None,
             retries=retries,

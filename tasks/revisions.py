@@ -1,8 +1,7 @@
-"""Applying revisions: a program meets a snapshot, and the fleet is told whether the two go together.
+"""Bind programs to revisions, and report to the fleet which revisions are applied or refused.
 
-Each process reports, for every session that its tasks used lately, the newest revision that it looked at. It tries the
-programs that ran under the session as soon as a revision arrives, so that one which can't be applied is known before
-the next task asks for it, and one which can is bound already.
+Each process reports, for every recently used session, the newest revision that it has applied. It binds the session's
+recent programs as soon as a revision arrives, so that a refusal is known before the next task needs it.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from tasks.outage_log import OutageLog
 from tasks.sessions import SessionSnapshots
 
 ON_REFUSED = "dspex.on_refused"
-"""Session variable by which a session says what becomes of tasks whose program refuses its newest revision."""
+"""Session variable that sets what happens to tasks whose program refuses the newest revision."""
 LAST_GOOD = "last_good"
 
 _REPORT_INTERVAL_S = 0.25
-# A session that no task used for so long is held no longer, as far as the fleet is concerned.
+# A session that no task used for this long is no longer reported.
 _IDLE_S = 60.0
 _MAX_SESSIONS = 10_000
 _MAX_PROGRAMS = 64
@@ -48,12 +47,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AppliedProgram:
-    """A program under a revision.
+    """A program bound to a revision.
 
     Attributes:
-        bound: what runs.
+        bound: the bound program.
         snapshot: the revision that it is bound to.
-        refused: why the newest revision isn't that; empty where it is.
+        refused: why the newest revision was refused; empty if it is the bound one.
     """
 
     bound: BoundProgram
@@ -63,19 +62,19 @@ class AppliedProgram:
 
 @dataclass(slots=True)
 class _Use:
-    """What this process did under a session: when last, and by program the last revision that fitted it, if one did."""
+    """When a session was last used here, and by program the last revision that was bound successfully."""
 
     used_at: float
     programs: OrderedDict[tuple[str, int], tuple[Program, Snapshot | None]]
 
 
 class RevisionBinder:
-    """Binds programs to snapshots for the tasks of one process, and reports. Lives on the home loop.
+    """Binds programs to snapshots and reports applied revisions. Lives on the home loop.
 
     Args:
         programs: the bound programs of the process.
         sessions: its snapshots.
-        acks: where it reports.
+        acks: the store of acknowledgements.
     """
 
     def __init__(self, programs: BoundPrograms, sessions: SessionSnapshots, acks: Acks) -> None:
@@ -86,30 +85,29 @@ class RevisionBinder:
         self._reported: dict[str, Token] = {}
         self._alive_at = float("-inf")
         self._reporter: asyncio.Task[None] | None = None
-        # Whoever waits for this process sees it fall silent, which is the truth.
         self._outage = OutageLog(_log, "Can't report the applied revisions")
 
     async def apply(self, program: Program, snapshot: Snapshot, requirement: Requirement) -> AppliedProgram:
-        """Return a program bound to a snapshot, or to the last that fitted it if the session wants that.
+        """Bind a program to a snapshot, or to the last good one if the session allows that.
 
         Raises:
-            BridgeError: the program refuses the snapshot, as ``BoundPrograms.abound`` says.
+            BridgeError: the program refuses the snapshot, see ``BoundPrograms.abound``.
         """
         if requirement.kind == "exactly":
             return AppliedProgram(await self._programs.abound(program, snapshot), snapshot)
         use, key = self._touch(snapshot.session), (program.name, program.version)
         try:
             bound = await self._programs.abound(program, snapshot)
-        except _REFUSALS as refused:
+        except _REFUSALS as exc:
             last = self._record_refusal(use, key, program, snapshot)
             if last is None or not _may_fall_back(snapshot, last, requirement):
                 raise
-            return AppliedProgram(await self._programs.abound(program, last), last, str(refused))
+            return AppliedProgram(await self._programs.abound(program, last), last, str(exc))
         _remember(use, key, program, snapshot)
         return AppliedProgram(bound, snapshot)
 
     def start(self, worker: str) -> None:
-        """Begins to report under a Celery node's name, unless it does so already."""
+        """Start reporting under a Celery node's name, unless it is running already."""
         if self._reporter is None or self._reporter.done():
             self._reporter = asyncio.get_running_loop().create_task(self._report_forever(f"{worker}/{os.getpid()}"))
 
@@ -120,7 +118,7 @@ class RevisionBinder:
             await asyncio.gather(self._reporter, return_exceptions=True)
 
     def _record_refusal(self, use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot) -> Snapshot | None:
-        """Remember a refusal, to be reported, and returns the last revision that the program took."""
+        """Record a refusal for the next report; return the last good revision of the program."""
         if key not in use.programs:
             _remember(use, key, program, None)
             self._reported.pop(snapshot.session, None)
@@ -141,14 +139,14 @@ class RevisionBinder:
             try:
                 await self._report(process)
                 self._outage.recovered()
-            except StoreUnavailableError as away:
-                self._outage.failed(away)
-            except Exception:  # noqa: BLE001 (a report that fails must not end all that come after it)
-                _log.exception("The report of the applied revisions failed; it is tried again")
+            except StoreUnavailableError as exc:
+                self._outage.failed(exc)
+            except Exception:  # noqa: BLE001 (one failed report must not end the loop)
+                _log.exception("Reporting the applied revisions failed; retrying")
             await asyncio.sleep(_REPORT_INTERVAL_S)
 
     async def _report(self, process: str) -> None:
-        """Report what is new since the last round, and takes back what is idle."""
+        """Report what changed since the last round, and withdraw idle sessions."""
         now = time.monotonic()
         if now - self._alive_at >= ALIVE_EVERY_S:
             await self._acks.alive(process)
@@ -161,33 +159,33 @@ class RevisionBinder:
             await self._acks.forget(process, idle)
             for session in idle:
                 self._reported.pop(session, None)
-        looked = {session: await self._build_report(session) for session in list(self._uses)}
-        due = {session: report for session, report in looked.items() if report is not None}
+        reports = {session: await self._build_report(session) for session in list(self._uses)}
+        due = {session: report for session, report in reports.items() if report is not None}
         if due:
             await self._acks.report(process, due)
             self._reported.update({session: report.token for session, report in due.items()})
 
     async def _renew_demand(self, now: float) -> None:
-        """Tells the refreshers which sessions are in use here, so that they go on following those."""
-        used = [session for session, use in self._uses.items() if now - use.used_at <= _IDLE_S]
-        if self._sessions.wanted is not None and used:
-            await self._sessions.wanted.want(used)
+        """Tell the refreshers which sessions are in use, so that they keep following them."""
+        active = [session for session, use in self._uses.items() if now - use.used_at <= _IDLE_S]
+        if self._sessions.wanted is not None and active:
+            await self._sessions.wanted.want(active)
 
     async def _build_report(self, session: str) -> AckReport | None:
-        """What is to be said of a session; nothing if that was said, or if the process doesn't know what is newest."""
+        """Return the report of a session; None if it is unchanged or the newest revision is unknown."""
         snapshot = self._sessions.replica.peek(session)
         if snapshot is None or self._reported.get(session) == snapshot.token:
             return None
         return AckReport(snapshot.token, await self._find_refusal(session, snapshot))
 
     async def _find_refusal(self, session: str, snapshot: Snapshot) -> str:
-        """Why a program that ran under the session can't run under this revision; empty if all can."""
+        """Return why a recent program of the session refuses this revision; empty if none does."""
         use = self._uses.get(session)
         for (name, version), (program, _) in list(use.programs.items()) if use is not None else ():
             try:
                 await self._programs.abound(program, snapshot)
-            except BridgeError as refused:
-                return f"{name}:{version}: {refused}"
+            except BridgeError as exc:
+                return f"{name}:{version}: {exc}"
         return ""
 
 
@@ -199,8 +197,8 @@ def _remember(use: _Use, key: tuple[str, int], program: Program, snapshot: Snaps
 
 
 def _may_fall_back(newest: Snapshot, last: Snapshot, requirement: Requirement) -> bool:
-    """The refused revision itself says whether its session would rather have an older one."""
-    said = newest.variables.get(ON_REFUSED)
-    if said is None or said.value != LAST_GOOD:
+    """Return whether the refused revision allows falling back to the last good one."""
+    variable = newest.variables.get(ON_REFUSED)
+    if variable is None or variable.value != LAST_GOOD:
         return False
     return requirement.token is None or last.meets(requirement.token)

@@ -1,8 +1,8 @@
-"""Programs that execute code go to workers that run each task in a process of its own.
+"""Route programs that execute code to workers that run each task in a process of its own.
 
-Generated code, or a user's own that computes for seconds, would hold up all the others on an event loop or behind one
-interpreter lock. A worker whose tasks share a process hands such a message on, to the queue's twin with ``.code``
-behind its name, which workers on prefork take from as well.
+Generated code, or user code that computes for seconds, would block an event loop or the interpreter lock for all other
+tasks. A worker whose tasks share a process moves such a message to the queue's ``.code`` counterpart, which prefork
+workers consume as well.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tasks.runtime import Runtime
 
 
 async def move_to_code_queue(runtime: Runtime, bound: BoundProgram, delivery: Delivery) -> None:
-    """Hands a message on if its program executes code and this worker's tasks share a process.
+    """Move a message to the code queue if its program executes code and this worker's tasks share a process.
 
-    Where the broker is reached by another transport than ours, nothing can be handed on, and the program runs here.
+    With another transport than ours messages can't be moved, and the program runs here.
 
     Raises:
-        Ignore: it is in other hands, and this worker does nothing more about it.
-        StoreUnavailableError: the broker is away.
+        Ignore: the message was moved and no longer belongs to this worker.
+        StoreUnavailableError: the broker is unavailable.
     """
     if not (runtime.shares_process and bound.executes_code and runtime.claims and delivery.claim and delivery.queue):
         return

@@ -1,15 +1,12 @@
-"""Runtime: what one worker process keeps open between tasks, and how a task finds it."""
+"""The runtime: connections, caches and limits that the tasks of one worker process share."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-
-from celery.states import READY_STATES
 
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.lm.profiles import LMProfiles
@@ -27,32 +24,33 @@ from tasks.rate_limits.protocol import RateLimiter, Unlimited
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.revisions import RevisionBinder
 from tasks.sessions import SessionSnapshots
+from tasks.stored_results import is_final
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What the tasks of one process share. Built after the fork, never before.
+    """Shared state of the tasks of one process. Built after the fork, never before.
 
     Attributes:
         sessions: snapshots by requirement.
         registry: programs by reference.
-        applying: programs bound to snapshots, and the report of which go together.
-        results: the way to the result backend.
+        applying: binds programs to snapshots and reports the applied revisions.
+        results: the connection to the result backend.
         payloads: inputs and results that are too large for a message.
-        store: the session's snapshots, to keep those that results came from.
-        keep_s: seconds that a result is kept, and its snapshot.
+        store: the snapshot store, to retain the snapshots of results.
+        keep_s: seconds for which a result and its snapshot are kept.
         limits: per LM profile, how many predictions run at a time.
-        running: the predictions of the process, which can be cancelled.
+        running: the running predictions, which can be cancelled.
         profiles: the LM profiles.
-        cache: the answers of programs that share them.
-        admission: what grants LM calls, under the limits of the whole fleet.
-        suspects: the predictions that are kept apart, since workers died with them.
-        batch_room: the places that the inputs of batches have in this process, all of its batches together.
-        claims: the claims on the broker's messages; None if the broker isn't reached by our transport.
-        deliveries: counts the runs of messages; None if our transport does.
-        bounds: how deep and how large an input may be.
-        outage: the outage contract of predictions that name none.
-        shares_process: whether its tasks share a process, so that a program that executes code has no place here.
+        cache: the response cache of programs that have one.
+        admission: the rate limits of the whole fleet.
+        suspects: the quarantine of predictions whose workers crashed.
+        batch_room: bounds how many inputs of batches run at a time, over all batches of the process.
+        claims: the leases on the broker's messages; None with another transport than ours.
+        deliveries: counts lost deliveries; None with our transport, which counts them itself.
+        bounds: maximum depth and size of an input.
+        outage: the outage policy of predictions that set none.
+        shares_process: whether tasks share a process, so that programs that execute code must run elsewhere.
     """
 
     sessions: SessionSnapshots
@@ -76,50 +74,45 @@ class Runtime:
     shares_process: bool = False
 
     async def ended(self, result_key: str) -> bool:
-        """Tells whether a task has its final result, which a cancelled or a twice delivered one has before it starts.
+        """Check whether a task has its final result; a cancelled or redelivered one may have it before it starts.
 
         Raises:
-            StoreUnavailableError: the result backend is away.
+            StoreUnavailableError: the result backend is unavailable.
         """
         return is_final(await self.fetch_result(result_key))
 
     def fetch_result(self, result_key: str) -> Awaitable[bytes | None]:
-        """Looks up a task's result, among what else is asked of Redis now; its answer is for :func:`is_end`."""
+        """Fetch a task's stored result, pipelined with other commands; pass it to :func:`is_final`."""
         return self.results.execute("GET", result_key)
 
     async def find_finished(self, result_keys: Sequence[str]) -> set[str]:
-        """Return those of some tasks, by their result keys, that have their final result.
+        """Return the result keys of those tasks that have their final result.
 
         Raises:
-            StoreUnavailableError: the result backend is away.
+            StoreUnavailableError: the result backend is unavailable.
         """
-        found: Sequence[bytes | None] = await self.results.execute("MGET", *result_keys)
-        return {key for key, stored in zip(result_keys, found, strict=True) if is_final(stored)}
+        results: Sequence[bytes | None] = await self.results.execute("MGET", *result_keys)
+        return {key for key, stored in zip(result_keys, results, strict=True) if is_final(stored)}
 
     async def keep(self, snapshot: Snapshot) -> None:
-        """Keep a result's snapshot for as long as the result, so that the prediction can be made again.
+        """Retain a result's snapshot for as long as the result, so that the prediction can be replayed.
 
         Raises:
-            StoreUnavailableError: the store is away.
+            StoreUnavailableError: the store is unavailable.
         """
         if snapshot.token.revision:  # the default session before its first publish isn't in any store
             await self.store.keep(snapshot, self.keep_s)
 
     async def aclose(self) -> None:
-        """End what runs beside the tasks, and closes the connections of the running event loop."""
+        """Stop the background tasks and close the connections of the running event loop."""
         for part in (self.applying, self.admission, self.running, self.sessions.replica, self.store, self.results):
             await part.aclose()
         if self.claims is not None:
             await self.claims.connection.aclose()
 
     def concurrency_slot(self, profile: str) -> AbstractAsyncContextManager[Any]:
-        """Return the place among the profile's predictions that one of them must hold while it runs."""
+        """Return the semaphore that a prediction of an LM profile holds while it runs."""
         return self.limits.get(profile) or nullcontext()
-
-
-def is_final(stored: bytes | None) -> bool:
-    """Tells whether a stored result, or its absence, is how a task ended."""
-    return stored is not None and json.loads(stored)["status"] in READY_STATES
 
 
 class HasRuntime(Protocol):

@@ -1,4 +1,4 @@
-"""Sessions, as tasks ask for them: out of the process's replica, and wished for where nobody follows them yet."""
+"""Serve sessions to tasks from the replica, and request those that no refresher follows yet."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from snakepit_bridge.snapshots.replica import Replica
 
 _POLL_INTERVAL_S = 0.1
-# For so long nobody waits again for a session whose authority nobody could reach.
+# After a wait for a session whose authority stayed unreachable, don't wait for it again for this long.
 _BACKOFF_S = 30.0
 _MAX_BACKOFFS = 1_000
 
 
 class SessionSnapshots:
-    """The snapshots of the process's tasks.
+    """The snapshots that the tasks of one process run under.
 
     Args:
-        replica: what the process holds.
-        wanted: where refreshers look which sessions are in use; None where no Elixir server is followed.
-        wait_s: seconds to wait for a refresher to bring a session that nobody had asked for before.
+        replica: the snapshots that the process holds.
+        wanted: tells refreshers which sessions are in use; None without an Elixir server.
+        wait_s: seconds to wait for a refresher to publish a session that was requested for the first time.
     """
 
     def __init__(self, replica: Replica, wanted: WantedSessions | None, wait_s: float) -> None:
@@ -33,10 +33,10 @@ class SessionSnapshots:
         self._backoff_until: dict[str, float] = {}
 
     async def serve(self, session: str, requirement: Requirement, policy: FreshnessPolicy) -> ServedSnapshot:
-        """Return a snapshot that meets the requirement on these policy, and how old it is.
+        """Return a snapshot that meets the requirement under a policy, and its staleness.
 
         Raises:
-            what ``Replica.serve`` raises.
+            BridgeError: as ``Replica.serve`` says.
         """
         try:
             served = await self.replica.serve(session, requirement, policy)
@@ -54,10 +54,10 @@ class SessionSnapshots:
         return served
 
     async def _request_following(self, session: str) -> bool:
-        """Tell whether an authority seems away only since nobody had a use for its session: then it is wished for.
+        """Request a session; return whether waiting for it makes sense.
 
-        Refreshers drop what isn't used for long. As long as one of them reaches Elixir, a session that is wanted is
-        confirmed within seconds.
+        Refreshers stop following unused sessions, whose authority then looks unreachable. While any refresher reaches
+        Elixir, a requested session is confirmed within seconds.
         """
         if self.wanted is None:
             return False
@@ -74,19 +74,19 @@ class SessionSnapshots:
         until = time.monotonic() + self._wait_s
         while True:
             await asyncio.sleep(_POLL_INTERVAL_S)
-            over = time.monotonic() >= until
+            timed_out = time.monotonic() >= until
             try:
                 served = await self.replica.serve(session, requirement, policy)
                 if not served.outage or served.store_away:
                     return served
-                if over:
+                if timed_out:
                     self._back_off(session)
                     return served
             except SessionNotFoundError:
-                if over:
+                if timed_out:
                     raise
             except AuthorityAwayError:
-                if over:
+                if timed_out:
                     self._back_off(session)
                     raise
 

@@ -1,7 +1,7 @@
-"""Pieces of an answer while the LM writes it: from the events of its stream to what a client can follow.
+"""Stream an answer to clients while the LM generates it: from LM stream events to chunks of output fields.
 
-The program runs as it would unfollowed and gets its answers whole. Beside it, what certainly belongs to a text field
-goes to a task of its own that writes it. Nothing that goes wrong here reaches the prediction.
+The program runs as it does without streaming and gets whole answers. Text that certainly belongs to an output field is
+written to Redis by a background task. A failure here never fails the prediction.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import through_outages
 from tasks.output_fields import ChatFields, FieldReader, JSONFields, Text, XMLFields
 
-# What a slow reader may fall behind by, and how long he may come late.
+# How many entries of the stream are kept, and for how long, for slow or late readers.
 _MAX_ENTRIES = 10_000
 _TTL_S = 600
-# The end of a prediction waits for its pieces, but not for ever.
+# How long the result of a prediction waits for its chunks to be written.
 _WRITE_TIMEOUT_S = 60.0
 
 _log = logging.getLogger(__name__)
 
 
 class ChunkWriter:
-    """Writes one prediction's pieces, in their order, as fast as Redis takes them. Lives on the home loop.
+    """Writes the chunks of one prediction in order, as fast as Redis accepts them. Lives on the home loop.
 
     Args:
-        connection: the Redis that clients read them from.
-        key: their stream, and the channel that says that there are more.
-        attempt: the number that they carry.
+        connection: the Redis that clients read from.
+        key: the stream, and the channel that notifies of new entries.
+        attempt: the attempt number of the chunks.
     """
 
     def __init__(self, connection: RedisConnection, key: str, attempt: int) -> None:
@@ -57,7 +57,7 @@ class ChunkWriter:
         self._name, self._written = uuid4().hex[:12], 0
 
     def put(self, piece: StreamChunk) -> None:
-        """Add a piece; what waits to be written grows together, field by field."""
+        """Add a chunk; pending chunks of one field are merged."""
         last = self._pending[-1] if self._pending else None
         if last is not None and not piece.replaced and replace(last, text="") == replace(piece, text=""):
             self._pending[-1] = replace(last, text=last.text + piece.text)
@@ -67,21 +67,21 @@ class ChunkWriter:
             self._write_task = asyncio.create_task(self._write(), name="dspex-pieces")
 
     async def drain(self) -> None:
-        """Return once all is written, or lost."""
+        """Wait until all chunks are written, or lost."""
         if self._write_task is not None:
             await asyncio.wait([self._write_task])
 
     async def _write(self) -> None:
         while self._pending:
-            some, self._pending = self._pending, []
+            chunks, self._pending = self._pending, []
             try:
-                commands = [*map(self._entry, some), ("EXPIRE", self._key, _TTL_S), ("PUBLISH", self._key, "")]
-                # Behind an outage they are written as they were: readers leave out what was written before it, too.
+                commands = [*map(self._entry, chunks), ("EXPIRE", self._key, _TTL_S), ("PUBLISH", self._key, "")]
+                # Retried unchanged after an outage: readers skip entries that were written twice.
                 await through_outages(partial(self._connection.send_each, commands), patience_s=_WRITE_TIMEOUT_S)
-            except Exception as exc:  # noqa: BLE001 - its reader gets the end all the same, and the whole answer with it
+            except Exception as exc:  # noqa: BLE001 - readers still get the result with the whole answer
                 if not self._loss_logged:
                     self._loss_logged = True
-                    _log.warning("Pieces of an answer are lost to those who follow it: %s", exc)
+                    _log.warning("Chunks of a streamed answer are lost: %s", exc)
 
     def _entry(self, piece: StreamChunk) -> tuple[Any, ...]:
         fields = ("field", piece.field, "text", valid_text(piece.text), "predictor", piece.predictor)
@@ -94,9 +94,9 @@ class ChunkWriter:
 
 @contextmanager
 def stream_chunks(bound: BoundProgram, writer: ChunkWriter) -> Generator[None]:
-    """Within it a program's LM calls are streamed, and the text of its output fields goes to the writer.
+    """Stream the LM calls of a program within the block, and write the text of its output fields.
 
-    One whose calls can't share a module isn't: nobody knows its parts.
+    A program that needs a fresh module for each call isn't streamed: its predictors are unknown.
     """
     if bound.used_up:
         yield
@@ -108,7 +108,7 @@ def stream_chunks(bound: BoundProgram, writer: ChunkWriter) -> Generator[None]:
 
 
 class _Sink(BaseCallback):
-    """Knows the parts of a program, hears from DSPy which of them asks, and counts the answers that come of it."""
+    """A DSPy callback that tracks which predictor of a program makes an LM call, and numbers the answers."""
 
     def __init__(self, bound: BoundProgram, writer: ChunkWriter) -> None:
         self._writer = writer
@@ -120,13 +120,13 @@ class _Sink(BaseCallback):
     # DSPy swallows what a callback raises.
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Remember which part of the program asks now."""
+        """Remember which predictor is running."""
         if isinstance(instance, dspy.Predict):
             known = self._parts.get(id(instance))
             _current_call.set(None if known is None else _Call(self, *known))
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Learns in which form the answer comes: JSON, too, where another form couldn't be parsed."""
+        """Remember the format of the answer; DSPy may fall back to JSON."""
         call = _current_call.get()
         if call is not None:
             call.style = _choose_reader(instance)
@@ -134,7 +134,7 @@ class _Sink(BaseCallback):
     def on_adapter_parse_end(
         self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
     ) -> None:
-        """Take the pieces of answers back that couldn't be parsed."""
+        """Retract the chunks of answers that couldn't be parsed."""
         call = _current_call.get()
         if call is not None and exception is not None:
             call.retract()
@@ -145,18 +145,18 @@ class _Sink(BaseCallback):
         return self._calls
 
     def put(self, piece: StreamChunk) -> None:
-        """Hands a piece to the writer."""
+        """Pass a chunk to the writer."""
         self._writer.put(piece)
 
     def log_failure(self, exc: Exception) -> None:
-        """Says once that pieces can't be made; the prediction goes on."""
+        """Log once that an answer can't be streamed; the prediction continues."""
         if not self._failed:
             self._failed = True
-            _log.warning("Pieces of an answer can't be made: %s", exc, exc_info=exc)
+            _log.warning("Can't stream an answer: %s", exc, exc_info=exc)
 
 
 class _Call:
-    """The answers, mostly one, that a predictor asks for by one call."""
+    """One call of a predictor, with its answers (mostly one)."""
 
     def __init__(self, sink: _Sink, predictor: str, names: tuple[str, ...]) -> None:
         self._sink = sink
@@ -166,20 +166,20 @@ class _Call:
         self.style: type[Any] = ChatFields
 
     def open_answer(self) -> FollowedPieces:
-        """Return where the pieces of one answer go."""
+        """Return the sink of one answer."""
         answer = _Answer(self._sink, self._predictor, self._names, self.style)
         self._answers.append(answer)
         return answer
 
     def retract(self) -> None:
-        """Take back what was written: the program couldn't do anything with it."""
+        """Retract what was written: the program couldn't parse it."""
         answers, self._answers = self._answers, []
         for answer in answers:
             _call_on_home_loop(answer.void)
 
 
 _current_call: ContextVar[_Call | None] = ContextVar("dspex_call_followed", default=None)
-"""The call that a predictor makes in this context; the LM is asked in it or in a copy, and an adapter parses in it."""
+"""The predictor call of this context; the LM is called in it or in a copy, and the adapter parses in it."""
 
 
 def _open_stream(request: Request) -> FollowedPieces | None:
@@ -188,7 +188,7 @@ def _open_stream(request: Request) -> FollowedPieces | None:
 
 
 class _Answer:
-    """The pieces of one answer. Lives on the home loop."""
+    """The chunks of one answer. Lives on the home loop."""
 
     any = False
 
@@ -207,25 +207,25 @@ class _Answer:
         self._has_text = False
 
     async def __call__(self, event: StreamEvent) -> None:
-        """Take an event of the answer's stream."""
+        """Process an event of the answer's stream."""
         delta = getattr(event, "delta", None)
         if delta is not None and delta.type == "text" and delta.text:
             self._has_text = True
             self._guard(lambda: self._put(self._reader.feed(self._halves.feed(delta.text))))
 
     def ended(self, response: Response) -> None:
-        """Take the rest; and all of it, where the answer came from somewhere else than a stream."""
+        """Write the rest of the answer, or all of it if it wasn't streamed."""
         _call_on_home_loop(self._guard, lambda: self._end(response))
 
     def void(self) -> None:
-        """Take back what has been written: another try writes it anew."""
+        """Retract what was written: another attempt follows."""
         self._guard(self._retract)
         self._reset()
 
     def _guard(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception as exc:  # noqa: BLE001 - what only shows an answer must not cost it
+        except Exception as exc:  # noqa: BLE001 - streaming must not cost an answer
             self._sink.log_failure(exc)
 
     def _end(self, response: Response) -> None:
@@ -249,7 +249,7 @@ class _Answer:
 
 
 def _call_on_home_loop(act: Callable[..., None], *args: Any) -> None:
-    """Do something on the loop where pieces live, at once if this is one; programs may run in threads."""
+    """Call a function on the home loop, at once if called from a loop; programs may run in threads."""
     if asyncio._get_running_loop() is not None:
         act(*args)
     else:
@@ -263,6 +263,6 @@ def _choose_reader(adapter: Any) -> type[Any]:
 
 
 def _find_text_fields(predictor: Any) -> tuple[str, ...]:
-    """Those that are text: of any other, half a value says nothing."""
+    """Return the names of the text fields; partial values of other types are useless."""
     fields = predictor.signature.output_fields
     return tuple(name for name, info in fields.items() if info.annotation is str)

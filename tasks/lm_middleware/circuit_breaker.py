@@ -1,8 +1,8 @@
-"""A circuit breaker per LM profile, so that a process leaves a broken provider alone and tries it again with one call.
+"""A circuit breaker per LM profile: opens after N failures in a row, half-opens after ``open_s``.
 
-pybreaker keeps the state (closed, open, half-open) and counts. It can't stand around a call here: ``call()`` holds a
-lock while the function runs, and its asynchronous form is tornado's. So each call asks this class before it goes, and
-tells it afterwards how it went; pybreaker is then told by a function that does nothing, or raises.
+pybreaker keeps the state (closed, open, half-open) and the failure count. It can't wrap a call here: ``call()`` holds a
+lock while the function runs, and its asynchronous form is tornado's. So each call acquires the circuit first and
+records its outcome afterwards; pybreaker learns the outcome through a function that does nothing, or raises.
 """
 
 from __future__ import annotations
@@ -21,39 +21,43 @@ from snakepit_bridge.lm.policies import CircuitPolicy
 _log = logging.getLogger(__name__)
 
 
-# How far those who wait for a profile are spread, so that they don't all come at the moment that it is tried again.
+# Jitter of the retries, so that they don't all arrive at the moment that the circuit half-opens.
 _JITTER = 0.25
 _MIN_JITTER_S = 1.0
-# How soon to ask after a probe that is under way.
+# When to retry while a probe is in flight.
 _PROBE_RETRY_S = 1.0
 
 
 class CircuitOpenError(TransportError):
-    """A call that wasn't made: the profile failed too often. ``retry_after`` says when to come again."""
+    """The call was not made since the circuit is open. ``retry_after`` says when to retry."""
 
     default_code = "circuit_open"
 
 
 class _Failed(Exception):
-    """How pybreaker is told of a failure."""
+    """Raised within pybreaker to record a failure."""
 
 
 class _StateLogger(CircuitBreakerListener):
-    """Tells an operator when a profile is left alone, and when it is used again."""
+    """Logs when a circuit opens and closes."""
 
     def state_change(self, cb: CircuitBreaker, old_state: Any, new_state: Any) -> None:
         if new_state.name == STATE_OPEN:
-            _log.warning("LM profile '%s' failed too often; it is left alone for %g s", cb.name, cb.reset_timeout)
+            _log.warning(
+                "Circuit of LM profile '%s' opened after repeated failures; no calls for %g s",
+                cb.name,
+                cb.reset_timeout,
+            )
         elif new_state.name == STATE_CLOSED:
-            _log.warning("LM profile '%s' answers again", cb.name)
+            _log.warning("Circuit of LM profile '%s' closed; the provider answers again", cb.name)
 
 
 class Circuit:
     """The circuit of one profile in one process. Lives on the home loop.
 
     Args:
-        profile: its name.
-        policy: when it opens, and for how long.
+        profile: name of the profile.
+        policy: after how many failures it opens, and for how long.
     """
 
     def __init__(self, profile: str, policy: CircuitPolicy) -> None:
@@ -71,37 +75,39 @@ class Circuit:
 
     @property
     def is_closed(self) -> bool:
-        """Whether calls go ahead as usual."""
+        """Whether calls are allowed without restriction."""
         return self._breaker.current_state == STATE_CLOSED
 
     def acquire(self) -> None:
-        """Lets a call go ahead; it must tell afterwards how it went.
+        """Allow a call, which must record its outcome or call ``release``.
 
         Raises:
-            CircuitOpenError: it mustn't.
+            CircuitOpenError: the circuit is open, or a probe is in flight.
         """
         if self.is_closed:
             return
-        left = self._open_until - time.monotonic()
-        if left > 0 or self._probing:
-            spread = max(_MIN_JITTER_S, self._policy.open_s * _JITTER) if left > 0 else _PROBE_RETRY_S
-            after = max(left, _PROBE_RETRY_S / 2) + random.uniform(0.0, min(spread, self._policy.open_s or spread))
+        remaining_s = self._open_until - time.monotonic()
+        if remaining_s > 0 or self._probing:
+            jitter_s = max(_MIN_JITTER_S, self._policy.open_s * _JITTER) if remaining_s > 0 else _PROBE_RETRY_S
+            after = max(remaining_s, _PROBE_RETRY_S / 2) + random.uniform(
+                0.0, min(jitter_s, self._policy.open_s or jitter_s)
+            )
             raise CircuitOpenError(f"profile '{self._profile}' failed too often; it is left alone", retry_after=after)
         self._probing = True
         self._breaker.half_open()
 
     def record_success(self) -> None:
-        """The call was answered."""
+        """Record that a call was answered."""
         if not self.is_closed or self._breaker.fail_counter:
             self._record(failed=False)
 
     def record_failure(self) -> None:
-        """The call failed in a way that says the provider is broken."""
+        """Record a failure of the provider."""
         if self._policy.failures:
             self._record(failed=True)
 
     def release(self) -> None:
-        """The call ended without saying anything of the provider, such as by its caller's cancellation."""
+        """Record nothing: the call ended without an outcome, such as by cancellation."""
         if self._probing:
             self._probing = False
             self._open_until = 0.0
@@ -109,7 +115,7 @@ class Circuit:
 
     def _record(self, *, failed: bool) -> None:
         if self._breaker.current_state == STATE_OPEN:
-            return  # a call from before it opened
+            return  # a call that started before the circuit opened
         with suppress(_Failed):
             self._breaker.call(_fail if failed else _nothing)
         self._probing = False

@@ -1,4 +1,4 @@
-"""The retry policy that holds for a prediction: its profile's, with what its session says of it."""
+"""The effective retry policy of a prediction: its profile's, overridden by its session."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ RETRY = "dspex.retry"
 
 
 def effective_retry_policy(profile: RetryPolicy, snapshot: Snapshot) -> RetryPolicy:
-    """Return the policy of a profile's calls under a snapshot.
+    """Return a profile's retry policy with the overrides of a snapshot.
 
     Raises:
-        ValidationError: the session's variable isn't such an object; no LM is called then.
+        ValidationError: the session's variable isn't a JSON object of valid fields.
     """
-    said = snapshot.variables.get(RETRY)
-    return profile if said is None else _override(profile, said.value)
+    variable = snapshot.variables.get(RETRY)
+    return profile if variable is None else _override(profile, variable.value)
 
 
 @functools.lru_cache(maxsize=256)
-def _override(profile: RetryPolicy, said: Any) -> RetryPolicy:
+def _override(profile: RetryPolicy, value: Any) -> RetryPolicy:
     try:
-        fields = json.loads(said) if isinstance(said, str) else said
+        fields = json.loads(value) if isinstance(value, str) else value
         if not isinstance(fields, dict):
             raise ValueError("it must be a JSON object")
         return profile.changed(fields)
-    except ValueError as refused:
-        rule = f"it says how LM calls are tried again, and {refused}"
-        raise ValidationError(RETRY, shown(said), rule) from None
+    except ValueError as exc:
+        rule = f"it says how LM calls are tried again, and {exc}"
+        raise ValidationError(RETRY, shown(value), rule) from None

@@ -1,5 +1,5 @@
-"""Limits for the whole fleet: who may call which LM now, and where a task waits that may not.
+"""Rate limits for the whole fleet: which task may call which LM now, and where the others wait.
 
-Requests and tokens per minute, calls at a time and spend per hour, each per LM profile and per session, hold over all
-workers together. They are kept in Redis and steered by variables.
+Requests and tokens per minute, concurrent calls and spend per hour are limited per LM profile and per session, over all
+workers together. The state is in Redis; variables change the limits.
 """

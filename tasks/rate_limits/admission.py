@@ -1,4 +1,4 @@
-"""Admission under the limits of the whole fleet: what a call costs, whether it may be made, and what it really took."""
+"""Admit LM calls under the limits of the whole fleet: estimate their costs, acquire permits, settle them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tasks.rate_limits.store import Costs, Granted, LimitRefusal
 T = TypeVar("T")
 
 _MAX_WAIT_S = 0.5
-# A task that waits in its process is told when it is its turn; that it asks again is for the hint that got lost.
+# A task that waits in its process is notified of its turn; it polls in case the notification is lost.
 _RETRY_INTERVAL_S = 5.0
 _NO_COSTS = Costs(0.0, 0.0)
 
 
 class FleetAdmission:
-    """Grants calls under limits that hold over all workers together. Lives on the home loop.
+    """Rate limits that hold over all workers together. Lives on the home loop.
 
     Args:
         presence: this process's part in the limits.
-        prices: what each profile's tokens cost.
+        prices: the token prices of each profile.
     """
 
     def __init__(self, leases: LimitLeases, prices: Mapping[str, Price]) -> None:
@@ -41,15 +41,15 @@ class FleetAdmission:
         self._estimates = Estimates()
 
     async def begin(self) -> None:
-        """See ``Admission.begin``."""
+        """Take part in the limits; see ``RateLimiter.begin``."""
         await self._leases.begin()
 
     async def aclose(self) -> None:
-        """See ``Admission.aclose``."""
+        """Stop taking part; see ``RateLimiter.aclose``."""
         await self._leases.aclose()
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
-        """See ``Admission.before_start``."""
+        """Admit a task's first call or park the task; see ``RateLimiter.before_start``."""
         await through_outages(self._leases.begin, deadline=caller.deadline)
         _check_deadline(caller)
         if self._leases.buckets_for(profile, caller.session, caller.snapshot) is None:
@@ -62,7 +62,7 @@ class FleetAdmission:
         return await self._wait_in_place(call)
 
     async def _wait_in_place(self, call: _PendingCall) -> Permit:
-        """Wait in the session's lane, like a task that is parked, but here."""
+        """Wait in the session's queue like a parked task, but in this process."""
         with self._leases.waiter(call.caller.task_id) as turn:
             try:
                 while isinstance(answer := await self._request_start(call), Parked):
@@ -75,7 +75,7 @@ class FleetAdmission:
         return answer
 
     async def _request_start(self, call: _PendingCall) -> Permit | Parked:
-        """Return leave for a task's first call, or word that it stands in its lane."""
+        """Return a permit for a task's first call, or that it waits in its session's queue."""
         caller, profile = call.caller, call.profile
         buckets = self._leases.buckets_for(profile, caller.session, caller.snapshot) or ()
         answer = await self._request(
@@ -87,7 +87,7 @@ class FleetAdmission:
         return Parked(profile, answer.wait_s if isinstance(answer, LimitRefusal) else 0.0)
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
-        """See ``Admission.admit``."""
+        """Admit a call; see ``RateLimiter.admit``."""
         await through_outages(self._leases.begin, deadline=caller.deadline)
         _check_deadline(caller)
         if self._leases.buckets_for(profile, caller.session, caller.snapshot) is None:
@@ -110,7 +110,7 @@ class FleetAdmission:
         return self._build_permit(call, answer.costs) if isinstance(answer, Granted) else answer
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
-        """See ``Admission.settle``."""
+        """Settle a permit; see ``RateLimiter.settle``."""
         if not permit.id:
             return
         if used is None:
@@ -122,15 +122,15 @@ class FleetAdmission:
         await self._leases.end(permit.id, real, requests=1)
 
     async def give_back(self, permit: Permit) -> None:
-        """See ``Admission.give_back``."""
+        """Return an unused permit; see ``RateLimiter.give_back``."""
         await self._leases.end(permit.id, _NO_COSTS, requests=0)
 
     async def forget(self, task_id: str) -> None:
-        """See ``Admission.forget``."""
+        """Return a task's reservation; see ``RateLimiter.forget``."""
         self._leases.spawn(self._store.leave(task_id))
 
     async def pause(self, profile: str, seconds: float) -> None:
-        """See ``Admission.pause``."""
+        """Pause a profile; see ``RateLimiter.pause``."""
         self._leases.pause_here(profile, seconds)
         await self._store.pause(profile, seconds)
 
@@ -146,11 +146,11 @@ class FleetAdmission:
         return Permit(call.profile, call.permit, call.caller.program, call.estimate, costs.tokens, costs.spend)
 
     async def _request(self, call: _PendingCall, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Await an answer, through outages; if nobody will take it any more, what it grants is given back."""
+        """Request a permit, retrying through outages; return the permit if the caller was cancelled."""
         try:
             return await through_outages(ask, deadline=call.caller.deadline)
         except (asyncio.CancelledError, StoreUnavailableError):
-            # An answer that was lost may have granted it.
+            # The permit may have been granted although the reply was lost.
             self._leases.spawn(self._store.settle(call.permit, _NO_COSTS, requests=0))
             raise
 
@@ -160,7 +160,7 @@ _FREE = Price()
 
 @dataclass(frozen=True, slots=True)
 class _PendingCall:
-    """A call, which is asked for until it is granted."""
+    """A call that is waiting for its permit."""
 
     caller: Caller
     profile: str
@@ -183,7 +183,7 @@ def _check_deadline(caller: Caller) -> None:
 
 
 def _pause_s(refused: LimitRefusal, deadline: float | None) -> float:
-    """Not longer than a changed limit may take to be noticed; the jitter parts those who wait."""
+    """Return the pause before the next request, bounded so that changed limits are noticed, with jitter."""
     return _clamp_to_deadline(min(refused.wait_s * random.uniform(1.0, 1.1), _MAX_WAIT_S), deadline)
 
 

@@ -1,7 +1,7 @@
-"""Estimates: how many tokens a call will take, before anybody knows.
+"""Estimate how many tokens a call will use.
 
-Learned per program from what its calls really used; at first from the length of the text alone. An estimate that is
-wrong costs little: the difference is refunded or becomes debt as soon as the call has ended.
+Averages per program of what its calls used; at first the length of the text alone. A wrong estimate costs little: the
+difference is refunded or becomes debt as soon as the call has ended.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 from tasks.rate_limits.protocol import Basis, Estimate, Used
 
-# Of English text about four characters make a token. What DSPy's prompt adds around the inputs is some hundred tokens.
+# English text has about four characters per token. DSPy's prompt adds some hundred tokens to the inputs.
 _CHARACTERS_PER_TOKEN = 4.0
 _PROMPT_OVERHEAD_TOKENS = 200.0
 _INITIAL_OUTPUT_TOKENS = 300.0
-# How much of what is known the newest call replaces.
+# Weight of the newest call in the moving average.
 _SMOOTHING = 0.2
 _MAX_PROGRAMS = 4_096
 
 
 @dataclass(slots=True)
 class _Averages:
-    """What a program's calls took on average."""
+    """Moving averages of a program's calls."""
 
     characters: float
     input_tokens: float
@@ -30,19 +30,19 @@ class _Averages:
 
 
 class Estimates:
-    """What one process learned about the programs that it runs."""
+    """The estimates of one process, by program."""
 
     def __init__(self) -> None:
         self._averages: OrderedDict[tuple[str, Basis], _Averages] = OrderedDict()
 
     def predict_tokens(self, program: str, estimate: Estimate) -> tuple[float, float]:
-        """Return the input and the output tokens that a program's next call will probably take."""
+        """Return the expected input and output tokens of a program's next call."""
         known = self._averages.get((program, estimate.basis))
         if known is None:
             around = _PROMPT_OVERHEAD_TOKENS if estimate.basis == "inputs" else 0.0
             expected, output = around + estimate.characters / _CHARACTERS_PER_TOKEN, _INITIAL_OUTPUT_TOKENS
         else:
-            # A part is fixed, and the rest grows with the text, as usual text does.
+            # One part of the prompt is fixed; the rest grows with the text.
             more = (estimate.characters - known.characters) / _CHARACTERS_PER_TOKEN
             expected, output = max(1.0, known.input_tokens + more), known.output_tokens
         return expected, output if estimate.max_output_tokens is None else min(
@@ -50,7 +50,7 @@ class Estimates:
         )
 
     def learn(self, program: str, estimate: Estimate, used: Used) -> None:
-        """Take a call's real usage into account."""
+        """Update the averages with a call's real usage."""
         key = (program, estimate.basis)
         known = self._averages.get(key)
         if known is None:

@@ -19,18 +19,18 @@ _log = logging.getLogger(__name__)
 async def hold_first_permit(
     admission: RateLimiter, scope: PredictionContext, profile: str, inputs: Mapping[str, Any]
 ) -> AsyncGenerator[None]:
-    """Lets the block run with leave for its first LM call, which is given back if the call isn't made.
+    """Acquire a permit for the first LM call of the block; return it if the call isn't made.
 
     Raises:
-        Ignore: the task was parked. Its message is in other hands, and this worker does nothing more about it.
-        DeadlineExceededError: it had to wait in place, and its deadline came first.
-        StoreUnavailableError: Redis is away and a limit concerns the task.
+        Ignore: the task was parked; its message no longer belongs to this worker.
+        DeadlineExceededError: the deadline passed while the task was waiting in this process.
+        StoreUnavailableError: Redis is unavailable and a limit applies to the task.
     """
     estimate = Estimate(sum(map(_count_characters, inputs.values())), "inputs")
-    answer = await admission.before_start(scope, profile, estimate)
-    if isinstance(answer, Parked):
+    permit = await admission.before_start(scope, profile, estimate)
+    if isinstance(permit, Parked):
         raise Ignore(f"prediction {scope.task_id} waits for the limits of '{profile}'")
-    scope.permit = answer
+    scope.permit = permit
     try:
         yield
     finally:
@@ -40,11 +40,11 @@ async def hold_first_permit(
 
 
 async def _give_back(admission: RateLimiter, permit: Permit) -> None:
-    """Give a permit back; one that can't be runs out by itself, and costs no result."""
+    """Return a permit; on failure it expires by itself, and the result is kept."""
     try:
         await admission.give_back(permit)
-    except Exception as exc:  # noqa: BLE001 - what only counts a prediction must not cost it
-        _log.warning("A place among the limits of '%s' isn't given back, and runs out: %s", permit.profile, exc)
+    except Exception as exc:  # noqa: BLE001 - accounting must not cost a result
+        _log.warning("Can't return a permit for '%s'; it will expire: %s", permit.profile, exc)
 
 
 def _count_characters(value: object) -> int:

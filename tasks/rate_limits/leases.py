@@ -1,4 +1,4 @@
-"""Presence: one process's part in the limits. It renews what it holds, hears of pauses, moves when it leads."""
+"""The rate-limit permits of one process: renew their leases, follow pauses, and schedule parked tasks while leading."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.rate_limits.rules import FLEET_SESSION, Bucket, Rules
 from tasks.rate_limits.scheduler import ParkedTaskScheduler
 from tasks.rate_limits.store import Costs, LimitStore
 
-# Leases are renewed, and what hints might have missed is looked at, this often.
+# Interval at which leases are renewed, and pauses polled in case their notification was lost.
 _HEARTBEAT_S = 1.0
 _POLL_INTERVAL_S = 0.25
 
@@ -37,13 +37,13 @@ class _Unsettled:
 
 
 class LimitLeases:
-    """What one process holds and knows of the limits. Lives on the home loop.
+    """The state of one process in the rate limits. Lives on the home loop.
 
     Args:
         store: the limits in Redis.
-        rules: which of them concern a call.
-        replica: where the variables that steer them are read.
-        cancels: where cancellations are told.
+        rules: the limits of profiles and sessions.
+        replica: the snapshots whose variables set limits.
+        cancels: the subscriptions that cancellations arrive on.
     """
 
     def __init__(self, store: LimitStore, rules: Rules, replica: Replica, cancels: Signals) -> None:
@@ -62,8 +62,8 @@ class LimitLeases:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._spawned: set[asyncio.Task[Any]] = set()
         self._cancels = cancels
-        self._read_outage = OutageLog(_log, "Can't read the fleet's limits; those that were read last hold on")
-        self._renewal_outage = OutageLog(_log, "Can't renew what the limits granted")
+        self._read_outage = OutageLog(_log, "Can't read the fleet's limits; the last known ones apply")
+        self._renewal_outage = OutageLog(_log, "Can't renew rate-limit permits")
         self._signals = Signals(store.connection)
         self._signals.subscribe(store.pause_channel, self._on_pause, lambda: None)
         self._signals.subscribe(self.ready_channel, self._on_ready, self._wake_all)
@@ -71,14 +71,14 @@ class LimitLeases:
         cancels.subscribe(f"{store.namespace}:cancel", self._on_cancel, lambda: None)
 
     async def begin(self) -> None:
-        """Take part from now on, unless it does so already, and has read the fleet's own variables.
+        """Start taking part, unless it does so already, and read the fleet's variables.
 
         Raises:
-            StoreUnavailableError: the store is away.
+            StoreUnavailableError: the store is unavailable.
         """
         if self._has_begun:
             return
-        # Those who come together share one read, and each gets its failure.
+        # Concurrent callers share one read and its failure.
         if self._begin_task is None or self._begin_task.done():
             self._begin_task = asyncio.get_running_loop().create_task(self._begin())
         await share(self._begin_task)
@@ -104,12 +104,12 @@ class LimitLeases:
     # ------------------------------------------------------------ limits
 
     def buckets_for(self, profile: str, session: str, snapshot: Snapshot) -> Sequence[Bucket] | None:
-        """Return the buckets of a call; None if nothing at all concerns it, so that Redis needn't be asked."""
+        """Return the buckets of a call; None if no limit or pause applies, so that Redis isn't needed."""
         buckets = self._rules.buckets_for(profile, self._fleet_snapshot(), self._replica.peek(session) or snapshot)
         return buckets if buckets or self._is_paused(profile) else None
 
     def pause_here(self, profile: str, seconds: float) -> None:
-        """Has calls to a profile ask Redis for so long, which knows when the pause really ends."""
+        """Make calls to a profile check with Redis for ``seconds``; Redis knows when the pause really ends."""
         self._paused[profile] = max(self._paused.get(profile, 0.0), time.monotonic() + seconds)
 
     def _fleet_snapshot(self) -> Snapshot | None:
@@ -122,7 +122,7 @@ class LimitLeases:
         return profile in self._paused
 
     async def _find_buckets(self, profile: str, session: str) -> Sequence[Bucket]:
-        """The same for a parked task, of whose session this process may never have heard."""
+        """Return the buckets of a parked task, whose session may be unknown to this process."""
         snapshot = self._replica.peek(session) or await self._fetch_snapshot(session)
         return self._rules.buckets_for(profile, self._fleet_snapshot(), snapshot)
 
@@ -132,16 +132,16 @@ class LimitLeases:
         except SessionNotFoundError:
             return None
 
-    # ------------------------------------------------------------ turns
+    # ------------------------------------------------------------ waiting
 
     @property
     def ready_channel(self) -> str:
-        """The channel on which this process is told whose turn it is."""
+        """The channel that notifies this process of waiting tasks whose turn it is."""
         return self.store.ready_channel(self._process)
 
     @contextmanager
     def waiter(self, task: str) -> Generator[asyncio.Event]:
-        """Keep a task's place in its lane while it waits here, and tells when it may be its turn."""
+        """Keep a task's place in its queue while the block runs; yield the event of its turn."""
         event = self._waiters[task] = asyncio.Event()
         try:
             yield event
@@ -151,22 +151,22 @@ class LimitLeases:
     # ------------------------------------------------------------ permits
 
     def hold(self, permit: str) -> None:
-        """Renew a permit from now on."""
+        """Renew a permit from now on, until ``end``."""
         self._held.add(permit)
 
     async def end(self, permit: str, real: Costs, *, requests: int) -> None:
-        """End a permit, now or as soon as Redis is back: a call that had its answer must not fail for this."""
+        """Settle a permit, now or as soon as Redis is back: a call that was answered must not fail for this."""
         if not permit:
             return
         self._held.discard(permit)
         try:
             await self.store.settle(permit, real, requests=requests)
-        except StoreUnavailableError as away:
-            _log.warning("A call is settled later: %s", away)
+        except StoreUnavailableError as exc:
+            _log.warning("Can't settle a call yet; retrying with the next heartbeat: %s", exc)
             self._unsettled.append(_Unsettled(permit, real, requests))
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do what a cancelled caller can't wait for."""
+        """Run in the background what a cancelled caller can't await."""
         task = asyncio.get_running_loop().create_task(_run_detached(work))
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
@@ -179,13 +179,13 @@ class LimitLeases:
             self._running[name] = asyncio.get_running_loop().create_task(work())
 
     async def _poll_fleet(self) -> None:
-        """Keep the fleet's variables in the replica, and notices when somebody first publishes them."""
+        """Keep the fleet's variables in the replica, and notice when they are first published."""
         while True:
             try:
                 self._fleet = await self._fetch_snapshot(FLEET_SESSION)
                 self._read_outage.recovered()
-            except BridgeError as away:
-                self._read_outage.failed(away)
+            except BridgeError as exc:
+                self._read_outage.failed(exc)
             await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def _send_heartbeats(self) -> None:
@@ -193,20 +193,20 @@ class LimitLeases:
             try:
                 await self._send_heartbeat()
                 self._renewal_outage.recovered()
-            except StoreUnavailableError as away:
-                self._renewal_outage.failed(away)
-            except Exception:  # noqa: BLE001 (a beat that fails must not end all that come after it)
-                _log.exception("A beat of the limits failed; it is tried again")
+            except StoreUnavailableError as exc:
+                self._renewal_outage.failed(exc)
+            except Exception:  # noqa: BLE001 (one failed heartbeat must not end the loop)
+                _log.exception("A heartbeat of the rate limits failed; retrying")
             await asyncio.sleep(_HEARTBEAT_S)
 
     async def _send_heartbeat(self) -> None:
-        beat = await self.store.send_heartbeat(self._process, self._held, self._waiters)
-        for profile, seconds in beat.pauses.items():
+        reply = await self.store.send_heartbeat(self._process, self._held, self._waiters)
+        for profile, seconds in reply.pauses.items():
             self.pause_here(profile, seconds)
-        self._set_leading(beat.leads)
+        self._set_leading(reply.leads)
         while self._unsettled:
-            one = self._unsettled[0]
-            await self.store.settle(one.permit, one.real, requests=one.requests)
+            unsettled = self._unsettled[0]
+            await self.store.settle(unsettled.permit, unsettled.real, requests=unsettled.requests)
             del self._unsettled[0]
 
     def _set_leading(self, leads: bool) -> None:
@@ -215,8 +215,8 @@ class LimitLeases:
         elif "mover" in self._running:
             self._running.pop("mover").cancel()
 
-    def _on_pause(self, said: str) -> None:
-        milliseconds, _, profile = said.partition(" ")
+    def _on_pause(self, message: str) -> None:
+        milliseconds, _, profile = message.partition(" ")
         self.pause_here(profile, float(milliseconds) / 1000)
 
     def _on_ready(self, task: str) -> None:
@@ -231,7 +231,7 @@ class LimitLeases:
         self._scheduler.wake(profile)
 
     def _on_cancel(self, task: str) -> None:
-        # Its end is committed already. What comes back into the queue is found to have ended, and goes.
+        # Its result is committed already; once unparked, the task is found finished and dropped.
         if "mover" in self._running:
             self.spawn(self.store.unpark(task))
 
@@ -239,5 +239,5 @@ class LimitLeases:
 async def _run_detached(work: Coroutine[Any, Any, Any]) -> None:
     try:
         await work
-    except StoreUnavailableError as away:
-        _log.warning("The limits couldn't be told of a call's end; its lease ends by itself: %s", away)
+    except StoreUnavailableError as exc:
+        _log.warning("Can't update the rate limits; the lease will expire: %s", exc)

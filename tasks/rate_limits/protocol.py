@@ -1,7 +1,7 @@
-"""Admission: what the limits ask of a call, and what a call may count on. The gate before each LM call speaks this.
+"""The protocol between LM calls and the rate limiter.
 
-A task's first call is admitted before the task starts, so that one which must wait can be *parked*: its message leaves
-the worker, and no slot is held. Later calls of the same task wait in place, bounded by its deadline.
+A task's first call is admitted before the task starts, so that a task which must wait can be *parked*: its message
+leaves the worker, and no slot is held. Later calls of the same task wait in the process, until its deadline.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ Basis = Literal["inputs", "prompt"]
 
 
 class Caller(Protocol):
-    """The task on whose behalf an LM is called, as the limits see it; the scope of a prediction is one."""
+    """The task that calls an LM; ``PredictionContext`` is one."""
 
     @property
     def task_id(self) -> str:
-        """The Celery task."""
+        """The Celery task id."""
         ...
 
     @property
     def session(self) -> str:
-        """The session that it runs under, whose limits concern it."""
+        """The session that it runs under, whose limits apply to it."""
         ...
 
     @property
     def program(self) -> str:
-        """The program, under whose name estimates are learned."""
+        """The program, by which token estimates are kept."""
         ...
 
     @property
     def deadline(self) -> float | None:
-        """Unix seconds after which it must not call the LM."""
+        """Unix seconds after which it must not call the LM; None for no deadline."""
         ...
 
     @property
     def priority(self) -> int:
-        """Priority of its message, 9 first."""
+        """Priority of its message, 0 to 9 (most urgent)."""
         ...
 
     @property
     def claim(self) -> str | None:
-        """Tag of the claim under which this worker holds its message; None where the transport isn't ours."""
+        """Delivery tag of its message; None with another transport than ours."""
         ...
 
     @property
@@ -59,8 +59,8 @@ class Estimate:
 
     Attributes:
         characters: length of the text that goes to the LM.
-        basis: which text that is: the task's inputs, before it starts, or the whole prompt of one call.
-        most_output: tokens that the LM may answer at most, where the call says so.
+        basis: which text: the task's inputs, before it starts, or the whole prompt of one call.
+        most_output: the output limit of the call, None if it sets none.
     """
 
     characters: int
@@ -70,7 +70,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a call really used, as the provider reported it: tokens."""
+    """The tokens that a call used, as the provider reported."""
 
     input_tokens: int
     output_tokens: int
@@ -78,15 +78,15 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave for one LM call. It is a lease: the process renews it, and a killed one gives it back.
+    """Permission for one LM call. It is a lease: the process renews it, and it expires after a crash.
 
     Attributes:
-        profile: whose LM may be called.
-        id: under which the limits remember it; empty where no limit concerned the call.
-        program: whose estimates the call's real usage will improve.
-        estimate: what was known before the call.
-        tokens: tokens that were reserved for it.
-        spend: the money that was reserved for it, in the currency of the profile's prices.
+        profile: the LM profile that may be called.
+        id: its id in the limits; empty if no limit applies to the call.
+        program: the program whose estimates the call's usage updates.
+        estimate: the estimate before the call.
+        tokens: tokens reserved for it.
+        spend: spend reserved for it, in the currency of the profile's prices.
     """
 
     profile: str
@@ -99,11 +99,11 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The task's message left this worker for the lane of its session; nobody here runs it, acks it or ends it.
+    """The task was parked in its session's queue; this worker must not run or acknowledge it.
 
     Attributes:
         profile: the LM profile that it waits for.
-        wait_s: seconds after which there might be room, as far as is known.
+        wait_s: estimated seconds until there is room.
     """
 
     profile: str
@@ -111,65 +111,64 @@ class Parked:
 
 
 class RateLimiter(Protocol):
-    """Grants calls. Lives on the home loop."""
+    """Admits LM calls. Lives on the home loop."""
 
     async def begin(self) -> None:
-        """Take part from now on; a worker that merely waits for tasks may be the one to release those that are parked.
+        """Start taking part; an idle worker may be the one that releases parked tasks.
 
         Raises:
-            StoreUnavailableError: Redis is away; it goes on trying by itself.
+            StoreUnavailableError: Redis is unavailable; connecting is retried in the background.
         """
         ...
 
     async def aclose(self) -> None:
-        """Stop taking part; what this process holds is given back when its leases end."""
+        """Stop taking part; the permits of this process expire."""
         ...
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """Admit a task's first call before the task starts, or parks the task.
 
-        Where its message can't be parked (a broker that isn't ours, or isn't the state's Redis) it waits in place.
+        If its message can't be parked (another transport, or another Redis than the state's) it waits in this process.
 
         Raises:
-            DeadlineExceededError: the deadline came first.
-            StoreUnavailableError: Redis is away and a limit concerns the call.
+            DeadlineExceededError: the deadline passed first.
+            StoreUnavailableError: Redis is unavailable and a limit applies to the call.
         """
         ...
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
-        """Admit one call, as soon as every limit that concerns it has room.
+        """Admit one call, as soon as every limit that applies to it has room.
 
         Raises:
-            DeadlineExceededError: the deadline came first.
-            StoreUnavailableError: Redis is away and a limit concerns the call.
+            DeadlineExceededError: the deadline passed first.
+            StoreUnavailableError: Redis is unavailable and a limit applies to the call.
         """
         ...
 
     async def settle(self, permit: Permit, used: Used | None) -> None:
-        """End a call: what was reserved too much is refunded, what was used beyond it becomes debt.
+        """Settle a call: refund what was reserved but not used; what was used beyond it becomes debt.
 
         Args:
-            permit: what the call was admitted with; settling it twice does nothing.
-            used: None if the call failed before its usage was known: its tokens and its money are refunded, the request
-                stays counted.
+            permit: the permit of the call; settling it twice does nothing.
+            used: None if the call failed: tokens and spend are refunded, the request stays counted.
         """
         ...
 
     async def give_back(self, permit: Permit) -> None:
-        """Return a permit whose call was never made, all of it."""
+        """Return a permit whose call was never made; everything is refunded."""
         ...
 
     async def forget(self, task_id: str) -> None:
-        """Return what was reserved for a task that ended before it could ask for its first call."""
+        """Return the reservation of a task that ended before its first call."""
         ...
 
     async def pause(self, profile: str, seconds: float) -> None:
-        """Stop every call of the fleet to a profile for so long, as its provider asked."""
+        """Stop all calls of the fleet to a profile for ``seconds``, as its provider asked."""
         ...
 
 
 class Unlimited:
-    """Admission where nothing is limited: every call goes ahead, and no Redis is asked."""
+    """A rate limiter without limits, which needs no Redis."""
 
     async def begin(self) -> None:
         """Do nothing: nothing is ever parked."""
@@ -195,4 +194,4 @@ class Unlimited:
         """Do nothing: nothing was reserved."""
 
     async def pause(self, profile: str, seconds: float) -> None:
-        """Do nothing: calls aren't held back here."""
+        """Do nothing: calls are never paused."""

@@ -1,7 +1,7 @@
-"""Rules: which limits concern a call, from the LM profiles' file and from variables, as the buckets that enforce them.
+"""The limits of a call, from the LM profiles' file and from variables, as the buckets that enforce them.
 
-A variable of the session ``dspex.fleet`` limits a profile for everybody; one of a task's own session limits that
-session, over all profiles. Both are read from the process's replica, so that a change is in force once it is told.
+A variable of the session ``dspex.fleet`` limits a profile for the whole fleet; one of a task's own session limits that
+session, over all profiles. Both are read from the process's replica, so a change applies once the replica has it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 from snakepit_bridge.snapshots.snapshot import Snapshot
 
 FLEET_SESSION = "dspex.fleet"
-"""The session whose variables steer the whole fleet."""
+"""The session whose variables apply to the whole fleet."""
 PREFIX = "dspex.limits."
 UNLIMITED = -1
-"""What a variable says to lift a limit that the profiles' file sets."""
+"""The value of a variable that removes a limit of the profiles' file."""
 
-# A bucket refills a little slower than the quota, and holds a quarter of a second of it at most: what is on its way
-# for a moment, and what comes in a burst, still fits in the provider's own window.
+# A bucket refills slightly slower than the quota and holds at most a quarter of a second of it, so that network delays
+# and bursts stay within the provider's own window.
 _PACE = 0.975
 _BURST_MS = 250
 
@@ -31,17 +31,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LimitValues:
-    """What may be used; None doesn't limit."""
+    """The limits of a profile or a session; None is unlimited."""
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
     concurrency: float | None = None
     spend_per_hour: float | None = None
 
-    def override(self, said: Mapping[str, float]) -> LimitValues:
-        """Return these limits with those that variables say instead."""
+    def override(self, values: Mapping[str, float]) -> LimitValues:
+        """Return these limits, overridden by the values of variables."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
-        return LimitValues(**{name: _resolve_limit(said.get(name, limit)) for name, limit in own.items()})
+        return LimitValues(**{name: _resolve_limit(values.get(name, limit)) for name, limit in own.items()})
 
 
 def _resolve_limit(limit: float | None) -> float | None:
@@ -50,13 +50,13 @@ def _resolve_limit(limit: float | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a profile's tokens cost, per million."""
+    """The prices of a profile's tokens, per million."""
 
     input_per_million: float = 0.0
     output_per_million: float = 0.0
 
     def cost(self, input_tokens: float, output_tokens: float) -> float:
-        """Return the price of so many tokens."""
+        """Return the price of a number of tokens."""
         return (input_tokens * self.input_per_million + output_tokens * self.output_per_million) / 1e6
 
 
@@ -65,12 +65,12 @@ class Bucket:
     """One limit as Redis keeps it.
 
     Attributes:
-        name: whose and what, unique among all.
-        whose: ``p`` for a profile's, ``s`` for a session's.
-        counts: which cost of a call: 1 the request itself, 2 its tokens, 3 its money.
-        window_ms: over how long it counts; 0 counts the calls under way.
+        name: unique name, with its owner and its kind.
+        scope: ``p`` for a profile's, ``s`` for a session's.
+        unit: what it counts: 1 requests, 2 tokens, 3 spend.
+        window_ms: length of its window; 0 counts concurrent calls.
         limit: how much is allowed.
-        paced: whether the allowance comes evenly, or all at once.
+        paced: whether it refills evenly over the window.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Bucket:
 
     @cached_property
     def script_args(self) -> tuple[Any, ...]:
-        """What scripts are told of it."""
+        """Its arguments for Lua scripts."""
         rate = self.limit / self.window_ms * _PACE if self.window_ms and self.paced else 0.0
         return (self.name, self.scope, self.unit, self.window_ms, self.limit, rate, max(1.0, rate * _BURST_MS))
 
@@ -98,20 +98,20 @@ _KINDS = (
 
 def build_buckets(whose: str, of: str, limits: LimitValues) -> tuple[Bucket, ...]:
     """Return the buckets of one profile's (``p``) or one session's (``s``) limits."""
-    found = ((kind, getattr(limits, kind[0])) for kind in _KINDS)
+    limited = ((kind, getattr(limits, kind[0])) for kind in _KINDS)
     return tuple(
         Bucket(f"{whose}:{of}:{name}", whose, counts, window_ms, limit, paced)
-        for (name, counts, window_ms, paced), limit in found
+        for (name, counts, window_ms, paced), limit in limited
         if limit is not None
     )
 
 
 @dataclass
 class Rules:
-    """The rules of one process.
+    """The limits that apply to calls of one process.
 
     Args:
-        limits: of each profile, as the file has them.
+        limits: the limits of each profile from the profiles' file.
     """
 
     limits: Mapping[str, LimitValues] = field(default_factory=dict[str, LimitValues])
@@ -120,14 +120,14 @@ class Rules:
     )
 
     def buckets_for(self, profile: str, fleet: Snapshot | None, session: Snapshot | None) -> tuple[Bucket, ...]:
-        """Return the buckets that a call to a profile under a session has to pass."""
+        """Return the buckets of a call to a profile under a session."""
         return self._profile_buckets(profile, fleet) + self._session_buckets(session)
 
     def _profile_buckets(self, profile: str, fleet: Snapshot | None) -> tuple[Bucket, ...]:
         known = self._cache.get(("p", profile))
         if known is None or known[0] is not (fleet and fleet.variables):
-            said = _read_limits(fleet, f"{PREFIX}{profile}.")
-            limits = self.limits.get(profile, _NO_LIMITS).override(said)
+            values = _read_limits(fleet, f"{PREFIX}{profile}.")
+            limits = self.limits.get(profile, _NO_LIMITS).override(values)
             known = self._remember("p", profile, fleet and fleet.variables, limits)
         return known[1]
 
@@ -150,8 +150,8 @@ class Rules:
 
 
 def _read_limits(snapshot: Snapshot | None, prefix: str) -> dict[str, float]:
-    """The limits that a snapshot's variables set. What isn't a limit is told of, and the file's own limit holds on."""
-    said: dict[str, float] = {}
+    """Return the limits that a snapshot's variables set; log invalid values and ignore them."""
+    limits: dict[str, float] = {}
     for kind, *_ in _KINDS if snapshot else ():
         variable = snapshot.variables.get(f"{prefix}{kind}") if snapshot else None
         if variable is None or variable.value is None:
@@ -160,12 +160,12 @@ def _read_limits(snapshot: Snapshot | None, prefix: str) -> dict[str, float]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not _is_limit(value):
             _log.error(
                 "Variable '%s%s' is %r, which is no limit: it must be a number from 0 up, or %d for no limit. "
-                "It is ignored until then.",
+                "It is ignored.",
                 prefix, kind, value, UNLIMITED,
             )  # fmt: skip
             continue
-        said[kind] = float(value)
-    return said
+        limits[kind] = float(value)
+    return limits
 
 
 def _is_limit(value: float) -> bool:

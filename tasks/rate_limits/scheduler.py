@@ -1,8 +1,8 @@
-"""The mover: takes parked tasks out of their lanes, each with a reservation, as the limits leave room for them.
+"""Release parked tasks from their sessions' queues, each with a reservation, as the limits leave room.
 
-One process at a time does it, under a lease; a second one would do no harm beyond the order. Sessions take turns by
-deficit round robin: in each round a session may take as much as every other, and what it couldn't use of that, because
-its next task costs more, it keeps. So a session that floods waits for itself alone. Priority decides within a session.
+One process at a time does this, under a lease; a second one would only affect the order. Sessions are served by deficit
+round-robin: each round adds the same quantum to every session, and a session keeps what it couldn't use because its
+next task costs more. So a session that floods delays only itself. Within a session the priority decides.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from tasks.outage_log import OutageLog
 from tasks.rate_limits.rules import Bucket
 from tasks.rate_limits.store import LimitStore
 
-# A deadline that passes in a lane, and a limit that a variable changed, are noticed within so many seconds.
+# Expired deadlines and changed limits are noticed within this interval.
 _POLL_INTERVAL_S = 0.25
 _IDLE_S = 1.0
-# Tasks of one session, and steps of one profile, before others get their turn.
+# Tasks of one session, and steps of one profile, before the next one is served.
 _MAX_RELEASED = 64
 _MAX_STEPS = 512
 
 _log = logging.getLogger(__name__)
 
 FindBuckets = Callable[[str, str], Awaitable[Sequence[Bucket]]]
-"""Tells which buckets concern a call to a profile under a session."""
+"""Returns the buckets of a call to a profile under a session."""
 
 
 class ParkedTaskScheduler:
     """Releases parked tasks while it runs. Lives on the home loop.
 
     Args:
-        store: where they are parked.
-        buckets_of: the limits that they wait for.
+        store: the parked tasks.
+        find_buckets: returns the limits that a task waits for.
     """
 
     def __init__(self, store: LimitStore, find_buckets: FindBuckets) -> None:
@@ -47,32 +47,32 @@ class ParkedTaskScheduler:
         self._outage = OutageLog(_log, "Can't release parked predictions")
 
     def wake(self, profile: str) -> None:
-        """Has it look at a profile's lanes at once."""
+        """Serve a profile's queues at once."""
         if profile in self._queues:
             self._queues[profile].refresh_soon()
         self._woken.set()
 
     async def run(self) -> None:
-        """Move until it is cancelled."""
+        """Release tasks until cancelled."""
         while True:
             self._woken.clear()
             wait_s = await self._serve_all()
             if wait_s > 0:
-                # Room that comes with time is the condition; a park or a settlement only makes it come sooner.
+                # Room comes with time; a parked task or a settlement only wakes it earlier.
                 await _wait_for_event(self._woken, wait_s)
 
     async def _serve_all(self) -> float:
-        """Serve every profile once; returns the seconds after which it is worth another look."""
+        """Serve every profile once; return the seconds until the next round."""
         try:
             await self._store.unpark()
             profiles = await self._store.count_parked()
-            self._queues = {one: self._queues.get(one) or self._create_queues(one) for one in profiles}
-            waits = [await lanes.serve() for lanes in self._queues.values()]
-        except StoreUnavailableError as away:
-            self._outage.failed(away)
+            self._queues = {name: self._queues.get(name) or self._create_queues(name) for name in profiles}
+            waits = [await queues.serve() for queues in self._queues.values()]
+        except StoreUnavailableError as exc:
+            self._outage.failed(exc)
             return _IDLE_S
-        except Exception:  # noqa: BLE001 (a round that fails must not end all that come after it)
-            _log.exception("A round of releasing parked predictions failed; it is tried again")
+        except Exception:  # noqa: BLE001 (one failed round must not end the loop)
+            _log.exception("Releasing parked predictions failed; retrying")
             return _IDLE_S
         self._outage.recovered()
         return min(waits, default=_IDLE_S)
@@ -82,7 +82,7 @@ class ParkedTaskScheduler:
 
 
 class SessionQueues:
-    """The lanes of one profile, served in turn."""
+    """The sessions' queues of one profile, served round-robin."""
 
     def __init__(self, profile: str, store: LimitStore, find_buckets: FindBuckets) -> None:
         self._profile = profile
@@ -96,11 +96,11 @@ class SessionQueues:
         self._continues_turn = False
 
     def refresh_soon(self) -> None:
-        """Has the next round find out who waits."""
+        """Refresh the list of waiting sessions in the next round."""
         self._refreshed_at = float("-inf")
 
     async def serve(self) -> float:
-        """Release what there is room for; returns the seconds after which there may be more."""
+        """Release tasks while there is room; return the seconds until there may be more."""
         await self._refresh_sessions()
         passed = 0
         for _ in range(_MAX_STEPS):
@@ -118,41 +118,41 @@ class SessionQueues:
         return self._seconds_until_next()
 
     async def _serve_session(self, session: str) -> tuple[float, bool]:
-        """Serve the session whose turn it is; returns how long the profile holds all up, and whether this led on."""
-        # A turn that the profile's limit cut short goes on; it isn't a new one, with new credit.
+        """Serve the next session; return how long the profile blocks all, and whether there was progress."""
+        # A turn that the profile's limit interrupted continues without a new quantum.
         credit = self._credit.get(session, 0.0) + (0.0 if self._continues_turn else self._quantum)
         self._continues_turn = False
         buckets = await self._find_buckets(self._profile, session)
-        got = await self._store.release(
+        released = await self._store.release(
             self._profile, session, credit, _MAX_RELEASED, _max_reservations(buckets), buckets
         )
-        grew = got.next_cost > self._quantum
-        self._quantum = max(self._quantum, got.next_cost)
-        self._credit[session] = credit - got.cost
-        if got.stop_reason == "p":
+        quantum_grew = released.next_cost > self._quantum
+        self._quantum = max(self._quantum, released.next_cost)
+        self._credit[session] = credit - released.cost
+        if released.stop_reason == "p":
             self._continues_turn = True
-            return max(got.wait_s, 0.001), True
-        if got.stop_reason == "many":
+            return max(released.wait_s, 0.001), True
+        if released.stop_reason == "many":
             self._continues_turn = True
             return 0.0, True
         self._order.rotate(-1)
-        if got.stop_reason == "s":
-            # Credit is for those whom others keep waiting, not for those who wait for their own limit.
+        if released.stop_reason == "s":
+            # Credit is for sessions that wait for others, not for those that wait for their own limit.
             self._credit[session] = 0.0
-            self._blocked_until[session] = monotonic() + min(got.wait_s, _POLL_INTERVAL_S)
-        elif got.stop_reason == "empty":
+            self._blocked_until[session] = monotonic() + min(released.wait_s, _POLL_INTERVAL_S)
+        elif released.stop_reason == "empty":
             self._drop(session)
-        return 0.0, bool(got.count) or grew or got.stop_reason in ("empty", "budget")
+        return 0.0, bool(released.count) or quantum_grew or released.stop_reason in ("empty", "budget")
 
     async def _refresh_sessions(self) -> None:
-        """Learns which sessions have tasks parked."""
+        """Refresh which sessions have parked tasks."""
         if self._order and monotonic() < self._refreshed_at + _POLL_INTERVAL_S:
             return
         self._refreshed_at = monotonic()
-        found = await self._store.list_sessions(self._profile)
+        sessions = await self._store.list_sessions(self._profile)
         known = set(self._order)
-        self._order.extend(session for session in found if session not in known)
-        for session in known.difference(found):
+        self._order.extend(session for session in sessions if session not in known)
+        for session in known.difference(sessions):
             self._drop(session)
 
     def _drop(self, session: str) -> None:
@@ -168,7 +168,7 @@ class SessionQueues:
 
 
 def _max_reservations(buckets: Sequence[Bucket]) -> int:
-    """About a second's worth: more would only wait in the queue, and start in a burst when workers come free."""
+    """Return about one second's worth of requests: more would start in a burst when workers become free."""
     rates = [bucket.limit * 1000 / bucket.window_ms for bucket in buckets if bucket.unit == 1 and bucket.window_ms]
     return max(8, int(min(rates))) if rates else 256
 

@@ -1,9 +1,8 @@
-"""The limits as Redis keeps them: buckets, permits, lanes and pauses, each changed by one script.
+"""The rate limits in Redis: buckets, permits, queues of parked tasks and pauses, each changed by one Lua script.
 
-throttled-py was looked at first. Its bucket is one key in whole seconds, so that a call which several limits concern
-could take from one and be refused by the next. A full one lets its whole capacity through and a window's refill after
-it, which a provider that counts a sliding window answers with 429. And it knows no settlement, no lease and no order
-among those who wait. The buckets here are therefore our own.
+Why not throttled-py: its bucket is one key in whole seconds, so a call under several limits could take from one and be
+refused by the next. A full bucket lets its whole capacity through and a window's refill after it, which a provider with
+a sliding window answers with 429. And it has no settlement, no leases and no order among waiters.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tasks.rate_limits.protocol import Caller
 from tasks.rate_limits.rules import Bucket
 
 LEASE_MS = 10_000
-"""For how long a permit is good; its process renews it several times within."""
+"""Lease of a permit in milliseconds; its process renews it several times within."""
 LEAD_MS = 3_000
 _RESERVATION_MS = 30_000
 _NO_CLAIM_LIBRARY = "local function claim_take() end"
@@ -27,7 +26,7 @@ _NO_CLAIM_LIBRARY = "local function claim_take() end"
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a call takes besides being one request."""
+    """The tokens and the spend of a call."""
 
     tokens: float
     spend: float
@@ -35,14 +34,14 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The call may be made, and this is what was reserved for it."""
+    """The call may be made; these costs are reserved for it."""
 
     costs: Costs
 
 
 @dataclass(frozen=True, slots=True)
 class LimitRefusal:
-    """The call must wait: for whose limit (``p`` or ``s``), and how many seconds at least."""
+    """The call must wait: for the limit of its profile (``p``) or session (``s``), and at least ``wait_s``."""
 
     scope: str
     wait_s: float
@@ -50,19 +49,19 @@ class LimitRefusal:
 
 @dataclass(frozen=True, slots=True)
 class NotHeld:
-    """The task's message is in other hands: parked already, or claimed by somebody else."""
+    """The task's message is no longer leased by this worker: parked already, or redelivered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What one look at a lane released.
+    """The tasks released from one session's queue.
 
     Attributes:
-        count: tasks.
-        cost: what they take, in shares of the limit that they take most of.
-        stopped: why no more: ``empty``, ``s``, ``p``, ``budget``, ``many``.
+        count: number of tasks.
+        cost: their costs, as shares of the limit that they use most of.
+        stop_reason: why no more were released: ``empty``, ``s``, ``p``, ``budget``, ``many``.
         wait_s: seconds until there may be room again.
-        next_cost: what the next task takes.
+        next_cost: cost of the next task.
     """
 
     count: int
@@ -74,7 +73,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """What a process learns by its beat: whether it leads the movers, and the pauses in seconds from now."""
+    """The reply to a heartbeat: whether the process leads the scheduling, and the pauses in seconds from now."""
 
     leads: bool
     pauses: Mapping[str, float]
@@ -82,13 +81,13 @@ class HeartbeatReply:
 
 @dataclass
 class LimitStore:
-    """The limits in one Redis: the broker's where its transport is ours, so that parking is one step with the claim.
+    """The rate limits in one Redis: with our transport the broker's, so that parking and leasing are one atomic step.
 
     Args:
-        connection: the way to it.
+        connection: the connection to it.
         namespace: prefix of every key.
-        claims: the claims on the broker's messages, in the same Redis; None where none can be parked.
-        libraries: Lua text in place of a library's own, such as a clock that a test sets.
+        claims: the leases on the broker's messages, in the same Redis; None if none can be parked.
+        libraries: replacements for Lua libraries, such as a clock for tests.
     """
 
     connection: RedisConnection
@@ -99,28 +98,28 @@ class LimitStore:
 
     @property
     def prefix(self) -> str:
-        """What every key begins with."""
+        """The prefix of every key."""
         return f"{self.namespace}:{{limits}}:"
 
     @property
     def pause_channel(self) -> str:
-        """The channel that tells every process of pauses: milliseconds and profile."""
+        """The channel that notifies every process of pauses: milliseconds and profile."""
         return f"{self.prefix}hints"
 
     @property
     def wake_channel(self) -> str:
-        """The channel that tells the mover of the profiles for which something changed."""
+        """The channel that notifies the scheduler of profiles that changed."""
         return f"{self.prefix}wakes"
 
     def ready_channel(self, process: str) -> str:
-        """Return the channel that names tasks which wait in a process and whose turn it is."""
+        """Return the channel that notifies a process of waiting tasks whose turn it is."""
         return f"{self.prefix}ready:{process}"
 
     async def admit(self, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket]) -> Granted | LimitRefusal:
-        """Admit one call to all of the buckets, or says how long to wait.
+        """Admit one call to all buckets, or return how long to wait.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         answer = await self._run(
             "admit", permit, profile, costs.tokens, costs.spend, LEASE_MS, *_encode_buckets(buckets)
@@ -130,15 +129,15 @@ class LimitStore:
     async def start(
         self, caller: Caller, permit: str, profile: str, costs: Costs, buckets: Sequence[Bucket], ready: str
     ) -> Granted | LimitRefusal | NotHeld:
-        """Admit a task's first call, or has the task wait in its session's lane: parked, or in place.
+        """Admit a task's first call, or queue the task under its session: parked, or waiting in its process.
 
         Args:
-            caller: the task; one without a claim waits in place.
+            caller: the task; one without a delivery tag waits in its process.
             permit, profile, costs, buckets: of its first call.
-            ready: the channel on which a task that waits in place is told of its turn.
+            ready: the channel that notifies a task waiting in its process.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         base = self.claims.base if self.claims else ""
         deadline_ms = 0 if caller.deadline is None else caller.deadline * 1000
@@ -152,45 +151,45 @@ class LimitStore:
         return NotHeld() if answer[0] == -1 else LimitRefusal(answer[1].decode(), float(answer[2]) / 1000)
 
     def parking_tag(self, caller: Caller) -> str:
-        """Return the tag under which a task's message can be parked; empty if it must wait in place."""
+        """Return the delivery tag of a message that can be parked; empty if the task must wait in its process."""
         return (caller.claim or "") if self.claims else ""
 
     async def leave(self, task: str) -> None:
-        """Take back what was reserved for a task that makes no call, and its place if it waited in its process.
+        """Return the reservation of a task that makes no call, and remove it from its queue.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         await self._run("leave", task)
 
     async def settle(self, permit: str, real: Costs | None, *, requests: int = 1) -> None:
-        """End a call with its real costs; None leaves everything as it was reserved.
+        """Settle a call with its real costs; None leaves everything as reserved.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         costs = ("", "", "") if real is None else (requests, real.tokens, real.spend)
         await self._run("settle", permit, self.wake_channel, *costs)
 
     async def stop_waiting(self, permit: str, profile: str) -> None:
-        """Take a call that waited in place out of the way of others."""
+        """Remove a call that was waiting in its process, so that it blocks no others."""
         await self.connection.bounded(self.connection.client.zrem(f"{self.prefix}in_place:{profile}", permit))
 
     async def pause(self, profile: str, seconds: float) -> None:
-        """Pause a profile, and tells every process.
+        """Pause a profile, and notify every process.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         await self._run("pause", profile, f"{seconds * 1000:.0f}", self.pause_channel)
 
     async def send_heartbeat(
         self, process: str, permits: Collection[str] = (), waiting: Collection[str] = ()
     ) -> HeartbeatReply:
-        """Renew what a process holds, and the places of tasks that wait in it; asks for the lead of the movers.
+        """Renew the permits and the waiting tasks of a process; compete for the scheduling lead.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         leads, now, *pauses = await self._run("beat", process, LEAD_MS, LEASE_MS, len(permits), *permits, *waiting)
         ends = zip(pauses[::2], pauses[1::2], strict=True)
@@ -200,10 +199,10 @@ class LimitStore:
     async def release(
         self, profile: str, session: str, budget: float, most: int, reserved: int, buckets: Sequence[Bucket]
     ) -> Released:
-        """Release tasks of a lane into their queues, each with a reservation, until something stops it.
+        """Release tasks of one session into their broker queues, each with a reservation, while there is room.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         count, cost, stopped, wait, after = await self._run(
             "release", profile, session, budget, most, reserved, _RESERVATION_MS, *_encode_buckets(buckets)
@@ -211,10 +210,10 @@ class LimitStore:
         return Released(count, float(cost), stopped.decode(), float(wait) / 1000, float(after))
 
     async def unpark(self, *tasks: str) -> int:
-        """Put tasks back without a reservation: these, or without any those whose deadline is over.
+        """Release tasks without a reservation: the given ones, or by default those whose deadline has passed.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         return await self._run("let_go", *tasks)
 
@@ -222,20 +221,20 @@ class LimitStore:
         """Return how many tasks are parked, by profile.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
-        found: Any = await self.connection.bounded(self.connection.client.hgetall(f"{self.prefix}waiting"))
-        return {profile.decode(): int(count) for profile, count in found.items()}
+        counts: Any = await self.connection.bounded(self.connection.client.hgetall(f"{self.prefix}waiting"))
+        return {profile.decode(): int(count) for profile, count in counts.items()}
 
     async def list_sessions(self, profile: str) -> list[str]:
-        """Return the sessions that have tasks parked for a profile, in the order in which they came.
+        """Return the sessions with tasks parked for a profile, in order of arrival.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         key = f"{self.prefix}sessions:{profile}"
-        found: Any = await self.connection.bounded(self.connection.client.zrange(key, 0, -1))
-        return [session.decode() for session in found]
+        sessions: Any = await self.connection.bounded(self.connection.client.zrange(key, 0, -1))
+        return [session.decode() for session in sessions]
 
     async def _run(self, name: str, *args: Any) -> Any:
         script = self._scripts.get(name)
@@ -243,7 +242,7 @@ class LimitStore:
             claim_take = self.claims.library if self.claims else _NO_CLAIM_LIBRARY
             text = source("tasks.rate_limits.lua", name, **{"claim_take": claim_take, **self.libraries})
             script = self._scripts[name] = Script(text)
-        # What the calls of one tick ask goes out together.
+        # Scripts of one iteration of the event loop are pipelined.
         return await self.connection.execute_script(script, [self.prefix], args)
 
 

@@ -1,1 +1,1 @@
-"""The response cache of programs that want one: answers in Redis, and one provider call for all who ask the same."""
+"""The opt-in response cache of programs: answers in Redis, and single flight for identical calls."""

@@ -1,4 +1,4 @@
-"""Tells the cache which answers could be parsed, as DSPy's adapters report it."""
+"""Tell the response cache which answers were parsed, as DSPy's adapters report it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.response_cache.single_flight import AnswerCache
 
 @contextmanager
 def share_answers(cache: AnswerCache, scope: PredictionContext) -> Generator[None]:
-    """Lets the LM calls of a program share their answers, as soon as it could parse them."""
+    """Share the answers to a program's LM calls once the program has parsed them."""
     if scope.cache is None:
         yield
         return
@@ -29,20 +29,20 @@ def share_answers(cache: AnswerCache, scope: PredictionContext) -> Generator[Non
 
 
 class ParseCallback(BaseCallback):
-    """A DSPy callback around each parse of an answer. DSPy swallows what a callback raises; this one raises nothing."""
+    """A DSPy callback around each parse of an answer. DSPy swallows exceptions of callbacks; this one raises none."""
 
     def __init__(self, cache: AnswerCache) -> None:
         self._cache = cache
         self._texts: dict[str, str] = {}
 
     def on_adapter_parse_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Remember what is parsed."""
+        """Remember the text that is parsed."""
         self._texts[call_id] = str(inputs.get("completion") or "")
 
     def on_adapter_parse_end(
         self, call_id: str, outputs: dict[str, Any] | None, exception: BaseException | None = None
     ) -> None:
-        """Says how it went."""
+        """Report whether it was parsed."""
         text, scope = self._texts.pop(call_id, ""), current_prediction()
         if scope is not None:
             self._cache.resolve(scope, text, parsed=exception is None)

@@ -1,8 +1,8 @@
-"""Single flight: of all who ask the same at a time, over all processes, one asks the provider.
+"""Single flight: of all concurrent identical calls, over all processes, one goes to the provider.
 
-In a process the first one flies, and the others wait for it. Among processes the first one holds a lease, renewed until
-the answer has been parsed, and the others wait until it ends: with an answer, or without one, and then another leads.
-An answer is shared only once a program could parse it.
+In a process the first call leads and the others await it. Among processes the leader holds a lease, renewed until the
+answer has been parsed; the others wait until it ends, with an answer, or without one, and then another call leads. An
+answer is shared only once a program has parsed it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tasks.prediction_context import PredictionContext
 from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.store import LEASE_S, AnswerStore, Hit, Lead
 
-# How soon somebody notices that the process which asks has died, once its lease is over.
+# How often waiters poll, to notice that the lease of a crashed leader has expired.
 _POLL_INTERVAL_S = 0.5
-# A longer answer is shared among those who wait in its process, and not kept.
+# A longer answer is shared within its process only.
 _MAX_BYTES = 1 << 22
 
 _log = logging.getLogger(__name__)
@@ -37,15 +37,16 @@ CallProvider = Callable[[], Awaitable[Response]]
 
 
 class SharedCall:
-    """One call under way, and who in this process waits for it.
+    """A call in flight that other calls of this process may await.
 
     Attributes:
-        digest: the call.
-        owner: under which name it holds the lease.
-        ended: its answer once that is parsed; None if there is none, and an error that all of them would get.
-        ttl_s: seconds that its answer is kept.
-        answer: its answer before that.
-        told: set when something has changed for those who wait in other processes.
+        digest: the cache key.
+        owner: the lease token.
+        result: the answer once it is parsed, None if there is none; or an error that all waiters get.
+        ttl_s: seconds for which the answer is cached.
+        answer: the answer before it is parsed.
+        changed: set when the lease or the answer may have changed in Redis.
+        renewal: the task that renews the lease.
     """
 
     def __init__(self, digest: str, ttl_s: int) -> None:
@@ -59,11 +60,11 @@ class SharedCall:
 
 
 class AnswerCache:
-    """The answers that the programs of one process share with all others. Lives on the home loop.
+    """The response cache of one process. Lives on the home loop.
 
     Args:
-        store: where they are kept.
-        signals: where other processes tell of theirs.
+        store: the answers in Redis.
+        signals: the subscriptions that ended leases arrive on.
     """
 
     def __init__(self, store: AnswerStore, signals: Signals) -> None:
@@ -73,18 +74,18 @@ class AnswerCache:
         signals.subscribe(store.channel, self._on_answered, self._on_reconnect)
 
     async def get_or_call(self, scope: PredictionContext, call: LMCall, call_provider: CallProvider) -> Response:
-        """Return the answer to a call: a kept one, somebody's who asks the same now, or the provider's.
+        """Return the answer to a call: a cached one, the one of an identical call in flight, or the provider's.
 
         Raises:
-            what asking raises.
+            LM15Error, LMUnavailableError: the provider call failed.
         """
-        wanted = scope.cache
-        assert wanted is not None
-        digest = cache_key(scope, call, across_sessions=wanted.share == "fleet")
+        spec = scope.cache
+        assert spec is not None
+        digest = cache_key(scope, call, across_sessions=spec.share == "fleet")
         while True:
             flight = self._calls.get(digest)
             if flight is None:
-                return await self._lead(scope, SharedCall(digest, wanted.ttl_s), call_provider)
+                return await self._lead(scope, SharedCall(digest, spec.ttl_s), call_provider)
             answer = await scope.within_deadline(share(flight.result))
             if answer is not None:
                 scope.tally.shared_answers += 1
@@ -93,31 +94,31 @@ class AnswerCache:
     async def _lead(self, scope: PredictionContext, flight: SharedCall, call_provider: CallProvider) -> Response:
         self._calls[flight.digest] = flight
         try:
-            kept = await scope.within_deadline(self._claim_or_wait(scope, flight))
-            if kept is None:
+            cached = await scope.within_deadline(self._claim_or_wait(scope, flight))
+            if cached is None:
                 flight.answer = await call_provider()
-        except (LM15Error, LMUnavailableError) as error:
-            self._complete(flight, error)
+        except (LM15Error, LMUnavailableError) as exc:
+            self._complete(flight, exc)
             raise
         except BaseException:
             self._complete(flight, None)
             raise
-        if kept is not None:
-            self._complete(flight, kept)
-            return _without_usage(kept)
+        if cached is not None:
+            self._complete(flight, cached)
+            return _without_usage(cached)
         assert flight.answer is not None
         scope.unparsed.setdefault(_text(flight.answer), []).append(flight)
         return flight.answer
 
     async def _claim_or_wait(self, scope: PredictionContext, flight: SharedCall) -> Response | None:
-        """Return the kept answer, or None once it is this flight's turn to ask."""
+        """Return the cached answer, or None once this call leads."""
         waited = False
         while True:
             flight.changed.clear()
             try:
                 claim = await self._store.claim(flight.digest, flight.owner)
-            except StoreUnavailableError as away:
-                _log.warning("The response cache is away, and calls go to the provider: %s", away)
+            except StoreUnavailableError as exc:
+                _log.warning("Response cache unavailable; calling the provider: %s", exc)
                 return None
             if isinstance(claim, Hit):
                 scope.tally.shared_answers += waited
@@ -129,31 +130,31 @@ class AnswerCache:
             waited = True
             await _wait_for_event(flight.changed, _POLL_INTERVAL_S)
 
-    # ------------------------------------------------------------------ ends
+    # ------------------------------------------------------------------ completion
 
     def resolve(self, scope: PredictionContext, text: str, *, parsed: bool) -> None:
-        """Says what became of an answer: a program has parsed it, or couldn't. From any thread."""
+        """Report whether a program parsed an answer. Call from any thread."""
         for flight in scope.unparsed.pop(text, ()):
             home().call_soon_threadsafe(self._complete, flight, flight.answer if parsed else None)
 
     def finish(self, scope: PredictionContext, *, succeeded: bool) -> None:
-        """Says what became of the answers that no adapter parsed: their program succeeded with them, or failed."""
+        """Resolve the answers that no adapter parsed by whether their program succeeded."""
         for text in list(scope.unparsed):
             self.resolve(scope, text, parsed=succeeded)
 
-    def _complete(self, flight: SharedCall, end: Response | Exception | None) -> None:
-        """End a flight for those who wait in this process, and in others."""
+    def _complete(self, flight: SharedCall, outcome: Response | Exception | None) -> None:
+        """Complete a call for its waiters in this process and in others."""
         if self._calls.get(flight.digest) is flight:
             del self._calls[flight.digest]
         if not flight.result.done():
-            if isinstance(end, Exception):
-                flight.result.set_exception(fresh_error(end))
-                flight.result.exception()  # mostly nobody waits
+            if isinstance(outcome, Exception):
+                flight.result.set_exception(fresh_error(outcome))
+                flight.result.exception()  # mark it as retrieved: mostly there are no waiters
             else:
-                flight.result.set_result(end)
+                flight.result.set_result(outcome)
         if flight.renewal is not None:
             flight.renewal.cancel()
-            self._spawn(flight, end if isinstance(end, Response) else None)
+            self._spawn(flight, outcome if isinstance(outcome, Response) else None)
 
     def _spawn(self, flight: SharedCall, answer: Response | None) -> None:
         task = asyncio.get_running_loop().create_task(self._announce(flight, answer))
@@ -167,18 +168,18 @@ class AnswerCache:
                 await self._store.release(flight.digest, flight.owner)
             else:
                 await self._store.save(flight.digest, flight.owner, encoded, flight.ttl_s)
-        except StoreUnavailableError as away:
-            _log.warning("An answer isn't kept, and its lease ends by itself: %s", away)
+        except StoreUnavailableError as exc:
+            _log.warning("Can't cache an answer; its lease will expire: %s", exc)
 
     async def _renew(self, flight: SharedCall) -> None:
         while True:
             await asyncio.sleep(LEASE_S / 4)
             try:
                 await self._store.claim(flight.digest, flight.owner)
-            except StoreUnavailableError as away:
-                _log.warning("The lease on an answer isn't renewed: %s", away)
+            except StoreUnavailableError as exc:
+                _log.warning("Can't renew the lease on an answer: %s", exc)
 
-    # ------------------------------------------------------------------ signals
+    # ------------------------------------------------------------------ notifications
 
     def _on_answered(self, digest: str) -> None:
         flight = self._calls.get(digest)
@@ -190,16 +191,16 @@ class AnswerCache:
             flight.changed.set()
 
 
-async def _wait_for_event(told: asyncio.Event, seconds: float) -> None:
+async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            await told.wait()
+            await event.wait()
     except TimeoutError:
         return
 
 
 def _without_usage(answer: Response) -> Response:
-    """An answer that cost nothing this time."""
+    """Return the answer without its usage: it cost nothing this time."""
     return replace(answer, usage=Usage())
 
 

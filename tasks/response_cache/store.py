@@ -1,4 +1,4 @@
-"""The answers in Redis, and who is asking for one: each answer has a key and a lease, and both expire."""
+"""The response cache in Redis: each answer has a key, and a lease while it is requested; both expire."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from snakepit_bridge.redis.connection import RedisConnection
 from tasks.response_cache.lua import SCRIPTS
 
 LEASE_S = 5.0
-"""Seconds after which those who wait no longer believe in a process that asks: it died, or lost Redis."""
+"""Seconds after which waiters take over from a process that has crashed or lost Redis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An answer that is kept."""
+    """A cached answer."""
 
     answer: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """It is the caller's turn to ask, for as long as its lease."""
+    """The caller leads: it holds the lease and makes the provider call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Somebody else is asking."""
+    """Another process leads."""
 
 
 class AnswerStore:
-    """The kept answers under one namespace.
+    """The cached answers of one namespace.
 
     Args:
-        connection: the way to Redis.
+        connection: the Redis connection.
         namespace: prefix of the keys.
     """
 
@@ -43,35 +43,35 @@ class AnswerStore:
 
     @property
     def channel(self) -> str:
-        """Where it is told whose lease has ended."""
+        """The channel on which ended leases are published."""
         return f"{self._namespace}:answered"
 
     async def claim(self, digest: str, owner: str) -> Hit | Lead | Wait:
-        """Return a call's answer, or whose turn it is to get it; renews the owner's lease.
+        """Return a call's answer, or whether the caller leads or waits; renew the lease if the caller holds it.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         keys = (self._answer_key(digest), self._lease_key(digest))
-        said, answer = await self._connection.execute_script(SCRIPTS["claim"], keys, (owner, round(LEASE_S * 1000)))
-        if said == b"hit":
+        status, answer = await self._connection.execute_script(SCRIPTS["claim"], keys, (owner, round(LEASE_S * 1000)))
+        if status == b"hit":
             return Hit(cast(bytes, answer))
-        return Lead() if said == b"lead" else Wait()
+        return Lead() if status == b"lead" else Wait()
 
     async def save(self, digest: str, owner: str, answer: bytes, ttl_s: int) -> None:
-        """Keep an answer for so many seconds.
+        """Store an answer for ``ttl_s`` seconds and end the lease.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         keys = (self._answer_key(digest), self._lease_key(digest))
         await self._connection.execute_script(SCRIPTS["keep"], keys, (owner, answer, ttl_s, self.channel, digest))
 
     async def release(self, digest: str, owner: str) -> None:
-        """Give the turn to somebody else.
+        """End the lease without an answer, so that a waiter leads.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         await self._connection.execute_script(
             SCRIPTS["release"], (self._lease_key(digest),), (owner, self.channel, digest)

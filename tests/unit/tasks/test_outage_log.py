@@ -17,6 +17,6 @@ def test_an_outage_and_its_end_are_each_told_once(caplog: pytest.LogCaptureFixtu
     outage.failed("no connection")
     outage.recovered()
     outage.recovered()
-    assert caplog.messages == ["Can't look: no connection", "Over: Can't look"]
+    assert caplog.messages == ["Can't look: no connection", "Recovered: Can't look"]
     outage.failed("no answer")
     assert caplog.messages[-1] == "Can't look: no answer"

@@ -243,7 +243,7 @@ async def test_a_session_that_its_authority_has_not_confirmed_lately_is_refused_
 
 @pytest.mark.parametrize("terms", [{"max_staleness": -1}, {"max_staleness": "soon"}, {"outage": "shrug"}])
 async def test_terms_that_make_no_sense_are_refused_by_name(runtime: Runtime, terms: dict[str, Any]) -> None:
-    with pytest.raises(BridgeError, match="terms can't be read"):
+    with pytest.raises(BridgeError, match="outage policy is invalid"):
         await run_prediction(runtime, PredictionRequest("plain", {"question": "why?"}, **terms), DELIVERY)
 
 

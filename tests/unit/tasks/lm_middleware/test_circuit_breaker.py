@@ -95,8 +95,8 @@ def test_an_operator_is_told_when_it_opens_and_closes(clock: Clock, caplog: pyte
     circuit.acquire()
     circuit.record_success()
     assert [line.partition(";")[0] for line in caplog.messages] == [
-        "LM profile 'smart' failed too often",
-        "LM profile 'smart' answers again",
+        "Circuit of LM profile 'smart' opened after repeated failures",
+        "Circuit of LM profile 'smart' closed",
     ]
 
 
