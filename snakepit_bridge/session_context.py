@@ -284,12 +284,12 @@ class SessionContext:
         """Publish on top of what was read; a publish in between makes it read again."""
 
         async def publish() -> Token:
-            said: Any = {"author": self.author, "reason": reason}
+            metadata: Any = {"author": self.author, "reason": reason}
             try:
                 now = await self._read()
             except SessionNotFoundError:
-                return await self.store.publish(self.session_id, changes({}), **said)
-            return await self.store.publish(self.session_id, changes(now.variables), expected=now.token, **said)
+                return await self.store.publish(self.session_id, changes({}), **metadata)
+            return await self.store.publish(self.session_id, changes(now.variables), expected=now.token, **metadata)
 
         return await retry_on_conflict(publish)
 

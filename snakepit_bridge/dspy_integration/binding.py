@@ -1,8 +1,8 @@
 """Bindings: which attribute of a module follows which variable, and how a value takes effect in DSPy.
 
 A binding names a *target* (:mod:`~.targets`), and applying it puts the value where DSPy reads it, in every predictor
-below. It is always applied to a fresh :func:`~.structure.clone` of the pristine module: two calls under different
-revisions share nothing, and instructions don't pile up.
+below. It is always applied to a fresh :func:`~.module_tree.clone` of the unbound module: two calls under different
+revisions share nothing, and instructions don't accumulate.
 
 An attribute may carry the path of a nested predictor or module: ``temperature``, ``extract.temperature``.
 """
@@ -43,7 +43,7 @@ __all__ = [
     "split_attribute",
 ]
 
-# Targets whose own name has two steps: desc.answer, config.safety_settings.
+# Targets with a dot in their own name: desc.answer, config.safety_settings.
 _DOTTED_TARGETS = ("desc", "config")
 
 
@@ -55,7 +55,7 @@ def split_attribute(attribute: str) -> tuple[str, str]:
 
 
 def bindable(module: Any) -> list[str]:
-    """Return what can be bound on a module, without paths."""
+    """Return the names that can be bound on a module, without paths."""
     return sorted({name for target in TARGETS for name in target.offers(module)})
 
 
@@ -65,21 +65,21 @@ def is_readable(attribute: str) -> bool:
 
 
 def read_attribute(module: Any, attribute: str) -> tuple[Any, ...]:
-    """Return what stands on the module under a bound attribute's name, as a 1-tuple; () where nothing does."""
+    """Return the module's own value of a bound attribute, as a 1-tuple; () where it has none."""
     path, name = split_attribute(attribute)
     part = part_at(module, path)
     return (getattr(part, name),) if is_readable(attribute) and hasattr(part, name) else ()
 
 
 def expose_value(module: Any, attribute: str, value: Any) -> None:
-    """Keep ``module.temperature`` readable; what DSPy obeys is set on the copy of each call."""
+    """Set a bound value on the module to be read, as ``module.temperature``; DSPy uses that of each call's copy."""
     path, name = split_attribute(attribute)
     if is_readable(attribute):
         setattr(part_at(module, path), name, value)
 
 
 def restore_attribute(module: Any, attribute: str, before: tuple[Any, ...] | None) -> None:
-    """Undo :func:`show`: the attribute is again what it was, or isn't there again."""
+    """Undo :func:`expose_value`: restore the attribute's own value, or remove it."""
     path, name = split_attribute(attribute)
     part = part_at(module, path)
     if before is None or part is None or not is_readable(attribute):
@@ -91,17 +91,17 @@ def restore_attribute(module: Any, attribute: str, before: tuple[Any, ...] | Non
 
 
 def check_bindable(module: Any, attribute: str) -> None:
-    """Refuse a binding that could not take effect.
+    """Check that a binding would take effect.
 
     Raises:
-        BindingError: the module has no such part or the part no such target; it lists what there is.
+        BindingError: the module has no such part or the part no such target; the message lists those that exist.
     """
     _resolve_target(module, attribute)
 
 
 @dataclass(frozen=True, slots=True)
 class _ResolvedTarget:
-    """A part of a module and the target of an attribute there; None for what isn't one of DSPy's modules."""
+    """A part of a module and the target of an attribute there; None if the part isn't one of DSPy's modules."""
 
     attribute: str
     part: Any
@@ -111,7 +111,7 @@ class _ResolvedTarget:
 
     @property
     def order(self) -> tuple[int, int, str]:
-        """What others depend on first, as the name of the token limit does on the model; module-wide before nested."""
+        """Sort key: dependencies first, as the token limit's name depends on the model; module-wide before nested."""
         return (self.target.rank if self.target is not None else 0, self.depth, self.attribute)
 
 
@@ -128,7 +128,7 @@ def _resolve_target(module: Any, attribute: str) -> _ResolvedTarget:
     obstacle = _find_obstacle(module, path, name)
     if obstacle:
         raise BindingError(kind, attribute, obstacle, bindable(part))
-    # A mixin may stand before any class; what isn't one of DSPy's modules reads its attributes itself.
+    # The mixin works with any class; one that isn't a DSPy module reads its attributes itself.
     return _ResolvedTarget(attribute, part, name, path.count(".") + bool(path), target)
 
 
@@ -136,7 +136,7 @@ def bind_values(module: Any, values: Mapping[str, BoundValue], scope: LMScope) -
     """Return a copy of the module on which the values take effect; the module itself stays as it is.
 
     Args:
-        module: the pristine module.
+        module: the unbound module.
         values: attribute (with path) to value.
         scope: where a bound model is looked up.
 
@@ -144,15 +144,15 @@ def bind_values(module: Any, values: Mapping[str, BoundValue], scope: LMScope) -
         ValidationError: a target refuses its value.
         BindingError: a target doesn't exist on this module.
     """
-    twin = clone(module)
-    apply_values(twin, values, scope)
-    return twin
+    copied = clone(module)
+    apply_values(copied, values, scope)
+    return copied
 
 
-def apply_values(twin: Any, values: Mapping[str, BoundValue], scope: LMScope) -> None:
-    """Put the values into a clone that nobody else holds yet; raise as :func:`bind_values` does."""
+def apply_values(copied: Any, values: Mapping[str, BoundValue], scope: LMScope) -> None:
+    """Apply the values to a clone that isn't shared yet; raise as :func:`bind_values` does."""
     with cache_structure():
-        for found in sorted((_resolve_target(twin, attribute) for attribute in values), key=lambda each: each.order):
+        for found in sorted((_resolve_target(copied, attribute) for attribute in values), key=lambda each: each.order):
             _apply_value(found, values[found.attribute], scope)
 
 
@@ -179,7 +179,7 @@ def _explain_unbindable(part: Any, name: str) -> str:
 
 
 def _find_obstacle(module: Any, path: str, name: str) -> str:
-    """Why a target on a nested part takes no effect because of a module around it."""
+    """Return why a module around a nested part overrides a target on it; empty if none does."""
     if not path or name not in (*MODEL, "adapter"):
         return ""
     around = [part for above, part in parts(module, (dspy.BestOfN, dspy.Refine)) if above != path]

@@ -1,7 +1,7 @@
-"""Bounds: how much a variable's value or a program's spec may ask for, since each count is somebody's work or memory.
+"""Upper bounds for variables' values and program specs, which cost work or memory on the workers.
 
-An operator sets them for the workers, one ``DSPEX_MAX_…`` for each. A program is held against them when it is
-registered and when it is built, a value when it is put on a program.
+An operator sets each of them with a ``DSPEX_MAX_…`` variable. A program is checked when it is registered and when it is
+built, a value when it is applied to a program.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MAX_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class TargetBounds:
-    """The largest that each may be.
+    """The upper bound of each quantity.
 
     Attributes:
         max_completions: completions of one LM call (``n``).
@@ -28,11 +28,11 @@ class TargetBounds:
         max_demos: demos of one predictor.
         max_tools: tools of one module.
         max_fields: fields of one signature.
-        max_modules: modules of one program, each that is nested in it counted.
-        max_module_depth: how deep they are nested.
-        max_json_depth: how deep a value's lists and objects are nested.
+        max_modules: modules of one program, including nested ones.
+        max_module_depth: nesting depth of modules.
+        max_json_depth: nesting depth of a value's lists and objects.
         max_text_chars: characters of one text, such as instructions.
-        max_count: every other whole number that bounds work or memory, such as ``top_k``.
+        max_count: any other integer that bounds work or memory, such as ``top_k``.
     """
 
     max_completions: int = 128
@@ -50,7 +50,7 @@ class TargetBounds:
     max_count: int = 1_000_000
 
     def find_excess(self, name: str, value: Any) -> str | None:
-        """Return what is too much about a target's value, with the bound and its setting; None where nothing is."""
+        """Return what exceeds a bound in a target's value, with the bound and its setting; None if nothing does."""
         name = name.removeprefix("config.")
         if isinstance(value, bool):
             return None
@@ -65,23 +65,23 @@ class TargetBounds:
         return None
 
     def describe_excess(self, setting: str, found: float, what: str = "") -> str | None:
-        """Return the sentence for a count beyond a bound; None where it is within."""
+        """Return the message for a count above its bound; None if it is within it."""
         bound: int = getattr(self, setting)
         if found <= bound:
             return None
         return f"{abbreviate(found)}{' ' + what if what else ''} are more than {bound} (DSPEX_{setting.upper()})"
 
     def find_excess_depth(self, value: Any) -> str | None:
-        """Return the sentence for lists and objects that are nested too deeply; None where they aren't."""
+        """Return the message for lists and objects that are nested too deeply; None if they aren't."""
         if not exceeds_depth(value, self.max_json_depth):
             return None
         return f"it is nested deeper than {self.max_json_depth} (DSPEX_MAX_JSON_DEPTH)"
 
     def check(self, name: str, variable: str, value: Any) -> None:
-        """Refuse a variable's value that asks for too much of a target.
+        """Check a variable's value against the bounds of a target.
 
         Raises:
-            ValidationError: names the variable, what was found and the bound.
+            ValidationError: the value exceeds a bound; names the variable, the value and the bound.
         """
         excess = self.find_excess(name, value)
         if excess is not None:
@@ -89,7 +89,7 @@ class TargetBounds:
 
 
 DEFAULT_BOUNDS = TargetBounds()
-"""The bounds where an operator says nothing."""
+"""The default bounds."""
 
 _COUNTS: Mapping[str, str] = {
     "n": "max_completions",
@@ -111,7 +111,7 @@ _LISTS: Mapping[str, str] = {"demos": "max_demos", "trainset": "max_demos", "too
 
 
 def exceeds_depth(value: Any, depth: int) -> bool:
-    """Check whether lists and objects are nested deeper than that, however they refer to each other."""
+    """Check whether lists and objects are nested deeper than ``depth``; cycles are allowed."""
     level: dict[int, Any] = {id(value): value}
     for _ in range(depth + 1):
         level = {id(inner): inner for held in level.values() for inner in _iter_items(held)}
@@ -128,7 +128,7 @@ def _iter_items(value: Any) -> Iterator[Any]:
 
 
 def abbreviate(value: Any) -> str:
-    """Return a value for an error; of a large one, its size or its beginning."""
+    """Return a value's text for an error message; for a large one, its size or its beginning."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"a number of {value.bit_length()} bits"
     if isinstance(value, (str, list, tuple, dict)):

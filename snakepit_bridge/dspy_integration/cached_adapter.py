@@ -1,8 +1,7 @@
-"""The chat adapter of bound programs: DSPy's own, which remembers what is the same in every prompt of a signature.
+"""The chat adapter of bound programs: DSPy's own, with the constant parts of a signature's prompt cached.
 
-DSPy writes the system message anew for each call, with a pydantic schema for each field, and makes a signature's fields
-anew each time that somebody asks; that is a fifth of what a call costs. A bound program's signatures never change, so
-it is done once.
+DSPy formats the system message for each call, with a pydantic schema for each field, and rebuilds a signature's fields
+at each access; that is a fifth of a call's cost. A bound program's signatures never change, so it is done once.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from dspy.utils.exceptions import AdapterParseError
 
 @dataclass(frozen=True, slots=True)
 class _CachedPrompt:
-    """What is remembered of a signature.
+    """The cached parts of a signature's prompt.
 
     Attributes:
-        instructions: those that it had.
+        instructions: the signature's instructions when they were cached.
         system: the system message.
-        reminder: the end of a request.
+        reminder: the output requirements at the end of a request.
         inputs: its input fields.
-        output_fields: its output fields; under this name, since a parser asks for nothing else of a signature.
+        output_fields: its output fields; the parser reads nothing else of a signature, so it gets this object.
     """
 
     instructions: str
@@ -36,7 +35,7 @@ class _CachedPrompt:
 
 
 class ChatAdapter(dspy.ChatAdapter):
-    """What :class:`dspy.ChatAdapter` is, prompt for prompt. By the same name DSPy's listeners know its format."""
+    """A :class:`dspy.ChatAdapter` with the same prompts; stream listeners know the format by the class's name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +57,7 @@ class ChatAdapter(dspy.ChatAdapter):
         suffix: str = "",
         main_request: bool = False,
     ) -> Any:
-        """Return the request; text among its inputs needs no schema to be written."""
+        """Return the user message; text inputs are formatted without a schema."""
         if not all(type(value) is str for value in inputs.values()):
             return super().format_user_message_content(signature, inputs, prefix, suffix, main_request)
         known = self._get_prompt(signature)
@@ -71,12 +70,12 @@ class ChatAdapter(dspy.ChatAdapter):
         """Return the output fields of an answer.
 
         Raises:
-            AdapterParseError: it hasn't all of them.
+            AdapterParseError: a field is missing.
         """
         try:
             return super().parse(cast(Any, self._get_prompt(signature)), completion)
         except AdapterParseError:
-            # Once more, for an error that names the signature itself.
+            # Parse again, for an error that names the signature itself.
             return super().parse(signature, completion)
 
     def _get_prompt(self, signature: type[dspy.Signature]) -> _CachedPrompt:
@@ -93,4 +92,4 @@ class ChatAdapter(dspy.ChatAdapter):
 
 
 SHARED_ADAPTER = ChatAdapter()
-"""It keeps nothing of a call, so all programs of a process use this one."""
+"""The adapter of all programs of a process: it holds no state of a call."""

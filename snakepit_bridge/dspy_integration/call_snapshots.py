@@ -1,4 +1,4 @@
-"""One call of an aware module: which snapshots it sees, and whether it can be awaited."""
+"""The snapshots that one call of a variable-aware module sees, and which methods a call of a module runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from snakepit_bridge.dspy_integration.module_tree import is_defined_by_user, is_
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots.snapshot import Snapshot
 
-# DSPy carries its settings into tasks, its own thread pools and asyncify; a context variable of ours it would drop.
+# DSPy propagates its settings into tasks, its thread pools and asyncify; it would drop a context variable of ours.
 _SETTING = "dspex_call"
 
 
 class CallSnapshots:
-    """The snapshots that one call has read, so that whatever it calls in turn sees the same ones."""
+    """The snapshots that one call has read. The modules that it calls see the same ones."""
 
     def __init__(self) -> None:
         self._snapshots: dict[SessionContext, Snapshot] = {}
@@ -29,7 +29,7 @@ class CallSnapshots:
         return self._snapshots.get(context)
 
     def remember(self, context: SessionContext, snapshot: Snapshot) -> Snapshot:
-        """Remember a snapshot and return the one that holds: parallel parts of a call may both have read."""
+        """Store a snapshot unless the call has one, and return the stored one: parallel parts may both have read."""
         return self._snapshots.setdefault(context, snapshot)
 
 
@@ -40,7 +40,7 @@ def _find_current_call() -> CallSnapshots | None:
 
 @contextmanager
 def current_call() -> Generator[CallSnapshots]:
-    """Yield the call that is under way, or begins one."""
+    """Yield the current call, or start one."""
     call = _find_current_call()
     if call is not None:
         yield call
@@ -50,7 +50,7 @@ def current_call() -> Generator[CallSnapshots]:
         with dspy.context(**{_SETTING: call}):
             yield call
     finally:
-        call.ended = True  # what outlives the call, such as a task that a tool started, begins one of its own
+        call.ended = True  # what outlives the call, such as a task that a tool started, starts its own
 
 
 def load(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
@@ -61,17 +61,17 @@ def load(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
 
 
 async def aload(call: CallSnapshots, contexts: Iterable[SessionContext]) -> None:
-    """Read as :func:`read` does, without blocking the loop."""
+    """Read as :func:`load` does, without blocking the loop."""
     for context in contexts:
         if call.get(context) is None:
             call.remember(context, await context.snapshot())
 
 
 def runs_natively(module_class: type) -> bool:
-    """Check whether a class has an ``aforward`` that goes with its ``forward`` and leaves the loop free.
+    """Check whether a class has an ``aforward`` that matches its ``forward`` and doesn't block the loop.
 
-    A class that overrides only ``forward`` would run its parent's ``aforward``, which does something else. RLM's waits
-    for its interpreter on the loop.
+    A class that overrides only ``forward`` would run its parent's ``aforward``, which does something else. RLM's
+    blocks the loop while its interpreter runs.
     """
     for base in module_class.__mro__:
         if base is RLM:
@@ -90,7 +90,7 @@ def find_entry_points(module: Any) -> list[Callable[..., Any]]:
 
 
 def _find_method(module: Any, name: str) -> Callable[..., Any] | None:
-    """A method as the user wrote it, bound to the module; None where it is DSPy's or isn't there."""
+    """Return a method as the user wrote it, bound to the module; None if it is DSPy's or doesn't exist."""
     if name in vars(module) and callable(vars(module)[name]):
         return cast(Callable[..., Any], vars(module)[name])
     for base in type(module).__mro__:
@@ -104,4 +104,4 @@ def _find_method(module: Any, name: str) -> Callable[..., Any] | None:
 
 
 WRITTEN_BY_THE_USER = "_written_by_the_user"
-"""Set on what the mixin makes of a method, to find the method as it was written."""
+"""Attribute of the mixin's wrapper of a method, which holds the method as the user wrote it."""

@@ -1,4 +1,4 @@
-"""Construction: builds a module from arguments that were written for a whole family of modules.
+"""Build a module from constructor arguments that were written for any of several module classes.
 
 A module-type variable may switch a program from one class to another, and their constructors differ: ReAct requires
 tools and takes no temperature, ChainOfThought takes a temperature and no tools.
@@ -20,7 +20,7 @@ from snakepit_bridge.dspy_integration.targets import keywords
 
 
 class RegistryEntry(Protocol):
-    """An entry of the module registry, as far as construction needs it."""
+    """What construction needs of an entry of the module registry."""
 
     @property
     def preferred(self) -> type: ...
@@ -34,26 +34,26 @@ def construct(module_class: type, registry: Mapping[str, RegistryEntry], *args: 
 
     Args:
         module_class: what to build.
-        registry: the family of classes that the arguments may be meant for.
+        registry: the classes that the arguments may be meant for.
 
     Raises:
-        TypeError: an argument that no registered class takes, or a missing one.
+        TypeError: no registered class takes an argument, or a required one is missing.
         ValidationError: an LM keyword is out of its range.
     """
     if not issubclass(module_class, BaseModule):
         return module_class(*args, **_select_arguments(module_class, registry, kwargs))
-    mine = _parameter_names(module_class)
-    # A class of the user's own may mean something else by a name that its constructor takes.
-    theirs = mine if is_user_class(module_class) else set[str]()
+    own_parameters = _parameter_names(module_class)
+    # A user's class may give another meaning to a name that its constructor takes.
+    reserved = own_parameters if is_user_class(module_class) else set[str]()
     config = {
         name: keywords.check_value(name, name, value)
         for name, value in kwargs.items()
-        if name in keywords.RULES and name not in theirs
+        if name in keywords.RULES and name not in reserved
     }
     given = _select_arguments(
         module_class, registry, {name: value for name, value in kwargs.items() if name not in config}
     )
-    _check_arguments(module_class, args, given, mine)
+    _check_arguments(module_class, args, given, own_parameters)
     module = module_class(*args, **given)
     _configure(module, config)
     return module
@@ -62,22 +62,30 @@ def construct(module_class: type, registry: Mapping[str, RegistryEntry], *args: 
 def _select_arguments(
     module_class: type, registry: Mapping[str, RegistryEntry], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Leave out the arguments that other registered classes take and this one doesn't."""
-    mine = _parameter_names(module_class)
-    theirs = {name for entry in registry.values() for name in _parameter_names(entry.preferred)}
+    """Drop the arguments that other registered classes take and this one doesn't."""
+    own_parameters = _parameter_names(module_class)
+    other_parameters = {name for entry in registry.values() for name in _parameter_names(entry.preferred)}
     own = _MIXIN_ARGUMENTS if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
-    unwanted = (theirs if is_user_class(module_class) else theirs | keywords.RULES.keys()) - mine - own
+    unwanted = (
+        (other_parameters if is_user_class(module_class) else other_parameters | keywords.RULES.keys())
+        - own_parameters
+        - own
+    )
     return {name: value for name, value in kwargs.items() if name not in unwanted}
 
 
 _MIXIN_ARGUMENTS = frozenset({"session_context", "auto_sync"})
 
 
-def _check_arguments(module_class: type, args: tuple[Any, ...], given: Mapping[str, Any], mine: set[str]) -> None:
+def _check_arguments(
+    module_class: type, args: tuple[Any, ...], given: Mapping[str, Any], own_parameters: set[str]
+) -> None:
     own = _MIXIN_ARGUMENTS if issubclass(module_class, VariableAwareMixin) else frozenset[str]()
-    unknown = sorted(given.keys() - mine - own)
+    unknown = sorted(given.keys() - own_parameters - own)
     if unknown:
-        raise TypeError(f"{module_class.__name__} takes no argument {', '.join(unknown)}; it takes {sorted(mine)}")
+        raise TypeError(
+            f"{module_class.__name__} takes no argument {', '.join(unknown)}; it takes {sorted(own_parameters)}"
+        )
     try:
         _constructor_signature(module_class).bind(
             None, *args, **{name: v for name, v in given.items() if name not in own}
@@ -96,13 +104,13 @@ def _configure(module: Any, config: Mapping[str, Any]) -> None:
 
 
 def _constructor_signature(module_class: type) -> inspect.Signature:
-    """The plain class's constructor; the mixin's takes anything."""
+    """Return the signature of the plain class's constructor; the mixin's accepts anything."""
     plain = next(base for base in module_class.__mro__ if "__init__" in vars(base) and base is not VariableAwareMixin)
     return inspect.signature(plain.__init__)
 
 
 def _parameter_names(module_class: type) -> set[str]:
-    """Names that a class's constructor takes explicitly, ``*args`` and ``**config`` left out."""
+    """Return the names of a constructor's explicit parameters, without ``*args`` and ``**config``."""
     return {
         name
         for name, parameter in _constructor_signature(module_class).parameters.items()

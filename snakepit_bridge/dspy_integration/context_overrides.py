@@ -1,7 +1,7 @@
-"""Surroundings: an LM, an adapter or LM keywords that hold while one part of a bound copy runs.
+"""``dspy.context`` overrides (LM, adapter, LM keywords) applied around the calls of one part of a bound copy.
 
-Some of what DSPy does has no predictor to put a value on: an adapter is only ever read from the settings, and Refine,
-RLM and Flex ask the ambient LM beside their predictors. So the copy of the part enters them around each of its calls.
+Some values have no predictor to be set on: an adapter is only read from the settings, and Refine, RLM and Flex call the
+ambient LM besides their predictors. So the copied part applies the overrides around each of its calls.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ OVERRIDES = "_context_overrides"
 
 
 def override(part: Any, **settings: Any) -> None:
-    """Let DSPy settings hold while a part runs. The part must belong to a copy that nobody else holds yet."""
+    """Override DSPy settings while a part runs. The part must belong to a copy that isn't shared yet."""
     vars(part)[OVERRIDES] = {**vars(part).get(OVERRIDES, {}), **settings}
     if not hasattr(type(part), APPLIES_OVERRIDES):
         part.__class__ = _make_overriding_class(type(part))
 
 
 def override_keyword(part: Any, keyword: str, value: Any) -> None:
-    """Let an LM keyword hold for whatever asks the ambient LM while a part runs."""
+    """Override a keyword of the ambient LM while a part runs."""
     override(part, keywords={**vars(part).get(OVERRIDES, {}).get("keywords", {}), keyword: value})
 
 
 def apply_overrides(part: Any) -> AbstractContextManager[Any]:
-    """Enter the surroundings of a part, if it has any."""
-    kept = vars(part).get(OVERRIDES)
-    return dspy.context(**_resolve_settings(kept)) if kept else nullcontext()
+    """Return a context manager that applies the overrides of a part, if it has any."""
+    overrides = vars(part).get(OVERRIDES)
+    return dspy.context(**_resolve_settings(overrides)) if overrides else nullcontext()
 
 
-def _resolve_settings(kept: dict[str, Any]) -> dict[str, Any]:
-    """The settings to enter; an LM that is to have other keywords is a copy of what the ambient one is by then."""
-    settings = {name: value for name, value in kept.items() if name != "keywords"}
+def _resolve_settings(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings to apply; overridden LM keywords are set on a copy of the LM that is ambient by then."""
+    settings = {name: value for name, value in overrides.items() if name != "keywords"}
     lm = settings.get("lm") or dspy.settings.lm
-    if "keywords" in kept and lm is not None:
-        settings["lm"] = lm.copy(**{native_name(name, lm): value for name, value in kept["keywords"].items()})
+    if "keywords" in overrides and lm is not None:
+        settings["lm"] = lm.copy(**{native_name(name, lm): value for name, value in overrides["keywords"].items()})
     return settings
 
 
@@ -60,7 +60,7 @@ class _Overriding:
 
 @functools.cache
 def _make_overriding_class(kind: type) -> type:
-    # Refine and BestOfN look at nothing but the class's name and methods, which stay.
+    # Refine and BestOfN only look at the class's name and methods, which stay.
     namespace = {"__doc__": kind.__doc__, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
     make = cast(Any, type(kind))
     return cast(type, make(kind.__name__, (_Overriding, kind), namespace))

@@ -1,4 +1,4 @@
-"""Ensemble as a module: DSPy's own compiles to a class that is made anew each time and hides what it was given."""
+"""Ensemble as a module: DSPy's own compiles to a local class that hides its programs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Ensemble(dspy.Module):
     """Runs several programs on the same inputs and reduces their outputs to one, as ``dspy.Ensemble`` does.
 
     Args:
-        programs: the programs; may also come later, through :meth:`compile`.
-        reduce_fn: makes one output of the list of them, such as ``dspy.majority``; None returns the list.
-        size: how many programs are drawn for each call; None runs all.
+        programs: the programs; :meth:`compile` can set them later.
+        reduce_fn: reduces the list of outputs to one, such as ``dspy.majority``; None returns the list.
+        size: how many programs are sampled for each call; None runs all.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Names that a signature's fields can't have, since DSPy means something else by them.
+"""Reserved names of a signature's fields, which DSPy uses for something else.
 
 Every other name works, whatever attributes DSPy's objects have: values are stored and read by key. A field that DSPy
-would lose or mistake is refused when the program is registered, and not after all of its calls were paid for.
+would lose or misinterpret is rejected when the program is registered, before any call is paid for.
 """
 
 from __future__ import annotations
@@ -58,23 +58,23 @@ _BY_MODULE: Mapping[str, ReservedNames] = {
 
 
 def reserved_names(module_name: str = "") -> ReservedNames:
-    """Return the names that the fields of a module's signature can't have; without one, those of every module."""
+    """Return the reserved field names of a module; without a name, those of every module."""
     own = _BY_MODULE.get(module_name, ReservedNames())
     return ReservedNames(EVERYWHERE.inputs | own.inputs, EVERYWHERE.outputs | own.outputs)
 
 
 def find_reserved(module_name: str, inputs: Iterable[str], outputs: Iterable[str]) -> tuple[str, str] | None:
-    """Return the first field whose name is reserved, and why it can't have it; None where all names are free."""
+    """Return the first field whose name is reserved, and why; None if no name is reserved."""
     reserved = reserved_names(module_name)
-    for kind, names, taken in (("input", inputs, reserved.inputs), ("output", outputs, reserved.outputs)):
+    for kind, names, forbidden in (("input", inputs, reserved.inputs), ("output", outputs, reserved.outputs)):
         for name in names:
             attempt = (
                 kind == "input" and module_name == "MultiChainComparison" and name.startswith("reasoning_attempt_")
             )
-            if name in taken or attempt:
-                whose = "DSPy" if name in getattr(EVERYWHERE, f"{kind}s") else module_name
+            if name in forbidden or attempt:
+                owner = "DSPy" if name in getattr(EVERYWHERE, f"{kind}s") else module_name
                 return (
                     name,
-                    f"{whose} means something else by it; an {kind} can't be any of: {', '.join(sorted(taken))}",
+                    f"{owner} means something else by it; an {kind} can't be any of: {', '.join(sorted(forbidden))}",
                 )
     return None

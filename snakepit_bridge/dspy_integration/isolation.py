@@ -1,9 +1,9 @@
-"""Isolation: a copy of a user's module for each prediction, so that what one keeps on it no other can see.
+"""Isolation: a copy of a user's module for each prediction, so that predictions don't see each other's state.
 
-DSPy's own modules keep nothing of a call on themselves and are shared. Code of a user's own may keep anything on its
-module: a plain attribute, a list, an object, the demos of a nested predictor, an attribute of its class. All of that is
-copied, as Python's ``deepcopy`` would, with the identities kept; what can't change is shared. What can change and can't
-be copied, such as a connection, is refused, unless the class names it in ``shared_attributes``.
+DSPy's own modules hold no state of a call and are shared. User code may keep state on its module: in a plain attribute,
+a list, an object, the demos of a nested predictor, an attribute of its class. All of that is copied, as Python's
+``deepcopy`` would, preserving identities; immutable objects are shared. A mutable object that can't be copied, such as
+a connection, is rejected, unless the class names it in ``shared_attributes``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ATOMS = (
     type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented), type, re.Pattern,
     enum.Enum, types.ModuleType, types.BuiltinFunctionType, types.CodeType, property, logging.Logger,
 )  # fmt: skip
-# DSPy's own objects, such as LMs, adapters and retrievers, keep nothing of a call; these are values of a user's.
+# DSPy's own objects, such as LMs, adapters and retrievers, hold no state of a call; these hold a user's values.
 _DSPY_VALUES = (dspy.Example, BaseModel, BaseModule)
 _LIBRARIES = ("dspy.", "snakepit_bridge.", "litellm")
 _LOCKS = {type(threading.Lock()): threading.Lock, type(threading.RLock()): threading.RLock}
@@ -45,7 +45,7 @@ _HEAP_TYPE_FLAG = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 
 
 class UncopyableError(ValueError):
-    """An attribute of a user's module can change and can't be copied for each prediction.
+    """An attribute of a user's module is mutable and can't be copied for each prediction.
 
     Attributes:
         attribute: its path within the module.
@@ -59,7 +59,7 @@ class UncopyableError(ValueError):
 
 
 class Isolation:
-    """Makes copies of one module, which itself never runs.
+    """Makes copies of one module; the original never runs.
 
     Args:
         module: a bound module.
@@ -79,7 +79,7 @@ class Isolation:
 
     @classmethod
     def of(cls, module: Any, *, max_objects: int = MAX_OBJECTS) -> Self | None:
-        """Return the isolation of a module; None where all of its code is DSPy's, so that it needs none.
+        """Return the isolation of a module; None if all of its code is DSPy's and can be shared.
 
         Raises:
             UncopyableError: an attribute can't be copied, or is too large for it.
@@ -92,7 +92,7 @@ class Isolation:
         return self._copy(self._module, {})
 
     def _iter_class_attributes(self) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """What each part finds on its class and could change there."""
+        """Yield each part with the mutable attributes of its class."""
         memo: dict[int, Any] = {}
         for path, part in parts(self._module, BaseModule):
             found: dict[str, Any] = {}
@@ -103,9 +103,9 @@ class Isolation:
                 yield part, found
 
     def _probe(self, max_objects: int) -> None:
-        """Copy once, so that what can't be copied is found by name, and learn what can be shared."""
+        """Copy once, to find attributes that can't be copied and objects that can be shared."""
         memo: dict[int, Any] = {}
-        for path, part in reversed(list(parts(self._module, BaseModule))):  # the inner ones first, for the whole path
+        for path, part in reversed(list(parts(self._module, BaseModule))):  # inner parts first, for the full path
             for name, value in list(vars(part).items()):
                 before = len(memo)
                 self._copy_attribute(path, part, name, value, memo)
@@ -119,7 +119,7 @@ class Isolation:
         try:
             return self._copy(value, memo)
         except Exception as exc:
-            # Whatever a class of somebody else's raises that doesn't want to be copied.
+            # A class may raise anything from its copy protocol.
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             problem = f"{type(part).__name__} keeps a {kind} there, which can't be copied for each prediction"
             raise UncopyableError(_join_path(path, name), f"{problem} ({exc}){_ADVICE.format(name)}") from exc
@@ -133,10 +133,10 @@ class Isolation:
         if kind is list or kind is collections.deque:
             return self._copy_sequence(value, memo)
         if kind is dict:
-            twin = memo[id(value)] = dict[Any, Any]()
+            copied = memo[id(value)] = dict[Any, Any]()
             for key, item in cast(dict[Any, Any], value).items():
-                twin[self._copy(key, memo)] = self._copy(item, memo)
-            return twin
+                copied[self._copy(key, memo)] = self._copy(item, memo)
+            return copied
         if kind is tuple or kind is frozenset or kind is set:
             return self._copy_tuple_or_set(value, memo)
         if is_part(value):
@@ -147,70 +147,72 @@ class Isolation:
         return self._copy_object(value, memo)
 
     def _copy_sequence(self, value: Any, memo: dict[int, Any]) -> Any:
-        twin = memo[id(value)] = type(value)() if type(value) is list else collections.deque(maxlen=value.maxlen)
-        twin.extend(self._copy(item, memo) for item in value)
-        return twin
+        copied = memo[id(value)] = type(value)() if type(value) is list else collections.deque(maxlen=value.maxlen)
+        copied.extend(self._copy(item, memo) for item in value)
+        return copied
 
     def _copy_tuple_or_set(self, value: Any, memo: dict[int, Any]) -> Any:
         items = [self._copy(item, memo) for item in value]
         same = type(value) is not set and all(new is old for new, old in zip(items, value, strict=True))
         if same:
             self._shared[id(value)] = value
-        twin = memo[id(value)] = memo.get(id(value), value if same else type(value)(items))
-        return twin
+        copied = memo[id(value)] = memo.get(id(value), value if same else type(value)(items))
+        return copied
 
     def _copy_part(self, value: Any, memo: dict[int, Any]) -> Any:
-        twin = memo[id(value)] = object.__new__(type(value))
+        copied = memo[id(value)] = object.__new__(type(value))
         if id(value) in self._of_classes:
-            twin.__dict__.update(self._copy(self._of_classes[id(value)], memo))
-        twin.__dict__.update(value.__dict__)
+            copied.__dict__.update(self._copy(self._of_classes[id(value)], memo))
+        copied.__dict__.update(value.__dict__)
         known = self._mutable_attributes.get(id(value))
         for name, held in value.__dict__.items() if known is None else known:
-            twin.__dict__[name] = self._copy(held, memo)
+            copied.__dict__[name] = self._copy(held, memo)
         if known is None:
             self._mutable_attributes[id(value)] = [
-                (n, v) for n, v in value.__dict__.items() if twin.__dict__[n] is not v
+                (n, v) for n, v in value.__dict__.items() if copied.__dict__[n] is not v
             ]
         if isinstance(value, Flex):
-            adopt_flex(twin, value)
-        return twin
+            adopt_flex(copied, value)
+        return copied
 
     def _copy_object(self, value: Any, memo: dict[int, Any]) -> Any:
         kind = type(value)
         if kind in _LOCKS:
-            twin = _LOCKS[kind]()
+            copied = _LOCKS[kind]()
         elif kind is types.MethodType:
-            twin = types.MethodType(value.__func__, self._copy(value.__self__, memo))
+            copied = types.MethodType(value.__func__, self._copy(value.__self__, memo))
         elif kind is types.FunctionType:
             return self._copy_function(value, memo)
         elif kind is functools.partial:
-            twin = functools.partial(
+            copied = functools.partial(
                 self._copy(value.func, memo), *self._copy(value.args, memo), **self._copy(value.keywords, memo)
             )
         elif _is_plain_object(kind):
-            twin = memo[id(value)] = object.__new__(kind)
+            copied = memo[id(value)] = object.__new__(kind)
             for name, held in iter_attributes(value):
-                object.__setattr__(twin, name, self._copy(held, memo))
+                object.__setattr__(copied, name, self._copy(held, memo))
         else:
             return copy.deepcopy(value, memo)
-        memo[id(value)] = twin
-        return twin
+        memo[id(value)] = copied
+        return copied
 
     def _copy_function(self, function: Any, memo: dict[int, Any]) -> Any:
-        """A function that was made within another may keep state in what it closes over."""
+        """Copy a function that closes over mutable state."""
         cells: tuple[Any, ...] = function.__closure__ or ()
-        twins = [_make_cell(self._copy(cell.cell_contents, memo)) if _is_full(cell) else cell for cell in cells]
-        same = all(not _is_full(a) or a.cell_contents is b.cell_contents for a, b in zip(cells, twins, strict=True))
+        copied_cells = [_make_cell(self._copy(cell.cell_contents, memo)) if _is_full(cell) else cell for cell in cells]
+        same = all(
+            not _is_full(a) or a.cell_contents is b.cell_contents for a, b in zip(cells, copied_cells, strict=True)
+        )
         if same:
             self._shared[id(function)] = function
             return function
-        twin: Any = types.FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(twins)
+        copied: Any = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(copied_cells)
         )
-        functools.update_wrapper(twin, function)
-        twin.__kwdefaults__ = function.__kwdefaults__
-        memo[id(function)] = twin
-        return twin
+        functools.update_wrapper(copied, function)
+        copied.__kwdefaults__ = function.__kwdefaults__
+        memo[id(function)] = copied
+        return copied
 
 
 _FAST = frozenset({type(None), bool, int, float, complex, str, bytes, type})
@@ -252,7 +254,7 @@ def _is_immutable(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_plain_object(kind: type) -> bool:
-    """Check whether objects of a class are nothing but their attributes, so that locks among these don't matter."""
+    """Check whether objects of a class consist of their attributes alone, so that they can be copied one by one."""
     standard = ("__reduce_ex__", "__reduce__", "__getstate__")
     is_standard = all(getattr(kind, name, None) is getattr(object, name, None) for name in standard)
     hooks = ("__deepcopy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__")
@@ -260,7 +262,7 @@ def _is_plain_object(kind: type) -> bool:
 
 
 def _is_written_in_python(kind: type) -> bool:
-    """Check whether a class holds nothing beside attributes and slots, as those that C defines do."""
+    """Check whether a class holds only attributes and slots, unlike extension types."""
     slots = sum(len(_slot_names(base)) for base in kind.__mro__)
     pointer = tuple.__itemsize__
     return bool(kind.__flags__ & _HEAP_TYPE_FLAG) and kind.__basicsize__ <= object.__basicsize__ + pointer * (slots + 2)

@@ -1,4 +1,4 @@
-"""VariableAwareMixin: makes a DSPy module obey the variables of a session.
+"""VariableAwareMixin: binds attributes of a DSPy module to the variables of a session.
 
 A call reads one snapshot, binds a clone of the module to it and runs the clone. So a call sees one revision from its
 first predictor to its last, and concurrent calls under different revisions don't disturb each other.
@@ -39,29 +39,29 @@ __all__ = ["BINDINGS_KEY", "Changes", "SyncCallback", "VariableAwareMixin", "run
 
 BINDINGS_KEY = "variable_bindings"
 
-# Guards the few assignments that make up a module's synced state; a lock per module could be neither copied nor saved.
+# Guards the few assignments of a module's synced state; a lock per module could be neither copied nor pickled.
 _state_lock = threading.RLock()
 
 
 class VariableAwareMixin:
-    """Stands before a DSPy module class and lets attributes of its instances follow session variables.
+    """Goes before a DSPy module class and binds attributes of its instances to session variables.
 
     Without a session the module is the plain one. With one, each call syncs first, unless ``auto_sync`` is off.
 
     Args:
-        session_context: the session to obey; modules hold it, it holds them only weakly.
+        session_context: the session; it references its modules only weakly.
         auto_sync: whether each call reads the session; if not, calls use the values of the last explicit sync.
 
     Example:
         >>> module = VariableAwarePredict("question -> answer", session_context=ctx)
         >>> await module.bind_to_variable("temperature", "llm_temperature")
-        >>> await module.acall(question="…")          # asks at the temperature that the session holds now
+        >>> await module.acall(question="…")          # uses the session's present temperature
     """
 
     _is_variable_aware = True
     _applies_overrides = True
 
-    # Defaults for instances that another class's machinery made, such as cloudpickle.
+    # Defaults for instances that were created without __init__, such as by cloudpickle.
     _session_context: SessionContext | None = None
     _auto_sync: bool = True
     _bound: bool = False
@@ -74,7 +74,7 @@ class VariableAwareMixin:
         self._variable_bindings: dict[str, str] = {}
         self._last_sync: dict[str, Any] = {}
         self._sync_callbacks = SyncCallbacks()
-        # What a readable attribute was before it was bound: () if it wasn't there.
+        # The value that an attribute had before it was bound, as a 1-tuple; () if it didn't exist.
         self._original_values: dict[str, tuple[Any, ...]] = {}
         self._session_context = session_context
         super().__init__(*args, **kwargs)
@@ -83,7 +83,7 @@ class VariableAwareMixin:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # A subclass's own `forward` stands before the one of the mixin, and is called directly too.
+        # A subclass's own `forward` overrides the mixin's, and may be called directly.
         if "forward" in vars(cls):
             cls.forward = cls._wrap_forward(vars(cls)["forward"])
         if "aforward" in vars(cls):
@@ -93,8 +93,8 @@ class VariableAwareMixin:
     def _wrap_forward(cls, forward: Any) -> Any:
         @functools.wraps(forward)
         def synced(self: Self, *args: Any, **kwargs: Any) -> Any:
-            with self._prepare_call() as twin, apply_overrides(twin):
-                return forward(twin, *args, **kwargs)
+            with self._prepare_call() as module, apply_overrides(module):
+                return forward(module, *args, **kwargs)
 
         setattr(synced, WRITTEN_BY_THE_USER, forward)
         return synced
@@ -103,9 +103,9 @@ class VariableAwareMixin:
     def _wrap_aforward(cls, aforward: Any) -> Any:
         @functools.wraps(aforward)
         async def synced(self: Self, *args: Any, **kwargs: Any) -> Any:
-            async with self._aprepare_call() as twin:
-                with apply_overrides(twin):
-                    return await aforward(twin, *args, **kwargs)
+            async with self._aprepare_call() as module:
+                with apply_overrides(module):
+                    return await aforward(module, *args, **kwargs)
 
         setattr(synced, WRITTEN_BY_THE_USER, aforward)
         return synced
@@ -114,7 +114,7 @@ class VariableAwareMixin:
 
     @property
     def session_context(self) -> SessionContext | None:
-        """The session that this module obeys, if any. May be set on a module that came back from a file."""
+        """The session of this module, if any. It can be set on a module that was loaded from a file."""
         return self._session_context
 
     @session_context.setter
@@ -143,7 +143,7 @@ class VariableAwareMixin:
     async def bind_to_variable(
         self, attribute: str, variable_name: str, sync_callback: SyncCallback | None = None
     ) -> None:
-        """Let an attribute follow a variable and takes its present value.
+        """Bind an attribute to a variable and sync its present value.
 
         Args:
             attribute: what to bind, such as ``temperature``, or ``extract.temperature`` for one nested predictor.
@@ -153,8 +153,8 @@ class VariableAwareMixin:
         Raises:
             RuntimeError: the module has no session.
             VariableNotFoundError: the session doesn't have the variable (also a ValueError).
-            BindingError: the attribute can't take effect on this module; lists what can.
-            ValidationError: the attribute refuses the present value.
+            BindingError: the attribute can't be bound on this module; lists those that can.
+            ValidationError: the present value isn't valid for the attribute.
         """
         context = self._require_context()
         check_bindable(self, attribute)
@@ -174,11 +174,11 @@ class VariableAwareMixin:
 
     @property
     def bound_values(self) -> dict[str, Any]:
-        """Attribute to the value that its variable had at the last sync, as a copy."""
+        """Attribute to the value of its variable at the last sync, as a copy."""
         return dict(self._last_sync)
 
     def unbind_variable(self, attribute: str) -> None:
-        """End a binding and its callbacks; the plain module's own value holds again."""
+        """Remove a binding and its callbacks, and restore the module's own value."""
         with _state_lock:
             self._variable_bindings = {k: v for k, v in self._variable_bindings.items() if k != attribute}
             self._last_sync = {k: v for k, v in self._last_sync.items() if k != attribute}
@@ -187,7 +187,7 @@ class VariableAwareMixin:
             self._original_values = {k: v for k, v in self._original_values.items() if k != attribute}
 
     def on_change(self, attribute: str, callback: SyncCallback) -> None:
-        """Call back with (attribute, old, new) each time a sync changes a bound attribute, until it is unbound.
+        """Add a callback, called with (attribute, old, new) whenever a sync changes a bound attribute.
 
         Raises:
             BindingError: the attribute isn't bound.
@@ -208,14 +208,14 @@ class VariableAwareMixin:
     # ---------------------------------------------------------------- sync
 
     async def sync_variables(self) -> Changes:
-        """Take the session's present values, all from one revision.
+        """Sync all bound attributes with the session, from one revision.
 
         Returns:
             attribute to (old, new), for the attributes that changed.
 
         Raises:
-            VariableNotFoundError: a bound variable is gone.
-            ValidationError: a target refuses its new value; nothing was taken.
+            VariableNotFoundError: a bound variable was deleted.
+            ValidationError: a new value isn't valid for its target; nothing was synced.
             StoreUnavailableError: the store is away.
         """
         if self._session_context is None or not self._variable_bindings:
@@ -231,27 +231,27 @@ class VariableAwareMixin:
     # ---------------------------------------------------------------- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._prepare_call() as twin, apply_overrides(twin):
-            return twin._base_method("__call__")(*args, **kwargs)
+        with self._prepare_call() as module, apply_overrides(module):
+            return module._base_method("__call__")(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with self._prepare_call() as twin, apply_overrides(twin):
-            return twin._base_method("forward")(*args, **kwargs)
+        with self._prepare_call() as module, apply_overrides(module):
+            return module._base_method("forward")(*args, **kwargs)
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module without blocking the loop: natively where DSPy can, else in a thread."""
-        async with self._aprepare_call() as twin:
-            with apply_overrides(twin):
+        """Run the module without blocking the loop: natively if DSPy can, else in a thread."""
+        async with self._aprepare_call() as module:
+            with apply_overrides(module):
                 if runs_natively(type(self)):
-                    return await twin._base_method("acall")(*args, **kwargs)
-                return await in_user_thread(twin._base_method("__call__"), *args, **kwargs)
+                    return await module._base_method("acall")(*args, **kwargs)
+                return await in_user_thread(module._base_method("__call__"), *args, **kwargs)
 
     async def aforward(self, *args: Any, **kwargs: Any) -> Any:
-        async with self._aprepare_call() as twin:
-            with apply_overrides(twin):
+        async with self._aprepare_call() as module:
+            with apply_overrides(module):
                 if runs_natively(type(self)):
-                    return await twin._base_method("aforward")(*args, **kwargs)
-                return await in_user_thread(twin._base_method("forward"), *args, **kwargs)
+                    return await module._base_method("aforward")(*args, **kwargs)
+                return await in_user_thread(module._base_method("forward"), *args, **kwargs)
 
     async def forward_async(self, *args: Any, **kwargs: Any) -> Any:
         """Sync the bound variables, then runs the module; the same as ``await module.acall(…)``."""
@@ -269,7 +269,7 @@ class VariableAwareMixin:
         """Load a state saved by this class or by the plain one; the latter leaves the bindings as they are.
 
         Raises:
-            BindingError: the state binds what can't be bound here; nothing was loaded.
+            BindingError: the state has a binding that this module can't have; nothing was loaded.
         """
         bindings: Mapping[str, Mapping[str, str]] = state.get(BINDINGS_KEY, {})
         for path, each in bindings.items():
@@ -305,7 +305,7 @@ class VariableAwareMixin:
 
     def _bind(self, attribute: str, variable: str, callback: SyncCallback | None, snapshot: Snapshot) -> None:
         value = snapshot.value(variable)
-        # With the other bindings, since a value may only fit beside them: a token limit beside its model.
+        # Together with the other bindings, since validity may depend on them: a token limit on its model.
         self._bind_clone({**self._values(None), attribute: BoundValue(variable, value)})
         before = read_attribute(self, attribute)
         with _state_lock:
@@ -320,7 +320,7 @@ class VariableAwareMixin:
             callback(attribute, old, value)
 
     def _restore_bindings(self, bindings: Mapping[str, str]) -> None:
-        """Take the bindings of a saved state; their values come with the next sync."""
+        """Replace the bindings by those of a saved state; the next sync sets their values."""
         for attribute in self._variable_bindings:
             if attribute not in bindings:
                 self.unbind_variable(attribute)
@@ -330,14 +330,14 @@ class VariableAwareMixin:
             self._original_values = {**{name: read_attribute(self, name) for name in bindings}, **self._original_values}
 
     def _forget_values(self) -> None:
-        """Make the attributes what they were before they were bound; the bindings stay."""
+        """Restore the attributes' own values; the bindings stay."""
         for attribute, before in self._original_values.items():
             restore_attribute(self, attribute, before)
         self._last_sync = {}
         self._synced = None
 
     def _values(self, snapshot: Snapshot | None) -> dict[str, BoundValue]:
-        """The bound values at a snapshot, or those of the last sync."""
+        """Return the bound values at a snapshot, or those of the last sync."""
         bindings = self._variable_bindings
         if snapshot is None:
             return {
@@ -357,13 +357,13 @@ class VariableAwareMixin:
         return self._values(None)
 
     def _bind_clone(self, values: Mapping[str, BoundValue]) -> Self:
-        """Return a clone of this module alone with the values put on it, as a trial of them."""
-        twin = clone(self)
-        twin._apply_values(values)
-        return twin
+        """Return a clone of this module with the values applied, to check that they are valid."""
+        copied = clone(self)
+        copied._apply_values(values)
+        return copied
 
     def _apply_values(self, values: Mapping[str, BoundValue]) -> None:
-        """Put values on this clone, first taking off what stands on it only to be read."""
+        """Apply values to this clone, after the attributes' own values are restored on it."""
         for attribute, before in self._original_values.items():
             restore_attribute(self, attribute, before)
         profiles = self._session_context.profiles if self._session_context is not None else None
@@ -375,7 +375,7 @@ class VariableAwareMixin:
         return self._record_sync(values, snapshot.token)
 
     def _record_sync(self, values: Mapping[str, BoundValue], token: Token) -> Changes:
-        """Make values the readable ones and tells the callbacks, unless a concurrent call has taken newer ones."""
+        """Record synced values and run the callbacks, unless a concurrent call has recorded newer ones."""
         with _state_lock:
             if self._synced is not None and token < self._synced:
                 return {}
@@ -393,13 +393,13 @@ class VariableAwareMixin:
         return changes
 
     def _find_sessions(self) -> list[SessionContext]:
-        """The sessions that a call of this module must read: its own and those of aware modules inside."""
+        """Return the sessions that a call of this module reads: its own and those of aware modules inside."""
         found = [part._session_context for _, part in find_aware_parts(self) if part._should_auto_sync()]
         return list(dict.fromkeys(context for context in found if context is not None))
 
     @contextmanager
     def _prepare_call(self) -> Generator[Self]:
-        """Yield what to run: this module if it is a bound copy or obeys nothing, else a copy bound to one snapshot.
+        """Yield the module to run: this one if it is a bound copy or has no bindings, else a bound copy.
 
         Aware modules inside it, and those that it calls from elsewhere, see the same snapshots.
         """
@@ -408,8 +408,8 @@ class VariableAwareMixin:
             return
         with calls.current_call() as call:
             calls.load(call, self._find_sessions())
-            with self._bound_copy(call) as twin:
-                yield twin
+            with self._bound_copy(call) as module:
+                yield module
 
     @asynccontextmanager
     async def _aprepare_call(self) -> AsyncGenerator[Self]:
@@ -418,8 +418,8 @@ class VariableAwareMixin:
             return
         with calls.current_call() as call:
             await calls.aload(call, self._find_sessions())
-            with self._bound_copy(call) as twin:
-                yield twin
+            with self._bound_copy(call) as module:
+                yield module
 
     @contextmanager
     def _bound_copy(self, call: CallSnapshots) -> Generator[Self]:
@@ -428,19 +428,19 @@ class VariableAwareMixin:
         if not any(values):
             yield self
             return
-        twin = clone(self)
-        for (_, part), bound in zip(find_aware_parts(twin), values, strict=True):
+        copied = clone(self)
+        for (_, part), bound in zip(find_aware_parts(copied), values, strict=True):
             part._apply_values(bound)
             part._bound = True
         for part, bound in zip(parts, values, strict=True):
             snapshot = call.get(part._session_context) if part._session_context is not None else None
             if snapshot is not None and part._should_auto_sync():
                 part._record_sync(bound, snapshot.token)
-        with preserve_predictor_identity(self, twin):
-            yield twin
+        with preserve_predictor_identity(self, copied):
+            yield copied
 
     def _base_method(self, method: str) -> Any:
-        """A method of the plain class, on this object: KNN knows no ``forward`` and Parallel no ``acall``."""
+        """Return a method of the plain class on this object: KNN has no ``forward`` and Parallel no ``acall``."""
         plain = cast(Any, super())
         if hasattr(plain, method):
             return getattr(plain, method)
@@ -454,10 +454,10 @@ def find_aware_parts(module: VariableAwareMixin) -> list[tuple[str, VariableAwar
 
 @functools.cache
 def mixin_attribute_names() -> frozenset[str]:
-    """Return the names of what the mixin keeps on an instance."""
+    """Return the names of the attributes that the mixin keeps on an instance."""
 
     class Bare(VariableAwareMixin, dspy.Module):
-        """Has nothing of its own."""
+        """A module without attributes of its own."""
 
     names = vars(Bare()).keys() - vars(dspy.Module()).keys()
     return frozenset(names) | frozenset(VariableAwareMixin.__annotations__) | {OVERRIDES}

@@ -1,4 +1,4 @@
-"""A module's structure: which predictors and modules it holds, and a copy of just that structure.
+"""A module's tree: which predictors and modules it holds, and a copy of just that structure.
 
 DSPy's own ``named_predictors`` leaves out compiled sub-modules, which a binding must reach too, and its ``deepcopy``
 copies demos, tools and LM clients, which a bound copy only reads.
@@ -21,19 +21,19 @@ from snakepit_bridge.dspy_integration.compat import KNN, Flex, Parallel, adopt_f
 M = TypeVar("M")
 
 
-# KNN and Parallel are no modules in DSPy, but variables steer them as they steer modules.
+# KNN and Parallel aren't modules in DSPy, but variables can be bound to them as to modules.
 PARTS: tuple[type, ...] = (BaseModule, KNN, Parallel)
 
-# Set on the mixin, which may stand before any class. It has no base class of ours, so that the first class after it in
-# an instance's method resolution order is the plain one.
+# Set on the mixin, which may precede any class. It has no base class of ours, so that the first class after it in an
+# instance's method resolution order is the plain one.
 AWARE = "_is_variable_aware"
-# Set on classes that stand before others and apply context overrides around their calls.
+# Set on classes that precede others and apply context overrides around their calls.
 APPLIES_OVERRIDES = "_applies_overrides"
 
 _OUR_PACKAGE = __name__.rpartition(".")[0]
 
 
-# What modules keep of their past, and plain values: neither holds parts.
+# Records of past calls, and plain values: neither holds parts.
 _RECORDS = frozenset({"history", "callbacks", "traces", "train", "demos", "config", "fields"})
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
@@ -43,14 +43,14 @@ def is_part(thing: Any) -> bool:
     return _is_part_class(type(thing))
 
 
-# Asked of every attribute in every bound call; asking the classes each time would take most of a binding's time.
+# Checked for every attribute in every bound call; issubclass would take most of a binding's time.
 @functools.lru_cache(maxsize=4096)
 def _is_part_class(kind: type) -> bool:
     return issubclass(kind, PARTS) or hasattr(kind, AWARE)
 
 
 def is_ours(kind: type) -> bool:
-    """Check whether a class only stands before others and adds ours to them."""
+    """Check whether a class is the mixin or applies context overrides, rather than a module of its own."""
     return AWARE in vars(kind) or APPLIES_OVERRIDES in vars(kind)
 
 
@@ -81,7 +81,7 @@ def has_part(module: Any, kind: type | tuple[type, ...]) -> bool:
     return any(isinstance(part, kind) for _, part in _list_parts(module))
 
 
-# While values are put on a copy its structure stays, and every target asks for it.
+# While values are applied to a copy its structure doesn't change, and every target needs it.
 _cached_structures: ContextVar[dict[int, tuple[Any, list[tuple[str, Any]]]] | None] = ContextVar(
     "structure", default=None
 )
@@ -89,7 +89,7 @@ _cached_structures: ContextVar[dict[int, tuple[Any, list[tuple[str, Any]]]] | No
 
 @contextmanager
 def cache_structure() -> Generator[None]:
-    """Remember each structure that is looked through within the block, which must not add or exchange parts."""
+    """Cache each module's parts within the block, which must not add or exchange parts."""
     token = _cached_structures.set({})
     try:
         yield
@@ -102,7 +102,7 @@ def _list_parts(root: Any) -> Iterable[tuple[str, Any]]:
     if known is None:
         return _walk(root)
     if id(root) not in known:
-        known[id(root)] = (root, list(_walk(root)))  # with the root, so that its id stays its own
+        known[id(root)] = (root, list(_walk(root)))  # with the root, so that its id isn't reused
     return known[id(root)][1]
 
 
@@ -146,7 +146,7 @@ def clone(module: M) -> M:
     """Return a copy of a module's structure: its modules are new, everything else is shared.
 
     Changing an attribute of the copy, or of a module inside it, leaves the original as it is; changing a shared list
-    or dict in place does not, so whoever holds a clone replaces values and never edits them.
+    or dict in place does not, so callers replace values of a clone and never edit them.
     """
     return cast(M, _clone(module, {}))
 
@@ -154,13 +154,13 @@ def clone(module: M) -> M:
 def _clone(value: Any, done: dict[int, Any]) -> Any:
     if is_part(value):
         if id(value) not in done:
-            twin = object.__new__(type(value))
-            done[id(value)] = twin
-            twin.__dict__.update(
+            copied = object.__new__(type(value))
+            done[id(value)] = copied
+            copied.__dict__.update(
                 {name: part if name in _RECORDS else _clone(part, done) for name, part in value.__dict__.items()}
             )
             if isinstance(value, Flex):
-                adopt_flex(twin, value)
+                adopt_flex(copied, value)
         return done[id(value)]
     if type(value) in (list, tuple) and any(map(is_part, value)):
         return type(value)(_clone(part, done) for part in value)

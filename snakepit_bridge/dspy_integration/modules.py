@@ -1,4 +1,4 @@
-"""The variable-aware twins of DSPy's modules, and the means to make one of any module class."""
+"""Variable-aware versions of DSPy's modules, and a decorator that makes one of any module class."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ class ChainOfThoughtWithHint(dspy.ChainOfThought):
 
 
 class VariableAwarePredict(VariableAwareMixin, dspy.Predict):
-    """``dspy.Predict`` that obeys session variables."""
+    """``dspy.Predict`` that follows session variables."""
 
 
 class VariableAwareChainOfThought(VariableAwareMixin, dspy.ChainOfThought):
-    """``dspy.ChainOfThought`` that obeys session variables."""
+    """``dspy.ChainOfThought`` that follows session variables."""
 
 
 class VariableAwareChainOfThoughtWithHint(VariableAwareMixin, ChainOfThoughtWithHint):
-    """:class:`ChainOfThoughtWithHint` that obeys session variables."""
+    """:class:`ChainOfThoughtWithHint` that follows session variables."""
 
 
 class VariableAwareReAct(VariableAwareMixin, dspy.ReAct):
-    """``dspy.ReAct`` that obeys session variables, in its agent step and in its extraction."""
+    """``dspy.ReAct`` that follows session variables, in its agent step and in its extraction."""
 
 
 class VariableAwareReActV2(VariableAwareMixin, ReActV2):
-    """``dspy.ReActV2`` that obeys session variables."""
+    """``dspy.ReActV2`` that follows session variables."""
 
 
 class VariableAwareProgramOfThought(VariableAwareMixin, dspy.ProgramOfThought):
-    """``dspy.ProgramOfThought`` that obeys session variables, in each of its three steps."""
+    """``dspy.ProgramOfThought`` that follows session variables, in each of its three steps."""
 
 
 class VariableAwareCodeAct(VariableAwareMixin, dspy.CodeAct):
-    """``dspy.CodeAct`` that obeys session variables; awaited it runs in a thread, since DSPy's own can't be."""
+    """``dspy.CodeAct`` that follows session variables; its ``acall`` runs in a thread, as DSPy's can't be awaited."""
 
 
 class VariableAwareMultiChainComparison(VariableAwareMixin, dspy.MultiChainComparison):
-    """``dspy.MultiChainComparison`` that obeys session variables, also in the number of attempts, ``M``."""
+    """``dspy.MultiChainComparison`` that follows session variables, also in the number of attempts, ``M``."""
 
     def __init__(self, signature: Any, M: int = 3, temperature: float = 0.7, **config: Any) -> None:  # noqa: N803
-        # DSPy makes a signature for each attempt, with all the attempts before it: a thousand take half a minute.
+        # DSPy builds a signature for each attempt, with all the attempts before it: a thousand take half a minute.
         super().__init__(signature, M=min(M, 1), temperature=temperature, **config)
         if M > 1:
             self.M = M
@@ -73,11 +73,11 @@ class VariableAwareMultiChainComparison(VariableAwareMixin, dspy.MultiChainCompa
 
 
 class VariableAwareBestOfN(VariableAwareMixin, dspy.BestOfN):
-    """``dspy.BestOfN`` that obeys session variables; a bound temperature holds where DSPy would force 1.0."""
+    """``dspy.BestOfN`` that follows session variables; a bound temperature holds where DSPy would force 1.0."""
 
 
 class VariableAwareRefine(VariableAwareMixin, dspy.Refine):
-    """``dspy.Refine`` that obeys session variables, in its module and in the feedback that it asks for."""
+    """``dspy.Refine`` that follows session variables, in its module and in the feedback that it asks for."""
 
     def __init__(
         self,
@@ -89,28 +89,28 @@ class VariableAwareRefine(VariableAwareMixin, dspy.Refine):
         **aware: Any,
     ) -> None:
         super().__init__(module, N, reward_fn, threshold, fail_count, **aware)
-        # It shows its LM the source of the module, which is that of the class that the user wrote.
+        # Its prompt contains the module's source, which is that of the class that the user wrote.
         self.module_code = inspect.getsource(_find_plain_class(type(module)))
 
 
 class VariableAwareRLM(VariableAwareMixin, RLM):
-    """``dspy.RLM`` that obeys session variables; awaited it runs in a thread, since its interpreter blocks."""
+    """``dspy.RLM`` that follows session variables; its ``acall`` runs in a thread, since its interpreter blocks."""
 
 
 class VariableAwareFlex(VariableAwareMixin, Flex):
-    """``dspy.Flex`` that obeys session variables, whatever predictors its code makes."""
+    """``dspy.Flex`` that follows session variables, whatever predictors its code makes."""
 
 
 class VariableAwareEnsemble(VariableAwareMixin, Ensemble):
-    """An ensemble that obeys session variables, as do the aware programs in it."""
+    """An ensemble that follows session variables, as do the aware programs in it."""
 
 
 class VariableAwareParallel(VariableAwareMixin, Parallel):
-    """``dspy.Parallel`` that obeys session variables; aware modules in its pairs see the same snapshot."""
+    """``dspy.Parallel`` that follows session variables; aware modules in its pairs see the same snapshot."""
 
 
 class VariableAwareKNN(VariableAwareMixin, KNN):
-    """``dspy.KNN`` that obeys session variables in the number of neighbours, ``k``."""
+    """``dspy.KNN`` that follows session variables in the number of neighbours, ``k``."""
 
 
 _AWARE: dict[type, type] = {
@@ -135,7 +135,7 @@ _AWARE: dict[type, type] = {
 
 @functools.cache
 def variable_aware(module_class: type) -> type:
-    """Return the variable-aware twin of a module class; also a decorator for one's own.
+    """Return the variable-aware version of a module class; also a decorator for one's own.
 
     Example:
         >>> @variable_aware
@@ -146,7 +146,7 @@ def variable_aware(module_class: type) -> type:
         return module_class
     if module_class in _AWARE:
         return _AWARE[module_class]
-    # It keeps the name and place of the class it stands for, so that provenance and pickles name what the user wrote.
+    # It keeps the name and module of the plain class, so that provenance and pickles name what the user wrote.
     namespace = {
         "__doc__": module_class.__doc__,
         "__module__": module_class.__module__,
@@ -158,12 +158,12 @@ def variable_aware(module_class: type) -> type:
 
 
 def _reduce(module: Any, protocol: Any) -> Any:
-    """A decorated class is found by its name; one that was made aside of the plain class is made again from that."""
+    """Pickle a decorated class by its name, and one that was made from a plain class by that class."""
     kind = type(module)
     try:
         found = operator.attrgetter(kind.__qualname__)(sys.modules[kind.__module__])
     except (KeyError, AttributeError):
-        found = kind  # defined in a function: only cloudpickle can tell
+        found = kind  # defined in a function: only cloudpickle can save it
     if found is kind:
         return object.__reduce_ex__(module, protocol)
     return _recreate, (_find_plain_class(kind),), module.__getstate__()
@@ -178,5 +178,5 @@ def _find_plain_class(kind: type) -> type:
 
 
 def plain_class_name(module: object) -> str:
-    """Return the DSPy name of a module's class: ``ChainOfThought`` for its variable-aware twin too."""
+    """Return the DSPy name of a module's class: ``ChainOfThought`` for its variable-aware version too."""
     return _find_plain_class(type(module)).__name__

@@ -1,8 +1,8 @@
-"""LMs that programs make for themselves, on a worker: a call of one goes out as its prediction's, or not at all.
+"""LMs that programs create themselves, on a worker: their calls go through an LM profile or are rejected.
 
-``dspy.LM("openai/gpt-4o", temperature=0.2)`` within a ``forward`` is usual in a script. On a worker it would pass
-outside of the limits, the cancellation, the deadline and the usage. So where an LM profile declares the model, that
-profile's engine makes the call, with the keywords of the LM that the program made; any other is refused by name.
+``dspy.LM("openai/gpt-4o", temperature=0.2)`` within a ``forward`` is usual in a script. On a worker it would bypass
+rate limits, cancellation, the deadline and usage tracking. So if an LM profile declares the model, that profile's engine
+makes the call, with the keywords of the program's LM; calls of any other LM raise an error that names it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from snakepit_bridge.process.frames import whose
 
 @dataclass(frozen=True, slots=True)
 class OwnLMs:
-    """What becomes of the calls of LMs that programs make.
+    """How calls of LMs that programs create are handled.
 
     Attributes:
         profiles: the LM profiles.
-        allowed: whether one that no profile declares may be asked, past everything that surrounds a call.
-        note: told of each refusal, since programs and DSPy's modules swallow errors.
+        allowed: whether an LM that no profile declares may be called, without the middleware.
+        note: called with each error, since programs and DSPy's modules swallow errors.
     """
 
     profiles: LMProfiles
@@ -39,7 +39,7 @@ class OwnLMs:
     note: Callable[[BridgeError], None]
 
     def resolve(self, lm: dspy.BaseLM) -> dspy.BaseLM:
-        """Return the LM that answers in place of a program's own: a profile's, or itself where that is allowed.
+        """Return the LM to call in place of a program's own: a profile's, or itself if that is allowed.
 
         Raises:
             OwnLMError: no profile declares it.
@@ -59,7 +59,7 @@ class OwnLMs:
         return found
 
     def _route(self, lm: dspy.BaseLM) -> dspy.BaseLM | str:
-        """Return the profile's LM that stands for a program's own, or why there is none."""
+        """Return the profile's LM for a program's own, or why there is none."""
         if not isinstance(lm, dspy.LM) or _overrides(type(lm)):
             return f"its class {type(lm).__qualname__} sends requests by itself"
         if not isinstance(lm.engine, str):
@@ -67,11 +67,13 @@ class OwnLMs:
         declared = [profile for profile in self.profiles if lm.model in (profile.name, profile.model, *profile.models)]
         if not declared:
             return "no LM profile declares it"
-        said = {name: lm.kwargs[name] for name in CLIENT_KEYS if lm.kwargs.get(name) is not None}
+        own_settings = {name: lm.kwargs[name] for name in CLIENT_KEYS if lm.kwargs.get(name) is not None}
         ambient = _find_profile_name(dspy.settings.lm)
         problem = ""
-        for profile in sorted(declared, key=lambda one: one.name != ambient):
-            foreign = sorted(name for name, value in said.items() if value != _get_profile_setting(profile, name))
+        for profile in sorted(declared, key=lambda profile: profile.name != ambient):
+            foreign = sorted(
+                name for name, value in own_settings.items() if value != _get_profile_setting(profile, name)
+            )
             if foreign:
                 problem = f"it says {', '.join(foreign)} by itself, where LM profile '{profile.name}' says it"
                 continue
@@ -84,8 +86,10 @@ class OwnLMs:
         if lm.model_type not in ("chat", chosen.model_type):
             return f"its model_type is {lm.model_type}, and that of LM profile '{profile.name}' {chosen.model_type}"
         routed = chosen.copy()
-        said = {name: value for name, value in lm.kwargs.items() if value is not None and name not in CLIENT_KEYS}
-        routed.kwargs |= {lm_models.native_name(routed.model, name): value for name, value in said.items()}
+        own_keywords = {
+            name: value for name, value in lm.kwargs.items() if value is not None and name not in CLIENT_KEYS
+        }
+        routed.kwargs |= {lm_models.native_name(routed.model, name): value for name, value in own_keywords.items()}
         routed.callbacks = list(lm.callbacks)
         return routed
 
@@ -94,7 +98,7 @@ _policy: OwnLMs | None = None
 
 
 def guard_lms(rule: OwnLMs) -> None:
-    """Have every call of an LM in this process go by a rule. For a worker's process alone."""
+    """Apply a policy to every LM call in this process. Only for worker processes."""
     global _policy
     if _policy is None:
         for name, guarded in (("__call__", _guard_method), ("acall", _guard_coroutine_method)):
@@ -135,15 +139,15 @@ def _overrides(kind: type[dspy.LM]) -> bool:
 
 
 def _get_profile_setting(profile: LMProfile, name: str) -> Any:
-    """Return what a profile says of the connection, under DSPy's name for it."""
-    said: Mapping[str, Any] = {
+    """Return a profile's connection setting by DSPy's name for it."""
+    settings: Mapping[str, Any] = {
         **profile.parameters,
         "api_base": profile.api_base,
         "base_url": profile.api_base,
         "api_key": None if profile.api_key is None else profile.api_key.get_secret_value(),
         "timeout": profile.timeout_s,
     }
-    return said.get(name)
+    return settings.get(name)
 
 
 def _find_profile_name(lm: Any) -> str | None:

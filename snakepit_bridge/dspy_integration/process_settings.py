@@ -1,8 +1,8 @@
 """DSPy's process-wide settings on a worker, where no program may change them for the others.
 
 ``dspy.configure`` at the import of a user's package, in a constructor or in a ``forward`` is usual in a script. On a
-worker it would decide the prompts of every other program. So it holds there for what configured it, while that runs,
-and for nothing else; and each prediction starts from DSPy's own defaults.
+worker it would change the prompts of every other program. So there it applies to the code that configured it, while
+that runs, and to nothing else; and each prediction starts from DSPy's own defaults.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _dotdict = cast(type[dict[str, Any]], dotdict)
 
 
 class _Protected(_dotdict):
-    """DSPy's defaults. What is written to them holds in the writer's own context instead."""
+    """DSPy's defaults. A write applies to the writer's own context instead."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         overrides = settings_module.thread_local_overrides
@@ -45,7 +45,7 @@ def protect_settings() -> None:
     if isinstance(settings_module.main_thread_config, _Protected):
         return
     settings_module.main_thread_config = _Protected(copy.deepcopy(settings_module.DEFAULT_CONFIG))
-    # Any thread and any task may configure, since it does no harm.
+    # Any thread and any task may configure, since it only affects its own context.
     settings_module.Settings._ensure_configure_allowed = _allow_configure
     for home in (dspy, dspy.clients):
         if hasattr(home, "configure_cache"):
@@ -53,7 +53,7 @@ def protect_settings() -> None:
 
 
 def set_process_default(name: str, value: Any) -> None:
-    """Give a setting a value for whatever runs outside of any prediction, in a process whose settings are protected."""
+    """Set the default of a setting in a process whose settings are protected, for code outside of any prediction."""
     dict.__setitem__(settings_module.main_thread_config, name, value)
 
 
@@ -64,7 +64,7 @@ def are_protected() -> bool:
 
 @contextmanager
 def default_settings() -> Generator[None]:
-    """Run the block under DSPy's defaults, what it configures included. A process of a user's own stays as it is."""
+    """Run the block under DSPy's defaults and undo what it configures; do nothing in a user's own process."""
     if not are_protected():
         yield
         return
@@ -79,9 +79,9 @@ def default_settings() -> Generator[None]:
 
 @contextmanager
 def isolate_import(module_name: str) -> Generator[None]:
-    """Import a user's module within the block: what it configures holds for its import alone.
+    """Run the import of a user's module within the block: what it configures applies to the import alone.
 
-    Nor does a thread that it starts belong to the prediction that happens to come first.
+    A thread that it starts doesn't belong to the prediction that triggered the import.
     """
     with default_settings(), unmarked():
         yield
@@ -92,7 +92,7 @@ def _allow_configure(_: Any) -> None:
 
 
 def _ignore_cache(*_: Any, **__: Any) -> None:
-    """DSPy's caches stay off: an answer from them would come from another revision than the provenance names."""
+    """Keep DSPy's caches off: a cached answer could come from another revision than the provenance names."""
     _warn_once("dspy.configure_cache(…)")
 
 
@@ -100,14 +100,14 @@ _reported: set[tuple[str, str]] = set()
 
 
 def _warn_once(what: str) -> None:
-    """Log once for each place that it had no effect."""
+    """Log once for each caller that the call had no effect."""
     where = _find_caller()
     if (what, where) in _reported or len(_reported) > 1_000:
         return
     _reported.add((what, where))
     _log.warning(
         "%s in %s had no effect beyond itself: a worker runs each prediction under DSPy's defaults. "
-        "Say it in the program's bindings, in its LM profile, or with dspy.context(…) in its forward.",
+        "Set it in the program's bindings, in its LM profile, or with dspy.context(…) in its forward.",
         what,
         where,
     )

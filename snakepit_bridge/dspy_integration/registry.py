@@ -1,6 +1,6 @@
-"""Things that a variable names, since it can't hold them: tools, interpreters, reward functions, adapters.
+"""Registries of objects that a variable can name but not hold: tools, interpreters, reward functions, adapters.
 
-Only code registers; a variable only chooses among what is registered here or what the module was built with.
+Only code registers; a variable only chooses among registered objects and those that the module was built with.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class NamedRegistry(Generic[T]):
-    """The things of one kind, by name, for this process.
+    """The registered objects of one kind, by name, for this process.
 
     Args:
-        kind: what they are, for errors.
-        **first: those that are there from the start.
+        kind: name of the kind, for errors.
+        **first: initial entries.
     """
 
     def __init__(self, kind: str, **first: T) -> None:
@@ -29,10 +29,10 @@ class NamedRegistry(Generic[T]):
         self._things: dict[str, T] = dict(first)
 
     def register(self, thing: T, name: str | None = None) -> T:
-        """Let variables name a thing, and return it, so that it serves as a decorator too.
+        """Register an object under a name, and return it; also a decorator.
 
         Raises:
-            ValueError: the name is empty or stands for something else already.
+            ValueError: the name is empty or taken.
         """
         called = name or str(getattr(thing, "name", None) or getattr(thing, "__name__", ""))
         if not called:
@@ -42,42 +42,42 @@ class NamedRegistry(Generic[T]):
         return thing
 
     def forget(self, name: str) -> None:
-        """Take a name away again; without effect if it isn't there."""
+        """Remove a name; do nothing if it isn't registered."""
         self._things.pop(name, None)
 
     @property
     def names(self) -> list[str]:
-        """The names that a variable may say, sorted."""
+        """The registered names, sorted."""
         return sorted(self._things)
 
     def find(self, name: object, variable: str, beside: Mapping[str, T] | None = None) -> T:
-        """Return the thing of a name, whatever its case.
+        """Return the object with a name, ignoring case.
 
         Args:
             name: the variable's value.
-            variable: who says it, for the error.
-            beside: things that go before the registered ones, such as the tools that a module was built with.
+            variable: name of the variable, for the error.
+            beside: objects that take precedence over registered ones, such as the tools that a module was built with.
 
         Raises:
-            ValidationError: nothing has that name; names what there is.
+            ValidationError: no object has that name; lists those that exist.
         """
-        there = {**self._things, **(beside or {})}
+        candidates = {**self._things, **(beside or {})}
         if isinstance(name, str):
-            if name in there:
-                return there[name]
-            folded = {known_as.casefold(): thing for known_as, thing in there.items()}
+            if name in candidates:
+                return candidates[name]
+            folded = {known_as.casefold(): thing for known_as, thing in candidates.items()}
             if name.casefold() in folded:
                 return folded[name.casefold()]
-        hint = closest(str(name), there)
+        hint = closest(str(name), candidates)
         raise ValidationError(
-            variable, abbreviate(name), f"it must name a registered {self.kind}: {known(there)}{hint}"
+            variable, abbreviate(name), f"it must name a registered {self.kind}: {known(candidates)}{hint}"
         )
 
 
 class _Sandbox:
     """Makes DSPy's sandboxed interpreter, also where ``dspy.configure`` names another default."""
 
-    # RLM tells the model what its interpreter's factory says here.
+    # RLM puts these instructions of its interpreter's factory into the prompt.
     execution_instructions: str = getattr(dspy.PythonInterpreter, "execution_instructions", "")
 
     def __call__(self) -> Any:
@@ -89,7 +89,7 @@ Function = Callable[..., Any]
 TOOLS: NamedRegistry[Function] = NamedRegistry("tool")
 REWARDS: NamedRegistry[Function] = NamedRegistry("reward function")
 REDUCERS: NamedRegistry[Function] = NamedRegistry("reduce function", majority=dspy.majority)
-# Nothing unsafe is there by itself: whoever wants `dspy.LocalInterpreter` registers it.
+# No unsafe interpreter is registered by default: register `dspy.LocalInterpreter` to use it.
 INTERPRETERS: NamedRegistry[Function] = NamedRegistry("interpreter", sandbox=_Sandbox())
 ADAPTERS: NamedRegistry[dspy.Adapter] = NamedRegistry(
     "adapter",

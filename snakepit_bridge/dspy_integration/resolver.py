@@ -51,10 +51,10 @@ class ModuleSpec:
     """One entry of the module registry.
 
     Attributes:
-        name: what a variable says.
+        name: the value that a variable may hold.
         module_class: the plain class.
-        variable_aware_class: its variable-aware twin, if there is one.
-        requires_context: whether the twin is handed the session.
+        variable_aware_class: its variable-aware version, if there is one.
+        requires_context: whether the variable-aware class is given the session.
     """
 
     name: str
@@ -72,7 +72,7 @@ Registry = MutableMapping[str, ModuleSpec]
 
 
 class _RegistryMethod(Generic[P, R]):
-    """A method that works on the class's registry through the class, and on an instance's own through the instance."""
+    """A method of the class's registry when accessed on the class, and of the instance's on an instance."""
 
     def __init__(self, function: Callable[Concatenate[Registry, P], R]) -> None:
         self._function = function
@@ -85,25 +85,25 @@ class _RegistryMethod(Generic[P, R]):
             return self._function(registry, *args, **kwargs)
 
         bound.__doc__ = self.__doc__
-        whole = inspect.signature(self._function)
-        setattr(bound, "__signature__", whole.replace(parameters=list(whole.parameters.values())[1:]))  # noqa: B010
+        signature = inspect.signature(self._function)
+        setattr(bound, "__signature__", signature.replace(parameters=list(signature.parameters.values())[1:]))  # noqa: B010
         return bound
 
 
 def _register(registry: Registry, name: str, module_class: type, variable_aware_class: type | None = None) -> None:
     """Register a module type under a name.
 
-    Called on the class it holds for every resolver; called on an instance, for that one alone.
+    Called on the class it applies to every resolver; called on an instance, to that one alone.
     """
     registry[name] = ModuleSpec(name, module_class, variable_aware_class)
     logger.debug("registered module type %s", name)
 
 
 def lookup(registry: Mapping[str, ModuleSpec], name: object) -> ModuleSpec:
-    """Return the entry for a name, whatever its case, or for a class that is registered.
+    """Return the entry for a name, ignoring case, or for a registered class.
 
     Raises:
-        UnknownModuleError: nothing is registered there; names the close matches.
+        UnknownModuleError: nothing is registered under it; suggests close matches.
     """
     if isinstance(name, type):
         for spec in registry.values():
@@ -120,7 +120,7 @@ def lookup(registry: Mapping[str, ModuleSpec], name: object) -> ModuleSpec:
 
 
 class ModuleVariableResolver:
-    """Makes the module that a module-type variable names, anew each time, so that it never answers from the past.
+    """Builds the module that a module-type variable names, from its present value each time.
 
     Args:
         session_context: the session that holds the variable.
@@ -139,7 +139,7 @@ class ModuleVariableResolver:
 
     def __init__(self, session_context: SessionContext) -> None:
         self.session_context = session_context
-        # Writes through an instance stay in its own layer; what the class learns later is seen through it.
+        # Writes on an instance stay in its own layer; later registrations on the class are visible through it.
         vars(self)["MODULE_REGISTRY"] = ChainMap({}, cast(Any, type(self).MODULE_REGISTRY))
 
     async def resolve_module(self, variable_name: str) -> type:
@@ -160,14 +160,14 @@ class ModuleVariableResolver:
             variable_name: the module-type variable.
             *args: positional constructor arguments, usually the signature.
             use_variable_aware: whether to prefer the variable-aware class and hand it this session.
-            **kwargs: constructor arguments; they survive a switch of the variable: LM keywords become the predictors'
-                config in every class, and what only other registered classes take is left out.
+            **kwargs: constructor arguments; they apply to any module type: LM keywords become the predictors' config
+                in every class, and arguments that only other registered classes take are dropped.
 
         Raises:
             UnknownModuleError: the value names no registered module (also a ValueError).
             VariableNotFoundError: the session doesn't have the variable.
             ValidationError: an LM keyword is out of its range.
-            TypeError: an argument that no registered class takes, or one that the module lacks.
+            TypeError: no registered class takes an argument, or a required one is missing.
         """
         spec = await self._find_spec(variable_name)
         module_class = spec.preferred if use_variable_aware else spec.module_class
@@ -176,7 +176,7 @@ class ModuleVariableResolver:
         return construct(module_class, self.MODULE_REGISTRY, *args, **kwargs)
 
     def get_available_modules(self) -> list[str]:
-        """Return the names that a module-type variable may say, sorted."""
+        """Return the names that a module-type variable may hold, sorted."""
         return sorted(self.MODULE_REGISTRY)
 
     async def _find_spec(self, variable_name: str) -> ModuleSpec:

@@ -1,8 +1,8 @@
-"""Carried along: a prediction's context goes into the threads that its program starts, on a worker.
+"""Propagate a prediction's context into the threads that its program starts, on a worker.
 
-What an LM call is subject to (limits, deadline, cancellation, cache, usage) is found through context variables. asyncio
-and DSPy's own tools carry them into threads; Python's threads and thread pools don't, and a call from there would pass
-outside of all of it. So within a prediction they do here; and where they can't, an LM call is refused by name.
+Rate limits, deadline, cancellation, cache and usage of an LM call are found through context variables. asyncio and
+DSPy's own tools propagate them into threads; Python's threads and thread pools don't, and a call from there would
+bypass all of it. So within a prediction they do here; and where they can't, an LM call raises an error.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from snakepit_bridge.process.frames import call_under, whose
 from snakepit_bridge.process.threads import HomeThreads, in_user_thread
 
 _MARK = "__carries_predictions__"
-# The thread of a pool does many things one after another, each of which has a context of its own.
+# A pool's thread runs many jobs one after another, each with its own context.
 _POOL_MODULES = frozenset({"concurrent.futures.thread", "anyio._backends._asyncio", "snakepit_bridge.process.threads"})
 
 
 class NoPredictionLM(dspy.BaseLM):
-    """The LM of code that runs outside of any prediction on a worker: it refuses each call by name."""
+    """The LM of code that runs outside of any prediction on a worker: every call raises an error."""
 
     def __init__(self) -> None:
         super().__init__("none/outside-of-a-prediction")
 
     def forward(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse the call.
+        """Reject the call.
 
         Raises:
             LMCallOutsidePredictionError: always.
@@ -44,7 +44,7 @@ class NoPredictionLM(dspy.BaseLM):
         raise outside()
 
     async def aforward(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse the call.
+        """Reject the call.
 
         Raises:
             LMCallOutsidePredictionError: always.
@@ -53,14 +53,14 @@ class NoPredictionLM(dspy.BaseLM):
 
 
 def outside() -> LMCallOutsidePredictionError:
-    """Return the error of an LM call that no prediction is known for."""
+    """Return the error of an LM call outside of any prediction."""
     return LMCallOutsidePredictionError(f"thread '{threading.current_thread().name}' belongs to no prediction")
 
 
 def carry_predictions() -> None:
-    """Have threads, thread pools and synchronous tools run in the context of the prediction that uses them.
+    """Make threads, thread pools and synchronous tools run in the context of the prediction that uses them.
 
-    For a worker's process alone, once its DSPy's settings are protected.
+    Only for worker processes, after DSPy's settings are protected.
     """
     if hasattr(ThreadPoolExecutor.submit, _MARK):
         return
@@ -79,7 +79,7 @@ def _wrap_submit(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any
     @functools.wraps(submit)
     def carrying(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         task_id = whose()
-        if not task_id or isinstance(self, HomeThreads):  # asyncio carries it there
+        if not task_id or isinstance(self, HomeThreads):  # asyncio propagates the context
             return submit(self, fn, *args, **kwargs)
         return submit(self, copy_context().run, call_under, task_id, fn, *args, **kwargs)
 
@@ -104,7 +104,7 @@ def _is_pool_thread(thread: threading.Thread) -> bool:
 
 
 async def _call_tool(self: Any, **kwargs: Any) -> Any:
-    """What ``dspy.Tool.acall`` does, with a function that can't be awaited in a thread."""
+    """Call a tool as ``dspy.Tool.acall`` does, but run a synchronous function in a thread."""
     parsed = validate_tool_arguments(self, kwargs)
     if not whose() or _is_coroutine_function(self.func):
         result = self.func(**parsed)

@@ -1,7 +1,7 @@
-"""While a bound copy runs, DSPy's trace and streams name the module's own predictors.
+"""Keep predictors' identity in DSPy's trace and streams while a bound copy runs.
 
-Optimizers find a trace's predictors by their identity, and stream listeners theirs; both know the module and not the
-copy of one call.
+Optimizers and stream listeners find predictors by identity, and they know the original module, not the copy of one
+call.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from snakepit_bridge.dspy_integration.module_tree import predictors
 
 
 @contextmanager
-def preserve_predictor_identity(module: Any, twin: Any) -> Generator[None]:
-    """Let what a bound copy of a module does be the module's own doing, for optimizers and stream listeners."""
+def preserve_predictor_identity(module: Any, bound_copy: Any) -> Generator[None]:
+    """Attribute the calls of a bound copy to the original module's predictors, in the trace and in streams."""
     own = dict(predictors(module))
-    pairs = [(own[path], new) for path, new in predictors(twin) if path in own]
+    pairs = [(own[path], new) for path, new in predictors(bound_copy) if path in own]
     originals = {id(new): original for original, new in pairs}
     trace: list[Any] | None = dspy.settings.trace
     start = len(trace) if trace is not None else 0
@@ -43,14 +43,14 @@ def _redirect_streams(originals: Mapping[int, Any], copies: Mapping[int, Any]) -
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Listener:
-    """Tells a predictor whether somebody listens to it, which is all that it asks its listeners."""
+    """Shows a predictor that a listener is registered for it, which is all that it checks."""
 
     predict: Any
 
 
 @dataclass(frozen=True, slots=True)
 class _Stream:
-    """Passes on what predictors send, under the ids of the originals, by which the chunks find their listeners."""
+    """Forwards chunks of the copied predictors under the ids of the originals, by which listeners are found."""
 
     stream: Any
     originals: Mapping[int, Any]

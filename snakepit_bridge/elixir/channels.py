@@ -94,7 +94,9 @@ class Channels:
     @asynccontextmanager
     async def stream_channel(self) -> AsyncGenerator[grpc.aio.Channel]:
         """Give a channel that has room for one more stream."""
-        held = next((one for one in self._streams if one.streams < _STREAMS_PER_CHANNEL), None)
+        held = next(
+            (stream_channel for stream_channel in self._streams if stream_channel.streams < _STREAMS_PER_CHANNEL), None
+        )
         if held is None:
             held = _StreamChannel(self._open())
             self._streams.append(held)
@@ -121,7 +123,9 @@ class Channels:
 
     async def aclose(self) -> None:
         """Close all channels and ends their calls."""
-        channels = [one.channel for one in self._streams] + ([self._unary] if self._unary is not None else [])
+        channels = [stream_channel.channel for stream_channel in self._streams] + (
+            [self._unary] if self._unary is not None else []
+        )
         self._streams, self._unary = [], None
         for channel in channels:
             await channel.close()

@@ -169,9 +169,9 @@ class BridgeClient:
         Raises:
             ValidationError: one has the wrong type or isn't there. None is set.
         """
-        meant = {(ids or {}).get(variable.name, variable.name): variable for variable in variables}
-        names = {identifier: variable.name for identifier, variable in meant.items()}
-        updates = {identifier: encode(variable) for identifier, variable in meant.items()}
+        by_identifier = {(ids or {}).get(variable.name, variable.name): variable for variable in variables}
+        names = {identifier: variable.name for identifier, variable in by_identifier.items()}
+        updates = {identifier: encode(variable) for identifier, variable in by_identifier.items()}
         request = pb.BatchSetVariablesRequest(session_id=session, updates=updates)
         answer = await self._call(
             "SetVariables", request, pb.BatchSetVariablesResponse, "/".join(names.values()), list(names.values())
@@ -219,9 +219,9 @@ class BridgeClient:
 
     async def _call_raw(self, method: str, request: Message, call: BridgeCall) -> bytes:
         async with self._channels.call_slot():
-            channel, asking = self._channels.get_unary_method(_method_path(method))
+            channel, send = self._channels.get_unary_method(_method_path(method))
             try:
-                answer = await asking(_serialize(request), timeout=self.timeout_s)
+                answer = await send(_serialize(request), timeout=self.timeout_s)
             except grpc.aio.AioRpcError as exc:
                 self._channels.record_failure(channel, exc.code())
                 raise translate_error(exc, call) from exc

@@ -113,7 +113,12 @@ def parse_erlang_floats(term: bytes) -> tuple[float, ...]:
 
 def erlang_term(floats: tuple[float, ...]) -> bytes:
     """Return floats as the server sends those of a large embedding."""
-    return _LIST + struct.pack(">I", len(floats)) + b"".join(struct.pack(">Bd", _FLOAT, one) for one in floats) + _NIL
+    return (
+        _LIST
+        + struct.pack(">I", len(floats))
+        + b"".join(struct.pack(">Bd", _FLOAT, number) for number in floats)
+        + _NIL
+    )
 
 
 def _decode_constraints(message: pb.Variable) -> tuple[Constraints, tuple[str, ...]]:

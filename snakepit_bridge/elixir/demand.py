@@ -55,8 +55,8 @@ class WantedSessions:
         Raises:
             StoreUnavailableError
         """
-        asked = [("TIME",), ("ZRANGE", self._key, 0, -1, "WITHSCORES")]
-        (seconds, _), scored = await self._connection.send_each(asked)
+        commands = [("TIME",), ("ZRANGE", self._key, 0, -1, "WITHSCORES")]
+        (seconds, _), scored = await self._connection.send_each(commands)
         times = {_as_text(name): float(seconds) - float(at) for name, at in scored}
         return {name: idle for name, idle in times.items() if idle <= self._idle_s}
 

@@ -143,8 +143,8 @@ class ElixirAuthority:
         before = await self._read_head(session)
         if self._demand is not None:
             await self._demand.want([session])
-        said = {key: text for key, text in (("author", author), ("reason", reason)) if text}
-        writing = asyncio.create_task(self._write(_WriteRequest(session, names, proposal, said, written := {})))
+        metadata = {key: text for key, text in (("author", author), ("reason", reason)) if text}
+        writing = asyncio.create_task(self._write(_WriteRequest(session, names, proposal, metadata, written := {})))
         self._pending_writes.add(writing)
         writing.add_done_callback(self._pending_writes.discard)
         # A caller who stops waiting must not leave half of the changes behind.
@@ -182,29 +182,29 @@ class ElixirAuthority:
     async def _read_head(self, session: str) -> Head | None:
         return (await self._store.heads([session])).get(session)
 
-    async def _write(self, asked: _WriteRequest) -> None:
+    async def _write(self, request: _WriteRequest) -> None:
         """Writers of one session take turns: both would register a name that neither found."""
-        turn = self._write_locks.setdefault(asked.session, asyncio.Lock())
+        turn = self._write_locks.setdefault(request.session, asyncio.Lock())
         try:
             async with turn:
-                if await self._try_write(asked, alone=self._leases is None) or self._leases is None:
+                if await self._try_write(request, alone=self._leases is None) or self._leases is None:
                     return
-                async with self._leases.held(f"{self._namespace}:{{s:{asked.session}}}:writing"):
-                    await self._try_write(asked, alone=True)
+                async with self._leases.held(f"{self._namespace}:{{s:{request.session}}}:writing"):
+                    await self._try_write(request, alone=True)
         finally:
             if not turn.locked():
-                self._write_locks.pop(asked.session, None)
+                self._write_locks.pop(request.session, None)
 
-    async def _try_write(self, asked: _WriteRequest, *, alone: bool) -> bool:
+    async def _try_write(self, request: _WriteRequest, *, alone: bool) -> bool:
         """Write what is asked, unless that registers a variable and other processes may be at that too."""
-        found, ids = await self._find_remotes(asked.session, asked.names, thorough=alone)
+        found, ids = await self._find_remotes(request.session, request.names, thorough=alone)
         # The proposal is held to the constraints before anything is sent: a malformed one could take Elixir's
         # sessions down.
-        changes = checked(asked.proposal({name: remote.variable for name, remote in found.items()}))
+        changes = checked(request.proposal({name: remote.variable for name, remote in found.items()}))
         if registers_variable(changes, found) and not alone:
             return False
-        await WriteTransaction(self._client, asked.session, found, asked.metadata, ids).write(changes)
-        asked.written.update(changes)
+        await WriteTransaction(self._client, request.session, found, request.metadata, ids).write(changes)
+        request.written.update(changes)
         return True
 
     async def _find_remotes(

@@ -119,7 +119,7 @@ class WriteTransaction:
             listed = pb.ListVariablesResponse.FromString(await self._client.list_raw(self._session))
         except ElixirFailedError:  # another variable can't be encoded; this one is known by its id
             return {known}
-        return {known, *(one.id for one in listed.variables if one.name == name)}
+        return {known, *(variable.id for variable in listed.variables if variable.name == name)}
 
     async def _set(self, values: Mapping[str, Variable]) -> None:
         if not values:
@@ -129,9 +129,9 @@ class WriteTransaction:
             variable = next(iter(values.values()))
             await self._client.set(self._session, variable, self._metadata, id=self._ids.get(variable.name, ""))
             return
-        refused = await self._client.set_many(self._session, values.values(), self._ids)
-        if refused:
-            name, rule = next(iter(refused.items()))
+        rejected = await self._client.set_many(self._session, values.values(), self._ids)
+        if rejected:
+            name, rule = next(iter(rejected.items()))
             raise ValidationError(name, shown(values[name].value), f"Elixir refuses it: {rule.rstrip('.')}")
 
     async def _undo(self, problem: BridgeError, *, alone: bool) -> None:

@@ -1,4 +1,4 @@
-"""The two ways to a provider that an engine has: DSPy's native client with a pool of our size, and litellm."""
+"""The two LM backends of an engine: DSPy's native client (lm15) with our pool size, and litellm."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from snakepit_bridge.process.open_files import OPEN_FILES
 
 
 class LMBackend(Protocol):
-    """One way to a provider, which sends a request once."""
+    """Sends a request to a provider once."""
 
     async def complete(self, request: Request) -> Response:
-        """Return the answer; raise ``lm15`` errors."""
+        """Return the response; raise ``lm15`` errors."""
         ...
 
     def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Yield the answer's events; raise ``lm15`` errors."""
+        """Yield the events of the response; raise ``lm15`` errors."""
         ...
 
     async def warm(self) -> None:
@@ -58,8 +58,8 @@ class LMBackend(Protocol):
 class Lm15Backend:
     """DSPy's native client for one model on one event loop.
 
-    DSPy's own engine finds the provider anew for each request, in a thread since that may read credentials; here that
-    happens with the first one.
+    DSPy's own engine resolves the provider for each request, in a thread since that may read credentials; this backend
+    resolves it once.
     """
 
     def __init__(self, endpoint: Endpoint, resolution: Resolution) -> None:
@@ -78,7 +78,7 @@ class Lm15Backend:
         self._client: Any = None
 
     async def complete(self, request: Request) -> Response:
-        """Return the answer; raise ``lm15`` errors."""
+        """Return the response; raise ``lm15`` errors."""
         validate_request(request)
         client = self._client or await self._load_client()
         routed = replace(request, model=self._model)
@@ -92,7 +92,7 @@ class Lm15Backend:
                 return _parse_reply(client, routed, HttpResponse(progress.status or 200, "", [], salvaged))
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Yield the answer's events; raise ``lm15`` errors."""
+        """Yield the events of the response; raise ``lm15`` errors."""
         validate_request(request)
         client = self._client or await self._load_client()
         routed = replace(request, model=self._model)
@@ -126,10 +126,10 @@ class Lm15Backend:
 
 @contextmanager
 def _translate_reply_errors() -> Generator[RequestProgress]:
-    """Tells what went wrong before a request was sent from what its reply made go wrong.
+    """Translate errors of the block: a request that can't be built, or a reply that can't be parsed.
 
     Raises:
-        lm15.LM15Error: in the place of whatever a parser or a builder let through.
+        lm15.LM15Error: a builder or a parser raised anything else.
     """
     progress = RequestProgress()
     token = request_progress.set(progress)
@@ -144,15 +144,15 @@ def _translate_reply_errors() -> Generator[RequestProgress]:
             raise request_build_error(f"{type(exc).__name__}: {exc}") from exc
         raise malformed_reply_error(f"{type(exc).__name__}: {exc}", progress.status) from exc
     finally:
-        with suppress(ValueError):  # a stream may be closed in another context than it began in
+        with suppress(ValueError):  # a stream may be closed in another context than it was opened in
             request_progress.reset(token)
 
 
 def _parse_unstreamed_reply(client: Any, request: Request, reply: Any) -> Response:
-    """Return the answer that came whole, though a stream of it was asked for.
+    """Return the response of a reply that isn't a stream although one was requested.
 
     Raises:
-        lm15.LM15Error: it is an error, or no answer at all.
+        lm15.LM15Error: the reply is an error or isn't a response.
     """
     failure = find_failure_in_text(reply.body)
     if failure is not None:
@@ -171,15 +171,15 @@ def _parse_reply(client: Any, request: Request, reply: HttpResponse) -> Response
 
 
 def _check_response(response: Response) -> Response:
-    """Return a response to a body that has the form of one; any JSON object would be taken for an empty answer.
+    """Return the response if its body looks like one; DSPy parses any JSON object as an empty answer.
 
     Raises:
-        lm15.LM15Error: it is some other JSON object.
+        lm15.LM15Error: the body is some other JSON object.
     """
-    said = response.provider_data
-    if isinstance(said, Mapping) and not said.keys() & _RESPONSE_KEYS:
+    payload = response.provider_data
+    if isinstance(payload, Mapping) and not payload.keys() & _RESPONSE_KEYS:
         raise malformed_reply_error(
-            f"a JSON object with {', '.join(map(repr, list(said)[:5])) or 'nothing in it'}", 200
+            f"a JSON object with {', '.join(map(repr, list(payload)[:5])) or 'nothing in it'}", 200
         )
     return response
 
@@ -188,17 +188,17 @@ _RESPONSE_KEYS = frozenset({"choices", "output", "candidates", "content", "promp
 
 
 def _drop_invalid_usage(body: bytes) -> bytes | None:
-    """Return a body without counts of tokens that no parser takes; None if it has none."""
+    """Return a body without token counts that no parser accepts; None if all of them are valid."""
     try:
-        said: Any = json.loads(body)
+        payload: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    sane = sanitize_usage(said)
-    return None if sane == said else json.dumps(sane).encode()
+    sane = sanitize_usage(payload)
+    return None if sane == payload else json.dumps(sane).encode()
 
 
 class LiteLLMBackend:
-    """litellm, for endpoints and requests that the native client has no form for. Its clients are its own."""
+    """litellm, for endpoints and requests that the native client doesn't support. It keeps its own HTTP clients."""
 
     def __init__(self, endpoint: Endpoint, messages: list[Any] | None = None) -> None:
         self._endpoint = endpoint
@@ -206,17 +206,17 @@ class LiteLLMBackend:
         self._engine: AsyncLiteLLMEngine | None = None
 
     def with_messages(self, messages: list[Any]) -> LiteLLMBackend:
-        """Return one that sends these messages as they are, whatever stands for them in its request."""
+        """Return a backend that sends these messages unchanged instead of those of the request."""
         return LiteLLMBackend(self._endpoint, messages)
 
     async def complete(self, request: Request) -> Response:
-        """Return the answer; raise ``lm15`` errors."""
+        """Return the response; raise ``lm15`` errors."""
         engine = await self._load_engine()
         with _translate_litellm_errors():
             return await engine.complete(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Yield the answer's events; raise ``lm15`` errors."""
+        """Yield the events of the response; raise ``lm15`` errors."""
         engine = await self._load_engine()
         with _translate_litellm_errors():
             async for event in engine.stream(request):
@@ -227,11 +227,11 @@ class LiteLLMBackend:
         await self._load_engine()
 
     async def aclose(self) -> None:
-        """Leave litellm's clients open: the whole process shares them."""
+        """Do nothing: litellm's clients are shared by the whole process."""
 
     async def _load_engine(self) -> AsyncLiteLLMEngine:
         if self._engine is None:
-            # Its import takes seconds, in which every other prediction of the process would stand still.
+            # The import takes seconds and would block every other prediction of the process.
             await asyncio.to_thread(importlib.import_module, "litellm")
             self._engine = _RawMessagesEngine(model_type=self._endpoint.model_type, **self._endpoint.client_settings())
             self._engine.messages = self._messages
@@ -239,7 +239,7 @@ class LiteLLMBackend:
 
 
 class _RawMessagesEngine(AsyncLiteLLMEngine):
-    """DSPy's engine, which may be told what to send in place of its request's messages."""
+    """DSPy's litellm engine, which can send given messages instead of the request's."""
 
     messages: list[Any] | None = None
 
@@ -247,14 +247,14 @@ class _RawMessagesEngine(AsyncLiteLLMEngine):
         data = cast("dict[str, Any]", super()._arguments(request, streaming=streaming))
         if self.messages is None:
             return data
-        # As DSPy itself sends such a message, which is one answer without saying so.
+        # DSPy sends such messages without n, for a single completion.
         data.pop("n", None)
         return {**data, "messages": self.messages}
 
 
 @contextmanager
 def _translate_litellm_errors() -> Generator[None]:
-    """Tells what litellm couldn't build from what the network did: it calls both a failed connection."""
+    """Raise a build error for requests that litellm couldn't build: it reports them as failed connections."""
     try:
         yield
     except LM15Error as exc:
@@ -266,7 +266,7 @@ def _translate_litellm_errors() -> Generator[None]:
         raise
 
 
-# httpx's and h11's; neither is imported here, as a fleet may do without litellm.
+# Of httpx and h11, by name: neither is installed where litellm isn't.
 _BUILD_ERRORS = frozenset({"LocalProtocolError", "InvalidURL", "UnsupportedProtocol"})
 
 

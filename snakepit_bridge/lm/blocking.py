@@ -1,4 +1,4 @@
-"""The engine of an LM for callers that can't await: modules without an ``acall`` run in threads."""
+"""The blocking engine of an LM, for modules without an ``acall``, which run in threads."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _AWAIT_ADVICE = (
 
 
 class BlockingEngine:
-    """An engine for callers that can't await: it hands the call to the home loop, where it can be ended.
+    """Runs the calls of an asynchronous engine on the home loop, where they can be cancelled.
 
-    It also answers DSPy's question what the model can do, from DSPy's own table, once.
+    It also reports the model's capabilities, read once from DSPy's own table.
     """
 
     def __init__(self, engine: LMEngine) -> None:
@@ -40,10 +40,10 @@ class BlockingEngine:
         return self
 
     def complete(self, request: Request) -> Response:
-        """Return the LM's answer, as the awaited engine does.
+        """Return the LM's answer, as the asynchronous engine does.
 
         Raises:
-            BridgeError: the program makes a blocking call in a coroutine, which would stop the whole process.
+            BridgeError: the program makes a blocking call in a coroutine, which would block the whole process.
         """
         try:
             return run_blocking(self.async_engine.complete(request))
@@ -51,7 +51,7 @@ class BlockingEngine:
             raise BridgeError(_AWAIT_ADVICE) from exc
 
     def stream(self, request: Request) -> Generator[StreamEvent]:
-        """Yield the LM's answer piece by piece; leaving it early ends the request."""
+        """Yield the LM's answer as a stream of events; closing it early cancels the request."""
         events: queue.SimpleQueue[StreamEvent | None] = queue.SimpleQueue()
 
         async def follow() -> None:
@@ -64,34 +64,34 @@ class BlockingEngine:
 
         if asyncio._get_running_loop() is home():
             raise BridgeError(_AWAIT_ADVICE)
-        following = asyncio.run_coroutine_threadsafe(follow(), home())
+        future = asyncio.run_coroutine_threadsafe(follow(), home())
         try:
             while (event := events.get()) is not None:
                 yield event
-            following.result()
+            future.result()
         finally:
-            following.cancel()
+            future.cancel()
 
-    # ------------------------------------------------------------------ what the model can do
+    # ------------------------------------------------------------------ capabilities
 
     @property
     def supports_function_calling(self) -> bool:
-        """Whether the model calls tools by itself."""
+        """Whether the model supports native function calling."""
         return self._capabilities.supports_function_calling
 
     @property
     def supports_reasoning(self) -> bool:
-        """Whether the model thinks before it answers."""
+        """Whether the model supports reasoning."""
         return self._capabilities.supports_reasoning
 
     @property
     def supports_response_schema(self) -> bool:
-        """Whether the model keeps to a JSON schema."""
+        """Whether the model supports a JSON schema of its response."""
         return self._capabilities.supports_response_schema
 
     @property
     def supported_params(self) -> set[str]:
-        """The LM keywords that the model takes."""
+        """The LM keywords that the model supports."""
         return self._capabilities.supported_params
 
     @cached_property
@@ -101,18 +101,18 @@ class BlockingEngine:
     # ------------------------------------------------------------------ a saved module
 
     def dump_state(self) -> dict[str, Any]:
-        """Return what the awaited engine does."""
+        """Return the state of the asynchronous engine."""
         return self.async_engine.dump_state()
 
     @classmethod
     def load_state(cls, state: Mapping[str, Any]) -> Self:
-        """Return an engine for a saved endpoint, as the awaited engine does."""
+        """Return an engine for a saved endpoint, as the asynchronous engine does."""
         return cls(LMEngine.load_state(state))
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a model can do, read once: DSPy searches its whole table for a model that isn't in it."""
+    """What a model supports, read once: DSPy searches its whole table for a model that isn't in it."""
 
     supports_function_calling: bool
     supports_reasoning: bool

@@ -1,4 +1,4 @@
-"""Where an LM is reached, and how: what an operator's profile says of the connection."""
+"""Connection settings of an LM, as an operator's profile declares them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snakepit_bridge.lm.policies import EngineName
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an LM is reached, and how. The key is masked wherever this is shown.
+    """Connection settings of an LM. The key is masked in its repr.
 
     Attributes:
         profile: the LM profile's name.
@@ -23,9 +23,9 @@ class Endpoint:
         api_key: its key; without one the provider's own environment variable.
         engine: ``lm15`` is DSPy's native client; ``auto`` takes it wherever it can, else litellm.
         model_type: ``chat`` or ``responses``.
-        timeout_s: seconds that one request may take in all.
-        max_connections: requests that a process has under way at a time.
-        client: further settings of the connection (headers and the like), which litellm alone takes.
+        timeout_s: total seconds that one request may take.
+        max_connections: most concurrent requests of a process.
+        client: further settings of the connection, such as headers, which only litellm supports.
     """
 
     profile: str
@@ -39,16 +39,16 @@ class Endpoint:
     client: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def client_settings(self) -> dict[str, Any]:
-        """Return the settings as DSPy's own LM names them, the key in clear text: for a client, not to be shown."""
-        said: dict[str, Any] = {**self.client, "timeout": self.timeout_s}
+        """Return the settings as DSPy's own LM names them, the key in clear text: for a client, never for a log."""
+        settings: dict[str, Any] = {**self.client, "timeout": self.timeout_s}
         if self.api_base is not None:
-            said["api_base"] = self.api_base
+            settings["api_base"] = self.api_base
         if self.api_key is not None:
-            said["api_key"] = self.api_key.get_secret_value()
-        return said
+            settings["api_key"] = self.api_key.get_secret_value()
+        return settings
 
     def build_dspy_lm(self) -> dspy.LM:
-        """Return DSPy's own LM for the same endpoint; it is asked what the model can do, never for an answer."""
+        """Return DSPy's own LM for the same endpoint, for its capabilities; it is never called."""
         return dspy.LM(
             self.model, self.model_type, engine=self.engine, cache=False, num_retries=0, **self.client_settings()
         )

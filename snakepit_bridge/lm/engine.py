@@ -1,9 +1,9 @@
-"""The engine behind a profile's LM: one connection pool per event loop, and one door through which every call goes.
+"""The engine behind a profile's LM: one connection pool per event loop, and one entry point for every call.
 
-DSPy 3.4 takes a custom engine pair (``dspy.LM(engine=…, async_engine=…)``). Its own native engine stops at 100
+DSPy 3.4 takes a custom engine pair (``dspy.LM(engine=…, async_engine=…)``). Its own native engine is limited to 100
 connections, looks up the environment's proxies for every request and prepares each in a thread; this one does each of
-these things once. What surrounds a call (limits, retries, a response cache) is handed in as ``around`` and sees
-blocking, awaited and streamed calls alike.
+these things once. Rate limits, retries and the response cache are handed in as middleware, which wraps blocking,
+awaited and streamed calls alike.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from snakepit_bridge.process.open_files import OPEN_FILES
 
 @dataclass(frozen=True, slots=True)
 class LMCall:
-    """One LM call on its way out.
+    """One LM call, as the middleware sees it.
 
     Attributes:
-        engine: the LM that was asked.
-        request: what is asked, in DSPy's canonical form.
+        engine: the engine of the LM that was called.
+        request: the request, in DSPy's canonical form.
         pieces: where a streamed answer goes; None where the caller wants it whole.
-        rollout_id: by which the caller tells samples of one request apart; it isn't sent.
+        rollout_id: distinguishes samples of one request; it isn't sent.
     """
 
     engine: LMEngine
@@ -49,14 +49,14 @@ class LMCall:
 
 
 Around = Callable[[LMCall], Coroutine[Any, Any, Response]]
-"""What surrounds a call: it sends it (``call.engine.send``) or answers it by itself."""
+"""Wraps a call: sends it (``call.engine.send``) or answers it itself."""
 
 
 class LMEngine:
     """The asynchronous engine of one LM: ``dspy.LM(engine=BlockingEngine(engine), async_engine=engine)``.
 
-    Safe to share between threads and event loops; each loop has its own connections. Where ``around`` is given, every
-    call goes to the process's home loop, since what surrounds it lives there.
+    Safe to share between threads and event loops; each loop has its own connections. With middleware, every call runs
+    on the process's home loop, where the middleware lives.
     """
 
     def __init__(self, endpoint: Endpoint, middleware: Around | None = None) -> None:
@@ -73,31 +73,33 @@ class LMEngine:
     # ------------------------------------------------------------------ DSPy's side
 
     async def complete(self, request: Request) -> Response:
-        """Return the LM's answer; raise DSPy's ``lm15`` errors, or what ``around`` raises."""
+        """Return the LM's answer; raise DSPy's ``lm15`` errors, or what the middleware raises."""
         request = add_extensions(request)
         pieces = find_stream_observer(request)
         response = await self._dispatch(LMCall(self, request, pieces, get_rollout_id()))
         if pieces is not None:
             pieces.ended(response)
         if response.finish_reason == "length":
-            # Asked once more in another form, as DSPy does with what it can't parse, it would be cut off again, and
-            # the error would be about the second answer. DSPy takes this for a sign that somebody has seen the first.
+            # DSPy would retry an answer that it can't parse, in another format. That would be cut off again, and the
+            # error would be about the second answer. It doesn't retry once output has been streamed.
             stream_emitted()
         return response
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamEvent]:
-        """Yield the LM's answer piece by piece; leaving it early ends the request."""
+        """Yield the LM's answer as a stream of events; closing it early cancels the request."""
         pieces = StreamQueue(asyncio.get_running_loop())
-        asking = asyncio.ensure_future(self._dispatch(LMCall(self, add_extensions(request), pieces, get_rollout_id())))
-        asking.add_done_callback(pieces.finish)
+        dispatching = asyncio.ensure_future(
+            self._dispatch(LMCall(self, add_extensions(request), pieces, get_rollout_id()))
+        )
+        dispatching.add_done_callback(pieces.finish)
         try:
             while (event := await pieces.events.get()) is not None:
                 yield event
-            response = await asking
+            response = await dispatching
             for event in () if pieces.any else response_to_events(response):
                 yield event
         finally:
-            asking.cancel()
+            dispatching.cancel()
 
     async def _dispatch(self, call: LMCall) -> Response:
         if self._middleware is None:
@@ -106,8 +108,13 @@ class LMEngine:
 
     def dump_state(self) -> dict[str, Any]:
         """Return the endpoint without its key, for a module that is saved with its LM."""
-        said = self.endpoint
-        return {"profile": said.profile, "model": said.model, "api_base": said.api_base, "engine": said.engine}
+        endpoint = self.endpoint
+        return {
+            "profile": endpoint.profile,
+            "model": endpoint.model,
+            "api_base": endpoint.api_base,
+            "engine": endpoint.engine,
+        }
 
     @classmethod
     def load_state(cls, state: Mapping[str, Any]) -> Self:
@@ -117,11 +124,11 @@ class LMEngine:
     # ------------------------------------------------------------------ the provider's side
 
     async def send(self, request: Request, sink: StreamSink | None = None) -> Response:
-        """Return the answer to one request, sent once and without what the model doesn't take.
+        """Return the response to one request, sent once and without keywords that the model doesn't support.
 
         Raises:
             lm15.TimeoutError: it took longer than the endpoint's timeout.
-            lm15.LM15Error: whatever else the provider or the way to it did.
+            lm15.LM15Error: the provider or the connection failed otherwise.
         """
         request, _ = fitting(self.endpoint.model, request)
         async with OPEN_FILES.connection():
@@ -148,8 +155,8 @@ class LMEngine:
         try:
             return await fetch_response(self._get_lm15_backend(resolution), request, pieces)
         except UnsupportedFeatureError:
-            # DSPy's own promise of ``auto``: what the native client refuses, which it does before it sends
-            # anything, goes through litellm.
+            # What the native client doesn't support, which it reports before it sends anything, goes through litellm:
+            # that is DSPy's meaning of ``auto``.
             if self.endpoint.engine != "auto":
                 raise
         return await fetch_response(self._litellm_backend, request, pieces)
@@ -167,7 +174,7 @@ class LMEngine:
         """Find out how the model is reached, without asking it.
 
         Raises:
-            ConfigurationError: no provider takes it, or its key can't be sent.
+            ConfigurationError: no provider serves it, or its key can't be sent.
         """
         resolution = self._resolution
         model = self.endpoint.model
@@ -187,7 +194,7 @@ class LMEngine:
 
     @cached_property
     def _resolution(self) -> Resolution | None:
-        """What the native client makes of the model's name; None where litellm has to do."""
+        """How the native client resolves the model's name; None if litellm has to serve it."""
         selection = select_backend(self.endpoint.build_dspy_lm())
         return cast("Resolution | None", selection.resolution) if selection.native else None
 
@@ -195,7 +202,7 @@ class LMEngine:
         """Build the client of the running event loop, so that no call has to wait for that.
 
         Raises:
-            lm15.LM15Error: there can't be one, such as without a key.
+            lm15.LM15Error: the client can't be built, for example without a key.
         """
         resolution = await asyncio.to_thread(lambda: self._resolution)
         await (self._litellm_backend if resolution is None else self._get_lm15_backend(resolution)).warm()

@@ -1,4 +1,4 @@
-"""A profile's LM, which also takes LM keywords that DSPy's canonical request has no place for.
+"""A profile's LM, which also takes LM keywords that DSPy's canonical request has no field for.
 
 DSPy gives an engine of one's own a canonical request, and refuses what doesn't fit into one, such as ``min_p`` or
 ``thinking``; with its own engines it would have changed over to litellm. Here such keywords travel beside the request
@@ -20,13 +20,13 @@ from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.compat import CLIENT_KEYS
 from snakepit_bridge.lm.parts import MESSAGES, replace_opaque_parts
 
-# What DSPy takes out of a call's keywords before it makes a request of them.
+# Keywords that DSPy removes from a call before it builds the request.
 _DSPY_KEYWORDS = frozenset({"n", "rollout_id", "num_generations", "prompt_cache", "cache", "request"}) | CLIENT_KEYS
 
 
 @dataclass(frozen=True, slots=True)
 class _Extensions:
-    """What travels beside a request: what it has no place for, and the sample that is asked for."""
+    """What a call carries beside its request: keywords without a field, the rollout id, the original messages."""
 
     keywords: Mapping[str, Any]
     rollout_id: int | None
@@ -37,32 +37,32 @@ _extensions: ContextVar[_Extensions | None] = ContextVar("dspex_lm_keywords", de
 
 
 class ExtendedLM(dspy.LM):
-    """A ``dspy.LM`` on an engine of ours."""
+    """A ``dspy.LM`` on an :class:`~.engine.LMEngine`."""
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Return the LM's outputs."""
-        messages, beside = self._take_extensions(messages, kwargs)
-        if beside is None:
+        messages, extras = self._take_extensions(messages, kwargs)
+        if extras is None:
             return super().__call__(prompt, messages=messages, **kwargs)
-        token = _extensions.set(beside)
+        token = _extensions.set(extras)
         try:
-            return super().__call__(prompt, messages=messages, **kwargs, **dict.fromkeys(beside.keywords))
+            return super().__call__(prompt, messages=messages, **kwargs, **dict.fromkeys(extras.keywords))
         finally:
             _extensions.reset(token)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Return the LM's outputs."""
-        messages, beside = self._take_extensions(messages, kwargs)
-        if beside is None:
+        messages, extras = self._take_extensions(messages, kwargs)
+        if extras is None:
             return await super().acall(prompt, messages=messages, **kwargs)
-        token = _extensions.set(beside)
+        token = _extensions.set(extras)
         try:
-            return await super().acall(prompt, messages=messages, **kwargs, **dict.fromkeys(beside.keywords))
+            return await super().acall(prompt, messages=messages, **kwargs, **dict.fromkeys(extras.keywords))
         finally:
             _extensions.reset(token)
 
     def _take_extensions(self, messages: Any, kwargs: dict[str, Any]) -> tuple[Any, _Extensions | None]:
-        """Take out what no request has a place for; DSPy leaves out keywords that are None."""
+        """Take out what the request has no field for; DSPy ignores keywords that are None."""
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
         extra: dict[str, Any] = {}
         if not isinstance(kwargs.get("request"), Request):
@@ -72,33 +72,33 @@ class ExtendedLM(dspy.LM):
                     kwargs[spelling] = kwargs.pop(name)
             extra = {name: value for name, value in self.kwargs.items() if not _is_canonical(name)}
             extra |= {name: kwargs.pop(name) for name in [name for name in kwargs if not _is_canonical(name)]}
-        said = {name: value for name, value in extra.items() if value is not None}
-        standing = replace_opaque_parts(messages) if self.model_type == "chat" else None
-        whole = None if standing is None else messages
-        beside = _Extensions(said, rollout, whole) if said or whole or rollout is not None else None
-        return messages if standing is None else standing, beside
+        keywords = {name: value for name, value in extra.items() if value is not None}
+        replaced = replace_opaque_parts(messages) if self.model_type == "chat" else None
+        original = None if replaced is None else messages
+        extras = _Extensions(keywords, rollout, original) if keywords or original or rollout is not None else None
+        return messages if replaced is None else replaced, extras
 
 
 def add_extensions(request: Request) -> Request:
-    """Return a request with the keywords, and the messages, that its call brought beside it."""
-    beside = _extensions.get()
-    if beside is None or not (beside.keywords or beside.messages):
+    """Return a request with the current call's keywords and messages among its extensions."""
+    extras = _extensions.get()
+    if extras is None or not (extras.keywords or extras.messages):
         return request
-    extensions = {**(request.config.extensions or {}), **beside.keywords}
-    if beside.messages:
-        extensions[MESSAGES] = beside.messages
+    extensions = {**(request.config.extensions or {}), **extras.keywords}
+    if extras.messages:
+        extensions[MESSAGES] = extras.messages
     return replace(request, config=replace(request.config, extensions=extensions))
 
 
 def get_rollout_id() -> int | None:
-    """Return the sample that the current call asks for, None where it doesn't say."""
-    beside = _extensions.get()
-    return None if beside is None else beside.rollout_id
+    """Return the rollout id of the current call, None if it has none."""
+    extras = _extensions.get()
+    return None if extras is None else extras.rollout_id
 
 
 @functools.lru_cache(maxsize=1024)
 def _is_canonical(keyword: str) -> bool:
-    """Return whether DSPy's canonical request has a place for an LM keyword."""
+    """Check whether DSPy's canonical request has a field for an LM keyword."""
     if keyword in _DSPY_KEYWORDS:
         return True
     try:

@@ -1,7 +1,7 @@
-"""What a provider's reply says went wrong, whatever its HTTP status was, in the shapes that providers use.
+"""Classify errors in providers' replies, whatever the HTTP status, in the formats that providers use.
 
-Once a stream has begun its status is 200, and gateways answer 200 to anything. The code, the status or the type that
-stands in the body then decides as the HTTP status would have.
+Once a stream has started its status is 200, and some gateways answer everything with 200. The code, the status or the
+type in the body then decides as the HTTP status would have.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_MESSAGE_CHARS = 2_000
 _STATUS_KEYS = ("code", "status", "status_code", "http_status", "statusCode")
 _CODE_KEYS = ("code", "type", "status", "reason")
 
-# By what the words of OpenAI, Anthropic, Google, Azure, OpenRouter, vLLM, llama.cpp, and their like begin with or are.
+# Error codes and types of OpenAI, Anthropic, Google, Azure, OpenRouter, vLLM, llama.cpp and similar servers.
 _KINDS: tuple[tuple[type[ProviderError], int, frozenset[str]], ...] = tuple(
     (kind, status, frozenset(words.split()))
     for kind, status, words in (
@@ -87,7 +87,7 @@ _RESPONSE_KEYS = frozenset({"choices", "output", "candidates", "content", "messa
 
 
 class AnswerRefused(InvalidRequestError):
-    """The model, or its provider's filter, declined to answer; the message is what it said instead."""
+    """The model, or its provider's content filter, refused to answer; the message is the text of the refusal."""
 
     default_code = "refusal"
 
@@ -99,9 +99,9 @@ def find_failure(payload: Any) -> LM15Error | None:
         return find_failure(found[0]) if len(found) == 1 else None
     if not isinstance(payload, Mapping):
         return None
-    said = cast("Mapping[str, Any]", payload)
-    for error in _iter_error_candidates(said):
-        return _build_error(error, said)
+    body = cast("Mapping[str, Any]", payload)
+    for error in _iter_error_candidates(body):
+        return _build_error(error, body)
     return None
 
 
@@ -117,7 +117,7 @@ def find_failure_in_text(text: str | bytes) -> LM15Error | None:
 
 
 def parse_error_event(text: str) -> LM15Error:
-    """Return the error of an event that is named an error, whatever it holds."""
+    """Return the error of an ``error`` event, whatever its data."""
     try:
         payload: Any = json.loads(text)
     except (ValueError, RecursionError):
@@ -130,18 +130,18 @@ def parse_error_event(text: str) -> LM15Error:
 
 
 def find_refusal(response: Any) -> AnswerRefused | None:
-    """Return the error of a response that is a refusal, or that a filter has held back; None for any other."""
+    """Return the error of a response that is a refusal or was filtered; None for any other response."""
     refusals = [part.text for part in response.message.parts if part.type == "refusal"]
     filtered = response.finish_reason == "content_filter"
     if not refusals and not filtered:
         return None
     text = " ".join(text for text in (*refusals, response.text or "") if text).strip()
-    said = valid_text(text) or "the provider's filter held the answer back"
-    return AnswerRefused(said, code="content_filter" if filtered else "refusal")
+    message = valid_text(text) or "the provider's filter held the answer back"
+    return AnswerRefused(message, code="content_filter" if filtered else "refusal")
 
 
 def cut_off_error(partial: str = "") -> LM15Error:
-    """Return the error of an answer that ended before it was whole."""
+    """Return the error of a response that was cut off."""
     from dspy.lm15 import TransportError
 
     after = f" after {len(partial)} characters" if partial else ""
@@ -149,20 +149,20 @@ def cut_off_error(partial: str = "") -> LM15Error:
 
 
 def malformed_reply_error(problem: object, status: int | None = None) -> LM15Error:
-    """Return the error of a reply that is no answer: garbage, another service's page, fields of the wrong types."""
+    """Return the error of a malformed reply: garbage, an HTML page, fields of the wrong types."""
     text = " ".join(str(problem).split())[:_MAX_MESSAGE_CHARS]
     return ServerError(f"the reply can't be read: {text}", code="malformed_reply", status=status)
 
 
 def sanitize_usage(payload: Any) -> Any:
-    """Return a reply's body or a stream's event without what it says of usage that no parser takes for a number."""
+    """Return a reply's body or a stream's event without usage counts that aren't valid numbers."""
     if not isinstance(payload, Mapping) or "usage" not in payload:
         return payload
-    said = dict(cast("Mapping[str, Any]", payload))
-    usage = said.pop("usage")
+    body = dict(cast("Mapping[str, Any]", payload))
+    usage = body.pop("usage")
     if isinstance(usage, Mapping):
-        said["usage"] = _keep_valid_counts(cast("Mapping[str, Any]", usage))
-    return said
+        body["usage"] = _keep_valid_counts(cast("Mapping[str, Any]", usage))
+    return body
 
 
 # ---------------------------------------------------------------- inside
@@ -179,7 +179,7 @@ def _keep_valid_counts(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _iter_error_candidates(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """What may be an error in a body, the likeliest first."""
+    """Yield the parts of a body that may be an error, the likeliest first."""
     error = payload.get("error")
     if isinstance(error, Mapping) and error:
         yield cast("Mapping[str, Any]", error)
@@ -216,7 +216,7 @@ def _build_error(error: Mapping[str, Any], payload: Mapping[str, Any]) -> LM15Er
     if words.keys() & _FILTERS:
         return AnswerRefused(message, code="content_filter", provider_code=code, status=status)
     by_word = next(((kind, usual) for kind, usual, known in _KINDS if words.keys() & known), None)
-    # A quota that is used up and a prompt that is too long travel under statuses of other things.
+    # An exhausted quota and a prompt that is too long come with statuses that mean other errors, too.
     if by_word is not None and (status is None or by_word[0] in (BillingError, ContextLengthError)):
         kind, usual = by_word
         return kind(message, provider_code=code, status=status or usual, retry_after=_find_retry_after(error, payload))
@@ -224,7 +224,7 @@ def _build_error(error: Mapping[str, Any], payload: Mapping[str, Any]) -> LM15Er
         return _error_class_for_status(status)(
             message, provider_code=code, status=status, retry_after=_find_retry_after(error, payload)
         )
-    # A provider that breaks off without saying why has failed; it refuses with reasons.
+    # An error without any code is the provider's failure: a rejection would give a reason.
     return ServerError(message, provider_code=code)
 
 
@@ -236,9 +236,9 @@ def _error_class_for_status(status: int) -> type[ProviderError]:
     return kinds.get(status, ServerError if status >= 500 else InvalidRequestError)
 
 
-def _find_status(said: Mapping[str, Any]) -> int | None:
+def _find_status(body: Mapping[str, Any]) -> int | None:
     for name in _STATUS_KEYS:
-        value = said.get(name)
+        value = body.get(name)
         if isinstance(value, str) and value.strip().isdecimal() and len(value) <= 4:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599:
@@ -247,14 +247,14 @@ def _find_status(said: Mapping[str, Any]) -> int | None:
 
 
 def _find_message(error: Mapping[str, Any], payload: Mapping[str, Any]) -> str:
-    for said in (error.get("message"), error.get("detail"), payload.get("message"), error.get("msg")):
-        if isinstance(said, str) and said.strip():
-            return said[:_MAX_MESSAGE_CHARS]
+    for candidate in (error.get("message"), error.get("detail"), payload.get("message"), error.get("msg")):
+        if isinstance(candidate, str) and candidate.strip():
+            return candidate[:_MAX_MESSAGE_CHARS]
     return "the provider broke the answer off with " + json.dumps(dict(error), default=str)[:_MAX_MESSAGE_CHARS]
 
 
 def _find_retry_after(error: Mapping[str, Any], payload: Mapping[str, Any]) -> float | None:
-    for said in (error.get("retry_after"), payload.get("retry_after")):
-        if isinstance(said, int | float) and not isinstance(said, bool) and 0 <= said <= 86_400:
-            return float(said)
+    for candidate in (error.get("retry_after"), payload.get("retry_after")):
+        if isinstance(candidate, int | float) and not isinstance(candidate, bool) and 0 <= candidate <= 86_400:
+            return float(candidate)
     return None

@@ -1,4 +1,4 @@
-"""What an HTTP request can carry: checks of keys, header values and URLs that never show what they look at."""
+"""Checks of API keys, header values and URLs before they are sent. The messages never contain the value itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NAME = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ
 
 
 def find_key_problem(key: str) -> str | None:
-    """Return what is wrong with an API key, None if nothing is; the key itself isn't in the answer."""
+    """Return what is wrong with an API key, None if nothing is. The message doesn't contain the key."""
     if not key:
         return "is empty"
     if not key.strip():
@@ -19,7 +19,7 @@ def find_key_problem(key: str) -> str | None:
 
 
 def find_value_problem(value: str) -> str | None:
-    """Return what is wrong with the value of a header, None if nothing is; the value itself isn't in the answer."""
+    """Return what is wrong with the value of a header, None if nothing is. The message doesn't contain the value."""
     if any(character in _BREAKS for character in value):
         return "holds a line break" if value.strip() == value else _find_edge_problem(value)
     if any((ord(character) < 32 and character != "\t") or ord(character) == 127 for character in value):
@@ -40,12 +40,12 @@ def find_header_problem(name: str, value: object) -> str | None:
 
 
 def find_headers_problem(headers: Iterable[tuple[str, object]]) -> str | None:
-    """Return what is wrong with the first of these headers that can't be sent, None if all can."""
+    """Return what is wrong with the first invalid header, None if all are valid."""
     return next((problem for name, value in headers if (problem := find_header_problem(name, value))), None)
 
 
 def find_url_problem(url: str) -> str | None:
-    """Return what is wrong with the URL of an endpoint, None if nothing is; its credentials aren't in the answer."""
+    """Return what is wrong with the URL of an endpoint, None if nothing is. The message doesn't contain credentials."""
     if any(ord(character) <= 32 or ord(character) == 127 for character in url):
         return "holds a blank, a line break or a control character"
     if any(ord(character) > 255 for character in url):

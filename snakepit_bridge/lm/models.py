@@ -1,7 +1,7 @@
-"""What a model doesn't take, and what it calls by another name: one table for all doors.
+"""Which LM keywords a model doesn't support, and which it has another name for: one table for every caller.
 
-Some models refuse a whole request for a keyword that others are steered by. A session may name such a model at any
-moment, beside variables that suit another one, so what it doesn't take is left out, and the provenance says so.
+Some models reject a whole request for a keyword that others support. A session may select such a model at any moment,
+beside variables that suit another one, so unsupported keywords are dropped, and the provenance lists them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
-    """Models that have something in common.
+    """Models that support the same LM keywords.
 
     Attributes:
-        models: matches the part of their names behind the provider.
-        refuses: LM keywords that they don't take.
-        spells: LM keywords that they call by another name.
+        models: matches their names without the provider.
+        unsupported: LM keywords that they reject.
+        native_names: LM keywords that have another name on them.
     """
 
     models: re.Pattern[str]
@@ -35,7 +35,7 @@ _SAMPLING = frozenset(
 )
 
 FAMILIES: tuple[ModelFamily, ...] = (
-    # OpenAI's reasoning models, as DSPy tells them; the chat variants of gpt-5 are none.
+    # OpenAI's reasoning models, as DSPy recognizes them; the chat variants of gpt-5 aren't.
     ModelFamily(
         re.compile(r"o[1345](-(mini|nano|pro))?(-\d{4}-\d{2}-\d{2})?|gpt-5(\.\d+)*(?!-chat)(-.*)?"),
         _SAMPLING | {"stop"},
@@ -48,7 +48,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
 
 @functools.lru_cache(maxsize=512)
 def find_family(model: str) -> ModelFamily | None:
-    """Return the family of a model, by DSPy's ``provider/model`` string; None if it takes everything."""
+    """Return the family of a model, by DSPy's ``provider/model`` string; None if it supports every keyword."""
     name = model.rpartition("/")[2].lower()
     return next((family for family in FAMILIES if family.models.fullmatch(name)), None)
 
@@ -60,7 +60,7 @@ def native_name(model: str, keyword: str) -> str:
 
 
 def find_unsupported(model: str, keywords: Mapping[str, Any]) -> list[str]:
-    """Return those of some LM keywords that a model doesn't take; one without a value isn't sent anyway."""
+    """Return which of some LM keywords a model doesn't support; those without a value aren't sent anyway."""
     family = find_family(model)
     if family is None:
         return []
@@ -68,10 +68,10 @@ def find_unsupported(model: str, keywords: Mapping[str, Any]) -> list[str]:
 
 
 def fitting(model: str, request: R) -> tuple[R, tuple[str, ...]]:
-    """Return a request without what a model doesn't take, and the names of that.
+    """Return a request without the keywords that a model doesn't support, and their names.
 
     Args:
-        model: DSPy's ``provider/model`` string of the model that gets it.
+        model: DSPy's ``provider/model`` string of the model.
         request: the request, in DSPy's canonical form.
     """
     family = find_family(model)

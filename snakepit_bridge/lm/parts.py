@@ -1,8 +1,8 @@
-"""Parts of a message that DSPy's canonical request has no form for: sounds, named files, documents, one's own types.
+"""Message parts that DSPy's canonical request can't represent: audio, named files, documents, custom types.
 
-With its own engines DSPy sends such a message through litellm as it is. Here the request holds short texts that stand
-for these parts, so that it can be limited, tried again and told from others like any request, and the message itself
-travels among its extensions until it is sent.
+DSPy's own engines send such messages through litellm unchanged. Here the request holds short placeholder texts for
+these parts, so that it can be rate-limited, retried and cached like any request, and the original messages travel in
+its extensions until it is sent.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from typing import Any, cast
 from dspy.lm15 import Request
 
 MESSAGES = "dspex_messages"
-"""The extension that holds the messages as they are. It is never sent by this name."""
+"""The extension that holds the original messages. It is never sent under this name."""
 
-# What the canonical request, and each of DSPy's clients, has a form for.
+# The parts that the canonical request, and each of DSPy's clients, can represent.
 _CANONICAL = frozenset({"text", "image_url"})
 
 
 def replace_opaque_parts(messages: Any) -> Any | None:
-    """Return messages in which texts stand for the parts that have no canonical form; None if there are none."""
-    if not isinstance(messages, list) or not any(_has_opaque_parts(one) for one in cast("list[Any]", messages)):
+    """Return messages with placeholders for the parts that have no canonical form; None if there are no such parts."""
+    if not isinstance(messages, list) or not any(_has_opaque_parts(message) for message in cast("list[Any]", messages)):
         return None
-    return [_replace_in_message(one) if _has_opaque_parts(one) else one for one in cast("list[Any]", messages)]
+    return [
+        _replace_in_message(message) if _has_opaque_parts(message) else message
+        for message in cast("list[Any]", messages)
+    ]
 
 
 def split_original_messages(request: Request) -> tuple[Request, list[Any] | None]:
-    """Return a request without the messages that travel with it, and these; None where there are none."""
+    """Return a request without the original messages in its extensions, and those messages, or None."""
     extensions: Mapping[str, Any] = request.config.extensions or {}
     if MESSAGES not in extensions:
         return request, None
@@ -50,7 +53,10 @@ def _is_opaque(part: Any) -> bool:
 
 
 def _replace_in_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    return {**message, "content": [_make_placeholder(one) if _is_opaque(one) else one for one in message["content"]]}
+    return {
+        **message,
+        "content": [_make_placeholder(message) if _is_opaque(message) else message for message in message["content"]],
+    }
 
 
 def _make_placeholder(part: Mapping[str, Any]) -> dict[str, str]:

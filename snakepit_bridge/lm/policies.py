@@ -1,4 +1,4 @@
-"""What becomes of an LM call that went wrong, as data: a profile holds it, and a session may change it."""
+"""Retry and circuit-breaker policies of LM calls. A profile declares them, and a session may change them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ EngineName = Literal["auto", "lm15", "litellm"]
 """How a profile reaches its provider: DSPy's native client (``lm15``), litellm, or the native one where it can."""
 
 FAILURE_KINDS = ("rate_limit", "timeout", "server", "transport")
-"""The kinds of failure that another try may mend. All others never are: a wrong key, no credit, a bad request."""
+"""Failures that are retried. All others never are: a wrong key, no credit, a bad request."""
 
 DEFAULT_RETRY_S = 60.0
-"""Seconds for which a call is tried again, where neither a policy nor a deadline says."""
+"""Seconds for which a call is retried if neither a policy nor a deadline limits it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How an LM call is tried again.
+    """How LM calls are retried.
 
     Attributes:
-        for_s: seconds for which a call is tried again, from its first failure on. None is until the prediction's
-            deadline, or for a minute if it has none. A deadline ends it in any case.
-        attempts: tries of one call in all, the first included; None sets no other bound than time does. Waiting for an
-            LM that is left alone (see ``CircuitPolicy``) is no try.
+        for_s: seconds for which a call is retried after its first failure. None retries until the prediction's
+            deadline, or for a minute if it has none. A deadline always ends it.
+        attempts: attempts of one call, including the first; None limits retries by time alone. Waiting while the
+            circuit is open (see ``CircuitPolicy``) is no attempt.
         backoff_s: pause after the first failure; it doubles with each further one, with jitter.
-        longest_s: the longest pause, whatever the provider asks for.
-        in_place_s: pauses up to this are waited for where the task runs; after a longer one the broker brings it again,
-            and it holds no slot meanwhile.
-        on: the kinds of failure that are tried again.
+        longest_s: longest backoff, even if the provider's Retry-After is longer.
+        in_place_s: backoffs up to this are slept in the task; for a longer one the task is returned to the broker, so
+            that it holds no slot meanwhile.
+        on: the kinds of failure that are retried.
     """
 
     attempts: int | None = None
@@ -51,32 +51,32 @@ class RetryPolicy:
         if unknown:
             raise ValueError(f"on: {', '.join(map(repr, unknown))} isn't one of {', '.join(FAILURE_KINDS)}")
 
-    def changed(self, said: Mapping[str, Any]) -> Self:
-        """Return the policy with some fields changed, as a session's variable or a profile's table says them.
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """Return the policy with some fields changed, as given by a session's variable or a profile's table.
 
         Raises:
-            ValueError: a field that there isn't, or a value that it can't have; says which.
+            ValueError: a field doesn't exist or its value is invalid; the message names it.
         """
         known = [field.name for field in fields(self)]
-        for name in said:
+        for name in changes:
             if name not in known:
                 raise ValueError(f"{name}: there is no such field; they are {', '.join(known)}")
-        values = dict(said)
+        values = dict(changes)
         if "on" in values:
             values["on"] = _parse_kinds(values["on"])
         return replace(self, **values)
 
     def pause_s(self, tries: int, retry_after_s: float = 0.0) -> float:
-        """Return the seconds before the next try, after so many failed ones.
+        """Return the backoff in seconds before the next attempt, after ``tries`` failed ones.
 
-        Jitter lets those that failed together not return together; a provider's Retry-After is a lower bound.
+        Jitter spreads the retries of calls that failed together; a provider's Retry-After is a lower bound.
         """
         backoff = self.backoff_s * 2.0 ** min(max(0, tries - 1), 30)
-        asked = retry_after_s + random.uniform(0.0, max(0.1 * retry_after_s, min(self.backoff_s, retry_after_s)))
-        return min(max(backoff * random.uniform(0.5, 1.5), asked), self.longest_s)
+        requested_s = retry_after_s + random.uniform(0.0, max(0.1 * retry_after_s, min(self.backoff_s, retry_after_s)))
+        return min(max(backoff * random.uniform(0.5, 1.5), requested_s), self.longest_s)
 
     def bound_s(self, left_s: float | None) -> float:
-        """Return the seconds for which a call is tried again.
+        """Return the seconds for which a call is retried.
 
         Args:
             left_s: seconds from its first failure until the prediction's deadline; None if it has none.
@@ -88,11 +88,11 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CircuitPolicy:
-    """When a profile is left alone.
+    """When a profile's circuit opens.
 
     Attributes:
-        failures: failures in a row (server, timeout, transport) that open the circuit of one process; 0 never does.
-        open_s: seconds for which its calls are refused then; after that one call is the probe for all.
+        failures: consecutive failures (server, timeout, transport) that open the circuit in one process; 0 disables it.
+        open_s: seconds for which the circuit rejects calls; after that it is half-open and one call probes.
     """
 
     failures: int = 20
@@ -103,10 +103,10 @@ class CircuitPolicy:
         _check_seconds("open_s", self.open_s)
 
 
-def _parse_kinds(said: Any) -> tuple[str, ...]:
-    if not isinstance(said, list | tuple) or not all(isinstance(kind, str) for kind in said):
-        raise ValueError(f"on: it must be a list of {', '.join(FAILURE_KINDS)}; got {said!r}")
-    return tuple(said)
+def _parse_kinds(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(kind, str) for kind in value):
+        raise ValueError(f"on: it must be a list of {', '.join(FAILURE_KINDS)}; got {value!r}")
+    return tuple(value)
 
 
 def _check_integer(name: str, value: Any, low: int) -> None:

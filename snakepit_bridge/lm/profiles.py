@@ -1,8 +1,8 @@
-"""LM profiles: what a variable may say about the language model, and nothing about keys or endpoints.
+"""LM profiles: which language models a variable may select. Keys and endpoints stay in the profile.
 
 An operator declares profiles (name, model, endpoint, key, defaults). A variable bound to ``model`` or ``lm`` holds the
-name of a profile, or a model that a profile allows. The key and the endpoint never leave the profile, so neither a
-publisher nor a result ever sees them.
+name of a profile, or a model that a profile allows. The key and the endpoint never leave the profile: no
+variable and no result contains them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# No lower than what one process may have in flight: a call that waits for a connection is a prediction that stalls.
+# At least what one process may have in flight: a call that waits for a connection stalls its prediction.
 MIN_CONNECTIONS = 4_096
 
 
@@ -47,9 +47,9 @@ class LMProfile:
         engine: DSPy's engine; ``auto`` takes the native one where it can.
         timeout_s: seconds that one LM request may take.
         max_in_flight: predictions that one worker process runs on this profile at a time; None is no bound.
-        fallbacks: profiles that answer in its stead, in this order, while it can't.
-        retry: how its calls are tried again.
-        circuit: when it is left alone.
+        fallbacks: profiles to try in this order while this one fails.
+        retry: how its calls are retried.
+        circuit: when its circuit breaker opens.
         note: shown wherever the profile is, such as that it isn't a real model.
         key_name: the environment variable that the key came from, for errors.
     """
@@ -80,7 +80,7 @@ class LMProfile:
             raise ConfigurationError(f"LM profile '{self.name}' can't be used: {problem}. No request could be sent.")
 
     def _find_problem(self, key: str | None) -> str | None:
-        """What no request could be built of, and where it comes from; never its value."""
+        """Return which setting no request could be built from; the message doesn't contain its value."""
         if key is not None and (wrong := find_key_problem(key)):
             return f"its key{f' in the environment variable {self.key_name}' if self.key_name else ''} {wrong}"
         if self.api_base is not None and (wrong := find_url_problem(self.api_base)):
@@ -95,7 +95,7 @@ class LMProfile:
 
         Args:
             model: one of ``models``; the profile's own if it isn't given.
-            around: what surrounds every call of it, see ``lm_engine``.
+            middleware: wraps each of its calls, see ``lm.engine``.
         """
         from snakepit_bridge.lm.blocking import BlockingEngine
         from snakepit_bridge.lm.compat import CLIENT_KEYS
@@ -106,7 +106,7 @@ class LMProfile:
         chosen = model or self.model
         parameters = dict(self.parameters)
         if chosen != self.model:
-            # They are meant for the profile's own model; another one that it allows gets what it takes of them.
+            # They are meant for the profile's own model; another allowed model gets those that it supports.
             for name in lm_models.find_unsupported(chosen, parameters):
                 del parameters[name]
         limit = parameters.pop("max_tokens", None) if self._renames_token_limit(chosen) else None
@@ -149,7 +149,7 @@ class LMProfiles:
     Args:
         profiles: the declared profiles; names must differ.
         default: name of the profile for programs that name none; the first one if it isn't given.
-        around: makes what surrounds every LM call (see ``lm_engine``), given the profiles.
+        around: builds the middleware of every LM call (see ``lm.engine``) from the profiles.
 
     Raises:
         ConfigurationError: two profiles share a name, or the default or a fallback isn't one of them.
@@ -198,7 +198,7 @@ class LMProfiles:
 
         Args:
             name: what to resolve; None is the default profile.
-            variable: who says it, for the error.
+            variable: the variable that names it, for the error.
 
         Raises:
             ValidationError: no profile has that name or allows that model.
@@ -213,16 +213,16 @@ class LMProfiles:
         return self._built[wanted]
 
     def check(self) -> None:
-        """Build the LM of each profile and of each model that it allows, so that what can't work is told at start.
+        """Build the LM of each profile and of each model that it allows, so that mistakes are reported at start-up.
 
         Raises:
             ConfigurationError: names the profile, and what DSPy or its model refuses.
         """
         for profile in self:
-            refused = lm_models.find_unsupported(profile.model, profile.parameters)
-            if refused:
+            unsupported = lm_models.find_unsupported(profile.model, profile.parameters)
+            if unsupported:
                 raise ConfigurationError(
-                    f"LM profile '{profile.name}' can't be used: {profile.model} takes no {', '.join(refused)}. "
+                    f"LM profile '{profile.name}' can't be used: {profile.model} takes no {', '.join(unsupported)}. "
                     "Take it out of the profile's parameters."
                 )
             for model in (profile.model, *profile.models):
@@ -232,7 +232,7 @@ class LMProfiles:
                     raise ConfigurationError(f"LM profile '{profile.name}' can't be used: {exc}") from exc
 
     def engine(self, name: str) -> LMEngine:
-        """Return the engine of a profile, which sends requests without what surrounds calls.
+        """Return the engine of a profile, which sends requests without the middleware.
 
         Raises:
             ValidationError: there is no such profile.
@@ -242,13 +242,13 @@ class LMProfiles:
     async def warm(self) -> None:
         """Build every LM and its client for the running event loop, so that no prediction has to wait for one.
 
-        What can't be built is logged; whoever asks for it gets the reason as an error.
+        Failures are logged; a call that selects such an LM raises the reason.
         """
         for name in self.names:
             try:
                 choice = await asyncio.to_thread(self.choose, name)
                 await cast("BlockingEngine", choice.lm.engine).async_engine.warm()
-            except Exception as exc:  # noqa: BLE001 (a profile that can't be used must not keep others from it)
+            except Exception as exc:  # noqa: BLE001 (one unusable profile must not stop the others)
                 _log.warning("The LM '%s' can't be prepared: %s", name, redact(str(exc)))
 
     def _build(self, wanted: str, variable: str) -> ChosenLM:
@@ -267,8 +267,8 @@ class LMProfiles:
 _HEADERS = frozenset({"headers", "extra_headers", "default_headers"})
 
 
-def _as_headers(said: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", said) if isinstance(said, Mapping) else {"": said}
+def _as_headers(value: Any) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {"": value}
 
 
 def copy_with_model(ambient: dspy.LM, model: str, *, variable: str = "model") -> dspy.LM:

@@ -1,4 +1,4 @@
-"""The pieces of a streamed answer on their way from the provider to whoever reads them."""
+"""The events of a streamed answer, from the provider to the reader."""
 
 from __future__ import annotations
 
@@ -27,14 +27,12 @@ from snakepit_bridge.protocol.surrogates import valid_json, valid_text
 
 StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
 
-_SETTING = "dspex_pieces"
-
 
 class StreamSink(Protocol):
-    """Where the pieces of a streamed answer go as they come.
+    """Receives the events of a streamed answer.
 
     Attributes:
-        any: whether one has gone where it can't be taken back, so that the call can't be tried again.
+        any: whether an event has been delivered that can't be taken back, so that the call can't be retried.
     """
 
     any: bool
@@ -42,51 +40,51 @@ class StreamSink(Protocol):
     async def __call__(self, event: StreamEvent) -> None: ...
 
     def void(self) -> None:
-        """Take back what has gone there: another try writes the answer anew."""
+        """Discard what was received: a retry streams the answer again."""
         ...
 
 
 class FollowedPieces(StreamSink, Protocol):
-    """Pieces that somebody follows beside the caller, who gets the answer whole."""
+    """Receives the events of an answer that is streamed to an observer, while the caller gets it as a whole."""
 
     def ended(self, response: Response) -> None:
-        """Tell what the whole answer is, once there is one."""
+        """Receive the complete response."""
         ...
 
 
 FOLLOW = "dspex_pieces"
-"""DSPy setting: given the request of an answer, where its pieces go beside the caller; None if nobody wants them.
+"""DSPy setting: a function from a request to the observer of its answer, or None.
 
-With DSPy's own streaming, a program that is followed can do less than one that isn't: it asks no second time for an
-answer that it can't parse, nor can a call be tried again. So DSPy is told of no stream, and gets each answer whole.
+Under DSPy's own streaming a program can do less: it doesn't retry an answer that it can't parse, and no call can be
+retried. So DSPy doesn't see a stream, and gets each answer as a whole.
 """
 
 
 def find_stream_observer(request: Request) -> FollowedPieces | None:
-    """Return where the pieces of the current call's answer go; None if nobody follows it."""
+    """Return the observer of the current call's answer; None if it has none."""
     follow = cast("Callable[[Request], FollowedPieces | None] | None", dspy.settings.get(FOLLOW))
     return None if follow is None else follow(request)
 
 
 class StreamQueue:
-    """The pieces of an answer on their way to their reader's loop; what surrounds the call may run on another one."""
+    """Passes the events of an answer to the reader's event loop; the middleware may run on another one."""
 
     def __init__(self, reader: asyncio.AbstractEventLoop) -> None:
         self._reader = reader
         self.events: asyncio.Queue[StreamEvent | None] = asyncio.Queue()
         self.any = False
 
-    def finish(self, asked: asyncio.Future[Response]) -> None:
-        """Tells the reader that no more pieces come; one that has left doesn't want to know why."""
+    def finish(self, response: asyncio.Future[Response]) -> None:
+        """End the stream; an error of the call is retrieved, since the reader may have left."""
         self.events.put_nowait(None)
-        if not asked.cancelled():
-            asked.exception()
+        if not response.cancelled():
+            response.exception()
 
     def void(self) -> None:
-        """Do nothing: a call is only tried again while none has gone out."""
+        """Do nothing: a call is only retried while no event has been delivered."""
 
     async def __call__(self, event: StreamEvent) -> None:
-        """Hand a piece on."""
+        """Pass an event to the reader."""
         self.any = True
         if asyncio.get_running_loop() is self._reader:
             self.events.put_nowait(event)
@@ -95,10 +93,10 @@ class StreamQueue:
 
 
 async def fetch_response(backend: LMBackend, request: Request, pieces: StreamSink | None) -> Response:
-    """Return a backend's answer to one request; its pieces go where they are wanted, if they are.
+    """Return a backend's response to one request, streaming its events into the sink if there is one.
 
     Raises:
-        lm15.LM15Error: there is none.
+        lm15.LM15Error: the request failed.
     """
     try:
         response = await _complete(backend, request, pieces)
@@ -117,7 +115,7 @@ async def _complete(backend: LMBackend, request: Request, pieces: StreamSink | N
             await pieces(event)
         response = await stream.response()
     if response.provider_data is None and response.usage == Usage() and not _has_content(response):
-        raise cut_off_error()  # nothing but the mark of the end
+        raise cut_off_error()  # nothing but the end of the stream
     return response
 
 
@@ -126,26 +124,26 @@ def _has_content(response: Response) -> bool:
 
 
 def _check_response(response: Response) -> Response:
-    """Return an answer in valid Unicode.
+    """Return a response with its text in valid Unicode.
 
     Raises:
-        AnswerRefused: it is none; the error says in what words.
+        AnswerRefused: the response is a refusal, whose text is the message.
     """
     refusal = find_refusal(response)
     if refusal is not None:
         raise refusal
     parts = response.message.parts
-    made = tuple(map(_repair_part, parts))
-    if all(one is other for one, other in zip(made, parts, strict=True)):
+    repaired = tuple(map(_repair_part, parts))
+    if all(one is other for one, other in zip(repaired, parts, strict=True)):
         return response
     message = response.message
-    return replace(response, message=Message(role=message.role, parts=made, continuation=message.continuation))
+    return replace(response, message=Message(role=message.role, parts=repaired, continuation=message.continuation))
 
 
 def _repair_part(part: Any) -> Any:
     text = getattr(part, "text", None)
     if isinstance(text, str):
-        return part if (made := valid_text(text)) is text else replace(part, text=made)
+        return part if (repaired := valid_text(text)) is text else replace(part, text=repaired)
     if part.type == "tool_call":
-        return part if (made := valid_json(part.input)) == part.input else replace(part, input=made)
+        return part if (repaired := valid_json(part.input)) == part.input else replace(part, input=repaired)
     return part

@@ -1,9 +1,8 @@
-"""The native client's way to a provider: a pool of our size, and replies that are looked at before they are parsed.
+"""The HTTP transport of the native client: our pool size, and requests and replies that are checked.
 
-DSPy's client takes the status of a reply for what it says, skips what it doesn't know in a stream, and lets a parser's
-``ValueError`` through. Here a request that can't be sent is refused before a connection is opened, an error in a reply
-of status 200 is raised as its own code would have been, and an answer that comes whole though a stream was asked for is
-handed over as one.
+DSPy's client trusts the HTTP status, skips unknown events in a stream, and lets a parser's ``ValueError`` through. This
+transport rejects a request that can't be sent before it opens a connection, raises an error in a reply of status 200
+as its own code would have been raised, and reports a reply that isn't a stream although one was requested.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _SSE_FIELDS = (b"data", b"event", b"id", b"retry", b"error", b":")
 
 @dataclass(slots=True)
 class RequestProgress:
-    """How far one request came.
+    """How far a request has progressed.
 
     Attributes:
-        status: HTTP status of the reply; None before it has begun.
-        body: its body, where that was read whole.
+        status: HTTP status of the reply; None until it has arrived.
+        body: the reply's body, if it was read as a whole.
     """
 
     status: int | None = None
@@ -41,21 +40,21 @@ class RequestProgress:
 
 
 request_progress: ContextVar[RequestProgress | None] = ContextVar("dspex_lm_reached", default=None)
-"""Set by who sends a request, to learn afterwards whether a failure came from building it or from its reply."""
+"""Set around a request, to tell afterwards whether building it or its reply failed."""
 
 
 class UnstreamedReply(Exception):
-    """A reply that isn't a stream although one was asked for."""
+    """Raised for a reply that isn't a stream although one was requested."""
 
     def __init__(self, reply: HttpResponse) -> None:
-        super().__init__("the reply is whole")
+        super().__init__("the reply isn't a stream")
         self.reply = reply
 
 
 def build_transport(endpoint: Endpoint) -> CheckedTransport:
     """Return a pool as large as the endpoint says, without timers of its own.
 
-    A request has one timer, the engine's. Each of the transport's would be a task more, three of them per request.
+    A request has one timer, the engine's. The transport's own would add three tasks per request.
     """
     never: Any = None
     return CheckedTransport(
@@ -64,29 +63,29 @@ def build_transport(endpoint: Endpoint) -> CheckedTransport:
         write_timeout=never,
         pool_timeout=None,
         max_connections=endpoint.max_connections,
-        # It would read the whole environment for every request; a process finds out once whether there is a proxy.
+        # Its proxy lookup would read the environment for every request; once per process is enough.
         trust_env=bool(getproxies()),
     )
 
 
 def request_build_error(problem: str) -> ConfigurationError:
-    """Return the error of a request that can't be built, which no other try mends."""
+    """Return the error of a request that can't be built; retrying doesn't help."""
     return ConfigurationError(f"the request can't be built: {problem}", code="unbuildable_request")
 
 
 class _Pool(AsyncConnectionPool):
-    """DSPy's pool, which also takes a kept connection whose file number is above 1,023.
+    """DSPy's connection pool, which can also reuse connections whose file descriptor is above 1,023.
 
-    The original looks with ``select``, which can't be asked about such a one and so has it closed: a process with a
-    thousand calls under way would connect anew for each.
+    The original checks idle connections with ``select``, which fails for such descriptors, and closes them: a process
+    with a thousand calls in flight would reconnect for each.
     """
 
     async def checkout(self, origin: tuple[str, str, int]) -> AsyncConnection | None:
-        """Return a kept connection to a server, None if there is none that is good."""
+        """Return an idle connection to a server, None if there is no usable one."""
         async with self._lock:
-            kept = self._idle.get(origin)
-            while kept:
-                connection = kept.pop()
+            idle = self._idle.get(origin)
+            while idle:
+                connection = idle.pop()
                 if not _is_stale(connection):
                     self._in_use.add(connection)
                     return connection
@@ -95,21 +94,21 @@ class _Pool(AsyncConnectionPool):
 
     def close_idle(self) -> None:
         """Close the connections that no request uses."""
-        for kept in self._idle.values():
-            while kept:
-                kept.pop().close()
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().close()
 
 
 def _is_stale(connection: AsyncConnection) -> bool:
-    """Check whether a kept connection has something to say: it could only be that its server has hung up."""
+    """Check whether an idle connection is readable, which means that the server has closed it."""
     sock: Any = connection.writer.get_extra_info("socket")
     if connection.closed or sock is None or sock.fileno() < 0:
         return True
     if not hasattr(select, "poll"):  # Windows, where select takes any number
         return connection.is_stale()
-    looking = select.poll()
-    looking.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-    return bool(looking.poll(0))
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
 
 
 class CheckedTransport(StdlibAsyncTransport):
@@ -137,7 +136,7 @@ class CheckedTransport(StdlibAsyncTransport):
 
 @dataclass(slots=True)
 class _ReplyContext:
-    """What opens a reply and closes it."""
+    """Async context manager that opens and closes a reply."""
 
     inner: Any
 
@@ -156,7 +155,7 @@ class _ReplyContext:
 
 @dataclass(slots=True)
 class Reply:
-    """A reply whose body is looked at for errors while it is read."""
+    """A reply whose body is checked for errors while it is read."""
 
     inner: Any
     _refusal: list[str] = field(default_factory=list[str])
@@ -168,17 +167,17 @@ class Reply:
 
     @property
     def reason(self) -> str:
-        """What the status line says behind the status."""
+        """Reason phrase of the status line."""
         return self.inner.reason
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """Headers, as they came."""
+        """Headers, as received."""
         return self.inner.headers
 
     @property
     def http_version(self) -> str:
-        """Version of HTTP."""
+        """HTTP version."""
         return self.inner.http_version
 
     async def read(self) -> bytes:
@@ -200,7 +199,7 @@ class Reply:
 
         Raises:
             lm15.LM15Error: an event is an error.
-            WholeAnswer: it is no event stream.
+            UnstreamedReply: it isn't an event stream.
         """
         lines = self.inner.aiter_lines()
         named = ""
@@ -237,7 +236,7 @@ class Reply:
 
 
 def _sanitize_line(line: bytes, value: bytes) -> bytes:
-    """A line with an event, without counts of tokens in it that would cost the answer behind them."""
+    """Return an event's line without token counts that the parser would reject the whole answer for."""
     if b'"usage"' not in value or b'"usage":null' in value or b'"usage": null' in value:
         return line
     try:
@@ -247,7 +246,7 @@ def _sanitize_line(line: bytes, value: bytes) -> bytes:
 
 
 def _parse_refusals(value: bytes) -> list[str]:
-    """What a chat event holds of a refusal, which DSPy's client leaves out."""
+    """Return the texts of refusals in a chat event, which DSPy's client ignores."""
     try:
         choices = json.loads(value).get("choices") or []
         texts = [choice["delta"].get("refusal") for choice in choices]

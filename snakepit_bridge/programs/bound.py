@@ -83,9 +83,13 @@ class BoundProgram:
             return await self.for_one_call().acall(**inputs)
         args, kwargs = self.inputs.to_arguments(inputs)
         # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
-        told: dict[str, Any] = {"lm": self.choice.lm, "adapter": dspy.settings.adapter or SHARED_ADAPTER, "trace": []}
+        settings: dict[str, Any] = {
+            "lm": self.choice.lm,
+            "adapter": dspy.settings.adapter or SHARED_ADAPTER,
+            "trace": [],
+        }
         usage = SharedUsage()
-        with dspy.context(**told, disable_history=True, track_usage=True, usage_tracker=usage):
+        with dspy.context(**settings, disable_history=True, track_usage=True, usage_tracker=usage):
             module = clone(self.module) if self.used_up else self.module
             prediction = await module.acall(*args, **kwargs)
         if isinstance(prediction, dspy.Prediction):
@@ -172,9 +176,9 @@ class BoundPrograms:
             building.add_done_callback(functools.partial(self._finish_build, key))
         # Waited for without being awaited: an error belongs to each of those who ask, and so does a cancellation.
         await asyncio.wait([building])
-        refused = building.exception()
-        if refused is not None:
-            raise fresh_error(refused)
+        error = building.exception()
+        if error is not None:
+            raise fresh_error(error)
         return building.result()
 
     async def _build(self, program: Program, snapshot: Snapshot) -> BoundProgram:

@@ -79,5 +79,5 @@ def _iter_state_excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_E
         yield f"state.{path}", bounds.find_excess_depth(held)
         signature = held.get("signature")
         if isinstance(signature, dict):
-            said = cast(dict[str, Any], signature)
-            yield f"state.{path}.signature.instructions", bounds.find_excess("instructions", said.get("instructions"))
+            fields = cast(dict[str, Any], signature)
+            yield f"state.{path}.signature.instructions", bounds.find_excess("instructions", fields.get("instructions"))

@@ -48,10 +48,10 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
     module_class = _find_module_class(module_name, registry, allowed, program, signed=spec.signature is not None)
     arguments: dict[str, Any] = dict(spec.arguments)
     if spec.tools is not None:
-        arguments["tools"] = [_load_function(said, TOOLS, allowed, program, "tools") for said in spec.tools]
-    for argument, said in spec.functions.items():
+        arguments["tools"] = [_load_function(path, TOOLS, allowed, program, "tools") for path in spec.tools]
+    for argument, path in spec.functions.items():
         where = f"functions.{argument}"
-        arguments[argument] = _load_function(said, FUNCTIONS.get(argument), allowed, program, where)
+        arguments[argument] = _load_function(path, FUNCTIONS.get(argument), allowed, program, where)
     for argument, inside in spec.modules.items():
         _check_one_or_many(module_class, argument, inside, program)
         arguments[argument] = _build_inner(inside, allowed, program, f"modules.{argument}")
@@ -66,8 +66,8 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
         raise
     except Exception as exc:
         # A constructor raises whatever it likes; here it always means that the spec doesn't fit.
-        said = f"{type(exc).__name__}: {exc}"
-        raise ProgramSpecError(program, f"arguments of {module_name}", said) from exc
+        path = f"{type(exc).__name__}: {exc}"
+        raise ProgramSpecError(program, f"arguments of {module_name}", path) from exc
     _check_keywords(module, spec, program)
     _set_attributes(module, spec, program)
     _restore(module, spec, program)
@@ -112,17 +112,19 @@ def _find_module_class(name: str, registry: Registry, allowed: AllowedImports, p
 
 
 def _load_function(
-    said: str, registry: NamedRegistry[Any] | None, allowed: AllowedImports, program: str, where: str
+    path: str, registry: NamedRegistry[Any] | None, allowed: AllowedImports, program: str, where: str
 ) -> Callable[..., Any]:
     """A registered function by its name, or one in an allowed package by its import path."""
-    if ":" not in said and registry is not None and said in registry.names:
-        return cast(Callable[..., Any], registry.find(said, where))
-    if ":" not in said and "." not in said:
-        there = f"; registered are: {known(registry.names)}" if registry is not None else ""
-        raise ProgramSpecError(program, where, f"'{said[:80]}' is neither an import path nor a registered name{there}")
-    found = allowed.load(said, program=program, where=where)
+    if ":" not in path and registry is not None and path in registry.names:
+        return cast(Callable[..., Any], registry.find(path, where))
+    if ":" not in path and "." not in path:
+        registered = f"; registered are: {known(registry.names)}" if registry is not None else ""
+        raise ProgramSpecError(
+            program, where, f"'{path[:80]}' is neither an import path nor a registered name{registered}"
+        )
+    found = allowed.load(path, program=program, where=where)
     if not callable(found):
-        raise ProgramSpecError(program, where, f"'{said}' can't be called")
+        raise ProgramSpecError(program, where, f"'{path}' can't be called")
     return cast(Callable[..., Any], found)
 
 
@@ -130,7 +132,7 @@ def _prepare_knn(arguments: dict[str, Any], program: str) -> None:
     """Its examples travel as objects, and DSPy wants its function wrapped."""
     try:
         arguments["trainset"] = [
-            dspy.Example(one["example"]).with_inputs(*one["inputs"]) for one in arguments["trainset"]
+            dspy.Example(demo["example"]).with_inputs(*demo["inputs"]) for demo in arguments["trainset"]
         ]
     except (KeyError, TypeError) as exc:
         problem = f"it must be a list of objects with 'example' and 'inputs': {exc!r}"
@@ -143,7 +145,7 @@ def _build_inner(
     inside: ProgramSpec | tuple[ProgramSpec, ...], allowed: AllowedImports, program: str, where: str
 ) -> Any:
     if not isinstance(inside, ProgramSpec):
-        return [_build_inner(one, allowed, program, f"{where}.{number}") for number, one in enumerate(inside)]
+        return [_build_inner(part, allowed, program, f"{where}.{number}") for number, part in enumerate(inside)]
     try:
         return rehydrate(inside, inside.module_names[0], allowed, program=program)
     except ProgramSpecError as exc:
@@ -182,14 +184,14 @@ def _check_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
 
 def _set_attributes(module: Any, spec: ProgramSpec, program: str) -> None:
     """Set plain attributes; never one that is a part, code or an object, nor one that its class defines otherwise."""
-    for said, attributes in spec.attributes.items():
-        path = "" if said == "self" else said
+    for key, attributes in spec.attributes.items():
+        path = "" if key == "self" else key
         part = part_at(module, path)
         if part is None:
-            raise ProgramSpecError(program, f"attributes.{said}", "the module has no such part")
+            raise ProgramSpecError(program, f"attributes.{key}", "the module has no such part")
         for name, value in attributes.items():
             if not name.isidentifier() or name.startswith("__") or not _is_settable(part, name):
-                raise ProgramSpecError(program, f"attributes.{said}.{name}", "it isn't a plain attribute of that part")
+                raise ProgramSpecError(program, f"attributes.{key}.{name}", "it isn't a plain attribute of that part")
             vars(part)[name] = copy.deepcopy(value)
 
 
@@ -208,12 +210,12 @@ _PLAIN = (type(None), bool, int, float, str, list, dict)
 def _restore(module: Any, spec: ProgramSpec, program: str) -> None:
     """Set config and saved state; a program whose module a variable chooses has both only where the paths fit."""
     below = dict(predictors(module))
-    for said, config in spec.config.items():
-        path = "" if said == "self" else said
+    for key, config in spec.config.items():
+        path = "" if key == "self" else key
         if path in below:
             below[path].config = {**below[path].config, **config}
         elif isinstance(spec.module, str):
-            raise ProgramSpecError(program, f"config.{said}", f"the module has only: {', '.join(below) or 'none'}")
+            raise ProgramSpecError(program, f"config.{key}", f"the module has only: {', '.join(below) or 'none'}")
     if spec.state:
         _load_state(module, cast(dict[str, Any], spec.state), program, is_escaped=spec.escaped)
 
@@ -221,8 +223,8 @@ def _restore(module: Any, spec: ProgramSpec, program: str) -> None:
 def _load_state(module: Any, saved: dict[str, Any], program: str, *, is_escaped: bool) -> None:
     try:
         saved = restore_state(saved) if is_escaped else saved
-        mine = {name: part for name, part in module.dump_state().items() if name != BINDINGS_KEY}
-        each: dict[str, Any] = {"self": mine} if isinstance(module, dspy.Predict) else mine
+        present = {name: part for name, part in module.dump_state().items() if name != BINDINGS_KEY}
+        each: dict[str, Any] = {"self": present} if isinstance(module, dspy.Predict) else present
         for path in each.keys() ^ saved.keys():
             raise ProgramSpecError(program, f"state.{path}", f"the module has only: {', '.join(each) or 'none'}")
         for path, part in each.items():

@@ -116,8 +116,8 @@ def _adapter(annotation: Any, limits: tuple[Any, ...]) -> TypeAdapter[list[Any]]
 
     Of a list, since pydantic takes no rule from outside for a type that may have its own.
     """
-    one = _annotate(annotation, limits) if limits else annotation
-    return TypeAdapter(cast(Any, list)[one], config=ConfigDict(allow_inf_nan=True))
+    item_type = _annotate(annotation, limits) if limits else annotation
+    return TypeAdapter(cast(Any, list)[item_type], config=ConfigDict(allow_inf_nan=True))
 
 
 def _annotate(annotation: Any, limits: tuple[Any, ...]) -> Any:
@@ -127,7 +127,7 @@ def _annotate(annotation: Any, limits: tuple[Any, ...]) -> Any:
 
 def _encode(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        made = {
+        encoded = {
             name: to_jsonable_python(_normalize(value), inf_nan_mode="constants") for name, value in outputs.items()
         }
     except RecursionError as exc:
@@ -135,10 +135,10 @@ def _encode(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
         raise PredictionFailedError(program, "ValueError", problem) from exc
     except ValueError as exc:
         raise PredictionFailedError(program, type(exc).__name__, str(exc)) from exc
-    for name, value in made.items():
+    for name, value in encoded.items():
         if (problem := problem_of(value, BOUNDS)) is not None:
             raise PredictionFailedError(program, "ValueError", f"output '{name}' can't be handed on: {problem}")
-    return made
+    return encoded
 
 
 def _normalize(value: Any) -> Any:
@@ -146,10 +146,10 @@ def _normalize(value: Any) -> Any:
     if type(value) is str:
         return valid_text(value)
     if isinstance(value, (set, frozenset)):
-        plain = [to_jsonable_python(_normalize(one)) for one in cast(set[Any], value)]
-        return sorted(plain, key=lambda one: json.dumps(one, sort_keys=True))
+        plain = [to_jsonable_python(_normalize(item)) for item in cast(set[Any], value)]
+        return sorted(plain, key=lambda item: json.dumps(item, sort_keys=True))
     if isinstance(value, dict):
-        return {_normalize(key): _normalize(one) for key, one in cast(dict[Any, Any], value).items()}
+        return {_normalize(key): _normalize(item) for key, item in cast(dict[Any, Any], value).items()}
     if isinstance(value, (list, tuple)):
-        return [_normalize(one) for one in cast(list[Any], value)]
+        return [_normalize(item) for item in cast(list[Any], value)]
     return value

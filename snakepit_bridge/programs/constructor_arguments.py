@@ -82,8 +82,10 @@ def _read_comparison(module: Any, _: str) -> ConstructorArguments:
 def _read_best_of_n(module: Any, _: str) -> ConstructorArguments:
     # DSPy wraps the function, so that it isn't taken for a parameter.
     reward = inspect.getclosurevars(module.reward_fn).nonlocals["reward_fn"]
-    said = {"N": module.N, "threshold": module.threshold, "fail_count": module.fail_count}
-    return ConstructorArguments(None, None, said, {"reward_fn": reward}, {"module": module.module}, carries_state=False)
+    arguments = {"N": module.N, "threshold": module.threshold, "fail_count": module.fail_count}
+    return ConstructorArguments(
+        None, None, arguments, {"reward_fn": reward}, {"module": module.module}, carries_state=False
+    )
 
 
 def _read_ensemble(module: Any, _: str) -> ConstructorArguments:
@@ -107,8 +109,8 @@ def _read_flex(module: Any, program: str) -> ConstructorArguments:
     if not runs_baseline(module):
         raise ProgramSpecError(program, "the whole", "its code was rewritten by an optimizer, and code can't travel")
     tools = list(get_flex_tools(module).values()) or None
-    said = {"max_predictor_calls": get_max_predictor_calls(module)}
-    return ConstructorArguments(module.signature, tools, said, _read_interpreter(module), carries_state=False)
+    arguments = {"max_predictor_calls": get_max_predictor_calls(module)}
+    return ConstructorArguments(module.signature, tools, arguments, _read_interpreter(module), carries_state=False)
 
 
 def _read_parallel(module: Any, _: str) -> ConstructorArguments:

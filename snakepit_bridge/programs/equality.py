@@ -27,7 +27,7 @@ def is_json(value: Any) -> bool:
         return False
 
 
-def are_alike(one: Any, two: Any, pairs: Mapping[int, Any] | None = None) -> bool:
+def are_alike(left: Any, right: Any, pairs: Mapping[int, Any] | None = None) -> bool:
     """Check whether two values are alike, as far as that can be told: what hides itself is alike if its type is.
 
     Args:
@@ -35,55 +35,55 @@ def are_alike(one: Any, two: Any, pairs: Mapping[int, Any] | None = None) -> boo
         two: the other.
         pairs: by their ids, parts of the one's module with those of the other's that stand for them.
     """
-    return _compare(one, two, {}, pairs)
+    return _compare(left, right, {}, pairs)
 
 
-def _compare(one: Any, two: Any, seen: dict[tuple[int, int], bool], pairs: Mapping[int, Any] | None) -> bool:
-    if one is two or (pairs is not None and pairs.get(id(one)) is two and two is not None):
+def _compare(left: Any, right: Any, seen: dict[tuple[int, int], bool], pairs: Mapping[int, Any] | None) -> bool:
+    if left is right or (pairs is not None and pairs.get(id(left)) is right and right is not None):
         return True
-    if type(one) is not type(two):
+    if type(left) is not type(right):
         return (
-            isinstance(one, BaseModule)
-            and isinstance(two, BaseModule)
-            and plain_class_name(one) == plain_class_name(two)
+            isinstance(left, BaseModule)
+            and isinstance(right, BaseModule)
+            and plain_class_name(left) == plain_class_name(right)
         )
-    if seen.setdefault((id(one), id(two)), False):
+    if seen.setdefault((id(left), id(right)), False):
         return True
-    seen[id(one), id(two)] = True
-    if isinstance(one, (bool, int, str, bytes, type(None))):
-        return bool(one == two)
-    if isinstance(one, float):
-        return bool(one == two) or (math.isnan(one) and math.isnan(cast(float, two)))
+    seen[id(left), id(right)] = True
+    if isinstance(left, (bool, int, str, bytes, type(None))):
+        return bool(left == right)
+    if isinstance(left, float):
+        return bool(left == right) or (math.isnan(left) and math.isnan(cast(float, right)))
 
     def same(a: Any, b: Any) -> bool:
         return _compare(a, b, seen, pairs)
 
-    return _compare_by_type(one, two, same)
+    return _compare_by_type(left, right, same)
 
 
-def _compare_by_type(one: Any, two: Any, same: Any) -> bool:
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in cast(Any, one).items())
-    if isinstance(one, (list, tuple)):
-        mine, theirs = cast(list[Any], one), cast(list[Any], two)
-        return len(mine) == len(theirs) and all(map(same, mine, theirs))
-    if isinstance(one, type):
-        return _compare_signatures(one, two) if issubclass(one, dspy.Signature) else False
-    if isinstance(one, types.FunctionType):
-        return one.__code__ is two.__code__ and same(_closure_values(one), _closure_values(two))
-    if isinstance(one, types.MethodType):
-        return one.__func__ is two.__func__
-    if isinstance(one, functools.partial):
-        return all(map(same, (one.func, one.args, one.keywords), (two.func, two.args, two.keywords)))
-    if isinstance(one, _OPAQUE) or is_part(one):
-        return is_part(one)
-    return _compare_objects(one, two, same)
+def _compare_by_type(left: Any, right: Any, same: Any) -> bool:
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in cast(Any, left).items())
+    if isinstance(left, (list, tuple)):
+        left_attributes, right_attributes = cast(list[Any], left), cast(list[Any], right)
+        return len(left_attributes) == len(right_attributes) and all(map(same, left_attributes, right_attributes))
+    if isinstance(left, type):
+        return _compare_signatures(left, right) if issubclass(left, dspy.Signature) else False
+    if isinstance(left, types.FunctionType):
+        return left.__code__ is right.__code__ and same(_closure_values(left), _closure_values(right))
+    if isinstance(left, types.MethodType):
+        return left.__func__ is right.__func__
+    if isinstance(left, functools.partial):
+        return all(map(same, (left.func, left.args, left.keywords), (right.func, right.args, right.keywords)))
+    if isinstance(left, _OPAQUE) or is_part(left):
+        return is_part(left)
+    return _compare_objects(left, right, same)
 
 
-def _compare_by_equality(one: Any, two: Any) -> bool | None:
+def _compare_by_equality(left: Any, right: Any) -> bool | None:
     """What the objects themselves say, arrays too; None where they don't know, as objects without an equality do."""
     try:
-        equal = one == two
+        equal = left == right
         if hasattr(equal, "all"):
             return bool(equal.all())
     except Exception:  # noqa: BLE001 (how objects of somebody else's compare is theirs)
@@ -91,8 +91,8 @@ def _compare_by_equality(one: Any, two: Any) -> bool | None:
     return True if equal is True else None
 
 
-def _compare_signatures(one: Any, two: Any) -> bool:
-    return bool(one.instructions == two.instructions) and _describe_fields(one) == _describe_fields(two)
+def _compare_signatures(left: Any, right: Any) -> bool:
+    return bool(left.instructions == right.instructions) and _describe_fields(left) == _describe_fields(right)
 
 
 def _field_extras(info: Any) -> dict[str, Any]:
@@ -112,12 +112,14 @@ def _closure_values(function: Any) -> list[Any]:
     return [cell.cell_contents if cell != types.CellType() else None for cell in cells]
 
 
-def _compare_objects(one: Any, two: Any, same: Any) -> bool:
-    equal = _compare_by_equality(one, two)
+def _compare_objects(left: Any, right: Any, same: Any) -> bool:
+    equal = _compare_by_equality(left, right)
     if equal is not None:
         return equal
-    mine, theirs = dict(iter_attributes(one)), dict(iter_attributes(two))
-    has_own_equality = type(one).__eq__ is not object.__eq__
-    if not mine and not theirs:
+    left_attributes, right_attributes = dict(iter_attributes(left)), dict(iter_attributes(right))
+    has_own_equality = type(left).__eq__ is not object.__eq__
+    if not left_attributes and not right_attributes:
         return not has_own_equality
-    return mine.keys() == theirs.keys() and all(same(value, theirs[name]) for name, value in mine.items())
+    return left_attributes.keys() == right_attributes.keys() and all(
+        same(value, right_attributes[name]) for name, value in left_attributes.items()
+    )

@@ -53,12 +53,12 @@ def carried(module: Any, spec: ProgramSpec, allowed: AllowedImports, *, program:
         attributes.setdefault(path or "self", {})[name] = value
     if not attributes:
         return spec
-    whole = ProgramSpec.parse({**spec.model_dump(), "attributes": attributes}, program=program)
-    better = rehydrate(whole, spec.module, allowed, program=program)
-    for path, name, value in _iter_differences(module, better):
+    complete = ProgramSpec.parse({**spec.model_dump(), "attributes": attributes}, program=program)
+    rebuilt_again = rehydrate(complete, spec.module, allowed, program=program)
+    for path, name, value in _iter_differences(module, rebuilt_again):
         if (path, name) not in random:
             raise _lost_attribute_error(program, path, name, value)
-    return whole
+    return complete
 
 
 _MISSING = object()
@@ -76,29 +76,29 @@ def _lost_attribute_error(program: str, path: str, name: str, value: Any) -> Pro
 
 def _iter_differences(module: Any, rebuilt: Any) -> Iterator[tuple[str, str, Any]]:
     """Yield path and name of what the module has and the rebuilt one hasn't, with the value."""
-    theirs = dict(parts(rebuilt, PARTS))
-    mine = dict(parts(module, PARTS))
-    pairs = {id(part): theirs[path] for path, part in mine.items() if path in theirs}
-    for path, part in mine.items():
-        twin = theirs.get(path)
+    rebuilt_parts = dict(parts(rebuilt, PARTS))
+    own_parts = dict(parts(module, PARTS))
+    pairs = {id(part): rebuilt_parts[path] for path, part in own_parts.items() if path in rebuilt_parts}
+    for path, part in own_parts.items():
+        counterpart = rebuilt_parts.get(path)
         above, _, last = path.rpartition(".")
-        if twin is None or plain_class_name(part) != plain_class_name(twin):
+        if counterpart is None or plain_class_name(part) != plain_class_name(counterpart):
             yield above, last, part
             continue
-        yield from ((path, name, value) for name, value in _iter_part_differences(part, twin, pairs))
-    for path in theirs.keys() - mine.keys():
+        yield from ((path, name, value) for name, value in _iter_part_differences(part, counterpart, pairs))
+    for path in rebuilt_parts.keys() - own_parts.keys():
         above, _, last = path.rpartition(".")
         yield above, last, None
 
 
-def _iter_part_differences(part: Any, twin: Any, pairs: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
-    mine, theirs = _comparable_attributes(part), _comparable_attributes(twin)
-    for name, value in mine.items():
+def _iter_part_differences(part: Any, counterpart: Any, pairs: Mapping[int, Any]) -> Iterator[tuple[str, Any]]:
+    own, others = _comparable_attributes(part), _comparable_attributes(counterpart)
+    for name, value in own.items():
         if is_part(value) or _holds_parts(value):
             continue  # compared where it stands
-        if name not in theirs or not are_alike(value, theirs[name], pairs):
+        if name not in others or not are_alike(value, others[name], pairs):
             yield name, value
-    for name in theirs.keys() - mine.keys():
+    for name in others.keys() - own.keys():
         yield name, _MISSING
 
 

@@ -43,8 +43,8 @@ class AllowedImports:
                 found = getattr(found, name)
         except Exception as exc:
             # An allowed module runs its own code when it is first imported, which may raise anything.
-            said = f"{type(exc).__name__}: {exc}"
-            raise ProgramSpecError(program, where, f"'{path}' can't be imported here: {said}") from exc
+            problem = f"{type(exc).__name__}: {exc}"
+            raise ProgramSpecError(program, where, f"'{path}' can't be imported here: {problem}") from exc
         if not self._allows(getattr(found, "__module__", None) or ""):
             raise ProgramSpecError(program, where, f"'{path}' is only imported there, it is defined elsewhere")
         return found

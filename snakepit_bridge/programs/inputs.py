@@ -69,12 +69,12 @@ class ProgramInputs:
         if not entries:
             fields = _find_task_fields(module)
             return cls() if fields is None else cls(fields, is_open=False)
-        told = _read_function(entries[0], module)
+        inputs = _read_function(entries[0], module)
         # An overridden `__call__` that takes anything hands it on, perhaps with more.
-        if len(entries) > 1 and told.is_open and not told.fields:
+        if len(entries) > 1 and inputs.is_open and not inputs.fields:
             inner = _read_function(entries[1], module)
             return cls(hints=inner.hints, needed=inner.needed or tuple(inner.required))
-        return told
+        return inputs
 
     @property
     def required(self) -> list[str]:
@@ -131,19 +131,19 @@ def _read_function(function: Callable[..., Any], module: Any) -> ProgramInputs:
         return ProgramInputs()
     parameters = outer.parameters.values()
     is_open = any(each.kind is _Parameter.VAR_KEYWORD for each in parameters)
-    taken = [each for each in parameters if each.kind is not _Parameter.VAR_KEYWORD]
-    spread = next((each.name for each in taken if each.kind is _Parameter.VAR_POSITIONAL), "")
+    accepted = [each for each in parameters if each.kind is not _Parameter.VAR_KEYWORD]
+    spread = next((each.name for each in accepted if each.kind is _Parameter.VAR_POSITIONAL), "")
     if spread and is_open:  # what takes anything hands it on, so the list has no name of its own
-        taken, spread = [each for each in taken if each.name != spread], ""
-    fields = {each.name: _build_field(each, types) for each in taken}
+        accepted, spread = [each for each in accepted if each.name != spread], ""
+    fields = {each.name: _build_field(each, types) for each in accepted}
     below = _find_predictor_fields(module)
     return ProgramInputs(
         fields,
         is_open,
         {name: below[name] for name in (*fields, *inner.parameters) if name in below and _is_untyped(fields.get(name))},
-        _find_positional(taken, has_spread=bool(spread)),
+        _find_positional(accepted, has_spread=bool(spread)),
         spread,
-        {each.name: each.default for each in taken if not _is_immutable(each.default)},
+        {each.name: each.default for each in accepted if not _is_immutable(each.default)},
         _find_needed(inner) if is_open and inner != outer else (),
     )
 
@@ -189,10 +189,10 @@ def _can_check(annotation: Any) -> bool:
     return True
 
 
-def _find_positional(taken: list[inspect.Parameter], *, has_spread: bool) -> tuple[str, ...]:
+def _find_positional(accepted: list[inspect.Parameter], *, has_spread: bool) -> tuple[str, ...]:
     """The parameters up to the last one that can't be handed over by its name."""
     kinds = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
-    placed = [each for each in taken if each.kind in kinds]
+    placed = [each for each in accepted if each.kind in kinds]
     last = max(
         (
             at

@@ -57,14 +57,14 @@ def spec_of(
     state, is_escaped = escape_state(_collect_state(module, name) or {}) if built.carries_state else ({}, False)
     if choose_by and state and any(part["demos"] for part in state.values()):
         raise ProgramSpecError(program, "state", "demos fit one module type; they can't go with a module variable")
-    kept = {} if standard else _find_kept_arguments(module, own_class)
+    own_arguments = {} if standard else _find_kept_arguments(module, own_class)
     modules, below = _serialize_nested(built, program)
     own = module.get_bindings() if isinstance(module, VariableAwareMixin) else {}
     try:
         return ProgramSpec(
             module=ModuleVariable(variable=choose_by, allowed=among or (name,)) if choose_by else name,
             signature=None if built.signature is None else SignatureSpec.of(built.signature, program=program),
-            arguments={**built.arguments, **kept, **(arguments or {})},
+            arguments={**built.arguments, **own_arguments, **(arguments or {})},
             functions={
                 argument: _function_path(function, program, f"functions.{argument}", FUNCTIONS.get(argument))
                 for argument, function in built.functions.items()

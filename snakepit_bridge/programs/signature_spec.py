@@ -124,9 +124,9 @@ class SignatureSpec(BaseModel):
 _make_signature = cast(Callable[..., Any], dspy.Signature)
 
 
-def spec_error(refused: PydanticError, program: str, within: str = "") -> ProgramSpecError:
+def spec_error(exc: PydanticError, program: str, within: str = "") -> ProgramSpecError:
     """Return the named error for what pydantic found deepest, with the path of the part that is wrong."""
-    first = max(refused.errors(include_url=False, include_input=False), key=lambda error: len(error["loc"]))
+    first = max(exc.errors(include_url=False, include_input=False), key=lambda error: len(error["loc"]))
     inner = first.get("ctx", {}).get("error")
     steps = [within, *(str(step) for step in first["loc"])]
     where = ".".join(step for step in steps if step) or "the whole"
@@ -146,12 +146,12 @@ def _parse_default(field: FieldSpec, kind: Any, program: str, where: str) -> Any
 
 
 def _build_field_info(field: FieldSpec, default: Any) -> Any:
-    said: dict[str, Any] = {"default": default} if field.has_default else {}
+    default_argument: dict[str, Any] = {"default": default} if field.has_default else {}
     make = dspy.InputField if field.direction == "input" else dspy.OutputField
-    info = make(**said, **field.limits)
+    info = make(**default_argument, **field.limits)
     # Past DSPy's own arguments, which warn of a prefix and would make the constraints' words anew.
-    told = {"desc": field.desc, "prefix": field.prefix, "constraints": field.constraints}
-    info.json_schema_extra.update({key: text for key, text in told.items() if text is not None})
+    texts = {"desc": field.desc, "prefix": field.prefix, "constraints": field.constraints}
+    info.json_schema_extra.update({key: text for key, text in texts.items() if text is not None})
     if not field.typed:
         info.json_schema_extra[IS_TYPE_UNDEFINED] = True
     return info
@@ -179,8 +179,8 @@ def _describe_field(name: str, info: Any, program: str) -> FieldSpec:
 
 
 def _parse_field(text: str, direction: Literal["input", "output"], program: str) -> FieldSpec:
-    said, *default = _split_outside_brackets(text, "=")
-    name, colon, kind = said.partition(":")
+    declaration, *default = _split_outside_brackets(text, "=")
+    name, colon, kind = declaration.partition(":")
     if not name.strip().isidentifier() or len(default) > 1:
         raise ProgramSpecError(program, "signature", f"{text.strip()[:80]!r} isn't a field like name or name: type")
     # DSPy takes any value for an input whose type was left open; an output without one is a text.

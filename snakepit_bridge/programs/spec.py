@@ -109,29 +109,29 @@ class ProgramSpec(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _short_signature(cls, said: Any) -> Any:
-        if isinstance(said, dict) and isinstance(cast(dict[str, Any], said).get("signature"), str):
-            return {**said, "signature": SignatureSpec.parse(said["signature"], program="(unnamed)")}
-        return cast(Any, said)
+    def _short_signature(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(cast(dict[str, Any], raw).get("signature"), str):
+            return {**raw, "signature": SignatureSpec.parse(raw["signature"], program="(unnamed)")}
+        return cast(Any, raw)
 
     @classmethod
-    def parse(cls, said: Mapping[str, Any] | str | bytes, *, program: str) -> Self:
+    def parse(cls, raw: Mapping[str, Any] | str | bytes, *, program: str) -> Self:
         """Read a spec from JSON text or from its parsed form.
 
         Raises:
             ProgramSpecError: it is too large, isn't JSON, or a part isn't what it must be; says which part.
         """
-        if isinstance(said, (str, bytes)):
-            if len(said) > MAX_SPEC_BYTES:
-                raise ProgramSpecError(program, "the whole", f"{len(said)} bytes are more than {MAX_SPEC_BYTES}")
+        if isinstance(raw, (str, bytes)):
+            if len(raw) > MAX_SPEC_BYTES:
+                raise ProgramSpecError(program, "the whole", f"{len(raw)} bytes are more than {MAX_SPEC_BYTES}")
             try:
-                said = cast(Mapping[str, Any], json.loads(said))
+                raw = cast(Mapping[str, Any], json.loads(raw))
             except (ValueError, RecursionError, MemoryError) as exc:
                 raise ProgramSpecError(program, "the whole", f"it isn't JSON: {exc}") from exc
-        if exceeds_depth(said, _MAX_JSON_DEPTH):
+        if exceeds_depth(raw, _MAX_JSON_DEPTH):
             raise ProgramSpecError(program, "the whole", f"it is nested deeper than {_MAX_JSON_DEPTH}")
         try:
-            spec = cls.model_validate(said)
+            spec = cls.model_validate(raw)
         except PydanticError as exc:
             raise spec_error(exc, program) from None
         except RecursionError:
@@ -146,8 +146,8 @@ class ProgramSpec(BaseModel):
 
     def encode(self) -> bytes:
         """Return the JSON whose digest names the spec: one text for equal specs, and values as they were written."""
-        said = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
-        return json.dumps(_sort_names(said), ensure_ascii=False, separators=(",", ":")).encode()
+        raw = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
+        return json.dumps(_sort_names(raw), ensure_ascii=False, separators=(",", ":")).encode()
 
     def verify(self, program: str) -> None:
         """Refuse what no module could be given: LM settings that belong to a profile, and foreign state.
@@ -168,8 +168,8 @@ class ProgramSpec(BaseModel):
         self._check_config(program)
         self._check_state(program)
         for path, inner in self.iter_nested():
-            whole = inner.bindings or inner.lm or inner.cache or inner.executes_code
-            if whole or not isinstance(inner.module, str):
+            is_whole_program = inner.bindings or inner.lm or inner.cache or inner.executes_code
+            if is_whole_program or not isinstance(inner.module, str):
                 problem = "bindings, lm, cache, executes_code and a module variable belong to the whole program"
                 raise ProgramSpecError(program, path, problem)
             try:
@@ -183,7 +183,7 @@ class ProgramSpec(BaseModel):
             if isinstance(inside, ProgramSpec):
                 yield f"modules.{argument}", inside
             else:
-                yield from ((f"modules.{argument}.{number}", one) for number, one in enumerate(inside))
+                yield from ((f"modules.{argument}.{number}", spec) for number, spec in enumerate(inside))
 
     def _check_config(self, program: str) -> None:
         for path, config in self.config.items():
@@ -206,22 +206,22 @@ class ProgramSpec(BaseModel):
 _NAME_LEVELS = {"arguments": 1, "functions": 1, "bindings": 1, "config": 2, "state": 2, "module": 1, "cache": 1}
 
 
-def _sort_names(said: dict[str, Any]) -> dict[str, Any]:
+def _sort_names(raw: dict[str, Any]) -> dict[str, Any]:
     """Sort the names of a spec's parts, and leaves the keys of values such as demos: their order is the prompt's."""
-    made = {key: _sort_keys(said[key], _NAME_LEVELS.get(key, 0)) for key in sorted(said)}
-    for argument, inside in made.get("modules", {}).items():
-        made["modules"][argument] = (
-            [_sort_names(one) for one in inside] if isinstance(inside, list) else _sort_names(inside)
+    result = {key: _sort_keys(raw[key], _NAME_LEVELS.get(key, 0)) for key in sorted(raw)}
+    for argument, inside in result.get("modules", {}).items():
+        result["modules"][argument] = (
+            [_sort_names(inner) for inner in inside] if isinstance(inside, list) else _sort_names(inside)
         )
-    if "modules" in made:
-        made["modules"] = _sort_keys(made["modules"], 1)
-    if made.get("signature"):
+    if "modules" in result:
+        result["modules"] = _sort_keys(result["modules"], 1)
+    if result.get("signature"):
         fields = [
             {key: _sort_keys(each[key], int(key == "limits")) for key in sorted(each)}
-            for each in made["signature"]["fields"]
+            for each in result["signature"]["fields"]
         ]
-        made["signature"] = _sort_keys(made["signature"] | {"fields": fields}, 1)
-    return made
+        result["signature"] = _sort_keys(result["signature"] | {"fields": fields}, 1)
+    return result
 
 
 def _sort_keys(value: Any, levels: int) -> Any:

@@ -49,13 +49,13 @@ def compare(module: Any, rebuilt: Any, *, program: str) -> None:
     if any(isinstance(part, _EXECUTE_CODE) for _, part in parts(module, BaseModule)):
         return
     inputs = _make_placeholders(ProgramInputs.of(module))
-    mine = record_prompts(module, inputs)
-    if not mine or record_prompts(module, inputs) != mine:
+    own_prompts = record_prompts(module, inputs)
+    if not own_prompts or record_prompts(module, inputs) != own_prompts:
         return
-    theirs = record_prompts(rebuilt, inputs)
-    if theirs is None or sorted(theirs) == sorted(mine):
+    rebuilt_prompts = record_prompts(rebuilt, inputs)
+    if rebuilt_prompts is None or sorted(rebuilt_prompts) == sorted(own_prompts):
         return
-    raise ProgramSpecError(program, "the whole", _describe_difference(mine, theirs))
+    raise ProgramSpecError(program, "the whole", _describe_difference(own_prompts, rebuilt_prompts))
 
 
 def record_prompts(module: Any, inputs: Mapping[str, Any]) -> list[str] | None:
@@ -166,18 +166,20 @@ def _make_object(kind: Any, name: str, depth: int) -> Any:
         return None
 
 
-def _format_request(said: Any) -> str:
-    return _ADDRESS.sub(" at …", str(said))
+def _format_request(request: Any) -> str:
+    return _ADDRESS.sub(" at …", str(request))
 
 
-def _describe_difference(mine: list[str], theirs: list[str]) -> str:
+def _describe_difference(own: list[str], others: list[str]) -> str:
     advice = (
         "Give what its constructor needs as arguments=…, make it all in the constructor, or register with trial=False"
     )
-    if len(mine) != len(theirs):
-        return f"the module asks {len(mine)} times, the one that a worker would build {len(theirs)} times. {advice}"
-    one, two = next((a, b) for a, b in zip(sorted(mine), sorted(theirs), strict=True) if a != b)
-    at = next((at for at, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    if len(own) != len(others):
+        return f"the module asks {len(own)} times, the one that a worker would build {len(others)} times. {advice}"
+    expected, found = next((a, b) for a, b in zip(sorted(own), sorted(others), strict=True) if a != b)
+    at = next(
+        (at for at, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), min(len(expected), len(found))
+    )
     start = max(0, at - _MAX_SHOWN // 3)
-    shown = f"{one[start : start + _MAX_SHOWN]!r} instead of {two[start : start + _MAX_SHOWN]!r}"
+    shown = f"{expected[start : start + _MAX_SHOWN]!r} instead of {found[start : start + _MAX_SHOWN]!r}"
     return f"the module asks otherwise than the one that a worker would build: {shown}. {advice}"

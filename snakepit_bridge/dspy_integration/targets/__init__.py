@@ -1,1 +1,1 @@
-"""Targets: what a variable may steer on a module, and how its value takes effect in DSPy."""
+"""Targets: what a variable can be bound to on a module, and how its value takes effect in DSPy."""

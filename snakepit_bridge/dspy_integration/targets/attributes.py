@@ -1,4 +1,4 @@
-"""Live attributes: those that a module's own ``forward`` reads anew in each call, such as ``max_iters`` of ReAct."""
+"""Live attributes: those that a module's ``forward`` reads in each call, such as ``max_iters`` of ReAct."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from snakepit_bridge.exceptions import ValidationError
 
 _AT_LEAST_ONE = count_rule(1)
 
-# What DSPy's modules read; each class with those of the classes that it inherits from.
+# The attributes that DSPy's modules read; each class also has those of its base classes.
 _LIVE_ATTRIBUTES: dict[type, dict[str, Rule]] = {
     dspy.ReAct: {"max_iters": _AT_LEAST_ONE},
     ReActV2: {"max_iters": _AT_LEAST_ONE},
@@ -47,7 +47,7 @@ _LIVE_ATTRIBUTES: dict[type, dict[str, Rule]] = {
     },
 }
 
-# Attributes of DSPy's modules that steer nothing once the module is built.
+# Attributes of DSPy's modules that have no effect once the module is built.
 _INERT = frozenset({"stage", "last_key", "module_code", "reward_fn_code", "error_count", "lm"})
 
 
@@ -60,7 +60,7 @@ def set_attribute(part: Any, name: str, bound: BoundValue) -> None:
     """Set a live attribute of a cloned part.
 
     Raises:
-        ValidationError: its range or its type refuses the value.
+        ValidationError: the value has the wrong type or is out of range.
     """
     rule = _find_rules(part).get(name)
     value = (
@@ -82,12 +82,12 @@ def set_attribute(part: Any, name: str, bound: BoundValue) -> None:
 
 
 def has_scoring_function(part: Any) -> bool:
-    """Check whether a part has a reward or reduce function that its calls read."""
+    """Check whether a part's calls read a reward or reduce function."""
     return isinstance(part, (dspy.BestOfN, dspy.Refine, Ensemble))
 
 
 def set_function(part: Any, name: str, function: Callable[..., Any]) -> None:
-    """Give a cloned part another reward or reduce function; Refine shows its LM the source of it."""
+    """Set another reward or reduce function on a cloned part; Refine's prompt contains its source."""
     setattr(part, name, function)
     if isinstance(part, dspy.Refine):
         described = function if inspect.isroutine(function) else type(function)
@@ -101,7 +101,7 @@ def _find_rules(part: Any) -> dict[str, Rule]:
 
 
 def _list_user_attributes(part: Any) -> list[str]:
-    """Public plain attributes of a class of the user's own; which of them it reads, only it knows."""
+    """Return the public plain attributes of a user's class; which of them it reads can't be known."""
     return [
         name
         for name, value in vars(part).items()
@@ -113,7 +113,7 @@ def _list_user_attributes(part: Any) -> list[str]:
 
 
 def _check_same_type(current: Any, name: str, bound: BoundValue) -> Any:
-    """Refuse a value of another type than the attribute has: the module would fail on it later, or ignore it."""
+    """Check that a value has the attribute's type: the module would fail on another one later, or ignore it."""
     value = bound.value
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -1,6 +1,6 @@
-"""The LM keywords that a variable may steer, with the range of each.
+"""The LM keywords that a variable can be bound to, with the range of each.
 
-DSPy hands a value that its native engine refuses to another engine without a word, so values are checked here first.
+DSPy silently passes a value that its native engine rejects to another engine, so values are checked here first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _identity(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a target accepts: a test, the sentence that says it, and how a text is read where it stands for more."""
+    """What a target accepts: a test, the requirement as a message, and how a text is parsed before it."""
 
     accepts: Callable[[Any], bool]
     requirement: str
@@ -43,12 +43,12 @@ def number_rule(low: float = -math.inf, high: float = math.inf) -> Rule:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer too large for a float
         return False
 
 
 def count_rule(low: int) -> Rule:
-    """Return the rule of a whole number from ``low`` on."""
+    """Return the rule of an integer from ``low`` on."""
 
     def accepts(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and value >= low
@@ -57,7 +57,7 @@ def count_rule(low: int) -> Rule:
 
 
 def parse_json_text(value: Any) -> Any:
-    """Read a text that is a JSON list or object, since no type of variable holds either; others stay as they are."""
+    """Parse a text that is a JSON list or object, which no variable type can hold; return other values unchanged."""
     if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
@@ -99,7 +99,7 @@ RULES: dict[str, Rule] = {
 }
 """The keywords by name; further ones can be bound as ``config.<keyword>``."""
 
-# What steers how a text is made, under the names of the providers and servers that know it.
+# Sampling parameters, under the names of the providers and servers that support them.
 _SAMPLING = frozenset(
     {"bad_words", "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier", "dynatemp_range"}
     | {"enable_thinking", "epsilon_cutoff", "eta_cutoff", "guided_choice", "guided_grammar", "guided_json"}
@@ -109,7 +109,7 @@ _SAMPLING = frozenset(
     | {"skip_special_tokens", "spaces_between_special_tokens", "stop_token_ids", "tfs_z", "thinking"}
     | {"thinking_budget", "top_a", "typical_p", "xtc_probability", "xtc_threshold"}
 )
-# litellm reads some of them as its own, or sends them where a provider refuses the whole request.
+# litellm interprets some of these itself, or sends them to providers that reject the whole request.
 _NOT_BY_LITELLM = frozenset({"chat_template_kwargs", "enable_thinking", "thinking_budget"})
 
 ALLOWED: dict[str, frozenset[str]] = {
@@ -118,14 +118,14 @@ ALLOWED: dict[str, frozenset[str]] = {
 }
 """By the engine of its profile: the LM keywords that a variable or a spec may set, and no others.
 
-A keyword that an engine doesn't know goes on to the provider or into litellm, where it may say where the request goes,
-who pays for it, which hooks run and what is logged. So names are let through and not held back.
+A keyword that an engine doesn't know is passed to the provider or into litellm, where it may decide where the request
+goes, who pays for it, which hooks run and what is logged. So this is a list of allowed names, not of forbidden ones.
 """
 
 ANY_ENGINE = frozenset[str]().union(*ALLOWED.values())
-"""Those that some engine takes: what can be told before it is known on which profile a program runs."""
+"""Keywords that at least one engine allows: what can be checked before a program's profile is known."""
 
-# They say where a request goes and who pays for it, or what the adapter itself must decide.
+# They decide where a request goes and who pays for it, or belong to the adapter.
 REFUSED = frozenset(
     {"api_base", "api_key", "api_version", "azure_ad_token_provider", "base_url", "custom_llm_provider", "extra_body"}
     | {"extra_headers", "extra_query", "headers", "organization", "project", "proxy", "timeout"}
@@ -138,17 +138,17 @@ def is_allowed(keyword: str, lm: Any = None) -> bool:
 
     Args:
         keyword: its exact name.
-        lm: the LM whose engine it is for; None asks whether any engine takes it.
+        lm: the LM whose engine it is for; None checks whether any engine allows it.
     """
     return keyword in (ANY_ENGINE if lm is None else ALLOWED[_find_engine_name(lm)])
 
 
 def _find_engine_name(lm: Any) -> str:
-    """The engine of an LM by name; an LM of the caller's own has DSPy's name for it, and ``auto`` prefers lm15."""
+    """Return the name of an LM's engine; a caller's own LM holds DSPy's name for it, and ``auto`` prefers lm15."""
     engine = getattr(lm, "engine", None)
     endpoint = getattr(getattr(engine, "async_engine", None), "endpoint", None)
-    said = engine if isinstance(engine, str) else getattr(endpoint, "engine", "lm15")
-    return said if said in ALLOWED else "lm15"
+    name = engine if isinstance(engine, str) else getattr(endpoint, "engine", "lm15")
+    return name if name in ALLOWED else "lm15"
 
 
 _SCALARS = (bool, int, float, str, list, dict)
@@ -158,11 +158,11 @@ _default_rule = Rule(
 
 
 def check_value(keyword: str, variable: str, value: Any, rule: Rule | None = None) -> Any:
-    """Return what a target makes of a value; None, which takes an LM keyword away, always passes.
+    """Return a value as its target accepts it; None, which removes an LM keyword, is always accepted.
 
     Args:
         keyword: the target.
-        variable: who says the value, for the error.
+        variable: the variable that holds the value, for the error.
         value: the variable's value.
         rule: the target's rule; by default that of the LM keyword.
 
@@ -181,7 +181,7 @@ def check_value(keyword: str, variable: str, value: Any, rule: Rule | None = Non
 def native_name(keyword: str, lm: Any) -> str:
     """Return an LM's own name for a keyword.
 
-    Reasoning models call the token limit otherwise, and DSPy ignores the usual name on them.
+    Reasoning models have another name for the token limit, and DSPy ignores the usual name on them.
     """
     reasoning = keyword == "max_tokens" and "max_completion_tokens" in getattr(lm, "kwargs", {})
     return "max_completion_tokens" if reasoning else lm_models.native_name(getattr(lm, "model", ""), keyword)

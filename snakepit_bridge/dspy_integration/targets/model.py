@@ -21,12 +21,12 @@ class BoundValue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LMScope:
-    """Where a bound model is looked up: in the profiles if there are any, else beside the ambient LM.
+    """Where a bound model is looked up: in the profiles if there are any, else next to the ambient LM.
 
     Attributes:
         profiles: the LM profiles.
-        ambient: the LM of whatever names none.
-        bounds: how much a bound value may ask for.
+        ambient: the default LM.
+        bounds: upper bounds of bound values.
     """
 
     profiles: LMProfiles | None = None
@@ -37,7 +37,7 @@ class LMScope:
         """Return the LM that the value names.
 
         Raises:
-            ValidationError: it names nothing that is declared or reachable.
+            ValidationError: the value names no declared profile or reachable model.
         """
         if not isinstance(bound.value, str) or not bound.value.strip():
             raise ValidationError(

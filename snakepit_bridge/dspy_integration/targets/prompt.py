@@ -1,7 +1,7 @@
-"""Changed signatures: other instructions, descriptions, attempts or tools, always made from the pristine signature.
+"""Change the instructions, descriptions, attempts or tools of a signature, always starting from the original one.
 
-Building a signature class takes 0.3 ms, and a fleet applies the same few values over and over; so each change is
-remembered by the signature and the value. Changing a changed one again and again would end in a RecursionError.
+Building a signature class takes 0.3 ms, and a fleet applies the same few values repeatedly; so changed signatures are
+cached by signature and value. Changing a changed one repeatedly would end in a RecursionError.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def replace_instructions(signature: Any, base: str, text: str) -> Any:
 
     Args:
         signature: a predictor's signature.
-        base: the user's words in it; a module may have put its own around them.
-        text: the words instead; they go before the module's own where those quote no words of the user's.
+        base: the user's part of its instructions; a module may have added its own around it.
+        text: the replacement; it goes before the module's instructions if those don't contain the user's.
     """
     written: str = signature.instructions
     if base and written.startswith(base):
@@ -46,17 +46,17 @@ def count_attempts(signature: Any) -> int:
 
 
 @functools.lru_cache(maxsize=_CACHE_SIZE)
-def with_attempts(signature: Any, wanted: int) -> Any:
-    """Return the signature of a MultiChainComparison for so many attempts."""
-    there = count_attempts(signature)
+def with_attempts(signature: Any, count: int) -> Any:
+    """Return the signature of a MultiChainComparison for ``wanted`` attempts."""
+    present = count_attempts(signature)
     inputs = dict(signature.input_fields)
-    for number in range(wanted + 1, there + 1):
+    for number in range(count + 1, present + 1):
         del inputs[f"{_ATTEMPT}{number}"]
-    for number in range(there + 1, wanted + 1):
+    for number in range(present + 1, count + 1):
         field = copy.copy(inputs[f"{_ATTEMPT}1"])
         field.json_schema_extra = {**field.json_schema_extra, "prefix": f"Student Attempt #{number}:"}
         inputs[f"{_ATTEMPT}{number}"] = field
-    # At once: DSPy's `append` makes a class for each field, and with it all the fields before it.
+    # All at once: DSPy's `append` builds a class for each field, copying all fields before it.
     return _with_fields(signature, {**inputs, **signature.output_fields})
 
 
@@ -72,12 +72,12 @@ def _with_fields(signature: Any, fields: dict[str, Any]) -> Any:
 
 
 class InstructionsRewrittenError(Exception):
-    """The instructions no longer hold the words that had to be replaced."""
+    """The instructions no longer contain the text that had to be replaced."""
 
 
 @functools.lru_cache(maxsize=_CACHE_SIZE)
 def carry_over(signature: Any, before: Any, after: Any) -> Any:
-    """Return what a predictor's signature becomes when its module is built with other tools.
+    """Return a predictor's signature after its module is built with other tools.
 
     Args:
         signature: the predictor's signature, perhaps with instructions and descriptions that an optimizer wrote.
@@ -85,18 +85,18 @@ def carry_over(signature: Any, before: Any, after: Any) -> Any:
         after: the one that it builds with the new ones.
 
     Raises:
-        Rewritten: the instructions don't mention the old tools any more as the module wrote them.
+        InstructionsRewrittenError: the instructions no longer describe the old tools as the module wrote them.
     """
     changed = after.with_instructions(_replace_lines(signature.instructions, before.instructions, after.instructions))
     for name, field in signature.fields.items():
         if name in before.fields and field.json_schema_extra != before.fields[name].json_schema_extra:
-            kept = field.json_schema_extra
-            changed = changed.with_updated_fields(name, prefix=kept["prefix"], desc=kept["desc"])
+            extra = field.json_schema_extra
+            changed = changed.with_updated_fields(name, prefix=extra["prefix"], desc=extra["desc"])
     return changed
 
 
 def _replace_lines(written: str, before: str, after: str) -> str:
-    """Make the change from one text to another in a third one that was made from the first."""
+    """Apply the difference between two texts to a third one that was derived from the first."""
     if written == before:
         return after
     old, new = before.splitlines(), after.splitlines()
@@ -107,8 +107,8 @@ def _replace_lines(written: str, before: str, after: str) -> str:
     )
     if head + tail == len(old):
         head = max(head - 1, 0)  # lines were only added: the one before them says where
-    gone = "\n".join(old[head : len(old) - tail])
-    come = "\n".join(new[head : len(new) - tail])
-    if not gone or gone not in written:
-        raise InstructionsRewrittenError(gone)
-    return written.replace(gone, come, 1)
+    removed = "\n".join(old[head : len(old) - tail])
+    added = "\n".join(new[head : len(new) - tail])
+    if not removed or removed not in written:
+        raise InstructionsRewrittenError(removed)
+    return written.replace(removed, added, 1)

@@ -1,8 +1,8 @@
-"""Targets: what a variable may steer on a part of a program, and where DSPy reads it.
+"""The table of targets: what a variable can be bound to on a part of a program, and where DSPy reads it.
 
 Setting ``module.temperature`` changes nothing in the LM call, since DSPy reads ``predictor.config``, ``predictor.lm``,
 ``predictor.signature`` and its settings. Each target knows the parts on which it takes effect, checks its values, and
-puts them where they are read. It is only ever put on a fresh clone, so it may replace attributes but not edit them.
+sets them where they are read. It is only applied to a fresh clone, so it may replace attributes but not edit them.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ MODEL = ("lm", "model")
 INSTRUCTIONS = "instructions"
 ANY_KEYWORD = "config.<LM keyword>"
 
-# They run code that an LM wrote.
+# They execute code that an LM wrote.
 _CODE_EXECUTORS = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
-# They ask the ambient LM themselves, beside their predictors.
+# They call the ambient LM themselves, besides their predictors.
 _AMBIENT_LM_USERS = (RLM, dspy.Refine, Flex)
 
 
@@ -48,10 +48,10 @@ class Target:
     """One row of the table of targets.
 
     Attributes:
-        claims: whether a name may be one of its own on some part.
-        offers: the names under which a part can be steered by it; none where it would take no effect.
-        put: puts a value on a cloned part.
-        rank: lower ones are put first, where another's meaning depends on them.
+        matches: whether a name belongs to this target on some part.
+        offers: the names that can be bound on a part; none if it would take no effect there.
+        apply: applies a value to a cloned part.
+        rank: lower ones are applied first, if others depend on them.
     """
 
     matches: Callable[[str], bool]
@@ -68,10 +68,10 @@ def find_target(part: Any, name: str) -> Target | None:
 
 
 def find_user_instructions(part: Any) -> str | None:
-    """Return the user's own instructions within a module, or None where that can't be told.
+    """Return the user's own instructions within a module, or None if they can't be determined.
 
-    A lone predictor's are all of them. ReAct and its kin build each predictor's from the module's signature and words
-    of their own; there only the user's words are replaced. What only wraps another module, as BestOfN does, has its.
+    Those of a lone predictor are the user's. ReAct and similar modules add text of their own to the module's signature
+    for each predictor; there only the user's part is replaced. A wrapper such as BestOfN has its module's.
     """
     below = predictors(part)
     if len(below) == 1:
@@ -84,7 +84,7 @@ def find_user_instructions(part: Any) -> str | None:
 
 
 def _find_only_child(part: Any) -> Any | None:
-    """The one module that a module holds its predictors in, if there is just one."""
+    """Return the single module that holds a module's predictors, if there is exactly one."""
     children = [child for child in vars(part).values() if isinstance(child, BaseModule) and predictors(child)]
     return children[0] if len(children) == 1 and len(predictors(children[0])) == len(predictors(part)) else None
 
@@ -114,7 +114,7 @@ def _apply_keyword(part: Any, name: str, bound: BoundValue, scope: LMScope) -> N
             asker.lm = asker.lm.copy(**{keywords.native_name(keyword, asker.lm): value})
         else:
             override_keyword(asker, keyword, value)
-    if name in vars(part):  # a module of the user's own that reads it as well
+    if name in vars(part):  # a user's module that reads it as well
         setattr(part, name, value)
 
 
@@ -148,7 +148,7 @@ def _apply_model(part: Any, name: str, bound: BoundValue, scope: LMScope) -> Non
         flex.lm = lm
     if not isinstance(part, dspy.Predict):
         override(part, lm=lm)
-    if isinstance(vars(part).get(name), str):  # a module of the user's own that reads it as well
+    if isinstance(vars(part).get(name), str):  # a user's module that reads it as well
         setattr(part, name, bound.value)
 
 
@@ -161,7 +161,7 @@ def _apply_adapter(part: Any, name: str, bound: BoundValue, scope: LMScope) -> N
 
 
 def _calls_lm(part: Any) -> bool:
-    """Modules of the user's own may ask the ambient LM in ways that can't be seen from outside."""
+    """Check whether a part may call an LM; a user's module may do so in ways that aren't visible from outside."""
     users = isinstance(part, dspy.Module) and is_user_class(type(part))
     return users or has_part(part, (dspy.Predict, Flex))
 
@@ -216,7 +216,7 @@ def _apply_demos(part: Any, name: str, bound: BoundValue, scope: LMScope) -> Non
     predictor.demos = [dspy.Example(**dict(demo)) for demo in cast(list[Any], demos)]
 
 
-# ---------------------------------------------------------------- what is peculiar to some modules
+# ---------------------------------------------------------------- specific modules
 
 
 def _offer_tools(part: Any) -> Iterable[str]:
@@ -289,11 +289,11 @@ TARGETS: tuple[Target, ...] = (
     Target(_is_one_of("sub_lm"), _offer_sub_lm, _apply_sub_lm),
     Target(lambda _: True, live.list_attributes, _apply_attribute, rank=0),
 )
-"""Every target; on a part, the first one that offers a name has it."""
+"""Every target; on a part, the first one that offers a name is used."""
 
 _UNREADABLE = frozenset({"lm", "sub_lm", "demos", "tools", "reward_fn", "reduce_fn"})
 
 
 def is_readable_target(name: str) -> bool:
-    """Check whether a bound value can stand on the module as an attribute; DSPy keeps objects under some names."""
+    """Check whether a bound value can be set on the module to be read; DSPy keeps objects under some names."""
     return name not in _UNREADABLE and "." not in name

@@ -1,7 +1,7 @@
-"""Other tools for an agent: what DSPy builds from the tools once, at construction, is built anew on the bound copy.
+"""Exchange the tools of an agent: what DSPy builds from them at construction is rebuilt on the bound copy.
 
-An agent's tools stand in its prompt, and for ReAct in a type as well; so exchanging the attribute alone would tell the
-model about tools that aren't there.
+An agent's prompt describes its tools, and ReAct has a type of their names; replacing the attribute alone would describe
+tools to the model that don't exist.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from snakepit_bridge.exceptions import BindingError, ValidationError
 
 AGENTS = (dspy.ReAct, ReActV2, RLM, Flex)  # CodeAct is a ReAct
 
-# Tools that an agent brings itself and cannot do without.
+# Built-in tools that an agent can't do without.
 _FIXED_TOOLS = {ReActV2: "submit", dspy.CodeAct: "", dspy.ReAct: "finish"}
 
 Tools = dict[str, Any]
 
 
 def set_tools(agent: Any, bound: BoundValue) -> None:
-    """Give a cloned agent other tools: of those that it was built with, and of the registered ones.
+    """Set the tools of a cloned agent: of those that it was built with, and of the registered ones.
 
     Raises:
         ValidationError: the value doesn't list names of such tools, or the agent can't use one of them.
-        BindingError: the agent's optimized instructions don't list the tools any more.
+        BindingError: the agent's optimized instructions no longer describe the tools.
     """
     chosen = _choose_tools(agent, bound)
     if isinstance(agent, Flex):
@@ -54,13 +54,13 @@ def set_tools(agent: Any, bound: BoundValue) -> None:
         raise ValidationError(
             bound.variable, abbreviate(bound.value), "CodeAct runs the source of its tools: only functions"
         )
-    _rebuild(agent, "tools", lambda twin: _equip(twin, chosen))
+    _rebuild(agent, "tools", lambda copied: _equip(copied, chosen))
     return None
 
 
 def set_max_llm_calls(rlm: Any, value: int) -> None:
-    """Set the number of sub-queries of a cloned RLM, which tells the model about it."""
-    _rebuild(rlm, "max_llm_calls", lambda twin: setattr(twin, "max_llm_calls", value))
+    """Set the number of sub-queries of a cloned RLM, whose prompt mentions it."""
+    _rebuild(rlm, "max_llm_calls", lambda copied: setattr(copied, "max_llm_calls", value))
 
 
 def parse_names(bound: BoundValue) -> list[str]:
@@ -109,7 +109,7 @@ def _equip(agent: Any, chosen: Tools) -> None:
 
 
 def _rebuild(agent: Any, attribute: str, change: Callable[[Any], None]) -> None:
-    """Make a change to an agent, and the same change to the signatures that the agent was built with."""
+    """Change an agent, and apply the same change to the signatures that it was built with."""
     before = _build_signatures(agent)
     change(agent)
     after = _build_signatures(agent)
@@ -123,7 +123,7 @@ def _rebuild(agent: Any, attribute: str, change: Callable[[Any], None]) -> None:
 
 
 def _build_signatures(agent: Any) -> Mapping[str, Any]:
-    """The signatures that DSPy builds from an agent's present tools."""
+    """Return the signatures that DSPy builds from an agent's present tools."""
     if isinstance(agent, RLM):
         action, extract = build_rlm_signatures(clone(agent))
         return {"generate_action": action, "extract": extract}
@@ -137,7 +137,7 @@ def _build_signatures(agent: Any) -> Mapping[str, Any]:
 
 
 class _ToolsByIdentity(dict[str, Any]):
-    """Tools as a key of a cache: equal only where they are the very same objects."""
+    """Tools as a cache key: equal only if they are the same objects."""
 
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return hash(tuple((name, id(tool)) for name, tool in self.items()))
@@ -145,8 +145,8 @@ class _ToolsByIdentity(dict[str, Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _ToolsByIdentity):
             return NotImplemented
-        mine, others = list(self.items()), list(other.items())
-        return [(n, id(t)) for n, t in mine] == [(n, id(t)) for n, t in others]
+        own, others = list(self.items()), list(other.items())
+        return [(n, id(t)) for n, t in own] == [(n, id(t)) for n, t in others]
 
 
 @functools.lru_cache(maxsize=256)
