@@ -1,6 +1,6 @@
-"""SessionContext: how a module, a notebook or a test reads and writes the variables of one session.
+"""SessionContext: reads and writes the variables of one session, for modules, notebooks and tests.
 
-Without a store it keeps its session in this process, so that a module can be tried out with nothing running.
+Without a store it keeps the session in this process, so that a module can be tried without any service.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _no_session() -> None:
 
 
 def _connect_authority(bridge: str, store: SnapshotStore, given: SnapshotStore | str | None) -> ElixirAuthority:
-    # gRPC is loaded where there is an Elixir server to call, and not with every session.
+    # gRPC is only imported if there is an Elixir server to call.
     from snakepit_bridge.elixir.demand import WantedSessions
     from snakepit_bridge.elixir.write_back import ElixirAuthority
     from snakepit_bridge.redis.connection import RedisConnection
@@ -49,16 +49,16 @@ def _connect_authority(bridge: str, store: SnapshotStore, given: SnapshotStore |
 
 
 class SessionContext:
-    """One session's variables, for modules to obey and for standalone programs to set.
+    """The variables of one session, which modules follow and standalone programs set.
 
     Args:
         session_id: name of the session.
-        store: where its snapshots are: a store, its URL (``redis://…``), or None for this process's own memory.
+        store: the store of its snapshots: an object, its URL (``redis://…``), or None for this process's own memory.
         profiles: LM profiles that a variable bound to ``model`` may name; None lets it name another model of the
             ambient LM's provider.
         author: recorded in the history with each change made through this context.
-        bridge: ``HOST:PORT`` of the Elixir server to which changes go of the sessions that it owns. Without it such a
-            session can only be read.
+        bridge: ``HOST:PORT`` of the Elixir server, which changes of its sessions are sent to. Without it such sessions
+            are read-only.
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class SessionContext:
 
     @property
     def modules(self) -> list[Any]:
-        """The variable-aware modules that obey this session and that somebody still holds; it keeps none alive."""
+        """The live variable-aware modules of this session, which are referenced weakly."""
         with self._modules_lock:
             return list(self._modules)
 
     def add_module(self, module: Any) -> None:
-        """Count a module among those that obey this session, for as long as somebody else holds it."""
+        """Add a module to those of this session, with a weak reference."""
         with self._modules_lock:
             self._modules.add(module)
 
@@ -99,19 +99,19 @@ class SessionContext:
         return f"SessionContext({self.session_id!r}, {self.store!r})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # A copied module obeys the same session.
+        # A copied module follows the same session.
         return self
 
     def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        # A saved module must not carry connections or a URL with a password; it comes back without a session.
+        # A saved module must not contain connections or a URL with a password; it is loaded without a session.
         return _no_session, ()
 
     async def snapshot(self) -> Snapshot:
         """Return the session's newest snapshot, in one round trip to the store.
 
         Raises:
-            SessionNotFoundError: nobody has published the session.
-            StoreUnavailableError: the store is away.
+            SessionNotFoundError: the session was never published.
+            StoreUnavailableError: the store can't be reached.
         """
         return await run_home(self._read())
 
@@ -120,7 +120,7 @@ class SessionContext:
 
         Raises:
             VariableNotFoundError: the session doesn't have it.
-            StoreUnavailableError: the store is away.
+            StoreUnavailableError: the store can't be reached.
         """
         return (await self.get_variables([name]))[name]
 
@@ -129,7 +129,7 @@ class SessionContext:
 
         Raises:
             VariableNotFoundError: the session lacks one of the names.
-            StoreUnavailableError: the store is away.
+            StoreUnavailableError: the store can't be reached.
         """
         return await run_home(self._values(None if names is None else list(names)))
 
@@ -138,28 +138,29 @@ class SessionContext:
         return await run_home(self._list())
 
     async def set_variable(self, name: str, value: Any) -> Token:
-        """Publish one value and return the token in which it is visible.
+        """Publish one value and return the token from which it is visible.
 
         A variable that exists keeps its type and constraints; one that doesn't gets the value's type.
 
         Raises:
-            ValidationError: its type or a constraint refuses the value.
-            SessionOwnedElsewhereError: an Elixir server publishes this session, and no ``bridge`` leads to it.
-            StoreUnavailableError: the store is away.
-            ElixirUnavailableError, WriteNotShownError: where the change goes to Elixir, see ``ElixirAuthority.change``.
+            ValidationError: the value violates its type or a constraint.
+            SessionOwnedElsewhereError: an Elixir server publishes this session, and ``bridge`` isn't given.
+            StoreUnavailableError: the store can't be reached.
+            ElixirUnavailableError: the change goes to Elixir, which can't be reached.
+            WriteNotShownError: Elixir has the change, but no refresher published it in time.
         """
         return await self.set_variables({name: value})
 
     async def set_variables(
         self, values: Mapping[str, Any], *, types: Mapping[str, str] | None = None, reason: str = ""
     ) -> Token:
-        """Publish several values as one revision: all of them or, if one is refused, none.
+        """Publish several values as one revision: all of them or, if one is invalid, none.
 
         Args:
             values: variable name to value.
-            types: types of those that are declared anew; without one, an existing variable keeps its type and
+            types: name to type, for variables to declare anew; without one, an existing variable keeps its type and
                 constraints, and a new one gets the value's type.
-            reason: kept in the session's history.
+            reason: stored in the session's history.
         """
         kinds = types or {}
 
@@ -174,16 +175,16 @@ class SessionContext:
         return await self.change(changes, names=values, reason=reason)
 
     async def change(self, proposal: Proposal, *, names: Iterable[str] | None = None, reason: str = "") -> Token:
-        """Publish what a function makes of the present variables, as one revision, where the session's authority is.
+        """Publish the changes that a function computes from the present variables, as one revision.
 
         Args:
-            proposal: is given the variables by name and returns those that change, None for one that goes. It may be
-                called again, if somebody publishes in between.
-            names: the variables that it has to see; all of them if None.
-            reason: kept in the session's history.
+            proposal: takes the variables by name and returns those that change, None for one to delete. It is called
+                again if another publish happens in between.
+            names: the variables that it needs; all of them if None.
+            reason: stored in the session's history.
 
         Raises:
-            what ``set_variables`` raises.
+            BridgeError: the errors of ``set_variable``.
         """
         return await run_home(self._publish(names, proposal, reason))
 
@@ -203,7 +204,7 @@ class SessionContext:
         return await run_home(self._publish([name], lambda _: {name: declared}, f"register {name}"))
 
     async def delete_variable(self, name: str) -> Token:
-        """Remove a variable and return the token from which on it is gone.
+        """Delete a variable and return the token from which it is gone.
 
         Raises:
             VariableNotFoundError: the session doesn't have it.
@@ -220,27 +221,27 @@ class SessionContext:
         """Return the newest publishes, newest first: token, time, author, reason, and what they changed.
 
         Raises:
-            SessionNotFoundError: nobody has published the session.
+            SessionNotFoundError: the session was never published.
         """
         return await run_home(self.store.history(self.session_id, limit))
 
     async def diff(self, a: Token | str, b: Token | str = "latest") -> Differences:
-        """Return the variables that differ between two revisions, each with how it was at ``a`` and at ``b``.
+        """Return the variables that differ between two revisions, each with its state at ``a`` and at ``b``.
 
         A revision is a token, its text, a label's name, or ``latest``.
 
         Raises:
-            RevisionLostError: the store can't give one of them any more.
+            RevisionLostError: the store no longer has one of them.
             LabelNotFoundError: there is no such label.
         """
         return await run_home(self.store.diff(self.session_id, a, b))
 
     async def rollback(self, to: Token | str, *, reason: str = "") -> Token:
-        """Publish an earlier revision's variables once more and return the new token; history keeps both.
+        """Publish an earlier revision's variables again and return the new token; history keeps both.
 
         Raises:
-            RevisionLostError: the store can't give that revision any more.
-            SessionOwnedElsewhereError: an Elixir server publishes this session, and no ``bridge`` leads to it.
+            RevisionLostError: the store no longer has that revision.
+            SessionOwnedElsewhereError: an Elixir server publishes this session, and ``bridge`` isn't given.
         """
         return await run_home(self._rollback(to, reason))
 
@@ -253,7 +254,7 @@ class SessionContext:
         return await run_home(self.store.labels(self.session_id))
 
     def watch(self) -> AsyncGenerator[Token]:
-        """Yield the newest token and those that come after; a slow reader misses some, but never the last."""
+        """Yield the newest token and later ones; a slow reader misses some, but never the last."""
         return self.store.watch(self.session_id)
 
     async def _read(self) -> Snapshot:
@@ -274,14 +275,14 @@ class SessionContext:
         return [snapshot.variables[name] for name in sorted(snapshot.variables)]
 
     async def _publish(self, names: Iterable[str] | None, changes: Proposal, reason: str) -> Token:
-        """Publish where the session's authority is."""
+        """Publish through the session's authority: Elixir or the store."""
         elixir = self._elixir
         if elixir is not None and await elixir.owns(self.session_id):
             return await elixir.change(self.session_id, names, changes, author=self.author, reason=reason)
         return await self._publish_to_store(changes, reason)
 
     async def _publish_to_store(self, changes: Proposal, reason: str) -> Token:
-        """Publish on top of what was read; a publish in between makes it read again."""
+        """Publish with optimistic concurrency: read again and retry if another publish happened in between."""
 
         async def publish() -> Token:
             metadata: Any = {"author": self.author, "reason": reason}
@@ -301,9 +302,9 @@ class SessionContext:
 
 
 class BlockingSessionContext:
-    """The blocking twin of a :class:`SessionContext`; each method answers as its namesake there.
+    """Blocking version of a :class:`SessionContext`; each method does what the one of the same name does there.
 
-    It may be used in any thread, whether that thread runs an event loop or not.
+    It can be used in any thread, with or without a running event loop.
     """
 
     def __init__(self, context: SessionContext) -> None:

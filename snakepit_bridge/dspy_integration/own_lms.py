@@ -1,8 +1,8 @@
 """LMs that programs create themselves, on a worker: their calls go through an LM profile or are rejected.
 
 ``dspy.LM("openai/gpt-4o", temperature=0.2)`` within a ``forward`` is usual in a script. On a worker it would bypass
-rate limits, cancellation, the deadline and usage tracking. So if an LM profile declares the model, that profile's engine
-makes the call, with the keywords of the program's LM; calls of any other LM raise an error that names it.
+rate limits, cancellation, the deadline and usage tracking. So if an LM profile declares the model, its engine makes
+the call, with the keywords of the program's LM; calls of any other LM raise an error that names it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The wire to Elixir and back: the client of snakepit's bridge, its values, and the code generated from proto/."""
+"""The client of snakepit's gRPC bridge in Elixir: calls, values, write-back, and the code generated from proto/."""

@@ -1,4 +1,4 @@
-"""The connections to one Elixir server: one for calls, others for streams, and a new one where one has gone silent."""
+"""The gRPC channels to one Elixir server: one for unary calls, others for streams; unresponsive ones are replaced."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import grpc.aio
 
 from snakepit_bridge.elixir.errors import ElixirUnavailableError
 
-# Erlang's HTTP servers take 100 streams per connection; the 101st call waits, unseen, for one of them to end.
-# A server may count one that has just ended for a moment longer and refuse the next, which gRPC then sends again.
+# Erlang's HTTP servers allow 100 streams per connection; the 101st call waits, unnoticed, for one of them to end.
+# A server may count a stream that has just ended a moment longer and reject the next, which gRPC then retries.
 _STREAMS_PER_CHANNEL = 64
 _CALLS_PER_CHANNEL = 32
 _NO_ANSWER_STATUSES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
@@ -28,10 +28,10 @@ class _StreamChannel:
 
 
 class Channels:
-    """Opens channels when they are needed.
+    """Opens channels on demand.
 
-    A connection whose packets are dropped somewhere looks open for minutes, and after a long partition it waits as long
-    before it sends again. So a channel on which nothing has answered for twice the timeout is replaced.
+    A connection whose packets are dropped looks open for minutes, and after a long partition TCP waits as long before
+    it retransmits. So a channel without any answer for twice the timeout is replaced.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class Channels:
 
     @asynccontextmanager
     async def call_slot(self) -> AsyncGenerator[None]:
-        """Hold room for one call on the channel, waiting for it no longer than a call may take.
+        """Hold one of the limited slots for concurrent calls, waiting at most the call timeout.
 
         Raises:
-            ElixirUnavailableError: other calls held all of it.
+            ElixirUnavailableError: no slot became free in time.
         """
         if self._call_slots.locked():
             await self._wait_for_slot()
         else:
-            await self._call_slots.acquire()  # at once: a timer would cost more than the rest
+            await self._call_slots.acquire()  # without a timeout: a timer would cost more than the rest
         try:
             yield
         finally:
@@ -81,7 +81,7 @@ class Channels:
             raise ElixirUnavailableError(self._address, problem) from None
 
     def get_unary_method(self, path: str) -> tuple[grpc.aio.Channel, Callable[..., Awaitable[bytes]]]:
-        """Return the channel for calls that are answered once, and its way to one method, from bytes to bytes."""
+        """Return the channel for unary calls, and its callable for one method, from bytes to bytes."""
         if self._unary is None:
             self._unary, self._opened_at, self._methods = self._open(), time.monotonic(), {}
         method = self._methods.get(path)
@@ -93,7 +93,7 @@ class Channels:
 
     @asynccontextmanager
     async def stream_channel(self) -> AsyncGenerator[grpc.aio.Channel]:
-        """Give a channel that has room for one more stream."""
+        """Yield a channel with capacity for one more stream."""
         held = next(
             (stream_channel for stream_channel in self._streams if stream_channel.streams < _STREAMS_PER_CHANNEL), None
         )
@@ -110,11 +110,11 @@ class Channels:
                 self._close_later(held.channel)
 
     def record_answer(self) -> None:
-        """Note that the server is there."""
+        """Record that the server has answered."""
         self.answered_at = time.monotonic()
 
     def record_failure(self, channel: grpc.aio.Channel, status: grpc.StatusCode) -> None:
-        """Note a call that failed: any status but silence is an answer."""
+        """Record a failed call: any status except unavailable or timed out is an answer."""
         if status not in _NO_ANSWER_STATUSES:
             self.record_answer()
         elif channel is self._unary and time.monotonic() - max(self.answered_at, self._opened_at) > 2 * self._timeout_s:
@@ -122,7 +122,7 @@ class Channels:
             self._close_later(channel)
 
     async def aclose(self) -> None:
-        """Close all channels and ends their calls."""
+        """Close all channels and cancel their calls."""
         channels = [stream_channel.channel for stream_channel in self._streams] + (
             [self._unary] if self._unary is not None else []
         )
@@ -137,7 +137,7 @@ class Channels:
         return grpc.aio.insecure_channel(self._address, options=self._options)
 
     def _close_later(self, channel: grpc.aio.Channel) -> None:
-        """Call that are under way end by their own deadlines: ended by us they would look like a cancelled task."""
+        """Close a channel after its calls' deadlines: calls that it cut off would look like cancelled tasks."""
         closing = asyncio.get_running_loop().create_task(channel.close(self._timeout_s))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

@@ -1,4 +1,4 @@
-"""The client of an Elixir application that serves snakepit's bridge: each call has a deadline, each failure a name."""
+"""Client of an Elixir application that serves snakepit's bridge, with a deadline and named errors for each call."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from snakepit_bridge.variables.codec import shown
 A = TypeVar("A", bound=Message)
 
 MAX_ANSWER_BYTES = 64 * 2**20
-"""The default limit of an answer; gRPC's own 4 MiB are less than a session with a few large tensors."""
+"""Default limit of a response; gRPC's own 4 MiB are less than a session with a few large tensors."""
 
 
 class BridgeClient:
-    """The way to one Elixir server. It belongs to the event loop that uses it first.
+    """Client of one Elixir server. It belongs to the event loop that uses it first.
 
     Args:
         address: ``HOST:PORT``.
         timeout_s: seconds within which every call ends.
-        max_answer_bytes: the largest answer that is taken.
-        credentials: for a server behind TLS; plain text without.
+        max_answer_bytes: largest response to accept.
+        credentials: for a server behind TLS; without them the connection is plain text.
 
-    Every method raises, besides what it names itself:
-        ElixirUnavailableError: the server is away or did not answer in time.
+    Every method raises, besides its own errors:
+        ElixirUnavailableError: the server can't be reached or did not answer in time.
         ElixirSessionNotFoundError: it has no such session.
         ElixirFailedError: its handler failed.
-        AnswerTooLargeError, ElixirMethodNotServedError
+        AnswerTooLargeError: the response exceeds ``max_answer_bytes``.
+        ElixirMethodNotServedError: the server doesn't implement the method.
     """
 
     def __init__(
@@ -57,20 +58,20 @@ class BridgeClient:
 
     @property
     def answered_at(self) -> float:
-        """When the server last answered anything at all, by ``time.monotonic``."""
+        """Time of the server's last answer of any kind, by ``time.monotonic``."""
         return self._channels.answered_at
 
     async def ping(self) -> None:
-        """Return if the server answers."""
+        """Check that the server answers."""
         await self._call("Ping", pb.PingRequest(message="dspex-fleet"), pb.PingResponse)
 
     async def begin_session(self, session: str, metadata: Mapping[str, str] | None = None) -> None:
-        """Make the session exist; one that does stays as it is."""
+        """Create the session unless it exists."""
         request = pb.InitializeSessionRequest(session_id=session, metadata=metadata)
         await self._call("InitializeSession", request, pb.InitializeSessionResponse)
 
     async def end_session(self, session: str) -> None:
-        """End the session and all its variables."""
+        """Delete the session with all its variables."""
         request = pb.CleanupSessionRequest(session_id=session, force=True)
         await self._call("CleanupSession", request, pb.CleanupSessionResponse)
 
@@ -87,7 +88,7 @@ class BridgeClient:
     async def list_raw(self, session: str, pattern: str = "") -> bytes:
         """Return all variables of the session, read at once, as the bytes of a ``ListVariablesResponse``.
 
-        Equal bytes are equal variables, so that a look that finds nothing new costs no decoding.
+        Equal bytes are equal variables, so a poll without changes needs no decoding.
 
         Args:
             session: the session.
@@ -100,26 +101,27 @@ class BridgeClient:
         """Return one variable by name or id.
 
         Raises:
-            VariableNotFoundError, UnreadableVariableError
+            VariableNotFoundError: the session doesn't have it.
+            UnreadableVariableError: its value can't be decoded.
         """
         request = pb.GetVariableRequest(session_id=session, variable_identifier=identifier, bypass_cache=True)
         return decode((await self._call("GetVariable", request, pb.GetVariableResponse, identifier)).variable)
 
     async def get_many(self, session: str, identifiers: Iterable[str]) -> dict[str, Remote]:
-        """Return those of the variables that are there, by the identifiers that were asked for.
+        """Return the variables that exist, by the given identifiers.
 
         Raises:
-            UnreadableVariableError
+            UnreadableVariableError: a value can't be decoded.
         """
         request = pb.BatchGetVariablesRequest(session_id=session, variable_identifiers=identifiers, bypass_cache=True)
         answer = await self._call("GetVariables", request, pb.BatchGetVariablesResponse)
         return {identifier: decode(message) for identifier, message in answer.variables.items()}
 
     async def register(self, session: str, variable: Variable, metadata: Mapping[str, str] | None = None) -> str:
-        """Register a variable and return its id. A name that is there already gets a second one: see ``get`` first.
+        """Register a variable and return its id. An existing name gets a second variable: check with ``get`` first.
 
         Raises:
-            ValidationError: Elixir refuses it.
+            ValidationError: Elixir rejects it.
         """
         request = pb.RegisterVariableRequest(
             session_id=session,
@@ -138,13 +140,13 @@ class BridgeClient:
     async def set(
         self, session: str, variable: Variable, metadata: Mapping[str, str] | None = None, *, id: str = ""
     ) -> int:
-        """Set a variable that is there to this one's value. With an ``id``, its name means that one from now on.
+        """Set an existing variable to this one's value. With an ``id``, the name refers to that variable from now on.
 
-        Returns the version that the variable had after it; under concurrent sets several of them are told the same.
+        Returns the new version of the variable; concurrent calls may return the same one.
 
         Raises:
-            ValidationError: Elixir refuses the value.
-            VariableNotFoundError
+            ValidationError: Elixir rejects the value.
+            VariableNotFoundError: the session doesn't have it.
         """
         request = pb.SetVariableRequest(
             session_id=session,
@@ -159,15 +161,15 @@ class BridgeClient:
     async def set_many(
         self, session: str, variables: Iterable[Variable], ids: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """Set several variables; return those that a constraint refused, each with the reason. The others are set.
+        """Set several variables; return those that violate a constraint, each with the reason. The others are set.
 
         Args:
             session: the session.
             variables: the variables.
-            ids: by name, for those which are meant by id.
+            ids: name to id, for variables that are addressed by id.
 
         Raises:
-            ValidationError: one has the wrong type or isn't there. None is set.
+            ValidationError: one has the wrong type or doesn't exist. None is set.
         """
         by_identifier = {(ids or {}).get(variable.name, variable.name): variable for variable in variables}
         names = {identifier: variable.name for identifier, variable in by_identifier.items()}
@@ -182,7 +184,7 @@ class BridgeClient:
         """Delete a variable.
 
         Raises:
-            VariableNotFoundError
+            VariableNotFoundError: the session doesn't have it.
         """
         request = pb.DeleteVariableRequest(session_id=session, variable_identifier=identifier)
         await self._call("DeleteVariable", request, pb.DeleteVariableResponse, identifier)
@@ -191,7 +193,7 @@ class BridgeClient:
         """Yield the id of each variable at the start, and of each that changed, while the server streams them.
 
         Raises:
-            ElixirMethodNotServedError: this server has no watching; poll ``list_raw``.
+            ElixirMethodNotServedError: this server doesn't serve watches; poll ``list_raw``.
         """
         request = pb.WatchVariablesRequest(
             session_id=session, variable_identifiers=identifiers, include_initial_values=True
@@ -210,7 +212,7 @@ class BridgeClient:
                 updates.cancel()
 
     async def aclose(self) -> None:
-        """End all calls and closes the connections."""
+        """Cancel all calls and close the connections."""
         await self._channels.aclose()
 
     async def _call(self, method: str, request: Any, answer: type[A], variable: str = "", value: Any = None) -> A:

@@ -1,7 +1,7 @@
-"""How values travel to Elixir and back: JSON in an Any, large embeddings as an Erlang term beside it.
+"""Encode and decode values of the bridge protocol: JSON in an Any, large embeddings as an Erlang term beside it.
 
-What comes in is decoded to exactly the shapes that the server is known to send. Anything else is an error: an Erlang
-term can stand for anything, and so can a pickle, and neither is opened to see.
+Only the forms that the server is known to send are decoded. Anything else is an error: an Erlang term or a pickle can
+hold anything, so neither is loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from snakepit_bridge.variables.types import to_json
 TYPE_URL = "type.googleapis.com/snakepit."
 _BINARY = f"{TYPE_URL}embedding.binary"
 
-# A list of floats in Erlang's external term format: version, list and its length; a tag before each float; the end.
+# A list of floats in Erlang's external term format: version, list tag and length; a tag before each float; nil.
 _LIST, _FLOAT, _NIL = b"\x83\x6c", 0x46, b"\x6a"
 _HEADER_BYTES, _FLOAT_BYTES = 6, 9
 
@@ -32,7 +32,7 @@ _HEADER_BYTES, _FLOAT_BYTES = 6, 9
 class Remote:
     """A variable as Elixir has it.
 
-    ``id`` and ``version`` are the server's and repeat after its restart, so they tell nothing across looks.
+    ``id`` and ``version`` are the server's and are reused after its restart, so they can't be compared between polls.
     ``dropped`` names constraints that have no meaning here, such as a pattern in a dialect that Python can't read.
     """
 
@@ -83,7 +83,7 @@ def _decode_value(message: pb.Variable, kind: VariableType) -> Any:
 
 
 def _decode_embedding(message: pb.Variable) -> tuple[float, ...]:
-    """The label says float32 and the data are float64, so the label's dtype is not looked at."""
+    """Decode a binary embedding. Its label says float32 but the data are float64, so the label's dtype is ignored."""
     label = parse(message.value.value)
     floats = parse_erlang_floats(message.binary_value)
     wanted = ("erlang_binary", [len(floats)])
@@ -112,7 +112,7 @@ def parse_erlang_floats(term: bytes) -> tuple[float, ...]:
 
 
 def erlang_term(floats: tuple[float, ...]) -> bytes:
-    """Return floats as the server sends those of a large embedding."""
+    """Encode floats as the server sends those of a large embedding."""
     return (
         _LIST
         + struct.pack(">I", len(floats))
@@ -122,7 +122,7 @@ def erlang_term(floats: tuple[float, ...]) -> bytes:
 
 
 def _decode_constraints(message: pb.Variable) -> tuple[Constraints, tuple[str, ...]]:
-    """Elixir enforces its constraints itself: one that can't be read here must not cost the fleet the value."""
+    """Decode constraints, dropping unreadable ones: Elixir enforces them itself, and the value must stay usable."""
     given = parse(message.constraints_json or "{}")
     try:
         return Constraints.of(given, message.name), ()

@@ -1,4 +1,4 @@
-"""The sessions in use: what workers report, so that a refresher follows them and drops those that nobody uses."""
+"""The sessions in use, as workers report them, so that refreshers follow them and drop idle ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 IDLE_S = 600.0
-"""Seconds without use after which a session is dropped, by default."""
+"""Default seconds without use after which a session is dropped."""
 
-# A client that makes names up must not make a refresher follow them all.
+# A client that invents names must not make a refresher follow them all.
 _MAX_SESSIONS = 20_000
 _BATCH_SIZE = 1_000
 
@@ -19,9 +19,9 @@ class WantedSessions:
     """The sessions in use, in Redis.
 
     Args:
-        connection: the way to Redis.
+        connection: connection to Redis.
         namespace: prefix of the key.
-        idle_s: seconds without use after which a session is forgotten; the same for all who ask.
+        idle_s: seconds without use after which a session is dropped; must be the same in all processes.
     """
 
     def __init__(self, connection: RedisConnection, *, namespace: str = "dspex", idle_s: float = IDLE_S) -> None:
@@ -31,10 +31,10 @@ class WantedSessions:
         self._idle_s = max(1, round(idle_s))
 
     async def want(self, sessions: Iterable[str]) -> None:
-        """Note that sessions are in use now. One that nobody follows yet is followed within about a second.
+        """Record that sessions are in use now. A session that isn't followed yet is followed within about a second.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         names = list(sessions)
         for start in range(0, len(names), _BATCH_SIZE):
@@ -42,18 +42,18 @@ class WantedSessions:
             await self._connection.run(_SCRIPTS["demand"], [self._key], args)
 
     async def refreshers_at_work(self) -> bool:
-        """Check whether a refresher runs that reaches its Elixir server; one that dies counts until its lease ends.
+        """Check whether a refresher runs that reaches its Elixir server; a dead one counts until its lease expires.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         return bool((await self._connection.send_each([("EXISTS", self._refreshers)]))[0])
 
     async def idle_times(self) -> dict[str, float]:
-        """Return the sessions that are wanted, each with the seconds since it was last in use.
+        """Return the sessions in use, each with the seconds since its last use.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         commands = [("TIME",), ("ZRANGE", self._key, 0, -1, "WITHSCORES")]
         (seconds, _), scored = await self._connection.send_each(commands)

@@ -1,8 +1,8 @@
-"""What can go wrong on the way to Elixir, by name: of gRPC's status codes INTERNAL, for one, means a refused value.
+"""Errors of calls to Elixir. gRPC's status codes aren't enough: INTERNAL, for example, may mean a rejected value.
 
     BridgeError
     ├── ElixirError
-    │   ├── ElixirUnavailableError        away, or not answering in time                (also ConnectionError)
+    │   ├── ElixirUnavailableError        unreachable, or not answering in time         (also ConnectionError)
     │   ├── ElixirFailedError             the server's own handler raised
     │   ├── ElixirMethodNotServedError    a method that this server doesn't have
     │   ├── AnswerTooLargeError           an answer above the receive limit
@@ -10,7 +10,7 @@
     └── SessionNotFoundError
         └── ElixirSessionNotFoundError    a session that Elixir doesn't have (any more)
 
-A value that Elixir refuses is a ``ValidationError``, a variable that it doesn't have a ``VariableNotFoundError``.
+A value that Elixir rejects is a ``ValidationError``, a variable that it doesn't have a ``VariableNotFoundError``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _error = dataclass(eq=False, repr=False)
 
 
 class ElixirError(BridgeError):
-    """Base of what can be wrong with the Elixir server and its answers."""
+    """Base of errors of the Elixir server and its responses."""
 
 
 @_error
@@ -80,7 +80,7 @@ class AnswerTooLargeError(ElixirError):
 
 @_error
 class UnreadableVariableError(ElixirError, ValueError):
-    """A variable that came from Elixir in a form that nobody here can read."""
+    """A variable from Elixir whose value can't be decoded."""
 
     variable: str
     problem: str
@@ -103,7 +103,7 @@ _REFUSED = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT
 
 @dataclass(frozen=True, slots=True)
 class BridgeCall:
-    """What was asked of whom, for the error that may come of it. ``value`` is set where a value was sent."""
+    """Details of a call, for its error message. ``value`` is set if a value was sent."""
 
     address: str
     method: str
@@ -114,7 +114,7 @@ class BridgeCall:
 
 
 def translate_error(error: grpc.RpcError, call: BridgeCall) -> BridgeError:
-    """Return what a failed call means here."""
+    """Return the named error of a failed call."""
     status: grpc.StatusCode = error.code()
     details: str = error.details() or ""
     if status in _UNAVAILABLE:

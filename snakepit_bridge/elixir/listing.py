@@ -1,4 +1,4 @@
-"""What one look at a session found: its variables by name, read at once, and those that could not be read."""
+"""The variables of a session in one response: by name, with those that could not be decoded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class VariableListing:
 
     Attributes:
         remotes: each name with its variables; more than one where a name was registered twice.
-        unreadable: variables that are there and can't be read, by name, with the problem.
+        unreadable: variables that exist and can't be decoded, by name, with the problem.
     """
 
     remotes: Mapping[str, tuple[Remote, ...]] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class VariableListing:
 
     @classmethod
     def of(cls, answer: pb.ListVariablesResponse) -> VariableListing:
-        """Return what an answer to ListVariables holds."""
+        """Return the listing of a ListVariables response."""
         remotes: dict[str, tuple[Remote, ...]] = {}
         unreadable: dict[str, str] = {}
         for message in answer.variables:
@@ -37,15 +37,15 @@ class VariableListing:
                 unreadable[message.name] = exc.problem
             else:
                 remotes[message.name] = (*remotes.get(message.name, ()), remote)
-        # Which of two variables a name means can't be told while one of them is unreadable.
+        # Which of two variables a name refers to is unknown while one of them is unreadable.
         return cls({name: found for name, found in remotes.items() if name not in unreadable}, unreadable)
 
     @classmethod
     def read(cls, raw: bytes, session: str) -> VariableListing:
-        """Return what the bytes of an answer hold.
+        """Decode the bytes of a ListVariables response.
 
         Raises:
-            ElixirFailedError: they are no such answer; text that isn't UTF-8, which Elixir lets pass, is enough.
+            ElixirFailedError: they can't be decoded, for example because of a text that isn't UTF-8.
         """
         try:
             answer = pb.ListVariablesResponse.FromString(raw)
@@ -71,7 +71,7 @@ class VariableListing:
         """Return one variable per name.
 
         Args:
-            meant: of a name that was registered twice, the id that it stands for; the newest where it isn't given.
+            meant: name to id, for names that were registered twice; the newest is used for others.
         """
         return {name: _choose_remote(remotes, chosen_ids.get(name)).variable for name, remotes in self.remotes.items()}
 
@@ -81,6 +81,6 @@ def _choose_remote(remotes: Iterable[Remote], meant: str | None) -> Remote:
 
 
 def registration_number(id: str) -> int:
-    """Return the number that an id ends in, which grows with each registration; -1 where it has none."""
+    """Return the number that an id ends in, which grows with each registration; -1 if it has none."""
     number = id.rpartition("_")[2]
     return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else -1

@@ -1,6 +1,6 @@
-"""Write-back: changes of a session that an Elixir server owns go there, and come back as the token that shows them.
+"""Write-back: send changes of a session to the Elixir server that owns it, and wait for the revision that has them.
 
-Elixir stays the one truth. The store is not written here: a refresher finds the change in Elixir like any other.
+Elixir stays the source of truth. The store is not written here: a refresher finds the change in Elixir like any other.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 
 Proposal = Callable[[Mapping[str, Variable]], Changes]
-"""Makes the changes from the variables that are there."""
+"""Computes the changes from the present variables."""
 
 _FIRST_POLL_S, _MAX_POLL_S = 0.01, 0.1
 
 
 @dataclass(eq=False, repr=False)
 class WriteNotShownError(SessionError, TimeoutError):
-    """A change that Elixir has, and that no refresher has shown in the store in time. It will show by itself."""
+    """A change that Elixir has, but that no refresher has published in time. It will appear later."""
 
     session: str
     waited_s: float
@@ -62,19 +62,19 @@ class _WriteRequest:
 
 
 class ElixirAuthority:
-    """The Elixir server as the authority of the sessions that it publishes, seen by one who wants to change them.
+    """The Elixir server as the authority of its sessions, for callers that change them.
 
-    It runs on one event loop at a time, this process's home loop in all of our own code.
+    It is used on one event loop at a time; our own code uses the process's home loop.
 
     Args:
         address: ``HOST:PORT`` of its bridge.
         store: where its refreshers publish.
-        wanted: told that a session is in use, so that a refresher follows it.
-        turns: by which processes register variables one after the other, since Elixir makes a second variable of a
-            name that is there. Without it, a name that two of them register at once is one variable a little later.
-        namespace: prefix of the turns' keys.
+        wanted: records that a session is in use, so that a refresher follows it.
+        turns: distributed locks under which processes register variables, since Elixir creates a second variable for an
+            existing name. Without them, a name registered twice at once is merged into one variable a little later.
+        namespace: prefix of the locks' keys.
         name: under which its refreshers publish.
-        wait_s: seconds that a change may take to show in the store.
+        wait_s: seconds that a change may take to appear in the store.
         timeout_s: seconds within which each call to Elixir ends.
         credentials: for a server behind TLS.
     """
@@ -108,7 +108,7 @@ class ElixirAuthority:
         return f"{type(self).__name__}({self.address!r})"
 
     async def owns(self, session: str) -> bool:
-        """Check whether changes of the session belong to Elixir: it publishes it, or has it and nobody publishes it.
+        """Check whether Elixir owns the session: it publishes it, or has it while no other server publishes it.
 
         Raises:
             SessionOwnedElsewhereError: another Elixir server publishes it.
@@ -129,15 +129,15 @@ class ElixirAuthority:
 
         Args:
             session: one that Elixir owns.
-            names: the variables that the proposal has to see; all of them if None.
-            proposal: makes the changes from Elixir's present variables, not from the store's, which may be older.
-            author, reason: kept by Elixir in the metadata of what is changed one by one.
+            names: the variables that the proposal needs; all of them if None.
+            proposal: computes the changes from Elixir's present variables, not from the store's, which may be older.
+            author, reason: stored by Elixir in the metadata of single changes.
 
         Raises:
-            ValidationError: a type or constraint refuses a value, here or in Elixir; nothing was changed.
-            ElixirUnavailableError: Elixir is away; the store was not touched.
-            HalfWrittenError: it went away amid several changes.
-            WriteNotShownError: it has them, and no refresher showed them in time.
+            ValidationError: a value violates its type or a constraint, here or in Elixir; nothing was changed.
+            ElixirUnavailableError: Elixir can't be reached; nothing was changed.
+            HalfWrittenError: the connection was lost during several changes, which could not be undone.
+            WriteNotShownError: Elixir has the changes, but no refresher published them in time.
             ElixirError, SessionNotFoundError, StoreUnavailableError
         """
         before = await self._read_head(session)
@@ -147,7 +147,7 @@ class ElixirAuthority:
         writing = asyncio.create_task(self._write(_WriteRequest(session, names, proposal, metadata, written := {})))
         self._pending_writes.add(writing)
         writing.add_done_callback(self._pending_writes.discard)
-        # A caller who stops waiting must not leave half of the changes behind.
+        # A cancelled caller must not leave half of the changes behind.
         await asyncio.shield(writing)
         return await self._wait_until_shown(session, written, before.token if before else None)
 
@@ -155,8 +155,8 @@ class ElixirAuthority:
         """Make Elixir hold the variables of an earlier revision, and return the token that shows them.
 
         Raises:
-            RevisionLostError: the store can't give that revision any more.
-            what ``change`` raises.
+            RevisionLostError: the store no longer has that revision.
+            BridgeError: the errors of ``change``.
         """
         past = await self._store.read_at(session, to)
 
@@ -166,7 +166,7 @@ class ElixirAuthority:
         return await self.change(session, None, back, author=author, reason=reason or f"rollback to {to}")
 
     async def aclose(self) -> None:
-        """End what is under way on the running event loop and closes the connections."""
+        """Wait for pending writes on the running event loop and close the connections."""
         await asyncio.gather(*self._pending_writes, return_exceptions=True)
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
@@ -183,7 +183,7 @@ class ElixirAuthority:
         return (await self._store.heads([session])).get(session)
 
     async def _write(self, request: _WriteRequest) -> None:
-        """Writers of one session take turns: both would register a name that neither found."""
+        """Write under a lock per session: concurrent writers would both register a name that neither found."""
         turn = self._write_locks.setdefault(request.session, asyncio.Lock())
         try:
             async with turn:
@@ -196,9 +196,9 @@ class ElixirAuthority:
                 self._write_locks.pop(request.session, None)
 
     async def _try_write(self, request: _WriteRequest, *, alone: bool) -> bool:
-        """Write what is asked, unless that registers a variable and other processes may be at that too."""
+        """Write the request; return False if it registers a variable while other processes might, too."""
         found, ids = await self._find_remotes(request.session, request.names, thorough=alone)
-        # The proposal is held to the constraints before anything is sent: a malformed one could take Elixir's
+        # The changes are checked against the constraints before anything is sent: a malformed one could take Elixir's
         # sessions down.
         changes = checked(request.proposal({name: remote.variable for name, remote in found.items()}))
         if registers_variable(changes, found) and not alone:
@@ -210,7 +210,7 @@ class ElixirAuthority:
     async def _find_remotes(
         self, session: str, names: Iterable[str] | None, *, thorough: bool
     ) -> tuple[dict[str, Remote], dict[str, str]]:
-        """Return variables by name, and the ids of those whose name means nothing to Elixir; see ``Writing``."""
+        """Return variables by name, and the ids of those that Elixir can't find by name; see ``WriteTransaction``."""
         listing = VariableListing() if names is not None else await self._read_listing(session)
         wanted = {*(listing.remotes if names is None else names)}
         found = await self._client.get_many(session, wanted)
@@ -236,7 +236,7 @@ class ElixirAuthority:
             async with asyncio.timeout(self._wait_s):
                 while True:
                     head = await self._read_head(session)
-                    # The store's clock at a moment after the write: a look that began later has seen it.
+                    # The store's clock after the write: a poll that started later has seen the write.
                     since = head.now if head is not None and since is None else since
                     if head is not None and since is not None and head.confirmed_at >= since:
                         return head.token
@@ -251,6 +251,6 @@ class ElixirAuthority:
             raise WriteNotShownError(session, self._wait_s, str(exc)) from exc
 
     async def _store_holds(self, session: str, written: Changes) -> bool:
-        """A session with a variable that can't be read is never confirmed whole, but what it shows can be compared."""
+        """Check whether the store has the changes: a session with an unreadable variable is never fully confirmed."""
         snapshot: Snapshot = await self._store.read(session)
         return all(snapshot.variables.get(name) == variable for name, variable in written.items())

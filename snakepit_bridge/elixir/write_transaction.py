@@ -1,4 +1,4 @@
-"""Writing several changes to an Elixir session, which has no transactions: all of them, or what was done is undone."""
+"""Write several changes to an Elixir session, which has no transactions, and undo them if one fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Undo = Callable[[], Awaitable[None]]
 
 @dataclass(eq=False, repr=False)
 class HalfWrittenError(ElixirError):
-    """Several changes of which some are in Elixir and the others aren't, since Elixir went away in between."""
+    """Several changes of which Elixir has only some, since the connection was lost in between."""
 
     session: str
     written: str
@@ -36,15 +36,15 @@ class HalfWrittenError(ElixirError):
 
 
 class WriteTransaction:
-    """One set of changes on its way to a session.
+    """Writes one set of changes to a session.
 
     Args:
-        client: the way to Elixir.
+        client: client of the Elixir server.
         session: the session.
-        found: the variables of the changes that Elixir has.
-        metadata: kept by Elixir with each change, where it takes any.
-        ids: of those whose name means nothing to Elixir, as it forgets one with the first variable of that name that
-            is deleted.
+        found: the variables to change that Elixir has.
+        metadata: stored by Elixir with each change, if the method takes any.
+        ids: name to id, for variables that Elixir no longer finds by name, since it forgets a name when one of several
+            variables with it is deleted.
     """
 
     def __init__(
@@ -63,12 +63,13 @@ class WriteTransaction:
         self._started: list[tuple[str, Undo]] = []
 
     async def write(self, changes: Changes) -> None:
-        """Make Elixir hold the changes, which have been checked. Values are set last: they go in one call.
+        """Write changes that have been validated. Values are set last, in one call.
 
         Raises:
-            ValidationError: Elixir refuses one; nothing was changed.
+            ValidationError: Elixir rejects one; nothing was changed.
             HalfWrittenError: some may be written, and could not be undone.
-            ElixirError, SessionNotFoundError: nothing was changed; a single change that got no answer may have been.
+            ElixirError: nothing was changed, except perhaps a single change whose response was lost.
+            SessionNotFoundError: Elixir doesn't have the session.
         """
         values: dict[str, Variable] = {}
         try:
@@ -84,7 +85,7 @@ class WriteTransaction:
             raise
 
     async def _replace(self, name: str, remote: Remote | None, variable: Variable | None) -> None:
-        """A variable's type and constraints can't be changed there, so it is taken away and registered anew."""
+        """Delete a variable and register it again, since Elixir can't change its type and constraints."""
         if remote is not None:
             await self._delete_all(remote)
         if variable is not None:
@@ -94,30 +95,30 @@ class WriteTransaction:
             )
 
     async def _remove_duplicates(self, variable: Variable, id: str) -> None:
-        """Where somebody else registered the name meanwhile, Elixir has two. The newest, which the name means, stays.
+        """Delete older variables if another writer registered the same name meanwhile. The newest one stays.
 
-        Whoever registered that one removes the others, so that it doesn't depend on who looks first.
+        Only the writer of the newest one deletes the others, so that the result doesn't depend on timing.
         """
         ids = await self._find_ids(variable.name, id)
         if len(ids) == 1 or max(ids, key=registration_number) != id:
             return
         for older in ids - {id}:
-            with suppress(VariableNotFoundError):  # somebody else was faster
+            with suppress(VariableNotFoundError):  # another writer deleted it first
                 await self._client.delete(self._session, older)
-        # Elixir forgets a name with each variable of it that is deleted.
+        # Elixir forgets the name whenever one of its variables is deleted.
         await self._client.set(self._session, variable, self._metadata, id=id)
 
     async def _delete_all(self, remote: Remote) -> None:
         ids = await self._find_ids(remote.variable.name, remote.id)
         self._started.append((remote.variable.name, lambda: self._restore(remote.variable)))
-        # A name that was registered twice would come back as its older variable. The one that is meant goes last.
+        # Otherwise a name registered twice would refer to its older variable. The current one is deleted last.
         for id in sorted(ids, key=lambda id: id == remote.id):
             await self._client.delete(self._session, id)
 
     async def _find_ids(self, name: str, known: str) -> set[str]:
         try:
             listed = pb.ListVariablesResponse.FromString(await self._client.list_raw(self._session))
-        except ElixirFailedError:  # another variable can't be encoded; this one is known by its id
+        except ElixirFailedError:  # another variable can't be encoded; this one's id is known
             return {known}
         return {known, *(variable.id for variable in listed.variables if variable.name == name)}
 
@@ -135,7 +136,7 @@ class WriteTransaction:
             raise ValidationError(name, shown(values[name].value), f"Elixir refuses it: {rule.rstrip('.')}")
 
     async def _undo(self, problem: BridgeError, *, alone: bool) -> None:
-        """Undo what was begun, the last first: whether that was carried out, a lost answer doesn't say."""
+        """Undo the started steps in reverse order; a lost response leaves open whether a step was carried out."""
         names = [name for name, _ in self._started]
         for _, undo in reversed(self._started):
             try:
@@ -146,7 +147,7 @@ class WriteTransaction:
                 raise HalfWrittenError(self._session, ", ".join(names), str(problem)) from exc
 
     async def _revert_values(self, values: Mapping[str, Variable]) -> None:
-        """What somebody else has set meanwhile stays."""
+        """Restore the previous values, except those that another writer has set meanwhile."""
         now = await self._client.get_many(self._session, values)
         ours = [self._found[name].variable for name, remote in now.items() if remote.variable == values[name]]
         if ours:
@@ -166,7 +167,7 @@ class WriteTransaction:
 
 
 def registers_variable(changes: Changes, found: Mapping[str, Remote]) -> bool:
-    """Check whether changes make Elixir register a variable, since it is new or becomes one of another kind."""
+    """Check whether changes register a variable, since it is new or its type or constraints change."""
     return any(
         variable is not None and (name not in found or not _keeps_kind(found[name].variable, variable))
         for name, variable in changes.items()

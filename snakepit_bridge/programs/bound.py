@@ -1,4 +1,4 @@
-"""Bound programs: a program with one snapshot's values applied, built once and shared by every task that needs it."""
+"""Bound programs: a program with one snapshot's values applied, built once and shared by all tasks that run it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ T = TypeVar("T")
 # Bounds of the caches: templates are as many as programs in use, bound programs as many as their live value sets.
 _MAX_TEMPLATES = 512
 _MAX_BOUND = 2_048
-# They execute what the LM writes.
+# They execute code that an LM wrote.
 _EXECUTE_CODE = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
-# A call uses their fail_count up.
+# A call decrements their fail_count.
 _STATEFUL = (dspy.BestOfN, dspy.Refine)
 
 
@@ -55,9 +55,9 @@ class BoundProgram:
         module: the bound module.
         choice: the LM for whatever names none itself.
         variables: variable name to the value that was bound.
-        inputs: what it takes.
+        inputs: its inputs.
         used_up: whether a call changes the module, so that calls can't share it.
-        executes_code: whether it needs a process of its own, since it computes or executes code rather than waits.
+        executes_code: whether it needs a process of its own, since it computes or executes code rather than waiting.
         packages: the distributions that its own code comes from, with their versions.
         isolation: makes the module of a call; None where calls share it, or where it is that of one call already.
     """
@@ -78,11 +78,11 @@ class BoundProgram:
         return self if self.isolation is None else replace(self, module=self.isolation.copy(), isolation=None)
 
     async def acall(self, /, **inputs: Any) -> dspy.Prediction:
-        """Return DSPy's prediction for some inputs, with its LM usage; raise what DSPy raises."""
+        """Run the program and return DSPy's prediction with its LM usage; raise what DSPy raises."""
         if self.isolation is not None:
             return await self.for_one_call().acall(**inputs)
         args, kwargs = self.inputs.to_arguments(inputs)
-        # A trace of its own: the process-wide one keeps the last 10,000 calls alive.
+        # With its own trace: the process-wide one keeps the last 10,000 calls alive.
         settings: dict[str, Any] = {
             "lm": self.choice.lm,
             "adapter": dspy.settings.adapter or SHARED_ADAPTER,
@@ -99,7 +99,7 @@ class BoundProgram:
 
 @dataclass(frozen=True, slots=True)
 class _Template:
-    """A rehydrated module that nothing is bound on yet, and what is the same for all programs bound from it."""
+    """A module built from a spec without bound values, and what all programs bound from it have in common."""
 
     module: Any
     module_name: str
@@ -123,7 +123,7 @@ class BoundPrograms:
         profiles: the LM profiles.
         allowed: the packages that specs may name.
         build_limit_s: seconds that building a program may take.
-        bounds: how much a spec or a value may ask for.
+        bounds: upper bounds of specs and values.
     """
 
     def __init__(
@@ -143,13 +143,13 @@ class BoundPrograms:
         self._building: dict[Any, asyncio.Future[BoundProgram]] = {}
 
     def bound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
-        """Return the program bound to a snapshot; one that only changed in other variables finds the same.
+        """Return the program bound to a snapshot; snapshots that differ only in other variables share it.
 
         Raises:
             VariableNotFoundError: the snapshot lacks a bound variable.
             UnknownModuleError: the module-type variable names a module that the program doesn't allow.
-            ValidationError: a target refuses its value, or the LM profile isn't declared.
-            ProgramSpecError: the spec can't be rehydrated here, such as for a package that isn't installed.
+            ValidationError: a value isn't valid for its target, or the LM profile isn't declared.
+            ProgramSpecError: the module can't be built here, for example because a package isn't installed.
         """
         module_name, used = _resolve_module_name(program, snapshot)
         for variable in program.spec.bindings.values():
@@ -158,7 +158,7 @@ class BoundPrograms:
         return self._bound.get(key, lambda: self._bind(program, module_name, used))
 
     async def abound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
-        """Return what ``bound`` does; what isn't built yet is built in a thread, once for all who ask for it.
+        """Return what ``bound`` does; a program that isn't built yet is built in a thread, once for all callers.
 
         Raises:
             VariableNotFoundError, UnknownModuleError, ValidationError, ProgramSpecError: as ``bound`` does. The last
@@ -174,7 +174,7 @@ class BoundPrograms:
         if building is None:
             building = self._building[key] = asyncio.ensure_future(self._build(program, snapshot))
             building.add_done_callback(functools.partial(self._finish_build, key))
-        # Waited for without being awaited: an error belongs to each of those who ask, and so does a cancellation.
+        # wait() instead of await: each caller gets its own error, and a cancelled caller doesn't cancel the build.
         await asyncio.wait([building])
         error = building.exception()
         if error is not None:
@@ -194,7 +194,7 @@ class BoundPrograms:
     def _finish_build(self, key: Any, building: asyncio.Future[BoundProgram]) -> None:
         self._building.pop(key, None)
         if not building.cancelled():
-            building.exception()  # whoever asked may have been cancelled
+            building.exception()  # the callers may have been cancelled
 
     def _bind(self, program: Program, module_name: str, used: dict[str, Any]) -> BoundProgram:
         template = self._templates.get(
@@ -222,13 +222,13 @@ class BoundPrograms:
 
     def _build_template(self, program: Program, module_name: str) -> _Template:
         check_bounds(program.spec, self._bounds, program=program.name)
-        # A constructor may configure DSPy, look at how it is configured, or start threads.
+        # A constructor may configure DSPy, read its settings, or start threads.
         with default_settings(), unmarked():
             module = rehydrate(program.spec, module_name, self._allowed, program=program.name)
             return _Template.of(module, program.spec)
 
     def _choose(self, program: Program, bindings: Mapping[str, BoundValue]) -> ChosenLM:
-        """The LM that a module-wide model binding names, else the program's own, else the default."""
+        """Return the LM that a module-wide model binding names, else the program's own, else the default."""
         for target in MODEL:
             if target in bindings and isinstance(bindings[target].value, str):
                 return self._profiles.choose(bindings[target].value, variable=bindings[target].variable)
@@ -239,7 +239,7 @@ class BoundPrograms:
 
 
 def _cache_key(program: Program, snapshot: Snapshot, module_name: str, used: Mapping[str, Any]) -> tuple[Any, ...]:
-    """By encoded content: NaN equals itself there, and 1 differs from 1.0."""
+    """Return a cache key of encoded values, in which NaN equals itself and 1 differs from 1.0."""
     values = tuple(snapshot.variables[name].encode() for name in used)
     return (program.name, program.version, program.digest, module_name, values)
 
@@ -257,17 +257,17 @@ def _resolve_module_name(program: Program, snapshot: Snapshot) -> tuple[str, dic
 
 
 def _read_inputs(module: Any) -> ProgramInputs:
-    """What BestOfN and Refine take is what the module in them takes."""
+    """Return a module's inputs; those of BestOfN and Refine are those of the module in them."""
     return _read_inputs(module.module) if isinstance(module, _STATEFUL) else ProgramInputs.of(module)
 
 
 def _executes_code(part: Any) -> bool:
-    """Code of one's own says so by an attribute of its class."""
+    """Check whether a part executes code; a user's class declares it by an attribute."""
     return isinstance(part, _EXECUTE_CODE) or getattr(type(part), "executes_code", False) is True
 
 
 class _LRUCache(OrderedDict[Any, T]):
-    """A bounded cache that forgets what was used longest ago. A race may build a value twice; both are equal."""
+    """A bounded cache that evicts the least recently used value. A race may build a value twice; both are equal."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -278,7 +278,7 @@ class _LRUCache(OrderedDict[Any, T]):
             try:
                 self.move_to_end(key)
                 return self[key]
-            except KeyError:  # another thread dropped it in between
+            except KeyError:  # another thread evicted it in between
                 return build()
         value = self[key] = build()
         while len(self) > self._limit:

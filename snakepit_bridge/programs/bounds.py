@@ -1,4 +1,4 @@
-"""A program's spec held against the bounds on counts, depths and sizes, before anything is built of it."""
+"""Check a program's spec against the bounds on counts, depths and sizes, before it is built."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _Excess = tuple[str, str | None]
 
 
 def check_bounds(spec: ProgramSpec, bounds: TargetBounds, *, program: str) -> None:
-    """Refuse a spec that asks for too much.
+    """Check that a spec is within its bounds.
 
     Raises:
-        ProgramSpecError: names the part, what was found and the bound with its setting.
+        ProgramSpecError: a bound is exceeded; names the part, the value and the bound with its setting.
     """
     everything = list(_iter_specs(spec, "", 0, bounds, program))
     count = bounds.describe_excess("max_modules", len(everything), "modules")
@@ -66,7 +66,7 @@ def _iter_signature_excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterato
 
 
 def _iter_argument_excesses(spec: ProgramSpec, bounds: TargetBounds) -> Iterator[_Excess]:
-    # What the constructor of a user's own class means by a name, only it knows; its texts and depths are bounded too.
+    # A user's constructor may give a name any meaning, so only the sizes of texts and the depths are checked.
     known = any(":" not in name for name in spec.module_names)
     for name, value in spec.arguments.items():
         yield f"arguments.{name}", bounds.find_excess(name if known else "", value)

@@ -1,4 +1,4 @@
-"""Rehydration: from a program spec to a DSPy module; the way back is :mod:`~.describe`."""
+"""Build a DSPy module from a program spec; :mod:`~.serialize` is the inverse."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
 
     Raises:
         UnknownModuleError: no such module type is registered.
-        ProgramSpecError: a part of the spec is refused or does not fit the module; says which.
+        ProgramSpecError: a part of the spec isn't allowed or doesn't fit the module; names the part.
     """
     registry = ModuleVariableResolver.MODULE_REGISTRY
     module_class = _find_module_class(module_name, registry, allowed, program, signed=spec.signature is not None)
@@ -65,7 +65,7 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
     except BridgeError:
         raise
     except Exception as exc:
-        # A constructor raises whatever it likes; here it always means that the spec doesn't fit.
+        # A constructor may raise anything; here it always means that the spec doesn't fit.
         path = f"{type(exc).__name__}: {exc}"
         raise ProgramSpecError(program, f"arguments of {module_name}", path) from exc
     _check_keywords(module, spec, program)
@@ -76,7 +76,7 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
 
 
 def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str, bounds: TargetBounds = DEFAULT_BOUNDS) -> None:
-    """Build every module that the program may run as, so that a spec which can't run is refused when it comes in.
+    """Build every module that the program may run as, so that an invalid spec is rejected at registration.
 
     Raises:
         UnknownModuleError: it names a module type that isn't registered.
@@ -114,7 +114,7 @@ def _find_module_class(name: str, registry: Registry, allowed: AllowedImports, p
 def _load_function(
     path: str, registry: NamedRegistry[Any] | None, allowed: AllowedImports, program: str, where: str
 ) -> Callable[..., Any]:
-    """A registered function by its name, or one in an allowed package by its import path."""
+    """Return a registered function by its name, or one in an allowed package by its import path."""
     if ":" not in path and registry is not None and path in registry.names:
         return cast(Callable[..., Any], registry.find(path, where))
     if ":" not in path and "." not in path:
@@ -129,7 +129,7 @@ def _load_function(
 
 
 def _prepare_knn(arguments: dict[str, Any], program: str) -> None:
-    """Its examples travel as objects, and DSPy wants its function wrapped."""
+    """Convert the arguments of KNN: its examples are sent as objects, and DSPy needs its function wrapped."""
     try:
         arguments["trainset"] = [
             dspy.Example(demo["example"]).with_inputs(*demo["inputs"]) for demo in arguments["trainset"]
@@ -155,12 +155,10 @@ def _build_inner(
 def _check_one_or_many(
     module_class: type, argument: str, inside: ProgramSpec | tuple[ProgramSpec, ...], program: str
 ) -> None:
-    """Refuse a list where DSPy's module takes one, and one where it takes a list.
-
-    BestOfN itself would fail only in its calls.
+    """Check that a module is given a list of modules only if it takes one; BestOfN itself would only fail in its calls.
 
     Raises:
-        ProgramSpecError: names the argument.
+        ProgramSpecError: the argument is a list instead of a spec, or the reverse.
     """
     wants_one = issubclass(module_class, _SINGLE_MODULE_WRAPPERS) and argument == "module"
     wants_list = issubclass(module_class, Ensemble) and argument == "programs"
@@ -174,7 +172,7 @@ _SINGLE_MODULE_WRAPPERS = (dspy.BestOfN, dspy.Refine)
 
 
 def _check_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
-    """Refuse constructor arguments that became LM keywords which a spec may not set."""
+    """Reject constructor arguments that became LM keywords which a spec may not set."""
     for _, predictor in predictors(module):
         for name in predictor.config.keys() & spec.arguments.keys():
             if not allowed_keyword(name):
@@ -183,7 +181,7 @@ def _check_keywords(module: Any, spec: ProgramSpec, program: str) -> None:
 
 
 def _set_attributes(module: Any, spec: ProgramSpec, program: str) -> None:
-    """Set plain attributes; never one that is a part, code or an object, nor one that its class defines otherwise."""
+    """Set plain attributes; never one that is a part, code or an object, or that its class defines otherwise."""
     for key, attributes in spec.attributes.items():
         path = "" if key == "self" else key
         part = part_at(module, path)
@@ -208,7 +206,7 @@ _PLAIN = (type(None), bool, int, float, str, list, dict)
 
 
 def _restore(module: Any, spec: ProgramSpec, program: str) -> None:
-    """Set config and saved state; a program whose module a variable chooses has both only where the paths fit."""
+    """Set config and saved state; if a variable chooses the module, config applies only to paths that it has."""
     below = dict(predictors(module))
     for key, config in spec.config.items():
         path = "" if key == "self" else key
@@ -228,7 +226,7 @@ def _load_state(module: Any, saved: dict[str, Any], program: str, *, is_escaped:
         for path in each.keys() ^ saved.keys():
             raise ProgramSpecError(program, f"state.{path}", f"the module has only: {', '.join(each) or 'none'}")
         for path, part in each.items():
-            # DSPy pairs the fields by position, so another signature's state would go in without a word.
+            # DSPy matches the fields by position, so another signature's state would be loaded silently.
             found, wanted = len(saved[path]["signature"]["fields"]), len(part["signature"]["fields"])
             if found != wanted:
                 raise ProgramSpecError(program, f"state.{path}", f"it has {found} fields, the signature {wanted}")

@@ -1,8 +1,8 @@
-"""Inputs and outputs between JSON and the types of a program's fields.
+"""Convert inputs and outputs between JSON and the types of a program's fields.
 
-DSPy only warns of an input of the wrong type and then sends it, or leaves an image out without a word; so each input is
-checked and made what its field asks for before the LM is called. Outputs come back as whatever the types gave: pydantic
-models, dates, enums, sets, and several completions of them.
+DSPy only warns about an input of the wrong type and then sends it, or silently drops an image; so each input is
+validated and converted to its field's type before the LM is called. Outputs may be pydantic models, dates, enums, sets,
+and several completions of them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mappin
     Args:
         program: name for errors.
         fields: input field to DSPy's description of it; None where only the program's ``forward`` knows.
-        inputs: JSON values, or what they stand for.
+        inputs: JSON values, or the objects that they encode.
 
     Raises:
-        InputError: one is unknown, missing, of another type or beyond its limits; names it.
+        InputError: one is unknown, missing, of another type or beyond its limits; the error names it.
     """
     if fields is None:
         return dict(inputs)
@@ -46,10 +46,10 @@ def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mappin
 
 
 def revive_inputs(program: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return inputs as they were before they became JSON, as far as they say so: an image, a tuple.
+    """Return inputs with tagged JSON values decoded to what they were: an image, a tuple.
 
     Raises:
-        InputError: one isn't what it says that it was.
+        InputError: a tagged value can't be decoded.
     """
     return {name: _revive(program, name, value) for name, value in inputs.items()}
 
@@ -75,7 +75,7 @@ def encode_outputs(program: str, prediction: Any) -> dict[str, Any]:
 
 
 def encode_completions(program: str, prediction: Any) -> list[dict[str, Any]]:
-    """Return every completion's outputs as JSON values, as :func:`encode_outputs` does; none where there is only one.
+    """Return every completion's outputs as JSON values, as :func:`encode_outputs` does; [] if there is only one.
 
     Raises:
         PredictionFailedError: an output has no JSON form, or the program returned no prediction.
@@ -112,9 +112,9 @@ def _decode(program: str, name: str, info: Any, value: Any) -> Any:
 
 @lru_cache(maxsize=2048)
 def _adapter(annotation: Any, limits: tuple[Any, ...]) -> TypeAdapter[list[Any]]:
-    """Return what makes a list of one value of a type; local DSPy sends decimals that aren't finite, too.
+    """Return the adapter of a one-item list of a type, which also accepts non-finite floats as local DSPy does.
 
-    Of a list, since pydantic takes no rule from outside for a type that may have its own.
+    A list, since pydantic accepts no config for a type that may have its own.
     """
     item_type = _annotate(annotation, limits) if limits else annotation
     return TypeAdapter(cast(Any, list)[item_type], config=ConfigDict(allow_inf_nan=True))
@@ -142,7 +142,7 @@ def _encode(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _normalize(value: Any) -> Any:
-    """A set's order differs from process to process; a result's must not. Half a character can't be stored."""
+    """Return a value with its sets sorted, as their order differs between processes, and lone surrogates replaced."""
     if type(value) is str:
         return valid_text(value)
     if isinstance(value, (set, frozenset)):

@@ -1,4 +1,4 @@
-"""What each of DSPy's modules was built with, read back from the module: the other half of its constructor."""
+"""Read the constructor arguments of DSPy's modules back from an instance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FUNCTIONS: dict[str, NamedRegistry[Any]] = {
     "reduce_fn": REDUCERS,
     "interpreter_factory": INTERPRETERS,
 }
-"""Constructor arguments that are functions, with those that have a registered name."""
+"""Constructor arguments that are functions, with their registries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class ConstructorArguments:
     """A constructor's arguments, by kind.
 
     Attributes:
-        signature: the task's signature, without what the module adds to it.
+        signature: the task's signature, without the fields that the module adds.
         tools: functions or ``dspy.Tool``; None where its constructor needs none.
-        arguments: plain values.
+        arguments: JSON values.
         functions: argument to function; None is the module's own default.
         modules: argument to module, or to several.
-        carries_state: whether the module has predictors of its own, beside those of its ``modules``.
+        carries_state: whether the module has predictors of its own, besides those of its ``modules``.
     """
 
     signature: Any = None

@@ -1,4 +1,4 @@
-"""Demos as data: what a prompt shows of them, so that it comes out the same in another process."""
+"""Serialize demos as JSON from which another process formats the same prompt."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from snakepit_bridge.protocol.plain_values import revived
 
 
 def dump_demos(predictor: Any) -> list[dict[str, Any]]:
-    """Return a predictor's demos as JSON values from which DSPy's adapters write what they write from the demos.
+    """Return a predictor's demos as JSON values from which DSPy's adapters format the same prompt.
 
-    Images and their kin become the text that DSPy itself puts for them and replaces in the prompt.
+    Images and similar types become the placeholder text that DSPy itself replaces in the prompt.
     """
     return [{name: _dump_value(value) for name, value in dict(demo).items()} for demo in predictor.demos]
 
@@ -27,10 +27,10 @@ def escape_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def restore_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of which :func:`escaped_state` was told.
+    """Undo :func:`escape_state`.
 
     Raises:
-        ValueError: a demo isn't what it says that it is.
+        ValueError: a tagged value of a demo can't be decoded.
     """
     return {path: {**part, "demos": revived(unescaped(part["demos"]))} for path, part in state.items()}
 

@@ -1,4 +1,4 @@
-"""Whether two values are alike, across instances that were built apart."""
+"""Structural equality of values of two instances that were built separately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPAQUE = (types.ModuleType, types.BuiltinFunctionType, property)
 
 
 def is_json(value: Any) -> bool:
-    """Check whether JSON gives a value back as it is."""
+    """Check whether a value survives a JSON round trip."""
     try:
         return are_alike(json.loads(json.dumps(value, allow_nan=False)), value)
     except (TypeError, ValueError, RecursionError):
@@ -28,12 +28,12 @@ def is_json(value: Any) -> bool:
 
 
 def are_alike(left: Any, right: Any, pairs: Mapping[int, Any] | None = None) -> bool:
-    """Check whether two values are alike, as far as that can be told: what hides itself is alike if its type is.
+    """Check whether two values are structurally equal; opaque objects are equal if their types are.
 
     Args:
-        one: the one value.
-        two: the other.
-        pairs: by their ids, parts of the one's module with those of the other's that stand for them.
+        left: the one value.
+        right: the other.
+        pairs: id of a part of the left module to the corresponding part of the right one.
     """
     return _compare(left, right, {}, pairs)
 
@@ -81,12 +81,12 @@ def _compare_by_type(left: Any, right: Any, same: Any) -> bool:
 
 
 def _compare_by_equality(left: Any, right: Any) -> bool | None:
-    """What the objects themselves say, arrays too; None where they don't know, as objects without an equality do."""
+    """Return True if the objects (or arrays) compare equal by themselves; None if their equality doesn't tell."""
     try:
         equal = left == right
         if hasattr(equal, "all"):
             return bool(equal.all())
-    except Exception:  # noqa: BLE001 (how objects of somebody else's compare is theirs)
+    except Exception:  # noqa: BLE001 (a foreign class's __eq__ may raise anything)
         return None
     return True if equal is True else None
 
@@ -96,7 +96,7 @@ def _compare_signatures(left: Any, right: Any) -> bool:
 
 
 def _field_extras(info: Any) -> dict[str, Any]:
-    """What DSPy keeps of a field, without what says nothing."""
+    """Return DSPy's extras of a field without empty ones."""
     return {key: value for key, value in (info.json_schema_extra or {}).items() if value not in (None, False)}
 
 

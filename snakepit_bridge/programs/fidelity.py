@@ -1,8 +1,8 @@
-"""Whether the module that a worker would build from a spec is the one that was registered.
+"""Check that the module that a worker builds from a spec equals the one that was registered.
 
-A spec has a module's constructor arguments, state and config. What else stands on the instance would be lost without a
-word: an argument that the constructor keeps, an attribute set later, another signature. So both are compared attribute
-by attribute; what is JSON is carried in the spec, and what isn't is refused with its name.
+A spec has a module's constructor arguments, state and config. Other attributes of the instance would be lost silently:
+an argument that the constructor keeps, an attribute set later, another signature. So both are compared attribute by
+attribute; JSON values are added to the spec, and anything else is rejected by name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from snakepit_bridge.programs.equality import are_alike, is_json
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import NOT_SETTABLE, ProgramSpec
 
-# Kept of past calls, source texts of what is compared itself, or what the LM profile says instead. Demos travel in
-# the state, objects among them as JSON; a trial shows that they stand in the prompts as they did.
+# Records of past calls, source texts of functions that are compared themselves, or settings of the LM profile. Demos
+# are in the state, objects among them as JSON; a trial checks that the prompts contain them unchanged.
 _NOT_COMPARED = frozenset({
     "history", "callbacks", "traces", "train", "lm", "stage", "fields", "_compiled", "module_code", "reward_fn_code",
     "demos",
@@ -28,21 +28,21 @@ _NOT_COMPARED = frozenset({
 
 
 def carried(module: Any, spec: ProgramSpec, allowed: AllowedImports, *, program: str) -> ProgramSpec:
-    """Return the spec with all that a module has beside what its constructor and its state give.
+    """Return the spec with the attributes that a module has besides those from its constructor and its state.
 
     Args:
-        module: what is registered.
-        spec: what was read from it.
+        module: the module to register.
+        spec: the spec read from it.
         allowed: the packages that the spec may name.
         program: name for errors.
 
     Raises:
-        ProgramSpecError: something of it isn't JSON, and would be lost; names the attribute.
+        ProgramSpecError: an attribute isn't JSON and would be lost; names it.
     """
     if not isinstance(spec.module, str):
         return spec
     rebuilt, again = (rehydrate(spec, spec.module, allowed, program=program) for _ in range(2))
-    # What differs between two that are built alike, such as a random id, was made by the constructor.
+    # Attributes that differ between two builds of the same spec, such as a random id, come from the constructor.
     random = {(path, name) for path, name, _ in _iter_differences(rebuilt, again)}
     attributes: dict[str, dict[str, Any]] = {}
     for path, name, value in _iter_differences(module, rebuilt):
@@ -75,7 +75,7 @@ def _lost_attribute_error(program: str, path: str, name: str, value: Any) -> Pro
 
 
 def _iter_differences(module: Any, rebuilt: Any) -> Iterator[tuple[str, str, Any]]:
-    """Yield path and name of what the module has and the rebuilt one hasn't, with the value."""
+    """Yield path, name and value of attributes that the rebuilt module lacks or has another value of."""
     rebuilt_parts = dict(parts(rebuilt, PARTS))
     own_parts = dict(parts(module, PARTS))
     pairs = {id(part): rebuilt_parts[path] for path, part in own_parts.items() if path in rebuilt_parts}
@@ -95,7 +95,7 @@ def _iter_part_differences(part: Any, counterpart: Any, pairs: Mapping[int, Any]
     own, others = _comparable_attributes(part), _comparable_attributes(counterpart)
     for name, value in own.items():
         if is_part(value) or _holds_parts(value):
-            continue  # compared where it stands
+            continue  # compared as parts of their own
         if name not in others or not are_alike(value, others[name], pairs):
             yield name, value
     for name in others.keys() - own.keys():

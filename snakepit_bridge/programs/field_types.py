@@ -1,7 +1,7 @@
-"""Field types of a signature as text, and back, without evaluating anything.
+"""Parse and format the field types of a signature as text, without evaluating anything.
 
-DSPy imports an unknown type name of a signature string, which makes a string from outside run code. Here a type is
-parsed into a syntax tree, and only known names and allowed import paths have a meaning.
+DSPy imports unknown type names of a signature string, so a string from outside could run code. Here a type is parsed
+into a syntax tree, and only known names and allowed import paths are resolved.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _Parser:
         return _NAMES[base.lower()][tuple(given)]
 
     def _read_code(self, items: list[ast.expr]) -> Any:
-        """``dspy.Code['python']``: the language is a part of the type's name."""
+        """Return the type of ``dspy.Code['python']``, whose language is part of its name."""
         [language] = items if len(items) == 1 else [None]
         if not isinstance(language, ast.Constant) or not isinstance(language.value, str):
             raise self._error("has a dspy.Code of no language, which is a text in brackets")

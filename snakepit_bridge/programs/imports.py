@@ -1,4 +1,4 @@
-"""Which code a program spec may name. A spec is data from outside; only what an operator allowed is ever imported."""
+"""Which code a program spec may name. A spec is untrusted data; only packages that an operator allows are imported."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class AllowedImports:
     """The packages whose classes, tools and types a spec may name by import path.
 
     Attributes:
-        packages: package or module names; each allows itself and what lies below it.
+        packages: package or module names; each includes its submodules.
     """
 
     packages: tuple[str, ...] = ()
 
     def load(self, path: str, *, program: str, where: str) -> Any:
-        """Return the object at ``package.module:Name``, or at ``package.module.Name`` where a colon can't stand.
+        """Return the object at ``package.module:Name``, or at ``package.module.Name`` where a colon isn't possible.
 
         The object must be *defined* in an allowed package: what a module merely imports, such as ``os``, can't be
         reached through it.
 
         Raises:
-            ProgramSpecError: the path is malformed or isn't allowed, or nothing is there.
+            ProgramSpecError: the path is malformed, not allowed, or can't be imported.
         """
         module_name, attributes = self._parse(path, program, where)
         if not self._allows(module_name):
@@ -66,7 +66,7 @@ class AllowedImports:
 
 
 def split_at_class(path: str) -> tuple[str, str]:
-    """Without a colon the module ends before the first capitalised name, so that ``module.Outer.Inner`` is found."""
+    """Split a dotted path before its first capitalised name, so that ``module.Outer.Inner`` is found."""
     names = path.split(".")
     first = next((i for i, name in enumerate(names) if name[:1].isupper()), len(names) - 1)
     return ".".join(names[:first]), ".".join(names[first:])

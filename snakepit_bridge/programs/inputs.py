@@ -1,7 +1,7 @@
-"""What a program takes: the input fields of DSPy's own modules, and what the ``forward`` of a user's module asks for.
+"""A program's inputs: the input fields of DSPy's own modules, and the parameters of a user's ``forward``.
 
-A module of the user's own may fetch, rename or preset what its predictors need, so their fields say nothing about it.
-The signature of what a call runs does; what that leaves open isn't checked.
+A user's module may fetch, rename or preset what its predictors need, so their fields don't tell its inputs. The
+signature of the method that a call runs does; what that leaves open isn't checked.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.exceptions import InputError
 from snakepit_bridge.programs.codec import decode_inputs, revive_inputs
 
-# DSPy's wrapper of every call has a parameter of this name, so an input of this name is only taken by its position.
+# DSPy's wrapper of every call has a parameter of this name, so an input of this name must be passed by position.
 _DSPY_PARAMETER = "instance"
-# pydantic makes lazy objects of these, which can be read once.
+# pydantic makes lazy objects of these, which can be iterated only once.
 _LAZY_TYPES = (
     collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator, collections.abc.AsyncIterable,
     collections.abc.AsyncIterator, collections.abc.AsyncGenerator, collections.abc.Callable,
@@ -46,12 +46,12 @@ class ProgramInputs:
     Attributes:
         fields: input to DSPy's description of it.
         is_open: whether it may take others as well.
-        hints: descriptions of inputs whose type the program leaves open, from its predictor: an object that travelled
-            as JSON becomes what it was if it fits, and stays as it is if it doesn't.
-        positional: the inputs that are handed over by their place, in its order.
-        spread: the input whose items are handed over one by one, for a ``*args``; empty if there is none.
-        presets: defaults that a call might change, so that each call is given its own.
-        needed: what a decorated ``forward`` asks for by itself, where its decorator might provide it.
+        hints: fields of its predictor for inputs whose type the program leaves open: a JSON object is converted if it
+            fits, and passed unchanged if it doesn't.
+        positional: the inputs that are passed by position, in order.
+        spread: the input whose items are passed as ``*args``; empty if there is none.
+        presets: mutable defaults, copied for each call.
+        needed: required parameters of a decorated ``forward``, which its decorator might provide.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -64,13 +64,13 @@ class ProgramInputs:
 
     @classmethod
     def of(cls, module: Any) -> ProgramInputs:
-        """Return what a module takes."""
+        """Return the inputs of a module."""
         entries = find_entry_points(module)
         if not entries:
             fields = _find_task_fields(module)
             return cls() if fields is None else cls(fields, is_open=False)
         inputs = _read_function(entries[0], module)
-        # An overridden `__call__` that takes anything hands it on, perhaps with more.
+        # An overridden `__call__` that accepts anything passes it on, perhaps with more.
         if len(entries) > 1 and inputs.is_open and not inputs.fields:
             inner = _read_function(entries[1], module)
             return cls(hints=inner.hints, needed=inner.needed or tuple(inner.required))
@@ -82,7 +82,7 @@ class ProgramInputs:
         return [name for name, info in self.fields.items() if info.is_required()]
 
     def decode(self, program: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the inputs in the types that the program asks for: a dict for an image becomes the image.
+        """Return the inputs in the types of the program's fields: a dict for an image becomes the image.
 
         Raises:
             InputError: one is unknown, missing, of another type or beyond its limits; names it.
@@ -108,7 +108,7 @@ class ProgramInputs:
         return placed, named
 
     def missing(self, program: str, inputs: Mapping[str, Any]) -> InputError | None:
-        """Return the error for an input that the decorated ``forward`` asks for, once a call has failed for it."""
+        """Return the error for a missing input of a decorated ``forward``, to explain a failed call; else None."""
         name = next((name for name in self.needed if name not in inputs), None)
         return None if name is None else InputError(program, name, "it is missing", self.needed)
 
@@ -122,7 +122,7 @@ class ProgramInputs:
 
 
 def _read_function(function: Callable[..., Any], module: Any) -> ProgramInputs:
-    """What a function takes; anything, where Python can't tell."""
+    """Return the inputs of a function; open ones if it can't be inspected."""
     try:
         outer = inspect.signature(function, follow_wrapped=False)
         inner = inspect.signature(function)
@@ -133,7 +133,7 @@ def _read_function(function: Callable[..., Any], module: Any) -> ProgramInputs:
     is_open = any(each.kind is _Parameter.VAR_KEYWORD for each in parameters)
     accepted = [each for each in parameters if each.kind is not _Parameter.VAR_KEYWORD]
     spread = next((each.name for each in accepted if each.kind is _Parameter.VAR_POSITIONAL), "")
-    if spread and is_open:  # what takes anything hands it on, so the list has no name of its own
+    if spread and is_open:  # it passes everything on, so the list has no name of its own
         accepted, spread = [each for each in accepted if each.name != spread], ""
     fields = {each.name: _build_field(each, types) for each in accepted}
     below = _find_predictor_fields(module)
@@ -169,13 +169,13 @@ def _is_untyped(info: Any | None) -> bool:
 
 
 def _read_annotations(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a function, without those that name what isn't there."""
+    """Return the annotations of a function, without those that can't be resolved."""
     bare: Any = getattr(function, "__func__", function)
     bare = bare if inspect.isroutine(bare) else vars(type(bare)).get("__call__", bare)
     bare = getattr(bare, "__func__", bare)
     try:
         return typing.get_type_hints(bare, include_extras=True)
-    except Exception:  # noqa: BLE001 (an annotation is an expression of the user's, which may raise anything)
+    except Exception:  # noqa: BLE001 (evaluating a user's annotation may raise anything)
         return {name: kind for name, kind in getattr(bare, "__annotations__", {}).items() if not isinstance(kind, str)}
 
 
@@ -184,13 +184,13 @@ def _can_check(annotation: Any) -> bool:
         return False
     try:
         TypeAdapter(annotation)
-    except Exception:  # noqa: BLE001 (pydantic raises many kinds for types that it knows nothing about)
+    except Exception:  # noqa: BLE001 (pydantic raises various errors for unknown types)
         return False
     return True
 
 
 def _find_positional(accepted: list[inspect.Parameter], *, has_spread: bool) -> tuple[str, ...]:
-    """The parameters up to the last one that can't be handed over by its name."""
+    """Return the parameters up to the last one that can't be passed by name."""
     kinds = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
     placed = [each for each in accepted if each.kind in kinds]
     last = max(
@@ -220,16 +220,16 @@ def _is_immutable(value: Any) -> bool:
 
 
 def _find_task_fields(module: Any) -> Mapping[str, Any] | None:
-    """The input fields of the task itself; ReAct and its kin keep the task's signature beside their predictors'."""
+    """Return the input fields of the task itself; agents keep its signature besides those of their predictors."""
     own = getattr(module, "signature", None)
     below = predictors(module)
-    # What MultiChainComparison compares isn't among the fields of its predictor.
+    # The completions that MultiChainComparison compares aren't fields of its predictor.
     if own is None and len(below) == 1 and not isinstance(module, dspy.MultiChainComparison):
         own = below[0][1].signature
     return None if own is None else dict(cast(_HasInputs, own).input_fields)
 
 
 def _find_predictor_fields(module: Any) -> Mapping[str, Any]:
-    """The fields of a user's only predictor, which say what an input of the same name may have been."""
+    """Return the input fields of a user's only predictor, which hint at the types of inputs of the same name."""
     below = predictors(module)
     return dict(cast(Any, below[0][1]).signature.input_fields) if len(below) == 1 else {}

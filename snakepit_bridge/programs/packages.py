@@ -1,4 +1,4 @@
-"""The packages whose code a program runs: where its classes, tools, functions and types are, and in which release."""
+"""The distributions, with versions, that a program's classes, tools, functions and types come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snakepit_bridge.programs.imports import split_at_class
 from snakepit_bridge.programs.spec import ProgramSpec
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
-# Types are spelt with these too, and no code of theirs is a program's own.
+# Field types may name these, but their code isn't the program's own.
 _FOREIGN_PACKAGES = frozenset({"dspy", "typing", "datetime", "builtins", "snakepit_bridge"})
 
 
@@ -32,7 +32,7 @@ def named_modules(spec: ProgramSpec) -> Iterator[str]:
 def find_releases(spec: ProgramSpec) -> Mapping[str, str]:
     """Return the distributions that a spec's code comes from with their versions, for provenance.
 
-    A package that no installer put there goes by its own name, with what it calls its version or nothing.
+    A package without a distribution is listed by its own name, with its ``__version__`` or an empty string.
     """
     tops = {name.partition(".")[0] for name in named_modules(spec)} - _FOREIGN_PACKAGES
     found: dict[str, str] = {}
@@ -47,5 +47,5 @@ def find_releases(spec: ProgramSpec) -> Mapping[str, str]:
 
 @functools.cache
 def distributions() -> Mapping[str, list[str]]:
-    """Return the distributions that each importable package came with; read once, since that takes a while."""
+    """Return the distributions that each importable package came with; cached, since reading them is slow."""
     return metadata.packages_distributions()

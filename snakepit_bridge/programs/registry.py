@@ -1,7 +1,7 @@
-"""The program registry: name and version to spec, in Redis, shared by every client and worker.
+"""The program registry: name and version to spec, in Redis, shared by all clients and workers.
 
-Keys, all permanent: ``{namespace}:programs`` (a set of names) and per program, under one hash tag, a hash that leads
-from a version or a label to a digest, and one string per spec.
+Keys, all permanent: ``{namespace}:programs`` (a set of names) and per program, under one hash tag, a hash from
+versions and labels to digests, and one string per spec.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
-PERMANENT_KEYS = ("{namespace}:programs", "{namespace}:{{p:*}}:versions", "{namespace}:{{p:*}}:spec:*")
-"""Glob patterns, to be formatted with the namespace, of the keys that have no TTL."""
-
 _REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,99})(?:@(?P<label>[A-Za-z0-9_.-]{1,100})|:(?P<version>\d{1,9}))?"
 )
@@ -29,7 +26,7 @@ _SCRIPTS = ScriptPackage("snakepit_bridge.programs")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What names a program: ``qa`` (the newest version), ``qa@prod`` (where a label points) or ``qa:3`` (a version)."""
+    """A reference to a program: ``qa`` (the newest version), ``qa@prod`` (a label) or ``qa:3`` (a version)."""
 
     name: str
     label: str | None = None
@@ -37,10 +34,10 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a reference.
+        """Parse a reference.
 
         Raises:
-            ProgramNotFoundError: the text can't name any program.
+            ProgramNotFoundError: the text isn't a valid reference.
         """
         match = _REFERENCE.fullmatch(text)
         if match is None:
@@ -78,7 +75,7 @@ class ProgramRegistry:
     """The programs of one Redis.
 
     Args:
-        connection: the way to it.
+        connection: connection to it.
         namespace: prefix of every key.
     """
 
@@ -88,18 +85,18 @@ class ProgramRegistry:
         self._specs: OrderedDict[str, ProgramSpec] = OrderedDict()
 
     async def register(self, name: str, spec: ProgramSpec) -> Program:
-        """Store a spec as the program's newest version, and return it; the same content again is the same version.
+        """Store a spec as the program's newest version and return it; the same content keeps its version.
 
-        The caller has checked the spec (see :func:`~.rehydrate.check`).
+        The caller has checked the spec (see :func:`~.build.check`).
 
         Raises:
-            ProgramSpecError: the name can't be one.
-            StoreUnavailableError: Redis is away.
+            ProgramSpecError: the name is invalid.
+            StoreUnavailableError: Redis can't be reached.
         """
         key, encoded = self._key(check_name(name)), spec.encode()
         content = digest(encoded)
         client = self._connection.client
-        # A name without a version is harmless, a version without a name would be hidden: so the name goes first.
+        # A name without a version is harmless, a version without a name would be hidden: so the name is added first.
         await self._connection.bounded(client.sadd(f"{self._namespace}:programs", name))
         keys = [f"{key}:versions", f"{key}:spec:{content}"]
         entry: bytes = await self._connection.run(_SCRIPTS["register"], keys, [content, encoded])
@@ -107,11 +104,11 @@ class ProgramRegistry:
         return Program(name, version, content, spec)
 
     async def get(self, reference: str) -> Program:
-        """Return the program that a reference means now; a spec that this process has read before isn't read again.
+        """Return the program that a reference resolves to now; specs are cached in this process.
 
         Raises:
             ProgramNotFoundError: no such program, version or label.
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis can't be reached.
         """
         wanted = Reference.parse(reference)
         key = self._key(wanted.name)
@@ -156,7 +153,7 @@ class ProgramRegistry:
         return sorted(_as_bytes(name).decode() for name in found)
 
     async def _list_alternatives(self, name: str) -> list[str]:
-        """What could have been meant: the references of the same program if there is one, else all names."""
+        """Return suggestions: the references of the same program if it exists, else all names."""
         fields = await self._connection.bounded(self._connection.client.hkeys(f"{self._key(name)}:versions"))
         if not fields:
             return await self._list_names()
@@ -178,7 +175,7 @@ class ProgramRegistry:
 
 
 def _as_bytes(answer: bytes | str) -> bytes:
-    """What a client answers that decodes nothing, as ours is made; redis-py's types leave both open."""
+    """Narrow a reply to bytes: our client doesn't decode, and redis-py's types allow both."""
     assert isinstance(answer, bytes)
     return answer
 

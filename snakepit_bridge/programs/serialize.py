@@ -1,4 +1,4 @@
-"""From a DSPy module to its spec: what a worker needs to build the same module, as data."""
+"""Serialize a DSPy module as a spec, from which a worker builds the same module."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ def spec_of(
         module: an instance of one of DSPy's modules or of a class that the workers allow; of the latter, ``arguments``
             are what its constructor takes.
         program: name for errors.
-        bindings: module attribute to session variable; a variable-aware module brings its own.
-        choose_by: session variable that decides the module type, ``among`` these.
+        bindings: module attribute to session variable, in addition to those of a variable-aware module.
+        choose_by: session variable that selects the module type.
+        among: module types that it may select.
         lm: LM profile.
-        cache: how its LM calls share their answers, such as ``{"ttl_s": 600}``.
+        cache: response cache of its LM calls, such as ``{"ttl_s": 600}``.
         executes_code: whether it needs a process of its own.
 
     Raises:
-        ProgramSpecError: a part of the module can't travel as data, such as a tool defined in a function.
+        ProgramSpecError: a part of the module can't be serialized, such as a tool defined in a function.
     """
     own_class = _find_own_class(module)
     entry = ModuleVariableResolver.MODULE_REGISTRY.get(own_class.__name__)
@@ -84,9 +85,9 @@ def spec_of(
 
 
 def _find_kept_arguments(module: Any, kind: type) -> dict[str, Any]:
-    """The arguments of a user's constructor that the module keeps under their names, where they are JSON."""
+    """Return the arguments of a user's constructor that the module keeps under their names, if they are JSON."""
     found: dict[str, Any] = {}
-    # Of the function itself: the class is called through DSPy's metaclass, which takes anything.
+    # The signature of __init__ itself: DSPy's metaclass, through which the class is called, accepts anything.
     for name, parameter in list(inspect.signature(cast(Any, kind).__init__).parameters.items())[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name in NOT_DATA:
             continue
@@ -103,7 +104,7 @@ def _find_kept_arguments(module: Any, kind: type) -> dict[str, Any]:
 
 
 def _serialize_nested(built: ConstructorArguments, program: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The specs of the modules inside, and their bindings, which the outer program holds under their paths."""
+    """Return the specs of the modules inside, and their bindings, which the outer program holds under their paths."""
     specs, bindings = dict[str, Any](), dict[str, str]()
     for argument, inside in built.modules.items():
         several = isinstance(inside, list)
@@ -129,7 +130,7 @@ def _collect_config(module: Any) -> dict[str, dict[str, Any]]:
 
 
 def _collect_state(module: Any, plain: str) -> dict[str, Any] | None:
-    """The saved state of each predictor without LMs and traces; None where the signature says it all already."""
+    """Return the saved state of each predictor without LMs and traces; None if the signature alone defines it."""
     saved = cast(dict[str, Any], module.dump_state())
     saved.pop(BINDINGS_KEY, None)
     each = {"self": saved} if isinstance(module, dspy.Predict) else saved
@@ -143,13 +144,13 @@ def _collect_state(module: Any, plain: str) -> dict[str, Any] | None:
 
 
 def _find_own_class(module: Any) -> type:
-    """The class as its author wrote it; an automatic twin goes by the same import path."""
+    """Return the class as its author wrote it; an automatic variable-aware one has the same import path."""
     ours = VariableAwareMixin.__mro__
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, VariableAwareMixin) and kind not in ours)
 
 
 def _describe_tool(tool: dspy.Tool) -> tuple[object, ...]:
-    """What the LM is told of a tool."""
+    """Return what a prompt contains of a tool."""
     return tool.name, tool.desc, tool.args, tool.arg_desc
 
 
@@ -165,7 +166,7 @@ def _tool_path(tool: Any, program: str) -> str:
 
 
 def _function_path(function: Any, program: str, where: str, registry: NamedRegistry[Any] | None) -> str:
-    """An import path, which every worker can follow; else the name under which the function is registered."""
+    """Return a function's import path, which every worker can load; else the name under which it is registered."""
     home = getattr(function, "__module__", None) or ""
     named = getattr(function, "__qualname__", "<")
     if "<" not in named and home != "__main__" and home.partition(".")[0] != "dspy":

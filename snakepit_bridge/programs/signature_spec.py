@@ -1,4 +1,4 @@
-"""SignatureSpec: a DSPy signature as data, complete enough that the prompt comes out the same in another process."""
+"""SignatureSpec: a DSPy signature as data, complete enough for another process to format the same prompt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FieldSpec(BaseModel):
     """One input or output field.
 
     Attributes:
-        constraints: the words in which DSPy tells the LM of the limits.
+        constraints: DSPy's text about the limits in the prompt.
         limits: the limits themselves, as pydantic's ``Field`` takes them.
     """
 
@@ -36,7 +36,7 @@ class FieldSpec(BaseModel):
     name: str = Field(max_length=100)
     direction: Literal["input", "output"]
     type: str = "str"
-    # What DSPy itself asks: whether the user wrote the type or left it open.
+    # Whether the user wrote the type or left it open, which DSPy distinguishes.
     typed: bool = True
     desc: str | None = None
     prefix: str | None = None
@@ -57,7 +57,7 @@ class SignatureSpec(BaseModel):
 
     @classmethod
     def parse(cls, text: str, *, program: str) -> Self:
-        """Read ``"question, context: list[str] -> answer: float"`` without importing anything.
+        """Parse ``"question, context: list[str] -> answer: float"`` without importing anything.
 
         Raises:
             ProgramSpecError: it isn't of that form.
@@ -76,7 +76,7 @@ class SignatureSpec(BaseModel):
 
     @classmethod
     def of(cls, signature: Any, *, program: str) -> Self:
-        """Read a DSPy signature class.
+        """Return the spec of a DSPy signature class.
 
         Raises:
             ProgramSpecError: a field's type can't be imported by its name, or its default has no JSON form.
@@ -85,10 +85,10 @@ class SignatureSpec(BaseModel):
         return cls(name=signature.__name__, instructions=signature.instructions, fields=tuple(fields))
 
     def check_names(self, module_name: str = "", *, program: str) -> None:
-        """Refuse a field whose name DSPy, or the module, needs for something else.
+        """Check that no field has a name that DSPy or the module reserves.
 
         Raises:
-            ProgramSpecError: names the field, and the names that it can't have.
+            ProgramSpecError: a name is reserved; lists the reserved names.
         """
         inputs = (field.name for field in self.fields if field.direction == "input")
         outputs = (field.name for field in self.fields if field.direction == "output")
@@ -116,16 +116,16 @@ class SignatureSpec(BaseModel):
         try:
             return _make_signature(fields, self.instructions, signature_name=self.name)
         except Exception as exc:
-            # DSPy and pydantic raise whatever they like for what they can't build.
+            # DSPy and pydantic raise various errors for signatures that they can't build.
             raise ProgramSpecError(program, "signature", f"DSPy can't build it: {exc}") from exc
 
 
-# DSPy's metaclass turns this call into one of its own, which its types don't say.
+# DSPy's metaclass handles this call, which its types don't declare.
 _make_signature = cast(Callable[..., Any], dspy.Signature)
 
 
 def spec_error(exc: PydanticError, program: str, within: str = "") -> ProgramSpecError:
-    """Return the named error for what pydantic found deepest, with the path of the part that is wrong."""
+    """Return the error for pydantic's deepest finding, with the path of the invalid part."""
     first = max(exc.errors(include_url=False, include_input=False), key=lambda error: len(error["loc"]))
     inner = first.get("ctx", {}).get("error")
     steps = [within, *(str(step) for step in first["loc"])]
@@ -136,7 +136,7 @@ def spec_error(exc: PydanticError, program: str, within: str = "") -> ProgramSpe
 
 
 def _parse_default(field: FieldSpec, kind: Any, program: str, where: str) -> Any:
-    """The default in its field's type; DSPy takes None anywhere."""
+    """Return the default converted to its field's type; DSPy accepts None anywhere."""
     if not field.has_default or field.default is None:
         return field.default
     try:
@@ -149,7 +149,7 @@ def _build_field_info(field: FieldSpec, default: Any) -> Any:
     default_argument: dict[str, Any] = {"default": default} if field.has_default else {}
     make = dspy.InputField if field.direction == "input" else dspy.OutputField
     info = make(**default_argument, **field.limits)
-    # Past DSPy's own arguments, which warn of a prefix and would make the constraints' words anew.
+    # Set directly: DSPy's own arguments warn about a prefix and would generate the constraints' text again.
     texts = {"desc": field.desc, "prefix": field.prefix, "constraints": field.constraints}
     info.json_schema_extra.update({key: text for key, text in texts.items() if text is not None})
     if not field.typed:
@@ -183,7 +183,7 @@ def _parse_field(text: str, direction: Literal["input", "output"], program: str)
     name, colon, kind = declaration.partition(":")
     if not name.strip().isidentifier() or len(default) > 1:
         raise ProgramSpecError(program, "signature", f"{text.strip()[:80]!r} isn't a field like name or name: type")
-    # DSPy takes any value for an input whose type was left open; an output without one is a text.
+    # DSPy accepts any value for an input without a type; an output without one is a string.
     typed = bool(colon) or direction == "output"
     try:
         value: Any = ast.literal_eval(default[0].strip()) if default else None
@@ -200,12 +200,12 @@ def _parse_field(text: str, direction: Literal["input", "output"], program: str)
 
 
 def _split_outside_brackets(text: str, separator: str) -> list[str]:
-    """Cut a text where a separator stands outside brackets and quotes, as Python reads them."""
+    """Split a text at separators outside brackets and quotes, as Python parses them."""
     parts, depth, quote, start, index = list[str](), 0, "", 0, 0
     while index < len(text):
         char = text[index]
         if quote:
-            index += char == "\\"  # what it escapes ends no quote
+            index += char == "\\"  # an escaped quote doesn't end the string
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char

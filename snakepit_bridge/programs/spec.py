@@ -19,30 +19,30 @@ from snakepit_bridge.programs.signature_spec import SignatureSpec, spec_error
 MAX_SPEC_BYTES = 1 << 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-# What DSPy's Predict puts into its state; it sets whatever it finds there as attributes, so nothing else may pass.
+# The keys of Predict's state; DSPy sets any key that it finds there as an attribute, so no others are allowed.
 _STATE_KEYS = frozenset({"traces", "train", "demos", "signature", "fields", "lm"})
-# LM keywords that no variable steers, but a program may fix. An endpoint or a header is none: it would take the
-# profile's key elsewhere.
+# LM keywords that no variable can be bound to, but a program may set. Endpoints and headers aren't allowed: they could
+# send the profile's key elsewhere.
 _FIXED_KEYWORDS = frozenset({"response_format", "tool_choice"})
-# Names that a module's constructor may have for things of its own.
+# Names that a module's constructor may use for something of its own.
 _ADAPTER_KEYWORDS = frozenset({"messages", "model", "project", "prompt", "timeout", "tools"})
 # Constructor arguments that are objects of the worker's own, or have a place of their own in the spec.
 NOT_DATA = frozenset({
     "callbacks", "session_context", "auto_sync", "signature", "tools", "interpreter", "interpreter_factory", "sub_lm",
     "module", "programs", "reward_fn", "reduce_fn", "vectorizer",
 })  # fmt: skip
-# Beyond it no reader of JSON is safe; what a program may have is bounded further, see `bounds`.
+# Deeper JSON isn't safe for any parser; programs are bounded further, see `bounds`.
 _MAX_JSON_DEPTH = 200
 
 
 NOT_SETTABLE = frozenset({
     "signature", "demos", "config", "lm", "callbacks", "history", "traces", "train", "forward", "aforward", "acall",
 })  # fmt: skip
-"""Attributes that a spec doesn't set, since they have a place of their own there or are code."""
+"""Attributes that a spec doesn't set, since it has other fields for them or they are code."""
 
 
 class ModuleVariable(BaseModel):
-    """A module type that a session variable decides, among the ones that the program allows."""
+    """A module type that a session variable selects from those that the program allows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,11 +51,11 @@ class ModuleVariable(BaseModel):
 
 
 class CacheSpec(BaseModel):
-    """How a program's LM calls share their answers.
+    """Response cache of a program's LM calls.
 
     Attributes:
-        ttl_s: seconds that an answer is kept.
-        share: ``session`` keeps each session's answers apart; ``fleet`` lets all sessions share theirs.
+        ttl_s: seconds for which a response is cached.
+        share: ``session`` caches separately for each session, ``fleet`` for all sessions together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +65,7 @@ class CacheSpec(BaseModel):
 
 
 class ProgramSpec(BaseModel):
-    """Everything from which a worker rebuilds a DSPy program.
+    """Everything that a worker needs to rebuild a DSPy program.
 
     Attributes:
         module: a registered module type (``ChainOfThought``), a variable that names one, or the import path
@@ -76,17 +76,17 @@ class ProgramSpec(BaseModel):
         functions: constructor arguments that are functions (``reward_fn``), by import path or registered name.
         modules: constructor arguments that are modules (``module`` of BestOfN, ``programs`` of Ensemble), as specs.
         tools: functions in allowed packages by import path, or registered tools by name, for modules that take tools.
-            An empty list is for an agent that has none; None where nothing is said of tools.
+            Empty for an agent without tools; None for a module that takes none.
         bindings: module attribute to session variable.
-        config: predictor path to LM keywords that hold unless a variable says otherwise.
+        config: predictor path to LM keywords, which bound variables override.
         state: what DSPy's ``dump_state`` gives: demos and optimised instructions.
         escaped: whether the demos hold what JSON has no form for, such as a tuple (see ``json_values``).
-        attributes: module path (``self`` for the whole) to attributes that are set once it is built: what an instance
-            had beside what its constructor makes.
+        attributes: module path (``self`` for the whole) to attributes that are set after it is built: those that the
+            instance had besides the ones from its constructor.
         lm: LM profile; the fleet's default if none is named.
-        cache: how its LM calls share their answers; without it each call is a request.
-        executes_code: whether it computes or executes code rather than waits, so that it needs a process of its own.
-            Of DSPy's own modules that is known.
+        cache: response cache of its LM calls; without it each call is a request.
+        executes_code: whether it computes or executes code rather than waiting, so that it needs a process of its own.
+            For DSPy's own modules that is known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -145,15 +145,15 @@ class ProgramSpec(BaseModel):
         return (self.module,) if isinstance(self.module, str) else self.module.allowed
 
     def encode(self) -> bytes:
-        """Return the JSON whose digest names the spec: one text for equal specs, and values as they were written."""
+        """Return the JSON whose digest names the spec; equal specs have equal texts, and values keep their order."""
         raw = self.model_dump(mode="json", exclude_defaults=True) | {"format": self.format}
         return json.dumps(_sort_names(raw), ensure_ascii=False, separators=(",", ":")).encode()
 
     def verify(self, program: str) -> None:
-        """Refuse what no module could be given: LM settings that belong to a profile, and foreign state.
+        """Check that the spec has no LM settings that belong to a profile, and no foreign state.
 
         Raises:
-            ProgramSpecError: names the part.
+            ProgramSpecError: a part isn't allowed; names it.
         """
         for name in self.arguments.keys() & NOT_DATA:
             raise ProgramSpecError(program, f"arguments.{name}", "it isn't data; see tools, functions and modules")
@@ -202,12 +202,12 @@ class ProgramSpec(BaseModel):
                 )
 
 
-# How many levels of keys are names of the spec's own, by part; below them are people's values.
+# How many levels of keys are names of the spec itself, by part; below them are the user's values.
 _NAME_LEVELS = {"arguments": 1, "functions": 1, "bindings": 1, "config": 2, "state": 2, "module": 1, "cache": 1}
 
 
 def _sort_names(raw: dict[str, Any]) -> dict[str, Any]:
-    """Sort the names of a spec's parts, and leaves the keys of values such as demos: their order is the prompt's."""
+    """Sort the names of a spec's parts, but not the keys of values such as demos, whose order the prompt shows."""
     result = {key: _sort_keys(raw[key], _NAME_LEVELS.get(key, 0)) for key in sorted(raw)}
     for argument, inside in result.get("modules", {}).items():
         result["modules"][argument] = (
@@ -237,10 +237,10 @@ def digest(encoded: bytes) -> str:
 
 
 def check_name(program: str) -> str:
-    """Return a program's name if it can be one.
+    """Return a program's name if it is valid.
 
     Raises:
-        ProgramSpecError: it has other characters than letters, digits, ``_``, ``.`` and ``-``, or too many.
+        ProgramSpecError: the name is too long or has characters other than letters, digits, ``_``, ``.`` and ``-``.
     """
     if not _NAME.fullmatch(program):
         raise ProgramSpecError(program[:100], "the name", "it must be 1 to 100 letters, digits, '_', '.' or '-'")

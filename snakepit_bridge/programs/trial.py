@@ -1,7 +1,7 @@
-"""A trial: the module that is registered and the one that a worker would build ask the same, or the program is refused.
+"""A trial: the registered module and the one that a worker would build must format the same prompts.
 
-Both run here, on copies, with an adapter that records what would be asked and answers with placeholders, so that no LM
-is called. What a module does beside its LM calls it does in a trial too, for as long as that is allowed to take.
+Copies of both run here with an adapter that records the prompts and answers with placeholders, so that no LM is called.
+Anything else that a module does also happens in a trial, up to a timeout.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from snakepit_bridge.programs.inputs import ProgramInputs
 _log = logging.getLogger(__name__)
 
 TRIAL_TIMEOUT_S = 5.0
-"""Seconds that a trial of one module may take; one that takes longer says nothing."""
-# They run the code that an LM wrote, which takes long and needs what isn't here.
+"""Seconds that a trial of one module may take; a longer one is ignored."""
+# They execute code that an LM wrote, which is slow and may need what isn't installed here.
 _EXECUTE_CODE = (dspy.ProgramOfThought, dspy.CodeAct, RLM, Flex)
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _MAX_DEPTH = 4
@@ -39,12 +39,12 @@ _MAX_SHOWN = 120
 
 
 def compare(module: Any, rebuilt: Any, *, program: str) -> None:
-    """Refuse a program whose rebuilt module asks its LM otherwise than the registered one.
+    """Check that a rebuilt module formats the same prompts as the registered one.
 
-    A module that asks otherwise from one call to the next, or asks nothing with placeholders, isn't compared.
+    A module whose prompts differ between calls, or that makes no LM call with placeholders, isn't compared.
 
     Raises:
-        ProgramSpecError: the two differ; shows where.
+        ProgramSpecError: the prompts differ; shows where.
     """
     if any(isinstance(part, _EXECUTE_CODE) for _, part in parts(module, BaseModule)):
         return
@@ -59,7 +59,7 @@ def compare(module: Any, rebuilt: Any, *, program: str) -> None:
 
 
 def record_prompts(module: Any, inputs: Mapping[str, Any]) -> list[str] | None:
-    """Return what a module asks for some inputs, without asking anyone; None if it takes too long to tell."""
+    """Return the prompts of a module for some inputs, without calling an LM; None if it takes too long."""
     recorder = _Recorder()
     copied = _copy_module(module, recorder)
     ended = threading.Event()
@@ -73,7 +73,7 @@ def record_prompts(module: Any, inputs: Mapping[str, Any]) -> list[str] | None:
                     asyncio.run(copied.acall(*args, **kwargs))
                 else:
                     copied(*args, **kwargs)
-        except BaseException as exc:  # noqa: BLE001 (what it makes of placeholders is its own affair)
+        except BaseException as exc:  # noqa: BLE001 (a module may fail on placeholders)
             _log.debug("A trial of %s ended in %r", type(copied).__name__, exc)
         finally:
             ended.set()
@@ -83,7 +83,7 @@ def record_prompts(module: Any, inputs: Mapping[str, Any]) -> list[str] | None:
 
 
 class _RecordingLM(dspy.BaseLM):
-    """Stands for every LM: what is asked without an adapter."""
+    """Records calls of an LM that bypass the adapter."""
 
     def __init__(self, prompts: list[str]) -> None:
         super().__init__(model="trial/trial")
@@ -123,7 +123,7 @@ def _copy_module(module: Any, recorder: _Recorder) -> Any:
             if isinstance(value, dspy.BaseLM):
                 vars(part)[name] = recorder.lm
         if hasattr(part, "_bound"):
-            setattr(part, "_bound", True)  # noqa: B010 (an aware one would ask its session)
+            setattr(part, "_bound", True)  # noqa: B010 (an aware module would read its session)
     return copied
 
 
@@ -133,7 +133,7 @@ def _make_placeholders(inputs: ProgramInputs) -> dict[str, Any]:
 
 
 def _make_placeholder(annotation: Any, name: str, depth: int = 0) -> Any:
-    """A value of a type that any program can make something of; a text says whose place it holds."""
+    """Return a placeholder value of a type; a text contains the field's name."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is str or annotation is Any:
         return f"text for {name}"
@@ -158,7 +158,7 @@ def _make_object(kind: Any, name: str, depth: int) -> Any:
         required = {key: info for key, info in kind.model_fields.items() if info.is_required()}
         try:
             return kind(**{key: _make_placeholder(info.annotation, name, depth + 1) for key, info in required.items()})
-        except Exception:  # noqa: BLE001 (validators of somebody else's may want anything)
+        except Exception:  # noqa: BLE001 (a user's validators may raise anything)
             return None
     try:
         return kind()

@@ -1,4 +1,4 @@
-"""What a prediction's LM calls used, all of them counted, in whichever thread or task a program makes them."""
+"""Token usage of all of a prediction's LM calls, in any thread or task."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dspy.utils.usage_tracker import UsageTracker
 
 
 class SharedUsage(UsageTracker):
-    """DSPy's count of one prediction, which its parts share.
+    """DSPy's usage tracker, shared by all threads of a prediction.
 
-    ``dspy.Parallel`` gives each of its threads a copy, and nobody adds the copies up.
+    ``dspy.Parallel`` gives each of its threads a copy, and the copies are never summed.
     """
 
     def __init__(self) -> None:
@@ -22,11 +22,11 @@ class SharedUsage(UsageTracker):
         return self
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
-        """Count what one LM call used."""
+        """Add the usage of one LM call."""
         with self._lock:
             super().add_usage(lm, usage_entry)
 
     def get_total_tokens(self) -> dict[str, Any]:
-        """Return the model's counts by model, as they are now."""
+        """Return the current token counts by model."""
         with self._lock:
             return super().get_total_tokens()
