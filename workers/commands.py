@@ -185,8 +185,8 @@ def gateway(
             bridge=bridge,
             grpc=None if no_grpc else grpc,
             http=None if no_http else http,
-            grants=Grants.said(tokens, os.environ.get("DSPEX_GATEWAY_TOKENS_TOML")),
-            tls=Tls.of(certificate, key, client_ca),
+            grants=Grants.from_sources(tokens, os.environ.get("DSPEX_GATEWAY_TOKENS_TOML")),
+            tls=Tls.from_files(certificate, key, client_ca),
             limits=GatewayLimits(message_bytes=message_bytes, changes=changes, calls_per_s=rate, streams=streams),
             hosts=tuple(hosts or ()),
             origins=tuple(origins or ()),
@@ -209,10 +209,10 @@ def gateway_token(
     ] = None,
 ) -> None:
     """Make a token: it is printed once, on stderr; on stdout stands what the gateway's tokens file keeps of it."""
-    from workers.gateway import new_token, table
+    from workers.gateway import new_token, to_toml
 
     token = new_token()
-    text = table(name, token, scopes, sessions or ["*"])
+    text = to_toml(name, token, scopes, sessions or ["*"])
     typer.echo(text, nl=False)
     typer.echo(f"The token, which nobody can show again: {token}", err=True)
 

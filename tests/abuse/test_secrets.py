@@ -31,7 +31,7 @@ from tests.harness.stage import echo, fresh
 from tests.harness.waiting import wait_until
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
-from workers.gateway import new_token, table
+from workers.gateway import new_token, to_toml
 
 ROOT = Path(__file__).parents[2]
 KEY, PASSWORD, PROXY = "sk-canary-key-4711", "canary-redis-4711", "canary-proxy-4711"
@@ -141,7 +141,7 @@ def everything(url: str) -> str:
 def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     token = new_token()
     tokens = house.folder / "tokens.toml"
-    tokens.write_text(table("shop", token, ["publish", "predict", "read"], ["*"]), encoding="utf-8")
+    tokens.write_text(to_toml("shop", token, ["publish", "predict", "read"], ["*"]), encoding="utf-8")
     house.start("worker", "worker", "--loglevel", "DEBUG", "-c", "8", "--", "-E")
     addresses = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
     house.start("gateway", "gateway", *addresses, "--tokens", str(tokens), "--loglevel", "DEBUG")

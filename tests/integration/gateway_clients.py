@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2_grpc as rpc
-from workers.gateway import Gateway, GatewaySettings, Grants, hashed
+from workers.gateway import Gateway, GatewaySettings, Grants, hash_token
 
 TOKENS = {
     "all": ("publish predict read admin", "*"),
@@ -29,7 +29,7 @@ TOKENS = {
 def grants(**limits: float) -> Grants:
     """The tokens of the tests; a token reads as the name of its grant, and a limit of all grants may be given."""
     tables = [
-        f"[tokens.{name}]\nsha256 = '{hashed(name)}'\nscopes = {scopes.split()}\nsessions = {sessions.split()}\n"
+        f"[tokens.{name}]\nsha256 = '{hash_token(name)}'\nscopes = {scopes.split()}\nsessions = {sessions.split()}\n"
         + "".join(f"{limit} = {value}\n" for limit, value in limits.items())
         for name, (scopes, sessions) in TOKENS.items()
     ]

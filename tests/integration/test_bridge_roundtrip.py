@@ -65,7 +65,7 @@ async def context(refresher: Refresher, redis_url: str) -> SessionContext:
             return False
 
     await eventually(there, "the session")
-    assert refresher.reports()
+    assert refresher.statuses()
     return made
 
 

@@ -19,7 +19,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2
 from tests.harness.stage import Stage, stage
-from workers.gateway import new_token, table
+from workers.gateway import new_token, to_toml
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "elixir"
@@ -121,8 +121,8 @@ def elixir(mix: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Elix
     writer, reader = new_token(), new_token()
     tokens = folder / "tokens.toml"
     tokens.write_text(
-        table("elixir", writer, ["publish", "predict", "read", "admin"], ["*"])
-        + table("reader", reader, ["read"], ["elixir*"]),
+        to_toml("elixir", writer, ["publish", "predict", "read", "admin"], ["*"])
+        + to_toml("reader", reader, ["read"], ["elixir*"]),
         encoding="utf-8",
     )
     authority, files = certificates(folder)

@@ -12,7 +12,7 @@ import pytest
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import ConfigurationError
 from tests.integration.gateway_clients import Client, connected, gateway, refusal
-from workers.gateway import Gateway, Grants, hashed
+from workers.gateway import Gateway, Grants, hash_token
 
 SCOPES = {"operator": "publish read control", "app": "publish read"}
 LIMIT = "dspex.limits.requests_per_min"
@@ -21,7 +21,7 @@ LIMIT = "dspex.limits.requests_per_min"
 def two_grants() -> Grants:
     return Grants.parse(
         "\n".join(
-            f"[tokens.{name}]\nsha256 = '{hashed(name)}'\nscopes = {scopes.split()}\nsessions = ['*']\n"
+            f"[tokens.{name}]\nsha256 = '{hash_token(name)}'\nscopes = {scopes.split()}\nsessions = ['*']\n"
             for name, scopes in SCOPES.items()
         )
     )
@@ -93,4 +93,4 @@ async def test_the_author_is_the_grant_and_what_a_client_says_stands_beside_it(o
 
 def test_no_grant_is_named_as_what_a_client_says_of_itself() -> None:
     with pytest.raises(ConfigurationError, match="says"):
-        Grants.parse(f"[tokens.'a (says: b)']\nsha256 = '{hashed('a')}'\nscopes = ['read']\nsessions = ['*']\n")
+        Grants.parse(f"[tokens.'a (says: b)']\nsha256 = '{hash_token('a')}'\nscopes = ['read']\nsessions = ['*']\n")

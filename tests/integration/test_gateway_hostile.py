@@ -242,7 +242,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_others_go_on(served: G
         token = await client.publish("user-1", a=str(len(published)) + "x" * 100_000)
         published.append(token)
         assert (await first(quick, 1))[0].token == token
-        return not served._door._admission._used["reader"].streams
+        return not served._gate._limiter._usage["reader"].streams
 
     published: list[str] = []
     await eventually(cut_off, "the slow reader to be cut off", timeout_s=30, poll_s=0.05)
@@ -282,7 +282,7 @@ async def test_a_grpc_reader_that_takes_nothing_is_cut_off(redis_url: str) -> No
             async def cut_off() -> bool:
                 await client.publish("user-1", a=len(published), b="x" * 150_000)
                 published.append(1)
-                return not served._door._admission._used[""].streams
+                return not served._gate._limiter._usage[""].streams
 
             published: list[int] = []
             await eventually(cut_off, "the stuck reader to be cut off", timeout_s=30, poll_s=0.05)

@@ -20,9 +20,9 @@ from schemathesis.generation.case import Case
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from workers.dev.redis_server import EmbeddedRedis
-from workers.gateway import new_token, table
-from workers.gateway.http.openapi import description
-from workers.gateway.operations import operations
+from workers.gateway import new_token, to_toml
+from workers.gateway.http.openapi import build_description
+from workers.gateway.operations import build_operations
 
 ROOT = Path(__file__).parents[2]
 TOKEN = new_token()
@@ -61,7 +61,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
     file = tmp_path_factory.mktemp("gateway") / "tokens.toml"
-    file.write_text(table("all", TOKEN, ["publish", "predict", "read", "admin"], ["*"]), encoding="utf-8")
+    file.write_text(to_toml("all", TOKEN, ["publish", "predict", "read", "admin"], ["*"]), encoding="utf-8")
     with EmbeddedRedis.start() as redis:
         command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", redis.url, "gateway", "--no-grpc"]
         process = subprocess.Popen(
@@ -76,7 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
             process.communicate(timeout=30)
 
 
-DOCUMENT = description(operations(Mock(), Mock(), Mock()))
+DOCUMENT = build_description(build_operations(Mock(), Mock(), Mock()))
 described = schemathesis.openapi.from_dict(DOCUMENT)
 described.config.generation.update(deterministic=True, max_examples=30)
 

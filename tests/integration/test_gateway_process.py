@@ -247,7 +247,7 @@ def tokens_file(tmp_path: Path) -> tuple[Path, str]:
     (tmp_path / "tokens.toml").write_text(made.stdout, encoding="utf-8")
     token = made.stderr.strip().rpartition(" ")[2]
     assert token not in made.stdout
-    assert Grants.load(tmp_path / "tokens.toml").of(token) is not None
+    assert Grants.load(tmp_path / "tokens.toml").find(token) is not None
     return tmp_path / "tokens.toml", token
 
 

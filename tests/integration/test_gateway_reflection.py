@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from tests.harness.stage import Stage, fresh, stage
-from workers.gateway import new_token, table
+from workers.gateway import new_token, to_toml
 
 ROOT = Path(__file__).parents[2]
 SPEC = {"module": "Predict", "signature": "question -> answer", "bindings": {"temperature": "temp"}}
@@ -82,7 +82,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
 @pytest.fixture(scope="module")
 def reflected(play: Stage, tmp_path_factory: pytest.TempPathFactory) -> Generator[Reflected]:
     token, file = new_token(), tmp_path_factory.mktemp("gateway") / "tokens.toml"
-    file.write_text(table("all", token, ["publish", "predict", "read", "admin"], ["*"]), encoding="utf-8")
+    file.write_text(to_toml("all", token, ["publish", "predict", "read", "admin"], ["*"]), encoding="utf-8")
     command = [sys.executable, "-m", "snakepit_bridge.cli", "--redis-url", play.url, "gateway", "--no-http"]
     process = subprocess.Popen(
         [*command, "--grpc", "127.0.0.1:0", "--tokens", str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -13,7 +13,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.variables import Variable
 from workers.gateway.api.idempotent_publish import IdempotentPublisher, PublishCommand
-from workers.gateway.api.request_ids import RequestIds, Try
+from workers.gateway.api.request_ids import Attempt, RequestIds
 from workers.gateway.errors import RequestIdConflictError
 
 
@@ -37,7 +37,7 @@ def store(fleet: Fleet) -> SnapshotStore:
 
 
 async def once(fleet: Fleet, value: int, *, id: str = "r-1", owner: str = "a", **how: Any) -> Token:
-    return await IdempotentPublisher(fleet).once(owner, id, f"{value}".encode(), commit(value, **how))
+    return await IdempotentPublisher(fleet).publish(owner, id, f"{value}".encode(), commit(value, **how))
 
 
 async def dies_after(fleet: Fleet, moment: str, monkeypatch: pytest.MonkeyPatch, value: int) -> None:
@@ -48,7 +48,7 @@ async def dies_after(fleet: Fleet, moment: str, monkeypatch: pytest.MonkeyPatch,
 
     with monkeypatch.context() as patched:
         if moment == "the commit":
-            patched.setattr(Try, "done", died)
+            patched.setattr(Attempt, "record_answer", died)
         else:
             patched.setattr(type(fleet.store), "publish", died)
         with pytest.raises(Died):
@@ -99,7 +99,7 @@ async def test_a_refused_try_is_forgotten_so_that_the_id_can_be_used_for_what_fi
 
     refused = PublishCommand("s", frozenset({"n"}), refuse, None, "", "")
     with pytest.raises(ValidationError):
-        await IdempotentPublisher(fleet).once("a", "r-1", b"refused", refused)
+        await IdempotentPublisher(fleet).publish("a", "r-1", b"refused", refused)
     await once(fleet, 1)
 
 
@@ -122,13 +122,13 @@ async def test_a_try_whose_outcome_is_unknown_is_remembered(fleet: Fleet) -> Non
     ids = RequestIds(fleet.connection, fleet.namespace)
 
     async def unanswered() -> None:
-        async with ids.trying("a", "r-1", b"x") as tried:
-            await tried.about_to_commit(Token(3, 4))
+        async with ids.attempt("a", "r-1", b"x") as tried:
+            await tried.record_base(Token(3, 4))
             raise StoreUnavailableError("redis://x", "no answer")
 
     with pytest.raises(StoreUnavailableError):
         await unanswered()
-    async with ids.trying("a", "r-1", b"x") as tried:
+    async with ids.attempt("a", "r-1", b"x") as tried:
         assert (tried.answer, tried.base) == (None, Token(3, 4))
 
 
@@ -165,7 +165,7 @@ async def test_a_caller_who_hangs_up_while_taking_the_turn_leaves_it_free(redis_
     ids = RequestIds(fleet.connection, fleet.namespace)
 
     async def held() -> None:
-        async with ids.trying("a", "r-1", b"x"):
+        async with ids.attempt("a", "r-1", b"x"):
             await asyncio.sleep(60)
 
     for pause in [0.0, *(n / 2000 for n in range(20))]:
@@ -173,5 +173,5 @@ async def test_a_caller_who_hangs_up_while_taking_the_turn_leaves_it_free(redis_
         await asyncio.sleep(pause)
         trying.cancel()
         await asyncio.gather(trying, return_exceptions=True)
-        async with asyncio.timeout(5), ids.trying("a", "r-1", b"x"):
+        async with asyncio.timeout(5), ids.attempt("a", "r-1", b"x"):
             pass

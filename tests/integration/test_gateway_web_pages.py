@@ -116,18 +116,18 @@ async def test_hosts_and_origins_that_are_named_are_let_in(redis_url: str) -> No
 
 
 def test_off_loopback_every_host_passes_unless_some_are_named() -> None:
-    WebOrigins.of("0.0.0.0", (), ()).check("anything.example", None, None)
-    assert WebOrigins.of("0.0.0.0", ("a.example",), ()).hosts == {"a.example", "0.0.0.0"}
-    assert WebOrigins.of("127.0.0.1", ("*",), ()).hosts is None
+    WebOrigins.from_settings("0.0.0.0", (), ()).check("anything.example", None, None)
+    assert WebOrigins.from_settings("0.0.0.0", ("a.example",), ()).hosts == {"a.example", "0.0.0.0"}
+    assert WebOrigins.from_settings("127.0.0.1", ("*",), ()).hosts is None
 
 
 @pytest.mark.parametrize("host", ["", "https://a.example", "a.example:80", "a/b", "a b", "a,b"])
 def test_what_is_no_host_is_refused_at_the_start(host: str) -> None:
     with pytest.raises(ConfigurationError, match="allowed host"):
-        WebOrigins.of("127.0.0.1", (host,), ())
+        WebOrigins.from_settings("127.0.0.1", (host,), ())
 
 
 @pytest.mark.parametrize("origin", ["", "*", "null", "a.example", "https://", "https://a/b", "https://*.a", "ftp://a"])
 def test_what_is_no_origin_is_refused_at_the_start(origin: str) -> None:
     with pytest.raises(ConfigurationError, match="allowed origin"):
-        WebOrigins.of("127.0.0.1", (), (origin,))
+        WebOrigins.from_settings("127.0.0.1", (), (origin,))

@@ -22,7 +22,7 @@ from snakepit_bridge.variables import Tensor, Variable, VariableType
 from tests.harness.waiting import eventually
 from tests.integration.refresher_proxy import Network
 from workers.refresher import Refresher, RefresherSettings
-from workers.refresher.report import State
+from workers.refresher.session_status import SessionState
 
 Start = Callable[..., Awaitable[Refresher]]
 
@@ -83,12 +83,12 @@ async def holds(store: RedisStore, session: str = "s", **values: Any) -> Snapsho
     return await eventually(found, f"session {session} holding {values}")
 
 
-async def is_state(refresher: Refresher, state: State, session: str = "s") -> None:
+async def is_state(refresher: Refresher, state: SessionState, session: str = "s") -> None:
     async def found() -> bool:
-        reports = refresher.reports()
+        reports = refresher.statuses()
         return session in reports and reports[session].state is state
 
-    await eventually(found, f"{session} to be {state!r}, in {refresher.reports()}")
+    await eventually(found, f"{session} to be {state!r}, in {refresher.statuses()}")
 
 
 async def looks_on(elixir: BridgeServer, count: int = 3) -> None:
@@ -173,7 +173,7 @@ async def test_a_variable_that_elixir_deleted_goes_once_it_stayed_away(
     elixir: BridgeServer, store: RedisStore, refresher: Refresher
 ) -> None:
     elixir.delete("s", "style")
-    await is_state(refresher, State.SETTLING)
+    await is_state(refresher, SessionState.SETTLING)
     assert set((await store.read("s")).variables) == {"temperature", "style"}
     await holds(store, temperature=0.5)
 
@@ -197,7 +197,7 @@ async def test_while_variables_come_back_one_by_one_nothing_is_taken_away(
     elixir.restart()
     elixir.begin("s")
     elixir.register("s", "temperature", "float", 1.0)
-    await is_state(refresher, State.SETTLING)
+    await is_state(refresher, SessionState.SETTLING)
     elixir.register("s", "style", "string", "kind")
     after = await holds(store, temperature=1.0, style="kind")
     changes = [change for change in await store.history("s") if before.token < change.token <= after.token]
@@ -208,36 +208,36 @@ async def test_a_session_that_is_gone_keeps_its_last_snapshot_unconfirmed_and_is
     elixir: BridgeServer, store: RedisStore, refresher: Refresher
 ) -> None:
     elixir.end("s")
-    await is_state(refresher, State.GONE)
+    await is_state(refresher, SessionState.GONE)
     stale = await store.read("s")
     assert stale.value("temperature") == 0.5
     await looks_on(elixir)
     assert (await store.head("s")).confirmed_at == stale.confirmed_at
     elixir.begin("s")
-    await is_state(refresher, State.EMPTY)
+    await is_state(refresher, SessionState.EMPTY)
     assert (await store.read("s")).token == stale.token
     elixir.register("s", "temperature", "float", 0.7)
     elixir.register("s", "style", "string", "kind")
     await holds(store, temperature=0.7, style="kind")
-    await is_state(refresher, State.FOLLOWED)
+    await is_state(refresher, SessionState.FOLLOWED)
 
 
 async def test_a_server_that_is_away_leaves_the_snapshot_stale_and_says_so_until_it_is_back(
     elixir: BridgeServer, store: RedisStore, refresher: Refresher
 ) -> None:
     elixir.stop()
-    await is_state(refresher, State.AWAY)
+    await is_state(refresher, SessionState.UNREACHABLE)
     stale = await store.head("s")
-    assert "away" in refresher.reports()["s"].problem
+    assert "away" in refresher.statuses()["s"].problem
     elixir.start()
-    await is_state(refresher, State.FOLLOWED)
+    await is_state(refresher, SessionState.FOLLOWED)
     await confirmed_after(store, stale.confirmed_at)
     assert (await store.head("s")).token == stale.token
 
 
 async def test_a_silent_server_confirms_nothing(elixir: BridgeServer, store: RedisStore, refresher: Refresher) -> None:
     elixir.turn(silent=True)
-    await is_state(refresher, State.AWAY)
+    await is_state(refresher, SessionState.UNREACHABLE)
     stale = await store.head("s")
     elixir.turn(silent=False)
     elixir.set("s", "temperature", 1.25)
@@ -260,8 +260,8 @@ async def test_a_variable_that_breaks_the_list_is_named_and_the_others_go_on(
 ) -> None:
     elixir.turn(odd_variables_spoil_patterns=spoilt_patterns)
     elixir.spoil("s", "style")
-    await is_state(refresher, State.PARTLY)
-    assert list(refresher.reports()["s"].unreadable) == ["style"]
+    await is_state(refresher, SessionState.PARTIAL)
+    assert list(refresher.statuses()["s"].unreadable) == ["style"]
     stale = (await store.head("s")).confirmed_at
     elixir.set("s", "temperature", 1.5)
     await holds(store, temperature=1.5, style="kind")
@@ -270,7 +270,7 @@ async def test_a_variable_that_breaks_the_list_is_named_and_the_others_go_on(
     elixir.spoil("s", "style", odd=False)
     elixir.set("s", "style", "stern")
     await holds(store, temperature=1.5, style="stern")
-    await is_state(refresher, State.FOLLOWED)
+    await is_state(refresher, SessionState.FOLLOWED)
 
 
 async def test_a_variable_that_was_never_readable_leaves_the_others_followed_and_confirmed(
@@ -280,7 +280,7 @@ async def test_a_variable_that_was_never_readable_leaves_the_others_followed_and
     elixir.spoil("s", "temper*")
     async with refreshing(elixir, redis_url) as refresher:
         first = await holds(store, temperature=0.5, style="kind")
-        assert list(refresher.reports()["s"].unreadable) == ["temper*"]
+        assert list(refresher.statuses()["s"].unreadable) == ["temper*"]
         await confirmed_after(store, first.confirmed_at)
 
 
@@ -311,10 +311,10 @@ async def test_a_session_is_followed_when_it_is_wanted_and_dropped_when_it_is_id
     async with refreshing(elixir, redis_url, sessions=(), idle_s=2) as refresher:
         await wanted.want(["late", "nowhere"])
         await holds(store, "late", x=7)
-        await is_state(refresher, State.GONE, "nowhere")
+        await is_state(refresher, SessionState.GONE, "nowhere")
 
         async def dropped() -> bool:
-            return not refresher.reports()
+            return not refresher.statuses()
 
         await eventually(dropped, "idle sessions to be dropped")
     assert (await store.read("late")).value("x") == 7
@@ -325,11 +325,11 @@ async def test_a_session_that_elixir_does_not_have_stays_free_for_others_to_publ
     elixir: BridgeServer, store: RedisStore, redis_url: str
 ) -> None:
     async with refreshing(elixir, redis_url, sessions=("mine",)) as refresher:
-        await is_state(refresher, State.GONE, "mine")
+        await is_state(refresher, SessionState.GONE, "mine")
         await store.publish("mine", {"x": Variable.declare("x", 1)})
         elixir.begin("mine")
         elixir.register("mine", "x", "integer", 2)
-        await is_state(refresher, State.OWNED, "mine")
+        await is_state(refresher, SessionState.OWNED_ELSEWHERE, "mine")
     assert (await store.read("mine")).value("x") == 1
 
 
@@ -365,7 +365,7 @@ async def test_quick_changes_end_at_the_last_value_and_never_go_back(
 
 async def watched(refresher: Refresher) -> None:
     async def found() -> bool:
-        return "s" in refresher.reports() and refresher.reports()["s"].watched
+        return "s" in refresher.statuses() and refresher.statuses()["s"].watched
 
     await eventually(found, "a watch that is trusted")
 
@@ -414,7 +414,7 @@ async def test_a_watch_that_tells_nothing_is_found_out_and_polled_instead(
         async def polled() -> bool:
             # The first change may be found by a look that was under way when the watch fell silent.
             elixir.set("s", "temperature", next(temperatures))
-            return not refresher.reports()["s"].watched
+            return not refresher.statuses()["s"].watched
 
         await eventually(polled, "the mute watch to be given up")
 
@@ -424,7 +424,7 @@ async def test_a_broken_watch_is_opened_again(elixir: BridgeServer, store: Redis
     async with refreshing(elixir, redis_url) as refresher:
         await watched(refresher)
         elixir.stop()
-        await is_state(refresher, State.AWAY)
+        await is_state(refresher, SessionState.UNREACHABLE)
         elixir.start()
         elixir.set("s", "temperature", 0.8)
         await holds(store, temperature=0.8, style="kind")
@@ -442,13 +442,13 @@ async def test_two_refreshers_share_the_sessions_and_one_takes_over_what_the_oth
         async with refreshing(elixir, redis_url, sessions=sessions) as leaves:
 
             async def halved() -> bool:
-                both = [set(one.reports()) for one in (stays, leaves)]
+                both = [set(one.statuses()) for one in (stays, leaves)]
                 return [len(one) for one in both] == [5, 5] and not both[0] & both[1]
 
             await eventually(halved, "each to follow half of the sessions")
 
         async def all_taken() -> bool:
-            return set(stays.reports()) == set(sessions)
+            return set(stays.statuses()) == set(sessions)
 
         await eventually(all_taken, "the one that stays to follow all")
         for session in sessions:
@@ -536,14 +536,14 @@ async def test_a_look_that_confirms_nothing_is_a_sign_of_elixir_nevertheless(
     elixir: BridgeServer, store: RedisStore, refresher: Refresher
 ) -> None:
     elixir.spoil("s", "style")
-    await is_state(refresher, State.PARTLY)
+    await is_state(refresher, SessionState.PARTIAL)
     first = await store.head("s")
     assert first.heard is not None
     await heard_after(store, (await heard_after(store, first.heard.at)).at)
     assert (await store.head("s")).confirmed_at == first.confirmed_at
     elixir.stop()
     stopped = (await store.head("s")).now
-    await is_state(refresher, State.AWAY)
+    await is_state(refresher, SessionState.UNREACHABLE)
     await asyncio.sleep(1.0)
     # The last sign may have been on its way still; it is of a look that began before.
     heard = (await store.head("s")).heard

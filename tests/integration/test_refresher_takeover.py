@@ -19,7 +19,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.waiting import Stopwatch, wait_until, within
-from workers.refresher.leases import Leases
+from workers.refresher.leases import RefresherLeases
 
 ROOT = Path(__file__).parents[2]
 SESSION, LEASE = "shop", "dspex:{s:shop}:lease"
@@ -166,21 +166,21 @@ def test_two_that_live_under_one_name_share_the_sessions_and_hold_none_together(
 
 async def test_of_processes_of_one_name_the_later_takes_over_from_the_earlier_and_never_back(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
-    older, newer, other = (Leases(connection, "dspex", name, 60.0) for name in ("me", "me", "other"))
-    assert await older.present() == 1
-    assert await older.hold(["a", "b"]) == {"a", "b"}
-    assert await newer.free(["a"]) == set(), "it doesn't know yet who came before it"
-    assert await newer.present() == 1, "the earlier one counts again once it comes again"
-    assert await newer.free(["a", "b", "c"]) == {"a", "b", "c"}
-    assert await newer.hold(["a"]) == set(), "renewing takes nothing over"
-    assert await newer.hold(["a"], take_over=True) == {"a"}
-    assert await older.present() == await newer.present() == 2
-    assert await older.free(["a"]) == set()
-    assert await older.hold(["a", "b"], take_over=True) == {"b"}
-    await older.give_back(["a"])
-    assert await newer.hold(["a"]) == {"a"}
-    assert await other.present() == 3
-    assert await other.hold(["a", "b"], take_over=True) == set()
+    older, newer, other = (RefresherLeases(connection, "dspex", name, 60.0) for name in ("me", "me", "other"))
+    assert await older.register() == 1
+    assert await older.acquire(["a", "b"]) == {"a", "b"}
+    assert await newer.find_free(["a"]) == set(), "it doesn't know yet who came before it"
+    assert await newer.register() == 1, "the earlier one counts again once it comes again"
+    assert await newer.find_free(["a", "b", "c"]) == {"a", "b", "c"}
+    assert await newer.acquire(["a"]) == set(), "renewing takes nothing over"
+    assert await newer.acquire(["a"], take_over=True) == {"a"}
+    assert await older.register() == await newer.register() == 2
+    assert await older.find_free(["a"]) == set()
+    assert await older.acquire(["a", "b"], take_over=True) == {"b"}
+    await older.release(["a"])
+    assert await newer.acquire(["a"]) == {"a"}
+    assert await other.register() == 3
+    assert await other.acquire(["a", "b"], take_over=True) == set()
     assert older.owner != newer.owner
     assert {named(one.owner) for one in (older, newer)} == {"me"}
     await connection.aclose()

@@ -1,6 +1,6 @@
 """The gateway: a fleet's variables, predictions and programs for applications in any language, by gRPC and HTTP."""
 
-from workers.gateway.access.authentication import Grant, Grants, GrantScope, hashed, new_token, table
+from workers.gateway.access.authentication import Grant, Grants, GrantScope, hash_token, new_token, to_toml
 from workers.gateway.service import Gateway, run_gateway
 from workers.gateway.settings import GatewayLimits, GatewaySettings, Tls
 
@@ -12,8 +12,8 @@ __all__ = [
     "GatewayLimits",
     "GrantScope",
     "Tls",
-    "hashed",
+    "hash_token",
     "new_token",
     "run_gateway",
-    "table",
+    "to_toml",
 ]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from workers.gateway.access.authentication import Grant
 from workers.gateway.errors import MalformedError
 
-MOST, MOST_OF_AN_ID = 512, 128
+MAX_NAME_LENGTH, MAX_ID_LENGTH = 512, 128
 """The longest name and the longest id of a prediction, in characters."""
 
-SHORTEST_S, LONGEST_S = 0.1, 86_400
+MIN_TIMEOUT_S, MAX_TIMEOUT_S = 0.1, 86_400
 """How long a client may say that it waits."""
 
 
@@ -28,16 +28,16 @@ class ClientCall:
     """
 
     grant: Grant
-    until: float = math.inf
+    ends_at: float = math.inf
     draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def remaining_s(self) -> float:
         """Seconds that it may still take."""
-        return max(0.0, self.until - time.monotonic())
+        return max(0.0, self.ends_at - time.monotonic())
 
 
-def seconds(value: float, where: str) -> float:
+def require_seconds(value: float, where: str) -> float:
     """Returns a request's seconds.
 
     Raises:
@@ -48,12 +48,12 @@ def seconds(value: float, where: str) -> float:
     return value
 
 
-def named(text: str, where: str, most: int = MOST) -> str:
+def require_name(text: str, where: str, max_length: int = MAX_NAME_LENGTH) -> str:
     """Returns a name that a request gives.
 
     Raises:
         MalformedError: it is empty or too long.
     """
-    if not 0 < len(text) <= most:
-        raise MalformedError(where, f"it is a name of 1 to {most} characters")
+    if not 0 < len(text) <= max_length:
+        raise MalformedError(where, f"it is a name of 1 to {max_length} characters")
     return text

@@ -15,7 +15,7 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.elixir.write_back import WriteNotShownError
 from snakepit_bridge.elixir.write_transaction import HalfWrittenError
 from snakepit_bridge.variables.codec import canonical, parse, shown
-from workers.gateway.json_text import plain
+from workers.gateway.json_text import quote_non_finite
 
 Code = grpc.StatusCode
 
@@ -223,7 +223,7 @@ _HTTP = {
 }
 
 
-def code_of(error: BaseException) -> Code:
+def grpc_code(error: BaseException) -> Code:
     """Returns the gRPC status of an error; what nobody named is INTERNAL."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL)
 
@@ -232,10 +232,10 @@ def http_status(error: BaseException) -> int:
     """Returns the HTTP status of an error."""
     if isinstance(error, MediaTypeError):
         return 415
-    return 413 if isinstance(error, TooLargeError) else _HTTP[code_of(error)]
+    return 413 if isinstance(error, TooLargeError) else _HTTP[grpc_code(error)]
 
 
-def described(error: BaseException) -> pb.Error:
+def to_message(error: BaseException) -> pb.Error:
     """Returns an error as clients are told of it; of one that nobody named they learn no more than that."""
     if not isinstance(error, named.BridgeError | ValueError):
         return pb.Error(kind="InternalError", message="The gateway failed; its log says more.", fields_json=b"[]")
@@ -245,33 +245,33 @@ def described(error: BaseException) -> pb.Error:
 
 def _fields(error: BaseException) -> bytes:
     try:
-        return canonical(plain(list(error.args)))
+        return canonical(quote_non_finite(list(error.args)))
     except (TypeError, ValueError):
         return canonical([shown(part) for part in error.args])
 
 
-def in_brief(error: BaseException) -> pb.Error:
+def to_brief_message(error: BaseException) -> pb.Error:
     """Returns an error as it fits into gRPC's metadata: clients take 8 KiB of those, and else not even the status."""
-    full = described(error)
+    full = to_message(error)
     if len(full.fields_json) > _FIELDS_BYTES:
-        full.fields_json = canonical(_cut(parse(full.fields_json)))
+        full.fields_json = canonical(_truncate(parse(full.fields_json)))
     if len(full.fields_json) > _FIELDS_BYTES:
         full.fields_json = b"[]"
     full.message = full.message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
     return full
 
 
-def _cut(part: Any) -> Any:
+def _truncate(part: Any) -> Any:
     if isinstance(part, list):
-        return [_cut(item) for item in cast("list[Any]", part)[:_ITEMS]]
+        return [_truncate(item) for item in cast("list[Any]", part)[:_ITEMS]]
     return part[:_LETTERS] if isinstance(part, str) else part
 
 
-def details(error: BaseException) -> tuple[tuple[str, bytes | str], ...]:
+def trailing_metadata(error: BaseException) -> tuple[tuple[str, bytes | str], ...]:
     """Returns the trailing metadata that carry an error in gRPC's richer model."""
-    packed, brief = AnyMessage(), in_brief(error)
+    packed, brief = AnyMessage(), to_brief_message(error)
     packed.Pack(brief)
-    code: Any = code_of(error).value
+    code: Any = grpc_code(error).value
     status = Status(code=code[0], message=brief.message, details=[packed])
     return (("grpc-status-details-bin", status.SerializeToString()), *retry_after(error))
 

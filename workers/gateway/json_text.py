@@ -8,10 +8,10 @@ from typing import Any, cast
 from snakepit_bridge.variables.codec import spelled
 
 
-def plain(value: Any) -> Any:
+def quote_non_finite(value: Any) -> Any:
     """Returns a value of JSON types with NaN and the infinities in quotes, wherever they stand."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+        return {str(key): quote_non_finite(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in cast("Sequence[Any]", value)]
+        return [quote_non_finite(item) for item in cast("Sequence[Any]", value)]
     return spelled(value)

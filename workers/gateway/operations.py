@@ -34,7 +34,7 @@ class Operation:
         request, response: its messages.
         http: HTTP method and path; fields of the request stand in braces.
         unary, streaming: what it does, one of the two.
-        weight: how many calls a request counts as.
+        weight: options many calls a request counts as.
     """
 
     service: str
@@ -53,59 +53,69 @@ class Operation:
         return f"/{PACKAGE}.{self.service}/{self.method}"
 
 
-def operations(variables: Variables, predictions: Predictions, programs: Programs) -> tuple[Operation, ...]:
+def build_operations(variables: Variables, predictions: Predictions, programs: Programs) -> tuple[Operation, ...]:
     """Returns all operations."""
-    return (*_variables(variables), *_predictions(predictions), *_programs(programs))
+    return (*_variable_operations(variables), *_prediction_operations(predictions), *_program_operations(programs))
 
 
-def _size(request: pb.SubmitBatchRequest) -> int:
+def _batch_size(request: pb.SubmitBatchRequest) -> int:
     return max(1, len(request.requests))
 
 
-def _variables(does: Variables) -> tuple[Operation, ...]:
-    def made(
-        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, **how: Any
+def _variable_operations(service: Variables) -> tuple[Operation, ...]:
+    def operation(
+        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, **options: Any
     ) -> Operation:
         path = f"/v1/sessions/{{session}}/{'variables' if method == 'Get' else method.lower()}"
-        return Operation("Variables", method, scope, request, response, (verb, path), **how)
+        return Operation("Variables", method, scope, request, response, (verb, path), **options)
 
     return (
-        made("Publish", GrantScope.PUBLISH, pb.PublishRequest, pb.PublishResponse, "POST", unary=does.publish),
-        made("Get", GrantScope.READ, pb.GetVariablesRequest, pb.Snapshot, "GET", unary=does.get),
-        made("Watch", GrantScope.READ, pb.WatchRequest, pb.Snapshot, "GET", streaming=does.watch),
-        made("History", GrantScope.READ, pb.HistoryRequest, pb.HistoryResponse, "GET", unary=does.history),
-        made("Rollback", GrantScope.PUBLISH, pb.RollbackRequest, pb.PublishResponse, "POST", unary=does.rollback),
+        operation("Publish", GrantScope.PUBLISH, pb.PublishRequest, pb.PublishResponse, "POST", unary=service.publish),
+        operation("Get", GrantScope.READ, pb.GetVariablesRequest, pb.Snapshot, "GET", unary=service.get),
+        operation("Watch", GrantScope.READ, pb.WatchRequest, pb.Snapshot, "GET", streaming=service.watch),
+        operation("History", GrantScope.READ, pb.HistoryRequest, pb.HistoryResponse, "GET", unary=service.history),
+        operation(
+            "Rollback", GrantScope.PUBLISH, pb.RollbackRequest, pb.PublishResponse, "POST", unary=service.rollback
+        ),
     )
 
 
-def _predictions(does: Predictions) -> tuple[Operation, ...]:
-    def made(method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **how: Any) -> Operation:
+def _prediction_operations(service: Predictions) -> tuple[Operation, ...]:
+    def operation(
+        method: str, request: type[Any], response: type[Any], verb: str, path: str = "", **options: Any
+    ) -> Operation:
         return Operation(
-            "Predictions", method, GrantScope.PREDICT, request, response, (verb, f"/v1/predictions{path}"), **how
+            "Predictions", method, GrantScope.PREDICT, request, response, (verb, f"/v1/predictions{path}"), **options
         )
 
-    asked = pb.PredictionRequest
+    by_id = pb.PredictionRequest
     return (
-        made("Submit", pb.SubmitRequest, pb.Handle, "POST", unary=does.submit),
-        made(
+        operation("Submit", pb.SubmitRequest, pb.Handle, "POST", unary=service.submit),
+        operation(
             "SubmitBatch", pb.SubmitBatchRequest, pb.SubmitBatchResponse, "POST", "/batch",
-            unary=does.submit_batch, weight=_size,
+            unary=service.submit_batch, weight=_batch_size,
         ),
-        made("Get", asked, pb.Prediction, "GET", "/{id}", unary=does.get),
-        made("Await", pb.AwaitRequest, pb.Prediction, "GET", "/{id}/await", unary=does.wait),
-        made("Stream", pb.StreamRequest, pb.PredictionEvent, "GET", "/{id}/stream", streaming=does.stream),
-        made("Cancel", asked, pb.Prediction, "POST", "/{id}/cancel", unary=does.cancel),
+        operation("Get", by_id, pb.Prediction, "GET", "/{id}", unary=service.get),
+        operation("Await", pb.AwaitRequest, pb.Prediction, "GET", "/{id}/await", unary=service.wait),
+        operation("Stream", pb.StreamRequest, pb.PredictionEvent, "GET", "/{id}/stream", streaming=service.stream),
+        operation("Cancel", by_id, pb.Prediction, "POST", "/{id}/cancel", unary=service.cancel),
     )  # fmt: skip
 
 
-def _programs(does: Programs) -> tuple[Operation, ...]:
-    def made(
-        method: str, scope: GrantScope, request: type[Any], response: type[Any], verb: str, path: str = "", **how: Any
+def _program_operations(service: Programs) -> tuple[Operation, ...]:
+    def operation(
+        method: str,
+        scope: GrantScope,
+        request: type[Any],
+        response: type[Any],
+        verb: str,
+        path: str = "",
+        **options: Any,
     ) -> Operation:
-        return Operation("Programs", method, scope, request, response, (verb, f"/v1/programs{path}"), **how)
+        return Operation("Programs", method, scope, request, response, (verb, f"/v1/programs{path}"), **options)
 
     return (
-        made("Register", GrantScope.ADMIN, pb.RegisterRequest, pb.Program, "POST", unary=does.register),
-        made("List", GrantScope.READ, pb.ListProgramsRequest, pb.ListProgramsResponse, "GET", unary=does.list),
-        made("Get", GrantScope.READ, pb.GetProgramRequest, pb.Program, "GET", "/{reference}", unary=does.get),
+        operation("Register", GrantScope.ADMIN, pb.RegisterRequest, pb.Program, "POST", unary=service.register),
+        operation("List", GrantScope.READ, pb.ListProgramsRequest, pb.ListProgramsResponse, "GET", unary=service.list),
+        operation("Get", GrantScope.READ, pb.GetProgramRequest, pb.Program, "GET", "/{reference}", unary=service.get),
     )

@@ -22,12 +22,12 @@ from workers.gateway.api.session_feed import SessionFeed
 from workers.gateway.api.variables import Variables
 from workers.gateway.grpc.server import GrpcServer
 from workers.gateway.http.server import HttpServer
-from workers.gateway.operations import operations
+from workers.gateway.operations import build_operations
 from workers.gateway.settings import GatewaySettings
 
 _log = logging.getLogger(__name__)
 
-_PROBE_S = 2.0
+_PROBE_INTERVAL_S = 2.0
 _SESSION = "default"
 
 
@@ -56,14 +56,14 @@ class Gateway:
             bridge=settings.bridge,
             bounds=settings.bounds,
         )
-        self._hub = SessionFeed(self._fleet.store)
+        self._feed = SessionFeed(self._fleet.store)
         self._predictions = Predictions(self._fleet, settings.limits.batch)
-        self._door = RequestGate(settings.grants, settings.limits)
-        serves = operations(
-            Variables(self._fleet, self._hub, settings.limits.changes), self._predictions, Programs(self._fleet)
+        self._gate = RequestGate(settings.grants, settings.limits)
+        serves = build_operations(
+            Variables(self._fleet, self._feed, settings.limits.changes), self._predictions, Programs(self._fleet)
         )
-        self._grpc = GrpcServer(serves, self._door, settings) if settings.grpc else None
-        self._http = HttpServer(serves, self._door, settings, self.ready) if settings.http else None
+        self._grpc = GrpcServer(serves, self._gate, settings) if settings.grpc else None
+        self._http = HttpServer(serves, self._gate, settings, self.ready) if settings.http else None
         self.grpc_address = self._grpc.address if self._grpc else None
         self.http_address = self._http.address if self._http else None
 
@@ -103,10 +103,10 @@ class Gateway:
 
     async def stop(self) -> None:
         """Takes no new calls, ends streams, and gives those under way ``drain_s`` to end."""
-        self._door.draining.set()
+        self._gate.draining.set()
         servers = filter(None, (self._grpc, self._http))
         await asyncio.gather(*(server.stop(self._settings.drain_s) for server in servers))
-        await self._hub.aclose()
+        await self._feed.aclose()
         self._predictions.close()
         if self._fleet.elixir is not None:
             await run_home(self._fleet.elixir.aclose())
@@ -116,8 +116,8 @@ class Gateway:
     async def _probe(self) -> None:
         while True:
             if self._grpc is not None:
-                await self._grpc.healthy(await self.ready())
-            await asyncio.sleep(_PROBE_S)
+                await self._grpc.set_healthy(await self.ready())
+            await asyncio.sleep(_PROBE_INTERVAL_S)
 
 
 def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | None = None) -> None:

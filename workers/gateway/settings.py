@@ -21,7 +21,7 @@ class Tls:
     client_ca: Path | None = None
 
     @classmethod
-    def of(cls, certificate: Path | None, key: Path | None, client_ca: Path | None = None) -> Self | None:
+    def from_files(cls, certificate: Path | None, key: Path | None, client_ca: Path | None = None) -> Self | None:
         """Returns the files that were named, or None if none was.
 
         Raises:
@@ -123,10 +123,10 @@ class GatewaySettings:
             raise ConfigurationError(f"The gateway's drain_s can't be below 0; got {self.drain_s}.")
         for address in (self.grpc, self.http):
             if address is not None:
-                self._check(address)
+                self._check_exposure(address)
 
-    def _check(self, address: str) -> None:
-        host, _ = split(address)
+    def _check_exposure(self, address: str) -> None:
+        host, _ = parse_address(address)
         if is_loopback(host):
             return
         lacks = [name for name, there in (("TLS", self.tls), ("a token", self.grants)) if not there]
@@ -137,7 +137,7 @@ class GatewaySettings:
             )
 
 
-def split(address: str) -> tuple[str, int]:
+def parse_address(address: str) -> tuple[str, int]:
     """Returns host and port of ``HOST:PORT``, an IPv6 address standing in brackets.
 
     Raises:

@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
             **{name: getattr(chosen, name) for name in _SECONDS},
         )
         run_refresher(settings, name=chosen.name)
-    except ConfigurationError as problem:
-        sys.stderr.write(f"{problem}\n")
+    except ConfigurationError as exc:
+        sys.stderr.write(f"{exc}\n")
         return 2
     return 0
 

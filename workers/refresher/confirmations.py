@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.snapshots.snapshot import Heard
-from workers.refresher.publisher import Ledger
+from workers.refresher.publisher import SessionPublisher
 
 
-class Confirmations:
+class PendingConfirmations:
     """What looks have confirmed since the last ``send``; of several looks at a session the latest counts.
 
     Args:
@@ -18,9 +18,9 @@ class Confirmations:
     def __init__(self, store: SnapshotStore, publisher: str) -> None:
         self._store = store
         self._publisher = publisher
-        self._marks: dict[str, tuple[Ledger, float, Heard]] = {}
+        self._pending: dict[str, tuple[SessionPublisher, float, Heard]] = {}
 
-    def mark(self, ledger: Ledger, looked_at: float, heard: Heard) -> None:
+    def add(self, ledger: SessionPublisher, looked_at: float, heard: Heard) -> None:
         """Note that a look, begun at ``looked_at`` by the store's clock, found what the store holds.
 
         Args:
@@ -28,7 +28,7 @@ class Confirmations:
             looked_at: 0 if the look found something that it isn't sure of, so that it confirms nothing.
             heard: the sign of Elixir that it was.
         """
-        self._marks[ledger.session] = (ledger, looked_at, heard)
+        self._pending[ledger.session] = (ledger, looked_at, heard)
 
     async def send(self) -> None:
         """Sends what was noted.
@@ -36,12 +36,12 @@ class Confirmations:
         Raises:
             StoreUnavailableError: nothing is lost by that; the next looks are noted anew.
         """
-        marks, self._marks = self._marks, {}
-        found = {session: ledger.look(at, heard) for session, (ledger, at, heard) in marks.items()}
+        marks, self._pending = self._pending, {}
+        found = {session: ledger.build_confirmation(at, heard) for session, (ledger, at, heard) in marks.items()}
         looks = {session: look for session, look in found.items() if look is not None}
         refused = await self._store.confirm(looks, publisher=self._publisher) if looks else {}
         for session, error in refused.items():
             # A publish of the ledger's own may have overtaken the confirmation.
             ledger, at, heard = marks[session]
-            if looks[session] == ledger.look(at, heard):
-                ledger.refused(error)
+            if looks[session] == ledger.build_confirmation(at, heard):
+                ledger.handle_rejection(error)

@@ -16,15 +16,15 @@ class DeletionGuard:
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
         self._missing: frozenset[str] = frozenset()
-        self._since = self._first = 0.0
+        self._unchanged_since = self._missing_since = 0.0
 
-    def believes(self, missing: frozenset[str], now: float) -> bool:
+    def allows(self, missing: frozenset[str], now: float) -> bool:
         """Tells whether a look that misses these names, begun at ``now``, may be published."""
         if not missing:
             self._missing = missing
             return True
         if not self._missing:
-            self._first = now
+            self._missing_since = now
         if missing != self._missing:
-            self._missing, self._since = missing, now
-        return now - self._since >= self._settle_s or now - self._first >= _AT_MOST * self._settle_s
+            self._missing, self._unchanged_since = missing, now
+        return now - self._unchanged_since >= self._settle_s or now - self._missing_since >= _AT_MOST * self._settle_s

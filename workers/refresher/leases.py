@@ -22,7 +22,7 @@ _SCRIPTS = ScriptPackage("workers.refresher")
 _AT_ONCE = 100
 
 
-class Leases:
+class RefresherLeases:
     """The leases of one refresher.
 
     Args:
@@ -44,7 +44,7 @@ class Leases:
         # The earlier processes of this name, unless they end with their leases; None until they were asked for.
         self._earlier: tuple[str, ...] | None = None
 
-    async def hold(self, sessions: Iterable[str], *, take_over: bool = False) -> set[str]:
+    async def acquire(self, sessions: Iterable[str], *, take_over: bool = False) -> set[str]:
         """Take or renew leases; return the sessions whose lease is held now.
 
         Args:
@@ -55,10 +55,10 @@ class Leases:
             StoreUnavailableError
         """
         names = list(sessions)
-        answers = await self._ask(names, self._lease_ms, self._earlier or () if take_over else ())
+        answers = await self._set_leases(names, self._lease_ms, self._earlier or () if take_over else ())
         return {name for name, held in zip(names, answers, strict=True) if held}
 
-    async def free(self, sessions: Sequence[str]) -> set[str]:
+    async def find_free(self, sessions: Sequence[str]) -> set[str]:
         """Return the sessions whose lease can be taken: nobody has it, or an earlier process of this refresher's name.
 
         Raises:
@@ -72,15 +72,15 @@ class Leases:
             found |= {session for session, holder in zip(some, holders, strict=True) if holder in ours}
         return found
 
-    async def give_back(self, sessions: Iterable[str]) -> None:
+    async def release(self, sessions: Iterable[str]) -> None:
         """Ends leases, so that another refresher needn't wait for their end.
 
         Raises:
             StoreUnavailableError
         """
-        await self._ask(list(sessions), 0)
+        await self._set_leases(list(sessions), 0)
 
-    async def present(self) -> int:
+    async def register(self) -> int:
         """Note that this refresher is at work; return how many are.
 
         Raises:
@@ -94,7 +94,7 @@ class Leases:
         self._earlier = tuple(other.decode() for other in others)
         return await self._count(gone=self._earlier)
 
-    async def leave(self) -> None:
+    async def unregister(self) -> None:
         """Notes that this refresher is at work no longer.
 
         Raises:
@@ -106,7 +106,7 @@ class Leases:
         key, args = f"{self._namespace}:refreshers", (self.owner, self._lease_ms, int(leave), *gone)
         return int(await self._connection.run(_SCRIPTS["present"], [key], args))
 
-    async def _ask(self, sessions: Sequence[str], lease_ms: int, earlier: Sequence[str] = ()) -> list[Any]:
+    async def _set_leases(self, sessions: Sequence[str], lease_ms: int, earlier: Sequence[str] = ()) -> list[Any]:
         args = (self.owner, lease_ms, *earlier)
         answers: list[Any] = []
         for start in range(0, len(sessions), _AT_ONCE):

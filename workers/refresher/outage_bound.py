@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from workers.refresher.schedule import longest_rest_s
+from workers.refresher.schedule import max_delay_s
 from workers.refresher.settings import RefresherSettings
 
-TICK_S = 1.0
+TICK_INTERVAL_S = 1.0
 """How often a refresher looks after its leases, at least."""
 
-CONFIRM_S = 0.25
+CONFIRM_INTERVAL_S = 0.25
 """How often confirmations are sent."""
 
 # A lone refresher that is started again is there by then, and takes the leases of its name at once.
 _RESTART_S = 3.0
 
 
-def silence_s(settings: RefresherSettings, *, look_s: float, turn_s: float) -> float:
+def max_silence_s(settings: RefresherSettings, *, look_s: float, turn_s: float) -> float:
     """Return the seconds after the beginning of a look within which a later one is known of, while all is well.
 
     That allows for the rest in between, for an answer that takes as long as it may, for a refresher that dies just then
@@ -26,7 +26,7 @@ def silence_s(settings: RefresherSettings, *, look_s: float, turn_s: float) -> f
         look_s: how long the look took.
         turn_s: how long it took together with the wait for its turn.
     """
-    tick_s = min(TICK_S, settings.lease_s / 3)
+    tick_s = min(TICK_INTERVAL_S, settings.lease_s / 3)
     hand_over_s = max(settings.lease_s, _RESTART_S) + 2 * tick_s
-    rest_s = longest_rest_s(settings.poll_max_s, look_s)
-    return rest_s + settings.timeout_s + hand_over_s + 3 * turn_s + CONFIRM_S
+    rest_s = max_delay_s(settings.poll_max_s, look_s)
+    return rest_s + settings.timeout_s + hand_over_s + 3 * turn_s + CONFIRM_INTERVAL_S

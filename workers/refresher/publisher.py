@@ -18,7 +18,7 @@ from snakepit_bridge.variables import Variable
 _UNPUBLISHED = Token(0, 0)
 
 
-class Ledger:
+class SessionPublisher:
     """One session's way to the store.
 
     Args:
@@ -35,7 +35,7 @@ class Ledger:
     def __init__(self, store: SnapshotStore, session: str, publisher: str, author: str) -> None:
         self.session = session
         self.variables: Mapping[str, Variable] = {}
-        self.lost = False
+        self.superseded = False
         self._store = store
         self._publisher = publisher
         self._author = author
@@ -48,11 +48,11 @@ class Ledger:
         """The last token that is known; ``0.0`` for a session that nobody has published."""
         return self._token or _UNPUBLISHED
 
-    def holds(self, variables: Mapping[str, Variable]) -> bool:
+    def is_current(self, variables: Mapping[str, Variable]) -> bool:
         """Tells at once whether the store is known to hold this very object; a copy has to be compared."""
         return variables is self.variables and self.token != _UNPUBLISHED
 
-    async def ready(self) -> bool:
+    async def prepare(self) -> bool:
         """Makes sure that the fence is held and the store's content known; tells whether it was so already.
 
         Only a look that began afterwards may be published.
@@ -85,7 +85,7 @@ class Ledger:
         async with self._lock:
             if self._token is None:
                 return None
-            changes = difference(self.variables, variables)
+            changes = diff_variables(self.variables, variables)
             # Unknown until the store has answered, so that a publish that is cut off is followed by a fresh read.
             expected, self._token = self._token, None
             try:
@@ -100,21 +100,21 @@ class Ledger:
                     heard=heard,
                 )
             except (FencedError, SessionOwnedElsewhereError):
-                self.lost = True
+                self.superseded = True
                 raise
             self.variables = variables
             return self._token
 
-    def look(self, looked_at: float, heard: Heard) -> Look | None:
+    def build_confirmation(self, looked_at: float, heard: Heard) -> Look | None:
         """Return the confirmation that the store's content was still Elixir's; None if the ledger isn't ready."""
         if self._fence is None or self._token is None:
             return None
         return Look(self._fence, looked_at, self._token, heard)
 
-    def refused(self, error: Exception) -> None:
+    def handle_rejection(self, error: Exception) -> None:
         """Notes that a confirmation was refused."""
         if isinstance(error, FencedError | SessionOwnedElsewhereError):
-            self.lost = True
+            self.superseded = True
         else:
             self._token = None
 
@@ -127,7 +127,7 @@ class Ledger:
             self._token, self.variables = snapshot.token, snapshot.variables
 
 
-def difference(held: Mapping[str, Variable], wanted: Mapping[str, Variable]) -> Changes:
+def diff_variables(held: Mapping[str, Variable], wanted: Mapping[str, Variable]) -> Changes:
     """Returns the changes that turn one state into another."""
     changes: dict[str, Variable | None] = dict.fromkeys(held.keys() - wanted.keys())
     for name, variable in wanted.items():

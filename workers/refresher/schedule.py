@@ -6,13 +6,13 @@ import random
 import time
 from functools import partial
 
-clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+boot_clock = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 """Seconds of this machine's clock that counts suspension, where it has one: a look's age must include it."""
 
-_RELAX, _JITTER = 1.5, 0.1
+_BACKOFF_FACTOR, _JITTER = 1.5, 0.1
 _FIRST_RETRY_S = 0.1
 # A server that takes long to answer isn't asked for more than this share of the time.
-_BUSY_SHARE = 0.25
+_MAX_LOAD = 0.25
 
 
 class PollSchedule:
@@ -28,7 +28,7 @@ class PollSchedule:
         self._interval_s = poll_s
         self._retry_s = _FIRST_RETRY_S
 
-    def after_look(self, *, busy: bool, watched: bool, took_s: float) -> float:
+    def delay_after_read_s(self, *, busy: bool, watched: bool, took_s: float) -> float:
         """Returns seconds to the next look after one that took so long.
 
         Args:
@@ -37,24 +37,24 @@ class PollSchedule:
             took_s: how long the look took.
         """
         self._retry_s = _FIRST_RETRY_S
-        self._interval_s = self._poll_s if busy else min(self._interval_s * _RELAX, self._poll_max_s)
+        self._interval_s = self._poll_s if busy else min(self._interval_s * _BACKOFF_FACTOR, self._poll_max_s)
         interval = self._poll_max_s if watched else self._interval_s
-        return _varied(max(interval, took_s / _BUSY_SHARE))
+        return _with_jitter(max(interval, took_s / _MAX_LOAD))
 
-    def after_failure(self) -> float:
+    def delay_after_failure_s(self) -> float:
         """Returns seconds to the next try: twice as long after each failure, up to the longest interval."""
         retry, self._retry_s = self._retry_s, min(self._retry_s * 2, self._poll_max_s)
-        return _varied(retry)
+        return _with_jitter(retry)
 
-    def at_rest(self) -> float:
+    def longest_delay_s(self) -> float:
         """Returns the longest interval."""
-        return _varied(self._poll_max_s)
+        return _with_jitter(self._poll_max_s)
 
 
-def longest_rest_s(poll_max_s: float, took_s: float) -> float:
+def max_delay_s(poll_max_s: float, took_s: float) -> float:
     """Return the longest that ``Pace.after_look`` answers for a look that took so long."""
-    return max(poll_max_s, took_s / _BUSY_SHARE) * (1 + _JITTER)
+    return max(poll_max_s, took_s / _MAX_LOAD) * (1 + _JITTER)
 
 
-def _varied(seconds: float) -> float:
+def _with_jitter(seconds: float) -> float:
     return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)

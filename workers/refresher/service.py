@@ -21,12 +21,12 @@ from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore, SnapshotStore
-from workers.refresher.assignment import Shares
-from workers.refresher.confirmations import Confirmations
-from workers.refresher.follower import SessionFollower, Shared
-from workers.refresher.leases import Leases
-from workers.refresher.outage_bound import CONFIRM_S, TICK_S
-from workers.refresher.report import SessionStatus
+from workers.refresher.assignment import SessionAssignment
+from workers.refresher.confirmations import PendingConfirmations
+from workers.refresher.follower import FollowerContext, SessionFollower
+from workers.refresher.leases import RefresherLeases
+from workers.refresher.outage_bound import CONFIRM_INTERVAL_S, TICK_INTERVAL_S
+from workers.refresher.session_status import SessionStatus
 from workers.refresher.settings import RefresherSettings
 from workers.refresher.store_clock import StoreClock
 from workers.refresher.watcher import WatchSupport
@@ -34,7 +34,7 @@ from workers.refresher.watcher import WatchSupport
 _log = logging.getLogger(__name__)
 
 # Workers report what they use about every ten seconds.
-_IN_USE_S = 30.0
+_IN_USE_WINDOW_S = 30.0
 
 
 class Refresher:
@@ -59,26 +59,26 @@ class Refresher:
             settings.bridge, timeout_s=settings.timeout_s, max_answer_bytes=settings.max_answer_bytes
         )
         self._wanted = WantedSessions(connection, namespace=settings.namespace, idle_s=settings.idle_s)
-        self._leases = Leases(connection, settings.namespace, self.name, settings.lease_s)
-        self._shares = Shares(self._leases, settings.lease_s / 3)
-        self._shared = Shared(
+        self._leases = RefresherLeases(connection, settings.namespace, self.name, settings.lease_s)
+        self._assignment = SessionAssignment(self._leases, settings.lease_s / 3)
+        self._context = FollowerContext(
             settings,
             self._client,
             self._store,
             StoreClock(connection),
-            Confirmations(self._store, settings.authority),
-            WatchSupport(wanted=settings.watch, retry_s=settings.watch_retry_s),
+            PendingConfirmations(self._store, settings.authority),
+            WatchSupport(enabled=settings.watch, retry_s=settings.watch_retry_s),
             asyncio.Semaphore(settings.looks_at_once),
             f"refresher {self.name}",
         )
         self._followers: dict[str, tuple[SessionFollower, asyncio.Task[None]]] = {}
         self._idle_s: dict[str, float] = {}
-        self._store_away = self._elixir_away = False
+        self._store_unavailable = self._elixir_unavailable = False
         self._ping: asyncio.Task[None] | None = None
 
-    def reports(self) -> dict[str, SessionStatus]:
+    def statuses(self) -> dict[str, SessionStatus]:
         """Returns how each session stands that this refresher follows."""
-        return {session: follower.report for session, (follower, _) in sorted(self._followers.items())}
+        return {session: follower.status for session, (follower, _) in sorted(self._followers.items())}
 
     async def sync(self, session: str) -> Token:
         """Returns the token of the first look that begins after the call: what was true in Elixir before it, is in it.
@@ -93,43 +93,43 @@ class Refresher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follows until ``stop`` is set, then gives its sessions back."""
-        confirming = asyncio.create_task(self._confirm_all())
+        confirming = asyncio.create_task(self._send_confirmations())
         try:
             while not stop.is_set():
-                await self._guarded()
-                await _until(stop, min(TICK_S, self._settings.lease_s / 3))
+                await self._tick_or_log()
+                await _wait_for_event(stop, min(TICK_INTERVAL_S, self._settings.lease_s / 3))
         finally:
             confirming.cancel()
             await asyncio.gather(confirming, return_exceptions=True)
-            await self._end()
+            await self._shut_down()
 
-    async def _guarded(self) -> None:
+    async def _tick_or_log(self) -> None:
         try:
             await self._tick()
-        except StoreUnavailableError as problem:
-            if not self._store_away:
-                _log.warning("%s Sessions are not shared out until it is back.", problem)
-            self._store_away = True
+        except StoreUnavailableError as exc:
+            if not self._store_unavailable:
+                _log.warning("%s Sessions are not shared out until it is back.", exc)
+            self._store_unavailable = True
         else:
-            self._store_away = False
+            self._store_unavailable = False
 
     async def _tick(self) -> None:
-        await self._shared.clock.ask()
+        await self._context.clock.sync()
         self._idle_s = await self._wanted.idle_times()
-        if not await self._reaches_elixir():
+        if not await self._check_elixir():
             return  # its leases end, so that a refresher which does reach Elixir takes over
-        mine = await self._shares.settle({*self._settings.sessions, *self._idle_s})
-        others = self._shares.held - mine
+        mine = await self._assignment.rebalance({*self._settings.sessions, *self._idle_s})
+        others = self._assignment.held - mine
         await self._stop(others | (self._followers.keys() - mine))
-        self._shares.held |= mine
-        await self._shares.give_back(others)
-        await self._drop_ended()
+        self._assignment.held |= mine
+        await self._assignment.release(others)
+        await self._drop_finished()
         for session in mine - self._followers.keys():
             self._start(session)
 
-    async def _reaches_elixir(self) -> bool:
-        if time.monotonic() - self._client.answered_at < TICK_S:
-            return self._elixir_is_there()
+    async def _check_elixir(self) -> bool:
+        if time.monotonic() - self._client.answered_at < TICK_INTERVAL_S:
+            return self._mark_elixir_reachable()
         if self._ping is None:
             self._ping = asyncio.create_task(self._client.ping())
         # A server that hangs answers late or never, and the leases have to be renewed meanwhile.
@@ -139,30 +139,30 @@ class Refresher:
         ping, self._ping = self._ping, None
         try:
             ping.result()
-        except ElixirUnavailableError as problem:
-            if not self._elixir_away:
-                _log.warning("%s %s sessions are kept as they were, and grow stale.", problem, len(self._followers))
-            self._elixir_away = True
+        except ElixirUnavailableError as exc:
+            if not self._elixir_unavailable:
+                _log.warning("%s %s sessions are kept as they were, and grow stale.", exc, len(self._followers))
+            self._elixir_unavailable = True
             return self._may_still_answer()
-        except BridgeError as problem:  # it answered, if not well
-            _log.debug("%s", problem)
-        return self._elixir_is_there()
+        except BridgeError as exc:  # it answered, if not well
+            _log.debug("%s", exc)
+        return self._mark_elixir_reachable()
 
     def _may_still_answer(self) -> bool:
         unanswered_s = time.monotonic() - self._client.answered_at
         return unanswered_s < max(self._settings.lease_s / 2, self._settings.timeout_s)
 
-    def _elixir_is_there(self) -> bool:
-        if self._elixir_away:
+    def _mark_elixir_reachable(self) -> bool:
+        if self._elixir_unavailable:
             _log.warning("Elixir at %s is back.", self._settings.bridge)
-        self._elixir_away = False
+        self._elixir_unavailable = False
         return True
 
     def _start(self, session: str) -> None:
         def in_use() -> bool:
-            return self._idle_s.get(session, _IN_USE_S) < _IN_USE_S
+            return self._idle_s.get(session, _IN_USE_WINDOW_S) < _IN_USE_WINDOW_S
 
-        follower = SessionFollower(session, self._shared, in_use)
+        follower = SessionFollower(session, self._context, in_use)
         self._followers[session] = (follower, asyncio.create_task(follower.run(), name=f"follow {session}"))
 
     async def _stop(self, sessions: AbstractSet[str]) -> None:
@@ -171,7 +171,7 @@ class Refresher:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
 
-    async def _drop_ended(self) -> None:
+    async def _drop_finished(self) -> None:
         """A follower that was fenced is begun anew if the lease is still ours; so is one that failed."""
         for session, (_, task) in [*self._followers.items()]:
             if task.done():
@@ -180,25 +180,25 @@ class Refresher:
                 if error is not None:
                     _log.error("following session %r failed", session, exc_info=error)
 
-    async def _confirm_all(self) -> None:
+    async def _send_confirmations(self) -> None:
         while True:
             try:
-                await self._shared.confirmations.send()
-            except StoreUnavailableError as problem:
-                _log.debug("%s", problem)
-            await asyncio.sleep(CONFIRM_S)
+                await self._context.confirmations.send()
+            except StoreUnavailableError as exc:
+                _log.debug("%s", exc)
+            await asyncio.sleep(CONFIRM_INTERVAL_S)
 
-    async def _end(self) -> None:
+    async def _shut_down(self) -> None:
         if self._ping is not None:
             self._ping.cancel()
             await asyncio.gather(self._ping, return_exceptions=True)
         await self._stop(set(self._followers))
         try:
-            await self._shared.confirmations.send()
-            await self._shares.give_back(set(self._shares.held))
-            await self._leases.leave()
-        except StoreUnavailableError as problem:
-            _log.warning("%s The leases of %s end by themselves.", problem, self.name)
+            await self._context.confirmations.send()
+            await self._assignment.release(set(self._assignment.held))
+            await self._leases.unregister()
+        except StoreUnavailableError as exc:
+            _log.warning("%s The leases of %s end by themselves.", exc, self.name)
         await self._client.aclose()
         await self._store.aclose()
         await self._connection.aclose()
@@ -227,7 +227,7 @@ async def _check_rights(settings: RefresherSettings) -> None:
         await connection.aclose()
 
 
-async def _until(stop: asyncio.Event, seconds: float) -> None:
+async def _wait_for_event(stop: asyncio.Event, seconds: float) -> None:
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([waiting], timeout=seconds)
     waiting.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from snakepit_bridge.redis.connection import RedisConnection
-from workers.refresher.schedule import clock
+from workers.refresher.schedule import boot_clock
 
 
 class StoreClock:
@@ -15,14 +15,14 @@ class StoreClock:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._ahead_s: float | None = None
+        self._offset_s: float | None = None
 
     @property
-    def known(self) -> bool:
+    def is_synced(self) -> bool:
         """Whether the store has ever been asked."""
-        return self._ahead_s is not None
+        return self._offset_s is not None
 
-    async def ask(self) -> None:
+    async def sync(self) -> None:
         """Asks the store for its time.
 
         Raises:
@@ -30,14 +30,14 @@ class StoreClock:
         """
         seconds, microseconds = (await self._connection.send_each([("TIME",)]))[0]
         # Taken after the answer came: the store's time has gone on since, so this is at most what it shows.
-        self._ahead_s = int(seconds) + int(microseconds) / 1e6 - clock()
+        self._offset_s = int(seconds) + int(microseconds) / 1e6 - boot_clock()
 
-    def at(self, moment: float) -> float:
+    def to_store_time(self, moment: float) -> float:
         """Returns what the store's clock showed, at least, at a moment of ours.
 
         Raises:
             RuntimeError: the store was never asked.
         """
-        if self._ahead_s is None:
+        if self._offset_s is None:
             raise RuntimeError("the store's clock is not known; ask it first")
-        return moment + self._ahead_s
+        return moment + self._offset_s

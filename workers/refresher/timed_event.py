@@ -9,32 +9,32 @@ class TimedEvent:
     """One waiter's bell, on its event loop. Thousands of them are waited for each second, so one wait is one timer."""
 
     def __init__(self) -> None:
-        self._rung = False
-        self._waiting: asyncio.Future[None] | None = None
+        self._is_set = False
+        self._waiter: asyncio.Future[None] | None = None
 
-    def ring(self) -> None:
+    def set(self) -> None:
         """Ends the wait that is under way, or the next one."""
-        self._rung = True
+        self._is_set = True
         self._wake()
 
-    def answer(self) -> bool:
+    def clear(self) -> bool:
         """Tells whether it was rung, and silences it."""
-        rung, self._rung = self._rung, False
+        rung, self._is_set = self._is_set, False
         return rung
 
     async def wait(self, seconds: float) -> None:
         """Returns when it is rung, at once if it was, and otherwise after so many seconds."""
-        if self._rung:
+        if self._is_set:
             return
         loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
+        self._waiter = loop.create_future()
         timer = loop.call_later(seconds, self._wake)
         try:
-            await self._waiting
+            await self._waiter
         finally:
             timer.cancel()
-            self._waiting = None
+            self._waiter = None
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

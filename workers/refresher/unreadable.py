@@ -21,13 +21,13 @@ UNKNOWN_NAME = "(a variable that was never read)"
 _PROBLEM = "Elixir can't encode it, or its text isn't UTF-8; see Elixir's log"
 
 # Enough to find a name of fifty letters; beyond that the search costs the server more than it is worth.
-_CALLS = 2_000
-_COLLECTS = 5
-_NOTHING = r"(?!)"
-_OTHERS = r"[^\x00-\x7f]"
+_MAX_CALLS = 2_000
+_MAX_ROUNDS = 5
+_MATCH_NOTHING = r"(?!)"
+_NON_ASCII = r"[^\x00-\x7f]"
 
 
-async def read_around(
+async def bisect_unreadable(
     client: BridgeClient, session: str, known: Iterable[str], bad: frozenset[str]
 ) -> tuple[VariableListing, frozenset[str]]:
     """Returns what can be read of the session, those that break its listing being unreadable, and their names.
@@ -43,11 +43,11 @@ async def read_around(
         ElixirUnavailableError, ElixirSessionNotFoundError
     """
     search = _Search(client, session)
-    if not await search.readable(_NOTHING):
-        return await _one_by_one(client, session, list(known))
-    if not bad or not await search.readable(_without(bad)):
-        bad = frozenset(await search.broken("^", ""))
-    listing = VariableListing.read(await client.list_raw(session, _without(bad)), session)
+    if not await search.is_readable(_MATCH_NOTHING):
+        return await _read_individually(client, session, list(known))
+    if not bad or not await search.is_readable(_pattern_excluding(bad)):
+        bad = frozenset(await search.find_unreadable("^", ""))
+    listing = VariableListing.read(await client.list_raw(session, _pattern_excluding(bad)), session)
     return VariableListing(listing.remotes, {**listing.unreadable, **dict.fromkeys(bad, _PROBLEM)}), bad
 
 
@@ -56,81 +56,85 @@ class _Search:
         self._client, self._session = client, session
         self._calls = 0
 
-    async def readable(self, pattern: str) -> bool:
+    async def is_readable(self, pattern: str) -> bool:
         self._calls += 1
         try:
             VariableListing.read(await self._client.list_raw(self._session, pattern), self._session)
         except ElixirFailedError:
-            if self._calls > _CALLS:
+            if self._calls > _MAX_CALLS:
                 raise
             return False
         return True
 
-    async def broken(self, pattern: str, prefix: str) -> list[str]:
+    async def find_unreadable(self, pattern: str, prefix: str) -> list[str]:
         """Returns the names below a prefix, which the pattern stands for, that can't be read."""
-        found = [] if await self.readable(rf"{pattern}\Z") else [prefix]
-        for letter in await self._letters(pattern, 0, 0x80):
-            found += await self.broken(pattern + _letter(letter), prefix + letter)
+        found = [] if await self.is_readable(rf"{pattern}\Z") else [prefix]
+        for letter in await self._find_letters(pattern, 0, 0x80):
+            found += await self.find_unreadable(pattern + _escape_letter(letter), prefix + letter)
         # Patterns go by bytes there, not by letters: beyond ASCII, names are left out by what they begin with.
-        return found if await self.readable(pattern + _OTHERS) else [*found, f"{prefix}…"]
+        return found if await self.is_readable(pattern + _NON_ASCII) else [*found, f"{prefix}…"]
 
-    async def _letters(self, pattern: str, low: int, high: int) -> list[str]:
+    async def _find_letters(self, pattern: str, low: int, high: int) -> list[str]:
         """Returns the letters that names which can't be read go on with, of those in a range."""
-        if await self.readable(rf"{pattern}[\x{low:02x}-\x{high - 1:02x}]"):
+        if await self.is_readable(rf"{pattern}[\x{low:02x}-\x{high - 1:02x}]"):
             return []
         if high - low == 1:
             return [chr(low)]
         middle = (low + high) // 2
-        return [*await self._letters(pattern, low, middle), *await self._letters(pattern, middle, high)]
+        return [*await self._find_letters(pattern, low, middle), *await self._find_letters(pattern, middle, high)]
 
 
-def _without(bad: frozenset[str]) -> str:
+def _pattern_excluding(bad: frozenset[str]) -> str:
     """Returns the pattern that leaves these names out; one that ends in … stands for all that goes on beyond ASCII."""
-    names = (_quoted(name[:-1]) + _OTHERS if name.endswith("…") else rf"{_quoted(name)}\Z" for name in sorted(bad))
+    names = (_escape(name[:-1]) + _NON_ASCII if name.endswith("…") else rf"{_escape(name)}\Z" for name in sorted(bad))
     return f"^(?!{'|'.join(names)})" if bad else ""
 
 
-def _quoted(text: str) -> str:
-    return "".join(map(_letter, text))
+def _escape(text: str) -> str:
+    return "".join(map(_escape_letter, text))
 
 
-def _letter(letter: str) -> str:
+def _escape_letter(letter: str) -> str:
     # The server makes .* of every star, escaped or not, so a star is named by its number.
     return r"\x2a" if letter == "*" else re.escape(letter)
 
 
-async def _one_by_one(client: BridgeClient, session: str, known: list[str]) -> tuple[VariableListing, frozenset[str]]:
-    before = await _collect(client, session, known)
-    for _ in range(_COLLECTS):
-        after = await _collect(client, session, known)
-        if _marks(before) == _marks(after):
-            return _listing(after, await client.count(session)), frozenset()
+async def _read_individually(
+    client: BridgeClient, session: str, known: list[str]
+) -> tuple[VariableListing, frozenset[str]]:
+    before = await _read_variables(client, session, known)
+    for _ in range(_MAX_ROUNDS):
+        after = await _read_variables(client, session, known)
+        if _fingerprints(before) == _fingerprints(after):
+            return _build_listing(after, await client.count(session)), frozenset()
         before = after
     raise ElixirFailedError("GetVariable", session, "OK", "the variables moved while they were read one by one")
 
 
-async def _collect(client: BridgeClient, session: str, known: list[str]) -> dict[str, Remote | str | None]:
-    return dict(zip(known, await asyncio.gather(*(_one(client, session, name) for name in known)), strict=True))
+async def _read_variables(client: BridgeClient, session: str, known: list[str]) -> dict[str, Remote | str | None]:
+    return dict(
+        zip(known, await asyncio.gather(*(_read_variable(client, session, name) for name in known)), strict=True)
+    )
 
 
-async def _one(client: BridgeClient, session: str, name: str) -> Remote | str | None:
+async def _read_variable(client: BridgeClient, session: str, name: str) -> Remote | str | None:
     try:
         return await client.get(session, name)
     except VariableNotFoundError:
         return None
     except ElixirFailedError:
         return _PROBLEM
-    except UnreadableVariableError as problem:
-        return problem.problem
+    except UnreadableVariableError as exc:
+        return exc.problem
 
 
-def _marks(collected: dict[str, Remote | str | None]) -> dict[str, object]:
+def _fingerprints(collected: dict[str, Remote | str | None]) -> dict[str, object]:
     return {
         name: (one.id, one.version, one.variable) if isinstance(one, Remote) else one for name, one in collected.items()
     }
 
 
-def _listing(collected: dict[str, Remote | str | None], count: int) -> VariableListing:
+def _build_listing(collected: dict[str, Remote | str | None], count: int) -> VariableListing:
     remotes = {name: (one,) for name, one in collected.items() if isinstance(one, Remote)}
     unreadable = {name: one for name, one in collected.items() if isinstance(one, str)}
     if count > len(remotes) + len(unreadable):

@@ -9,13 +9,13 @@ from contextlib import aclosing, suppress
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.errors import ElixirMethodNotServedError
 from snakepit_bridge.exceptions import BridgeError
-from workers.refresher.schedule import PollSchedule, clock
+from workers.refresher.schedule import PollSchedule, boot_clock
 from workers.refresher.timed_event import TimedEvent
 
 _log = logging.getLogger(__name__)
 
 # A hint may come a little later than the look that was faster; after that it isn't coming.
-_LATE_S = 1.0
+_HINT_GRACE_S = 1.0
 
 
 class WatchSupport:
@@ -26,21 +26,21 @@ class WatchSupport:
         retry_s: seconds after which a refusal is forgotten.
     """
 
-    def __init__(self, *, wanted: bool, retry_s: float) -> None:
+    def __init__(self, *, enabled: bool, retry_s: float) -> None:
         self.retry_s = retry_s
-        self._wanted = wanted
-        self._refused_at: float | None = None
+        self._enabled = enabled
+        self._failed_at: float | None = None
 
-    def worth_a_try(self) -> bool:
+    def should_try(self) -> bool:
         """Tells whether to try."""
-        return self._wanted and (self._refused_at is None or clock() - self._refused_at >= self.retry_s)
+        return self._enabled and (self._failed_at is None or boot_clock() - self._failed_at >= self.retry_s)
 
-    def refused(self) -> None:
+    def record_failure(self) -> None:
         """Notes that it didn't work."""
-        self._refused_at = clock()
+        self._failed_at = boot_clock()
 
 
-class Watching:
+class SessionWatcher:
     """The watch on one session.
 
     Args:
@@ -56,44 +56,44 @@ class Watching:
         self,
         client: BridgeClient,
         session: str,
-        served: WatchSupport,
-        told: TimedEvent,
+        support: WatchSupport,
+        wake_up: TimedEvent,
         *,
         poll_s: float,
         poll_max_s: float,
     ) -> None:
-        self._client, self._session, self._told = client, session, told
+        self._client, self._session, self._wake_up = client, session, wake_up
         self._poll_s, self._poll_max_s = poll_s, poll_max_s
-        self._served = served
-        self._believed = WatchSupport(wanted=True, retry_s=served.retry_s)
+        self._server_support = support
+        self._session_support = WatchSupport(enabled=True, retry_s=support.retry_s)
         self._task: asyncio.Task[None] | None = None
         self._ids: frozenset[str] = frozenset()
-        self._opened_at = self._told_at = 0.0
+        self._opened_at = self._notified_at = 0.0
         self._missed_at: float | None = None
 
     @property
-    def trusted(self) -> bool:
+    def is_reliable(self) -> bool:
         """Whether changes are told, so that looking often is needless."""
         if self._task is None or self._task.done() or not self._opened_at:
             return False
-        return self._told_at >= self._opened_at or clock() - self._opened_at > self._poll_max_s
+        return self._notified_at >= self._opened_at or boot_clock() - self._opened_at > self._poll_max_s
 
-    def follow(self, ids: frozenset[str]) -> None:
+    def watch(self, ids: frozenset[str]) -> None:
         """Watches these variables from here on, if watching is worth a try."""
-        if not (ids and self._served.worth_a_try() and self._believed.worth_a_try()):
+        if not (ids and self._server_support.should_try() and self._session_support.should_try()):
             self._stop()
         elif self._task is None or self._task.done() or ids != self._ids:
             self._stop()
             self._ids = ids
             self._task = asyncio.get_running_loop().create_task(self._run(ids))
 
-    def looked(self, *, hinted: bool, changed: bool) -> None:
+    def record_read(self, *, hinted: bool, changed: bool) -> None:
         """Notes what a look found, so that a stream which misses changes is found out."""
-        if changed and not hinted and self.trusted:
-            self._missed_at = self._missed_at or clock()
-        elif self._missed_at is not None and clock() - self._missed_at > _LATE_S:
+        if changed and not hinted and self.is_reliable:
+            self._missed_at = self._missed_at or boot_clock()
+        elif self._missed_at is not None and boot_clock() - self._missed_at > _HINT_GRACE_S:
             _log.warning("session %r: the watch missed a change; polling instead", self._session)
-            self._believed.refused()
+            self._session_support.record_failure()
             self._missed_at = None
             self._stop()
 
@@ -113,22 +113,22 @@ class Watching:
     async def _run(self, ids: frozenset[str]) -> None:
         pace = PollSchedule(self._poll_s, self._poll_max_s)
         while True:
-            self._opened_at = clock()
+            self._opened_at = boot_clock()
             try:
-                await self._listen(ids)
+                await self._consume(ids)
             except ElixirMethodNotServedError:
-                self._served.refused()
+                self._server_support.record_failure()
                 return
-            except BridgeError as problem:
-                _log.debug("session %r: the watch ended: %s", self._session, problem)
-            if self._told_at >= self._opened_at:
+            except BridgeError as exc:
+                _log.debug("session %r: the watch ended: %s", self._session, exc)
+            if self._notified_at >= self._opened_at:
                 pace = PollSchedule(self._poll_s, self._poll_max_s)
             self._opened_at = 0.0
-            self._told.ring()
-            await asyncio.sleep(pace.after_failure())
+            self._wake_up.set()
+            await asyncio.sleep(pace.delay_after_failure_s())
 
-    async def _listen(self, ids: frozenset[str]) -> None:
+    async def _consume(self, ids: frozenset[str]) -> None:
         async with aclosing(self._client.watch(self._session, sorted(ids))) as updates:
             async for _ in updates:
-                self._told_at, self._missed_at = clock(), None
-                self._told.ring()
+                self._notified_at, self._missed_at = boot_clock(), None
+                self._wake_up.set()

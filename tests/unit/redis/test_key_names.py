@@ -24,8 +24,8 @@ from snakepit_bridge.redis.key_names import OwnedKey, joined
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.redis_keys import Keys
 from tasks.rate_limits.rules import LimitValues, build_buckets
-from workers.gateway.access.authentication import EVERYBODY
-from workers.refresher.leases import Leases
+from workers.gateway.access.authentication import UNRESTRICTED
+from workers.refresher.leases import RefresherLeases
 
 # What separates in some key, and what escaping is made of.
 NAMES = st.text("ab:/{}%.@23AFBD sip\n", min_size=1, max_size=8)
@@ -50,7 +50,7 @@ BUILT: dict[str, Callable[[str, str], str]] = {
     "pin": lambda namespace, name: Keys(namespace).pin(name, Token(1, 2)),
     "state": lambda namespace, name: Keys(namespace).state(name, "ab12"),
     "applied": lambda namespace, name: Acks(CONNECTION, namespace=namespace)._key(name),
-    "lease": lambda namespace, name: Leases(CONNECTION, namespace, "me", 1)._key(name),
+    "lease": lambda namespace, name: RefresherLeases(CONNECTION, namespace, "me", 1)._key(name),
     "program": lambda namespace, name: ProgramRegistry(CONNECTION, namespace=namespace)._key(name) + ":versions",
     "reservation": lambda namespace, name: ask(namespace, name).reservation,
     "pieces": pieces_key,
@@ -123,6 +123,6 @@ def test_exchanges_of_similar_namespaces_differ(one: str, other: str) -> None:
 def test_a_grant_without_a_name_is_rejected() -> None:
     from workers.gateway import Grants
 
-    assert EVERYBODY.name == ""
+    assert UNRESTRICTED.name == ""
     with pytest.raises(ConfigurationError, match="name"):
         Grants.parse(f"[tokens.\"\"]\nsha256 = '{'a' * 64}'\nscopes = ['read']\nsessions = ['*']\n")

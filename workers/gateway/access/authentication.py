@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 from snakepit_bridge.exceptions import ConfigurationError
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-_LONGEST = 100
+_MAX_NAME_LENGTH = 100
 _SAYS = " (says: "
 _KEYS = {"sha256", "scopes", "sessions", "calls_per_s", "streams"}
 
@@ -50,7 +50,7 @@ class Grant:
     calls_per_s: float | None = None
     streams: int | None = None
 
-    def author(self, declared: str) -> str:
+    def format_author(self, declared: str) -> str:
         """Return who is recorded as the author of a change: the grant, and beside it what its client says."""
         if not declared or declared == self.name:
             return self.name
@@ -61,7 +61,7 @@ class Grant:
         return any(fnmatchcase(session, pattern) for pattern in self.sessions)
 
 
-EVERYBODY = Grant("", frozenset(GrantScope), ("*",))
+UNRESTRICTED = Grant("", frozenset(GrantScope), ("*",))
 """What a gateway without any token grants, on loopback."""
 
 
@@ -74,9 +74,9 @@ class Grants:
     def __bool__(self) -> bool:
         return bool(self.by_hash)
 
-    def of(self, token: str) -> Grant | None:
+    def find(self, token: str) -> Grant | None:
         """Returns what a token grants, or None. Looking it up by its hash takes no time that would tell of others."""
-        return self.by_hash.get(hashed(token))
+        return self.by_hash.get(hash_token(token))
 
     @classmethod
     def load(cls, file: Path) -> Self:
@@ -87,8 +87,8 @@ class Grants:
         """
         try:
             return cls.parse(file.read_text(encoding="utf-8"), str(file))
-        except (OSError, UnicodeDecodeError) as problem:
-            raise ConfigurationError(f"The tokens file {file} can't be read: {problem}.") from problem
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(f"The tokens file {file} can't be read: {exc}.") from exc
 
     @classmethod
     def parse(cls, text: str, source: str = "the tokens") -> Self:
@@ -99,21 +99,21 @@ class Grants:
         """
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as problem:
-            raise ConfigurationError(f"{source} can't be read as TOML: {problem}.") from problem
+        except tomllib.TOMLDecodeError as exc:
+            raise ConfigurationError(f"{source} can't be read as TOML: {exc}.") from exc
         tables = document.get("tokens")
         if not isinstance(tables, dict) or document.keys() != {"tokens"}:
             raise ConfigurationError(f"{source} must hold tables [tokens.NAME] and nothing else.")
         by_hash: dict[str, Grant] = {}
         for name, said in cast("dict[str, Any]", tables).items():
-            for hash, grant in _grants(name, said, source):
+            for hash, grant in _parse_grants(name, said, source):
                 if hash in by_hash:
                     raise ConfigurationError(f"{source} gives '{name}' and '{by_hash[hash].name}' the same token.")
                 by_hash[hash] = grant
         return cls(by_hash)
 
     @classmethod
-    def said(cls, file: Path | None, text: str | None) -> Self:
+    def from_sources(cls, file: Path | None, text: str | None) -> Self:
         """Returns the grants of a file or of a text, none if neither is given.
 
         Raises:
@@ -128,7 +128,7 @@ class Grants:
         return cls.parse(text, "DSPEX_GATEWAY_TOKENS_TOML") if text else cls()
 
 
-def table(name: str, token: str, scopes: Sequence[str], sessions: Sequence[str]) -> str:
+def to_toml(name: str, token: str, scopes: Sequence[str], sessions: Sequence[str]) -> str:
     """Returns what a tokens file keeps of a token.
 
     Raises:
@@ -136,7 +136,7 @@ def table(name: str, token: str, scopes: Sequence[str], sessions: Sequence[str])
     """
     text = (
         f"[tokens.{json.dumps(name, ensure_ascii=False)}]\n"
-        f"sha256 = {json.dumps([hashed(token)])}\n"
+        f"sha256 = {json.dumps([hash_token(token)])}\n"
         f"scopes = {json.dumps(list(scopes))}\n"
         f"sessions = {json.dumps(list(sessions), ensure_ascii=False)}\n"
     )
@@ -144,7 +144,7 @@ def table(name: str, token: str, scopes: Sequence[str], sessions: Sequence[str])
     return text
 
 
-def hashed(token: str) -> str:
+def hash_token(token: str) -> str:
     """Returns the SHA-256 of a token as hex digits: enough for tokens that were drawn at random."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -154,7 +154,7 @@ def new_token() -> str:
     return f"dspex_{secrets.token_urlsafe(32)}"
 
 
-def _grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
+def _parse_grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
     def refuse(problem: str) -> ConfigurationError:
         return ConfigurationError(f"{source}: [tokens.{name}] {problem}.")
 
@@ -162,13 +162,13 @@ def _grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
         raise refuse("must be a table")
     if _SAYS in name:
         raise refuse(f"has '{_SAYS}' in its name, which parts a grant from what its client says")
-    if not 0 < len(name) <= _LONGEST:
-        raise refuse(f"needs a name of 1 to {_LONGEST} characters, which the history gives as the author")
+    if not 0 < len(name) <= _MAX_NAME_LENGTH:
+        raise refuse(f"needs a name of 1 to {_MAX_NAME_LENGTH} characters, which the history gives as the author")
     given = cast("dict[str, Any]", said)
     if given.keys() - _KEYS:
         raise refuse(f"has {sorted(given.keys() - _KEYS)}; it may have {', '.join(sorted(_KEYS))}")
-    hashes, scopes = _texts(given.get("sha256")), _texts(given.get("scopes"))
-    sessions = _texts(given.get("sessions", []))
+    hashes, scopes = _parse_texts(given.get("sha256")), _parse_texts(given.get("scopes"))
+    sessions = _parse_texts(given.get("sessions", []))
     if not hashes or not all(map(_HASH.fullmatch, hashes)):
         raise refuse('needs sha256 = ["…"], the SHA-256 of each of its tokens in 64 small hex digits, never a token')
     if not scopes or not set(scopes) <= set(GrantScope):
@@ -183,6 +183,6 @@ def _grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
     return [(hash, grant) for hash in hashes]
 
 
-def _texts(said: Any) -> list[str] | None:
+def _parse_texts(said: Any) -> list[str] | None:
     texts = cast("list[Any]", said if isinstance(said, list) else [said])
     return cast("list[str]", texts) if all(isinstance(text, str) for text in texts) else None

@@ -11,9 +11,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from snakepit_bridge.exceptions import BridgeError
-from workers.gateway.access.authentication import EVERYBODY, Grant, Grants
+from workers.gateway.access.authentication import UNRESTRICTED, Grant, Grants
 from workers.gateway.access.limits import GrantLimiter
-from workers.gateway.call import ClientCall, named
+from workers.gateway.call import ClientCall, require_name
 from workers.gateway.errors import (
     DrainingError,
     NotGrantedError,
@@ -25,7 +25,7 @@ from workers.gateway.errors import (
 from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewayLimits
 
-_CALL_AGAIN_S = 1.0
+_RETRY_AFTER_S = 1.0
 
 
 class RequestGate:
@@ -43,26 +43,26 @@ class RequestGate:
         self.draining = asyncio.Event()
         self._grants = grants
         self._limits = limits
-        self._admission = GrantLimiter(limits)
-        self._under_way = 0
+        self._limiter = GrantLimiter(limits)
+        self._in_flight = 0
 
     @property
-    def guarded(self) -> bool:
+    def requires_token(self) -> bool:
         """Whether a token is asked for."""
         return bool(self._grants)
 
-    def grant(self, authorization: str | None, operation: Operation) -> Grant:
+    def authorize(self, authorization: str | None, operation: Operation) -> Grant:
         """Returns what a call's header grants, if that is enough for the operation.
 
         Raises:
             UnauthenticatedError, NotGrantedError
         """
-        grant = self._bearer(authorization)
+        grant = self._authenticate(authorization)
         if operation.scope not in grant.scopes:
             raise NotGrantedError(grant.name, operation.scope)
         return grant
 
-    async def call(self, operation: Operation, request: Any, grant: Grant, within_s: float | None) -> Message:
+    async def call(self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None) -> Message:
         """Returns the answer to a call that is answered once.
 
         Args:
@@ -77,22 +77,22 @@ class RequestGate:
             what the operation raises.
         """
         assert operation.unary is not None
-        self._enter(operation, request, grant)
-        seconds = min(self._limits.call_s, self._limits.call_s if within_s is None else within_s)
-        self._under_way += 1
+        self._admit(operation, request, grant)
+        seconds = min(self._limits.call_s, self._limits.call_s if timeout_s is None else timeout_s)
+        self._in_flight += 1
         bound = asyncio.timeout(seconds)
         try:
             async with bound:
                 return await operation.unary(request, ClientCall(grant, time.monotonic() + seconds, self.draining))
-        except TimeoutError as late:
-            if bound.expired() and not isinstance(late, BridgeError):
+        except TimeoutError as exc:
+            if bound.expired() and not isinstance(exc, BridgeError):
                 raise TookTooLongError(seconds) from None
             raise
         finally:
-            self._under_way -= 1
+            self._in_flight -= 1
 
     async def stream(
-        self, operation: Operation, request: Any, grant: Grant, within_s: float | None
+        self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None
     ) -> AsyncGenerator[Message]:
         """Yields the answers of a stream, until the operation, the client's time or the gateway ends it.
 
@@ -101,19 +101,21 @@ class RequestGate:
             what ``call`` raises.
         """
         assert operation.streaming is not None
-        self._enter(operation, request, grant)
-        seconds = min(self._limits.stream_s, self._limits.stream_s if within_s is None else within_s)
-        self._under_way += 1
+        self._admit(operation, request, grant)
+        seconds = min(self._limits.stream_s, self._limits.stream_s if timeout_s is None else timeout_s)
+        self._in_flight += 1
         try:
-            with self._admission.stream(grant):
+            with self._limiter.count_stream(grant):
                 call = ClientCall(grant, time.monotonic() + seconds, self.draining)
                 async with aclosing(operation.streaming(request, call)) as answers:
-                    while (answer := await self._next(answers, call, within_s)) is not None:
+                    while (answer := await self._next(answers, call, timeout_s)) is not None:
                         yield answer
         finally:
-            self._under_way -= 1
+            self._in_flight -= 1
 
-    async def _next(self, answers: AsyncGenerator[Message], call: ClientCall, within_s: float | None) -> Message | None:
+    async def _next(
+        self, answers: AsyncGenerator[Message], call: ClientCall, timeout_s: float | None
+    ) -> Message | None:
         following = asyncio.ensure_future(anext(answers, None))
         draining = asyncio.ensure_future(self.draining.wait())
         try:
@@ -122,30 +124,30 @@ class RequestGate:
                 return following.result()
             if self.draining.is_set():
                 raise DrainingError
-            if within_s is not None and within_s < self._limits.stream_s:
-                raise TookTooLongError(within_s)
+            if timeout_s is not None and timeout_s < self._limits.stream_s:
+                raise TookTooLongError(timeout_s)
             raise StreamEndedError(f"it was open for {self._limits.stream_s:g} s")
         finally:
             following.cancel()
             draining.cancel()
             await asyncio.gather(following, draining, return_exceptions=True)
 
-    def _bearer(self, authorization: str | None) -> Grant:
+    def _authenticate(self, authorization: str | None) -> Grant:
         if not self._grants:
-            return EVERYBODY
+            return UNRESTRICTED
         if authorization is None:
             raise UnauthenticatedError("The call has no token")
         scheme, _, token = authorization.partition(" ")
-        grant = self._grants.of(token.strip()) if scheme.lower() == "bearer" else None
+        grant = self._grants.find(token.strip()) if scheme.lower() == "bearer" else None
         if grant is None:
             raise UnauthenticatedError("The call's token isn't one of this gateway")
         return grant
 
-    def _enter(self, operation: Operation, request: Any, grant: Grant) -> None:
+    def _admit(self, operation: Operation, request: Any, grant: Grant) -> None:
         if self.draining.is_set():
             raise DrainingError
-        if self._under_way >= self._limits.calls:
-            raise TooManyError("calls at a time", self._limits.calls, _CALL_AGAIN_S)
-        if operation.service == "Variables" and not grant.covers(named(request.session, "session")):
+        if self._in_flight >= self._limits.calls:
+            raise TooManyError("calls at a time", self._limits.calls, _RETRY_AFTER_S)
+        if operation.service == "Variables" and not grant.covers(require_name(request.session, "session")):
             raise NotGrantedError(grant.name, operation.scope, request.session)
-        self._admission.call(grant, operation.weight(request))
+        self._limiter.count_call(grant, operation.weight(request))

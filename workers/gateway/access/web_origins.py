@@ -34,7 +34,7 @@ class WebOrigins:
     origins: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, listening: str, hosts: Iterable[str], origins: Iterable[str]) -> Self:
+    def from_settings(cls, listening: str, hosts: Iterable[str], origins: Iterable[str]) -> Self:
         """Return what a gateway that listens on this host lets pass.
 
         Where only this machine reaches it, that is its own loopback names and addresses besides those that are named;
@@ -43,8 +43,8 @@ class WebOrigins:
         Raises:
             ConfigurationError: a host or an origin can't be one.
         """
-        named = frozenset(_host(one) for one in hosts)
-        allowed = frozenset(_origin(one) for one in origins)
+        named = frozenset(_parse_host(one) for one in hosts)
+        allowed = frozenset(_parse_origin(one) for one in origins)
         if ANY_HOST in named or not (named or _is_local(listening)):
             return cls(None, allowed)
         return cls(named | {listening.lower()}, allowed)
@@ -64,7 +64,7 @@ class WebOrigins:
 
     def _is_own(self, host: str | None) -> bool:
         assert self.hosts is not None
-        name = _without_port(host or "")
+        name = _strip_port(host or "")
         # An address can't be pointed elsewhere, as a name can.
         return name in self.hosts or _is_local(name)
 
@@ -76,14 +76,14 @@ def _is_local(name: str) -> bool:
         return name.lower() == _LOCAL
 
 
-def _without_port(host: str) -> str:
+def _strip_port(host: str) -> str:
     """Return the name in a ``Host`` header: ``[::1]:8061`` names ``::1``, and a name may end in a dot."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower().removesuffix(".")
 
 
-def _host(text: str) -> str:
+def _parse_host(text: str) -> str:
     name = text.strip().lower()
     if not name or any(part in name for part in "/@ ,") or (":" in name and not _is_address(name)):
         raise ConfigurationError(f"An allowed host is a name or an address without scheme and port; got {text!r}.")
@@ -98,7 +98,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _origin(text: str) -> str:
+def _parse_origin(text: str) -> str:
     scheme, separator, rest = text.strip().lower().partition("://")
     if scheme not in ("http", "https") or not separator or not rest or any(part in rest for part in "/@ ,*"):
         raise ConfigurationError(

@@ -21,24 +21,24 @@ from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable, VariableType
 from snakepit_bridge.variables.codec import canonical, parse, written
 from snakepit_bridge.variables.types import to_json
-from workers.gateway.errors import MalformedError, described
-from workers.gateway.json_text import plain
+from workers.gateway.errors import MalformedError, to_message
+from workers.gateway.json_text import quote_non_finite
 
-Proposal = Callable[[Mapping[str, Variable]], Changes]
+ChangeBuilder = Callable[[Mapping[str, Variable]], Changes]
 """Makes changes from the variables that are there."""
 
 _TYPES = {getattr(pb, f"VARIABLE_TYPE_{kind.name}"): kind for kind in VariableType}
 _NUMBERS = {kind: number for number, kind in _TYPES.items()}
 
 
-def timestamp(seconds: float) -> Timestamp:
+def timestamp_message(seconds: float) -> Timestamp:
     """Returns Unix seconds as a message."""
     moment = Timestamp()
     moment.FromMicroseconds(round(seconds * 1e6))
     return moment
 
 
-def variable(one: Variable) -> pb.Variable:
+def variable_message(one: Variable) -> pb.Variable:
     """Returns a variable as a message."""
     return pb.Variable(
         name=one.name,
@@ -48,7 +48,7 @@ def variable(one: Variable) -> pb.Variable:
     )
 
 
-def snapshot(one: Snapshot, names: Sequence[str], now: float) -> pb.Snapshot:
+def snapshot_message(one: Snapshot, names: Sequence[str], now: float) -> pb.Snapshot:
     """Returns a snapshot as a message, with these variables or all.
 
     Args:
@@ -66,34 +66,34 @@ def snapshot(one: Snapshot, names: Sequence[str], now: float) -> pb.Snapshot:
     return pb.Snapshot(
         session=one.session,
         token=str(one.token),
-        variables=[variable(one.variables[name]) for name in chosen],
-        confirmed_at=timestamp(one.confirmed_at),
+        variables=[variable_message(one.variables[name]) for name in chosen],
+        confirmed_at=timestamp_message(one.confirmed_at),
         authority=one.authority,
         staleness_s=0.0 if one.authority in ("", STORE) else max(0.0, now - one.confirmed_at),
     )
 
 
-def revision(change: Change) -> pb.Revision:
+def revision_message(change: Change) -> pb.Revision:
     """Returns a change of the history as a message."""
     return pb.Revision(
         token=str(change.token),
-        at=timestamp(change.at),
+        at=timestamp_message(change.at),
         author=change.author,
         reason=change.reason,
-        changes=[_changed(name, change) for name in sorted({*change.before, *change.after})],
+        changes=[_variable_change_message(name, change) for name in sorted({*change.before, *change.after})],
     )
 
 
-def _changed(name: str, change: Change) -> pb.VariableChange:
+def _variable_change_message(name: str, change: Change) -> pb.VariableChange:
     before, after = change.before.get(name), change.after.get(name)
     return pb.VariableChange(
         name=name,
-        before=None if before is None else variable(before),
-        after=None if after is None else variable(after),
+        before=None if before is None else variable_message(before),
+        after=None if after is None else variable_message(after),
     )
 
 
-def changes(asked: Iterable[pb.Change], now: Mapping[str, Variable]) -> Changes:
+def parse_changes(asked: Iterable[pb.Change], now: Mapping[str, Variable]) -> Changes:
     """Returns the changes that a publish asks for, on top of what is there.
 
     Raises:
@@ -104,11 +104,11 @@ def changes(asked: Iterable[pb.Change], now: Mapping[str, Variable]) -> Changes:
     for one in asked:
         if one.name in made:
             raise ValidationError(one.name, "changed twice", "a publish changes each variable once")
-        made[one.name] = _change(one, now)
+        made[one.name] = _parse_change(one, now)
     return made
 
 
-def _change(one: pb.Change, now: Mapping[str, Variable]) -> Variable | None:
+def _parse_change(one: pb.Change, now: Mapping[str, Variable]) -> Variable | None:
     before, said = now.get(one.name), one.WhichOneof("change")
     if said == "delete" and one.delete:
         if before is None:
@@ -116,46 +116,46 @@ def _change(one: pb.Change, now: Mapping[str, Variable]) -> Variable | None:
         return None
     if said != "value_json":
         raise ValidationError(one.name, "changed", "a change has a value, or deletes")
-    value = _json(one.name, one.value_json)
-    kind = None if one.type == pb.VARIABLE_TYPE_UNSPECIFIED else _kind(one)
-    given = _json(one.name, one.constraints_json) if one.HasField("constraints_json") else None
+    value = _parse_json(one.name, one.value_json)
+    kind = None if one.type == pb.VARIABLE_TYPE_UNSPECIFIED else _parse_type(one)
+    given = _parse_json(one.name, one.constraints_json) if one.HasField("constraints_json") else None
     if before is None:
         return Variable.declare(one.name, value, kind, given)
     return Variable.declare(one.name, value, kind or before.type, before.constraints if given is None else given)
 
 
-def _kind(one: pb.Change) -> VariableType:
+def _parse_type(one: pb.Change) -> VariableType:
     try:
         return _TYPES[one.type]
     except KeyError:
         raise ValidationError(one.name, f"of type {one.type}", f"the types are {', '.join(VariableType)}") from None
 
 
-def _json(name: str, text: bytes) -> Any:
+def _parse_json(name: str, text: bytes) -> Any:
     try:
         return parse(text)
-    except (ValueError, RecursionError) as wrong:
-        raise ValidationError(name, "that", f"it isn't JSON ({wrong})") from wrong
+    except (ValueError, RecursionError) as exc:
+        raise ValidationError(name, "that", f"it isn't JSON ({exc})") from exc
 
 
-def prediction(task_id: str, outcome: TaskResult) -> pb.Prediction:
+def prediction_message(task_id: str, outcome: TaskResult) -> pb.Prediction:
     """Returns how a prediction stands as a message."""
     if outcome.result is not None:
-        return _succeeded(task_id, outcome.result)
+        return _succeeded_message(task_id, outcome.result)
     if outcome.error is None:
         state = pb.PREDICTION_STATE_RUNNING if outcome.state == "RETRY" else pb.PREDICTION_STATE_QUEUED
         return pb.Prediction(id=task_id, state=state)
     cancelled = isinstance(outcome.error, PredictionCancelledError)
     state = pb.PREDICTION_STATE_CANCELLED if cancelled else pb.PREDICTION_STATE_FAILED
-    return pb.Prediction(id=task_id, state=state, error=described(outcome.error))
+    return pb.Prediction(id=task_id, state=state, error=to_message(outcome.error))
 
 
-def _succeeded(task_id: str, result: Result) -> pb.Prediction:
+def _succeeded_message(task_id: str, result: Result) -> pb.Prediction:
     made = Provenance.decode(result.provenance)
     return pb.Prediction(
         id=task_id,
         state=pb.PREDICTION_STATE_SUCCEEDED,
-        outputs_json=written(plain(result.outputs)),
+        outputs_json=written(quote_non_finite(result.outputs)),
         provenance=pb.Provenance(
             session=made.session,
             token=made.token,
@@ -163,17 +163,17 @@ def _succeeded(task_id: str, result: Result) -> pb.Prediction:
             program=made.program,
             program_version=made.version,
             model=made.model,
-            prompt_tokens=_tokens(made.usage, "prompt_tokens"),
-            completion_tokens=_tokens(made.usage, "completion_tokens"),
+            prompt_tokens=_sum_tokens(made.usage, "prompt_tokens"),
+            completion_tokens=_sum_tokens(made.usage, "completion_tokens"),
             staleness_s=made.staleness_s if math.isfinite(made.staleness_s) else 0.0,
             outage=made.outage,
             worker=made.worker,
-            record_json=written(plain(result.provenance)),
+            record_json=written(quote_non_finite(result.provenance)),
         ),
     )
 
 
-def piece(one: StreamChunk) -> pb.OutputPiece:
+def chunk_message(one: StreamChunk) -> pb.OutputPiece:
     """Returns a piece of an answer as a message."""
     return pb.OutputPiece(
         field=one.field,
@@ -185,11 +185,11 @@ def piece(one: StreamChunk) -> pb.OutputPiece:
     )
 
 
-def _tokens(usage: Mapping[str, Any], kind: str) -> int:
+def _sum_tokens(usage: Mapping[str, Any], kind: str) -> int:
     return sum(int(used.get(kind) or 0) for used in usage.values() if isinstance(used, Mapping))
 
 
-def token(text: str, where: str) -> Token | None:
+def parse_token(text: str, where: str) -> Token | None:
     """Returns the token that a field of a request spells, None for an empty one.
 
     Raises:
@@ -197,5 +197,5 @@ def token(text: str, where: str) -> Token | None:
     """
     try:
         return Token.parse(text) if text else None
-    except ValueError as wrong:
-        raise MalformedError(where, str(wrong)) from wrong
+    except ValueError as exc:
+        raise MalformedError(where, str(exc)) from exc

@@ -16,12 +16,12 @@ from snakepit_bridge.redis.lease import TurnLostError
 from snakepit_bridge.snapshots import Change, Changes, SnapshotStore
 from snakepit_bridge.snapshots.optimistic import retry_on_conflict
 from snakepit_bridge.variables import Variable
-from workers.gateway.api.request_ids import RequestIds, Try
+from workers.gateway.api.request_ids import Attempt, RequestIds
 
 _log = logging.getLogger(__name__)
 
-_NOTHING = Token(0, 0)
-_PAST = 1_000
+_UNPUBLISHED = Token(0, 0)
+_HISTORY_LIMIT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class PublishCommand:
 
     session: str
     names: frozenset[str] | None
-    proposal: Callable[[Mapping[str, Variable]], Changes]
+    build_changes: Callable[[Mapping[str, Variable]], Changes]
     expected: Token | None
     author: str
     reason: str
@@ -56,7 +56,7 @@ class IdempotentPublisher:
         self._elixir: ElixirAuthority | None = fleet.elixir
         self._ids = RequestIds(fleet.connection, fleet.namespace)
 
-    async def once(self, owner: str, request_id: str, content: bytes, commit: PublishCommand) -> Token:
+    async def publish(self, owner: str, request_id: str, content: bytes, commit: PublishCommand) -> Token:
         """Commits, unless the same request has been committed before, and returns the token.
 
         Args:
@@ -76,39 +76,39 @@ class IdempotentPublisher:
             return await self._commit(commit, None)
         while True:
             try:
-                async with self._ids.trying(owner, request_id, content) as tried:
-                    return await self._tried(commit, tried)
+                async with self._ids.attempt(owner, request_id, content) as tried:
+                    return await self._commit_once(commit, tried)
             except TurnLostError:
                 _log.warning("request %r stood still for too long; its next try goes on with it", request_id)
 
-    async def _tried(self, commit: PublishCommand, tried: Try) -> Token:
+    async def _commit_once(self, commit: PublishCommand, tried: Attempt) -> Token:
         if tried.answer is not None:
             return tried.answer
         token = await self._commit(commit, tried)
-        await tried.done(token)
+        await tried.record_answer(token)
         return token
 
-    async def _commit(self, commit: PublishCommand, tried: Try | None) -> Token:
+    async def _commit(self, commit: PublishCommand, tried: Attempt | None) -> Token:
         if self._elixir is None or not await self._elixir.owns(commit.session):
             return await self._publish(commit, tried)
         if commit.expected is not None:
             raise ElixirMethodNotServedError(self._elixir.address, "publishing on top of an expected state")
         return await self._elixir.change(
-            commit.session, commit.names, commit.proposal, author=commit.author, reason=commit.reason
+            commit.session, commit.names, commit.build_changes, author=commit.author, reason=commit.reason
         )
 
-    async def _publish(self, commit: PublishCommand, tried: Try | None) -> Token:
+    async def _publish(self, commit: PublishCommand, tried: Attempt | None) -> Token:
         async def publish() -> Token:
             # Asked each time: an earlier try that was paused may commit as late as now, on top of what it noted.
             if tried is not None and tried.base is not None:
-                token = await self._committed(commit, tried.base)
+                token = await self._find_commit(commit, tried.base)
                 if token is not None:
                     return token
-            base, now = await self._now(commit.session)
-            changes = await asyncio.to_thread(_proposed, commit, now)
+            base, now = await self._read_current(commit.session)
+            changes = await asyncio.to_thread(_build_changes, commit, now)
             expected = base if commit.expected is None else commit.expected
             if tried is not None:
-                await tried.about_to_commit(expected)
+                await tried.record_base(expected)
             return await self._store.publish(
                 commit.session, changes, expected=expected, author=commit.author, reason=commit.reason
             )
@@ -116,36 +116,36 @@ class IdempotentPublisher:
         # A caller that expects nothing can't be told that somebody else was faster.
         return await (publish() if commit.expected is not None else retry_on_conflict(publish))
 
-    async def _now(self, session: str) -> tuple[Token, Mapping[str, Variable]]:
+    async def _read_current(self, session: str) -> tuple[Token, Mapping[str, Variable]]:
         try:
             snapshot = await self._store.read(session)
         except SessionNotFoundError:
-            return _NOTHING, {}
+            return _UNPUBLISHED, {}
         return snapshot.token, snapshot.variables
 
-    async def _committed(self, commit: PublishCommand, base: Token) -> Token | None:
+    async def _find_commit(self, commit: PublishCommand, base: Token) -> Token | None:
         """Returns the token of an earlier try that was about to commit on top of ``base``, if it did."""
         try:
-            history = await self._store.history(commit.session, _PAST)
+            history = await self._store.history(commit.session, _HISTORY_LIMIT)
         except SessionNotFoundError:
             return None
         later = [change for change in history if change.token > base]
         if not later:
             return None
-        before = {} if base == _NOTHING else (await self._store.read_at(commit.session, base)).variables
-        return later[-1].token if _is(later[-1], commit, commit.proposal(before), before) else None
+        before = {} if base == _UNPUBLISHED else (await self._store.read_at(commit.session, base)).variables
+        return later[-1].token if _is_commit_of(later[-1], commit, commit.build_changes(before), before) else None
 
 
-def _proposed(commit: PublishCommand, now: Mapping[str, Variable]) -> Changes:
+def _build_changes(commit: PublishCommand, now: Mapping[str, Variable]) -> Changes:
     """Return the changes, ready to be sent: of thousands that takes long, so it runs in a thread."""
-    changes = commit.proposal(now)
+    changes = commit.build_changes(now)
     for variable in changes.values():
         if variable is not None:
             variable.encode()
     return changes
 
 
-def _is(change: Change, commit: PublishCommand, changes: Changes, before: Mapping[str, Variable]) -> bool:
+def _is_commit_of(change: Change, commit: PublishCommand, changes: Changes, before: Mapping[str, Variable]) -> bool:
     """Tells whether a change of the history is what these changes made."""
     made = {name: variable for name, variable in changes.items() if before.get(name) != variable}
     found = {name: change.after.get(name) for name in {*change.before, *change.after}}

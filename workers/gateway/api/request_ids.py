@@ -24,11 +24,11 @@ from workers.gateway.errors import RequestIdConflictError
 KEPT_S = 86_400
 """Seconds for which an id is remembered."""
 
-_UNKNOWN = (StoreUnavailableError, ElixirUnavailableError, WriteNotShownError, HalfWrittenError)
+_UNKNOWN_OUTCOMES = (StoreUnavailableError, ElixirUnavailableError, WriteNotShownError, HalfWrittenError)
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class Attempt:
     """One try of a request.
 
     Attributes:
@@ -38,25 +38,25 @@ class Try:
 
     answer: Token | None
     base: Token | None
-    _turn: Lease
+    _lease: Lease
     _key: str
     _digest: str
 
-    async def about_to_commit(self, base: Token) -> None:
+    async def record_base(self, base: Token) -> None:
         """Notes the token on top of which it is going to commit.
 
         Raises:
             TurnLostError: another try goes on instead; this one must not commit.
         """
-        await self._note({"digest": self._digest, "base": str(base)})
+        await self._store({"digest": self._digest, "base": str(base)})
 
-    async def done(self, token: Token) -> None:
+    async def record_answer(self, token: Token) -> None:
         """Notes the answer. Where the turn is another's, that try finds this commit on top of what was noted."""
         with suppress(TurnLostError):
-            await self._note({"digest": self._digest, "answer": str(token)})
+            await self._store({"digest": self._digest, "answer": str(token)})
 
-    async def _note(self, record: dict[str, str]) -> None:
-        await self._turn.note(self._key, json.dumps(record), KEPT_S)
+    async def _store(self, record: dict[str, str]) -> None:
+        await self._lease.note(self._key, json.dumps(record), KEPT_S)
 
 
 class RequestIds:
@@ -70,10 +70,10 @@ class RequestIds:
     def __init__(self, connection: RedisConnection, namespace: str) -> None:
         self._connection = connection
         self._namespace = namespace
-        self._turns = Leases(connection)
+        self._leases = Leases(connection)
 
     @asynccontextmanager
-    async def trying(self, owner: str, request_id: str, content: bytes) -> AsyncGenerator[Try]:
+    async def attempt(self, owner: str, request_id: str, content: bytes) -> AsyncGenerator[Attempt]:
         """Holds a request while it is tried; another try of it waits meanwhile. One that is refused is forgotten.
 
         The turn of a gateway that was killed is another's seconds later.
@@ -90,21 +90,21 @@ class RequestIds:
         name = hashlib.sha256(json.dumps([owner, request_id]).encode()).hexdigest()
         prefix, digest = f"{self._namespace}:{{g:{name}}}", hashlib.sha256(content).hexdigest()
         key = f"{prefix}:request"
-        async with self._turns.held(f"{prefix}:turn") as turn:
-            found = await self._found(key)
+        async with self._leases.held(f"{prefix}:turn") as turn:
+            found = await self._load(key)
             if found and found["digest"] != digest:
                 raise RequestIdConflictError(request_id)
             try:
-                yield Try(_token(found.get("answer")), _token(found.get("base")), turn, key, digest)
-            except BridgeError as error:
-                if not isinstance(error, _UNKNOWN):
+                yield Attempt(_parse_token(found.get("answer")), _parse_token(found.get("base")), turn, key, digest)
+            except BridgeError as exc:
+                if not isinstance(exc, _UNKNOWN_OUTCOMES):
                     await turn.forget(key)
                 raise
 
-    async def _found(self, key: str) -> dict[str, str]:
+    async def _load(self, key: str) -> dict[str, str]:
         stored = await self._connection.bounded(self._connection.client.get(key))
         return json.loads(stored) if stored else {}
 
 
-def _token(text: str | None) -> Token | None:
+def _parse_token(text: str | None) -> Token | None:
     return Token.parse(text) if text else None

@@ -14,15 +14,15 @@ from snakepit_bridge.snapshots.watch import Watch
 
 _log = logging.getLogger(__name__)
 
-_AGAIN_S = 0.2
+_RETRY_S = 0.2
 
 
-class _Followed:
+class _FollowedSession:
     """One session: its newest snapshot, and an event for each stream that is to see it."""
 
     def __init__(self) -> None:
         self.snapshot: Snapshot | None = None
-        self.news: set[asyncio.Event] = set()
+        self.listeners: set[asyncio.Event] = set()
 
 
 class SessionFeed:
@@ -36,17 +36,17 @@ class SessionFeed:
     def __init__(self, store: SnapshotStore, interval_s: float = 1.0) -> None:
         self._store = store
         self._interval_s = interval_s
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, _FollowedSession] = {}
         self._watch: Watch | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def follow(self, session: str) -> AsyncGenerator[Snapshot]:
         """Yields the session's newest snapshot and then each newer one; a slow reader skips some, never the last.
 
         A session that isn't there is waited for. While the store is away nothing is yielded.
         """
-        followed, news = self._followed.setdefault(session, _Followed()), asyncio.Event()
-        followed.news.add(news)
+        followed, news = self._followed.setdefault(session, _FollowedSession()), asyncio.Event()
+        followed.listeners.add(news)
         try:
             await self._join(session, followed)
             seen: Snapshot | None = None
@@ -59,27 +59,27 @@ class SessionFeed:
                 else:
                     await news.wait()
         finally:
-            followed.news.discard(news)
+            followed.listeners.discard(news)
             await self._leave(session, followed)
 
     async def aclose(self) -> None:
         """Stops following."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
-            self._running = None
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
 
-    async def _join(self, session: str, followed: _Followed) -> None:
-        if self._running is None:
-            self._running = asyncio.create_task(self._run(), name="dspex-gateway-hub")
+    async def _join(self, session: str, followed: _FollowedSession) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="dspex-gateway-hub")
         if self._watch is not None:
             with suppress(StoreUnavailableError):  # the next watch has it
                 await self._watch.add([session])
         with suppress(StoreUnavailableError):
             await self._read(session, followed)
 
-    async def _leave(self, session: str, followed: _Followed) -> None:
-        if followed.news or self._followed.get(session) is not followed:
+    async def _leave(self, session: str, followed: _FollowedSession) -> None:
+        if followed.listeners or self._followed.get(session) is not followed:
             return
         del self._followed[session]
         if self._watch is not None:
@@ -95,7 +95,7 @@ class SessionFeed:
                 async with self._store.open_watch() as self._watch:
                     await self._watch.add(list(self._followed))
                     while True:
-                        await self._look()
+                        await self._read_outdated()
                         await self._read_all((await self._watch.moves(self._interval_s)).keys())
             except StoreUnavailableError:
                 self._watch = None
@@ -103,9 +103,9 @@ class SessionFeed:
                 # Whatever it was, the streams live on it: they must not stand still without a word.
                 self._watch = None
                 _log.exception("following sessions failed; it is begun anew")
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(_RETRY_S)
 
-    async def _look(self) -> None:
+    async def _read_outdated(self) -> None:
         """A hint may be lost, so the heads are compared as well."""
         heads = await self._store.heads(list(self._followed))
         known = {name: followed.snapshot for name, followed in self._followed.items()}
@@ -117,7 +117,7 @@ class SessionFeed:
         found = [(name, self._followed[name]) for name in sessions if name in self._followed]
         await asyncio.gather(*(self._read(name, followed) for name, followed in found))
 
-    async def _read(self, session: str, followed: _Followed) -> None:
+    async def _read(self, session: str, followed: _FollowedSession) -> None:
         try:
             fresh = await self._store.read(session, followed.snapshot)
         except SessionNotFoundError:
@@ -125,5 +125,5 @@ class SessionFeed:
         # Of two reads that overlap the later one may come first.
         if followed.snapshot is None or fresh.token > followed.snapshot.token:
             followed.snapshot = fresh
-            for news in followed.news:
+            for news in followed.listeners:
                 news.set()

@@ -14,14 +14,14 @@ from snakepit_bridge.redis.key_names import OwnedKey
 from snakepit_bridge.snapshots.freshness import OutagePolicy
 from snakepit_bridge.variables.codec import parse
 from workers.gateway.access.authentication import GrantScope
-from workers.gateway.api import converters as values
-from workers.gateway.call import ClientCall, named, seconds
+from workers.gateway.api import converters
+from workers.gateway.call import ClientCall, require_name, require_seconds
 from workers.gateway.errors import MalformedError, NotGrantedError
 
 # One message runs on one worker; a large batch should keep several busy, and at this size a message costs little.
-_TOGETHER = 100
+_MAX_BATCH = 100
 
-Ended = tuple["Submission", "str | BridgeError"]
+SubmissionOutcome = tuple["Submission", "str | BridgeError"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,7 @@ class Submission:
     options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, request: pb.SubmitRequest, call: ClientCall) -> Self:
+    def from_request(cls, request: pb.SubmitRequest, call: ClientCall) -> Self:
         """Reads a request.
 
         Raises:
@@ -56,11 +56,11 @@ class Submission:
         if not call.grant.covers(session):
             raise NotGrantedError(call.grant.name, GrantScope.PREDICT, session)
         key = OwnedKey(call.grant.name, request.idempotency_key) if request.idempotency_key else None
-        return cls(request.program, session, _inputs(request), key, request.stream, _options(request))
+        return cls(request.program, session, _parse_inputs(request), key, request.stream, _parse_options(request))
 
     def enqueue(self, fleet: Fleet, call: ClientCall) -> str:
         """Enqueues it and returns its task id; blocks."""
-        _in_time(call)
+        _check_deadline(call)
         return fleet.submit(
             self.program,
             self.inputs,
@@ -71,26 +71,26 @@ class Submission:
         ).id
 
     @property
-    def common(self) -> tuple[Any, ...]:
+    def batch_key(self) -> tuple[Any, ...]:
         """What orders of one batch have in common. One whose answer is followed goes alone: a batch isn't streamed."""
         return (self.program, self.session, *self.options.values(), id(self) if self.stream else 0)
 
 
-def together(orders: Iterable[Submission]) -> list[list[Submission]]:
+def group_into_batches(orders: Iterable[Submission]) -> list[list[Submission]]:
     """Returns the orders in groups, each of which can be one batch."""
     groups: dict[tuple[Any, ...], list[Submission]] = {}
     for order in orders:
-        groups.setdefault(order.common, []).append(order)
-    return [some[start : start + _TOGETHER] for some in groups.values() for start in range(0, len(some), _TOGETHER)]
+        groups.setdefault(order.batch_key, []).append(order)
+    return [some[start : start + _MAX_BATCH] for some in groups.values() for start in range(0, len(some), _MAX_BATCH)]
 
 
-def enqueue(fleet: Fleet, orders: Sequence[Submission], call: ClientCall) -> list[Ended]:
+def enqueue_batch(fleet: Fleet, orders: Sequence[Submission], call: ClientCall) -> list[SubmissionOutcome]:
     """Enqueues orders that are together; returns each with its task id, or with what is wrong with it. Blocks."""
     first = orders[0]
     if len(orders) == 1:
-        return _one_by_one(fleet, orders, call)
+        return _enqueue_individually(fleet, orders, call)
     try:
-        _in_time(call)
+        _check_deadline(call)
         handles = fleet.submit_batch(
             first.program,
             [order.inputs for order in orders],
@@ -99,43 +99,43 @@ def enqueue(fleet: Fleet, orders: Sequence[Submission], call: ClientCall) -> lis
             **first.options,
         )
     except (IdempotencyConflictError, InputError):
-        return _one_by_one(fleet, orders, call)  # nothing was sent, and only some are at fault
-    except BridgeError as refused:
-        return [(order, refused) for order in orders]
+        return _enqueue_individually(fleet, orders, call)  # nothing was sent, and only some are at fault
+    except BridgeError as exc:
+        return [(order, exc) for order in orders]
     return [(order, handle.id) for order, handle in zip(orders, handles, strict=True)]
 
 
-def _one_by_one(fleet: Fleet, orders: Iterable[Submission], call: ClientCall) -> list[Ended]:
-    ends: list[Ended] = []
+def _enqueue_individually(fleet: Fleet, orders: Iterable[Submission], call: ClientCall) -> list[SubmissionOutcome]:
+    ends: list[SubmissionOutcome] = []
     for order in orders:
         try:
             ends.append((order, order.enqueue(fleet, call)))
-        except BridgeError as refused:
-            ends.append((order, refused))
+        except BridgeError as exc:
+            ends.append((order, exc))
     return ends
 
 
-def _in_time(call: ClientCall) -> None:
+def _check_deadline(call: ClientCall) -> None:
     if not call.remaining_s:
         raise DeadlineExceededError("that was not enqueued", 0.0)
 
 
-def _options(request: pb.SubmitRequest) -> dict[str, Any]:
+def _parse_options(request: pb.SubmitRequest) -> dict[str, Any]:
     if request.priority > MOST_URGENT:
         raise MalformedError("priority", f"it is 1 to {MOST_URGENT}, the most urgent, or 0 for {DEFAULT_PRIORITY}")
-    deadline_s = seconds(request.deadline_s, "deadline_s")
-    stale = seconds(request.max_staleness_s, "max_staleness_s") if request.HasField("max_staleness_s") else None
+    deadline_s = require_seconds(request.deadline_s, "deadline_s")
+    stale = require_seconds(request.max_staleness_s, "max_staleness_s") if request.HasField("max_staleness_s") else None
     return {
-        "at_least": values.token(request.at_least, "at_least"),
-        "exactly": values.token(request.exactly, "exactly"),
+        "at_least": converters.parse_token(request.at_least, "at_least"),
+        "exactly": converters.parse_token(request.exactly, "exactly"),
         "deadline": deadline_s or None,
         "max_staleness": stale,
-        "outage": _outage(request.outage),
+        "outage": _parse_outage(request.outage),
         "priority": request.priority or DEFAULT_PRIORITY,
     }
 
 
-def _outage(text: str) -> str | None:
+def _parse_outage(text: str) -> str | None:
     if not text:
         return None
     try:
@@ -144,12 +144,12 @@ def _outage(text: str) -> str | None:
         raise MalformedError("outage", str(exc)) from None
 
 
-def _inputs(request: pb.SubmitRequest) -> Mapping[str, Any]:
-    named(request.program, "program")
+def _parse_inputs(request: pb.SubmitRequest) -> Mapping[str, Any]:
+    require_name(request.program, "program")
     try:
         inputs = parse(request.inputs_json or b"{}")
-    except (ValueError, RecursionError) as wrong:
-        raise InputError(request.program, "inputs", f"they aren't JSON: {wrong}") from wrong
+    except (ValueError, RecursionError) as exc:
+        raise InputError(request.program, "inputs", f"they aren't JSON: {exc}") from exc
     if not isinstance(inputs, dict):
         raise InputError(request.program, "inputs", "they must be a JSON object of input field to value")
     return cast("dict[str, Any]", inputs)

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import descriptor_pool
 
 
-class Symbols:
+class SymbolPool:
     """The descriptors of this process, for ``enable_server_reflection``."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Symbols:
         except KeyError:
             holder, _, part = symbol.rpartition(".")
             found = self._pool.FindFileContainingSymbol(holder)
-            if part not in _parts(found, holder):
+            if part not in _part_names(found, holder):
                 raise
             return found
 
@@ -35,7 +35,7 @@ class Symbols:
         return getattr(self._pool, name)
 
 
-def _parts(file: Any, holder: str) -> set[str]:
+def _part_names(file: Any, holder: str) -> set[str]:
     """Returns the names of a service's methods or a message's fields."""
     name = holder.rpartition(".")[2]
     service, message = file.services_by_name.get(name), file.message_types_by_name.get(name)

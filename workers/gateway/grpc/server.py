@@ -17,8 +17,8 @@ from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from workers.gateway.access.gate import RequestGate
-from workers.gateway.errors import MalformedError, StreamEndedError, code_of, details, in_brief
-from workers.gateway.grpc.reflection import Symbols
+from workers.gateway.errors import MalformedError, StreamEndedError, grpc_code, to_brief_message, trailing_metadata
+from workers.gateway.grpc.reflection import SymbolPool
 from workers.gateway.operations import PACKAGE, Operation
 from workers.gateway.settings import GatewayLimits, GatewaySettings, Tls
 
@@ -36,31 +36,33 @@ class GrpcServer:
         settings: where it listens, TLS and limits.
     """
 
-    def __init__(self, operations: Iterable[Operation], door: RequestGate, settings: GatewaySettings) -> None:
-        self._door = door
+    def __init__(self, operations: Iterable[Operation], gate: RequestGate, settings: GatewaySettings) -> None:
+        self._gate = gate
         self._limits = settings.limits
         self._server = grpc.aio.server(
-            options=_options(settings.limits),
+            options=_channel_options(settings.limits),
             maximum_concurrent_rpcs=settings.limits.calls + 100,
-            interceptors=[_TokenFirst(door, operations := tuple(operations))],
+            interceptors=[_AuthenticationInterceptor(gate, operations := tuple(operations))],
         )
         self._health = HealthServicer()
         self._services = sorted({f"{PACKAGE}.{operation.service}" for operation in operations})
-        self._server.add_generic_rpc_handlers(self._handlers(operations))
+        self._server.add_generic_rpc_handlers(self._build_handlers(operations))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server, pool=cast("Any", Symbols())
+            (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME),
+            self._server,
+            pool=cast("Any", SymbolPool()),
         )
         assert settings.grpc is not None
         host, _, _ = settings.grpc.rpartition(":")
-        self.address = f"{host}:{_listening(self._server, settings.grpc, settings.tls)}"
+        self.address = f"{host}:{_bind(self._server, settings.grpc, settings.tls)}"
 
     async def start(self) -> None:
         """Serves from now on."""
         await self._server.start()
-        await self.healthy(True)
+        await self.set_healthy(True)
 
-    async def healthy(self, well: bool) -> None:
+    async def set_healthy(self, well: bool) -> None:
         """Tells the health service's clients how it stands."""
         status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *self._services):
@@ -71,14 +73,14 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 
-    def _handlers(self, operations: Iterable[Operation]) -> list[grpc.GenericRpcHandler]:
+    def _build_handlers(self, operations: Iterable[Operation]) -> list[grpc.GenericRpcHandler]:
         by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
         for operation in operations:
             # Requests are parsed behind the door: what a stranger sends costs no more than its bytes.
             made = (
-                grpc.unary_unary_rpc_method_handler(self._unary(operation), None, _written)
+                grpc.unary_unary_rpc_method_handler(self._unary_handler(operation), None, _serialize)
                 if operation.unary
-                else grpc.unary_stream_rpc_method_handler(self._streaming(operation), None, None)
+                else grpc.unary_stream_rpc_method_handler(self._streaming_handler(operation), None, None)
             )
             by_service.setdefault(operation.service, {})[operation.method] = made
         return [
@@ -86,28 +88,28 @@ class GrpcServer:
             for service, methods in by_service.items()
         ]
 
-    def _unary(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[Any]]:
+    def _unary_handler(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[Any]]:
         async def handle(data: bytes, context: Context) -> Message:
             try:
-                grant = self._door.grant(_authorization(context.invocation_metadata()), operation)
-                request = _parsed(operation, data)
-                return await self._door.call(operation, request, grant, context.time_remaining())
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
-                return await _refuse(error, operation, context)
+                grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
+                request = _parse(operation, data)
+                return await self._gate.call(operation, request, grant, context.time_remaining())
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
+                return await _abort(exc, operation, context)
 
         return handle
 
-    def _streaming(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[None]]:
+    def _streaming_handler(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[None]]:
         async def handle(data: bytes, context: Context) -> None:
             try:
-                grant = self._door.grant(_authorization(context.invocation_metadata()), operation)
-                request = _parsed(operation, data)
-                answers = self._door.stream(operation, request, grant, context.time_remaining())
+                grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
+                request = _parse(operation, data)
+                answers = self._gate.stream(operation, request, grant, context.time_remaining())
                 async with aclosing(answers):
                     async for answer in answers:
                         await self._write(answer, context)
-            except Exception as error:  # noqa: BLE001 - as above
-                await _refuse(error, operation, context)
+            except Exception as exc:  # noqa: BLE001 - as above
+                await _abort(exc, operation, context)
 
         return handle
 
@@ -115,16 +117,16 @@ class GrpcServer:
         """A reader that takes nothing holds a stream, but not for ever."""
         try:
             async with asyncio.timeout(self._limits.write_s):
-                await context.write(_written(answer))
+                await context.write(_serialize(answer))
         except TimeoutError:
             raise StreamEndedError(f"its reader took nothing for {self._limits.write_s:g} s") from None
 
 
-class _TokenFirst(grpc.aio.ServerInterceptor):
+class _AuthenticationInterceptor(grpc.aio.ServerInterceptor):
     """Refuses a call by its headers: gRPC else waits for a whole message of a stranger's, and counts it meanwhile."""
 
-    def __init__(self, door: RequestGate, operations: Iterable[Operation]) -> None:
-        self._door = door
+    def __init__(self, gate: RequestGate, operations: Iterable[Operation]) -> None:
+        self._gate = gate
         self._operations = {operation.path: operation for operation in operations}
 
     async def intercept_service(
@@ -135,21 +137,21 @@ class _TokenFirst(grpc.aio.ServerInterceptor):
         operation = self._operations.get(handler_call_details.method)
         if operation is not None:
             try:
-                self._door.grant(_authorization(handler_call_details.invocation_metadata), operation)
+                self._gate.authorize(_read_authorization(handler_call_details.invocation_metadata), operation)
             except BridgeError as exc:
-                return _refusing(exc, operation)
+                return _rejecting_handler(exc, operation)
         return await continuation(handler_call_details)
 
 
-def _refusing(error: BridgeError, operation: Operation) -> grpc.RpcMethodHandler[Any, Any]:
+def _rejecting_handler(error: BridgeError, operation: Operation) -> grpc.RpcMethodHandler[Any, Any]:
     async def refuse(_: Any, context: Context) -> Any:
-        await _refuse(error, operation, context)
+        await _abort(error, operation, context)
 
     # Of all kinds of methods it is this one that is called before anything was received.
     return grpc.stream_unary_rpc_method_handler(refuse)
 
 
-def _options(limits: GatewayLimits) -> list[tuple[str, int]]:
+def _channel_options(limits: GatewayLimits) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limits.message_bytes),
@@ -166,45 +168,49 @@ def _options(limits: GatewayLimits) -> list[tuple[str, int]]:
     ]
 
 
-def _listening(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
+def _bind(server: grpc.aio.Server, address: str, tls: Tls | None) -> int:
     try:
-        return server.add_insecure_port(address) if tls is None else server.add_secure_port(address, _credentials(tls))
-    except RuntimeError as problem:
+        return (
+            server.add_insecure_port(address)
+            if tls is None
+            else server.add_secure_port(address, _load_credentials(tls))
+        )
+    except RuntimeError as exc:
         with_tls = "" if tls is None else f" with the certificate {tls.certificate}"
-        raise ConfigurationError(f"The gateway can't serve gRPC on {address}{with_tls}: {problem}.") from problem
+        raise ConfigurationError(f"The gateway can't serve gRPC on {address}{with_tls}: {exc}.") from exc
 
 
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
+def _load_credentials(tls: Tls) -> grpc.ServerCredentials:
     try:
         client_ca = tls.client_ca.read_bytes() if tls.client_ca else None
         pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-    except OSError as problem:
-        raise ConfigurationError(f"The gateway's TLS files can't be read: {problem}.") from problem
+    except OSError as exc:
+        raise ConfigurationError(f"The gateway's TLS files can't be read: {exc}.") from exc
     return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
 
 
-def _authorization(metadata: Any) -> str | None:
+def _read_authorization(metadata: Any) -> str | None:
     for key, value in metadata or ():
         if key == "authorization":
             return value if isinstance(value, str) else value.decode("utf-8", "replace")
     return None
 
 
-def _parsed(operation: Operation, data: bytes) -> Any:
+def _parse(operation: Operation, data: bytes) -> Any:
     try:
         return operation.request.FromString(data)
-    except (DecodeError, RecursionError) as wrong:
-        raise MalformedError("message", f"it is no {operation.request.__name__}: {wrong}") from wrong
+    except (DecodeError, RecursionError) as exc:
+        raise MalformedError("message", f"it is no {operation.request.__name__}: {exc}") from exc
 
 
-async def _refuse(error: Exception, operation: Operation, context: Context) -> Any:
+async def _abort(error: Exception, operation: Operation, context: Context) -> Any:
     if isinstance(error, grpc.aio.AbortError | grpc.aio.UsageError):
         raise error
-    code = code_of(error)
+    code = grpc_code(error)
     if code is grpc.StatusCode.INTERNAL:
         _log.error("%s failed", operation.path, exc_info=error)
-    await context.abort(code, in_brief(error).message, details(error))
+    await context.abort(code, to_brief_message(error).message, trailing_metadata(error))
 
 
-def _written(message: Message) -> bytes:
+def _serialize(message: Message) -> bytes:
     return message.SerializeToString()

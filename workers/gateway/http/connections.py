@@ -25,49 +25,49 @@ class Connections:
     """
 
     def __init__(self, newcomers: int, known: int) -> None:
-        self._most = newcomers
-        self._most_of_one = max(1, newcomers // 2)
-        self._most_known = known
+        self._max_newcomers = newcomers
+        self._max_newcomers_per_address = max(1, newcomers // 2)
+        self._max_known = known
         self._known: set[Peer] = set()
         # In the order of coming, in all and by address.
-        self._new: dict[Peer, asyncio.BaseTransport] = {}
-        self._of_one: dict[str, dict[Peer, None]] = {}
+        self._newcomers: dict[Peer, asyncio.BaseTransport] = {}
+        self._newcomers_by_address: dict[str, dict[Peer, None]] = {}
 
-    def opened(self, peer: Peer, transport: asyncio.BaseTransport) -> None:
+    def add(self, peer: Peer, transport: asyncio.BaseTransport) -> None:
         """Count a newcomer, and close another if there are too many now."""
-        self._new[peer] = transport
-        own = self._of_one.setdefault(peer[0], {})
+        self._newcomers[peer] = transport
+        own = self._newcomers_by_address.setdefault(peer[0], {})
         own[peer] = None
-        if len(own) > self._most_of_one:
-            self._turn_out(next(iter(own)))
-        elif len(self._new) > self._most:
-            self._turn_out(next(iter(self._new)))
+        if len(own) > self._max_newcomers_per_address:
+            self._abort(next(iter(own)))
+        elif len(self._newcomers) > self._max_newcomers:
+            self._abort(next(iter(self._newcomers)))
 
     def trust(self, peer: Peer | None) -> None:
         """Count a connection among the known ones from here on: it may do what its client asks for."""
-        if peer is not None and peer in self._new and len(self._known) < self._most_known:
+        if peer is not None and peer in self._newcomers and len(self._known) < self._max_known:
             self._forget(peer)
             self._known.add(peer)
 
-    def lost(self, peer: Peer) -> None:
+    def remove(self, peer: Peer) -> None:
         """Count a connection no longer."""
         self._known.discard(peer)
         self._forget(peer)
 
-    def _turn_out(self, peer: Peer) -> None:
-        transport: Any = self._new[peer]
+    def _abort(self, peer: Peer) -> None:
+        transport: Any = self._newcomers[peer]
         self._forget(peer)
         transport.abort()
 
     def _forget(self, peer: Peer) -> None:
-        self._new.pop(peer, None)
-        own = self._of_one.get(peer[0], {})
+        self._newcomers.pop(peer, None)
+        own = self._newcomers_by_address.get(peer[0], {})
         own.pop(peer, None)
         if not own:
-            self._of_one.pop(peer[0], None)
+            self._newcomers_by_address.pop(peer[0], None)
 
 
-def bounded(read_s: float, connections: Connections) -> type[H11Protocol]:
+def build_protocol(read_s: float, connections: Connections) -> type[H11Protocol]:
     """Return uvicorn's protocol whose connections end when no request has come for so many seconds, or not whole.
 
     It is the slower of uvicorn's two, since the other takes headers without end.
@@ -79,12 +79,12 @@ def bounded(read_s: float, connections: Connections) -> type[H11Protocol]:
             self._answering: RequestResponseCycle | None = None
             self._looking = self.loop.call_later(read_s, self._look)
             if self.client is not None:
-                connections.opened(self.client, transport)
+                connections.add(self.client, transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._looking.cancel()
             if self.client is not None:
-                connections.lost(self.client)
+                connections.remove(self.client)
             super().connection_lost(exc)
 
         def _look(self) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from workers.gateway.call import LONGEST_S, MOST, MOST_OF_AN_ID, SHORTEST_S
-from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, key_of
+from workers.gateway.call import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from workers.gateway.http.transcoding import REQUIRED, enum_names, fields_of, is_json, json_name
 from workers.gateway.operations import Operation
 
 Schema = dict[str, Any]
 
-_ABOUT = {
+_SUMMARIES = {
     "Publish": "Commits all changes as one revision, or none, and returns its token.",
     "Rollback": "Commits the state at a past token, label or `latest` as a new revision.",
     "Watch": "Streams the current snapshot, then each newer one, as server-sent events.",
@@ -27,7 +27,7 @@ _ABOUT = {
     "Register": "Builds a program from its spec, and stores that as the next version.",
     "List": "Returns programs by name, page by page.",
 }
-_GET = {
+_GET_SUMMARIES = {
     "Variables": "Returns the current snapshot, the first at or past `at_least`, or exactly the one at `exactly`.",
     "Predictions": "Returns how a prediction stands, at once.",
     "Programs": "Returns a program by `name`, `name@label` or `name:version`, with its spec.",
@@ -43,9 +43,9 @@ _SCALARS: dict[int, Schema] = {
 _TOKEN: Schema = {"type": "string", "pattern": r"^(\d{1,19}\.\d{1,19})?$"}
 _SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1e9}
 _OBJECT: Schema = {"type": "object"}
-_REFERENCE: Schema = {"type": "string", "minLength": 1, "maxLength": MOST}
+_REFERENCE: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_LENGTH}
 _NAME: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"}
-_HELD: dict[str, Schema] = {
+_FIELD_SCHEMAS: dict[str, Schema] = {
     "at_least": _TOKEN,
     "exactly": _TOKEN,
     "expected": _TOKEN,
@@ -72,12 +72,12 @@ _HELD: dict[str, Schema] = {
     "constraints_json": _OBJECT,
 }
 # What bears on one message's field, or on several of its fields together.
-_HELD_OF: dict[tuple[str, str], Schema] = {
+_MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     ("RegisterRequest", "name"): _NAME,
     ("RegisterRequest", "labels"): _NAME,
     ("StreamRequest", "after"): {"type": "string", "pattern": r"^(\d{1,19}-\d{1,19})?$"},
 }
-_TOGETHER: dict[str, Schema] = {
+_MESSAGE_RULES: dict[str, Schema] = {
     "Change": {"oneOf": [{"required": ["value"]}, {"required": ["delete"], "properties": {"delete": {"const": True}}}]},
     "PublishRequest": {
         "anyOf": [
@@ -93,8 +93,8 @@ _TOGETHER: dict[str, Schema] = {
     },
     "SubmitBatchRequest": {"properties": {"requests": {"minItems": 1}}},
 }
-_MOMENT = "google.protobuf.Timestamp"
-_REFUSALS = {
+_TIMESTAMP = "google.protobuf.Timestamp"
+_ERROR_DESCRIPTIONS = {
     "400": "The request is malformed, or a value is refused.",
     "401": "The token is missing or unknown.",
     "403": "The token doesn't grant this.",
@@ -110,7 +110,7 @@ _REFUSALS = {
 }
 
 
-_REFUSAL: Schema = {
+_ERROR_SCHEMA: Schema = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -128,13 +128,13 @@ _REFUSAL: Schema = {
 }
 
 
-def description(operations: Iterable[Operation], *, guarded: bool = True) -> Schema:
+def build_description(operations: Iterable[Operation], *, guarded: bool = True) -> Schema:
     """Returns the OpenAPI 3.1 document of the operations, to which a token has to be sent if they are guarded."""
-    schemas: dict[str, Schema] = {"Refusal": _REFUSAL}
+    schemas: dict[str, Schema] = {"Refusal": _ERROR_SCHEMA}
     paths: dict[str, Schema] = {}
     for operation in operations:
         method, path = operation.http
-        paths.setdefault(path, {})[method.lower()] = _operation(operation, schemas)
+        paths.setdefault(path, {})[method.lower()] = _operation_object(operation, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "DSPex fleet", "version": "1", "description": "Variables, predictions and programs."},
@@ -147,23 +147,27 @@ def description(operations: Iterable[Operation], *, guarded: bool = True) -> Sch
     }
 
 
-def _operation(operation: Operation, schemas: dict[str, Schema]) -> Schema:
+def _operation_object(operation: Operation, schemas: dict[str, Schema]) -> Schema:
     method, path = operation.http
     inside = re.findall(r"{(\w+)}", path)
     fields = fields_of(operation.request.DESCRIPTOR)
-    outside = [field for field in fields if key_of(field) not in inside and method == "GET"]
-    body = _message(operation.request.DESCRIPTOR, schemas, without=inside, held=True)
+    outside = [field for field in fields if json_name(field) not in inside and method == "GET"]
+    body = _message_schema(operation.request.DESCRIPTOR, schemas, without=inside, constrained=True)
     document: Schema = {
         "operationId": f"{operation.service}_{operation.method}",
         "tags": [operation.service],
-        "summary": _GET[operation.service] if operation.method == "Get" else _ABOUT[operation.method],
+        "summary": _GET_SUMMARIES[operation.service] if operation.method == "Get" else _SUMMARIES[operation.method],
         "description": f"Needs the scope `{operation.scope}`.",
-        "parameters": [*map(_in_path, inside), *(_in_query(field, schemas) for field in outside), _TIMEOUT],
-        "responses": {"200": _answer(operation, schemas), **_refusals()},
+        "parameters": [
+            *map(_path_parameter, inside),
+            *(_query_parameter(field, schemas) for field in outside),
+            _TIMEOUT,
+        ],
+        "responses": {"200": _success_response(operation, schemas), **_error_responses()},
     }
     if method == "POST":
         document["requestBody"] = {
-            "required": bool([field for field in fields if key_of(field) not in inside]),
+            "required": bool([field for field in fields if json_name(field) not in inside]),
             "content": {"application/json": {"schema": body}},
         }
     return document
@@ -173,28 +177,28 @@ _TIMEOUT: Schema = {
     "name": "request-timeout",
     "in": "header",
     "description": "Seconds that the client waits.",
-    "schema": {"type": "number", "minimum": SHORTEST_S, "maximum": LONGEST_S},
+    "schema": {"type": "number", "minimum": MIN_TIMEOUT_S, "maximum": MAX_TIMEOUT_S},
 }
 
 
-def _in_path(name: str) -> Schema:
-    schema = {**_REFERENCE, "maxLength": MOST_OF_AN_ID} if name == "id" else _REFERENCE
+def _path_parameter(name: str) -> Schema:
+    schema = {**_REFERENCE, "maxLength": MAX_ID_LENGTH} if name == "id" else _REFERENCE
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _in_query(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
-    return {"name": key_of(field), "in": "query", "schema": _field(field, schemas), "explode": True}
+def _query_parameter(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
+    return {"name": json_name(field), "in": "query", "schema": _field_schema(field, schemas), "explode": True}
 
 
-def _answer(operation: Operation, schemas: dict[str, Schema]) -> Schema:
-    schema = _named(operation.response.DESCRIPTOR, schemas)
+def _success_response(operation: Operation, schemas: dict[str, Schema]) -> Schema:
+    schema = _message_reference(operation.response.DESCRIPTOR, schemas)
     if operation.unary is not None:
         return {"description": "OK", "content": {"application/json": {"schema": schema}}}
     about = f"Events with a {operation.response.DESCRIPTOR.name} as JSON each; an event `error` with a Refusal ends it."
-    return {"description": about, "content": {"text/event-stream": {"schema": _event(schema)}}}
+    return {"description": about, "content": {"text/event-stream": {"schema": _event_schema(schema)}}}
 
 
-def _event(data: Schema) -> Schema:
+def _event_schema(data: Schema) -> Schema:
     either = {"anyOf": [data, {"$ref": "#/components/schemas/Refusal"}]}
     json = {"type": "string", "contentMediaType": "application/json", "contentSchema": either}
     event = {"enum": ["message", "error"], "description": "`message` where it isn't said."}
@@ -203,44 +207,48 @@ def _event(data: Schema) -> Schema:
     return {"type": "object", "required": ["data"], "properties": {"data": json, "event": event, "id": id}}
 
 
-def _refusals() -> dict[str, Schema]:
+def _error_responses() -> dict[str, Schema]:
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
-    return {status: {"description": about, "content": content} for status, about in _REFUSALS.items()}
+    return {status: {"description": about, "content": content} for status, about in _ERROR_DESCRIPTIONS.items()}
 
 
-def _named(descriptor: Descriptor, schemas: dict[str, Schema]) -> Schema:
+def _message_reference(descriptor: Descriptor, schemas: dict[str, Schema]) -> Schema:
     if descriptor.name not in schemas:
         schemas[descriptor.name] = {}  # a message may hold its own kind
-        schemas[descriptor.name] = _message(descriptor, schemas)
+        schemas[descriptor.name] = _message_schema(descriptor, schemas)
     return {"$ref": f"#/components/schemas/{descriptor.name}"}
 
 
-def _message(
-    descriptor: Descriptor, schemas: dict[str, Schema], without: Iterable[str] = (), *, held: bool = False
+def _message_schema(
+    descriptor: Descriptor, schemas: dict[str, Schema], without: Iterable[str] = (), *, constrained: bool = False
 ) -> Schema:
     # What is wrong with one request of a batch stands in its place, so that a batch of it is no wrong batch.
-    held = held or descriptor.name != "SubmitRequest"
-    properties = {key_of(field): _field(field, schemas, held=held) for field in fields_of(descriptor)}
+    constrained = constrained or descriptor.name != "SubmitRequest"
+    properties = {
+        json_name(field): _field_schema(field, schemas, constrained=constrained) for field in fields_of(descriptor)
+    }
     kept = {name: schema for name, schema in properties.items() if name not in without}
     required = {"required": list(REQUIRED[descriptor.name])} if descriptor.name in REQUIRED else {}
-    together = {} if descriptor.name not in _TOGETHER else {"allOf": [_TOGETHER[descriptor.name]]}
+    together = {} if descriptor.name not in _MESSAGE_RULES else {"allOf": [_MESSAGE_RULES[descriptor.name]]}
     return {"type": "object", "properties": kept, "additionalProperties": False, **required, **together}
 
 
-def _field(field: FieldDescriptor, schemas: dict[str, Schema], *, held: bool = True) -> Schema:
+def _field_schema(field: FieldDescriptor, schemas: dict[str, Schema], *, constrained: bool = True) -> Schema:
     holder: Any = field.containing_type
-    own = _HELD_OF.get((holder.name, field.name)) or (None if field.message_type else _HELD.get(field.name))
-    schema = own if own and held else _one(field, schemas)
+    own = _MESSAGE_FIELD_SCHEMAS.get((holder.name, field.name)) or (
+        None if field.message_type else _FIELD_SCHEMAS.get(field.name)
+    )
+    schema = own if own and constrained else _value_schema(field, schemas)
     return {"type": "array", "items": schema} if field.is_repeated else schema
 
 
-def _one(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
+def _value_schema(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:
     if is_json(field):
         return {"description": 'Any JSON; NaN and the infinities are "NaN", "Infinity" and "-Infinity".'}
     if field.message_type is not None:
-        if field.message_type.full_name == _MOMENT:
+        if field.message_type.full_name == _TIMESTAMP:
             return {"type": "string", "format": "date-time"}
-        return _named(field.message_type, schemas)
+        return _message_reference(field.message_type, schemas)
     if field.enum_type is not None:
         return {"type": "string", "enum": list(enum_names(field.enum_type))}
     return dict(_SCALARS[field.type])

@@ -23,30 +23,30 @@ from snakepit_bridge.variables.codec import canonical, parse, written
 from workers.gateway.access.authentication import Grant
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.access.web_origins import WebOrigins
-from workers.gateway.call import LONGEST_S, SHORTEST_S
+from workers.gateway.call import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from workers.gateway.errors import (
     MalformedError,
     MediaTypeError,
     TookTooLongError,
     TooLargeError,
-    code_of,
-    described,
+    grpc_code,
     http_status,
     retry_after,
+    to_message,
 )
 from workers.gateway.http.connections import Connections
-from workers.gateway.http.openapi import description
-from workers.gateway.http.transcoding import as_json, from_json, from_texts
-from workers.gateway.http.uvicorn_server import Server, config, listen
+from workers.gateway.http.openapi import build_description
+from workers.gateway.http.transcoding import message_from_json, message_to_json, parse_texts
+from workers.gateway.http.uvicorn_server import UvicornServer, build_config, listen
 from workers.gateway.operations import Operation
-from workers.gateway.settings import GatewaySettings, split
+from workers.gateway.settings import GatewaySettings, parse_address
 
 _log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
 # Proxies and clients close a stream on which nothing comes for a minute.
-_COMMENT_S = 15.0
+_KEEP_ALIVE_S = 15.0
 
 
 class HttpServer:
@@ -62,46 +62,46 @@ class HttpServer:
     def __init__(
         self,
         operations: Iterable[Operation],
-        door: RequestGate,
+        gate: RequestGate,
         settings: GatewaySettings,
         ready: Callable[[], Awaitable[bool]],
     ) -> None:
         assert settings.http is not None
-        self._door = door
+        self._gate = gate
         self._limits = settings.limits
         # Counted before they are read one by one.
-        self._items = {"changes": settings.limits.changes, "requests": settings.limits.batch}
+        self._max_items = {"changes": settings.limits.changes, "requests": settings.limits.batch}
         self._ready = ready
         self._operations = tuple(operations)
-        host, port = split(settings.http)
-        self._web = WebOrigins.of(host, settings.hosts, settings.origins)
-        self._listening = listen(host, port)
-        self.address = f"{settings.http.rpartition(':')[0]}:{self._listening.getsockname()[1]}"
+        host, port = parse_address(settings.http)
+        self._web_origins = WebOrigins.from_settings(host, settings.hosts, settings.origins)
+        self._socket = listen(host, port)
+        self.address = f"{settings.http.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
         self._connections = Connections(settings.limits.newcomers, settings.limits.calls + 100)
-        self._server = Server(config(self.app(), settings, self._connections))
+        self._server = UvicornServer(build_config(self.build_app(), settings, self._connections))
         self._serving: asyncio.Task[None] | None = None
 
-    def app(self) -> Starlette:
+    def build_app(self) -> Starlette:
         """Returns the ASGI application."""
         by_path: dict[str, dict[str, Operation]] = {}
         for operation in self._operations:
             method, path = operation.http
             by_path.setdefault(path, {})[method] = operation
-        routes = [self._route(path, methods) for path, methods in by_path.items()]
-        document = canonical(description(self._operations, guarded=self._door.guarded))
+        routes = [self._build_route(path, methods) for path, methods in by_path.items()]
+        document = canonical(build_description(self._operations, guarded=self._gate.requires_token))
         return Starlette(
             routes=[
                 *routes,
-                Route("/openapi.json", self._own(_always(document))),
-                Route("/healthz", _always(b'{"status":"ok"}')),
-                Route("/readyz", self._readiness),
+                Route("/openapi.json", self._with_sender_check(_constant_answer(document))),
+                Route("/healthz", _constant_answer(b'{"status":"ok"}')),
+                Route("/readyz", self._handle_readiness),
             ],
-            exception_handlers={HTTPException: _no_route},
+            exception_handlers={HTTPException: _handle_http_exception},
         )
 
     async def start(self) -> None:
         """Serves from now on."""
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._listening]), name="dspex-gateway-http")
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="dspex-gateway-http")
         await self._server.accepting.wait()
 
     async def stop(self, grace_s: float) -> None:
@@ -111,104 +111,106 @@ class HttpServer:
         if self._serving is not None:
             await self._serving
 
-    def _route(self, path: str, methods: Mapping[str, Operation]) -> Route:
+    def _build_route(self, path: str, methods: Mapping[str, Operation]) -> Route:
         async def endpoint(request: Request) -> Response:
             operation = methods["GET" if request.method == "HEAD" else request.method]
-            answer = self._events if operation.streaming else self._answer
+            answer = self._handle_stream if operation.streaming else self._handle_unary
             try:
                 self._check_sender(request)
                 return await answer(operation, request)
             except ClientDisconnect:
                 return Response(status_code=499)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
-                return _refused(error, operation.path)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
+                return _error_response(exc, operation.path)
 
         # Sessions may have slashes in their names.
         return Route(path.replace("{session}", "{session:path}"), endpoint, methods=list(methods))
 
-    def _own(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def _with_sender_check(
+        self, answer: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def checked(request: Request) -> Response:
             try:
                 self._check_sender(request)
             except BridgeError as exc:
-                return _refused(exc, request.url.path)
+                return _error_response(exc, request.url.path)
             return await answer(request)
 
         return checked
 
     def _check_sender(self, request: Request) -> None:
         headers = request.headers
-        self._web.check(headers.get("host"), headers.get("origin"), headers.get("sec-fetch-site"))
+        self._web_origins.check(headers.get("host"), headers.get("origin"), headers.get("sec-fetch-site"))
         if request.method == "POST":
             _check_media_type(headers)
 
-    async def _answer(self, operation: Operation, request: Request) -> Response:
-        grant, message = await self._entered(operation, request)
-        answer = await self._door.call(operation, message, grant, _timeout(request))
-        return Response(written(as_json(answer)), media_type=_JSON)
+    async def _handle_unary(self, operation: Operation, request: Request) -> Response:
+        grant, message = await self._receive(operation, request)
+        answer = await self._gate.call(operation, message, grant, _parse_timeout(request))
+        return Response(written(message_to_json(answer)), media_type=_JSON)
 
-    async def _entered(self, operation: Operation, request: Request) -> tuple[Grant, Any]:
+    async def _receive(self, operation: Operation, request: Request) -> tuple[Grant, Any]:
         """Return whose call it is and what it asks for; its connection isn't a newcomer's from here on."""
-        grant = self._door.grant(request.headers.get("authorization"), operation)
+        grant = self._gate.authorize(request.headers.get("authorization"), operation)
         peer = request.scope.get("client")
-        if self._door.guarded:
+        if self._gate.requires_token:
             self._connections.trust(peer)
-        message = await self._message(operation, request)
+        message = await self._parse_message(operation, request)
         self._connections.trust(peer)
         return grant, message
 
-    async def _events(self, operation: Operation, request: Request) -> Response:
-        grant, message = await self._entered(operation, request)
-        answers = self._door.stream(operation, message, grant, _timeout(request))
+    async def _handle_stream(self, operation: Operation, request: Request) -> Response:
+        grant, message = await self._receive(operation, request)
+        answers = self._gate.stream(operation, message, grant, _parse_timeout(request))
         # The first answer, or a wait for it, tells whether the stream is refused; that is said by the status.
         first = asyncio.ensure_future(anext(answers, None))
-        await asyncio.wait([first], timeout=_COMMENT_S / 100)
+        await asyncio.wait([first], timeout=_KEEP_ALIVE_S / 100)
         if first.done() and first.exception() is not None:
             await answers.aclose()
             raise first.exception() or AssertionError
-        return _Events(self._written(operation, answers, first), self._limits.write_s)
+        return _EventStreamResponse(self._encode_events(operation, answers, first), self._limits.write_s)
 
-    async def _written(
+    async def _encode_events(
         self, operation: Operation, answers: AsyncGenerator[Message], following: asyncio.Future[Message | None]
     ) -> AsyncGenerator[bytes]:
         async with aclosing(answers):
             try:
                 while True:
-                    await asyncio.wait([following], timeout=_COMMENT_S)
+                    await asyncio.wait([following], timeout=_KEEP_ALIVE_S)
                     if not following.done():
                         yield b": still here\n\n"
                         continue
                     answer = following.result()
                     if answer is None:
                         return
-                    yield _event(answer)
+                    yield _encode_event(answer)
                     following = asyncio.ensure_future(anext(answers, None))
-            except Exception as error:  # noqa: BLE001 - the status is sent already, so it is told as an event
-                _logged(error, operation.path)
-                yield b"event: error\ndata: " + _error(error) + b"\n\n"
+            except Exception as exc:  # noqa: BLE001 - the status is sent already, so it is told as an event
+                _log_failure(exc, operation.path)
+                yield b"event: error\ndata: " + _encode_error(exc) + b"\n\n"
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
 
-    async def _message(self, operation: Operation, request: Request) -> Any:
+    async def _parse_message(self, operation: Operation, request: Request) -> Any:
         texts = [*request.path_params.items(), *request.query_params.multi_items()]
         if operation.http[0] == "GET":
-            asked = from_texts(operation.request, texts)
+            asked = parse_texts(operation.request, texts)
             # What a browser's EventSource sends when it connects again: the id of the last event that it has.
             if operation.streaming and (last := request.headers.get("last-event-id")):
                 asked.setdefault("after", last)
-            return from_json(operation.request, asked, "query")
-        body = await self._body(request, needed=operation.request is not pb.PredictionRequest)
-        for field, most in self._items.items():
+            return message_from_json(operation.request, asked, "query")
+        body = await self._read_body(request, needed=operation.request is not pb.PredictionRequest)
+        for field, most in self._max_items.items():
             if isinstance(items := body.get(field), list) and len(items) > most:
                 raise TooLargeError(f"list of {field}", most)
         given = dict(body)
-        for key, value in from_texts(operation.request, texts).items():
+        for key, value in parse_texts(operation.request, texts).items():
             if given.setdefault(key, value) != value:
                 raise MalformedError(f"body.{key}", "the path says something else")
-        return from_json(operation.request, given)
+        return message_from_json(operation.request, given)
 
-    async def _body(self, request: Request, *, needed: bool) -> dict[str, Any]:
+    async def _read_body(self, request: Request, *, needed: bool) -> dict[str, Any]:
         most, data = self._limits.message_bytes, bytearray()
         length = request.headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length[:20]) > most:
@@ -223,19 +225,19 @@ class HttpServer:
             raise TookTooLongError(self._limits.read_s) from None
         try:
             body = parse(bytes(data)) if data or needed else {}
-        except (ValueError, RecursionError) as wrong:
-            raise MalformedError("body", f"it isn't JSON: {wrong}") from wrong
+        except (ValueError, RecursionError) as exc:
+            raise MalformedError("body", f"it isn't JSON: {exc}") from exc
         if not isinstance(body, dict):
             raise MalformedError("body", "it is a JSON object")
         return body
 
-    async def _readiness(self, _: Request) -> Response:
-        ready = not self._door.draining.is_set() and await self._ready()
+    async def _handle_readiness(self, _: Request) -> Response:
+        ready = not self._gate.draining.is_set() and await self._ready()
         text = b'{"status":"ready"}' if ready else b'{"status":"not ready"}'
         return Response(text, 200 if ready else 503, media_type=_JSON)
 
 
-class _Events(StreamingResponse):
+class _EventStreamResponse(StreamingResponse):
     """Server-sent events. A reader that takes nothing holds its stream, but not for ever."""
 
     def __init__(self, events: AsyncGenerator[bytes], write_s: float) -> None:
@@ -268,7 +270,7 @@ def _check_media_type(headers: Headers) -> None:
         raise MediaTypeError(said or "")
 
 
-def _timeout(request: Request) -> float | None:
+def _parse_timeout(request: Request) -> float | None:
     text = request.headers.get("request-timeout")
     if text is None:
         return None
@@ -276,42 +278,42 @@ def _timeout(request: Request) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not SHORTEST_S <= seconds <= LONGEST_S:
-        raise MalformedError("header request-timeout", f"it is a number of seconds, {SHORTEST_S} to {LONGEST_S}")
+    if not MIN_TIMEOUT_S <= seconds <= MAX_TIMEOUT_S:
+        raise MalformedError("header request-timeout", f"it is a number of seconds, {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S}")
     return seconds
 
 
-def _always(text: bytes) -> Callable[[Request], Awaitable[Response]]:
+def _constant_answer(text: bytes) -> Callable[[Request], Awaitable[Response]]:
     async def answer(_: Request) -> Response:
         return Response(text, media_type=_JSON)
 
     return answer
 
 
-def _event(answer: Message) -> bytes:
+def _encode_event(answer: Message) -> bytes:
     place = getattr(answer, "token", "") or getattr(answer, "position", "")
     id = b"id: " + place.encode() + b"\n" if place else b""
-    return id + b"data: " + written(as_json(answer)) + b"\n\n"
+    return id + b"data: " + written(message_to_json(answer)) + b"\n\n"
 
 
-def _error(error: BaseException) -> bytes:
-    return canonical({"error": {**as_json(described(error)), "status": code_of(error).name}})
+def _encode_error(error: BaseException) -> bytes:
+    return canonical({"error": {**message_to_json(to_message(error)), "status": grpc_code(error).name}})
 
 
-def _logged(error: BaseException, path: str) -> None:
+def _log_failure(error: BaseException, path: str) -> None:
     if http_status(error) == 500:
         _log.error("%s failed", path, exc_info=error)
 
 
-def _refused(error: BaseException, path: str) -> Response:
-    _logged(error, path)
+def _error_response(error: BaseException, path: str) -> Response:
+    _log_failure(error, path)
     headers = dict(retry_after(error))
     if http_status(error) == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(_error(error), http_status(error), headers, _JSON)
+    return Response(_encode_error(error), http_status(error), headers, _JSON)
 
 
-async def _no_route(_: Request, error: Exception) -> Response:
+async def _handle_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HttpError")
     text = canonical({"error": {"kind": kind, "message": f"{error.detail}. See /openapi.json.", "fields": []}})

@@ -12,13 +12,13 @@ import uvicorn
 from starlette.applications import Starlette
 
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.gateway.http.connections import Connections, bounded
+from workers.gateway.http.connections import Connections, build_protocol
 from workers.gateway.settings import GatewaySettings, Tls
 
 _KEEP_ALIVE_S = 60
 
 
-class Server(uvicorn.Server):
+class UvicornServer(uvicorn.Server):
     """uvicorn's server, but the gateway takes the signals, and is told when it accepts."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -34,7 +34,7 @@ class Server(uvicorn.Server):
         self.accepting.set()
 
 
-def config(app: Starlette, settings: GatewaySettings, connections: Connections) -> uvicorn.Config:
+def build_config(app: Starlette, settings: GatewaySettings, connections: Connections) -> uvicorn.Config:
     """Returns how uvicorn runs the application.
 
     Raises:
@@ -47,19 +47,19 @@ def config(app: Starlette, settings: GatewaySettings, connections: Connections) 
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        http=bounded(settings.limits.read_s, connections),
+        http=build_protocol(settings.limits.read_s, connections),
         h11_max_incomplete_event_size=16 * 1024,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        **_files(settings.tls),
+        **_tls_options(settings.tls),
     )
     try:
         made.load()
-    except OSError as problem:  # what OpenSSL raises is one, too
-        raise ConfigurationError(f"The gateway's TLS files can't be used: {problem}.") from problem
+    except OSError as exc:  # what OpenSSL raises is one, too
+        raise ConfigurationError(f"The gateway's TLS files can't be used: {exc}.") from exc
     return made
 
 
-def _files(tls: Tls | None) -> dict[str, Any]:
+def _tls_options(tls: Tls | None) -> dict[str, Any]:
     if tls is None:
         return {}
     files: dict[str, Any] = {"ssl_certfile": str(tls.certificate), "ssl_keyfile": str(tls.key)}
@@ -80,7 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(2_048)
-    except OSError as problem:
+    except OSError as exc:
         listening.close()
-        raise ConfigurationError(f"The gateway can't listen on {host}:{port}: {problem.strerror}.") from problem
+        raise ConfigurationError(f"The gateway can't listen on {host}:{port}: {exc.strerror}.") from exc
     return listening

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.cli import main
-from workers.gateway import GatewayLimits, GatewaySettings, Grants, table
+from workers.gateway import GatewayLimits, GatewaySettings, Grants, to_toml
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     made = {name: tmp_path / name for name in ("tokens", "certificate", "key", "client-ca")}
     for file in made.values():
         file.write_text("")
-    made["tokens"].write_text(table("shop", "t", ["read"], ["*"]))
+    made["tokens"].write_text(to_toml("shop", "t", ["read"], ["*"]))
     return made
 
 
@@ -114,7 +114,7 @@ def test_a_token_is_shown_once_and_its_table_is_what_a_tokens_file_takes(capsys:
     assert run("gateway-token", "shop", "--scope", "read", "--scope", "publish", "-s", "user-*") == 0
     shown = capsys.readouterr()
     token = shown.err.strip().rpartition(" ")[2]
-    grant = Grants.parse(shown.out).of(token)
+    grant = Grants.parse(shown.out).find(token)
     assert grant is not None
     assert (grant.name, grant.sessions) == ("shop", ("user-*",))
     assert token not in shown.out

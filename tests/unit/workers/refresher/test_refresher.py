@@ -18,12 +18,12 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
 from workers.refresher.deletion_guard import DeletionGuard
-from workers.refresher.outage_bound import CONFIRM_S, silence_s
-from workers.refresher.publisher import difference
+from workers.refresher.outage_bound import CONFIRM_INTERVAL_S, max_silence_s
+from workers.refresher.publisher import diff_variables
 from workers.refresher.reader import SessionReader
 from workers.refresher.schedule import PollSchedule
 from workers.refresher.settings import RefresherSettings
-from workers.refresher.unreadable import UNKNOWN_NAME, read_around
+from workers.refresher.unreadable import UNKNOWN_NAME, bisect_unreadable
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(wrong: dict[str, Any]) 
 def intervals(
     pace: PollSchedule, count: int, *, busy: bool = False, watched: bool = False, took_s: float = 0.0
 ) -> list[float]:
-    return [pace.after_look(busy=busy, watched=watched, took_s=took_s) for _ in range(count)]
+    return [pace.delay_after_read_s(busy=busy, watched=watched, took_s=took_s) for _ in range(count)]
 
 
 def test_a_busy_session_keeps_the_shortest_interval_and_a_quiet_one_relaxes_to_the_longest() -> None:
@@ -83,34 +83,34 @@ def test_a_slow_server_is_asked_for_no_more_than_a_quarter_of_the_time() -> None
 
 def test_failures_are_retried_soon_then_ever_later_up_to_the_longest_interval() -> None:
     pace = PollSchedule(1.0, 3.0)
-    waits = [pace.after_failure() for _ in range(10)]
+    waits = [pace.delay_after_failure_s() for _ in range(10)]
     assert waits[0] < 0.12
     assert all(later > earlier for earlier, later in itertools.pairwise(waits[:5]))
     assert all(wait <= 3.3 for wait in waits)
     intervals(pace, 1)
-    assert pace.after_failure() < 0.12
+    assert pace.delay_after_failure_s() < 0.12
 
 
 def test_missing_names_are_believed_only_after_they_stayed_so() -> None:
     settling = DeletionGuard(2.0)
-    assert settling.believes(frozenset(), 0.0)
-    assert not settling.believes(frozenset("ab"), 10.0)
-    assert not settling.believes(frozenset("ab"), 11.9)
-    assert not settling.believes(frozenset("a"), 12.0)  # one came back: the rest may follow
-    assert not settling.believes(frozenset("a"), 13.9)
-    assert settling.believes(frozenset("a"), 14.0)
+    assert settling.allows(frozenset(), 0.0)
+    assert not settling.allows(frozenset("ab"), 10.0)
+    assert not settling.allows(frozenset("ab"), 11.9)
+    assert not settling.allows(frozenset("a"), 12.0)  # one came back: the rest may follow
+    assert not settling.allows(frozenset("a"), 13.9)
+    assert settling.allows(frozenset("a"), 14.0)
 
 
 def test_names_that_came_back_and_go_again_start_anew() -> None:
     settling = DeletionGuard(2.0)
-    settling.believes(frozenset("a"), 0.0)
-    assert settling.believes(frozenset(), 1.0)
-    assert not settling.believes(frozenset("a"), 2.5)
+    settling.allows(frozenset("a"), 0.0)
+    assert settling.allows(frozenset(), 1.0)
+    assert not settling.allows(frozenset("a"), 2.5)
 
 
 def test_names_that_keep_changing_hold_nothing_back_for_ever() -> None:
     settling = DeletionGuard(2.0)
-    believed = [settling.believes(frozenset(str(second)), float(second)) for second in range(30)]
+    believed = [settling.allows(frozenset(str(second)), float(second)) for second in range(30)]
     assert believed.index(True) == 20
 
 
@@ -119,7 +119,7 @@ def test_a_difference_names_what_changed_what_is_new_and_what_is_gone() -> None:
     gone, fresh = Variable.declare("gone", 1), Variable.declare("fresh", 1)
     held = {"same": same, "x": old, "gone": gone}
     wanted = {"same": Variable.declare("same", 1), "x": new, "fresh": fresh}
-    assert difference(held, wanted) == {"x": new, "gone": None, "fresh": fresh}
+    assert diff_variables(held, wanted) == {"x": new, "gone": None, "fresh": fresh}
 
 
 NAMES = ["temperature", "temper", "temp*", "t", "", "a.b", "x y", "größe", "grüße", "(?!)", "back\\slash", "$", "^"]
@@ -132,12 +132,12 @@ async def test_the_one_variable_that_breaks_the_list_is_found_whatever_it_is_cal
     for name in NAMES:
         elixir.register("s", name, "string", name)
     elixir.spoil("s", bad)
-    listing, found = await read_around(client, "s", (), frozenset())
+    listing, found = await bisect_unreadable(client, "s", (), frozenset())
     assert found == {bad}
     assert set(listing.unreadable) == {bad}
     assert set(listing.variables({})) == set(NAMES) - {bad}
     before = elixir.calls.total()
-    again, _ = await read_around(client, "s", (), found)
+    again, _ = await bisect_unreadable(client, "s", (), found)
     assert again == listing
     assert elixir.calls.total() - before <= 3
 
@@ -146,7 +146,7 @@ async def test_beyond_ascii_what_begins_alike_is_left_out_together(elixir: Bridg
     for name in NAMES:
         elixir.register("s", name, "string", name)
     elixir.spoil("s", "größe")
-    listing, found = await read_around(client, "s", (), frozenset())
+    listing, found = await bisect_unreadable(client, "s", (), frozenset())
     assert found == {"gr…"}
     assert set(listing.variables({})) == set(NAMES) - {"größe", "grüße"}
 
@@ -158,7 +158,7 @@ def test_several_that_break_the_list_are_all_found(names: set[str], data: st.Dat
 
     async def check(address: str) -> None:
         client = BridgeClient(address)
-        listing, found = await read_around(client, "s", (), frozenset())
+        listing, found = await bisect_unreadable(client, "s", (), frozenset())
         assert found == bad
         assert set(listing.variables({})) == names - bad
         await client.aclose()
@@ -179,7 +179,7 @@ async def test_where_patterns_do_not_help_known_names_are_read_one_by_one(
     for name in ("a", "b", "bad", "unknown"):
         elixir.register("s", name, "string", name)
     elixir.spoil("s", "bad")
-    listing, _ = await read_around(client, "s", ("a", "b", "bad", "deleted"), frozenset())
+    listing, _ = await bisect_unreadable(client, "s", ("a", "b", "bad", "deleted"), frozenset())
     assert set(listing.variables({})) == {"a", "b"}
     assert set(listing.unreadable) == {"bad", UNKNOWN_NAME}
 
@@ -199,7 +199,7 @@ async def test_variables_that_move_while_they_are_read_one_by_one_are_no_look(
 
     moving = asyncio.create_task(keep_moving())
     with pytest.raises(ElixirFailedError, match="moved while they were read"):
-        await read_around(client, "s", ("a", "bad"), frozenset())
+        await bisect_unreadable(client, "s", ("a", "bad"), frozenset())
     moving.cancel()
 
 
@@ -209,11 +209,11 @@ async def test_a_look_that_finds_nothing_new_brings_the_same_variables(
     elixir.register("s", "x", "float", 1.0)
     elixir.register("s", "y", "float", 1.0)
     eyes = SessionReader(client, "s")
-    first, second = await eyes.look(), await eyes.look()
+    first, second = await eyes.read(), await eyes.read()
     assert second.variables is first.variables
-    assert second.began > first.began
+    assert second.began_at > first.began_at
     elixir.set("s", "x", 2.0)
-    third = await eyes.look()
+    third = await eyes.read()
     assert third.variables["x"].value == 2.0
     assert third.variables["y"] is first.variables["y"]
 
@@ -223,9 +223,9 @@ async def test_of_a_name_registered_twice_the_one_counts_that_elixir_means(
 ) -> None:
     ids = [elixir.register("s", "x", "integer", number) for number in range(3)]
     eyes = SessionReader(client, "s")
-    assert (await eyes.look()).variables["x"].value == 2
+    assert (await eyes.read()).variables["x"].value == 2
     elixir.delete("s", ids[2])
-    assert (await eyes.look()).variables["x"].value == 1
+    assert (await eyes.read()).variables["x"].value == 1
 
 
 async def test_a_variable_that_cannot_be_decoded_is_named_and_the_others_are_read(
@@ -235,14 +235,14 @@ async def test_a_variable_that_cannot_be_decoded_is_named_and_the_others_are_rea
     elixir.register("s", "vector", "embedding", tuple(float(n) for n in range(2_000)))
     sessions = elixir._service.sessions
     sessions.variable("s", "vector").kind = "quantum"  # type: ignore[assignment]
-    seen = await SessionReader(client, "s").look()
+    seen = await SessionReader(client, "s").read()
     assert list(seen.unreadable) == ["vector"]
     assert list(seen.variables) == ["good"]
 
 
 async def test_a_session_that_is_not_there_is_told_by_name(client: BridgeClient) -> None:
     with pytest.raises(ElixirSessionNotFoundError, match="nowhere"):
-        await SessionReader(client, "nowhere").look()
+        await SessionReader(client, "nowhere").read()
 
 
 class NotUtf8(BridgeClient):
@@ -258,7 +258,7 @@ async def test_a_variable_whose_text_is_not_utf8_is_named_and_the_others_are_rea
     client = NotUtf8(elixir.address)
     eyes = SessionReader(client, "s")
     for _ in range(2):
-        seen = await eyes.look()
+        seen = await eyes.read()
         assert list(seen.unreadable) == ["bad"]
         assert list(seen.variables) == ["good"]
     await client.aclose()
@@ -277,12 +277,12 @@ def test_the_silence_that_is_allowed_covers_what_happens_while_all_is_well(
 ) -> None:
     """KINDS 27: the rest, an answer at its slowest, and a refresher that dies just then, whose heir looks twice."""
     told = RefresherSettings("localhost:50051", poll_max_s=poll_max_s, timeout_s=timeout_s, lease_s=lease_s)
-    rest_s = PollSchedule(told.poll_s, told.poll_max_s).after_look(busy=busy, watched=watched, took_s=took_s)
+    rest_s = PollSchedule(told.poll_s, told.poll_max_s).delay_after_read_s(busy=busy, watched=watched, took_s=took_s)
     answer_s, heir_s = timeout_s, lease_s + 2 * took_s
-    assert rest_s + answer_s + heir_s + CONFIRM_S <= silence_s(told, look_s=took_s, turn_s=took_s)
+    assert rest_s + answer_s + heir_s + CONFIRM_INTERVAL_S <= max_silence_s(told, look_s=took_s, turn_s=took_s)
 
 
 def test_the_documentation_says_how_long_elixir_may_be_silent_by_default() -> None:
-    allowed_s = silence_s(RefresherSettings("localhost:50051"), look_s=0.0, turn_s=0.0)
+    allowed_s = max_silence_s(RefresherSettings("localhost:50051"), look_s=0.0, turn_s=0.0)
     text = (Path(__file__).parents[4] / "docs" / "elixir.md").read_text(encoding="utf-8")
     assert f"default settings that is {allowed_s:.1f} seconds" in text

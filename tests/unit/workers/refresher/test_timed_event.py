@@ -21,23 +21,23 @@ async def test_a_bell_that_rings_ends_the_wait() -> None:
     bell = TimedEvent()
     waiting = asyncio.create_task(bell.wait(60))
     await asyncio.sleep(0)
-    bell.ring()
+    bell.set()
     assert await took(waiting) < 1
-    assert bell.answer()
-    assert not bell.answer()
+    assert bell.clear()
+    assert not bell.clear()
 
 
 async def test_one_that_rang_before_is_not_waited_for() -> None:
     bell = TimedEvent()
-    bell.ring()
+    bell.set()
     assert await took(asyncio.create_task(bell.wait(60))) < 1
-    assert bell.answer()
+    assert bell.clear()
 
 
 async def test_a_silent_one_is_waited_for_no_longer_than_asked() -> None:
     bell = TimedEvent()
     assert 0.03 < await took(asyncio.create_task(bell.wait(0.05))) < 1
-    assert not bell.answer()
+    assert not bell.clear()
 
 
 async def test_a_wait_that_is_broken_off_leaves_the_bell_as_it_was() -> None:
@@ -47,5 +47,5 @@ async def test_a_wait_that_is_broken_off_leaves_the_bell_as_it_was() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    bell.ring()
+    bell.set()
     assert await took(asyncio.create_task(bell.wait(60))) < 1

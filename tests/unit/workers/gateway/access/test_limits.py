@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
-from workers.gateway.access.authentication import EVERYBODY, Grant
+from workers.gateway.access.authentication import UNRESTRICTED, Grant
 from workers.gateway.access.limits import GrantLimiter
 from workers.gateway.errors import TooManyError
 from workers.gateway.settings import GatewayLimits
@@ -19,13 +19,13 @@ class Clock:
 
 
 def grant(name: str, **limits: float) -> Grant:
-    return Grant(name, EVERYBODY.scopes, ("*",), **limits)  # pyright: ignore[reportArgumentType]
+    return Grant(name, UNRESTRICTED.scopes, ("*",), **limits)  # pyright: ignore[reportArgumentType]
 
 
 def calls_let_in(admission: GrantLimiter, who: Grant, asked: int) -> int:
     for count in range(asked):
         try:
-            admission.call(who)
+            admission.count_call(who)
         except TooManyError:
             return count
     return asked
@@ -47,15 +47,15 @@ def test_who_is_turned_away_learns_when_to_come_again() -> None:
     admission = GrantLimiter(GatewayLimits(calls_per_s=2), clock)
     calls_let_in(admission, grant("a"), 2)
     with pytest.raises(TooManyError) as turned_away:
-        admission.call(grant("a"))
+        admission.count_call(grant("a"))
     clock.now += turned_away.value.retry_after_s
-    admission.call(grant("a"))
+    admission.count_call(grant("a"))
 
 
 def test_a_batch_uses_up_calls_of_the_time_to_come() -> None:
     clock = Clock()
     admission = GrantLimiter(GatewayLimits(calls_per_s=10), clock)
-    admission.call(grant("a"), 30)
+    admission.count_call(grant("a"), 30)
     clock.now += 2.0
     assert calls_let_in(admission, grant("a"), 1) == 0
     clock.now += 0.2
@@ -72,14 +72,14 @@ def test_a_rate_below_one_lets_a_call_in_now_and_then() -> None:
 
 def test_streams_are_counted_while_they_are_open_however_they_end() -> None:
     admission = GrantLimiter(GatewayLimits(streams=2))
-    with admission.stream(grant("a")), admission.stream(grant("a")):
-        with pytest.raises(TooManyError), admission.stream(grant("a")):
+    with admission.count_stream(grant("a")), admission.count_stream(grant("a")):
+        with pytest.raises(TooManyError), admission.count_stream(grant("a")):
             pass
-        with admission.stream(grant("b")):
+        with admission.count_stream(grant("b")):
             pass
-    with pytest.raises(ZeroDivisionError), admission.stream(grant("a")):
+    with pytest.raises(ZeroDivisionError), admission.count_stream(grant("a")):
         raise ZeroDivisionError
-    with admission.stream(grant("a")), admission.stream(grant("a")):
+    with admission.count_stream(grant("a")), admission.count_stream(grant("a")):
         pass
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.variables.codec import canonical
 from workers.gateway.errors import MalformedError
-from workers.gateway.http.transcoding import as_json, from_json, from_texts
+from workers.gateway.http.transcoding import message_from_json, message_to_json, parse_texts
 
 
 def _utf8(value: Any) -> bool:
@@ -43,7 +43,7 @@ CHANGES = some.builds(
 @given(some.lists(CHANGES, max_size=3), NAMES, some.booleans())
 def test_a_request_comes_back_from_its_json_as_it_was(changes: list[pb.Change], session: str, replace: bool) -> None:
     request = pb.PublishRequest(session=session, changes=changes, replace=replace)
-    assert from_json(pb.PublishRequest, as_json(request)) == request
+    assert message_from_json(pb.PublishRequest, message_to_json(request)) == request
 
 
 def test_fields_have_their_own_json_small_enums_and_rfc_times() -> None:
@@ -51,15 +51,15 @@ def test_fields_have_their_own_json_small_enums_and_rfc_times() -> None:
     moment.FromJsonString("2026-01-02T03:04:05Z")
     variable = pb.Variable(name="a", type=pb.VARIABLE_TYPE_FLOAT, value_json=b'"NaN"', constraints_json=b'{"max":2}')
     snapshot = pb.Snapshot(session="s", token="1.2", variables=[variable], confirmed_at=moment, staleness_s=0.5)
-    assert as_json(snapshot) == {
+    assert message_to_json(snapshot) == {
         "session": "s", "token": "1.2", "authority": "", "staleness_s": 0.5, "confirmed_at": "2026-01-02T03:04:05Z",
         "variables": [{"name": "a", "type": "float", "value": "NaN", "constraints": {"max": 2}}],
     }  # fmt: skip
 
 
 def test_what_is_absent_is_left_out_and_an_error_in_a_oneof_is_not() -> None:
-    assert as_json(pb.Prediction(id="x", state=pb.PREDICTION_STATE_QUEUED)) == {"id": "x", "state": "queued"}
-    submitted = as_json(pb.SubmitBatchResponse(submitted=[pb.Submitted(error=pb.Error(kind="K"))]))
+    assert message_to_json(pb.Prediction(id="x", state=pb.PREDICTION_STATE_QUEUED)) == {"id": "x", "state": "queued"}
+    submitted = message_to_json(pb.SubmitBatchResponse(submitted=[pb.Submitted(error=pb.Error(kind="K"))]))
     assert submitted == {"submitted": [{"error": {"kind": "K", "message": ""}}]}
 
 
@@ -78,24 +78,27 @@ WRONG: dict[str, Any] = {
 @pytest.mark.parametrize("where", WRONG)
 def test_json_that_fits_no_field_is_refused_by_its_place(where: str) -> None:
     with pytest.raises(MalformedError) as refused:
-        from_json(pb.PublishRequest, WRONG[where])
+        message_from_json(pb.PublishRequest, WRONG[where])
     assert refused.value.where == where
 
 
 @pytest.mark.parametrize("value", [-1, 2**32, 1.5, True, "1", None, [1]])
 def test_a_number_that_the_field_can_not_hold_is_refused(value: Any) -> None:
     with pytest.raises(MalformedError):
-        from_json(pb.HistoryRequest, {"limit": value})
+        message_from_json(pb.HistoryRequest, {"limit": value})
 
 
 def test_null_is_a_value_where_json_stands_itself() -> None:
-    assert from_json(pb.PublishRequest, {"changes": [{"name": "a", "value": None}]}).changes[0].value_json == b"null"
+    assert (
+        message_from_json(pb.PublishRequest, {"changes": [{"name": "a", "value": None}]}).changes[0].value_json
+        == b"null"
+    )
 
 
 def test_texts_of_a_query_become_what_their_fields_hold() -> None:
     texts = [("session", "5"), ("names", "1"), ("names", "b"), ("wait_s", "1.5")]
-    request = from_json(pb.GetVariablesRequest, from_texts(pb.GetVariablesRequest, texts))
+    request = message_from_json(pb.GetVariablesRequest, parse_texts(pb.GetVariablesRequest, texts))
     assert request == pb.GetVariablesRequest(session="5", names=["1", "b"], wait_s=1.5)
     for wrong in ([("wait_s", "x")], [("wait_s", "1"), ("wait_s", "2")], [("z", "1")], [("wait_s", "Infinity")]):
         with pytest.raises(MalformedError):
-            from_json(pb.GetVariablesRequest, from_texts(pb.GetVariablesRequest, wrong))
+            message_from_json(pb.GetVariablesRequest, parse_texts(pb.GetVariablesRequest, wrong))

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class State(StrEnum):
+class SessionState(StrEnum):
     """How following a session goes. In every state but the first two its last snapshot is kept, and grows stale."""
 
     FOLLOWED = "followed"
-    PARTLY = "followed, but for variables that can't be read"
-    BEGINNING = "not looked at yet"
+    PARTIAL = "followed, but for variables that can't be read"
+    STARTING = "not looked at yet"
     SETTLING = "missing variables, and waited for"
     EMPTY = "empty in Elixir, and waited for"
     GONE = "gone from Elixir, and waited for"
-    AWAY = "out of reach, as Elixir is away"
+    UNREACHABLE = "out of reach, as Elixir is away"
     FAILING = "failing in Elixir"
-    BEHIND = "to be read anew from the store"
-    STORE_AWAY = "seen, but the store is away"
-    OWNED = "published by somebody else"
+    OUTDATED = "to be read anew from the store"
+    STORE_UNAVAILABLE = "seen, but the store is away"
+    OWNED_ELSEWHERE = "published by somebody else"
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class SessionStatus:
     """
 
     session: str
-    state: State = State.BEGINNING
+    state: SessionState = SessionState.STARTING
     problem: str = ""
     unreadable: Mapping[str, str] = field(default_factory=dict[str, str])
     since: float = 0.0

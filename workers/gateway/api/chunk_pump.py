@@ -9,7 +9,7 @@ from snakepit_bridge.client.stream import Following, StreamChunk
 from snakepit_bridge.process.home_loop import run_home
 
 
-class Reading:
+class ChunkPump:
     """Reads one prediction's pieces from whichever loop the gateway runs on.
 
     Args:
@@ -22,7 +22,7 @@ class Reading:
         self._draining = draining
         self._next: asyncio.Future[list[StreamChunk]] | None = None
 
-    async def some(self, wait_s: float) -> Sequence[StreamChunk] | None:
+    async def read(self, wait_s: float) -> Sequence[StreamChunk] | None:
         """Return the next pieces, an empty list once the prediction has ended, None if none came in time or on a stop.
 
         Raises:
