@@ -1,4 +1,4 @@
-"""The gateway: a fleet's variables, predictions and programs for applications in any language, by gRPC and HTTP."""
+"""The gateway: a fleet's variables, predictions and programs over gRPC and HTTP, for applications in any language."""
 
 from workers.gateway.access.authentication import Grant, Grants, GrantScope, hash_token, new_token, to_toml
 from workers.gateway.service import Gateway, run_gateway

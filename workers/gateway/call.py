@@ -1,4 +1,4 @@
-"""One call of a client: whose it is, and how long it may take."""
+"""The context of one client call, and checks of the fields that several requests have."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from workers.gateway.access.authentication import Grant
 from workers.gateway.errors import MalformedError
 
 MAX_NAME_LENGTH, MAX_ID_LENGTH = 512, 128
-"""The longest name and the longest id of a prediction, in characters."""
+"""The maximum length of a name and of a prediction's id, in characters."""
 
 MIN_TIMEOUT_S, MAX_TIMEOUT_S = 0.1, 86_400
-"""How long a client may say that it waits."""
+"""The range of the timeout that a client may declare."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCall:
-    """What an operation knows of who called it.
+    """The context of a call, given to the operation.
 
     Attributes:
-        grant: what the caller may do.
-        until: when the call ends, by ``time.monotonic``.
-        draining: set once the gateway is being stopped.
+        grant: the caller's grant.
+        ends_at: when the call times out, by ``time.monotonic``.
+        draining: set once the gateway is shutting down.
     """
 
     grant: Grant
@@ -33,27 +33,36 @@ class ClientCall:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds that it may still take."""
+        """The seconds until the call times out."""
         return max(0.0, self.ends_at - time.monotonic())
 
 
 def require_seconds(value: float, where: str) -> float:
-    """Returns a request's seconds.
+    """Return a number of seconds from a request.
+
+    Args:
+        value: the number.
+        where: the field that holds it, for the error.
 
     Raises:
-        MalformedError: they are below 0, or not finite.
+        MalformedError: the number is negative, too large or not finite.
     """
     if not (math.isfinite(value) and 0 <= value <= 1e9):
-        raise MalformedError(where, f"it is a number of seconds, 0 or more; got {value}")
+        raise MalformedError(where, f"it must be a number of seconds, 0 or more; got {value}")
     return value
 
 
 def require_name(text: str, where: str, max_length: int = MAX_NAME_LENGTH) -> str:
-    """Returns a name that a request gives.
+    """Return a name from a request.
+
+    Args:
+        text: the name.
+        where: the field that holds it, for the error.
+        max_length: its maximum length in characters.
 
     Raises:
-        MalformedError: it is empty or too long.
+        MalformedError: the name is empty or too long.
     """
     if not 0 < len(text) <= max_length:
-        raise MalformedError(where, f"it is a name of 1 to {max_length} characters")
+        raise MalformedError(where, f"it must be a name of 1 to {max_length} characters")
     return text

@@ -1,4 +1,4 @@
-"""How an error reaches a client: as a status of gRPC or HTTP, with its class and its fields in the details."""
+"""The gateway's errors, and how every error is reported: as a gRPC or HTTP status, with its class and fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status
 
-from snakepit_bridge import exceptions as named
+from snakepit_bridge import exceptions
 from snakepit_bridge.elixir import errors as elixir
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.elixir.write_back import WriteNotShownError
@@ -19,15 +19,15 @@ from workers.gateway.json_text import quote_non_finite
 
 Code = grpc.StatusCode
 
-_MESSAGE_BYTES, _FIELDS_BYTES = 800, 1_000
-_ITEMS, _LETTERS = 8, 60
+_MAX_MESSAGE_BYTES, _MAX_FIELDS_BYTES = 800, 1_000
+_MAX_ITEMS, _MAX_ITEM_LENGTH = 8, 60
 
 _error = dataclass(eq=False, repr=False)
 
 
 @_error
-class UnauthenticatedError(named.BridgeError):
-    """A call without a token, or with one that nobody gave out."""
+class UnauthenticatedError(exceptions.BridgeError):
+    """A call has no token, or an unknown one."""
 
     problem: str
 
@@ -36,8 +36,8 @@ class UnauthenticatedError(named.BridgeError):
 
 
 @_error
-class NotGrantedError(named.BridgeError):
-    """A call that its token doesn't allow."""
+class NotGrantedError(exceptions.BridgeError):
+    """A call's token doesn't permit it."""
 
     grant: str
     scope: str
@@ -45,49 +45,49 @@ class NotGrantedError(named.BridgeError):
 
     def __str__(self) -> str:
         on = f" on session '{self.session}'" if self.session else ""
-        return f"The token of '{self.grant}' doesn't grant '{self.scope}'{on}. Ask for one that does."
+        return f"The token of '{self.grant}' doesn't grant '{self.scope}'{on}. Use a token that does."
 
 
 @_error
-class HostNotAllowedError(named.BridgeError):
-    """A request that names a host which this gateway isn't: what a page does that points a name of its own here."""
+class HostNotAllowedError(exceptions.BridgeError):
+    """A request's ``Host`` isn't this gateway's, as in a DNS rebinding attack."""
 
     host: str
 
     def __str__(self) -> str:
         return (
-            f"This gateway isn't asked as {shown(self.host)}. Ask it as localhost or by its address, or name the host "
-            "in DSPEX_GATEWAY_HOSTS."
+            f"The host {shown(self.host)} is not allowed. Use localhost or the gateway's address, or add the host to "
+            "DSPEX_GATEWAY_HOSTS."
         )
 
 
 @_error
-class OriginNotAllowedError(named.BridgeError):
-    """A request that a browser sends for a page of another origin."""
+class OriginNotAllowedError(exceptions.BridgeError):
+    """A browser sent a request for a page of another origin."""
 
     origin: str
 
     def __str__(self) -> str:
         return (
-            f"Pages of the origin {shown(self.origin)} may not use this gateway. Send the request from an application, "
-            "or name the origin in DSPEX_GATEWAY_ORIGINS."
+            f"The origin {shown(self.origin)} is not allowed. Send the request from an application, or add the origin "
+            "to DSPEX_GATEWAY_ORIGINS."
         )
 
 
 @_error
-class MediaTypeError(named.BridgeError, ValueError):
-    """A request whose body isn't said to be JSON."""
+class MediaTypeError(exceptions.BridgeError, ValueError):
+    """A request's content type isn't JSON."""
 
     found: str
 
     def __str__(self) -> str:
-        found = shown(self.found) if self.found else "nothing"
-        return f"A request's body is JSON; it is said to be {found}. Send the header 'content-type: application/json'."
+        found = shown(self.found) if self.found else "none"
+        return f"The content type must be JSON; found {found}. Send the header 'content-type: application/json'."
 
 
 @_error
-class TooManyError(named.BridgeError):
-    """More than a grant or the gateway bears at a time."""
+class TooManyError(exceptions.BridgeError):
+    """A limit of a grant or the gateway is exceeded."""
 
     what: str
     limit: float
@@ -98,30 +98,30 @@ class TooManyError(named.BridgeError):
 
 
 @_error
-class TooLargeError(named.BridgeError):
-    """A request above the gateway's limit."""
+class TooLargeError(exceptions.BridgeError):
+    """A request exceeds a size limit of the gateway."""
 
     what: str
     limit: int
 
     def __str__(self) -> str:
-        return f"The {self.what} is larger than this gateway takes, {self.limit}. Send less at a time."
+        return f"The {self.what} is larger than this gateway's limit of {self.limit}. Send less at a time."
 
 
 @_error
-class MalformedError(named.BridgeError, ValueError):
-    """A request that can't be read."""
+class MalformedError(exceptions.BridgeError, ValueError):
+    """A request is malformed."""
 
     where: str
     problem: str
 
     def __str__(self) -> str:
-        return f"The request's {self.where} can't be read: {self.problem.rstrip('.')}."
+        return f"The request's {self.where} is malformed: {self.problem.rstrip('.')}."
 
 
 @_error
-class PredictionNotFoundError(named.PredictionError):
-    """A prediction that was not submitted through a gateway, or whose result has expired, or is another's."""
+class PredictionNotFoundError(exceptions.PredictionError):
+    """A prediction was not submitted through a gateway, has expired, or belongs to a session of others."""
 
     task_id: str
 
@@ -130,8 +130,8 @@ class PredictionNotFoundError(named.PredictionError):
 
 
 @_error
-class RequestIdConflictError(named.BridgeError):
-    """A request id that was used before, for another request."""
+class RequestIdConflictError(exceptions.BridgeError):
+    """A request id was used before for another request."""
 
     request_id: str
 
@@ -140,33 +140,33 @@ class RequestIdConflictError(named.BridgeError):
 
 
 @_error
-class DrainingError(named.BridgeError):
-    """The gateway is being stopped."""
+class DrainingError(exceptions.BridgeError):
+    """The gateway is shutting down."""
 
     retry_after_s: float = 1.0
 
     def __str__(self) -> str:
-        return "The gateway is being stopped. Connect again; another one answers."
+        return "The gateway is shutting down. Reconnect to reach another one."
 
 
 @_error
-class TookTooLongError(named.BridgeError, TimeoutError):
-    """A call that took longer than its client waits, or than the gateway lets it. What it did may stand."""
+class TookTooLongError(exceptions.BridgeError, TimeoutError):
+    """A call exceeded the client's timeout or the gateway's. It may have taken effect."""
 
     seconds: float
 
     def __str__(self) -> str:
-        return f"The call took longer than {self.seconds:.3g} s. What it did may stand; look before it is sent again."
+        return f"The call took longer than {self.seconds:.3g} s. It may have taken effect; check before retrying."
 
 
 @_error
-class StreamEndedError(named.BridgeError):
-    """A stream that was open for as long as the gateway lets it, or whose reader took too long."""
+class StreamEndedError(exceptions.BridgeError):
+    """A stream was open for as long as the gateway allows, or its reader was too slow."""
 
     problem: str
 
     def __str__(self) -> str:
-        return f"The stream was ended: {self.problem}. Open it again from the last token."
+        return f"The stream was closed: {self.problem}. Reopen it from the last token."
 
 
 _CODES: tuple[tuple[type[BaseException], Code], ...] = (
@@ -179,30 +179,30 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (DrainingError, Code.UNAVAILABLE),
     (StreamEndedError, Code.UNAVAILABLE),
     (RequestIdConflictError, Code.ALREADY_EXISTS),
-    (named.IdempotencyConflictError, Code.ALREADY_EXISTS),
+    (exceptions.IdempotencyConflictError, Code.ALREADY_EXISTS),
     (PredictionNotFoundError, Code.NOT_FOUND),
-    (named.VariableNotFoundError, Code.NOT_FOUND),
-    (named.SessionNotFoundError, Code.NOT_FOUND),
-    (named.LabelNotFoundError, Code.NOT_FOUND),
-    (named.ProgramNotFoundError, Code.NOT_FOUND),
-    (named.StaleTokenError, Code.ABORTED),
-    (named.FencedError, Code.ABORTED),
-    (named.RevisionLostError, Code.OUT_OF_RANGE),
+    (exceptions.VariableNotFoundError, Code.NOT_FOUND),
+    (exceptions.SessionNotFoundError, Code.NOT_FOUND),
+    (exceptions.LabelNotFoundError, Code.NOT_FOUND),
+    (exceptions.ProgramNotFoundError, Code.NOT_FOUND),
+    (exceptions.StaleTokenError, Code.ABORTED),
+    (exceptions.FencedError, Code.ABORTED),
+    (exceptions.RevisionLostError, Code.OUT_OF_RANGE),
     (WriteNotShownError, Code.DEADLINE_EXCEEDED),
-    (named.AuthorityAwayError, Code.UNAVAILABLE),
-    (named.StalenessExceededError, Code.UNAVAILABLE),
-    (named.SessionError, Code.FAILED_PRECONDITION),
-    (named.StoreUnavailableError, Code.UNAVAILABLE),
+    (exceptions.AuthorityAwayError, Code.UNAVAILABLE),
+    (exceptions.StalenessExceededError, Code.UNAVAILABLE),
+    (exceptions.SessionError, Code.FAILED_PRECONDITION),
+    (exceptions.StoreUnavailableError, Code.UNAVAILABLE),
     (elixir.ElixirUnavailableError, Code.UNAVAILABLE),
     (HalfWrittenError, Code.UNAVAILABLE),
     (elixir.ElixirMethodNotServedError, Code.UNIMPLEMENTED),
     (elixir.AnswerTooLargeError, Code.RESOURCE_EXHAUSTED),
     (elixir.ElixirError, Code.INTERNAL),
-    (named.PredictionCancelledError, Code.CANCELLED),
-    (named.ConfigurationError, Code.FAILED_PRECONDITION),
+    (exceptions.PredictionCancelledError, Code.CANCELLED),
+    (exceptions.ConfigurationError, Code.FAILED_PRECONDITION),
     (TimeoutError, Code.DEADLINE_EXCEEDED),
     (ValueError, Code.INVALID_ARGUMENT),
-    (named.BridgeError, Code.FAILED_PRECONDITION),
+    (exceptions.BridgeError, Code.FAILED_PRECONDITION),
 )
 
 _HTTP = {
@@ -224,22 +224,22 @@ _HTTP = {
 
 
 def grpc_code(error: BaseException) -> Code:
-    """Returns the gRPC status of an error; what nobody named is INTERNAL."""
+    """Return the gRPC status of an error; INTERNAL for an unexpected one."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), Code.INTERNAL)
 
 
 def http_status(error: BaseException) -> int:
-    """Returns the HTTP status of an error."""
+    """Return the HTTP status of an error."""
     if isinstance(error, MediaTypeError):
         return 415
     return 413 if isinstance(error, TooLargeError) else _HTTP[grpc_code(error)]
 
 
 def to_message(error: BaseException) -> pb.Error:
-    """Returns an error as clients are told of it; of one that nobody named they learn no more than that."""
-    if not isinstance(error, named.BridgeError | ValueError):
-        return pb.Error(kind="InternalError", message="The gateway failed; its log says more.", fields_json=b"[]")
-    kind = type(error).__name__ if isinstance(error, named.BridgeError) else "MalformedError"
+    """Return the message that describes an error to clients; an unexpected error reveals no details."""
+    if not isinstance(error, exceptions.BridgeError | ValueError):
+        return pb.Error(kind="InternalError", message="The gateway failed; see its log.", fields_json=b"[]")
+    kind = type(error).__name__ if isinstance(error, exceptions.BridgeError) else "MalformedError"
     return pb.Error(kind=kind, message=str(error), fields_json=_fields(error))
 
 
@@ -251,24 +251,27 @@ def _fields(error: BaseException) -> bytes:
 
 
 def to_brief_message(error: BaseException) -> pb.Error:
-    """Returns an error as it fits into gRPC's metadata: clients take 8 KiB of those, and else not even the status."""
+    """Return the message of an error, shortened to fit gRPC's metadata.
+
+    Clients accept 8 KiB of metadata, and drop even the status if there is more.
+    """
     full = to_message(error)
-    if len(full.fields_json) > _FIELDS_BYTES:
+    if len(full.fields_json) > _MAX_FIELDS_BYTES:
         full.fields_json = canonical(_truncate(parse(full.fields_json)))
-    if len(full.fields_json) > _FIELDS_BYTES:
+    if len(full.fields_json) > _MAX_FIELDS_BYTES:
         full.fields_json = b"[]"
-    full.message = full.message.encode()[:_MESSAGE_BYTES].decode(errors="ignore")
+    full.message = full.message.encode()[:_MAX_MESSAGE_BYTES].decode(errors="ignore")
     return full
 
 
 def _truncate(part: Any) -> Any:
     if isinstance(part, list):
-        return [_truncate(item) for item in cast("list[Any]", part)[:_ITEMS]]
-    return part[:_LETTERS] if isinstance(part, str) else part
+        return [_truncate(item) for item in cast("list[Any]", part)[:_MAX_ITEMS]]
+    return part[:_MAX_ITEM_LENGTH] if isinstance(part, str) else part
 
 
 def trailing_metadata(error: BaseException) -> tuple[tuple[str, bytes | str], ...]:
-    """Returns the trailing metadata that carry an error in gRPC's richer model."""
+    """Return the trailing metadata that carry an error in gRPC's richer error model."""
     packed, brief = AnyMessage(), to_brief_message(error)
     packed.Pack(brief)
     code: Any = grpc_code(error).value
@@ -277,6 +280,6 @@ def trailing_metadata(error: BaseException) -> tuple[tuple[str, bytes | str], ..
 
 
 def retry_after(error: BaseException) -> tuple[tuple[str, str], ...]:
-    """Returns the header that says when to try again, where the error knows."""
+    """Return the ``retry-after`` header, if the error knows when to retry."""
     seconds = getattr(error, "retry_after_s", None)
     return () if seconds is None else (("retry-after", f"{max(1, round(seconds))}"),)

@@ -1,4 +1,4 @@
-"""JSON as the gateway writes it: NaN and the infinities in quotes, at any depth."""
+"""Make values strict JSON: NaN and the infinities as strings, at any depth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from snakepit_bridge.variables.codec import spelled
 
 
 def quote_non_finite(value: Any) -> Any:
-    """Returns a value of JSON types with NaN and the infinities in quotes, wherever they stand."""
+    """Return a value of JSON types in which NaN and the infinities are strings, at any depth."""
     if isinstance(value, Mapping):
         return {str(key): quote_non_finite(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):

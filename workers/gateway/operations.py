@@ -1,6 +1,6 @@
-"""What a gateway does, as one table: each method with the scope that it needs and the way that HTTP has to it.
+"""The table of the gateway's operations: each method with its scope, messages and HTTP route.
 
-gRPC and HTTP both work through it, so that neither can do what the other can't, nor without the same token.
+Both servers are built from it, so that they offer the same operations for the same tokens.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Streaming = Callable[[Any, ClientCall], AsyncGenerator[Message]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method.
+    """One operation.
 
     Attributes:
         service, method: its names in ``dspex.fleet.v1``.
-        scope: what a token must grant.
-        request, response: its messages.
-        http: HTTP method and path; fields of the request stand in braces.
-        unary, streaming: what it does, one of the two.
-        weight: options many calls a request counts as.
+        scope: the scope that a token must grant.
+        request, response: its message classes.
+        http: HTTP method and path, with request fields in braces.
+        unary, streaming: the implementation, exactly one of the two.
+        weight: returns how many calls a request counts as.
     """
 
     service: str
@@ -49,12 +49,12 @@ class Operation:
 
     @property
     def path(self) -> str:
-        """Its path in gRPC."""
+        """The gRPC path."""
         return f"/{PACKAGE}.{self.service}/{self.method}"
 
 
 def build_operations(variables: Variables, predictions: Predictions, programs: Programs) -> tuple[Operation, ...]:
-    """Returns all operations."""
+    """Return all operations."""
     return (*_variable_operations(variables), *_prediction_operations(predictions), *_program_operations(programs))
 
 

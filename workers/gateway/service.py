@@ -1,4 +1,4 @@
-"""The gateway itself: both servers over one fleet, from the first call to the last."""
+"""The gateway process: a gRPC and an HTTP server for one fleet."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _SESSION = "default"
 
 
 class Gateway:
-    """One gateway. It belongs to the event loop that it runs on; make it there.
+    """One gateway. Create it on the event loop that it runs on.
 
     Args:
-        settings: what it is told.
+        settings: its settings.
 
     Attributes:
-        grpc_address, http_address: where it listens, ``HOST:PORT``; None for what it doesn't serve.
+        grpc_address, http_address: the ``HOST:PORT`` that each server listens on; None if it is disabled.
 
     Raises:
-        ConfigurationError: it can't listen there.
+        ConfigurationError: it can't listen on an address, or can't use its TLS files.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -59,16 +59,16 @@ class Gateway:
         self._feed = SessionFeed(self._fleet.store)
         self._predictions = Predictions(self._fleet, settings.limits.batch)
         self._gate = RequestGate(settings.grants, settings.limits)
-        serves = build_operations(
+        operations = build_operations(
             Variables(self._fleet, self._feed, settings.limits.changes), self._predictions, Programs(self._fleet)
         )
-        self._grpc = GrpcServer(serves, self._gate, settings) if settings.grpc else None
-        self._http = HttpServer(serves, self._gate, settings, self.ready) if settings.http else None
+        self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
+        self._http = HttpServer(operations, self._gate, settings, self.ready) if settings.http else None
         self.grpc_address = self._grpc.address if self._grpc else None
         self.http_address = self._http.address if self._http else None
 
     async def ready(self) -> bool:
-        """Tells whether the fleet's store answers."""
+        """Check whether the fleet's store answers."""
         try:
             await self._fleet.store.heads([_SESSION])
         except StoreUnavailableError:
@@ -76,7 +76,15 @@ class Gateway:
         return True
 
     async def run(self, stop: asyncio.Event, serving: Callable[[], None] = lambda: None) -> None:
-        """Serves until ``stop`` is set; then ends streams, lets calls end, and returns. Calls back when it serves."""
+        """Serve until ``stop`` is set, then shut down gracefully.
+
+        Args:
+            stop: set to shut down.
+            serving: called once both servers accept calls.
+
+        Raises:
+            StoreForbiddenError: its user of Redis lacks rights.
+        """
         await self.start()
         serving()
         probing = asyncio.create_task(self._probe(), name="dspex-gateway-probe")
@@ -88,7 +96,7 @@ class Gateway:
             await self.stop()
 
     async def start(self) -> None:
-        """Serves from now on.
+        """Start both servers.
 
         Raises:
             StoreForbiddenError: its user of Redis lacks rights.
@@ -97,12 +105,12 @@ class Gateway:
         await run_home(check_role(Role.gateway, self._fleet.connection, settings.namespace, settings.queue))
         for server in filter(None, (self._grpc, self._http)):
             await server.start()
-        guarded = "tokens" if self._settings.grants else "no tokens: everybody on this machine may do everything"
-        secured = "TLS" if self._settings.tls else "plain text"
-        _log.info("serving gRPC on %s, HTTP on %s; %s, %s", self.grpc_address, self.http_address, secured, guarded)
+        access = "tokens" if self._settings.grants else "no tokens: every user of this machine may do everything"
+        encryption = "TLS" if self._settings.tls else "plain text"
+        _log.info("serving gRPC on %s, HTTP on %s; %s, %s", self.grpc_address, self.http_address, encryption, access)
 
     async def stop(self) -> None:
-        """Takes no new calls, ends streams, and gives those under way ``drain_s`` to end."""
+        """Stop accepting calls, end streams, and give calls in flight ``drain_s`` seconds to finish."""
         self._gate.draining.set()
         servers = filter(None, (self._grpc, self._http))
         await asyncio.gather(*(server.stop(self._settings.drain_s) for server in servers))
@@ -121,21 +129,22 @@ class Gateway:
 
 
 def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | None = None) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT.
 
     Args:
-        settings: what it is told.
-        announce: told once, when it serves, a line of JSON with the addresses.
+        settings: its settings.
+        announce: called once, when it serves, with a line of JSON that holds the addresses.
 
     Raises:
-        ConfigurationError: it can't listen where it is told to.
+        ConfigurationError: it can't listen on an address, or can't use its TLS files.
+        StoreForbiddenError: its user of Redis lacks rights.
     """
 
     raise_open_file_limit()
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        # The fleet's client then shares this loop's connections, instead of keeping a second loop.
+        # Let the fleet's client share this loop's connections instead of running a second loop.
         with suppress(RuntimeError):
             adopt(loop)
         stop = asyncio.Event()

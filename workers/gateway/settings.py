@@ -1,4 +1,4 @@
-"""What a gateway is told from outside, and where it refuses to listen."""
+"""Settings of a gateway, including the check that it isn't exposed without TLS and tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.gateway.access.authentication import Grants
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The files of a gateway's certificate; with ``client_ca`` only clients that it has signed get in."""
+    """The TLS files of a gateway; with ``client_ca``, clients need a certificate that it signed (mTLS)."""
 
     certificate: Path
     key: Path
@@ -22,37 +22,37 @@ class Tls:
 
     @classmethod
     def from_files(cls, certificate: Path | None, key: Path | None, client_ca: Path | None = None) -> Self | None:
-        """Returns the files that were named, or None if none was.
+        """Return the configured files, or None if there are none.
 
         Raises:
-            ConfigurationError: some of them are missing.
+            ConfigurationError: the certificate or its key is missing.
         """
         if certificate is None and key is None and client_ca is None:
             return None
         if certificate is None or key is None:
-            raise ConfigurationError("TLS needs both a certificate and its key; name the files of both.")
+            raise ConfigurationError("TLS needs both a certificate and its key; give the files of both.")
         return cls(certificate, key, client_ca)
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayLimits:
-    """What one gateway bears.
+    """The limits of one gateway.
 
     Attributes:
-        message_bytes: the largest request.
-        answer_bytes: the largest answer.
+        message_bytes: size of the largest request.
+        answer_bytes: size of the largest response.
         batch: predictions in one SubmitBatch.
         changes: variables in one Publish.
-        calls: calls under way at a time, streams included, on all connections.
-        calls_per_connection: the same on one connection.
-        newcomers: HTTP connections on which no request has shown a token yet, or come whole where none is asked for; of
-            one address, half as many. The oldest makes room for the next.
-        calls_per_s: calls a second of one grant, and as many at once, where the grant doesn't say otherwise.
-        streams: streams that one grant has open at a time, where it doesn't say otherwise.
-        call_s: seconds after which a call that isn't a stream ends, whatever its own deadline.
-        stream_s: seconds after which a stream ends; its reader opens another.
-        read_s: seconds that a request may take to come in whole.
-        write_s: seconds that a reader may take for one message of a stream.
+        calls: concurrent calls on all connections, including streams.
+        calls_per_connection: concurrent calls on one connection.
+        newcomers: HTTP connections that have not yet presented a token or, if none is needed, completed a request; half
+            as many per address. The oldest is closed when another arrives.
+        calls_per_s: calls per second of one grant, also the burst, unless the grant has its own limit.
+        streams: open streams of one grant, unless the grant has its own limit.
+        call_s: timeout of a unary call in seconds, whatever its own deadline.
+        stream_s: seconds after which a stream is closed; its reader can open another.
+        read_s: seconds within which a request must arrive completely.
+        write_s: seconds within which a reader must accept a message of a stream.
     """
 
     message_bytes: int = 4 * 2**20
@@ -80,23 +80,24 @@ class GatewaySettings:
     """Settings of one gateway.
 
     Attributes:
-        redis_url, namespace, queue: the fleet that it leads to.
-        broker_url: another broker than that Redis.
-        bridge: ``HOST:PORT`` of the Elixir server that changes go to of the sessions that it owns.
-        grpc, http: ``HOST:PORT`` to listen on; port 0 takes a free one, None doesn't serve that.
-        grants: who may do what; none lets everybody in, on loopback alone.
-        tls: certificate, or None for plain text.
-        limits: what it bears.
-        hosts: names that HTTP requests may give as their host, besides localhost and loopback addresses; ``*`` lets
-            every name pass, and so does none where the gateway listens off loopback.
-        origins: origins of web pages that may send HTTP requests, ``https://app.example.com``.
-        allowed_packages: packages that the specs of programs may name.
-        redis_timeout_s: seconds within which Redis must answer.
-        drain_s: seconds that calls under way may take when it is stopped.
-        bounds: how deep and how large an input may be.
+        redis_url, namespace, queue: the fleet that it serves.
+        broker_url: the broker, if it isn't that Redis.
+        bridge: ``HOST:PORT`` of the Elixir server; changes to the sessions that it owns are written to it.
+        grpc, http: ``HOST:PORT`` to listen on; port 0 selects a free port, None disables the server.
+        grants: the tokens' grants; if empty, every caller may do everything, which is allowed on loopback only.
+        tls: the TLS files, or None for plain text.
+        limits: the gateway's limits.
+        hosts: allowed ``Host`` names of HTTP requests besides localhost and loopback addresses; ``*`` allows every
+            name, and so does an empty tuple if the gateway doesn't listen on loopback.
+        origins: origins of web pages that may send HTTP requests, such as ``https://app.example.com``.
+        allowed_packages: packages that program specs may refer to.
+        redis_timeout_s: timeout of a call to Redis in seconds.
+        drain_s: seconds that calls in flight may take on shutdown.
+        bounds: maximum depth and size of inputs.
 
     Raises:
-        ConfigurationError: it would listen off loopback without TLS or without a grant, or an address can't be read.
+        ConfigurationError: an address or a value is invalid, or the gateway would be exposed beyond loopback without
+            TLS or without tokens.
     """
 
     redis_url: str = field(default="redis://localhost:6379/0", repr=False)
@@ -118,7 +119,7 @@ class GatewaySettings:
 
     def __post_init__(self) -> None:
         if self.grpc is None and self.http is None:
-            raise ConfigurationError("A gateway that serves neither gRPC nor HTTP has nothing to do; name an address.")
+            raise ConfigurationError("A gateway that serves neither gRPC nor HTTP has nothing to do; give an address.")
         if not self.drain_s >= 0:
             raise ConfigurationError(f"The gateway's drain_s can't be below 0; got {self.drain_s}.")
         for address in (self.grpc, self.http):
@@ -129,29 +130,29 @@ class GatewaySettings:
         host, _ = parse_address(address)
         if is_loopback(host):
             return
-        lacks = [name for name, there in (("TLS", self.tls), ("a token", self.grants)) if not there]
-        if lacks:
+        missing = [name for name, value in (("TLS", self.tls), ("a token", self.grants)) if not value]
+        if missing:
             raise ConfigurationError(
-                f"The gateway doesn't listen on {address} without {' and '.join(lacks)}: whoever reaches it "
+                f"The gateway doesn't listen on {address} without {' and '.join(missing)}: any client that reaches it "
                 "could publish. Give it a certificate and a tokens file, or a loopback address such as 127.0.0.1:50061."
             )
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """Returns host and port of ``HOST:PORT``, an IPv6 address standing in brackets.
+    """Return host and port of ``HOST:PORT``, with an IPv6 address in brackets.
 
     Raises:
-        ConfigurationError: the text is none.
+        ConfigurationError: the address is malformed.
     """
     host, separator, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not (separator and bare and port.isascii() and port.isdigit() and int(port) < 65_536):
-        raise ConfigurationError(f"An address to listen on reads HOST:PORT, like 127.0.0.1:50061; got {address!r}.")
+        raise ConfigurationError(f"An address to listen on must be HOST:PORT, like 127.0.0.1:50061; got {address!r}.")
     return bare, int(port)
 
 
 def is_loopback(host: str) -> bool:
-    """Tells whether only this machine reaches a host; a name other than localhost may lead anywhere."""
+    """Check whether a host is loopback; a name other than localhost may resolve to anything."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,7 +1,8 @@
 """The refresher: the process that follows sessions on an Elixir server and publishes what changes there.
 
-``settings`` is what it is told; ``service`` shares the sessions out among refreshers; each session has a ``follower``,
-which looks at Elixir by its ``eyes``, at its ``pace``, and brings what it saw to the store by its ``ledger``.
+``service`` runs the process and divides the sessions among refreshers (``assignment``, ``leases``). Each session has a
+``follower``, which reads it from Elixir (``reader``) on its own ``schedule``, or at once when ``watcher`` reports a
+change, and publishes it to the store (``publisher``).
 """
 
 from workers.refresher.service import Refresher, run_refresher

@@ -1,4 +1,4 @@
-"""Runs a refresher: ``python -m workers.refresher --bridge HOST:PORT``."""
+"""Run a refresher: ``python -m workers.refresher --bridge HOST:PORT``."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from workers.refresher.settings import RefresherSettings
 _SECONDS = ("poll_s", "poll_max_s", "settle_s", "heartbeat_s", "idle_s", "lease_s", "timeout_s")
 
 
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     fleet = FleetSettings()  # pyright: ignore[reportCallIssue]
-    parser = argparse.ArgumentParser(prog="python -m workers.refresher", description="Follows an Elixir server.")
+    parser = argparse.ArgumentParser(prog="python -m workers.refresher", description="Follow an Elixir server.")
     parser.add_argument("--bridge", required=True, help="HOST:PORT of the Elixir server")
-    parser.add_argument("--sessions", default="", help="sessions to follow always, comma-separated")
+    parser.add_argument("--sessions", default="", help="sessions to follow at all times, comma-separated")
     parser.add_argument("--redis-url", default=fleet.redis)
     parser.add_argument("--namespace", default=fleet.namespace)
-    parser.add_argument("--name", default="", help="this refresher's name; started again under it, it goes on at once")
-    parser.add_argument("--no-watch", dest="watch", action="store_false", help="poll, even where watching is served")
+    parser.add_argument(
+        "--name", default="", help="this refresher's name; a restart under the same name resumes at once"
+    )
+    parser.add_argument(
+        "--no-watch", dest="watch", action="store_false", help="poll, even if the server supports watching"
+    )
     for name in _SECONDS:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=float, default=RefresherSettings.__dataclass_fields__[name].default)
@@ -31,9 +35,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Follows until SIGTERM or SIGINT."""
+    """Follow sessions until SIGTERM or SIGINT; return the exit status."""
     redact_logs()
-    chosen = _arguments(arguments)
+    chosen = _parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = RefresherSettings(

@@ -1,4 +1,4 @@
-"""Which sessions this refresher follows, of those that are followed at all: about as many as each of the others."""
+"""Divide the followed sessions among the running refreshers, about as many for each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ class SessionAssignment:
     """The sessions whose lease this refresher holds.
 
     Args:
-        leases: the leases.
-        renew_s: how often they are renewed and shared out.
+        leases: the leases in Redis.
+        renew_s: seconds between renewals.
+
+    Attributes:
+        held: sessions whose lease was held after the last call.
     """
 
     def __init__(self, leases: RefresherLeases, renew_s: float) -> None:
@@ -26,16 +29,17 @@ class SessionAssignment:
         self.held: set[str] = set()
 
     async def rebalance(self, sessions: AbstractSet[str]) -> set[str]:
-        """Renews, takes and passes on leases; returns the sessions that are this refresher's now.
+        """Renew and acquire leases up to a fair share; return the sessions that this refresher should follow now.
 
-        What is passed on is still held when this returns: stop following it, then ``give_back``.
+        Leases above the fair share are still held when this returns: stop following those sessions, then call
+        ``release``.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         if sessions == self._sessions and boot_clock() - self._renewed_at < self._renew_s:
             return self.held & sessions
-        began = boot_clock()
+        began_at = boot_clock()
         fair = math.ceil(len(sessions) / max(1, await self._leases.register()))
         kept = await self._leases.acquire(sorted(self.held & sessions))
         if len(kept) > fair:
@@ -44,11 +48,15 @@ class SessionAssignment:
             free = sorted(await self._leases.find_free(sorted(sessions - kept)))
             taken = random.sample(free, min(len(free), fair - len(kept)))
             kept |= await self._leases.acquire(taken, take_over=True)
-        self._sessions, self._renewed_at = frozenset(sessions), began
+        self._sessions, self._renewed_at = frozenset(sessions), began_at
         return kept
 
     async def release(self, sessions: AbstractSet[str]) -> None:
-        """Ends leases; raises StoreUnavailableError."""
+        """Release leases.
+
+        Raises:
+            StoreUnavailableError: Redis can't be reached.
+        """
         if sessions:
             await self._leases.release(sorted(sessions))
         self.held -= sessions

@@ -1,4 +1,4 @@
-"""Telling the store that Elixir still agrees: gathered from all sessions, since every look has one to send."""
+"""Confirm to the store that its snapshots are still what Elixir holds, in one batch for all sessions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from workers.refresher.publisher import SessionPublisher
 
 
 class PendingConfirmations:
-    """What looks have confirmed since the last ``send``; of several looks at a session the latest counts.
+    """Confirmations since the last ``send``; a later one for the same session replaces the earlier.
 
     Args:
-        store: where snapshots are kept.
+        store: the snapshot store.
         publisher: the name of the Elixir server.
     """
 
@@ -20,28 +20,30 @@ class PendingConfirmations:
         self._publisher = publisher
         self._pending: dict[str, tuple[SessionPublisher, float, Heard]] = {}
 
-    def add(self, ledger: SessionPublisher, looked_at: float, heard: Heard) -> None:
-        """Note that a look, begun at ``looked_at`` by the store's clock, found what the store holds.
+    def add(self, publisher: SessionPublisher, looked_at: float, heard: Heard) -> None:
+        """Add a confirmation that a read found what the store holds.
 
         Args:
-            ledger: the session's.
-            looked_at: 0 if the look found something that it isn't sure of, so that it confirms nothing.
-            heard: the sign of Elixir that it was.
+            publisher: the session's publisher.
+            looked_at: when the read began, by the store's clock; 0 if it is inconclusive and confirms nothing.
+            heard: proof that Elixir was reachable.
         """
-        self._pending[ledger.session] = (ledger, looked_at, heard)
+        self._pending[publisher.session] = (publisher, looked_at, heard)
 
     async def send(self) -> None:
-        """Sends what was noted.
+        """Send and discard the pending confirmations.
 
         Raises:
-            StoreUnavailableError: nothing is lost by that; the next looks are noted anew.
+            StoreUnavailableError: Redis can't be reached. Nothing is lost: the next reads confirm again.
         """
-        marks, self._pending = self._pending, {}
-        found = {session: ledger.build_confirmation(at, heard) for session, (ledger, at, heard) in marks.items()}
-        looks = {session: look for session, look in found.items() if look is not None}
-        refused = await self._store.confirm(looks, publisher=self._publisher) if looks else {}
-        for session, error in refused.items():
-            # A publish of the ledger's own may have overtaken the confirmation.
-            ledger, at, heard = marks[session]
-            if looks[session] == ledger.build_confirmation(at, heard):
-                ledger.handle_rejection(error)
+        pending, self._pending = self._pending, {}
+        confirmations = {
+            session: publisher.build_confirmation(at, heard) for session, (publisher, at, heard) in pending.items()
+        }
+        looks = {session: look for session, look in confirmations.items() if look is not None}
+        rejected = await self._store.confirm(looks, publisher=self._publisher) if looks else {}
+        for session, error in rejected.items():
+            # A publish of the same session may have overtaken the confirmation.
+            publisher, at, heard = pending[session]
+            if looks[session] == publisher.build_confirmation(at, heard):
+                publisher.handle_rejection(error)

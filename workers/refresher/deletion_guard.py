@@ -1,16 +1,16 @@
-"""Whether variables that are missing are gone: after a restart of Elixir they come back one by one."""
+"""Delay deletions until they are certain: after a restart of Elixir, variables come back one by one."""
 
 from __future__ import annotations
 
-# Names that keep coming and going can't hold a session's other changes back for ever.
-_AT_MOST = 10
+# In units of ``settle_s``: names that keep coming and going can't delay a session's other changes for ever.
+_MAX_DELAY_FACTOR = 10
 
 
 class DeletionGuard:
-    """The names that a session misses, and for how long.
+    """Tracks which variables a session lacks, and for how long.
 
     Args:
-        settle_s: seconds that a set of missing names must stay the same to be believed.
+        settle_s: seconds for which the set of missing names must stay the same before it is published.
     """
 
     def __init__(self, settle_s: float) -> None:
@@ -19,7 +19,12 @@ class DeletionGuard:
         self._unchanged_since = self._missing_since = 0.0
 
     def allows(self, missing: frozenset[str], now: float) -> bool:
-        """Tells whether a look that misses these names, begun at ``now``, may be published."""
+        """Check whether a reading that lacks these names may be published.
+
+        Args:
+            missing: names that the store holds and the reading lacks.
+            now: when the reading began, by ``boot_clock``.
+        """
         if not missing:
             self._missing = missing
             return True
@@ -27,4 +32,7 @@ class DeletionGuard:
             self._missing_since = now
         if missing != self._missing:
             self._missing, self._unchanged_since = missing, now
-        return now - self._unchanged_since >= self._settle_s or now - self._missing_since >= _AT_MOST * self._settle_s
+        return (
+            now - self._unchanged_since >= self._settle_s
+            or now - self._missing_since >= _MAX_DELAY_FACTOR * self._settle_s
+        )

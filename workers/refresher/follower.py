@@ -1,4 +1,4 @@
-"""Following one session: look, compare, publish or confirm, rest. One of these runs per session that is followed."""
+"""Follow one session in a loop: read it from Elixir, compare, publish or confirm, wait."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from workers.refresher.watcher import SessionWatcher, WatchSupport
 
 _log = logging.getLogger(__name__)
 
-# What befalls all sessions at once is told once, by the refresher.
+# What affects all sessions at once is logged once, by the refresher.
 _LEVELS = {
     SessionState.FOLLOWED: logging.INFO,
     SessionState.UNREACHABLE: logging.DEBUG,
     SessionState.STORE_UNAVAILABLE: logging.DEBUG,
 }
 
-# A session that changes without end is looked at no more often than this.
+# The shortest time between two reads of a session that changes all the time.
 _MIN_GAP_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class FollowerContext:
-    """What all sessions of a refresher share."""
+    """What all followers of a refresher share."""
 
     settings: RefresherSettings
     client: BridgeClient
@@ -64,29 +64,29 @@ class SessionFollower:
     """Follows one session for as long as ``run`` runs.
 
     Args:
-        session: the session.
-        shared: what it shares with the others.
-        in_use: tells whether somebody uses the session now.
+        session: the session's name.
+        context: what it shares with the other followers.
+        in_use: returns whether the session is in use now.
 
     Attributes:
-        report: how it stands.
+        status: the session's current status.
     """
 
-    def __init__(self, session: str, shared: FollowerContext, in_use: Callable[[], bool]) -> None:
-        settings = shared.settings
+    def __init__(self, session: str, context: FollowerContext, in_use: Callable[[], bool]) -> None:
+        settings = context.settings
         self.status = SessionStatus(session)
         self._session = session
-        self._shared = shared
+        self._context = context
         self._in_use = in_use
         self._wake_up = TimedEvent()
-        self._reader = SessionReader(shared.client, session)
-        self._publisher = SessionPublisher(shared.store, session, settings.authority, shared.author)
+        self._reader = SessionReader(context.client, session)
+        self._publisher = SessionPublisher(context.store, session, settings.authority, context.author)
         self._schedule = PollSchedule(settings.poll_s, settings.poll_max_s)
         self._deletion_guard = DeletionGuard(settings.settle_s)
         self._watcher = SessionWatcher(
-            shared.client,
+            context.client,
             session,
-            shared.watch_support,
+            context.watch_support,
             self._wake_up,
             poll_s=settings.poll_s,
             poll_max_s=settings.poll_max_s,
@@ -96,24 +96,24 @@ class SessionFollower:
         self._sync_waiters: list[_SyncWaiter] = []
 
     async def run(self) -> None:
-        """Follows until it is cancelled, or another publisher has the session."""
+        """Follow until cancelled, or until another publisher has taken the session."""
         try:
             while not self._publisher.superseded:
                 await self._wait(await self._run_round())
         finally:
-            for wait in self._sync_waiters:
-                wait.token.cancel()
+            for waiter in self._sync_waiters:
+                waiter.token.cancel()
             await self._watcher.aclose()
 
     async def sync(self) -> Token:
-        """Returns the token of the first look that begins after the call and is published or confirmed."""
-        wait = _SyncWaiter(boot_clock())
-        self._sync_waiters.append(wait)
+        """Return the token of the first read that begins after this call and is published or confirmed."""
+        waiter = _SyncWaiter(boot_clock())
+        self._sync_waiters.append(waiter)
         self._wake_up.set()
-        return await wait.token
+        return await waiter.token
 
     async def _run_round(self) -> float:
-        """Looks once and returns the seconds to rest."""
+        """Read the session once; return the seconds to wait before the next round."""
         hinted, self._round_began_at = self._wake_up.clear(), boot_clock()
         try:
             return await self._apply(await self._read(), hinted)
@@ -133,88 +133,95 @@ class SessionFollower:
         return self._schedule.delay_after_failure_s()
 
     async def _read(self) -> SessionReading:
-        settings = self._shared.settings
-        async with self._shared.read_slots:
+        settings = self._context.settings
+        async with self._context.read_slots:
             if boot_clock() - self._heartbeat_at >= settings.heartbeat_s:
-                await self._shared.client.heartbeat(self._session)
+                await self._context.client.heartbeat(self._session)
                 self._heartbeat_at = boot_clock()
             self._read_at = boot_clock()
             return await self._reader.read(self._publisher.variables)
 
-    async def _apply(self, seen: SessionReading, hinted: bool) -> float:
+    async def _apply(self, reading: SessionReading, hinted: bool) -> float:
         if not await self._publisher.prepare():
-            return (
-                0.0  # what was seen before the fence was taken may be older than what another refresher has published
-            )
-        if self._publisher.is_current(seen.variables) and not seen.unreadable:
-            return await self._confirm_unchanged(seen, hinted)
+            # A reading from before the fence was raised may be older than what another refresher has published.
+            return 0.0
+        if self._publisher.is_current(reading.variables) and not reading.unreadable:
+            return await self._confirm_unchanged(reading, hinted)
         held = self._publisher.variables
-        carried = {name: held[name] for name in seen.unreadable if name in held}
-        wanted = {**seen.variables, **carried} if carried else seen.variables
+        carried = {name: held[name] for name in reading.unreadable if name in held}
+        wanted = {**reading.variables, **carried} if carried else reading.variables
         if held and not wanted:
             self._set_state(SessionState.EMPTY)
             return self._schedule.delay_after_failure_s()
-        if not self._deletion_guard.allows(frozenset(held.keys() - wanted.keys()), seen.began_at):
+        if not self._deletion_guard.allows(frozenset(held.keys() - wanted.keys()), reading.began_at):
             self._set_state(SessionState.SETTLING)
-            self._shared.confirmations.add(self._publisher, 0.0, self._signal_of(seen))
-            return min(self._shared.settings.settle_s / 2, self._schedule.delay_after_failure_s())
+            self._context.confirmations.add(self._publisher, 0.0, self._signal_of(reading))
+            return min(self._context.settings.settle_s / 2, self._schedule.delay_after_failure_s())
         changed = self._publisher.token == Token(0, 0) or bool(diff_variables(held, wanted))
         if not changed:
-            self._publisher.variables = wanted  # equal, and from now on the very same
-        if not await self._commit(wanted, changed, seen, whole=not carried):
+            self._publisher.variables = wanted  # equal; from now on identical, so that the next comparison is immediate
+        if not await self._commit(wanted, changed, reading, whole=not carried):
             return 0.0
-        return self._finish_round(seen, hinted, changed)
+        return self._finish_round(reading, hinted, changed)
 
-    async def _confirm_unchanged(self, seen: SessionReading, hinted: bool) -> float:
-        """The way of nearly every look: what it found is the very object that the store is known to hold."""
-        self._deletion_guard.allows(frozenset(), seen.began_at)
-        await self._commit(seen.variables, False, seen, whole=True)
-        return self._finish_round(seen, hinted, False)
+    async def _confirm_unchanged(self, reading: SessionReading, hinted: bool) -> float:
+        """Finish the most frequent round: the reading is the very object that the store is known to hold."""
+        self._deletion_guard.allows(frozenset(), reading.began_at)
+        await self._commit(reading.variables, False, reading, whole=True)
+        return self._finish_round(reading, hinted, False)
 
     async def _commit(
-        self, wanted: Mapping[str, Variable], changed: bool, seen: SessionReading, *, whole: bool
+        self, wanted: Mapping[str, Variable], changed: bool, reading: SessionReading, *, whole: bool
     ) -> bool:
-        """A session that keeps an older value of a variable is not confirmed: Elixir may have another by now."""
-        heard = self._signal_of(seen)
+        """Publish or confirm a reading; return False if the publisher isn't prepared.
+
+        Unless the reading is ``whole``, it confirms nothing: Elixir may hold another value of a variable that
+        couldn't be read.
+        """
+        heard = self._signal_of(reading)
         looked_at = heard.at if whole else 0.0
         if changed:
             return await self._publisher.publish(wanted, looked_at, heard) is not None
-        self._shared.confirmations.add(self._publisher, looked_at, heard)
+        self._context.confirmations.add(self._publisher, looked_at, heard)
         return True
 
-    def _signal_of(self, seen: SessionReading) -> Heard:
-        """Return the sign of Elixir that a look is: it is there, whether or not all that it says can be believed."""
+    def _signal_of(self, reading: SessionReading) -> Heard:
+        """Return the proof that Elixir was reachable, which any reading is, conclusive or not."""
         now = boot_clock()
-        allowed_s = max_silence_s(self._shared.settings, look_s=now - seen.began_at, turn_s=now - self._round_began_at)
-        return Heard(self._shared.clock.to_store_time(seen.began_at), allowed_s)
-
-    def _finish_round(self, seen: SessionReading, hinted: bool, changed: bool) -> float:
-        self._set_state(SessionState.PARTIAL if seen.unreadable else SessionState.FOLLOWED, unreadable=seen.unreadable)
-        self._resolve_sync_waiters(seen.began_at)
-        self._watcher.record_read(hinted=hinted, changed=changed)
-        self._watcher.watch(frozenset(seen.ids))
-        interval = self._schedule.delay_after_read_s(
-            busy=changed or self._in_use(), watched=self._watcher.is_reliable, took_s=boot_clock() - seen.began_at
+        allowed_s = max_silence_s(
+            self._context.settings, read_s=now - reading.began_at, round_s=now - self._round_began_at
         )
-        # From turn to turn, so that waiting for the others' looks doesn't come on top.
+        return Heard(self._context.clock.to_store_time(reading.began_at), allowed_s)
+
+    def _finish_round(self, reading: SessionReading, hinted: bool, changed: bool) -> float:
+        self._set_state(
+            SessionState.PARTIAL if reading.unreadable else SessionState.FOLLOWED, unreadable=reading.unreadable
+        )
+        self._resolve_sync_waiters(reading.began_at)
+        self._watcher.record_read(hinted=hinted, changed=changed)
+        self._watcher.watch(frozenset(reading.ids))
+        interval = self._schedule.delay_after_read_s(
+            busy=changed or self._in_use(), watched=self._watcher.is_reliable, took_s=boot_clock() - reading.began_at
+        )
+        # From round to round, so that waiting for a read slot doesn't add to the interval.
         return max(0.0, interval - (boot_clock() - self._round_began_at))
 
-    def _resolve_sync_waiters(self, began: float) -> None:
-        for wait in [wait for wait in self._sync_waiters if wait.since <= began]:
-            self._sync_waiters.remove(wait)
-            if not wait.token.done():
-                wait.token.set_result(self._publisher.token)
+    def _resolve_sync_waiters(self, began_at: float) -> None:
+        for waiter in [waiter for waiter in self._sync_waiters if waiter.since <= began_at]:
+            self._sync_waiters.remove(waiter)
+            if not waiter.token.done():
+                waiter.token.set_result(self._publisher.token)
 
     async def _wait(self, seconds: float) -> None:
         await self._wake_up.wait(seconds)
-        gap = self._read_at + _MIN_GAP_S - boot_clock()
-        if gap > 0 and seconds > 0:
-            await asyncio.sleep(gap)
+        gap_s = self._read_at + _MIN_GAP_S - boot_clock()
+        if gap_s > 0 and seconds > 0:
+            await asyncio.sleep(gap_s)
 
     def _set_state(
         self, state: SessionState, problem: Exception | None = None, unreadable: Mapping[str, str] | None = None
     ) -> None:
-        """Tells once of each turn, and not of every look."""
+        """Update the status, and log it if the state or the unreadable variables changed."""
         text, found = "" if problem is None else str(problem), dict(unreadable or {})
         if (state, found) != (self.status.state, self.status.unreadable):
             _log.log(

@@ -1,11 +1,11 @@
-"""Who follows which session: a lease per session that ends by itself, and a list of the refreshers at work.
+"""Leases of sessions in Redis, one per session, and the registry of running refreshers.
 
-A lease only keeps two refreshers from doing the same work. What keeps a paused one from publishing is the fence, which
-the next holder raises before its first look.
+A lease only avoids duplicate work. Correctness doesn't depend on it: a paused refresher is kept from publishing by the
+fence, which the next holder raises before its first read.
 
-A lease is held by a process, which has a mark beside its refresher's name. One that is started again under its name
-takes over what earlier processes of the name hold, so it needn't wait for the end of their leases. If one of those is
-alive after all, the two share the sessions as any two refreshers do: each lease has one holder.
+A lease is held by a process: its owner is the refresher's name plus an id of the process. A process that is restarted
+under the same name takes over the leases of earlier processes of that name without waiting for them to expire. If such
+a process is still alive, the two divide the sessions like any two refreshers: each lease has one holder.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 _SCRIPTS = ScriptPackage("workers.refresher")
-# A pipeline is built in one go: a longer one would hold every follower up.
-_AT_ONCE = 100
+# A pipeline is built without yielding to the event loop: a longer one would delay every follower.
+_PIPELINE_SIZE = 100
 
 
 class RefresherLeases:
     """The leases of one refresher.
 
     Args:
-        connection: the way to Redis.
+        connection: the connection to Redis.
         namespace: prefix of the keys.
         name: the refresher's name.
-        lease_s: how long a lease lasts when nobody renews it.
+        lease_s: seconds after which a lease expires unless renewed.
 
     Attributes:
-        owner: this process, as leases name it: the refresher's name and a mark of its own.
+        owner: this process, as leases name it: the refresher's name and an id of the process.
     """
 
     def __init__(self, connection: RedisConnection, namespace: str, name: str, lease_s: float) -> None:
@@ -41,52 +41,52 @@ class RefresherLeases:
         self._connection = connection
         self._namespace = namespace
         self._lease_ms = max(1, round(lease_s * 1000))
-        # The earlier processes of this name, unless they end with their leases; None until they were asked for.
+        # Owners of earlier processes of this name; None until they have been read.
         self._earlier: tuple[str, ...] | None = None
 
     async def acquire(self, sessions: Iterable[str], *, take_over: bool = False) -> set[str]:
-        """Take or renew leases; return the sessions whose lease is held now.
+        """Acquire or renew leases; return the sessions whose lease is held now.
 
         Args:
-            sessions: the sessions.
-            take_over: also from earlier processes of this refresher's name.
+            sessions: names of the sessions.
+            take_over: also acquire leases that earlier processes of this refresher's name hold.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         names = list(sessions)
         answers = await self._set_leases(names, self._lease_ms, self._earlier or () if take_over else ())
         return {name for name, held in zip(names, answers, strict=True) if held}
 
     async def find_free(self, sessions: Sequence[str]) -> set[str]:
-        """Return the sessions whose lease can be taken: nobody has it, or an earlier process of this refresher's name.
+        """Return the sessions whose lease is free, or held by this process or an earlier one of the same name.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
-        found: set[str] = set()
-        ours = {None, *(owner.encode() for owner in (self.owner, *(self._earlier or ())))}
-        for start in range(0, len(sessions), _AT_ONCE):
-            some = sessions[start : start + _AT_ONCE]
-            holders = await self._connection.send_each([("GET", self._key(session)) for session in some])
-            found |= {session for session, holder in zip(some, holders, strict=True) if holder in ours}
-        return found
+        free: set[str] = set()
+        available = {None, *(owner.encode() for owner in (self.owner, *(self._earlier or ())))}
+        for start in range(0, len(sessions), _PIPELINE_SIZE):
+            batch = sessions[start : start + _PIPELINE_SIZE]
+            holders = await self._connection.send_each([("GET", self._key(session)) for session in batch])
+            free |= {session for session, holder in zip(batch, holders, strict=True) if holder in available}
+        return free
 
     async def release(self, sessions: Iterable[str]) -> None:
-        """Ends leases, so that another refresher needn't wait for their end.
+        """Release leases, so that another refresher can acquire them at once.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         await self._set_leases(list(sessions), 0)
 
     async def register(self) -> int:
-        """Note that this refresher is at work; return how many are.
+        """Register this refresher as running, or renew its registration; return how many are running.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
-        # For longer than what an earlier process holds: a lease that it renewed last ends before it is forgotten.
+        # Kept for longer than a lease, so that an earlier process is known for as long as it may hold one.
         key, args = f"{self._namespace}:refreshers:{self._name}", (self.owner, 2 * self._lease_ms)
         others = await self._connection.run(_SCRIPTS["named"], [key], args)
         if self._earlier is not None:
@@ -95,10 +95,10 @@ class RefresherLeases:
         return await self._count(gone=self._earlier)
 
     async def unregister(self) -> None:
-        """Notes that this refresher is at work no longer.
+        """Remove this refresher from the running ones.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         await self._count(leave=True)
 
@@ -109,8 +109,8 @@ class RefresherLeases:
     async def _set_leases(self, sessions: Sequence[str], lease_ms: int, earlier: Sequence[str] = ()) -> list[Any]:
         args = (self.owner, lease_ms, *earlier)
         answers: list[Any] = []
-        for start in range(0, len(sessions), _AT_ONCE):
-            calls = [([self._key(session)], args) for session in sessions[start : start + _AT_ONCE]]
+        for start in range(0, len(sessions), _PIPELINE_SIZE):
+            calls = [([self._key(session)], args) for session in sessions[start : start + _PIPELINE_SIZE]]
             answers += await self._connection.run_each(_SCRIPTS["hold"], calls)
         return answers
 

@@ -1,4 +1,4 @@
-"""For how long Elixir may be silent while all is well: what is published with each look, so that readers can judge."""
+"""How long Elixir may be unheard of in normal operation, published with each reading so that readers detect outages."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from workers.refresher.schedule import max_delay_s
 from workers.refresher.settings import RefresherSettings
 
 TICK_INTERVAL_S = 1.0
-"""How often a refresher looks after its leases, at least."""
+"""The longest interval between two ticks of a refresher, in which it renews its leases."""
 
 CONFIRM_INTERVAL_S = 0.25
-"""How often confirmations are sent."""
+"""Interval between two batches of confirmations."""
 
-# A lone refresher that is started again is there by then, and takes the leases of its name at once.
+# A single refresher is back within this time after a restart, and takes over the leases of its name at once.
 _RESTART_S = 3.0
 
 
-def max_silence_s(settings: RefresherSettings, *, look_s: float, turn_s: float) -> float:
-    """Return the seconds after the beginning of a look within which a later one is known of, while all is well.
+def max_silence_s(settings: RefresherSettings, *, read_s: float, round_s: float) -> float:
+    """Return the seconds from the start of a reading within which the store learns of a later one in normal operation.
 
-    That allows for the rest in between, for an answer that takes as long as it may, for a refresher that dies just then
-    and whose successor looks twice, and for what it takes to tell the store.
+    The bound covers the interval between reads, an answer that takes the full timeout, a refresher that dies just then
+    and whose successor reads twice, and sending the confirmation.
 
     Args:
-        settings: the refresher's.
-        look_s: how long the look took.
-        turn_s: how long it took together with the wait for its turn.
+        settings: the refresher's settings.
+        read_s: seconds that the reading took.
+        round_s: seconds that it took including the wait for a read slot.
     """
     tick_s = min(TICK_INTERVAL_S, settings.lease_s / 3)
-    hand_over_s = max(settings.lease_s, _RESTART_S) + 2 * tick_s
-    rest_s = max_delay_s(settings.poll_max_s, look_s)
-    return rest_s + settings.timeout_s + hand_over_s + 3 * turn_s + CONFIRM_INTERVAL_S
+    takeover_s = max(settings.lease_s, _RESTART_S) + 2 * tick_s
+    delay_s = max_delay_s(settings.poll_max_s, read_s)
+    return delay_s + settings.timeout_s + takeover_s + 3 * round_s + CONFIRM_INTERVAL_S

@@ -1,7 +1,7 @@
-"""What the store holds of one session, and how a look gets there: under the fence, on top of what is known to be there.
+"""Publish the readings of one session to the store, under a fence and on top of the known token.
 
-Every publish names the token that it builds on. So whatever happened to the store in between, a lost log or a dropped
-session, is noticed before anything is changed on top of it.
+Every publish names the token that it builds on, so a store that lost its log or dropped the session in between rejects
+it before anything changes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _UNPUBLISHED = Token(0, 0)
 
 
 class SessionPublisher:
-    """One session's way to the store.
+    """Publishes one session.
 
     Args:
-        store: where snapshots are kept.
-        session: the session.
+        store: the snapshot store.
+        session: the session's name.
         publisher: the name of the Elixir server, as the session's authority.
-        author: who publishes, for the history.
+        author: recorded in the history as the author of each change.
 
     Attributes:
-        variables: what the store holds.
-        lost: whether another publisher has the session now.
+        variables: what the store is known to hold.
+        superseded: whether another publisher has taken the session.
     """
 
     def __init__(self, store: SnapshotStore, session: str, publisher: str, author: str) -> None:
@@ -45,21 +45,21 @@ class SessionPublisher:
 
     @property
     def token(self) -> Token:
-        """The last token that is known; ``0.0`` for a session that nobody has published."""
+        """The last known token; ``0.0`` for a session that was never published."""
         return self._token or _UNPUBLISHED
 
     def is_current(self, variables: Mapping[str, Variable]) -> bool:
-        """Tells at once whether the store is known to hold this very object; a copy has to be compared."""
+        """Check by identity whether these are the variables that the store holds; an equal copy has to be compared."""
         return variables is self.variables and self.token != _UNPUBLISHED
 
     async def prepare(self) -> bool:
-        """Makes sure that the fence is held and the store's content known; tells whether it was so already.
+        """Raise the fence and read the store's content, unless done before; return True if it was done before.
 
-        Only a look that began afterwards may be published.
+        Only a reading that began afterwards may be published.
 
         Raises:
-            SessionOwnedElsewhereError: the session is published by somebody else.
-            StoreUnavailableError
+            SessionOwnedElsewhereError: another publisher is the session's authority.
+            StoreUnavailableError: Redis can't be reached.
         """
         async with self._lock:
             if self._fence is None:
@@ -70,23 +70,24 @@ class SessionPublisher:
             return False
 
     async def publish(self, variables: Mapping[str, Variable], looked_at: float, heard: Heard) -> Token | None:
-        """Makes the store hold what a look found and returns the token; None if the ledger isn't ready.
+        """Publish a reading and return its token, or None unless prepared.
 
         Args:
-            variables: all of the session's.
-            looked_at: when the look began, by the store's clock.
-            heard: the sign of Elixir that it was.
+            variables: all variables of the session.
+            looked_at: when the read began, by the store's clock.
+            heard: proof that Elixir was reachable.
 
         Raises:
-            FencedError, SessionOwnedElsewhereError: another publisher has the session now.
-            StaleTokenError: the store holds something else than was known.
-            StoreUnavailableError: whether it was committed isn't known.
+            FencedError: another refresher has raised the fence.
+            SessionOwnedElsewhereError: another publisher is the session's authority.
+            StaleTokenError: the store isn't at the known token.
+            StoreUnavailableError: Redis can't be reached; the publish may or may not have been committed.
         """
         async with self._lock:
             if self._token is None:
                 return None
             changes = diff_variables(self.variables, variables)
-            # Unknown until the store has answered, so that a publish that is cut off is followed by a fresh read.
+            # Unknown until the store has answered, so that a publish that is interrupted is followed by a fresh read.
             expected, self._token = self._token, None
             try:
                 self._token = await self._store.publish(
@@ -106,13 +107,13 @@ class SessionPublisher:
             return self._token
 
     def build_confirmation(self, looked_at: float, heard: Heard) -> Look | None:
-        """Return the confirmation that the store's content was still Elixir's; None if the ledger isn't ready."""
+        """Return the confirmation that the store's content is still Elixir's, or None unless prepared."""
         if self._fence is None or self._token is None:
             return None
         return Look(self._fence, looked_at, self._token, heard)
 
     def handle_rejection(self, error: Exception) -> None:
-        """Notes that a confirmation was refused."""
+        """Handle the rejection of a confirmation: the next round prepares again, or following ends if superseded."""
         if isinstance(error, FencedError | SessionOwnedElsewhereError):
             self.superseded = True
         else:
@@ -128,7 +129,7 @@ class SessionPublisher:
 
 
 def diff_variables(held: Mapping[str, Variable], wanted: Mapping[str, Variable]) -> Changes:
-    """Returns the changes that turn one state into another."""
+    """Return the changes that turn one state into another."""
     changes: dict[str, Variable | None] = dict.fromkeys(held.keys() - wanted.keys())
     for name, variable in wanted.items():
         known = held.get(name)

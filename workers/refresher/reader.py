@@ -1,4 +1,4 @@
-"""Looking at one session on the Elixir server: all its variables at one moment, or as near to that as it lets us."""
+"""Read one session from the Elixir server as a consistent snapshot, or as close to one as the server allows."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class SessionReading:
-    """One look at a session.
+    """The result of reading a session once.
 
     Attributes:
-        began: when it began, by ``pace.clock``: it shows nothing older.
-        variables: what it found, by name.
-        unreadable: variables that are there and can't be read, by name, with the problem.
-        ids: the ids of what was found.
-        dropped: constraints that have no meaning here, by variable.
-        raw: what the server sent, where one answer was all of it; equal to the last look's, nothing has changed.
+        began_at: when the read began, by ``boot_clock``; the values are at least this recent.
+        variables: the variables by name.
+        unreadable: variables that exist but can't be read: name to problem.
+        ids: the server's ids of the variables.
+        dropped: constraints that this library has no equivalent of, by variable.
+        raw: the server's answer, if a single one held everything; equal to the last one's if nothing has changed.
     """
 
     began_at: float
@@ -38,11 +38,11 @@ class SessionReading:
 
 
 class SessionReader:
-    """Looks at one session, again and again.
+    """Reads one session repeatedly, reusing the last reading where nothing changed.
 
     Args:
-        client: the way to the server.
-        session: the session.
+        client: the client of the Elixir server.
+        session: the session's name.
     """
 
     def __init__(self, client: BridgeClient, session: str) -> None:
@@ -53,36 +53,39 @@ class SessionReader:
         self._chosen_ids: dict[tuple[str, ...], str] = {}
 
     async def read(self, known: Iterable[str] = ()) -> SessionReading:
-        """Returns what the session holds now; the last look's very ``variables`` if nothing has changed.
+        """Return the session's current content, with the last reading's ``variables`` object if nothing has changed.
 
         Args:
-            known: names to ask for where the server can't list them.
+            known: names to read one by one if the server can't list the session.
 
         Raises:
-            ElixirError, ElixirSessionNotFoundError
+            ElixirError: the server failed, or names registered twice changed during every attempt.
+            ElixirSessionNotFoundError: the server doesn't have the session.
         """
         for _ in range(_ATTEMPTS - 1):
-            seen = await self._read_once(known)
-            if seen is not None:
-                return seen
-        raise ElixirFailedError("ListVariables", self._session, "OK", "a name registered twice changed at every look")
+            reading = await self._read_once(known)
+            if reading is not None:
+                return reading
+        raise ElixirFailedError(
+            "ListVariables", self._session, "OK", "a name registered twice changed during every read"
+        )
 
     async def _read_once(self, known: Iterable[str]) -> SessionReading | None:
-        began, last = boot_clock(), self._last
+        began_at, last = boot_clock(), self._last
         raw, listing = await self._read_listing(last.raw if last else b"")
         if listing is None and raw and last is not None:
-            self._last = SessionReading(began, last.variables, last.unreadable, last.ids, last.dropped, raw)
+            self._last = SessionReading(began_at, last.variables, last.unreadable, last.ids, last.dropped, raw)
             return self._last
         listing = await self._read_around_unreadable(known) if listing is None else listing
-        meant = await self._resolve_duplicates(listing)
-        if meant is None:
+        chosen = await self._resolve_duplicates(listing)
+        if chosen is None:
             return None
-        variables = _reuse_unchanged(listing.variables(meant), last.variables if last else {})
-        self._last = SessionReading(began, variables, listing.unreadable, listing.ids, listing.dropped, raw)
+        variables = _reuse_unchanged(listing.variables(chosen), last.variables if last else {})
+        self._last = SessionReading(began_at, variables, listing.unreadable, listing.ids, listing.dropped, raw)
         return self._last
 
     async def _read_listing(self, last: bytes) -> tuple[bytes, VariableListing | None]:
-        """Returns one answer and its listing; no listing if it is the last answer again, and no answer if it failed."""
+        """Return the raw answer and its listing; no listing if it equals the last answer, neither if it failed."""
         try:
             raw = await self._client.list_raw(self._session)
             listing = None if raw and raw == last else VariableListing.read(raw, self._session)
@@ -92,24 +95,24 @@ class SessionReader:
         return raw, listing
 
     async def _read_around_unreadable(self, known: Iterable[str]) -> VariableListing:
-        """One variable that can't be encoded breaks the whole list, so the others are read without it."""
+        """Read the session without the variables that break its listing."""
         listing, self._unreadable_names = await bisect_unreadable(
             self._client, self._session, known, self._unreadable_names
         )
         return listing
 
     async def _resolve_duplicates(self, listing: VariableListing) -> dict[str, str] | None:
-        """Returns the id that each name registered twice stands for; None if that changed since the listing."""
-        meant: dict[str, str] = {}
+        """Return the current id of each name registered twice, or None if that changed since the listing."""
+        chosen: dict[str, str] = {}
         for name, remotes in listing.duplicates().items():
             ids = tuple(sorted(remote.id for remote in remotes))
             if ids not in self._chosen_ids:
-                found = await self._current_id(name)
-                if found and found not in ids and name not in listing.ids:
+                current = await self._current_id(name)
+                if current and current not in ids and name not in listing.ids:
                     return None
-                self._chosen_ids[ids] = found if found in ids else ""
-            meant[name] = self._chosen_ids[ids]
-        return meant
+                self._chosen_ids[ids] = current if current in ids else ""
+            chosen[name] = self._chosen_ids[ids]
+        return chosen
 
     async def _current_id(self, name: str) -> str:
         try:
@@ -119,5 +122,5 @@ class SessionReader:
 
 
 def _reuse_unchanged(fresh: Mapping[str, Variable], held: Mapping[str, Variable]) -> dict[str, Variable]:
-    """What did not change stays the same object: its encoding is known, and comparing it costs nothing."""
+    """Return the variables, keeping the held object of each unchanged one: it is encoded and compares by identity."""
     return {name: held[name] if held.get(name) == variable else variable for name, variable in fresh.items()}

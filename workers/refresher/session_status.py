@@ -1,4 +1,4 @@
-"""How a followed session stands, for whoever looks after the fleet."""
+"""The status of a followed session, for operators."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from enum import StrEnum
 
 
 class SessionState(StrEnum):
-    """How following a session goes. In every state but the first two its last snapshot is kept, and grows stale."""
+    """The state of a followed session. In all but the first two, its last snapshot is kept and grows stale."""
 
     FOLLOWED = "followed"
-    PARTIAL = "followed, but for variables that can't be read"
-    STARTING = "not looked at yet"
-    SETTLING = "missing variables, and waited for"
-    EMPTY = "empty in Elixir, and waited for"
-    GONE = "gone from Elixir, and waited for"
-    UNREACHABLE = "out of reach, as Elixir is away"
+    PARTIAL = "followed, except for variables that can't be read"
+    STARTING = "not read yet"
+    SETTLING = "missing variables; waiting for them"
+    EMPTY = "empty in Elixir; waiting for variables"
+    GONE = "gone from Elixir; waiting for it"
+    UNREACHABLE = "unreachable: Elixir is unavailable"
     FAILING = "failing in Elixir"
-    OUTDATED = "to be read anew from the store"
-    STORE_UNAVAILABLE = "seen, but the store is away"
-    OWNED_ELSEWHERE = "published by somebody else"
+    OUTDATED = "changed in the store; reading it again"
+    STORE_UNAVAILABLE = "read, but the store is unavailable"
+    OWNED_ELSEWHERE = "owned by another publisher"
 
 
 @dataclass(slots=True)
 class SessionStatus:
-    """One session.
+    """The status of one session.
 
     Attributes:
-        session: its name.
-        state: how it stands, and ``since`` when, in Unix seconds by this machine's clock.
-        problem: the last error's text.
-        unreadable: variables that can't be read, with the problem. The store keeps the last value of each.
-        token: the last token that is known.
-        watched: whether changes are told by the server, and not polled for.
+        session: the session's name.
+        state: its state.
+        problem: the text of the last error.
+        unreadable: variables that can't be read: name to problem. The store keeps the last value of each.
+        since: when it entered the state, in Unix seconds by this machine's clock.
+        token: the last known token.
+        watched: whether the server notifies of changes, so that polling is only a safeguard.
     """
 
     session: str

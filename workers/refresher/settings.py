@@ -1,4 +1,4 @@
-"""What a refresher is told from outside."""
+"""Settings of a refresher."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from snakepit_bridge.exceptions import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class RefresherSettings:
-    """Settings of one refresher; all that share sessions have the same, but for ``name``. Times are in seconds.
+    """Settings of one refresher; refreshers that share sessions must have the same. Times are in seconds.
 
     Attributes:
         bridge: ``HOST:PORT`` of the Elixir server.
-        redis_url: where snapshots are kept.
+        redis_url: the Redis server that holds the snapshots.
         namespace: prefix of every key in Redis.
-        sessions: sessions that are always followed; others are followed while somebody wants them.
-        authority: the name of the Elixir server as the owner of what it publishes. It stays when the server moves.
-        poll_s: how often sessions in use are looked at where the server can't be watched.
-        poll_max_s: how often at least every followed session is looked at, watched or not.
-        settle_s: how long a look that lost variables must stay so before it is published.
-        watch: watch where the server serves it.
-        watch_retry_s: after how long a server that doesn't serve watching is asked again.
-        heartbeat_s: how often Elixir is told that a session is in use.
-        idle_s: after how long without use a wanted session is dropped.
-        lease_s: after how long another refresher takes over the sessions of one that died.
-        timeout_s: how long a call to Elixir may take.
-        redis_timeout_s: how long a call to Redis may take.
-        looks_at_once: looks under way at a time.
-        max_answer_bytes: the largest answer of Elixir's that is taken.
+        sessions: sessions that are always followed; others are followed while they are in demand.
+        authority: the name under which the Elixir server owns its sessions. It stays when the server moves.
+        poll_s: polling interval of sessions in use, if the server can't be watched.
+        poll_max_s: longest polling interval of any followed session, watched or not.
+        settle_s: how long variables must be missing before their deletion is published.
+        watch: watch for changes if the server supports it.
+        watch_retry_s: how long to wait before trying again to watch a server that doesn't support it.
+        heartbeat_s: interval between heartbeats that keep a session alive in Elixir.
+        idle_s: how long a session may be unused before it is no longer followed.
+        lease_s: time after which another refresher takes over the sessions of one that died.
+        timeout_s: timeout of a call to Elixir.
+        redis_timeout_s: timeout of a call to Redis.
+        looks_at_once: maximum number of concurrent reads.
+        max_answer_bytes: the largest answer accepted from Elixir.
+
+    Raises:
+        ConfigurationError: a value is out of range, or ``bridge`` isn't ``HOST:PORT``.
     """
 
     bridge: str
@@ -53,7 +56,7 @@ class RefresherSettings:
         host, separator, port = self.bridge.rpartition(":")
         if not (separator and host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
             raise ConfigurationError(
-                f"The Elixir server is named as HOST:PORT, like localhost:50051; got {self.bridge!r}."
+                f"The Elixir server's address must be HOST:PORT, like localhost:50051; got {self.bridge!r}."
             )
         positive = ("poll_s", "poll_max_s", "watch_retry_s", "heartbeat_s", "idle_s", "lease_s", "timeout_s")
         for name in (*positive, "redis_timeout_s", "looks_at_once", "max_answer_bytes"):

@@ -1,4 +1,4 @@
-"""The store's clock as it is read here: never ahead of it, so that nothing is confirmed as newer than it is."""
+"""Convert local times to the store's clock, never ahead of it: nothing may be confirmed as newer than it is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from workers.refresher.schedule import boot_clock
 
 
 class StoreClock:
-    """Turns times of ``pace.clock`` into the store's, by its answer to when it is.
+    """Converts times of ``boot_clock`` to the store's clock.
 
     Args:
-        connection: the way to Redis.
+        connection: the connection to Redis.
     """
 
     def __init__(self, connection: RedisConnection) -> None:
@@ -19,25 +19,25 @@ class StoreClock:
 
     @property
     def is_synced(self) -> bool:
-        """Whether the store has ever been asked."""
+        """Whether the store's time has been read at least once."""
         return self._offset_s is not None
 
     async def sync(self) -> None:
-        """Asks the store for its time.
+        """Read the store's time.
 
         Raises:
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         seconds, microseconds = (await self._connection.send_each([("TIME",)]))[0]
-        # Taken after the answer came: the store's time has gone on since, so this is at most what it shows.
+        # Measured after the answer has come: the store's time has advanced since, so this offset is never too large.
         self._offset_s = int(seconds) + int(microseconds) / 1e6 - boot_clock()
 
     def to_store_time(self, moment: float) -> float:
-        """Returns what the store's clock showed, at least, at a moment of ours.
+        """Return a lower bound of the store's time at a moment of ``boot_clock``.
 
         Raises:
-            RuntimeError: the store was never asked.
+            RuntimeError: ``sync`` was never called.
         """
         if self._offset_s is None:
-            raise RuntimeError("the store's clock is not known; ask it first")
+            raise RuntimeError("the store's clock is unknown; call sync() first")
         return moment + self._offset_s

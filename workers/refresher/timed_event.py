@@ -1,4 +1,4 @@
-"""What a follower rests on: rung when there is something to look at, and heard at the latest when its time is over."""
+"""An event for a single waiter, with a timeout that costs one timer."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import asyncio
 
 
 class TimedEvent:
-    """One waiter's bell, on its event loop. Thousands of them are waited for each second, so one wait is one timer."""
+    """Like ``asyncio.Event`` for one waiter, but ``wait`` has a timeout and creates no task.
+
+    A refresher waits on thousands of these each second, which ``asyncio.wait_for`` is too slow for.
+    """
 
     def __init__(self) -> None:
         self._is_set = False
         self._waiter: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        """Ends the wait that is under way, or the next one."""
+        """End the current wait, or the next one."""
         self._is_set = True
         self._wake()
 
     def clear(self) -> bool:
-        """Tells whether it was rung, and silences it."""
-        rung, self._is_set = self._is_set, False
-        return rung
+        """Reset the event; return whether it was set."""
+        was_set, self._is_set = self._is_set, False
+        return was_set
 
     async def wait(self, seconds: float) -> None:
-        """Returns when it is rung, at once if it was, and otherwise after so many seconds."""
+        """Wait until the event is set, or for so many seconds."""
         if self._is_set:
             return
         loop = asyncio.get_running_loop()

@@ -1,8 +1,8 @@
-"""Reading a session around a variable that breaks every listing which holds it.
+"""Read a session in spite of variables that break every listing that includes them.
 
-Where the server filters before it encodes, a pattern can leave the variable out, and the rest is read at one moment as
-ever; which one it is, is found by halves. Where it doesn't, the variables that are known are read one by one, twice,
-until nothing moved in between.
+If the server filters before it encodes, a pattern excludes the bad variables, and the rest is read in one consistent
+listing; the bad names are found by bisection. Otherwise the known variables are read one by one until two consecutive
+rounds agree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from snakepit_bridge.exceptions import VariableNotFoundError
 UNKNOWN_NAME = "(a variable that was never read)"
 _PROBLEM = "Elixir can't encode it, or its text isn't UTF-8; see Elixir's log"
 
-# Enough to find a name of fifty letters; beyond that the search costs the server more than it is worth.
+# Enough to find a name of fifty characters; beyond that the search costs the server more than it is worth.
 _MAX_CALLS = 2_000
 _MAX_ROUNDS = 5
 _MATCH_NOTHING = r"(?!)"
@@ -30,17 +30,18 @@ _NON_ASCII = r"[^\x00-\x7f]"
 async def bisect_unreadable(
     client: BridgeClient, session: str, known: Iterable[str], bad: frozenset[str]
 ) -> tuple[VariableListing, frozenset[str]]:
-    """Returns what can be read of the session, those that break its listing being unreadable, and their names.
+    """Return a listing in which the variables that break it are marked unreadable, and the names of those.
 
     Args:
-        client: the way to the server.
-        session: the session.
+        client: the client of the Elixir server.
+        session: the session's name.
         known: names that were read before.
-        bad: what this function found last time.
+        bad: the names that the last call returned.
 
     Raises:
-        ElixirFailedError: nothing can be read, or the variables moved all the time.
-        ElixirUnavailableError, ElixirSessionNotFoundError
+        ElixirFailedError: nothing can be read, or the variables kept changing.
+        ElixirUnavailableError: the server can't be reached.
+        ElixirSessionNotFoundError: the server doesn't have the session.
     """
     search = _Search(client, session)
     if not await search.is_readable(_MATCH_NOTHING):
@@ -67,15 +68,15 @@ class _Search:
         return True
 
     async def find_unreadable(self, pattern: str, prefix: str) -> list[str]:
-        """Returns the names below a prefix, which the pattern stands for, that can't be read."""
-        found = [] if await self.is_readable(rf"{pattern}\Z") else [prefix]
+        """Return the unreadable names that begin with a prefix, which the pattern matches."""
+        names = [] if await self.is_readable(rf"{pattern}\Z") else [prefix]
         for letter in await self._find_letters(pattern, 0, 0x80):
-            found += await self.find_unreadable(pattern + _escape_letter(letter), prefix + letter)
-        # Patterns go by bytes there, not by letters: beyond ASCII, names are left out by what they begin with.
-        return found if await self.is_readable(pattern + _NON_ASCII) else [*found, f"{prefix}…"]
+            names += await self.find_unreadable(pattern + _escape_letter(letter), prefix + letter)
+        # The server's patterns match bytes, not characters: names beyond ASCII are excluded by their ASCII prefix.
+        return names if await self.is_readable(pattern + _NON_ASCII) else [*names, f"{prefix}…"]
 
     async def _find_letters(self, pattern: str, low: int, high: int) -> list[str]:
-        """Returns the letters that names which can't be read go on with, of those in a range."""
+        """Return the characters in a range that continue the pattern in an unreadable name."""
         if await self.is_readable(rf"{pattern}[\x{low:02x}-\x{high - 1:02x}]"):
             return []
         if high - low == 1:
@@ -85,7 +86,7 @@ class _Search:
 
 
 def _pattern_excluding(bad: frozenset[str]) -> str:
-    """Returns the pattern that leaves these names out; one that ends in … stands for all that goes on beyond ASCII."""
+    """Return a pattern that excludes these names; one that ends in … stands for all non-ASCII continuations."""
     names = (_escape(name[:-1]) + _NON_ASCII if name.endswith("…") else rf"{_escape(name)}\Z" for name in sorted(bad))
     return f"^(?!{'|'.join(names)})" if bad else ""
 
@@ -95,7 +96,7 @@ def _escape(text: str) -> str:
 
 
 def _escape_letter(letter: str) -> str:
-    # The server makes .* of every star, escaped or not, so a star is named by its number.
+    # The server turns every star into .*, escaped or not, so a star is written as its code point.
     return r"\x2a" if letter == "*" else re.escape(letter)
 
 
@@ -108,7 +109,7 @@ async def _read_individually(
         if _fingerprints(before) == _fingerprints(after):
             return _build_listing(after, await client.count(session)), frozenset()
         before = after
-    raise ElixirFailedError("GetVariable", session, "OK", "the variables moved while they were read one by one")
+    raise ElixirFailedError("GetVariable", session, "OK", "the variables kept changing while they were read one by one")
 
 
 async def _read_variables(client: BridgeClient, session: str, known: list[str]) -> dict[str, Remote | str | None]:
@@ -130,13 +131,14 @@ async def _read_variable(client: BridgeClient, session: str, name: str) -> Remot
 
 def _fingerprints(collected: dict[str, Remote | str | None]) -> dict[str, object]:
     return {
-        name: (one.id, one.version, one.variable) if isinstance(one, Remote) else one for name, one in collected.items()
+        name: (value.id, value.version, value.variable) if isinstance(value, Remote) else value
+        for name, value in collected.items()
     }
 
 
 def _build_listing(collected: dict[str, Remote | str | None], count: int) -> VariableListing:
-    remotes = {name: (one,) for name, one in collected.items() if isinstance(one, Remote)}
-    unreadable = {name: one for name, one in collected.items() if isinstance(one, str)}
+    remotes = {name: (value,) for name, value in collected.items() if isinstance(value, Remote)}
+    unreadable = {name: problem for name, problem in collected.items() if isinstance(problem, str)}
     if count > len(remotes) + len(unreadable):
         unreadable[UNKNOWN_NAME] = _PROBLEM
     return VariableListing(remotes, unreadable)

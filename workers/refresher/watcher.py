@@ -1,4 +1,7 @@
-"""Being told of changes, where the server does that: a hint to look, never the truth, and dropped if it misses one."""
+"""Watch a session for changes, if the server supports it.
+
+A notification is only a hint to read the session. A watch that misses a change is given up in favor of polling.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ from workers.refresher.timed_event import TimedEvent
 
 _log = logging.getLogger(__name__)
 
-# A hint may come a little later than the look that was faster; after that it isn't coming.
+# A notification may arrive this much later than the read that found the change; after that it was missed.
 _HINT_GRACE_S = 1.0
 
 
 class WatchSupport:
-    """Whether watching is worth a try.
+    """Decides whether to try watching.
 
     Args:
-        wanted: whether to watch at all.
-        retry_s: seconds after which a refusal is forgotten.
+        enabled: whether to watch at all.
+        retry_s: seconds after a failure until watching is tried again.
     """
 
     def __init__(self, *, enabled: bool, retry_s: float) -> None:
@@ -32,24 +35,24 @@ class WatchSupport:
         self._failed_at: float | None = None
 
     def should_try(self) -> bool:
-        """Tells whether to try."""
+        """Check whether to try watching now."""
         return self._enabled and (self._failed_at is None or boot_clock() - self._failed_at >= self.retry_s)
 
     def record_failure(self) -> None:
-        """Notes that it didn't work."""
+        """Record that watching failed, so that it isn't tried for ``retry_s``."""
         self._failed_at = boot_clock()
 
 
 class SessionWatcher:
-    """The watch on one session.
+    """Watches one session.
 
     Args:
-        client: the way to the server.
-        session: the session.
-        served: whether the server serves watching; all sessions share what one of them found out.
-        told: rung at each change.
-        poll_s, poll_max_s: the intervals without it. An open stream is believed once it has told something, or after
-            the longer one.
+        client: the client of the Elixir server.
+        session: the session's name.
+        support: whether the server supports watching, shared by all sessions.
+        wake_up: set at each change.
+        poll_s, poll_max_s: the polling intervals in seconds. An open stream counts as reliable once it has delivered a
+            notification, or after ``poll_max_s``.
     """
 
     def __init__(
@@ -73,13 +76,13 @@ class SessionWatcher:
 
     @property
     def is_reliable(self) -> bool:
-        """Whether changes are told, so that looking often is needless."""
+        """Whether the stream delivers changes, so that polling can be slow."""
         if self._task is None or self._task.done() or not self._opened_at:
             return False
         return self._notified_at >= self._opened_at or boot_clock() - self._opened_at > self._poll_max_s
 
     def watch(self, ids: frozenset[str]) -> None:
-        """Watches these variables from here on, if watching is worth a try."""
+        """Watch these variables from now on, if watching should be tried."""
         if not (ids and self._server_support.should_try() and self._session_support.should_try()):
             self._stop()
         elif self._task is None or self._task.done() or ids != self._ids:
@@ -88,7 +91,12 @@ class SessionWatcher:
             self._task = asyncio.get_running_loop().create_task(self._run(ids))
 
     def record_read(self, *, hinted: bool, changed: bool) -> None:
-        """Notes what a look found, so that a stream which misses changes is found out."""
+        """Record the result of a read, to detect a stream that misses changes.
+
+        Args:
+            hinted: whether a notification preceded the read.
+            changed: whether the read found a change.
+        """
         if changed and not hinted and self.is_reliable:
             self._missed_at = self._missed_at or boot_clock()
         elif self._missed_at is not None and boot_clock() - self._missed_at > _HINT_GRACE_S:
@@ -98,7 +106,7 @@ class SessionWatcher:
             self._stop()
 
     async def aclose(self) -> None:
-        """Ends the watch."""
+        """Stop watching."""
         task = self._task
         self._stop()
         if task is not None:
@@ -111,7 +119,7 @@ class SessionWatcher:
         self._task, self._ids, self._opened_at = None, frozenset(), 0.0
 
     async def _run(self, ids: frozenset[str]) -> None:
-        pace = PollSchedule(self._poll_s, self._poll_max_s)
+        schedule = PollSchedule(self._poll_s, self._poll_max_s)
         while True:
             self._opened_at = boot_clock()
             try:
@@ -122,10 +130,10 @@ class SessionWatcher:
             except BridgeError as exc:
                 _log.debug("session %r: the watch ended: %s", self._session, exc)
             if self._notified_at >= self._opened_at:
-                pace = PollSchedule(self._poll_s, self._poll_max_s)
+                schedule = PollSchedule(self._poll_s, self._poll_max_s)
             self._opened_at = 0.0
             self._wake_up.set()
-            await asyncio.sleep(pace.delay_after_failure_s())
+            await asyncio.sleep(schedule.delay_after_failure_s())
 
     async def _consume(self, ids: frozenset[str]) -> None:
         async with aclosing(self._client.watch(self._session, sorted(ids))) as updates:

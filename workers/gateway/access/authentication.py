@@ -1,4 +1,4 @@
-"""Who may do what: bearer tokens, of which only hashes are kept, with scopes and the sessions that they hold for."""
+"""Bearer tokens, of which only hashes are kept, with their scopes and the sessions that they are valid for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KEYS = {"sha256", "scopes", "sessions", "calls_per_s", "streams"}
 
 
 class GrantScope(StrEnum):
-    """What a token lets its bearer do."""
+    """A group of operations that a token may grant."""
 
     PUBLISH = "publish"
     PREDICT = "predict"
@@ -34,14 +34,14 @@ class GrantScope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What the bearers of some tokens may do.
+    """The permissions of one or more tokens.
 
     Attributes:
-        name: whose tokens they are; stands in the history as the author of what is published.
+        name: the owner of the tokens; recorded in the history as the author of its changes.
         scopes: publish (Publish, Rollback), predict (Predictions), read (Get, Watch, History, List), admin (Register),
             control (Publish and Rollback of what steers the fleet: variables and sessions below ``dspex.``).
-        sessions: patterns of session names, as in a shell: ``user-*``.
-        calls_per_s, streams: limits that differ from the gateway's.
+        sessions: shell patterns of session names, such as ``user-*``.
+        calls_per_s, streams: limits that override the gateway's.
     """
 
     name: str
@@ -51,18 +51,18 @@ class Grant:
     streams: int | None = None
 
     def format_author(self, declared: str) -> str:
-        """Return who is recorded as the author of a change: the grant, and beside it what its client says."""
+        """Return the author to record for a change: the grant's name, followed by what its client declares."""
         if not declared or declared == self.name:
             return self.name
         return f"{self.name}{_SAYS}{declared})" if self.name else declared
 
     def covers(self, session: str) -> bool:
-        """Tells whether it holds for a session."""
+        """Check whether the grant is valid for a session."""
         return any(fnmatchcase(session, pattern) for pattern in self.sessions)
 
 
 UNRESTRICTED = Grant("", frozenset(GrantScope), ("*",))
-"""What a gateway without any token grants, on loopback."""
+"""The grant of every caller of a gateway without tokens, on loopback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,15 @@ class Grants:
         return bool(self.by_hash)
 
     def find(self, token: str) -> Grant | None:
-        """Returns what a token grants, or None. Looking it up by its hash takes no time that would tell of others."""
+        """Return the grant of a token, or None. Looking it up by hash leaks no timing information about others."""
         return self.by_hash.get(hash_token(token))
 
     @classmethod
     def load(cls, file: Path) -> Self:
-        """Reads a tokens file.
+        """Read a tokens file.
 
         Raises:
-            ConfigurationError: it isn't there, or can't be read.
+            ConfigurationError: the file is missing or invalid.
         """
         try:
             return cls.parse(file.read_text(encoding="utf-8"), str(file))
@@ -92,10 +92,10 @@ class Grants:
 
     @classmethod
     def parse(cls, text: str, source: str = "the tokens") -> Self:
-        """Reads a TOML text with a table ``[tokens.NAME]`` for each grant.
+        """Parse a TOML document with a table ``[tokens.NAME]`` for each grant.
 
         Raises:
-            ConfigurationError: it can't be read.
+            ConfigurationError: the document is invalid.
         """
         try:
             document = tomllib.loads(text)
@@ -105,23 +105,24 @@ class Grants:
         if not isinstance(tables, dict) or document.keys() != {"tokens"}:
             raise ConfigurationError(f"{source} must hold tables [tokens.NAME] and nothing else.")
         by_hash: dict[str, Grant] = {}
-        for name, said in cast("dict[str, Any]", tables).items():
-            for hash, grant in _parse_grants(name, said, source):
-                if hash in by_hash:
-                    raise ConfigurationError(f"{source} gives '{name}' and '{by_hash[hash].name}' the same token.")
-                by_hash[hash] = grant
+        for name, table in cast("dict[str, Any]", tables).items():
+            for token_hash, grant in _parse_grants(name, table, source):
+                if token_hash in by_hash:
+                    other = by_hash[token_hash].name
+                    raise ConfigurationError(f"{source} gives '{name}' and '{other}' the same token.")
+                by_hash[token_hash] = grant
         return cls(by_hash)
 
     @classmethod
     def from_sources(cls, file: Path | None, text: str | None) -> Self:
-        """Returns the grants of a file or of a text, none if neither is given.
+        """Return the grants of a file or a TOML document, or none if neither is given.
 
         Raises:
-            ConfigurationError: both are given, or what is given can't be read.
+            ConfigurationError: both are given, or the one given is invalid.
         """
         if file is not None and text:
             raise ConfigurationError(
-                "The tokens are named twice; give DSPEX_GATEWAY_TOKENS or DSPEX_GATEWAY_TOKENS_TOML."
+                "The tokens are given twice; set DSPEX_GATEWAY_TOKENS or DSPEX_GATEWAY_TOKENS_TOML, not both."
             )
         if file is not None:
             return cls.load(file)
@@ -129,10 +130,10 @@ class Grants:
 
 
 def to_toml(name: str, token: str, scopes: Sequence[str], sessions: Sequence[str]) -> str:
-    """Returns what a tokens file keeps of a token.
+    """Return the table of a tokens file that grants a token these scopes.
 
     Raises:
-        ConfigurationError: there is no such scope.
+        ConfigurationError: a scope doesn't exist.
     """
     text = (
         f"[tokens.{json.dumps(name, ensure_ascii=False)}]\n"
@@ -145,44 +146,44 @@ def to_toml(name: str, token: str, scopes: Sequence[str], sessions: Sequence[str
 
 
 def hash_token(token: str) -> str:
-    """Returns the SHA-256 of a token as hex digits: enough for tokens that were drawn at random."""
+    """Return the SHA-256 of a token in hex; no slow hash is needed for random tokens."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def new_token() -> str:
-    """Returns a new token of 256 random bits."""
+    """Return a new token of 256 random bits."""
     return f"dspex_{secrets.token_urlsafe(32)}"
 
 
-def _parse_grants(name: str, said: Any, source: str) -> list[tuple[str, Grant]]:
+def _parse_grants(name: str, table: Any, source: str) -> list[tuple[str, Grant]]:
     def refuse(problem: str) -> ConfigurationError:
         return ConfigurationError(f"{source}: [tokens.{name}] {problem}.")
 
-    if not isinstance(said, dict):
+    if not isinstance(table, dict):
         raise refuse("must be a table")
     if _SAYS in name:
-        raise refuse(f"has '{_SAYS}' in its name, which parts a grant from what its client says")
+        raise refuse(f"has '{_SAYS}' in its name, which separates a grant's name from what its client declares")
     if not 0 < len(name) <= _MAX_NAME_LENGTH:
-        raise refuse(f"needs a name of 1 to {_MAX_NAME_LENGTH} characters, which the history gives as the author")
-    given = cast("dict[str, Any]", said)
-    if given.keys() - _KEYS:
-        raise refuse(f"has {sorted(given.keys() - _KEYS)}; it may have {', '.join(sorted(_KEYS))}")
-    hashes, scopes = _parse_texts(given.get("sha256")), _parse_texts(given.get("scopes"))
-    sessions = _parse_texts(given.get("sessions", []))
+        raise refuse(f"needs a name of 1 to {_MAX_NAME_LENGTH} characters, recorded in the history as the author")
+    fields = cast("dict[str, Any]", table)
+    if fields.keys() - _KEYS:
+        raise refuse(f"has {sorted(fields.keys() - _KEYS)}; it may have {', '.join(sorted(_KEYS))}")
+    hashes, scopes = _parse_texts(fields.get("sha256")), _parse_texts(fields.get("scopes"))
+    sessions = _parse_texts(fields.get("sessions", []))
     if not hashes or not all(map(_HASH.fullmatch, hashes)):
-        raise refuse('needs sha256 = ["…"], the SHA-256 of each of its tokens in 64 small hex digits, never a token')
+        raise refuse('needs sha256 = ["…"], the SHA-256 of each token in 64 lowercase hex digits, never the token')
     if not scopes or not set(scopes) <= set(GrantScope):
         raise refuse(f'needs scopes = ["…"] of {", ".join(GrantScope)}')
     if sessions is None:
         raise refuse('needs sessions = ["…"], patterns of session names')
-    rate, streams = given.get("calls_per_s"), given.get("streams")
+    rate, streams = fields.get("calls_per_s"), fields.get("streams")
     if any(isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0
            for limit in (rate, streams) if limit is not None):  # fmt: skip
         raise refuse("has a limit that isn't a number above 0")
     grant = Grant(name, frozenset(map(GrantScope, scopes)), tuple(sessions), rate, streams)
-    return [(hash, grant) for hash in hashes]
+    return [(token_hash, grant) for token_hash in hashes]
 
 
-def _parse_texts(said: Any) -> list[str] | None:
-    texts = cast("list[Any]", said if isinstance(said, list) else [said])
+def _parse_texts(value: Any) -> list[str] | None:
+    texts = cast("list[Any]", value if isinstance(value, list) else [value])
     return cast("list[str]", texts) if all(isinstance(text, str) for text in texts) else None

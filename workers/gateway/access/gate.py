@@ -1,4 +1,4 @@
-"""The door that every call comes through, by gRPC or HTTP: its token, scope, session, limits and time."""
+"""Admission of every call, gRPC or HTTP: token, scope, session, limits and timeout."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _RETRY_AFTER_S = 1.0
 
 
 class RequestGate:
-    """Lets calls in.
+    """Authorizes, limits and times every call, for both servers.
 
     Args:
-        grants: who may do what; none lets everybody do everything.
-        limits: what the gateway bears.
+        grants: the grants; if empty, every caller may do everything.
+        limits: the gateway's limits.
 
     Attributes:
-        draining: set once the gateway is being stopped.
+        draining: set once the gateway is shutting down.
     """
 
     def __init__(self, grants: Grants, limits: GatewayLimits) -> None:
@@ -48,14 +48,15 @@ class RequestGate:
 
     @property
     def requires_token(self) -> bool:
-        """Whether a token is asked for."""
+        """Whether calls need a token."""
         return bool(self._grants)
 
     def authorize(self, authorization: str | None, operation: Operation) -> Grant:
-        """Returns what a call's header grants, if that is enough for the operation.
+        """Return the grant of a call's ``authorization`` header if it permits the operation.
 
         Raises:
-            UnauthenticatedError, NotGrantedError
+            UnauthenticatedError: the header is missing, or its token is unknown.
+            NotGrantedError: the grant lacks the operation's scope.
         """
         grant = self._authenticate(authorization)
         if operation.scope not in grant.scopes:
@@ -63,18 +64,19 @@ class RequestGate:
         return grant
 
     async def call(self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None) -> Message:
-        """Returns the answer to a call that is answered once.
+        """Run a unary operation and return its response; errors of the operation pass through.
 
         Args:
-            operation: what is asked for.
-            request: its message.
-            grant: whose call it is.
-            within_s: seconds that the client waits; as long as the gateway lets it if None.
+            operation: the operation.
+            request: its request message.
+            grant: the caller's grant.
+            timeout_s: seconds that the client waits; the gateway's limit if None.
 
         Raises:
-            NotGrantedError, TooManyError, DrainingError
-            TookTooLongError: it did.
-            what the operation raises.
+            NotGrantedError: the grant isn't valid for the session.
+            TooManyError: a limit on calls is exceeded.
+            DrainingError: the gateway is shutting down.
+            TookTooLongError: the operation exceeded the timeout.
         """
         assert operation.unary is not None
         self._admit(operation, request, grant)
@@ -94,11 +96,12 @@ class RequestGate:
     async def stream(
         self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None
     ) -> AsyncGenerator[Message]:
-        """Yields the answers of a stream, until the operation, the client's time or the gateway ends it.
+        """Run a streaming operation and yield its responses, until it, the client's timeout or the gateway ends it.
+
+        Errors are those of ``call``, and of the operation.
 
         Raises:
-            StreamEndedError: it was open for as long as it may.
-            what ``call`` raises.
+            StreamEndedError: the stream was open for as long as the gateway allows.
         """
         assert operation.streaming is not None
         self._admit(operation, request, grant)
@@ -140,14 +143,14 @@ class RequestGate:
         scheme, _, token = authorization.partition(" ")
         grant = self._grants.find(token.strip()) if scheme.lower() == "bearer" else None
         if grant is None:
-            raise UnauthenticatedError("The call's token isn't one of this gateway")
+            raise UnauthenticatedError("The call's token is unknown to this gateway")
         return grant
 
     def _admit(self, operation: Operation, request: Any, grant: Grant) -> None:
         if self.draining.is_set():
             raise DrainingError
         if self._in_flight >= self._limits.calls:
-            raise TooManyError("calls at a time", self._limits.calls, _RETRY_AFTER_S)
+            raise TooManyError("concurrent calls", self._limits.calls, _RETRY_AFTER_S)
         if operation.service == "Variables" and not grant.covers(require_name(request.session, "session")):
             raise NotGrantedError(grant.name, operation.scope, request.session)
         self._limiter.count_call(grant, operation.weight(request))

@@ -1,4 +1,4 @@
-"""What each grant may ask at a time, so that one client's haste or idleness costs the others nothing."""
+"""Rate and stream limits per grant, so that one client can't exhaust the gateway for the others."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class _Usage:
 
 
 class GrantLimiter:
-    """Counts the calls and streams of each grant.
+    """A token bucket of calls and a count of open streams for each grant.
 
     Args:
-        limits: those of the gateway, where a grant has none of its own.
-        clock: seconds that only grow.
+        limits: the gateway's limits, for grants without their own.
+        clock: monotonic seconds.
     """
 
     def __init__(self, limits: GatewayLimits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,34 +35,36 @@ class GrantLimiter:
         self._usage: dict[str, _Usage] = {}
 
     def count_call(self, grant: Grant, calls: int = 1) -> None:
-        """Counts one call, or a batch as what it holds; a batch larger than the room is let in once there is some.
+        """Count a call, or a batch as the calls that it contains.
+
+        A batch is admitted as soon as the bucket holds one token, and may leave it with a debt.
 
         Raises:
-            TooManyError: the grant has had its calls of this second.
+            TooManyError: the bucket is empty.
         """
-        rate, used = self._rate(grant), self._usage_of(grant)
+        rate, usage = self._rate(grant), self._usage_of(grant)
         now = self._clock()
-        used.tokens = min(max(1.0, rate), used.tokens + (now - used.filled_at) * rate)
-        used.filled_at = now
-        if used.tokens < 1:
-            raise TooManyError("calls a second", rate, (1 - used.tokens) / rate)
-        used.tokens -= calls
+        usage.tokens = min(max(1.0, rate), usage.tokens + (now - usage.filled_at) * rate)
+        usage.filled_at = now
+        if usage.tokens < 1:
+            raise TooManyError("calls per second", rate, (1 - usage.tokens) / rate)
+        usage.tokens -= calls
 
     @contextmanager
     def count_stream(self, grant: Grant) -> Generator[None]:
-        """Counts a stream while it is open.
+        """Count a stream while it is open.
 
         Raises:
-            TooManyError: the grant has as many open as it may.
+            TooManyError: the grant has its maximum of streams open.
         """
-        most, used = grant.streams or self._limits.streams, self._usage_of(grant)
-        if used.streams >= most:
-            raise TooManyError("streams", most, _STREAM_RETRY_AFTER_S)
-        used.streams += 1
+        limit, usage = grant.streams or self._limits.streams, self._usage_of(grant)
+        if usage.streams >= limit:
+            raise TooManyError("streams", limit, _STREAM_RETRY_AFTER_S)
+        usage.streams += 1
         try:
             yield
         finally:
-            used.streams -= 1
+            usage.streams -= 1
 
     def _rate(self, grant: Grant) -> float:
         return grant.calls_per_s or self._limits.calls_per_s

@@ -1,8 +1,8 @@
-"""Which pages of a browser may reach the HTTP side: none, unless their origin is named.
+"""Protect the HTTP server from web pages: none may use it unless its origin is allowed.
 
-A page can send requests to a gateway on the loopback of its reader's machine, and can point a name of its own there
-(DNS rebinding), which makes answers readable to it. So the host that a request names has to be one of this gateway,
-and a request that a browser sends for another origin is refused. No answer has a CORS header.
+A page can send requests to a gateway on the loopback interface of its reader's machine, and can resolve a name of its
+own to it (DNS rebinding), which lets it read the responses. So a request's ``Host`` must be one of this gateway's, and
+a request that a browser sends for another origin is rejected. No response has a CORS header.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from workers.gateway.errors import HostNotAllowedError, OriginNotAllowedError
 
 ANY_HOST = "*"
 _LOCAL = "localhost"
-# What browsers say of requests that no other page had sent.
+# ``Sec-Fetch-Site`` of requests that no page of another site sent.
 _OWN_SITES = ("none", "same-origin")
 
 
@@ -26,8 +26,8 @@ class WebOrigins:
     """The hosts and origins that requests may name.
 
     Attributes:
-        hosts: names without port, in small letters; None lets every name pass.
-        origins: as browsers spell them: ``https://app.example.com``.
+        hosts: names without port, in lowercase; None allows every name.
+        origins: as browsers write them: ``https://app.example.com``.
     """
 
     hosts: frozenset[str] | None
@@ -35,25 +35,36 @@ class WebOrigins:
 
     @classmethod
     def from_settings(cls, listening: str, hosts: Iterable[str], origins: Iterable[str]) -> Self:
-        """Return what a gateway that listens on this host lets pass.
+        """Return the hosts and origins that a gateway listening on this host allows.
 
-        Where only this machine reaches it, that is its own loopback names and addresses besides those that are named;
-        elsewhere every host, unless some are named: there each call needs a token, which no page has.
+        On loopback these are the loopback names and addresses and the configured hosts. Elsewhere every host is allowed
+        unless some are configured: there each call needs a token, which no page has.
+
+        Args:
+            listening: the host that the gateway listens on.
+            hosts: configured hosts.
+            origins: configured origins.
 
         Raises:
-            ConfigurationError: a host or an origin can't be one.
+            ConfigurationError: a host or an origin is malformed.
         """
-        named = frozenset(_parse_host(one) for one in hosts)
-        allowed = frozenset(_parse_origin(one) for one in origins)
+        named = frozenset(map(_parse_host, hosts))
+        allowed = frozenset(map(_parse_origin, origins))
         if ANY_HOST in named or not (named or _is_local(listening)):
             return cls(None, allowed)
         return cls(named | {listening.lower()}, allowed)
 
     def check(self, host: str | None, origin: str | None, site: str | None) -> None:
-        """Return if a request with these headers (``Host``, ``Origin``, ``Sec-Fetch-Site``) may pass.
+        """Check the headers of a request.
+
+        Args:
+            host: the ``Host`` header.
+            origin: the ``Origin`` header.
+            site: the ``Sec-Fetch-Site`` header.
 
         Raises:
-            HostNotAllowedError, OriginNotAllowedError
+            HostNotAllowedError: the host isn't this gateway's.
+            OriginNotAllowedError: a browser sent the request for a page of another origin.
         """
         if self.hosts is not None and not self._is_own(host):
             raise HostNotAllowedError(host or "")
@@ -65,7 +76,7 @@ class WebOrigins:
     def _is_own(self, host: str | None) -> bool:
         assert self.hosts is not None
         name = _strip_port(host or "")
-        # An address can't be pointed elsewhere, as a name can.
+        # A loopback address, unlike a name, can't be made to resolve elsewhere.
         return name in self.hosts or _is_local(name)
 
 
@@ -77,7 +88,7 @@ def _is_local(name: str) -> bool:
 
 
 def _strip_port(host: str) -> str:
-    """Return the name in a ``Host`` header: ``[::1]:8061`` names ``::1``, and a name may end in a dot."""
+    """Return the name in a ``Host`` header, without brackets, port and final dot."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower().removesuffix(".")
@@ -86,7 +97,7 @@ def _strip_port(host: str) -> str:
 def _parse_host(text: str) -> str:
     name = text.strip().lower()
     if not name or any(part in name for part in "/@ ,") or (":" in name and not _is_address(name)):
-        raise ConfigurationError(f"An allowed host is a name or an address without scheme and port; got {text!r}.")
+        raise ConfigurationError(f"An allowed host must be a name or an address without scheme and port; got {text!r}.")
     return name
 
 
@@ -102,6 +113,6 @@ def _parse_origin(text: str) -> str:
     scheme, separator, rest = text.strip().lower().partition("://")
     if scheme not in ("http", "https") or not separator or not rest or any(part in rest for part in "/@ ,*"):
         raise ConfigurationError(
-            f"An allowed origin reads SCHEME://HOST[:PORT], as in https://a.example; got {text!r}."
+            f"An allowed origin must be SCHEME://HOST[:PORT], like https://a.example; got {text!r}."
         )
     return f"{scheme}://{rest}"

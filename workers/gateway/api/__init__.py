@@ -1,1 +1,1 @@
-"""The operations behind both servers: variables, predictions and programs, with what they share."""
+"""The operations on variables, predictions and programs, which both servers offer."""

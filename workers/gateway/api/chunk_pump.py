@@ -1,4 +1,4 @@
-"""Reading pieces for a stream that also has other things to look at: a read that is under way is never broken off."""
+"""Read a prediction's chunks with a timeout that never cancels a read in progress."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from snakepit_bridge.process.home_loop import run_home
 
 
 class ChunkPump:
-    """Reads one prediction's pieces from whichever loop the gateway runs on.
+    """Reads one prediction's chunks from the gateway's event loop.
 
     Args:
-        following: reads them, on the home loop.
-        draining: set once the gateway is being stopped.
+        following: reads the chunks, on the home loop.
+        draining: set once the gateway is shutting down.
     """
 
     def __init__(self, following: Following, draining: asyncio.Event) -> None:
@@ -23,10 +23,10 @@ class ChunkPump:
         self._next: asyncio.Future[list[StreamChunk]] | None = None
 
     async def read(self, wait_s: float) -> Sequence[StreamChunk] | None:
-        """Return the next pieces, an empty list once the prediction has ended, None if none came in time or on a stop.
+        """Return the next chunks, an empty list once the prediction has ended, or None on a timeout or shutdown.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis can't be reached.
         """
         if self._next is None:
             self._next = asyncio.ensure_future(run_home(self._following.next()))
@@ -37,11 +37,11 @@ class ChunkPump:
             draining.cancel()
         if not self._next.done():
             return None
-        read, self._next = self._next, None
-        return read.result()
+        finished, self._next = self._next, None
+        return finished.result()
 
     async def aclose(self) -> None:
-        """Ends the reading."""
+        """Cancel a read in progress and close the reader."""
         if self._next is not None:
             self._next.cancel()
             await asyncio.gather(self._next, return_exceptions=True)

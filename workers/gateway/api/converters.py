@@ -1,4 +1,4 @@
-"""Between the fleet's values and the messages of ``dspex.fleet.v1``."""
+"""Convert between the fleet's values and the messages of ``dspex.fleet.v1``."""
 
 from __future__ import annotations
 
@@ -25,56 +25,56 @@ from workers.gateway.errors import MalformedError, to_message
 from workers.gateway.json_text import quote_non_finite
 
 ChangeBuilder = Callable[[Mapping[str, Variable]], Changes]
-"""Makes changes from the variables that are there."""
+"""Builds changes from a session's current variables."""
 
 _TYPES = {getattr(pb, f"VARIABLE_TYPE_{kind.name}"): kind for kind in VariableType}
 _NUMBERS = {kind: number for number, kind in _TYPES.items()}
 
 
 def timestamp_message(seconds: float) -> Timestamp:
-    """Returns Unix seconds as a message."""
+    """Return Unix seconds as a message."""
     moment = Timestamp()
     moment.FromMicroseconds(round(seconds * 1e6))
     return moment
 
 
-def variable_message(one: Variable) -> pb.Variable:
-    """Returns a variable as a message."""
+def variable_message(variable: Variable) -> pb.Variable:
+    """Return a variable as a message."""
     return pb.Variable(
-        name=one.name,
-        type=_NUMBERS[one.type],
-        value_json=canonical(to_json(one.type, one.value)),
-        constraints_json=canonical(one.constraints.as_dict()),
+        name=variable.name,
+        type=_NUMBERS[variable.type],
+        value_json=canonical(to_json(variable.type, variable.value)),
+        constraints_json=canonical(variable.constraints.as_dict()),
     )
 
 
-def snapshot_message(one: Snapshot, names: Sequence[str], now: float) -> pb.Snapshot:
-    """Returns a snapshot as a message, with these variables or all.
+def snapshot_message(snapshot: Snapshot, names: Sequence[str], now: float) -> pb.Snapshot:
+    """Return a snapshot as a message.
 
     Args:
-        one: the snapshot.
-        names: the variables that are wanted; all if none is named.
-        now: the store's time, for the staleness.
+        snapshot: the snapshot.
+        names: the variables to include; all if empty.
+        now: the store's time in Unix seconds, for the staleness.
 
     Raises:
-        VariableNotFoundError: it lacks one of the names.
+        VariableNotFoundError: the snapshot lacks one of the names.
     """
     for name in names:
-        if name not in one.variables:
-            raise VariableNotFoundError(name, one.session, tuple(sorted(one.variables)))
-    chosen = sorted(set(names)) if names else sorted(one.variables)
+        if name not in snapshot.variables:
+            raise VariableNotFoundError(name, snapshot.session, tuple(sorted(snapshot.variables)))
+    chosen = sorted(set(names)) if names else sorted(snapshot.variables)
     return pb.Snapshot(
-        session=one.session,
-        token=str(one.token),
-        variables=[variable_message(one.variables[name]) for name in chosen],
-        confirmed_at=timestamp_message(one.confirmed_at),
-        authority=one.authority,
-        staleness_s=0.0 if one.authority in ("", STORE) else max(0.0, now - one.confirmed_at),
+        session=snapshot.session,
+        token=str(snapshot.token),
+        variables=[variable_message(snapshot.variables[name]) for name in chosen],
+        confirmed_at=timestamp_message(snapshot.confirmed_at),
+        authority=snapshot.authority,
+        staleness_s=0.0 if snapshot.authority in ("", STORE) else max(0.0, now - snapshot.confirmed_at),
     )
 
 
 def revision_message(change: Change) -> pb.Revision:
-    """Returns a change of the history as a message."""
+    """Return a change of the history as a message."""
     return pb.Revision(
         token=str(change.token),
         at=timestamp_message(change.at),
@@ -93,53 +93,60 @@ def _variable_change_message(name: str, change: Change) -> pb.VariableChange:
     )
 
 
-def parse_changes(asked: Iterable[pb.Change], now: Mapping[str, Variable]) -> Changes:
-    """Returns the changes that a publish asks for, on top of what is there.
+def parse_changes(changes: Iterable[pb.Change], now: Mapping[str, Variable]) -> Changes:
+    """Parse the changes of a publish.
+
+    Args:
+        changes: the changes as messages.
+        now: the session's current variables.
 
     Raises:
-        ValidationError: a value, type or constraint is refused, or a name stands twice.
-        VariableNotFoundError: a variable that is to be deleted isn't there.
+        ValidationError: a value, type or constraint is invalid, or a variable is changed twice.
+        VariableNotFoundError: a variable to delete doesn't exist.
     """
-    made: dict[str, Variable | None] = {}
-    for one in asked:
-        if one.name in made:
-            raise ValidationError(one.name, "changed twice", "a publish changes each variable once")
-        made[one.name] = _parse_change(one, now)
-    return made
+    parsed: dict[str, Variable | None] = {}
+    for change in changes:
+        if change.name in parsed:
+            raise ValidationError(change.name, "changed twice", "a publish changes each variable once")
+        parsed[change.name] = _parse_change(change, now)
+    return parsed
 
 
-def _parse_change(one: pb.Change, now: Mapping[str, Variable]) -> Variable | None:
-    before, said = now.get(one.name), one.WhichOneof("change")
-    if said == "delete" and one.delete:
+def _parse_change(change: pb.Change, now: Mapping[str, Variable]) -> Variable | None:
+    before, kind = now.get(change.name), change.WhichOneof("change")
+    if kind == "delete" and change.delete:
         if before is None:
-            raise VariableNotFoundError(one.name, "", tuple(sorted(now)))
+            raise VariableNotFoundError(change.name, "", tuple(sorted(now)))
         return None
-    if said != "value_json":
-        raise ValidationError(one.name, "changed", "a change has a value, or deletes")
-    value = _parse_json(one.name, one.value_json)
-    kind = None if one.type == pb.VARIABLE_TYPE_UNSPECIFIED else _parse_type(one)
-    given = _parse_json(one.name, one.constraints_json) if one.HasField("constraints_json") else None
+    if kind != "value_json":
+        raise ValidationError(change.name, "changed", "a change has a value, or deletes")
+    value = _parse_json(change.name, change.value_json)
+    type_ = None if change.type == pb.VARIABLE_TYPE_UNSPECIFIED else _parse_type(change)
+    constraints = _parse_json(change.name, change.constraints_json) if change.HasField("constraints_json") else None
     if before is None:
-        return Variable.declare(one.name, value, kind, given)
-    return Variable.declare(one.name, value, kind or before.type, before.constraints if given is None else given)
+        return Variable.declare(change.name, value, type_, constraints)
+    return Variable.declare(
+        change.name, value, type_ or before.type, before.constraints if constraints is None else constraints
+    )
 
 
-def _parse_type(one: pb.Change) -> VariableType:
+def _parse_type(change: pb.Change) -> VariableType:
     try:
-        return _TYPES[one.type]
+        return _TYPES[change.type]
     except KeyError:
-        raise ValidationError(one.name, f"of type {one.type}", f"the types are {', '.join(VariableType)}") from None
+        types = ", ".join(VariableType)
+        raise ValidationError(change.name, f"of type {change.type}", f"the types are {types}") from None
 
 
 def _parse_json(name: str, text: bytes) -> Any:
     try:
         return parse(text)
     except (ValueError, RecursionError) as exc:
-        raise ValidationError(name, "that", f"it isn't JSON ({exc})") from exc
+        raise ValidationError(name, "parsed", f"it isn't JSON ({exc})") from exc
 
 
 def prediction_message(task_id: str, outcome: TaskResult) -> pb.Prediction:
-    """Returns how a prediction stands as a message."""
+    """Return the state of a prediction as a message."""
     if outcome.result is not None:
         return _succeeded_message(task_id, outcome.result)
     if outcome.error is None:
@@ -151,37 +158,37 @@ def prediction_message(task_id: str, outcome: TaskResult) -> pb.Prediction:
 
 
 def _succeeded_message(task_id: str, result: Result) -> pb.Prediction:
-    made = Provenance.decode(result.provenance)
+    provenance = Provenance.decode(result.provenance)
     return pb.Prediction(
         id=task_id,
         state=pb.PREDICTION_STATE_SUCCEEDED,
         outputs_json=written(quote_non_finite(result.outputs)),
         provenance=pb.Provenance(
-            session=made.session,
-            token=made.token,
-            digest=made.digest,
-            program=made.program,
-            program_version=made.version,
-            model=made.model,
-            prompt_tokens=_sum_tokens(made.usage, "prompt_tokens"),
-            completion_tokens=_sum_tokens(made.usage, "completion_tokens"),
-            staleness_s=made.staleness_s if math.isfinite(made.staleness_s) else 0.0,
-            outage=made.outage,
-            worker=made.worker,
+            session=provenance.session,
+            token=provenance.token,
+            digest=provenance.digest,
+            program=provenance.program,
+            program_version=provenance.version,
+            model=provenance.model,
+            prompt_tokens=_sum_tokens(provenance.usage, "prompt_tokens"),
+            completion_tokens=_sum_tokens(provenance.usage, "completion_tokens"),
+            staleness_s=provenance.staleness_s if math.isfinite(provenance.staleness_s) else 0.0,
+            outage=provenance.outage,
+            worker=provenance.worker,
             record_json=written(quote_non_finite(result.provenance)),
         ),
     )
 
 
-def chunk_message(one: StreamChunk) -> pb.OutputPiece:
-    """Returns a piece of an answer as a message."""
+def chunk_message(chunk: StreamChunk) -> pb.OutputPiece:
+    """Return a chunk of a prediction's output as a message."""
     return pb.OutputPiece(
-        field=one.field,
-        text=one.text,
-        predictor=one.predictor,
-        call=one.call,
-        attempt=one.attempt,
-        replaced=one.replaced,
+        field=chunk.field,
+        text=chunk.text,
+        predictor=chunk.predictor,
+        call=chunk.call,
+        attempt=chunk.attempt,
+        replaced=chunk.replaced,
     )
 
 
@@ -190,10 +197,14 @@ def _sum_tokens(usage: Mapping[str, Any], kind: str) -> int:
 
 
 def parse_token(text: str, where: str) -> Token | None:
-    """Returns the token that a field of a request spells, None for an empty one.
+    """Parse the token in a field of a request; return None if the field is empty.
+
+    Args:
+        text: the field's text.
+        where: the field's name, for the error.
 
     Raises:
-        MalformedError: it spells none.
+        MalformedError: the text is not a token.
     """
     try:
         return Token.parse(text) if text else None

@@ -1,4 +1,4 @@
-"""Committing a client's changes: at the session's authority, on top of what is there, and once per request id."""
+"""Publish a client's changes at the session's authority, exactly once per request id."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _HISTORY_LIMIT = 1_000
 
 @dataclass(frozen=True, slots=True)
 class PublishCommand:
-    """What is to be committed.
+    """Changes to publish.
 
     Attributes:
-        session: the session.
-        names: the variables that the proposal has to see; all of them if None.
-        proposal: makes the changes from the variables that are there.
-        expected: commit only on top of this state.
-        author, reason: for the history.
+        session: the session's name.
+        names: the variables that ``build_changes`` needs to see; all of them if None.
+        build_changes: builds the changes from the current variables.
+        expected: the token that the session must be at; any if None.
+        author, reason: recorded in the history.
     """
 
     session: str
@@ -45,10 +45,10 @@ class PublishCommand:
 
 
 class IdempotentPublisher:
-    """The way of changes to their sessions.
+    """Publishes changes to a fleet's sessions.
 
     Args:
-        fleet: whose sessions they are.
+        fleet: the fleet.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -57,63 +57,64 @@ class IdempotentPublisher:
         self._ids = RequestIds(fleet.connection, fleet.namespace)
 
     async def publish(self, owner: str, request_id: str, content: bytes, commit: PublishCommand) -> Token:
-        """Commits, unless the same request has been committed before, and returns the token.
+        """Commit the changes unless the same request was committed before; return the token of the commit.
+
+        Errors of ``SnapshotStore.publish`` and ``ElixirAuthority.change`` pass through.
 
         Args:
-            owner: whose request it is.
-            request_id: its id; without one it is committed each time.
-            content: the request itself, which an id belongs to.
-            commit: what is to be committed.
+            owner: the name of the client's grant.
+            request_id: the request's id; if empty, the changes are committed on each call.
+            content: the serialized request, to detect the reuse of an id for another one.
+            commit: the changes.
 
         Raises:
             RequestIdConflictError: the id belongs to another request.
             StaleTokenError: the session isn't at ``expected``.
-            SessionOwnedElsewhereError: another publisher is the authority.
-            ElixirMethodNotServedError: ``expected`` on a session of Elixir, which compares nothing.
-            what ``SnapshotStore.publish`` and ``ElixirAuthority.change`` raise.
+            SessionOwnedElsewhereError: another publisher is the session's authority.
+            ElixirMethodNotServedError: ``expected`` was given for a session of Elixir, which can't compare.
         """
         if not request_id:
             return await self._commit(commit, None)
         while True:
             try:
-                async with self._ids.attempt(owner, request_id, content) as tried:
-                    return await self._commit_once(commit, tried)
+                async with self._ids.attempt(owner, request_id, content) as attempt:
+                    return await self._commit_once(commit, attempt)
             except TurnLostError:
-                _log.warning("request %r stood still for too long; its next try goes on with it", request_id)
+                _log.warning("request %r lost its lease; another attempt continues it", request_id)
 
-    async def _commit_once(self, commit: PublishCommand, tried: Attempt) -> Token:
-        if tried.answer is not None:
-            return tried.answer
-        token = await self._commit(commit, tried)
-        await tried.record_answer(token)
+    async def _commit_once(self, commit: PublishCommand, attempt: Attempt) -> Token:
+        if attempt.answer is not None:
+            return attempt.answer
+        token = await self._commit(commit, attempt)
+        await attempt.record_answer(token)
         return token
 
-    async def _commit(self, commit: PublishCommand, tried: Attempt | None) -> Token:
+    async def _commit(self, commit: PublishCommand, attempt: Attempt | None) -> Token:
         if self._elixir is None or not await self._elixir.owns(commit.session):
-            return await self._publish(commit, tried)
+            return await self._publish(commit, attempt)
         if commit.expected is not None:
             raise ElixirMethodNotServedError(self._elixir.address, "publishing on top of an expected state")
         return await self._elixir.change(
             commit.session, commit.names, commit.build_changes, author=commit.author, reason=commit.reason
         )
 
-    async def _publish(self, commit: PublishCommand, tried: Attempt | None) -> Token:
+    async def _publish(self, commit: PublishCommand, attempt: Attempt | None) -> Token:
         async def publish() -> Token:
-            # Asked each time: an earlier try that was paused may commit as late as now, on top of what it noted.
-            if tried is not None and tried.base is not None:
-                token = await self._find_commit(commit, tried.base)
+            # Checked on each retry: an earlier attempt that was paused may have committed in the meantime.
+            if attempt is not None and attempt.base is not None:
+                token = await self._find_commit(commit, attempt.base)
                 if token is not None:
                     return token
             base, now = await self._read_current(commit.session)
             changes = await asyncio.to_thread(_build_changes, commit, now)
             expected = base if commit.expected is None else commit.expected
-            if tried is not None:
-                await tried.record_base(expected)
+            if attempt is not None:
+                await attempt.record_base(expected)
             return await self._store.publish(
                 commit.session, changes, expected=expected, author=commit.author, reason=commit.reason
             )
 
-        # A caller that expects nothing can't be told that somebody else was faster.
+        # Without an expected token, a conflict with another publisher is retried instead of reported.
         return await (publish() if commit.expected is not None else retry_on_conflict(publish))
 
     async def _read_current(self, session: str) -> tuple[Token, Mapping[str, Variable]]:
@@ -124,7 +125,7 @@ class IdempotentPublisher:
         return snapshot.token, snapshot.variables
 
     async def _find_commit(self, commit: PublishCommand, base: Token) -> Token | None:
-        """Returns the token of an earlier try that was about to commit on top of ``base``, if it did."""
+        """Return the token of an earlier attempt that was about to commit on top of ``base``, if it did."""
         try:
             history = await self._store.history(commit.session, _HISTORY_LIMIT)
         except SessionNotFoundError:
@@ -137,7 +138,7 @@ class IdempotentPublisher:
 
 
 def _build_changes(commit: PublishCommand, now: Mapping[str, Variable]) -> Changes:
-    """Return the changes, ready to be sent: of thousands that takes long, so it runs in a thread."""
+    """Return the changes with their values encoded; with thousands that takes long, so it runs in a thread."""
     changes = commit.build_changes(now)
     for variable in changes.values():
         if variable is not None:
@@ -146,7 +147,7 @@ def _build_changes(commit: PublishCommand, now: Mapping[str, Variable]) -> Chang
 
 
 def _is_commit_of(change: Change, commit: PublishCommand, changes: Changes, before: Mapping[str, Variable]) -> bool:
-    """Tells whether a change of the history is what these changes made."""
-    made = {name: variable for name, variable in changes.items() if before.get(name) != variable}
-    found = {name: change.after.get(name) for name in {*change.before, *change.after}}
-    return (change.author, change.reason, found) == (commit.author, commit.reason, made)
+    """Check whether a change of the history is the result of these changes."""
+    expected = {name: variable for name, variable in changes.items() if before.get(name) != variable}
+    recorded = {name: change.after.get(name) for name in {*change.before, *change.after}}
+    return (change.author, change.reason, recorded) == (commit.author, commit.reason, expected)

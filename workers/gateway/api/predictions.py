@@ -1,4 +1,4 @@
-"""The Predictions service: submit, await, cancel. A prediction is the business of those who may use its session."""
+"""The Predictions service. A prediction is visible to the callers whose grant covers its session."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workers.gateway.errors import MalformedError, PredictionNotFoundError, TooL
 
 T = TypeVar("T")
 
-# Kombu's producers block; each of these threads has one.
+# Kombu's producers block; each thread has its own.
 _THREADS = 16
 _POLL_S = 30.0
 _POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
@@ -38,8 +38,8 @@ class Predictions:
 
     Args:
         fleet: the fleet.
-        batch: how many a batch may hold.
-        kept_s: seconds for which it is remembered whose a prediction is; no less than results are kept.
+        max_batch: maximum number of predictions in a batch.
+        kept_s: seconds for which a prediction's session is recorded; at least as long as results are kept.
     """
 
     def __init__(self, fleet: Fleet, max_batch: int, kept_s: int = 86_400) -> None:
@@ -50,71 +50,76 @@ class Predictions:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="dspex-gateway")
 
     async def submit(self, request: pb.SubmitRequest, call: ClientCall) -> pb.Handle:
-        """Enqueues one prediction."""
-        order = Submission.from_request(request, call)
-        task_id = await self._run_in_thread(lambda: order.enqueue(self._fleet, call))
-        await self._record_sessions([(task_id, order.session)])
+        """Enqueue one prediction."""
+        submission = Submission.from_request(request, call)
+        task_id = await self._run_in_thread(lambda: submission.enqueue(self._fleet, call))
+        await self._record_sessions([(task_id, submission.session)])
         return pb.Handle(id=task_id)
 
     async def submit_batch(self, request: pb.SubmitBatchRequest, call: ClientCall) -> pb.SubmitBatchResponse:
-        """Enqueues many, those that have everything but their inputs in common together; what is wrong with one stands
-        in its place.
+        """Enqueue many predictions, sending those that differ only in their inputs as one batch.
+
+        An error of one prediction is reported in its place.
         """
         if not request.requests:
             raise MalformedError("requests", "there are none")
         if len(request.requests) > self._max_batch:
             raise TooLargeError("batch", self._max_batch)
-        orders = [_parse_submission(one, call) for one in request.requests]
-        batches = group_into_batches([one for one in orders if isinstance(one, Submission)])
+        parsed = [_parse_submission(submit_request, call) for submit_request in request.requests]
+        batches = group_into_batches([submission for submission in parsed if isinstance(submission, Submission)])
         enqueued = await asyncio.gather(
-            *(self._run_in_thread(partial(enqueue_batch, self._fleet, some, call)) for some in batches)
+            *(self._run_in_thread(partial(enqueue_batch, self._fleet, batch, call)) for batch in batches)
         )
-        sent = {id(order): end for ends in enqueued for order, end in ends}
-        ends = [sent[id(one)] if isinstance(one, Submission) else one for one in orders]
-        owned = [(end, one.session) for end, one in zip(ends, orders, strict=True) if isinstance(one, Submission)]
-        await self._record_sessions([(end, session) for end, session in owned if isinstance(end, str)])
-        return pb.SubmitBatchResponse(submitted=[_submitted_message(end) for end in ends])
+        outcome_by_id = {id(submission): outcome for outcomes in enqueued for submission, outcome in outcomes}
+        outcomes = [outcome_by_id[id(item)] if isinstance(item, Submission) else item for item in parsed]
+        sessions = [
+            (outcome, item.session)
+            for outcome, item in zip(outcomes, parsed, strict=True)
+            if isinstance(item, Submission) and isinstance(outcome, str)
+        ]
+        await self._record_sessions(sessions)
+        return pb.SubmitBatchResponse(submitted=[_submitted_message(outcome) for outcome in outcomes])
 
     async def get(self, request: pb.PredictionRequest, call: ClientCall) -> pb.Prediction:
-        """Returns how a prediction stands."""
+        """Return the state of a prediction."""
         return converters.prediction_message(request.id, await self._authorized_outcome(request.id, call))
 
     async def wait(self, request: pb.AwaitRequest, call: ClientCall) -> pb.Prediction:
-        """Returns a prediction when it has ended, or as it stands when the time is over."""
+        """Wait until a prediction ends or the timeout expires, and return its state."""
         outcome = await self._authorized_outcome(request.id, call)
-        asked = require_seconds(request.timeout_s, "timeout_s")
-        # What it is when the client's time is over has to reach the client.
-        most_s = min(asked or call.remaining_s, max(0.0, call.remaining_s - _ANSWER_MARGIN_S))
+        timeout_s = require_seconds(request.timeout_s, "timeout_s")
+        # Leave time for the response to reach the client before the call times out.
+        wait_s = min(timeout_s or call.remaining_s, max(0.0, call.remaining_s - _ANSWER_MARGIN_S))
         if not outcome.ready:
-            outcome = await self._wait_until_final(request.id, most_s, call)
+            outcome = await self._wait_until_final(request.id, wait_s, call)
         return converters.prediction_message(request.id, outcome)
 
     async def stream(self, request: pb.StreamRequest, call: ClientCall) -> AsyncGenerator[pb.PredictionEvent]:
-        """Yields each new state of a prediction and the pieces of its answer, and what it ended with."""
+        """Yield each new state of a prediction, the chunks of its output, and finally its result."""
         after = _parse_position(request.after)
-        outcome, told = await self._authorized_outcome(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
-        async with aclosing(ChunkPump(self._fleet.pieces.of(request.id, after=after), call.draining)) as reading:
+        outcome, last_state = await self._authorized_outcome(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
+        async with aclosing(ChunkPump(self._fleet.pieces.of(request.id, after=after), call.draining)) as chunk_pump:
             while not call.draining.is_set():
                 state = _pending_state(outcome)
-                some = await reading.read(0.0 if state > told else _POLL_S)
-                # Nothing else tells that all pieces were read: the prediction may have ended long before.
-                if some == []:
+                chunks = await chunk_pump.read(0.0 if state > last_state else _POLL_S)
+                # An empty list is the only sign that all chunks were read: the prediction may have ended long before.
+                if chunks == []:
                     break
-                if some:
+                if chunks:
                     state = pb.PREDICTION_STATE_RUNNING
-                if state > told:
-                    told = state
+                if state > last_state:
+                    last_state = state
                     yield pb.PredictionEvent(state=state)
-                for piece in some or ():
-                    yield pb.PredictionEvent(piece=converters.chunk_message(piece), position=piece.position)
-                if not some:
+                for chunk in chunks or ():
+                    yield pb.PredictionEvent(piece=converters.chunk_message(chunk), position=chunk.position)
+                if not chunks:
                     outcome = await self._outcome(request.id)
         outcome = await self._outcome(request.id)
         if outcome.ready:
             yield pb.PredictionEvent(ended=converters.prediction_message(request.id, outcome))
 
     async def cancel(self, request: pb.PredictionRequest, call: ClientCall) -> pb.Prediction:
-        """Cancels a prediction unless it has ended, and returns how it stands."""
+        """Cancel a prediction unless it has ended, and return its state."""
         outcome = await self._authorized_outcome(request.id, call)
         if not outcome.ready:
             await self._fleet.handle(request.id).acancel()
@@ -122,11 +127,11 @@ class Predictions:
         return converters.prediction_message(request.id, outcome)
 
     def close(self) -> None:
-        """Lets its threads go."""
+        """Shut down the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _wait_until_final(self, task_id: str, wait_s: float, call: ClientCall) -> TaskResult:
-        """Waits for the end no longer than that, nor than the gateway runs, and returns how it stands then."""
+        """Wait until a prediction ends, for ``wait_s`` seconds or until the gateway drains; return its outcome."""
         waiting = asyncio.ensure_future(run_home(self._results.wait(task_id, wait_s)))
         draining = asyncio.ensure_future(call.draining.wait())
         try:
@@ -151,7 +156,11 @@ class Predictions:
             return TaskResult(states.FAILURE, error=exc)
 
     async def _authorized_outcome(self, task_id: str, call: ClientCall) -> TaskResult:
-        """Returns how a prediction stands to one who may know; others aren't told that it exists."""
+        """Return a prediction's outcome, if the caller's grant covers its session.
+
+        Raises:
+            PredictionNotFoundError: it doesn't exist, or the grant doesn't cover its session, which looks the same.
+        """
         require_name(task_id, "id", MAX_ID_LENGTH)
         owner = await self._fleet.connection.bounded(self._fleet.connection.client.get(self._key(task_id)))
         outcome = await self._outcome(task_id)
@@ -161,7 +170,11 @@ class Predictions:
         return outcome
 
     async def _record_sessions(self, owned: Sequence[tuple[str, str]]) -> None:
-        """Remembers whose predictions these are, by id and session."""
+        """Record the session of each prediction.
+
+        Args:
+            owned: pairs of task id and session.
+        """
         if owned:
             commands = [("SET", self._key(task_id), session, "EX", self._kept_s) for task_id, session in owned]
             await self._fleet.connection.send_each(commands)
@@ -174,18 +187,18 @@ class Predictions:
 
 
 def _pending_state(outcome: TaskResult) -> pb.PredictionState:
-    """How a prediction that goes on stands; unspecified for one that has ended, which its last event tells."""
+    """Return the state of a prediction; unspecified if it has ended, since its last event reports that."""
     return pb.PREDICTION_STATE_UNSPECIFIED if outcome.ready else converters.prediction_message("", outcome).state
 
 
 def _parse_position(text: str) -> str | None:
     if text and _POSITION.fullmatch(text) is None:
-        raise MalformedError("after", "it is the position of a piece that this prediction's stream sent, or empty")
+        raise MalformedError("after", "it must be the position of a chunk of this prediction's stream, or empty")
     return text or None
 
 
 def _recorded_session(outcome: TaskResult) -> str | None:
-    """The session of a prediction that was submitted elsewhere is known once it has succeeded."""
+    """Return the session in the provenance: of a prediction submitted elsewhere, it is known once it has succeeded."""
     return None if outcome.result is None else str(outcome.result.provenance.get("session"))
 
 

@@ -1,4 +1,4 @@
-"""The Programs service. It loads DSPy with its first call, since a program is built before it is stored."""
+"""The Programs service. The first call imports DSPy, since a program is built before it is stored."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ class Programs:
         self._registry_or_none: ProgramRegistry | None = None
 
     async def register(self, request: pb.RegisterRequest, call: ClientCall) -> pb.Program:
-        """Builds the program, and stores its spec as the next version."""
+        """Build the program, and store its spec as the next version."""
         if not request.spec_json:
             raise MalformedError("spec", "there is none")
         registry = await self._registry()
         await asyncio.to_thread(_check_labels, list(request.labels))
-        found = await asyncio.to_thread(self._fleet.register, request.name, request.spec_json)
+        program = await asyncio.to_thread(self._fleet.register, request.name, request.spec_json)
         for label in dict.fromkeys(request.labels):
-            await registry.label(found.name, label, found.version)
-        return await self._program_message(found)
+            await registry.label(program.name, label, program.version)
+        return await self._program_message(program)
 
     async def list(self, request: pb.ListProgramsRequest, call: ClientCall) -> pb.ListProgramsResponse:
-        """Returns a page of the programs, by name, each in its newest version."""
+        """Return a page of programs sorted by name, each in its newest version."""
         registry = await self._registry()
         size = min(request.page_size or _DEFAULT_PAGE_SIZE, _MAX_PAGE_SIZE)
-        listed = [
-            one
-            for one in await registry.list()
-            if one.name.startswith(request.prefix) and one.name > request.page_token
+        listings = [
+            listing
+            for listing in await registry.list()
+            if listing.name.startswith(request.prefix) and listing.name > request.page_token
         ]
-        page = listed[:size]
-        found = await asyncio.gather(*(registry.get(f"{one.name}:{one.latest}") for one in page))
-        more = page[-1].name if len(listed) > size else ""
-        return pb.ListProgramsResponse(programs=map(_program_message, found, page), next_page_token=more)
+        page = listings[:size]
+        programs = await asyncio.gather(*(registry.get(f"{listing.name}:{listing.latest}") for listing in page))
+        next_page = page[-1].name if len(listings) > size else ""
+        return pb.ListProgramsResponse(programs=map(_program_message, programs, page), next_page_token=next_page)
 
     async def get(self, request: pb.GetProgramRequest, call: ClientCall) -> pb.Program:
-        """Returns one program with its spec."""
+        """Return one program with its spec."""
         registry = await self._registry()
-        found = await registry.get(require_name(request.reference, "reference"))
-        message = await self._program_message(found)
-        message.spec_json = found.spec.encode()
+        program = await registry.get(require_name(request.reference, "reference"))
+        message = await self._program_message(program)
+        message.spec_json = program.spec.encode()
         return message
 
-    async def _program_message(self, found: Program) -> pb.Program:
-        listed = await (await self._registry()).list()
-        return _program_message(found, next((one for one in listed if one.name == found.name), None))
+    async def _program_message(self, program: Program) -> pb.Program:
+        listings = await (await self._registry()).list()
+        return _program_message(program, next((listing for listing in listings if listing.name == program.name), None))
 
     async def _registry(self) -> ProgramRegistry:
         if self._registry_or_none is None:
@@ -75,13 +75,17 @@ class Programs:
         return ProgramRegistry(self._fleet.connection, namespace=self._fleet.namespace)
 
 
-def _program_message(found: Program, listed: ProgramListing | None) -> pb.Program:
-    labels = [label for label, version in listed.labels.items() if version == found.version] if listed else []
-    return pb.Program(name=found.name, version=found.version, content=found.digest, labels=labels)
+def _program_message(program: Program, listing: ProgramListing | None) -> pb.Program:
+    labels = [label for label, version in listing.labels.items() if version == program.version] if listing else []
+    return pb.Program(name=program.name, version=program.version, content=program.digest, labels=labels)
 
 
 def _check_labels(labels: list[str]) -> None:
-    """Before anything is stored: a program without the labels that it was to have would be half registered."""
+    """Check the labels before anything is stored, so that no program is registered without its labels.
+
+    Raises:
+        ValueError: a label isn't a valid name.
+    """
     from snakepit_bridge.programs.spec import check_name
 
     for label in labels:

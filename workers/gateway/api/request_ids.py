@@ -1,7 +1,7 @@
-"""Requests that may be sent again: the same id is applied once and answered alike, whatever became of the first try.
+"""Idempotent requests: a request id is applied once and always answered alike, whatever happened to earlier attempts.
 
-Each try says on top of which token it is about to commit. A try that died is thereby told from one that committed: the
-revision after that token is either its own or somebody else's.
+Each attempt records the token that it is about to commit on top of. If it died, a later attempt can tell whether it had
+committed: the revision after that token is either its own or another's.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from snakepit_bridge.redis.lease import Lease, Leases, TurnLostError
 from workers.gateway.errors import RequestIdConflictError
 
 KEPT_S = 86_400
-"""Seconds for which an id is remembered."""
+"""Seconds for which an id is kept."""
 
 _UNKNOWN_OUTCOMES = (StoreUnavailableError, ElixirUnavailableError, WriteNotShownError, HalfWrittenError)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of a request.
+    """One attempt at a request.
 
     Attributes:
-        answer: what an earlier try was answered.
-        base: the token on top of which an earlier try that never ended was about to commit.
+        answer: the token that an earlier attempt committed, if one finished.
+        base: the token that an unfinished earlier attempt was about to commit on top of.
     """
 
     answer: Token | None
@@ -43,15 +43,16 @@ class Attempt:
     _digest: str
 
     async def record_base(self, base: Token) -> None:
-        """Notes the token on top of which it is going to commit.
+        """Record the token that this attempt is about to commit on top of.
 
         Raises:
-            TurnLostError: another try goes on instead; this one must not commit.
+            TurnLostError: another attempt has taken over; this one must not commit.
+            StoreUnavailableError: Redis can't be reached.
         """
         await self._store({"digest": self._digest, "base": str(base)})
 
     async def record_answer(self, token: Token) -> None:
-        """Notes the answer. Where the turn is another's, that try finds this commit on top of what was noted."""
+        """Record the answer. If another attempt has taken over, it finds this commit by the recorded base."""
         with suppress(TurnLostError):
             await self._store({"digest": self._digest, "answer": str(token)})
 
@@ -60,10 +61,10 @@ class Attempt:
 
 
 class RequestIds:
-    """The ids of requests, in Redis.
+    """Request ids in Redis.
 
     Args:
-        connection: the way to Redis.
+        connection: the connection to Redis.
         namespace: prefix of the keys.
     """
 
@@ -74,31 +75,31 @@ class RequestIds:
 
     @asynccontextmanager
     async def attempt(self, owner: str, request_id: str, content: bytes) -> AsyncGenerator[Attempt]:
-        """Holds a request while it is tried; another try of it waits meanwhile. One that is refused is forgotten.
+        """Hold the lease of a request while it is attempted; concurrent attempts wait. A rejected request is forgotten.
 
-        The turn of a gateway that was killed is another's seconds later.
+        The lease of a gateway that was killed expires within seconds.
 
         Args:
-            owner: whose id it is.
+            owner: the name of the client's grant.
             request_id: the id.
-            content: what is asked, to tell another request under the same id.
+            content: the serialized request, to detect the reuse of an id for another one.
 
         Raises:
             RequestIdConflictError: the id belongs to another request.
-            StoreUnavailableError
+            StoreUnavailableError: Redis can't be reached.
         """
         name = hashlib.sha256(json.dumps([owner, request_id]).encode()).hexdigest()
         prefix, digest = f"{self._namespace}:{{g:{name}}}", hashlib.sha256(content).hexdigest()
         key = f"{prefix}:request"
-        async with self._leases.held(f"{prefix}:turn") as turn:
-            found = await self._load(key)
-            if found and found["digest"] != digest:
+        async with self._leases.held(f"{prefix}:turn") as lease:
+            record = await self._load(key)
+            if record and record["digest"] != digest:
                 raise RequestIdConflictError(request_id)
             try:
-                yield Attempt(_parse_token(found.get("answer")), _parse_token(found.get("base")), turn, key, digest)
+                yield Attempt(_parse_token(record.get("answer")), _parse_token(record.get("base")), lease, key, digest)
             except BridgeError as exc:
                 if not isinstance(exc, _UNKNOWN_OUTCOMES):
-                    await turn.forget(key)
+                    await lease.forget(key)
                 raise
 
     async def _load(self, key: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The newest snapshots of the sessions that streams follow: read once per change, however many follow."""
+"""Distribute the newest snapshots of sessions to any number of streams, reading each change once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RETRY_S = 0.2
 
 
 class _FollowedSession:
-    """One session: its newest snapshot, and an event for each stream that is to see it."""
+    """One session: its newest snapshot, and an event for each stream that follows it."""
 
     def __init__(self) -> None:
         self.snapshot: Snapshot | None = None
@@ -26,11 +26,11 @@ class _FollowedSession:
 
 
 class SessionFeed:
-    """Follows sessions over one watch. It belongs to one event loop.
+    """Follows sessions over a single watch, on one event loop.
 
     Args:
-        store: where they are.
-        interval_s: seconds after which all are looked at although nothing was told.
+        store: the snapshot store.
+        interval_s: seconds after which all sessions are compared even without a notification.
     """
 
     def __init__(self, store: SnapshotStore, interval_s: float = 1.0) -> None:
@@ -41,29 +41,29 @@ class SessionFeed:
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self, session: str) -> AsyncGenerator[Snapshot]:
-        """Yields the session's newest snapshot and then each newer one; a slow reader skips some, never the last.
+        """Yield the session's newest snapshot and then each newer one; a slow reader skips some, never the last.
 
-        A session that isn't there is waited for. While the store is away nothing is yielded.
+        The session need not exist yet. While the store is unavailable, nothing is yielded.
         """
-        followed, news = self._followed.setdefault(session, _FollowedSession()), asyncio.Event()
-        followed.listeners.add(news)
+        followed, changed = self._followed.setdefault(session, _FollowedSession()), asyncio.Event()
+        followed.listeners.add(changed)
         try:
             await self._join(session, followed)
             seen: Snapshot | None = None
             while True:
-                news.clear()
+                changed.clear()
                 newest = followed.snapshot
                 if newest is not None and (seen is None or newest.token > seen.token):
                     seen = newest
                     yield newest
                 else:
-                    await news.wait()
+                    await changed.wait()
         finally:
-            followed.listeners.discard(news)
+            followed.listeners.discard(changed)
             await self._leave(session, followed)
 
     async def aclose(self) -> None:
-        """Stops following."""
+        """Stop following all sessions."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -73,7 +73,7 @@ class SessionFeed:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="dspex-gateway-hub")
         if self._watch is not None:
-            with suppress(StoreUnavailableError):  # the next watch has it
+            with suppress(StoreUnavailableError):  # the next watch includes it
                 await self._watch.add([session])
         with suppress(StoreUnavailableError):
             await self._read(session, followed)
@@ -86,7 +86,7 @@ class SessionFeed:
             with suppress(StoreUnavailableError):
                 await self._watch.discard([session])
         if session in self._followed and self._watch is not None:
-            with suppress(StoreUnavailableError):  # somebody came while it was being left
+            with suppress(StoreUnavailableError):  # a stream joined meanwhile
                 await self._watch.add([session])
 
     async def _run(self) -> None:
@@ -99,14 +99,13 @@ class SessionFeed:
                         await self._read_all((await self._watch.moves(self._interval_s)).keys())
             except StoreUnavailableError:
                 self._watch = None
-            except Exception:  # noqa: BLE001 - logged, and begun anew
-                # Whatever it was, the streams live on it: they must not stand still without a word.
+            except Exception:  # noqa: BLE001 - logged, then retried: the streams depend on this task
                 self._watch = None
-                _log.exception("following sessions failed; it is begun anew")
+                _log.exception("following sessions failed; retrying")
             await asyncio.sleep(_RETRY_S)
 
     async def _read_outdated(self) -> None:
-        """A hint may be lost, so the heads are compared as well."""
+        """Compare all heads and read the sessions that changed, since notifications may be lost."""
         heads = await self._store.heads(list(self._followed))
         known = {name: followed.snapshot for name, followed in self._followed.items()}
         await self._read_all(
@@ -114,16 +113,16 @@ class SessionFeed:
         )
 
     async def _read_all(self, sessions: Iterable[str]) -> None:
-        found = [(name, self._followed[name]) for name in sessions if name in self._followed]
-        await asyncio.gather(*(self._read(name, followed) for name, followed in found))
+        known = [(name, self._followed[name]) for name in sessions if name in self._followed]
+        await asyncio.gather(*(self._read(name, followed) for name, followed in known))
 
     async def _read(self, session: str, followed: _FollowedSession) -> None:
         try:
-            fresh = await self._store.read(session, followed.snapshot)
+            snapshot = await self._store.read(session, followed.snapshot)
         except SessionNotFoundError:
             return
-        # Of two reads that overlap the later one may come first.
-        if followed.snapshot is None or fresh.token > followed.snapshot.token:
-            followed.snapshot = fresh
-            for news in followed.listeners:
-                news.set()
+        # Concurrent reads may complete out of order.
+        if followed.snapshot is None or snapshot.token > followed.snapshot.token:
+            followed.snapshot = snapshot
+            for listener in followed.listeners:
+                listener.set()

@@ -1,4 +1,4 @@
-"""Orders: what a client asks to be predicted, checked, and which of many go to the fleet as one batch."""
+"""Check submitted predictions, and group those that can be enqueued as one batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.gateway.api import converters
 from workers.gateway.call import ClientCall, require_name, require_seconds
 from workers.gateway.errors import MalformedError, NotGrantedError
 
-# One message runs on one worker; a large batch should keep several busy, and at this size a message costs little.
+# A message runs on one worker. Batches of this size spread over several workers, and still amortize a message's cost.
 _MAX_BATCH = 100
 
 SubmissionOutcome = tuple["Submission", "str | BridgeError"]
@@ -29,11 +29,11 @@ class Submission:
     """A prediction to enqueue.
 
     Attributes:
-        program, session: whose it is.
+        program, session: the program to run and the session to bind it to.
         inputs: its inputs.
-        key: its idempotency key, if it has one.
-        stream: whether pieces of its answer are wanted.
-        options: what else ``Fleet.submit`` takes.
+        key: its idempotency key, if any.
+        stream: whether to stream chunks of its output.
+        options: further arguments of ``Fleet.submit``.
     """
 
     program: str
@@ -45,11 +45,11 @@ class Submission:
 
     @classmethod
     def from_request(cls, request: pb.SubmitRequest, call: ClientCall) -> Self:
-        """Reads a request.
+        """Parse a request.
 
         Raises:
-            NotGrantedError: the caller may not use the session.
-            MalformedError: a field can't be read.
+            NotGrantedError: the caller's grant doesn't cover the session.
+            MalformedError: a field is invalid.
             InputError: the inputs aren't a JSON object.
         """
         session = request.session or DEFAULT_SESSION
@@ -59,7 +59,11 @@ class Submission:
         return cls(request.program, session, _parse_inputs(request), key, request.stream, _parse_options(request))
 
     def enqueue(self, fleet: Fleet, call: ClientCall) -> str:
-        """Enqueues it and returns its task id; blocks."""
+        """Enqueue the prediction and return its task id. Blocks.
+
+        Raises:
+            DeadlineExceededError: the call has timed out.
+        """
         _check_deadline(call)
         return fleet.submit(
             self.program,
@@ -72,47 +76,49 @@ class Submission:
 
     @property
     def batch_key(self) -> tuple[Any, ...]:
-        """What orders of one batch have in common. One whose answer is followed goes alone: a batch isn't streamed."""
+        """The key that submissions of one batch share. Streamed ones don't share theirs: batches can't be streamed."""
         return (self.program, self.session, *self.options.values(), id(self) if self.stream else 0)
 
 
-def group_into_batches(orders: Iterable[Submission]) -> list[list[Submission]]:
-    """Returns the orders in groups, each of which can be one batch."""
+def group_into_batches(submissions: Iterable[Submission]) -> list[list[Submission]]:
+    """Group submissions so that each group can be enqueued as one batch."""
     groups: dict[tuple[Any, ...], list[Submission]] = {}
-    for order in orders:
-        groups.setdefault(order.batch_key, []).append(order)
-    return [some[start : start + _MAX_BATCH] for some in groups.values() for start in range(0, len(some), _MAX_BATCH)]
+    for submission in submissions:
+        groups.setdefault(submission.batch_key, []).append(submission)
+    return [
+        group[start : start + _MAX_BATCH] for group in groups.values() for start in range(0, len(group), _MAX_BATCH)
+    ]
 
 
-def enqueue_batch(fleet: Fleet, orders: Sequence[Submission], call: ClientCall) -> list[SubmissionOutcome]:
-    """Enqueues orders that are together; returns each with its task id, or with what is wrong with it. Blocks."""
-    first = orders[0]
-    if len(orders) == 1:
-        return _enqueue_individually(fleet, orders, call)
+def enqueue_batch(fleet: Fleet, submissions: Sequence[Submission], call: ClientCall) -> list[SubmissionOutcome]:
+    """Enqueue a group of submissions; return each with its task id or its error. Blocks."""
+    first = submissions[0]
+    if len(submissions) == 1:
+        return _enqueue_individually(fleet, submissions, call)
     try:
         _check_deadline(call)
         handles = fleet.submit_batch(
             first.program,
-            [order.inputs for order in orders],
+            [submission.inputs for submission in submissions],
             session=first.session,
-            idempotency_keys=[order.key for order in orders],
+            idempotency_keys=[submission.key for submission in submissions],
             **first.options,
         )
     except (IdempotencyConflictError, InputError):
-        return _enqueue_individually(fleet, orders, call)  # nothing was sent, and only some are at fault
+        return _enqueue_individually(fleet, submissions, call)  # nothing was sent, and only some of them are invalid
     except BridgeError as exc:
-        return [(order, exc) for order in orders]
-    return [(order, handle.id) for order, handle in zip(orders, handles, strict=True)]
+        return [(submission, exc) for submission in submissions]
+    return [(submission, handle.id) for submission, handle in zip(submissions, handles, strict=True)]
 
 
-def _enqueue_individually(fleet: Fleet, orders: Iterable[Submission], call: ClientCall) -> list[SubmissionOutcome]:
-    ends: list[SubmissionOutcome] = []
-    for order in orders:
+def _enqueue_individually(fleet: Fleet, submissions: Iterable[Submission], call: ClientCall) -> list[SubmissionOutcome]:
+    outcomes: list[SubmissionOutcome] = []
+    for submission in submissions:
         try:
-            ends.append((order, order.enqueue(fleet, call)))
+            outcomes.append((submission, submission.enqueue(fleet, call)))
         except BridgeError as exc:
-            ends.append((order, exc))
-    return ends
+            outcomes.append((submission, exc))
+    return outcomes
 
 
 def _check_deadline(call: ClientCall) -> None:
@@ -122,14 +128,16 @@ def _check_deadline(call: ClientCall) -> None:
 
 def _parse_options(request: pb.SubmitRequest) -> dict[str, Any]:
     if request.priority > MOST_URGENT:
-        raise MalformedError("priority", f"it is 1 to {MOST_URGENT}, the most urgent, or 0 for {DEFAULT_PRIORITY}")
+        raise MalformedError("priority", f"it must be 1 to {MOST_URGENT}, the most urgent, or 0 for {DEFAULT_PRIORITY}")
     deadline_s = require_seconds(request.deadline_s, "deadline_s")
-    stale = require_seconds(request.max_staleness_s, "max_staleness_s") if request.HasField("max_staleness_s") else None
+    max_staleness_s = (
+        require_seconds(request.max_staleness_s, "max_staleness_s") if request.HasField("max_staleness_s") else None
+    )
     return {
         "at_least": converters.parse_token(request.at_least, "at_least"),
         "exactly": converters.parse_token(request.exactly, "exactly"),
         "deadline": deadline_s or None,
-        "max_staleness": stale,
+        "max_staleness": max_staleness_s,
         "outage": _parse_outage(request.outage),
         "priority": request.priority or DEFAULT_PRIORITY,
     }

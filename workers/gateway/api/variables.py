@@ -1,4 +1,4 @@
-"""The Variables service: what a client reads and publishes, wherever the session's authority is."""
+"""The Variables service: read and publish variables, whether the store or Elixir is the session's authority."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Variables:
 
     Args:
         fleet: the fleet.
-        hub: the sessions that are followed.
-        changes: how many variables a publish may change.
+        feed: delivers new snapshots to streams.
+        max_changes: maximum number of variables in a publish.
     """
 
     def __init__(self, fleet: Fleet, feed: SessionFeed, max_changes: int) -> None:
@@ -42,36 +42,36 @@ class Variables:
         self._demand = WantedSessions(fleet.connection, namespace=fleet.namespace) if fleet.elixir else None
 
     async def publish(self, request: pb.PublishRequest, call: ClientCall) -> pb.PublishResponse:
-        """Commits all changes as one revision, or none."""
+        """Commit all changes as one revision, or none."""
         if not request.changes and not request.replace:
             raise MalformedError("changes", "there are none")
         if len(request.changes) > self._max_changes:
             raise TooLargeError("list of changes", self._max_changes)
 
-        def proposal(now: Mapping[str, Variable]) -> Changes:
-            asked = converters.parse_changes(request.changes, now)
-            return _replace_all(now, asked, call.grant) if request.replace else asked
+        def build_changes(now: Mapping[str, Variable]) -> Changes:
+            changes = converters.parse_changes(request.changes, now)
+            return _replace_all(now, changes, call.grant) if request.replace else changes
 
-        _check_control(request.session, [one.name for one in request.changes], call.grant)
-        names = None if request.replace else frozenset(one.name for one in request.changes)
-        return await self._commit(request, names, proposal, request.reason, call)
+        _check_control(request.session, [change.name for change in request.changes], call.grant)
+        names = None if request.replace else frozenset(change.name for change in request.changes)
+        return await self._commit(request, names, build_changes, request.reason, call)
 
     async def rollback(self, request: pb.RollbackRequest, call: ClientCall) -> pb.PublishResponse:
-        """Commits the state at a past revision as a new one."""
+        """Commit the state at a past revision as a new one."""
         if not request.to:
             raise MalformedError("to", "it names no revision: a token, a label or latest")
-        converters.parse_token(request.expected, "expected")  # before anything is looked for
+        converters.parse_token(request.expected, "expected")  # check it before reading the store
         past = (await self._store.read_at(request.session, request.to)).variables
 
         _check_control(request.session, (), call.grant)
 
-        def proposal(now: Mapping[str, Variable]) -> Changes:
+        def build_changes(now: Mapping[str, Variable]) -> Changes:
             return _replace_all(now, past, call.grant)
 
-        return await self._commit(request, None, proposal, request.reason or f"rollback to {request.to}", call)
+        return await self._commit(request, None, build_changes, request.reason or f"rollback to {request.to}", call)
 
     async def get(self, request: pb.GetVariablesRequest, call: ClientCall) -> pb.Snapshot:
-        """Returns the current snapshot, the first at or past ``at_least``, or exactly the one at ``exactly``."""
+        """Return the current snapshot, the first at or past ``at_least``, or exactly the one at ``exactly``."""
         await self._record_demand(request.session)
         exactly, at_least = (
             converters.parse_token(request.exactly, "exactly"),
@@ -79,24 +79,24 @@ class Variables:
         )
         wait_s = min(require_seconds(request.wait_s, "wait_s"), call.remaining_s)
         if exactly is not None:
-            found = await self._store.read_at(request.session, exactly)
+            snapshot = await self._store.read_at(request.session, exactly)
         elif at_least is not None:
-            found = await self._wait_for_token(request.session, at_least, wait_s)
+            snapshot = await self._wait_for_token(request.session, at_least, wait_s)
         else:
-            found = await self._store.read(request.session)
-        return converters.snapshot_message(found, request.names, await self._store_time(request.session))
+            snapshot = await self._store.read(request.session)
+        return converters.snapshot_message(snapshot, request.names, await self._store_time(request.session))
 
     async def watch(self, request: pb.WatchRequest, call: ClientCall) -> AsyncGenerator[pb.Snapshot]:
-        """Yields the current snapshot, then each newer one."""
+        """Yield the current snapshot, then each newer one."""
         after = converters.parse_token(request.after, "after")
         await self._record_demand(request.session)
         async with aclosing(self._feed.follow(request.session)) as snapshots:
-            async for found in snapshots:
-                if after is None or not found.meets(after) or found.token > after:
-                    yield _select_names(found, request, await self._store_time(request.session))
+            async for snapshot in snapshots:
+                if after is None or not snapshot.meets(after) or snapshot.token > after:
+                    yield _select_names(snapshot, request, await self._store_time(request.session))
 
     async def history(self, request: pb.HistoryRequest, call: ClientCall) -> pb.HistoryResponse:
-        """Returns the latest changes, newest first."""
+        """Return the latest changes, newest first."""
         limit = min(request.limit or _DEFAULT_HISTORY, _MAX_HISTORY)
         changes = await self._store.history(request.session, limit)
         return pb.HistoryResponse(revisions=map(converters.revision_message, changes))
@@ -105,7 +105,7 @@ class Variables:
         self,
         request: pb.PublishRequest | pb.RollbackRequest,
         names: frozenset[str] | None,
-        proposal: converters.ChangeBuilder,
+        build_changes: converters.ChangeBuilder,
         reason: str,
         call: ClientCall,
     ) -> pb.PublishResponse:
@@ -113,54 +113,54 @@ class Variables:
             converters.parse_token(request.expected, "expected"),
             call.grant.format_author(request.author),
         )
-        commit = PublishCommand(request.session, names, proposal, expected, author, reason)
+        commit = PublishCommand(request.session, names, build_changes, expected, author, reason)
         content = request.SerializeToString(deterministic=True)
         token = await self._publisher.publish(call.grant.name, request.request_id, content, commit)
         return pb.PublishResponse(token=str(token))
 
     async def _wait_for_token(self, session: str, token: Token, wait_s: float) -> Snapshot:
-        found: Snapshot | None = None
+        snapshot: Snapshot | None = None
         try:
-            found = await self._store.read(session)
+            snapshot = await self._store.read(session)
         except SessionNotFoundError:
             if not wait_s:
                 raise
-        if found is not None and found.meets(token):
-            return found
+        if snapshot is not None and snapshot.meets(token):
+            return snapshot
         try:
             async with asyncio.timeout(wait_s), aclosing(self._feed.follow(session)) as snapshots:
-                async for found in snapshots:
-                    if found.meets(token):
-                        return found
+                async for snapshot in snapshots:
+                    if snapshot.meets(token):
+                        return snapshot
         except TimeoutError:
             pass
-        at = "nothing yet" if found is None else str(found.token)
+        at = "nothing yet" if snapshot is None else str(snapshot.token)
         raise RevisionNotReachedError(session, str(token), at, wait_s)
 
     async def _record_demand(self, session: str) -> None:
-        """Somebody reads the session, so a refresher should follow it if Elixir has it."""
+        """Record that the session is in use, so that a refresher follows it if Elixir has it."""
         if self._demand is not None:
             await self._demand.want([session])
 
     async def _store_time(self, session: str) -> float:
-        """The store's clock: staleness isn't to be measured by another."""
+        """Return the store's time in Unix seconds, which staleness is measured by."""
         heads = await self._store.heads([session])
         return heads[session].now if session in heads else 0.0
 
 
 def _check_control(session: str, names: Iterable[str], grant: Grant) -> None:
-    """Return if a grant may change these variables: what steers the fleet itself needs a scope of its own.
+    """Check that a grant may change these variables: those that steer the fleet need the control scope.
 
     Raises:
-        NotGrantedError: it may not.
+        NotGrantedError: the grant lacks that scope.
     """
     if GrantScope.CONTROL not in grant.scopes and any(_is_control(name) for name in (session, *names)):
         raise NotGrantedError(grant.name, GrantScope.CONTROL, session)
 
 
-def _replace_all(now: Mapping[str, Variable], wanted: Changes, grant: Grant) -> Changes:
-    """Return the changes that make the state the wanted one, but for what the grant may not change."""
-    changes = {**dict.fromkeys(now.keys() - wanted.keys()), **wanted}
+def _replace_all(now: Mapping[str, Variable], target: Changes, grant: Grant) -> Changes:
+    """Return the changes that turn the current state into the target, except what the grant may not change."""
+    changes = {**dict.fromkeys(now.keys() - target.keys()), **target}
     if GrantScope.CONTROL in grant.scopes:
         return changes
     return {name: variable for name, variable in changes.items() if not _is_control(name)}
@@ -170,10 +170,10 @@ def _is_control(name: str) -> bool:
     return name.startswith(_CONTROL_PREFIX)
 
 
-def _select_names(found: Snapshot, request: pb.WatchRequest, now: float) -> pb.Snapshot:
-    """A watched variable may come and go."""
-    names = [name for name in request.names if name in found.variables]
-    message = converters.snapshot_message(found, names, now)
+def _select_names(snapshot: Snapshot, request: pb.WatchRequest, now: float) -> pb.Snapshot:
+    """Return a snapshot with the watched variables that it has: a watched variable may be created and deleted."""
+    names = [name for name in request.names if name in snapshot.variables]
+    message = converters.snapshot_message(snapshot, names, now)
     if request.names and not names:
         del message.variables[:]
     return message

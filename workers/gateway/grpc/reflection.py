@@ -1,6 +1,6 @@
-"""What the reflection service looks symbols up in: methods and fields too, which protobuf's own pool doesn't find.
+"""A descriptor pool for the reflection service that also finds methods and fields.
 
-Without it `grpcurl describe SERVICE.METHOD` is told that there is no such symbol.
+Protobuf's own pool doesn't, so that ``grpcurl describe SERVICE.METHOD`` would report a missing symbol.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from google.protobuf import descriptor_pool
 
 
 class SymbolPool:
-    """The descriptors of this process, for ``enable_server_reflection``."""
+    """The descriptor pool of this process, for ``enable_server_reflection``."""
 
     def __init__(self) -> None:
         self._pool: Any = descriptor_pool.Default()
 
-    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the name that the servicer calls
-        """Returns the file of a symbol, or of the service or message that it is a part of.
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - called by this name
+        """Return the file of a symbol, or of the service or message that it is a part of.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the symbol is unknown.
         """
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
             holder, _, part = symbol.rpartition(".")
-            found = self._pool.FindFileContainingSymbol(holder)
-            if part not in _part_names(found, holder):
+            file = self._pool.FindFileContainingSymbol(holder)
+            if part not in _part_names(file, holder):
                 raise
-            return found
+            return file
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pool, name)
 
 
 def _part_names(file: Any, holder: str) -> set[str]:
-    """Returns the names of a service's methods or a message's fields."""
+    """Return the names of a service's methods or a message's fields."""
     name = holder.rpartition(".")[2]
     service, message = file.services_by_name.get(name), file.message_types_by_name.get(name)
     return {*(service.methods_by_name if service else ()), *(message.fields_by_name if message else ())}

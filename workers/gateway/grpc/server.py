@@ -1,4 +1,4 @@
-"""The gateway's gRPC side: the operations as methods, with health and reflection beside them."""
+"""The gRPC server: the operations, the health service and server reflection."""
 
 from __future__ import annotations
 
@@ -28,12 +28,18 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GrpcServer:
-    """Serves the operations by gRPC.
+    """Serves the operations over gRPC.
 
     Args:
-        operations: what it serves.
-        door: who gets in.
-        settings: where it listens, TLS and limits.
+        operations: the operations.
+        gate: admits calls.
+        settings: the gateway's settings.
+
+    Attributes:
+        address: the ``HOST:PORT`` that it listens on.
+
+    Raises:
+        ConfigurationError: it can't listen on the address, or can't use its TLS files.
     """
 
     def __init__(self, operations: Iterable[Operation], gate: RequestGate, settings: GatewaySettings) -> None:
@@ -58,31 +64,31 @@ class GrpcServer:
         self.address = f"{host}:{_bind(self._server, settings.grpc, settings.tls)}"
 
     async def start(self) -> None:
-        """Serves from now on."""
+        """Start accepting calls."""
         await self._server.start()
         await self.set_healthy(True)
 
     async def set_healthy(self, well: bool) -> None:
-        """Tells the health service's clients how it stands."""
+        """Set the status that the health service reports."""
         status = health_pb2.HealthCheckResponse.SERVING if well else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *self._services):
             await self._health.set(service, status)
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new calls, and breaks off those that aren't done in time."""
+        """Stop accepting calls, and cancel those that don't finish within ``grace_s`` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
 
     def _build_handlers(self, operations: Iterable[Operation]) -> list[grpc.GenericRpcHandler]:
         by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
         for operation in operations:
-            # Requests are parsed behind the door: what a stranger sends costs no more than its bytes.
-            made = (
+            # Requests are parsed after authorization, so an unauthorized one costs no more than its bytes.
+            handler = (
                 grpc.unary_unary_rpc_method_handler(self._unary_handler(operation), None, _serialize)
                 if operation.unary
                 else grpc.unary_stream_rpc_method_handler(self._streaming_handler(operation), None, None)
             )
-            by_service.setdefault(operation.service, {})[operation.method] = made
+            by_service.setdefault(operation.service, {})[operation.method] = handler
         return [
             grpc.method_handlers_generic_handler(f"{PACKAGE}.{service}", methods)
             for service, methods in by_service.items()
@@ -94,7 +100,7 @@ class GrpcServer:
                 grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
                 request = _parse(operation, data)
                 return await self._gate.call(operation, request, grant, context.time_remaining())
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
+            except Exception as exc:  # noqa: BLE001 - reported to the client, and logged if unexpected
                 return await _abort(exc, operation, context)
 
         return handle
@@ -114,16 +120,19 @@ class GrpcServer:
         return handle
 
     async def _write(self, answer: Message, context: Context) -> None:
-        """A reader that takes nothing holds a stream, but not for ever."""
+        """Send a message of a stream; raise StreamEndedError if the reader doesn't accept it in time."""
         try:
             async with asyncio.timeout(self._limits.write_s):
                 await context.write(_serialize(answer))
         except TimeoutError:
-            raise StreamEndedError(f"its reader took nothing for {self._limits.write_s:g} s") from None
+            raise StreamEndedError(f"its reader accepted nothing for {self._limits.write_s:g} s") from None
 
 
 class _AuthenticationInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses a call by its headers: gRPC else waits for a whole message of a stranger's, and counts it meanwhile."""
+    """Rejects unauthorized calls by their headers.
+
+    Otherwise gRPC would wait for the whole request message of an unauthorized client, and count the call meanwhile.
+    """
 
     def __init__(self, gate: RequestGate, operations: Iterable[Operation]) -> None:
         self._gate = gate
@@ -144,11 +153,11 @@ class _AuthenticationInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _rejecting_handler(error: BridgeError, operation: Operation) -> grpc.RpcMethodHandler[Any, Any]:
-    async def refuse(_: Any, context: Context) -> Any:
+    async def reject(_: Any, context: Context) -> Any:
         await _abort(error, operation, context)
 
-    # Of all kinds of methods it is this one that is called before anything was received.
-    return grpc.stream_unary_rpc_method_handler(refuse)
+    # Only a client-streaming handler is called before a message has been received.
+    return grpc.stream_unary_rpc_method_handler(reject)
 
 
 def _channel_options(limits: GatewayLimits) -> list[tuple[str, int]]:
@@ -159,7 +168,7 @@ def _channel_options(limits: GatewayLimits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", limits.calls_per_connection),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.server_handshake_timeout_ms", round(limits.read_s * 1000)),
-        # A client that is gone without a word is noticed, and one that pings without end is cut off.
+        # Detect clients that vanished, and disconnect those that ping too often.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -200,7 +209,7 @@ def _parse(operation: Operation, data: bytes) -> Any:
     try:
         return operation.request.FromString(data)
     except (DecodeError, RecursionError) as exc:
-        raise MalformedError("message", f"it is no {operation.request.__name__}: {exc}") from exc
+        raise MalformedError("message", f"it is not a {operation.request.__name__}: {exc}") from exc
 
 
 async def _abort(error: Exception, operation: Operation, context: Context) -> Any:

@@ -1,9 +1,9 @@
-"""HTTP connections of clients that haven't shown a token: there are only so many, and the oldest makes room.
+"""Limit the HTTP connections of clients that haven't authenticated, evicting the oldest.
 
-Whoever can open connections could else use up all there are, by requests that it never ends. A connection is a
-newcomer's until a request of it has shown a token (or, where none is asked for, has come whole): an honest client's for
-milliseconds. Newcomers have a number of their own, in all and for each address. Where one more comes, the one that
-has been a newcomer for longest is closed: nobody is turned away for what others leave open.
+Otherwise a client could exhaust the server with requests that it never completes. A connection is a newcomer until one
+of its requests has presented a valid token or, if none is needed, has arrived completely, which takes a well-behaved
+client milliseconds. The number of newcomers is limited, in total and per address. When the limit is exceeded, the
+oldest newcomer is closed, so new clients are never rejected because of connections that others leave open.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Connections:
     """The connections of one server.
 
     Args:
-        newcomers: how many newcomers there are at most; of one address, half as many.
-        known: how many others there are at most; what comes beyond stays a newcomer.
+        newcomers: maximum number of newcomers; half as many per address.
+        known: maximum number of other connections; those beyond it stay newcomers.
     """
 
     def __init__(self, newcomers: int, known: int) -> None:
@@ -29,12 +29,12 @@ class Connections:
         self._max_newcomers_per_address = max(1, newcomers // 2)
         self._max_known = known
         self._known: set[Peer] = set()
-        # In the order of coming, in all and by address.
+        # In order of arrival, in total and by address.
         self._newcomers: dict[Peer, asyncio.BaseTransport] = {}
         self._newcomers_by_address: dict[str, dict[Peer, None]] = {}
 
     def add(self, peer: Peer, transport: asyncio.BaseTransport) -> None:
-        """Count a newcomer, and close another if there are too many now."""
+        """Add a newcomer, and close the oldest if there are too many now."""
         self._newcomers[peer] = transport
         own = self._newcomers_by_address.setdefault(peer[0], {})
         own[peer] = None
@@ -44,13 +44,13 @@ class Connections:
             self._abort(next(iter(self._newcomers)))
 
     def trust(self, peer: Peer | None) -> None:
-        """Count a connection among the known ones from here on: it may do what its client asks for."""
+        """Move a connection from the newcomers to the known ones."""
         if peer is not None and peer in self._newcomers and len(self._known) < self._max_known:
             self._forget(peer)
             self._known.add(peer)
 
     def remove(self, peer: Peer) -> None:
-        """Count a connection no longer."""
+        """Remove a closed connection."""
         self._known.discard(peer)
         self._forget(peer)
 
@@ -68,32 +68,32 @@ class Connections:
 
 
 def build_protocol(read_s: float, connections: Connections) -> type[H11Protocol]:
-    """Return uvicorn's protocol whose connections end when no request has come for so many seconds, or not whole.
+    """Return a protocol for uvicorn that closes connections on which no complete request arrives within ``read_s``.
 
-    It is the slower of uvicorn's two, since the other takes headers without end.
+    It builds on h11, the slower of uvicorn's two, since the other accepts headers of unlimited size.
     """
 
-    class Bounded(H11Protocol):
+    class BoundedProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             super().connection_made(transport)
-            self._answering: RequestResponseCycle | None = None
-            self._looking = self.loop.call_later(read_s, self._look)
+            self._last_cycle: RequestResponseCycle | None = None
+            self._timer = self.loop.call_later(read_s, self._close_if_idle)
             if self.client is not None:
                 connections.add(self.client, transport)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._looking.cancel()
+            self._timer.cancel()
             if self.client is not None:
                 connections.remove(self.client)
             super().connection_lost(exc)
 
-        def _look(self) -> None:
-            """A connection that answers nothing, and didn't when it was last looked at, waits for a request in vain."""
+        def _close_if_idle(self) -> None:
+            # A connection that answers nothing now, and has begun no request since the last check, is idle.
             cycle: Any = self.cycle
-            if cycle is self._answering and (cycle is None or cycle.response_complete):
+            if cycle is self._last_cycle and (cycle is None or cycle.response_complete):
                 self.transport.close()
                 return
-            self._answering = cycle
-            self._looking = self.loop.call_later(read_s, self._look)
+            self._last_cycle = cycle
+            self._timer = self.loop.call_later(read_s, self._close_if_idle)
 
-    return Bounded
+    return BoundedProtocol

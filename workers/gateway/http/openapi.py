@@ -1,4 +1,4 @@
-"""The OpenAPI description of the HTTP side, made from the messages themselves, so that it can't drift from them."""
+"""The OpenAPI description of the HTTP server, generated from the protobuf messages so that it can't diverge."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from workers.gateway.operations import Operation
 Schema = dict[str, Any]
 
 _SUMMARIES = {
-    "Publish": "Commits all changes as one revision, or none, and returns its token.",
-    "Rollback": "Commits the state at a past token, label or `latest` as a new revision.",
-    "Watch": "Streams the current snapshot, then each newer one, as server-sent events.",
-    "History": "Returns the latest changes, newest first.",
-    "Submit": "Enqueues a prediction and returns its id.",
-    "SubmitBatch": "Enqueues many; each outcome stands in the place of its request.",
-    "Await": "Returns the prediction when it has ended, or as it stands when `timeout_s` is over; 0 for the longest.",
-    "Stream": "Streams what becomes of a prediction as server-sent events; the last one carries the result.",
-    "Cancel": "Cancels a prediction; one that has ended stays as it is.",
-    "Register": "Builds a program from its spec, and stores that as the next version.",
-    "List": "Returns programs by name, page by page.",
+    "Publish": "Commit all changes as one revision, or none, and return its token.",
+    "Rollback": "Commit the state at a past token, label or `latest` as a new revision.",
+    "Watch": "Stream the current snapshot, then each newer one, as server-sent events.",
+    "History": "Return the latest changes, newest first.",
+    "Submit": "Enqueue a prediction and return its id.",
+    "SubmitBatch": "Enqueue many predictions; the outcomes are in the order of the requests.",
+    "Await": "Wait until a prediction ends or `timeout_s` expires, and return its state; 0 waits as long as allowed.",
+    "Stream": "Stream the progress of a prediction as server-sent events; the last one carries the result.",
+    "Cancel": "Cancel a prediction unless it has ended.",
+    "Register": "Build a program from its spec, and store the spec as the next version.",
+    "List": "Return programs sorted by name, in pages.",
 }
 _GET_SUMMARIES = {
-    "Variables": "Returns the current snapshot, the first at or past `at_least`, or exactly the one at `exactly`.",
-    "Predictions": "Returns how a prediction stands, at once.",
-    "Programs": "Returns a program by `name`, `name@label` or `name:version`, with its spec.",
+    "Variables": "Return the current snapshot, the first at or past `at_least`, or exactly the one at `exactly`.",
+    "Predictions": "Return the state of a prediction without waiting.",
+    "Programs": "Return a program by `name`, `name@label` or `name:version`, with its spec.",
 }
 _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
@@ -39,7 +39,7 @@ _SCALARS: dict[int, Schema] = {
     FieldDescriptor.TYPE_UINT32: {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
     FieldDescriptor.TYPE_UINT64: {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
 }
-# What a field holds beyond its type, by its name; the values of variables are judged by their own constraints.
+# Schemas of fields by name, where the type isn't enough. Values of variables are checked by their own constraints.
 _TOKEN: Schema = {"type": "string", "pattern": r"^(\d{1,19}\.\d{1,19})?$"}
 _SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1e9}
 _OBJECT: Schema = {"type": "object"}
@@ -62,7 +62,7 @@ _FIELD_SCHEMAS: dict[str, Schema] = {
     "outage": {
         "type": "string",
         "pattern": r"^(fail|serve_stale\(\d+(\.\d+)?\))?$",
-        "description": "What becomes of it when the store or the session's authority is away.",
+        "description": "How to proceed while the store or the session's authority is unavailable.",
     },
     "priority": {"type": "integer", "minimum": 0, "maximum": 9},
     "program": _REFERENCE,
@@ -71,7 +71,7 @@ _FIELD_SCHEMAS: dict[str, Schema] = {
     "spec_json": _OBJECT,
     "constraints_json": _OBJECT,
 }
-# What bears on one message's field, or on several of its fields together.
+# Schemas of a field in one message only; below, rules on several fields of a message.
 _MESSAGE_FIELD_SCHEMAS: dict[tuple[str, str], Schema] = {
     ("RegisterRequest", "name"): _NAME,
     ("RegisterRequest", "labels"): _NAME,
@@ -95,18 +95,18 @@ _MESSAGE_RULES: dict[str, Schema] = {
 }
 _TIMESTAMP = "google.protobuf.Timestamp"
 _ERROR_DESCRIPTIONS = {
-    "400": "The request is malformed, or a value is refused.",
+    "400": "The request is malformed, or a value is invalid.",
     "401": "The token is missing or unknown.",
-    "403": "The token doesn't grant this.",
-    "404": "What it names isn't there.",
-    "409": "The session, program or key is in another state than the request needs.",
-    "410": "The store can't give that revision any more.",
+    "403": "The token doesn't grant this operation.",
+    "404": "The session, variable, prediction or program doesn't exist.",
+    "409": "The request conflicts with the state of the session, program or key.",
+    "410": "The store no longer has that revision.",
     "413": "The request is too large.",
-    "429": "Too many calls or streams; `retry-after` says when to try again.",
+    "429": "Too many calls or streams; retry after the seconds in `retry-after`.",
     "500": "The gateway or the Elixir server failed.",
-    "501": "The Elixir server doesn't serve that.",
-    "503": "Redis or the Elixir server is away, or the gateway is being stopped.",
-    "504": "It took longer than the client waits.",
+    "501": "The Elixir server doesn't support the operation.",
+    "503": "Redis or the Elixir server is unavailable, or the gateway is shutting down.",
+    "504": "The operation exceeded the client's timeout.",
 }
 
 
@@ -120,16 +120,21 @@ _ERROR_SCHEMA: Schema = {
             "properties": {
                 "kind": {"type": "string", "description": "The error's class."},
                 "message": {"type": "string"},
-                "fields": {"type": "array", "description": "Its fields in order.", "items": {}},
-                "status": {"type": "string", "description": "The status that gRPC gives it."},
+                "fields": {"type": "array", "description": "The error's fields in order.", "items": {}},
+                "status": {"type": "string", "description": "The corresponding gRPC status."},
             },
         }
     },
 }
 
 
-def build_description(operations: Iterable[Operation], *, guarded: bool = True) -> Schema:
-    """Returns the OpenAPI 3.1 document of the operations, to which a token has to be sent if they are guarded."""
+def build_description(operations: Iterable[Operation], *, requires_token: bool = True) -> Schema:
+    """Return the OpenAPI 3.1 document of the operations.
+
+    Args:
+        operations: the operations.
+        requires_token: whether calls need a bearer token.
+    """
     schemas: dict[str, Schema] = {"Refusal": _ERROR_SCHEMA}
     paths: dict[str, Schema] = {}
     for operation in operations:
@@ -138,7 +143,7 @@ def build_description(operations: Iterable[Operation], *, guarded: bool = True) 
     return {
         "openapi": "3.1.0",
         "info": {"title": "DSPex fleet", "version": "1", "description": "Variables, predictions and programs."},
-        **({"security": [{"bearer": []}]} if guarded else {}),
+        **({"security": [{"bearer": []}]} if requires_token else {}),
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -149,25 +154,25 @@ def build_description(operations: Iterable[Operation], *, guarded: bool = True) 
 
 def _operation_object(operation: Operation, schemas: dict[str, Schema]) -> Schema:
     method, path = operation.http
-    inside = re.findall(r"{(\w+)}", path)
+    in_path = re.findall(r"{(\w+)}", path)
     fields = fields_of(operation.request.DESCRIPTOR)
-    outside = [field for field in fields if json_name(field) not in inside and method == "GET"]
-    body = _message_schema(operation.request.DESCRIPTOR, schemas, without=inside, constrained=True)
+    in_query = [field for field in fields if json_name(field) not in in_path and method == "GET"]
+    body = _message_schema(operation.request.DESCRIPTOR, schemas, without=in_path, constrained=True)
     document: Schema = {
         "operationId": f"{operation.service}_{operation.method}",
         "tags": [operation.service],
         "summary": _GET_SUMMARIES[operation.service] if operation.method == "Get" else _SUMMARIES[operation.method],
         "description": f"Needs the scope `{operation.scope}`.",
         "parameters": [
-            *map(_path_parameter, inside),
-            *(_query_parameter(field, schemas) for field in outside),
+            *map(_path_parameter, in_path),
+            *(_query_parameter(field, schemas) for field in in_query),
             _TIMEOUT,
         ],
         "responses": {"200": _success_response(operation, schemas), **_error_responses()},
     }
     if method == "POST":
         document["requestBody"] = {
-            "required": bool([field for field in fields if json_name(field) not in inside]),
+            "required": bool([field for field in fields if json_name(field) not in in_path]),
             "content": {"application/json": {"schema": body}},
         }
     return document
@@ -194,17 +199,18 @@ def _success_response(operation: Operation, schemas: dict[str, Schema]) -> Schem
     schema = _message_reference(operation.response.DESCRIPTOR, schemas)
     if operation.unary is not None:
         return {"description": "OK", "content": {"application/json": {"schema": schema}}}
-    about = f"Events with a {operation.response.DESCRIPTOR.name} as JSON each; an event `error` with a Refusal ends it."
-    return {"description": about, "content": {"text/event-stream": {"schema": _event_schema(schema)}}}
+    name = operation.response.DESCRIPTOR.name
+    summary = f"Events whose data is a {name} as JSON; an event `error` with a Refusal ends the stream."
+    return {"description": summary, "content": {"text/event-stream": {"schema": _event_schema(schema)}}}
 
 
 def _event_schema(data: Schema) -> Schema:
-    either = {"anyOf": [data, {"$ref": "#/components/schemas/Refusal"}]}
-    json = {"type": "string", "contentMediaType": "application/json", "contentSchema": either}
-    event = {"enum": ["message", "error"], "description": "`message` where it isn't said."}
-    about = "The token of a snapshot, the position of a piece: the header `last-event-id` goes on behind it."
-    id = {"type": "string", "description": about}
-    return {"type": "object", "required": ["data"], "properties": {"data": json, "event": event, "id": id}}
+    content = {"anyOf": [data, {"$ref": "#/components/schemas/Refusal"}]}
+    json = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
+    event = {"enum": ["message", "error"], "description": "`message` by default."}
+    about = "The token of a snapshot or the position of a chunk; send it as `last-event-id` to resume after it."
+    event_id = {"type": "string", "description": about}
+    return {"type": "object", "required": ["data"], "properties": {"data": json, "event": event, "id": event_id}}
 
 
 def _error_responses() -> dict[str, Schema]:
@@ -214,7 +220,7 @@ def _error_responses() -> dict[str, Schema]:
 
 def _message_reference(descriptor: Descriptor, schemas: dict[str, Schema]) -> Schema:
     if descriptor.name not in schemas:
-        schemas[descriptor.name] = {}  # a message may hold its own kind
+        schemas[descriptor.name] = {}  # a message may contain its own type
         schemas[descriptor.name] = _message_schema(descriptor, schemas)
     return {"$ref": f"#/components/schemas/{descriptor.name}"}
 
@@ -222,15 +228,15 @@ def _message_reference(descriptor: Descriptor, schemas: dict[str, Schema]) -> Sc
 def _message_schema(
     descriptor: Descriptor, schemas: dict[str, Schema], without: Iterable[str] = (), *, constrained: bool = False
 ) -> Schema:
-    # What is wrong with one request of a batch stands in its place, so that a batch of it is no wrong batch.
+    # An invalid request in a batch is reported in its place, so it doesn't make the batch invalid.
     constrained = constrained or descriptor.name != "SubmitRequest"
     properties = {
         json_name(field): _field_schema(field, schemas, constrained=constrained) for field in fields_of(descriptor)
     }
-    kept = {name: schema for name, schema in properties.items() if name not in without}
+    included = {name: schema for name, schema in properties.items() if name not in without}
     required = {"required": list(REQUIRED[descriptor.name])} if descriptor.name in REQUIRED else {}
-    together = {} if descriptor.name not in _MESSAGE_RULES else {"allOf": [_MESSAGE_RULES[descriptor.name]]}
-    return {"type": "object", "properties": kept, "additionalProperties": False, **required, **together}
+    rules = {} if descriptor.name not in _MESSAGE_RULES else {"allOf": [_MESSAGE_RULES[descriptor.name]]}
+    return {"type": "object", "properties": included, "additionalProperties": False, **required, **rules}
 
 
 def _field_schema(field: FieldDescriptor, schemas: dict[str, Schema], *, constrained: bool = True) -> Schema:

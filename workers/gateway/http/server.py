@@ -1,4 +1,4 @@
-"""The gateway's HTTP side: the operations with JSON, streams as server-sent events, and their OpenAPI description."""
+"""The HTTP server: the operations as JSON, streams as server-sent events, and their OpenAPI description."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ _log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
-# Proxies and clients close a stream on which nothing comes for a minute.
+# Proxies and clients close a stream that is silent for a minute.
 _KEEP_ALIVE_S = 15.0
 
 
 class HttpServer:
-    """Serves the operations by HTTP.
+    """Serves the operations over HTTP.
 
     Args:
-        operations: what it serves.
-        door: who gets in.
-        settings: where it listens, TLS and limits.
-        ready: tells whether the fleet's store answers.
+        operations: the operations.
+        gate: admits calls.
+        settings: the gateway's settings.
+        ready: returns whether the fleet's store answers.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class HttpServer:
         assert settings.http is not None
         self._gate = gate
         self._limits = settings.limits
-        # Counted before they are read one by one.
+        # Checked before the items are parsed.
         self._max_items = {"changes": settings.limits.changes, "requests": settings.limits.batch}
         self._ready = ready
         self._operations = tuple(operations)
@@ -82,7 +82,7 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     def build_app(self) -> Starlette:
-        """Returns the ASGI application."""
+        """Return the ASGI application."""
         by_path: dict[str, dict[str, Operation]] = {}
         for operation in self._operations:
             method, path = operation.http
@@ -100,12 +100,12 @@ class HttpServer:
         )
 
     async def start(self) -> None:
-        """Serves from now on."""
+        """Start accepting calls."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="dspex-gateway-http")
         await self._server.accepting.wait()
 
     async def stop(self, grace_s: float) -> None:
-        """Takes no new calls, and breaks off those that aren't done in time."""
+        """Stop accepting calls, and cancel those that don't finish within ``grace_s`` seconds."""
         self._server.config.timeout_graceful_shutdown = max(1, math.ceil(grace_s))
         self._server.should_exit = True
         if self._serving is not None:
@@ -120,10 +120,10 @@ class HttpServer:
                 return await answer(operation, request)
             except ClientDisconnect:
                 return Response(status_code=499)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the client is told and the log knows more
+            except Exception as exc:  # noqa: BLE001 - reported to the client, and logged if unexpected
                 return _error_response(exc, operation.path)
 
-        # Sessions may have slashes in their names.
+        # Session names may contain slashes.
         return Route(path.replace("{session}", "{session:path}"), endpoint, methods=list(methods))
 
     def _with_sender_check(
@@ -150,7 +150,7 @@ class HttpServer:
         return Response(written(message_to_json(answer)), media_type=_JSON)
 
     async def _receive(self, operation: Operation, request: Request) -> tuple[Grant, Any]:
-        """Return whose call it is and what it asks for; its connection isn't a newcomer's from here on."""
+        """Authorize a request and parse its message; its connection is no newcomer afterwards."""
         grant = self._gate.authorize(request.headers.get("authorization"), operation)
         peer = request.scope.get("client")
         if self._gate.requires_token:
@@ -162,7 +162,7 @@ class HttpServer:
     async def _handle_stream(self, operation: Operation, request: Request) -> Response:
         grant, message = await self._receive(operation, request)
         answers = self._gate.stream(operation, message, grant, _parse_timeout(request))
-        # The first answer, or a wait for it, tells whether the stream is refused; that is said by the status.
+        # Wait briefly for the first response, so that an error at the start is reported by the HTTP status.
         first = asyncio.ensure_future(anext(answers, None))
         await asyncio.wait([first], timeout=_KEEP_ALIVE_S / 100)
         if first.done() and first.exception() is not None:
@@ -185,7 +185,7 @@ class HttpServer:
                         return
                     yield _encode_event(answer)
                     following = asyncio.ensure_future(anext(answers, None))
-            except Exception as exc:  # noqa: BLE001 - the status is sent already, so it is told as an event
+            except Exception as exc:  # noqa: BLE001 - the status has been sent, so the error is reported as an event
                 _log_failure(exc, operation.path)
                 yield b"event: error\ndata: " + _encode_error(exc) + b"\n\n"
             finally:
@@ -195,32 +195,32 @@ class HttpServer:
     async def _parse_message(self, operation: Operation, request: Request) -> Any:
         texts = [*request.path_params.items(), *request.query_params.multi_items()]
         if operation.http[0] == "GET":
-            asked = parse_texts(operation.request, texts)
-            # What a browser's EventSource sends when it connects again: the id of the last event that it has.
+            query = parse_texts(operation.request, texts)
+            # A browser's EventSource sends the id of the last event that it received when it reconnects.
             if operation.streaming and (last := request.headers.get("last-event-id")):
-                asked.setdefault("after", last)
-            return message_from_json(operation.request, asked, "query")
+                query.setdefault("after", last)
+            return message_from_json(operation.request, query, "query")
         body = await self._read_body(request, needed=operation.request is not pb.PredictionRequest)
-        for field, most in self._max_items.items():
-            if isinstance(items := body.get(field), list) and len(items) > most:
-                raise TooLargeError(f"list of {field}", most)
-        given = dict(body)
+        for field, max_items in self._max_items.items():
+            if isinstance(items := body.get(field), list) and len(items) > max_items:
+                raise TooLargeError(f"list of {field}", max_items)
+        fields = dict(body)
         for key, value in parse_texts(operation.request, texts).items():
-            if given.setdefault(key, value) != value:
-                raise MalformedError(f"body.{key}", "the path says something else")
-        return message_from_json(operation.request, given)
+            if fields.setdefault(key, value) != value:
+                raise MalformedError(f"body.{key}", "it contradicts the path or query")
+        return message_from_json(operation.request, fields)
 
     async def _read_body(self, request: Request, *, needed: bool) -> dict[str, Any]:
-        most, data = self._limits.message_bytes, bytearray()
+        max_bytes, data = self._limits.message_bytes, bytearray()
         length = request.headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length[:20]) > most:
-            raise TooLargeError("body", most)
+        if length.isascii() and length.isdigit() and int(length[:20]) > max_bytes:
+            raise TooLargeError("body", max_bytes)
         try:
             async with asyncio.timeout(self._limits.read_s):
                 async for chunk in request.stream():
                     data += chunk
-                    if len(data) > most:
-                        raise TooLargeError("body", most)
+                    if len(data) > max_bytes:
+                        raise TooLargeError("body", max_bytes)
         except TimeoutError:
             raise TookTooLongError(self._limits.read_s) from None
         try:
@@ -228,7 +228,7 @@ class HttpServer:
         except (ValueError, RecursionError) as exc:
             raise MalformedError("body", f"it isn't JSON: {exc}") from exc
         if not isinstance(body, dict):
-            raise MalformedError("body", "it is a JSON object")
+            raise MalformedError("body", "it must be a JSON object")
         return body
 
     async def _handle_readiness(self, _: Request) -> Response:
@@ -238,7 +238,7 @@ class HttpServer:
 
 
 class _EventStreamResponse(StreamingResponse):
-    """Server-sent events. A reader that takes nothing holds its stream, but not for ever."""
+    """Server-sent events, closed if the reader accepts no message for ``write_s`` seconds."""
 
     def __init__(self, events: AsyncGenerator[bytes], write_s: float) -> None:
         super().__init__(events, media_type=_EVENTS, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
@@ -254,20 +254,20 @@ class _EventStreamResponse(StreamingResponse):
             try:
                 await super().stream_response(bounded)
             except TimeoutError:
-                _log.info("an event stream's reader took nothing for %g s", self._write_s)
+                _log.info("closed an event stream: its reader accepted nothing for %g s", self._write_s)
 
 
 def _check_media_type(headers: Headers) -> None:
-    """A page may send a text or a form to any host without being asked; to send JSON it has to be let.
+    """Check that a request with a body declares JSON, which browsers send to other origins only with permission.
 
     Raises:
-        MediaTypeError: there is a body, and it isn't said to be JSON.
+        MediaTypeError: there is a body, and its content type isn't JSON.
     """
-    said = headers.get("content-type")
-    if said is None and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+    content_type = headers.get("content-type")
+    if content_type is None and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return
-    if (said or "").partition(";")[0].strip().lower() != _JSON:
-        raise MediaTypeError(said or "")
+    if (content_type or "").partition(";")[0].strip().lower() != _JSON:
+        raise MediaTypeError(content_type or "")
 
 
 def _parse_timeout(request: Request) -> float | None:
@@ -279,7 +279,9 @@ def _parse_timeout(request: Request) -> float | None:
     except ValueError:
         seconds = math.nan
     if not MIN_TIMEOUT_S <= seconds <= MAX_TIMEOUT_S:
-        raise MalformedError("header request-timeout", f"it is a number of seconds, {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S}")
+        raise MalformedError(
+            "header request-timeout", f"it must be a number of seconds, {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S}"
+        )
     return seconds
 
 
@@ -291,9 +293,9 @@ def _constant_answer(text: bytes) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _encode_event(answer: Message) -> bytes:
-    place = getattr(answer, "token", "") or getattr(answer, "position", "")
-    id = b"id: " + place.encode() + b"\n" if place else b""
-    return id + b"data: " + written(message_to_json(answer)) + b"\n\n"
+    position = getattr(answer, "token", "") or getattr(answer, "position", "")
+    event_id = b"id: " + position.encode() + b"\n" if position else b""
+    return event_id + b"data: " + written(message_to_json(answer)) + b"\n\n"
 
 
 def _encode_error(error: BaseException) -> bytes:

@@ -1,7 +1,7 @@
-"""Messages as JSON and back. One mapping for all of them, so that HTTP says exactly what gRPC says.
+"""Convert protobuf messages to JSON and back, with one mapping for all of them.
 
-A field keeps its name, but ``…_json``, whose JSON stands there itself: ``"value": 0.5``. Enums are their own part in
-small letters (``float``, ``queued``), times are RFC 3339, and what is absent in the message is left out.
+Fields keep their names, except ``…_json`` fields, whose JSON is inlined: ``"value": 0.5``. Enum values are in lowercase
+without their prefix (``float``, ``queued``), times are RFC 3339, and absent fields are omitted.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "SubmitBatchRequest": ("requests",),
     "SubmitRequest": ("program",),
 }
-"""Fields that have to stand in JSON, by message: gRPC can't tell them from empty ones, and a reader of JSON can."""
+"""Fields that JSON must contain, by message; in protobuf a missing field can't be told from an empty one."""
 
 _TIMESTAMP = "google.protobuf.Timestamp"
 
 
 def json_name(field: FieldDescriptor) -> str:
-    """Returns the name that a field has in JSON."""
+    """Return the JSON name of a field."""
     return field.name.removesuffix(_JSON) if is_json(field) else field.name
 
 
 def is_json(field: FieldDescriptor) -> bool:
-    """Tells whether a field's bytes are JSON that stands in the text itself."""
+    """Check whether a field holds JSON that is inlined."""
     return field.type == FieldDescriptor.TYPE_BYTES and field.name.endswith(_JSON)
 
 
 def enum_names(enum: EnumDescriptor) -> dict[str, int]:
-    """Returns the names that an enum's values have in JSON; the one that stands for none isn't among them."""
+    """Return the numbers of an enum's values by JSON name, without the unspecified one."""
     values = cast("Iterable[Any]", enum.values)
     prefix = "".join(f"_{letter}" if letter.isupper() else letter for letter in enum.name).lstrip("_").upper() + "_"
     return {value.name.removeprefix(prefix).lower(): value.number for value in values if value.number}
 
 
 def fields_of(descriptor: Any) -> list[FieldDescriptor]:
-    """Returns the fields of a message's descriptor, in their order."""
+    """Return the fields of a message descriptor in declaration order."""
     return list(descriptor.fields)
 
 
 def message_to_json(message: Message) -> dict[str, Any]:
-    """Returns a message as JSON types."""
-    there = [field for field in fields_of(message.DESCRIPTOR) if _is_present(message, field)]
-    return {json_name(field): _field_to_json(field, getattr(message, field.name)) for field in there}
+    """Return a message as JSON types."""
+    present = [field for field in fields_of(message.DESCRIPTOR) if _is_present(message, field)]
+    return {json_name(field): _field_to_json(field, getattr(message, field.name)) for field in present}
 
 
 def _is_present(message: Message, field: FieldDescriptor) -> bool:
@@ -87,10 +87,15 @@ def _value_to_json(field: FieldDescriptor, value: Any) -> Any:
 
 
 def message_from_json(kind: type[Any], given: Mapping[str, Any], where: str = "body") -> Any:
-    """Returns the message that JSON types stand for.
+    """Parse a message from JSON types.
+
+    Args:
+        kind: the message class.
+        given: the JSON object.
+        where: what the object is, for errors.
 
     Raises:
-        MalformedError: a field is unknown, of another type, or excludes another that is there.
+        MalformedError: a field is missing, unknown, of the wrong type, or excludes another that is present.
     """
     message = kind()
     _fill_message(message, given, where)
@@ -114,7 +119,7 @@ def _fill_message(message: Message, given: Mapping[str, Any], where: str) -> Non
 
 
 def _is_unset_choice(field: FieldDescriptor, value: Any) -> bool:
-    """An empty token is none, and not to delete is no change."""
+    """Check whether a value of a oneof field selects nothing: an empty token, or ``delete: false``."""
     return (field.type, value) == (FieldDescriptor.TYPE_STRING, "") or (
         field.type == FieldDescriptor.TYPE_BOOL and value is False
     )
@@ -136,18 +141,18 @@ def _set_field(message: Message, field: FieldDescriptor, value: Any, at: str) ->
             setattr(message, field.name, _value_from_json(field, value, at))
         return
     if not isinstance(value, list):
-        raise MalformedError(at, f"it is a list, not {shown(value)}")
-    held = getattr(message, field.name)
-    for number, item in enumerate(cast("list[Any]", value)):
+        raise MalformedError(at, f"it must be a list, not {shown(value)}")
+    items = getattr(message, field.name)
+    for index, item in enumerate(cast("list[Any]", value)):
         if field.message_type is not None:
-            _fill_message(held.add(), _require_object(item, f"{at}[{number}]"), f"{at}[{number}]")
+            _fill_message(items.add(), _require_object(item, f"{at}[{index}]"), f"{at}[{index}]")
         else:
-            held.append(_value_from_json(field, item, f"{at}[{number}]"))
+            items.append(_value_from_json(field, item, f"{at}[{index}]"))
 
 
 def _require_object(value: Any, at: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise MalformedError(at, f"it is an object, not {shown(value)}")
+        raise MalformedError(at, f"it must be an object, not {shown(value)}")
     return cast("dict[str, Any]", value)
 
 
@@ -160,13 +165,13 @@ def _value_from_json(field: FieldDescriptor, value: Any, at: str) -> Any:
         low, high = _INTEGERS[field.type]
         value = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise MalformedError(at, f"it is a whole number from {low} to {high}, not {shown(value)}")
+            raise MalformedError(at, f"it must be an integer from {low} to {high}, not {shown(value)}")
         return value
     if field.type == FieldDescriptor.TYPE_DOUBLE:
         return _parse_number(value, at)
-    wanted, what = (bool, "true or false") if field.type == FieldDescriptor.TYPE_BOOL else (str, "text")
-    if not isinstance(value, wanted):
-        raise MalformedError(at, f"it is {what}, not {shown(value)}")
+    expected, name = (bool, "true or false") if field.type == FieldDescriptor.TYPE_BOOL else (str, "a string")
+    if not isinstance(value, expected):
+        raise MalformedError(at, f"it must be {name}, not {shown(value)}")
     return _check_utf8(value, at) if isinstance(value, str) else value
 
 
@@ -174,7 +179,7 @@ def _encode_json(value: Any, at: str) -> bytes:
     if (problem := problem_of(value, BOUNDS)) is not None:
         raise MalformedError(at, problem)
     try:
-        # The order of an object's keys is that of the prompt.
+        # Keeps the order of an object's keys, which is their order in the prompt.
         return written(quote_non_finite(value))
     except (ValueError, RecursionError) as exc:
         raise MalformedError(at, str(exc)) from exc
@@ -183,7 +188,7 @@ def _encode_json(value: Any, at: str) -> bytes:
 def _parse_enum(enum: EnumDescriptor, value: Any, at: str) -> int:
     names = enum_names(enum)
     if not isinstance(value, str) or value not in names:
-        raise MalformedError(at, f"it is one of {', '.join(names)}, not {shown(value)}")
+        raise MalformedError(at, f"it must be one of {', '.join(names)}, not {shown(value)}")
     return names[value]
 
 
@@ -193,7 +198,7 @@ def _parse_number(value: Any, at: str) -> float:
     except OverflowError:
         number = math.nan
     if not math.isfinite(number):
-        raise MalformedError(at, f"it is a number, not {shown(value)}")
+        raise MalformedError(at, f"it must be a finite number, not {shown(value)}")
     return number
 
 
@@ -201,31 +206,35 @@ def _check_utf8(value: str, at: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise MalformedError(at, "it holds a lone surrogate, which UTF-8 can't carry") from None
+        raise MalformedError(at, "it contains a lone surrogate, which UTF-8 can't encode") from None
     return value
 
 
 def parse_texts(kind: type[Any], given: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Returns the JSON types that texts of a path or query stand for, for ``from_json``.
+    """Parse the parameters of a path and query to JSON types, for ``message_from_json``.
+
+    Args:
+        kind: the message class.
+        given: names and texts of the parameters.
 
     Raises:
-        MalformedError: a field is unknown, stands twice, or isn't of its type.
+        MalformedError: a parameter is unknown, given twice, or of the wrong type.
     """
     known = {json_name(field): field for field in fields_of(kind.DESCRIPTOR)}
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for key, text in given:
         field = known.get(key)
         if field is None or field.message_type is not None:
             raise MalformedError("query", f"it has no {shown(key)}; it takes {', '.join(known)}")
         if field.is_repeated:
-            found.setdefault(key, []).append(text)
-        elif key in found:
-            raise MalformedError(f"query.{key}", "it stands twice")
+            parsed.setdefault(key, []).append(text)
+        elif key in parsed:
+            raise MalformedError(f"query.{key}", "it is given twice")
         else:
-            found[key] = (
+            parsed[key] = (
                 text if field.type == FieldDescriptor.TYPE_STRING else _parse_scalar(field, text, f"query.{key}")
             )
-    return found
+    return parsed
 
 
 def _parse_scalar(field: FieldDescriptor, text: str, at: str) -> Any:
@@ -234,5 +243,5 @@ def _parse_scalar(field: FieldDescriptor, text: str, at: str) -> Any:
     except (ValueError, RecursionError):
         value = None
     if value is None or (isinstance(value, float) and field.type in _INTEGERS):
-        raise MalformedError(at, f"{shown(text)} is no number")
+        raise MalformedError(at, f"{shown(text)} is not a number")
     return value

@@ -1,4 +1,4 @@
-"""uvicorn as the gateway runs it: on a socket of its own, with TLS and limits, and without taking the signals."""
+"""uvicorn as the gateway runs it: on a given socket, with TLS and limits, and without signal handlers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEEP_ALIVE_S = 60
 
 
 class UvicornServer(uvicorn.Server):
-    """uvicorn's server, but the gateway takes the signals, and is told when it accepts."""
+    """A uvicorn server that installs no signal handlers, and sets ``accepting`` once it accepts connections."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -35,12 +35,12 @@ class UvicornServer(uvicorn.Server):
 
 
 def build_config(app: Starlette, settings: GatewaySettings, connections: Connections) -> uvicorn.Config:
-    """Returns how uvicorn runs the application.
+    """Return uvicorn's configuration for the application.
 
     Raises:
-        ConfigurationError: the files of TLS can't be used.
+        ConfigurationError: the TLS files can't be used.
     """
-    made = uvicorn.Config(
+    loaded = uvicorn.Config(
         app,
         lifespan="off",
         log_config=None,
@@ -53,10 +53,10 @@ def build_config(app: Starlette, settings: GatewaySettings, connections: Connect
         **_tls_options(settings.tls),
     )
     try:
-        made.load()
-    except OSError as exc:  # what OpenSSL raises is one, too
+        loaded.load()
+    except OSError as exc:  # includes OpenSSL's errors
         raise ConfigurationError(f"The gateway's TLS files can't be used: {exc}.") from exc
-    return made
+    return loaded
 
 
 def _tls_options(tls: Tls | None) -> dict[str, Any]:
@@ -69,10 +69,10 @@ def _tls_options(tls: Tls | None) -> dict[str, Any]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket.
+    """Return a socket that listens on the address.
 
     Raises:
-        ConfigurationError: it can't listen there.
+        ConfigurationError: the address can't be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""The refresher's parts by themselves: settings, pace, settling, and reading around what can't be read."""
+"""The refresher's parts: settings, schedule, deletion guard, and reading in spite of unreadable variables."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ async def test_variables_that_move_while_they_are_read_one_by_one_are_no_look(
             await asyncio.sleep(0.001)
 
     moving = asyncio.create_task(keep_moving())
-    with pytest.raises(ElixirFailedError, match="moved while they were read"):
+    with pytest.raises(ElixirFailedError, match="kept changing while they were read"):
         await bisect_unreadable(client, "s", ("a", "bad"), frozenset())
     moving.cancel()
 
@@ -279,10 +279,10 @@ def test_the_silence_that_is_allowed_covers_what_happens_while_all_is_well(
     told = RefresherSettings("localhost:50051", poll_max_s=poll_max_s, timeout_s=timeout_s, lease_s=lease_s)
     rest_s = PollSchedule(told.poll_s, told.poll_max_s).delay_after_read_s(busy=busy, watched=watched, took_s=took_s)
     answer_s, heir_s = timeout_s, lease_s + 2 * took_s
-    assert rest_s + answer_s + heir_s + CONFIRM_INTERVAL_S <= max_silence_s(told, look_s=took_s, turn_s=took_s)
+    assert rest_s + answer_s + heir_s + CONFIRM_INTERVAL_S <= max_silence_s(told, read_s=took_s, round_s=took_s)
 
 
 def test_the_documentation_says_how_long_elixir_may_be_silent_by_default() -> None:
-    allowed_s = max_silence_s(RefresherSettings("localhost:50051"), look_s=0.0, turn_s=0.0)
+    allowed_s = max_silence_s(RefresherSettings("localhost:50051"), read_s=0.0, round_s=0.0)
     text = (Path(__file__).parents[4] / "docs" / "elixir.md").read_text(encoding="utf-8")
     assert f"default settings that is {allowed_s:.1f} seconds" in text
