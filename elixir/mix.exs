@@ -11,11 +11,14 @@ defmodule DSPexFleet.MixProject do
       elixirc_paths: elixirc_paths(Mix.env()),
       start_permanent: Mix.env() == :prod,
       deps: deps(),
-      description: "Publishes session variables to a DSPy fleet and asks it for predictions.",
-      package: [licenses: ["MIT"], links: %{}, files: ~w(lib examples mix.exs README.md .formatter.exs)],
-      docs: [main: "readme", extras: ["README.md"], groups_for_modules: [Wire: ~r/^Dspex\.Fleet\.V1/]]
+      description: "Publishes session variables to a DSPy fleet and requests predictions from it.",
+      package: package(),
+      docs: docs(),
+      aliases: aliases()
     ]
   end
+
+  def cli, do: [preferred_envs: ["test.ci": :test]]
 
   def application do
     [extra_applications: [:logger, :ssl, :public_key]]
@@ -24,10 +27,43 @@ defmodule DSPexFleet.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]
 
+  defp package do
+    [
+      licenses: ["MIT"],
+      links: %{},
+      files: ~w(lib examples mix.exs README.md CHANGELOG.md LICENSE .formatter.exs)
+    ]
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      extras: ["README.md", "CHANGELOG.md", "LICENSE"],
+      groups_for_modules: [
+        Processes: [DSPexFleet.Context, DSPexFleet.Connection],
+        Data: [
+          DSPexFleet.Error,
+          DSPexFleet.Handle,
+          DSPexFleet.Prediction,
+          DSPexFleet.Revision,
+          DSPexFleet.Snapshot,
+          DSPexFleet.Token,
+          DSPexFleet.Values,
+          DSPexFleet.Variable
+        ],
+        Wire: ~r/^Dspex\.Fleet\.V1/
+      ]
+    ]
+  end
+
+  defp aliases do
+    ["test.ci": ["format --check-formatted", "compile --warnings-as-errors", "test"]]
+  end
+
   defp deps do
     [
       {:grpc, "~> 1.0 and >= 1.0.2"},
-      # The HTTP/2 client below grpc, which leaves the choice to its users.
+      # The HTTP/2 client for grpc, which doesn't depend on one by itself.
       {:gun, "~> 2.4.0"},
       {:protobuf, "~> 0.17"},
       {:telemetry, "~> 1.3"},

@@ -9,9 +9,9 @@ defmodule DSPexFleet do
         prediction.outputs["answer"]
       end
 
-  Every function returns `{:ok, value}` or `{:error, %DSPexFleet.Error{}}` and has a twin with `!` that returns the value or
-  raises. A connection that breaks comes back by itself, and a request that it cut off is sent again under the same id, so it
-  is applied once.
+  Every function returns `{:ok, value}` or `{:error, %DSPexFleet.Error{}}` and has a variant with `!` that returns the value
+  or raises. A lost connection is re-established automatically, and interrupted requests are sent again under the same id,
+  so that each is applied once.
 
   ## Telemetry
 
@@ -30,14 +30,14 @@ defmodule DSPexFleet do
 
   alias Dspex.Fleet.V1
   alias Dspex.Fleet.V1.Predictions.Stub
-  alias DSPexFleet.{Call, Context, Error, Events, Handle, Prediction, Requirement, Values, Variable}
+  alias DSPexFleet.{Call, Context, Error, Handle, Prediction, PredictionStream, Requirement, Values, Variable}
 
   @type inputs :: %{(atom | String.t()) => term} | keyword
   @type event ::
           {:state, Prediction.state()} | {:piece, field :: String.t(), text :: String.t()} | {:ended, Prediction.t()}
 
   @await_ms 60_000
-  # One request waits no longer, whatever its caller does: proxies cut what is silent for a minute.
+  # The longest wait of one request, whatever the caller's timeout: proxies close connections that are silent for a minute.
   @await_step_ms 25_000
   @submit_options [
     :at_least,
@@ -65,15 +65,16 @@ defmodule DSPexFleet do
   @doc """
   Submits a prediction of `"name"`, `"name@label"` or `"name:version"` and returns its `DSPexFleet.Handle` at once.
 
-    * `:at_least` – the token of a publish that the prediction must see; `:exactly` – the one state that it runs on.
-    * `:deadline` – milliseconds from now within which an answer is of use; it fails after that.
-    * `:idempotency_key` – requests of the same key and content are one prediction.
-    * `:priority` – 1 to 9, the larger the sooner; 5 unless given.
-    * `:max_staleness` – milliseconds since the variables were last confirmed, at most.
-    * `:outage` – what becomes of it when Redis or the session's authority is away: `:fail`, or `{:serve_stale, milliseconds}`,
-      which lets it run under variables that were confirmed that long ago; what the fleet says unless given.
-    * `:stream` – whether `stream/1` carries the answer piece by piece while the LM writes it.
-    * `:timeout` – milliseconds that submitting itself may take, 15,000 by default.
+    * `:at_least` – the token of a publish that the prediction must see; `:exactly` – the token that it must run on.
+    * `:deadline` – milliseconds from now after which the prediction fails.
+    * `:idempotency_key` – requests with the same key and content are one prediction.
+    * `:priority` – 1 to 9, 9 being the most urgent. Default 5.
+    * `:max_staleness` – maximum milliseconds since the variables were last confirmed.
+    * `:outage` – how to proceed while Redis or the session's authority is unavailable: `:fail`, or
+      `{:serve_stale, milliseconds}` to run on variables that were confirmed at most that long ago. The fleet's setting by
+      default.
+    * `:stream` – whether `stream/1` delivers the output in pieces while the LM generates it. Default `false`.
+    * `:timeout` – milliseconds that submitting may take. Default 15,000.
   """
   @spec submit(Context.t(), String.t(), inputs, keyword) :: {:ok, Handle.t()} | {:error, Error.t()}
   def submit(context, program, inputs, opts \\ []) do
@@ -87,10 +88,10 @@ defmodule DSPexFleet do
   end
 
   @doc """
-  Submits one prediction for each of the inputs in one request; the results stand in the same order.
+  Submits one prediction for each of the inputs in one request; the results are in the same order.
 
-  Each is `{:ok, handle}` or `{:error, error}`: one that is refused leaves the others be. Takes the options of `submit/4`; with
-  an `:idempotency_key` the n-th input has the key `"key/n"`.
+  Each is `{:ok, handle}` or `{:error, error}`: a rejected one doesn't affect the others. Takes the options of `submit/4`;
+  with an `:idempotency_key`, the n-th input has the key `"key/n"`.
   """
   @spec submit_many(Context.t(), String.t(), [inputs], keyword) ::
           {:ok, [{:ok, Handle.t()} | {:error, Error.t()}]} | {:error, Error.t()}
@@ -99,9 +100,9 @@ defmodule DSPexFleet do
     key = opts[:idempotency_key] || Call.fresh_id()
 
     build = fn session ->
-      one = fn {inputs, n} -> request(session, program, inputs, "#{key}/#{n}", opts) end
+      to_request = fn {inputs, n} -> request(session, program, inputs, "#{key}/#{n}", opts) end
 
-      with {:ok, requests} <- many |> Enum.with_index() |> Variable.gather(one),
+      with {:ok, requests} <- many |> Enum.with_index() |> Variable.traverse(to_request),
            do: {:ok, %V1.SubmitBatchRequest{requests: requests}}
     end
 
@@ -111,37 +112,37 @@ defmodule DSPexFleet do
   end
 
   @doc """
-  Waits for a prediction to end, `timeout` milliseconds at most (60,000; `:infinity` too).
+  Waits for a prediction to end, for at most `timeout` milliseconds (default 60,000) or `:infinity`.
 
-  Returns the prediction if it succeeded and its error if it failed or was cancelled. `"PredictionTimeoutError"` means that it goes
-  on: await it again, or cancel it.
+  Returns the prediction if it succeeded and its error if it failed or was cancelled. After a `"PredictionTimeoutError"` it
+  is still running: await it again, or cancel it.
   """
   @spec await(Handle.t(), timeout) :: {:ok, Prediction.t()} | {:error, Error.t()}
   def await(%Handle{} = handle, timeout \\ @await_ms), do: await_until(handle, deadline(timeout))
 
   @doc """
-  Streams what a prediction does, as `{:ok, event}` until `{:ok, {:ended, prediction}}` or `{:error, error}`.
+  Streams the progress of a prediction as `{:ok, event}`, until `{:ok, {:ended, prediction}}` or `{:error, error}`.
 
-  Events are `{:state, state}`, `{:piece, field, text}` with the next piece of an output field's text (of a prediction that was
-  submitted with `stream: true`), and the end. The stream
-  opens when it is read, from the prediction's beginning however late that is; one that its reader leaves is closed on the
-  gateway, and the prediction goes on. Where the connection breaks, it goes on behind the last piece that came.
+  Events are `{:state, state}`, `{:piece, field, text}` with the next piece of an output field's text (of a prediction
+  submitted with `stream: true`), and `{:ended, prediction}`. The stream is opened when it is enumerated, and always starts
+  at the prediction's beginning. Halting it closes it on the gateway; the prediction continues. If the connection is lost,
+  the stream resumes after the last piece received.
   """
   @spec stream(Handle.t()) :: Enumerable.t({:ok, event} | {:error, Error.t()})
-  def stream(%Handle{} = handle), do: Events.stream(handle)
+  def stream(%Handle{} = handle), do: PredictionStream.stream(handle)
 
-  @doc "Returns how a prediction stands, at once; one that failed is `{:ok, %DSPexFleet.Prediction{state: :failed}}` here."
+  @doc "Returns the state of a prediction without waiting; a failed one is `{:ok, %DSPexFleet.Prediction{state: :failed}}`."
   @spec status(Handle.t(), timeout) :: {:ok, Prediction.t()} | {:error, Error.t()}
   def status(%Handle{} = handle, timeout \\ Call.default_timeout()) do
-    with {:ok, wire} <- Call.run(handle.context, :status, {Stub, :get}, asked(handle), timeout) do
+    with {:ok, wire} <- Call.run(handle.context, :status, {Stub, :get}, by_id(handle), timeout) do
       Prediction.from_wire(wire)
     end
   end
 
-  @doc "Cancels a prediction and returns how it stands then; one that has ended stays as it is."
+  @doc "Cancels a prediction unless it has ended, and returns its state."
   @spec cancel(Handle.t(), timeout) :: {:ok, Prediction.t()} | {:error, Error.t()}
   def cancel(%Handle{} = handle, timeout \\ Call.default_timeout()) do
-    with {:ok, wire} <- Call.run(handle.context, :cancel, {Stub, :cancel}, asked(handle), timeout) do
+    with {:ok, wire} <- Call.run(handle.context, :cancel, {Stub, :cancel}, by_id(handle), timeout) do
       Prediction.from_wire(wire)
     end
   end
@@ -223,7 +224,7 @@ defmodule DSPexFleet do
     )
   end
 
-  defp asked(handle), do: fn _session -> %V1.PredictionRequest{id: handle.id} end
+  defp by_id(handle), do: fn _session -> %V1.PredictionRequest{id: handle.id} end
 
   defp deadline(:infinity), do: :infinity
   defp deadline(timeout), do: System.monotonic_time(:millisecond) + timeout

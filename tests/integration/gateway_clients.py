@@ -1,4 +1,4 @@
-"""What the gateway's tests share: a gateway in the test's loop, and plain clients of both its sides."""
+"""Shared by the gateway's tests: a gateway on the test's event loop, and plain gRPC and HTTP clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKENS = {
 
 
 def grants(**limits: float) -> Grants:
-    """The tokens of the tests; a token reads as the name of its grant, and a limit of all grants may be given."""
+    """Return the grants of the tests, whose tokens equal their names, with common limits."""
     tables = [
         f"[tokens.{name}]\nsha256 = '{hash_token(name)}'\nscopes = {scopes.split()}\nsessions = {sessions.split()}\n"
         + "".join(f"{limit} = {value}\n" for limit, value in limits.items())
@@ -94,7 +94,7 @@ def http(address: str | None, token: str | None = "all") -> httpx.AsyncClient:
 
 
 def refusal(error: grpc.aio.AioRpcError) -> tuple[str, str, list[Any]]:
-    """The status, the error's class and its fields, as the details of a refused call name them."""
+    """Return status, error class and fields from the details of a failed call."""
     packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
     status = Status.FromString(packed if isinstance(packed, bytes) else packed.encode())
     found = pb.Error()
@@ -104,7 +104,7 @@ def refusal(error: grpc.aio.AioRpcError) -> tuple[str, str, list[Any]]:
 
 
 async def first(stream: Any, count: int) -> list[Any]:
-    """The first messages of a stream."""
+    """Return the first messages of a stream."""
     found = []
     async with asyncio.timeout(15):
         async for message in stream:

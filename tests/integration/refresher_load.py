@@ -1,4 +1,4 @@
-"""A load that counts: values that only grow, written in Elixir, and what the store said of them all the while."""
+"""A load generator that writes growing values to Elixir and checks what the store holds meanwhile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.harness.waiting import eventually
 
 @dataclass
 class Counts:
-    """What must be zero at the end, and how much was done to make it otherwise."""
+    """Counts of violations, which must be zero at the end, and of the operations done."""
 
     changes: int = 0
     samples: int = 0
@@ -49,7 +49,7 @@ class Load:
     _tokens: dict[str, Token] = field(default_factory=dict)
 
     def register(self) -> None:
-        """Makes the sessions and their variable, as an application does at its start."""
+        """Create the sessions and their variable, as an application does at its start."""
         for session in self.sessions:
             self.elixir.begin(session)
             number = next(self._numbers)
@@ -57,7 +57,7 @@ class Load:
             self._note(session, number)
 
     def change(self, session: str) -> None:
-        """Sets the next value; a server that is down takes none."""
+        """Set the next value, unless the server is down."""
         number = next(self._numbers)
         with suppress(RefusedCallError):
             self.elixir.set(session, "n", number)
@@ -65,7 +65,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self, every_s: float = 0.005) -> AsyncGenerator[None]:
-        """Changes and samples while the block runs."""
+        """Write and sample while the block runs."""
         tasks = [asyncio.create_task(self._change_all(every_s)), asyncio.create_task(self._sample_all())]
         try:
             yield
@@ -77,7 +77,7 @@ class Load:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settle(self, timeout_s: float = 30.0) -> Counts:
-        """Waits until the store holds the last values, and returns the counts."""
+        """Wait until the store holds the last values, and return the counts."""
 
         async def arrived() -> bool:
             return all([await self._sample(session) == self._written[session][-1][0] for session in self.sessions])
@@ -94,7 +94,7 @@ class Load:
         return self.counts
 
     async def newly_confirmed(self, session: str, timeout_s: float = 30.0) -> None:
-        """Waits until the store says that Elixir was looked at after the call."""
+        """Wait until the store has a confirmation from after the call."""
         called = time.time()
 
         async def confirmed() -> bool:
@@ -119,7 +119,7 @@ class Load:
             await asyncio.sleep(0.001)
 
     async def _sample(self, session: str) -> int | None:
-        """A snapshot confirmed after a value was written must hold it, or a later one."""
+        """Check that a snapshot confirmed after a value was written holds that value or a later one."""
         try:
             snapshot = await self.store.read(session)
         except SessionNotFoundError:

@@ -1,4 +1,4 @@
-"""A network that can be cut: a proxy before the Elixir stand-in that holds all bytes back while it is."""
+"""A proxy in front of the Elixir stand-in that simulates a network partition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 class Network:
-    """Passes bytes on, unless ``cut``. A cut connection looks open to both sides, as in a real partition."""
+    """Forwards bytes unless ``cut``. A cut connection looks open to both sides, as in a real partition."""
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")

@@ -1,4 +1,4 @@
-"""The stand-in answers on the wire as a running snakepit 0.4.3 does, quirk by quirk, and over the generated stub."""
+"""The stand-in behaves on the wire like snakepit 0.4.3, including its quirks."""
 
 from __future__ import annotations
 

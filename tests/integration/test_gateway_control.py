@@ -1,4 +1,4 @@
-"""KINDS 36: what steers the fleet needs a scope of its own, and the author of a change is who had the token."""
+"""Control variables need a scope of their own, and the author of a change is the grant of the token."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def refused(call: Any) -> tuple[str, str, list[Any]]:
 DENIED = ("PERMISSION_DENIED", "NotGrantedError")
 
 
-async def test_a_publisher_can_not_lift_its_own_limits(operator: Client) -> None:
+async def test_a_publisher_can_not_raise_its_own_limits(operator: Client) -> None:
     app = operator.with_token("app")
     await publish(operator, "s", {LIMIT: 5, "n": 1})
     for name in (LIMIT, "dspex.retry", "dspex.on_refused", "dspex.anything"):
@@ -65,7 +65,7 @@ async def test_a_publisher_can_not_lift_its_own_limits(operator: Client) -> None
     assert await operator.values("s") == {LIMIT: 5, "n": 1}
 
 
-async def test_replacing_and_rolling_back_leave_what_steers_as_it_is(operator: Client) -> None:
+async def test_replace_and_rollback_do_not_change_control_variables(operator: Client) -> None:
     app = operator.with_token("app")
     before = await publish(operator, "s", {"n": 1})
     await publish(operator, "s", {LIMIT: 5, "n": 2, "gone": 0})
@@ -77,7 +77,7 @@ async def test_replacing_and_rolling_back_leave_what_steers_as_it_is(operator: C
     assert await operator.values("s") == {"n": 1}
 
 
-async def test_the_author_is_the_grant_and_what_a_client_says_stands_beside_it(operator: Client) -> None:
+async def test_the_author_is_the_grant_followed_by_what_the_client_declares(operator: Client) -> None:
     app = operator.with_token("app")
     declared = ["", "operator", "app", "x) operator", "operator (says: x)"]
     for number, author in enumerate(declared):
@@ -91,6 +91,6 @@ async def test_the_author_is_the_grant_and_what_a_client_says_stands_beside_it(o
     assert authors == [*said, "app", "app (says: operator)"]
 
 
-def test_no_grant_is_named_as_what_a_client_says_of_itself() -> None:
+def test_a_grant_name_can_not_imitate_a_declared_author() -> None:
     with pytest.raises(ConfigurationError, match="says"):
         Grants.parse(f"[tokens.'a (says: b)']\nsha256 = '{hash_token('a')}'\nscopes = ['read']\nsessions = ['*']\n")

@@ -1,4 +1,4 @@
-"""Clients that mean harm, or don't know better: refused or bounded, and nobody else is the worse for it."""
+"""Hostile or faulty clients are rejected or limited, without affecting others."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ ASKED: dict[str, tuple[str, Any]] = {
     "Register": ("programs", pb.RegisterRequest(name="x", spec_json=b"{}")),
     "List": ("programs", pb.ListProgramsRequest()),
 }
-# What each grant of the tests may not do on user-1.
+# What each grant of the tests must not do on user-1.
 DENIED = {
     "publisher": {"Submit", "Cancel", "Stream", "Register"},
     "reader": {"Publish", "Rollback", "Submit", "Cancel", "Stream", "Register"},
@@ -76,7 +76,7 @@ def call(client: Client, method: str, metadata: Any) -> Any:
 HEADERS = [None, "", "Bearer", "Bearer ", "Bearer forged", "Basic all", "all", "bearer all all", "Bearer ALL"]
 
 
-async def test_no_method_answers_without_a_token_that_was_given_out(client: Client) -> None:
+async def test_every_method_needs_a_known_token(client: Client) -> None:
     for header in HEADERS:
         metadata = () if header is None else (("authorization", header),)
         for method in ASKED:
@@ -85,14 +85,14 @@ async def test_no_method_answers_without_a_token_that_was_given_out(client: Clie
             assert "forged" not in str(found[2])
 
 
-async def test_a_token_does_no_more_than_its_scopes_on_its_sessions(client: Client) -> None:
+async def test_a_token_is_limited_to_its_scopes_and_sessions(client: Client) -> None:
     for token, methods in DENIED.items():
         for method in methods:
             found = await refused(call(client, method, client.with_token(token).metadata))
             assert found[:2] == ("PERMISSION_DENIED", "NotGrantedError"), (token, method)
 
 
-async def test_a_token_can_not_be_read_off_what_others_may(client: Client) -> None:
+async def test_a_token_can_not_be_guessed_from_others(client: Client) -> None:
     await client.publish("user-1", secret=1)
     reader = client.with_token("reader")
     assert await reader.values("user-1") == {"secret": 1}
@@ -106,7 +106,7 @@ async def test_a_session_needs_a_name_of_bounded_length(client: Client, session:
     assert (await refused(client.get(session)))[:2] == ("INVALID_ARGUMENT", "MalformedError")
 
 
-async def test_an_oversized_message_is_refused_and_the_connection_goes_on(client: Client) -> None:
+async def test_an_oversized_message_is_rejected_and_the_connection_stays_usable(client: Client) -> None:
     assert await status(client.publish("user-1", big="x" * 300_000)) == "RESOURCE_EXHAUSTED"
     assert await status(client.publish("user-1", big=[0.5] * 200_000)) == "RESOURCE_EXHAUSTED"
     token = await client.publish("user-1", small="x" * 100_000)
@@ -116,13 +116,13 @@ async def test_an_oversized_message_is_refused_and_the_connection_goes_on(client
 @pytest.mark.parametrize(
     "data", [b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"\x12" + b"\x0a" * 50, bytes(range(256))]
 )
-async def test_bytes_that_are_no_message_are_malformed(client: Client, data: bytes) -> None:
+async def test_bytes_that_are_not_a_message_are_malformed(client: Client, data: bytes) -> None:
     publish = client.channel.unary_unary("/dspex.fleet.v1.Variables/Publish")
     found = await refused(publish(data, metadata=client.metadata))
     assert found[:2] == ("INVALID_ARGUMENT", "MalformedError")
 
 
-async def test_wrong_types_and_numbers_are_refused(client: Client) -> None:
+async def test_wrong_types_and_numbers_are_rejected(client: Client) -> None:
     predictions, metadata = client.predictions, client.metadata
     wrong = [
         pb.SubmitRequest(program="qa", session="user-1", inputs_json=b"[]"),
@@ -143,7 +143,7 @@ async def test_wrong_types_and_numbers_are_refused(client: Client) -> None:
     assert (await refused(client.variables.Publish(nothing, metadata=metadata)))[1] == "MalformedError"
 
 
-async def test_one_clients_haste_does_not_cost_another_its_calls(redis_url: str) -> None:
+async def test_one_clients_rate_does_not_affect_another(redis_url: str) -> None:
     async with gateway(redis_url, grants=grants(calls_per_s=20)) as served, connected(served.grpc_address) as hasty:
         await hasty.publish("user-1", a=1)
         answers = await asyncio.gather(*(hasty.get("user-1") for _ in range(200)), return_exceptions=True)
@@ -154,14 +154,14 @@ async def test_one_clients_haste_does_not_cost_another_its_calls(redis_url: str)
         assert await hasty.with_token("reader").values("user-1") == {"a": 1}
 
 
-async def test_a_batch_counts_as_all_that_it_holds(redis_url: str) -> None:
+async def test_a_batch_counts_as_all_its_predictions(redis_url: str) -> None:
     async with gateway(redis_url, grants=grants(calls_per_s=20)) as served, connected(served.grpc_address) as client:
         batch = pb.SubmitBatchRequest(requests=[pb.SubmitRequest(program="qa", at_least="wrong")] * 100)
         await client.predictions.SubmitBatch(batch, metadata=client.metadata)
         assert (await refused(client.get("user-1")))[1] == "TooManyError"
 
 
-async def test_a_thousand_idle_streams_are_bounded_and_others_unharmed(served: Gateway, client: Client) -> None:
+async def test_a_thousand_idle_streams_are_limited_and_do_not_affect_others(served: Gateway, client: Client) -> None:
     await client.publish("user-1", a=0)
     async with AsyncExitStack() as stack:
         crowds = [await stack.enter_async_context(connected(served.grpc_address, "reader")) for _ in range(4)]
@@ -195,7 +195,7 @@ async def test_a_thousand_idle_streams_are_bounded_and_others_unharmed(served: G
         await eventually(room, "room for streams again, once the others are gone")
 
 
-async def test_connections_on_which_no_request_comes_whole_are_closed(redis_url: str) -> None:
+async def test_connections_without_a_complete_request_are_closed(redis_url: str) -> None:
     head = b"POST /v1/sessions/user-1/publish HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     async with gateway(redis_url, limits=GatewayLimits(read_s=0.3)) as served:
         host, port = str(served.http_address).split(":")
@@ -227,7 +227,9 @@ async def test_idle_connections_and_half_sent_requests_leave_the_gateway_usable(
         writer.close()
 
 
-async def test_a_reader_that_takes_nothing_is_cut_off_and_others_go_on(served: Gateway, client: Client) -> None:
+async def test_a_reader_that_accepts_nothing_is_disconnected_and_others_are_not(
+    served: Gateway, client: Client
+) -> None:
     await client.publish("user-1", a="0")
     host, port = str(served.http_address).split(":")
     slow = socket.create_connection((host, int(port)))
@@ -251,7 +253,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_and_others_go_on(served: G
 
 
 async def test_a_slow_reader_skips_revisions_and_ends_at_the_last(redis_url: str) -> None:
-    # A small window, so that what the reader doesn't take isn't taken for it by the network.
+    # A small window, so that the network doesn't buffer what the reader doesn't accept.
     options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
     async with gateway(redis_url) as served, connected(served.grpc_address) as client:
         await client.publish("user-1", a=0)
@@ -271,7 +273,7 @@ async def test_a_slow_reader_skips_revisions_and_ends_at_the_last(redis_url: str
     assert len(seen) < 50
 
 
-async def test_a_grpc_reader_that_takes_nothing_is_cut_off(redis_url: str) -> None:
+async def test_a_grpc_reader_that_accepts_nothing_is_disconnected(redis_url: str) -> None:
     options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536)]
     async with gateway(redis_url, limits=LIMITS) as served, connected(served.grpc_address) as client:
         await client.publish("user-1", a=0)
@@ -302,7 +304,7 @@ async def test_deadlines_are_honoured(client: Client) -> None:
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_call_that_takes_too_long_is_ended_by_name(redis_url: str) -> None:
+async def test_a_call_that_takes_too_long_ends_with_a_named_error(redis_url: str) -> None:
     async with gateway(redis_url, limits=GatewayLimits(call_s=0.3)) as served, connected(served.grpc_address) as client:
         await client.publish("user-1", a=1)
         await client.publish("user-1", a=2)
@@ -315,7 +317,7 @@ async def _never(*_: Any) -> Any:
     await asyncio.Event().wait()
 
 
-async def test_headers_without_end_are_refused(served: Gateway, client: Client) -> None:
+async def test_endless_headers_are_rejected(served: Gateway, client: Client) -> None:
     await client.publish("user-1", a=1)
     metadata = (*client.metadata, *((f"x-{n}", "y" * 1_000) for n in range(100)))
     assert await status(client.variables.Get(pb.GetVariablesRequest(session="user-1"), metadata=metadata)) in (
@@ -325,13 +327,13 @@ async def test_headers_without_end_are_refused(served: Gateway, client: Client) 
         try:
             found = (await other.get("/v1/sessions/user-1/variables", headers={"x": "y" * 500_000})).status_code
         except httpx.HTTPError:
-            found = 0  # it hung up while they were still being sent
+            found = 0  # it disconnected while they were still being sent
         assert found in (0, 400, 431)
         assert (await other.get("/v1/sessions/user-1/variables")).status_code == 200
     assert await client.values("user-1") == {"a": 1}
 
 
-async def test_an_error_with_more_fields_than_metadata_hold_keeps_its_status_and_class(client: Client) -> None:
+async def test_an_error_too_large_for_metadata_keeps_its_status_and_class(client: Client) -> None:
     changes = [pb.Change(name=f"variable \u2713 {n} " + "x" * 60, value_json=b"1") for n in range(1_000)]
     await client.variables.Publish(pb.PublishRequest(session="user-1", changes=changes), metadata=client.metadata)
     status, kind, fields = await refused(client.get("user-1", names=["\u2713" * 5_000]))
@@ -340,7 +342,7 @@ async def test_an_error_with_more_fields_than_metadata_hold_keeps_its_status_and
     assert (await refused(client.publish("user-1", **{huge: [[]]})))[:2] == ("INVALID_ARGUMENT", "ValidationError")
 
 
-async def test_an_error_that_nobody_named_tells_nothing_of_the_inside(
+async def test_an_unexpected_error_reveals_no_details(
     served: Gateway, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The gateway by HTTP: the same as by gRPC, for whoever has nothing but curl."""
+"""The gateway over HTTP: the same operations as over gRPC, usable with curl."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_a_value_is_published_and_read_as_plain_json(client: httpx.AsyncCl
     }
 
 
-async def test_numbers_of_any_size_and_those_that_are_none_survive(client: httpx.AsyncClient) -> None:
+async def test_numbers_of_any_size_and_non_finite_ones_survive(client: httpx.AsyncClient) -> None:
     big = b'{"name":"big","value":1000000000000000000000000000001}'
     body = b'{"changes":[%s,{"name":"nan","type":"float","value":"NaN"}]}' % big
     assert (await client.post("/v1/sessions/user-1/publish", content=body, headers=JSON)).status_code == 200
@@ -69,13 +69,13 @@ async def test_numbers_of_any_size_and_those_that_are_none_survive(client: httpx
     assert b'"value":"NaN"' in answer.content
 
 
-async def test_an_empty_text_is_a_value_and_an_empty_token_is_none(client: httpx.AsyncClient) -> None:
+async def test_an_empty_string_is_a_value_and_an_empty_token_is_absent(client: httpx.AsyncClient) -> None:
     token = await publish(client, a="")
     answer = await client.get(f"/v1/sessions/user-1/variables?at_least={token}&exactly=")
     assert answer.json()["variables"][0]["value"] == ""
 
 
-async def test_sessions_of_every_name_have_a_path(client: httpx.AsyncClient) -> None:
+async def test_sessions_of_any_name_have_a_path(client: httpx.AsyncClient) -> None:
     for name in ("user-1", "a/b", "grüße 1", "%", "variables"):
         quoted = httpx.URL("http://x/").copy_with(path=f"/v1/sessions/{name}/").raw_path.decode()
         token = (await client.post(f"{quoted}publish", json={"changes": [{"name": "x", "value": name}]})).json()[
@@ -118,7 +118,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_a_malformed_body_is_refused_and_nothing_published(client: httpx.AsyncClient, body: bytes) -> None:
+async def test_a_malformed_body_is_rejected_and_nothing_is_published(client: httpx.AsyncClient, body: bytes) -> None:
     answer = await client.post("/v1/sessions/user-1/publish", content=body, headers=JSON)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["kind"] in ("MalformedError", "ValidationError")
@@ -128,13 +128,13 @@ async def test_a_malformed_body_is_refused_and_nothing_published(client: httpx.A
 @pytest.mark.parametrize(
     "query", ["limit=x", "limit=-1", "limit=1e3", "limit=4294967296", "limit=1&limit=2", "wrong=1", "limit="]
 )
-async def test_a_malformed_query_is_refused(client: httpx.AsyncClient, query: str) -> None:
+async def test_a_malformed_query_is_rejected(client: httpx.AsyncClient, query: str) -> None:
     await publish(client, a=1)
     answer = await client.get(f"/v1/sessions/user-1/history?{query}")
     assert (answer.status_code, answer.json()["error"]["kind"]) == (400, "MalformedError")
 
 
-async def test_a_body_above_the_limit_is_refused_with_or_without_its_length(client: httpx.AsyncClient) -> None:
+async def test_a_body_above_the_limit_is_rejected_with_or_without_its_length(client: httpx.AsyncClient) -> None:
     async def chunks() -> AsyncGenerator[bytes]:
         for _ in range(200):
             yield b" " * 1_000
@@ -145,9 +145,7 @@ async def test_a_body_above_the_limit_is_refused_with_or_without_its_length(clie
     await publish(client, a=1)
 
 
-async def test_watching_is_a_stream_of_events_that_ends_with_the_reason(
-    client: httpx.AsyncClient, served: Gateway
-) -> None:
+async def test_watch_is_an_event_stream_that_ends_with_the_reason(client: httpx.AsyncClient, served: Gateway) -> None:
     tokens = [await publish(client, a=0)]
     async with client.stream("GET", "/v1/sessions/user-1/watch") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -163,7 +161,7 @@ async def test_watching_is_a_stream_of_events_that_ends_with_the_reason(
     await stopping
 
 
-async def test_tokens_scopes_and_sessions_are_asked_for(served: Gateway) -> None:
+async def test_tokens_scopes_and_sessions_are_checked(served: Gateway) -> None:
     body = {"changes": [{"name": "a", "value": 1}]}
     asked = {
         (None, "user-1"): (401, "UnauthenticatedError"),
@@ -179,13 +177,13 @@ async def test_tokens_scopes_and_sessions_are_asked_for(served: Gateway) -> None
             assert ("www-authenticate" in answer.headers) == (status == 401)
 
 
-async def test_what_http_publishes_grpc_shows(client: httpx.AsyncClient, served: Gateway) -> None:
+async def test_a_publish_over_http_is_visible_over_grpc(client: httpx.AsyncClient, served: Gateway) -> None:
     token = await publish(client, a=1)
     async with connected(served.grpc_address) as other:
         assert await other.values("user-1", at_least=token) == {"a": 1}
 
 
-async def test_the_description_names_every_route_and_is_open(served: Gateway) -> None:
+async def test_the_description_has_every_route_and_needs_no_token(served: Gateway) -> None:
     async with http(served.http_address, None) as client:
         document = (await client.get("/openapi.json")).json()
         assert document["openapi"].startswith("3.1")
@@ -203,7 +201,7 @@ async def test_the_description_names_every_route_and_is_open(served: Gateway) ->
         assert (await client.delete("/v1/programs")).status_code == 405
 
 
-async def test_answers_and_refusals_are_as_the_description_says(client: httpx.AsyncClient) -> None:
+async def test_responses_and_errors_match_the_description(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     await publish(client, a=1, b="x", c=[0.5], d={"data": [1], "shape": [1]})
     asked = {

@@ -1,4 +1,4 @@
-"""Every operation of the OpenAPI description, with requests made from it: what it says is what a gateway does."""
+"""Check every operation of the OpenAPI description with generated requests against a gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from workers.gateway.operations import build_operations
 ROOT = Path(__file__).parents[2]
 TOKEN = new_token()
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-# What would last for as long as nobody computes the prediction here, or publishes.
+# Operations that would wait forever, since nothing runs predictions or publishes here.
 LASTING = ("/v1/sessions/{session}/watch", "/v1/predictions/{id}/stream", "/v1/predictions/{id}/await")
 FEW = settings(
     max_examples=30,
@@ -39,7 +39,7 @@ FEW = settings(
 
 
 class Served:
-    """A gateway process with something to find in it.
+    """A gateway process with some data.
 
     Attributes:
         url: where it is.
@@ -83,7 +83,7 @@ described.config.generation.update(deterministic=True, max_examples=30)
 
 @described.auth()
 class Bearer:
-    """The token, which schemathesis also leaves out or forges to see whether it is asked for."""
+    """The token, which schemathesis also omits or forges to check that it is required."""
 
     def get(self, case: Case[Any], context: Any) -> str:
         return TOKEN
@@ -93,19 +93,19 @@ class Bearer:
         case.headers = headers
 
 
-def test_the_description_is_the_one_that_is_served(served: Served) -> None:
+def test_the_served_description_is_the_generated_one(served: Served) -> None:
     assert httpx.get(f"{served.url}/openapi.json").json() == DOCUMENT
 
 
 @described.parametrize()
 @FEW
-def test_an_operation_does_what_its_description_says(case: Case[Any], served: Served) -> None:
+def test_an_operation_matches_its_description(case: Case[Any], served: Served) -> None:
     find_something(case, served)
     hasten(case)
     if excludes_itself(case):
         return
     response = case.call(base_url=served.url, headers=patience(case), timeout=10)
-    # A client that waits so briefly may be told just that.
+    # A client with so short a timeout may get a timeout.
     late = [not_a_server_error] if case.path in LASTING and response.status_code == 504 else []
     case.validate_response(
         response,
@@ -115,20 +115,20 @@ def test_an_operation_does_what_its_description_says(case: Case[Any], served: Se
 
 
 def find_something(case: Case[Any], served: Served) -> None:
-    """Names something that is there in half of the requests: others end as *not found*."""
+    """Refer to existing data in half of the requests; the others end as *not found*."""
     for name, value in case.path_parameters.items():
         if name in served.known and isinstance(value, str) and 0 < len(value) <= 128 and len(value) % 2:
             case.path_parameters[name] = served.known[name]
 
 
 def hasten(case: Case[Any]) -> None:
-    """Has a wait for a revision that nobody publishes here end soon."""
+    """Shorten a wait for a revision that is never published here."""
     if case.query and number(case.query.get("wait_s")) > 0:
         case.query["wait_s"] = 0.1
 
 
 def patience(case: Case[Any]) -> dict[str, str]:
-    """How long the client waits, where the request doesn't say that wrongly."""
+    """Return headers with a client timeout, unless the request has an invalid one."""
     said = (case.headers or {}).get("request-timeout", "1")
     if not 0.1 <= number(said) <= 86_400:
         return {}
@@ -136,7 +136,7 @@ def patience(case: Case[Any]) -> dict[str, str]:
 
 
 def excludes_itself(case: Case[Any]) -> bool:
-    """A description of parameters can't say that two of them exclude each other."""
+    """Check for two parameters that exclude each other, which a description can't express."""
     return bool(case.query) and bool(case.query.get("at_least")) and bool(case.query.get("exactly"))
 
 
@@ -148,7 +148,7 @@ def number(value: Any) -> float:
 
 
 def what_is_described_can_be_read(_: CheckContext, response: Response, case: Case[Any]) -> None:
-    """A request as it is described may be refused for what it means, and never as one that can't be read."""
+    """Check that a request that matches the description is never rejected as malformed."""
     if case.meta is None or not case.meta.generation.mode.is_positive or response.status_code != 400:
         return
     kind = response.json()["error"]["kind"]

@@ -1,4 +1,4 @@
-"""Predictions and programs through the gateway, on a real worker: what the LM is sent, and who may know what of it."""
+"""Predictions and programs through the gateway, on a real worker: the LM's requests, and who may see results."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def asked(task_id: str) -> pb.PredictionRequest:
     return pb.PredictionRequest(id=task_id)
 
 
-async def test_what_is_published_through_the_gateway_is_in_the_next_predictions_lm_request(
+async def test_a_value_published_through_the_gateway_is_in_the_next_predictions_lm_request(
     play: Stage, client: Client
 ) -> None:
     session = fresh("user")
@@ -71,7 +71,7 @@ async def test_what_is_published_through_the_gateway_is_in_the_next_predictions_
         assert prediction.provenance.prompt_tokens > 0
 
 
-async def test_the_same_by_http_alone(play: Stage, served: Gateway) -> None:
+async def test_the_same_over_http_alone(play: Stage, served: Gateway) -> None:
     session, question = fresh("user"), fresh("q")
     async with http(served.http_address) as client:
         body = {"changes": [{"name": "temp", "value": 0.125}]}
@@ -87,12 +87,12 @@ async def test_the_same_by_http_alone(play: Stage, served: Gateway) -> None:
     assert [one.body["temperature"] for one in play.asked(question)] == [0.125]
 
 
-async def test_an_empty_session_is_the_default_one(client: Client) -> None:
+async def test_an_empty_session_means_the_default_session(client: Client) -> None:
     prediction = await ended(client, await client.submit("plain", "", {"question": fresh("q")}))
     assert prediction.provenance.session == "default"
 
 
-async def test_a_stream_tells_the_states_and_ends_with_the_result(play: Stage, client: Client) -> None:
+async def test_a_stream_reports_the_states_and_ends_with_the_result(play: Stage, client: Client) -> None:
     with play.held():
         task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
         stream = client.predictions.Stream(pb.StreamRequest(id=task_id), metadata=client.metadata)
@@ -103,7 +103,7 @@ async def test_a_stream_tells_the_states_and_ends_with_the_result(play: Stage, c
     assert last.ended == await client.predictions.Get(asked(task_id), metadata=client.metadata)
 
 
-async def test_await_gives_the_prediction_as_it_stands_when_the_time_is_over(play: Stage, client: Client) -> None:
+async def test_await_returns_the_current_state_on_a_timeout(play: Stage, client: Client) -> None:
     with play.held():
         task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
         request = pb.AwaitRequest(id=task_id, timeout_s=0.2)
@@ -112,7 +112,9 @@ async def test_await_gives_the_prediction_as_it_stands_when_the_time_is_over(pla
     assert (await ended(client, task_id)).state == pb.PREDICTION_STATE_SUCCEEDED
 
 
-async def test_a_cancelled_prediction_stays_cancelled_and_an_ended_one_as_it_is(play: Stage, client: Client) -> None:
+async def test_a_cancelled_prediction_stays_cancelled_and_cancelling_an_ended_one_does_nothing(
+    play: Stage, client: Client
+) -> None:
     question = fresh("q")
     with play.held():
         task_id = await client.submit("plain", "user-1", {"question": question})
@@ -124,7 +126,7 @@ async def test_a_cancelled_prediction_stays_cancelled_and_an_ended_one_as_it_is(
     assert play.asked(question) == []
 
 
-async def test_a_result_that_was_stored_by_reference_is_whole_at_every_operation(play: Stage, client: Client) -> None:
+async def test_a_result_stored_by_reference_is_complete_in_every_operation(play: Stage, client: Client) -> None:
     question = fresh("q") + "x" * 400_000
     task_id = await client.submit("plain", "user-1", {"question": question})
     done = await ended(client, task_id)
@@ -139,7 +141,7 @@ async def test_a_result_that_was_stored_by_reference_is_whole_at_every_operation
     assert (await client.predictions.Get(asked(handle.id), metadata=client.metadata)).outputs_json
 
 
-async def test_a_lost_payload_is_the_end_of_its_prediction(play: Stage, client: Client) -> None:
+async def test_a_lost_payload_fails_its_prediction(play: Stage, client: Client) -> None:
     task_id = await client.submit("plain", "user-1", {"question": fresh("q") + "x" * 400_000})
     assert (await ended(client, task_id)).state == pb.PREDICTION_STATE_SUCCEEDED
     with Redis.from_url(play.url) as server:
@@ -149,14 +151,14 @@ async def test_a_lost_payload_is_the_end_of_its_prediction(play: Stage, client: 
         assert (lost.state, lost.error.kind) == (pb.PREDICTION_STATE_FAILED, "PayloadLostError")
 
 
-async def test_a_failed_prediction_names_its_error_and_fields(client: Client) -> None:
+async def test_a_failed_prediction_has_its_error_and_fields(client: Client) -> None:
     prediction = await ended(client, await client.submit("nowhere", "user-1", {"question": "?"}))
     assert prediction.state == pb.PREDICTION_STATE_FAILED
     assert prediction.error.kind == "ProgramNotFoundError"
     assert json.loads(prediction.error.fields_json)[0] == "nowhere"
 
 
-async def test_a_batch_answers_in_order_and_what_is_wrong_with_one_stands_in_its_place(client: Client) -> None:
+async def test_a_batch_answers_in_order_with_each_error_in_its_place(client: Client) -> None:
     inputs = [json.dumps({"question": f"{n}"}).encode() for n in range(20)]
     requests = [pb.SubmitRequest(program="plain", session="user-1", inputs_json=text) for text in inputs]
     requests[7].inputs_json = b"[1]"
@@ -170,9 +172,7 @@ async def test_a_batch_answers_in_order_and_what_is_wrong_with_one_stands_in_its
     assert answers == [f"answer of {n}" for n in range(20) if n not in (7, 9)]
 
 
-async def test_requests_that_differ_in_more_than_their_inputs_are_each_what_they_ask(
-    play: Stage, client: Client
-) -> None:
+async def test_batch_requests_may_differ_in_more_than_their_inputs(play: Stage, client: Client) -> None:
     token = await client.publish("user-1", temp=0.5)
     questions = [fresh("q") for _ in range(6)]
     requests = [
@@ -189,7 +189,7 @@ async def test_requests_that_differ_in_more_than_their_inputs_are_each_what_they
     assert play.asked(questions[4])[0].body["stream"] is True
 
 
-async def test_a_conflict_in_a_batch_is_its_own_and_keys_hold_within_it(client: Client) -> None:
+async def test_a_conflict_in_a_batch_affects_only_its_request_and_keys_apply_within_it(client: Client) -> None:
     key, inputs = fresh("key"), {"question": fresh("q")}
     first = await client.submit("plain", "user-1", inputs, idempotency_key=key)
 
@@ -206,7 +206,7 @@ async def test_a_conflict_in_a_batch_is_its_own_and_keys_hold_within_it(client: 
     assert answer.submitted[2].handle.id == answer.submitted[3].handle.id
 
 
-async def test_a_batch_above_the_limit_is_refused_whole(client: Client) -> None:
+async def test_a_batch_above_the_limit_is_rejected_as_a_whole(client: Client) -> None:
     batch = pb.SubmitBatchRequest(requests=[pb.SubmitRequest(program="plain")] * 1_001)
     status, kind, _ = await refused(client.predictions.SubmitBatch(batch, metadata=client.metadata))
     assert (status, kind) == ("RESOURCE_EXHAUSTED", "TooLargeError")
@@ -222,7 +222,7 @@ async def test_an_idempotency_key_is_one_prediction_per_client(client: Client) -
     assert another not in ids
 
 
-async def test_a_prediction_is_unknown_to_those_who_may_not_use_its_session(client: Client) -> None:
+async def test_a_prediction_is_hidden_from_grants_that_do_not_cover_its_session(client: Client) -> None:
     task_id = await client.submit("plain", "user-1", {"question": fresh("q")})
     await ended(client, task_id)
     other = client.with_token("other")
@@ -237,14 +237,16 @@ async def test_a_prediction_is_unknown_to_those_who_may_not_use_its_session(clie
     assert found.state == pb.PREDICTION_STATE_SUCCEEDED
 
 
-async def test_what_python_submitted_can_be_read_once_it_has_succeeded(play: Stage, client: Client) -> None:
+async def test_a_prediction_submitted_from_python_can_be_read_once_it_has_succeeded(
+    play: Stage, client: Client
+) -> None:
     handle = await asyncio.to_thread(play.fleet.submit, "plain", {"question": fresh("q")}, session="user-1")
     await handle
     found = await client.predictions.Get(asked(handle.id), metadata=client.metadata)
     assert found.state == pb.PREDICTION_STATE_SUCCEEDED
 
 
-async def test_a_deadline_that_is_over_ends_the_prediction(play: Stage, client: Client) -> None:
+async def test_a_passed_deadline_ends_the_prediction(play: Stage, client: Client) -> None:
     with play.held():
         task_id = await client.submit("plain", "user-1", {"question": fresh("q")}, deadline_s=0.01)
         await asyncio.sleep(0.05)
@@ -252,7 +254,7 @@ async def test_a_deadline_that_is_over_ends_the_prediction(play: Stage, client: 
     assert (prediction.state, prediction.error.kind) == (pb.PREDICTION_STATE_FAILED, "DeadlineExceededError")
 
 
-async def test_a_program_is_registered_listed_found_and_used(client: Client) -> None:
+async def test_a_program_is_registered_listed_read_and_used(client: Client) -> None:
     name = fresh("prog")
     request = pb.RegisterRequest(name=name, spec_json=json.dumps(SPEC).encode(), labels=["prod"])
     made = await client.programs.Register(request, metadata=client.metadata)
@@ -285,7 +287,7 @@ async def test_programs_are_listed_page_by_page(client: Client) -> None:
     ("spec", "kind"),
     [(b"", "MalformedError"), (b"{", "ProgramSpecError"), (b'{"module":"os:system"}', "ProgramSpecError")],
 )
-async def test_a_spec_that_is_refused_is_not_stored(client: Client, spec: bytes, kind: str) -> None:
+async def test_an_invalid_spec_is_not_stored(client: Client, spec: bytes, kind: str) -> None:
     name = fresh("bad")
     request = pb.RegisterRequest(name=name, spec_json=spec)
     assert (await refused(client.programs.Register(request, metadata=client.metadata)))[:2] == (

@@ -74,7 +74,7 @@ async def get(client: httpx.AsyncClient) -> int:
     return (await client.get("/v1/sessions/user-1/variables")).status_code
 
 
-async def test_tls_serves_those_who_trust_it_and_no_plain_text(redis_url: str, files: Files) -> None:
+async def test_tls_serves_clients_that_trust_it_and_no_plain_text(redis_url: str, files: Files) -> None:
     tls = Tls(files.certificate, files.key)
     async with gateway(redis_url, grants=grants(), tls=tls) as served:
         async with channel(served, files) as secured:
@@ -92,7 +92,7 @@ async def test_tls_serves_those_who_trust_it_and_no_plain_text(redis_url: str, f
                 await get(client)
 
 
-async def test_with_a_client_ca_only_clients_that_it_signed_get_in(redis_url: str, files: Files) -> None:
+async def test_with_a_client_ca_only_clients_signed_by_it_can_connect(redis_url: str, files: Files) -> None:
     tls = Tls(files.certificate, files.key, files.client_ca)
     async with gateway(redis_url, grants=grants(), tls=tls) as served:
         async with channel(served, files, with_client=True) as known:
@@ -129,17 +129,17 @@ def test_off_loopback_it_listens_only_with_tls_and_a_token(address: str, guard: 
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0", "[::1]:0", "127.9.9.9:1"])
-def test_on_loopback_it_asks_for_neither(address: str) -> None:
+def test_on_loopback_neither_is_required(address: str) -> None:
     assert GatewaySettings(grpc=address).grpc == address
 
 
 @pytest.mark.parametrize("address", ["", "50061", "localhost", "localhost:x", "localhost:99999", ":1", "a:-1"])
-def test_an_address_that_can_not_be_read_is_refused(address: str) -> None:
+def test_a_malformed_address_is_rejected(address: str) -> None:
     with pytest.raises(ConfigurationError):
         GatewaySettings(grpc=address)
 
 
-async def test_a_taken_port_and_broken_files_are_named(redis_url: str, tmp_path: Path, files: Files) -> None:
+async def test_a_port_in_use_and_broken_files_are_reported(redis_url: str, tmp_path: Path, files: Files) -> None:
     async with gateway(redis_url) as served:
         for side, taken in (("grpc", served.grpc_address), ("http", served.http_address)):
             addresses: dict[str, Any] = {"grpc": None, "http": None, side: taken}
@@ -153,14 +153,14 @@ async def test_a_taken_port_and_broken_files_are_named(redis_url: str, tmp_path:
                 Gateway(GatewaySettings(redis_url, tls=Tls(certificate, files.key), **addresses))
 
 
-async def test_without_tokens_everybody_on_this_machine_gets_in(redis_url: str) -> None:
+async def test_without_tokens_every_local_caller_is_admitted(redis_url: str) -> None:
     async with gateway(redis_url) as served, connected(served.grpc_address, None) as client:
         await client.publish("anything", a=1)
         async with http(served.http_address, None) as other:
             assert (await other.get("/v1/sessions/anything/variables")).status_code == 200
 
 
-async def test_health_and_reflection_ask_for_no_token(redis_url: str) -> None:
+async def test_health_and_reflection_need_no_token(redis_url: str) -> None:
     async with gateway(redis_url, grants=grants()) as served, connected(served.grpc_address) as client:
         health: Any = health_pb2_grpc.HealthStub(client.channel)
         for service in ("", "dspex.fleet.v1.Variables", "dspex.fleet.v1.Predictions", "dspex.fleet.v1.Programs"):
@@ -174,7 +174,7 @@ async def test_health_and_reflection_ask_for_no_token(redis_url: str) -> None:
         assert {"dspex.fleet.v1.Variables", "grpc.health.v1.Health"} <= names
 
 
-async def test_health_says_when_the_store_is_away() -> None:
+async def test_health_reports_that_the_store_is_unavailable() -> None:
     with EmbeddedRedis.start() as server:
         async with gateway(server.url, redis_timeout_s=0.5) as served, connected(served.grpc_address) as client:
             stop = asyncio.Event()
@@ -201,7 +201,7 @@ async def test_health_says_when_the_store_is_away() -> None:
             stop.set()
 
 
-async def test_stopping_ends_streams_at_once_and_lets_calls_end(redis_url: str) -> None:
+async def test_shutdown_ends_streams_at_once_and_lets_calls_finish(redis_url: str) -> None:
     async with gateway(redis_url) as served, connected(served.grpc_address) as client:
         token = await client.publish("user-1", a=1)
         stream = client.variables.Watch(pb.WatchRequest(session="user-1"))
@@ -251,7 +251,7 @@ def tokens_file(tmp_path: Path) -> tuple[Path, str]:
     return tmp_path / "tokens.toml", token
 
 
-async def test_the_command_serves_and_ends_well_on_sigterm(redis_url: str, tokens_file: tuple[Path, str]) -> None:
+async def test_the_command_serves_and_exits_cleanly_on_sigterm(redis_url: str, tokens_file: tuple[Path, str]) -> None:
     file, token = tokens_file
     with running(redis_url, "--tokens", str(file), "--drain", "3") as (process, said):
         async with connected(said["grpc"], token) as client, http(said["http"], token) as other:
@@ -269,7 +269,7 @@ async def test_the_command_serves_and_ends_well_on_sigterm(redis_url: str, token
         assert token not in log
 
 
-async def test_a_gateway_killed_in_the_middle_of_a_request_frees_its_id_within_seconds(redis_url: str) -> None:
+async def test_a_gateway_killed_during_a_request_releases_its_id_within_seconds(redis_url: str) -> None:
     with BridgeServer() as elixir:
         elixir.begin("s")
         elixir.register("s", "temperature", "float", 0.5)
@@ -278,7 +278,7 @@ async def test_a_gateway_killed_in_the_middle_of_a_request_frees_its_id_within_s
             change = pb.Change(name="temperature", value_json=b"1.5")
             request = pb.PublishRequest(session="s", changes=[change], request_id="r-1")
             async with connected(first_said["grpc"], None) as client:
-                elixir.turn(latency_s=4.0)  # so that it is killed while it holds the turn
+                elixir.turn(latency_s=4.0)  # so that it is killed while it holds the lease
                 trying = asyncio.ensure_future(client.variables.Publish(request))
                 async with Redis.from_url(redis_url) as redis:
 

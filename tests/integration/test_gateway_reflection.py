@@ -1,4 +1,4 @@
-"""The gateway as grpcurl meets it: nothing is known of its messages but what its reflection service tells."""
+"""The gateway as grpcurl uses it: all descriptors come from its reflection service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPEC = {"module": "Predict", "signature": "question -> answer", "bindings": {"te
 
 
 class Reflected:
-    """A client that fetches descriptors from the server, and takes and gives JSON, as grpcurl does."""
+    """A client that fetches descriptors from the server and converts from and to JSON, as grpcurl does."""
 
     def __init__(self, channel: grpc.Channel, token: str) -> None:
         self._channel = channel
@@ -40,7 +40,7 @@ class Reflected:
         return set(self._database.get_services())
 
     def file_of(self, symbol: str) -> str | None:
-        """The name of the file that the server says a symbol is in."""
+        """Return the name of the file that a symbol is in, according to the server."""
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(self._channel)
         asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
         (answer,) = stub.ServerReflectionInfo(iter([asked]))
@@ -65,7 +65,7 @@ class Reflected:
 
 
 def encoded(value: Any) -> str:
-    """JSON in a field of bytes, which JSON has as base64."""
+    """Return JSON for a bytes field, which is base64 in protobuf's JSON."""
     return base64.b64encode(json.dumps(value).encode()).decode()
 
 
@@ -114,11 +114,11 @@ def test_services_methods_messages_and_fields_are_symbols(symbol: str, reflected
 
 
 @pytest.mark.parametrize("symbol", ["Variables.Nothing", "PublishRequest.nothing", "Nothing.Publish", ""])
-def test_a_symbol_that_is_not_there_is_not_found(symbol: str, reflected: Reflected) -> None:
+def test_an_unknown_symbol_is_not_found(symbol: str, reflected: Reflected) -> None:
     assert reflected.file_of(f"dspex.fleet.v1.{symbol}") is None
 
 
-def test_what_is_published_by_reflection_alone_is_in_the_next_predictions_lm_request(
+def test_a_value_published_by_reflection_alone_is_in_the_next_predictions_lm_request(
     reflected: Reflected, play: Stage
 ) -> None:
     session, program = fresh("user"), fresh("qa")

@@ -1,4 +1,4 @@
-"""A request id is applied once, also where the gateway that tried it first died in the middle."""
+"""A request id is applied once, even if the gateway that attempted it first died halfway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.gateway.errors import RequestIdConflictError
 
 
 class Died(BaseException):
-    """The process is gone: nothing after this line runs, but what ends by itself in Redis."""
+    """The process has died: nothing runs after this, and only expiry in Redis cleans up."""
 
 
 def commit(value: int, *, reason: str = "", expected: Token | None = None) -> PublishCommand:
@@ -41,7 +41,7 @@ async def once(fleet: Fleet, value: int, *, id: str = "r-1", owner: str = "a", *
 
 
 async def dies_after(fleet: Fleet, moment: str, monkeypatch: pytest.MonkeyPatch, value: int) -> None:
-    """One try of the request whose process dies once it has published, or before that."""
+    """Attempt a request in a process that dies after or before the commit."""
 
     async def died(*_: Any, **__: Any) -> Any:
         raise Died
@@ -55,7 +55,7 @@ async def dies_after(fleet: Fleet, moment: str, monkeypatch: pytest.MonkeyPatch,
             await once(fleet, value)
 
 
-async def test_a_try_that_died_behind_its_commit_is_answered_with_that_commit(
+async def test_an_attempt_that_died_after_its_commit_is_answered_with_that_commit(
     fleet: Fleet, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.publish("s", {"n": Variable.declare("n", 0)})
@@ -67,7 +67,7 @@ async def test_a_try_that_died_behind_its_commit_is_answered_with_that_commit(
     assert await once(fleet, 1) == committed
 
 
-async def test_a_try_that_died_before_its_commit_is_committed_now(
+async def test_an_attempt_that_died_before_its_commit_is_committed_by_the_next(
     fleet: Fleet, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.publish("s", {"n": Variable.declare("n", 0)})
@@ -78,7 +78,7 @@ async def test_a_try_that_died_before_its_commit_is_committed_now(
     assert (await store.read("s")).value("n") == 1
 
 
-async def test_a_first_publish_of_a_session_that_died_is_told_apart_as_well(
+async def test_the_first_publish_of_a_session_is_recovered_as_well(
     fleet: Fleet, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await dies_after(fleet, "the commit", monkeypatch, 1)
@@ -87,13 +87,13 @@ async def test_a_first_publish_of_a_session_that_died_is_told_apart_as_well(
     assert len(await store.history("s")) == 1
 
 
-async def test_tries_at_the_same_time_are_one_commit(fleet: Fleet, store: SnapshotStore) -> None:
+async def test_concurrent_attempts_are_one_commit(fleet: Fleet, store: SnapshotStore) -> None:
     tokens = await asyncio.gather(*(once(fleet, 1) for _ in range(8)))
     assert len(set(tokens)) == 1
     assert len(await store.history("s")) == 1
 
 
-async def test_a_refused_try_is_forgotten_so_that_the_id_can_be_used_for_what_fits(fleet: Fleet) -> None:
+async def test_a_rejected_attempt_is_forgotten_so_that_its_id_can_be_reused(fleet: Fleet) -> None:
     def refuse(_: Any) -> Any:
         raise ValidationError("n", "that", "it can't")
 
@@ -103,14 +103,14 @@ async def test_a_refused_try_is_forgotten_so_that_the_id_can_be_used_for_what_fi
     await once(fleet, 1)
 
 
-async def test_an_id_belongs_to_one_request_and_one_owner(fleet: Fleet) -> None:
+async def test_an_id_belongs_to_one_request_of_one_owner(fleet: Fleet) -> None:
     first = await once(fleet, 1)
     with pytest.raises(RequestIdConflictError):
         await once(fleet, 2)
     assert await once(fleet, 2, owner="b") > first
 
 
-async def test_a_request_on_top_of_an_expected_state_is_compared_once(fleet: Fleet, store: SnapshotStore) -> None:
+async def test_an_expected_token_is_compared_once_per_request(fleet: Fleet, store: SnapshotStore) -> None:
     base = await store.publish("s", {"n": Variable.declare("n", 0)})
     token = await once(fleet, 1, expected=base)
     assert await once(fleet, 1, expected=base) == token
@@ -118,7 +118,7 @@ async def test_a_request_on_top_of_an_expected_state_is_compared_once(fleet: Fle
         await once(fleet, 2, id="r-2", expected=base)
 
 
-async def test_a_try_whose_outcome_is_unknown_is_remembered(fleet: Fleet) -> None:
+async def test_an_attempt_with_an_unknown_outcome_is_recorded(fleet: Fleet) -> None:
     ids = RequestIds(fleet.connection, fleet.namespace)
 
     async def unanswered() -> None:
@@ -133,7 +133,7 @@ async def test_a_try_whose_outcome_is_unknown_is_remembered(fleet: Fleet) -> Non
 
 
 @pytest.mark.parametrize("wakes", ["before the next try's commit", "after it"])
-async def test_a_try_that_stood_still_for_longer_than_its_lease_does_not_commit_again(
+async def test_an_attempt_paused_for_longer_than_its_lease_does_not_commit_again(
     fleet: Fleet, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch, wakes: str
 ) -> None:
     await store.publish("s", {"n": Variable.declare("n", 0)})
@@ -152,7 +152,7 @@ async def test_a_try_that_stood_still_for_longer_than_its_lease_does_not_commit_
     first = asyncio.create_task(once(fleet, 1))
     await about.wait()
     client = fleet.connection.client
-    await client.delete(*await client.keys("*:turn"))  # as its lease does while it stands still
+    await client.delete(*await client.keys("*:turn"))  # as the lease expires while the process is paused
     second = await once(fleet, 1)
     await publish(store, "s", {"n": Variable.declare("n", 7)})
     wake.set()
@@ -160,7 +160,7 @@ async def test_a_try_that_stood_still_for_longer_than_its_lease_does_not_commit_
     assert [change.after["n"].value for change in await store.history("s")] == [7, 1, 0]
 
 
-async def test_a_caller_who_hangs_up_while_taking_the_turn_leaves_it_free(redis_url: str) -> None:
+async def test_a_caller_that_disconnects_while_acquiring_the_lease_leaves_it_free(redis_url: str) -> None:
     fleet = Fleet(redis_url)
     ids = RequestIds(fleet.connection, fleet.namespace)
 

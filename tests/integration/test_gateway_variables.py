@@ -1,4 +1,4 @@
-"""The gateway's Variables service by gRPC: what is published is read back, once, by those who may."""
+"""The gateway's Variables service over gRPC."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VALUES = [0.5, 3, 10**30, True, "ü\n'\u2713", "", [1.5, 2.0], {"data": [1, 2], 
 
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
-async def test_a_value_that_is_published_is_read_back_as_it_was(client: Client, value: Any) -> None:
+async def test_a_published_value_is_read_back_unchanged(client: Client, value: Any) -> None:
     token = await client.publish("user-1", größe=value)
     found = await client.get("user-1", at_least=token)
     assert found.token == token
@@ -50,7 +50,7 @@ async def test_a_value_that_is_published_is_read_back_as_it_was(client: Client, 
     assert found.variables[0].name == "größe"
 
 
-async def test_type_and_constraints_are_declared_and_hold_from_then_on(client: Client) -> None:
+async def test_type_and_constraints_apply_from_their_declaration_on(client: Client) -> None:
     change = pb.Change(name="t", value_json=b"1", type=pb.VARIABLE_TYPE_FLOAT, constraints_json=b'{"min":0,"max":2}')
     await client.variables.Publish(pb.PublishRequest(session="user-1", changes=[change]), metadata=client.metadata)
     found = (await client.get("user-1")).variables[0]
@@ -60,7 +60,7 @@ async def test_type_and_constraints_are_declared_and_hold_from_then_on(client: C
     assert (status, kind, fields[0]) == ("INVALID_ARGUMENT", "ValidationError", "t")
 
 
-async def test_what_fits_and_what_does_not_are_refused_together(client: Client) -> None:
+async def test_valid_and_invalid_changes_are_rejected_together(client: Client) -> None:
     before = await client.publish("user-1", a=1)
     for wrong in (b"{", b"NaN", b'{"x":[}', b"[" * 100_000, b"\xff", b""):
         changes = [pb.Change(name="a", value_json=b"2"), pb.Change(name="b", value_json=wrong)]
@@ -89,7 +89,7 @@ async def test_deleting_and_replacing(client: Client) -> None:
     assert await client.values("user-1") == {"z": 9}
 
 
-async def test_history_names_who_and_why_and_rollback_is_a_new_revision(client: Client) -> None:
+async def test_history_has_author_and_reason_and_rollback_is_a_new_revision(client: Client) -> None:
     token = await client.publish("user-1", a=1)
     request = pb.PublishRequest(
         session="user-1", changes=[pb.Change(name="a", value_json=b"2")], author="ann", reason="calmer"
@@ -107,7 +107,7 @@ async def test_history_names_who_and_why_and_rollback_is_a_new_revision(client: 
     assert not history.revisions[2].changes[0].HasField("before")
 
 
-async def test_get_waits_for_a_token_and_says_what_it_found_when_it_did_not_come(client: Client) -> None:
+async def test_get_waits_for_a_token_and_reports_the_current_one_on_a_timeout(client: Client) -> None:
     token = await client.publish("user-1", a=1)
     epoch, revision = token.split(".")
     later = f"{epoch}.{int(revision) + 1}"
@@ -118,7 +118,7 @@ async def test_get_waits_for_a_token_and_says_what_it_found_when_it_did_not_come
     assert (await waiting).token == later
 
 
-async def test_names_choose_and_one_that_is_missing_is_not_found(client: Client) -> None:
+async def test_names_select_variables_and_a_missing_one_is_not_found(client: Client) -> None:
     await client.publish("user-1", a=1, b=2)
     assert await client.values("user-1", names=["b"]) == {"b": 2}
     assert (await refused(client.get("user-1", names=["z"])))[:2] == ("NOT_FOUND", "VariableNotFoundError")
@@ -127,7 +127,7 @@ async def test_names_choose_and_one_that_is_missing_is_not_found(client: Client)
     assert (await refused(client.get("user-1", exactly="1.1")))[:2] == ("OUT_OF_RANGE", "RevisionLostError")
 
 
-async def test_watch_streams_the_current_snapshot_and_each_that_is_seen_after_it(client: Client) -> None:
+async def test_watch_streams_the_current_snapshot_and_each_later_one(client: Client) -> None:
     await client.publish("user-1", a=1)
     stream = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata)
     (now,) = await first(stream, 1)
@@ -152,7 +152,7 @@ async def test_a_session_can_be_watched_before_it_is_published(client: Client) -
     stream.cancel()
 
 
-async def test_a_stream_goes_on_over_a_lost_connection_to_the_store(client: Client, redis_url: str) -> None:
+async def test_a_stream_survives_a_lost_connection_to_the_store(client: Client, redis_url: str) -> None:
     await client.publish("user-1", a=0)
     stream = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata)
     await first(stream, 1)
@@ -188,7 +188,7 @@ async def test_many_followers_of_a_session_cost_one_read_per_change(redis_url: s
             stream.cancel()
 
 
-async def test_a_request_id_is_applied_once_and_answered_alike(client: Client) -> None:
+async def test_a_request_id_is_applied_once_and_answered_equally(client: Client) -> None:
     await client.publish("user-1", n=0)
 
     def request(value: bytes) -> pb.PublishRequest:
@@ -207,7 +207,7 @@ async def test_a_request_id_is_applied_once_and_answered_alike(client: Client) -
     assert refusal == ("ALREADY_EXISTS", "RequestIdConflictError", ["r-1"])
 
 
-async def test_a_followed_session_is_changed_in_elixir_and_the_token_shows_it(redis_url: str) -> None:
+async def test_a_publish_to_a_followed_session_goes_to_elixir_and_its_token_includes_it(redis_url: str) -> None:
     with BridgeServer() as elixir:
         elixir.begin("user-1")
         elixir.register("user-1", "temperature", "float", 0.5, min=0, max=2)
@@ -235,7 +235,7 @@ async def test_a_followed_session_is_changed_in_elixir_and_the_token_shows_it(re
             await following
 
 
-async def test_what_python_publishes_the_gateway_shows_and_the_other_way_round(client: Client, redis_url: str) -> None:
+async def test_publishes_of_python_and_the_gateway_are_visible_to_each_other(client: Client, redis_url: str) -> None:
     ctx = Fleet(redis_url).session("user-1")
     token = await ctx.set_variable("a", 1)
     assert await client.values("user-1", at_least=str(token)) == {"a": 1}

@@ -1,4 +1,4 @@
-"""KINDS 37: what a web page in an operator's browser can do to a gateway on the same machine: nothing."""
+"""A web page in an operator's browser can do nothing to a gateway on the same machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def client(served: Gateway) -> AsyncGenerator[httpx.AsyncClient]:
         yield made
 
 
-async def test_a_page_can_not_publish_by_what_browsers_send_unasked(client: httpx.AsyncClient) -> None:
+async def test_a_page_can_not_publish_with_requests_that_need_no_preflight(client: httpx.AsyncClient) -> None:
     kinds = [None, "", "text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded",
              "multipart/form-data; boundary=x", "application/jsonp", "text/json", "text/plain; application/json",
              "application/json-patch+json"]  # fmt: skip
@@ -41,7 +41,7 @@ async def test_a_page_can_not_publish_by_what_browsers_send_unasked(client: http
 
 
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON", "application/json; charset=utf-8"])
-async def test_json_is_taken_however_it_is_spelled(client: httpx.AsyncClient, kind: str) -> None:
+async def test_json_content_types_are_accepted_in_any_spelling(client: httpx.AsyncClient, kind: str) -> None:
     answer = await client.post("/v1/sessions/user-1/publish", content=PUBLISH, headers={"content-type": kind})
     assert answer.status_code == 200
 
@@ -58,7 +58,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-async def test_pages_of_another_origin_neither_write_nor_read(
+async def test_pages_of_another_origin_can_neither_write_nor_read(
     client: httpx.AsyncClient, headers: dict[str, str]
 ) -> None:
     assert (await client.post("/v1/sessions/user-1/publish", content=PUBLISH, headers=JSON)).status_code == 200
@@ -81,7 +81,7 @@ REBOUND = ["evil.example", "evil.example:8061", "localhost.evil.example", "local
 
 
 @pytest.mark.parametrize("host", REBOUND)
-async def test_a_name_that_was_pointed_here_reads_nothing(client: httpx.AsyncClient, host: str) -> None:
+async def test_a_rebound_dns_name_reads_nothing(client: httpx.AsyncClient, host: str) -> None:
     for path in ("/v1/sessions/user-1/variables", "/v1/programs", "/v1/predictions/x", "/openapi.json"):
         answer = await client.get(path, headers={"host": host})
         assert answer.status_code == 403, path
@@ -94,17 +94,17 @@ async def test_a_name_that_was_pointed_here_reads_nothing(client: httpx.AsyncCli
 @pytest.mark.parametrize(
     "host", ["localhost", "LocalHost:1234", "localhost.", "127.0.0.1", "127.0.0.1:99", "127.9.9.9", "[::1]:80", "[::1]"]
 )
-async def test_the_machines_own_names_are_let_in(client: httpx.AsyncClient, host: str) -> None:
+async def test_loopback_names_are_allowed(client: httpx.AsyncClient, host: str) -> None:
     answer = await client.post("/v1/sessions/user-1/publish", content=PUBLISH, headers={**JSON, "host": host})
     assert answer.status_code == 200
 
 
-async def test_probes_are_answered_under_any_name(client: httpx.AsyncClient) -> None:
+async def test_health_probes_are_answered_for_any_host(client: httpx.AsyncClient) -> None:
     for path in ("/healthz", "/readyz"):
         assert (await client.get(path, headers={"host": "10.0.0.5:8061"})).status_code == 200
 
 
-async def test_hosts_and_origins_that_are_named_are_let_in(redis_url: str) -> None:
+async def test_configured_hosts_and_origins_are_allowed(redis_url: str) -> None:
     named = {"hosts": ("fleet.example",), "origins": ("https://app.example",)}
     async with gateway(redis_url, **named) as served, http(served.http_address, None) as client:
         for headers in ({"host": "fleet.example:443"}, {"origin": "https://app.example"}, {"host": "localhost"}):
@@ -115,19 +115,19 @@ async def test_hosts_and_origins_that_are_named_are_let_in(redis_url: str) -> No
             assert (await client.get("/v1/sessions/u/variables", headers=headers)).status_code == 403, headers
 
 
-def test_off_loopback_every_host_passes_unless_some_are_named() -> None:
+def test_off_loopback_every_host_is_allowed_unless_some_are_configured() -> None:
     WebOrigins.from_settings("0.0.0.0", (), ()).check("anything.example", None, None)
     assert WebOrigins.from_settings("0.0.0.0", ("a.example",), ()).hosts == {"a.example", "0.0.0.0"}
     assert WebOrigins.from_settings("127.0.0.1", ("*",), ()).hosts is None
 
 
 @pytest.mark.parametrize("host", ["", "https://a.example", "a.example:80", "a/b", "a b", "a,b"])
-def test_what_is_no_host_is_refused_at_the_start(host: str) -> None:
+def test_a_malformed_host_is_rejected_at_start(host: str) -> None:
     with pytest.raises(ConfigurationError, match="allowed host"):
         WebOrigins.from_settings("127.0.0.1", (host,), ())
 
 
 @pytest.mark.parametrize("origin", ["", "*", "null", "a.example", "https://", "https://a/b", "https://*.a", "ftp://a"])
-def test_what_is_no_origin_is_refused_at_the_start(origin: str) -> None:
+def test_a_malformed_origin_is_rejected_at_start(origin: str) -> None:
     with pytest.raises(ConfigurationError, match="allowed origin"):
         WebOrigins.from_settings("127.0.0.1", (), (origin,))

@@ -1,4 +1,4 @@
-"""Following through restarts, partitions, kills and pauses: nothing lost, nothing old published, staleness told."""
+"""Follow sessions through restarts, partitions, kills and pauses: nothing is lost, nothing old published."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def refresher(network: Network, redis_url: str) -> AsyncGenerator[Refreshe
 
 @pytest.fixture
 def start_process(elixir: BridgeServer, redis_url: str, tmp_path: Path) -> Generator[StartProcess]:
-    """Starts refreshers as processes, which are killed at the end."""
+    """Start refreshers as processes, which are killed at the end."""
     options = [part for name, value in QUICK.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "workers.refresher", "--bridge", elixir.address, "--redis-url", redis_url]
     with ExitStack() as running:
@@ -131,7 +131,7 @@ async def partitions(load: Load, network: Network, lengths_s: tuple[float, ...])
 @both_ways
 @pytest.mark.chaos
 @pytest.mark.usefixtures("refresher")
-async def test_partitions_lose_nothing_and_confirm_nothing_meanwhile(load: Load, network: Network) -> None:
+async def test_partitions_lose_nothing_and_nothing_is_confirmed_during_them(load: Load, network: Network) -> None:
     async with load.running():
         await partitions(load, network, (0.3, 1.0, 2.0))
     nothing_went_wrong(await load.settle(), 300)

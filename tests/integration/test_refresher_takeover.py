@@ -1,4 +1,4 @@
-"""KINDS 28: what happens to a session when its refresher is killed, by real processes with their defaults."""
+"""What happens to a session when its refresher is killed, with real processes and their defaults."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def elixir() -> Generator[BridgeServer]:
 
 @pytest.fixture
 def start(elixir: BridgeServer, redis_url: str, tmp_path: Path) -> Generator[Start]:
-    """Starts refreshers with their defaults, but for what is named."""
+    """Start refreshers with their defaults except for the given options."""
     with ExitStack() as running:
 
         def make(name: str, *options: str) -> subprocess.Popen[bytes]:
             command = [sys.executable, "-m", "workers.refresher", "--bridge", elixir.address, "--redis-url", redis_url]
-            command += ["--sessions", SESSION, "--name", name, *options]  # what is named last counts
+            command += ["--sessions", SESSION, "--name", name, *options]  # later options win
             log = running.enter_context((tmp_path / f"{name}.log").open("ab"))
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
             running.callback(process.wait, 10)
@@ -68,7 +68,7 @@ def seen(redis_url: str) -> Any:
 
 
 def shows(redis_url: str, elixir: BridgeServer, number: int) -> float:
-    """Changes the variable in Elixir and waits until the store shows it; returns the seconds that it took."""
+    """Change the variable in Elixir, wait until the store has it, and return the seconds that it took."""
     watch = Stopwatch()
     elixir.set(SESSION, "n", number)
     wait_until(lambda: seen(redis_url) == number, f"n = {number} in the store", timeout_s=START_S)
@@ -76,7 +76,7 @@ def shows(redis_url: str, elixir: BridgeServer, number: int) -> float:
 
 
 def holder(client: Redis) -> str:
-    """The name of the refresher that follows the session, and its process's mark."""
+    """Return the owner of the session's lease: the refresher's name and the id of its process."""
     return str(client.get(LEASE) or b"", "utf-8")  # pyright: ignore[reportArgumentType]
 
 
@@ -84,7 +84,9 @@ def named(lease: str) -> str:
     return lease.rpartition("/")[0]
 
 
-def test_another_takes_over_within_three_seconds_of_a_kill(elixir: BridgeServer, redis_url: str, start: Start) -> None:
+def test_another_refresher_takes_over_within_three_seconds_of_a_kill(
+    elixir: BridgeServer, redis_url: str, start: Start
+) -> None:
     with Redis.from_url(redis_url) as client:
         processes = {name: start(name) for name in ("one", "two")}
         wait_until(lambda: client.zcard("dspex:refreshers") == 2, "two refreshers", timeout_s=START_S)
@@ -96,10 +98,10 @@ def test_another_takes_over_within_three_seconds_of_a_kill(elixir: BridgeServer,
         assert named(holder(client)) == ({"one", "two"} - {named(dead)}).pop()
 
 
-def test_a_lone_refresher_that_is_started_again_goes_on_under_its_name_at_once(
+def test_a_single_refresher_restarted_under_its_name_resumes_at_once(
     elixir: BridgeServer, redis_url: str, start: Start
 ) -> None:
-    """With a lease of ten minutes: it doesn't wait for its own, from the moment on at which it has loaded."""
+    """With a lease of ten minutes, it doesn't wait for the lease to expire once it has loaded."""
     first = start("me", "--lease-s", "600")
     shows(redis_url, elixir, 1)
     first.kill()
@@ -116,7 +118,7 @@ def test_a_lone_refresher_that_is_started_again_goes_on_under_its_name_at_once(
         assert before != holder(client)
 
 
-def test_a_lone_refresher_without_a_name_waits_no_longer_than_its_lease(
+def test_a_single_refresher_without_a_name_waits_no_longer_than_its_lease(
     elixir: BridgeServer, redis_url: str, start: Start
 ) -> None:
     first = start("one")
@@ -130,10 +132,8 @@ def test_a_lone_refresher_without_a_name_waits_no_longer_than_its_lease(
         assert shows(redis_url, elixir, 2) < 3.5
 
 
-def test_two_that_live_under_one_name_share_the_sessions_and_hold_none_together(
-    elixir: BridgeServer, redis_url: str, start: Start
-) -> None:
-    """KINDS 28: each process has a mark of its own, so neither takes the other's leases for its own."""
+def test_two_refreshers_with_one_name_divide_the_sessions(elixir: BridgeServer, redis_url: str, start: Start) -> None:
+    """Each process has an id of its own, so neither mistakes the other's leases for its own."""
     sessions = [f"s{n}" for n in range(8)]
     for session in sessions:
         elixir.begin(session)
@@ -156,7 +156,7 @@ def test_two_that_live_under_one_name_share_the_sessions_and_hold_none_together(
         shared, until = (
             held(),
             time.monotonic() + 3,
-        )  # longer than a lease: both go on, and neither takes from the other
+        )  # longer than a lease: both continue, and neither takes from the other
         while time.monotonic() < until:
             assert held() == shared
             time.sleep(0.1)
@@ -164,7 +164,7 @@ def test_two_that_live_under_one_name_share_the_sessions_and_hold_none_together(
         wait_until(lambda: list(held().values()) == [8] and older not in held(), "the other to hold all")
 
 
-async def test_of_processes_of_one_name_the_later_takes_over_from_the_earlier_and_never_back(redis_url: str) -> None:
+async def test_a_later_process_of_a_name_takes_over_from_an_earlier_one_and_never_the_reverse(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     older, newer, other = (RefresherLeases(connection, "dspex", name, 60.0) for name in ("me", "me", "other"))
     assert await older.register() == 1

@@ -1,4 +1,4 @@
-"""Write-back: what is set through a session that an Elixir server owns is in Elixir first, and then in the store."""
+"""Write-back: changes to a session that an Elixir server owns go to Elixir first, and then to the store."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ async def published(store: RedisStore, session: str = "s") -> None:
 
 
 async def at(store: RedisStore, token: Any) -> dict[str, Any]:
-    """The values that a token shows."""
+    """Return the values at a token."""
     snapshot: Snapshot = await store.read_at("s", token)
     return {name: variable.value for name, variable in snapshot.variables.items()}
 
 
 @pytest.mark.usefixtures("followed")
-async def test_a_value_that_is_set_is_in_elixir_and_in_the_token_that_is_returned(
+async def test_a_value_set_is_in_elixir_and_included_in_the_returned_token(
     ctx: SessionContext, elixir: BridgeServer, store: RedisStore
 ) -> None:
     for value in (0.1, 0.9, 0.3):
@@ -100,9 +100,7 @@ async def test_a_value_that_is_set_is_in_elixir_and_in_the_token_that_is_returne
 
 
 @pytest.mark.usefixtures("followed")
-async def test_a_value_set_again_returns_a_token_that_shows_it_though_nothing_was_published(
-    ctx: SessionContext, store: RedisStore
-) -> None:
+async def test_setting_an_equal_value_returns_a_token_that_includes_it(ctx: SessionContext, store: RedisStore) -> None:
     first = await ctx.set_variable("temperature", 0.7)
     assert await ctx.set_variable("temperature", 0.7) == first
 
@@ -131,7 +129,7 @@ KINDS = {
 
 @pytest.mark.usefixtures("followed")
 @pytest.mark.parametrize("name", KINDS)
-async def test_every_type_goes_to_elixir_and_comes_back_as_it_was(
+async def test_every_type_survives_the_round_trip_through_elixir(
     name: str, ctx: SessionContext, store: RedisStore
 ) -> None:
     kind, value = KINDS[name]
@@ -140,7 +138,7 @@ async def test_every_type_goes_to_elixir_and_comes_back_as_it_was(
 
 
 @pytest.mark.usefixtures("followed")
-async def test_a_variable_is_declared_anew_under_one_name_and_deleted(
+async def test_a_variable_is_redeclared_under_its_name_and_deleted(
     ctx: SessionContext, elixir: BridgeServer, store: RedisStore
 ) -> None:
     token = await ctx.register_variable("temperature", "integer", 3, {"max": 5})
@@ -154,7 +152,7 @@ async def test_a_variable_is_declared_anew_under_one_name_and_deleted(
 
 
 @pytest.mark.usefixtures("followed")
-async def test_a_name_that_was_registered_twice_is_deleted_as_a_whole(
+async def test_a_name_registered_twice_is_deleted_completely(
     ctx: SessionContext, elixir: BridgeServer, store: RedisStore
 ) -> None:
     elixir.register("s", "style", "string", "newer")
@@ -164,7 +162,7 @@ async def test_a_name_that_was_registered_twice_is_deleted_as_a_whole(
 
 @pytest.mark.usefixtures("followed")
 @pytest.mark.parametrize(("name", "value"), [("temperature", 2.5), ("temperature", "hot"), ("style", 3)])
-async def test_a_value_that_does_not_fit_is_refused_before_elixir_is_told_of_any(
+async def test_an_invalid_value_is_rejected_before_any_is_sent_to_elixir(
     name: str, value: Any, ctx: SessionContext, elixir: BridgeServer, store: RedisStore
 ) -> None:
     with pytest.raises(ValidationError) as refused:
@@ -174,7 +172,7 @@ async def test_a_value_that_does_not_fit_is_refused_before_elixir_is_told_of_any
 
 
 @pytest.mark.usefixtures("followed")
-async def test_what_elixir_itself_refuses_is_a_validation_error_and_changes_nothing(
+async def test_a_value_that_elixir_rejects_is_a_validation_error_and_changes_nothing(
     ctx: SessionContext, elixir: BridgeServer
 ) -> None:
     elixir.turn(refuse_values=True)
@@ -211,7 +209,7 @@ async def test_a_followed_session_without_a_bridge_is_owned_elsewhere(redis_url:
 
 
 @pytest.mark.usefixtures("followed")
-async def test_elixir_being_away_is_a_named_error_and_changes_nothing(
+async def test_an_unreachable_elixir_is_a_named_error_and_changes_nothing(
     ctx: SessionContext, elixir: BridgeServer, store: RedisStore
 ) -> None:
     before = await store.head("s")
@@ -224,7 +222,7 @@ async def test_elixir_being_away_is_a_named_error_and_changes_nothing(
     assert elixir.value("s", "temperature") == 0.5
 
 
-async def test_a_session_that_nobody_has_published_is_elixirs_if_elixir_has_it(
+async def test_an_unpublished_session_belongs_to_elixir_if_elixir_has_it(
     elixir: BridgeServer, redis_url: str, store: RedisStore
 ) -> None:
     elixir.begin("fresh")
@@ -236,7 +234,7 @@ async def test_a_session_that_nobody_has_published_is_elixirs_if_elixir_has_it(
     assert snapshot.authority == "elixir"
 
 
-async def test_a_session_that_elixir_does_not_have_stays_the_stores(
+async def test_a_session_unknown_to_elixir_belongs_to_the_store(
     elixir: BridgeServer, redis_url: str, store: RedisStore
 ) -> None:
     ctx = SessionContext("own", redis_url, bridge=elixir.address)
@@ -250,13 +248,13 @@ async def test_a_session_that_elixir_does_not_have_stays_the_stores(
 
 
 @pytest.mark.usefixtures("followed")
-async def test_a_session_that_elixir_has_lost_is_not_found_there(ctx: SessionContext, elixir: BridgeServer) -> None:
+async def test_a_session_that_elixir_lost_is_not_found(ctx: SessionContext, elixir: BridgeServer) -> None:
     elixir.forget()
     with pytest.raises(ElixirSessionNotFoundError):
         await ctx.set_variable("temperature", 1.0)
 
 
-async def test_a_change_that_no_refresher_shows_is_said_to_be_in_elixir(
+async def test_a_change_without_a_refresher_is_reported_as_written_to_elixir(
     elixir: BridgeServer, redis_url: str, store: RedisStore
 ) -> None:
     async with refreshing(elixir, redis_url):
@@ -272,7 +270,7 @@ async def test_a_change_that_no_refresher_shows_is_said_to_be_in_elixir(
 
 
 @pytest.mark.usefixtures("followed")
-async def test_a_change_shows_though_another_variable_of_the_session_can_not_be_read(
+async def test_a_change_is_published_even_if_another_variable_is_unreadable(
     ctx: SessionContext, elixir: BridgeServer, store: RedisStore
 ) -> None:
     elixir.spoil("s", "style")
@@ -313,7 +311,7 @@ async def test_a_new_name_that_two_processes_register_at_once_is_one_variable(
 
 
 @pytest.mark.usefixtures("followed")
-async def test_a_name_that_elixir_forgot_is_set_and_not_registered_again(
+async def test_a_name_that_elixir_forgot_is_set_without_registering_it_again(
     ctx: SessionContext, elixir: BridgeServer, store: RedisStore
 ) -> None:
     first = elixir.register("s", "twice", "integer", 1)
@@ -325,7 +323,7 @@ async def test_a_name_that_elixir_forgot_is_set_and_not_registered_again(
 
 
 @pytest.mark.usefixtures("followed")
-async def test_a_write_waits_for_a_look_that_began_after_it_and_not_for_one_under_way(
+async def test_a_write_waits_for_a_read_that_began_after_it(
     ctx: SessionContext, elixir: BridgeServer, store: RedisStore
 ) -> None:
     elixir.turn(latency_s=0.15)

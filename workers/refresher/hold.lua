@@ -1,6 +1,7 @@
--- Takes or keeps a session's lease, or gives it back. Only its holder can keep it or give it back.
--- KEYS: the lease. ARGV: who asks, milliseconds to hold it for (0 gives it back), and then whose lease is taken over.
--- Answers 1 if the asker holds it now, 0 if somebody else does or it was given back. Run twice it answers alike.
+-- Acquire, renew or release the lease of a session. Only its holder can renew or release it.
+-- KEYS: the lease.
+-- ARGV: the owner, the duration in milliseconds (0 releases it), then further owners whose lease may be taken over.
+-- Returns 1 if the owner holds the lease now, 0 if another does or it was released. Idempotent.
 
 local holder = redis.call('GET', KEYS[1])
 local free = not holder or holder == ARGV[1]

@@ -1,7 +1,8 @@
--- Notes that a process is at work under a refresher's name. KEYS: the name's sorted set of processes by the server's
--- milliseconds. ARGV: the process, milliseconds after which one that doesn't come again is forgotten.
--- Answers the other processes of the name, those that have ended lately included: at its first call each process finds
--- those that came before it, and of two that begin together just one finds the other.
+-- Register a process of a refresher's name and return the other processes of that name, including recently ended ones.
+-- On its first call each process finds those that registered before it; of two that start together, exactly one finds
+-- the other.
+-- KEYS: the name's sorted set of processes, scored by the server's time in milliseconds.
+-- ARGV: the process, milliseconds after which a process that hasn't registered again is removed.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,6 +1,7 @@
--- Who is at work: notes the asker and answers how many have been here within the time.
--- KEYS: the sorted set of names by the server's milliseconds. ARGV: who asks ('' only counts), milliseconds to stay present,
--- '1' to leave, and then whoever else isn't counted any more, until it comes again.
+-- Register a refresher as running and return how many are running.
+-- KEYS: the sorted set of refreshers, scored by the server's time in milliseconds.
+-- ARGV: the owner ('' only counts), milliseconds for which a registration lasts, '1' to unregister, then further owners
+-- to remove.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,6 +1,6 @@
 defmodule DSPexFleet.Call do
   @moduledoc false
-  # One unary call: within its timeout, again after a broken connection, measured. Every request of this package may be
+  # A unary call with a timeout, retries after a lost connection, and telemetry. Every request of this package can be
   # sent twice: those that change something carry an id under which the fleet applies them once.
 
   alias DSPexFleet.{Connection, Context, Error}
@@ -11,7 +11,7 @@ defmodule DSPexFleet.Call do
   @type operation :: atom
   @type build :: (session :: String.t() -> {:ok, struct} | {:error, Error.t()} | struct)
 
-  @doc "The milliseconds that a call may take unless its caller says otherwise."
+  @doc "Returns the default timeout of a call in milliseconds."
   @spec default_timeout() :: pos_integer
   def default_timeout, do: @timeout
 
@@ -20,15 +20,15 @@ defmodule DSPexFleet.Call do
   def fresh_id, do: 15 |> :crypto.strong_rand_bytes() |> Base.url_encode64()
 
   @doc """
-  Calls `stub.rpc`, the request made for the context's session by `build`.
+  Calls `stub.rpc` with the request that `build` returns for the context's session.
 
-  It is sent again within the timeout after each error for which `again?` is true.
+  The request is sent again, within the timeout, after each error for which `again?` returns true.
   """
   @spec run(Context.t(), operation, {module, atom}, build, timeout, (Error.t() -> boolean)) ::
           {:ok, struct} | {:error, Error.t()}
   def run(context, operation, {stub, rpc}, build, timeout \\ @timeout, again? \\ &Error.cut?/1) do
     with {:ok, session, connection} <- Context.lookup(context),
-         {:ok, request} <- built(build.(session)) do
+         {:ok, request} <- to_result(build.(session)) do
       about = %{operation: operation, session: session}
 
       :telemetry.span([:dspex_fleet, :call], about, fn ->
@@ -38,7 +38,7 @@ defmodule DSPexFleet.Call do
     end
   end
 
-  @doc "Sends one request on a channel that stands; a stream if the method is one."
+  @doc "Sends one request on a connected channel; returns a stream if the method is streaming."
   @spec send_once(GRPC.Channel.t(), map, {module, atom, struct}, timeout) :: {:ok, term} | {:error, Error.t()}
   def send_once(channel, metadata, {stub, rpc, request}, timeout) do
     case apply(stub, rpc, [channel, request, [timeout: timeout, metadata: metadata]]) do
@@ -47,23 +47,23 @@ defmodule DSPexFleet.Call do
       {:error, reason} -> {:error, Error.new("BadAnswer", inspect(reason))}
     end
   catch
-    # The connection's process ended between the look-up of the channel and its use.
-    :exit, reason -> {:error, Error.new("GatewayUnavailable", "the connection broke: #{inspect(reason)}")}
+    # The connection's process exited between the look-up of the channel and its use.
+    :exit, reason -> {:error, Error.new("GatewayUnavailable", "the connection was lost: #{inspect(reason)}")}
   end
 
-  defp built({:ok, request}), do: {:ok, request}
-  defp built({:error, %Error{}} = refused), do: refused
-  defp built(request), do: {:ok, request}
+  defp to_result({:ok, request}), do: {:ok, request}
+  defp to_result({:error, %Error{}} = refused), do: refused
+  defp to_result(request), do: {:ok, request}
 
   defp attempt(connection, call, again?, deadline, tries) do
     result =
-      with {:ok, channel, metadata} <- Connection.channel(connection, left(deadline)) do
-        send_once(channel, metadata, call, left(deadline))
+      with {:ok, channel, metadata} <- Connection.channel(connection, remaining(deadline)) do
+        send_once(channel, metadata, call, remaining(deadline))
       end
 
     pause = Backoff.delay(tries, 50, 1_000)
 
-    if worth_it?(result, again?) and sooner?(pause, left(deadline)) do
+    if retry?(result, again?) and fits?(pause, remaining(deadline)) do
       Process.sleep(pause)
       attempt(connection, call, again?, deadline, tries + 1)
     else
@@ -71,8 +71,8 @@ defmodule DSPexFleet.Call do
     end
   end
 
-  defp worth_it?({:ok, _reply}, _again?), do: false
-  defp worth_it?({:error, error}, again?), do: again?.(error)
+  defp retry?({:ok, _reply}, _again?), do: false
+  defp retry?({:error, error}, again?), do: again?.(error)
 
   defp error({:ok, _reply}), do: nil
   defp error({:error, error}), do: error
@@ -80,11 +80,11 @@ defmodule DSPexFleet.Call do
   defp deadline(:infinity), do: :infinity
   defp deadline(timeout), do: now() + timeout
 
-  defp left(:infinity), do: :infinity
-  defp left(deadline), do: max(deadline - now(), 1)
+  defp remaining(:infinity), do: :infinity
+  defp remaining(deadline), do: max(deadline - now(), 1)
 
-  defp sooner?(_pause, :infinity), do: true
-  defp sooner?(pause, left), do: pause < left
+  defp fits?(_pause, :infinity), do: true
+  defp fits?(pause, remaining), do: pause < remaining
 
   defp now, do: System.monotonic_time(:millisecond)
 end

@@ -1,22 +1,22 @@
 defmodule DSPexFleet.Error do
   @moduledoc """
-  What every function of this package returns as `{:error, error}`, and what its bang twin raises.
+  The error that functions of this package return as `{:error, error}`, and that their bang variants raise.
 
-    * `:kind` is the name of the error's class on the fleet, such as `"ValidationError"` or `"RevisionLostError"`, by which a
-      caller tells errors apart. The client's own kinds are below; an answer that names no class has its status in camel
-      case, such as `"Unauthenticated"`.
-    * `:message` says what happened, what was found and what to do.
+    * `:kind` is the name of the error's class on the fleet, such as `"ValidationError"` or `"RevisionLostError"`; match
+      on it to handle specific errors. The client's own kinds are below; an answer that names no class has its gRPC status
+      in camel case, such as `"Unauthenticated"`.
+    * `:message` describes what happened, what was found and what to do.
     * `:fields` are the fields of the class, in the order that it declares them.
-    * `:status` is the gRPC status, or `nil` where no answer came.
+    * `:status` is the gRPC status, or `nil` if there was no answer.
 
   | kind | means |
   | --- | --- |
-  | `"GatewayUnavailable"` | no connection within the call's timeout, or one that broke until it was over |
+  | `"GatewayUnavailable"` | no connection, or none that lasted, within the call's timeout |
   | `"DeadlineExceededError"` | connected, but the answer did not come in time |
   | `"ContextDown"` | the context or its connection is not running |
-  | `"PredictionTimeoutError"` | `await` stopped waiting; the prediction goes on |
+  | `"PredictionTimeoutError"` | `await` stopped waiting; the prediction continues |
   | `"VariableNotFoundError"` | the session has no variable of this name |
-  | `"BadAnswer"` | the gateway sent something that this version can't read |
+  | `"BadAnswer"` | the gateway sent a response that this version can't decode |
   """
 
   alias Dspex.Fleet.V1
@@ -42,7 +42,7 @@ defmodule DSPexFleet.Error do
   end
 
   @doc false
-  # A failed prediction and a refused request of a batch carry the fleet's own record of the error.
+  # A failed prediction and a rejected request of a batch carry the fleet's own record of the error.
   @spec from_wire(V1.Error.t(), atom | nil) :: t
   def from_wire(%V1.Error{} = error, status \\ nil) do
     new(error.kind, error.message, fields: fields(error.fields_json), status: status)
@@ -58,7 +58,7 @@ defmodule DSPexFleet.Error do
   end
 
   @doc false
-  # Errors by which a connection or a gateway ends, and not the request: it is worth sending to the next one at once.
+  # Returns true if the connection or the gateway failed rather than the request, which can be sent again at once.
   @spec cut?(t) :: boolean
   def cut?(%__MODULE__{kind: kind}), do: kind in ["GatewayUnavailable", "DrainingError", "StreamEndedError"]
 

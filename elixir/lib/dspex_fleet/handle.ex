@@ -1,8 +1,8 @@
 defmodule DSPexFleet.Handle do
   @moduledoc """
-  A submitted prediction: what `DSPexFleet.await/2`, `stream/1`, `status/2` and `cancel/2` take.
+  A submitted prediction, the argument of `DSPexFleet.await/2`, `stream/1`, `status/2` and `cancel/2`.
 
-  The id alone is what counts; `%DSPexFleet.Handle{id: id, context: ctx}` is a handle in any process or node that has a context.
+  Only the id matters: `%DSPexFleet.Handle{id: id, context: ctx}` is a handle in any process or node that has a context.
   """
 
   @type t :: %__MODULE__{id: String.t(), context: DSPexFleet.Context.t()}

@@ -1,11 +1,13 @@
 defmodule DSPexFleet.Prediction do
   @moduledoc """
-  A prediction as the fleet answers it.
+  A prediction and its state.
 
-    * `:outputs` – by output field (text), once it has succeeded: `prediction.outputs["answer"]`.
-    * `:provenance` – what produced it: `:token` and `:session` of the variables, `:program` and `:program_version`, `:model`,
-      `:prompt_tokens` and `:completion_tokens`, `:staleness_s`, `:outage`, `:worker`, and the whole `:record`.
-    * `:error` – of one that failed or was cancelled; `DSPexFleet.await/2` returns it as `{:error, error}`.
+    * `:outputs` – a map by output field (a string), once it has succeeded: `prediction.outputs["answer"]`.
+    * `:provenance` – what produced the outputs: `:token` and `:session` of the variables, `:program` and
+      `:program_version`, `:model`, `:prompt_tokens` and `:completion_tokens`, `:staleness_s`, `:outage`, `:worker`, and
+      the whole `:record`.
+    * `:error` – the error of a prediction that failed or was cancelled; `DSPexFleet.await/2` returns it as
+      `{:error, error}`.
   """
 
   alias Dspex.Fleet.V1
@@ -30,12 +32,12 @@ defmodule DSPexFleet.Prediction do
     PREDICTION_STATE_CANCELLED: :cancelled
   }
 
-  @doc "Says whether a prediction has come to its end, well or not."
+  @doc "Returns true if a prediction has succeeded, failed or been cancelled."
   @spec ended?(t) :: boolean
   def ended?(%__MODULE__{state: state}), do: state in [:succeeded, :failed, :cancelled]
 
   @doc false
-  # The prediction if it succeeded, else its error; of one that goes on, the prediction as it stands.
+  # The error of a prediction that failed or was cancelled, otherwise the prediction.
   @spec outcome(t) :: {:ok, t} | {:error, Error.t()}
   def outcome(%__MODULE__{state: :failed} = failed) do
     {:error, failed.error || Error.new("PredictionFailedError", "prediction #{failed.id} failed without a reason")}
@@ -76,7 +78,7 @@ defmodule DSPexFleet.Prediction do
     end
   end
 
-  # A prediction without a session ran on no state.
+  # A prediction without a session has no token.
   defp token(text) do
     case Token.parse(text) do
       {:ok, token} -> token

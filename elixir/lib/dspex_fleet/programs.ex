@@ -1,6 +1,6 @@
 defmodule DSPexFleet.Programs do
   @moduledoc """
-  The programs that predictions run, by `"name"`, `"name@label"` or `"name:version"`.
+  The programs that predictions run, referred to as `"name"`, `"name@label"` or `"name:version"`.
 
   Each is a map of `:name`, `:version`, `:content` (the digest of its spec), `:labels` and, from `register/4` and `get/3`,
   `:spec`.
@@ -12,7 +12,7 @@ defmodule DSPexFleet.Programs do
 
   @type program :: %{name: String.t(), version: pos_integer, content: String.t(), labels: [String.t()], spec: map | nil}
 
-  @doc "Registers a spec under the next version of a name, or finds it there; `:labels` move to it."
+  @doc "Registers a spec as the next version of a name, unless it exists already; `:labels` are moved to it."
   @spec register(Context.t(), String.t(), map, keyword) :: {:ok, program} | {:error, Error.t()}
   def register(context, name, spec, opts \\ []) do
     opts = Keyword.validate!(opts, labels: [], timeout: Call.default_timeout())
@@ -34,7 +34,7 @@ defmodule DSPexFleet.Programs do
     with {:ok, wire} <- Call.run(context, :get_program, {Stub, :get}, build, opts[:timeout]), do: program(wire)
   end
 
-  @doc "Returns all programs whose names begin with `:prefix`, page by page as the gateway gives them."
+  @doc "Returns all programs whose names begin with `:prefix`."
   @spec list(Context.t(), keyword) :: {:ok, [program]} | {:error, Error.t()}
   def list(context, opts \\ []) do
     opts = Keyword.validate!(opts, prefix: "", timeout: Call.default_timeout())
@@ -45,7 +45,7 @@ defmodule DSPexFleet.Programs do
     build = fn _session -> %V1.ListProgramsRequest{prefix: opts[:prefix], page_size: 100, page_token: page_token} end
 
     with {:ok, wire} <- Call.run(context, :list_programs, {Stub, :list}, build, opts[:timeout]),
-         {:ok, page} <- Variable.gather(wire.programs, &program/1) do
+         {:ok, page} <- Variable.traverse(wire.programs, &program/1) do
       if wire.next_page_token == "",
         do: {:ok, before ++ page},
         else: pages(context, opts, wire.next_page_token, before ++ page)

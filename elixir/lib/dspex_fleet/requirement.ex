@@ -1,7 +1,7 @@
 defmodule DSPexFleet.Requirement do
   @moduledoc false
 
-  @doc "The wire's choice between `at_least`, `exactly` and neither, from a call's options."
+  @doc "Returns the requirement of a request from the options `:at_least` and `:exactly`, or `nil`."
   @spec of(keyword) :: {:at_least | :exactly, String.t()} | nil
   def of(opts) do
     case {opts[:at_least], opts[:exactly]} do
@@ -12,7 +12,7 @@ defmodule DSPexFleet.Requirement do
     end
   end
 
-  @doc "The text of an expected token; empty stands for any state, `0.0` for none."
+  @doc "Returns an expected token as a string: empty for any state, `0.0` for a session that doesn't exist."
   @spec token_text(DSPexFleet.Token.t() | String.t() | :absent | nil) :: String.t()
   def token_text(nil), do: ""
   def token_text(:absent), do: "0.0"

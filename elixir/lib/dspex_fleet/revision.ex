@@ -2,7 +2,7 @@ defmodule DSPexFleet.Revision do
   @moduledoc """
   One entry of a session's history: who changed what, when and why.
 
-  `:changes` maps a name to `{before, after}`, each a `DSPexFleet.Variable` or `nil` where there was none.
+  `:changes` maps a name to `{before, after}`, each a `DSPexFleet.Variable` or `nil`.
   """
 
   alias Dspex.Fleet.V1
@@ -22,7 +22,7 @@ defmodule DSPexFleet.Revision do
   @spec from_wire(V1.Revision.t()) :: {:ok, t} | {:error, Error.t()}
   def from_wire(%V1.Revision{} = wire) do
     with {:ok, token} <- Snapshot.token(wire.token),
-         {:ok, changes} <- Variable.gather(wire.changes, &change/1) do
+         {:ok, changes} <- Variable.traverse(wire.changes, &change/1) do
       {:ok,
        %__MODULE__{
          token: token,

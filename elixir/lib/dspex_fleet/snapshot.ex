@@ -1,10 +1,10 @@
 defmodule DSPexFleet.Snapshot do
   @moduledoc """
-  All variables of a session at one token, and how far they can be trusted.
+  All variables of a session at one token, and how recent they are.
 
-    * `:variables` – by name (text); each a `DSPexFleet.Variable`.
-    * `:confirmed_at` – when the session's authority was last known to agree; `:staleness_s` are the seconds since.
-    * `:authority` – who may publish the session.
+    * `:variables` – a map from name (a string) to `DSPexFleet.Variable`.
+    * `:confirmed_at` – when the session's authority last confirmed the snapshot; `:staleness_s` are the seconds since.
+    * `:authority` – the publisher that owns the session.
   """
 
   alias Dspex.Fleet.V1
@@ -21,7 +21,7 @@ defmodule DSPexFleet.Snapshot do
 
   defstruct [:session, :token, :confirmed_at, :authority, :staleness_s, variables: %{}]
 
-  @doc "Returns the value of a variable, or the default if there is none of this name."
+  @doc "Returns the value of a variable, or the default if the snapshot has no such variable."
   @spec value(t, atom | String.t(), default) :: term | default when default: term
   def value(%__MODULE__{variables: variables}, name, default \\ nil) do
     case variables do

@@ -1,9 +1,9 @@
 defmodule DSPexFleet.Token do
   @moduledoc """
-  The name of one state of one session, as every publish returns it: `epoch.revision`.
+  The identifier of one state of one session, `epoch.revision`, as every publish returns it.
 
-  Tokens of one session compare in publish order. An epoch is opened by a store that lost a part of its data, so a
-  token of the new epoch is later than any of the old one. Functions that take a token also take its text.
+  Tokens of one session compare in publish order. A store that lost a part of its data begins a new epoch, so a
+  token of the new epoch is later than any of the old one. Functions that take a token also take its string.
 
       iex> token = DSPexFleet.Token.parse!("1764000000000000.7")
       iex> to_string(token)
@@ -17,7 +17,7 @@ defmodule DSPexFleet.Token do
   @enforce_keys [:epoch, :revision]
   defstruct [:epoch, :revision]
 
-  @doc "Reads `\"epoch.revision\"`; `:error` if the text isn't a token."
+  @doc "Parses `\"epoch.revision\"`; returns `:error` if the string isn't a token."
   @spec parse(String.t()) :: {:ok, t} | :error
   def parse(text) do
     case Regex.run(~r/\A(\d{1,19})\.(\d{1,19})\z/, text) do
@@ -34,15 +34,15 @@ defmodule DSPexFleet.Token do
   def parse!(text) do
     case parse(text) do
       {:ok, token} -> token
-      :error -> raise ArgumentError, "a token reads epoch.revision, like 1764000000000000.7; got #{inspect(text)}"
+      :error -> raise ArgumentError, "expected a token epoch.revision, like 1764000000000000.7; got #{inspect(text)}"
     end
   end
 
-  @doc "Says whether the first token is before (`:lt`), at (`:eq`) or after (`:gt`) the second, for `Enum.max/2` and the like."
+  @doc "Compares two tokens in publish order, as `Enum.max/2` and `Enum.sort/2` need it."
   @spec compare(t, t) :: :lt | :eq | :gt
-  def compare(%__MODULE__{} = one, %__MODULE__{} = other) do
-    left = {one.epoch, one.revision}
-    right = {other.epoch, other.revision}
+  def compare(%__MODULE__{} = first, %__MODULE__{} = second) do
+    left = {first.epoch, first.revision}
+    right = {second.epoch, second.revision}
 
     cond do
       left < right -> :lt

@@ -1,6 +1,6 @@
 defmodule DSPexFleet.Values do
   @moduledoc """
-  How Elixir's values and the fleet's JSON stand for each other.
+  The mapping between Elixir values and the fleet's JSON.
 
   | variable type | Elixir | on the wire |
   | --- | --- | --- |
@@ -11,8 +11,8 @@ defmodule DSPexFleet.Values do
   | `:embedding` | list of numbers | list of numbers |
   | `:tensor` | `%{shape: [2, 3], data: [...]}` | object of the same keys |
 
-  Integers keep every digit and `1` stays apart from `1.0`. In prediction inputs, whose types only the program knows, the
-  three atoms are sent in their quoted form too; in outputs they come back as the text that they are in JSON.
+  Integers keep every digit, and `1` is distinct from `1.0`. In prediction inputs, whose types only the program knows, the
+  three atoms are sent as strings, too; in outputs they come back as strings.
   """
 
   alias DSPexFleet.Error
@@ -24,7 +24,7 @@ defmodule DSPexFleet.Values do
   @spelled %{nan: "NaN", infinity: "Infinity", neg_infinity: "-Infinity"}
   @read Map.new(@spelled, fn {atom, text} -> {text, atom} end)
 
-  @doc "The types that a variable can have."
+  @doc "Returns the types that a variable can have."
   @spec types() :: [variable_type]
   def types, do: @types
 
@@ -35,7 +35,7 @@ defmodule DSPexFleet.Values do
   rescue
     error in [ArgumentError, Protocol.UndefinedError, ErlangError, FunctionClauseError] ->
       {:error,
-       Error.new("InvalidValue", "#{inspect(value, limit: 10)} has no form in JSON: #{Exception.message(error)}")}
+       Error.new("InvalidValue", "#{inspect(value, limit: 10)} can't be encoded as JSON: #{Exception.message(error)}")}
   end
 
   @doc false

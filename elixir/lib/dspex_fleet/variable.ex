@@ -1,5 +1,5 @@
 defmodule DSPexFleet.Variable do
-  @moduledoc "A named value with its type and constraints, as a snapshot holds it. `DSPexFleet.Values` lists the types."
+  @moduledoc "A variable of a snapshot: a named value with its type and constraints. `DSPexFleet.Values` lists the types."
 
   alias Dspex.Fleet.V1
   alias DSPexFleet.{Error, Values}
@@ -23,12 +23,12 @@ defmodule DSPexFleet.Variable do
 
   def type_to_wire(other) do
     {:error,
-     Error.new("InvalidValue", "no variable has the type #{inspect(other)}; there are #{inspect(Values.types())}")}
+     Error.new("InvalidValue", "expected a type of #{inspect(Values.types())}, got: #{inspect(other)}")}
   end
 
   @doc false
   @spec all_from_wire([V1.Variable.t()]) :: {:ok, [t]} | {:error, Error.t()}
-  def all_from_wire(wires), do: gather(wires, &from_wire/1)
+  def all_from_wire(wires), do: traverse(wires, &from_wire/1)
 
   @doc false
   @spec from_wire(V1.Variable.t() | nil) :: {:ok, t | nil} | {:error, Error.t()}
@@ -44,20 +44,20 @@ defmodule DSPexFleet.Variable do
   end
 
   @doc false
-  # The results of a function over a list, or its first error.
-  @spec gather(Enumerable.t(), (term -> {:ok, item} | {:error, Error.t()})) :: {:ok, [item]} | {:error, Error.t()}
+  # Maps a function over a list and returns all results, or the first error.
+  @spec traverse(Enumerable.t(), (term -> {:ok, item} | {:error, Error.t()})) :: {:ok, [item]} | {:error, Error.t()}
         when item: term
-  def gather(items, make) do
+  def traverse(items, fun) do
     items
-    |> Enum.reduce_while([], fn item, made ->
-      case make.(item) do
-        {:ok, one} -> {:cont, [one | made]}
+    |> Enum.reduce_while([], fn item, results ->
+      case fun.(item) do
+        {:ok, result} -> {:cont, [result | results]}
         {:error, error} -> {:halt, {:error, error}}
       end
     end)
     |> case do
       {:error, error} -> {:error, error}
-      made -> {:ok, Enum.reverse(made)}
+      results -> {:ok, Enum.reverse(results)}
     end
   end
 

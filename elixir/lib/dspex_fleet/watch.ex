@@ -1,7 +1,7 @@
 defmodule DSPexFleet.Watch do
   @moduledoc false
-  # One watch: a process that lives as long as its subscriber, and a reader below it that blocks on the stream and opens
-  # it anew from where it was.
+  # One watch: a process that lives as long as its subscriber, and a linked reader that blocks on the stream and reopens
+  # it from the last token.
 
   use GenServer
 
@@ -11,7 +11,7 @@ defmodule DSPexFleet.Watch do
 
   @final [:invalid_argument, :permission_denied, :unauthenticated, :unimplemented]
 
-  defstruct [:ref, :session, :connection, :subscriber, :after, names: [], tries: 0, told: false]
+  defstruct [:ref, :session, :connection, :subscriber, :after, names: [], tries: 0, interrupted: false]
 
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(opts), do: GenServer.start_link(__MODULE__, struct!(__MODULE__, opts))
@@ -28,7 +28,7 @@ defmodule DSPexFleet.Watch do
   def handle_info({:EXIT, reader, :normal}, %{reader: reader} = state), do: {:stop, :normal, state}
 
   def handle_info({:EXIT, reader, reason}, %{reader: reader} = state) do
-    tell(state.watch, {:ended, Error.new("BadAnswer", "the watch can't read on: #{Exception.format_exit(reason)}")})
+    notify(state.watch, {:ended, Error.new("BadAnswer", "the watch failed: #{Exception.format_exit(reason)}")})
     {:stop, :normal, state}
   end
 
@@ -43,11 +43,11 @@ defmodule DSPexFleet.Watch do
   defp read(watch) do
     with {:ok, channel, metadata} <- Connection.channel(watch.connection, :infinity),
          {:ok, replies} <- Call.send_once(channel, metadata, {V1.Variables.Stub, :watch, request(watch)}, :infinity) do
-      Enum.reduce_while(replies, {:closed, watch}, fn reply, {_outcome, watch} -> take(reply, watch) end)
+      Enum.reduce_while(replies, {:closed, watch}, fn reply, {_outcome, watch} -> handle_reply(reply, watch) end)
     else
       {:error, error} -> {{:failed, error}, watch}
     end
-    |> go_on()
+    |> continue()
   end
 
   defp request(watch) do
@@ -58,45 +58,47 @@ defmodule DSPexFleet.Watch do
     }
   end
 
-  defp take({:ok, wire}, watch) do
+  defp handle_reply({:ok, wire}, watch) do
     case Snapshot.from_wire(wire) do
       {:ok, snapshot} -> {:cont, {:closed, deliver(snapshot, watch)}}
       {:error, error} -> {:halt, {{:failed, error}, watch}}
     end
   end
 
-  defp take({:error, %GRPC.RPCError{} = error}, watch), do: {:halt, {{:failed, Error.from_rpc(error)}, watch}}
-  defp take(_trailers, watch), do: {:cont, {:closed, watch}}
+  defp handle_reply({:error, %GRPC.RPCError{} = error}, watch), do: {:halt, {{:failed, Error.from_rpc(error)}, watch}}
+  defp handle_reply(_trailers, watch), do: {:cont, {:closed, watch}}
 
   defp deliver(snapshot, watch) do
     if watch.after == nil or Token.compare(snapshot.token, watch.after) == :gt do
       measured = %{staleness_s: snapshot.staleness_s}
       :telemetry.execute([:dspex_fleet, :watch, :snapshot], measured, %{session: watch.session, token: snapshot.token})
-      tell(watch, {:snapshot, snapshot})
-      %{watch | after: snapshot.token, tries: 0, told: false}
+      notify(watch, {:snapshot, snapshot})
+      %{watch | after: snapshot.token, tries: 0, interrupted: false}
     else
       watch
     end
   end
 
-  # A gateway that drains closes its streams in good order; the next one is asked at once.
-  defp go_on({:closed, watch}), do: pause(watch)
+  # A draining gateway closes its streams normally; reconnect at once.
+  defp continue({:closed, watch}), do: pause(watch)
 
-  defp go_on({{:failed, %Error{status: status} = error}, watch}) when status in @final, do: tell(watch, {:ended, error})
+  defp continue({{:failed, %Error{status: status} = error}, watch}) when status in @final,
+    do: notify(watch, {:ended, error})
 
-  # A store that lost the revision which we have gives what it has instead.
-  defp go_on({{:failed, %Error{kind: "RevisionLostError"} = error}, watch}), do: pause(%{told(watch, error) | after: nil})
+  # The store has lost the last revision received, so restart from its current one.
+  defp continue({{:failed, %Error{kind: "RevisionLostError"} = error}, watch}),
+    do: pause(%{interrupt(watch, error) | after: nil})
 
-  defp go_on({{:failed, error}, watch}), do: watch |> told(error) |> pause()
+  defp continue({{:failed, error}, watch}), do: watch |> interrupt(error) |> pause()
 
-  defp told(%{told: true} = watch, _error), do: watch
+  defp interrupt(%{interrupted: true} = watch, _error), do: watch
 
-  # A gateway that goes, and a stream that was open for long, are followed by another in a moment.
-  defp told(%{tries: 0} = watch, %Error{kind: kind}) when kind in ["DrainingError", "StreamEndedError"], do: watch
+  # A gateway that is shutting down, and a stream past its maximum duration, are replaced in a moment.
+  defp interrupt(%{tries: 0} = watch, %Error{kind: kind}) when kind in ["DrainingError", "StreamEndedError"], do: watch
 
-  defp told(watch, error) do
-    tell(watch, {:interrupted, error})
-    %{watch | told: true}
+  defp interrupt(watch, error) do
+    notify(watch, {:interrupted, error})
+    %{watch | interrupted: true}
   end
 
   defp pause(watch) do
@@ -104,5 +106,5 @@ defmodule DSPexFleet.Watch do
     read(%{watch | tries: watch.tries + 1})
   end
 
-  defp tell(watch, news), do: send(watch.subscriber, {:dspex_fleet, watch.ref, news})
+  defp notify(watch, event), do: send(watch.subscriber, {:dspex_fleet, watch.ref, event})
 end

@@ -71,7 +71,7 @@ class SessionFeed:
 
     async def _join(self, session: str, followed: _FollowedSession) -> None:
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="dspex-gateway-hub")
+            self._task = asyncio.create_task(self._run(), name="dspex-gateway-feed")
         if self._watch is not None:
             with suppress(StoreUnavailableError):  # the next watch includes it
                 await self._watch.add([session])

@@ -88,7 +88,7 @@ class HttpServer:
             method, path = operation.http
             by_path.setdefault(path, {})[method] = operation
         routes = [self._build_route(path, methods) for path, methods in by_path.items()]
-        document = canonical(build_description(self._operations, guarded=self._gate.requires_token))
+        document = canonical(build_description(self._operations, requires_token=self._gate.requires_token))
         return Starlette(
             routes=[
                 *routes,

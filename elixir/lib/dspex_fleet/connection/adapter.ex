@@ -1,34 +1,34 @@
 defmodule DSPexFleet.Connection.Adapter do
   @moduledoc false
-  # The gRPC package's Gun adapter, with these promises more: a call ends at its own timeout (the package waits twice as
-  # long), every call learns of a broken connection and calls it UNAVAILABLE, and a stream that nobody will read any more
-  # is cancelled on the server.
+  # The gRPC package's Gun adapter, with three more guarantees: a call ends at its own timeout (the package waits twice as
+  # long), every call fails as UNAVAILABLE when the connection is lost, and a stream whose reader is gone is cancelled on
+  # the server.
 
   @behaviour GRPC.Client.Adapter
 
-  alias DSPexFleet.Connection.Flights
+  alias DSPexFleet.Connection.InFlight
   alias GRPC.Client.Adapters.Gun
 
   @internal 13
   @unavailable 14
-  # The server's own answer that time is up is better than ours, so it gets a moment to arrive.
+  # The server's own DEADLINE_EXCEEDED is more informative than the client's, so it gets a moment to arrive.
   @grace_ms 100
 
   @impl true
   def connect(channel, opts) do
-    {flights, opts} = Keyword.pop!(opts, :flights)
+    {in_flight, opts} = Keyword.pop!(opts, :in_flight)
 
     with {:ok, channel} <- Gun.connect(channel, opts) do
-      {:ok, %{channel | adapter_payload: Map.put(channel.adapter_payload, :flights, flights)}}
+      {:ok, %{channel | adapter_payload: Map.put(channel.adapter_payload, :in_flight, in_flight)}}
     end
   end
 
   @impl true
   def send_request(stream, message, opts) do
-    flights = stream.channel.adapter_payload.flights
-    breaks = Flights.breaks(flights)
+    in_flight = stream.channel.adapter_payload.in_flight
+    breaks = InFlight.breaks(in_flight)
     sent = Gun.send_request(stream, message, opts)
-    Flights.depart(flights, sent.payload.response_pid, breaks)
+    InFlight.add(in_flight, sent.payload.response_pid, breaks)
     sent
   end
 
@@ -59,10 +59,10 @@ defmodule DSPexFleet.Connection.Adapter do
 
   def receive_data(stream, opts) do
     received = Gun.receive_data(stream, Keyword.update(opts, :timeout, :infinity, &halved/1))
-    landed(stream)
+    finished(stream)
 
     with {:error, error} <- received do
-      # Without this the process that collects the answer stays behind, and with it the request.
+      # Otherwise the process that collects the response leaks, and with it the request.
       cancelled(stream)
       {:error, readable(error)}
     end
@@ -71,7 +71,8 @@ defmodule DSPexFleet.Connection.Adapter do
   defp halved(timeout) when is_integer(timeout), do: div(timeout + @grace_ms, 2)
   defp halved(:infinity), do: :infinity
 
-  # The package calls each of these INTERNAL, though nothing is wrong with the request.
+  # The package reports each of these as INTERNAL, though the request is fine. They are prefixes of its error messages,
+  # so check them when the `grpc` requirement in mix.exs changes.
   @broken [
     ":connection_error:",
     ":stream_error: :closed",
@@ -99,7 +100,7 @@ defmodule DSPexFleet.Connection.Adapter do
     )
   end
 
-  # A reader can be killed at any moment, and then nothing of its own runs.
+  # A reader can be killed at any moment without running its own cleanup.
   defp guard(stream) do
     reader = self()
 
@@ -112,13 +113,13 @@ defmodule DSPexFleet.Connection.Adapter do
         {:DOWN, ^watched, :process, _pid, _reason} -> cancelled(stream)
       end
 
-      landed(stream)
+      finished(stream)
     end)
   end
 
-  defp landed(stream), do: Flights.land(stream.channel.adapter_payload.flights, stream.payload.response_pid)
+  defp finished(stream), do: InFlight.delete(stream.channel.adapter_payload.in_flight, stream.payload.response_pid)
 
-  # The process of an answer that has been read to its end is gone, and the connection takes no cancel for it.
+  # The process of a fully read response has exited, and its request can't be cancelled any more.
   defp cancelled(stream) do
     if Process.alive?(stream.payload.response_pid), do: Gun.cancel(stream)
   catch

@@ -16,7 +16,7 @@ defmodule DSPexFleet.Connection.Options do
     backoff: {100, 5_000}
   ]
 
-  @doc "The options of a connection, those of `config :dspex_fleet` below them; `ArgumentError` if one is wrong."
+  @doc "Validates the options, with `config :dspex_fleet` as defaults; raises `ArgumentError` if one is invalid."
   @spec new!(keyword) :: t
   def new!(given) do
     configured = :dspex_fleet |> Application.get_all_env() |> Keyword.take(Keyword.keys(@defaults))
@@ -38,12 +38,12 @@ defmodule DSPexFleet.Connection.Options do
       target =~ ~r/\A[\w.-]+:\d+\z/ -> "ipv4:" <> target
       target =~ ~r/\A\[[0-9a-fA-F:]+\]:\d+\z/ -> "ipv6:" <> target
       target =~ ~r/\A[a-z0-9]+:/ -> target
-      true -> raise ArgumentError, "a target reads host:port, [ipv6]:port or scheme:…; got #{inspect(target)}"
+      true -> raise ArgumentError, "expected :target to be host:port, [ipv6]:port or scheme:…; got #{inspect(target)}"
     end
   end
 
   defp token!(token) when is_nil(token) or is_binary(token) or is_function(token, 0), do: token
-  defp token!(_other), do: raise(ArgumentError, "a token is text, or a function without arguments that returns it")
+  defp token!(_other), do: raise(ArgumentError, "expected :token to be a string or a function that returns one")
 
   defp backoff!({base, cap}) when is_integer(base) and is_integer(cap) and base > 0 and cap >= base, do: {base, cap}
   defp backoff!(other), do: raise(ArgumentError, "expected :backoff to be {first, longest}; got #{inspect(other)}")

@@ -1,4 +1,4 @@
-"""The command `gateway`: what it makes of its options and of the environment."""
+"""The command `gateway`: its options and environment variables."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_without_options_it_serves_both_on_loopback(served: list[GatewaySettings
     assert served == [GatewaySettings()]
 
 
-def test_each_option_arrives(served: list[GatewaySettings], files: dict[str, Path]) -> None:
+def test_each_option_is_passed_to_the_settings(served: list[GatewaySettings], files: dict[str, Path]) -> None:
     shared = ("--redis-url", "redis://r:1/2", "--namespace", "n", "--queue", "q")
     given = [f"--{name}={file}" for name, file in files.items()]
     more = (
@@ -74,7 +74,7 @@ def test_each_option_arrives(served: list[GatewaySettings], files: dict[str, Pat
     )  # fmt: skip
 
 
-def test_the_environment_says_the_same(
+def test_environment_variables_set_the_same_options(
     served: list[GatewaySettings], files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: dict[str, Any] = {
@@ -101,7 +101,7 @@ def test_the_environment_says_the_same(
         (["--tokens", "{key}"], "tables [tokens.NAME]"),
     ],
 )
-def test_what_can_not_be_is_one_line_that_says_why(
+def test_an_invalid_option_is_reported_in_one_line(
     options: list[str], says: str, served: list[GatewaySettings], files: dict[str, Path],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -110,7 +110,7 @@ def test_what_can_not_be_is_one_line_that_says_why(
     assert not served
 
 
-def test_a_token_is_shown_once_and_its_table_is_what_a_tokens_file_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_token_is_shown_once_with_its_table_for_the_tokens_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("gateway-token", "shop", "--scope", "read", "--scope", "publish", "-s", "user-*") == 0
     shown = capsys.readouterr()
     token = shown.err.strip().rpartition(" ")[2]

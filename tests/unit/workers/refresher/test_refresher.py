@@ -55,63 +55,63 @@ def test_settings_that_make_no_sense_are_refused_by_name(wrong: dict[str, Any]) 
 
 
 def intervals(
-    pace: PollSchedule, count: int, *, busy: bool = False, watched: bool = False, took_s: float = 0.0
+    schedule: PollSchedule, count: int, *, busy: bool = False, watched: bool = False, took_s: float = 0.0
 ) -> list[float]:
-    return [pace.delay_after_read_s(busy=busy, watched=watched, took_s=took_s) for _ in range(count)]
+    return [schedule.delay_after_read_s(busy=busy, watched=watched, took_s=took_s) for _ in range(count)]
 
 
 def test_a_busy_session_keeps_the_shortest_interval_and_a_quiet_one_relaxes_to_the_longest() -> None:
-    pace = PollSchedule(1.0, 3.0)
-    assert all(0.9 <= interval <= 1.1 for interval in intervals(pace, 50, busy=True))
-    quiet = intervals(pace, 50)
+    schedule = PollSchedule(1.0, 3.0)
+    assert all(0.9 <= interval <= 1.1 for interval in intervals(schedule, 50, busy=True))
+    quiet = intervals(schedule, 50)
     assert quiet[0] > 1.3
     assert all(2.7 <= interval <= 3.3 for interval in quiet[5:])
-    assert intervals(pace, 1, busy=True)[0] <= 1.1
+    assert intervals(schedule, 1, busy=True)[0] <= 1.1
 
 
-def test_intervals_are_varied_so_that_sessions_do_not_keep_step() -> None:
+def test_intervals_have_jitter_so_that_sessions_do_not_align() -> None:
     assert len(set(intervals(PollSchedule(1.0, 3.0), 20, busy=True))) == 20
 
 
-def test_a_watched_session_is_looked_at_seldom_though_it_is_busy() -> None:
+def test_a_watched_session_is_read_rarely_even_if_it_is_busy() -> None:
     assert intervals(PollSchedule(1.0, 30.0), 1, busy=True, watched=True)[0] >= 27
 
 
-def test_a_slow_server_is_asked_for_no_more_than_a_quarter_of_the_time() -> None:
+def test_a_slow_server_is_read_for_no_more_than_a_quarter_of_the_time() -> None:
     assert intervals(PollSchedule(1.0, 3.0), 1, busy=True, took_s=2.0)[0] >= 7.2
 
 
-def test_failures_are_retried_soon_then_ever_later_up_to_the_longest_interval() -> None:
-    pace = PollSchedule(1.0, 3.0)
-    waits = [pace.delay_after_failure_s() for _ in range(10)]
+def test_failures_are_retried_with_backoff_up_to_the_longest_interval() -> None:
+    schedule = PollSchedule(1.0, 3.0)
+    waits = [schedule.delay_after_failure_s() for _ in range(10)]
     assert waits[0] < 0.12
     assert all(later > earlier for earlier, later in itertools.pairwise(waits[:5]))
     assert all(wait <= 3.3 for wait in waits)
-    intervals(pace, 1)
-    assert pace.delay_after_failure_s() < 0.12
+    intervals(schedule, 1)
+    assert schedule.delay_after_failure_s() < 0.12
 
 
-def test_missing_names_are_believed_only_after_they_stayed_so() -> None:
-    settling = DeletionGuard(2.0)
-    assert settling.allows(frozenset(), 0.0)
-    assert not settling.allows(frozenset("ab"), 10.0)
-    assert not settling.allows(frozenset("ab"), 11.9)
-    assert not settling.allows(frozenset("a"), 12.0)  # one came back: the rest may follow
-    assert not settling.allows(frozenset("a"), 13.9)
-    assert settling.allows(frozenset("a"), 14.0)
+def test_missing_names_are_published_only_after_they_stay_missing() -> None:
+    guard = DeletionGuard(2.0)
+    assert guard.allows(frozenset(), 0.0)
+    assert not guard.allows(frozenset("ab"), 10.0)
+    assert not guard.allows(frozenset("ab"), 11.9)
+    assert not guard.allows(frozenset("a"), 12.0)  # one came back: the others may, too
+    assert not guard.allows(frozenset("a"), 13.9)
+    assert guard.allows(frozenset("a"), 14.0)
 
 
-def test_names_that_came_back_and_go_again_start_anew() -> None:
-    settling = DeletionGuard(2.0)
-    settling.allows(frozenset("a"), 0.0)
-    assert settling.allows(frozenset(), 1.0)
-    assert not settling.allows(frozenset("a"), 2.5)
+def test_names_that_reappear_and_vanish_again_are_timed_from_scratch() -> None:
+    guard = DeletionGuard(2.0)
+    guard.allows(frozenset("a"), 0.0)
+    assert guard.allows(frozenset(), 1.0)
+    assert not guard.allows(frozenset("a"), 2.5)
 
 
-def test_names_that_keep_changing_hold_nothing_back_for_ever() -> None:
-    settling = DeletionGuard(2.0)
-    believed = [settling.allows(frozenset(str(second)), float(second)) for second in range(30)]
-    assert believed.index(True) == 20
+def test_names_that_keep_changing_delay_other_changes_for_a_limited_time() -> None:
+    guard = DeletionGuard(2.0)
+    allowed = [guard.allows(frozenset(str(second)), float(second)) for second in range(30)]
+    assert allowed.index(True) == 20
 
 
 def test_a_difference_names_what_changed_what_is_new_and_what_is_gone() -> None:
@@ -126,7 +126,7 @@ NAMES = ["temperature", "temper", "temp*", "t", "", "a.b", "x y", "größe", "gr
 
 
 @pytest.mark.parametrize("bad", [name for name in NAMES if name.isascii()])
-async def test_the_one_variable_that_breaks_the_list_is_found_whatever_it_is_called(
+async def test_the_variable_that_breaks_the_listing_is_found_whatever_its_name(
     elixir: BridgeServer, client: BridgeClient, bad: str
 ) -> None:
     for name in NAMES:
@@ -142,7 +142,9 @@ async def test_the_one_variable_that_breaks_the_list_is_found_whatever_it_is_cal
     assert elixir.calls.total() - before <= 3
 
 
-async def test_beyond_ascii_what_begins_alike_is_left_out_together(elixir: BridgeServer, client: BridgeClient) -> None:
+async def test_non_ascii_names_are_excluded_by_their_common_ascii_prefix(
+    elixir: BridgeServer, client: BridgeClient
+) -> None:
     for name in NAMES:
         elixir.register("s", name, "string", name)
     elixir.spoil("s", "größe")
@@ -153,7 +155,7 @@ async def test_beyond_ascii_what_begins_alike_is_left_out_together(elixir: Bridg
 
 @settings(max_examples=20, deadline=None)
 @given(st.sets(st.text(st.characters(max_codepoint=0x7F), max_size=5), min_size=1, max_size=8), st.data())
-def test_several_that_break_the_list_are_all_found(names: set[str], data: st.DataObject) -> None:
+def test_all_variables_that_break_the_listing_are_found(names: set[str], data: st.DataObject) -> None:
     bad = data.draw(st.sets(st.sampled_from(sorted(names))))
 
     async def check(address: str) -> None:
@@ -172,7 +174,7 @@ def test_several_that_break_the_list_are_all_found(names: set[str], data: st.Dat
         asyncio.run(check(elixir.address))
 
 
-async def test_where_patterns_do_not_help_known_names_are_read_one_by_one(
+async def test_known_names_are_read_one_by_one_if_patterns_do_not_help(
     elixir: BridgeServer, client: BridgeClient
 ) -> None:
     elixir.turn(odd_variables_spoil_patterns=True)
@@ -184,7 +186,7 @@ async def test_where_patterns_do_not_help_known_names_are_read_one_by_one(
     assert set(listing.unreadable) == {"bad", UNKNOWN_NAME}
 
 
-async def test_variables_that_move_while_they_are_read_one_by_one_are_no_look(
+async def test_variables_that_keep_changing_while_read_one_by_one_are_an_error(
     elixir: BridgeServer, client: BridgeClient
 ) -> None:
     elixir.turn(odd_variables_spoil_patterns=True, latency_s=0.01)
@@ -275,7 +277,7 @@ async def test_a_variable_whose_text_is_not_utf8_is_named_and_the_others_are_rea
 def test_the_silence_that_is_allowed_covers_what_happens_while_all_is_well(
     poll_max_s: float, timeout_s: float, lease_s: float, took_s: float, busy: bool, watched: bool
 ) -> None:
-    """KINDS 27: the rest, an answer at its slowest, and a refresher that dies just then, whose heir looks twice."""
+    """The interval, the slowest answer, and a refresher that dies just then, whose successor reads twice."""
     told = RefresherSettings("localhost:50051", poll_max_s=poll_max_s, timeout_s=timeout_s, lease_s=lease_s)
     rest_s = PollSchedule(told.poll_s, told.poll_max_s).delay_after_read_s(busy=busy, watched=watched, took_s=took_s)
     answer_s, heir_s = timeout_s, lease_s + 2 * took_s

@@ -1,4 +1,4 @@
-"""The bell that a follower rests on."""
+"""The event that a follower waits on."""
 
 from __future__ import annotations
 

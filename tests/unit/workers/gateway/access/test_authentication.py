@@ -1,4 +1,4 @@
-"""Tokens: what a file may say, and what a token then grants."""
+"""Tokens: the tokens file, and what its tokens grant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from workers.gateway.access.authentication import Grants, GrantScope, hash_token, new_token, to_toml
 
 
-def test_a_token_grants_what_its_table_says() -> None:
+def test_a_token_has_the_grant_of_its_table() -> None:
     token = new_token()
     grants = Grants.parse(to_toml("ann's", token, ["read", "publish"], ["user-*", "grüße"]))
     grant = grants.find(token)
@@ -25,14 +25,14 @@ def test_a_token_grants_what_its_table_says() -> None:
     assert grants.find("\ud800") is None
 
 
-def test_two_new_tokens_differ_and_the_hash_is_all_that_is_kept() -> None:
+def test_new_tokens_differ_and_only_their_hash_is_kept() -> None:
     first, second = new_token(), new_token()
     assert first != second
     assert len(first) > 40
     assert first not in to_toml("x", first, ["read"], ["*"])
 
 
-def test_a_token_can_be_replaced_while_the_old_one_still_holds() -> None:
+def test_a_token_can_be_replaced_while_the_old_one_is_still_valid() -> None:
     text = f"[tokens.a]\nsha256 = ['{hash_token('old')}', '{hash_token('new')}']\nscopes = ['read']\nsessions = ['*']"
     grants = Grants.parse(text)
     assert grants.find("old") is grants.find("new") is not None
@@ -57,14 +57,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG.keys())
-def test_a_file_that_is_wrong_is_refused_whole_and_shows_no_token(text: str) -> None:
+def test_an_invalid_file_is_rejected_as_a_whole_without_revealing_tokens(text: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Grants.parse(text, "tokens.toml")
     assert "tokens.toml" in str(refused.value)
     assert "secret-token" not in str(refused.value)
 
 
-def test_tokens_come_from_a_file_or_a_text_and_not_from_both(tmp_path: Path) -> None:
+def test_tokens_come_from_a_file_or_a_variable_but_not_both(tmp_path: Path) -> None:
     file = tmp_path / "tokens.toml"
     file.write_text(f"[tokens.a]\n{GOOD}")
     assert Grants.from_sources(file, None).find("t") == Grants.from_sources(None, f"[tokens.a]\n{GOOD}").find("t")
@@ -74,6 +74,6 @@ def test_tokens_come_from_a_file_or_a_text_and_not_from_both(tmp_path: Path) -> 
             Grants.from_sources(*wrong)
 
 
-def test_a_table_of_an_unknown_scope_is_not_made() -> None:
+def test_a_table_with_an_unknown_scope_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="publish, predict, read, admin"):
         to_toml("x", "t", ["all"], ["*"])

@@ -1,4 +1,4 @@
-"""Admission: calls a second and open streams, counted per grant."""
+"""Limits per grant: calls per second and open streams."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def calls_let_in(admission: GrantLimiter, who: Grant, asked: int) -> int:
     return asked
 
 
-def test_a_grant_has_its_calls_of_a_second_and_others_theirs() -> None:
+def test_each_grant_has_its_own_rate() -> None:
     clock = Clock()
     admission = GrantLimiter(GatewayLimits(calls_per_s=10), clock)
     assert calls_let_in(admission, grant("a"), 100) == 10
@@ -42,7 +42,7 @@ def test_a_grant_has_its_calls_of_a_second_and_others_theirs() -> None:
     assert calls_let_in(admission, grant("a"), 100) == 10
 
 
-def test_who_is_turned_away_learns_when_to_come_again() -> None:
+def test_a_rejected_call_learns_when_to_retry() -> None:
     clock = Clock()
     admission = GrantLimiter(GatewayLimits(calls_per_s=2), clock)
     calls_let_in(admission, grant("a"), 2)
@@ -52,7 +52,7 @@ def test_who_is_turned_away_learns_when_to_come_again() -> None:
     admission.count_call(grant("a"))
 
 
-def test_a_batch_uses_up_calls_of_the_time_to_come() -> None:
+def test_a_batch_uses_up_future_calls() -> None:
     clock = Clock()
     admission = GrantLimiter(GatewayLimits(calls_per_s=10), clock)
     admission.count_call(grant("a"), 30)
@@ -62,7 +62,7 @@ def test_a_batch_uses_up_calls_of_the_time_to_come() -> None:
     assert calls_let_in(admission, grant("a"), 5) == 2
 
 
-def test_a_rate_below_one_lets_a_call_in_now_and_then() -> None:
+def test_a_rate_below_one_per_second_works() -> None:
     clock = Clock()
     admission = GrantLimiter(GatewayLimits(calls_per_s=0.5), clock)
     assert calls_let_in(admission, grant("a"), 5) == 1
@@ -70,7 +70,7 @@ def test_a_rate_below_one_lets_a_call_in_now_and_then() -> None:
     assert calls_let_in(admission, grant("a"), 5) == 1
 
 
-def test_streams_are_counted_while_they_are_open_however_they_end() -> None:
+def test_streams_are_counted_while_open_however_they_end() -> None:
     admission = GrantLimiter(GatewayLimits(streams=2))
     with admission.count_stream(grant("a")), admission.count_stream(grant("a")):
         with pytest.raises(TooManyError), admission.count_stream(grant("a")):
@@ -84,6 +84,6 @@ def test_streams_are_counted_while_they_are_open_however_they_end() -> None:
 
 
 @pytest.mark.parametrize("field", GatewayLimits.__slots__)
-def test_a_limit_of_nothing_is_refused(field: str) -> None:
+def test_a_limit_of_zero_is_rejected(field: str) -> None:
     with pytest.raises(ConfigurationError, match=field):
         GatewayLimits(**{field: 0})

@@ -1,4 +1,4 @@
-"""Messages as JSON: each comes back from its JSON as it was, and JSON that fits none is refused by its place."""
+"""Messages as JSON: each survives the round trip, and invalid JSON is rejected with its location."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ CHANGES = some.builds(
 
 
 @given(some.lists(CHANGES, max_size=3), NAMES, some.booleans())
-def test_a_request_comes_back_from_its_json_as_it_was(changes: list[pb.Change], session: str, replace: bool) -> None:
+def test_a_request_survives_the_round_trip_through_json(changes: list[pb.Change], session: str, replace: bool) -> None:
     request = pb.PublishRequest(session=session, changes=changes, replace=replace)
     assert message_from_json(pb.PublishRequest, message_to_json(request)) == request
 
 
-def test_fields_have_their_own_json_small_enums_and_rfc_times() -> None:
+def test_fields_have_inlined_json_lowercase_enums_and_rfc_3339_times() -> None:
     moment = Timestamp()
     moment.FromJsonString("2026-01-02T03:04:05Z")
     variable = pb.Variable(name="a", type=pb.VARIABLE_TYPE_FLOAT, value_json=b'"NaN"', constraints_json=b'{"max":2}')
@@ -57,7 +57,7 @@ def test_fields_have_their_own_json_small_enums_and_rfc_times() -> None:
     }  # fmt: skip
 
 
-def test_what_is_absent_is_left_out_and_an_error_in_a_oneof_is_not() -> None:
+def test_absent_fields_are_omitted_and_a_set_oneof_is_not() -> None:
     assert message_to_json(pb.Prediction(id="x", state=pb.PREDICTION_STATE_QUEUED)) == {"id": "x", "state": "queued"}
     submitted = message_to_json(pb.SubmitBatchResponse(submitted=[pb.Submitted(error=pb.Error(kind="K"))]))
     assert submitted == {"submitted": [{"error": {"kind": "K", "message": ""}}]}
@@ -76,26 +76,26 @@ WRONG: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("where", WRONG)
-def test_json_that_fits_no_field_is_refused_by_its_place(where: str) -> None:
+def test_json_that_fits_no_field_is_rejected_with_its_location(where: str) -> None:
     with pytest.raises(MalformedError) as refused:
         message_from_json(pb.PublishRequest, WRONG[where])
     assert refused.value.where == where
 
 
 @pytest.mark.parametrize("value", [-1, 2**32, 1.5, True, "1", None, [1]])
-def test_a_number_that_the_field_can_not_hold_is_refused(value: Any) -> None:
+def test_a_number_out_of_a_fields_range_is_rejected(value: Any) -> None:
     with pytest.raises(MalformedError):
         message_from_json(pb.HistoryRequest, {"limit": value})
 
 
-def test_null_is_a_value_where_json_stands_itself() -> None:
+def test_null_is_a_value_in_an_inlined_json_field() -> None:
     assert (
         message_from_json(pb.PublishRequest, {"changes": [{"name": "a", "value": None}]}).changes[0].value_json
         == b"null"
     )
 
 
-def test_texts_of_a_query_become_what_their_fields_hold() -> None:
+def test_query_texts_are_parsed_to_the_types_of_their_fields() -> None:
     texts = [("session", "5"), ("names", "1"), ("names", "b"), ("wait_s", "1.5")]
     request = message_from_json(pb.GetVariablesRequest, parse_texts(pb.GetVariablesRequest, texts))
     assert request == pb.GetVariablesRequest(session="5", names=["1", "b"], wait_s=1.5)
