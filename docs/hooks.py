@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic import SecretStr
-from pydantic_core import PydanticUndefined
 
-from config.settings import FleetSettings
 from snakepit_bridge import exceptions
 from snakepit_bridge.cli.main import _command_line  # pyright: ignore[reportPrivateUsage]
 
@@ -27,25 +24,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             .replace("](docs/concepts/", "](")
             .replace("](docs/", "](../")
         )
-    generators = {"settings": settings_table, "commands": command_reference, "errors": error_table}
+    generators = {"commands": command_reference, "errors": error_table}
     return re.sub(r"<!-- generated: (\w+) -->", lambda match: generators[match[1]](), markdown)
-
-
-def settings_table() -> str:
-    """Return a Markdown table of every environment variable of `FleetSettings`."""
-    rows = ["| variable | type | default | meaning |", "|---|---|---|---|"]
-    for name, field in FleetSettings.model_fields.items():
-        default = field.default
-        if isinstance(default, SecretStr):
-            default = default.get_secret_value()
-        shown = "" if default in (None, PydanticUndefined, (), False) else f"`{default}`"
-        kind = getattr(field.annotation, "__name__", None) or str(field.annotation)
-        kind = {"SecretStr": "URL"}.get(kind, kind).replace("SecretStr", "URL").replace("pathlib.", "")
-        kind = re.sub(r"pydantic\.types\.|typing\.|\[str, \.\.\.\]", "", kind)
-        rows.append(
-            f"| `DSPEX_{name.upper()}` | `{kind.replace('|', chr(92) + '|')}` | {shown} | {field.description} |"
-        )
-    return "\n".join(rows)
 
 
 def command_reference() -> str:

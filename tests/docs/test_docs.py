@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from pydantic import SecretStr
 
+from config.bounds import BoundSettings
 from config.settings import FleetSettings
 from snakepit_bridge.cli.main import _command_line  # pyright: ignore[reportPrivateUsage]
 
@@ -93,3 +95,12 @@ def test_settings_that_pages_name_exist(page: Path) -> None:
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def test_the_configuration_page_names_every_setting_with_its_default() -> None:
+    page = _read(ROOT / "docs" / "reference" / "configuration.md")
+    for name_, field in {**FleetSettings.model_fields, **BoundSettings.model_fields}.items():
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        unset = default is None or default is False or default == ()
+        shown = "" if unset else f"`{default:g}` " if isinstance(default, float) else f"`{default}` "
+        assert f"| `DSPEX_{name_.upper()}` | {shown}|" in page, f"DSPEX_{name_.upper()}, default {default}"
