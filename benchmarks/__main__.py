@@ -22,13 +22,13 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 
 def names() -> list[str]:
-    """Returns the benchmarks that there are."""
+    """Return the benchmarks that there are."""
     modules = (module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg)
     return sorted(name for name in modules if not name.startswith("_"))
 
 
 def run(name: str, *, quick: bool = False) -> dict[str, Any]:
-    """Runs one benchmark, in its short form if it has one and that is asked for, and returns its figures."""
+    """Run one benchmark, in its short form if it has one and that is asked for, and return its figures."""
     module = importlib.import_module(f"benchmarks.{name}")
     question, _, _ = (module.__doc__ or "").partition("\n")
     sys.stderr.write(f"{name}: {question}\n")
@@ -37,7 +37,7 @@ def run(name: str, *, quick: bool = False) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Runs what the command line names."""
+    """Run what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=benchmarks.__doc__)
     parser.add_argument("name", choices=[*names(), "all"])
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of indented JSON")

@@ -22,7 +22,7 @@ TEMPERATURE = 0.5
 
 
 async def main(model: str, api_base: str) -> None:
-    """Makes as many predictions as it is told."""
+    """Make as many predictions as it is told."""
     lm = LMProfile("bare", model, api_base=api_base, api_key=SecretStr("none-needed"), timeout_s=60).build()
     with dspy.context(lm=lm, trace=[], disable_history=True, track_usage=True):
         module: Any = dspy.ChainOfThought(SIGNATURE)

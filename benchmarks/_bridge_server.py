@@ -18,14 +18,14 @@ class Bridge(services.BridgeServiceServicer):
     """Answers each name with the float 0.5."""
 
     async def GetVariable(self, request: pb.GetVariableRequest, context: Any) -> pb.GetVariableResponse:  # noqa: N802
-        """Returns the variable."""
+        """Return the variable."""
         name = request.variable_identifier
         value = encode(Variable.declare(name, 0.5))
         return pb.GetVariableResponse(variable=pb.Variable(id=name, name=name, type="float", value=value))
 
 
 async def main() -> None:
-    """Serves until the standard input ends."""
+    """Serve until the standard input ends."""
     server = grpc.aio.server()
     services.add_BridgeServiceServicer_to_server(Bridge(), server)
     port = server.add_insecure_port("127.0.0.1:0")

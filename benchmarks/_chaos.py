@@ -84,7 +84,7 @@ class Stage:
     results: dict[str, str] = field(default_factory=dict[str, str])
 
     def start(self, place: int) -> Child:
-        """Starts a worker; each second one reaches the broker through the network that can be cut."""
+        """Start a worker; each second one reaches the broker through the network that can be cut."""
         url = self.broker.url if place % 2 == 0 else f"redis://127.0.0.1:{self.network.port}/0"
         pool = self.plan.pool if self.kind == "fleet" else Pool.threads
         environment = {
@@ -99,7 +99,7 @@ class Stage:
         return Child(command, self.folder / f"{self.kind}-{place}.log", cwd=ROOT, env=environment)
 
     def send(self) -> None:
-        """Sends the tasks, as any Celery client does."""
+        """Send the tasks, as any Celery client does."""
         app = Celery("client", broker=self.broker.url, set_as_current=False)
         app.conf.task_create_missing_queues = True
         with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
@@ -109,7 +109,7 @@ class Stage:
                     app.send_task(TASK, (key,), task_id=key, queue=QUEUE, producer=producer, ignore_result=False)
 
     def look(self) -> int:
-        """Notes the results that have come since, each as it is first seen, and returns how many there are."""
+        """Note the results that have come since, each as it is first seen, and return how many there are."""
         missing = [key for number in range(self.plan.tasks) if (key := f"key-{number}") not in self.results]
         for start in range(0, len(missing), 2_000):
             for key, result in self._read(missing[start : start + 2_000]).items():
@@ -126,7 +126,7 @@ class Stage:
         return {key: json.dumps(one["result"]) for key, one in ended if one["status"] == "SUCCESS"}
 
     def keep_running(self) -> None:
-        """Starts a worker in the place of each that has ended."""
+        """Start a worker in the place of each that has ended."""
         for place, worker in enumerate(self.workers):
             if not worker.running:
                 worker.end()
@@ -134,7 +134,7 @@ class Stage:
                 self.workers[place] = self.start(place)
 
     def outstanding(self) -> int:
-        """Returns how many messages wait or are held at one moment; -1 if the broker can't say."""
+        """Return how many messages wait or are held at one moment; -1 if the broker can't say."""
         layout = DeliveryKeys.of("dspex")
         try:
             with redis.Redis.from_url(self.broker.url, socket_timeout=5) as client:
@@ -144,7 +144,7 @@ class Stage:
         return count
 
     def figures(self) -> dict[str, int]:
-        """Returns what became of the tasks."""
+        """Return what became of the tasks."""
         self.look()
         last = self._read(list(self.results))
         calls: Any = self.ledger.hvals("calls")
@@ -165,7 +165,7 @@ def _url(client: redis.Redis) -> str:
 
 @contextmanager
 def stage(kind: str, plan: Plan, folder: Path) -> Generator[Stage]:
-    """Sets a stage: a broker that logs its changes, an LM that counts, and nobody working yet."""
+    """Set a stage: a broker that logs its changes, an LM that counts, and nobody working yet."""
     with EmbeddedRedis.start(aof=True) as broker, EmbeddedRedis.start() as lm:
         port = int(broker.url.rsplit(":", 1)[1].split("/")[0])
         with redis.Redis.from_url(lm.url) as ledger, Network(port) as network:
@@ -179,7 +179,7 @@ def stage(kind: str, plan: Plan, folder: Path) -> Generator[Stage]:
 
 
 def play(kind: str, plan: Plan, folder: Path, tell: Callable[[str], object] = lambda _: None) -> dict[str, int]:
-    """Plays the whole plan with one contestant and returns its figures."""
+    """Play the whole plan with one contestant and return its figures."""
     with stage(kind, plan, folder) as playing:
         playing.send()
         playing.workers = [playing.start(place) for place in range(plan.workers)]
@@ -200,7 +200,7 @@ class Event:
 
 
 def _events(plan: Plan) -> list[Event]:
-    """Returns what happens, spread evenly over the run; the same each time."""
+    """Return what happens, spread evenly over the run; the same each time."""
     kills = [(*POINTS, "anywhere")[n % 4] for n in range(plan.kills)]
     away = ["restart"] * plan.restarts + ["pause"] * plan.pauses + ["cut"] * plan.cuts
     chance = random.Random(6)
@@ -234,7 +234,7 @@ def _happen(playing: Stage, event: Event) -> None:
 
 
 def _kill_at(playing: Stage, point: str) -> None:
-    """Has the next process that comes to a point die there, and waits until one has."""
+    """Have the next process that comes to a point die there, and wait until one has."""
     running = [worker for worker in playing.workers if worker.running]
     playing.ledger.rpush(f"armed:{point}", "1")
     _wait(playing, lambda: not all(worker.running for worker in running), playing.plan.limit_s / 10, keep=False)
@@ -249,7 +249,7 @@ def _wait(playing: Stage, condition: Callable[[], bool], limit_s: float, *, keep
 
 
 def _settle(playing: Stage) -> None:
-    """Waits until all is done, or nothing has been outstanding for a while and what is missing is lost."""
+    """Wait until all is done, or nothing has been outstanding for a while and what is missing is lost."""
     quiet = [time.monotonic()]
 
     def done() -> bool:

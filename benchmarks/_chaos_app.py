@@ -40,13 +40,13 @@ ledger = redis.Redis.from_url(LEDGER)
 
 
 def die_if_told(point: str) -> None:
-    """Ends the process as kill -9 does, if somebody is to die here."""
+    """End the process as kill -9 does, if somebody is to die here."""
     if ledger.lpop(f"armed:{point}"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def called(key: str, deliveries: int) -> None:
-    """Notes a call of the LM."""
+    """Note a call of the LM."""
     with ledger.pipeline(transaction=False) as pipeline:
         pipeline.hincrby("calls", key, 1)
         pipeline.zadd("deliveries", {key: deliveries}, gt=True)
@@ -54,7 +54,7 @@ def called(key: str, deliveries: int) -> None:
 
 
 async def _ended(key: str) -> bool:
-    """Tells whether the task has its result; waits for a broker that is away."""
+    """Check whether the task has its result; wait for a broker that is away."""
     while True:
         try:
             async with AsyncRedis.from_url(BROKER) as client:
@@ -122,7 +122,7 @@ def _stock() -> Celery:
 
 
 def _before(owner: Any, name: str, there: Callable[..., bool]) -> None:
-    """Has a process that is to die with a fresh claim die before this method."""
+    """Have a process that is to die with a fresh claim die before this method."""
     method = getattr(owner, name)
 
     @wraps(method)

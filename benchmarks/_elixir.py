@@ -15,7 +15,7 @@ from snakepit_bridge.testing.elixir.server import BridgeServer
 
 
 def main(sessions: int, variables: int, watch: bool) -> None:
-    """Serves until stdin ends."""
+    """Serve until stdin ends."""
     with BridgeServer(watch=watch) as elixir:
         for session in range(sessions):
             elixir.begin(f"s{session}")

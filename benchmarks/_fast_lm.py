@@ -59,7 +59,7 @@ class _Connection(asyncio.Protocol):
 
 
 async def main(latency_s: float) -> None:
-    """Serves for ever."""
+    """Serve for ever."""
     server = await asyncio.get_running_loop().create_server(
         lambda: _Connection(latency_s), "127.0.0.1", 0, backlog=4_096
     )

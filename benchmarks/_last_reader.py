@@ -15,7 +15,7 @@ _LOOK_S = 0.001
 
 
 async def main(url: str, session: str) -> None:
-    """Notes, for every revision, the moment at which the replica serves it or a newer one; writes them at the end."""
+    """Note, for every revision, the moment at which the replica serves it or a newer one; writes them at the end."""
     adopt(asyncio.get_running_loop())
     replica = Replica(RedisStore(url))
     seen = 0

@@ -29,7 +29,7 @@ class Done:
 
 
 async def closed_loop(predict: Predict, count: int, in_flight: int) -> Done:
-    """Makes predictions, always so many at a time."""
+    """Make predictions, always so many at a time."""
     numbers, each_s = iter(range(count)), list[float]()
 
     async def lane() -> None:

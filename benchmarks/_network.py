@@ -38,11 +38,11 @@ class Network:
         self._thread.join(10)
 
     def cut(self) -> None:
-        """Holds everything back from now on."""
+        """Hold everything back from now on."""
         self._loop.call_soon_threadsafe(self._open.clear)
 
     def mend(self) -> None:
-        """Lets everything pass again, what was held back first."""
+        """Let everything pass again, what was held back first."""
         self._loop.call_soon_threadsafe(self._open.set)
 
     async def _start(self) -> None:

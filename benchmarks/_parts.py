@@ -35,7 +35,7 @@ class LMServer:
 
 @contextmanager
 def lm_server(folder: Path, *, latency_s: float = 0.0, fast: bool = False) -> Generator[LMServer]:
-    """Runs the stand-in LM, or one that only answers fast, in a process of its own whose CPU time counts for nobody."""
+    """Run the stand-in LM, or one that only answers fast, in a process of its own whose CPU time counts for nobody."""
     command = [sys.executable, "-m", "workers.dev.stand_in_lm", "--latency-s", str(latency_s), "--keep", "1"]
     if fast:
         command = [sys.executable, "-m", "benchmarks._fast_lm", str(latency_s)]
@@ -62,7 +62,7 @@ class Bench:
     def workers(
         self, count: int, pool: str, concurrency: int = 4, *, fleet: Fleet | None = None
     ) -> Generator[list[int]]:
-        """Runs workers on them, for another fleet's queue if one is given, and yields their process ids."""
+        """Run workers on them, for another fleet's queue if one is given, and yield their process ids."""
         fleet = fleet or self.fleet
         folder = self.folder / fleet.queue
         folder.mkdir(exist_ok=True)
@@ -82,7 +82,7 @@ class Bench:
 
 @contextmanager
 def bench(*, latency_s: float = 0.0, fast: bool = False) -> Generator[Bench]:
-    """Yields a fleet's parts: embedded Redis, the stand-in LM and a client; no workers yet."""
+    """Yield a fleet's parts: embedded Redis, the stand-in LM and a client; no workers yet."""
     with tempfile.TemporaryDirectory(prefix="dspex-bench-") as name:
         folder = Path(name)
         with EmbeddedRedis.start(folder / "redis") as redis, lm_server(folder, latency_s=latency_s, fast=fast) as lm:
@@ -90,11 +90,11 @@ def bench(*, latency_s: float = 0.0, fast: bool = False) -> Generator[Bench]:
 
 
 def cpu_s(pid: int) -> float:
-    """Returns the CPU seconds that a process and its children have used so far."""
+    """Return the CPU seconds that a process and its children have used so far."""
     process = psutil.Process(pid)
     return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
 
 
 def child(command: list[str], log: Path) -> Child:
-    """Starts a contestant in a process of its own, from the checkout."""
+    """Start a contestant in a process of its own, from the checkout."""
     return Child([sys.executable, *command], log, cwd=ROOT, env=dict(os.environ))

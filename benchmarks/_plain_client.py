@@ -22,7 +22,7 @@ class PlainClient:
         self._waiting: dict[str, asyncio.Future[None]] = {}
 
     async def predict(self, number: int) -> None:
-        """Sends one question and returns when it is answered."""
+        """Send one question and return when it is answered."""
         task_id = str(uuid4())
         done = self._waiting[task_id] = asyncio.get_running_loop().create_future()
         self._app.send_task("plain.predict", (f"What is {number} + 1?",), task_id=task_id, queue=self._queue)

@@ -38,7 +38,7 @@ class QuotaLM:
         self._log: list[tuple[float, str, int]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answers the requests of one connection."""
+        """Answer the requests of one connection."""
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -76,7 +76,7 @@ class QuotaLM:
 
 
 async def main() -> None:
-    """Serves until the standard input ends."""
+    """Serve until the standard input ends."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, kind in (("quota", int), ("window-s", float), ("latency-s", float)):
         parser.add_argument(f"--{name}", type=kind, required=True)

@@ -25,7 +25,7 @@ QUICK = Plan(
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Returns what became of the tasks, and beside it what became of them on stock Celery."""
+    """Return what became of the tasks, and beside it what became of them on stock Celery."""
     plan = QUICK if quick else FULL
     with tempfile.TemporaryDirectory(prefix="dspex-chaos-") as name:
         fleet = play("fleet", plan, Path(name), _tell)

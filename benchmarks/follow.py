@@ -33,7 +33,7 @@ _FOLLOWING = {
 
 
 def run() -> dict[str, Any]:
-    """Returns latencies, CPU and calls of both ways to follow."""
+    """Return latencies, CPU and call of both ways to follow."""
     return {way: _measure(way) for way in _FOLLOWING}
 
 
@@ -91,7 +91,7 @@ async def _noted(store: RedisStore, sessions: set[str]) -> dict[tuple[str, int],
 
 
 async def _all_followed(url: str) -> None:
-    """Waits until every session is there and has been confirmed since."""
+    """Wait until every session is there and have been confirmed since."""
     store = RedisStore(url)
     names = [f"s{number}" for number in range(_SESSIONS)]
     deadline, begun = time.monotonic() + _PATIENCE_S, 0.0

@@ -71,7 +71,7 @@ class Shape:
 
 
 def run(shape: Shape = Shape()) -> dict[str, Any]:
-    """Returns the four figures."""
+    """Return the four figures."""
     with tempfile.TemporaryDirectory(prefix="dspex-") as name, EmbeddedRedis.start(Path(name) / "redis") as redis:
         fleet = Fleet(redis.url)
         with _quota_lm(shape) as url, _workers(fleet, shape, url, Path(name)):
@@ -97,7 +97,7 @@ def _figures(log: Sequence[Any], began: float, ended: float, shape: Shape) -> di
 
 
 def _change_s(fleet: Fleet, shape: Shape, url: str) -> float:
-    """Stops everything, and lets it go on."""
+    """Stop everything, and lets it go on."""
     stopped = time.time()
     _publish(fleet, 0)
     time.sleep(3)
@@ -143,7 +143,7 @@ def _allow(fleet: Fleet, shape: Shape) -> None:
 
 
 def _flood_and_wait(fleet: Fleet, shape: Shape) -> None:
-    """Has one session ask three times as much as each other, and before them."""
+    """Have one session ask three times as much as each other, and before them."""
     for number in range(shape.sessions):
         session = f"session-{number}"
         fleet.session(session).blocking.set_variables({"place": number})

@@ -24,7 +24,7 @@ _IN_FLIGHT = 8
 
 
 def run() -> dict[str, Any]:
-    """Returns CPU ms per prediction of both, and their ratio."""
+    """Return CPU ms per prediction of both, and their ratio."""
     with bench() as parts, parts.workers(1, "threads", _IN_FLIGHT) as (worker,):
         fleet_round = _fleet(parts)
         command = [sys.executable, "-m", "benchmarks._bare", MODEL, parts.lm.url]

@@ -28,7 +28,7 @@ _PACES = {1: 20, 10: 100, 100: 1_000}
 
 
 def run() -> dict[str, Any]:
-    """Returns milliseconds from publish to the last process, per publishes a second."""
+    """Return milliseconds from publish to the last process, per publishes a second."""
     with EmbeddedRedis.start() as redis:
         return {str(pace): _at(redis.url, pace, count) for pace, count in _PACES.items()}
 
@@ -47,7 +47,7 @@ def _at(url: str, pace: int, count: int) -> dict[str, float]:
 
 
 async def _publish(url: str, count: int, pace: int) -> dict[int, float]:
-    """Publishes evenly and returns when each revision's publish began."""
+    """Publish evenly and return when each revision's publish began."""
     store, published = RedisStore(url), dict[int, float]()
     next_at = time.monotonic()
     for _ in range(count):
@@ -79,7 +79,7 @@ def _hear(reader: subprocess.Popen[str]) -> str:
 
 
 def _end(reader: subprocess.Popen[str], revision: int) -> dict[int, float]:
-    """Tells a reader the last revision, and returns when it saw each."""
+    """Tell a reader the last revision, and return when it saw each."""
     assert reader.stdin is not None
     reader.stdin.write(f"{revision}\n")
     reader.stdin.flush()

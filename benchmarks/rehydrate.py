@@ -91,7 +91,7 @@ _REBINDS = 100_000
 
 
 def run() -> dict[str, Any]:
-    """Returns the figures of each module type."""
+    """Return the figures of each module type."""
     figures = {name: _figures(build) for name, build in MODULES.items()}
     sys.stderr.write(f"rehydrate: grew by {_growth_kb()} kB over {_REBINDS} rebinds\n")
     return figures

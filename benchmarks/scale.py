@@ -32,7 +32,7 @@ _SILENT_S = 20.0
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Returns throughput by number of workers, and cost by length of the queue."""
+    """Return throughput by number of workers, and cost by length of the queue."""
     workers, lengths = ((1, 2), (100, 1_000)) if quick else ((1, 2, 4), (100, 1_000, 10_000, 100_000))
     latency_s, taken = (1.0, 300) if quick else (2.0, _TAKEN)
     with bench(latency_s=latency_s, fast=True) as parts:
@@ -76,7 +76,7 @@ class _Queue:
         self._sample = self._sampled()
 
     def cost(self, length: int, taken: int) -> dict[str, float]:
-        """Returns CPU milliseconds per prediction at this length of the queue."""
+        """Return CPU milliseconds per prediction at this length of the queue."""
         rounds = max(1, taken // length)
         spent = [self._round(length, min(taken, length)) for _ in range(rounds)]
         total = sum(done for _, _, done in spent)
@@ -103,14 +103,14 @@ class _Queue:
         return *spent, done
 
     def _fill(self, length: int) -> None:
-        """Puts messages into the list, each with an id of its own; sending so many one by one would take minutes."""
+        """Put messages into the list, each with an id of its own; sending so many one by one would take minutes."""
         where, raw, task_id = self._sample
         for start in range(0, length, _AT_ONCE):
             some = [raw.replace(task_id, str(uuid4()).encode()) for _ in range(min(_AT_ONCE, length - start))]
             self._redis.lpush(where, *some)
 
     def _sampled(self) -> tuple[bytes, bytes, bytes]:
-        """Sends one prediction, and returns the list that it waits in, its message and its id."""
+        """Send one prediction, and return the list that it waits in, its message and its id."""
         handle = self._fleet.submit("bench", {"question": "What is 3 + 1?"}, session="bench")
         [where] = [name for name in self._lists() if self._redis.llen(name)]
         raw: Any = self._redis.lpop(where)

@@ -38,14 +38,14 @@ _CHANGES = 60
 
 
 def run() -> dict[str, Any]:
-    """Returns microseconds per sync."""
+    """Return microseconds per sync."""
     with EmbeddedRedis.start() as redis, bridge_server() as address:
         return asyncio.run(_measure(redis.url, address))
 
 
 @contextmanager
 def bridge_server() -> Generator[str]:
-    """Runs a bridge server in a process of its own and yields its address."""
+    """Run a bridge server in a process of its own and yield its address."""
     command = [sys.executable, "-m", "benchmarks._bridge_server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
         assert server.stdout is not None
@@ -87,11 +87,11 @@ class Sessions:
         self._published = 0
 
     async def fill(self) -> None:
-        """Measures both kinds of sync."""
+        """Measure both kinds of sync."""
         self.warm_us, self.changed_us = await self.warm(), await self.changed()
 
     async def warm(self) -> float:
-        """Returns the microseconds of a sync that finds nothing new; the sessions take turns."""
+        """Return the microseconds of a sync that finds nothing new; the sessions take turns."""
         turn = [self.names[n * 7919 % len(self.names)] for n in range(_SYNCS)]
 
         async def syncs() -> None:
@@ -101,7 +101,7 @@ class Sessions:
         return await _per_call(syncs, _SYNCS)
 
     async def changed(self) -> float:
-        """Returns the microseconds of a sync right after a publish, which isn't counted."""
+        """Return the microseconds of a sync right after a publish, which isn't counted."""
         spent: list[float] = []
         for n in range(_CHANGES):
             name = self.names[n * 7919 % len(self.names)]
@@ -119,7 +119,7 @@ class Sessions:
 
 
 async def sync(replica: Replica, session: str, requirement: Requirement | None = None) -> dict[str, Any]:
-    """Returns the present values of the bound variables."""
+    """Return the present values of the bound variables."""
     snapshot = await (replica.snapshot(session) if requirement is None else replica.snapshot(session, requirement))
     return snapshot.values(BOUND)
 
@@ -176,7 +176,7 @@ def _times(ask: Callable[[], Awaitable[None]], count: int) -> Callable[[], Await
 
 
 async def _per_call(work: Callable[[], Awaitable[None]], calls: int) -> float:
-    """Returns the microseconds per call, the median of several rounds after one that warms up."""
+    """Return the microseconds per call, the median of several rounds after one that warms up."""
     spent: list[float] = []
     for _ in range(_ROUNDS + 1):
         began = time.perf_counter()

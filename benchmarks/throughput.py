@@ -84,7 +84,7 @@ class Contestant:
 
 
 def run(plans: dict[str, Plan] | None = None, rounds: int = _ROUNDS, *, quick: bool = False) -> dict[str, Any]:
-    """Returns the figures by latency and contestant."""
+    """Return the figures by latency and contestant."""
     chosen, rounds = (QUICK, 1) if quick else (plans or PLANS, rounds)
     return {latency: _at(float(latency), plan, rounds) for latency, plan in chosen.items()}
 
@@ -117,7 +117,7 @@ def _measure(contestant: Contestant, asked: Round) -> dict[str, float]:
 
 @contextmanager
 def _peak_mb(pid: int) -> Generator[list[float]]:
-    """Yields a list that grows by the memory of a process and its children, in MB, every moment."""
+    """Yield a list that grows by the memory of a process and its children, in MB, every moment."""
     seen, over = list[float](), threading.Event()
 
     def look() -> None:

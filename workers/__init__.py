@@ -1,1 +1,1 @@
-"""The composition root: the Celery app, the life of its processes, and the fleet's own commands."""
+"""The composition root: the Celery app, its processes' lifecycle, and the fleet's own commands."""

@@ -26,10 +26,10 @@ _REDIS = ("redis://", "rediss://")
 _SOCKET = "redis+socket://"
 _CELERYS_QUEUE = "celery"
 
-# kombu's reader refuses a whole message for an object in it that only looks like one of its typed values.
+# kombu's decoder rejects a whole message if an object in it merely looks like a typed value.
 register("json", dumps, read_message, content_type="application/json", content_encoding="utf-8")
 
-# A URL with a + names its transport itself, and kombu listens to that alone.
+# A URL with a + names its transport, which takes precedence in kombu.
 TRANSPORT_ALIASES["dspex"] = _TRANSPORT = "workers.broker:Transport"
 
 
@@ -54,7 +54,7 @@ class FleetApp(Celery):
             broker = broker.replace("redis+", "dspex+", 1)
         self.conf.update(broker_url=broker, broker_use_ssl=broker_tls)
         self.conf.update(result_backend=backend, redis_backend_use_ssl=backend_tls)
-        # After a lost connection Celery takes up work by ones and twos, since it doesn't know which tasks outlived it.
+        # After a lost connection Celery reduces the prefetch count, as it can't tell which tasks still run.
         # Our transport counts them.
         self.conf.worker_enable_prefetch_count_reduction = not broker.startswith((*_REDIS, "dspex+"))
         self.loader.override_backends = dict.fromkeys(("redis", "rediss"), "workers.result_backend:CommitBackend")
@@ -71,14 +71,14 @@ class FleetApp(Celery):
         return self.slot.get()
 
     def _route_foreign(self, name: str, *_: Any, **__: Any) -> dict[str, str] | None:
-        """Send the steps of a canvas that aren't the fleet's to Celery's own default queue, unless they name another.
+        """Route tasks of a canvas that aren't the fleet's to Celery's default queue, unless they name another.
 
-        In the fleet's queue a worker of ours would drop them as unknown.
+        In the fleet's queue, a worker would drop them as unknown.
         """
         return None if name in self.tasks else {"queue": _CELERYS_QUEUE}
 
     def _task_from_fun(self, fun: Callable[..., Any], *args: Any, **options: Any) -> Task:
-        """Makes a task of a function as Celery does, and of a coroutine function one that runs on the home loop."""
+        """Create a task; a coroutine function becomes one that runs on the home loop."""
         task = super()._task_from_fun(wrap_coroutine_function(fun), *args, **options)
         key_requests_by_owner(task)
         return task

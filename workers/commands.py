@@ -1,4 +1,4 @@
-"""The fleet's own commands, which join ``dspex-fleet`` where its code is at hand: worker, demo, doctor's LM checks."""
+"""The commands of ``dspex-fleet`` that need the fleet's own code: worker, refresher, gateway, demo, LM checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILE: dict[str, Any] = {"exists": True, "dir_okay": False, "show_default": Fals
 
 
 class LogLevel(StrEnum):
-    """How much is told."""
+    """Log levels."""
 
     debug = "DEBUG"
     info = "INFO"
@@ -32,7 +32,7 @@ class LogLevel(StrEnum):
 
 
 def add_to(app: typer.Typer, *, panel: str) -> None:
-    """Adds the fleet's commands to the command line."""
+    """Add the fleet's commands to the command line."""
     celery = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(rich_help_panel=panel, context_settings=celery)(worker)
     app.command(rich_help_panel=panel)(refresher)
@@ -57,7 +57,7 @@ def worker(
     """Run a worker. Further options go to Celery's worker as they are."""
     chosen = target(ctx, redis_url)
     os.environ.update({**chosen.settings(), **pool.environment})
-    # In an image the package isn't installed, but laid beside the library.
+    # In a container image the package isn't installed but copied next to the library.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "workers.worker_command", "-Q", pool.queue_names(chosen.queue)]
     command += ["--pool", pool.celery_name, "-c", str(concurrency or pool.concurrency), "-l", loglevel]
@@ -230,7 +230,7 @@ def demo(
     pool: Annotated[Pool, typer.Option()] = Pool.asyncio,
     bridge: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="snakepit server to own the variables; a twin of one if not given."),
+        typer.Option(metavar="HOST:PORT", help="snakepit server to own the variables; a Python stub if not given."),
     ] = None,
     in_flight: Annotated[
         int | None,
@@ -250,7 +250,7 @@ def demo(
     from workers.dev.demo import run_demo
 
     chosen = target(ctx, redis_url)
-    # What the environment says is where the real fleet is: a demo goes there only if it is told to.
+    # The environment names the real fleet; the demo uses it only if asked to by an option.
     url = chosen.redis_url if chosen.said else None
     code = run_demo(
         redis_url=url,
@@ -267,7 +267,7 @@ def demo(
 
 
 def check_language_models() -> Iterator[Check]:
-    """Look whether the LM profiles of this shell's settings can work."""
+    """Check the LM profiles of this shell's settings."""
     from workers.profile_checks import check_profiles
 
     return check_profiles()

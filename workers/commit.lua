@@ -1,13 +1,13 @@
 -- needs: ended
--- Commits a task's state: the first end counts, and no state comes after it.
+-- Commits a task's state: the first final state wins, and no state follows it.
 --
--- KEYS[1]  the task's result, which is also the channel on which Celery's own clients hear of it
--- ARGV[1]  the result, opaque
--- ARGV[2]  seconds that it is kept; 0 for ever
--- ARGV[3]  the channel of the client that waits, or nothing
--- ARGV[4]  what it is told: the task's id
+-- KEYS[1]  the task's result, which is also the pub/sub channel of Celery's own clients
+-- ARGV[1]  the result, opaque bytes
+-- ARGV[2]  its TTL in seconds; 0 for none
+-- ARGV[3]  the reply channel of the waiting client, or ''
+-- ARGV[4]  the message for that channel: the task's id
 --
--- Answers false if this result is stored, now or by the same call before, and otherwise the end that is there already.
+-- Returns false if this result is stored, now or by an earlier run of this call, otherwise the earlier final state.
 local there = redis.call('GET', KEYS[1])
 if there ~= ARGV[1] and ended(there) then
   return there

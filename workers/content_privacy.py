@@ -1,8 +1,8 @@
-"""Discretion: inputs, prompts and answers stay out of a worker's logs, events and remote control.
+"""Keeps inputs, prompts and answers out of a worker's logs, events and remote control.
 
-Celery shows a task's arguments, its result and its error's text in each of them, and libraries log whole requests at
-their debug level. All of that belongs to whoever asked. ``DSPEX_LOG_CONTENT`` turns it on, for a fleet whose logs are
-as well guarded as its data.
+Celery shows a task's arguments, result and error text in all of them, and libraries log whole requests at debug level.
+That content is private to the caller. ``DSPEX_LOG_CONTENT`` shows it, for a fleet whose logs are as well protected as
+its data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from celery.utils.saferepr import saferepr
 from snakepit_bridge.protocol.messages import HIDDEN
 from workers.program_output import format_frames, hide_output
 
-# Celery's loggers that are handed tasks' arguments, results and errors.
+# Celery's loggers that receive tasks' arguments, results and errors.
 CELERY = (
     "celery.app.trace",
     "celery.pool",
@@ -28,7 +28,7 @@ CELERY = (
     "celery.worker.strategy",
     "celery.worker.control",
 )
-# Libraries that log requests and answers, at the level that says so.
+# Libraries that log requests and answers at debug level.
 LIBRARIES = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router", "dspy", "httpcore", "httpx", "kombu", "openai", "anthropic")
 
 _CONTENT = ("args", "kwargs", "return_value", "traceback")
@@ -39,12 +39,12 @@ _KIND = re.compile(r"(Retry (in|at) [^:]*: )?[A-Za-z_][\w.]*")
 
 
 def format_arguments(value: object, log_content: bool) -> str:
-    """Return what is shown of a task's arguments."""
+    """Return a task's arguments for logs and events, hidden unless content is logged."""
     return saferepr(value, _LONGEST) if log_content else HIDDEN
 
 
 def exception_name(text: object) -> str:
-    """Return the name of an exception's class, out of the exception or its representation."""
+    """Return the class name of an exception, given as an exception or as its representation."""
     if isinstance(text, BaseException):
         return type(text).__name__
     found = _KIND.match(str(text))
@@ -52,32 +52,32 @@ def exception_name(text: object) -> str:
 
 
 def hide_content() -> None:
-    """Keep content out of the logs of this process, and of those that it forks."""
+    """Keep content out of the logs of this process and of its forks."""
     for name in CELERY:
         logger = logging.getLogger(name)
-        if not any(isinstance(one, ContentFilter) for one in logger.filters):
+        if not any(isinstance(known, ContentFilter) for known in logger.filters):
             logger.addFilter(ContentFilter())
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.INFO)
     hide_output()
-    # Celery says with it what the guard logs by name.
+    # The task guard already logs this error by name.
     warnings.filterwarnings("ignore", "Exception raised outside body", RuntimeWarning)
 
 
 class ContentFilter(logging.Filter):
-    """Lets each record pass, without what a task was asked and answered."""
+    """Passes every record, with the content of tasks hidden."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True, with the record's content hidden."""
         if record.name == _BODIES and record.levelno >= logging.WARNING and record.args:
             kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else "not one of Celery's"
-            record.msg, record.args = "A message that this worker can't take is rejected: %s", (kind,)
+            record.msg, record.args = "Rejected a message that this worker can't process: %s", (kind,)
         elif isinstance(record.args, dict):
             record.args = _hide_context(cast("Mapping[str, Any]", record.args))
             if hasattr(record, "data"):
                 record.data = record.args
         elif record.args:
-            record.args = tuple(_hide_argument(record, one) for one in record.args)
+            record.args = tuple(_hide_argument(record, argument) for argument in record.args)
         if record.exc_info and record.exc_info[1] is not None:
             record.exc_text = format_frames(type(record.exc_info[1]), record.exc_info[2])
             record.exc_info = None
@@ -91,7 +91,7 @@ def _hide_context(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hide_argument(record: logging.LogRecord, value: object) -> object:
-    """Return an argument of a record; numbers and names stay, and at the debug level nothing else does."""
+    """Return a record's argument; at debug level everything but numbers and names is hidden."""
     if isinstance(value, BaseException):
         return type(value).__name__
     if isinstance(value, int | float) or record.levelno > logging.DEBUG:

@@ -1,4 +1,4 @@
-"""``fleet_report``: what a worker tells of itself over remote control, so that ``doctor`` needn't guess."""
+"""``fleet_report``: a remote-control command by which ``doctor`` inspects a worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.profile_checks import check_each, check_profiles
 
 @inspect_command(name=REPORT)  # pyright: ignore[reportUntypedFunctionDecorator]
 def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
-    """Return what a worker runs with: versions, queues, LM profiles, open files, packages that programs may name."""
+    """Return a worker's versions, queues, LM profiles, open files and the packages that programs may import."""
     app: Any = state.app
     settings = app.settings
     return {
@@ -36,7 +36,7 @@ def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
 
 
 def _profiles(app: Any) -> Iterable[Check]:
-    """The profiles that the process runs with, where tasks run in it; a pool that forks builds them in its children."""
+    """Check the profiles of the runtime, or those of the settings in a parent process that runs no tasks."""
     return check_each(app.slot.get().profiles) if app.slot.built else check_profiles(app.settings)
 
 
@@ -48,6 +48,6 @@ def _version(name: str) -> str | None:
 
 
 def _release(package: str) -> str | None:
-    """The distribution that a package came with, and its version; None where it isn't installed as one."""
+    """Return a package's distribution and its version, or None if it doesn't belong to one."""
     found = distributions().get(package.partition(".")[0])
     return " ".join(f"{name} {version(name)}" for name in sorted(set(found))) if found else None

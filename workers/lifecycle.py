@@ -1,4 +1,4 @@
-"""The life of a worker process: what is loaded before the fork, and the runtime that each process builds after it."""
+"""The lifecycle of a worker process: what is loaded before the fork, and the runtime built after it."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ from workers.content_privacy import hide_content
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import start_watchdog
 
-# New objects between two looks of the garbage collector; Python's own 700 suits small programs.
+# Garbage collection threshold of generation 0; Python's default of 700 suits small programs.
 _GC_THRESHOLD = 20_000
-# A process that hangs with one prediction is ended before that is handed on, which would only count it as lost.
+# Share of the hold limit after which a hanging process is killed, before its message counts as lost.
 _HOLD_LIMIT_SHARE = 0.8
 
 
@@ -86,14 +86,14 @@ class RuntimeSlot:
 
     @property
     def built(self) -> bool:
-        """Whether this process has its runtime, so that it runs tasks."""
+        """Whether this process has built its runtime, so that it runs tasks."""
         return self._runtime is not None
 
     def get(self) -> Runtime:
-        """Returns the runtime.
+        """Return the runtime, building it on first use.
 
         Raises:
-            ConfigurationError: the LM profiles can't be used.
+            ConfigurationError: the LM profiles are invalid.
         """
         with self._lock:
             if self._runtime is None:
@@ -101,13 +101,13 @@ class RuntimeSlot:
             return self._runtime
 
     def check(self, *, keep: bool) -> None:
-        """Build the runtime before anything is consumed, so that what is wrong with it is known by then.
+        """Build the runtime before anything is consumed, so that a broken configuration is found early.
 
         Args:
-            keep: whether this process runs the tasks. One that forks others for them must hold nothing that they share.
+            keep: whether this process runs tasks. One that forks processes for them must not keep anything shared.
 
         Raises:
-            ConfigurationError: a setting, a profile or a server that no prediction could run with.
+            ConfigurationError: a setting, a profile or a server is unusable for every prediction.
         """
         self.get()
         asyncio.run(_check_servers(self._settings))
@@ -119,14 +119,14 @@ class RuntimeSlot:
 
 
 async def _check_servers(settings: FleetSettings) -> None:
-    """Refuse servers that answer and can't be used; one that is away may be there in a moment.
+    """Reject servers that respond but are unusable; an unreachable one may be back soon.
 
     Raises:
-        ConfigurationError: the password is wrong, the user may do nothing, or it is no Redis.
+        ConfigurationError: the password is wrong, the user lacks permissions, or the server isn't Redis.
     """
     if is_rabbitmq(settings.broker):
         check_broker(settings.broker, [settings.queue])
-    for url in dict.fromkeys(one for one in (settings.redis, settings.broker) if one.partition("://")[0] in SCHEMES):
+    for url in dict.fromkeys(url for url in (settings.redis, settings.broker) if url.partition("://")[0] in SCHEMES):
         connection = RedisConnection(url, timeout_s=settings.redis_timeout_s)
         try:
             await connection.send_each([("PING",)])
@@ -138,20 +138,20 @@ async def _check_servers(settings: FleetSettings) -> None:
             if not may_pass(exc):
                 raise ConfigurationError(f"Redis at {exc.url} can't be used: {exc.problem}.") from exc
         except (RedisError, ValueError, TypeError) as exc:
-            raise ConfigurationError(f"What is at {connection.url} can't be used as Redis: {exc}.") from exc
+            raise ConfigurationError(f"The server at {connection.url} can't be used as Redis: {exc}.") from exc
         finally:
             await connection.aclose()
 
 
 def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> Runtime:
-    """Returns a runtime for these settings; it connects on first use.
+    """Return a runtime for these settings; it connects on first use.
 
     Args:
-        settings: what the worker was told from outside.
+        settings: the worker's settings.
         shares_process: whether the worker's tasks share a process.
 
     Raises:
-        ConfigurationError: the LM profiles can't be used.
+        ConfigurationError: the LM profiles are invalid.
     """
     claims = _claims(settings)
     store = RedisStore(settings.redis, namespace=settings.namespace, timeout_s=settings.redis_timeout_s)
@@ -195,7 +195,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
 
 
 def guard_program_lms(profiles: LMProfiles, *, allowed: bool) -> None:
-    """Have LMs that programs make for themselves answered by the profiles' engines, in a process that is a worker's."""
+    """Route LMs that programs create themselves through the profiles' engines, in a worker process."""
     from snakepit_bridge.dspy_integration.own_lms import OwnLMs, guard_lms
     from snakepit_bridge.dspy_integration.process_settings import are_protected
 
@@ -204,15 +204,15 @@ def guard_program_lms(profiles: LMProfiles, *, allowed: bool) -> None:
 
 
 def load_bounds() -> TargetBounds:
-    """Return how much a program or a variable may ask of this worker.
+    """Return the limits of what a program or a variable may demand of this worker.
 
     Raises:
-        ConfigurationError: a setting isn't a number, or out of its range.
+        ConfigurationError: a setting isn't a number or is out of range.
     """
     try:
         return TargetBounds(**BoundSettings.model_validate({}).model_dump())
     except ValueError as exc:
-        raise ConfigurationError(f"{exc}. Mend the environment.") from exc
+        raise ConfigurationError(f"{exc}. Correct the environment.") from exc
 
 
 def _claims(settings: FleetSettings) -> BrokerClaims | None:
@@ -240,7 +240,7 @@ def _admission(
     replica: Replica,
     signals: Signals,
 ) -> FleetAdmission:
-    """The limits are kept where the messages are, so that a task can be parked; on other brokers, beside the state."""
+    """Create the rate limits: in the broker's Redis, so that tasks can be parked, or else beside the state."""
     store = LimitStore(claims.connection if claims else connection, settings.namespace, claims)
     file = _profiles_file(settings)
     limits = {name: LimitValues(**values) for name, values in file.fleet_limits().items()} if file else {}
@@ -251,44 +251,44 @@ def _admission(
 def _profiles_file(settings: FleetSettings) -> ProfilesFile | None:
     try:
         return read_profiles(settings.lm_profiles) if settings.lm_profiles else None
-    except ValueError as wrong:
-        raise ConfigurationError(f"{wrong}. Mend the file.") from wrong
+    except ValueError as exc:
+        raise ConfigurationError(f"{exc}. Correct the file.") from exc
 
 
 def load_profiles(settings: FleetSettings, *, around: Callable[[LMProfiles], Around] | None = None) -> LMProfiles:
-    """Returns the LM profiles as declared: those of the file, else one for the settings' single model.
+    """Return the declared LM profiles: those of the file, or one for the settings' single model.
 
     Args:
-        settings: where they stand.
+        settings: the worker's settings.
         around: makes what surrounds their calls.
 
     Raises:
-        ConfigurationError: the file is wrong, or a key that it names isn't in the environment or can't be sent.
+        ConfigurationError: the file is invalid, or a key that it names isn't in the environment or can't be sent.
     """
     file = _profiles_file(settings)
     if file is None:
         retry = _retry(settings, {})
         return LMProfiles([LMProfile("default", settings.lm, retry=retry)] if settings.lm else [], around=around)
     try:
-        return LMProfiles([_profile(settings, **said) for said in file.values()], file.default, around=around)
-    except ValueError as wrong:
-        raise ConfigurationError(f"{wrong}. Mend the file or the environment.") from wrong
+        return LMProfiles([_profile(settings, **table) for table in file.values()], file.default, around=around)
+    except ValueError as exc:
+        raise ConfigurationError(f"{exc}. Correct the file or the environment.") from exc
 
 
 def _profile(
-    settings: FleetSettings, *, retry: Mapping[str, Any], circuit: Mapping[str, Any], **said: Any
+    settings: FleetSettings, *, retry: Mapping[str, Any], circuit: Mapping[str, Any], **options: Any
 ) -> LMProfile:
-    return LMProfile(**said, retry=_retry(settings, retry), circuit=CircuitPolicy(**circuit))
+    return LMProfile(**options, retry=_retry(settings, retry), circuit=CircuitPolicy(**circuit))
 
 
-def _retry(settings: FleetSettings, said: Mapping[str, Any]) -> RetryPolicy:
-    return RetryPolicy(settings.task_attempts, settings.retry_backoff_s, for_s=settings.retry_for_s).changed(said)
+def _retry(settings: FleetSettings, overrides: Mapping[str, Any]) -> RetryPolicy:
+    return RetryPolicy(settings.task_attempts, settings.retry_backoff_s, for_s=settings.retry_for_s).changed(overrides)
 
 
 def load_dspy() -> None:
-    """Imports DSPy with its caches off and without its look at the network.
+    """Import DSPy with its caches disabled and without network access.
 
-    A cached answer would come from another revision than the one that the provenance names.
+    A cached answer could come from another revision than the one that the provenance names.
     """
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import dspy
@@ -302,11 +302,11 @@ def load_dspy() -> None:
 
 
 def freeze_gc() -> None:
-    """Takes what is loaded by now out of the garbage collector's sight, and has it look less often at the rest.
+    """Freeze loaded objects (``gc.freeze``) and raise the generation 0 threshold.
 
-    DSPy's classes and models are some hundred thousand objects that live for ever. Searched through again and again
-    for the sake of tasks that leave hardly a cycle behind, they were a fifth of a prediction's CPU time; and in forked
-    children the search alone would copy their memory.
+    DSPy's classes and models are some hundred thousand objects that live for ever. Traversing them took a fifth of a
+    prediction's CPU time, although tasks leave hardly any cycles; and in forked children, traversal would copy their
+    memory.
     """
     gc.collect()
     gc.freeze()
@@ -314,9 +314,9 @@ def freeze_gc() -> None:
 
 
 def shares_process(worker: Any) -> bool:
-    """Tells whether a Celery worker's tasks share a process, and it takes nothing from a queue for those that mustn't.
+    """Check whether a worker's tasks share a process and it doesn't consume from the queue for code execution.
 
-    A worker that was told to take from that queue runs what it gets there, whatever its pool.
+    A worker that consumes from that queue runs its tasks, whatever its pool.
     """
     pool: Any = get_implementation(worker.pool_cls)
     kept_apart = issubclass(pool, (ProcessPool, SoloPool))
@@ -324,14 +324,14 @@ def shares_process(worker: Any) -> bool:
 
 
 def check_before_consuming(worker: Any) -> None:
-    """End a worker that can't run predictions: one line on stderr says what is wrong, and its exit code is 1.
+    """Exit a worker that can't run predictions, with one line on stderr and exit code 1.
 
-    One that went on would take messages, and end each or hand it to others.
+    Otherwise it would consume messages only to fail or requeue each.
     """
     slot: RuntimeSlot = worker.app.slot
     try:
         slot.check(keep=not issubclass(cast("type[Any]", get_implementation(worker.pool_cls)), ProcessPool))
-    except Exception as exc:  # whatever it is, this worker would meet it with each prediction
+    except Exception as exc:  # whatever it is, every prediction would fail with it
         what = " ".join(redact(str(exc)).split())
         sys.stderr.write(f"This worker can't run predictions: {what}\n")
         raise SystemExit(1) from exc
@@ -339,7 +339,7 @@ def check_before_consuming(worker: Any) -> None:
 
 @worker_init.connect
 def _fork_watchdog(sender: Any = None, **_: Any) -> None:
-    # Connected first: the watchdog is forked before DSPy is there, whose import may start threads.
+    # Connected first: the watchdog is forked before DSPy is imported, which may start threads.
     if sender is not None and isinstance(getattr(sender.app, "settings", None), FleetSettings):
         start_watchdog(sender.app, sender.hostname)
 
@@ -367,14 +367,14 @@ def _after_fork(**_: Any) -> None:
 
 @worker_ready.connect
 def _on_ready(sender: Any, **_: Any) -> None:
-    # A pool that forks does so later again, from a parent that must not have a loop and connections of ours by then.
+    # A prefork parent forks again later, and must not have an event loop or connections by then.
     if type(sender.pool).__module__ != "celery.concurrency.prefork":
         _join_rate_limits(sender.app)
         _begin_pulse(sender.app, alone=isinstance(sender.pool, SoloPool))
 
 
 def _begin_pulse(app: Any, *, alone: bool) -> None:
-    """Has the watchdog see this process's event loop; where one prediction has it alone, that may compute for long."""
+    """Have the watchdog monitor this process's event loop; a prediction with its own process may compute for longer."""
     settings: FleetSettings | None = getattr(app, "settings", None)
     if settings is not None:
         mark_tasks(home())
@@ -382,7 +382,7 @@ def _begin_pulse(app: Any, *, alone: bool) -> None:
 
 
 def _join_rate_limits(app: Any) -> None:
-    """Has a process that may never get a task release those that are parked, and prepares its LMs."""
+    """Let this process release parked tasks, and warm up its LMs."""
     runtime: Runtime | None = getattr(app, "runtime", None)
     if runtime is not None:
         asyncio.run_coroutine_threadsafe(runtime.admission.begin(), home())

@@ -1,4 +1,4 @@
-"""The pools that a worker can run on: what Celery calls each, and how many predictions at a time it is meant for."""
+"""The execution pools of a worker, with their Celery names and default concurrency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from snakepit_bridge.protocol.messages import code_queue
 
-# Celery's name of the variable in which it looks for the pool that `--pool custom` means.
+# The environment variable with the class of Celery's `--pool custom`.
 POOL_VARIABLE = "CELERY_CUSTOM_WORKER_POOL"
 
 
@@ -22,21 +22,21 @@ class Pool(StrEnum):
 
     @property
     def celery_name(self) -> str:
-        """What Celery's ``--pool`` takes for it."""
+        """The pool's name for Celery's ``--pool``."""
         return "custom" if self is Pool.asyncio else self.value
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What the worker's environment must hold for that."""
+        """The environment variables that the worker needs for it."""
         return {POOL_VARIABLE: "workers.pool:AsyncioPool"} if self is Pool.asyncio else {}
 
     def queue_names(self, queue: str) -> str:
-        """The queues that it takes from: one whose tasks have a process of their own also takes those that need one."""
+        """Return the queues to consume from; pools with a process per task also take tasks that execute code."""
         return f"{queue},{code_queue(queue)}" if self in (Pool.prefork, Pool.solo) else queue
 
     @property
     def concurrency(self) -> int:
-        """How many predictions at a time are sensible, where nobody says.
+        """The default number of concurrent predictions.
 
         Waiting costs the loop next to nothing, a thread some memory, and a process a lot of it.
         """

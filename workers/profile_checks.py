@@ -1,4 +1,4 @@
-"""Whether LM profiles can work: is there a provider and a key, and does an endpoint of one's own answer."""
+"""Checks of LM profiles: whether there is a provider and a key, and whether a custom endpoint responds."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.redaction import redact
 
-# A worker takes no messages while it reports, so that endpoints have little time, and all the same.
+# A worker consumes no messages while it reports, so endpoints get little time, and are checked concurrently.
 _ENDPOINT_S = 2.0
 _CONCURRENCY = 16
-_UNREADABLE = "mend the file that DSPEX_LM_PROFILES names"
+_UNREADABLE = "correct the file that DSPEX_LM_PROFILES names"
 
 
 def check_profiles(settings: FleetSettings | None = None) -> Iterator[Check]:
-    """Yield what is to be said of the LM profiles of some settings, by default those of this environment."""
+    """Yield the checks of the LM profiles of some settings, by default those of this environment."""
     from workers.lifecycle import load_dspy, load_profiles
 
-    load_dspy()  # with LiteLLM, which else looks for a list of models on the network
+    load_dspy()  # also keeps LiteLLM from fetching a list of models
     try:
         profiles = load_profiles(settings or FleetSettings.model_validate({}))
     except (BridgeError, ValueError) as exc:
@@ -32,7 +32,7 @@ def check_profiles(settings: FleetSettings | None = None) -> Iterator[Check]:
 
 
 def check_each(profiles: LMProfiles) -> Iterator[Check]:
-    """Yield what is to be said of each of some LM profiles."""
+    """Yield a check of each LM profile."""
     if not profiles:
         fix = "declare some in the file that DSPEX_LM_PROFILES names, or name one model in DSPEX_LM"
         yield Check("LM profiles", "warn", "none", fix)
@@ -41,7 +41,7 @@ def check_each(profiles: LMProfiles) -> Iterator[Check]:
 
 
 def check_profile(profile: LMProfile) -> Check:
-    """Return whether requests to a profile's LM can be made, as far as that costs nothing."""
+    """Check whether requests to a profile's LM can be made, as far as that costs nothing."""
     what = f"LM profile {profile.name}"
     key = "with a key" if profile.api_key else "its provider's own key"
     described = redact(f"{profile.model}, {key}{f'; {profile.note}' if profile.note else ''}")
@@ -51,12 +51,12 @@ def check_profile(profile: LMProfile) -> Check:
     try:
         LMProfiles([replace(profile, fallbacks=())]).check()
     except BridgeError as exc:
-        return Check(what, "fail", redact(f"{described}: {exc}"), "mend the profile, as no worker starts with it")
+        return Check(what, "fail", redact(f"{described}: {exc}"), "correct the profile, as no worker starts with it")
     return _check_endpoint(profile, what, described)
 
 
 def _find_problem(profile: LMProfile, model: str) -> tuple[str, str] | None:
-    """Return what keeps a request from being sent, and what to do about it; None if nothing does."""
+    """Return why a request can't be sent and how to fix it, or None if it can."""
     from litellm.exceptions import BadRequestError
     from litellm.litellm_core_utils.get_llm_provider_logic import get_llm_provider
 
@@ -64,7 +64,7 @@ def _find_problem(profile: LMProfile, model: str) -> tuple[str, str] | None:
         get_llm_provider(model)
     except BadRequestError:
         fix = f"write provider/model, such as openai/{model}"
-        return f"the model '{model}' names no provider that is known", fix
+        return f"the model '{model}' names no provider that LiteLLM knows", fix
     missing = _missing_keys(profile, model)
     if profile.api_key or not missing:
         return None
@@ -75,7 +75,7 @@ def _find_problem(profile: LMProfile, model: str) -> tuple[str, str] | None:
 
 
 def _missing_keys(profile: LMProfile, model: str) -> Sequence[str]:
-    """Return the variables that the provider's own client looks for, and that aren't set."""
+    """Return the variables that the provider's client requires and that aren't set."""
     import litellm
 
     missing: list[str] = litellm.validate_environment(model=model).get("missing_keys") or []
@@ -83,7 +83,7 @@ def _missing_keys(profile: LMProfile, model: str) -> Sequence[str]:
 
 
 def _check_endpoint(profile: LMProfile, what: str, described: str) -> Check:
-    """An endpoint of one's own has to answer; a provider's isn't asked, since that may cost."""
+    """Check that a custom endpoint responds; a provider's isn't contacted, since that may cost."""
     import httpx
 
     if profile.api_base is None:
@@ -92,6 +92,6 @@ def _check_endpoint(profile: LMProfile, what: str, described: str) -> Check:
     try:
         httpx.get(f"{profile.api_base.rstrip('/')}/models", timeout=_ENDPOINT_S)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        fix = f"start the server at {shown}, or mend the profile's api_base"
+        fix = f"start the server at {shown}, or correct the profile's api_base"
         return Check(what, "fail", f"{described}: no answer ({type(exc).__name__})", fix)
     return Check(what, "ok", f"{described}, answers at {shown}")

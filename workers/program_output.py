@@ -1,8 +1,8 @@
-"""What code that isn't the fleet's own prints and logs on a worker: shown without anything that it was given.
+"""Hides content in what third-party and user code prints and logs on a worker.
 
-DSPy logs inputs and prints failures with answers in them, warnings of pydantic quote values, a task of asyncio that
-nobody awaited is logged with its exception, and programs say what they like. A text that stands in the source is none
-of that, nor is a number; everything else stays out. It is taken out where records begin, so that no handler sees it.
+DSPy logs inputs and prints failures that contain answers, warnings of pydantic quote values, asyncio logs the
+exceptions of tasks that were never awaited, and programs print anything. String literals from the source and numbers
+are shown; everything else is hidden where records are created, so that no handler sees it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from snakepit_bridge.exceptions import ConfigurationError, LMCallOutsidePredicti
 from snakepit_bridge.protocol.messages import HIDDEN
 
 PRINTED = "celery.redirected"
-"""Celery's logger for what is printed in a worker."""
+"""Celery's logger for stdout and stderr of a worker."""
 
 _PROXY = "celery.utils.log"
 _DSPY_STREAM = "dspy.utils.logging_utils"
 
 _OWN = frozenset({"config", "snakepit_bridge", "tasks", "workers"})
-# They log nothing of what a task holds; those of Celery's that do have a filter of their own.
+# They log no content of tasks; Celery's loggers that do have a filter of their own.
 _TRUSTED = frozenset({"amqp", "billiard", "celery", "click", "httpx", "kombu", "multiprocessing", "redis"})
 # The parent of every logger that Celery makes for a task's code.
 _TASKS = "celery.task"
-# What a handler of theirs prints is a record, and without content by then.
+# Output of a logging handler is a record, whose content is already hidden.
 _HANDLED = ("logging", "emit")
-# They print for somebody else.
+# Modules that print on behalf of others.
 _PRINTERS = frozenset({"celery", "contextlib", "logging", "pprint", "rich", "sys", "tqdm", "traceback", "warnings"})
-# Errors whose texts are about servers, settings and rules, whoever raises them,
+# Errors whose texts are about servers, settings and rules, wherever they are raised,
 _OURS = (ConfigurationError, LMCallOutsidePredictionError, StoreUnavailableError)
-# and where the fleet's own code does.
+# and errors whose texts are, if the fleet's own code raises them.
 _OPERATIONAL = (*_OURS, OSError, OperationalError, RedisError)
 _WARNING = re.compile(r"[^\n]*?:\d+: \w+(?=:)")
 _MOST_PLACES = 1_000
@@ -49,30 +49,30 @@ _unraisable = logging.getLogger("sys")
 
 
 def hide_output() -> None:
-    """Keep content out of whatever is logged and printed in this process, and in those that it forks."""
+    """Keep content out of everything that is logged and printed in this process and its forks."""
     factory = logging.getLogRecordFactory()
     if not isinstance(factory, ContentFreeRecords):
         logging.setLogRecordFactory(ContentFreeRecords(factory))
     printed = logging.getLogger(PRINTED)
-    if not any(isinstance(one, PrintedFilter) for one in printed.filters):
+    if not any(isinstance(known, PrintedFilter) for known in printed.filters):
         printed.addFilter(PrintedFilter())
-    # By default they print the exception's text, of which the filter would leave nothing.
+    # The default hooks print the exception's text, which the filter would drop.
     threading.excepthook = _log_thread
     sys.unraisablehook = _log_unraisable
 
 
 class ContentFreeRecords:
-    """Makes log records, without what others' code puts into them.
+    """A log record factory that hides the content in records of others' code.
 
     Args:
-        factory: makes the records themselves.
+        factory: creates the records.
     """
 
     def __init__(self, factory: Callable[..., logging.LogRecord]) -> None:
         self._factory = factory
 
     def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        """Return a record, made of the arguments of ``logging.LogRecord``."""
+        """Return a record for the arguments of ``logging.LogRecord``."""
         record = self._factory(*args, **kwargs)
         top = record.name.partition(".")[0]
         if top in _OWN:
@@ -83,38 +83,36 @@ class ContentFreeRecords:
 
 
 class PrintedFilter(logging.Filter):
-    """Lets through what the fleet and Celery print; of others it says once for each module that it prints."""
+    """Passes output of the fleet and Celery; for other modules it logs once that they print."""
 
     def __init__(self) -> None:
         super().__init__()
         self._reported: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is logged; its text is replaced where it is another's."""
+        """Check whether to log the record, replacing the text of other modules."""
         module = _printing_module()
         if not module or module.partition(".")[0] in _OWN | _TRUSTED:
             return True
         if module in self._reported or len(self._reported) >= _MOST_PLACES:
             return False
         self._reported.add(module)
-        record.msg = (
-            "%s prints. It isn't shown, since it may be what was asked or answered; DSPEX_LOG_CONTENT=true does"
-        )
+        record.msg = "Output of %s is hidden, since it may contain inputs or answers; DSPEX_LOG_CONTENT=true shows it"
         record.args = (module,)
         return True
 
 
 def format_frames(kind: type[BaseException], tb: TracebackType | None) -> str:
-    """Return a traceback without the exception's text, which may quote anything."""
+    """Format a traceback without the exception's text, which may quote anything."""
     return f"Traceback (most recent call last):\n{''.join(traceback.format_tb(tb))}{kind.__name__}"
 
 
 def _hide_foreign_errors(record: logging.LogRecord) -> None:
-    """Take the texts of a program's errors out of a record of the fleet's own."""
+    """Hide the texts of a program's errors in a record of the fleet."""
     if isinstance(record.args, tuple):
         record.args = tuple(
-            type(one).__name__ if isinstance(one, BaseException) and not isinstance(one, _OPERATIONAL) else one
-            for one in record.args
+            type(value).__name__ if isinstance(value, BaseException) and not isinstance(value, _OPERATIONAL) else value
+            for value in record.args
         )
     _hide_error(record, shown=_OPERATIONAL)
 
@@ -130,7 +128,7 @@ def _hide_error(record: logging.LogRecord, *, shown: tuple[type[BaseException], 
 
 
 def _find_own_cause(exc: BaseException) -> BaseException | None:
-    """Return the error of ours that an exception was made of."""
+    """Return the first of our errors in an exception's cause chain."""
     seen: set[int] = set()
     cause = exc.__cause__
     while cause is not None and id(cause) not in seen:
@@ -142,7 +140,7 @@ def _find_own_cause(exc: BaseException) -> BaseException | None:
 
 
 def _hide(record: logging.LogRecord) -> None:
-    """Leave of a record what stands in the source of whoever logs it."""
+    """Hide everything in a record but literals from the source of the code that logs it."""
     text = str(record.msg)
     warned = _WARNING.match(text if text != "%s" else str(record.args)) if record.name == "py.warnings" else None
     if warned is not None:
@@ -156,7 +154,7 @@ def _hide(record: logging.LogRecord) -> None:
 
 
 def _format_numbers(text: str, args: Any) -> str:
-    """Return a format with the numbers of its arguments, and with nothing else of them."""
+    """Format a text with the numbers among its arguments, and hide the other arguments."""
     if not args:
         return text
     plain = (
@@ -189,7 +187,7 @@ def _stands_in_source(text: str, record: logging.LogRecord) -> bool:
 
 
 def _printing_module() -> str:
-    """Return the name of the module whose code prints; empty where a handler prints a record."""
+    """Return the name of the module that prints; empty if a handler prints a record."""
     frame: FrameType | None = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]
     proxied = False
     while frame is not None:
@@ -205,9 +203,9 @@ def _printing_module() -> str:
 
 def _log_thread(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
-        _threads.error("A thread ended by an exception", exc_info=args.exc_value)
+        _threads.error("A thread ended with an exception", exc_info=args.exc_value)
 
 
 def _log_unraisable(unraisable: Any) -> None:
     if unraisable.exc_value is not None:
-        _unraisable.error("An exception was raised where nobody can catch it", exc_info=unraisable.exc_value)
+        _unraisable.error("An exception couldn't be raised to a caller", exc_info=unraisable.exc_value)

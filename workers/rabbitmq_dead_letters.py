@@ -1,8 +1,8 @@
-"""Dead letters: messages that are given up where the broker isn't ours to write in, such as RabbitMQ.
+"""Dead-lettering on brokers other than Redis, such as RabbitMQ.
 
-Our transport moves such a message to the dead list in the step that ends its claim. A broker drops what is rejected,
-and its predictions would be waited for for ever. So here it is put on the dead list first, with the ends of its
-predictions, and acknowledged once that is stored.
+Our transport moves a message to the dead-letter list and settles its claim atomically. Another broker drops rejected
+messages, and clients would wait for their predictions for ever. So here a rejected message is written to the
+dead-letter list in Redis first, with errors for its predictions, and acknowledged once that is stored.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ _REJECTED = ("rejected", "a worker has no task of its name, or the task rejected
 
 
 class GivenUp(Reject):
-    """What a message's task ends by that has taken too many workers along."""
+    """Raised for a message that has crashed too many workers."""
 
     @property
     def deaths(self) -> int:
-        """How many."""
+        """The number of workers that died."""
         return int(str(self.reason))
 
 
 def stores_dead_letters(app: Any) -> bool:
-    """Return whether the dead list has to be written beside the broker."""
+    """Check whether dead letters have to be stored outside the broker."""
     return is_rabbitmq(str(app.conf.broker_url or ""))
 
 
 def mark_rejected(message: Any, reason: str, error: str, deliveries: int = 1) -> None:
-    """Say why a message is about to be rejected."""
+    """Record why a message is about to be rejected."""
     message.dead_letter_reason = (reason, error, deliveries)
 
 
 def dead_letter_on_reject(app: Any, message: Any, settle: Callable[[Callable[[], Any]], object]) -> None:
-    """Have a message go to the dead list when it is rejected for good.
+    """Dead-letter a message when it is rejected without requeueing.
 
     Args:
         app: the worker's app.
-        message: what was delivered.
-        settle: has a function called that acknowledges it, in the thread of its connection.
+        message: the delivered message.
+        settle: schedules a function, which acknowledges the message, in its connection's thread.
     """
     reject = message.reject
 
@@ -59,20 +59,20 @@ def dead_letter_on_reject(app: Any, message: Any, settle: Callable[[Callable[[],
             return
         reason, error, deliveries = getattr(message, "dead_letter_reason", None) or (*_REJECTED, 1)
         entry = _to_envelope(message, deliveries)
-        told = {"reason": reason, "error": error, "at": time.time(), **envelope.summarize(entry)}
-        told["list"] = str((message.delivery_info or {}).get("routing_key") or "")
+        summary = {"reason": reason, "error": error, "at": time.time(), **envelope.summarize(entry)}
+        summary["list"] = str((message.delivery_info or {}).get("routing_key") or "")
 
         def done() -> None:
-            _store(app, told, entry)
+            _store(app, summary, entry)
             settle(message.ack)
 
-        endings.end_predictions(app, told, done)
+        endings.end_predictions(app, summary, done)
 
     message.reject = give_up
 
 
 def _to_envelope(message: Any, deliveries: int) -> dict[str, Any]:
-    """Return a message as our transport would keep it."""
+    """Return a message in the format of our transport."""
     body, route = message.body, message.delivery_info or {}
     given: dict[str, Any] = message.properties or {}
     return {
@@ -91,15 +91,17 @@ def _to_envelope(message: Any, deliveries: int) -> dict[str, Any]:
     }
 
 
-def _store(app: Any, told: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Put a message on the dead list; twice the same is once.
+def _store(app: Any, summary: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Put a message on the dead-letter list; idempotent.
 
     Raises:
-        RedisError, OSError: Redis is away.
+        RedisError, OSError: Redis is unreachable.
     """
     layout, client = DeliveryKeys.of(app.settings.namespace), app.backend.client
-    # Given up twice, since its acknowledgement was lost, it is one entry.
-    parts = (told.get("task_id"), entry["headers"].get(RETRIED))
+    # A message that is rejected again, since its acknowledgement was lost, is the same entry.
+    parts = (summary.get("task_id"), entry["headers"].get(RETRIED))
     name = ".".join(str(part) for part in parts if part) or str(uuid4())
-    client.hset(layout.dead_entries, name, json.dumps(told).encode() + b"\n" + json.dumps(entry, default=str).encode())
-    client.zadd(layout.dead, {name: round(told["at"] * 1000)})
+    client.hset(
+        layout.dead_entries, name, json.dumps(summary).encode() + b"\n" + json.dumps(entry, default=str).encode()
+    )
+    client.zadd(layout.dead, {name: round(summary["at"] * 1000)})

@@ -1,7 +1,7 @@
-"""Celery's Redis backend, which commits a task's end once: the first final result counts, whatever comes after it.
+"""Celery's Redis result backend with first-write-wins for final results.
 
-Stock Celery lets a prediction that was cancelled while it ran overwrite its cancellation, and reads before each write
-to find out whether there is a result already. Here one script looks and writes. Results on the wire are the stock ones.
+With stock Celery, a prediction that was cancelled while it ran overwrites its cancellation, and each write needs a
+read before it. Here one script checks and writes. The format of stored results is Celery's.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from tasks.runtime import HasRuntime
 from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
 
 _COMMIT = Script(source("workers", "commit", ended=FINAL_STATE))
-# An answer has been paid for: it is tried to be stored for long before its task is given to others.
+# An answer has been paid for: retry storing it for long before the task is requeued.
 _MAX_WAIT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
 
 
 def _stopping() -> bool:
-    """Return whether this worker is about to end, so that nothing here can wait any longer."""
+    """Check whether this worker is shutting down, so that retries must stop."""
     return any(why is not None and why is not False for why in (worker.should_stop, worker.should_terminate))
 
 
@@ -45,7 +45,7 @@ def _is_prediction(request: Any) -> bool:
 
 
 def _plain_meta(result: Any, state: str, traceback: Any) -> dict[str, Any]:
-    """What Celery stores of a task that no request describes, such as an input of a batch, for a tenth of the price."""
+    """Return Celery's result for a task without a request, such as an input of a batch, at a tenth of the cost."""
     done = datetime.now(UTC).isoformat() if state in READY_STATES else None
     return {"status": state, "result": result, "traceback": traceback, "children": None, "date_done": done}
 
@@ -56,18 +56,18 @@ class CommitBackend(RedisBackend):
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Store a task's state; a prediction's error is one of ours by then, whatever was raised."""
+        """Store a task's state; errors of predictions are converted to bridge errors."""
         if isinstance(result, BaseException) and state == FAILURE and _is_prediction(request):
             result = to_bridge_error(result, program_reference(request.headers or {}, request.args or ()))
         return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
 
     def encode_result(self, result: Any, state: str) -> Any:
-        """Return what is stored of a result, without secrets if it is an error."""
+        """Encode a result, with secrets redacted if it is an error."""
         encoded = super().encode_result(result, state)
         return redact_all(encoded) if state in EXCEPTION_STATES else encoded
 
     def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
-        """End a chord's body with the named error of the part that failed, and not with Celery's words for it."""
+        """Fail a chord's body with the bridge error of the part that failed, not with Celery's ``ChordError``."""
         handled = sys.exc_info()[1]
         around = (exc, getattr(exc, "__cause__", None), handled, getattr(handled, "__cause__", None))
         named = next((each for each in around if isinstance(each, BridgeError)), None)
@@ -81,15 +81,15 @@ class CommitBackend(RedisBackend):
         if can_switch_out() or cast(Any, self.app).slot.built:
             run_blocking(self._commit_with_retries(keys, args))
         else:
-            # A process that forks its tasks' processes keeps no event loop.
+            # A prefork parent has no event loop.
             self.ensure(self._commit, (keys, args))
         return result
 
     def commit_now(self, task_id: str, result: Any, state: str, *, reply_channel: str = "") -> None:
-        """Commit a task's end from any thread, in one try.
+        """Commit a task's final state from any thread, without retries.
 
         Raises:
-            RedisError, OSError: Redis is away.
+            RedisError, OSError: Redis is unreachable.
         """
         encoded = self.encode_result(result, state)
         self._commit(*self._script_arguments(task_id, encoded, state, None, None, reply_channel))
@@ -104,20 +104,20 @@ class CommitBackend(RedisBackend):
         request: Any = None,
         reply_channel: str | None = None,
     ) -> bytes | None:
-        """Commits a task's end from the home loop; returns the winner's bytes if somebody committed before.
+        """Commit a task's final state from the home loop; return an earlier final state's bytes if there is one.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unreachable.
         """
         encoded = self.encode_result(result, state)
         keys, args = self._script_arguments(task_id, encoded, state, traceback, request, reply_channel or "")
         return await self._commit_pipelined(keys, args)
 
     async def _commit_with_retries(self, keys: Sequence[Any], args: Sequence[Any]) -> None:
-        """Commit among what else is asked in this tick, and wait an outage out.
+        """Commit in a pipeline, with retries during an outage.
 
         Raises:
-            Reject: it couldn't be stored, for which reason ever. The task goes back to its queue.
+            Reject: it couldn't be stored; the task is requeued.
         """
         pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _MAX_WAIT_S
         while True:
@@ -125,7 +125,7 @@ class CommitBackend(RedisBackend):
                 await self._commit_pipelined(keys, args)
             except Exception as exc:
                 if not may_pass(exc) or time.monotonic() >= until or _stopping():
-                    await asyncio.sleep(_FIRST_PAUSE_S)  # it may come here again at once
+                    await asyncio.sleep(_FIRST_PAUSE_S)  # the task may be redelivered here at once
                     raise Reject(str(exc), requeue=True) from exc
             else:
                 return
@@ -139,7 +139,7 @@ class CommitBackend(RedisBackend):
     def _script_arguments(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str
     ) -> tuple[list[Any], list[Any]]:
-        """The keys and the arguments with which the script commits this end."""
+        """Return the keys and arguments of the commit script."""
         if state in EXCEPTION_STATES:
             traceback = redact_all(traceback)
         if request is None:

@@ -1,9 +1,8 @@
-"""Endings: whatever ends a message ends its predictions, each with a committed end of its own under a named error.
+"""Final states of predictions whose task can't commit one itself.
 
-A prediction's own task commits its end. Here stand the ends that no task brings: of messages that were given up,
-rejected, revoked, expired or stopped by a time limit. What is needed for them stands in the message's headers. The
-first end of a task counts, so that one which is brought twice does no harm; and one that can't be stored is tried again
-until it can, in a thread of its own, since whoever gives a message up has others to look after.
+That is when a message was dead-lettered, rejected, revoked, expired or stopped by a time limit. Everything needed is
+in the message's headers. The first final state of a task wins, so committing one again is harmless. Commits are
+retried in a background thread until they succeed, so that they block neither the keeper nor the consumer.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ from workers.broker import dead_lettering as given_up
 from workers.broker.message import EMBED
 
 ErrorOf = Callable[[str], BridgeError]
-"""What makes the error with which a task ends, out of its id."""
+"""Creates the error of a task from its id."""
 
 PREDICTIONS = frozenset({PREDICT, PREDICT_BATCH})
 
-# Dead messages that are looked through at a worker's start.
+# Dead letters that are checked when a worker starts.
 _MAX_ORPHANS = 200
 _FLUSH_AT_EXIT_S = 3.0
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -65,7 +64,7 @@ class _Ends:
 
 @dataclass(slots=True)
 class EndCommitter:
-    """Commits ends from a thread of its own, one after the other, each until it is stored."""
+    """Commits final states in a background thread, one after the other, retrying each until it is stored."""
 
     _waiting: queue.SimpleQueue[_Ends] = field(default_factory=queue.SimpleQueue[_Ends])
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,10 +80,10 @@ class EndCommitter:
         state: str = FAILURE,
         then: Callable[[], object] | None = None,
     ) -> None:
-        """End all predictions of a message.
+        """Commit an error for all predictions of a message.
 
         Args:
-            app: the Celery app, which has the result backend.
+            app: the Celery app with the result backend.
             headers: the message's.
             error_of: what each of them ends with.
             state: Celery's state of such an end.
@@ -98,11 +97,11 @@ class EndCommitter:
                 self._thread.start()
 
     def clear(self) -> None:
-        """Forget all: a forked child has none of its parent's ends to bring."""
+        """Drop everything: a forked child has none of its parent's commits."""
         self._waiting, self._lock, self._thread, self._left = queue.SimpleQueue(), threading.Lock(), None, 0
 
     def flush(self, wait_s: float) -> None:
-        """Wait until all ends are stored, for so many seconds at most."""
+        """Wait until everything is stored, for at most ``wait_s`` seconds."""
         until = time.monotonic() + wait_s
         while self._left and time.monotonic() < until:
             time.sleep(0.02)
@@ -115,9 +114,9 @@ class EndCommitter:
 
     def _store(self, ends: _Ends) -> None:
         left = task_ids_of(ends.headers)
-        self._retry_until_done(lambda: self._commit(ends, left), f"The ends of {len(left)} predictions")
+        self._retry_until_done(lambda: self._commit(ends, left), f"The errors of {len(left)} predictions")
         if ends.then is not None:
-            self._retry_until_done(ends.then, "What follows from the end of a message")
+            self._retry_until_done(ends.then, "The callbacks of a message's error")
 
     @staticmethod
     def _retry_until_done(step: Callable[[], object], what: str) -> None:
@@ -138,7 +137,7 @@ class EndCommitter:
 
     @staticmethod
     def _commit(ends: _Ends, left: list[str]) -> None:
-        """Commit one after the other, and leave over what is still to be committed."""
+        """Commit one after the other, removing each from ``left``."""
         replies = str(ends.headers.get(REPLY_CHANNEL) or "")
         while left:
             error = ends.error_of(left[0])
@@ -152,66 +151,66 @@ atexit.register(END_COMMITTER.flush, _FLUSH_AT_EXIT_S)
 
 
 def connect_signals() -> None:
-    """Have each worker end the predictions of messages that it gives up, and of those that others gave up and died."""
+    """Have workers store errors for the predictions of dead letters, including those left over by dead workers."""
     worker_init.connect(_listen, dispatch_uid=__name__)
     worker_ready.connect(_repair, dispatch_uid=__name__)
 
 
-def end_predictions(app: Any, told: Mapping[str, Any], done: Callable[[], object] | None = None) -> None:
-    """End the predictions of a message that was given up.
+def end_predictions(app: Any, summary: Mapping[str, Any], done: Callable[[], object] | None = None) -> None:
+    """Store an error for the predictions of a dead-lettered message.
 
     Args:
-        app: the Celery app, which has the result backend.
-        told: what is known of the message; see ``snakepit_bridge.delivery.dead_letters``.
-        done: called once all of that is stored.
+        app: the Celery app with the result backend.
+        summary: the message's summary; see ``snakepit_bridge.delivery.dead_letters``.
+        done: called once everything is stored.
     """
-    reason, error = str(told["reason"]), str(told["error"])
-    headers = {**told, "id": told.get("task_id")}
+    reason, error = str(summary["reason"]), str(summary["error"])
+    headers = {**summary, "id": summary.get("task_id")}
 
     def error_of(task_id: str) -> BridgeError:
         return PredictionGivenUpError(task_id, reason, error)
 
     def follow() -> None:
-        if EMBED in told:
-            end_callbacks(app, Context({**headers, **told[EMBED]}), error_of(str(headers["id"])), FAILURE)
+        if EMBED in summary:
+            end_callbacks(app, Context({**headers, **summary[EMBED]}), error_of(str(headers["id"])), FAILURE)
         if done is not None:
             done()
 
-    END_COMMITTER.commit(app, headers, error_of, then=follow if EMBED in told or done is not None else None)
+    END_COMMITTER.commit(app, headers, error_of, then=follow if EMBED in summary or done is not None else None)
 
 
 def end_callbacks(app: Any, request: Context, error: BridgeError, how: str) -> None:
-    """End the rest of a chain, and tell the chord or the error callbacks, of a task whose own end is stored.
+    """Fail the rest of a chain, the chord and the error callbacks of a task whose own error is stored.
 
     Args:
         app: the Celery app.
-        request: the task's.
-        error: what it ended with.
-        how: its state.
+        request: the task's request.
+        error: the task's error.
+        how: the task's state.
     """
     if request.chain or request.chord or request.errbacks:
         app.backend.mark_as_failure(request.id, error, request=request, state=how)
 
 
 def end_orphans(app: Any) -> None:
-    """End the predictions of messages on the dead list that have no end: their worker died before it could store it."""
+    """Store missing errors for predictions of dead letters, whose worker died before it could store them."""
     settings: FleetSettings = app.settings
     if settings.broker.startswith(REDIS):
-        for one in asyncio.run(_recent_dead_letters(settings)):
-            end_predictions(app, {"reason": one.reason, "error": one.error, TASK_IDS: list(one.task_ids)})
+        for letter in asyncio.run(_recent_dead_letters(settings)):
+            end_predictions(app, {"reason": letter.reason, "error": letter.error, TASK_IDS: list(letter.task_ids)})
 
 
 async def _recent_dead_letters(settings: FleetSettings) -> list[DeadLetter]:
     connection = RedisConnection(settings.broker, timeout_s=settings.redis_timeout_s)
     try:
-        found = await DeadLetters(connection, namespace=settings.namespace).latest(_MAX_ORPHANS)
+        letters = await DeadLetters(connection, namespace=settings.namespace).latest(_MAX_ORPHANS)
     finally:
         await connection.aclose()
-    return [one for one in found if one.at > time.time() - settings.result_expires_s]
+    return [letter for letter in letters if letter.at > time.time() - settings.result_expires_s]
 
 
 def to_bridge_error(exc: BaseException, program: str) -> BridgeError:
-    """Return the named error for whatever ended a message's task; it never raises, whatever that is."""
+    """Convert any exception of a message's task to a bridge error; never raises."""
     if isinstance(exc, BridgeError):
         return exc
     if isinstance(exc, TimeLimitExceeded):
@@ -220,20 +219,20 @@ def to_bridge_error(exc: BaseException, program: str) -> BridgeError:
 
 
 def time_limit_error(program: str, limit_s: float) -> PredictionFailedError:
-    """Return the error of a prediction that was stopped by its message's time limit."""
+    """Return the error of a prediction that hit its message's time limit."""
     return PredictionFailedError(
         program, TimeLimitExceeded.__name__, f"it ran into the worker's time limit of {limit_s:g} s"
     )
 
 
 def program_reference(headers: Mapping[str, Any], args: Sequence[Any] = ()) -> str:
-    """Return the reference of a message's program, as far as it is known."""
-    said = headers.get(PROGRAM) or (args[1] if isinstance(args, list | tuple) and len(args) > 1 else None)
-    return said if isinstance(said, str) else "unknown"
+    """Return the reference of a message's program, or "unknown"."""
+    reference = headers.get(PROGRAM) or (args[1] if isinstance(args, list | tuple) and len(args) > 1 else None)
+    return reference if isinstance(reference, str) else "unknown"
 
 
 def one_line_text(exc: BaseException) -> str:
-    """Return what an exception says, on one line."""
+    """Return an exception's text on one line."""
     return " ".join(error_text(exc).split())[:1_000]
 
 
@@ -246,6 +245,6 @@ def _repair(sender: Any, **_: Any) -> None:
         try:
             end_orphans(sender.app)
         except (StoreUnavailableError, OSError) as exc:
-            logger.warning("The dead list can't be looked through for predictions without an end: %s", exc)
+            logger.warning("Checking the dead-letter list for predictions without an error failed: %s", exc)
 
     threading.Thread(target=look, name="dspex-repair", daemon=True).start()

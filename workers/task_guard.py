@@ -1,8 +1,8 @@
-"""Guard: Celery's tracer of the fleet's tasks, from which no exception gets out and after which nobody waits for ever.
+"""A guard around Celery's tracer, so that every prediction gets a final state.
 
-The tracer runs a task and stores its end. What it lets through, what it can't store, and a batch that ends by an error
-would leave whoever asked without an answer, since the message is acknowledged all the same. Here each way out is one of
-two: every prediction of the message has a committed end, or the message goes back to its queue.
+The tracer runs a task and stores its result. Exceptions that it lets through or can't store, and a batch that fails as
+a whole, would leave the client without a result, since the message is acknowledged all the same. With the guard,
+either every prediction of the message has a committed final state, or the message is requeued.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from workers.task_ends import program_reference, to_bridge_error
 Traced = tuple[Any, TraceInfo | None, float | None, str | None]
 Tracer = Callable[..., Traced]
 
-# A message that goes back is given out again at once, to this process perhaps.
+# A requeued message is redelivered at once, possibly to this process.
 _PAUSE_S = 1.0
 
 logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """Runs a task as its tracer does.
+    """Runs a task through its tracer, and handles what the tracer lets through.
 
     Args:
         task: the task.
-        tracer: Celery's own.
+        tracer: Celery's tracer.
     """
 
     def __init__(self, task: Any, tracer: Tracer) -> None:
@@ -49,12 +49,12 @@ class Guard:
         self._tracer = tracer
 
     def __call__(self, uuid: str, args: Any, kwargs: Any, request: Mapping[str, Any] | None = None) -> Traced:
-        """Return what the tracer returns for a task that has ended, or is in other hands."""
+        """Run the task and return the tracer's result, or a rejection if it can't run here."""
         known = request or {}
         try:
-            self._task.app.runtime  # noqa: B018 - built here if it wasn't yet
-        except Exception as exc:  # noqa: BLE001 - whatever it is, other workers may be better off
-            logger.error("This process can't run predictions, so that %s goes back: %s", uuid, exc)
+            self._task.app.runtime  # noqa: B018 - built on first use
+        except Exception as exc:  # noqa: BLE001 - whatever it is, other workers may succeed
+            logger.error("This process can't run predictions, requeueing %s: %s", uuid, exc)
             run_blocking(asyncio.sleep(_PAUSE_S))
             return _trace_result(REJECTED, Reject(type(exc).__name__, requeue=True))
         deliveries = cast(HasRuntime, self._task.app).runtime.deliveries
@@ -83,7 +83,7 @@ class Guard:
             return self._end(uuid, known, args, exc)
         info = traced[1]
         if info is None and isinstance(traced[0], ExceptionInfo):
-            # What failed before the task had a request counts as a success there.
+            # Celery reports a failure before the task had a request as a success.
             return self._end(uuid, known, args, _original_exception(traced[0]))
         if info is None or info.state != FAILURE:
             return traced
@@ -92,19 +92,19 @@ class Guard:
         return traced
 
     def _end(self, uuid: str, headers: Mapping[str, Any], args: Any, exc: BaseException) -> Traced:
-        """End whatever the message asks for that has no end yet; if that can't be stored, the message goes back."""
+        """Commit an error for all unfinished predictions of the message, or requeue it if that can't be stored."""
         error = to_bridge_error(exc, program_reference(headers, args))
         task_ids = task_ids_of(headers) or [uuid]
         if self._task.name == PREDICT_BATCH and len(task_ids) == 1:
             task_ids = _batch_task_ids(args) or task_ids
-        logger.error("Task %s ended by %s: its predictions end by that, too", uuid, type(exc).__name__)
+        logger.error("Task %s failed with %s, failing its predictions", uuid, type(exc).__name__)
         try:
             run_blocking(self._commit(task_ids, error, str(headers.get(REPLY_CHANNEL) or "")))
-        except BaseException as stuck:
-            # What can't be stored here may be stored by another process.
-            if _is_stop_request(stuck):
+        except BaseException as commit_exc:
+            # Another process may be able to store it.
+            if _is_stop_request(commit_exc):
                 raise
-            return _trace_result(REJECTED, Reject(type(stuck).__name__, requeue=True))
+            return _trace_result(REJECTED, Reject(type(commit_exc).__name__, requeue=True))
         return _trace_result(FAILURE, error)
 
     async def _commit(self, task_ids: Sequence[str], error: Exception, replies: str) -> None:
@@ -114,7 +114,7 @@ class Guard:
 
 
 def _batch_task_ids(args: Any) -> list[str]:
-    """Return the task ids of a batch that its sender didn't name in the headers."""
+    """Return the task ids of a batch whose headers don't list them."""
     try:
         return [task_id for task_id, _ in args[0] if isinstance(task_id, str)]
     except (TypeError, ValueError, LookupError):
@@ -126,18 +126,18 @@ def _original_exception(info: Any) -> BaseException:
 
 
 def _is_stop_request(exc: BaseException) -> bool:
-    """Whether the pool or the worker itself stops this task, and says by itself what becomes of it."""
+    """Check whether the pool or the worker stops this task, and settles it by itself."""
     if isinstance(exc, asyncio.CancelledError | GeneratorExit) and getattr(current_owner(), "ended", False):
         return True
     if not isinstance(exc, SystemExit | KeyboardInterrupt):
         return False
-    # A process of a pool is told to exit by a signal. What a program raises doesn't come here as it is.
+    # A pool process is told to exit by a signal. A program's own SystemExit is converted before it gets here.
     stopping = (why is not None and why is not False for why in (state.should_stop, state.should_terminate))
     return any(stopping) or current_process().name != "MainProcess"
 
 
 def _is_worker_error(exc: object) -> bool:
-    """Whether Celery takes an error that a task raised for one of its worker's."""
+    """Check whether Celery treats an error that a task raised as one of the worker."""
     return isinstance(exc, MemoryError) or not isinstance(exc, Exception)
 
 

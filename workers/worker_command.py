@@ -1,6 +1,6 @@
-"""The worker's program: Celery's own ``worker`` command on the fleet's app, without Celery's other commands.
+"""The worker's entry point: Celery's ``worker`` command on the fleet's app, without Celery's other commands.
 
-``celery -A workers.app worker`` does the same with some 15 MB more: it loads a shell for AMQP, which no worker opens.
+``celery -A workers.app worker`` does the same with some 15 MB more, since it loads an AMQP shell.
 
     python -m workers.worker_command --pool custom -c 1000 -Q predictions
 """
@@ -17,10 +17,10 @@ from snakepit_bridge.redaction import redact
 
 
 def main() -> None:
-    """Runs the worker; the arguments are those of ``celery worker``."""
+    """Run the worker; the arguments are those of ``celery worker``."""
     try:
         from workers.app import app
-    except (BridgeError, ValueError) as exc:  # settings that can't be read
+    except (BridgeError, ValueError) as exc:  # invalid settings
         sys.stderr.write(f"This worker can't start: {' '.join(redact(str(exc)).split())}\n")
         raise SystemExit(1) from exc
     context = CLIContext(app=app, no_color=not sys.stdout.isatty(), workdir=None, quiet=False)

@@ -139,15 +139,15 @@ def test_what_programs_and_dspy_print_and_log_is_not_shown(play: Stage) -> None:
     ends = [outcome(one) for one in sent]
     assert all(ANSWER in end for end in ends), ends
     expected = {
-        "tests.harness.talkative prints.": 1,
-        "dspy.predict.best_of_n prints.": 1,
-        "dspy.predict.refine prints.": 1,
+        "Output of tests.harness.talkative is hidden": 1,
+        "Output of dspy.predict.best_of_n is hidden": 1,
+        "Output of dspy.predict.refine is hidden": 1,
         " a text of the source": 4,
         f"(not shown) has {len(question)} letters": 8,
         "it failed: LookupError": 4,
         "asked (not shown)\n": 1,
-        "A thread ended by an exception": 1,
-        "An exception was raised where nobody can catch it": 1,
+        "A thread ended with an exception": 1,
+        "An exception couldn't be raised to a caller": 1,
         "RuntimeWarning: (not shown)": 1,
         "ERROR dspy.utils.parallelizer: (not shown)": 1,
     }

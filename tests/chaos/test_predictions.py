@@ -57,7 +57,7 @@ def test_a_killed_workers_predictions_are_answered_by_another_and_a_poison_is_gi
         play.await_asked(question, place + 1)
         worker.kill(signal.SIGKILL)
     play.start(pool="asyncio", concurrency=8)
-    with pytest.raises(PredictionGivenUpError, match="fell silent"):
+    with pytest.raises(PredictionGivenUpError, match="missed its heartbeats"):
         handle.get(60)
     with Redis.from_url(play.url) as client:
         (entry,) = dead(client)

@@ -22,19 +22,19 @@ app.conf.imports = ()
 
 @app.task(name="poison.kill")
 def kill() -> None:
-    """Takes its process along."""
+    """Take its process along."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.task(name="poison.add")
 def add(left: int, right: int) -> int:
-    """Returns the sum."""
+    """Return the sum."""
     return left + right
 
 
 @app.task(name="poison.slow")
 def slow(log: str, seconds: float) -> str:
-    """Notes that it has begun, and takes its time."""
+    """Note that it has begun, and take its time."""
     _begun(log)
     time.sleep(seconds)
     return "done"

@@ -1,4 +1,4 @@
-"""The transport ``workers.broker:Transport``: kombu's Redis transport, with claims that no dead worker can lose."""
+"""The transport ``workers.broker:Transport``: kombu's Redis transport, with leased messages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Channel: kombu's Redis channel whose messages are claimed, and never popped into nowhere.
+"""kombu's Redis channel, with messages that are leased to a worker instead of popped.
 
-Publishing, queues, priorities, fanout and the format of messages are kombu's own. What differs is how a message gets
-from its list to a consumer, and what becomes of it there.
+Publishing, queues, priorities, fanout and the message format are kombu's own. Delivery and acknowledgement differ.
 """
 
 from __future__ import annotations
@@ -31,16 +30,15 @@ from workers.broker.wire import ClaimConnection
 _FLUSH_S = 2.0
 _KEEPER_TIMEOUT_S = 5.0
 _OPTIONS = ("delivery_key", "lease", "max_deliveries", "hold_limit", "stall", "claim_limit")
-# What kombu gives to a pool and not to its connections.
+# Parameters that kombu passes to the pool, not to its connections.
 _POOL_ONLY_PARAMS = {"connection_class", "max_connections"}
 
 
 class Channel(stock.Channel):
     """A channel of ``workers.broker:Transport``.
 
-    The broker's transport options that are its own: ``delivery_key`` (what its keys begin with), ``lease``,
-    ``max_deliveries``, ``hold_limit`` and ``stall`` (see ``LeaseSettings``), and ``claim_limit`` (messages
-    per round trip).
+    Its own transport options are ``delivery_key`` (the prefix of its keys), ``lease``, ``max_deliveries``,
+    ``hold_limit`` and ``stall`` (see ``LeaseSettings``), and ``claim_limit`` (messages per round trip).
     """
 
     QoS = OurQoS
@@ -58,13 +56,13 @@ class Channel(stock.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.lost: dict[str, str] = {}
-        """Claims whose task's process died, and what it died of."""
+        """The cause of death by claim, for claims whose task's process died."""
         super().__init__(*args, **kwargs)
 
     # ------------------------------------------------------------ consuming
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:
-        """Consumes from a queue; of messages that won't be acknowledged nothing is recorded."""
+        """Consume from a queue; messages that need no acknowledgement aren't recorded as leased."""
         answer = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         if queue not in self._fanout_queues:
             self.claimer.consume(queue, callback, recorded=not no_ack)
@@ -74,7 +72,7 @@ class Channel(stock.Channel):
         return answer
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
-        """Returns a message, None if there is none to be had now."""
+        """Return a message, or None if none is available."""
         lists = [(queue, self.list_key(queue, step)) for step in reversed(self.priority_steps)]
         while True:
             first, keys, args = self.build_claim(lists, [not no_ack] * len(lists), 1)
@@ -98,13 +96,13 @@ class Channel(stock.Channel):
         return answer
 
     def _brpop_read(self, **options: Any) -> Any:
-        # kombu's poller calls it when something came on the line.
+        # kombu's poller calls it when the claim connection is readable.
         if not self.claimer.read():
             raise Empty
         return True
 
     def close(self) -> None:
-        """Closes it: what it has given out and nobody runs goes back, and what has ended is told to the broker."""
+        """Close the channel: requeue delivered messages that aren't running, and flush acknowledgements."""
         claimer: Claimer | None = self.__dict__.get("claimer")
         answered = claimer is None or self.closed or claimer.close()
         super().close()
@@ -117,7 +115,7 @@ class Channel(stock.Channel):
 
     @cached_property
     def keeper(self) -> LeaseKeeper:
-        """The thread that keeps what this process holds of this broker's messages."""
+        """The thread that renews this process's leases on this broker."""
         params = self._connparams()
         server = tuple(params.get(name) for name in ("host", "port", "path", "db", "username"))
         layout = DeliveryKeys(f"{self.global_keyprefix}{self.delivery_key}", self.global_keyprefix)
@@ -126,12 +124,12 @@ class Channel(stock.Channel):
 
     @property
     def leases(self) -> LeaseTable:
-        """What this process holds of this broker's messages."""
+        """This process's leases on this broker."""
         return self.keeper.leases
 
     @cached_property
     def claimer(self) -> Claimer:
-        """What gets the messages of its consumers."""
+        """Fetches messages for this channel's consumers."""
         params = self._connparams(asynchronous=True)
         made = {name: value for name, value in params.items() if name not in _POOL_ONLY_PARAMS}
         connection = params["connection_class"](**made, protocol=3, retry=Retry(NoBackoff(), 0))
@@ -139,26 +137,26 @@ class Channel(stock.Channel):
 
     @property
     def is_claiming(self) -> bool:
-        """Whether its claimer has something to do."""
+        """Whether the claimer has consumers or an open connection."""
         claimer: Claimer | None = self.__dict__.get("claimer")
         return claimer is not None and claimer.active
 
     def next_queues(self, count: int) -> list[str]:
-        """Returns so many of the queues, in the order in which they are served now."""
+        """Return the next ``count`` queues in the order in which they are served."""
         return self._queue_cycle.consume(count)
 
     def rotate_queue(self, queue: str) -> None:
-        """Notes that a queue was served, so that the next one may have its turn."""
+        """Move a queue that was served to the end of the round robin."""
         self._queue_cycle.rotate(queue)
 
     def list_key(self, queue: str, step: int) -> str:
-        """Returns the list that a queue's messages of one priority step wait in."""
+        """Return the Redis list of a queue's messages of one priority step."""
         return f"{self.global_keyprefix}{self._q_for_pri(queue, step)}"
 
     def build_claim(
         self, lists: Sequence[QueueList], recorded: Sequence[bool], room: int
     ) -> tuple[int, list[Any], list[Any]]:
-        """Returns the number of the first claim, and the keys and arguments of a script that makes claims."""
+        """Return the first claim's number, and the keys and arguments of the claim script."""
         holding, layout = self.leases, self.leases.layout
         first = holding.reserve_numbers(room)
         keys = [layout.workers, layout.ticks, layout.held(holding.worker), layout.delayed]
@@ -166,21 +164,21 @@ class Channel(stock.Channel):
         return first, [*keys, *(place for _, place in lists)], [holding.worker, first, room, flags]
 
     def settle(self, settled: Settlement) -> None:
-        """Ends a claim: along with others where an event loop runs, else at once."""
+        """Settle a claim: batched with others if an event loop runs, otherwise at once."""
         self.leases.settle(settled)
         if self.closed:
-            # A task that outlived its channel. The broker may be away, and nobody is to wait for that.
+            # A task that outlived its channel. The broker may be unreachable, so don't wait for it.
             self.keeper.flush(0.0)
         elif self.connection.cycle.hub is None:
             self.keeper.flush(_FLUSH_S)
 
     def stalled_lists(self, seconds: float) -> list[str]:
-        """Returns the lists that it should have claimed from in the last so many seconds and has not."""
+        """Return the lists that should have been claimed from within the last ``seconds`` but weren't."""
         claimer: Claimer | None = self.__dict__.get("claimer")
         return claimer.stalled_lists(seconds) if claimer and not self.closed else []
 
     def force_reconnect(self) -> None:
-        """Makes its consumer find the connection broken, and connect anew; may be called from any thread."""
+        """Break the claim connection so that the consumer reconnects; may be called from any thread."""
         self.claimer.wire.abort()
 
     def _run_script(self, script: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
@@ -190,7 +188,7 @@ class Channel(stock.Channel):
     # ------------------------------------------------------------ kombu's clients
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        # kombu makes a client for each command, which costs more than the command. One is as thread-safe as its pool.
+        # kombu makes a client for each command, which costs more than the command. A client is thread-safe.
         if asynchronous:
             return super()._create_client(asynchronous=True)
         if self._shared_client is None or self._shared_client.connection_pool is not self.pool:
@@ -198,7 +196,7 @@ class Channel(stock.Channel):
         return self._shared_client
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        # Without this, a lost connection is met as an AttributeError that nobody expects, and the worker exits.
+        # Without this check, a lost connection surfaces as an AttributeError, and the worker exits.
         if self.connection is None or self.connection.client is None:
             raise redis.ConnectionError("The connection to the broker was closed.")
         return super()._connparams(asynchronous=asynchronous)

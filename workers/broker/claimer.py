@@ -1,4 +1,4 @@
-"""Claimer: how a channel's consumers get their messages, many in one round trip and without ever waiting for one."""
+"""Claims messages for a channel's consumers: many per round trip, without blocking."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Where the line rings, a look of one's own is for a ring that was lost.
+# With client tracking, polling only covers notifications that were lost.
 _LOOK_S, _POLL_S = 1.0, 0.1
-# A server that refuses, since it is full or still loading, is asked again after a while.
+# Backoff after an error reply, such as of a server that is full or still loading.
 _REFUSAL_BACKOFF_S = 1.0
 _CLOSE_TIMEOUT_S = 1.0
-# Between two claims of a worker with an event loop: a trickle of messages isn't worth a round trip for each.
+# Minimum pause between two claims of a worker with an event loop, so that a trickle of messages is batched.
 _MIN_CLAIM_INTERVAL_S = 0.003
 
 QueueList = tuple[str, str]
-"""A queue, and one of the lists that its messages wait in."""
+"""A queue and one of its Redis lists."""
 
 
 class Claimer:
-    """Claims for the consumers of one channel.
+    """Claims messages for the consumers of one channel.
 
     Args:
-        channel: whose consumers they are.
-        line: the connection to claim by.
+        channel: the channel of the consumers.
+        wire: the connection that claims are sent on.
     """
 
     def __init__(self, channel: Channel, wire: ClaimConnection) -> None:
@@ -55,28 +55,28 @@ class Claimer:
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to send or to receive."""
+        """Whether it has consumers or an open connection."""
         return bool(self._consumers) or self.wire.open
 
     @property
     def poll_in_s(self) -> float:
-        """Seconds until it looks by itself, if there is room."""
+        """Seconds until the next poll, if there is room."""
         return max(0.0, self._poll_at - time.monotonic())
 
     def consume(self, queue: str, callback: Callable[[Any], Any], *, recorded: bool) -> None:
-        """Claims for a consumer from now on."""
+        """Start claiming for a consumer."""
         self._consumers[queue] = (callback, recorded)
         self._has_more = True
 
     def cancel(self, queue: str) -> None:
-        """Claims for a consumer no longer."""
+        """Stop claiming for a consumer."""
         self._consumers.pop(queue, None)
 
     def flush(self) -> None:
-        """Sends what is to be sent: the ends of claims, and a claim if there is room and there may be messages.
+        """Send pending settlements, and a claim if there is room and messages may be waiting.
 
         Raises:
-            ConnectionError, TimeoutError: of redis-py; the broker is away.
+            ConnectionError, TimeoutError: the broker is unreachable (redis-py's errors).
         """
         if self._claiming:
             return
@@ -89,7 +89,7 @@ class Claimer:
             self._settle(self._channel.leases.take_unsent())
 
     def _coalesce(self) -> bool:
-        """Whether the last claim was just now, so that the next one comes with what else there is to be told."""
+        """Check whether the next claim should wait to be batched, and schedule it if so."""
         now, due = time.monotonic(), self.answered_at + _MIN_CLAIM_INTERVAL_S
         if now >= due or self._channel.connection.cycle.hub is None:
             return False
@@ -99,22 +99,22 @@ class Claimer:
         return True
 
     def read(self) -> int:
-        """Takes the answers that have come, and returns how many messages were given out.
+        """Process the replies that have arrived and return how many messages were delivered.
 
         Raises:
-            ConnectionError, TimeoutError: of redis-py; the broker is away.
+            ConnectionError, TimeoutError: the broker is unreachable (redis-py's errors).
         """
         self._delivered_count = 0
         self.wire.read()
         return self._delivered_count
 
     def close(self) -> bool:
-        """Gives out nothing any more and closes the line; returns whether the broker answered to the end."""
+        """Stop delivering and close the connection; return whether all replies arrived."""
         self._closing = True
         try:
             self.wire.drain(_CLOSE_TIMEOUT_S)
-        except (*self._channel.connection_errors, ResponseError) as broken:
-            logger.debug("The line broke before it was closed: %s", broken)
+        except (*self._channel.connection_errors, ResponseError) as exc:
+            logger.debug("The claim connection was lost before it was closed: %s", exc)
             self.wire.connection.disconnect()
             return False
         was_open = self.wire.open
@@ -122,10 +122,10 @@ class Claimer:
         return was_open
 
     def stalled_lists(self, seconds: float) -> list[str]:
-        """Returns the lists that it should have claimed from in the last so many seconds, if it got no answer."""
+        """Return the lists to claim from if no reply arrived within the last ``seconds``, otherwise none."""
         now = time.monotonic()
         if not self._consumers or not self._channel.qos.free_slots(1):
-            # It had nothing to claim for, and can't be late before it has.
+            # Nothing to claim for, so it can't be stalled.
             self.last_full_at = now
             return []
         if now - max(self.answered_at, self.last_full_at) < seconds:
@@ -142,27 +142,27 @@ class Claimer:
         recorded = [self._consumers[queue][1] for queue, _ in lists]
         first, keys, args = self._channel.build_claim(lists, recorded, room)
 
-        def answered(answer: Any) -> None:
+        def on_reply(reply: Any) -> None:
             self._claiming = False
-            if isinstance(answer, ResponseError):
-                self._handle_refusal(answer)
+            if isinstance(reply, ResponseError):
+                self._handle_refusal(reply)
                 return
             holding.confirm(acks)
-            self._handle_claim(lists, recorded, first, answer)
+            self._handle_claim(lists, recorded, first, reply)
 
         self._claiming, self._has_more, self.wire.notified = True, False, False
-        self.wire.send("claim", keys, [*args, *(one.tag for one in acks)], answered)
+        self.wire.send("claim", keys, [*args, *(one.tag for one in acks)], on_reply)
 
     def _settle(self, ended: Sequence[Settlement]) -> None:
         holding = self._channel.leases
 
-        def answered(answer: Any) -> None:
-            if isinstance(answer, ResponseError):
-                self._handle_refusal(answer)
+        def on_reply(reply: Any) -> None:
+            if isinstance(reply, ResponseError):
+                self._handle_refusal(reply)
                 return
             holding.confirm(ended)
 
-        self.wire.send("settle", holding.settle_keys, settlement.encode(ended), answered)
+        self.wire.send("settle", holding.settle_keys, settlement.encode(ended), on_reply)
 
     def _lists(self) -> list[QueueList]:
         channel = self._channel
@@ -195,7 +195,7 @@ class Claimer:
                 done += 1
                 self._deliver(claimed)
         finally:
-            # An error of a consumer's own must not leave messages behind that nobody was given.
+            # If a consumer raises, requeue the messages that weren't delivered yet.
             for claimed in came[done:]:
                 self._requeue(claimed)
 
@@ -214,13 +214,15 @@ class Claimer:
             callback(message)
         except (OSError, RedisError):
             raise
-        except Exception as error:  # noqa: BLE001
-            # Celery chokes on some well formed messages. They must not end the worker, nor come again and again.
-            kind = type(error).__name__  # its text may quote the message
-            logger.error("The consumer of %r can't take a message, which is given up: %s", claimed.queue, kind)
+        except Exception as exc:  # noqa: BLE001
+            # Celery fails on some well-formed messages. They must neither end the worker nor be redelivered for ever.
+            kind = type(exc).__name__  # its text may quote the message
+            logger.error(
+                "The consumer of %r failed on a message, moved to the dead-letter list: %s", claimed.queue, kind
+            )
             if claimed.recorded:
                 known = envelope.summarize(message._raw)
-                reason = f"{type(error).__name__}: {error}"
+                reason = f"{type(exc).__name__}: {exc}"
                 self._channel.qos.settle(
                     settlement.dead_letter(claimed.tag, claimed.place, "unreadable", reason, known)
                 )
@@ -230,10 +232,10 @@ class Claimer:
             self._channel.leases.settle(Settlement(claimed.tag, "front", claimed.place))
 
     def _handle_refusal(self, error: ResponseError) -> None:
-        # Nothing was claimed, and the ends that came along are told again by the keeper.
-        logger.error("The broker refuses to give out messages: %s", error)
+        # Nothing was claimed. The keeper sends the settlements of this round trip again.
+        logger.error("Claiming messages failed, error reply from the broker: %s", error)
         self._poll_at = time.monotonic() + _REFUSAL_BACKOFF_S
         self.wire.notified = False
         if isinstance(error, NoScriptError | ReadOnlyError):
-            # Scripts were flushed, or this server is a replica by now: a new connection finds what there is.
+            # Scripts were flushed, or this server has become a replica: reconnect.
             self.wire.abort()

@@ -1,7 +1,7 @@
-"""Claims as the tasks see them: a task that can't run here or now gives its message away and holds no slot.
+"""Moving or delaying a task's own message, so that a task that can't run here or now frees its slot.
 
-The message leaves the claim and gets to its new place in one step. The task then ends with Celery's ``Ignore``; the
-acknowledgement that Celery sends for it finds no claim any more and does nothing.
+The message leaves its claim and reaches its new place atomically. The task then raises Celery's ``Ignore``; the
+acknowledgement that Celery sends for it finds no claim and does nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from workers.broker.lua import SCRIPTS
 
 
 class BrokerClaims:
-    """The claims of the fleet's workers.
+    """The claims of the fleet's workers, as tasks use them.
 
     Args:
-        connection: the way to the broker's Redis.
-        layout: its keys.
+        connection: a connection to the broker's Redis.
+        layout: the broker's keys.
         priority_steps: as in the broker's transport options.
     """
 
@@ -39,27 +39,27 @@ class BrokerClaims:
 
     @property
     def base(self) -> str:
-        """What ``claim_take`` takes first."""
+        """The key prefix, the first argument of ``claim_take``."""
         return self.layout.base
 
     async def move(self, tag: str, queue: str, priority: int | None = None) -> bool:
-        """Moves a held message to the end of another queue; False if the claim isn't held any more.
+        """Move a held message to the end of another queue; return False if the claim is no longer held.
 
         The message keeps its priority unless another is given.
 
         Raises:
-            StoreUnavailableError: the broker is away. Whether it moved is unknown then.
+            StoreUnavailableError: the broker is unreachable; the message may or may not have moved.
         """
         step = "" if priority is None else self._steps[max(bisect(self._steps, priority) - 1, 0)]
         return await self._run("move", tag, (), (SEPARATOR, self.layout.waiting(queue), step))
 
     async def delay(self, tag: str, until_unix_s: float) -> bool:
-        """Puts a held message aside until a moment of Unix time; False if the claim isn't held any more.
+        """Delay a held message until a Unix time; return False if the claim is no longer held.
 
-        It comes back to the front of its queue, to whichever worker has room.
+        When due, it returns to the front of its queue.
 
         Raises:
-            StoreUnavailableError: the broker is away. Whether it was put aside is unknown then.
+            StoreUnavailableError: the broker is unreachable; the message may or may not have been delayed.
         """
         return await self._run("delay", tag, (self.layout.delayed,), (round(until_unix_s * 1000),))
 

@@ -1,7 +1,7 @@
-"""Connection: kombu's, which looks for a broker that is away every few seconds.
+"""kombu's connection with a short reconnect backoff.
 
-Celery's worker waits two seconds longer after each try, up to half a minute, so that after an outage of a few minutes
-it would stand idle for as long as that once the broker is back.
+Celery's worker waits two seconds longer after each attempt, up to half a minute, and so would idle for that long after
+the broker is back.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Connection(KombuConnection):
     """A connection of the fleet's app to its broker."""
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """Returns it once it is connected; see kombu. Between two tries it waits three seconds at most."""
+        """Connect with retries, at most three seconds apart, and return the connection."""
         return super().ensure_connection(*args, **{**_RETRY_INTERVALS_S, **kwargs})
 
 
 class FleetAMQP(AMQP):
-    """What Celery makes the app's connections and messages with."""
+    """Creates the app's connections and messages."""
 
     Connection = Connection
 
     def _create_task_sender(self) -> Callable[..., Any]:
-        """Return what sends a task's message: a retry's, or the next step's of a chain.
+        """Return the function that publishes a retry or the next step of a chain.
 
-        RabbitMQ has to confirm each. What waits for that is never the loop, and it isn't for ever.
+        RabbitMQ has to confirm each message. The wait is bounded and never blocks the event loop.
         """
         send = super()._create_task_sender()
         if not is_rabbitmq(str(cast(Any, self.app).conf.broker_url or "")):
@@ -52,5 +52,5 @@ class FleetAMQP(AMQP):
         return send_off_the_loop
 
     def as_task_v2(self, *args: Any, **options: Any) -> Any:
-        """Return a message whose headers don't show its arguments: a retry's, or the next step's of a chain."""
+        """Return a message of a retry or the next step of a chain, with its arguments hidden from the headers."""
         return super().as_task_v2(*args, **{**options, "argsrepr": HIDDEN, "kwargsrepr": HIDDEN})

@@ -1,8 +1,8 @@
-"""Consumer: Celery's, which gives up what it can't decode, and outlives a lack of open files and a Redis that refuses.
+"""Celery's consumer, which dead-letters undecodable messages and survives EMFILE and error replies of Redis.
 
-Celery's own acknowledges the first, and ends the worker at the others: a Redis that is full or read-only for a moment
-answers the declaration of a queue with an error that is none of the connection's. And with RabbitMQ, after a lost
-connection, it waits for the broker in whichever thread a task ends, on the home loop too.
+Celery's own acknowledges the former and ends the worker on the latter: a Redis that is briefly full or read-only
+replies to a queue declaration with an error that isn't a connection error. And after a lost connection to RabbitMQ,
+Celery's waits for the broker in whichever thread a task ends, even on the home loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from workers.rabbitmq_dead_letters import dead_letter_on_reject, mark_rejected, 
 
 logger = logging.getLogger(__name__)
 
-# Before the broker is connected to again.
+# Pause before reconnecting to the broker.
 _RECONNECT_DELAY_S = 0.5
 
 
@@ -31,7 +31,7 @@ class FleetConsumer(Consumer):
     """The consumer of the fleet's workers."""
 
     def start(self) -> None:
-        """Consume until the worker stops; where no file is left or the broker refuses, connect again after a moment."""
+        """Consume until the worker stops; reconnect after a lack of file descriptors or an outage of the broker."""
         while True:
             try:
                 return super().start()
@@ -41,7 +41,7 @@ class FleetConsumer(Consumer):
                 self._reconnect(exc)
 
     def _reconnect(self, exc: BaseException) -> None:
-        """Do what Celery does after any other loss of the connection."""
+        """Restart as Celery does after a lost connection."""
         if lacks_files(exc):
             home().call_soon_threadsafe(OPEN_FILES.lack, exc)
         if self.connection:
@@ -53,7 +53,7 @@ class FleetConsumer(Consumer):
         self.blueprint.restart(self)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
-        """Return what takes a message; one that is refused for good goes to the dead list on any broker."""
+        """Return the message handler; rejected messages go to the dead-letter list on any broker."""
         handle = super().create_task_handler(*args, **options)
         if not stores_dead_letters(self.app):
             return handle
@@ -69,18 +69,18 @@ class FleetConsumer(Consumer):
             try:
                 settle()
             except self.connection_errors as exc:
-                # It comes again by the next connection, and goes the same way.
-                logger.warning("A message that was given up can't be acknowledged: %s", exc)
+                # The next connection redelivers it, and it takes the same path.
+                logger.warning("Acknowledging a dead-lettered message failed, connection lost: %s", exc)
 
         self.call_soon(settle_here)
 
     def _restore_prefetch_count_after_connection_restart(self, p: Any, *args: Any) -> None:
-        """Take up more work again as tasks end; only the worker's main thread may wait for the broker's answer."""
+        """Restore the prefetch count as tasks end, in the worker's main thread, which alone may wait for the broker."""
         if not self._maximum_prefetch_restored:
             self.call_soon(super()._restore_prefetch_count_after_connection_restart, p, *args)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Reject a message whose body can't be decoded, so that its predictions end and it can be looked at."""
-        logger.error("A message can't be decoded and is given up: %s", type(exc).__name__)
+        """Reject a message whose body can't be decoded: its predictions end, and it goes to the dead-letter list."""
+        logger.error("Decoding a message failed, moved to the dead-letter list: %s", type(exc).__name__)
         mark_rejected(message, "unreadable", f"{type(exc).__name__}: {exc}")
         message.reject_log_error(logger, self.connection_errors)

@@ -1,6 +1,6 @@
-"""Given up: what is done when a message goes to the dead list, beside putting it there.
+"""Listeners for dead-lettered messages.
 
-Whoever waits for the task's result would wait for ever, so that the app that runs in this process may note its end.
+A client that waits for the task's result would wait for ever, so the app in this process can store an error for it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ _LISTENERS: list[Listener] = []
 
 
 def add_listener(listener: Listener) -> None:
-    """Has a listener called with what is known of each message that this process gives up, in any thread."""
+    """Register a listener that is called, in any thread, with the summary of each message that is dead-lettered."""
     _LISTENERS.append(listener)
 
 
 def notify_listeners(settlements: Iterable[Settlement]) -> None:
-    """Calls the listeners for the messages among these that were given up."""
-    for one in settlements:
-        if one.verb == "dead":
+    """Call the listeners for the dead-lettered messages among these."""
+    for settlement in settlements:
+        if settlement.verb == "dead":
             for listener in _LISTENERS:
-                _call(listener, json.loads(one.data))
+                _call(listener, json.loads(settlement.data))
 
 
-def _call(listener: Listener, told: Mapping[str, Any]) -> None:
+def _call(listener: Listener, summary: Mapping[str, Any]) -> None:
     try:
-        listener(told)
-    except Exception:  # (whoever gives a message up has other messages to look after)
-        logger.exception("The end of task %s, whose message was given up, can't be noted", told.get("task_id"))
+        listener(summary)
+    except Exception:  # (a failing listener must not stop the settling of other messages)
+        logger.exception("A dead-letter listener failed for task %s", summary.get("task_id"))

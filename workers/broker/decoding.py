@@ -1,7 +1,7 @@
-"""Opening: what becomes of a claimed message before any consumer sees it.
+"""Decoding of claimed messages before they reach a consumer.
 
-One that isn't to be run yet is put aside and takes no consumer's room; one that can't be read is given up, where kombu
-and Celery would end the worker or drop it.
+A message with an ETA is delayed without taking up prefetch room; an unreadable one is dead-lettered, where kombu and
+Celery would end the worker or drop it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ClaimedMessage:
-    """A message as the broker gave it out.
+    """A message as the broker delivered it.
 
     Attributes:
-        queue: the queue of its consumer.
-        place: the list that it came from.
-        raw: the message itself.
-        tag: its claim.
-        recorded: whether the broker keeps it until it is acknowledged.
+        queue: the consumer's queue.
+        place: the Redis list that it came from.
+        raw: the encoded message.
+        tag: the delivery tag of its claim.
+        recorded: whether the broker holds it until it is acknowledged.
     """
 
     queue: str
@@ -41,19 +41,19 @@ class ClaimedMessage:
 
 
 def decode_delivery(channel: Channel, claimed: ClaimedMessage) -> Any:
-    """Returns the kombu message to give to a consumer, None if none is to get it."""
+    """Return the kombu message for the consumer, or None if it was delayed or dead-lettered."""
     payload = None
     try:
         payload = envelope.parse(claimed.raw)
         if claimed.recorded and _delay_until_due(channel, claimed, payload):
             return None
         message = envelope.to_kombu_message(channel, payload, claimed.tag)
-    except UnreadableMessage as unreadable:
-        what = str(unreadable).partition(":")[0]  # the rest may quote the message
-        logger.error("A message of %r can't be read and is given up: %s", claimed.place, what)
+    except UnreadableMessage as exc:
+        what = str(exc).partition(":")[0]  # the rest may quote the message
+        logger.error("Unreadable message in %r, moved to the dead-letter list: %s", claimed.place, what)
         if claimed.recorded:
             known = envelope.summarize(payload) if payload else None
-            channel.settle(settlement.dead_letter(claimed.tag, claimed.place, "unreadable", str(unreadable), known))
+            channel.settle(settlement.dead_letter(claimed.tag, claimed.place, "unreadable", str(exc), known))
         return None
     if claimed.recorded:
         channel.leases.add(claimed.tag, claimed.place, payload)

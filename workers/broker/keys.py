@@ -1,4 +1,4 @@
-"""The transport's keys, under the name that its own modules know them by; the library reads them too."""
+"""The transport's keys, re-exported from the library, which reads them too."""
 
 from __future__ import annotations
 

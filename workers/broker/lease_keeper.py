@@ -1,8 +1,8 @@
-"""Keeper: the thread that keeps what a process holds, whatever its main loop is busy with.
+"""The thread that renews a process's leases, whatever its main loop is busy with.
 
-Each beat it says that the process is alive, which renews everything that it holds; tells the broker what a broken
-connection couldn't; takes back claims whose answer never arrived; lets go of what was held for too long; hands on what
-silent workers held; and restarts a consumer that stands still while messages wait.
+With each heartbeat, which renews all leases of the process, it sends settlements that a lost connection left over,
+recovers claims whose reply never arrived, releases messages past their hold limit, redelivers the messages of dead
+workers, and reconnects a consumer that is stalled while messages are waiting.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from workers.watchdog.pulse import PULSE
 logger = logging.getLogger(__name__)
 
 _FLUSH_AT_EXIT_S = 3.0
-# For so many looks a claim that only the broker knows of must have stayed one: its answer may be on the way.
+# Consecutive heartbeats at which a claim must be known to the broker alone: its reply may be on the way.
 _MIN_SIGHTINGS = HEARTBEATS_PER_LEASE
 
 
 class LeaseKeeper:
-    """Keeps one holding, from the first channel on until nothing is held.
+    """Renews the leases of one table, from its first channel until nothing is held.
 
     Args:
-        holding: what to keep.
-        connect: makes a client of the keeper's own, which sends nothing twice.
+        leases: the lease table.
+        connect: creates the keeper's own client, without retries.
     """
 
     def __init__(self, leases: LeaseTable, connect: Callable[[], Redis]) -> None:
@@ -52,7 +52,7 @@ class LeaseKeeper:
         self._unreachable = False
 
     def start(self) -> None:
-        """Starts the thread, if it doesn't run."""
+        """Start the thread if it isn't running."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="dspex-claims", daemon=True)
@@ -61,81 +61,81 @@ class LeaseKeeper:
                 self._thread.start()
 
     def flush(self, wait_s: float) -> bool:
-        """Tells the broker of every end at once; returns whether it knows them all within so many seconds."""
+        """Send all settlements now; return whether they were confirmed within ``wait_s`` seconds."""
         self.start()
         self._wake.set()
         with self._flushed:
             return self._flushed.wait_for(lambda: not self.leases.unsettled, wait_s)
 
     def scripts_for(self, worker: str) -> KeeperScripts:
-        """Returns the scripts for what another process holds of this broker's messages, by a new connection."""
+        """Return scripts for another process's leases on this broker, on a new connection."""
         theirs = LeaseTable(self.leases.layout, self.leases.settings)
         theirs.worker = worker
         return KeeperScripts(self._connect(), theirs)
 
     @property
     def unsettled_count(self) -> int:
-        """How many ends the broker doesn't know of."""
+        """The number of settlements that the broker hasn't confirmed."""
         return len(self.leases.unsettled)
 
     def _run(self) -> None:
         due = 0.0
         while True:
             self._wake.wait(max(0.0, due - time.monotonic()))
-            asked = self._wake.is_set()
+            flush = self._wake.is_set()
             self._wake.clear()
             beats = time.monotonic() >= due
             if beats:
                 due = time.monotonic() + self.leases.settings.heartbeat_s
-            if not self._run_once(beats=beats, asked=asked):
+            if not self._run_once(beats=beats, flush=flush):
                 due = min(due, time.monotonic() + self.leases.settings.heartbeat_s / 2)
             if self._stop_if_idle():
                 return
 
-    def _run_once(self, *, beats: bool, asked: bool) -> bool:
+    def _run_once(self, *, beats: bool, flush: bool) -> bool:
         try:
             scripts = self._get_scripts()
             if beats:
                 self._send_heartbeat(scripts)
-            self._send_settlements(scripts, asked=asked)
+            self._send_settlements(scripts, flush=flush)
             self._unreachable = False
-        except (RedisError, OSError) as away:
+        except (RedisError, OSError) as exc:
             if not self._unreachable:
-                logger.warning("What is held can't be renewed, the broker is away: %s", away)
+                logger.warning("Lease renewal failed, broker unreachable: %s", exc)
             self._unreachable = True
             self._disconnect()
         return not self._unreachable
 
-    def _send_settlements(self, scripts: KeeperScripts, *, asked: bool) -> None:
-        late = self.leases.overdue_settlements(0.0 if asked else self.leases.settings.heartbeat_s)
-        if late:
-            scripts.settle(late)
+    def _send_settlements(self, scripts: KeeperScripts, *, flush: bool) -> None:
+        overdue = self.leases.overdue_settlements(0.0 if flush else self.leases.settings.heartbeat_s)
+        if overdue:
+            scripts.settle(overdue)
         with self._flushed:
             self._flushed.notify_all()
 
     def _send_heartbeat(self, scripts: KeeperScripts) -> None:
-        count, silent = scripts.heartbeat()
+        count, dead = scripts.heartbeat()
         self._release_overdue(scripts)
         self._recover_undelivered(scripts, count)
-        for worker, beat in silent:
+        for worker, beat in dead:
             self._reap(scripts, worker, beat)
         self._restart_stalled_consumers(scripts)
 
     def _release_overdue(self, scripts: KeeperScripts) -> None:
-        """Ends claims that were held for too long, as if their worker had died: their tasks are stuck."""
+        """Settle claims past their hold limit as if their worker had died: their tasks are stuck."""
         overdue = self.leases.overdue_claims()
         if not overdue:
             return
-        logger.warning("%d messages were held for too long and are handed to others", len(overdue))
+        logger.warning("Hold limit exceeded, redelivering %d messages", len(overdue))
         tags = {tag for tag, _ in overdue}
-        records = [pair for some in scripts.iter_records(self.leases.worker) for pair in some if pair[0] in tags]
-        for one in self._settle_as_lost(records, "it was held for longer than its limit"):
-            self.leases.settle(one)
+        records = [pair for batch in scripts.iter_records(self.leases.worker) for pair in batch if pair[0] in tags]
+        for settled in self._settle_as_lost(records, "it was held for longer than its limit"):
+            self.leases.settle(settled)
         for tag in tags:
             self.leases.held.pop(tag, None)
 
     def _recover_undelivered(self, scripts: KeeperScripts, count: int) -> None:
-        """Returns claims that the broker made for this process and whose answer never arrived."""
+        """Requeue claims that the broker recorded for this process but whose reply never arrived."""
         if count == len(self.leases.held) + len(self.leases.unsettled) and not self._unknown:
             return
         theirs = scripts.list_tags()
@@ -144,18 +144,20 @@ class LeaseKeeper:
         for tag in [tag for tag, looks in self._unknown.items() if looks >= _MIN_SIGHTINGS]:
             record = scripts.get_record(tag)
             if record is not None:
-                logger.warning("Claim %s was never delivered here and goes back to its queue", tag)
+                logger.warning("Claim %s was never delivered here, requeueing it", tag)
                 self.leases.settle(settlement.release(tag, record))
             del self._unknown[tag]
 
     def _reap(self, scripts: KeeperScripts, worker: str, beat: str) -> None:
-        error = f"worker {worker} fell silent while it held the message"
+        error = f"worker {worker} missed its heartbeats while it held the message"
         for records in scripts.iter_records(worker):
             settlements = self._settle_as_lost(records, error)
             if not scripts.reap(worker, beat, settlements):
                 return
             if settlements:
-                logger.warning("Worker %s is silent: %d of its messages are handed on", worker, len(settlements))
+                logger.warning(
+                    "Worker %s missed its heartbeats, redelivering %d of its messages", worker, len(settlements)
+                )
             notify_listeners(settlements)
 
     def _settle_as_lost(self, records: list[tuple[str, bytes]], error: str) -> list[Settlement]:
@@ -169,7 +171,7 @@ class LeaseKeeper:
         for channel in list(self.leases.channels):
             lists = channel.stalled_lists(self.leases.settings.stall_s)
             if lists and scripts.count_waiting(lists):
-                logger.warning("The consumer of %s makes no progress while messages wait: restarting it", lists[-1])
+                logger.warning("The consumer of %s is stalled while messages are waiting, reconnecting it", lists[-1])
                 channel.force_reconnect()
 
     def _get_scripts(self) -> KeeperScripts:
@@ -184,7 +186,7 @@ class LeaseKeeper:
             scripts.client.connection_pool.disconnect()
 
     def _stop_if_idle(self) -> bool:
-        """Ends the thread where nothing is left to keep; the next channel starts another."""
+        """Stop the thread if nothing is held; the next channel starts another."""
         with self._lock:
             if not self.leases.idle:
                 return False
@@ -192,8 +194,8 @@ class LeaseKeeper:
             _RUNNING.discard(self)
         try:
             self._get_scripts().deregister()
-        except (RedisError, OSError) as away:
-            logger.info("The broker is away, and will forget this worker by itself: %s", away)
+        except (RedisError, OSError) as exc:
+            logger.info("Deregistering this worker failed, broker unreachable; it is reaped later: %s", exc)
         self._disconnect()
         return True
 
@@ -205,4 +207,4 @@ _RUNNING: weakref.WeakSet[LeaseKeeper] = weakref.WeakSet()
 def _flush_all() -> None:
     for keeper in list(_RUNNING):
         if keeper.unsettled_count and not keeper.flush(_FLUSH_AT_EXIT_S):
-            logger.error("The broker is away at the end, and can't be told how %d claims ended", keeper.unsettled_count)
+            logger.error("Broker unreachable at exit, %d settlements were not sent", keeper.unsettled_count)

@@ -1,4 +1,4 @@
-"""The keepers of this process: one for each broker that its channels consume from."""
+"""The lease keepers of this process, one per broker that its channels consume from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Key = tuple[Any, ...]
 
 @dataclass(slots=True)
 class KeeperRegistry:
-    """Finds the keeper of a broker, so that what one channel holds survives it on the next one."""
+    """Shares one keeper per broker, so that leases survive the channel that they were made on."""
 
     _keepers: dict[_Key, LeaseKeeper] = field(default_factory=dict[_Key, LeaseKeeper])
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -28,7 +28,7 @@ class KeeperRegistry:
     def get(
         self, server: _Key, layout: DeliveryKeys, terms: LeaseSettings, connect: Callable[[], Redis]
     ) -> LeaseKeeper:
-        """Returns the keeper of a server's messages, which stays as long as it holds something or has channels."""
+        """Return a server's keeper; it is kept as long as it has leases or channels."""
         key = (server, layout, terms)
         with self._lock:
             for other in [known for known, keeper in self._keepers.items() if keeper.leases.idle and known != key]:
@@ -38,7 +38,7 @@ class KeeperRegistry:
             return self._keepers[key]
 
     def clear(self) -> None:
-        """Forgets all: a forked child holds nothing, and has none of its parent's threads."""
+        """Drop all keepers: a forked child has neither leases nor its parent's threads."""
         self._keepers, self._lock = {}, threading.Lock()
 
 

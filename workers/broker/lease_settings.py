@@ -1,24 +1,24 @@
-"""The terms on which messages are claimed: how long a lease is, and when a message is given up."""
+"""Lease settings: how long a lease is, and when a message is dead-lettered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 HEARTBEATS_PER_LEASE = 5
-"""Beats in one lease."""
+"""Heartbeats in one lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
-    """What a channel is told by the broker's transport options.
+    """The lease settings from the broker's transport options.
 
     Attributes:
-        lease_s: seconds after which what a silent worker holds is handed to others; measured in its beats.
-        max_deliveries: how often a message is given out that goes down with its worker each time.
-        hold_limit_s: seconds that a message is held at most, whatever becomes of its task.
-        hold_grace_s: seconds beyond a task's own hard time limit that its message is held at most.
-        stall_s: seconds without an answer after which a consumer is restarted while messages wait.
-        delay_from_s: a message that is due later than so many seconds from now is put aside.
+        lease_s: seconds without a heartbeat after which a worker's messages are redelivered.
+        max_deliveries: deliveries, each lost with its worker, after which a message is dead-lettered.
+        hold_limit_s: maximum seconds that a message is held.
+        hold_grace_s: maximum seconds that a message is held beyond its task's hard time limit.
+        stall_s: seconds without a reply after which a consumer reconnects if messages are waiting.
+        delay_from_s: messages whose ETA is further away than this many seconds are delayed in Redis.
     """
 
     lease_s: float = 5.0
@@ -30,5 +30,5 @@ class LeaseSettings:
 
     @property
     def heartbeat_s(self) -> float:
-        """Seconds between two beats of a worker."""
+        """Seconds between two heartbeats of a worker."""
         return self.lease_s / HEARTBEATS_PER_LEASE

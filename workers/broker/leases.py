@@ -1,8 +1,8 @@
-"""Holding: what one process holds of one broker's messages, and the ends of claims that the broker doesn't know yet.
+"""One process's leases on one broker, and the settlements that the broker hasn't confirmed yet.
 
-It outlives connections and channels: a task that runs while the broker restarts is acknowledged afterwards, on
-whichever connection there is then. Channels and the keeper's thread share it; every step is one operation on a
-dictionary or a deque, which Python does whole.
+The table outlives connections and channels: a task that runs while the broker restarts is acknowledged afterwards, on
+the next connection. Channels and the keeper's thread share it; every step is one atomic operation on a dictionary or
+a deque.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from workers.broker.settlement import Payload, Settlement
 
 @dataclass(frozen=True, slots=True)
 class HeldClaim:
-    """One claim.
+    """One leased message.
 
     Attributes:
-        place: the list that the message came from.
-        payload: the message's envelope; None if it can't be read.
-        until: this process's clock past which it isn't held any more.
+        place: the Redis list that the message came from.
+        payload: the message's envelope; None if it is unreadable.
+        held_until: monotonic time until which it is held.
     """
 
     place: str
@@ -38,11 +38,11 @@ class HeldClaim:
 
 
 class LeaseTable:
-    """What this process holds.
+    """This process's leases and unconfirmed settlements.
 
     Args:
         layout: the broker's keys.
-        terms: for how long things are held.
+        settings: the lease settings.
     """
 
     def __init__(self, layout: DeliveryKeys, settings: LeaseSettings) -> None:
@@ -52,7 +52,7 @@ class LeaseTable:
         self.held: dict[str, HeldClaim] = {}
         self.unsettled: dict[str, Settlement] = {}
         self.detached: set[str] = set()
-        """Claims whose task still runs, though the channel that they came by is closed."""
+        """Claims whose task still runs although their channel was closed."""
         self.channels: weakref.WeakSet[Any] = weakref.WeakSet()
         self._unsent: deque[Settlement] = deque()
         self._next = 1
@@ -60,34 +60,34 @@ class LeaseTable:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is held, nothing has to be told, and no channel is open."""
+        """Whether there is no lease, no unconfirmed settlement and no open channel."""
         return not (self.held or self.unsettled or self.channels)
 
     @property
     def settle_keys(self) -> tuple[str, str, str, str]:
-        """The keys that ``settle.lua`` takes."""
+        """The keys of ``settle.lua``."""
         layout = self.layout
         return layout.held(self.worker), layout.delayed, layout.dead, layout.dead_entries
 
     def reserve_numbers(self, count: int) -> int:
-        """Returns the first of so many claim numbers, all of which are the caller's."""
+        """Reserve ``count`` claim numbers and return the first."""
         with self._lock:
             first, self._next = self._next, self._next + count
         return first
 
     def add(self, tag: str, place: str, payload: Payload | None) -> None:
-        """Notes a claim."""
+        """Record a claim."""
         self.held[tag] = HeldClaim(place, payload, time.monotonic() + self._limit_s(payload))
 
     def settle(self, settlement: Settlement) -> None:
-        """Ends a claim: it counts as ended here at once, and the broker is told until it confirms that."""
+        """Settle a claim: it is no longer held here, and the settlement is sent until the broker confirms it."""
         self.held.pop(settlement.tag, None)
         self.detached.discard(settlement.tag)
         self.unsettled[settlement.tag] = settlement
         self._unsent.append(settlement)
 
     def take_unsent(self) -> list[Settlement]:
-        """Returns the ends that nobody has told the broker yet; the caller does, or the keeper does it later."""
+        """Remove and return the settlements that haven't been sent; the keeper sends them again if the caller fails."""
         taken: list[Settlement] = []
         while True:
             try:
@@ -97,23 +97,23 @@ class LeaseTable:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether there are such ends."""
+        """Whether there are settlements that haven't been sent."""
         return bool(self._unsent)
 
     def confirm(self, settlements: Iterable[Settlement]) -> None:
-        """Notes that the broker knows of these ends."""
+        """Drop settlements that the broker has confirmed."""
         ended = list(settlements)
-        for one in ended:
-            self.unsettled.pop(one.tag, None)
+        for settlement in ended:
+            self.unsettled.pop(settlement.tag, None)
         notify_listeners(ended)
 
     def overdue_settlements(self, age_s: float) -> list[Settlement]:
-        """Returns the ends that the broker hasn't confirmed in so many seconds."""
+        """Return the settlements that the broker hasn't confirmed within ``age_s`` seconds."""
         before = time.monotonic() - age_s
-        return [one for one in list(self.unsettled.values()) if one.decided_at <= before]
+        return [settlement for settlement in list(self.unsettled.values()) if settlement.decided_at <= before]
 
     def overdue_claims(self) -> list[tuple[str, HeldClaim]]:
-        """Returns the claims that have been held for too long."""
+        """Return the claims that are past their hold limit."""
         now = time.monotonic()
         return [(tag, held) for tag, held in list(self.held.items()) if held.held_until <= now]
 

@@ -1,7 +1,7 @@
-"""A message as it lies in its list: read without trust, and marked before it goes back.
+"""Messages as they are stored in Redis lists: parsed as untrusted input, and marked before they are redelivered.
 
 The format is kombu's, so that any Celery client can send and any Celery worker could receive. One property is ours:
-``deliveries``, how often a message was given out if it went down with a worker each time but this.
+``deliveries``, the number of deliveries including this one; all earlier ones were lost with their workers.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from snakepit_bridge.protocol.messages import PROGRAM, REPLY_CHANNEL, TASK_IDS
 JSON = "application/json"
 
 EMBED = "embed"
-"""Where ``told`` says what waits for a task beside its client."""
+"""The field of ``summarize`` for the rest of a task's chain, its chord and its error callbacks."""
 
 _BROKEN = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DecodeError)
 
 
 class UnreadableMessage(ValueError):
-    """What lies in a list is no message, or its body is broken."""
+    """A list entry isn't a message, or its body is broken."""
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Returns a message's envelope.
+    """Return a message's envelope.
 
     Raises:
-        UnreadableMessage: it isn't one.
+        UnreadableMessage: the bytes aren't a kombu message.
     """
     try:
         payload: Any = read_message(raw)
         mappings = (payload, payload["properties"], payload["properties"]["delivery_info"])
-        if not all(isinstance(one, dict) for one in (*mappings, payload.get("headers", {}))):
-            raise TypeError("its properties or headers are no objects")
-    except _BROKEN as broken:
-        raise UnreadableMessage(f"{type(broken).__name__}: {broken}") from broken
+        if not all(isinstance(mapping, dict) for mapping in (*mappings, payload.get("headers", {}))):
+            raise TypeError("its properties or headers aren't objects")
+    except _BROKEN as exc:
+        raise UnreadableMessage(f"{type(exc).__name__}: {exc}") from exc
     return payload
 
 
 def to_kombu_message(channel: Any, payload: dict[str, Any], tag: str) -> Any:
-    """Returns the kombu message of an envelope, with the claim's tag; a body of JSON has been decoded.
+    """Return the kombu message of an envelope, with the claim's tag and a JSON body decoded.
 
     Raises:
         UnreadableMessage: the body is broken.
@@ -62,31 +62,31 @@ def to_kombu_message(channel: Any, payload: dict[str, Any], tag: str) -> Any:
                 raise ValueError("its body is empty")
             # kombu keeps what it decodes, so that Celery doesn't do it again.
             message.decode()
-    except _BROKEN as broken:
-        raise UnreadableMessage(f"{type(broken).__name__}: {broken}") from broken
+    except _BROKEN as exc:
+        raise UnreadableMessage(f"{type(exc).__name__}: {exc}") from exc
     return message
 
 
 def count_deliveries(payload: Mapping[str, Any]) -> int:
-    """Returns how often a message was given out, this time included; losses with dead workers are what counts."""
+    """Return the number of deliveries, including this one; only losses with dead workers count."""
     count = payload["properties"].get("deliveries", 1)
     return count if isinstance(count, int) else 1
 
 
 def eta_s(payload: Mapping[str, Any]) -> float | None:
-    """Returns the Unix time before which a message isn't to be run, None if it may be now."""
+    """Return the message's ETA as Unix time, or None if it has none."""
     eta = (payload.get("headers") or {}).get("eta")
     if not isinstance(eta, str):
         return None
     try:
         due = datetime.fromisoformat(eta)
     except ValueError:
-        return None  # Celery refuses it under its own name
+        return None  # Celery rejects it with its own error
     return due.timestamp() if due.tzinfo else None
 
 
 def encode_redelivery(payload: dict[str, Any], *, lost: bool = False) -> bytes:
-    """Returns a message as it goes back to its list: marked as redelivered, and counted if its worker was lost."""
+    """Return a message to requeue: marked as redelivered, and with one more delivery if its worker was lost."""
     if lost:
         payload["properties"]["deliveries"] = count_deliveries(payload) + 1
     if isinstance(payload.get("headers"), dict):
@@ -96,9 +96,9 @@ def encode_redelivery(payload: dict[str, Any], *, lost: bool = False) -> bytes:
 
 
 def summarize(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is told of a message: its task, whose ends wait for it, and how often it was given out.
+    """Return a summary of a message: its task, the prediction's reply channel and ids, and its deliveries.
 
-    It is all in the headers, which can be read where the body can't.
+    All of it comes from the headers, which are readable even if the body isn't.
     """
     headers: Mapping[str, Any] = payload.get("headers") or {}
     named = {"task": headers.get("task"), "task_id": headers.get("id")}
@@ -107,7 +107,7 @@ def summarize(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _find_callbacks(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what waits for a task beside its client: the rest of its chain, its chord, its error callbacks."""
+    """Return the rest of a task's chain, its chord and its error callbacks."""
     try:
         body: Any = json.loads(b64decode(payload["body"]))
         embed = {name: body[2][name] for name in ("chain", "chord", "errbacks") if body[2].get(name)}

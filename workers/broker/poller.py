@@ -1,4 +1,4 @@
-"""Poller: kombu's poller of a transport's channels, which polls for claims where kombu blocks on lists."""
+"""kombu's poller of a transport's channels, which claims messages where kombu blocks on lists."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _MAX_POLL_S = 1.0
 
 
 class Poller(stock.MultiChannelPoller):
-    """Polls the lines of the channels, and kombu's connections for fanout."""
+    """Polls the channels' claim connections, and kombu's connections for fanout."""
 
     hub: Any = None
-    """The event loop that the transport is registered with, if it is."""
+    """The event loop that the transport is registered with, if any."""
     _wakes_at = 0.0
 
     def on_poll_start(self) -> None:
-        """Lets each channel send what it has to send."""
+        """Flush each channel's claims and settlements."""
         for channel in self._channels:
             if channel.is_claiming:
                 wire = channel.claimer.wire
@@ -33,26 +33,26 @@ class Poller(stock.MultiChannelPoller):
                 self._register_LISTEN(channel)
 
     def on_readable(self, fileno: int) -> Any:
-        """Takes what has come, also while there is no room: that is the ends of claims being confirmed."""
+        """Process replies, even while there is no room: they also confirm settlements."""
         found = self._fd_to_chan.get(fileno)
         return found[0].handlers[found[1]]() if found else None
 
     def get(self, callback: Callable[..., Any], timeout: float | None = None) -> Any:
-        """Waits for messages, as ``drain_events`` does.
+        """Wait for messages, as ``drain_events`` does.
 
         Raises:
-            Empty: there is none yet.
+            Empty: no message arrived in time.
         """
         polls = [channel.claimer.poll_in_s for channel in self._channels if channel.is_claiming]
         return super().get(callback, timeout=min([_MAX_POLL_S, *polls, *([timeout] if timeout is not None else [])]))
 
     @property
     def sockets(self) -> list[int]:
-        """The file descriptors that there is something to read from."""
+        """The file descriptors to poll."""
         return list(self._fd_to_chan)
 
     def wake_in(self, seconds: float) -> None:
-        """Has the event loop turn round in so many seconds, for a message that will be due."""
+        """Wake the event loop in ``seconds``, for a message that will be due then."""
         now = time.monotonic()
         if self.hub is not None and not now < self._wakes_at <= now + seconds:
             self._wakes_at = now + seconds
@@ -60,4 +60,4 @@ class Poller(stock.MultiChannelPoller):
 
 
 def _nothing() -> None:
-    """The loop calls it; what matters is that the loop turns round."""
+    """Do nothing: the timer only wakes the loop."""

@@ -1,8 +1,7 @@
-"""Request: one message on its way through Celery's worker, and what becomes of its predictions if no task ends them.
+"""Celery's request, which stores an end for the predictions of a message whose task can't.
 
-It tells the transport when a task's process died, which Celery hands back like any other message. Without it, a task
-that kills its process is run again for ever. It also decodes each message once, where Celery does it for itself and
-again for the pool.
+It tells the transport when a task's process died; otherwise a task that kills its process would be redelivered for
+ever. It also decodes each message once, where Celery does so for itself and again for the pool.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from workers.task_guard import Guard
 
 
 class FleetRequest(CeleryRequest):
-    """Celery's request, which notes what the process of its task died of, and ends its predictions."""
+    """Celery's request, which records why its task's process died and ends its predictions."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # What a sender put there goes to logs, events and `inspect`.
+        # The sender's representations would go to logs, events and `inspect`.
         self._log_content = bool(cast(Any, self._app).settings.log_content)
         self._argsrepr, self._kwargsrepr = (
             format_arguments(self._args, self._log_content),
@@ -39,27 +38,27 @@ class FleetRequest(CeleryRequest):
 
     @property
     def body(self) -> Any:
-        """The message's arguments as they were decoded, for the pool to hand to the tracer as they are."""
+        """The message's decoded arguments, which the pool passes to the tracer as they are."""
         return self._payload
 
     @property
     def content_type(self) -> None:
-        """None, which tells the tracer that there is nothing to decode."""
+        """None, so that the tracer decodes nothing."""
         return
 
     def info(self, safe: bool = False) -> dict[str, Any]:
-        """Return what remote control tells of it: all but what was asked."""
+        """Return the request's description for remote control, without its arguments."""
         return super().info(safe=True)
 
     def send_event(self, type: str, **fields: Any) -> None:
-        """Send an event without what was asked and answered."""
+        """Send an event without the task's arguments and result."""
         if not self._log_content:
             fields |= {name: HIDDEN for name in ("traceback", "result") if name in fields}
             fields |= {name: exception_name(fields[name]) for name in ("exception",) if name in fields}
         super().send_event(type, **fields)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """End the request after an error; see Celery."""
+        """Handle an error of the task as Celery does, and record a process that died."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(error, GivenUp):
             state.task_ready(self)
@@ -72,7 +71,7 @@ class FleetRequest(CeleryRequest):
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        """End the request after a time limit; see Celery."""
+        """Handle a time limit; at the hard one, end the predictions."""
         if soft or self._type not in PREDICTIONS or state.should_terminate:
             super().on_timeout(soft, timeout)
             return
@@ -105,7 +104,7 @@ class FleetRequest(CeleryRequest):
         )
 
     def _end_predictions(self, error_of: Any, state_name: str = "FAILURE") -> None:
-        """End all predictions of the message, and acknowledge it once that is stored."""
+        """Store an end for all predictions of the message, then acknowledge it."""
 
         def settle() -> None:
             end_callbacks(self._app, self._context, error_of(self.id), state_name)
@@ -123,7 +122,7 @@ class FleetTask(Task):
 
     @property
     def __trace__(self) -> Any:
-        """What runs the task and stores its end."""
+        """The tracer, which runs the task and stores its result."""
         return self._tracer
 
     @__trace__.setter

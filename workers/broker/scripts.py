@@ -1,4 +1,4 @@
-"""The scripts that the keeper runs, on a connection of its own and never sent twice by the client by itself."""
+"""The keeper's scripts, run on its own connection without client-side retries."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from workers.broker.leases import LeaseTable
 from workers.broker.lua import SCRIPTS
 from workers.broker.settlement import Settlement, encode
 
-# Messages may be large, and a script holds the server up.
+# Messages may be large, and a script blocks the server.
 BATCH_SIZE = 100
 
 
 class KeeperScripts:
-    """The scripts on one connection, for one holding.
+    """The scripts on one connection, for one lease table.
 
     Args:
-        client: a client that sends nothing twice and adds no prefix.
-        holding: whose keys they take.
+        client: a client without retries and without a key prefix.
+        leases: the lease table whose keys they use.
     """
 
     def __init__(self, client: Redis, leases: LeaseTable) -> None:
@@ -31,17 +31,17 @@ class KeeperScripts:
 
     @property
     def settings(self) -> LeaseSettings:
-        """The terms on which the messages are held."""
+        """The lease settings."""
         return self._leases.settings
 
     def heartbeat(self) -> tuple[int, list[tuple[str, str]]]:
-        """Says that this process is alive; returns how much it holds, and the silent workers that it has to reap.
+        """Send a heartbeat; return how many messages this process holds, and the dead workers to reap.
 
         Raises:
-            RedisError: the broker is away.
+            RedisError: the broker is unreachable.
         """
         holding, layout = self._leases, self._leases.layout
-        # Beats aren't exact to the millisecond, and two that come a little early should still be two ticks.
+        # Heartbeats jitter by milliseconds, and two that come a little early should still be two ticks.
         between_ms = round(holding.settings.heartbeat_s * 900)
         missed = round(holding.settings.lease_s / holding.settings.heartbeat_s)
         keys = [layout.workers, layout.ticks, layout.held(holding.worker)]
@@ -50,10 +50,10 @@ class KeeperScripts:
         return int(count), list(zip(names[::2], names[1::2], strict=True))
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Tells the broker how claims of this process ended, and notes that it knows.
+        """Send settlements of this process's claims, and mark them as confirmed.
 
         Raises:
-            RedisError: the broker is away.
+            RedisError: the broker is unreachable.
         """
         for start in range(0, len(settlements), BATCH_SIZE):
             some = settlements[start : start + BATCH_SIZE]
@@ -61,29 +61,29 @@ class KeeperScripts:
             self._leases.confirm(some)
 
     def reap(self, worker: str, beat: str, settlements: Iterable[Settlement]) -> bool:
-        """Ends claims of a silent worker; False if it is back.
+        """Settle claims of a dead worker; return False if it is alive again.
 
         Raises:
-            RedisError: the broker is away.
+            RedisError: the broker is unreachable.
         """
         layout = self._leases.layout
         keys = [layout.workers, layout.held(worker), layout.delayed, layout.dead, layout.dead_entries]
         return self._run("reap", keys, [worker, beat, *encode(settlements)]) >= 0
 
     def deregister(self) -> None:
-        """Forgets this process, if it holds nothing.
+        """Deregister this process, if it holds nothing.
 
         Raises:
-            RedisError: the broker is away.
+            RedisError: the broker is unreachable.
         """
         layout, worker = self._leases.layout, self._leases.worker
         self._run("leave", [layout.workers, layout.held(worker)], [worker])
 
     def iter_records(self, worker: str) -> Iterable[list[tuple[str, bytes]]]:
-        """Yields what a worker holds, as tags and records, some at a time.
+        """Yield the tags and records of a worker's claims, in batches.
 
         Raises:
-            RedisError: the broker is away.
+            RedisError: the broker is unreachable.
         """
         key, cursor = self._leases.layout.held(worker), 0
         while True:
@@ -94,28 +94,28 @@ class KeeperScripts:
                 return
 
     def list_tags(self) -> list[str]:
-        """Returns the claims of this process that the broker knows of.
+        """Return the tags of this process's claims that the broker has recorded.
 
         Raises:
-            RedisError: the broker is away.
+            RedisError: the broker is unreachable.
         """
         found: Any = self.client.hkeys(self._leases.layout.held(self._leases.worker))
         return [tag.decode() for tag in found]
 
     def get_record(self, tag: str) -> bytes | None:
-        """Returns the record of one of them.
+        """Return the record of one of this process's claims.
 
         Raises:
-            RedisError: the broker is away.
+            RedisError: the broker is unreachable.
         """
         found: Any = self.client.hget(self._leases.layout.held(self._leases.worker), tag)
         return found
 
     def count_waiting(self, lists: Sequence[str]) -> int:
-        """Returns how many messages wait in lists.
+        """Return how many messages are waiting in the lists.
 
         Raises:
-            RedisError: the broker is away.
+            RedisError: the broker is unreachable.
         """
         with self.client.pipeline(transaction=False) as pipeline:
             for name in lists:

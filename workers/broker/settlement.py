@@ -1,4 +1,4 @@
-"""Settlement: how one claim ends. It can be sent any number of times, since only the first finds the claim held."""
+"""Settlements: how claims end. Sending one again is harmless, since only the first finds the claim held."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Payload = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """One claim's end, as ``settling.lua`` takes it.
+    """The settlement of one claim, as ``settling.lua`` takes it.
 
     Attributes:
-        tag: the claim.
-        verb: how it ends.
-        place: a list, or a millisecond of Unix time.
-        data: what is written; see the script.
-        at: this process's clock at which it was decided.
+        tag: the delivery tag of the claim.
+        verb: what to do with the message.
+        place: a Redis list, or a Unix time in milliseconds.
+        data: the bytes to write; see the script.
+        decided_at: monotonic time at which it was decided.
     """
 
     tag: str
@@ -34,53 +34,53 @@ class Settlement:
 
 
 def ack(tag: str) -> Settlement:
-    """The message is done with."""
+    """Acknowledge the message."""
     return Settlement(tag, "ack")
 
 
 def requeue_tail(tag: str, place: str, payload: Payload) -> Settlement:
-    """The message goes to the end of its list: somebody may want it later."""
+    """Requeue the message at the end of its list."""
     return Settlement(tag, "back", place, envelope.encode_redelivery(payload))
 
 
 def requeue_head(tag: str, place: str, payload: Payload) -> Settlement:
-    """The message goes to the front of its list: it has waited already."""
+    """Requeue the message at the front of its list, as it has waited already."""
     return Settlement(tag, "front", place, envelope.encode_redelivery(payload))
 
 
 def release(tag: str, record: bytes) -> Settlement:
-    """The message of a record goes to the front of its list as it was."""
+    """Return the message of a record to the front of its list, unchanged."""
     return Settlement(tag, "front", record.partition(b"\n")[0].decode())
 
 
 def delay(tag: str, due_s: float) -> Settlement:
-    """The message is put aside until it is due."""
+    """Delay the message until it is due."""
     return Settlement(tag, "delay", str(round(due_s * 1000)))
 
 
 def dead_letter(tag: str, place: str, reason: str, error: str, known: Mapping[str, Any] | None = None) -> Settlement:
-    """The message is given up; ``known`` is what an operator is told of it."""
+    """Move the message to the dead-letter list; ``known`` is its summary for operators."""
     now = time.time()
-    told = {"reason": reason, "error": error, "list": place, "at": now, **(known or {})}
-    return Settlement(tag, "dead", str(round(now * 1000)), json.dumps(told).encode())
+    entry = {"reason": reason, "error": error, "list": place, "at": now, **(known or {})}
+    return Settlement(tag, "dead", str(round(now * 1000)), json.dumps(entry).encode())
 
 
 def process_died(tag: str, place: str, payload: Payload, error: str, max_deliveries: int) -> Settlement:
-    """The process that ran the message's task died: others get it, unless it has taken too many with it."""
+    """Redeliver a message whose process died, or dead-letter it after too many deliveries."""
     if envelope.count_deliveries(payload) >= max_deliveries:
         return dead_letter(tag, place, "lost", error, envelope.summarize(payload))
     return Settlement(tag, "front", place, envelope.encode_redelivery(payload, lost=True))
 
 
 def worker_lost(tag: str, place: str, raw: bytes, error: str, max_deliveries: int) -> Settlement:
-    """The message's worker died: others get it, unless it has taken too many workers with it."""
+    """Redeliver a message whose worker died, or dead-letter it after too many deliveries."""
     try:
         payload = envelope.parse(raw)
-    except envelope.UnreadableMessage as unreadable:
-        return dead_letter(tag, place, "unreadable", str(unreadable))
+    except envelope.UnreadableMessage as exc:
+        return dead_letter(tag, place, "unreadable", str(exc))
     return process_died(tag, place, payload, error, max_deliveries)
 
 
 def encode(settlements: Iterable[Settlement]) -> list[Any]:
-    """Returns settlements as a script's arguments."""
-    return [part for one in settlements for part in (one.verb, one.tag, one.place, one.data)]
+    """Return settlements as script arguments."""
+    return [part for item in settlements for part in (item.verb, item.tag, item.place, item.data)]

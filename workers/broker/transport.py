@@ -1,4 +1,4 @@
-"""The transport itself: kombu's, with our channels and poller."""
+"""kombu's Redis transport with our channels and poller."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Transport(stock.Transport):
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Has the loop poll its channels."""
+        """Register the channels with the event loop."""
         before = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)
-        # kombu's callback registers every socket anew each time the loop turns round.
+        # kombu's callback registers every socket again in each iteration of the loop.
         loop.on_tick.difference_update(loop.on_tick - before)
         loop.on_tick.add(self._on_tick)
         self.cycle.hub = loop
 
     def close_connection(self, connection: Any) -> None:
-        """Closes the channels."""
+        """Close the connection's channels."""
         hub = self.cycle.hub
         if hub is not None:
             hub.on_tick.discard(self._on_tick)
-            # A socket that is opened later may get the same number, and would be taken for one that is polled already.
+            # A socket opened later may get the same descriptor and would be taken for one that is polled already.
             for fd in self.cycle.sockets:
                 if fd in hub.readers:
                     hub.remove_reader(fd)

@@ -1,9 +1,9 @@
-"""Line: the connection by which a channel claims. Nothing blocks on it, and it rings when messages may have come.
+"""The non-blocking RESP3 connection that claims are sent on; client tracking tells it when messages may have arrived.
 
-Waiting and claiming are two steps, since a script can't block. What a claim script reads, the server remembers for
-this connection (client tracking), and the first change of one of those lists sends one push on it: the line rings, and
-the channel claims again. That takes no connection per list as blocking commands would, touches no list, and no message
-is ever in nobody's hands.
+Waiting and claiming are two steps, since a script can't block. The server remembers the keys that a claim script read
+on this connection (client tracking), and pushes one invalidation at the first change of one of them: then the channel
+claims again. Unlike blocking commands, this needs no connection per list, and no message is ever popped without being
+recorded as leased.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SCRIPTS = ("claim", "settle")
 
 
 class ClaimConnection:
-    """One connection, on which answers are taken as they come.
+    """One connection, whose replies are processed as they arrive.
 
     Args:
-        connection: a redis-py connection that speaks RESP3, not yet connected.
+        connection: a redis-py connection for RESP3, not yet connected.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -43,14 +43,14 @@ class ClaimConnection:
 
     @property
     def open(self) -> bool:
-        """Whether it is connected."""
+        """Whether the connection is open."""
         return self.connection._sock is not None
 
     def connect(self) -> None:
-        """Connects anew; what was sent before gets no answer.
+        """Connect; requests that were sent before get no reply.
 
         Raises:
-            ConnectionError, TimeoutError: of redis-py; the broker is away.
+            ConnectionError, TimeoutError: the broker is unreachable (redis-py's errors).
         """
         self._pending.clear()
         self.connection.connect()
@@ -60,57 +60,57 @@ class ClaimConnection:
             self._scripts[name] = self._execute("SCRIPT", "LOAD", SCRIPTS[name].text)
         try:
             self._execute("CLIENT", "TRACKING", "ON", "NOLOOP")
-        except ResponseError as refused:
-            logger.warning("The broker doesn't tell of new messages, so it is asked again and again: %s", refused)
+        except ResponseError as exc:
+            logger.warning("Client tracking isn't available, polling for messages instead: %s", exc)
             self.supports_tracking = False
         self.notified = True
 
     def send(self, script: str, keys: Sequence[Any], args: Sequence[Any], on_reply: ReplyHandler) -> None:
-        """Sends a script; ``answered`` gets its answer, or the error that it ended with, once it is read.
+        """Send a script; ``answered`` gets its answer, or the error that it ended with, once it is read.
 
         Raises:
-            ConnectionError, TimeoutError: of redis-py; the broker is away.
+            ConnectionError, TimeoutError: the broker is unreachable (redis-py's errors).
         """
         self._pending.append(on_reply)
         command = self.connection.pack_command("EVALSHA", self._scripts[script], len(keys), *keys, *args)
         self.connection.send_packed_command(command, check_health=False)
 
     def read(self) -> None:
-        """Takes the answers that have come, and waits for the rest of one that has begun.
+        """Process the replies that have arrived, waiting for the rest of a partial one.
 
         Raises:
-            ConnectionError, TimeoutError: of redis-py; the broker is away.
+            ConnectionError, TimeoutError: the broker is unreachable (redis-py's errors).
         """
         while True:
             try:
-                answer = self.connection.read_response(push_request=True)
-            except ResponseError as refused:
-                answer = refused
-            if answer is _INVALIDATED:
+                reply = self.connection.read_response(push_request=True)
+            except ResponseError as exc:
+                reply = exc
+            if reply is _INVALIDATED:
                 self.notified = True
-            elif answer is not None and self._pending:
-                self._pending.popleft()(answer)
+            elif reply is not None and self._pending:
+                self._pending.popleft()(reply)
             if not self._has_data(0):
                 return
 
     def drain(self, wait_s: float) -> None:
-        """Takes the answers to all that was sent, within so many seconds.
+        """Process the replies to all pending requests, for at most ``wait_s`` seconds.
 
         Raises:
-            ConnectionError, TimeoutError: of redis-py; the broker is away.
+            ConnectionError, TimeoutError: the broker is unreachable (redis-py's errors).
         """
         deadline = time.monotonic() + wait_s
         while self._pending and self._has_data(max(0.0, deadline - time.monotonic())):
             self.read()
 
     def abort(self) -> None:
-        """Makes whoever reads find the connection closed; may be called from any thread."""
+        """Shut the socket down, so that the next read raises; may be called from any thread."""
         sock = self.connection._sock
         if sock is not None:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError as closed:
-                logger.debug("The line was closed already: %s", closed)
+            except OSError as exc:
+                logger.debug("The claim connection was already closed: %s", exc)
 
     def _has_data(self, wait_s: float) -> bool:
         if not self.open:
@@ -131,4 +131,4 @@ def _on_invalidation(push: object) -> object:
 
 
 def _ignore_push(push: object) -> None:
-    """No other push is of interest here."""
+    """Ignore other pushes."""

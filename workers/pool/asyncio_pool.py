@@ -1,7 +1,7 @@
-"""The pool that Celery's worker drives: it orders jobs from the worker's thread, they run on the home loop.
+"""Celery's pool interface: tasks are submitted from the worker's main thread and run on the home loop.
 
-What is shared by the two threads is a deque that one appends to and the other empties, and flags. All else is the
-loop's, so nothing here needs a lock.
+The two threads share flags and a deque that one appends to and the other empties. Everything else belongs to the loop,
+so no lock is needed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from workers.pool.greenlets import GreenletBridge, run_in_greenlet
 from workers.pool.pool_task import PoolRequest, PoolTask
 from workers.watchdog.pulse import PULSE
 
-# So long Celery's callbacks are gathered: each wakes the worker's main thread, which costs more than the callback.
+# Celery's callbacks are batched for this long: each wakes the worker's main thread, which costs more than the callback.
 _NOTIFY_DELAY_S = 0.003
-# A job that was ended and is still there after so long has suppressed that: others get its place.
+# A cancelled job that still runs after this long has suppressed its cancellation: its slot is released.
 _GRACE_S = 2.0
 _CHECK_INTERVAL_S = 0.5
-# Where no settings say after which time a loop that stands still is left.
+# Without settings: seconds after which a blocked loop's tasks are requeued.
 _DEFAULT_LEASE_S = 5.0
 
 _log = logging.getLogger(__name__)
@@ -78,63 +78,63 @@ class AsyncioPool(BasePool):
         timeout: float | None = None,
         **_: Any,
     ) -> PoolTask:
-        """Orders a task's execution and returns its handle, which Celery keeps weakly."""
+        """Submit a task and return its handle, which Celery references weakly."""
         soft, hard = soft_timeout or self.options.get("soft_timeout"), timeout or self.options.get("timeout")
         order = PoolRequest(
             target, args or (), kwargs, accept_callback, callback, error_callback, timeout_callback, soft, hard
         )
         job = PoolTask(next(self._numbers), order, self._is_coroutine(order), self._schedule_cancel)
         if not self._open:
-            return job  # its message stays unacknowledged and goes back
+            return job  # its message stays unacknowledged and is redelivered
         self._submitted.append(job)
         if not self._woken:
-            # One wake-up serves all that is ordered until the loop comes to it.
+            # One wake-up serves all tasks that are submitted until the loop runs it.
             self._woken = True
             self._loop.call_soon_threadsafe(self._accept_submitted)
         return job
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Ends the job with this number."""
+        """Cancel the job with this number."""
         self._loop.call_soon_threadsafe(self._cancel_number, pid)
 
     def grow(self, n: int = 1) -> None:
-        """Lets so many more jobs run at a time."""
+        """Raise the concurrency by ``n``."""
         self._loop.call_soon_threadsafe(self._resize, n)
 
     def shrink(self, n: int = 1) -> None:
-        """Lets so many fewer jobs run at a time; those that run go on."""
+        """Lower the concurrency by ``n``; running jobs continue."""
         self._loop.call_soon_threadsafe(self._resize, -n)
 
     def flush(self) -> None:
-        """Drops what has not begun: with the connection lost, the broker gives those messages to others."""
+        """Drop jobs that haven't started: after a lost connection the broker redelivers their messages."""
         self._loop.call_soon_threadsafe(self._drop_waiting)
 
     def register_with_event_loop(self, loop: Any) -> None:
-        """Has the worker's own loop look whether the home loop still turns."""
+        """Check the home loop periodically from the worker's own loop."""
         loop.call_repeatedly(_CHECK_INTERVAL_S, self._check_home_loop)
 
     def _check_home_loop(self) -> None:
-        """Gives back what hasn't begun where the home loop has stood still for a lease: others can run that."""
+        """Requeue jobs that haven't started once the home loop has been blocked for a lease."""
         lease_s: float = getattr(getattr(self.app, "settings", None), "lease_s", _DEFAULT_LEASE_S)
         self._stalled_checks = self._stalled_checks + 1 if PULSE.stalled_s >= lease_s else 0
-        if self._stalled_checks < 2:  # a process that was paused finds its loop as late as itself
+        if self._stalled_checks < 2:  # after a pause of the process, the loop is just as late
             return
         jobs = [job for job in (*self._running.values(), *self._waiting, *self._submitted) if job.requeue()]
         if jobs:
             _log.error(
-                "The event loop has stood still for %.0f s; %d tasks that haven't begun are given back",
+                "The event loop has been blocked for %.0f s, requeueing %d tasks that haven't started",
                 PULSE.stalled_s, len(jobs),
             )  # fmt: skip
 
     def on_stop(self) -> None:
-        """Waits for the jobs that run; the messages of the others go back."""
+        """Wait for running jobs; the messages of the others are redelivered."""
         self._open = False
         self._loop.call_soon_threadsafe(self._drain)
         while not self._drained.wait(_CHECK_INTERVAL_S) and self._loop.is_running():
             pass
 
     def on_terminate(self) -> None:
-        """Ends all jobs and waits for them as long as grace lasts."""
+        """Cancel all jobs and wait for them during the grace period."""
         self._open = False
         self._loop.call_soon_threadsafe(self._cancel_all)
         self._drained.wait(_GRACE_S + _CHECK_INTERVAL_S)
@@ -149,7 +149,7 @@ class AsyncioPool(BasePool):
         }
 
     def _is_coroutine(self, order: PoolRequest) -> bool:
-        """The tracer's first argument is the task's name."""
+        """Check whether the task is a coroutine; the tracer's first argument is the task's name."""
         app: Any = self.app
         tasks = app.tasks
         return bool(order.args) and order.args[0] in tasks and is_coroutine_task(tasks[order.args[0]])
@@ -166,7 +166,7 @@ class AsyncioPool(BasePool):
         self._fill()
 
     def _fill(self) -> None:
-        """Begins jobs while there are places."""
+        """Start jobs while there are free slots."""
         while self._waiting and len(self._running) < self.limit and self._open:
             self._start(self._waiting.popleft())
         if not self._open:
@@ -174,7 +174,7 @@ class AsyncioPool(BasePool):
 
     def _start(self, job: PoolTask) -> None:
         self._running[job.number] = job
-        context = self._context.copy()  # not the caller's: it may be another job's
+        context = self._context.copy()  # not the current context, which may be another job's
         if job.is_coroutine:
             task = self._loop.create_task(self._run(job), context=context)
             self._tasks.add(task)
@@ -194,7 +194,7 @@ class AsyncioPool(BasePool):
             if not closed:
                 self._finish(job)
             elif self._loop.is_running():
-                # Somebody has closed it where it waited, in whichever thread: such as by clearing its frames.
+                # The coroutine was closed from outside, in any thread, such as by clearing its frames.
                 self._loop.call_soon_threadsafe(self._fail_closed, job)
 
     def _finish(self, job: PoolTask) -> None:
@@ -204,12 +204,12 @@ class AsyncioPool(BasePool):
         self._done.append(job)
 
     def _fail_closed(self, job: PoolTask) -> None:
-        _log.error("The coroutine of job %d was closed from outside; the task ends in an error", job.number)
+        _log.error("The coroutine of job %d was closed from outside, failing the task", job.number)
         self._notify(job.fail_as_closed)
         self._finish(job)
 
     def _notify_done(self) -> None:
-        """Tells Celery of the jobs that are through since it was told last."""
+        """Notify Celery of the jobs that have finished since the last call."""
         through, self._done = self._done, []
         self._notify(lambda: [job.notify() for job in through])
 
@@ -219,7 +219,7 @@ class AsyncioPool(BasePool):
         self._loop.call_soon_threadsafe(self._release_slot, job)
 
     def _release_slot(self, job: PoolTask) -> None:
-        """Gives the job's place to the next one."""
+        """Release the job's slot to the next one."""
         for timer in job.timers:
             timer.cancel()
         if self._running.pop(job.number, None) is not None:
@@ -239,7 +239,7 @@ class AsyncioPool(BasePool):
             self._notify(partial(job.request.on_timed_out, False, job.request.hard_s))
 
     def _notify(self, callback: Callable[[], Any]) -> None:
-        """Calls a callback of Celery's outside its job; it may wait for the broker or the result backend."""
+        """Run a callback of Celery's outside its job; it may wait for the broker or the result backend."""
         task = self._loop.create_task(self._call_in_greenlet(callback), context=self._context.copy())
         self._notifications.add(task)
         task.add_done_callback(self._on_notified)
@@ -250,7 +250,7 @@ class AsyncioPool(BasePool):
     def _on_notified(self, task: asyncio.Task[None]) -> None:
         self._notifications.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("A callback of Celery's failed", exc_info=error)
+            _log.error("A callback of Celery failed", exc_info=error)
         self._fill()
 
     def _cancel_number(self, number: int) -> None:
@@ -258,21 +258,21 @@ class AsyncioPool(BasePool):
             self._cancel(self._running[number])
 
     def _cancel(self, job: PoolTask) -> bool:
-        """Ends a job unless it is through; tells whether it was still to be ended."""
+        """Cancel a job unless it has finished; return whether it was cancelled."""
         if job.ended or not job.cancel():
             return False
         if job.number in self._running:
             self._loop.call_later(_GRACE_S, self._abandon, job)
         elif job in self._waiting:
-            # Celery settles a revoked task when it hears that the pool has accepted it.
+            # Celery settles a revoked task when the pool accepts it.
             self._waiting.remove(job)
             self._notify(job.execute)
         return True
 
     def _abandon(self, job: PoolTask) -> None:
         if job.number in self._running:
-            what = "suppresses its cancellation" if job.is_coroutine else "runs in a thread, which nothing can end"
-            _log.error("Job %d was ended but %s; its place is given to others", job.number, what)
+            what = "suppressed its cancellation" if job.is_coroutine else "runs in a thread, which can't be stopped"
+            _log.error("Job %d was cancelled but %s; releasing its slot", job.number, what)
             self._release_slot(job)
 
     def _resize(self, by: int) -> None:

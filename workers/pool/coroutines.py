@@ -1,7 +1,7 @@
-"""Tasks written as ``async def``: each is wrapped once in the plain function that Celery knows how to call.
+"""``async def`` tasks, wrapped in a plain function that Celery can call.
 
-The function waits for its coroutine on the home loop. On the asyncio pool it is switched out meanwhile; in a thread or
-a forked process it blocks that one. So a task is written once and runs on every pool.
+The function waits for its coroutine on the home loop: on the asyncio pool its greenlet is switched out meanwhile, in a
+thread or a forked process it blocks. So a task is written once and runs on every pool.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ _MARK = "__awaits_on_home_loop__"
 
 @runtime_checkable
 class BodyRunner(Protocol):
-    """An owner of stacks that runs its task's coroutine itself: a job of the asyncio pool."""
+    """An owner of request stacks that runs its task's coroutine itself: a job of the asyncio pool."""
 
     def run_body(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Runs the coroutine of the job's task and returns its result."""
+        """Run the coroutine of the job's task and return its result."""
         ...
 
 
 def _task_id() -> str:
-    """The task that runs here, by whose id the watchdog finds whose code holds up the loop."""
+    """Return the current task's id, by which the watchdog identifies code that blocks the loop."""
     running: Any = current_task
     return str(running.request.id or "") if running else ""
 
 
 @functools.cache
 def wrap_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what Celery calls for a task's function: a coroutine function wrapped, any other as it is.
+    """Return a coroutine function wrapped for Celery, and any other function as it is.
 
-    The same function gets the same wrapper, since Celery builds a shared task once per app and twice for some.
+    The same function gets the same wrapper, since Celery may build a shared task more than once per app.
     """
     if not inspect.iscoroutinefunction(function):
         return function
@@ -51,9 +51,9 @@ def wrap_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(whose, BodyRunner):
             return whose.run_body(work)
         try:
-            with use_owner(whose):  # so that the coroutine, on its own thread, finds the request of this one
+            with use_owner(whose):  # so that the coroutine, in the loop's thread, finds this thread's request
                 return run_interruptibly(work)
-        except Exception as exc:  # noqa: BLE001 (whatever it is, Celery gets one that leads into no coroutine)
+        except Exception as exc:  # noqa: BLE001 (whatever it is, Celery gets a copy that references no coroutine)
             error = detach_error(exc)
         raise error
 
@@ -63,5 +63,5 @@ def wrap_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_coroutine_task(task: Task) -> bool:
-    """Tells whether a task was written as ``async def``, under whatever Celery has wrapped it in since."""
+    """Check whether a task was written as ``async def``, however Celery has wrapped it since."""
     return getattr(task.run, _MARK, False)

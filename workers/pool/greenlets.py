@@ -1,4 +1,4 @@
-"""Greenlets that wait by being switched out: how Celery's synchronous code runs on the event loop and lets it go on."""
+"""Greenlets that run Celery's synchronous code on the event loop without blocking it: they switch out to wait."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class _WaitingGreenlet(greenlet):
-    """A greenlet whose parent awaits what it hands over.
+    """A greenlet whose parent awaits the coroutines that it passes out.
 
     Attributes:
-        left: whether nobody awaits it any more, so that it can only unwind: its coroutine was closed, or it is being
-            collected as garbage, and whichever greenlet that happens in is no parent of its.
+        abandoned: whether nothing awaits it any more, so that it can only unwind: its coroutine was closed, or it is
+            being garbage-collected, in a greenlet that isn't its parent.
     """
 
     abandoned = False
@@ -28,20 +28,20 @@ class GreenletBridge:
     """The home loop's bridge for code that :func:`run_in_greenlet` runs."""
 
     def inside(self) -> bool:
-        """Tells whether the calling code runs in such a greenlet."""
+        """Check whether the calling code runs in such a greenlet, which can be switched out."""
         return isinstance(getcurrent(), _WaitingGreenlet)
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Has the coroutine awaited by whoever awaits this greenlet, and returns its result or raises its error.
+        """Have this greenlet's awaiter await the coroutine, and return its result or raise its error.
 
         Raises:
-            GreenletExit: nobody awaits this greenlet any more.
+            GreenletExit: the greenlet was abandoned.
         """
         if _current_greenlet().abandoned:
             work.close()
             raise GreenletExit
         try:
-            # No frame of a greenlet may hold that greenlet itself: such a circle is never collected.
+            # No frame of a greenlet may reference the greenlet itself: such a cycle is never collected.
             return cast("greenlet", _current_greenlet().parent).switch(work)
         except GreenletExit:
             _current_greenlet().abandoned = True
@@ -53,9 +53,9 @@ def _current_greenlet() -> _WaitingGreenlet:
 
 
 class _ClosableAwaitable:
-    """A coroutine to await that, when it is closed where it waits, is left there and then, whatever it makes of that.
+    """Awaits a coroutine, and stops at once if it is closed while it waits.
 
-    One that goes on waiting, such as in a ``finally``, would have the greenlet run from where it was closed.
+    A coroutine that keeps waiting, such as in a ``finally``, would run the greenlet from where it was closed.
     """
 
     def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -80,10 +80,10 @@ class _ClosableAwaitable:
 
 
 async def run_in_greenlet(function: Callable[[], T]) -> T:
-    """Returns what a function returns that may wait across the bridge; its waiting is this coroutine's.
+    """Run a function in a greenlet and return its result; while it waits, this coroutine waits.
 
-    Both share one context, so that a context variable set on either side is seen on the other. An error crosses as one
-    that leads into no frame of a coroutine (see :mod:`workers.pool.tracebacks`).
+    Both share one context, so that a context variable set on either side is seen on the other. Errors cross as copies
+    that reference no frame of a coroutine (see :mod:`workers.pool.tracebacks`).
     """
     running = _WaitingGreenlet(function)
     running.gr_context = getcurrent().gr_context
@@ -92,10 +92,10 @@ async def run_in_greenlet(function: Callable[[], T]) -> T:
         try:
             answer = await _ClosableAwaitable(handed)
         except GeneratorExit:
-            # This coroutine is being closed, in whatever greenlet that happens: no place to run the other one from.
+            # This coroutine is being closed, in an arbitrary greenlet, from which the other one must not run.
             running.abandoned = True
             raise
-        except BaseException as exc:  # noqa: BLE001 (whatever it is, it belongs to the code that waits for it)
+        except BaseException as exc:  # noqa: BLE001 (whatever it is, it is raised in the code that waits)
             error = detach_error(exc)
             handed = running.throw(type(error), error, error.__traceback__)
         else:

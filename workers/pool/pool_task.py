@@ -1,4 +1,4 @@
-"""A job: one task on the asyncio pool, from Celery's call to the last of its callbacks."""
+"""One task on the asyncio pool, from Celery's call to the last of its callbacks."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _bridge = GreenletBridge()
 
 @dataclass(frozen=True, slots=True)
 class PoolRequest:
-    """What Celery hands to a pool: what to call, and whom to tell.
+    """What Celery submits to a pool: the target and its callbacks.
 
     Attributes:
         target: Celery's tracer, with its arguments.
-        accepted: told the job's number and the monotonic time when it begins.
-        done: told what the tracer returned.
-        failed: told of an error that the tracer let through.
-        timed_out: told whether the limit was the soft one, and its seconds.
+        on_accepted: called with the job's number and the monotonic time when it starts.
+        on_done: called with the tracer's result.
+        on_failed: called with an error that the tracer let through.
+        on_timed_out: called with whether the limit was the soft one, and its seconds.
         soft_s: seconds after which the task gets ``SoftTimeLimitExceeded``.
-        hard_s: seconds after which it is ended.
+        hard_s: seconds after which it is cancelled.
     """
 
     target: Callable[..., Any]
@@ -50,14 +50,14 @@ class PoolRequest:
 
 
 class PoolTask:
-    """One order being carried out. All but ``execute`` happens on the home loop.
+    """One submitted task. All methods but ``execute`` run on the home loop.
 
     Attributes:
         number: what Celery calls its process id; unique in this process.
-        awaits: whether its task is a coroutine, which can be interrupted where it waits.
-        ended: whether it was terminated or ran into its hard limit, so that Celery hears no more of it.
-        timers: those of its limits.
-        outcome: what the tracer returned, which Celery is still to be told.
+        is_coroutine: whether its task is a coroutine, which can be interrupted while it waits.
+        ended: whether it was terminated or hit its hard limit, so that Celery isn't notified any more.
+        timers: the timers of its limits.
+        outcome: the tracer's result, which Celery hasn't been notified of yet.
     """
 
     def __init__(
@@ -76,27 +76,27 @@ class PoolTask:
         self._requeued = False
 
     def requeue(self) -> bool:
-        """Gives its message back if it hasn't begun, and tells whether it did; called in the worker's main thread."""
+        """Requeue the message if the task hasn't started; return whether it was. Called in the worker's main thread."""
         request = getattr(self.request.on_accepted, "__self__", None)
         if self._started or self._requeued or not isinstance(request, Request):
             return False
         self._requeued = True
-        if self._started:  # just now, in the other thread: then it runs here and elsewhere, and its first end counts
+        if self._started:  # started just now in the other thread: it runs twice, and the first result counts
             return False
         request.reject(requeue=True)
         state.task_ready(request)
         return True
 
     def terminate(self, signal: int | None = None) -> None:
-        """Ends the job; Celery calls it on the handle that it keeps, from any thread."""
+        """Cancel the job; Celery calls it on the handle, from any thread."""
         self._terminate(self)
 
     def execute(self) -> None:
-        """Carries the order out; in the job's greenlet, or in a thread of its own."""
+        """Run the task, in the job's greenlet or in a thread of its own."""
         with use_owner(self):
             try:
                 self._execute()
-            except Exception:  # noqa: BLE001 (a callback's, and nobody is left to be told)
+            except Exception:  # noqa: BLE001 (raised by a callback, with no caller left to handle it)
                 _log.exception("Celery's callback for job %d failed", self.number)
 
     def _execute(self) -> None:
@@ -106,23 +106,23 @@ class PoolTask:
         if order.on_accepted is not None:
             order.on_accepted(self.number, time.monotonic())
         if self.ended:
-            return  # revoked while it waited for its turn
+            return  # revoked while it was waiting
         try:
             outcome = order.target(*order.args, **(order.kwargs or {}))
         except GreenletExit:
-            return  # nobody awaits it any more, so it can tell nobody: see fail_closed
-        except BaseException as error:  # noqa: BLE001 (it must end neither the loop nor the thread)
+            return  # the greenlet was abandoned and can't notify Celery: see fail_as_closed
+        except BaseException as exc:  # noqa: BLE001 (it must stop neither the loop nor the thread)
             if self.ended:
                 return
-            if not isinstance(error, Exception):
-                _log.error("Job %d let through %r", self.number, error)
+            if not isinstance(exc, Exception):
+                _log.error("Job %d let through %r", self.number, exc)
             if order.on_failed is not None:
                 order.on_failed(ExceptionInfo())
         else:
             self.outcome = None if self.ended else outcome
 
     def fail_as_closed(self) -> None:
-        """Tells Celery that the job's coroutine was closed from outside, which the job itself can't any more."""
+        """Notify Celery that the job's coroutine was closed from outside, which the job itself can't do any more."""
         if self.ended or self.request.on_failed is None:
             return
         with use_owner(self):
@@ -132,7 +132,7 @@ class PoolTask:
                 self.request.on_failed(ExceptionInfo())
 
     def notify(self) -> None:
-        """Tells Celery how it went, if it is to hear of it."""
+        """Notify Celery of the outcome, if there is one."""
         if self.outcome is None or self.request.on_done is None:
             return
         try:
@@ -142,13 +142,13 @@ class PoolTask:
             _log.exception("Celery's callback for job %d failed", self.number)
 
     def run_body(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Runs the coroutine of the job's task; only within it the job can be interrupted.
+        """Run the coroutine of the job's task, during which the job can be interrupted.
 
         Raises:
-            SoftTimeLimitExceeded: the soft limit was reached, and the coroutine let that through.
-            asyncio.CancelledError: the job was ended.
-            concurrent.futures.CancelledError: the coroutine was cancelled by something of its own.
-            RuntimeError: it tried to end the process.
+            SoftTimeLimitExceeded: the soft limit was reached and the coroutine didn't catch it.
+            asyncio.CancelledError: the job was cancelled.
+            concurrent.futures.CancelledError: the coroutine cancelled itself.
+            RuntimeError: the coroutine tried to exit the process.
         """
         if self.ended:
             work.close()
@@ -166,14 +166,14 @@ class PoolTask:
             self._body, self._done = None, True
 
     def raise_soft_limit(self) -> bool:
-        """Throws the soft limit's error into the coroutine; tells whether there was one to throw it into."""
+        """Throw the soft limit's error into the coroutine; return whether a coroutine was running."""
         if self._body is None or self.ended:
             return False
         self._body.throw(SoftLimitReached(self.request.soft_s))
         return True
 
     def cancel(self) -> bool:
-        """Marks the job as ended; False if its task is through, and only its result is on its way to Celery."""
+        """Cancel the job; return False if its task has finished and only its result is on its way to Celery."""
         if self._done:
             return False
         self.ended = True

@@ -1,4 +1,4 @@
-"""Throwing an error of one's choice into a coroutine where it waits; asyncio itself only throws cancellations."""
+"""Soft time limits: throwing an error into a waiting coroutine, where asyncio itself only throws cancellations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from snakepit_bridge.process.home_loop import home, run_blocking
 
 
 class SoftLimitReached(SoftTimeLimitExceeded, CancelledError):
-    """What a task gets at its soft limit: the error that it knows, and to asyncio's own parts a cancellation.
+    """Raised in a task at its soft limit: Celery's error, and at the same time a cancellation.
 
-    As a cancellation, task groups and the like that it passes through end what they have started.
+    As a cancellation, it makes the task groups that it passes through cancel what they have started.
     """
 
 
 class Interruptible:
-    """A coroutine that somebody else may interrupt. All of it happens on one event loop."""
+    """A coroutine that can be interrupted by another one on the same event loop."""
 
     def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
         self._work = work
@@ -31,30 +31,28 @@ class Interruptible:
         self._error: BaseException | None = None
 
     async def run(self) -> Any:
-        """Returns what the coroutine returns.
+        """Run the coroutine and return its result.
 
         Raises:
-            SoftTimeLimitExceeded: it let its soft limit through; to the outside that is no cancellation.
-            RuntimeError: it tried to end the process, which would end the loop for all.
+            SoftTimeLimitExceeded: it didn't catch its soft limit; outside, that is no cancellation.
+            RuntimeError: it tried to exit the process, which would stop the loop for all tasks.
         """
         self._task = asyncio.current_task()
         try:
             return await self
         except SoftLimitReached as reached:
             raise SoftTimeLimitExceeded(*reached.args) from None
-        except (SystemExit, KeyboardInterrupt, GreenletExit) as left:
-            raise RuntimeError(
-                f"The task tried to end its worker by {type(left).__name__}: {error_text(left)}"
-            ) from left
+        except (SystemExit, KeyboardInterrupt, GreenletExit) as exc:
+            raise RuntimeError(f"The task tried to end its worker by {type(exc).__name__}: {error_text(exc)}") from exc
 
     def throw(self, error: BaseException) -> None:
-        """Throws an error into the coroutine at the place where it waits."""
+        """Throw an error into the coroutine where it waits."""
         if self._task is not None:
             self._error = error
             self._task.cancel()
 
     def cancel(self) -> None:
-        """Cancels it, whatever error was on its way into it."""
+        """Cancel the coroutine, dropping an error that is still to be thrown."""
         self._error = None
         if self._task is not None:
             self._task.cancel()
@@ -86,11 +84,11 @@ class Interruptible:
 
 
 def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs a coroutine on the home loop for a thread; prefork interrupts a process's main thread at a soft limit.
+    """Run a coroutine on the home loop for a thread; in prefork, a soft limit interrupts the main thread.
 
     Raises:
-        SoftTimeLimitExceeded: the coroutine was interrupted, and let that through.
-        RuntimeError: it tried to end the process.
+        SoftTimeLimitExceeded: the coroutine was interrupted and didn't catch it.
+        RuntimeError: it tried to exit the process.
     """
     body = Interruptible(work)
     if current_thread() is not main_thread() or asyncio._get_running_loop() is not None:

@@ -1,8 +1,8 @@
-"""Whose request it is: Celery's stacks of tasks and requests, kept per task where many share a thread.
+"""Celery's task and request stacks, keyed by a context variable instead of by thread.
 
-Celery keys both by thread. On one event loop that mixes up ``self.request`` of all tasks that run there, and a
-coroutine that runs on another thread than its task sees none. Here the key is a context variable, which follows a task
-into its coroutine and from there into threads; without one, it is the thread as ever.
+Keyed by thread, ``self.request`` of all tasks on one event loop would get mixed up, and a coroutine that runs in
+another thread than its task would see none. A context variable follows a task into its coroutine and from there into
+threads; where it isn't set, the thread is the key as in Celery.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _owner: ContextVar[Any] = ContextVar("dspex_stack_owner", default=None)
 
 
 def current_owner() -> Any:
-    """Returns what the stacks are kept by here: what :func:`use_owner` has set, else the thread's identity."""
+    """Return the key of the stacks here: what :func:`use_owner` has set, otherwise the thread's identity."""
     return _owner.get() or get_ident()
 
 
 @contextmanager
 def use_owner(owner: Any) -> Generator[None]:
-    """Within it, and in all that is started from there, the stacks are those of ``who``."""
+    """Use the stacks of ``owner`` in this context and in everything that is started from it."""
     token = _owner.set(owner)
     try:
         yield
@@ -37,24 +37,26 @@ def use_owner(owner: Any) -> Generator[None]:
 
 
 def key_current_task_by_owner() -> None:
-    """Keeps the stack behind ``current_task`` by owner.
+    """Key the stack behind ``current_task`` by owner.
 
     Raises:
-        ConfigurationError: Celery runs on thread locals that know no other key.
+        ConfigurationError: Celery runs on its fast locals, which can't use another key.
     """
     _key_by_owner(_task_stack)
 
 
 def key_requests_by_owner(task: Task) -> None:
-    """Keeps a task's stack of requests by owner, so that ``self.request`` is right wherever the task's code runs.
+    """Key a task's request stack by owner, so that ``self.request`` is right wherever the task's code runs.
 
     Raises:
-        ConfigurationError: as above.
+        ConfigurationError: Celery runs on its fast locals, which can't use another key.
     """
     _key_by_owner(task.request_stack)
 
 
 def _key_by_owner(stack: Any) -> None:
     if not hasattr(stack, "__ident_func__"):
-        raise ConfigurationError("Celery's fast locals know threads alone. Unset USE_FAST_LOCALS for the fleet's app.")
+        raise ConfigurationError(
+            "Celery's fast locals can only be keyed by thread. Unset USE_FAST_LOCALS for the fleet's app."
+        )
     stack.__ident_func__ = current_owner

@@ -1,9 +1,9 @@
-"""What Celery gets to see of a task's error: a copy of it, whose traceback names the lines and holds no frames.
+"""Copies of task errors for Celery, whose tracebacks show the lines but reference no live frames.
 
-Celery clears the frames that a failed task's traceback leads to, and Python closes a suspended coroutine whose frame is
-cleared. An exception that other tasks raise too, such as one of a library that several of them wait for, leads into
-coroutines that still run, and clearing them ends the process. So what leaves a task's coroutine for Celery is an error
-of its own, and Celery's own clearing leaves coroutines alone.
+Celery clears the frames of a failed task's traceback, and Python closes a suspended coroutine whose frame is cleared.
+An exception that several tasks raise, such as that of a shared call that they all wait for, references coroutines
+that still run, and clearing them ends the process. So Celery gets a copy of the error, and its clearing is patched to
+leave coroutines alone.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from snakepit_bridge.exceptions import error_text, fresh_error
 
 E = TypeVar("E", bound=BaseException)
 
-# Causes and contexts that are copied along with an error; nobody reads a longer chain.
+# Maximum causes and contexts that are copied along with an error.
 _CHAIN = 16
-# Lines of source that errors were raised at.
+# Cached frames, one per source line that errors were raised at.
 _LINES = 4_096
 _SUSPENDABLE = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR | CO_ITERABLE_COROUTINE
 
 
 def detach_error(exc: E) -> E:
-    """Return a copy of an error, its causes and contexts included, that leads into no frame of any task."""
+    """Return a copy of an error, with its causes and contexts, that references no frame of any task."""
     try:
         return _copy_error(exc, {})
-    except Exception:  # noqa: BLE001 - code of somebody's own, and whoever waits for the task waits for an error
+    except Exception:  # noqa: BLE001 - copying runs user code, and the task needs an error in any case
         return cast(E, RuntimeError(f"{type(exc).__name__}: {error_text(exc)}"))
 
 
 def _copy_error(exc: E, copies: dict[int, BaseException]) -> E:
-    twin = copies[id(exc)] = fresh_error(exc)
+    copy = copies[id(exc)] = fresh_error(exc)
     put = BaseException.__setattr__  # a class may refuse to have anything set
-    put(twin, "__cause__", _copy_linked(exc.__cause__, copies))
-    put(twin, "__context__", _copy_linked(exc.__context__, copies))
-    put(twin, "__suppress_context__", exc.__suppress_context__)
-    return twin.with_traceback(_strip_frames(exc.__traceback__))
+    put(copy, "__cause__", _copy_linked(exc.__cause__, copies))
+    put(copy, "__context__", _copy_linked(exc.__context__, copies))
+    put(copy, "__suppress_context__", exc.__suppress_context__)
+    return copy.with_traceback(_strip_frames(exc.__traceback__))
 
 
 def _copy_linked(exc: BaseException | None, copies: dict[int, BaseException]) -> BaseException | None:
@@ -55,10 +55,10 @@ def _copy_linked(exc: BaseException | None, copies: dict[int, BaseException]) ->
 
 
 def _strip_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """Return a traceback of the same lines whose frames have ended, hold nothing and belong to nobody."""
+    """Return a traceback of the same lines whose frames have finished and hold nothing."""
     lines: list[tuple[FrameType, int]] = []
     while traceback is not None:
-        # Python has none for some instructions, whatever its types say.
+        # Some instructions have no line number, despite the type.
         lines.append((traceback.tb_frame, traceback.tb_lineno or traceback.tb_frame.f_code.co_firstlineno))
         traceback = traceback.tb_next
     shown: TracebackType | None = None
@@ -71,9 +71,9 @@ def _strip_frames(traceback: TracebackType | None) -> TracebackType | None:
 
 @functools.lru_cache(_LINES)
 def _make_finished_frame(file: str, name: str, qualified: str, number: int, module: str) -> FrameType:
-    """Return a frame of a function that bears this name and stands at a line of this file, and has ended.
+    """Return an inert frame with this function name, file and line.
 
-    It is that of a generator that never began, since the frame of a function leads to those of its callers.
+    It is the frame of a generator that never started, since a function's frame references those of its callers.
     """
     code = _nothing.__code__.replace(co_filename=file, co_name=name, co_qualname=qualified, co_firstlineno=number)
     return FunctionType(code, {"__name__": module, "__file__": file})().gi_frame
@@ -87,9 +87,9 @@ def _nothing() -> Generator[None]:
 
 
 def patch_celery_clearing() -> None:
-    """Have Celery clear no frame that may still run, wherever it clears those of a traceback.
+    """Patch Celery so that it clears no frame that may still run.
 
-    A Celery that clears in another place than those known here is kept from harm by :func:`detach_error`.
+    Should a version of Celery clear frames elsewhere too, :func:`detach_error` still keeps coroutines safe.
     """
     if hasattr(trace, "traceback_clear"):
         trace.traceback_clear = clear_finished_frames
@@ -98,7 +98,7 @@ def patch_celery_clearing() -> None:
 
 
 def clear_finished_frames(exc: BaseException | None = None) -> None:
-    """Clear the frames of an error's traceback, without those of coroutines and generators."""
+    """Clear the frames of an error's traceback, except those of coroutines and generators."""
     exc = exc if exc is not None else sys.exc_info()[1]
     traceback = getattr(exc, "__traceback__", None)
     while traceback is not None:
@@ -109,7 +109,7 @@ def clear_finished_frames(exc: BaseException | None = None) -> None:
 
 
 def _fail_from_current_stack(self: Any, task_id: str, exc: BaseException | None = None) -> ExceptionInfo:
-    """Do what Celery's own does, but for the clearing of the frames of the error that is being handled."""
+    """Do what Celery's method does, without clearing the frames of the error that is being handled."""
     kind, current, traceback = sys.exc_info()
     error = current if exc is None else exc
     info = ExceptionInfo((kind, error, traceback))

@@ -1,7 +1,7 @@
-"""The watchdog: what becomes of a worker whose event loop stands still.
+"""The watchdog: handles a worker whose event loop is blocked.
 
-A prediction's code can hold up the loop that all the others run on, and some of it holds the interpreter lock as well:
-then nothing in the process runs any more. So a small process beside the worker watches it (``monitor``). What it looks
-at is shared memory, in which each turn of the loop is counted (``beats``, ``pulse``). Whose code it is that hangs, the
-stack tells (``evidence``), and what the process held is settled accordingly before it is ended (``settling``).
+A prediction's code can block the loop that all others run on, and if it also holds the GIL, nothing else in the
+process runs any more. So a small process beside the worker monitors it (``monitor``) through shared memory, in which
+each iteration of the loop is counted (``beats``, ``pulse``). Stack samples identify the prediction at fault
+(``evidence``), and the messages of the process are settled accordingly before it is killed (``settling``).
 """

@@ -1,7 +1,7 @@
-"""Evidence: whose code a process hangs in, as its stacks tell.
+"""Stack samples that identify the prediction in whose code a process hangs.
 
-A stack is written by a signal handler in C, in the thread that the signal was sent to, whatever that does. Below each
-prediction's code stands a frame that bears its id (``snakepit_bridge.process.frames``).
+A signal handler in C writes the stack of the thread that the signal was sent to, whatever the thread is doing. Below
+each prediction's code is a frame with the prediction's id (``snakepit_bridge.process.frames``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _ENOUGH = 3
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a thread.
+    """One stack sample of a thread.
 
     Attributes:
-        predictions: whose code it runs, the outermost first: an input of a batch stands within its batch.
-        place: where it is, in words; empty if that can't be told.
+        predictions: the predictions whose code it runs, outermost first: a batch before its input.
+        place: the location in the code, for people; empty if unknown.
     """
 
     predictions: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Sample:
 
     @classmethod
     def parse(cls, stack: str) -> Self:
-        """Reads a stack as ``faulthandler`` writes it, the innermost frame first."""
+        """Parse a stack as ``faulthandler`` writes it, innermost frame first."""
         frames = [(found["file"], found["line"], found["name"]) for found in _FRAME.finditer(stack)]
         names = [name.removeprefix(PREFIX) for _, _, name in frames if name.startswith(PREFIX)]
         # The same prediction marks its frames more than once.
@@ -49,9 +49,9 @@ class Culprit:
     """The prediction in whose code a process hangs.
 
     Attributes:
-        message: the task whose message it came in.
-        prediction: its own task; the message's, unless that is a batch.
-        place: where it hangs, in words.
+        message: the id of the task whose message it came in.
+        prediction: the prediction's own task id, which differs from ``message`` in a batch.
+        place: where it hangs, for people.
     """
 
     message: str
@@ -60,14 +60,14 @@ class Culprit:
 
 
 def find_culprit(samples: Iterable[Sample]) -> Culprit | None:
-    """Returns whose code it is if all of the last samples say the same, None if that can't be told."""
+    """Return the culprit if the last samples all agree, otherwise None."""
     last = list(samples)[-_ENOUGH:]
-    if len(last) < _ENOUGH or len({one.predictions for one in last}) != 1 or not last[-1].predictions:
+    if len(last) < _ENOUGH or len({sample.predictions for sample in last}) != 1 or not last[-1].predictions:
         return None
-    whose = last[-1].predictions
-    return Culprit(whose[0], whose[-1], last[-1].place)
+    predictions = last[-1].predictions
+    return Culprit(predictions[0], predictions[-1], last[-1].place)
 
 
 def is_progressing(samples: Iterable[Sample]) -> bool:
-    """Tells whether the last samples show the code of one prediction after another: that is slow, and doesn't hang."""
-    return len({one.predictions for one in list(samples)[-_ENOUGH:]} - {()}) > 1
+    """Check whether the last samples show different predictions: the loop is slow but doesn't hang."""
+    return len({sample.predictions for sample in list(samples)[-_ENOUGH:]} - {()}) > 1

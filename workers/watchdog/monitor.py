@@ -1,9 +1,9 @@
-"""The monitor: the process that watches a worker, and ends it where nothing in it can do that any more.
+"""The process that monitors a worker and kills it if it hangs.
 
-It is forked from the worker before that has threads, and shares its memory. What it does in this order, as an event
-loop goes on standing still: look whose code that is; renew what the worker holds, where the worker can't; say so; and
-at the limit settle what is held, and end the process. Time is counted in its own ticks, so that it doesn't count while
-the machine stands still; nor does it count while the worker was stopped by a signal.
+It is forked from the worker before the worker has threads, and shares its memory. As an event loop stays blocked, it
+samples stacks to find the prediction at fault, renews the worker's leases if the worker can't, reports the stall, and
+at the limit settles the worker's messages and kills the process. Time is counted in its own ticks, so that neither a
+paused machine nor a worker stopped by a signal counts.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from workers.watchdog.settling import ClaimSettlement
 from workers.watchdog.stacks import Stacks, find_busiest_thread, is_stopped
 
 ENDED_BY = signal.SIGABRT
-"""The signal that ends a process which hangs: exit code 134 in a shell and in Docker, never that of a full memory."""
+"""The signal that kills a hanging process: exit code 134 in a shell and in Docker, unlike that of the OOM killer."""
 
 TICK_S = 0.25
-# The watched process is given so long to end by its signal.
+# Grace period between that signal and SIGKILL.
 _DEATH_S = 1.0
-# After the time for a graceful end, a worker that still turns gets so long to hand back what it runs.
+# After the grace period, a worker whose loop still runs gets this long to requeue its running tasks.
 _HAND_BACK_S = 5.0
-# One turn that serves many predictions is slow, and it isn't any of them that hangs: such a loop gets more time.
+# A loop iteration that serves many predictions is slow, but none of them hangs: such a loop gets more time.
 _OVERLOADED = 3.0
 _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 _SAMPLES = 16
@@ -48,14 +48,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """What a monitor watches, and when it does what.
+    """What a monitor watches, and its time limits.
 
     Attributes:
         worker: the Celery node.
         pid: the worker's main process.
-        lease_s: seconds without a turn after which a stall is reported, and a worker that is to end is ended.
-        beat_s: seconds between two renewals of what the worker holds.
-        grace_s: seconds from a signal to end until the worker is ended.
+        lease_s: seconds blocked after which a stall is reported, and a worker that is shutting down is killed.
+        heartbeat_s: seconds between two renewals of the worker's leases.
+        grace_s: seconds from a shutdown signal until the worker is killed.
     """
 
     worker: str
@@ -67,7 +67,7 @@ class MonitorSettings:
 
 @dataclass(slots=True)
 class _ProcessState:
-    """One process, as the monitor has seen it."""
+    """The monitor's record of one process."""
 
     beat: ProcessStatus
     stalled_s: float = 0.0
@@ -80,7 +80,7 @@ class _ProcessState:
     samples: deque[Sample] = field(default_factory=lambda: deque[Sample](maxlen=_SAMPLES))
 
     def update(self, now: ProcessStatus, elapsed_s: float) -> bool:
-        """Takes in what the process says now; returns whether its loop has turned."""
+        """Record the process's current state; return whether its loop has run since."""
         self.gil_blocked_s = 0.0 if now.alive != self.beat.alive else self.gil_blocked_s + elapsed_s
         turned = now.turns != self.beat.turns
         if turned:
@@ -94,14 +94,14 @@ class _ProcessState:
 
 
 class Monitor:
-    """Watches one worker and the processes that it forks, until the worker is gone.
+    """Watches one worker and the processes that it forks, until the worker has exited.
 
     Args:
-        watch: what to watch.
-        beats: what they say.
-        stacks: where they write their stacks.
-        signals: a pipe that gets the number of each signal that the worker gets, and is closed when it ends.
-        settling: the worker's messages.
+        settings: what to watch.
+        status: the shared state of the processes.
+        stacks: captures the processes' stacks.
+        signals: a pipe that gets the number of each signal that the worker receives, and is closed when it exits.
+        settling: settles the worker's messages.
         stalls: where stalls are reported.
     """
 
@@ -125,15 +125,15 @@ class Monitor:
         self._handing_back = False
 
     def run(self) -> None:
-        """Watches until the worker is gone."""
+        """Watch until the worker has exited."""
         at = time.monotonic()
         while self._wait_for_tick() and os.getppid() == self._settings.pid:
             before, at = at, time.monotonic()
-            # A monitor that stood still itself has seen nothing in that time.
+            # A monitor that was paused itself has seen nothing in that time.
             self.tick(min(at - before, 2 * TICK_S))
 
     def tick(self, elapsed_s: float) -> None:
-        """Looks at all processes once, so many seconds after the last time."""
+        """Check all processes once, ``elapsed_s`` after the last time."""
         beats = {beat.slot: beat for beat in self._status}
         for slot, beat in beats.items():
             seen = self._processes.get(slot)
@@ -148,15 +148,15 @@ class Monitor:
         self._enforce_shutdown(elapsed_s)
 
     def _wait_for_tick(self) -> bool:
-        """Waits for a tick and takes what the worker was told meanwhile; False if the worker is gone."""
-        heard = select.poll()  # select() takes no descriptor from 1,024 on
-        heard.register(self._signals, select.POLLIN)
-        if not heard.poll(TICK_S * 1000):
+        """Wait for a tick and read the worker's signals; return False if the worker has exited."""
+        poller = select.poll()  # select() is limited to descriptors below 1,024
+        poller.register(self._signals, select.POLLIN)
+        if not poller.poll(TICK_S * 1000):
             return True
-        told = os.read(self._signals, 64)
-        if any(number in _ENDING for number in told) and self._ending_s is None:
+        received = os.read(self._signals, 64)
+        if any(number in _ENDING for number in received) and self._ending_s is None:
             self._ending_s = 0.0
-        return bool(told)
+        return bool(received)
 
     # ------------------------------------------------------------------ one process
 
@@ -164,8 +164,8 @@ class Monitor:
         if seen.update(beat, elapsed_s):
             if seen.reported:
                 seen.reported = seen.named = False
-                _log.warning("The event loop of process %d turns again", beat.pid)
-                with _log_failure("say that the worker goes on"):
+                _log.warning("The event loop of process %d has recovered", beat.pid)
+                with _log_failure("clear the stall"):
                     run_blocking(self._stalls.over(self._settings.worker, beat.pid))
             return
         main = beat.pid == self._settings.pid
@@ -177,33 +177,33 @@ class Monitor:
         if main:
             self._renew(seen)
         self._sample(seen)
-        # A child is one prediction's alone: as long as it computes, it harms nobody.
+        # A child process runs a single prediction: while it computes, it harms no other.
         if main and seen.stalled_s >= self._settings.lease_s and self._should_report(seen):
-            self._report(seen, "stands still")
+            self._report(seen, "is stalled")
         limit_s = self._limit_s(beat)
         if seen.stalled_s >= (limit_s * _OVERLOADED if is_progressing(seen.samples) else limit_s):
             self._end_process(seen)
 
     def _should_report(self, seen: _ProcessState) -> bool:
-        """Whether a stall is to be reported: once, and again when it is known whose code it is."""
+        """Check whether to report a stall: once, and again once the culprit is known."""
         who = find_culprit(seen.samples)
         known, before = who is not None, (seen.reported, seen.named)
         seen.reported, seen.named = True, seen.named or known
         return before != (True, seen.named)
 
     def _limit_s(self, beat: ProcessStatus) -> float:
-        """A worker that is to end has no reason to wait for a loop that doesn't turn."""
+        """Return the time limit, which is shorter for a worker that is shutting down."""
         if self._ending_s is None or beat.pid != self._settings.pid:
             return beat.limit_s
         return min(self._settings.lease_s, beat.limit_s)
 
     def _renew(self, seen: _ProcessState) -> None:
-        """Renews what the worker holds where its keeper can't, since somebody's code has the interpreter lock."""
+        """Renew the worker's leases if its keeper can't, since a task's code holds the GIL."""
         if seen.gil_blocked_s < self._settings.heartbeat_s:
             return
         if seen.stalled_s - seen.renewed_s >= self._settings.heartbeat_s:
             seen.renewed_s = seen.stalled_s
-            with _log_failure("renew what the worker holds"):
+            with _log_failure("renew the worker's leases"):
                 self._settling.renew(self._status.lease_holders)
 
     def _sample(self, seen: _ProcessState) -> None:
@@ -214,7 +214,7 @@ class Monitor:
         thread = seen.beat.thread
         busy, seen.used = find_busiest_thread(seen.beat.pid, seen.used)
         if seen.gil_blocked_s >= 2 * TICK_S:
-            # The loop may wait for the interpreter lock amid somebody else's code. Who has the lock computes.
+            # The loop may be waiting for the GIL in other code. The thread that holds the GIL is the one that computes.
             if busy is None:
                 return
             thread = busy
@@ -224,11 +224,11 @@ class Monitor:
 
     def _end_process(self, seen: _ProcessState) -> None:
         pid, who = seen.beat.pid, find_culprit(seen.samples)
-        error = self._report(seen, "is ended")
+        error = self._report(seen, "is killed")
         give_up = seen.stalled_s >= seen.beat.limit_s
-        # It must not go on with what others are given.
+        # Stop it first: it must not continue with messages that are redelivered.
         _kill(pid, signal.SIGSTOP)
-        with _log_failure("settle what the worker holds"):
+        with _log_failure("settle the worker's messages"):
             if pid == self._settings.pid:
                 self._settling.settle(self._status.lease_holders, who, error, give_up=give_up)
             elif who is not None:
@@ -242,24 +242,24 @@ class Monitor:
         seen.stalled_s = 0.0
 
     def _report(self, seen: _ProcessState, what: str) -> str:
-        """Logs what is the matter with a process and reports it; returns what is told of the prediction at fault."""
+        """Log and report the stall of a process; return the error text for the prediction at fault."""
         who = find_culprit(seen.samples)
-        place = who.place if who is not None else next((one.place for one in reversed(seen.samples)), "")
+        place = who.place if who is not None else next((sample.place for sample in reversed(seen.samples)), "")
         whose = f", in prediction {who.prediction}" if who is not None else ""
         where = f" at {place}" if place else ""
         _log.error(
-            "The event loop of process %d hasn't turned for %.0f s%s%s; the process %s",
+            "The event loop of process %d has been blocked for %.0f s%s%s; the process %s",
             seen.beat.pid, seen.stalled_s, whose, where, what,
         )  # fmt: skip
         with _log_failure("report the stall"):
             run_blocking(self._stalls.report(self._stall(seen, who, ended=False)))
         return (
-            f"its code held up its worker for {seen.stalled_s:.0f} s{where}; await there what waits, or register the "
-            f"program with executes_code=True, which gives it a process of its own"
+            f"its code blocked its worker for {seen.stalled_s:.0f} s{where}; use await for blocking calls, or register "
+            f"the program with executes_code=True, which runs it in its own process"
         )
 
     def _stall(self, seen: _ProcessState, who: Culprit | None, *, ended: bool) -> Stall:
-        now, place = time.time(), next((one.place for one in reversed(seen.samples)), "")
+        now, place = time.time(), next((sample.place for sample in reversed(seen.samples)), "")
         return Stall(
             self._settings.worker,
             seen.beat.pid,
@@ -272,17 +272,19 @@ class Monitor:
     # ------------------------------------------------------------------ the end of all
 
     def _enforce_shutdown(self, elapsed_s: float) -> None:
-        """Ends a worker that was told to end and doesn't: first it is to hand back what it runs, then it is killed."""
+        """Make a worker that doesn't shut down in time requeue its running tasks, then kill it."""
         if self._ending_s is None or is_stopped(self._settings.pid):
             return
         self._ending_s += elapsed_s
         if self._ending_s >= self._settings.grace_s and not self._handing_back:
             self._handing_back = True
-            _log.warning("The worker doesn't end within %g s; it is to hand back what it runs", self._settings.grace_s)
+            _log.warning(
+                "Shutdown took longer than %g s, asking the worker to requeue its running tasks", self._settings.grace_s
+            )
             _kill(self._settings.pid, signal.SIGQUIT)
         if self._ending_s >= self._settings.grace_s + _HAND_BACK_S:
-            _log.error("The worker doesn't end; its processes are killed")
-            with _log_failure("settle what the worker holds"):
+            _log.error("The worker doesn't shut down, killing its processes")
+            with _log_failure("settle the worker's messages"):
                 self._settling.requeue_all(self._status.lease_holders)
             for pid in {beat.pid for beat in self._status} | {self._settings.pid}:
                 _kill(pid, signal.SIGKILL)
@@ -290,12 +292,12 @@ class Monitor:
 
 @contextlib.contextmanager
 def _log_failure(what: str) -> Generator[None]:
-    """Lets the watchdog go on where something fails, above all as Redis is away: it ends the process all the same."""
+    """Log a failure, such as of an unreachable Redis, and continue: the process is killed in any case."""
     try:
         yield
-    except _OUTAGES as away:
-        _log.error("The watchdog can't %s: %s", what, away)
-    except Exception:  # noqa: BLE001 (a worker that hangs is ended, whatever else fails)
+    except _OUTAGES as exc:
+        _log.error("The watchdog can't %s: %s", what, exc)
+    except Exception:  # noqa: BLE001 (a hanging worker is killed, whatever else fails)
         _log.exception("The watchdog can't %s", what)
 
 

@@ -1,4 +1,4 @@
-"""Pulse: this process's part of the watchdog. It counts the turns of the event loop and measures how late they are."""
+"""The process's own part of the watchdog: counts iterations of the event loop and measures their lag."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from workers.watchdog.beats import SharedStatus
 _log = logging.getLogger(__name__)
 
 _EVERY_S = 0.1
-# A minute of turns.
+# A minute of iterations.
 _KEPT = 600
-# So many beats are between two looks whether the watchdog is still there.
+# Ticks between two checks that the watchdog still runs.
 _CHECK_EVERY = 100
-# Where this process is the first of its container, no other can end it. It ends itself so much later.
+# As PID 1 of a container, this process can't be killed by another one. It exits by itself this much later.
 _ITSELF_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How late the turns of the last minute were, in milliseconds."""
+    """How late the loop's iterations of the last minute were, in milliseconds."""
 
     p50_ms: float
     p99_ms: float
@@ -36,17 +36,17 @@ class Lag:
 
     @classmethod
     def from_delays(cls, late_s: list[float]) -> Lag:
-        """Returns it for the delays of some turns; none were late if there are none."""
+        """Return the lag for a list of delays; zero for an empty one."""
         ordered = sorted(late_s) or [0.0]
         last = len(ordered) - 1
         return cls(*(round(ordered[round(share * last)] * 1000, 1) for share in (0.5, 0.99, 1.0)))
 
 
 class Pulse:
-    """The pulse of one process; nothing happens before ``start``, and nobody is told without ``beats``.
+    """The pulse of one process; idle before ``start``, and not shared without ``status``.
 
     Attributes:
-        beats: the memory that is shared with the watchdog.
+        status: the memory that is shared with the watchdog.
         watchdog: the watchdog's process id, if it is a child of this process.
     """
 
@@ -61,7 +61,7 @@ class Pulse:
         self._late: deque[float] = deque(maxlen=_KEPT)
 
     def start(self, loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
-        """Begins to count the turns of a loop that may stand still for so many seconds; does nothing if it has begun.
+        """Start counting iterations of a loop that may be blocked for ``limit_s``; do nothing if started.
 
         Raises:
             RuntimeError: the worker has too many processes.
@@ -72,20 +72,20 @@ class Pulse:
         loop.call_soon_threadsafe(self._begin)
 
     def stop(self) -> None:
-        """Counts no more: a loop that is closed on purpose doesn't hang."""
+        """Stop counting: a loop that is closed on purpose doesn't hang."""
         self._loop = None
         if self.status is not None and self._slot is not None:
             self.status.unregister(self._slot)
             self._slot = None
 
     def add_lease_holder(self, name: str) -> None:
-        """Says under which name this process holds messages."""
+        """Share a worker id under which this process holds leases."""
         if self.status is not None:
             self.status.add_lease_holder(name)
 
     @property
     def stalled_s(self) -> float:
-        """Seconds since the loop turned; 0 if nobody counts that."""
+        """Seconds since the loop's last iteration; 0 if not started."""
         return 0.0 if self._loop is None or not self._turns else max(0.0, time.monotonic() - self._turned_at)
 
     @property
@@ -112,13 +112,15 @@ class Pulse:
             faulthandler.dump_traceback_later(self._limit_s + _ITSELF_S, exit=True)
 
     def _count_alive(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Says, from a thread that has nothing else to do, that the interpreter lock is to be had."""
+        """Count ticks in a thread of its own, which stops while code holds the GIL."""
         alive = 0
         while self._loop is loop and self.status is not None and self._slot is not None:
             alive += 1
             self.status.set_alive(self._slot, alive)
             if self.watchdog and alive % _CHECK_EVERY == 0 and _has_ended(self.watchdog):
-                _log.error("The watchdog of this worker has ended. Restart the worker: nobody would end it if it hung")
+                _log.error(
+                    "The watchdog of this worker has exited. Restart the worker: it would not be killed if it hung"
+                )
                 self.watchdog = 0
             time.sleep(_EVERY_S)
 
@@ -136,12 +138,12 @@ PULSE = Pulse()
 
 @atexit.register
 def _stop() -> None:
-    """The home loop is stopped at the end, and a process that ends needn't hurry."""
+    """Stop the pulse at exit, when the home loop is stopped on purpose."""
     PULSE.stop()
 
 
 def reset_after_fork() -> None:
-    """In a forked child the parent's loop doesn't turn; it shares the memory, for when it starts a pulse of its own."""
+    """Reset the pulse in a forked child, which keeps the shared memory for a pulse of its own."""
     beats = PULSE.status
     PULSE.__init__()
     PULSE.status = beats

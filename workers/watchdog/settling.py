@@ -1,8 +1,8 @@
-"""Settling: what becomes of the messages of a process that hangs.
+"""Settling the messages of a process that hangs.
 
-The process can't renew what it holds, and once it is ended others would count all of that as lost with it. So the
-watchdog renews it meanwhile. Before it ends the process it gives up the prediction in whose code that hangs, by name,
-and gives everything else back as if it had never been given out.
+The process can't renew its leases, and once it is killed all its messages would count as lost with it. So the watchdog
+renews them meanwhile. Before it kills the process, it dead-letters the prediction in whose code the process hangs, and
+requeues everything else as if it had never been delivered.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _END_S = 3.0
 _log = logging.getLogger(__name__)
 
 STALLED = "stalled"
-"""Why the message of a prediction that hangs is on the dead list."""
+"""The reason on the dead-letter list for a prediction that hangs."""
 
 
 class ClaimSettlement:
-    """The messages of one worker, in the hands of its watchdog.
+    """Settles the messages of one worker for its watchdog.
 
     Args:
         app: the worker's app.
-        holds: whether its broker is reached by our transport. Any other gives back what a worker held once that is
-            gone, and all that can be done is to end the prediction at fault: it isn't run again then.
+        holds: whether its broker is used through our transport. Other brokers redeliver a worker's messages once it
+            is gone, and the watchdog can only store an error for the prediction at fault, so that it isn't run again.
     """
 
     def __init__(self, app: Celery, *, holds: bool) -> None:
@@ -47,25 +47,25 @@ class ClaimSettlement:
         self._scripts: dict[str, KeeperScripts] = {}
 
     def renew(self, holdings: list[str]) -> None:
-        """Renews what the worker holds, as its keeper would if it could.
+        """Renew the worker's leases in place of its keeper.
 
         Raises:
-            OperationalError, RedisError, OSError: the broker is away.
+            OperationalError, RedisError, OSError: the broker is unreachable.
         """
         for name in holdings if self._holds else ():
             self._scripts_for(name).heartbeat()
 
     def settle(self, holdings: list[str], who: Culprit | None, error: str, *, give_up: bool) -> None:
-        """Gives back what the worker holds: all of it as lost, or if it is known who is at fault, all but that.
+        """Requeue the worker's messages: all of them as lost, or all but the culprit's if that is known.
 
         Args:
-            holdings: the names under which the worker holds messages.
-            who: the prediction in whose code the worker hangs, if that is known.
-            error: what is told of it.
-            give_up: whether it is given up at once, and not only counted as lost.
+            holdings: the worker ids under which the worker holds leases.
+            who: the prediction in whose code the worker hangs, if known.
+            error: the error text for it.
+            give_up: whether it is dead-lettered at once, and not only counted as lost.
 
         Raises:
-            OperationalError, RedisError, OSError: the broker is away.
+            OperationalError, RedisError, OSError: the broker is unreachable.
         """
         if not self._holds:
             if who is not None and give_up:
@@ -77,10 +77,10 @@ class ClaimSettlement:
                 self._settle(scripts, [self._settle_record(*record, who, error, give_up=give_up) for record in records])
 
     def requeue_all(self, holdings: list[str]) -> None:
-        """Gives back all that the worker holds, as if it had never been given out.
+        """Requeue all messages of the worker as if they had never been delivered.
 
         Raises:
-            OperationalError, RedisError, OSError: the broker is away.
+            OperationalError, RedisError, OSError: the broker is unreachable.
         """
         for name in holdings if self._holds else ():
             scripts = self._scripts_for(name)
@@ -88,10 +88,10 @@ class ClaimSettlement:
                 scripts.settle([settlement.release(*record) for record in records])
 
     def dead_letter(self, holdings: list[str], who: Culprit, error: str) -> None:
-        """Gives up one prediction and leaves everything else as it is.
+        """Dead-letter one prediction and leave everything else as it is.
 
         Raises:
-            OperationalError, RedisError, OSError: the broker is away.
+            OperationalError, RedisError, OSError: the broker is unreachable.
         """
         if not self._holds:
             self._end_prediction({"task_id": who.prediction}, error)
@@ -105,7 +105,9 @@ class ClaimSettlement:
     def _scripts_for(self, holding: str) -> KeeperScripts:
         if holding not in self._scripts:
             with self._app.connection_for_write() as connection:
-                channel = connection.channel()  # which tries once where kombu's default one would wait for the broker
+                channel = (
+                    connection.channel()
+                )  # which tries once, where kombu's default channel would wait for the broker
                 assert isinstance(channel, Channel)
                 self._scripts[holding] = channel.keeper.scripts_for(holding)
         return self._scripts[holding]
@@ -122,22 +124,22 @@ class ClaimSettlement:
         if give_up:
             told = envelope.summarize(envelope.parse(raw))
             self._end_prediction({REPLY_CHANNEL: told.get(REPLY_CHANNEL), "task_id": who.prediction}, error)
-        # Of a batch, whoever gets it next sends the inputs without an end one by one.
+        # A worker that gets a redelivered batch sends its unfinished inputs one by one.
         return settlement.worker_lost(tag, place, raw, error, most)
 
     def _settle(self, scripts: KeeperScripts, ends: list[Settlement]) -> None:
         scripts.settle(ends)
-        for one in ends:
-            if one.verb == "dead":
-                told = json.loads(one.data)
-                self._end_prediction(told, told["error"], told["reason"])
+        for end in ends:
+            if end.verb == "dead":
+                entry = json.loads(end.data)
+                self._end_prediction(entry, entry["error"], entry["reason"])
 
     def _end_prediction(self, told: Mapping[str, Any], error: str, reason: str = STALLED) -> None:
-        """Ends predictions by name, and waits for that: this process ends with its worker."""
+        """Store an error for predictions, and wait for it: this process exits with its worker."""
         done = threading.Event()
         endings.end_predictions(self._app, {**told, "reason": reason, "error": error}, done.set)
         if not done.wait(_END_S):
-            _log.error("The end of prediction %s isn't stored", told.get("task_id"))
+            _log.error("Storing the error of prediction %s timed out", told.get("task_id"))
 
     def _max_deliveries(self, tag: str) -> int:
         return self._scripts[tag.rpartition(".")[0]].settings.max_deliveries

@@ -1,4 +1,4 @@
-"""Stacks of another process's threads, written by that process's own signal handler in C, and which thread is busy."""
+"""Stacks of another process's threads, written by that process's signal handler in C, and its busiest thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 SIGNAL = signal.SIGVTALRM
-"""By which a thread is asked for its stack; nothing else is known to use it, and a debugger can be kept off it."""
+"""The signal that makes a thread write its stack; nothing else is known to use it, and debuggers can ignore it."""
 
 _WAIT_S = 0.5
 _POLL_S = 0.02
@@ -19,23 +19,20 @@ _PROC = Path("/proc")
 
 
 class Stacks:
-    """Asks threads for their stacks. Made in the process that will be asked, before it is forked from."""
+    """Captures stacks of threads. Created in the process to be captured, before it forks the watchdog."""
 
     def __init__(self) -> None:
-        # Without a name in any folder; the asker and the asked write to and read from the same one.
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (open for as long as the process)
+        # An anonymous file, which both processes share.
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (open as long as the process)
         faulthandler.register(SIGNAL, file=self._file, all_threads=False)
 
     def capture(self, thread: int) -> str:
-        """Returns the stack of a thread of a process that inherited this, as ``faulthandler`` writes it.
-
-        Empty if the thread is gone or doesn't answer.
-        """
+        """Return a thread's stack as ``faulthandler`` writes it; empty if the thread is gone or doesn't respond."""
         fd = self._file.fileno()
         os.ftruncate(fd, 0)
         os.lseek(fd, 0, os.SEEK_SET)
         try:
-            # The kernel takes a thread's number here as well, and has that thread handle the signal if it can.
+            # The kernel accepts a thread id here too, and prefers that thread to handle the signal.
             os.kill(thread, SIGNAL)
         except ProcessLookupError:
             return ""
@@ -49,16 +46,16 @@ class Stacks:
 
 
 def is_stopped(pid: int) -> bool:
-    """Tells whether a process was stopped by a signal, such as SIGSTOP: that is no fault of its code."""
+    """Check whether a process was stopped by a signal such as SIGSTOP, which is no fault of its code."""
     return _state(_PROC / str(pid) / "stat") in ("T", "t")
 
 
 def find_busiest_thread(pid: int, before: dict[int, int]) -> tuple[int | None, dict[int, int]]:
-    """Returns the thread of a process that computed most since an earlier call, and what the next call is given.
+    """Return the thread that used most CPU time since an earlier call, and the state for the next call.
 
     Args:
         pid: the process.
-        before: what the earlier call returned; empty for the first, which finds none.
+        before: the state that the earlier call returned; empty for the first call, which returns no thread.
     """
     now: dict[int, int] = {}
     for task in _tasks(pid):
@@ -82,7 +79,7 @@ def _state(stat: Path) -> str:
 
 
 def _fields(stat: Path) -> list[str]:
-    """What follows the name, which may hold blanks and brackets."""
+    """Return the fields after the name, which may contain blanks and brackets."""
     try:
         return stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

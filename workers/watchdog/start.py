@@ -1,4 +1,4 @@
-"""How a worker gets its watchdog: forked before the worker has threads, and told of its signals through a pipe."""
+"""Starts a worker's watchdog: forked before the worker has threads, and connected by a pipe for its signals."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ _signals: int | None = None
 
 
 def start_watchdog(app: Celery, worker: str) -> int | None:
-    """Has this worker watched from now on; returns the watchdog's process id, None where there can't be one.
+    """Fork a watchdog for this worker; return its process id, or None where there can't be one.
 
     Args:
-        app: the worker's app; its ``settings`` say how long a loop may stand still.
-        worker: the Celery node.
+        app: the worker's app, with the time limits in its ``settings``.
+        worker: the name of the Celery node.
     """
     global _signals
     if threading.current_thread() is not threading.main_thread() or not hasattr(os, "fork"):
-        _log.warning("Only a worker in the main thread of a Unix process has a watchdog; this one has none")
+        _log.warning("No watchdog: it needs a worker in the main thread of a Unix process")
         return None
     beats, stacks, pid = SharedStatus(), Stacks(), os.getpid()
-    heard, told = os.pipe()
+    reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     forked = os.fork()
     if not forked:
-        os.close(told)
-        _run_monitor(app, MonitorSettings(worker, pid, *_bounds(app)), beats, stacks, heard)
-    os.close(heard)
-    os.set_blocking(told, False)
-    # Python writes the number of each signal there at once, from C, whatever holds the interpreter lock.
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    _signals = told
+        os.close(writer)
+        _run_monitor(app, MonitorSettings(worker, pid, *_bounds(app)), beats, stacks, reader)
+    os.close(reader)
+    os.set_blocking(writer, False)
+    # Python writes each signal's number there from C at once, even while the GIL is held.
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    _signals = writer
     pulse.PULSE.status, pulse.PULSE.watchdog = beats, forked
     return forked
 
@@ -64,7 +64,7 @@ def _bounds(app: Celery) -> tuple[float, float, float]:
 
 
 def _run_monitor(app: Celery, watch: MonitorSettings, beats: SharedStatus, stacks: Stacks, signals: int) -> NoReturn:
-    """The forked process: it ends when the worker has ended, and by nothing else."""
+    """Run the monitor in the forked process until the worker has exited."""
     code = 1
     try:
         gc.freeze()
@@ -79,17 +79,17 @@ def _run_monitor(app: Celery, watch: MonitorSettings, beats: SharedStatus, stack
         )
         Monitor(watch, beats, stacks, signals, settling, stalls).run()
         code = 0
-    except BaseException:  # noqa: BLE001 (whatever it is, the worker must not notice)
-        _log.exception("The watchdog of %s failed; the worker goes on without one", watch.worker)
+    except BaseException:  # noqa: BLE001 (the worker must not be affected)
+        _log.exception("The watchdog of %s failed; the worker continues without one", watch.worker)
     finally:
-        # Nothing that the worker registered for its own end is this process's to do.
+        # Skip the exit handlers that the worker registered for itself.
         with contextlib.suppress(OSError):
             sys.stderr.flush()
         os._exit(code)
 
 
 def _forget() -> None:
-    """In another process that the worker forks: its signals are no signals to the worker."""
+    """Detach the pipe in other forked processes: their signals aren't the worker's."""
     global _signals
     if _signals is not None:
         with contextlib.suppress(ValueError):

@@ -51,7 +51,7 @@ def test_the_commands_join_whichever_module_is_imported_first(first: str) -> Non
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Returns the command line that `worker` turns into."""
+    """Return the command line that `worker` turns into."""
     seen: list[list[str]] = []
 
     def execv(path: str, command: list[str]) -> None:

@@ -196,7 +196,7 @@ def test_a_fleet_can_be_without_profiles() -> None:
 
 def test_a_key_that_is_not_in_the_environment_is_named(profiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LIFECYCLE_KEY")
-    with pytest.raises(ConfigurationError, match=r"LIFECYCLE_KEY.* isn't set\. Mend the file or the environment\."):
+    with pytest.raises(ConfigurationError, match=r"LIFECYCLE_KEY.* isn't set\. Correct the file or the environment\."):
         load_profiles(settings(lm_profiles=profiles))
 
 

@@ -115,4 +115,4 @@ def test_of_what_is_printed_the_log_says_once_that_it_was() -> None:
     for _ in range(3):
         printed.warning(SECRET)
     assert len(kept.texts) == 1
-    assert kept.texts[0].startswith(f"{__name__} prints. It isn't shown")
+    assert kept.texts[0].startswith(f"Output of {__name__} is hidden")

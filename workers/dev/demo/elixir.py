@@ -1,6 +1,6 @@
-"""The demo's Elixir side: a snakepit server that owns the session, and a refresher that brings it to the fleet.
+"""The demo's Elixir side: a snakepit server that owns the session, and a refresher that mirrors it to the fleet.
 
-Without a real server it is the Python twin of one, and says so.
+Without a real server it starts a Python stub of one, and says so.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from snakepit_bridge.process.home_loop import run_blocking
 from workers.dev.demo.parts import ROOT, await_condition, read_announcement
 from workers.dev.process import Child
 
-TWIN = "a twin of snakepit's bridge in Python, not Elixir"
-# So that a publish waits for a look no longer than a prediction takes.
+TWIN = "a Python stub of snakepit's bridge, not Elixir"
+# So that a poll isn't slower than a prediction.
 _PACE = ("--poll-s", "0.1", "--poll-max-s", "0.5", "--settle-s", "0.5")
 
 
@@ -34,7 +34,7 @@ class ElixirSide:
 
 @contextmanager
 def elixir_server(named: str | None, session: str, folder: Path) -> Generator[ElixirSide]:
-    """Yields a server that has the session: the one that is named, else the twin, which ends with the demo.
+    """Yield a server that has the session: the one that is named, else a Python stub, which exits with the demo.
 
     Raises:
         BridgeError: it doesn't answer.
@@ -49,7 +49,7 @@ def elixir_server(named: str | None, session: str, folder: Path) -> Generator[El
     log = folder / "elixir.log"
     server = Child([sys.executable, "-m", "snakepit_bridge.testing.elixir.server"], log, cwd=ROOT)
     try:
-        address = read_announcement(server, log, "address", "the twin of snakepit's bridge")
+        address = read_announcement(server, log, "address", "the stub of snakepit's bridge")
         run_blocking(_with_client(address, lambda client: client.begin_session(session)))
         yield ElixirSide(address, TWIN)
     finally:
@@ -58,7 +58,7 @@ def elixir_server(named: str | None, session: str, folder: Path) -> Generator[El
 
 @contextmanager
 def refresher(bridge: str, session: str, redis_url: str, namespace: str, folder: Path) -> Generator[None]:
-    """Runs a refresher of the session until the end.
+    """Run a refresher of the session until the end.
 
     Raises:
         ConfigurationError: it did not come up in time; quotes the end of its log.

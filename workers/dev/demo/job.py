@@ -84,7 +84,7 @@ class DemoPublisher:
         return self.revisions[-1].token
 
     def start(self) -> None:
-        """Declares the variables and begins to publish."""
+        """Declare the variables and begins to publish."""
         for name, kind, value, constraints in DECLARED:
             self._context.blocking.register_variable(name, kind, value, constraints)
         snapshot = self._context.blocking.snapshot()
@@ -93,13 +93,13 @@ class DemoPublisher:
         self._thread.start()
 
     def count_answer(self) -> None:
-        """Counts one more answer."""
+        """Count one more answer."""
         with self._moved:
             self._answered += 1
             self._moved.notify_all()
 
     def stop(self) -> None:
-        """Ends publishing.
+        """End publishing.
 
         Raises:
             BridgeError: a publish had failed.
@@ -132,7 +132,7 @@ class DemoPublisher:
 async def all_revisions(
     store: SnapshotStore, session: str, acknowledged: Sequence[Revision], answers: Sequence[Answer]
 ) -> list[Revision]:
-    """Returns the revisions that were published or that a prediction ran under, oldest first.
+    """Return the revisions that were published or that a prediction ran under, oldest first.
 
     A refresher may see Elixir between two of the changes that a publish consists of, which is a revision of its own.
     """

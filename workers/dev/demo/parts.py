@@ -50,7 +50,7 @@ class DemoLM:
     log: str | None
 
     def requests(self) -> list[Recorded]:
-        """Returns every request that it received, oldest first."""
+        """Return every request that it received, oldest first."""
         if self.log is None:
             return []
         return [Recorded.from_json(one) for one in _listed(httpx.get(self.log, timeout=30).json())]
@@ -62,7 +62,7 @@ def _listed(answer: Any) -> list[Any]:
 
 @contextmanager
 def redis_server(url: str | None, folder: Path) -> Generator[str]:
-    """Yields the URL of the Redis to use: the one given, else an embedded one that is stopped at the end.
+    """Yield the URL of the Redis to use: the one given, else an embedded one that is stopped at the end.
 
     Raises:
         StoreUnavailableError: the one given does not answer.
@@ -82,7 +82,7 @@ async def _ping(url: str) -> None:
 
 @contextmanager
 def language_model(named: str | None, questions: Path, folder: Path) -> Generator[DemoLM]:
-    """Yields the LM: a model string or profile if one is named, else the stand-in on loopback."""
+    """Yield the LM: a model string or profile if one is named, else the stand-in on loopback."""
     if named is not None:
         settings = {"DSPEX_LM": named} if "/" in named else {}
         yield DemoLM("default" if settings else named, named, settings, None)
@@ -113,7 +113,7 @@ note = "{note}"
 def worker_processes(
     fleet: Fleet, count: int, pool: str, environment: Mapping[str, str], folder: Path, *, concurrency: int = 4
 ) -> Generator[list[Child]]:
-    """Runs worker processes until the end, and yields them once all answer.
+    """Run worker processes until the end, and yield them once all answer.
 
     Raises:
         ConfigurationError: one did not come up in time; quotes the end of its log.
@@ -157,7 +157,7 @@ def _await_workers(fleet: Fleet, children: list[tuple[Child, Path]]) -> None:
 
 
 def read_announcement(server: Child, log: Path, field: str, what: str) -> str:
-    """Returns a field of the line of JSON by which a server says that it is up.
+    """Return a field of the line of JSON by which a server says that it is up.
 
     Raises:
         ConfigurationError: it ended, or was not up in time; quotes the end of its log.
@@ -171,7 +171,7 @@ def read_announcement(server: Child, log: Path, field: str, what: str) -> str:
 
 
 def await_condition(condition: Callable[[], Any], what: str, logs: list[Path], server: Child | None = None) -> Any:
-    """Returns the condition's first true answer, for as long as the server that it is about runs.
+    """Return the condition's first true answer, for as long as the server that it is about runs.
 
     Raises:
         ConfigurationError: there was none in time, or the server ended; quotes the end of the first log.

@@ -17,7 +17,7 @@ from workers.dev.demo.verdict import Verdict
 
 
 def progress_bar(console: Console) -> Progress:
-    """Returns a progress bar that leaves plain output alone where there is no terminal."""
+    """Return a progress bar that leaves plain output alone where there is no terminal."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -29,13 +29,13 @@ def progress_bar(console: Console) -> Progress:
 
 
 def format_revision(revision: Revision, number: int) -> str:
-    """Returns the line that announces a revision."""
+    """Return the line that announces a revision."""
     changes = ", ".join(f"{name} = {_short(value)}" for name, value in revision.changed.items())
     return f"revision {number} published: {changes}"
 
 
 def revisions_table(verdict: Verdict, *, accuracy: bool) -> Table:
-    """Returns the table of what happened under each revision."""
+    """Return the table of what happened under each revision."""
     table = Table(title="What the LM was asked, per revision")
     table.add_column("rev", justify="right")
     table.add_column("predictions", justify="right", no_wrap=True)
@@ -59,7 +59,7 @@ def revisions_table(verdict: Verdict, *, accuracy: bool) -> Table:
 
 
 def provenance_table(answer: Answer) -> Table:
-    """Returns where one answer came from."""
+    """Return where one answer came from."""
     assert answer.prediction is not None
     table = Table(title=f"Provenance of {answer.question.id}", title_justify="left", show_header=False)
     table.add_column(style="bold")
@@ -93,7 +93,7 @@ def accuracy_line(answers: Sequence[Answer]) -> str:
 
 
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    """Writes every question with its answer and provenance, one JSON object a line."""
+    """Write every question with its answer and provenance, one JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as out:
         for answer in answers:
@@ -101,7 +101,7 @@ def write_answers(path: Path, answers: Sequence[Answer]) -> None:
 
 
 def last_line(verdict: Verdict) -> str:
-    """Returns the line that the demo ends with."""
+    """Return the line that the demo ends with."""
     torn = "unseen" if verdict.torn is None else verdict.torn
     failed = f"{verdict.failed} failed, " if verdict.failed else ""
     counts = f"{failed}{verdict.lost} lost, {torn} torn, {verdict.stale} stale"

@@ -54,7 +54,7 @@ def run_demo(
         out: folder for the answers file.
         workers: number of worker processes.
         pool: Celery pool of each.
-        bridge: ``HOST:PORT`` of a snakepit server to own the session; a twin of one is started if None.
+        bridge: ``HOST:PORT`` of a snakepit server to own the session; a Python stub of one is started if None.
         in_flight: questions asked at a time; None for what suits the LM, by how long its first answer took.
         wait_s: seconds within which each must be answered; None likewise.
 
@@ -167,7 +167,7 @@ def _show(console: Console, path: Path, answers: list[Answer], verdict: Verdict,
 
 
 async def _clean_up(fleet: Fleet, url: str, namespace: str) -> None:
-    """Hangs up on Elixir before it may end, and removes the demo's keys from a Redis that outlives it."""
+    """Hang up on Elixir before it may end, and remove the demo's keys from a Redis that outlives it."""
     if fleet.elixir is not None:
         await fleet.elixir.aclose()
     connection = RedisConnection(url)

@@ -63,12 +63,12 @@ class Question:
         return " ".join(next(iter(self.inputs.values())).split())
 
     def is_correct(self, outputs: Mapping[str, Any]) -> bool:
-        """Tells whether a prediction gave every known answer; texts are compared without case."""
+        """Check whether a prediction gave every known answer; texts are compared without case."""
         return all(_same(outputs.get(name), known) for name, known in self.expected.items())
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Reads the questions.
+    """Read the questions.
 
     Raises:
         ConfigurationError: the file can't be read, a line isn't a question, or two have the same text.

@@ -53,7 +53,7 @@ class Verdict:
 
 
 def judge(answers: Sequence[Answer], revisions: Sequence[Revision], log: Sequence[Recorded] | None) -> Verdict:
-    """Judges the answers.
+    """Judge the answers.
 
     Failed: a question that ended in a named error. Lost: one without any end. Torn: one whose requests, as the LM
     recorded them, differ from the values of the revision that its provenance names. Stale: one that ran under a

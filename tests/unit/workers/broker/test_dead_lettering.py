@@ -34,4 +34,4 @@ def test_a_listener_that_fails_keeps_nobody_from_being_told(caplog: pytest.LogCa
     given_up.add_listener(told.append)
     given_up.notify_listeners([settlement.dead_letter("w.2", "q", "lost", "it died", {"task_id": "7"})])
     assert len(told) == 1
-    assert "The end of task 7" in caplog.text
+    assert "failed for task 7" in caplog.text

@@ -48,7 +48,7 @@ def scripts(client: Redis, lease_s: float = 0.05, **terms: Any) -> KeeperScripts
 
 
 def hold(client: Redis, worker: str, number: int = 1, body: object = "body", **properties: Any) -> str:
-    """Records a claim of a worker as the claim script does."""
+    """Record a claim of a worker as the claim script does."""
     envelope = {"body": json.dumps(body), "content-type": "application/json", "content-encoding": "utf-8",
                 "headers": {"task": "t", "id": f"id-{number}"},
                 "properties": {"delivery_info": {}, "body_encoding": "utf-8", **properties}}  # fmt: skip
@@ -138,7 +138,7 @@ def test_what_a_killed_worker_held_is_handed_on_within_seconds(redis_url: str, c
 
 
 def silence(client: Redis, lives: KeeperScripts) -> None:
-    """Lets so many ticks pass that whoever doesn't beat is silent."""
+    """Let so many ticks pass that whoever doesn't beat is silent."""
     wait_until(lambda: lives.heartbeat()[1], "the ticks", poll_s=0.002)
 
 
@@ -161,7 +161,7 @@ def test_a_message_that_took_too_many_workers_along_is_given_up(client: Redis) -
     reap(client, "dead", max_deliveries=3)
     (entry,) = dead(client)
     assert (entry["reason"], entry["task_id"], entry["deliveries"]) == ("lost", "id-2", 3)
-    assert "worker dead fell silent" in entry["error"]
+    assert "worker dead missed its heartbeats" in entry["error"]
     assert json.loads(entry["message"])["headers"]["id"] == "id-2", "the whole message is kept"
     (back,) = (json.loads(raw) for raw in client.lrange(QUEUE, 0, -1))  # type: ignore[union-attr]
     assert back["properties"]["deliveries"] == 3

@@ -38,7 +38,7 @@ def shown(exc: BaseException) -> list[str]:
 
 
 def stock_clear(exc: BaseException) -> None:
-    """Clears all frames of a traceback, as Celery does."""
+    """Clear all frames of a traceback, as Celery does."""
     for frame in frames(exc):
         with contextlib.suppress(RuntimeError):
             frame.clear()
@@ -119,7 +119,7 @@ def test_celerys_own_signals_keep_what_they_say(error: BaseException) -> None:
 
 
 async def _two_that_raise_one(error: Exception, opened: asyncio.Event) -> tuple[BaseException, asyncio.Task[str]]:
-    """Returns an error after two tasks raised it, one of which still waits in the frame that it passed through."""
+    """Return an error after two tasks raised it, one of which still waits in the frame that it passed through."""
 
     async def stay() -> str:
         try:

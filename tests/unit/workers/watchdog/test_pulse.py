@@ -68,7 +68,7 @@ async def test_a_watchdog_that_ends_is_missed(
             await asyncio.to_thread(wait_until, lambda: any(beat.alive > 3 for beat in beats), "some looks")
             assert caplog.text == ""
             process.send_signal(signal.SIGKILL)
-            await asyncio.to_thread(wait_until, lambda: "has ended" in caplog.text, "it to be missed")
+            await asyncio.to_thread(wait_until, lambda: "has exited" in caplog.text, "it to be missed")
         finally:
             pulse.stop()
             process.wait()

@@ -23,7 +23,7 @@ def app_at(url: str) -> FleetApp:
 
 
 def claimed(opened: Any, *ids: str) -> str:
-    """Has messages of these tasks claimed, and returns the name under which they are held."""
+    """Have messages of these tasks claimed, and return the name under which they are held."""
     for task_id in ids:
         put(opened, [], headers={"id": task_id, "task": "tasks.predict"})
     for _ in ids:
