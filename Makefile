@@ -1,4 +1,4 @@
-# The workflow of this repository; CI runs `make check` and `make test` and nothing else.
+# The workflow of this repository; CI runs `make check`, `make test` and `make docs`.
 # Needs python3 (3.11 or newer), make and a C compiler. Everything else is installed into .venv from requirements.lock.
 
 PYTHON ?= python3
