@@ -12,7 +12,7 @@ from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
 from snakepit_bridge.exceptions import ConfigurationError
 from workers.lifecycle import load_bounds
 
-DOCS = Path(__file__).parents[3] / "docs" / "configuration.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "configuration.md"
 
 
 def test_without_a_word_they_are_the_librarys() -> None:

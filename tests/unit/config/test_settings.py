@@ -202,7 +202,7 @@ def test_what_is_not_a_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_documentation_lists_each_setting_with_its_default() -> None:
-    lines = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8").splitlines()
     told = {cells[1].strip(" `"): cells[2].strip(" `") for line in lines if len(cells := line.split("|")) > 3}
     for name, field in FleetSettings.model_fields.items():
         default = DEFAULTS.get({"redis_url": "redis"}.get(name, name))
