@@ -15,7 +15,7 @@ _RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
 
 
 def celery_config(settings: FleetSettings) -> dict[str, Any]:
-    """Returns the configuration of the Celery app."""
+    """Return the configuration of the Celery app."""
     return {
         "broker_url": settings.broker,
         "result_backend": settings.redis,

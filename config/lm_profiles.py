@@ -105,7 +105,7 @@ class ProfileTable(BaseModel):
         return parameters
 
     def api_key(self, environment: Mapping[str, str]) -> SecretStr | None:
-        """Returns the key from the environment, or None where the profile names no variable.
+        """Return the key from the environment, or None where the profile names no variable.
 
         Raises:
             ValueError: the variable isn't set, or to nothing.
@@ -127,7 +127,7 @@ class ProfilesFile(BaseModel):
     profiles: dict[str, ProfileTable] = Field(min_length=1)
 
     def values(self, environment: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-        """Returns each profile's fields, with its key, as keyword arguments of the library's LM profile.
+        """Return each profile's fields, with its key, as keyword arguments of the library's LM profile.
 
         ``retry`` and ``circuit`` are the fields of the library's policies.
 
@@ -152,27 +152,27 @@ class ProfilesFile(BaseModel):
         ]
 
     def fleet_limits(self) -> dict[str, dict[str, Any]]:
-        """Returns the limits that each profile has for the whole fleet, as keyword arguments; None doesn't limit."""
+        """Return the limits that each profile has for the whole fleet, as keyword arguments; None doesn't limit."""
         return {name: table.limits.model_dump(exclude=_OF_ONE_PROCESS) for name, table in self.profiles.items()}
 
     def prices(self) -> dict[str, dict[str, float]]:
-        """Returns what each profile's tokens cost, as keyword arguments."""
+        """Return what each profile's tokens cost, as keyword arguments."""
         return {name: table.price.model_dump() for name, table in self.profiles.items()}
 
 
 def read_profiles(path: Path) -> ProfilesFile:
-    """Reads a profiles file.
+    """Read a profiles file.
 
     Raises:
         ValueError: it can't be read or a table is wrong; names the file, the table and the fault.
     """
     try:
         return ProfilesFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as missing:
-        raise ValueError(f"The LM profiles file {path} can't be read: {missing.strerror}") from missing
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as broken:
-        raise ValueError(f"The LM profiles file {path} isn't TOML: {broken}") from broken
-    except ValidationError as refused:
-        first = refused.errors(include_url=False)[0]
+    except OSError as exc:
+        raise ValueError(f"The LM profiles file {path} can't be read: {exc.strerror}") from exc
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise ValueError(f"The LM profiles file {path} isn't TOML: {exc}") from exc
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
         raise ValueError(f"The LM profiles file {path} is wrong at {where}: {first['msg']}") from None

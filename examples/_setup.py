@@ -20,7 +20,7 @@ Example = Callable[[SessionContext, RecordingLM], Awaitable[None]]
 
 
 def run(example: Example, description: str | None) -> None:
-    """Runs an example in a session of its own, which is gone afterwards.
+    """Run an example in a session of its own, which is gone afterwards.
 
     The store is the one that ``--redis-url`` names, else an embedded server. The language model is a stand-in on
     loopback, which records each request: so an example can show what was really sent.

@@ -13,7 +13,7 @@ from snakepit_bridge.testing import RecordingLM
 
 
 async def basic_binding(ctx: SessionContext, server: RecordingLM) -> None:
-    """Binds a ChainOfThought, asks, changes a variable, asks again."""
+    """Bind a ChainOfThought, ask, change a variable, ask again."""
     # In production Elixir publishes these.
     await ctx.set_variables({"llm_temperature": 0.7, "generation_max_tokens": 256})
 

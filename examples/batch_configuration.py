@@ -15,7 +15,7 @@ QUESTION = "What are the advantages of functional programming?"
 
 
 async def batch_configuration(ctx: SessionContext, server: RecordingLM) -> None:
-    """Builds the pipeline, runs it, changes all variables at once, runs it again."""
+    """Build the pipeline, run it, change all variables at once, run it again."""
     await ctx.set_variables(
         {
             "pipeline_temperature": 0.7,

@@ -15,7 +15,7 @@ from snakepit_bridge.testing import RecordingLM
 
 
 async def callbacks(ctx: SessionContext, server: RecordingLM) -> None:
-    """Keeps a history of a module's temperature."""
+    """Keep a history of a module's temperature."""
     await ctx.set_variable("llm_temperature", 0.7)
     history: list[tuple[Any, Any]] = []
 

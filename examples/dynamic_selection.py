@@ -19,7 +19,7 @@ def look_up(word: str) -> str:
 
 
 async def dynamic_selection(ctx: SessionContext, server: RecordingLM) -> None:
-    """Creates the module that the variable names, changes the variable, creates the next one."""
+    """Create the module that the variable names, change the variable, create the next one."""
     resolver = ModuleVariableResolver(ctx)
     print(f"Available: {', '.join(resolver.get_available_modules())}")
 

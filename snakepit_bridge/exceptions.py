@@ -10,21 +10,21 @@
     ├── SessionError
     │   ├── SessionNotFoundError
     │   ├── SessionNameError             what can't be the name of a session            (also ValueError)
-    │   ├── AuthorityAwayError           variables that the session's authority has stopped to confirm
+    │   ├── AuthorityAwayError           variables that the session's authority has stopped confirming
     │   ├── StalenessExceededError       variables that were confirmed longer ago than the task accepts
     │   ├── SessionOwnedElsewhereError   a publisher that isn't the session's authority
     │   ├── StaleTokenError              a publish that expected another revision
     │   │   └── LabelMovedError          the same for a label
     │   ├── LabelNotFoundError
     │   ├── FencedError                  a publisher that lost its lease
-    │   ├── RevisionLostError                 a revision that the store can't give any more
+    │   ├── RevisionLostError                 a revision that the store no longer has
     │   ├── RevisionNotAppliedError           a revision that not every worker process has acknowledged
     │   └── RevisionNotReachedError           a revision that did not come in time
-    │   (and wire.writeback's WriteNotShownError: Elixir has a change that no refresher has shown in time)
-    ├── (wire.errors' ElixirError and its kin: away, failed, not served, half written, unreadable)
+    │   (and elixir.write_back's WriteNotShownError: Elixir has a change that no refresher has shown in time)
+    ├── (elixir.errors' ElixirError and its subclasses: away, failed, not served, half written, unreadable)
     ├── ProgramError
     │   ├── ProgramNotFoundError
-    │   └── ProgramSpecError             a spec that is refused                         (also ValueError)
+    │   └── ProgramSpecError             a rejected spec                                (also ValueError)
     ├── LMError
     │   ├── LMUnavailableError           down, overloaded, timed out: worth a retry
     │   ├── LMRefusedError               unauthorised, bad request: not worth one
@@ -38,7 +38,7 @@
     │   ├── PredictionTimeoutError            the client stopped waiting; the task goes on   (also TimeoutError)
     │   ├── PredictionUnknownError       a task of which there is no trace
     │   ├── PredictionFailedError             the program raised something of its own
-    │   ├── PredictionGivenUpError            no worker could finish it; it is on the dead list
+    │   ├── PredictionGivenUpError            no worker could finish it; it is in the dead-letter list
     │   ├── LMCallOutsidePredictionError  an LM call on a worker that belongs to no prediction
     │   ├── OwnLMError               an LM that a program made for itself, and that no profile declares
     │   ├── IdempotencyConflictError          one key, two different requests
@@ -87,7 +87,7 @@ class BridgeError(Exception):
 
 
 def known(names: Iterable[str], limit: int = 12) -> str:
-    """Returns the names as one readable list, cut off where it would stop being readable."""
+    """Return the names as one readable list, cut off where it would stop being readable."""
     ordered = sorted(names)
     if not ordered:
         return "none"
@@ -95,28 +95,28 @@ def known(names: Iterable[str], limit: int = 12) -> str:
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """Returns ``" Did you mean 'x'?"`` for the name nearest to a misspelt one, or nothing."""
+    """Return ``" Did you mean 'x'?"`` for the name nearest to a misspelt one, or nothing."""
     matches = difflib.get_close_matches(name, list(names), n=1)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 def error_text(exc: BaseException) -> str:
-    """Return what an exception says; one of a stranger's may fail to say anything, or hold half a character."""
+    """Return an exception's text, even if its ``__str__`` fails or returns an unpaired surrogate."""
     try:
         return str(exc).encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001 (the class's own code, which may do anything)
-        return "its text can't be made"
+        return "its text can't be rendered"
 
 
 def fresh_error(exc: E) -> E:
-    """Return a copy of an error that others may raise or hold too, to be raised by one task alone.
+    """Return a copy of a shared error, to be raised by one task alone.
 
     Each raise of an exception adds the raising task's frames to its traceback. So one instance that several tasks raise
-    leads from each of them into the running frames of the others, and whoever then clears "its" frames, as Celery does
-    for a failed task, closes coroutines that still run. The copy has type, fields, notes and cause of the original,
+    leads from each of them into the running frames of the others, and clearing those frames, as Celery does for a
+    failed task, closes coroutines that still run. The copy has type, fields, notes and cause of the original,
     and no traceback. What can't be copied comes back as a ``BridgeError`` with its type and text.
     """
-    made = next((twin for make in (_remade, copy.copy) if (twin := _twin(exc, make)) is not None), None)
+    made = next((twin for make in (_rebuild, copy.copy) if (twin := _copy_by(exc, make)) is not None), None)
     twin = cast(E, BridgeError(f"{type(exc).__qualname__}: {error_text(exc)}") if made is None else made)
     if hasattr(exc, "__notes__"):
         twin.__notes__ = list(exc.__notes__)
@@ -125,8 +125,8 @@ def fresh_error(exc: E) -> E:
     return twin.with_traceback(None)
 
 
-def _twin(exc: BaseException, make: Callable[[BaseException], BaseException]) -> BaseException | None:
-    """Return what a way of copying makes of an error, if that is another one of the same kind and text."""
+def _copy_by(exc: BaseException, make: Callable[[BaseException], BaseException]) -> BaseException | None:
+    """Return a copy of an error made by ``make``, or None unless it has the same type and text."""
     try:
         twin = make(exc)
         return twin if twin is not exc and type(twin) is type(exc) and str(twin) == str(exc) else None
@@ -134,7 +134,7 @@ def _twin(exc: BaseException, make: Callable[[BaseException], BaseException]) ->
         return None
 
 
-def _remade(exc: BaseException) -> BaseException:
+def _rebuild(exc: BaseException) -> BaseException:
     """Return a copy without a call of any ``__init__``, which may take other arguments than ``args``."""
     kind: Any = type(exc)
     twin: BaseException = kind.__new__(kind, *exc.args)
@@ -147,7 +147,7 @@ def _remade(exc: BaseException) -> BaseException:
 
 
 def _members(kind: type) -> Iterator[str]:
-    """Yield what instances of a class hold outside of their dictionary, such as the ``errno`` of an ``OSError``."""
+    """Yield the names of a class's slots and C-level members, such as the ``errno`` of an ``OSError``."""
     for name, value in vars(kind).items():
         if isinstance(value, MemberDescriptorType | GetSetDescriptorType) and not name.startswith("__"):
             yield name
@@ -235,25 +235,25 @@ class VariableNotFoundError(BridgeError, ValueError):
 
 
 class SessionError(BridgeError):
-    """Base of what can be wrong with a session and its revisions."""
+    """Base of errors about a session and its revisions."""
 
 
 @_error
 class SessionNotFoundError(SessionError):
-    """A session that nobody published."""
+    """A session without any published revision."""
 
     session: str
 
     def __str__(self) -> str:
         return (
-            f"Session not found: {self.session}. Nobody has published a variable of it; "
+            f"Session not found: {self.session}. It has no published variables; "
             f"publish one first: dspex-fleet publish {self.session} name=value."
         )
 
 
 @_error
 class SessionNameError(SessionError, ValueError):
-    """What was given as the name of a session can't be one."""
+    """An invalid session name."""
 
     found: str
 
@@ -263,7 +263,7 @@ class SessionNameError(SessionError, ValueError):
 
 @_error
 class AuthorityAwayError(SessionError):
-    """A session whose authority has been silent for too long: nobody knows whether its variables still hold."""
+    """A session whose authority has sent no heartbeat for too long, so that its variables may be outdated."""
 
     session: str
     authority: str
@@ -274,17 +274,17 @@ class AuthorityAwayError(SessionError):
 
     def __str__(self) -> str:
         return (
-            f"The authority of session '{self.session}', '{self.authority}', is away: it was last heard of "
-            f"{self.silent_s:.1f} s ago, and while all is well that takes {self.silence_s:.1f} s at most. Its "
+            f"The authority of session '{self.session}', '{self.authority}', is away: its last heartbeat was "
+            f"{self.silent_s:.1f} s ago, and one is expected every {self.silence_s:.1f} s at most. Its "
             f"variables were last confirmed {self.age_s:.1f} s ago; the prediction's outage contract is {self.outage}. "
-            "Look whether the Elixir server answers and still has the session, and whether a refresher runs; "
+            "Check that the Elixir server answers and still has the session, and that a refresher is running; "
             "outage='serve_stale(SECONDS)' lets a prediction run under variables of that age."
         )
 
 
 @_error
 class StalenessExceededError(SessionError):
-    """A session whose authority isn't away, and whose variables were confirmed longer ago than a task accepts."""
+    """A session whose variables were confirmed longer ago than the task accepts; its authority is up."""
 
     session: str
     age_s: float
@@ -295,13 +295,13 @@ class StalenessExceededError(SessionError):
         return (
             f"The variables of session '{self.session}' were last confirmed by its authority {self.age_s:.1f} s ago; "
             f"the prediction accepts max_staleness={self.max_staleness_s:g} s, its outage contract is {self.outage}. "
-            "Accept more, or let the refresher look more often."
+            "Raise max_staleness, or make the refresher poll more often."
         )
 
 
 @_error
 class SessionOwnedElsewhereError(SessionError):
-    """A publish by somebody who isn't the session's authority. Nothing was changed."""
+    """A publish by a publisher that isn't the session's authority. Nothing was changed."""
 
     session: str
     authority: str
@@ -316,7 +316,7 @@ class SessionOwnedElsewhereError(SessionError):
 
 @_error
 class StaleTokenError(SessionError):
-    """A compare-and-set publish that lost: somebody published in between. Nothing was changed."""
+    """A compare-and-set publish that lost to a concurrent one. Nothing was changed."""
 
     session: str
     expected: str
@@ -331,7 +331,7 @@ class StaleTokenError(SessionError):
 
 @_error
 class LabelMovedError(StaleTokenError):
-    """A label that somebody moved in between, so that a compare-and-set lost. Nothing was changed."""
+    """A compare-and-set of a label that lost to a concurrent move. Nothing was changed."""
 
     label: str
 
@@ -339,7 +339,7 @@ class LabelMovedError(StaleTokenError):
         return (
             f"Label '{self.label}' of session '{self.session}' is at {self.found}, "
             f"not at the expected {self.expected}. "
-            f"Look at what it names now, and move it from there."
+            f"Check what it points at now, and move it from there."
         )
 
 
@@ -360,7 +360,7 @@ class LabelNotFoundError(SessionError):
 
 @_error
 class FencedError(SessionError):
-    """A publish by a lease holder whose lease another one has taken since. Nothing was changed."""
+    """A publish under a lease that another holder has acquired since. Nothing was changed."""
 
     session: str
     fence: int
@@ -369,7 +369,7 @@ class FencedError(SessionError):
     def __str__(self) -> str:
         return (
             f"Session '{self.session}' is fenced at {self.current}; the publish carried {self.fence}. "
-            f"Another publisher holds the lease now; take it again before publishing."
+            f"Another publisher holds the lease now; acquire it again before publishing."
         )
 
 
@@ -382,12 +382,12 @@ class RevisionLostError(SessionError):
     oldest: str
 
     def __str__(self) -> str:
-        return f"Session '{self.session}' no longer has {self.token}; the oldest it can still give is {self.oldest}."
+        return f"Session '{self.session}' no longer has {self.token}; the oldest available is {self.oldest}."
 
 
 @_error
 class RevisionNotReachedError(SessionError):
-    """A requirement that the session did not meet within the bounded wait."""
+    """A required revision that the session did not reach within the wait."""
 
     session: str
     token: str
@@ -412,12 +412,12 @@ class RevisionNotAppliedError(SessionError):
     def __str__(self) -> str:
         return (
             f"Revision {self.token} of session '{self.session}' isn't applied everywhere: {self.waiting}. "
-            "Mend what they refuse, or wait for them."
+            "Fix the errors that they report, or wait for them."
         )
 
 
 class ProgramError(BridgeError):
-    """Base of what can be wrong with a registered program."""
+    """Base of errors about a registered program."""
 
 
 @_error
@@ -437,7 +437,7 @@ class ProgramNotFoundError(ProgramError):
 
 @_error
 class ProgramSpecError(ProgramError, ValueError):
-    """A program spec that is refused; nothing of it was imported, built or stored."""
+    """A rejected program spec; nothing of it was imported, built or stored."""
 
     program: str
     where: str
@@ -452,7 +452,7 @@ class LMError(BridgeError):
     """A language model that did not give an answer.
 
     ``status`` is the HTTP status, 0 where there was none; ``profile`` the LM profile, and ``tries`` how often it was
-    asked, both empty where nobody counted.
+    asked, both empty where unknown.
     """
 
     model: str
@@ -508,7 +508,7 @@ class LMAnswerTruncatedError(LMAnswerError):
 
 
 class PredictionError(BridgeError):
-    """Base of what can happen to one prediction on the fleet."""
+    """Base of errors about one prediction on the fleet."""
 
 
 @_error
@@ -524,7 +524,7 @@ class DeadlineExceededError(PredictionError, TimeoutError):
 
 @_error
 class ForeignNamespaceError(PredictionError):
-    """A request of another fleet came to this one's workers, by a queue that both use."""
+    """A request of another fleet that reached this fleet's workers through a shared queue."""
 
     sent_in: str
     served: str
@@ -532,13 +532,13 @@ class ForeignNamespaceError(PredictionError):
     def __str__(self) -> str:
         return (
             f"The request was sent in namespace '{self.sent_in}', and this worker serves '{self.served}'. "
-            "Give each namespace a queue of its own, or name none: DSPEX_QUEUE, Fleet(queue=…)."
+            "Give each namespace its own queue, or leave the queue unset: DSPEX_QUEUE, Fleet(queue=…)."
         )
 
 
 @_error
 class PredictionCancelledError(PredictionError):
-    """Somebody cancelled the prediction."""
+    """The prediction was cancelled."""
 
     task_id: str
 
@@ -567,14 +567,14 @@ class PredictionTimeoutError(PredictionError, TimeoutError):
 
 @_error
 class PredictionUnknownError(PredictionError):
-    """Nothing is known of a task: no result, and no message of it in the fleet's queue nor with a worker."""
+    """An unknown task: it has no result, and no message in the fleet's queue or at a worker."""
 
     task_id: str
     looked_in: str
 
     def __str__(self) -> str:
         return (
-            f"Nothing is known of prediction {self.task_id}: it has no result, and isn't in {self.looked_in}. "
+            f"Prediction {self.task_id} is unknown: it has no result, and isn't in {self.looked_in}. "
             "Check the id, the Redis database, the namespace and the queue; a result may also have expired."
         )
 
@@ -593,7 +593,7 @@ class PredictionFailedError(PredictionError):
 
 @_error
 class LMCallOutsidePredictionError(PredictionError):
-    """An LM was called on a worker by code that no prediction is known for, or whose prediction is over."""
+    """An LM call on a worker that belongs to no running prediction."""
 
     found: str
 
@@ -608,7 +608,7 @@ class LMCallOutsidePredictionError(PredictionError):
 
 @_error
 class OwnLMError(PredictionError):
-    """A program on a worker asked an LM that it made for itself, and that no LM profile declares."""
+    """A program on a worker called an LM that it created itself and that no LM profile declares."""
 
     model: str
     problem: str
@@ -616,7 +616,7 @@ class OwnLMError(PredictionError):
 
     def __str__(self) -> str:
         return (
-            f"The program asks an LM of its own making, '{self.model}': {self.problem}. On a worker each LM call is "
+            f"The program calls an LM of its own, '{self.model}': {self.problem}. On a worker each LM call is "
             "made under its prediction's limits, deadline and cancellation, by an LM that the operator declared: "
             f"{self.declared}. Leave out the LM and bind 'model' to a variable, make it of a declared model without "
             "key and endpoint (dspy.LM('provider/model', temperature=…)), or declare it in a profile's models. An "
@@ -626,7 +626,7 @@ class OwnLMError(PredictionError):
 
 @_error
 class PredictionGivenUpError(PredictionError):
-    """A prediction that no worker could finish: its message is on the dead list now, from where it can be retried."""
+    """A prediction that no worker could finish; its message is in the dead-letter list and can be retried."""
 
     task_id: str
     reason: str
@@ -655,26 +655,26 @@ class IdempotencyConflictError(PredictionError):
 
 @_error
 class PayloadLostError(PredictionError):
-    """Inputs or a result that were too large for a message, and aren't where it says; ``digest`` names them."""
+    """A payload that was too large for its message and is missing from the store; ``digest`` names it."""
 
     digest: str
     problem: str
 
     def __str__(self) -> str:
         return (
-            f"The payload {self.digest[:12]}… can't be had: {self.problem}. "
-            f"Submit the prediction again, and keep results for longer if it was only late."
+            f"The payload {self.digest[:12]}… is unavailable: {self.problem}. "
+            f"Submit the prediction again; if it was only late, keep results longer (DSPEX_RESULT_EXPIRES_S)."
         )
 
 
 @_error
 class DeadMessageNotFoundError(BridgeError):
-    """No message of this id is on the dead list: it was retried or dropped, or never was there."""
+    """No message with this id is in the dead-letter list: it was retried, dropped, or never there."""
 
     id: str
 
     def __str__(self) -> str:
-        return f"No dead message {self.id}. See which there are: dspex-fleet dead list."
+        return f"No dead message {self.id}. List them: dspex-fleet dead list."
 
 
 @_error
@@ -690,7 +690,7 @@ class StoreUnavailableError(BridgeError, ConnectionError):
 
 @_error
 class StoreForbiddenError(StoreUnavailableError):
-    """A command, key or channel of Redis that the user of the URL has no right to. Trying again doesn't help."""
+    """A Redis command, key or channel that the URL's user has no permission for. Retrying won't help."""
 
     user: str = "default"
 

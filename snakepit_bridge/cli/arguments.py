@@ -20,21 +20,21 @@ class Assignment:
     text: str
     type: VariableType | None = None
 
-    def on(self, existing: Variable | None) -> Variable:
-        """Returns the variable with this value; one that exists keeps its type and constraints.
+    def apply_to(self, existing: Variable | None) -> Variable:
+        """Return the variable with this value; one that exists keeps its type and constraints.
 
         Raises:
             ValidationError: the value doesn't fit the type or a constraint, or the variable has another type.
         """
         if existing is None:
-            return Variable.declare(self.name, value_of(self.text, self.type), self.type)
+            return Variable.declare(self.name, parse_value(self.text, self.type), self.type)
         if self.type not in (None, existing.type):
             raise ValidationError(self.name, f"of type '{self.type}'", f"it is a {existing.type}, and keeps that type")
-        return existing.with_value(value_of(self.text, existing.type))
+        return existing.with_value(parse_value(self.text, existing.type))
 
 
-def pairs(arguments: Iterable[str], form: str = "name=value") -> dict[str, str]:
-    """Splits arguments at their first ``=``.
+def parse_pairs(arguments: Iterable[str], form: str = "name=value") -> dict[str, str]:
+    """Split arguments at their first ``=``.
 
     Raises:
         BridgeError: one has no ``=`` or no name, or a name comes twice.
@@ -43,15 +43,15 @@ def pairs(arguments: Iterable[str], form: str = "name=value") -> dict[str, str]:
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals or not name:
-            raise BridgeError(f"An argument reads {form}; got '{argument}'.")
+            raise BridgeError(f"An argument must be {form}; got '{argument}'.")
         if name in found:
             raise BridgeError(f"'{name}' is given twice; give it once.")
         found[name] = text
     return found
 
 
-def assignments(arguments: Iterable[str], types: Iterable[str], known: Collection[str]) -> list[Assignment]:
-    """Reads ``name=value`` and ``name:type=value``; a name that is ``known`` may itself hold a colon.
+def parse_assignments(arguments: Iterable[str], types: Iterable[str], known: Collection[str]) -> list[Assignment]:
+    """Read ``name=value`` and ``name:type=value``; a name that is ``known`` may itself hold a colon.
 
     Args:
         arguments: what to publish.
@@ -62,8 +62,8 @@ def assignments(arguments: Iterable[str], types: Iterable[str], known: Collectio
         BridgeError: an argument is malformed, or a type is for a name that isn't published.
         ValidationError: there is no such type.
     """
-    said = pairs(types, "--type name=type")
-    found = [_assignment(name, text, said, known) for name, text in pairs(arguments).items()]
+    said = parse_pairs(types, "--type name=type")
+    found = [_parse_assignment(name, text, said, known) for name, text in parse_pairs(arguments).items()]
     for name in said.keys() - {assignment.name for assignment in found}:
         raise BridgeError(f"--type is for '{name}', which isn't published here; add {name}=value.")
     if len({assignment.name for assignment in found}) < len(found):
@@ -71,21 +71,21 @@ def assignments(arguments: Iterable[str], types: Iterable[str], known: Collectio
     return found
 
 
-def _assignment(argument: str, text: str, types: Mapping[str, str], known: Collection[str]) -> Assignment:
+def _parse_assignment(argument: str, text: str, types: Mapping[str, str], known: Collection[str]) -> Assignment:
     name, colon, suffix = argument.rpartition(":")
     if not colon or not name or argument in known or argument in types:
         name, suffix = argument, types.get(argument, "")
     return Assignment(name, text, VariableType.of(name, suffix) if suffix else None)
 
 
-def value_of(text: str, kind: VariableType | None) -> Any:
-    """Returns what a text means: JSON where it is JSON, else itself. For a text type only a JSON string is unquoted."""
-    value = json_or_text(text)
+def parse_value(text: str, kind: VariableType | None) -> Any:
+    """Return what a text means: JSON where it is JSON, else itself. For a text type only a JSON string is unquoted."""
+    value = parse_json_or_text(text)
     return text if kind in TEXT_TYPES and not isinstance(value, str) else value
 
 
-def json_or_text(text: str) -> Any:
-    """Returns the value of a JSON text, and any other text itself."""
+def parse_json_or_text(text: str) -> Any:
+    """Return the value of a JSON text, and any other text itself."""
     try:
         return parse(text)
     except (ValueError, RecursionError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from snakepit_bridge.cli.output import as_json
+from snakepit_bridge.cli.output import dump_json
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.variables.codec import parse
 
@@ -26,29 +26,29 @@ class BatchLine:
     """
 
     number: int
-    named: dict[str, Any]
+    identity: dict[str, Any]
     inputs: dict[str, Any] | None
     problem: str = ""
     record: dict[str, Any] | None = None
 
     @classmethod
-    def read(cls, number: int, raw: bytes) -> Self:
-        """Reads an inputs object, or ``{"id": …, "inputs": {…}}``: with any other key it is an object of inputs."""
+    def parse(cls, number: int, raw: bytes) -> Self:
+        """Read an inputs object, or ``{"id": …, "inputs": {…}}``: with any other key it is an object of inputs."""
         named: dict[str, Any] = {"line": number}
         try:
-            said = parse(raw)
-        except (ValueError, RecursionError) as broken:
-            return cls(number, named, None, f"it isn't JSON: {broken}")
-        if not isinstance(said, dict):
-            return cls(number, named, None, f"it must be an object of inputs, not {type(said).__name__}")
-        found = cast(dict[str, Any], said)
+            parsed = parse(raw)
+        except (ValueError, RecursionError) as exc:
+            return cls(number, named, None, f"it isn't JSON: {exc}")
+        if not isinstance(parsed, dict):
+            return cls(number, named, None, f"it must be an object of inputs, not {type(parsed).__name__}")
+        found = cast(dict[str, Any], parsed)
         if not isinstance(found.get("inputs"), dict) or found.keys() - {"id", "inputs"}:
             return cls(number, named, found)
         return cls(number, named | ({"id": found["id"]} if "id" in found else {}), found["inputs"])
 
 
 def count_lines(path: Path) -> int:
-    """Returns how many lines there are to do.
+    """Return how many lines there are to do.
 
     Raises:
         BridgeError: the file can't be read.
@@ -58,7 +58,7 @@ def count_lines(path: Path) -> int:
 
 
 def read_lines(path: Path) -> Iterator[BatchLine]:
-    """Yields the lines that aren't blank.
+    """Yield the lines that aren't blank.
 
     Raises:
         BridgeError: the file can't be read.
@@ -66,10 +66,10 @@ def read_lines(path: Path) -> Iterator[BatchLine]:
     with open_file(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             if raw.strip():
-                yield BatchLine.read(number, raw.strip())
+                yield BatchLine.parse(number, raw.strip())
 
 
-class Output:
+class BatchOutput:
     """The output file: what an earlier run left in it, and then one record after the other.
 
     Attributes:
@@ -84,7 +84,7 @@ class Output:
         self.failed = 0
 
     def skip_done(self, lines: Iterator[BatchLine]) -> None:
-        """Takes the lines that are in the output already from the input.
+        """Take the lines that are in the output already from the input.
 
         Raises:
             BridgeError: the output is of another input, or no batch's at all.
@@ -93,12 +93,12 @@ class Output:
         for raw in self._file:
             if not raw.endswith(b"\n"):
                 break  # a run was killed while it wrote this
-            self._count(self.check(raw, next(lines, None), self.done + 1))
+            self._count(self.match_record(raw, next(lines, None), self.done + 1))
             end += len(raw)
         self._file.truncate(end)
         self._file.seek(end)
 
-    def check(self, raw: bytes, line: BatchLine | None, number: int) -> dict[str, Any]:
+    def match_record(self, raw: bytes, line: BatchLine | None, number: int) -> dict[str, Any]:
         """Return a record that answers a line of the input.
 
         Args:
@@ -110,15 +110,15 @@ class Output:
             BridgeError: it doesn't.
         """
         record = self.read_record(raw, number)
-        if line is None or line.named != {name: record.get(name) for name in line.named}:
-            raise self._foreign(f"its line {number} isn't an answer to this input")
+        if line is None or line.identity != {name: record.get(name) for name in line.identity}:
+            raise self._mismatch_error(f"its line {number} isn't an answer to this input")
         return record
 
-    def write(self, line: BatchLine, said: dict[str, Any]) -> None:
-        """Appends a line's record, so that it survives the end of this process, whatever ends it."""
-        record = line.named | said
+    def write(self, line: BatchLine, parsed: dict[str, Any]) -> None:
+        """Append a line's record, so that it survives the end of this process, whatever ends it."""
+        record = line.identity | parsed
         # JSON can escape half a surrogate pair, UTF-8 can't hold it.
-        self._file.write((as_json(record) + "\n").encode(errors="backslashreplace"))
+        self._file.write((dump_json(record) + "\n").encode(errors="backslashreplace"))
         self._file.flush()
         self._count(record)
 
@@ -135,18 +135,18 @@ class Output:
         try:
             record = parse(raw)
         except ValueError:
-            raise self._foreign(f"its line {number} isn't JSON") from None
+            raise self._mismatch_error(f"its line {number} isn't JSON") from None
         if not isinstance(record, dict) or "line" not in record:
-            raise self._foreign(f"its line {number} is no answer of a batch")
+            raise self._mismatch_error(f"its line {number} isn't a batch record")
         return cast(dict[str, Any], record)
 
-    def _foreign(self, why: str) -> BridgeError:
+    def _mismatch_error(self, why: str) -> BridgeError:
         return BridgeError(f"The output {self._path} can't be resumed: {why}. Name another file, or remove it.")
 
 
 @contextmanager
-def open_output(path: Path, source: Path) -> Generator[Output]:
-    """Opens the output of an input, and makes it if it isn't there.
+def open_output(path: Path, source: Path) -> Generator[BatchOutput]:
+    """Open the output of an input, and make it if it isn't there.
 
     Raises:
         BridgeError: it can't be written, or is the input itself.
@@ -155,10 +155,10 @@ def open_output(path: Path, source: Path) -> Generator[Output]:
         raise BridgeError(f"The output {path} is the input itself; name another file.")
     try:
         path.touch()
-    except OSError as refused:
-        raise BridgeError(f"The output {path} can't be written: {refused.strerror}. Check its path.") from None
+    except OSError as exc:
+        raise BridgeError(f"The output {path} can't be written: {exc.strerror}. Check its path.") from None
     with open_file(path, "r+b") as file:
-        yield Output(path, file)
+        yield BatchOutput(path, file)
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def open_file(path: Path, mode: str) -> Generator[BinaryIO]:
     """
     try:
         file = cast(BinaryIO, path.open(mode))
-    except OSError as refused:
-        raise BridgeError(f"The file {path} can't be opened: {refused.strerror}. Check its path.") from None
+    except OSError as exc:
+        raise BridgeError(f"The file {path} can't be opened: {exc.strerror}. Check its path.") from None
     with file:
         yield file

@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from snakepit_bridge.cli.batch_files import BatchLine, Output, open_file
+from snakepit_bridge.cli.batch_files import BatchLine, BatchOutput, open_file
 
 _SUFFIX = ".retrying"
 
 
-class RetriedOutput(Output):
+class RetryOutput(BatchOutput):
     """An output that is written anew: answered lines as they were, failed ones with what they end in now.
 
     Args:
@@ -39,31 +39,31 @@ class RetriedOutput(Output):
         Raises:
             BridgeError: the output is of another input, or no batch's at all.
         """
-        for number, raw in enumerate(self._complete(), start=1):
+        for number, raw in enumerate(self._read_complete(), start=1):
             self._unwritten.append(raw)
             line = next(lines, None)
-            record = self.check(raw, line, number)
+            record = self.match_record(raw, line, number)
             assert line is not None
             yield line if "error" in record else replace(line, record=record)
         yield from lines
 
-    def write(self, line: BatchLine, said: dict[str, Any]) -> None:
+    def write(self, line: BatchLine, result: dict[str, Any]) -> None:
         """Write a line's record; one that was there already stays as it was."""
         raw = self._unwritten.popleft() if self._unwritten else b""
         if line.record is None:
-            super().write(line, said)
+            super().write(line, result)
         else:
             self._keep(raw, line.record)
 
     def finish(self) -> None:
         """Write what was not come to as it was."""
         number = self.done
-        for raw in (*self._unwritten, *self._complete()):
+        for raw in (*self._unwritten, *self._read_complete()):
             number += 1
             self._keep(raw, self.read_record(raw, number))
         self._unwritten.clear()
 
-    def _complete(self) -> Iterator[bytes]:
+    def _read_complete(self) -> Iterator[bytes]:
         """Yield the old records that a run has written to their ends."""
         for raw in self._old:
             if not raw.endswith(b"\n"):
@@ -76,7 +76,7 @@ class RetriedOutput(Output):
 
 
 @contextmanager
-def open_retried(path: Path) -> Generator[RetriedOutput]:
+def open_retry_output(path: Path) -> Generator[RetryOutput]:
     """Open an output whose failed lines are to be tried again.
 
     Raises:
@@ -84,9 +84,9 @@ def open_retried(path: Path) -> Generator[RetriedOutput]:
     """
     beside = path.with_name(path.name + _SUFFIX)
     if beside.exists():
-        _take_up(path, beside)
+        _merge_unfinished(path, beside)
     with open_file(path, "rb") as old, open_file(beside, "wb") as new:
-        written = RetriedOutput(path, old, new)
+        written = RetryOutput(path, old, new)
         try:
             yield written
         finally:
@@ -96,7 +96,7 @@ def open_retried(path: Path) -> Generator[RetriedOutput]:
             os.replace(beside, path)
 
 
-def _take_up(path: Path, beside: Path) -> None:
+def _merge_unfinished(path: Path, beside: Path) -> None:
     """Let the records that a killed run had written stand for the old ones in their places."""
     merged = path.with_name(path.name + ".merged")
     with open_file(path, "rb") as old, open_file(beside, "rb") as newer, open_file(merged, "wb") as file:

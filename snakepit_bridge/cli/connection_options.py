@@ -1,4 +1,4 @@
-"""Which fleet a command talks to: what the shared options say, and the ways there that they lead to."""
+"""Shared options of the commands, and the fleet that they name."""
 
 from __future__ import annotations
 
@@ -31,22 +31,27 @@ RedisUrl = Annotated[
 ]
 Session = Annotated[str, typer.Option("--session", "-s", help="Session whose variables it runs under.")]
 AtLeast = Annotated[
-    str | None, typer.Option(metavar="TOKEN", help="The session's oldest token that will do, such as publish printed.")
+    str | None,
+    typer.Option(metavar="TOKEN", help="Oldest acceptable token of the session, such as the one that publish printed."),
 ]
-Exactly = Annotated[str | None, typer.Option(metavar="TOKEN", help="The one token of the session to run under.")]
+Exactly = Annotated[str | None, typer.Option(metavar="TOKEN", help="The exact token of the session to run under.")]
 MaxStaleness = Annotated[
     float | None,
     typer.Option(
-        min=0.0, metavar="SECONDS", help="How long ago the authority may last have agreed with the variables."
+        min=0.0, metavar="SECONDS", help="Maximum time since the session's authority last confirmed the variables."
     ),
 ]
 OnOutage = Annotated[
     str | None,
-    typer.Option("--outage", metavar="fail|serve_stale(SECONDS)", help="What to do when store or authority is away."),
+    typer.Option(
+        "--outage",
+        metavar="fail|serve_stale(SECONDS)",
+        help="What to do when the store or the authority is unavailable.",
+    ),
 ]
 Bridge = Annotated[
     str | None,
-    typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server of the sessions that one owns."),
+    typer.Option(envvar="DSPEX_BRIDGE", metavar="HOST:PORT", help="Elixir server that owns sessions."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
@@ -84,7 +89,7 @@ class FleetAddress:
         return database_of(self.url)
 
     def fleet(self, *, allowed_packages: Iterable[str] = (), wait_s: float = 600.0, bridge: str | None = None) -> Fleet:
-        """Returns the client."""
+        """Return the client."""
         from snakepit_bridge.client import Fleet
 
         return Fleet(
@@ -98,57 +103,57 @@ class FleetAddress:
         )
 
     def store(self) -> SnapshotStore:
-        """Returns the store of the sessions."""
+        """Return the store of the sessions."""
         from snakepit_bridge.snapshots import open_store
 
         return open_store(self.url, namespace=self.namespace)
 
     def connection(self) -> RedisConnection:
-        """Returns a way to Redis itself."""
+        """Return a way to Redis itself."""
         from snakepit_bridge.redis.connection import RedisConnection
 
         return RedisConnection(self.url)
 
     def registry(self) -> ProgramRegistry:
-        """Returns the program registry; loads DSPy."""
+        """Return the program registry; loads DSPy."""
         from snakepit_bridge.programs.registry import ProgramRegistry
 
         return ProgramRegistry(self.connection(), namespace=self.namespace)
 
     def settings(self) -> dict[str, str]:
-        """Returns the environment by which a worker finds the same fleet."""
+        """Return the environment by which a worker finds the same fleet."""
         names = {"DSPEX_NAMESPACE": self.namespace, "DSPEX_QUEUE": self.queue}
         urls = {"DSPEX_REDIS_URL": self.redis_url, "DSPEX_BROKER_URL": self.broker_url}
         return names | {name: url for name, url in urls.items() if url}
 
 
 def target(ctx: typer.Context, redis_url: str | None) -> FleetAddress:
-    """Returns what a command talks to: the shared options, and its own ``--redis-url`` if it has one."""
+    """Return what a command talks to: the shared options, and its own ``--redis-url`` if it has one."""
     shared: FleetAddress = ctx.obj
     return shared if redis_url is None else replace(shared, redis_url=redis_url, said=True)
 
 
-def said_on_command_line(ctx: typer.Context, parameter: str) -> bool:
-    """Tells whether a parameter was given as an argument, and not by the environment or its default."""
+def is_on_command_line(ctx: typer.Context, parameter: str) -> bool:
+    """Return whether a parameter was given as an argument, and not by the environment or its default."""
     source: Any = ctx.get_parameter_source(parameter)
     return source is not None and source.name == "COMMANDLINE"
 
 
 @contextmanager
-def well_formed() -> Generator[None]:
-    """Names an argument that the library refuses as malformed, which is what it raises a plain ValueError for."""
+def translate_value_errors() -> Generator[None]:
+    """Name an argument that the library refuses as exc, which is what it raises a plain ValueError for."""
     try:
         yield
     except BridgeError:
         raise
-    except ValueError as malformed:
-        raise BridgeError(str(malformed)) from None
+    except ValueError as exc:
+        raise BridgeError(str(exc)) from None
 
 
-def demands(
+def build_options(
     at_least: str | None, exactly: str | None, max_staleness: float | None = None, outage: str | None = None
 ) -> dict[str, Any]:
-    """Returns what a prediction asks of its session's revision, as ``Fleet.submit`` takes it.
+    """Return what a prediction asks of its session's revision, as ``Fleet.submit`` takes it.
 
     Raises:
         BridgeError: a token or the outage contract is malformed, or both tokens are given.
@@ -156,7 +161,7 @@ def demands(
     from snakepit_bridge.protocol.messages import Requirement
     from snakepit_bridge.snapshots.freshness import FreshnessPolicy
 
-    with well_formed():
+    with translate_value_errors():
         required, terms = Requirement.of(at_least, exactly), FreshnessPolicy.of(max_staleness, outage)
     token = {} if required.token is None else {required.kind: required.token}
     return {**token, "max_staleness": terms.max_staleness_s, "outage": None if outage is None else terms.outage}

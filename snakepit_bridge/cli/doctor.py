@@ -1,4 +1,4 @@
-"""``doctor``: looks at everything that a fleet needs, and says the fix beside each thing that is wrong."""
+"""``doctor``: checks everything that a fleet needs, and prints a fix beside each problem."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ import typer
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
-from snakepit_bridge.cli.fleet_commands import fleet_commands
-from snakepit_bridge.cli.fleet_state import Worker, consumed, live_workers, recent_stalls, waiting_in
+from snakepit_bridge.cli.fleet_commands import load_fleet_commands
+from snakepit_bridge.cli.fleet_state import (
+    Worker,
+    count_waiting,
+    find_consumed_queues,
+    find_recent_stalls,
+    find_workers,
+)
 from snakepit_bridge.cli.lm_call import check_calls
-from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.cli.worker_report import PACKAGES, check_workers, worker_reports
 from snakepit_bridge.delivery.dead_letters import DeadLetters
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, StoreForbiddenError
@@ -41,40 +47,42 @@ def doctor(
     ] = False,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Check Redis, the workers, their LM profiles, packages and versions, and say the fix of what is wrong.
+    """Check Redis, the workers, their LM profiles, packages and versions, and suggest fixes.
 
-    Workers tell what they run with themselves; without any, this shell's LM profiles are looked at. The exit code is 1
-    if something fails.
+    Workers report what they run with; if none answers, this shell's LM profiles are checked instead. The exit code is 1
+    if a check fails.
     """
     fleet = target(ctx, redis_url).fleet()
     found = [*_redis(fleet), *_modules(), *_versions()]
     if call:
         found += check_calls(fleet, _profiles(found))
     if json:
-        say(as_json([asdict(check) for check in found]))
+        echo(dump_json([asdict(check) for check in found]))
     else:
-        table(("", "what", "found", "fix"), [(check.level, check.what, check.found, check.fix) for check in found])
+        print_table(
+            ("", "what", "found", "fix"), [(check.level, check.what, check.found, check.fix) for check in found]
+        )
     failed = [check.what for check in found if check.level == "fail"]
     if failed:
-        raise BridgeError(f"{len(failed)} to mend: {', '.join(failed)}.")
+        raise BridgeError(f"{len(failed)} failed: {', '.join(failed)}.")
 
 
 def _redis(fleet: Fleet) -> Iterator[Check]:
     try:
         run_blocking(check_rights(fleet.connection, _rights(fleet)))
-        told = run_blocking(_info(fleet))
+        info = run_blocking(_info(fleet))
         stalls = list(_stalls(fleet))
         dead = run_blocking(DeadLetters(fleet.connection, namespace=fleet.namespace).count())
     except StoreForbiddenError as exc:
         found = f"user '{exc.user}': {exc.problem}"
-        yield Check("rights on Redis", "fail", found, "give it those of: dspex-fleet acl operator")
+        yield Check("rights on Redis", "fail", found, "grant those that 'dspex-fleet acl operator' prints")
         return
-    except BridgeError as away:
-        yield Check("Redis", "fail", str(away), "start it, or name another with --redis-url")
+    except BridgeError as exc:
+        yield Check("Redis", "fail", str(exc), "start it, or name another with --redis-url")
         return
-    yield _server(told)
-    yield _durability(told, run_blocking(_fsync(fleet)))
-    yield _eviction(told)
+    yield _server(info)
+    yield _durability(info, run_blocking(_fsync(fleet)))
+    yield _eviction(info)
     yield _given_up(dead)
     yield from _broker(fleet)
     yield from stalls
@@ -82,13 +90,13 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
 
 def _broker(fleet: Fleet) -> Iterator[Check]:
     """What is there only if the broker answers: workers, and what waits for them."""
-    from snakepit_bridge.client.celery_app import broker_of
+    from snakepit_bridge.client.celery_app import get_broker_url
     from snakepit_bridge.client.rabbitmq import check_broker
 
     try:
         if fleet.on_rabbitmq:
-            check_broker(broker_of(fleet.app), [fleet.queue])
-        workers = live_workers(fleet) or live_workers(fleet, _SLOW_ANSWER_S)
+            check_broker(get_broker_url(fleet.app), [fleet.queue])
+        workers = find_workers(fleet) or find_workers(fleet, _SLOW_ANSWER_S)
         code = _code(fleet)
     except BridgeError as exc:
         fix = "see docs/concepts/delivery.md" if isinstance(exc, ConfigurationError) else "start it, or name another"
@@ -104,14 +112,16 @@ def _workers(fleet: Fleet, workers: Sequence[Worker]) -> Iterator[Check]:
     """What the workers tell of themselves; where none does, what this shell would start one with."""
     if not workers:
         yield Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
-        here = fleet_commands()
+        here = load_fleet_commands()
         yield from here.check_language_models() if here else ()
         return
     reports = worker_reports(fleet, len(workers))
     silent = [worker.name for worker in workers if worker.name not in reports]
     yield Check("workers", "ok", f"{len(workers)} answer: {', '.join(worker.name for worker in workers)}")
     if silent:
-        yield Check("reports", "warn", f"{', '.join(silent)} tells nothing of itself", "look at its log; it may be old")
+        yield Check(
+            "reports", "warn", f"{', '.join(silent)} sent no report", "check its log; it may run an old version"
+        )
     if reports:
         yield from check_workers(reports, fleet.queue)
 
@@ -124,14 +134,14 @@ def _profiles(found: Sequence[Check]) -> list[str]:
 
 def _stalls(fleet: Fleet) -> Iterator[Check]:
     """Workers whose event loop stands still, and those that were ended for that."""
-    found = run_blocking(recent_stalls(fleet))
+    found = run_blocking(find_recent_stalls(fleet))
     if not found:
-        yield Check("event loops", "ok", "all turn")
+        yield Check("event loops", "ok", "all responsive")
     for one in found:
         place = f" at {one.place}" if one.place else ""
         whose = f" in prediction {one.task_id}" if one.task_id else ""
-        what = "was ended since its event loop stood still" if one.ended_at else "has an event loop that stands still"
-        fix = "await there what waits, or register the program with executes_code=True; see docs/how-to/run-workers.md"
+        what = "was ended because its event loop was blocked" if one.ended_at else "has a blocked event loop"
+        fix = "await instead of blocking, or register the program with executes_code=True; docs/how-to/run-workers.md"
         level = "warn" if one.ended_at else "fail"
         yield Check("event loops", level, f"{one.worker} (process {one.pid}) {what}{whose}{place}", fix)
 
@@ -139,10 +149,10 @@ def _stalls(fleet: Fleet) -> Iterator[Check]:
 def _code(fleet: Fleet) -> Check:
     """Whether somebody takes the programs that execute code, if any wait."""
     queue = code_queue(fleet.queue)
-    waits = run_blocking(waiting_in(fleet, queue))
-    if not waits or queue in consumed(fleet):
+    waits = run_blocking(count_waiting(fleet, queue))
+    if not waits or queue in find_consumed_queues(fleet):
         return Check("code queue", "ok", f"{waits} wait" if waits else "none waits")
-    found = f"{waits} wait in {queue}, and no worker takes from it"
+    found = f"{waits} wait in {queue}, and no worker consumes it"
     return Check("code queue", "fail", found, "start one: dspex-fleet worker --pool prefork")
 
 
@@ -162,28 +172,28 @@ async def _fsync(fleet: Fleet) -> str | None:
         (found,) = await fleet.connection.send_each([("CONFIG", "GET", "appendfsync")])
     except (BridgeError, RedisError):
         return None
-    told = found.items() if isinstance(found, Mapping) else zip(found[::2], found[1::2], strict=True)
-    return next((value.decode() for _, value in cast("Iterable[tuple[bytes, bytes]]", told)), None)
+    info = found.items() if isinstance(found, Mapping) else zip(found[::2], found[1::2], strict=True)
+    return next((value.decode() for _, value in cast("Iterable[tuple[bytes, bytes]]", info)), None)
 
 
-def _server(told: Mapping[str, Any]) -> Check:
-    valkey = told.get("valkey_version")
-    name, number = ("Valkey", str(valkey)) if valkey else ("Redis", str(told["redis_version"]))
+def _server(info: Mapping[str, Any]) -> Check:
+    valkey = info.get("valkey_version")
+    name, number = ("Valkey", str(valkey)) if valkey else ("Redis", str(info["redis_version"]))
     if int(number.split(".")[0]) >= _OLDEST:
         return Check("Redis", "ok", f"{name} {number}")
     return Check("Redis", "fail", f"{name} {number}", f"use Redis {_OLDEST} or newer, or Valkey")
 
 
-def _durability(told: Mapping[str, Any], fsync: str | None = None) -> Check:
+def _durability(info: Mapping[str, Any], fsync: str | None = None) -> Check:
     """What a loss of the server would cost; docs/concepts/delivery.md says it of each setting."""
-    if not told.get("aof_enabled"):
+    if not info.get("aof_enabled"):
         cost = "a restart of Redis loses what waits and what was published"
         return Check("append-only file", "warn", f"off: {cost}", "set appendonly yes")
-    if str(told.get("aof_last_write_status", "ok")) != "ok":
-        return Check("append-only file", "fail", "its last write failed: Redis takes no changes", "look at its disk")
-    late = int(told.get("aof_delayed_fsync", 0))
+    if str(info.get("aof_last_write_status", "ok")) != "ok":
+        return Check("append-only file", "fail", "its last write failed: Redis accepts no writes", "check its disk")
+    late = int(info.get("aof_delayed_fsync", 0))
     if late and fsync != "always":
-        found = f"on, but its disk was behind {late} times: a killed Redis may have lost up to 2 s each time"
+        found = f"on, but fsync was delayed {late} times: a killed Redis may have lost up to 2 s each time"
         return Check("append-only file", "warn", found, "give it a faster disk, or set appendfsync always")
     if fsync == "no":
         found = "on, appendfsync no: a machine that dies loses what its kernel hadn't written, 30 s or so"
@@ -193,17 +203,17 @@ def _durability(told: Mapping[str, Any], fsync: str | None = None) -> Check:
     return Check("append-only file", "ok", "on, always: nothing confirmed is lost" if fsync == "always" else "on")
 
 
-def _eviction(told: Mapping[str, Any]) -> Check:
-    policy = str(told.get("maxmemory_policy", "unknown"))
-    if policy == "noeviction" or not told.get("maxmemory"):
-        return Check("eviction", "ok", "never" if told.get("maxmemory") else "never, there is no memory limit")
+def _eviction(info: Mapping[str, Any]) -> Check:
+    policy = str(info.get("maxmemory_policy", "unknown"))
+    if policy == "noeviction" or not info.get("maxmemory"):
+        return Check("eviction", "ok", "never" if info.get("maxmemory") else "never, there is no memory limit")
     return Check("eviction", "fail", f"{policy}: a full server drops sessions", "set maxmemory-policy noeviction")
 
 
 def _given_up(count: int) -> Check:
     if not count:
         return Check("dead messages", "ok", "none")
-    return Check("dead messages", "warn", f"{count} were given up", "look at them: dspex-fleet dead list")
+    return Check("dead messages", "warn", f"{count} were given up", "inspect them: dspex-fleet dead list")
 
 
 def _modules() -> Iterator[Check]:

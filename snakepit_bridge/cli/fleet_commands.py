@@ -17,43 +17,43 @@ from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.exceptions import ConfigurationError
 
 # `workers` is a name that others use too; ours has these files and neighbours.
-_OURS = ("workers/commands.py", "workers/lifecycle.py", "tasks/predict.py", "config/settings.py")
-_ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+_FLEET_FILES = ("workers/commands.py", "workers/lifecycle.py", "tasks/predict.py", "config/settings.py")
+_ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 class FleetCommands(Protocol):
     """What ``workers.commands`` offers."""
 
     def add_to(self, app: typer.Typer, *, panel: str) -> None:
-        """Adds the fleet's commands."""
+        """Add the fleet's commands."""
 
     def check_language_models(self) -> Iterable[Check]:
-        """Looks at the LM profiles of this machine's settings."""
+        """Look at the LM profiles of this machine's settings."""
         ...
 
 
-def fleet_commands() -> FleetCommands | None:
-    """Returns the fleet's commands, or None where the library is installed alone."""
+def load_fleet_commands() -> FleetCommands | None:
+    """Return the fleet's commands, or None where the library is installed alone."""
     found = importlib.util.find_spec("workers")
     for folder in (found.submodule_search_locations or ()) if found else ():
         root = Path(folder).parent
-        if all((root / part).is_file() for part in _OURS):
+        if all((root / part).is_file() for part in _FLEET_FILES):
             return cast(FleetCommands, importlib.import_module("workers.commands"))
     return None
 
 
-def join(app: typer.Typer, *, panel: str) -> None:
-    """Adds the fleet's commands, or ones of their names that say where they run."""
-    found = fleet_commands()
+def add_fleet_commands(app: typer.Typer, *, panel: str) -> None:
+    """Add the fleet's commands, or ones of their names that say where they run."""
+    found = load_fleet_commands()
     if found is not None:
         found.add_to(app, panel=panel)
         return
     for name in ("worker", "refresher", "gateway", "gateway-token", "demo"):
         text = f"The fleet's {name}; runs from a checkout or the image."
-        app.command(name, help=text, rich_help_panel=panel, context_settings=_ANYTHING)(_elsewhere)
+        app.command(name, help=text, rich_help_panel=panel, context_settings=_ANY_ARGUMENTS)(_explain_absence)
 
 
-def _elsewhere() -> NoReturn:
+def _explain_absence() -> NoReturn:
     raise ConfigurationError(
         "The fleet's commands (worker, refresher, gateway, demo) run from a checkout or the image; "
         "only the library is installed here. "

@@ -47,32 +47,32 @@ class Worker:
     loop_p99_ms: float | None = None
 
 
-def live_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
-    """Returns the workers that answer within the wait.
+def find_workers(fleet: Fleet, wait_s: float = _ANSWER_S) -> list[Worker]:
+    """Return the workers that answer within the wait.
 
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.client.celery_app import broker_of
-    from snakepit_bridge.client.rabbitmq import broker_errors
+    from snakepit_bridge.client.celery_app import get_broker_url
+    from snakepit_bridge.client.rabbitmq import translate_broker_errors
     from snakepit_bridge.protocol.messages import PREDICT
 
-    with broker_errors(broker_of(fleet.app)):
+    with translate_broker_errors(get_broker_url(fleet.app)):
         answers: dict[str, Any] = fleet.app.control.inspect(timeout=wait_s).stats() or {}
-    return [_worker(name, answers[name], PREDICT) for name in sorted(answers)]
+    return [_parse_worker(name, answers[name], PREDICT) for name in sorted(answers)]
 
 
-def _worker(name: str, told: dict[str, Any], task: str) -> Worker:
-    pool = told.get("pool", {})
+def _parse_worker(name: str, stats: dict[str, Any], task: str) -> Worker:
+    pool = stats.get("pool", {})
     implementation = str(pool.get("implementation", "unknown")).partition(":")[0].rpartition(".")[2]
     return Worker(
         name, _POOLS.get(implementation, implementation), pool.get("max-concurrency", 0),
-        told.get("total", {}).get(task, 0), pool.get("loop", {}).get("p99_ms"),
+        stats.get("total", {}).get(task, 0), pool.get("loop", {}).get("p99_ms"),
     )  # fmt: skip
 
 
-async def recent_stalls(fleet: Fleet) -> list[Stall]:
-    """Returns the workers whose event loop stands still, and those that were ended for that in the last hour.
+async def find_recent_stalls(fleet: Fleet) -> list[Stall]:
+    """Return the workers whose event loop stands still, and those that were ended for that in the last hour.
 
     Raises:
         StoreUnavailableError: Redis is away.
@@ -83,8 +83,8 @@ async def recent_stalls(fleet: Fleet) -> list[Stall]:
     return [one for one in found if time.time() - (one.ended_at or time.time()) < _RECENT_S]
 
 
-async def waiting(fleet: Fleet, queue: str) -> dict[str, int]:
-    """Returns how many predictions wait in a queue, by their priorities, the most urgent first.
+async def count_by_priority(fleet: Fleet, queue: str) -> dict[str, int]:
+    """Return how many predictions wait in a queue, by their priorities, the most urgent first.
 
     RabbitMQ tells no priorities: there it is one number, of all.
 
@@ -92,62 +92,62 @@ async def waiting(fleet: Fleet, queue: str) -> dict[str, int]:
         StoreUnavailableError: the broker is away.
     """
     if fleet.on_rabbitmq:
-        return {_ALL: await asyncio.to_thread(_in_rabbitmq, fleet, queue)}
+        return {_ALL: await asyncio.to_thread(_count_in_rabbitmq, fleet, queue)}
     lengths = await fleet.connection.send_each([("LLEN", queue + mark) for mark in _STEPS.values()])
     return dict(zip(_STEPS, lengths, strict=True))
 
 
-async def waiting_in(fleet: Fleet, queue: str) -> int:
-    """Returns how many predictions wait in a queue.
+async def count_waiting(fleet: Fleet, queue: str) -> int:
+    """Return how many predictions wait in a queue.
 
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    return sum((await waiting(fleet, queue)).values())
+    return sum((await count_by_priority(fleet, queue)).values())
 
 
-def _in_rabbitmq(fleet: Fleet, queue: str) -> int:
-    from snakepit_bridge.client.rabbitmq import broker_errors, waiting_in
+def _count_in_rabbitmq(fleet: Fleet, queue: str) -> int:
+    from snakepit_bridge.client.rabbitmq import queue_length, translate_broker_errors
 
-    with broker_errors(fleet.broker), fleet.app.connection_for_read() as connection:
+    with translate_broker_errors(fleet.broker), fleet.app.connection_for_read() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_S)
-        return waiting_in(connection, queue)
+        return queue_length(connection, queue)
 
 
-def consumed(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
-    """Returns the queues that the workers which answer take from.
+def find_consumed_queues(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
+    """Return the queues that the workers which answer take from.
 
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.client.celery_app import broker_of
-    from snakepit_bridge.client.rabbitmq import broker_errors
+    from snakepit_bridge.client.celery_app import get_broker_url
+    from snakepit_bridge.client.rabbitmq import translate_broker_errors
 
-    with broker_errors(broker_of(fleet.app)):
+    with translate_broker_errors(get_broker_url(fleet.app)):
         answers: dict[str, list[dict[str, Any]]] = fleet.app.control.inspect(timeout=wait_s).active_queues() or {}
     return {queue["name"] for queues in answers.values() for queue in queues}
 
 
-def taken_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSWER_S) -> int:
+def count_held_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSWER_S) -> int:
     """Return how many messages some workers say that they have taken and not yet ended.
 
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.client.celery_app import broker_of
-    from snakepit_bridge.client.rabbitmq import broker_errors
+    from snakepit_bridge.client.celery_app import get_broker_url
+    from snakepit_bridge.client.rabbitmq import translate_broker_errors
 
     if not workers:
         return 0
     names = [worker.name for worker in workers]
     ask = fleet.app.control.inspect(destination=names, timeout=wait_s, limit=len(names))
-    with broker_errors(broker_of(fleet.app)):
+    with translate_broker_errors(get_broker_url(fleet.app)):
         answers: list[dict[str, Any]] = [ask.active() or {}, ask.reserved() or {}]
     return sum(len(tasks) for answer in answers for tasks in answer.values())
 
 
-async def taken(connection: RedisConnection, namespace: str) -> int:
-    """Returns how many messages the workers of a fleet have taken and not yet acknowledged, of all its queues.
+async def count_held(connection: RedisConnection, namespace: str) -> int:
+    """Return how many messages the workers of a fleet have taken and not yet acknowledged, of all its queues.
 
     Raises:
         StoreUnavailableError: Redis is away.
@@ -157,8 +157,8 @@ async def taken(connection: RedisConnection, namespace: str) -> int:
     return sum(await connection.send_each([("HLEN", layout.held(worker.decode())) for worker in workers]))
 
 
-async def parked(connection: RedisConnection, namespace: str) -> dict[str, dict[str, int]]:
-    """Returns how many predictions wait for a limit, by LM profile and session.
+async def count_parked(connection: RedisConnection, namespace: str) -> dict[str, dict[str, int]]:
+    """Return how many predictions wait for a limit, by LM profile and session.
 
     Raises:
         StoreUnavailableError: Redis is away.

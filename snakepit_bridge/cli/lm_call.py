@@ -31,9 +31,9 @@ def check_calls(fleet: Fleet, profiles: Iterable[str]) -> Iterator[Check]:
             fleet.register(name, _SPEC, lm=profile)
             prediction = fleet.submit(name, {"question": _QUESTION}, deadline=_ANSWER_S).get(_ANSWER_S + _GRACE_S)
         except LMAnswerError as exc:
-            yield Check(what, "warn", f"it answers, but not in the form of a program: {exc}", "try a stronger model")
+            yield Check(what, "warn", f"it answers, but not in the output format: {exc}", "try a stronger model")
         except BridgeError as exc:
-            yield Check(what, "fail", f"{type(exc).__name__}: {exc}", "mend the profile, or its provider's account")
+            yield Check(what, "fail", f"{type(exc).__name__}: {exc}", "fix the profile, or its provider's account")
         else:
             told, took_s = prediction.provenance, time.monotonic() - start
             yield Check(what, "ok", f"{told.model} answered in {took_s:.1f} s, on {told.worker}")

@@ -12,8 +12,8 @@ import typer
 
 from snakepit_bridge.cli import acl, batch, dead, doctor, predict, programs, replay, revisions, sessions, status
 from snakepit_bridge.cli import fleet_commands as joined
-from snakepit_bridge.cli.connection_options import BrokerUrl, FleetAddress, said_on_command_line
-from snakepit_bridge.cli.output import line
+from snakepit_bridge.cli.connection_options import BrokerUrl, FleetAddress, is_on_command_line
+from snakepit_bridge.cli.output import to_one_line
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.redaction import redact_logs
@@ -24,16 +24,16 @@ _FLEET = "The fleet"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line: the process's own arguments, or these.
+    """Run the command line: the process's own arguments, or these.
 
     Raises:
-        SystemExit: always. 1 after a named error, which is one line on stderr; 2 where the arguments make no sense.
+        SystemExit: always; 1 after a ``BridgeError``, printed as one line on stderr, and 2 for invalid arguments.
     """
     redact_logs()
     try:
         _command_line()(arguments)
     except BridgeError as error:
-        sys.stderr.write(f"dspex-fleet: {line(str(error))}\n")
+        sys.stderr.write(f"dspex-fleet: {to_one_line(str(error))}\n")
         raise SystemExit(1) from None
 
 
@@ -50,14 +50,14 @@ def _root(
         typer.Option("--redis-url", envvar="DSPEX_REDIS_URL", metavar="URL", help="Redis or Valkey of the fleet."),
     ] = None,
     namespace: Annotated[
-        str, typer.Option(envvar="DSPEX_NAMESPACE", metavar="NAME", help="The fleet's own part of the Redis.")
+        str, typer.Option(envvar="DSPEX_NAMESPACE", metavar="NAME", help="Namespace of the fleet's keys in Redis.")
     ] = DEFAULT_NAMESPACE,
     queue: Annotated[
         str | None,
         typer.Option(
             envvar="DSPEX_QUEUE",
             metavar="NAME",
-            help="Where the predictions wait; the namespace's own queue if not given.",
+            help="Queue of the predictions; the namespace's own if not given.",
             show_default=False,
         ),
     ] = None,
@@ -66,13 +66,13 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """DSPy programs on a Celery fleet, obeying session variables."""
+    """Run DSPy programs on a Celery fleet, configured by session variables."""
     try:
         ctx.obj = FleetAddress(
             redis_url,
             check_namespace(namespace),
             queue or default_queue(namespace),
-            said=said_on_command_line(ctx, "redis_url"),
+            said=is_on_command_line(ctx, "redis_url"),
             broker_url=broker_url or None,
         )
     except ValueError as exc:
@@ -81,7 +81,7 @@ def _root(
 
 @cache
 def _command_line() -> typer.Typer:
-    """Put together when it is first run: the fleet's commands, which join it, import this package themselves."""
+    """Build the command line on first use: the fleet's own commands import this package themselves."""
     made = typer.Typer(name="dspex-fleet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     made.callback()(_root)
     for panel, commands in {
@@ -101,5 +101,5 @@ def _command_line() -> typer.Typer:
         for command in commands:
             made.command(rich_help_panel=panel)(command)
     made.add_typer(dead.app, name="dead", rich_help_panel=_FLEET)
-    joined.join(made, panel=_FLEET)
+    joined.add_fleet_commands(made, panel=_FLEET)
     return made

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit_bridge.cli.arguments import json_or_text, pairs
+from snakepit_bridge.cli.arguments import parse_json_or_text, parse_pairs
 from snakepit_bridge.cli.connection_options import (
     AsJson,
     AtLeast,
@@ -18,10 +18,10 @@ from snakepit_bridge.cli.connection_options import (
     OnOutage,
     RedisUrl,
     Session,
-    demands,
+    build_options,
     target,
 )
-from snakepit_bridge.cli.output import as_json, as_text, say, table
+from snakepit_bridge.cli.output import dump_json, echo, print_table, to_text
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
@@ -47,33 +47,33 @@ def predict(
     json: AsJson = False,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Make one prediction and print its outputs and what produced them.
+    """Make one prediction and print its outputs and provenance.
 
-    A value for a text field is taken as it is, one for any other field is read as JSON where it is JSON.
+    Values of text fields are used verbatim; other values are parsed as JSON where possible.
     """
-    said = pairs(fields or (), "field=value")
-    demanded = demands(at_least, exactly, max_staleness, outage)
+    texts_by_field = parse_pairs(fields or (), "field=value")
+    demanded = build_options(at_least, exactly, max_staleness, outage)
     chosen = target(ctx, redis_url)
-    inputs = _typed(chosen, program, said)
+    inputs = _parse_inputs(chosen, program, texts_by_field)
     handle = chosen.fleet().submit(program, inputs, session=session, **demanded)
-    with cancelled_if_left([handle]):
+    with cancel_on_interrupt([handle]):
         prediction = handle.get(timeout)
     if json:
-        say(as_json({"outputs": outputs(prediction), "provenance": prediction.provenance.encode()}))
+        echo(dump_json({"outputs": outputs(prediction), "provenance": prediction.provenance.encode()}))
         return
     for name, value in outputs(prediction).items():
-        say(f"{name}: {as_text(value)}")
-    table(("provenance", ""), _provenance(prediction.provenance))
+        echo(f"{name}: {to_text(value)}")
+    print_table(("provenance", ""), _provenance_rows(prediction.provenance))
 
 
 def outputs(prediction: FleetPrediction) -> dict[str, Any]:
-    """Returns a prediction's outputs."""
+    """Return a prediction's outputs."""
     return dict(prediction.items())
 
 
 @contextmanager
-def cancelled_if_left(handles: Iterable[Handle]) -> Generator[None]:
-    """Cancels the predictions if the block is left by Ctrl-C: nobody is there to take their answers."""
+def cancel_on_interrupt(handles: Iterable[Handle]) -> Generator[None]:
+    """Cancel the predictions if the block is left by Ctrl-C: nobody is there to take their answers."""
     try:
         yield
     except KeyboardInterrupt:
@@ -82,31 +82,34 @@ def cancelled_if_left(handles: Iterable[Handle]) -> Generator[None]:
 
 
 def cancel(handles: Iterable[Handle]) -> None:
-    """Cancels predictions, as far as Redis is there to do so."""
+    """Cancel predictions, as far as Redis is there to do so."""
     # Whoever cancels is on the way out already, for a reason that would be hidden by this one.
     with suppress(StoreUnavailableError):
         for handle in handles:
             handle.cancel()
 
 
-def _typed(chosen: FleetAddress, program: str, said: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the inputs; ``42`` is text for a text field and a number for others."""
+def _parse_inputs(chosen: FleetAddress, program: str, texts_by_field: Mapping[str, str]) -> dict[str, Any]:
+    """Return the inputs; ``42`` is text for a text field and a number for others."""
     signature = run_blocking(chosen.registry().get(program)).spec.signature
     texts = {field.name for field in signature.fields if field.type == "str"} if signature else set[str]()
-    return {name: text if name in texts else json_or_text(text) for name, text in said.items()}
+    return {name: text if name in texts else parse_json_or_text(text) for name, text in texts_by_field.items()}
 
 
-def _provenance(told: Provenance) -> list[tuple[str, Any]]:
-    times = told.timings
+def _provenance_rows(origin: Provenance) -> list[tuple[str, Any]]:
+    times = origin.timings
     return [
-        ("session", f"{told.session} at {told.token} ({told.requirement.partition('=')[0]}), {_age(told)}"),
-        ("variables", as_json(told.variables)),
-        ("program", f"{told.program}:{told.version} ({told.digest[:12]})"),
-        ("module", told.module),
-        ("model", f"{told.model} (profile {told.profile})"),
-        ("usage", as_json(told.usage)),
-        ("worker", f"{told.worker}, process {told.pid}, attempt {told.attempt}"),
-        ("task", told.task_id),
+        (
+            "session",
+            f"{origin.session} at {origin.token} ({origin.requirement.partition('=')[0]}), {_describe_age(origin)}",
+        ),
+        ("variables", dump_json(origin.variables)),
+        ("program", f"{origin.program}:{origin.version} ({origin.digest[:12]})"),
+        ("module", origin.module),
+        ("model", f"{origin.model} (profile {origin.profile})"),
+        ("usage", dump_json(origin.usage)),
+        ("worker", f"{origin.worker}, process {origin.pid}, attempt {origin.attempt}"),
+        ("task", origin.task_id),
         (
             "ms",
             f"{times.queued_ms:.0f} queued, {times.snapshot_ms:.1f} snapshot, {times.bind_ms:.1f} bind, "
@@ -115,5 +118,5 @@ def _provenance(told: Provenance) -> list[tuple[str, Any]]:
     ]
 
 
-def _age(told: Provenance) -> str:
-    return f"confirmed {told.staleness_s:.1f} s before{', during an outage' if told.outage else ''}"
+def _describe_age(origin: Provenance) -> str:
+    return f"confirmed {origin.staleness_s:.1f} s before{', during an outage' if origin.outage else ''}"

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from snakepit_bridge.cli.arguments import pairs
+from snakepit_bridge.cli.arguments import parse_pairs
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
-from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.exceptions import BridgeError, ProgramSpecError
 from snakepit_bridge.process.home_loop import run_blocking
 
@@ -26,7 +26,9 @@ def register(
             show_default=False,
         ),
     ],
-    name: Annotated[str | None, typer.Option(help="Its name; the file's or the object's if not given.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the program; that of the file or object if not given.")
+    ] = None,
     bind: Annotated[
         list[str] | None, typer.Option(metavar="ATTRIBUTE=VARIABLE", help="Bind an attribute to a session variable.")
     ] = None,
@@ -38,26 +40,26 @@ def register(
 ) -> None:
     """Register a program as its newest version.
 
-    Every module that it may run as is built first; a spec that can't run is refused and nothing is stored.
+    Every module that it may run as is built first; a spec that can't run is rejected and nothing is stored.
     """
-    bindings = pairs(bind or (), "--bind attribute=variable")
-    called = name or _name_of(source)
+    bindings = parse_pairs(bind or (), "--bind attribute=variable")
+    called = name or _default_name(source)
     fleet = target(ctx, redis_url).fleet(allowed_packages=allow or ())
-    program = fleet.register(called, _module_of(source, called), bindings=bindings or None)
+    program = fleet.register(called, _load_program(source, called), bindings=bindings or None)
     if label is not None:
         fleet.label(program.name, label, program.version)
-    say(f"registered {program.name}:{program.version}{f' as {program.name}@{label}' if label else ''}")
+    echo(f"registered {program.name}:{program.version}{f' as {program.name}@{label}' if label else ''}")
 
 
 def programs(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
     """List the registered programs with their newest versions and labels."""
     found = run_blocking(target(ctx, redis_url).registry().list())
     if json:
-        say(as_json([{"name": each.name, "latest": each.latest, "labels": each.labels} for each in found]))
+        echo(dump_json([{"name": each.name, "latest": each.latest, "labels": each.labels} for each in found]))
         return
     labels = [", ".join(f"{label}={version}" for label, version in each.labels.items()) for each in found]
     rows = [(each.name, each.latest, labelled) for each, labelled in zip(found, labels, strict=True)]
-    table(("program", "latest", "labels"), rows, numbers=("latest",))
+    print_table(("program", "latest", "labels"), rows, numbers=("latest",))
 
 
 def label(
@@ -69,10 +71,10 @@ def label(
 ) -> None:
     """Point a label such as prod at a version of a program."""
     run_blocking(target(ctx, redis_url).registry().label(program, label, version))
-    say(f"{program}@{label} is {program}:{version}")
+    echo(f"{program}@{label} is {program}:{version}")
 
 
-def _name_of(source: str) -> str:
+def _default_name(source: str) -> str:
     return Path(source).stem if _is_file(source) else source.replace(":", ".").rpartition(".")[2]
 
 
@@ -80,35 +82,37 @@ def _is_file(source: str) -> bool:
     return ":" not in source and (Path(source).suffix in (".json", ".py") or "/" in source or Path(source).exists())
 
 
-def _module_of(source: str, name: str) -> Any:
-    """Returns a file's text, for the spec to be read from it, or the module that an import path leads to."""
+def _load_program(source: str, name: str) -> Any:
+    """Return a file's text, for the spec to be read from it, or the module that an import path leads to."""
     if not _is_file(source):
-        return _imported(source, name)
+        return _import_program(source, name)
     if source.endswith(".py"):
-        raise ProgramSpecError(name, "the whole", f"{source} is code; name what is in it: {Path(source).stem}:object")
+        raise ProgramSpecError(
+            name, "the whole", f"{source} is Python code; name an object in it: {Path(source).stem}:object"
+        )
     try:
         return Path(source).read_bytes().decode()
-    except OSError as missing:
-        raise BridgeError(f"The program's file {source} can't be read: {missing.strerror}. Check its path.") from None
-    except UnicodeDecodeError as binary:
-        raise ProgramSpecError(name, "the whole", f"{source} isn't text in UTF-8: {binary.reason}") from None
+    except OSError as exc:
+        raise BridgeError(f"The program's file {source} can't be read: {exc.strerror}. Check its path.") from None
+    except UnicodeDecodeError as exc:
+        raise ProgramSpecError(name, "the whole", f"{source} isn't text in UTF-8: {exc.reason}") from None
 
 
-def _imported(path: str, name: str) -> Any:
+def _import_program(path: str, name: str) -> Any:
     import dspy
 
-    found = _object_at(path, name)
+    found = _import_object(path, name)
     if not isinstance(found, dspy.Module) and callable(found):
         try:
             found = found()
-        except Exception as broken:
-            raise ProgramSpecError(name, "module", f"calling {path} raised {_said(broken)}") from broken
+        except Exception as exc:
+            raise ProgramSpecError(name, "module", f"calling {path} raised {_describe_error(exc)}") from exc
     if not isinstance(found, dspy.Module):
         raise ProgramSpecError(name, "module", f"{path} is a {type(found).__name__}, not a dspy.Module")
     return found
 
 
-def _object_at(path: str, name: str) -> Any:
+def _import_object(path: str, name: str) -> Any:
     module_name, colon, attributes = path.partition(":")
     if not colon:
         module_name, _, attributes = path.rpartition(".")
@@ -120,10 +124,10 @@ def _object_at(path: str, name: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
-    except Exception as broken:
-        raise ProgramSpecError(name, "module", f"'{path}' can't be imported here: {_said(broken)}") from broken
+    except Exception as exc:
+        raise ProgramSpecError(name, "module", f"'{path}' can't be imported here: {_describe_error(exc)}") from exc
     return found
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

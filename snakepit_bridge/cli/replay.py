@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
-from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.cli.predict import outputs
 
 if TYPE_CHECKING:
@@ -24,23 +24,25 @@ def replay(
     """Make a finished prediction again under its exact revision and program version, and show both."""
     found = target(ctx, redis_url).fleet().replay(task_id, timeout)
     if json:
-        both = {"first": _shown(found.first), "again": _shown(found.again)}
-        say(as_json({"inputs": dict(found.inputs), **both, "differences": sorted(found.differences)}))
+        both = {"first": _to_dict(found.first), "again": _to_dict(found.again)}
+        echo(dump_json({"inputs": dict(found.inputs), **both, "differences": sorted(found.differences)}))
         return
-    table(("", "first", "again"), [*_outputs(found.first, found.again), *_origins(found.first, found.again)])
+    print_table(
+        ("", "first", "again"), [*_output_rows(found.first, found.again), *_provenance_rows(found.first, found.again)]
+    )
     said = f"they differ in {', '.join(sorted(found.differences))}" if found.differences else "the answers are the same"
-    say(f"replay: {said}")
+    echo(f"replay: {said}")
 
 
-def _shown(prediction: FleetPrediction) -> dict[str, Any]:
+def _to_dict(prediction: FleetPrediction) -> dict[str, Any]:
     return {"outputs": outputs(prediction), "provenance": prediction.provenance.encode()}
 
 
-def _outputs(first: FleetPrediction, again: FleetPrediction) -> list[tuple[str, Any, Any]]:
+def _output_rows(first: FleetPrediction, again: FleetPrediction) -> list[tuple[str, Any, Any]]:
     return [(name, first.get(name), again.get(name)) for name in dict.fromkeys([*first.keys(), *again.keys()])]
 
 
-def _origins(first: FleetPrediction, again: FleetPrediction) -> list[tuple[str, Any, Any]]:
+def _provenance_rows(first: FleetPrediction, again: FleetPrediction) -> list[tuple[str, Any, Any]]:
     one, two = first.provenance, again.provenance
     return [
         ("session", f"{one.session} at {one.token}", f"{two.session} at {two.token}"),

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit_bridge.cli.connection_options import AsJson, Bridge, FleetAddress, RedisUrl, target, well_formed
-from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.connection_options import (
+    AsJson,
+    Bridge,
+    FleetAddress,
+    RedisUrl,
+    target,
+    translate_value_errors,
+)
+from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.cli.sessions import SessionName, author, plain
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.token import Token
@@ -34,7 +41,7 @@ def _check_revision(text: str) -> str:
 Revision = Annotated[
     str, typer.Argument(metavar="REVISION", help="A token, a label or 'latest'.", callback=_check_revision)
 ]
-Reason = Annotated[str, typer.Option(help="Why, for the session's history.", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Reason, for the session's history.", show_default=False)]
 
 
 def history(
@@ -44,7 +51,7 @@ def history(
     json: AsJson = False,
     redis_url: RedisUrl = None,
 ) -> None:
-    """List a session's newest revisions: when, who, why, and what changed."""
+    """List a session's newest revisions: time, author, reason, and changes."""
     store = target(ctx, redis_url).store()
     changes = run_blocking(store.history(session, limit))
     labels = run_blocking(store.labels(session))
@@ -52,10 +59,10 @@ def history(
         change.token: sorted(name for name, one in labels.items() if one.token == change.token) for change in changes
     }
     if json:
-        say(as_json([{**_described(change), "labels": named[change.token]} for change in changes]))
+        echo(dump_json([{**_to_dict(change), "labels": named[change.token]} for change in changes]))
         return
     rows = [(", ".join(named[change.token]), *_row(change)) for change in changes]
-    table(("labels", "token", "at", "author", "reason", "changed"), rows)
+    print_table(("labels", "token", "at", "author", "reason", "changed"), rows)
 
 
 def diff(
@@ -68,13 +75,13 @@ def diff(
 ) -> None:
     """Show the variables that differ between two revisions of a session."""
     found = run_blocking(target(ctx, redis_url).store().diff(session, first, second))
-    sides = {name: [_value(one), _value(two)] for name, (one, two) in sorted(found.items())}
+    sides = {name: [_plain_value(one), _plain_value(two)] for name, (one, two) in sorted(found.items())}
     if json:
-        say(as_json(sides))
+        echo(dump_json(sides))
     elif sides:
-        table(("name", first, second), [(name, *both) for name, both in sides.items()])
+        print_table(("name", first, second), [(name, *both) for name, both in sides.items()])
     else:
-        say(f"diff: {first} and {second} hold the same variables")
+        echo(f"diff: {first} and {second} hold the same variables")
 
 
 def rollback(
@@ -87,16 +94,16 @@ def rollback(
 ) -> None:
     """Publish an earlier revision's variables once more, and print the new token."""
     context = target(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
-    say(str(run_blocking(context.rollback(to, reason=reason or f"rollback to {to}"))))
+    echo(str(run_blocking(context.rollback(to, reason=reason or f"rollback to {to}"))))
 
 
 def watch(
     ctx: typer.Context,
     session: SessionName,
-    count: Annotated[int, typer.Option(min=0, help="End after so many; 0 goes on until Ctrl-C.")] = 0,
+    count: Annotated[int, typer.Option(min=0, help="Stop after this many; 0 runs until Ctrl-C.")] = 0,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Print the session's newest token and what changes from then on, a line of JSON each, until Ctrl-C."""
+    """Print the session's newest token and then each change, one line of JSON each, until Ctrl-C."""
     # Ctrl-C is how a watch ends, and nothing to complain about.
     with suppress(KeyboardInterrupt):
         asyncio.run(_watch(target(ctx, redis_url), session, count))
@@ -115,11 +122,11 @@ def mark(
     store = target(ctx, redis_url).store()
     if remove:
         run_blocking(store.unlabel(session, label))
-        say(f"{session} has no label {label} now")
+        echo(f"{session} has no label {label} now")
         return
-    with well_formed():
+    with translate_value_errors():
         token = run_blocking(store.label(session, label, at, author=author(), reason=reason))
-    say(f"{label} of {session} is {token}")
+    echo(f"{label} of {session} is {token}")
 
 
 def promote(
@@ -131,9 +138,9 @@ def promote(
     redis_url: RedisUrl = None,
 ) -> None:
     """Point a label at a revision once every worker process that holds the session applies it."""
-    with well_formed():
+    with translate_value_errors():
         token = target(ctx, redis_url).fleet().promote(session, label, at, wait_s=wait)
-    say(f"{label} of {session} is {token}")
+    echo(f"{label} of {session} is {token}")
 
 
 async def _watch(chosen: FleetAddress, session: str, count: int) -> None:
@@ -145,41 +152,41 @@ async def _watch(chosen: FleetAddress, session: str, count: int) -> None:
             snapshot = await store.read(session)
             names = [*before, *(name for name in snapshot.variables if name not in before)]
             both = {name: (before.get(name), snapshot.variables.get(name)) for name in names}
-            changed = {name: [_value(a), _value(b)] for name, (a, b) in both.items() if a != b}
+            changed = {name: [_plain_value(a), _plain_value(b)] for name, (a, b) in both.items() if a != b}
             before, seen = snapshot.variables, seen + 1
-            say(as_json({"token": str(max(token, snapshot.token)), "changed": changed}))
+            echo(dump_json({"token": str(max(token, snapshot.token)), "changed": changed}))
             if seen == count:
                 return
     finally:
         await store.aclose()
 
 
-def _described(change: Change) -> dict[str, Any]:
+def _to_dict(change: Change) -> dict[str, Any]:
     return {
         "token": str(change.token),
-        "at": _time(change.at),
+        "at": _format_time(change.at),
         "author": change.author,
         "reason": change.reason,
         "changed": {
-            name: [_value(change.before.get(name)), _value(change.after.get(name))]
+            name: [_plain_value(change.before.get(name)), _plain_value(change.after.get(name))]
             for name in sorted({*change.before, *change.after})
         },
     }
 
 
 def _row(change: Change) -> tuple[str, ...]:
-    said = _described(change)
-    changed = ", ".join(f"{name}: {_word(a)} → {_word(b)}" for name, (a, b) in said["changed"].items())
+    said = _to_dict(change)
+    changed = ", ".join(f"{name}: {_format_value(a)} → {_format_value(b)}" for name, (a, b) in said["changed"].items())
     return (said["token"], said["at"], said["author"], said["reason"], changed)
 
 
-def _value(variable: Variable | None) -> Any:
+def _plain_value(variable: Variable | None) -> Any:
     return None if variable is None else plain(variable)
 
 
-def _word(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else as_json(value)
+def _format_value(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else dump_json(value)
 
 
-def _time(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from snakepit_bridge.cli.arguments import assignments, pairs
+from snakepit_bridge.cli.arguments import parse_assignments, parse_pairs
 from snakepit_bridge.cli.connection_options import AsJson, Bridge, RedisUrl, target
-from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.variables import Variable
 from snakepit_bridge.variables.types import to_json
@@ -24,45 +24,45 @@ def publish(
     values: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", show_default=False)],
     types: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="NAME=TYPE", help="Type of a new variable; name:type=value says it too."),
+        typer.Option("--type", metavar="NAME=TYPE", help="Type of a new variable; same as name:type=value."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for the session's history.", show_default=False)] = "",
+    reason: Annotated[str, typer.Option(help="Reason, for the session's history.", show_default=False)] = "",
     bridge: Bridge = None,
     redis_url: RedisUrl = None,
 ) -> None:
     """Publish variables as one revision and print its token.
 
-    A value is read as JSON where it is JSON, else as text. A variable that exists keeps its type and constraints.
+    Values are parsed as JSON where possible, else used as text. Existing variables keep their type and constraints.
     """
-    pairs(values)  # what is malformed needs no Redis to say so
+    parse_pairs(values)  # reject malformed arguments before connecting to Redis
 
     def proposal(now: Mapping[str, Variable]) -> Mapping[str, Variable]:
-        return {each.name: each.on(now.get(each.name)) for each in assignments(values, types or [], now)}
+        return {each.name: each.apply_to(now.get(each.name)) for each in parse_assignments(values, types or [], now)}
 
     context = target(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
-    say(str(run_blocking(context.change(proposal, reason=reason))))
+    echo(str(run_blocking(context.change(proposal, reason=reason))))
 
 
 def variables(ctx: typer.Context, session: SessionName, json: AsJson = False, redis_url: RedisUrl = None) -> None:
-    """List a session's variables, and the token they stand at."""
+    """List a session's variables and its current token."""
     snapshot = run_blocking(target(ctx, redis_url).store().read(session))
     found = [snapshot.variables[name] for name in sorted(snapshot.variables)]
     if json:
         shown = {v.name: {"type": v.type, "value": plain(v), "constraints": v.constraints.as_dict()} for v in found}
-        say(as_json({"session": session, "token": str(snapshot.token), "variables": shown}))
+        echo(dump_json({"session": session, "token": str(snapshot.token), "variables": shown}))
         return
     rows = [(v.name, v.type, plain(v), v.constraints.as_dict() or "") for v in found]
-    table(("name", "type", "value", "constraints"), rows)
-    say(f"token: {snapshot.token}")
+    print_table(("name", "type", "value", "constraints"), rows)
+    echo(f"token: {snapshot.token}")
 
 
 def plain(variable: Variable) -> object:
-    """Returns a variable's value as JSON holds it."""
+    """Return a variable's value as JSON holds it."""
     return to_json(variable.type, variable.value)
 
 
 def author() -> str:
-    """Returns who publishes, for the history."""
+    """Return who publishes, for the history."""
     try:
         return f"{getpass.getuser()} by dspex-fleet"
     except (OSError, KeyError):  # a container's user need not have a name

@@ -11,16 +11,16 @@ import typer
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
 from snakepit_bridge.cli.fleet_state import (
     Worker,
-    consumed,
-    live_workers,
-    parked,
-    recent_stalls,
-    taken,
-    taken_by,
-    waiting,
-    waiting_in,
+    count_by_priority,
+    count_held,
+    count_held_by,
+    count_parked,
+    count_waiting,
+    find_consumed_queues,
+    find_recent_stalls,
+    find_workers,
 )
-from snakepit_bridge.cli.output import as_json, say, table
+from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import code_queue
 
@@ -35,13 +35,13 @@ _SHOWN = 5
 
 def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
     """Show which workers answer, how deep the queue is, and where each session stands."""
-    found = look(target(ctx, redis_url).fleet())
+    found = collect_status(target(ctx, redis_url).fleet())
     if json:
-        say(as_json(found))
+        echo(dump_json(found))
         return
     _show_workers(found["workers"])
     waits = ", ".join(f"{count} at priority {name}" for name, count in found["queue"]["by_priority"].items() if count)
-    say(f"queue {found['queue']['name']}: {found['queue']['waiting']} wait{f' ({waits})' if waits else ''}, "
+    echo(f"queue {found['queue']['name']}: {found['queue']['waiting']} wait{f' ({waits})' if waits else ''}, "
         f"{found['queue']['taken']} taken by workers")  # fmt: skip
     _show_code(found["code"])
     _show_stalls(found["stalls"])
@@ -49,34 +49,34 @@ def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None)
     _show_sessions(found["sessions"])
 
 
-def look(fleet: Fleet) -> dict[str, Any]:
-    """Returns what the fleet looks like now, as JSON values.
+def collect_status(fleet: Fleet) -> dict[str, Any]:
+    """Return what the fleet looks like now, as JSON values.
 
     Raises:
         StoreUnavailableError: Redis is away.
     """
     # Redis comes first: where it is away that is said at once, and workers are asked for as long as they may take.
-    found = run_blocking(_look(fleet))
+    found = run_blocking(_collect_from_redis(fleet))
     code = found["code"]
-    code["consumed"] = not code["waiting"] or code["name"] in consumed(fleet)
-    workers = live_workers(fleet)
+    code["consumed"] = not code["waiting"] or code["name"] in find_consumed_queues(fleet)
+    workers = find_workers(fleet)
     if fleet.on_rabbitmq:  # which tells nobody how many
-        found["queue"]["taken"] = taken_by(fleet, workers)
+        found["queue"]["taken"] = count_held_by(fleet, workers)
     return {"workers": [_worker(one) for one in workers], **found}
 
 
-async def _look(fleet: Fleet) -> dict[str, Any]:
+async def _collect_from_redis(fleet: Fleet) -> dict[str, Any]:
     from snakepit_bridge.snapshots.acknowledgements import Acks
 
     acks = Acks(fleet.connection, namespace=fleet.namespace)
-    priorities = await waiting(fleet, fleet.queue)
+    priorities = await count_by_priority(fleet, fleet.queue)
     heads = dict(sorted((await fleet.store.sessions()).items()))
     sessions = {name: _session(head, await acks.applied(name)) for name, head in heads.items()}
     queue = {"name": fleet.queue, "waiting": sum(priorities.values()), "by_priority": priorities}
-    limits = await parked(fleet.connection, fleet.namespace)
-    queue["taken"] = await taken(fleet.connection, fleet.namespace)
-    code = {"name": code_queue(fleet.queue), "waiting": await waiting_in(fleet, code_queue(fleet.queue))}
-    stalls = [asdict(one) for one in await recent_stalls(fleet)]
+    limits = await count_parked(fleet.connection, fleet.namespace)
+    queue["taken"] = await count_held(fleet.connection, fleet.namespace)
+    code = {"name": code_queue(fleet.queue), "waiting": await count_waiting(fleet, code_queue(fleet.queue))}
+    stalls = [asdict(one) for one in await find_recent_stalls(fleet)]
     return {"queue": queue, "code": code, "limits": limits, "sessions": sessions, "stalls": stalls}
 
 
@@ -93,18 +93,18 @@ def _session(head: Head, applied: list[ProcessAck]) -> dict[str, Any]:
 
 def _show_workers(workers: list[dict[str, Any]]) -> None:
     if not workers:
-        say("workers: none answers; start one with: dspex-fleet worker")
+        echo("workers: none answers; start one with: dspex-fleet worker")
         return
     columns = ("name", "pool", "concurrency", "predictions", "loop_p99_ms")
     rows = [["-" if one[column] is None else one[column] for column in columns] for one in workers]
-    table(("worker", *columns[1:-1], "loop p99 ms"), rows, numbers=columns[2:])
+    print_table(("worker", *columns[1:-1], "loop p99 ms"), rows, numbers=columns[2:])
 
 
 def _show_code(code: dict[str, Any]) -> None:
     """What waits for a process of its own; mostly nothing does."""
     if code["waiting"]:
-        nobody = "" if code["consumed"] else "; no worker takes from it, start one: dspex-fleet worker --pool prefork"
-        say(f"queue {code['name']}: {code['waiting']} wait that execute code{nobody}")
+        nobody = "" if code["consumed"] else "; no worker consumes it; start one: dspex-fleet worker --pool prefork"
+        echo(f"queue {code['name']}: {code['waiting']} waiting that execute code{nobody}")
 
 
 def _show_stalls(stalls: list[dict[str, Any]]) -> None:
@@ -112,9 +112,9 @@ def _show_stalls(stalls: list[dict[str, Any]]) -> None:
     for one in stalls:
         place = f" at {one['place']}" if one["place"] else ""
         whose = f", in prediction {one['task_id']}" if one["task_id"] else ""
-        what = "was ended by its watchdog" if one["ended_at"] else "stands still"
+        what = "was ended by its watchdog" if one["ended_at"] else "is blocked"
         ago = time.time() - (one["ended_at"] or one["since"])
-        say(f"worker {one['worker']}, process {one['pid']}: its event loop {what}{whose}{place} ({ago:.0f} s)")
+        echo(f"worker {one['worker']}, process {one['pid']}: its event loop {what}{whose}{place} ({ago:.0f} s)")
 
 
 def _show_parked(limits: dict[str, dict[str, int]]) -> None:
@@ -123,19 +123,19 @@ def _show_parked(limits: dict[str, dict[str, int]]) -> None:
         most = sorted(sessions.items(), key=lambda one: -one[1])
         shown = ", ".join(f"{count} of {name}" for name, count in most[:_SHOWN])
         more = f" and {len(most) - _SHOWN} sessions more" if len(most) > _SHOWN else ""
-        say(f"limits of {profile}: {sum(sessions.values())} wait ({shown}{more})")
-    say("")
+        echo(f"limits of {profile}: {sum(sessions.values())} wait ({shown}{more})")
+    echo("")
 
 
 def _show_sessions(sessions: dict[str, dict[str, Any]]) -> None:
     if not sessions:
-        say("sessions: none is published")
+        echo("sessions: none is published")
         return
     rows = [
         (name, one["token"], one["authority"], f"{one['confirmed_s_ago']:.0f} s ago", *_applied(one))
         for name, one in sessions.items()
     ]
-    table(("session", "token", "authority", "confirmed", "applied by", "refused by"), rows)
+    print_table(("session", "token", "authority", "confirmed", "applied by", "refused by"), rows)
 
 
 def _applied(session: dict[str, Any]) -> tuple[str, str]:

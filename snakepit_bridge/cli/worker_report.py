@@ -1,4 +1,4 @@
-"""What workers report of themselves, and what is wrong when their reports are laid side by side."""
+"""Reports of the workers, and checks that compare them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPORT = "fleet_report"
 """The remote control command by which a worker reports."""
 
 PACKAGES = ("dspex-fleet", "dspy", "celery", "kombu", "redis")
-"""Whose versions are told."""
+"""The packages whose versions are compared."""
 
 # Each LM profile with an endpoint of its own is asked whether it answers, and the first report loads what it needs.
 # Once all have answered nobody waits any longer.
@@ -51,19 +51,19 @@ def worker_reports(fleet: Fleet, count: int, wait_s: float = _ANSWER_S) -> Repor
         raise unavailable(exc, fleet.url, fleet.connection.user) from exc
     found: dict[str, Any] = {}
     for answer in answers:
-        found.update({name: told for name, told in answer.items() if "packages" in told})
+        found.update({name: report for name, report in answer.items() if "packages" in report})
     return dict(sorted(found.items()))
 
 
 def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
     """Yield what is to be said of the workers that report: their queues, profiles, packages and versions."""
-    taking = [name for name, told in reports.items() if queue in told["queues"]]
+    taking = [name for name, report in reports.items() if queue in report["queues"]]
     if taking:
-        yield Check("queue", "ok", f"{len(taking)} workers take from '{queue}'")
+        yield Check("queue", "ok", f"{len(taking)} workers consume '{queue}'")
     else:
-        others = sorted({name for told in reports.values() for name in told["queues"]})
+        others = sorted({name for report in reports.values() for name in report["queues"]})
         fix = f"start one: dspex-fleet --queue {queue} worker; or name another with --queue"
-        yield Check("queue", "fail", f"no worker takes from '{queue}', but from {', '.join(others)}", fix)
+        yield Check("queue", "fail", f"no worker consumes '{queue}', only {', '.join(others)}", fix)
     yield from _profiles(reports)
     yield from _open_files(reports)
     yield from _packages(reports)
@@ -73,8 +73,8 @@ def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
 def _profiles(reports: Reports) -> Iterator[Check]:
     """What the workers say of their LM profiles: once where they agree, by worker where they don't."""
     said: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, told in reports.items():
-        for check in told["profiles"]:
+    for name, report in reports.items():
+        for check in report["profiles"]:
             said.setdefault(check["what"], {})[name] = check
     for what, by_worker in said.items():
         answers = {tuple(sorted(check.items())) for check in by_worker.values()}
@@ -90,13 +90,16 @@ def _profiles(reports: Reports) -> Iterator[Check]:
 
 def _open_files(reports: Reports) -> Iterator[Check]:
     """Workers that ran out of open files lately, or may before long."""
-    use = {name: FileUse(**told["open_files"]) for name, told in reports.items() if "open_files" in told}
+    use = {name: FileUse(**report["open_files"]) for name, report in reports.items() if "open_files" in report}
     fix = "raise its limit: ulimit -n, LimitNOFILE= or --ulimit nofile="
     for name, one in use.items():
         found = f"{name} has {one.open} of {one.limit}"
         if one.lacked_s_ago is not None and one.lacked_s_ago < _RECENT_S:
             yield Check(
-                "open files", "fail", f"{found}; none was left {one.lacked_s_ago:.0f} s ago, and work waited", fix
+                "open files",
+                "fail",
+                f"{found}; the limit was reached {one.lacked_s_ago:.0f} s ago, and work had to wait",
+                fix,
             )
         elif 0 < one.limit < _FEW_FILES:
             room = f", so that it makes at most {one.room} LM calls at a time" if one.room else ""
@@ -106,9 +109,9 @@ def _open_files(reports: Reports) -> Iterator[Check]:
 
 
 def _packages(reports: Reports) -> Iterator[Check]:
-    for package in sorted({package for told in reports.values() for package in told["allowed_packages"]}):
-        lacking = [name for name, told in reports.items() if package not in told["allowed_packages"]]
-        releases = {str(told["allowed_packages"].get(package)) for told in reports.values()} - {"None"}
+    for package in sorted({package for report in reports.values() for package in report["allowed_packages"]}):
+        lacking = [name for name, report in reports.items() if package not in report["allowed_packages"]]
+        releases = {str(report["allowed_packages"].get(package)) for report in reports.values()} - {"None"}
         if lacking:
             fix = f"name it in DSPEX_ALLOWED_PACKAGES of {', '.join(lacking)} too"
             yield Check(f"package {package}", "warn", "not every worker may use it", fix)
@@ -122,10 +125,10 @@ def _packages(reports: Reports) -> Iterator[Check]:
 def _versions(reports: Reports) -> Iterator[Check]:
     """Versions that differ between workers, or between them and this client."""
     for package in PACKAGES:
-        found = {name: told["packages"].get(package) for name, told in reports.items()}
+        found = {name: report["packages"].get(package) for name, report in reports.items()}
         here = _here(package)
         if len({*found.values(), here}) > 1:
-            listed = ", ".join(f"{name} {told or 'none'}" for name, told in found.items())
+            listed = ", ".join(f"{name} {report or 'none'}" for name, report in found.items())
             fix = "run one version everywhere"
             yield Check(f"{package} of the workers", "warn", f"{listed}; here {here or 'none'}", fix)
 

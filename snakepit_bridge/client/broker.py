@@ -11,11 +11,11 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import register_url
 from snakepit_bridge.redis.urls import OptionError, masked, renamed, split_tls
 
-_SAME = {"valkey": "redis", "valkeys": "rediss"}
+_SCHEME_ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 
 
 def celery_url(url: str) -> str:
-    """Returns a URL as Celery reads it: ``valkey://`` is ``redis://`` there, and ``unix://`` is ``redis+socket://``.
+    """Return a URL as Celery reads it: ``valkey://`` is ``redis://`` there, and ``unix://`` is ``redis+socket://``.
 
     The database is the one that the stores find there, whichever way it is named.
 
@@ -31,9 +31,9 @@ def celery_url(url: str) -> str:
     try:
         if scheme in ("unix", "redis+socket"):
             return renamed(f"redis+socket://{rest}", "db", "virtual_host")
-    except ValueError as wrong:
-        raise ConfigurationError(f"The URL {masked(url)} can't be read: {wrong}. Name one.") from None
-    return _with_path(f"{_SAME.get(scheme, scheme)}{separator}{rest}")
+    except ValueError as exc:
+        raise ConfigurationError(f"The URL {masked(url)} can't be parsed: {exc}.") from None
+    return _move_db_to_path(f"{_SCHEME_ALIASES.get(scheme, scheme)}{separator}{rest}")
 
 
 def celery_tls(url: str) -> tuple[str, dict[str, Any] | None]:
@@ -55,21 +55,21 @@ def celery_tls(url: str) -> tuple[str, dict[str, Any] | None]:
     return bare, options or None
 
 
-def with_tls(url: str, options: Mapping[str, Any]) -> str:
+def add_tls_options(url: str, options: Mapping[str, Any]) -> str:
     """Return a URL with the options of TLS that a Celery app holds apart from it, so that the stores verify alike."""
     bare, _, query = url.partition("?")
     if bare.startswith("redis://"):
         bare = bare.replace("redis://", "rediss://", 1)
-    said = {name: _text(value) for name, value in options.items() if value is not None}
-    return f"{bare}?{urlencode({**said, **dict(parse_qsl(query))}, safe='/')}"
+    given = {name: _text(value) for name, value in options.items() if value is not None}
+    return f"{bare}?{urlencode({**given, **dict(parse_qsl(query))}, safe='/')}"
 
 
 def _text(value: object) -> str:
     return value.name if isinstance(value, VerifyMode) else str(value)
 
 
-def _with_path(url: str) -> str:
-    """Returns a URL with its database in the path, where alone Celery looks; redis-py takes the option's first."""
+def _move_db_to_path(url: str) -> str:
+    """Return a URL with its database in the path, where alone Celery looks; redis-py takes the option's first."""
     bare, _, query = url.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     if not bare.startswith(("redis://", "rediss://")) or "db" not in options:
@@ -79,19 +79,19 @@ def _with_path(url: str) -> str:
     return parts._replace(path=f"/{database}", query=urlencode(options, safe="/")).geturl()
 
 
-def same_server(broker: str, redis: str) -> bool:
-    """Tells whether a broker's URL leads to the same database of the same Redis, with its queues in lists."""
-    place = _place(broker)
-    return place is not None and place == _place(redis)
+def is_same_server(broker: str, redis: str) -> bool:
+    """Return whether a broker's URL leads to the same database of the same Redis, with its queues in lists."""
+    place = _parse_location(broker)
+    return place is not None and place == _parse_location(redis)
 
 
-def _place(url: str) -> tuple[str, str, int, str] | None:
+def _parse_location(url: str) -> tuple[str, str, int, str] | None:
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     scheme = parts.scheme.removeprefix("dspex+").replace("redis+socket", "socket")
     if scheme in ("unix", "socket"):
         return "socket", parts.path, 0, options.get("db") or options.get("virtual_host", "0")
-    kind = _SAME.get(scheme, scheme)
+    kind = _SCHEME_ALIASES.get(scheme, scheme)
     if kind not in ("redis", "rediss"):
         return None
     return kind, parts.hostname or "localhost", parts.port or 6379, options.get("db") or parts.path.strip("/") or "0"

@@ -6,8 +6,8 @@ from typing import Any
 
 from celery import Celery
 
-from snakepit_bridge.client.broker import celery_tls, with_tls
-from snakepit_bridge.client.publisher import RETRY
+from snakepit_bridge.client.broker import add_tls_options, celery_tls
+from snakepit_bridge.client.publisher import RETRY_POLICY
 from snakepit_bridge.client.rabbitmq import CONFIRMED, MAX_PRIORITY, is_rabbitmq
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY
@@ -16,8 +16,10 @@ from snakepit_bridge.redaction import register_url
 from snakepit_bridge.redis.urls import masked
 
 
-def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str, broker_url: str | None = None) -> Celery:
-    """Returns an app that sends to the fleet on a Redis.
+def create_client_app(
+    url: str, *, timeout_s: float, expires_s: int, namespace: str, broker_url: str | None = None
+) -> Celery:
+    """Return an app that sends to the fleet on a Redis.
 
     Args:
         url: the Redis.
@@ -47,18 +49,18 @@ def client_app(url: str, *, timeout_s: float, expires_s: int, namespace: str, br
         redis_socket_connect_timeout=timeout_s,
         **exchanges(namespace),
         # For chains and their kin, which Celery itself sends: its own bound is 20 tries, a second apart.
-        result_backend_transport_options={"retry_policy": RETRY},
+        result_backend_transport_options={"retry_policy": RETRY_POLICY},
     )
     return app
 
 
-def broker_of(app: Celery) -> str:
+def get_broker_url(app: Celery) -> str:
     """Return the URL of the broker that an app sends to."""
     return str(app.conf.broker_write_url or app.conf.broker_url or "")
 
 
-def backend_url(app: Celery) -> str:
-    """Returns the URL of an app's result backend.
+def get_backend_url(app: Celery) -> str:
+    """Return the URL of an app's result backend.
 
     Raises:
         ConfigurationError: it isn't Redis.
@@ -71,4 +73,4 @@ def backend_url(app: Celery) -> str:
             f"it is {masked(url) or 'not set'!r}."
         )
     tls: Any = app.conf.redis_backend_use_ssl
-    return with_tls(url, tls) if isinstance(tls, dict) else url
+    return add_tls_options(url, tls) if isinstance(tls, dict) else url

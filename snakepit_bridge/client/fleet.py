@@ -1,4 +1,4 @@
-"""Fleet: the client's front door. Enqueue predictions, await them, register programs, publish variables."""
+"""Fleet: the client's entry point. Enqueue predictions, await them, register programs, publish variables."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from celery import Celery
 from celery.canvas import Signature
 
-from snakepit_bridge.client.broker import same_server
+from snakepit_bridge.client.broker import is_same_server
 from snakepit_bridge.client.canvas import route_foreign_steps
-from snakepit_bridge.client.celery_app import backend_url, broker_of, client_app
+from snakepit_bridge.client.celery_app import create_client_app, get_backend_url, get_broker_url
 from snakepit_bridge.client.handle import Handle
-from snakepit_bridge.client.mapping import Errors, mapped, shown
-from snakepit_bridge.client.options import SubmitOptions, check_priority, named_inputs
+from snakepit_bridge.client.mapping import ErrorMode, map_inputs, track_progress
+from snakepit_bridge.client.options import SubmitOptions, check_priority, prepare_inputs
 from snakepit_bridge.client.promotion import promote
-from snakepit_bridge.client.publisher import MessagePublisher, Sent
+from snakepit_bridge.client.publisher import MessagePublisher, SentRequest
 from snakepit_bridge.client.rabbitmq import is_rabbitmq
-from snakepit_bridge.client.registration import spec_to_register
+from snakepit_bridge.client.registration import build_spec
 from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.client.stream import ChunkReader
@@ -102,7 +102,7 @@ class Fleet:
     ) -> None:
         self._given_app = app
         self._broker_url = broker_url
-        self._url = redis_url or (backend_url(app) if app is not None else DEFAULT_URL)
+        self._url = redis_url or (get_backend_url(app) if app is not None else DEFAULT_URL)
         self.connection = RedisConnection(self._url, timeout_s=timeout_s)
         self.namespace = check_namespace(namespace)
         self.queue = queue or default_queue(namespace)
@@ -126,12 +126,12 @@ class Fleet:
     @property
     def broker(self) -> str:
         """The broker's URL, without its password."""
-        return masked(broker_of(self.app))
+        return masked(get_broker_url(self.app))
 
     @property
     def on_rabbitmq(self) -> bool:
         """Whether the broker is RabbitMQ."""
-        return is_rabbitmq(broker_of(self.app))
+        return is_rabbitmq(get_broker_url(self.app))
 
     @cached_property
     def store(self) -> SnapshotStore:
@@ -157,7 +157,7 @@ class Fleet:
         """The Celery app that requests are sent with."""
         if self._given_app is not None:
             return self._given_app
-        return client_app(
+        return create_client_app(
             self._url,
             timeout_s=self._timeout_s,
             expires_s=self._expires_s,
@@ -180,7 +180,7 @@ class Fleet:
         idempotency_key: IdempotencyKey | None = None,
         stream: bool = False,
     ) -> Handle:
-        """Enqueues one prediction and returns its handle at once.
+        """Enqueue one prediction and return its handle at once.
 
         Args:
             program: ``qa``, ``qa@prod`` (a label) or ``qa:3`` (a version).
@@ -207,15 +207,15 @@ class Fleet:
                 both given.
         """
         terms = SubmitOptions(session, at_least, exactly, max_staleness, outage, priority, deadline, stream)
-        request = self._request(program, terms)
+        request = self._build_request(program, terms)
         [sent] = self._publisher.submit(
             request,
-            [named_inputs(program, inputs, self._bounds)],
+            [prepare_inputs(program, inputs, self._bounds)],
             priority=priority,
             keys=[idempotency_key],
             replies=self.results.reply_channel,
         )
-        return self._sent(sent)
+        return self._make_handle(sent)
 
     def submit_batch(
         self,
@@ -231,7 +231,7 @@ class Fleet:
         deadline: float | None = None,
         idempotency_keys: Sequence[IdempotencyKey | None] | None = None,
     ) -> list[Handle]:
-        """Enqueues predictions for many inputs as one message and returns a handle for each, in their order.
+        """Enqueue predictions for many inputs as one message and return a handle for each, in their order.
 
         One worker process runs them all, many at a time, under one snapshot; each ends by itself, with a result or an
         error of its own, and is cancelled by itself. A batch costs a fraction of as many single messages.
@@ -246,24 +246,24 @@ class Fleet:
             what :meth:`submit` does, and ValueError: there are more or fewer keys than inputs. Nothing was sent.
         """
         terms = SubmitOptions(session, at_least, exactly, max_staleness, outage, priority, deadline)
-        named = [named_inputs(program, one, self._bounds) for one in inputs]
+        named = [prepare_inputs(program, one, self._bounds) for one in inputs]
         keys = [None] * len(named) if idempotency_keys is None else list(idempotency_keys)
         if len(keys) != len(named):
             raise ValueError(f"Give an idempotency key or None for each input: {len(named)} inputs, {len(keys)} keys.")
-        request = self._request(program, terms)
+        request = self._build_request(program, terms)
         if not named:
             return []
         sent = self._publisher.submit(
             request, named, priority=priority, keys=keys, replies=self.results.reply_channel, batch=True
         )
-        return [self._sent(one) for one in sent]
+        return [self._make_handle(one) for one in sent]
 
     def handle(self, task_id: str) -> Handle:
-        """Returns a handle for a task that was submitted before, here or elsewhere."""
+        """Return a handle for a task that was submitted before, here or elsewhere."""
         return Handle(task_id, self.results, self.pieces, self.payloads, self._wait_s, finder=self._finder)
 
     def replay(self, task_id: str, timeout: float | None = None) -> Replay:
-        """Makes a finished prediction again, under the token and the program version that its provenance names.
+        """Make a finished prediction again, under the token and the program version that its provenance names.
 
         Args:
             task_id: the finished task.
@@ -280,7 +280,7 @@ class Fleet:
                 "Check its id, or wait for it first."
             )
         wait_s = self._wait_s if timeout is None else timeout
-        result = run_blocking(self._replayed(task_id, wait_s))
+        result = run_blocking(self._fetch_with_inputs(task_id, wait_s))
         # DSPy comes in here, as it does with any prediction.
         from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
@@ -313,7 +313,7 @@ class Fleet:
         *,
         in_flight: int = 256,
         progress: bool = False,
-        errors: Errors,
+        errors: ErrorMode,
         timeout: float | None = None,
         batch: int = 1,
         **options: Any,
@@ -326,12 +326,12 @@ class Fleet:
         *,
         in_flight: int = 256,
         progress: bool = False,
-        errors: Errors = "raise",
+        errors: ErrorMode = "raise",
         timeout: float | None = None,
         batch: int = 1,
         **options: Any,
     ) -> Iterator[FleetPrediction | BridgeError]:
-        """Yields a prediction for each of many inputs, in their order, with a bounded number enqueued at a time.
+        """Yield a prediction for each of many inputs, in their order, with a bounded number enqueued at a time.
 
         Args:
             program: as in :meth:`submit`.
@@ -343,14 +343,14 @@ class Fleet:
             batch: how many travel in one message, which saves most of what a message costs.
             **options: what :meth:`submit` takes, but no ``idempotency_key`` and no ``stream``.
         """
-        source = shown(inputs, program) if progress else inputs
+        source = track_progress(inputs, program) if progress else inputs
 
         def send(some: Sequence[Mapping[str, Any]]) -> list[Handle]:
             if batch > 1:
                 return self.submit_batch(program, some, **options)
             return [self.submit(program, one, **options) for one in some]
 
-        return mapped(send, source, in_flight=in_flight, batch=batch, errors=errors, timeout=timeout)
+        return map_inputs(send, source, in_flight=in_flight, batch=batch, errors=errors, timeout=timeout)
 
     def signature(
         self,
@@ -365,7 +365,7 @@ class Fleet:
         take: Mapping[str, str] | None = None,
         priority: int = DEFAULT_PRIORITY,
     ) -> Signature:
-        """Returns a Celery signature, for chains, groups and chords, also with tasks of your own.
+        """Return a Celery signature, for chains, groups and chords, also with tasks of your own.
 
         Those go where their own app routes them. What they get of a prediction is read by :meth:`prediction`.
 
@@ -386,7 +386,7 @@ class Fleet:
         check_priority(priority)
         check_session(session)
         route_foreign_steps()
-        given = None if inputs is None else named_inputs(program, inputs, self._bounds)
+        given = None if inputs is None else prepare_inputs(program, inputs, self._bounds)
         crossing = escaped(given)
         request = PredictionRequest(
             program,
@@ -424,10 +424,10 @@ class Fleet:
         return FleetPrediction.of(run_blocking(self.payloads.whole(Result.decode(result))))
 
     def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
-        """Returns a ``dspy.Module`` that runs a registered program on the fleet."""
+        """Return a ``dspy.Module`` that runs a registered program on the fleet."""
         from snakepit_bridge.client.fleet_program import FleetProgram
 
-        return FleetProgram(self, reference, {"session": session, **options})
+        return FleetProgram(self.submit, reference, {"session": session, **options})
 
     def register(
         self,
@@ -443,7 +443,7 @@ class Fleet:
         executes_code: bool = False,
         trial: bool = True,
     ) -> Program:
-        """Registers a program as its newest version and returns it; an unchanged one keeps its version.
+        """Register a program as its newest version and return it; an unchanged one keeps its version.
 
         Args:
             name: what tasks call it.
@@ -478,12 +478,12 @@ class Fleet:
         }
         bounds = self._target_bounds or DEFAULT_BOUNDS
         trial = trial and not executes_code
-        spec, allowed = spec_to_register(name, module, self._allowed, said, bounds=bounds, trial=trial)
+        spec, allowed = build_spec(name, module, self._allowed, said, bounds=bounds, trial=trial)
         check(spec, allowed, program=name, bounds=bounds)
         return run_blocking(self._registry.register(name, spec))
 
     def label(self, name: str, label: str, version: int) -> None:
-        """Points a label such as ``prod`` at a version of a program.
+        """Point a label such as ``prod`` at a version of a program.
 
         Raises:
             ProgramNotFoundError: there is no such version.
@@ -491,11 +491,11 @@ class Fleet:
         run_blocking(self._registry.label(name, label, version))
 
     def programs(self) -> list[ProgramListing]:
-        """Returns the registered programs, by name."""
+        """Return the registered programs, by name."""
         return run_blocking(self._registry.list())
 
     def session(self, name: str = DEFAULT_SESSION, *, author: str = "") -> SessionContext:
-        """Returns a session of this fleet's store, to read its variables and to publish.
+        """Return a session of this fleet's store, to read its variables and to publish.
 
         What an Elixir server owns is changed there, if the fleet was told of its ``bridge``.
         """
@@ -504,7 +504,7 @@ class Fleet:
         return SessionContext(name, self.store, author=author, bridge=self.elixir)
 
     def applied(self, session: str) -> list[ProcessAck]:
-        """Returns which revision each live worker process that holds a session applies, or why it can't.
+        """Return which revision each live worker process that holds a session applies, or why it can't.
 
         Raises:
             StoreUnavailableError: Redis is away.
@@ -512,7 +512,7 @@ class Fleet:
         return run_blocking(self._acks.applied(session))
 
     def promote(self, session: str, label: str, at: Token | str = "latest", *, wait_s: float = 30.0) -> Token:
-        """Points a session's label at a revision once every live process that holds the session applies it.
+        """Point a session's label at a revision once every live process that holds the session applies it.
 
         Args:
             session: its name.
@@ -527,27 +527,27 @@ class Fleet:
         """
         return run_blocking(promote(self.store, self._acks, session, label, at, wait_s))
 
-    async def _replayed(self, task_id: str, wait_s: float) -> Result:
+    async def _fetch_with_inputs(self, task_id: str, wait_s: float) -> Result:
         """A finished prediction's result, with its inputs at hand, however large."""
         result = await self.payloads.whole(await self.results.wait(task_id, wait_s))
         asked = result.inputs
         return replace(result, inputs=await self.payloads.get(asked)) if isinstance(asked, str) else result
 
-    def _request(self, program: str, conditions: SubmitOptions) -> PredictionRequest:
-        """Returns what the predictions of these conditions have in common, once their exact revision is safe."""
-        request = conditions.request(program, self.namespace)
-        self._pin(request.session, request.requirement)
+    def _build_request(self, program: str, conditions: SubmitOptions) -> PredictionRequest:
+        """Return what the predictions of these conditions have in common, once their exact revision is safe."""
+        request = conditions.build_request(program, self.namespace)
+        self._pin_revision(request.session, request.requirement)
         return request
 
-    def _sent(self, sent: Sent) -> Handle:
+    def _make_handle(self, sent: SentRequest) -> Handle:
         return Handle(sent.task_id, self.results, self.pieces, self.payloads, self._wait_s, sent.replies, self._finder)
 
-    def _pin(self, session: str, required: Requirement) -> None:
-        """Keeps an exact revision from being trimmed while its prediction waits, and for as long as its result."""
+    def _pin_revision(self, session: str, required: Requirement) -> None:
+        """Keep an exact revision from being trimmed while its prediction waits, and for as long as its result."""
         if required.kind == "exactly":
-            run_blocking(self._keep(session, cast(Token, required.token)))
+            run_blocking(self._keep_revision(session, cast(Token, required.token)))
 
-    async def _keep(self, session: str, token: Token) -> None:
+    async def _keep_revision(self, session: str, token: Token) -> None:
         await self.store.keep(await self.store.read_at(session, token), self._expires_s)
 
     @cached_property
@@ -572,7 +572,7 @@ class Fleet:
     @cached_property
     def _finder(self) -> TaskFinder | None:
         """None where the broker isn't the Redis that the fleet knows."""
-        at_hand = same_server(broker_of(self.app), self._url)
+        at_hand = is_same_server(get_broker_url(self.app), self._url)
         return TaskFinder(self.connection, self.namespace, self.queue) if at_hand else None
 
     @cached_property

@@ -47,10 +47,10 @@ class FleetPrediction(dspy.Prediction):
     @classmethod
     def of(cls, result: Result) -> Self:
         """Return the prediction that a worker stored."""
-        several = [_readable(each) for each in result.completions]
+        several = [_wrap_objects(each) for each in result.completions]
         prediction = cls()
         # By key: an output may be called `base`, `self` or whatever else DSPy's constructor takes.
-        vars(prediction)["_store"] = dict(several[0]) if several else _readable(result.outputs)
+        vars(prediction)["_store"] = dict(several[0]) if several else _wrap_objects(result.outputs)
         if several:
             vars(prediction)["_completions"] = _Completions(several)
         prediction.provenance = Provenance.decode(result.provenance)
@@ -87,13 +87,13 @@ class _Completions(Completions):
         return single
 
 
-def _readable(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _object(value) for name, value in outputs.items()}
+def _wrap_objects(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _wrap(value) for name, value in outputs.items()}
 
 
-def _object(value: Any) -> Any:
+def _wrap(value: Any) -> Any:
     if isinstance(value, dict):
-        return JSONObject({name: _object(held) for name, held in cast(dict[str, Any], value).items()})
+        return JSONObject({name: _wrap(held) for name, held in cast(dict[str, Any], value).items()})
     if isinstance(value, list):
-        return [_object(held) for held in cast(list[Any], value)]
+        return [_wrap(held) for held in cast(list[Any], value)]
     return value

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dspy
 
 if TYPE_CHECKING:
-    from snakepit_bridge.client.fleet import Fleet
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
+    from snakepit_bridge.client.handle import Handle
 
 
 class FleetProgram(dspy.Module):
     """Runs each call on the fleet; made by :meth:`Fleet.program`.
 
     Args:
-        fleet: where it runs.
+        submit: :meth:`Fleet.submit` of the fleet that runs it.
         reference: the registered program.
-        options: what :meth:`Fleet.submit` takes.
+        options: its keyword arguments.
     """
 
-    def __init__(self, fleet: Fleet, reference: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, submit: Callable[..., Handle], reference: str, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self._fleet = fleet
+        self._submit = submit
         self._reference = reference
         self._options = dict(options)
 
     def forward(self, **inputs: Any) -> FleetPrediction:
-        """Submits the inputs and waits for the prediction."""
-        return self._fleet.submit(self._reference, inputs, **self._options).get()
+        """Submit the inputs and wait for the prediction."""
+        return self._submit(self._reference, inputs, **self._options).get()
 
     async def aforward(self, **inputs: Any) -> FleetPrediction:
-        """Submits the inputs and awaits the prediction."""
-        return await self._fleet.submit(self._reference, inputs, **self._options)
+        """Submit the inputs and await the prediction."""
+        return await self._submit(self._reference, inputs, **self._options)

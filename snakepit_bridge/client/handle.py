@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.redis.outages import through_outages
 
-# So long a task without a result is waited for before it is looked for.
-_KNOWN_WITHIN_S = 3.0
-_LOOKS = 3
+# How long to wait for a result before looking the task up in the broker.
+_FIRST_WAIT_S = 3.0
+_MAX_LOOKUPS = 3
 
 
 class Handle:
@@ -51,7 +51,7 @@ class Handle:
     ) -> None:
         self.id = task_id
         self._results = results
-        self._pieces = pieces
+        self._chunks = pieces
         self._payloads = payloads
         self._wait_s = wait_s
         self._replies = replies
@@ -66,11 +66,11 @@ class Handle:
         return run_blocking(self.outcome()).state
 
     def ready(self) -> bool:
-        """Tells whether the prediction has ended, well or not."""
+        """Return whether the prediction has ended, successfully or not."""
         return run_blocking(self.outcome()).ready
 
     async def outcome(self) -> TaskResult:
-        """Returns how the prediction stands now, from any event loop.
+        """Return the current state of the prediction, from any event loop.
 
         Raises:
             StoreUnavailableError: the result backend is away.
@@ -78,7 +78,7 @@ class Handle:
         return await run_home(self._results.outcome(self.id))
 
     def get(self, timeout: float | None = None) -> FleetPrediction:
-        """Waits for the prediction and returns it, with its provenance.
+        """Wait for the prediction and return it, with its provenance.
 
         Args:
             timeout: seconds to wait; the fleet's own bound if None.
@@ -95,7 +95,7 @@ class Handle:
         return run_home(self._get(None)).__await__()
 
     async def stream(self) -> AsyncGenerator[StreamChunk]:
-        """Yields the pieces of the answer as the LM writes them, until the prediction has ended, from any event loop.
+        """Yield the pieces of the answer as the LM writes them, until the prediction has ended, from any event loop.
 
         All of them from the first one, however late one begins, as long as the fleet keeps them. There are none where
         the prediction wasn't submitted with ``stream=True``. How it ended is what ``await handle`` returns or raises.
@@ -104,7 +104,7 @@ class Handle:
             PredictionTimeoutError: it hasn't ended within the fleet's bound.
             StoreUnavailableError: Redis is away.
         """
-        following = self._pieces.of(self.id, self._wait_s, self._replies)
+        following = self._chunks.of(self.id, self._wait_s, self._replies)
         try:
             while some := await run_home(following.next()):
                 for piece in some:
@@ -113,9 +113,9 @@ class Handle:
             await run_home(following.aclose())
 
     def cancel(self) -> bool:
-        """Cancels the prediction unless it has ended; tells whether it is cancelled now.
+        """Cancel the prediction unless it has ended; return whether it is cancelled.
 
-        The cancellation is stored before this returns, and is what everybody gets who waits. A worker that runs the
+        The cancellation is stored before this returns, and every waiting caller gets it. A worker that runs the
         prediction breaks off its LM request; one that gets it later drops it.
 
         Raises:
@@ -124,7 +124,7 @@ class Handle:
         return run_blocking(self._results.cancel(self.id))
 
     async def acancel(self) -> bool:
-        """Does what :meth:`cancel` does, from any event loop."""
+        """Cancel the prediction as :meth:`cancel` does, from any event loop."""
         return await run_home(self._results.cancel(self.id))
 
     async def _get(self, wait_s: float | None) -> FleetPrediction:
@@ -132,18 +132,18 @@ class Handle:
         result = await self._result(wait_s)
         # DSPy is loaded here, with the first prediction, and not when the client is imported: beside the loop, since
         # it takes seconds.
-        kind = await asyncio.to_thread(_prediction_type)
+        kind = await asyncio.to_thread(_load_prediction_type)
         return kind.of(await through_outages(lambda: self._payloads.whole(result), patience_s=wait_s))
 
     async def _result(self, wait_s: float) -> Result:
         first_s = wait_s
         if self._finder is not None and self._replies is None:
-            # Nobody here has submitted it, so that it may be the id of nothing.
-            first_s = min(wait_s, _KNOWN_WITHIN_S)
+            # This process didn't submit it, so the id may be unknown.
+            first_s = min(wait_s, _FIRST_WAIT_S)
         try:
             return await self._results.wait(self.id, first_s, self._replies)
         except PredictionTimeoutError:
-            place = await self._find(first_s < wait_s)
+            place = await self._locate(first_s < wait_s)
             if first_s >= wait_s:
                 raise PredictionTimeoutError(self.id, wait_s, place) from None
         except StoreUnavailableError:
@@ -152,17 +152,17 @@ class Handle:
         try:
             return await self._results.wait(self.id, wait_s - first_s, self._replies)
         except PredictionTimeoutError:
-            raise PredictionTimeoutError(self.id, wait_s, await self._find(False)) from None
+            raise PredictionTimeoutError(self.id, wait_s, await self._locate(False)) from None
 
-    async def _find(self, must_be_known: bool) -> str:
-        """Return where the prediction is, as far as that can be told.
+    async def _locate(self, must_be_known: bool) -> str:
+        """Return where the prediction is, as far as known.
 
         Raises:
             PredictionUnknownError: it is nowhere, and must be somewhere.
         """
         if self._finder is None:
             return ""
-        for _ in range(_LOOKS):
+        for _ in range(_MAX_LOOKUPS):
             found = await self._finder.find(self.id)
             # Between two reads a message can move from one place to the other, or its result come.
             if found.place or not found.certain or (await self._results.outcome(self.id)).state != PENDING:
@@ -172,7 +172,7 @@ class Handle:
         return f"isn't in {self._finder} either"
 
 
-def _prediction_type() -> type[FleetPrediction]:
+def _load_prediction_type() -> type[FleetPrediction]:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
     return FleetPrediction

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Errors = Literal["raise", "return"]
+ErrorMode = Literal["raise", "return"]
 Send = Callable[[Sequence[Mapping[str, Any]]], list[Handle]]
 
 
 @overload
-def mapped(
+def map_inputs(
     send: Send,
     inputs: Iterable[Mapping[str, Any]],
     *,
@@ -31,30 +31,30 @@ def mapped(
 
 
 @overload
-def mapped(
+def map_inputs(
     send: Send,
     inputs: Iterable[Mapping[str, Any]],
     *,
     in_flight: int,
     batch: int,
-    errors: Errors,
+    errors: ErrorMode,
     timeout: float | None,
 ) -> Iterator[FleetPrediction | BridgeError]: ...
 
 
-def mapped(
+def map_inputs(
     send: Send,
     inputs: Iterable[Mapping[str, Any]],
     *,
     in_flight: int,
     batch: int,
-    errors: Errors,
+    errors: ErrorMode,
     timeout: float | None,
 ) -> Iterator[FleetPrediction | BridgeError]:
-    """Yields a prediction for each of the inputs, in their order, as ``Fleet.map`` says.
+    """Yield a prediction for each of the inputs, in their order, as ``Fleet.map`` says.
 
     Args:
-        send: enqueues some inputs.
+        send: enqueues a group of inputs.
         inputs: taken as fast as results come back.
         in_flight: how many are enqueued and not yet yielded, at most.
         batch: how many are enqueued together.
@@ -62,37 +62,37 @@ def mapped(
         timeout: seconds to wait for each.
     """
     waiting: deque[Handle] = deque()
-    for some in chunks(inputs, min(batch, in_flight)):
-        while waiting and len(waiting) + len(some) > in_flight:
-            yield _outcome(waiting.popleft(), timeout, errors)
-        waiting += send(some)
+    for group in split(inputs, min(batch, in_flight)):
+        while waiting and len(waiting) + len(group) > in_flight:
+            yield _wait_for(waiting.popleft(), timeout, errors)
+        waiting += send(group)
     while waiting:
-        yield _outcome(waiting.popleft(), timeout, errors)
+        yield _wait_for(waiting.popleft(), timeout, errors)
 
 
-def chunks(source: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yields so many of a source at a time, and what is left at its end."""
-    some: list[T] = []
-    for one in source:
-        some.append(one)
-        if len(some) >= size:
-            yield some
-            some = []
-    if some:
-        yield some
+def split(source: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items of a source in lists of ``size``; the last may be shorter."""
+    group: list[T] = []
+    for item in source:
+        group.append(item)
+        if len(group) >= size:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
-def _outcome(handle: Handle, timeout: float | None, errors: Errors) -> FleetPrediction | BridgeError:
+def _wait_for(handle: Handle, timeout: float | None, errors: ErrorMode) -> FleetPrediction | BridgeError:
     try:
         return handle.get(timeout)
-    except BridgeError as failed:
+    except BridgeError as exc:
         if errors == "raise":
             raise
-        return failed
+        return exc
 
 
-def shown(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mapping[str, Any]]:
-    """Yields the inputs, and shows on a terminal how far they are."""
+def track_progress(inputs: Iterable[Mapping[str, Any]], program: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the inputs, with a progress bar on a terminal."""
     from rich.progress import track
 
     total = len(cast(Any, inputs)) if hasattr(inputs, "__len__") else None

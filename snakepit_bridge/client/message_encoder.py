@@ -1,7 +1,7 @@
 """Stock messages as bytes: what Celery and kombu would push onto a Redis list, made without a connection.
 
 A reservation and its message must be written by one script, and a script takes bytes. They come from Celery's and
-kombu's own code, over a channel that writes to paper.
+kombu's own code, over an in-memory channel.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class MessageEncoder:
         self._app = app
         self._lock = threading.Lock()
 
-    def write(self, name: str, message: Any, queue: str, priority: int, headers: Mapping[str, Any]) -> EncodedMessage:
-        """Returns a task message as bytes, and the list for them.
+    def encode(self, name: str, message: Any, queue: str, priority: int, headers: Mapping[str, Any]) -> EncodedMessage:
+        """Return a task message as bytes, and the list for them.
 
         Raises:
             EncodeError, TypeError: it holds what its serializer can't write.
@@ -67,12 +67,12 @@ class MessageEncoder:
     def _channel(self) -> _Channel:
         return cast(_Channel, Connection(transport=_Transport).channel())
 
-    def lists(self, queue: str) -> list[str]:
+    def list_keys(self, queue: str) -> list[str]:
         """Return the lists in which a queue's messages wait, one for each priority step."""
-        return [self._place(queue, step) for step in self._steps]
+        return [self._key_of_step(queue, step) for step in self._steps]
 
     def _key(self, queue: str, priority: int) -> str:
-        return self._place(queue, self._steps[bisect(self._steps, priority) - 1])
+        return self._key_of_step(queue, self._steps[bisect(self._steps, priority) - 1])
 
     @property
     def _steps(self) -> Sequence[int]:
@@ -82,14 +82,14 @@ class MessageEncoder:
     def _options(self) -> Mapping[str, Any]:
         return self._app.conf.broker_transport_options or {}
 
-    def _place(self, queue: str, step: int) -> str:
+    def _key_of_step(self, queue: str, step: int) -> str:
         options = self._options
         place = f"{queue}{options.get('sep', RedisChannel.sep)}{step}" if step else queue
         return f"{options.get('global_keyprefix', '')}{place}"
 
 
 class _Channel(memory.Channel):
-    """Keeps what is published on it, for whoever asked to take it at once."""
+    """Keeps published messages until they are popped."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Conditions: what a caller asks for besides program and inputs, checked before anything is sent."""
+"""SubmitOptions: what a caller requests besides program and inputs, validated before anything is sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 
 @dataclass(frozen=True, slots=True)
 class SubmitOptions:
-    """Under which a prediction runs; the attributes are the keywords of ``Fleet.submit``."""
+    """Options of a submitted prediction; the attributes are the keywords of ``Fleet.submit``."""
 
     session: str
     at_least: Token | str | None
@@ -28,8 +28,8 @@ class SubmitOptions:
     deadline: float | None
     stream: bool = False
 
-    def request(self, program: str, namespace: str) -> PredictionRequest:
-        """Returns what the predictions of a program under these conditions have in common.
+    def build_request(self, program: str, namespace: str) -> PredictionRequest:
+        """Return what the predictions of a program under these conditions have in common.
 
         Raises:
             ValueError: a token, the priority or the outage contract is malformed, or two of them exclude each other.
@@ -60,8 +60,8 @@ def check_priority(priority: int) -> None:
         raise ValueError(f"A priority is 0 to {MOST_URGENT}, the most urgent; got {priority}")
 
 
-def named_inputs(program: str, inputs: Any, bounds: ValueBounds) -> dict[str, Any]:
-    """Returns the inputs of a prediction as JSON values: a model as an object, an enum as its value, a set as a list.
+def prepare_inputs(program: str, inputs: Any, bounds: ValueBounds) -> dict[str, Any]:
+    """Return the inputs of a prediction as JSON values: a model as an object, an enum as its value, a set as a list.
 
     Raises:
         InputError: they are no mapping of names to such values, or one is too deep or too large; names it.
@@ -71,22 +71,24 @@ def named_inputs(program: str, inputs: Any, bounds: ValueBounds) -> dict[str, An
             program, "inputs", f"they must be a mapping of input field to value, not {type(inputs).__name__}"
         )
     given = cast("Mapping[Any, Any]", inputs)
-    made = {_name(program, name): _plain(program, name, value, bounds) for name, value in given.items()}
-    if (problem := problem_of(made, replace(bounds, depth=bounds.depth + 1))) is not None:
+    values = {
+        _check_name(program, name): _to_plain_value(program, name, value, bounds) for name, value in given.items()
+    }
+    if (problem := problem_of(values, replace(bounds, depth=bounds.depth + 1))) is not None:
         raise InputError(program, "inputs", problem)
-    return made
+    return values
 
 
-def _name(program: str, name: Any) -> str:
+def _check_name(program: str, name: Any) -> str:
     if not isinstance(name, str):
         raise InputError(program, "inputs", f"a field's name is text, not a {type(name).__name__}")
     return str(name)
 
 
-def _plain(program: str, name: str, value: Any, bounds: ValueBounds) -> Any:
+def _to_plain_value(program: str, name: str, value: Any, bounds: ValueBounds) -> Any:
     if type(value) in (str, int):
         return value
     try:
         return plain_value(value, bounds)
-    except UnfitValueError as unfit:
-        raise InputError(program, name, str(unfit)) from None
+    except UnfitValueError as exc:
+        raise InputError(program, name, str(exc)) from None

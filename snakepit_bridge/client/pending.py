@@ -1,4 +1,4 @@
-"""Asks: the predictions of one message, each with its task id, and a reservation where it has an idempotency key."""
+"""Pending predictions: those of one message, each with a task id, and a reservation if it has an idempotency key."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Reservation:
     Attributes:
         digest: what was asked.
         task_id: its task.
-        replies: the channel on which its client is told.
+        replies: the reply channel of its client.
     """
 
     digest: str
     task_id: str
     replies: str
 
-    def text(self, state: str) -> str:
-        """Returns it as it is stored, behind ``reserved`` or ``sent``."""
+    def encode(self, state: str) -> str:
+        """Return the record as it is stored, after ``reserved`` or ``sent``."""
         return f"{state} {self.digest} {self.task_id} {self.replies}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads what ``text`` wrote."""
+        """Parse what ``encode`` returned."""
         _, digest, task_id, replies = text.split(" ", 3)
         return cls(digest, task_id, replies)
 
@@ -65,34 +65,34 @@ def build_pending(
     namespace: str,
     replies: str,
 ) -> list[PendingPrediction]:
-    """Returns an ask for each of the inputs.
+    """Return a pending prediction for each of the inputs.
 
     Raises:
         InputError: inputs of a key aren't JSON.
         IdempotencyConflictError: a key stands here twice, with different inputs.
     """
-    asks = [_ask(request, one, key, namespace, replies) for one, key in zip(inputs, keys, strict=True)]
+    pending = [_build_one(request, fields, key, namespace, replies) for fields, key in zip(inputs, keys, strict=True)]
     first: dict[IdempotencyKey, PendingPrediction] = {}
-    for ask in asks:
-        if ask.key is not None and first.setdefault(ask.key, ask).task_id != ask.task_id:
-            raise IdempotencyConflictError(str(ask.key), first[ask.key].task_id)
-    return asks
+    for each in pending:
+        if each.key is not None and first.setdefault(each.key, each).task_id != each.task_id:
+            raise IdempotencyConflictError(str(each.key), first[each.key].task_id)
+    return pending
 
 
-def _ask(
+def _build_one(
     request: PredictionRequest, inputs: Mapping[str, Any], key: IdempotencyKey | None, namespace: str, replies: str
 ) -> PendingPrediction:
     if key is None:
         task_id = str(uuid4())
         return PendingPrediction(task_id, inputs, None, "", Reservation("", task_id, replies))
-    digest = _digest(request, inputs)
+    digest = _hash_request(request, inputs)
     # With the digest, so that a key that is used again once its reservation has expired never finds another's result.
-    name, reservation = _names(namespace, key)
+    name, reservation = _reservation_names(namespace, key)
     task_id = str(uuid5(NAMESPACE_URL, f"{name}/{digest}"))
     return PendingPrediction(task_id, inputs, key, reservation, Reservation(digest, task_id, replies))
 
 
-def _names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
+def _reservation_names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
     """What a task's id is made of, and the Redis key of the reservation. A namespace holds neither slash nor colon."""
     if isinstance(key, OwnedKey):
         reservation = f"{namespace}:{{o:{joined(key.owner, key.key)}}}:idempotency"
@@ -100,11 +100,11 @@ def _names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
     return f"{namespace}/{key}", f"{namespace}:{{i:{key}}}:idempotency"
 
 
-def _digest(request: PredictionRequest, inputs: Mapping[str, Any]) -> str:
+def _hash_request(request: PredictionRequest, inputs: Mapping[str, Any]) -> str:
     """What is asked, and not by when nor how closely it is followed: those differ between tries of one request."""
     terms = {name: value for name, value in request.keywords().items() if name not in ("deadline", "stream", "escaped")}
     try:
-        said = dumps([request.program, inputs, terms], sort_keys=True)
-    except (TypeError, ValueError) as unfit:
-        raise InputError(request.program, "inputs", f"they must be JSON values: {unfit}") from unfit
-    return hashlib.sha256(said.encode()).hexdigest()
+        encoded = dumps([request.program, inputs, terms], sort_keys=True)
+    except (TypeError, ValueError) as exc:
+        raise InputError(request.program, "inputs", f"they must be JSON values: {exc}") from exc
+    return hashlib.sha256(encoded.encode()).hexdigest()

@@ -2,7 +2,8 @@
 
 On Redis an idempotency key is reserved and its message enqueued by one script: a client that dies at any point leaves
 both or neither. Another broker can't be part of that. There the key is reserved first and marked once the message is
-out, and whoever submits the key again while the mark is missing sends the message himself, under the same task id.
+out; a client that submits the key while it is unmarked waits briefly and then sends the message itself, under the same
+task id.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from celery import Celery
 from kombu.exceptions import EncodeError
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.broker import same_server
+from snakepit_bridge.client.broker import is_same_server
 from snakepit_bridge.client.message_encoder import MessageEncoder
 from snakepit_bridge.client.pending import PendingPrediction, Reservation, build_pending
 from snakepit_bridge.client.rabbitmq import (
     CONFIRM_WITHIN_S,
-    broker_errors,
-    confirmed_producer,
-    declared_queue,
+    acquire_confirmed_producer,
     is_rabbitmq,
+    make_queue,
+    translate_broker_errors,
 )
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
@@ -51,17 +52,17 @@ from snakepit_bridge.protocol.messages import (
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.key_names import IdempotencyKey
 
-# Three tries within about a second: a broker that is away is said to be away, and no caller hangs.
-RETRY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
-# Who holds a reservation for longer has died, or is about to hear that the broker is away.
-_SENDING_S = 3.0
-_LOOK_S = 0.02
+# Three tries within about a second, so that no caller hangs when the broker is unreachable.
+RETRY_POLICY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
+# A client that holds a reservation for longer has died, or is about to find the broker unreachable.
+_MAX_SEND_S = 3.0
+_POLL_INTERVAL_S = 0.02
 # Payloads outlive a deadline by as much as clocks may differ.
-_CLOCKS_S = 60.0
+_CLOCK_SKEW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentRequest:
     """A request that is on its way, or was before: its task, and the channel that its first message names."""
 
     task_id: str
@@ -97,8 +98,8 @@ class MessagePublisher:
         keys: Sequence[IdempotencyKey | None],
         replies: str,
         batch: bool = False,
-    ) -> list[Sent]:
-        """Sends the predictions of some inputs in one message; one whose idempotency key is known isn't sent again.
+    ) -> list[SentRequest]:
+        """Send the predictions of some inputs in one message; one whose idempotency key is known isn't sent again.
 
         Args:
             request: what they have in common; its own inputs don't matter.
@@ -114,23 +115,27 @@ class MessagePublisher:
             StoreUnavailableError: the broker or Redis is away.
         """
         asks = build_pending(request, inputs, keys, self._payloads.namespace, replies)
-        order = _Order(request, priority, replies, batch)
+        order = _SendOptions(request, priority, replies, batch)
         # The same key twice is one prediction.
         different = list({ask.task_id: ask for ask in asks}.values())
         known = self._deliver(order, different)
-        return [known.get(ask.task_id) or Sent(ask.task_id, replies) for ask in asks]
+        return [known.get(ask.task_id) or SentRequest(ask.task_id, replies) for ask in asks]
 
     def send(self, name: str, message: Any, *, priority: int, headers: Mapping[str, Any], program: str) -> None:
-        """Sends a task message that is made already.
+        """Send a task message that is made already.
 
         Raises:
             InputError: it holds what isn't JSON.
             StoreUnavailableError: the broker is away, or hasn't confirmed that it has the message.
             ConfigurationError: RabbitMQ has the queue with other settings.
         """
-        self._after_fork()
+        self._reset_after_fork()
         try:
-            with broker_errors(self._broker, self._queue), self._producer() as producer, _renewed(producer):
+            with (
+                translate_broker_errors(self._broker, self._queue),
+                self._producer() as producer,
+                _reconnect_after_error(producer),
+            ):
                 self._app.amqp.send_task_message(
                     producer,
                     name,
@@ -138,64 +143,64 @@ class MessagePublisher:
                     priority=priority,
                     headers=dict(headers),
                     retry=True,
-                    retry_policy=RETRY,
+                    retry_policy=RETRY_POLICY,
                     **self._route,
                 )
         except (EncodeError, TypeError) as unfit:
-            raise _unfit(program, unfit) from unfit
+            raise _input_error(program, unfit) from unfit
 
-    def _deliver(self, order: _Order, asks: list[PendingPrediction]) -> dict[str, Sent]:
-        """Sends what isn't known, and returns what is."""
+    def _deliver(self, order: _SendOptions, asks: list[PendingPrediction]) -> dict[str, SentRequest]:
+        """Send what isn't known, and return what is."""
         keyed = [ask for ask in asks if ask.key is not None]
         if not keyed:
             self._send(order, asks)
             return {}
-        if self._one_script:
+        if self._can_enqueue_by_script:
             return self._enqueue(order, asks)
         known = run_blocking(self._reserve_all(keyed))
         if fresh := [ask for ask in asks if ask.task_id not in known]:
             self._send(order, fresh)
-            run_blocking(self._mark([ask for ask in fresh if ask.key is not None]))
+            run_blocking(self._mark_sent([ask for ask in fresh if ask.key is not None]))
         return known
 
-    def _enqueue(self, order: _Order, asks: list[PendingPrediction]) -> dict[str, Sent]:
-        known: dict[str, Sent] = {}
+    def _enqueue(self, order: _SendOptions, asks: list[PendingPrediction]) -> dict[str, SentRequest]:
+        known: dict[str, SentRequest] = {}
         while fresh := [ask for ask in asks if ask.task_id not in known]:
-            name, message = self._message(order, fresh)
+            name, message = self._build_message(order, fresh)
             try:
-                sheet = self._paper.write(name, message, self._queue, order.priority, order.headers())
+                sheet = self._encoder.encode(name, message, self._queue, order.priority, order.headers())
             except (EncodeError, TypeError) as unfit:
-                raise _unfit(order.request.program, unfit) from unfit
+                raise _input_error(order.request.program, unfit) from unfit
             keyed = [ask for ask in fresh if ask.key is not None]
             keys = [sheet.key, *(ask.reservation for ask in keyed)]
-            args = [sheet.message, self._keep_s, *(ask.record.text("sent") for ask in keyed), *self._transit]
+            args = [sheet.message, self._keep_s, *(ask.record.encode("sent") for ask in keyed), *self._transit_args]
             found = run_blocking(self._connection.execute_script(lua.SCRIPTS["enqueue"], keys, args))
             if not any(found):
                 break
-            known |= _known(keyed, found)
+            known |= _parse_reservations(keyed, found)
         return known
 
     @cached_property
-    def _transit(self) -> list[str]:
+    def _transit_args(self) -> list[str]:
         """Where a message of the fleet may be, for the script that looks for one; see ``in_transit.lua``."""
         namespace = self._payloads.namespace
         prefix = str((self._app.conf.broker_transport_options or {}).get("global_keyprefix", ""))
-        lists = [place for queue in (self._queue, code_queue(self._queue)) for place in self._paper.lists(queue)]
+        lists = [place for queue in (self._queue, code_queue(self._queue)) for place in self._encoder.list_keys(queue)]
         results = self._app.backend.get_key_for_task("-").decode()[:-1]
         return [results, DeliveryKeys.of(namespace, prefix).base, f"{namespace}:{{limits}}:", *lists]
 
-    def _send(self, order: _Order, asks: list[PendingPrediction]) -> None:
-        name, message = self._message(order, asks)
+    def _send(self, order: _SendOptions, asks: list[PendingPrediction]) -> None:
+        name, message = self._build_message(order, asks)
         self.send(name, message, priority=order.priority, headers=order.headers(), program=order.request.program)
 
-    def _message(self, order: _Order, asks: Sequence[PendingPrediction]) -> tuple[str, Any]:
+    def _build_message(self, order: _SendOptions, asks: Sequence[PendingPrediction]) -> tuple[str, Any]:
         """Celery's send_task would also subscribe to the result, through a client that blocks and tries for 20 s."""
         request, make = order.request, self._app.amqp.create_task_message
         try:
-            given = self._carried(request, asks)
+            given = self._encode_inputs(request, asks)
             carried = [escaped(inputs) for inputs in given]
         except (TypeError, ValueError) as unfit:
-            raise _unfit(request.program, unfit) from unfit
+            raise _input_error(request.program, unfit) from unfit
         said = replace(request, escaped=any(a is not b for a, b in zip(given, carried, strict=True))).keywords()
         shown: dict[str, Any] = {"argsrepr": HIDDEN, "kwargsrepr": HIDDEN}
         if not order.batch:
@@ -207,71 +212,73 @@ class MessagePublisher:
         made.headers[TASK_IDS] = [ask.task_id for ask in asks]
         return PREDICT_BATCH, made
 
-    def _carried(self, request: PredictionRequest, asks: Sequence[PendingPrediction]) -> list[Mapping[str, Any] | str]:
+    def _encode_inputs(
+        self, request: PredictionRequest, asks: Sequence[PendingPrediction]
+    ) -> list[Mapping[str, Any] | str]:
         """The inputs as they travel: those that are too large by reference."""
         carried: list[Mapping[str, Any] | str] = [ask.inputs for ask in asks]
         large = [place for place, inputs in enumerate(carried) if not self._payloads.fits(inputs)]
         if large:
-            left_s = self._keep_s if request.deadline is None else request.deadline - time.time() + _CLOCKS_S
+            left_s = self._keep_s if request.deadline is None else request.deadline - time.time() + _CLOCK_SKEW_S
             keep_s = min(self._keep_s, left_s)
-            stored = run_blocking(_each(self._payloads.put(carried[place], keep_s) for place in large))
+            stored = run_blocking(_gather(self._payloads.put(carried[place], keep_s) for place in large))
             for place, reference in zip(large, stored, strict=True):
                 carried[place] = reference
         return carried
 
-    async def _reserve_all(self, asks: Sequence[PendingPrediction]) -> dict[str, Sent]:
+    async def _reserve_all(self, asks: Sequence[PendingPrediction]) -> dict[str, SentRequest]:
         reserved = await asyncio.gather(*map(self._reserve, asks))
         return {ask.task_id: sent for ask, sent in zip(asks, reserved, strict=True) if sent is not None}
 
-    async def _reserve(self, ask: PendingPrediction) -> Sent | None:
-        """Returns what was sent under the key before. None: it has to be sent now, since the key is new, or its first
+    async def _reserve(self, ask: PendingPrediction) -> SentRequest | None:
+        """Return what was sent under the key before. None: it has to be sent now, since the key is new, or its first
         client died before it had sent it. One that is only slow makes the message go out twice, under one task id:
         workers drop a task that has a result.
         """
-        client, until = self._connection.client, time.monotonic() + _SENDING_S
-        mine = ask.record.text("reserved")
+        client, until = self._connection.client, time.monotonic() + _MAX_SEND_S
+        mine = ask.record.encode("reserved")
         while not await self._connection.bounded(client.set(ask.reservation, mine, nx=True, ex=self._keep_s)):
             found = cast("bytes | None", await self._connection.bounded(client.get(ask.reservation)))
             if found is None:
                 continue  # it expired in between
-            sent = _known([ask], [found]).get(ask.task_id)
+            sent = _parse_reservations([ask], [found]).get(ask.task_id)
             if sent is not None and found.startswith(b"sent "):
                 return sent
             if time.monotonic() >= until:
                 return None
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
         return None
 
-    async def _mark(self, asks: Sequence[PendingPrediction]) -> None:
+    async def _mark_sent(self, asks: Sequence[PendingPrediction]) -> None:
         kept = ("EX", self._keep_s)
-        await self._connection.send_each([("SET", ask.reservation, ask.record.text("sent"), *kept) for ask in asks])
+        await self._connection.send_each([("SET", ask.reservation, ask.record.encode("sent"), *kept) for ask in asks])
 
     @cached_property
     def _broker(self) -> str:
         return str(self._app.conf.broker_write_url or self._app.conf.broker_url or "")
 
     @cached_property
-    def _one_script(self) -> bool:
-        return same_server(self._broker, self._url)
+    def _can_enqueue_by_script(self) -> bool:
+        return is_same_server(self._broker, self._url)
 
     @cached_property
     def _route(self) -> dict[str, Any]:
         """Where messages go; on RabbitMQ also how the queue is declared, and how long its confirmation may take."""
         if not is_rabbitmq(self._broker):
             return {"queue": self._queue}
-        return {"queue": declared_queue(self._queue), "confirm_timeout": CONFIRM_WITHIN_S}
+        return {"queue": make_queue(self._queue), "confirm_timeout": CONFIRM_WITHIN_S}
 
     def _producer(self) -> AbstractContextManager[Any]:
         """Return a producer of the app's; on RabbitMQ its messages are confirmed, whatever the app is set to."""
         if not is_rabbitmq(self._broker):
             return self._app.producer_or_acquire()
-        return confirmed_producer(self._app)
+        return acquire_confirmed_producer(self._app)
 
     @cached_property
-    def _paper(self) -> MessageEncoder:
+    def _encoder(self) -> MessageEncoder:
         return MessageEncoder(self._app)
 
-    def _after_fork(self) -> None:
+    def _reset_after_fork(self) -> None:
         """A forked child must not write into the connections that its parent holds."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
@@ -280,7 +287,7 @@ class MessagePublisher:
 
 
 @contextmanager
-def _renewed(producer: Any) -> Generator[None]:
+def _reconnect_after_error(producer: Any) -> Generator[None]:
     """Have a producer's connection open a new channel after a failure; kombu keeps the one that broke with it."""
     try:
         yield
@@ -292,7 +299,7 @@ def _renewed(producer: Any) -> Generator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class _SendOptions:
     request: PredictionRequest
     priority: int
     replies: str
@@ -302,26 +309,26 @@ class _Order:
         return {SENT_AT: time.time(), REPLY_CHANNEL: self.replies, PROGRAM: self.request.program}
 
 
-def _known(asks: Sequence[PendingPrediction], found: Sequence[bytes]) -> dict[str, Sent]:
-    """Returns which of these were sent before, by whom it doesn't matter.
+def _parse_reservations(asks: Sequence[PendingPrediction], found: Sequence[bytes]) -> dict[str, SentRequest]:
+    """Return which of these were sent before, by any client.
 
     Raises:
         IdempotencyConflictError: a key belongs to another request.
     """
-    known: dict[str, Sent] = {}
+    known: dict[str, SentRequest] = {}
     for ask, text in zip(asks, found, strict=True):
         if not text:
             continue
         record = Reservation.parse(text.decode())
         if record.digest != ask.record.digest:
             raise IdempotencyConflictError(str(ask.key), record.task_id)
-        known[ask.task_id] = Sent(record.task_id, record.replies)
+        known[ask.task_id] = SentRequest(record.task_id, record.replies)
     return known
 
 
-async def _each(work: Iterable[Any]) -> list[Any]:
+async def _gather(work: Iterable[Any]) -> list[Any]:
     return await asyncio.gather(*work)
 
 
-def _unfit(program: str, unfit: Exception) -> InputError:
+def _input_error(program: str, unfit: Exception) -> InputError:
     return InputError(program, "inputs", f"they must be JSON values: {unfit}")

@@ -49,7 +49,7 @@ def is_rabbitmq(url: str) -> bool:
     return url.startswith(RABBITMQ)
 
 
-def declared_queue(name: str) -> Queue:
+def make_queue(name: str) -> Queue:
     """Return a queue of the fleet as its workers declare it."""
     return Queue(name, Exchange(name), routing_key=name, max_priority=MAX_PRIORITY)
 
@@ -66,12 +66,12 @@ def check_broker(url: str, queues: Iterable[str]) -> None:
             for name in queues:
                 _declare(connection, url, name)
     except _REFUSED as exc:
-        raise _refused(exc, url) from exc
+        raise _configuration_error(exc, url) from exc
     except (OSError, amqp.ConnectionError):
         return
 
 
-def waiting_in(connection: Any, name: str) -> int:
+def queue_length(connection: Any, name: str) -> int:
     """Return how many messages wait in a queue; 0 where there is no such queue.
 
     Args:
@@ -87,7 +87,7 @@ def waiting_in(connection: Any, name: str) -> int:
         channel.close()
 
 
-def send_again(app: Celery, dead: DeadLetter) -> None:
+def resend(app: Celery, dead: DeadLetter) -> None:
     """Send a message from the dead list to its queue again, as one that was never given out; blocks.
 
     Raises:
@@ -97,7 +97,7 @@ def send_again(app: Celery, dead: DeadLetter) -> None:
     properties: dict[str, Any] = message["properties"]
     route = properties.get("delivery_info") or {}
     passed = {name: properties[name] for name in ("correlation_id", "reply_to", "priority") if name in properties}
-    with broker_errors(str(app.conf.broker_url), dead.queue), confirmed_producer(app) as producer:
+    with translate_broker_errors(str(app.conf.broker_url), dead.queue), acquire_confirmed_producer(app) as producer:
         producer.publish(
             b64decode(message["body"]),
             exchange=route.get("exchange") or "",
@@ -106,7 +106,7 @@ def send_again(app: Celery, dead: DeadLetter) -> None:
             content_encoding=message["content-encoding"],
             # So that it is told apart from what it was, should it be given up again before that is forgotten.
             headers={**message["headers"], RETRIED: str(uuid4())},
-            declare=[declared_queue(dead.queue)],
+            declare=[make_queue(dead.queue)],
             confirm_timeout=CONFIRM_WITHIN_S,
             retry=True,
             retry_policy={"max_retries": 2, "interval_start": 0.2},
@@ -115,7 +115,7 @@ def send_again(app: Celery, dead: DeadLetter) -> None:
 
 
 @contextmanager
-def broker_errors(url: str, queue: str = "") -> Generator[None]:
+def translate_broker_errors(url: str, queue: str = "") -> Generator[None]:
     """Name what a broker, RabbitMQ or Redis, answers or doesn't.
 
     Args:
@@ -130,7 +130,7 @@ def broker_errors(url: str, queue: str = "") -> Generator[None]:
     try:
         yield
     except Exception as exc:
-        named = refused_declaration(exc, url, queue) or _refused_by(exc, url)
+        named = to_declaration_error(exc, url, queue) or _to_configuration_error(exc, url)
         if named is None and is_outage(exc):
             named = unavailable(exc, masked(url), user_of(url))
         if named is None or isinstance(exc, BridgeError):
@@ -138,21 +138,21 @@ def broker_errors(url: str, queue: str = "") -> Generator[None]:
         raise named from exc
 
 
-def confirmed_producer(app: Celery) -> AbstractContextManager[Any]:
+def acquire_confirmed_producer(app: Celery) -> AbstractContextManager[Any]:
     """Return a producer of an app's whose messages are confirmed, whatever the app is set to."""
     connection = app.connection_for_write(transport_options=CONFIRMED)
     return kombu.pools.producers[connection].acquire(block=True)
 
 
-def refused_declaration(exc: BaseException, url: str, queue: str) -> ConfigurationError | None:
+def to_declaration_error(exc: BaseException, url: str, queue: str) -> ConfigurationError | None:
     """Return the named error where RabbitMQ has the queue with other settings; None for any other error."""
-    refused = _caused_by(exc, amqp.PreconditionFailed)
+    refused = _find_cause(exc, amqp.PreconditionFailed)
     if refused is None:
         return None
     return ConfigurationError(
-        f"RabbitMQ at {masked(url)} has a queue '{queue}' that was declared otherwise: {_text(refused)}. The fleet "
-        f"declares it with x-max-priority={MAX_PRIORITY}. Let its messages be worked off, delete it "
-        f"(rabbitmqctl delete_queue {queue}), and start again; a Celery app of one's own that sends to it sets "
+        f"RabbitMQ at {masked(url)} has a queue '{queue}' declared with other arguments: {_text(refused)}. The fleet "
+        f"declares it with x-max-priority={MAX_PRIORITY}. Let its messages drain, delete it "
+        f"(rabbitmqctl delete_queue {queue}), and start again; a Celery app of your own that sends to it must set "
         f"task_queue_max_priority = {MAX_PRIORITY}."
     )
 
@@ -160,22 +160,22 @@ def refused_declaration(exc: BaseException, url: str, queue: str) -> Configurati
 def _declare(connection: Connection, url: str, name: str) -> None:
     channel: Any = connection.channel()
     try:
-        declared_queue(name)(channel).declare()
+        make_queue(name)(channel).declare()
     except amqp.PreconditionFailed as exc:
-        raise refused_declaration(exc, url, name) or exc from exc
+        raise to_declaration_error(exc, url, name) or exc from exc
     channel.close()
 
 
-def _refused_by(exc: BaseException, url: str) -> ConfigurationError | None:
-    cause = _caused_by(exc, *_REFUSED)
-    return None if cause is None else _refused(cause, url)
+def _to_configuration_error(exc: BaseException, url: str) -> ConfigurationError | None:
+    cause = _find_cause(exc, *_REFUSED)
+    return None if cause is None else _configuration_error(cause, url)
 
 
-def _refused(exc: BaseException, url: str) -> ConfigurationError:
+def _configuration_error(exc: BaseException, url: str) -> ConfigurationError:
     return ConfigurationError(f"RabbitMQ at {masked(url)} can't be used: {_text(exc)}.")
 
 
-def _caused_by(exc: BaseException, *kinds: type[BaseException]) -> BaseException | None:
+def _find_cause(exc: BaseException, *kinds: type[BaseException]) -> BaseException | None:
     return next((each for each in (exc, exc.__cause__, exc.__context__) if isinstance(each, kinds)), None)
 
 

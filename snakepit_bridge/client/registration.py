@@ -1,4 +1,4 @@
-"""Registering: from whatever a caller gives as a program to its spec, and to what that spec may import here."""
+"""Registration: turns a caller's program into a spec, and determines what that spec may import here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from snakepit_bridge.programs.spec import ProgramSpec
 
 # What a spec that is given whole may be given besides.
-_CHANGES = ("bindings", "arguments", "lm", "executes_code")
+_OVERRIDABLE = ("bindings", "arguments", "lm", "executes_code")
 
 
-def spec_to_register(
+def build_spec(
     name: str,
     module: Any,
     packages: tuple[str, ...],
@@ -24,7 +24,7 @@ def spec_to_register(
     bounds: TargetBounds,
     trial: bool,
 ) -> tuple[ProgramSpec, Any]:
-    """Returns the spec, and what it may import here: a module instance's own code is in this process already."""
+    """Return the spec, and what it may import here: a module instance's own code is in this process already."""
     from snakepit_bridge.programs.bounds import check_bounds
     from snakepit_bridge.programs.build import spec_of
     from snakepit_bridge.programs.imports import AllowedImports
@@ -32,19 +32,19 @@ def spec_to_register(
     from snakepit_bridge.programs.spec import ProgramSpec
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
-        _refuse_what_is_no_program(name, module)
+        _check_is_program(name, module)
         spec = spec_of(module, program=name, **said)
         allowed = AllowedImports((*packages, *named_modules(spec)))
         check_bounds(spec, bounds, program=name)
-        return _faithful(name, module, spec, allowed, trial=trial), allowed
+        return _add_instance_state(name, module, spec, allowed, trial=trial), allowed
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
-    changed = {key: value for key, value in said.items() if key in _CHANGES and value}
+    changed = {key: value for key, value in said.items() if key in _OVERRIDABLE and value}
     if said["cache"] is not None:
         changed["cache"] = said["cache"]
     return ProgramSpec.parse({**spec.model_dump(), **changed}, program=name), AllowedImports(packages)
 
 
-def _faithful(name: str, module: Any, spec: ProgramSpec, allowed: Any, *, trial: bool) -> ProgramSpec:
+def _add_instance_state(name: str, module: Any, spec: ProgramSpec, allowed: Any, *, trial: bool) -> ProgramSpec:
     """The spec with all that the instance has beside its constructor's doing, which a worker builds alike."""
     from snakepit_bridge.programs.build import rehydrate
     from snakepit_bridge.programs.fidelity import carried
@@ -58,7 +58,7 @@ def _faithful(name: str, module: Any, spec: ProgramSpec, allowed: Any, *, trial:
     return whole
 
 
-def _refuse_what_is_no_program(name: str, module: Any) -> None:
+def _check_is_program(name: str, module: Any) -> None:
     """Refuse what is neither a module nor a spec.
 
     Raises:

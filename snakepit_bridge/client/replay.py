@@ -26,7 +26,7 @@ class Replay:
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:
-        """Returns output field to (first, again), where the two differ; an LM may well answer differently."""
+        """Return output field to (first, again), where the two differ; an LM may well answer differently."""
         first, again = dict(self.first.items()), dict(self.again.items())
         names = [*first, *(name for name in again if name not in first)]
         return {name: (first.get(name), again.get(name)) for name in names if first.get(name) != again.get(name)}

@@ -1,6 +1,6 @@
-"""Waiting for results: one channel per client process tells which of its tasks have ended, so that nobody polls.
+"""Waiting for results: one pub/sub channel per client process announces ended tasks, so that no client polls.
 
-Each request names the channel on which its sender wants to be told. A handle that was made elsewhere, such as for a
+Each request names the reply channel of its sender. A handle that was made elsewhere, such as for a
 task that another process submitted, waits on the task's own channel instead, as stock Celery does. Either way it is
 subscribed to first, and then looked at whether the result is there already, so that it can't fall between the two.
 """
@@ -18,7 +18,7 @@ from uuid import uuid4
 from celery import Celery, states
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.task_result import TaskResult, answer, outcome_of
+from snakepit_bridge.client.task_result import TaskResult, parse_task_result, result_or_raise
 from snakepit_bridge.exceptions import (
     BridgeError,
     PredictionCancelledError,
@@ -49,18 +49,18 @@ class Results:
         self._connection = connection
         self._namespace = namespace
         self._subscription = Subscription(connection)
-        self._begin()
+        self._reset()
 
     @property
     def reply_channel(self) -> str:
-        """The channel on which this process wants to be told; its requests name it."""
+        """The reply channel of this process; its requests name it."""
         if self._pid != os.getpid():
-            self._begin()  # the waiters that a fork inherits are its parent's
+            self._reset()  # the waiters that a fork inherits are its parent's
         return self._channel
 
     async def outcome(self, task_id: str) -> TaskResult:
-        """Returns how a task stands now; PENDING also for one that nobody ever submitted."""
-        return outcome_of(self._app, task_id, await self._connection.execute_read("GET", self._key(task_id)))
+        """Return a task's current state; PENDING also for an unknown id."""
+        return parse_task_result(self._app, task_id, await self._connection.execute_read("GET", self._key(task_id)))
 
     async def wait(self, task_id: str, timeout_s: float, replies: str | None = None) -> Result:
         """Return a task's result once it has one. An outage of the server costs time and nothing else.
@@ -77,38 +77,40 @@ class Results:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return answer(await self.ended(task_id, replies))
+                return result_or_raise(await self.wait_for_end(task_id, replies))
         except TimeoutError as late:
             if isinstance(late, BridgeError):
                 raise  # a deadline that the task itself missed
-            if self._away is not None:
-                raise StoreUnavailableError(self._away.url, f"{self._away.problem}, for all that was waited") from None
+            if self._outage is not None:
+                raise StoreUnavailableError(
+                    self._outage.url, f"{self._outage.problem}, during the whole wait"
+                ) from None
             raise PredictionTimeoutError(task_id, timeout_s) from None
 
-    async def ended(self, task_id: str, replies: str | None = None) -> TaskResult:
-        """Returns how a task ended, as soon as it has."""
+    async def wait_for_end(self, task_id: str, replies: str | None = None) -> TaskResult:
+        """Return how a task ended, as soon as it has."""
         if replies == self.reply_channel:
-            await self.through_outages(self._hear_replies)
-            return await self._awaited(task_id)
-        heard = partial(self._told, task_id)
+            await self.retry_through_outages(self._subscribe_to_replies)
+            return await self._wait_for_final(task_id)
+        heard = partial(self._on_message, task_id)
         channel = self._key(task_id)
         try:
-            await self.through_outages(lambda: self._subscription.listen(channel, heard))
-            return await self._awaited(task_id)
+            await self.retry_through_outages(lambda: self._subscription.listen(channel, heard))
+            return await self._wait_for_final(task_id)
         finally:
             await self._subscription.leave(channel, heard)
 
     async def cancel(self, task_id: str) -> bool:
-        """Stores a task's cancellation unless it has ended already; tells whether it is cancelled now.
+        """Store a task's cancellation unless it has ended; return whether it is cancelled.
 
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        args = (self._cancelled(task_id), self._expires_s(), cancel_channel(self._namespace), task_id)
+        args = (self._encode_cancellation(task_id), self._expires_s(), cancel_channel(self._namespace), task_id)
         return bool(await self._connection.execute_script(lua.SCRIPTS["cancel"], [self._key(task_id)], args))
 
-    async def follow(self, channel: str, heard: Callable[[], None]) -> Callable[[], Any]:
-        """Calls back whenever a channel says something or may have; returns what ends that, to be awaited."""
+    async def subscribe(self, channel: str, heard: Callable[[], None]) -> Callable[[], Any]:
+        """Call ``heard`` on each message of a channel and after each reconnect; return the unsubscribe function."""
 
         def told(_: bytes | None) -> None:
             heard()
@@ -116,8 +118,8 @@ class Results:
         await self._subscription.listen(channel, told)
         return partial(self._subscription.leave, channel, told)
 
-    async def through_outages(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what some work on the server returns, once it can; whoever asks sets the bound.
+    async def retry_through_outages(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of ``work``, retried through outages; the caller sets the time limit.
 
         Raises:
             StoreUnavailableError: the server has never answered, so that it may be the wrong one, or refuses for good.
@@ -129,21 +131,21 @@ class Results:
             except StoreUnavailableError as exc:
                 if not self._connection.reached or not may_pass(exc):
                     raise
-                self._away = exc
+                self._outage = exc
             else:
-                self._away = None
+                self._outage = None
                 return found
             await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _awaited(self, task_id: str) -> TaskResult:
+    async def _wait_for_final(self, task_id: str) -> TaskResult:
         news = asyncio.Event()
         waiting = self._waiting.setdefault(task_id, [])
         waiting.append(news)
         try:
             while True:
                 news.clear()
-                outcome = await self.through_outages(lambda: self.outcome(task_id))
+                outcome = await self.retry_through_outages(lambda: self.outcome(task_id))
                 if outcome.ready:
                     return outcome
                 await news.wait()
@@ -152,43 +154,43 @@ class Results:
             if not waiting and self._waiting.get(task_id) is waiting:
                 del self._waiting[task_id]
 
-    async def _hear_replies(self) -> None:
-        """Opens the channels that stay open: replies to this process, and cancellations, which anybody may store."""
-        if self._heard:
+    async def _subscribe_to_replies(self) -> None:
+        """Subscribe to the channels that stay open: replies to this process, and cancellations of any client."""
+        if self._subscribed:
             return
         async with self._opening:
-            if not self._heard:
-                replied = weakly(self._replied)
+            if not self._subscribed:
+                replied = weakly(self._on_reply)
                 await self._subscription.listen(self._channel, replied)
                 await self._subscription.listen(cancel_channel(self._namespace), replied)
-                self._heard = True
+                self._subscribed = True
 
-    def _replied(self, task_id: bytes | None) -> None:
+    def _on_reply(self, task_id: bytes | None) -> None:
         if task_id is None:
             for each in tuple(self._waiting):
                 self._wake(each)
         else:
             self._wake(task_id.decode())
 
-    def _told(self, task_id: str, _: bytes | None) -> None:
+    def _on_message(self, task_id: str, _: bytes | None) -> None:
         self._wake(task_id)
 
     def _wake(self, task_id: str) -> None:
         for news in self._waiting.get(task_id, ()):
             news.set()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._pid = os.getpid()
         self._channel = f"{self._namespace}:replies:{uuid4().hex}"
         self._waiting: dict[str, list[asyncio.Event]] = {}
-        self._heard = False
-        self._away: StoreUnavailableError | None = None
+        self._subscribed = False
+        self._outage: StoreUnavailableError | None = None
         self._opening = asyncio.Lock()
 
     def _key(self, task_id: str) -> str:
         return self._app.backend.get_key_for_task(task_id).decode()
 
-    def _cancelled(self, task_id: str) -> str:
+    def _encode_cancellation(self, task_id: str) -> str:
         backend = self._app.backend
         end = {"status": states.REVOKED, "result": backend.prepare_exception(PredictionCancelledError(task_id))}
         return backend.encode({**end, "traceback": None, "children": [], "task_id": task_id})

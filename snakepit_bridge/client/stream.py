@@ -1,7 +1,7 @@
-"""Pieces of an answer that is still being written: how a client follows what a worker publishes of it.
+"""Streaming: how a client reads the chunks of an answer while a worker writes them.
 
-The pieces stand in a bounded Redis stream that expires; a channel of the same name only says that there are more. So a
-reader that begins late misses none, and a slow one holds up nobody: it reads as many as it can take.
+Chunks are stored in a bounded Redis stream that expires; a pub/sub channel of the same name announces new ones. So a
+reader that begins late misses none, and a slow one delays no writer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from snakepit_bridge.process.home_loop import share
 from snakepit_bridge.protocol.messages import pieces_key
 from snakepit_bridge.redis.connection import RedisConnection
 
-_AT_A_TIME = 100
+_CHUNKS_PER_READ = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,9 @@ class StreamChunk:
         field: the output field.
         text: what comes behind the pieces before it.
         predictor: the program's part that writes it, as DSPy names it.
-        call: number of the LM call that it answers, from 1. A field that a later call writes again begins anew.
-        attempt: 1 for the first try. With a later try all begins anew: what an earlier one wrote is void.
+        call: number of the LM call that it answers, from 1. If a later call writes the same field, discard the
+            earlier chunks.
+        attempt: 1 for the first try. When a later one begins, discard all chunks of earlier ones.
         position: where it stands among the prediction's pieces; a reader goes on behind it. Two pieces of the same text
             are equal wherever they stand.
         replaced: whether it takes back, instead of adding text, what this call has written of the field: the answer
@@ -49,7 +50,7 @@ class StreamChunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkReader:
-    """The way to the pieces of a fleet's predictions."""
+    """Opens the chunk streams of a fleet's predictions."""
 
     connection: RedisConnection
     results: Results
@@ -58,7 +59,7 @@ class ChunkReader:
     def of(
         self, task_id: str, wait_s: float | None = None, replies: str | None = None, after: str | None = None
     ) -> Following:
-        """Returns a reader of one prediction's pieces.
+        """Return a reader of one prediction's pieces.
 
         Args:
             task_id: the prediction.
@@ -83,16 +84,16 @@ class Following:
     def __init__(
         self, pieces: ChunkReader, task_id: str, wait_s: float | None, replies: str | None, after: str | None = None
     ) -> None:
-        self._pieces = pieces
+        self._reader = pieces
         self._task_id = task_id
         self._wait_s = wait_s
         self._replies = replies
         self._key = pieces_key(pieces.namespace, task_id)
-        self._seen = f"({after}" if after else "-"
+        self._min_position = f"({after}" if after else "-"
         self._numbers: dict[bytes, int] = {}
-        self._news = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._end: asyncio.Task[TaskResult] | None = None
-        self._leave: Callable[[], Any] | None = None
+        self._unsubscribe: Callable[[], Any] | None = None
 
     async def next(self) -> list[StreamChunk]:
         """Return the next pieces as soon as there are some, and none once the prediction has ended.
@@ -104,40 +105,42 @@ class Following:
             StoreUnavailableError: Redis was away to the end, or has never answered.
         """
         if self._end is None:
-            await self._begin()
+            await self._start()
         assert self._end is not None
         while True:
-            self._news.clear()
+            self._wakeup.clear()
             # Looked at before the read: a worker writes its last piece before it commits the end.
             ended = self._end.done()
-            some = await self._pieces.results.through_outages(self._read_if_wanted)
+            some = await self._reader.results.retry_through_outages(self._read_if_wanted)
             if some or ended:
                 break
-            await self._news.wait()
+            await self._wakeup.wait()
         if not some:
             await share(self._end)
         return some
 
     async def aclose(self) -> None:
-        """Ends the reading."""
+        """End the reading."""
         if self._end is not None:
             self._end.cancel()
             await asyncio.gather(self._end, return_exceptions=True)
-        if self._leave is not None:
-            await self._leave()
+        if self._unsubscribe is not None:
+            await self._unsubscribe()
 
-    async def _begin(self) -> None:
-        results = self._pieces.results
+    async def _start(self) -> None:
+        results = self._reader.results
         async with asyncio.timeout(self._wait_s):
-            self._leave = await results.through_outages(lambda: results.follow(self._key, self._news.set))
-        self._end = asyncio.create_task(self._ended(), name="dspex-pieces")
-        self._end.add_done_callback(lambda _: self._news.set())
+            self._unsubscribe = await results.retry_through_outages(
+                lambda: results.subscribe(self._key, self._wakeup.set)
+            )
+        self._end = asyncio.create_task(self._wait_for_end(), name="dspex-pieces")
+        self._end.add_done_callback(lambda _: self._wakeup.set())
 
-    async def _ended(self) -> TaskResult:
+    async def _wait_for_end(self) -> TaskResult:
         bound = asyncio.timeout(self._wait_s)
         try:
             async with bound:
-                return await self._pieces.results.ended(self._task_id, self._replies)
+                return await self._reader.results.wait_for_end(self._task_id, self._replies)
         except TimeoutError:
             if not bound.expired():
                 raise
@@ -153,14 +156,14 @@ class Following:
             raise
 
     async def _read(self) -> list[StreamChunk]:
-        connection = self._pieces.connection
+        connection = self._reader.connection
         while True:
-            asked = connection.client.xrange(self._key, min=self._seen, count=_AT_A_TIME)
+            asked = connection.client.xrange(self._key, min=self._min_position, count=_CHUNKS_PER_READ)
             entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.bounded(asked))
             if not entries:
                 return []
-            self._seen = f"({entries[-1][0].decode()}"
-            if new := [_piece(position, said) for position, said in entries if self._is_new(said)]:
+            self._min_position = f"({entries[-1][0].decode()}"
+            if new := [_decode_chunk(position, said) for position, said in entries if self._is_new(said)]:
                 return new
 
     def _is_new(self, said: dict[bytes, bytes]) -> bool:
@@ -174,7 +177,7 @@ class Following:
         return True
 
 
-def _piece(position: bytes, said: dict[bytes, bytes]) -> StreamChunk:
+def _decode_chunk(position: bytes, said: dict[bytes, bytes]) -> StreamChunk:
     text = {name.decode(): value.decode() for name, value in said.items()}
     numbers = int(text["call"]), int(text["attempt"])
     place, replaced = position.decode(), "replaced" in text

@@ -1,4 +1,4 @@
-"""Where a task is that has no result: for the error of whoever waited in vain, and for ids that nobody submitted."""
+"""Locating a task without a result: for the errors of timed-out waits and of unknown ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_MESSAGES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
+class TaskLocation:
     """What the broker knows of a task.
 
     Attributes:
@@ -31,7 +31,7 @@ class Whereabouts:
 
 
 class TaskFinder:
-    """Looks for tasks in a broker's Redis. It reads whole queues, so that it is for waiting in vain, not for every day.
+    """Looks for tasks in a broker's Redis. It reads whole queues, so use it for diagnosis only.
 
     Args:
         connection: the way to the Redis that is the broker too.
@@ -49,7 +49,7 @@ class TaskFinder:
         queue, _ = self._queues
         return f"queue '{queue}' of {self._connection.url}"
 
-    async def find(self, task_id: str) -> Whereabouts:
+    async def find(self, task_id: str) -> TaskLocation:
         """Return where a task is that has no result.
 
         Raises:
@@ -66,32 +66,32 @@ class TaskFinder:
         *lists, parked, delayed, dead, workers = await self._connection.send_each([*asked, *rest])
         for (queue, _), messages in zip(looks, lists, strict=True):
             if (behind := _position(task_id, reversed(messages))) is not None:
-                return Whereabouts(f"waits in queue '{queue}', behind {behind} others of its priority")
+                return TaskLocation(f"waits in queue '{queue}', behind {behind} others of its priority")
         if parked:
-            return Whereabouts("waits for a limit of its LM profile or session")
+            return TaskLocation("waits for a limit of its LM profile or session")
         if _position(task_id, delayed) is not None:
-            return Whereabouts("is put aside for a later try")
+            return TaskLocation("is delayed for a retry")
         if _position(task_id, dead) is not None:
-            return Whereabouts("was given up: dspex-fleet dead list")
+            return TaskLocation("was given up: dspex-fleet dead list")
         certain = all(len(messages) < _MAX_MESSAGES for messages in (*lists, delayed))
-        return await self._with_worker(task_id, workers, certain)
+        return await self._find_at_workers(task_id, workers, certain)
 
-    async def _with_worker(self, task_id: str, workers: list[bytes], certain: bool) -> Whereabouts:
+    async def _find_at_workers(self, task_id: str, workers: list[bytes], certain: bool) -> TaskLocation:
         held = await self._connection.send_each([("HVALS", self._layout.held(one.decode())) for one in workers])
         if any(_position(task_id, records) is not None for records in held):
-            return Whereabouts("is with a worker")
-        return Whereabouts(certain=certain)
+            return TaskLocation("is with a worker")
+        return TaskLocation(certain=certain)
 
 
 def _position(task_id: str, messages: Iterable[bytes]) -> int | None:
     """Return how many messages stand before the task's; None if it is in none of them."""
     for place, raw in enumerate(messages):
-        if task_id.encode() in raw or task_id in _batch(raw):
+        if task_id.encode() in raw or task_id in _decode_batch_body(raw):
             return place
     return None
 
 
-def _batch(raw: bytes) -> str:
+def _decode_batch_body(raw: bytes) -> str:
     """Return the body of a batch's message, in which its inputs' ids stand; kombu encodes it."""
     if PREDICT_BATCH.encode() not in raw:
         return ""

@@ -1,4 +1,4 @@
-"""Outcome: how a task stands, read from what Celery's result backend stores of it."""
+"""TaskResult: a task's state, parsed from what Celery's result backend stores."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class TaskResult:
 PENDING = TaskResult(states.PENDING)
 
 
-def outcome_of(app: Celery, task_id: str, stored: bytes | str | None) -> TaskResult:
-    """Reads what is stored of a task; PENDING where nothing is, also for one that nobody ever submitted."""
+def parse_task_result(app: Celery, task_id: str, stored: bytes | str | None) -> TaskResult:
+    """Parse a task's stored result; PENDING where there is none, also for an unknown id."""
     if stored is None:
         return PENDING
     meta = cast(dict[str, Any], read_message(stored))
     state = meta["status"]
     if state == states.SUCCESS:
-        return _succeeded(task_id, meta["result"])
+        return _parse_success(task_id, meta["result"])
     if state in states.EXCEPTION_STATES and state != states.RETRY:
-        return TaskResult(state, error=_error(task_id, app.backend.exception_to_python(meta["result"])))
+        return TaskResult(state, error=_to_bridge_error(task_id, app.backend.exception_to_python(meta["result"])))
     return TaskResult(state)
 
 
-def answer(outcome: TaskResult) -> Result:
-    """Returns the result of a final outcome, or raises what it ended with.
+def result_or_raise(outcome: TaskResult) -> Result:
+    """Return the result of a final outcome, or raises what it ended with.
 
     Raises:
         BridgeError: the task ended with this error.
@@ -54,18 +54,18 @@ def answer(outcome: TaskResult) -> Result:
     return outcome.result
 
 
-def _succeeded(task_id: str, message: Any) -> TaskResult:
+def _parse_success(task_id: str, message: Any) -> TaskResult:
     if not isinstance(message, dict):
         what = f"task {task_id} is no prediction: its result is {message!r}"
         raise PredictionFailedError("unknown", "TypeError", what)
     try:
         return TaskResult(states.SUCCESS, Result.decode(cast(dict[str, Any], message)))
-    except ValueError as newer:
-        raise ConfigurationError(str(newer)) from newer
+    except ValueError as exc:
+        raise ConfigurationError(str(exc)) from exc
 
 
-def _error(task_id: str, raised: BaseException | None) -> BridgeError:
-    """What a task ended with. Celery's own errors, such as a lost worker, come out as a failed prediction."""
+def _to_bridge_error(task_id: str, raised: BaseException | None) -> BridgeError:
+    """Return the error that a task ended with; Celery's own, such as a lost worker, become PredictionFailedError."""
     if isinstance(raised, BridgeError):
         return raised
     if type(raised).__name__ == "TaskRevokedError":
@@ -77,4 +77,4 @@ def _text(raised: BaseException | None) -> str:
     try:
         return str(raised)
     except Exception:  # noqa: BLE001 - a class of somebody's own, made again from what was stored
-        return "its text can't be made"
+        return "its text can't be rendered"

@@ -37,7 +37,7 @@ class _Server(uvicorn.Server):
 
 
 async def run(stage: Backstage, listening: socket.socket, accepting: Callable[[], None]) -> None:
-    """Serves on a listening socket until ``stage.stopping`` is set; answers under way get a second to finish."""
+    """Serve on a listening socket until ``stage.stopping`` is set; answers under way get a second to finish."""
     config = uvicorn.Config(
         build(stage),
         lifespan="off",

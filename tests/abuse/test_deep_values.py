@@ -98,7 +98,7 @@ def test_the_same_by_the_library(redis_url: str) -> None:
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_the_same_by_a_line_of_a_batch(redis_url: str, depth: int, tmp_path: Path) -> None:
-    line = BatchLine.read(1, f'{{"q":{lists(depth)}}}'.encode())
+    line = BatchLine.parse(1, f'{{"q":{lists(depth)}}}'.encode())
     if line.inputs is None:
         assert "nested too deeply" in line.problem
         return

@@ -115,7 +115,7 @@ def test_where_none_is_left_work_waits_and_doctor_says_so(
         return (int(ended.value.code or 0), said) if said else None
 
     code, [told] = wait_until(doctor, "the worker to tell doctor of its files")
-    assert (code, told["level"], "none was left" in told["found"]) == (1, "fail", True)
+    assert (code, told["level"], "the limit was reached" in told["found"]) == (1, "fail", True)
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_a_refresher_that_is_killed_costs_no_prediction(play: Play) -> None:
     "terms", [{}, {"outage": "fail"}, {"outage": "serve_stale(0.5)"}, {"max_staleness": 3600}], ids=str
 )
 def test_a_prediction_fails_by_name_at_once(away: Play, terms: dict[str, Any]) -> None:
-    with within(4), pytest.raises(AuthorityAwayError, match="Look whether the Elixir server answers") as raised:
+    with within(4), pytest.raises(AuthorityAwayError, match="Check that the Elixir server answers") as raised:
         away.predict(**terms)
     error, heard = raised.value, away.heard()
     assert (error.session, error.authority, error.silence_s) == (SESSION, "elixir", heard.silence_s)
@@ -214,7 +214,7 @@ def test_the_command_says_and_does_the_same(away: Play, capsys: pytest.CaptureFi
 
     for options in ((), ("--outage", "fail"), ("--outage", "serve_stale(0.5)")):
         code, _, err = run(*options)
-        assert (code, "is away: it was last heard of" in err) == (1, True), err
+        assert (code, "is away: its last heartbeat was" in err) == (1, True), err
     code, out, _ = run("--outage", "serve_stale(3600)", "--json")
     assert (code, json.loads(out)["provenance"]["outage"]) == (0, True)
 

@@ -159,7 +159,7 @@ def test_batch_keeps_each_lines_answer_or_error_in_its_place_and_resumes(
     output.write_bytes(b"".join(kept[:10]) + kept[10][:7])
     asked = len(play.lm.requests)
     again = run("batch", name, "--input", str(source), "--output", str(output), "--batch", together)
-    assert "10 of 20 lines are there already" in again.out
+    assert "10 of 20 lines are done already" in again.out
     assert [json.loads(line)["line"] for line in output.read_text(encoding="utf-8").splitlines()] == list(range(1, 21))
     assert len(play.lm.requests) - asked == 10
 
@@ -183,12 +183,12 @@ def test_batch_says_what_failed_and_tries_it_again_when_it_is_told_to(
         play.lm.faults.clear()
     assert done.code == 1
     assert "12 lines, 9 answered, 3 failed" in done.out
-    assert "--retry-failed tries the 3 failed lines again" in done.out
+    assert "retry the 3 failed lines with --retry-failed" in done.out
 
     asked = len(play.lm.requests)
     unchanged = run(*command)
     assert unchanged.code == 1, "what is left is left"
-    assert "12 of 12 lines are there already, 3 of them failed" in unchanged.out
+    assert "12 of 12 lines are done already, 3 of them failed" in unchanged.out
     assert len(play.lm.requests) == asked
 
     again = run(*command, "--retry-failed")
@@ -233,7 +233,7 @@ def test_doctor_names_what_is_missing_and_its_fix(run: Run) -> None:
     assert found["celery"]["found"].startswith("5.7")
     away = run("doctor", "--redis-url", "redis://127.0.0.1:1/0")
     assert away.code == 1
-    assert "1 to mend: Redis" in away.err
+    assert "1 failed: Redis" in away.err
 
 
 def test_doctor_asks_the_workers_and_not_the_shell(play: Stage, run: Run) -> None:
@@ -241,7 +241,7 @@ def test_doctor_asks_the_workers_and_not_the_shell(play: Stage, run: Run) -> Non
     answer = run("doctor", "--json")
     found = {check["what"]: check for check in json.loads(answer.out)}
     assert found["queue"] == {
-        "what": "queue", "level": "ok", "found": "1 workers take from 'predictions'", "fix": "",
+        "what": "queue", "level": "ok", "found": "1 workers consume 'predictions'", "fix": "",
     }  # fmt: skip
     assert found["LM profile demo"]["level"] == "ok"
     assert found["LM profile demo"]["found"].endswith(f"answers at {play.lm.url}")
@@ -257,7 +257,7 @@ def test_doctor_names_a_queue_that_no_worker_takes_from(run: Run) -> None:
     """KINDS 46."""
     found = {check["what"]: check for check in json.loads(run("--queue", "nobodys", "doctor", "--json").out)}
     assert found["queue"]["level"] == "fail"
-    assert "no worker takes from 'nobodys', but from predictions" in found["queue"]["found"]
+    assert "no worker consumes 'nobodys', only predictions" in found["queue"]["found"]
 
 
 def test_doctor_makes_a_call_with_each_profile_if_it_is_told_to(play: Stage, run: Run) -> None:

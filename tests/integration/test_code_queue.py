@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.cli.doctor import _code
-from snakepit_bridge.cli.status import look
+from snakepit_bridge.cli.status import collect_status
 from snakepit_bridge.client import Fleet
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
@@ -28,7 +28,7 @@ def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def waiting(play: Stage) -> dict[str, Any]:
-    return look(play.fleet)["code"]
+    return collect_status(play.fleet)["code"]
 
 
 def test_they_wait_for_prefork_and_run_there(play: Stage) -> None:

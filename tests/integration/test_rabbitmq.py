@@ -17,7 +17,7 @@ from redis import Redis
 
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet, Handle
-from snakepit_bridge.client.rabbitmq import waiting_in
+from snakepit_bridge.client.rabbitmq import queue_length
 from snakepit_bridge.exceptions import (
     BridgeError,
     ConfigurationError,
@@ -116,7 +116,7 @@ def answered(asked: Mapping[str, Handle]) -> None:
 
 def counted(node: RabbitNode, queue: str) -> int:
     with Connection(node.url) as connection:
-        return waiting_in(connection, queue)
+        return queue_length(connection, queue)
 
 
 def run(play: Stage, node: RabbitNode, capsys: pytest.CaptureFixture[str], *arguments: str, queue: str) -> Any:

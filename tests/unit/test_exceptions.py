@@ -254,6 +254,6 @@ class Unprintable(Exception):
 
 def test_an_error_that_cannot_be_printed_can_be_copied_and_described() -> None:
     copied = fresh_error(Unprintable("a"))
-    assert str(copied) == "Unprintable: its text can't be made"
-    assert error_text(Unprintable()) == "its text can't be made"
+    assert str(copied) == "Unprintable: its text can't be rendered"
+    assert error_text(Unprintable()) == "its text can't be rendered"
     assert error_text(ValueError("half \ud83d")) == "half \\ud83d"

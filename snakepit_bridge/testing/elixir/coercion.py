@@ -41,7 +41,7 @@ class RefusedCallError(Exception):
 
 
 def read(sent: AnyMessage, kind: VariableType, rules: dict[str, Any], refusal: grpc.StatusCode) -> Any:
-    """Returns the value that was sent, as the type holds it.
+    """Return the value that was sent, as the type holds it.
 
     Raises:
         Refused: with ``refusal`` where it isn't of the type, with INTERNAL where it breaks a rule.
@@ -65,7 +65,7 @@ def read(sent: AnyMessage, kind: VariableType, rules: dict[str, Any], refusal: g
 
 
 def _lenient(kind: VariableType, given: Any) -> Any:
-    """Returns a value as Elixir takes it: true is an atom and so a text there, and no choice is an empty one."""
+    """Return a value as Elixir takes it: true is an atom and so a text there, and no choice is an empty one."""
     if kind is VariableType.STRING and isinstance(given, bool):
         return str(given).lower()
     if kind is VariableType.CHOICE and given is None:
@@ -92,7 +92,7 @@ def _refusal(kind: VariableType, given: Any) -> str:
 
 
 def obey(kind: VariableType, value: Any, rules: dict[str, Any]) -> None:
-    """Returns if a value obeys its rules; NaN and the infinities pass every bound there.
+    """Return if a value obeys its rules; NaN and the infinities pass every bound there.
 
     Raises:
         Refused: as INTERNAL, with the rule in the details.
@@ -113,7 +113,7 @@ def obey(kind: VariableType, value: Any, rules: dict[str, Any]) -> None:
 
 
 def _broken(value: Any, rules: dict[str, Any]) -> str:
-    """Returns the words in which Elixir names the rule that a value breaks."""
+    """Return the words in which Elixir names the rule that a value breaks."""
     size = len(value) if isinstance(value, str | tuple) else 0
     if isinstance(value, str):
         if size < rules.get("min_length", size):
@@ -130,7 +130,7 @@ def _broken(value: Any, rules: dict[str, Any]) -> str:
 
 
 def write(kind: VariableType, value: Any, *, binary: bool) -> tuple[AnyMessage, bytes]:
-    """Returns a value as the server sends it: the Any, and the binary beside it or nothing."""
+    """Return a value as the server sends it: the Any, and the binary beside it or nothing."""
     if kind is VariableType.EMBEDDING and binary and len(value) * 8 > _BINARY_BYTES and all(map(math.isfinite, value)):
         label = {"binary_format": "erlang_binary", "dtype": "float32", "shape": [len(value)], "type": "embedding"}
         url = f"{TYPE_URL}embedding.binary"

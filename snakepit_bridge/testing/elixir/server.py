@@ -97,53 +97,53 @@ class BridgeServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Stops listening and breaks off what is under way; the sessions stay for the next start."""
+        """Stop listening and breaks off what is under way; the sessions stay for the next start."""
         if self._server is not None:
             stopping, self._server = self._server.stop(None), None
             self._end_streams()
             stopping.wait()
 
     def restart(self, down_s: float = 0.0) -> None:
-        """Ends the server's life and begins another after some seconds: no sessions, and ids from 1 again."""
+        """End the server's life and begins another after some seconds: no sessions, and ids from 1 again."""
         self.stop()
         time.sleep(down_s)
         self.forget()
         self.start()
 
     def forget(self) -> None:
-        """Loses every session, as a crash of the session store does."""
+        """Lose every session, as a crash of the session store does."""
         self._service = self._born()
 
     def begin(self, session: str) -> None:
-        """Makes a session exist."""
+        """Make a session exist."""
         self._service.sessions.begin(session)
 
     def end(self, session: str) -> None:
-        """Ends a session, as its expiry does."""
+        """End a session, as its expiry does."""
         self._service.sessions.end(session)
 
     def register(self, session: str, name: str, kind: str, value: Any, **constraints: Any) -> str:
-        """Registers a variable and returns its id; a name that is taken gets a second one."""
+        """Register a variable and return its id; a name that is taken gets a second one."""
         return self._service.sessions.register(session, name, kind, value, json.dumps(constraints), {})
 
     def set(self, session: str, identifier: str, value: Any) -> int:
-        """Sets a variable and returns its version."""
+        """Set a variable and return its version."""
         return self._service.sessions.set(session, identifier, value)
 
     def delete(self, session: str, identifier: str) -> None:
-        """Deletes a variable."""
+        """Delete a variable."""
         self._service.sessions.delete(session, identifier)
 
     def value(self, session: str, identifier: str) -> Any:
-        """Returns a variable's value."""
+        """Return a variable's value."""
         return self._service.sessions.variable(session, identifier).value
 
     def spoil(self, session: str, identifier: str, *, odd: bool = True) -> None:
-        """Gives a variable metadata that breaks every answer that holds it; ``odd=False`` mends it."""
+        """Give a variable metadata that breaks every answer that holds it; ``odd=False`` mends it."""
         self._service.sessions.spoil(session, identifier, odd)
 
     def turn(self, **quirks: Any) -> None:
-        """Turns switches by name.
+        """Turn switches by name.
 
         Raises:
             AttributeError: there is no such switch.
@@ -154,7 +154,7 @@ class BridgeServer:
         self._service.sessions.forget_listings()
 
     def serve_forever(self, announce: Callable[[str], None]) -> None:
-        """Runs until SIGTERM or SIGINT; announces a JSON line with the address when it listens."""
+        """Run until SIGTERM or SIGINT; announces a JSON line with the address when it listens."""
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: ended.set())
@@ -226,7 +226,7 @@ def _written(answer: Message | bytes) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serves until SIGTERM or SIGINT; the first line on stdout is JSON with ``address``."""
+    """Serve until SIGTERM or SIGINT; the first line on stdout is JSON with ``address``."""
     parser = argparse.ArgumentParser(prog="python -m snakepit_bridge.testing.elixir.server")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free port; the line on stdout names it")

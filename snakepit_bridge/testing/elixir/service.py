@@ -21,18 +21,18 @@ class Service:
         self.sessions = sessions
 
     def ping(self, request: pb.PingRequest) -> pb.PingResponse:
-        """Answers with the message."""
+        """Answer with the message."""
         answer = pb.PingResponse(message=f"pong: {request.message}")
         answer.server_time.FromNanoseconds(time.time_ns())
         return answer
 
     def initialize(self, request: pb.InitializeSessionRequest) -> pb.InitializeSessionResponse:
-        """Makes a session exist."""
+        """Make a session exist."""
         self.sessions.begin(request.session_id)
         return pb.InitializeSessionResponse(success=True)
 
     def cleanup(self, request: pb.CleanupSessionRequest) -> pb.CleanupSessionResponse:
-        """Ends a session."""
+        """End a session."""
         return pb.CleanupSessionResponse(success=True, resources_cleaned=int(self.sessions.end(request.session_id)))
 
     def describe(self, request: pb.GetSessionRequest) -> pb.GetSessionResponse:
@@ -41,19 +41,19 @@ class Service:
         return pb.GetSessionResponse(session_id=request.session_id, variable_count=count)
 
     def heartbeat(self, request: pb.HeartbeatRequest) -> pb.HeartbeatResponse:
-        """Keeps a session alive; answers OK for one that isn't there."""
+        """Keep a session alive; answers OK for one that isn't there."""
         answer = pb.HeartbeatResponse(session_valid=self.sessions.alive(request.session_id))
         answer.server_time.FromNanoseconds(time.time_ns())
         return answer
 
     def get(self, request: pb.GetVariableRequest) -> pb.GetVariableResponse:
-        """Returns one variable."""
+        """Return one variable."""
         with self.sessions.lock:
             found = self.sessions.variable(request.session_id, request.variable_identifier)
             return pb.GetVariableResponse(variable=self.sessions.message(found))
 
     def get_many(self, request: pb.BatchGetVariablesRequest) -> pb.BatchGetVariablesResponse:
-        """Returns variables by the identifiers that were asked for."""
+        """Return variables by the identifiers that were asked for."""
         answer = pb.BatchGetVariablesResponse()
         self.sessions.session(request.session_id)
         with self.sessions.lock:
@@ -67,22 +67,22 @@ class Service:
         return answer
 
     def list(self, request: pb.ListVariablesRequest) -> bytes:
-        """Returns all variables of a session."""
+        """Return all variables of a session."""
         return self.sessions.listing(request.session_id, request.pattern)
 
     def register(self, request: pb.RegisterVariableRequest) -> pb.RegisterVariableResponse:
-        """Adds a variable."""
+        """Add a variable."""
         given = (request.name, request.type, request.initial_value, request.constraints_json, dict(request.metadata))
         return pb.RegisterVariableResponse(success=True, variable_id=self.sessions.register(request.session_id, *given))
 
     def set(self, request: pb.SetVariableRequest) -> pb.SetVariableResponse:
-        """Sets a variable, whatever version was expected."""
+        """Set a variable, whatever version was expected."""
         asked = (request.session_id, request.variable_identifier)
         self.sessions.set(*asked, request.value, dict(request.metadata))
         return pb.SetVariableResponse(success=True, new_version=self.sessions.variable(*asked).version)
 
     def set_many(self, request: pb.BatchSetVariablesRequest) -> pb.BatchSetVariablesResponse:
-        """Sets those that no constraint refuses; none if one isn't there or has the wrong type."""
+        """Set those that no constraint refuses; none if one isn't there or has the wrong type."""
         answer = pb.BatchSetVariablesResponse()
         self.sessions.session(request.session_id)
         with self.sessions.lock:
@@ -98,12 +98,12 @@ class Service:
         return answer
 
     def delete(self, request: pb.DeleteVariableRequest) -> pb.DeleteVariableResponse:
-        """Removes a variable."""
+        """Remove a variable."""
         self.sessions.delete(request.session_id, request.variable_identifier)
         return pb.DeleteVariableResponse(success=True)
 
     def updates(self, request: pb.WatchVariablesRequest, ids: Iterable[str]) -> Iterator[pb.VariableUpdate]:
-        """Yields an update for each of these ids that the request names."""
+        """Yield an update for each of these ids that the request names."""
         self.sessions.session(request.session_id)
         wanted = set(request.variable_identifiers)
         initial = request.variable_identifiers if request.include_initial_values else ()

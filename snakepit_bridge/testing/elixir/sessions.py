@@ -62,19 +62,19 @@ class StandInSessions:
         self.lock = threading.RLock()
 
     def begin(self, name: str) -> None:
-        """Makes a session exist."""
+        """Make a session exist."""
         if not name:
             raise RefusedCallError(grpc.StatusCode.INTERNAL, "invalid_id")
         with self.lock:
             self._sessions.setdefault(name, StandInSession(time.monotonic())).used_at = time.monotonic()
 
     def end(self, name: str) -> bool:
-        """Forgets a session; tells whether there was one."""
+        """Forget a session; return whether there was one."""
         with self.lock:
             return self._sessions.pop(name, None) is not None
 
     def alive(self, name: str) -> bool:
-        """Tells whether there is such a session, and keeps it from expiring."""
+        """Return whether there is such a session, and keep it from expiring."""
         try:
             self.session(name)
         except RefusedCallError:
@@ -82,7 +82,7 @@ class StandInSessions:
         return True
 
     def session(self, name: str) -> StandInSession:
-        """Returns a session, which counts as a use of it."""
+        """Return a session, which counts as a use of it."""
         with self.lock:
             found, now = self._sessions.get(name), time.monotonic()
             if found is None or now - found.used_at > self._quirks.session_ttl_s:
@@ -92,7 +92,7 @@ class StandInSessions:
             return found
 
     def variable(self, session: str, identifier: str) -> Stored:
-        """Returns a variable by id or else by name, so that an id shadows a name."""
+        """Return a variable by id or else by name, so that an id shadows a name."""
         with self.lock:
             held = self.session(session)
             found = held.variables.get(identifier) or held.variables.get(held.names.get(identifier, ""))
@@ -101,7 +101,7 @@ class StandInSessions:
             return found
 
     def register(self, session: str, name: str, kind: str, value: Any, rules: str, metadata: dict[str, str]) -> str:
-        """Adds a variable, a second one if the name is taken, and returns its id; ``value`` may be an Any."""
+        """Add a variable, a second one if the name is taken, and return its id; ``value`` may be an Any."""
         self._refuse_values()
         try:
             type_ = VariableType.of(name, kind)
@@ -126,7 +126,7 @@ class StandInSessions:
         metadata: dict[str, str] | None = None,
         refusal: grpc.StatusCode = grpc.StatusCode.INTERNAL,
     ) -> int:
-        """Sets a variable and returns the version after it; an equal value is a new version as well."""
+        """Set a variable and return the version after it; an equal value is a new version as well."""
         self._refuse_values()
         with self.lock:
             held, found = self.session(session), self.variable(session, identifier)
@@ -140,12 +140,12 @@ class StandInSessions:
             return found.version
 
     def check(self, session: str, identifier: str, value: AnyMessage) -> None:
-        """Returns if the value has the type of a variable that is there."""
+        """Return if the value has the type of a variable that is there."""
         found = self.variable(session, identifier)
         read(value, found.kind, {}, grpc.StatusCode.INVALID_ARGUMENT)
 
     def delete(self, session: str, identifier: str) -> None:
-        """Removes a variable. Its name means nothing from then on, though there may be another variable of it."""
+        """Remove a variable. Its name means nothing from then on, though there may be another variable of it."""
         with self.lock:
             held, found = self.session(session), self.variable(session, identifier)
             del held.variables[found.id]
@@ -153,14 +153,14 @@ class StandInSessions:
             self._changed(session, held, found.id)
 
     def spoil(self, session: str, identifier: str, odd: bool) -> None:
-        """Gives a variable metadata that can't be encoded, or mends it."""
+        """Give a variable metadata that can't be encoded, or mends it."""
         with self.lock:
             found = self.variable(session, identifier)
             found.odd = odd
             self._changed(session, self.session(session), found.id)
 
     def listing(self, session: str, pattern: str) -> bytes:
-        """Returns all variables by id, or those whose name the pattern is found in, as a ``ListVariablesResponse``."""
+        """Return all variables by id, or those whose name the pattern is found in, as a ``ListVariablesResponse``."""
         with self.lock:
             held = self.session(session)
             if held.listing is not None and not pattern:
@@ -175,7 +175,7 @@ class StandInSessions:
             return answer
 
     def message(self, stored: Stored) -> pb.Variable:
-        """Returns a variable as it is sent."""
+        """Return a variable as it is sent."""
         if stored.odd:
             raise RefusedCallError(grpc.StatusCode.UNKNOWN, "Internal Server Error")
         value, binary = write(stored.kind, stored.value, binary=self._quirks.binary_embeddings)
@@ -190,7 +190,7 @@ class StandInSessions:
         return message
 
     def forget_listings(self) -> None:
-        """Encodes every listing anew, after a quirk was turned."""
+        """Encode every listing anew, after a quirk was turned."""
         with self.lock:
             for held in self._sessions.values():
                 held.listing = None

@@ -32,7 +32,7 @@ of the right type. It runs on the server's event loop: it must be quick and must
 
 
 def complete(ask: AskedQuestion, answerer: Answerer) -> str:
-    """Returns the completion text for one question, in the form that the asking adapter parses."""
+    """Return the completion text for one question, in the form that the asking adapter parses."""
     answer = answerer(ask)
     if isinstance(answer, Raw):
         return answer.text
@@ -44,7 +44,7 @@ def complete(ask: AskedQuestion, answerer: Answerer) -> str:
 
 
 def default_answer(ask: AskedQuestion) -> dict[str, Any]:
-    """Returns a type-correct value for each output field, derived from a hash of the inputs.
+    """Return a type-correct value for each output field, derived from a hash of the inputs.
 
     As a ReAct agent it calls the first tool once, then finishes. As ProgramOfThought it writes a program that submits.
     """
@@ -105,7 +105,7 @@ def _program(ask: AskedQuestion, seed: str) -> dict[str, Any]:
 
 
 def scripted(answers: Iterable[Any] | Callable[[AskedQuestion], Any], *, repeat: bool = False) -> Answerer:
-    """Returns an answerer that says what it is told.
+    """Return an answerer that says what it is told.
 
     Args:
         answers: one per question, in order, or a function of the question. A mapping gives output fields by name,

@@ -44,7 +44,7 @@ class Backstage:
 
 
 def build(stage: Backstage) -> Starlette:
-    """Returns the ASGI application."""
+    """Return the ASGI application."""
     records = _Records(stage.log)
     return Starlette(
         routes=[
@@ -211,7 +211,7 @@ async def _streamed(pieces: Iterator[bytes], pause_s: float) -> AsyncIterator[by
 
 
 async def _break_off(send: Send) -> None:
-    """Announces a longer answer than it sends; uvicorn then closes the connection, since nothing can follow."""
+    """Announce a longer answer than it sends; uvicorn then closes the connection, since nothing can follow."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b'{"id": "chatcmpl-', "more_body": True})

@@ -68,11 +68,11 @@ class Faults:
         self._lock = Lock()
 
     def delay(self, latency_s: float, jitter_s: float = 0.0) -> None:
-        """Sets the seconds before each answer, and up to how many more at random."""
+        """Set the seconds before each answer, and up to how many more at random."""
         self._latency_s, self._jitter_s = float(latency_s), float(jitter_s)
 
     def pace(self, characters: int | None, pause_s: float = 0.0) -> None:
-        """Sets how streamed answers come: so many characters a piece (None: eight pieces), a pause before each."""
+        """Set how streamed answers come: so many characters a piece (None: eight pieces), a pause before each."""
         self._piece = (characters, float(pause_s))
 
     @property
@@ -81,23 +81,23 @@ class Faults:
         return self._piece
 
     def add(self, fault: Fault) -> None:
-        """Puts a fault behind those that are pending."""
+        """Put a fault behind those that are pending."""
         with self._lock:
             self._pending.append(fault)
 
     def clear(self) -> None:
-        """Ends all faults and goes back to the latency that the server started with, and to unpaced streams."""
+        """End all faults and goes back to the latency that the server started with, and to unpaced streams."""
         with self._lock:
             self._pending.clear()
         self._latency_s, self._jitter_s = self._initial
         self._piece = (None, 0.0)
 
     def next_delay_s(self) -> float:
-        """Returns the seconds that the next answer waits."""
+        """Return the seconds that the next answer waits."""
         return self._latency_s + (self._random.uniform(0, self._jitter_s) if self._jitter_s else 0.0)
 
     def take(self, user: str) -> Fault | None:
-        """Returns the first pending fault for a request with this user message, and counts it."""
+        """Return the first pending fault for a request with this user message, and counts it."""
         if not self._pending:
             return None
         with self._lock:
@@ -108,7 +108,7 @@ class Faults:
         return None
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Applies the body of POST /faults: ``latency_s``, ``jitter_s``, ``clear`` and ``fail`` (a fault or a list).
+        """Apply the body of POST /faults: ``latency_s``, ``jitter_s``, ``clear`` and ``fail`` (a fault or a list).
 
         Raises:
             TypeError, ValueError: a key or a value that there isn't; nothing was changed then.
@@ -127,7 +127,7 @@ class Faults:
             self.add(fault)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns what is in force, as the answer to POST /faults shows it."""
+        """Return what is in force, as the answer to POST /faults shows it."""
         with self._lock:
             pending = [{"kind": fault.kind, "times": fault.times} for fault in self._pending]
         return {"latency_s": self._latency_s, "jitter_s": self._jitter_s, "pending": pending}

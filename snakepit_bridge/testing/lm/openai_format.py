@@ -11,7 +11,7 @@ _PIECES = 8
 
 
 def completion(body: Mapping[str, Any], texts: Sequence[str], index: int) -> dict[str, Any]:
-    """Returns the answer to a chat request: one choice per text."""
+    """Return the answer to a chat request: one choice per text."""
     choices = [
         {"index": place, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         for place, text in enumerate(texts)
@@ -24,14 +24,14 @@ def _head(body: Mapping[str, Any], index: int, kind: str) -> dict[str, Any]:
 
 
 def usage(body: Mapping[str, Any], texts: Sequence[str]) -> dict[str, int]:
-    """Returns token counts, estimated as a quarter of the characters."""
+    """Return token counts, estimated as a quarter of the characters."""
     asked = sum(len(str(message.get("content", ""))) for message in body.get("messages", ())) // 4
     answered = sum(len(text) for text in texts) // 4
     return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
 
 
 def events(body: Mapping[str, Any], texts: Sequence[str], index: int, characters: int | None = None) -> Iterator[bytes]:
-    """Yields the same answer as server-sent events, each text in a few pieces or of so many characters each."""
+    """Yield the same answer as server-sent events, each text in a few pieces or of so many characters each."""
     head = _head(body, index, "chat.completion.chunk")
     for place, text in enumerate(texts):
         for delta in _deltas(text, characters):
@@ -54,10 +54,10 @@ def _event(chunk: Mapping[str, Any]) -> bytes:
 
 
 def error(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
-    """Returns an error body in OpenAI's form."""
+    """Return an error body in OpenAI's form."""
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def models(names: Sequence[str]) -> dict[str, Any]:
-    """Returns the list that GET /v1/models gives."""
+    """Return the list that GET /v1/models gives."""
     return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "dspex-fleet"} for name in names]}

@@ -97,7 +97,7 @@ class AskedQuestion:
 
 
 def read_ask(body: Mapping[str, Any]) -> AskedQuestion:
-    """Returns what an OpenAI chat request asks; a prompt that no adapter wrote is ``plain`` and has no fields."""
+    """Return what an OpenAI chat request asks; a prompt that no adapter wrote is ``plain`` and has no fields."""
     messages = cast(Sequence[Mapping[str, Any]], body.get("messages") or ())
     system = "\n".join(_text(m) for m in messages if m.get("role") in ("system", "developer"))
     user = next((_text(m) for m in reversed(messages) if m.get("role") == "user"), "")
@@ -115,7 +115,7 @@ def _text(message: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=512)
 def read_layout(system: str) -> PromptLayout:
-    """Returns the signature that a system prompt describes. Cached: a program sends the same one each time."""
+    """Return the signature that a system prompt describes. Cached: a program sends the same one each time."""
     try:
         return _layout(system)
     except (ValueError, SyntaxError):
@@ -210,7 +210,7 @@ def _limits(text: str) -> dict[str, float]:
 
 
 def read_inputs(layout: PromptLayout, user: str) -> dict[str, str]:
-    """Returns the input fields' texts from the last user message. A header inside a value stays part of the value."""
+    """Return the input fields' texts from the last user message. A header inside a value stays part of the value."""
     starts = [(name, *_span(layout.style, name, user)) for name in layout.input_names]
     present = [(name, start, begin) for name, start, begin in starts if start >= 0]
     tail = user.rfind("\n\nRespond with ")

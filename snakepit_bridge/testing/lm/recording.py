@@ -83,18 +83,18 @@ class Recorded:
         return self.ask.instructions
 
     def sent(self, name: str) -> Any:
-        """Returns a property of this record or, failing that, a key of the body; ``"(absent)"`` where there is none."""
+        """Return a property of this record or, failing that, a key of the body; ``"(absent)"`` where there is none."""
         value = getattr(self, name) if name in _SHOWN else self.body.get(name)
         return _ABSENT if value is None else value
 
     def as_json(self, *, brief: bool = False) -> dict[str, Any]:
-        """Returns the record as GET /requests gives it; brief leaves out the body and the system prompt."""
+        """Return the record as GET /requests gives it; brief leaves out the body and the system prompt."""
         shown = {name: getattr(self, name) for name in _SHOWN if not (brief and name == "system")}
         return shown if brief else shown | {"body": self.body}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Returns the record that a server wrote, whole and not brief."""
+        """Return the record that a server wrote, whole and not brief."""
         return cls(
             data["index"], data["received_at"], data["authorised"], data["body"], data["answered_at"], data["status"]
         )
@@ -123,7 +123,7 @@ class RequestLog:
         self._changed = Condition()
 
     def arrive(self, body: Mapping[str, Any], *, authorised: bool, at: float) -> Recorded:
-        """Records a request that was just received, at a time in unix seconds."""
+        """Record a request that was just received, at a time in unix seconds."""
         with self._changed:
             record = Recorded(self._next, at, authorised, body)
             self._next += 1
@@ -134,7 +134,7 @@ class RequestLog:
         return record
 
     def answer(self, record: Recorded, status: int) -> None:
-        """Records how a request ended; one that was cleared or forgotten meanwhile stays so."""
+        """Record how a request ended; one that was cleared or forgotten meanwhile stays so."""
         answered = replace(record, answered_at=time.time(), status=status)
         with self._changed:
             if record.index in self._records:
@@ -150,22 +150,22 @@ class RequestLog:
         self._out.write(json.dumps(record.as_json()) + "\n")
 
     def since(self, index: int = 0) -> list[Recorded]:
-        """Returns the records from an index on."""
+        """Return the records from an index on."""
         with self._changed:
             return [record for record in self._records.values() if record.index >= index]
 
     def clear(self) -> None:
-        """Forgets the records; indexes go on, so that a reader's place stays valid."""
+        """Forget the records; indexes go on, so that a reader's place stays valid."""
         with self._changed:
             self._records.clear()
 
     def wait_for(self, enough: Callable[[list[Recorded]], bool], timeout_s: float) -> bool:
-        """Waits until the records satisfy a condition; False if they did not in time."""
+        """Wait until the records satisfy a condition; False if they did not in time."""
         with self._changed:
             return self._changed.wait_for(lambda: enough(list(self._records.values())), timeout_s)
 
     def close(self) -> None:
-        """Closes the file, if there is one."""
+        """Close the file, if there is one."""
         with self._changed:
             if self._out is not None:
                 self._out.close()
@@ -173,7 +173,7 @@ class RequestLog:
 
 
 def assert_sent(records: Sequence[Recorded], expected: Mapping[str, Any], *, every: bool = False) -> None:
-    """Asserts that a request (or every request) carried these values; the message shows what was there instead.
+    """Assert that a request (or every request) carried these values; the message shows what was there instead.
 
     Args:
         records: the requests.
@@ -192,7 +192,7 @@ def _fits(found: Any, expected: Any) -> bool:
 
 
 def describe(records: Sequence[Recorded], names: Mapping[str, Any], limit: int = 20) -> str:
-    """Returns the named values of each request, one line each."""
+    """Return the named values of each request, one line each."""
     if not records:
         return "the server received no request"
     lines = [f"  #{r.index} " + ", ".join(f"{name}={r.sent(name)!r}" for name in names) for r in records[:limit]]

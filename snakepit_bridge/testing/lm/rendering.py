@@ -11,12 +11,12 @@ from snakepit_bridge.testing.lm.prompts import Style
 
 
 def render(style: Style, values: Mapping[str, Any]) -> str:
-    """Returns the completion that carries these output values, in an adapter's form; ``plain`` joins them as text."""
+    """Return the completion that carries these output values, in an adapter's form; ``plain`` joins them as text."""
     return _FORMS[style](values)
 
 
 def as_text(value: Any) -> str:
-    """Returns one value the way a ChatAdapter field holds it: text bare, the rest as JSON, booleans as in Python."""
+    """Return one value the way a ChatAdapter field holds it: text bare, the rest as JSON, booleans as in Python."""
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, bool) else json.dumps(value, ensure_ascii=False, default=_plain)

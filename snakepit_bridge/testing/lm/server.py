@@ -77,7 +77,7 @@ class RecordingLM:
         return f"http://{self.host}:{self.port}/v1"
 
     def start(self) -> Self:
-        """Returns when the server accepts connections.
+        """Return when the server accepts connections.
 
         Raises:
             ConfigurationError: the ``server`` extra isn't installed, the port is taken, or it did not come up.
@@ -95,7 +95,7 @@ class RecordingLM:
         return self
 
     def stop(self) -> None:
-        """Stops the server and frees its port; hanging requests are dropped. Without effect if it isn't running."""
+        """Stop the server and frees its port; hanging requests are dropped. Without effect if it isn't running."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -147,7 +147,7 @@ class RecordingLM:
         return Backstage(self._answerer, self._log, self.faults, self._api_key, self._models, asyncio.Event())
 
     def serve_forever(self, announce: Callable[[str], None]) -> None:
-        """Serves in this thread, which must be the main one, until SIGTERM or SIGINT; then it returns.
+        """Serve in this thread, which must be the main one, until SIGTERM or SIGINT; then it returns.
 
         Args:
             announce: called once when connections are accepted, with a line of JSON: ``url``, ``host`` and ``port``.
@@ -176,11 +176,11 @@ class RecordingLM:
         return self._log.since()
 
     def clear(self) -> None:
-        """Forgets the requests so far."""
+        """Forget the requests so far."""
         self._log.clear()
 
     def wait_for_requests(self, count: int, timeout_s: float = 10.0) -> list[Recorded]:
-        """Returns the requests once so many have arrived; blocks, so call it through a thread from a coroutine.
+        """Return the requests once so many have arrived; blocks, so call it through a thread from a coroutine.
 
         Raises:
             AssertionError: they did not arrive in time; the message shows those that did.
@@ -191,21 +191,21 @@ class RecordingLM:
         return self.requests
 
     def assert_sent(self, **expected: Any) -> None:
-        """Asserts that a request carried these values, such as ``temperature=0.9``; a callable tests the value."""
+        """Assert that a request carried these values, such as ``temperature=0.9``; a callable tests the value."""
         assert_sent(self.requests, expected)
 
     def assert_all_sent(self, **expected: Any) -> None:
-        """Asserts that there were requests and that each of them carried these values."""
+        """Assert that there were requests and that each of them carried these values."""
         assert_sent(self.requests, expected, every=True)
 
     # ------------------------------------------------------------------ the faults
 
     def delay(self, latency_s: float, jitter_s: float = 0.0) -> None:
-        """Lets each answer wait from now on."""
+        """Let each answer wait from now on."""
         self.faults.delay(latency_s, jitter_s)
 
     def pace(self, characters: int | None, pause_s: float = 0.0) -> None:
-        """Lets streamed answers come in pieces of so many characters from now on, with a pause before each."""
+        """Let streamed answers come in pieces of so many characters from now on, with a pause before each."""
         self.faults.pace(characters, pause_s)
 
     def fail(
@@ -217,19 +217,19 @@ class RecordingLM:
         body: Any = None,
         containing: str = "",
     ) -> None:
-        """Answers the next requests with an error; ``times=None`` all of them until ``faults.clear()``."""
+        """Answer the next requests with an error; ``times=None`` all of them until ``faults.clear()``."""
         self.faults.add(Fault("status", times, status, body, retry_after_s, containing))
 
     def hang(self, times: int | None = 1, *, containing: str = "") -> None:
-        """Leaves the next requests without an answer, until the client goes away."""
+        """Leave the next requests without an answer, until the client goes away."""
         self.faults.add(Fault("hang", times, containing=containing))
 
     def drop(self, times: int | None = 1, *, containing: str = "") -> None:
-        """Closes the connection in the middle of the next answers."""
+        """Close the connection in the middle of the next answers."""
         self.faults.add(Fault("close", times, containing=containing))
 
     def garble(self, times: int | None = 1, *, containing: str = "") -> None:
-        """Answers the next requests with text that no adapter can parse."""
+        """Answer the next requests with text that no adapter can parse."""
         self.faults.add(Fault("malformed", times, containing=containing))
 
     def say(
@@ -242,12 +242,12 @@ class RecordingLM:
         cut: int | None = None,
         containing: str = "",
     ) -> None:
-        """Answers the next requests word for word, as no well-behaved server would."""
+        """Answer the next requests word for word, as no well-behaved server would."""
         fault = Fault("raw", times, status, body, containing=containing, content_type=content_type, cut=cut)
         self.faults.add(fault)
 
     def cut(self, after: int, times: int | None = 1, *, clean: bool = False, containing: str = "") -> None:
-        """Ends the next answers after so many bytes of their body: by breaking off, or as if they were whole."""
+        """End the next answers after so many bytes of their body: by breaking off, or as if they were whole."""
         self.faults.add(Fault("cut", times, containing=containing, cut=after, clean=clean))
 
 

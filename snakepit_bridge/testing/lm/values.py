@@ -42,7 +42,7 @@ class _Draw:
 
 
 def value_for(schema: Schema, seed: str, name: str) -> Any:
-    """Returns a JSON value that fits the schema; the same seed and name always give the same one.
+    """Return a JSON value that fits the schema; the same seed and name always give the same one.
 
     Understands what pydantic writes for the usual types. A ``pattern`` is not looked at.
     """

@@ -26,7 +26,7 @@ def test_blank_lines_count_as_places_and_not_as_work(source: Path) -> None:
 def test_a_line_is_inputs_or_inputs_with_an_id(source: Path) -> None:
     plain, named, broken, listed = read_lines(source)
     assert plain.inputs == {"q": "a"}
-    assert (named.inputs, named.named) == ({"q": "b"}, {"line": 3, "id": 7})
+    assert (named.inputs, named.identity) == ({"q": "b"}, {"line": 3, "id": 7})
     assert broken.inputs is None
     assert "isn't JSON" in broken.problem
     assert "must be an object" in listed.problem
@@ -91,5 +91,5 @@ def test_half_a_surrogate_pair_survives(source: Path, tmp_path: Path) -> None:
 def test_an_input_that_is_called_inputs_is_an_input_beside_others() -> None:
     """KINDS 4: what stands beside it was lost without a word."""
     said = {"question": "why?", "inputs": {"a": 1}}
-    assert BatchLine.read(1, json.dumps(said).encode()).inputs == said
-    assert BatchLine.read(1, b'{"inputs": {"inputs": {"a": 1}}}').inputs == {"inputs": {"a": 1}}
+    assert BatchLine.parse(1, json.dumps(said).encode()).inputs == said
+    assert BatchLine.parse(1, b'{"inputs": {"inputs": {"a": 1}}}').inputs == {"inputs": {"a": 1}}

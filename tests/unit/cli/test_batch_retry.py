@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from snakepit_bridge.cli.batch_files import read_lines
-from snakepit_bridge.cli.batch_retry import open_retried
+from snakepit_bridge.cli.batch_retry import open_retry_output
 from snakepit_bridge.exceptions import BridgeError
 
 
@@ -37,7 +37,7 @@ def told(output: Path) -> list[str]:
 
 
 def retry(output: Path, source: Path, upto: int = 6) -> None:
-    with open_retried(output) as written:
+    with open_retry_output(output) as written:
         for number, line in enumerate(written.merge(read_lines(source)), start=1):
             if number > upto:
                 raise KeyboardInterrupt

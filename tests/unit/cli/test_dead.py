@@ -60,9 +60,9 @@ def test_the_list_and_one_of_it(run: Run, ids: list[str]) -> None:
 
 
 def test_messages_are_retried_and_dropped_by_name_or_all(run: Run, ids: list[str], redis_url: str) -> None:
-    assert run("retry", ids[0]) == f"{ids[0]} waits in {QUEUE} again\n"
+    assert run("retry", ids[0]) == f"{ids[0]} is back in queue {QUEUE}\n"
     assert run("drop", ids[1]) == f"{ids[1]} is dropped\n"
-    assert run("retry", "--all") == f"{ids[2]} waits in {QUEUE} again\n"
+    assert run("retry", "--all") == f"{ids[2]} is back in queue {QUEUE}\n"
     with Redis.from_url(redis_url) as client:
         assert client.llen(QUEUE) == 2
     assert "0 dead" in run("list")
@@ -70,8 +70,8 @@ def test_messages_are_retried_and_dropped_by_name_or_all(run: Run, ids: list[str
 
 @pytest.mark.parametrize("verb", ["retry", "drop"])
 def test_nothing_and_everything_have_to_be_said(verb: str, run: Run, ids: list[str]) -> None:
-    assert "or say --all" in run(verb, code=1)
-    assert "or say --all" in run(verb, ids[0], "--all", code=1)
+    assert "or pass --all" in run(verb, code=1)
+    assert "or pass --all" in run(verb, ids[0], "--all", code=1)
     assert "No dead message nothing." in run(verb, "nothing", code=1)
 
 
@@ -81,5 +81,5 @@ def test_the_doctor_warns(redis_url: str, ids: list[str], capsys: pytest.Capture
     found = {check["what"]: check for check in json.loads(capsys.readouterr().out)}
     dead = found["dead messages"]
     assert (dead["level"], dead["found"], dead["fix"]) == (
-        "warn", "3 were given up", "look at them: dspex-fleet dead list",
+        "warn", "3 were given up", "inspect them: dspex-fleet dead list",
     )  # fmt: skip

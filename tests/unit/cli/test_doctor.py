@@ -19,7 +19,7 @@ ON = {"aof_enabled": 1, "aof_last_write_status": "ok", "aof_delayed_fsync": 0}
         (ON, "everysec", "ok", "1 to 3 s"),
         (ON, "no", "warn", "30 s"),
         (ON, None, "ok", "on"),
-        ({**ON, "aof_delayed_fsync": 3}, "everysec", "warn", "behind 3 times"),
+        ({**ON, "aof_delayed_fsync": 3}, "everysec", "warn", "delayed 3 times"),
         ({**ON, "aof_delayed_fsync": 3}, "always", "ok", "always"),
         ({**ON, "aof_last_write_status": "err"}, "everysec", "fail", "its last write failed"),
     ],

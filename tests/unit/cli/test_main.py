@@ -46,7 +46,7 @@ def test_help_loads_neither_dspy_nor_grpc_nor_celery() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["publish", "s", "bad"], "An argument reads name=value; got 'bad'."),
+        (["publish", "s", "bad"], "An argument must be name=value; got 'bad'."),
         (["predict", "qa", "--exactly", "x"], "A token reads epoch.revision"),
         (["--redis-url", "ftp://x", "variables", "s"], "No snapshot store at ftp://x"),
         (["register", "nowhere.json"], "The program's file nowhere.json can't be read"),

@@ -30,7 +30,7 @@ def checks(**reports: dict[str, Any]) -> dict[str, Check]:
 
 def test_workers_that_agree_are_told_of_once() -> None:
     assert checks(one=report(), two=report()) == {
-        "queue": Check("queue", "ok", "2 workers take from 'predictions'"),
+        "queue": Check("queue", "ok", "2 workers consume 'predictions'"),
         "LM profile a": Check("LM profile a", "ok", "openai/a, with a key"),
         "package shop": Check("package shop", "ok", "shop 1.0"),
     }
@@ -39,7 +39,7 @@ def test_workers_that_agree_are_told_of_once() -> None:
 def test_a_queue_that_nobody_takes_from_fails_and_names_those_that_are_taken_from() -> None:
     found = checks(one=report(queues=["gpu"]), two=report(queues=["predictions.code"]))
     assert found["queue"].level == "fail"
-    assert found["queue"].found == "no worker takes from 'predictions', but from gpu, predictions.code"
+    assert found["queue"].found == "no worker consumes 'predictions', only gpu, predictions.code"
 
 
 def test_profiles_that_differ_are_told_by_worker() -> None:
@@ -73,7 +73,7 @@ def test_versions_that_differ_are_told_with_this_clients() -> None:
         ((8_192, 40, 8_000, None), "ok", "has 40 of 8192"),
         ((0, 40, 0, None), "ok", "has 40, without a limit"),
         ((256, 40, 140, None), "warn", "has 40 of 256, so that it makes at most 140 LM calls at a time"),
-        ((256, 250, 140, 12.3), "fail", "has 250 of 256; none was left 12 s ago, and work waited"),
+        ((256, 250, 140, 12.3), "fail", "has 250 of 256; the limit was reached 12 s ago, and work had to wait"),
         ((8_192, 40, 8_000, 7_200.0), "ok", "has 40 of 8192"),
     ],
 )

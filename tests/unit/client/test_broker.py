@@ -11,8 +11,8 @@ from redis import Redis
 from redis.connection import parse_url
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.broker import celery_tls, celery_url, same_server, with_tls
-from snakepit_bridge.client.celery_app import backend_url
+from snakepit_bridge.client.broker import add_tls_options, celery_tls, celery_url, is_same_server
+from snakepit_bridge.client.celery_app import get_backend_url
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.urls import Address
@@ -66,7 +66,7 @@ def test_the_options_of_tls_reach_celery_as_values(scheme: str, query: str, expe
     url = f"{scheme}://u:p@h:1/2?{query}".rstrip("?")
     assert celery_tls(url) == ("rediss://u:p@h:1/2", expected)
     # What our own connections take of the same URL, and of what a Celery app holds.
-    for said in (url, with_tls(*celery_tls(url))):  # type: ignore[arg-type]
+    for said in (url, add_tls_options(*celery_tls(url))):  # type: ignore[arg-type]
         parsed = dict(parse_url(Address.parse(said).url))
         ours = {name: value for name, value in parsed.items() if name.startswith("ssl_")}
         assert {"ssl_cert_reqs": "required"} | ours == expected
@@ -96,7 +96,7 @@ def test_an_option_of_tls_that_cannot_be_is_named(url: str, named: str) -> None:
 def test_a_celery_app_that_holds_its_tls_apart_lends_it_to_our_connections() -> None:
     app = Celery("theirs", broker="rediss://h:1/0", backend="rediss://h:1/0", set_as_current=False)
     app.conf.redis_backend_use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_ca_certs": "/ca.pem"}
-    assert backend_url(app) == "rediss://h:1/0?ssl_cert_reqs=CERT_NONE&ssl_ca_certs=/ca.pem"
+    assert get_backend_url(app) == "rediss://h:1/0?ssl_cert_reqs=CERT_NONE&ssl_ca_certs=/ca.pem"
     assert Fleet(app=app).app.conf.broker_url == "rediss://h:1/0"
 
 
@@ -169,4 +169,4 @@ def test_a_fleet_enqueues_through_a_unix_socket() -> None:
     ],
 )
 def test_a_broker_that_is_the_same_database_of_the_same_server_is_known(broker: str, redis: str, same: bool) -> None:
-    assert same_server(broker, redis) is same
+    assert is_same_server(broker, redis) is same

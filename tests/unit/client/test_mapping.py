@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.client.mapping import chunks, mapped
+from snakepit_bridge.client.mapping import map_inputs, split
 from snakepit_bridge.exceptions import InputError
 
 
@@ -38,7 +38,7 @@ def run(count: int, errors: Any = "raise", **how: int) -> tuple[list[Any], list[
         return sent
 
     source: Iterator[Mapping[str, Any]] = ({"n": number} for number in range(count))
-    found = list(mapped(send, source, errors=errors, timeout=None, **how))
+    found = list(map_inputs(send, source, errors=errors, timeout=None, **how))
     return found, sizes, most
 
 
@@ -67,7 +67,7 @@ def test_an_endless_source_is_taken_as_it_is_needed() -> None:
             taken += 1
             yield taken
 
-    some = chunks(endless(), 3)
+    some = split(endless(), 3)
     assert [next(some), next(some)] == [[1, 2, 3], [4, 5, 6]]
     assert taken == 6
-    assert list(chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
+    assert list(split([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]

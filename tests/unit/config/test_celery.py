@@ -16,7 +16,7 @@ from kombu.serialization import dumps, loads, prepare_accept_content
 
 from config.celery import PRIORITY_STEPS, celery_config
 from config.settings import FleetSettings
-from snakepit_bridge.client.rabbitmq import CONFIRMED, RABBITMQ, declared_queue
+from snakepit_bridge.client.rabbitmq import CONFIRMED, RABBITMQ, make_queue
 from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY
 from workers.broker import Channel
 
@@ -59,7 +59,7 @@ def test_rabbitmq_confirms_messages_and_knows_priorities(scheme: str) -> None:
     app = configured(redis_url="redis://r/1", broker_url=f"{scheme}b")
     assert app.conf.broker_transport_options == CONFIRMED
     app.amqp.queues.select(["q"])
-    ours, theirs = declared_queue("q"), app.amqp.queues["q"]
+    ours, theirs = make_queue("q"), app.amqp.queues["q"]
     assert (theirs.queue_arguments, theirs.exchange, theirs.routing_key) == (
         {"x-max-priority": ours.max_priority},
         ours.exchange,

@@ -8,7 +8,7 @@ from typing import Any
 import dspy
 import pytest
 
-from snakepit_bridge.client.registration import spec_to_register
+from snakepit_bridge.client.registration import build_spec
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.build import rehydrate
@@ -24,9 +24,7 @@ ALLOWED = AllowedImports(("tests.unit.programs.kept", "tests.unit.programs.sampl
 def register(module: Any, *, trial: bool = True, **said: Any) -> ProgramSpec:
     """Returns the spec that ``Fleet.register`` would store."""
     told = {"bindings": None, "arguments": None, "choose_by": None, "among": (), "lm": None, "cache": None}
-    spec, _ = spec_to_register(
-        "p", module, (), {**told, "executes_code": False, **said}, bounds=DEFAULT_BOUNDS, trial=trial
-    )
+    spec, _ = build_spec("p", module, (), {**told, "executes_code": False, **said}, bounds=DEFAULT_BOUNDS, trial=trial)
     return ProgramSpec.parse(spec.encode(), program="p")
 
 

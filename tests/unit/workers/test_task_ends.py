@@ -93,7 +93,7 @@ class Mute(Exception):
     ("make", "says"),
     [
         (lambda: ValueError("why"), "ValueError: why"),
-        (lambda: Mute("x"), "Mute: its text can't be made"),
+        (lambda: Mute("x"), "Mute: its text can't be rendered"),
         (lambda: SystemExit(3), "SystemExit: 3"),
         (lambda: ValueError("half \ud83d"), "half \\ud83d"),
     ],
