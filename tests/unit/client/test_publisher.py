@@ -178,7 +178,7 @@ def other_broker(redis_url: str) -> Iterator[str]:
 def test_what_a_killed_client_reserved_with_another_broker_is_sent_by_the_next(
     redis_url: str, other_broker: str, monkeypatch: pytest.MonkeyPatch, point: str, queued_then: int
 ) -> None:
-    monkeypatch.setattr(publishing, "_SENDING_S", 0.2)
+    monkeypatch.setattr(publishing, "_MAX_SEND_S", 0.2)
     die(redis_url, other_broker, point)
     assert len(queued(other_broker)) == queued_then
     fleet = Fleet(app=Celery("own", broker=other_broker, backend=redis_url, set_as_current=False))
