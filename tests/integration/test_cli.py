@@ -111,7 +111,7 @@ def test_a_module_is_registered_by_its_import_path(
     assert run("register", f"{module}.make").out == "registered make:1\n"
     refused = run("register", f"{module}.py")
     assert refused.code == 1
-    assert f"name what is in it: {module}:object" in refused.err
+    assert f"name an object in it: {module}:object" in refused.err
 
 
 def test_replay_shows_a_prediction_beside_its_repetition(play: Stage, run: Run, spec: Path) -> None:
