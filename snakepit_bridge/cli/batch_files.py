@@ -114,9 +114,9 @@ class BatchOutput:
             raise self._mismatch_error(f"its line {number} isn't an answer to this input")
         return record
 
-    def write(self, line: BatchLine, parsed: dict[str, Any]) -> None:
+    def write(self, line: BatchLine, result: dict[str, Any]) -> None:
         """Append a line's record, so that it survives the end of this process, whatever ends it."""
-        record = line.identity | parsed
+        record = line.identity | result
         # JSON can escape half a surrogate pair, UTF-8 can't hold it.
         self._file.write((dump_json(record) + "\n").encode(errors="backslashreplace"))
         self._file.flush()
