@@ -49,7 +49,8 @@ from snakepit_bridge.snapshots.freshness import OutagePolicy
 from snakepit_bridge.snapshots.redis_store import RedisStore
 from snakepit_bridge.snapshots.replica import Replica
 from tasks.cancellation import CancellationRegistry
-from tasks.lm_middleware.calls import LMCalls, note_failure
+from tasks.lm_middleware.chain import LMMiddlewareChain
+from tasks.lm_middleware.failures import record_failure
 from tasks.notifications import Signals
 from tasks.quarantine import Suspects
 from tasks.rabbitmq_deliveries import Deliveries
@@ -163,7 +164,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     running = CancellationRegistry(connection, signals, namespace=settings.namespace)
     cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
     admission = _admission(settings, claims, connection, replica, signals)
-    profiles = load_profiles(settings, around=lambda profiles: LMCalls(profiles, admission, running, cache))
+    profiles = load_profiles(settings, around=lambda profiles: LMMiddlewareChain(profiles, admission, running, cache))
     profiles.check()
     guard_program_lms(profiles, allowed=settings.own_lms)
     wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
@@ -200,7 +201,7 @@ def guard_program_lms(profiles: LMProfiles, *, allowed: bool) -> None:
     from snakepit_bridge.dspy_integration.process_settings import are_protected
 
     if are_protected():
-        guard_lms(OwnLMs(profiles, allowed, note_failure))
+        guard_lms(OwnLMs(profiles, allowed, record_failure))
 
 
 def load_bounds() -> TargetBounds:

@@ -13,14 +13,18 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from dspy.lm15 import TransportError
+from dspy.lm15 import LM15Error, Response, TransportError
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerListener
 
 from snakepit_bridge.lm.policies import CircuitPolicy
+from snakepit_bridge.lm.profiles import LMProfiles
+from tasks.errors import retryable_kind
+from tasks.lm_middleware.middleware import CallNext, PredictionCall
 
 _log = logging.getLogger(__name__)
 
 
+_PROVIDER_FAILURES = frozenset({"server", "timeout", "transport"})
 # Jitter of the retries, so that they don't all arrive at the moment that the circuit half-opens.
 _JITTER = 0.25
 _MIN_JITTER_S = 1.0
@@ -121,6 +125,47 @@ class Circuit:
         self._probing = False
         if self._breaker.current_state == STATE_OPEN:
             self._open_until = time.monotonic() + self._policy.open_s
+
+
+class CircuitBreakers:
+    """Calls a profile only while its circuit allows it, and records the outcome. Lives on the home loop.
+
+    Args:
+        profiles: the LM profiles, with the circuit policy of each.
+    """
+
+    def __init__(self, profiles: LMProfiles) -> None:
+        self._profiles = profiles
+        self._circuits: dict[str, Circuit] = {}
+
+    async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
+        """Return the response of the rest of the chain.
+
+        Raises:
+            CircuitOpenError: the circuit of the profile is open.
+        """
+        circuit = self._circuit(call.profile)
+        circuit.acquire()
+        try:
+            response = await call_next(call)
+        except LM15Error as exc:
+            if retryable_kind(exc) in _PROVIDER_FAILURES:
+                circuit.record_failure()
+            else:
+                circuit.record_success()
+            raise
+        except BaseException:
+            circuit.release()
+            raise
+        circuit.record_success()
+        call.scope.tally.answered_calls[call.profile] += 1
+        return response
+
+    def _circuit(self, profile: str) -> Circuit:
+        circuit = self._circuits.get(profile)
+        if circuit is None:
+            circuit = self._circuits[profile] = Circuit(profile, self._profiles[profile].circuit)
+        return circuit
 
 
 def _nothing() -> None:

@@ -29,7 +29,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.lm.engine import LMCall, LMEngine
 from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
-from tasks.lm_middleware.calls import LMCalls
+from tasks.lm_middleware.chain import LMMiddlewareChain
 from tasks.prediction_context import PredictionContext, activate
 from tasks.rate_limits.protocol import Estimate, Permit, Used
 from tests.unit.tasks.callers import request, response, scope_of
@@ -102,12 +102,12 @@ Ask = Callable[..., Any]
 
 @pytest.fixture
 def ask(ledger: Ledger, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    def gate(provider: Provider, **changes: Any) -> tuple[LMCalls, LMEngine]:
+    def gate(provider: Provider, **changes: Any) -> tuple[LMMiddlewareChain, LMEngine]:
         monkeypatch.setattr(LMEngine, "send", lambda engine, sent, pieces=None: provider.send(engine, sent, pieces))
         own = LMProfile("smart", "openai/smart", **{"retry": FAST, "fallbacks": ("cheap",), **changes})
         profiles = LMProfiles([own, LMProfile("cheap", "openai/cheap")])
         parts: Any = (ledger, wanted, None)
-        return LMCalls(profiles, *parts), profiles.engine("smart")
+        return LMMiddlewareChain(profiles, *parts), profiles.engine("smart")
 
     async def asked(provider: Provider, scope: PredictionContext, *, pieces: Any = None, **changes: Any) -> Response:
         calls, engine = gate(provider, **changes)
@@ -341,7 +341,7 @@ async def test_limits_that_cannot_be_told_cost_no_answer(
     scope = scope_of(permit=Permit("other", "first"))
     provider = Provider(smart=[ServerError("x", retry_after=0.001), response()])
     assert (await ask(provider, scope, fallbacks=())).text == "because"
-    assert caplog.text.count("The limits can't be told") == 1
+    assert caplog.text.count("Can't update the rate limits") == 1
 
 
 async def test_the_ends_of_answers_are_counted(ask: Ask) -> None:

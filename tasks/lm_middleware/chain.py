@@ -1,0 +1,59 @@
+"""Build the chain of middleware around the LM calls of a process."""
+
+from __future__ import annotations
+
+from dspy.lm15 import Response
+
+from snakepit_bridge.lm.engine import LMCall
+from snakepit_bridge.lm.profiles import LMProfiles
+from tasks.cancellation import CancellationRegistry
+from tasks.lm_middleware.cancellation import TrackCalls, require_prediction
+from tasks.lm_middleware.circuit_breaker import CircuitBreakers
+from tasks.lm_middleware.failures import RecordFailures
+from tasks.lm_middleware.fallbacks import Fallbacks
+from tasks.lm_middleware.middleware import PredictionCall, compose
+from tasks.lm_middleware.provider import Provider
+from tasks.lm_middleware.rate_limits import LimitUpdates, ProviderPauses, RateLimits
+from tasks.lm_middleware.response_cache import ResponseCache
+from tasks.lm_middleware.retries import Retries
+from tasks.rate_limits.protocol import RateLimiter
+from tasks.response_cache.single_flight import AnswerCache
+
+
+class LMMiddlewareChain:
+    """The chain that every LM call of a process passes through. Lives on the home loop.
+
+    Args:
+        profiles: the LM profiles.
+        limiter: the rate limits of the fleet.
+        cancellations: the running predictions.
+        cache: the response cache.
+    """
+
+    def __init__(
+        self, profiles: LMProfiles, limiter: RateLimiter, cancellations: CancellationRegistry, cache: AnswerCache
+    ) -> None:
+        updates = LimitUpdates(limiter)
+        middlewares = (
+            TrackCalls(),
+            RecordFailures(),
+            ResponseCache(cache, cancellations),
+            Retries(profiles),
+            Fallbacks(profiles),
+            ProviderPauses(updates),
+            CircuitBreakers(profiles),
+            RateLimits(updates, cancellations),
+        )
+        self._run = compose(middlewares, Provider())
+
+    async def __call__(self, call: LMCall) -> Response:
+        """Return the response to an LM call of the current prediction.
+
+        Raises:
+            LMUnavailableError: the retries are used up, or the next one is due in another delivery.
+            LM15Error: a failure that isn't retried.
+            DeadlineExceededError, PredictionCancelledError: the prediction is no longer wanted.
+            LMCallOutsidePredictionError: the call belongs to no prediction, or to one that has ended.
+        """
+        scope = require_prediction()
+        return await self._run(PredictionCall(scope, call, call.engine))

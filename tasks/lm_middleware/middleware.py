@@ -1,0 +1,70 @@
+"""The chain around each LM call of a prediction: every middleware takes ``(call, call_next)`` and returns the response.
+
+From the outside in: cancellation, failures, response cache, retries, fallbacks, pauses, circuit breaker, rate limits,
+provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dspy.lm15 import Response
+
+from snakepit_bridge.lm.engine import LMCall, LMEngine
+from snakepit_bridge.lm.policies import RetryPolicy
+from tasks.prediction_context import PredictionContext
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionCall:
+    """An LM call on its way through the chain.
+
+    Attributes:
+        scope: the prediction that makes it.
+        call: the call as DSPy made it.
+        engine: the engine that answers it: the call's own, or a fallback's.
+        policy: how it is retried; set by the retries for what is further in.
+    """
+
+    scope: PredictionContext
+    call: LMCall
+    engine: LMEngine
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+
+    @property
+    def profile(self) -> str:
+        """The LM profile that answers it."""
+        return self.engine.endpoint.profile
+
+    @property
+    def has_streamed(self) -> bool:
+        """Whether a chunk of an answer has reached the caller, after which the call can't be repeated."""
+        return self.call.pieces is not None and self.call.pieces.any
+
+
+CallNext = Callable[[PredictionCall], Awaitable[Response]]
+"""The rest of the chain."""
+
+
+class LMMiddleware(Protocol):
+    """One concern around an LM call."""
+
+    async def __call__(self, call: PredictionCall, call_next: CallNext, /) -> Response:
+        """Return the response: the one of ``call_next``, awaited any number of times, or another."""
+        ...
+
+
+def compose(middlewares: Sequence[LMMiddleware], send: CallNext) -> CallNext:
+    """Return a function that passes a call through the middlewares, the first outermost, and then to ``send``."""
+    for middleware in reversed(middlewares):
+        send = _bind(middleware, send)
+    return send
+
+
+def _bind(middleware: LMMiddleware, call_next: CallNext) -> CallNext:
+    async def run(call: PredictionCall) -> Response:
+        return await middleware(call, call_next)
+
+    return run
