@@ -22,8 +22,6 @@ UNMENDED_ERRORS = frozenset({"AnswerRefused", "UnreadableMessage", "WaitForItsel
 UNMENDED_CLASSES = frozenset({"Leases"})
 UNMENDED_IMPORTS = frozenset(
     {
-        ("snakepit_bridge.client.fleet_program", "snakepit_bridge.client.fleet"),
-        ("snakepit_bridge.snapshots.watch", "snakepit_bridge.snapshots.store"),
         ("workers.broker.claimer", "workers.broker.channel"),
         ("workers.broker.decoding", "workers.broker.channel"),
     }
