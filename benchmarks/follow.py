@@ -65,7 +65,7 @@ def _figures(elixir: subprocess.Popen[str], refresher: int, url: str) -> dict[st
 
 
 async def _latencies_ms(url: str, changes: list[tuple[str, int, float]]) -> list[float]:
-    """A change that a later one of the same variable overtook came with that one's revision."""
+    """Return each change's latency; one that a later change of the same variable overtook came with that revision."""
     store = RedisStore(url)
     made = {(session, value): at for session, value, at in changes}
     deadline = time.monotonic() + _PATIENCE_S

@@ -153,6 +153,6 @@ def _program(module: Any) -> Program:
 
 
 def _snapshot(number: int) -> Snapshot:
-    """A session at its own temperature for each number."""
+    """Return a session with a temperature of its own for each number."""
     value = Variable.declare("temperature", number / _REBINDS)
     return Snapshot("bench", Token(1, number + 1), {"temperature": value}, confirmed_at=0.0)

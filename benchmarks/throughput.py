@@ -188,7 +188,7 @@ def _batch(parts: Bench, asked: Round) -> Generator[Contestant]:
 
 @contextmanager
 def _fleet(parts: Bench, queue: str, asked: Round) -> Generator[tuple[int, Fleet]]:
-    """A worker of its own for each, so that none has the other's memory."""
+    """Start a worker of its own for each, so that none inherits another's memory."""
     fleet = Fleet(parts.url, queue=queue, wait_s=120)
     fleet.session("bench").blocking.set_variable("temperature", TEMPERATURE)
     fleet.register("bench", dspy.ChainOfThought(SIGNATURE), bindings={"temperature": "temperature"})

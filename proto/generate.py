@@ -14,7 +14,7 @@ PACKAGE = "snakepit_bridge/elixir/generated"
 
 
 def generate(out: Path) -> int:
-    """Writes the generated code below ``out``, a checkout's root, and returns protoc's exit code."""
+    """Write the generated code below ``out``, a checkout's root, and return protoc's exit code."""
     from grpc_tools import protoc
 
     well_known = Path(protoc.__file__).parent / "_proto"
@@ -26,7 +26,7 @@ def generate(out: Path) -> int:
 
 
 def main() -> int:
-    """Generates into the checkout, or below the folder that is named."""
+    """Generate into the checkout, or below the given folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=PROTO.parent, help="a checkout's root, by default this one's")
     return generate(parser.parse_args().out)

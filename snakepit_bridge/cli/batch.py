@@ -220,7 +220,7 @@ def _error_record(error: BridgeError) -> dict[str, Any]:
 
 @contextmanager
 def _progress(program: str, total: int, output: BatchOutput) -> Generator[Callable[[], None]]:
-    """A bar on a terminal, else a plain line every few seconds."""
+    """Show a bar on a terminal, else a plain line every few seconds."""
     if not console().is_terminal:
         yield _print_progress(total, output)
         return

@@ -89,7 +89,7 @@ def _redis(fleet: Fleet) -> Iterator[Check]:
 
 
 def _broker(fleet: Fleet) -> Iterator[Check]:
-    """What is there only if the broker answers: workers, and what waits for them."""
+    """Check what needs a broker that answers: workers, and the queues they consume."""
     from snakepit_bridge.client.celery_app import get_broker_url
     from snakepit_bridge.client.rabbitmq import check_broker
 
@@ -109,7 +109,7 @@ def _broker(fleet: Fleet) -> Iterator[Check]:
 
 
 def _workers(fleet: Fleet, workers: Sequence[Worker]) -> Iterator[Check]:
-    """What the workers tell of themselves; where none does, what this shell would start one with."""
+    """Check what the workers report; if none does, check what this shell would start one with."""
     if not workers:
         yield Check("workers", "warn", "none answers", "start one: dspex-fleet worker")
         here = load_fleet_commands()
@@ -127,7 +127,7 @@ def _workers(fleet: Fleet, workers: Sequence[Worker]) -> Iterator[Check]:
 
 
 def _profiles(found: Sequence[Check]) -> list[str]:
-    """The LM profiles that can be called, of those that were looked at."""
+    """Return the LM profiles that can be called, among those that were checked."""
     names = [check.what.removeprefix(_PROFILE) for check in found if check.what.startswith(_PROFILE)]
     return sorted({name.partition(" of ")[0] for name in names})
 
@@ -185,7 +185,7 @@ def _server(info: Mapping[str, Any]) -> Check:
 
 
 def _durability(info: Mapping[str, Any], fsync: str | None = None) -> Check:
-    """What a loss of the server would cost; docs/concepts/delivery.md says it of each setting."""
+    """Check what the loss of the server would cost; docs/concepts/delivery.md explains each setting."""
     if not info.get("aof_enabled"):
         cost = "a restart of Redis loses what waits and what was published"
         return Check("append-only file", "warn", f"off: {cost}", "set appendonly yes")
@@ -217,7 +217,7 @@ def _given_up(count: int) -> Check:
 
 
 def _modules() -> Iterator[Check]:
-    """What DSPy's modules need beside DSPy itself; a fleet that doesn't use them can do without."""
+    """Check the optional dependencies of DSPy's modules; a fleet that doesn't use these modules needs none of them."""
     from snakepit_bridge.dspy_integration.compat import missing
 
     lacking = missing()

@@ -101,14 +101,14 @@ def _show_workers(workers: list[dict[str, Any]]) -> None:
 
 
 def _show_code(code: dict[str, Any]) -> None:
-    """What waits for a process of its own; mostly nothing does."""
+    """Show how many messages wait for a process of their own; usually there are none."""
     if code["waiting"]:
         nobody = "" if code["consumed"] else "; no worker consumes it; start one: dspex-fleet worker --pool prefork"
         echo(f"queue {code['name']}: {code['waiting']} waiting that execute code{nobody}")
 
 
 def _show_stalls(stalls: list[dict[str, Any]]) -> None:
-    """The workers that hang, or were ended since they did."""
+    """Show the workers that hang, or were ended because they did."""
     for one in stalls:
         place = f" at {one['place']}" if one["place"] else ""
         whose = f", in prediction {one['task_id']}" if one["task_id"] else ""
@@ -118,7 +118,7 @@ def _show_stalls(stalls: list[dict[str, Any]]) -> None:
 
 
 def _show_parked(limits: dict[str, dict[str, int]]) -> None:
-    """The profiles whose limits, or whose sessions' limits, hold predictions up, and for whom most of them wait."""
+    """Show the profiles whose limits, or whose sessions' limits, delay predictions, and which sessions wait most."""
     for profile, sessions in limits.items():
         most = sorted(sessions.items(), key=lambda one: -one[1])
         shown = ", ".join(f"{count} of {name}" for name, count in most[:_SHOWN])

@@ -71,7 +71,7 @@ def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
 
 
 def _profiles(reports: Reports) -> Iterator[Check]:
-    """What the workers say of their LM profiles: once where they agree, by worker where they don't."""
+    """Check the workers' reports of their LM profiles: once where they agree, by worker where they don't."""
     said: dict[str, dict[str, dict[str, Any]]] = {}
     for name, report in reports.items():
         for check in report["profiles"]:

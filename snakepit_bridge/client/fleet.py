@@ -528,7 +528,7 @@ class Fleet:
         return run_blocking(promote(self.store, self._acks, session, label, at, wait_s))
 
     async def _fetch_with_inputs(self, task_id: str, wait_s: float) -> Result:
-        """A finished prediction's result, with its inputs at hand, however large."""
+        """Return a finished prediction's result with its inputs, fetched if they are stored by reference."""
         result = await self.payloads.whole(await self.results.wait(task_id, wait_s))
         asked = result.inputs
         return replace(result, inputs=await self.payloads.get(asked)) if isinstance(asked, str) else result

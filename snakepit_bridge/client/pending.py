@@ -93,7 +93,10 @@ def _build_one(
 
 
 def _reservation_names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
-    """What a task's id is made of, and the Redis key of the reservation. A namespace holds neither slash nor colon."""
+    """Return the name that a task's id is derived from, and the reservation's Redis key.
+
+    A namespace contains neither slash nor colon.
+    """
     if isinstance(key, OwnedKey):
         reservation = f"{namespace}:{{o:{joined(key.owner, key.key)}}}:idempotency"
         return reservation, reservation
@@ -101,7 +104,7 @@ def _reservation_names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
 
 
 def _hash_request(request: PredictionRequest, inputs: Mapping[str, Any]) -> str:
-    """What is asked, and not by when nor how closely it is followed: those differ between tries of one request."""
+    """Hash the part of a request that is the same in each attempt: neither its deadline nor how it is followed."""
     terms = {name: value for name, value in request.keywords().items() if name not in ("deadline", "stream", "escaped")}
     try:
         encoded = dumps([request.program, inputs, terms], sort_keys=True)

@@ -215,7 +215,7 @@ class MessagePublisher:
     def _encode_inputs(
         self, request: PredictionRequest, asks: Sequence[PendingPrediction]
     ) -> list[Mapping[str, Any] | str]:
-        """The inputs as they travel: those that are too large by reference."""
+        """Return the inputs as they are sent: those that are too large by reference."""
         carried: list[Mapping[str, Any] | str] = [ask.inputs for ask in asks]
         large = [place for place, inputs in enumerate(carried) if not self._payloads.fits(inputs)]
         if large:
@@ -231,9 +231,10 @@ class MessagePublisher:
         return {ask.task_id: sent for ask, sent in zip(asks, reserved, strict=True) if sent is not None}
 
     async def _reserve(self, ask: PendingPrediction) -> SentRequest | None:
-        """Return what was sent under the key before. None: it has to be sent now, since the key is new, or its first
-        client died before it had sent it. One that is only slow makes the message go out twice, under one task id:
-        workers drop a task that has a result.
+        """Return what was sent under the key before, or None if it has to be sent now.
+
+        That is so for a new key, and for one whose first client died before it had sent its message. A client that
+        is only slow makes the message go out twice, under one task id: workers drop a task that has a result.
         """
         client, until = self._connection.client, time.monotonic() + _MAX_SEND_S
         mine = ask.record.encode("reserved")
@@ -279,7 +280,7 @@ class MessagePublisher:
         return MessageEncoder(self._app)
 
     def _reset_after_fork(self) -> None:
-        """A forked child must not write into the connections that its parent holds."""
+        """Drop the connections in a forked child, which must not write into its parent's."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             kombu.pools.reset()

@@ -45,7 +45,7 @@ def build_spec(
 
 
 def _add_instance_state(name: str, module: Any, spec: ProgramSpec, allowed: Any, *, trial: bool) -> ProgramSpec:
-    """The spec with all that the instance has beside its constructor's doing, which a worker builds alike."""
+    """Return the spec with the state that its constructor alone does not give the instance, for workers to rebuild."""
     from snakepit_bridge.programs.build import rehydrate
     from snakepit_bridge.programs.fidelity import carried
     from snakepit_bridge.programs.trial import compare

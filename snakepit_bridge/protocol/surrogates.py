@@ -1,6 +1,6 @@
-"""Repair of lone surrogates: pairs are joined, and a half without its other half is replaced.
+r"""Repair of lone surrogates: pairs are joined, and a half without its other half is replaced.
 
-JSON can hold a lone surrogate (``"\\ud83d"``), and Python keeps it in a string that then can't be encoded for Redis, a
+JSON can hold a lone surrogate (``"\ud83d"``), and Python keeps it in a string that then can't be encoded for Redis, a
 protocol buffer or a terminal.
 """
 

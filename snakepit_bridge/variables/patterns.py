@@ -67,7 +67,7 @@ def _compile(pattern: str) -> SchemaValidator:
 
 
 def _translate_anchors(pattern: str) -> str:
-    """Return the pattern with Python's ``\\Z`` (end of text) replaced by the engine's ``\\z``."""
+    r"""Return the pattern with Python's ``\Z`` (end of text) replaced by the engine's ``\z``."""
     return re.sub(r"\\(.)", lambda match: r"\z" if match[1] == "Z" else match[0], pattern, flags=re.DOTALL)
 
 

@@ -139,7 +139,6 @@ def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | 
         ConfigurationError: it can't listen on an address, or can't use its TLS files.
         StoreForbiddenError: its user of Redis lacks rights.
     """
-
     raise_open_file_limit()
 
     async def serve() -> None:

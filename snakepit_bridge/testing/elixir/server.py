@@ -80,7 +80,7 @@ class BridgeServer:
         return f"{self._host}:{self._port}"
 
     def start(self) -> None:
-        """Listens; what was registered before the start is there.
+        """Listen; what was registered before the start is there.
 
         Raises:
             RuntimeError: the port is taken.

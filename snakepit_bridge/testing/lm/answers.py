@@ -90,7 +90,7 @@ def _argument(ask: AskedQuestion, schema: Schema, seed: str, name: str) -> Any:
 
 
 def _tools(lines: Iterable[str]) -> dict[str, dict[str, Schema]]:
-    """The described tools and their arguments' schemas, in order; DSPy writes the schemas as Python literals."""
+    """Return the described tools and their arguments' schemas, in order; DSPy writes schemas as Python literals."""
     matches = filter(None, map(_TOOL.match, lines))
     return {match[1]: ast.literal_eval(match[2]) for match in matches}
 

@@ -113,7 +113,7 @@ class _Chat:
 
     @staticmethod
     async def _left_within(receive: Receive, seconds: float) -> bool:
-        """The request is read to its end, so the next message can only be that the client has left."""
+        """Check whether the client disconnects in time; after the whole request no other message can come."""
         if seconds <= 0:
             return False
         try:
@@ -203,7 +203,7 @@ class _Cut:
 
 
 async def _streamed(pieces: Iterator[bytes], pause_s: float) -> AsyncIterator[bytes]:
-    """A plain iterator would be run in a thread, piece by piece."""
+    """Iterate asynchronously; a plain iterator would be run in a thread, chunk by chunk."""
     for piece in pieces:
         if pause_s:
             await asyncio.sleep(pause_s)

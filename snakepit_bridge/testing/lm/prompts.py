@@ -159,7 +159,7 @@ def _notes(style: Style, structure: str) -> dict[str, str | Schema]:
 
 
 def _xml_schema(element: ElementTree.Element) -> Schema:
-    """The XML adapter shows a nested value's tags and no types; a digit is read as text and as a number alike."""
+    """Read a nested value of the XML adapter, which shows tags and no types: digits may be a text or a number."""
     children = list(element)
     if not children:
         return {"enum": ["1"]}

@@ -109,7 +109,7 @@ def _row(revision: Revision, number: int, answered: list[Answer], requests: dict
 
 
 def _temperatures(answer: Answer, requests: dict[str, list[Recorded]] | None) -> list[float | None]:
-    """What the LM received; where it keeps no log, what the answer's provenance says was asked for."""
+    """Return what the LM received; if it keeps no log, what the answer's provenance says was requested."""
     if requests is not None:
         return [request.temperature for request in requests.get(answer.question.text, [])]
     assert answer.prediction is not None
