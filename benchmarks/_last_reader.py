@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 
-from snakepit_bridge.process.home_loop import adopt
+from snakepit_bridge.process.home_loop import adopt_loop
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.snapshots.replica import Replica
 
@@ -16,7 +16,7 @@ _LOOK_S = 0.001
 
 async def main(url: str, session: str) -> None:
     """Note, for every revision, the moment at which the replica serves it or a newer one; writes them at the end."""
-    adopt(asyncio.get_running_loop())
+    adopt_loop(asyncio.get_running_loop())
     replica = Replica(RedisStore(url))
     seen = 0
     while not seen or not replica.connected:

@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from snakepit_bridge.dspy_integration import ChainOfThoughtWithHint, Ensemble
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs.bound import BoundPrograms
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import ProgramSpec, digest
@@ -102,13 +102,13 @@ def _figures(build: Callable[[], Any]) -> dict[str, float]:
     program = _program(module)
     values = iter(range(1, 1_000_000))
     ready = _programs()
-    ready.bound(program, _snapshot(0))
+    ready.bind(program, _snapshot(0))
     same = _snapshot(0)
     state = module.dump_state()
     return {
-        "cold_us": _us(lambda _: _programs().bound(program, same), 5),
-        "warm_us": _us(lambda _: ready.bound(program, same), 2_000),
-        "rebind_us": _us(lambda snapshot: ready.bound(program, snapshot), 200, lambda: _snapshot(next(values))),
+        "cold_us": _us(lambda _: _programs().bind(program, same), 5),
+        "warm_us": _us(lambda _: ready.bind(program, same), 2_000),
+        "rebind_us": _us(lambda snapshot: ready.bind(program, snapshot), 200, lambda: _snapshot(next(values))),
         "deepcopy_us": _us(lambda _: module.deepcopy(), 100),
         "load_state_us": _us(lambda fresh: fresh.load_state(state), 5, build),
     }
@@ -132,11 +132,11 @@ def _growth_kb() -> int:
     ready, program = _programs(), _program(dspy.ChainOfThought("question -> answer"))
     process = psutil.Process()
     for number in range(_REBINDS // 10):
-        ready.bound(program, _snapshot(number))
+        ready.bind(program, _snapshot(number))
     gc.collect()
     before = process.memory_info().rss
     for number in range(_REBINDS // 10, _REBINDS):
-        ready.bound(program, _snapshot(number))
+        ready.bind(program, _snapshot(number))
     gc.collect()
     return (process.memory_info().rss - before) // 1024
 
@@ -147,7 +147,7 @@ def _programs() -> BoundPrograms:
 
 
 def _program(module: Any) -> Program:
-    spec = spec_of(module, program="bench", bindings={"temperature": "temperature"})
+    spec = serialize_module(module, program="bench", bindings={"temperature": "temperature"})
     encoded = spec.encode()
     return Program("bench", 1, digest(encoded), ProgramSpec.parse(encoded, program="bench"))
 

@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 
 from benchmarks._parts import ROOT
 from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.process.home_loop import adopt
+from snakepit_bridge.process.home_loop import adopt_loop
 from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import RedisStore
@@ -59,7 +59,7 @@ def bridge_server() -> Generator[str]:
 
 async def _measure(url: str, address: str) -> dict[str, Any]:
     # The replica lives on the process's one loop, as in a worker with the asyncio pool.
-    adopt(asyncio.get_running_loop())
+    adopt_loop(asyncio.get_running_loop())
     async with _held(url, sessions=1, variables=20) as few:
         figures: dict[str, Any] = {"warm_us": await few.warm(), "changed_us": await few.changed()}
         figures["hgetall_us"] = await _hgetall(url, few)

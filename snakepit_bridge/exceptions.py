@@ -86,7 +86,7 @@ class BridgeError(Exception):
         self.args = tuple(getattr(self, field.name) for field in fields(self))
 
 
-def known(names: Iterable[str], limit: int = 12) -> str:
+def join_names(names: Iterable[str], limit: int = 12) -> str:
     """Return the names as one readable list, cut off where it would stop being readable."""
     ordered = sorted(names)
     if not ordered:
@@ -94,7 +94,7 @@ def known(names: Iterable[str], limit: int = 12) -> str:
     return ", ".join(ordered[:limit]) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
 
 
-def closest(name: str, names: Iterable[str]) -> str:
+def suggest_name(name: str, names: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the name nearest to a misspelt one, or nothing."""
     matches = difflib.get_close_matches(name, list(names), n=1)
     return f" Did you mean '{matches[0]}'?" if matches else ""
@@ -108,7 +108,7 @@ def error_text(exc: BaseException) -> str:
         return "its text can't be rendered"
 
 
-def fresh_error(exc: E) -> E:
+def copy_error(exc: E) -> E:
     """Return a copy of a shared error, to be raised by one task alone.
 
     Each raise of an exception adds the raising task's frames to its traceback. So one instance that several tasks raise
@@ -217,8 +217,8 @@ class UnknownModuleError(BridgeError, ValueError):
     available: Sequence[str] = ()
 
     def __str__(self) -> str:
-        hint = closest(self.name, self.available)
-        return f"Unknown module type: {self.name}.{hint} Available: {known(self.available)}."
+        hint = suggest_name(self.name, self.available)
+        return f"Unknown module type: {self.name}.{hint} Available: {join_names(self.available)}."
 
 
 @_error
@@ -230,8 +230,8 @@ class VariableNotFoundError(BridgeError, ValueError):
     available: Sequence[str] = ()
 
     def __str__(self) -> str:
-        where = f" in session '{self.session}', which has: {known(self.available)}" if self.session else ""
-        return f"Variable not found: {self.variable_name}{where}.{closest(self.variable_name, self.available)}"
+        where = f" in session '{self.session}', which has: {join_names(self.available)}" if self.session else ""
+        return f"Variable not found: {self.variable_name}{where}.{suggest_name(self.variable_name, self.available)}"
 
 
 class SessionError(BridgeError):
@@ -353,8 +353,8 @@ class LabelNotFoundError(SessionError):
 
     def __str__(self) -> str:
         return (
-            f"Session '{self.session}' has no label '{self.label}'.{closest(self.label, self.available)} "
-            f"Its labels: {known(self.available)}."
+            f"Session '{self.session}' has no label '{self.label}'.{suggest_name(self.label, self.available)} "
+            f"Its labels: {join_names(self.available)}."
         )
 
 
@@ -428,9 +428,9 @@ class ProgramNotFoundError(ProgramError):
     available: Sequence[str] = ()
 
     def __str__(self) -> str:
-        hint = closest(self.reference, self.available)
+        hint = suggest_name(self.reference, self.available)
         return (
-            f"Program not found: {self.reference}.{hint} Registered: {known(self.available)}. "
+            f"Program not found: {self.reference}.{hint} Registered: {join_names(self.available)}. "
             f"Register it: dspex-fleet register FILE."
         )
 

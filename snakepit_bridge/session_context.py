@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakSet
 
 from snakepit_bridge.exceptions import SessionNotFoundError, VariableNotFoundError
-from snakepit_bridge.process.home_loop import run_blocking, run_home
+from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
 from snakepit_bridge.protocol.messages import check_session
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore, open_store
@@ -37,7 +37,7 @@ def _no_session() -> None:
 
 def _connect_authority(bridge: str, store: SnapshotStore, given: SnapshotStore | str | None) -> ElixirAuthority:
     # gRPC is only imported if there is an Elixir server to call.
-    from snakepit_bridge.elixir.demand import WantedSessions
+    from snakepit_bridge.elixir.demand import SessionDemand
     from snakepit_bridge.elixir.write_back import ElixirAuthority
     from snakepit_bridge.redis.connection import RedisConnection
     from snakepit_bridge.redis.lease import Leases
@@ -45,7 +45,7 @@ def _connect_authority(bridge: str, store: SnapshotStore, given: SnapshotStore |
     if not isinstance(given, str) or given.startswith("memory:"):
         return ElixirAuthority(bridge, store)
     connection = RedisConnection(given)
-    return ElixirAuthority(bridge, store, wanted=WantedSessions(connection), turns=Leases(connection))
+    return ElixirAuthority(bridge, store, demand=SessionDemand(connection), leases=Leases(connection))
 
 
 class SessionContext:
@@ -113,7 +113,7 @@ class SessionContext:
             SessionNotFoundError: the session was never published.
             StoreUnavailableError: the store can't be reached.
         """
-        return await run_home(self._read())
+        return await run_on_home_loop(self._read())
 
     async def get_variable(self, name: str) -> Any:
         """Return a variable's value.
@@ -131,11 +131,11 @@ class SessionContext:
             VariableNotFoundError: the session lacks one of the names.
             StoreUnavailableError: the store can't be reached.
         """
-        return await run_home(self._values(None if names is None else list(names)))
+        return await run_on_home_loop(self._values(None if names is None else list(names)))
 
     async def list_variables(self) -> list[Variable]:
         """Return all variables, by name, with types and constraints."""
-        return await run_home(self._list())
+        return await run_on_home_loop(self._list())
 
     async def set_variable(self, name: str, value: Any) -> Token:
         """Publish one value and return the token from which it is visible.
@@ -186,7 +186,7 @@ class SessionContext:
         Raises:
             BridgeError: the errors of ``set_variable``.
         """
-        return await run_home(self._publish(names, proposal, reason))
+        return await run_on_home_loop(self._publish(names, proposal, reason))
 
     async def register_variable(
         self,
@@ -201,7 +201,7 @@ class SessionContext:
             ValidationError: the type is unknown, a constraint is malformed, or the value breaks one.
         """
         declared = Variable.declare(name, value, type, constraints)
-        return await run_home(self._publish([name], lambda _: {name: declared}, f"register {name}"))
+        return await run_on_home_loop(self._publish([name], lambda _: {name: declared}, f"register {name}"))
 
     async def delete_variable(self, name: str) -> Token:
         """Delete a variable and return the token from which it is gone.
@@ -215,7 +215,7 @@ class SessionContext:
                 raise VariableNotFoundError(name, self.session_id, tuple(now))
             return {name: None}
 
-        return await run_home(self._publish([name], changes, f"delete {name}"))
+        return await run_on_home_loop(self._publish([name], changes, f"delete {name}"))
 
     async def history(self, limit: int = 20) -> list[Change]:
         """Return the newest publishes, newest first: token, time, author, reason, and what they changed.
@@ -223,7 +223,7 @@ class SessionContext:
         Raises:
             SessionNotFoundError: the session was never published.
         """
-        return await run_home(self.store.history(self.session_id, limit))
+        return await run_on_home_loop(self.store.history(self.session_id, limit))
 
     async def diff(self, a: Token | str, b: Token | str = "latest") -> Differences:
         """Return the variables that differ between two revisions, each with its state at ``a`` and at ``b``.
@@ -234,7 +234,7 @@ class SessionContext:
             RevisionLostError: the store no longer has one of them.
             LabelNotFoundError: there is no such label.
         """
-        return await run_home(self.store.diff(self.session_id, a, b))
+        return await run_on_home_loop(self.store.diff(self.session_id, a, b))
 
     async def rollback(self, to: Token | str, *, reason: str = "") -> Token:
         """Publish an earlier revision's variables again and return the new token; history keeps both.
@@ -243,15 +243,15 @@ class SessionContext:
             RevisionLostError: the store no longer has that revision.
             SessionOwnedElsewhereError: an Elixir server publishes this session, and ``bridge`` isn't given.
         """
-        return await run_home(self._rollback(to, reason))
+        return await run_on_home_loop(self._rollback(to, reason))
 
     async def label(self, name: str, at: Token | str = "latest") -> Token:
         """Point a label such as ``stable`` at a revision, and return that revision's token."""
-        return await run_home(self.store.label(self.session_id, name, at, author=self.author))
+        return await run_on_home_loop(self.store.label(self.session_id, name, at, author=self.author))
 
     async def labels(self) -> dict[str, Label]:
         """Return the session's labels, by name."""
-        return await run_home(self.store.labels(self.session_id))
+        return await run_on_home_loop(self.store.labels(self.session_id))
 
     def watch(self) -> AsyncGenerator[Token]:
         """Yield the newest token and later ones; a slow reader misses some, but never the last."""

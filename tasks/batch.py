@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from celery.states import FAILURE, SUCCESS
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
-from snakepit_bridge.process.frames import under
+from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.protocol.messages import PredictionRequest
-from snakepit_bridge.redis.outages import through_outages
+from snakepit_bridge.redis.outages import retry_through_outages
 from tasks.errors import translate_error
 from tasks.prediction import Delivery, PreparedProgram, encode_for_storage, prepare, run
 from tasks.routing import move_to_code_queue
@@ -68,7 +68,9 @@ class ResultCommitter:
         await self._commit(item.task_id, error, FAILURE)
 
     async def _commit(self, task_id: str, result: Any, state: str) -> None:
-        await through_outages(lambda: self.backend.acommit(task_id, result, state, reply_channel=self.reply_channel))
+        await retry_through_outages(
+            lambda: self.backend.acommit(task_id, result, state, reply_channel=self.reply_channel)
+        )
 
     async def commit_error_for_all(self, inputs: Sequence[Input], error: BridgeError) -> None:
         """Commit the same error for several inputs.
@@ -135,11 +137,11 @@ class Batch:
         except BridgeError as exc:
             await self._committer.commit_error_for_all(inputs, exc)
             return
-        await through_outages(
+        await retry_through_outages(
             lambda: move_to_code_queue(self._runtime, prepared.applied.bound, self._batch_delivery),
             deadline=self._request.deadline,
         )
-        runs = [asyncio.create_task(under(each.task_id, self._run_input(prepared, each))) for each in inputs]
+        runs = [asyncio.create_task(mark_coroutine(each.task_id, self._run_input(prepared, each))) for each in inputs]
         try:
             outcomes = await asyncio.gather(*runs, return_exceptions=True)
         finally:
@@ -150,7 +152,7 @@ class Batch:
             raise exc
 
     async def _run_input(self, prepared: PreparedProgram, item: Input) -> None:
-        async with self._runtime.batch_room:
+        async with self._runtime.batch_slots:
             delivery = replace(self._delivery, task_id=item.task_id)
             request = replace(self._request, inputs=item.values)
             try:
@@ -197,5 +199,5 @@ async def find_unfinished(runtime: Runtime, backend: BatchResultBackend, inputs:
         StoreUnavailableError: the result backend is unavailable.
     """
     keys = {backend.get_key_for_task(item.task_id).decode(): item for item in inputs}
-    finished = await through_outages(lambda: runtime.find_finished(list(keys))) if keys else set[str]()
+    finished = await retry_through_outages(lambda: runtime.find_finished(list(keys))) if keys else set[str]()
     return [item for key, item in keys.items() if key not in finished]

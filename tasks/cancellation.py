@@ -15,10 +15,10 @@ from typing import Any, cast
 
 from celery.backends.base import KeyValueStoreBackend
 
-from snakepit_bridge.exceptions import PredictionCancelledError, StoreUnavailableError, fresh_error
-from snakepit_bridge.process.home_loop import share
+from snakepit_bridge.exceptions import PredictionCancelledError, StoreUnavailableError, copy_error
+from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.notifications import Signals
+from tasks.notifications import Subscriptions
 from tasks.outage_log import OutageLog
 from tasks.prediction_context import PredictionContext
 from tasks.stored_results import is_final
@@ -39,7 +39,7 @@ class CancellationRegistry:
         namespace: prefix of the channel.
     """
 
-    def __init__(self, connection: RedisConnection, signals: Signals, *, namespace: str) -> None:
+    def __init__(self, connection: RedisConnection, signals: Subscriptions, *, namespace: str) -> None:
         self._connection = connection
         self._signals = signals
         self._contexts: dict[str, dict[PredictionContext, asyncio.Task[Any]]] = {}
@@ -131,7 +131,7 @@ class CancellationRegistry:
             if len(self._pending_checks) == 1:
                 self._check_tasks.add(check := loop.create_task(self._run_pending_checks()))
                 check.add_done_callback(self._check_tasks.discard)
-        return await share(pending)
+        return await share_future(pending)
 
     async def _run_pending_checks(self) -> None:
         pending, self._pending_checks = self._pending_checks, {}
@@ -140,7 +140,7 @@ class CancellationRegistry:
         except StoreUnavailableError as exc:
             _log.warning("Can't check whether %d predictions are still wanted: %s", len(pending), exc)
             for future in pending.values():
-                future.set_exception(fresh_error(exc))
+                future.set_exception(copy_error(exc))
                 future.exception()  # its caller may have been cancelled
             return
         for task_id, future in pending.items():
@@ -174,4 +174,4 @@ class CancellationRegistry:
     async def _fetch_results(self, keys: Iterable[str]) -> Sequence[Any]:
         if self._connection.cluster:
             return await self._connection.send_each([("GET", key) for key in keys])
-        return await self._connection.bounded(self._connection.client.mget(list(keys)))
+        return await self._connection.wait_bounded(self._connection.client.mget(list(keys)))

@@ -18,8 +18,8 @@ from snakepit_bridge.exceptions import (
     LMRefusedError,
     LMUnavailableError,
     PredictionFailedError,
+    copy_error,
     error_text,
-    fresh_error,
 )
 from snakepit_bridge.lm.failures import AnswerRefused
 
@@ -100,7 +100,7 @@ def find_bridge_error(error: BaseException | None) -> BridgeError | None:
 
 def merge_lm_failure(failure: BridgeError, program_error: PredictionFailedError) -> BridgeError:
     """Return an LM failure, with what the program raised after it had swallowed that failure."""
-    merged = fresh_error(failure)
+    merged = copy_error(failure)
     if isinstance(merged, LMError):
         merged.message = _shorten(
             f"{merged.message.rstrip('.')}; "

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 Handler = Callable[[str], None]
 
 
-class Signals:
+class Subscriptions:
     """The pub/sub channels of one process. Lives on the home loop.
 
     Args:

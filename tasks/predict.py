@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUnavailableError
 from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, PredictionRequest
-from snakepit_bridge.redis.outages import is_outage, through_outages
+from snakepit_bridge.redis.outages import is_outage, retry_through_outages
 from tasks.prediction import Delivery, check_deadline, encode_for_storage, prepare, run
 from tasks.requests import parse_delivery, parse_request
 from tasks.routing import move_to_code_queue
@@ -64,16 +64,18 @@ async def _run(runtime: Runtime, request: PredictionRequest, delivery: Delivery,
         prepared = await prepare(runtime, request, delivery)
         if is_final(await _load_result(runtime, key, stored, request)):
             # The first final result of a task counts; nothing more is stored.
-            await runtime.admission.forget(delivery.task_id)
+            await runtime.rate_limiter.forget(delivery.task_id)
             raise Ignore(f"prediction {delivery.task_id} is finished already")
-        await through_outages(
+        await retry_through_outages(
             lambda: move_to_code_queue(runtime, prepared.applied.bound, delivery), deadline=request.deadline
         )
-        async with runtime.suspects.admit(runtime.claims, delivery.task_id, delivery.deliveries, delivery.claim):
+        async with runtime.quarantine.admit(
+            runtime.message_leases, delivery.task_id, delivery.deliveries, delivery.claim
+        ):
             result = await run(runtime, prepared, request, replace(delivery, checked_at=checked_at))
     except BridgeError:
         # It may have failed before its first LM call took the permit that was reserved for it.
-        await runtime.admission.forget(delivery.task_id)
+        await runtime.rate_limiter.forget(delivery.task_id)
         raise
     return await encode_for_storage(runtime, result, request)
 
@@ -85,4 +87,4 @@ async def _load_result(
     try:
         return await first
     except StoreUnavailableError:
-        return await through_outages(lambda: runtime.fetch_result(key), deadline=request.deadline)
+        return await retry_through_outages(lambda: runtime.fetch_result(key), deadline=request.deadline)

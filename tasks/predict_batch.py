@@ -18,7 +18,7 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from snakepit_bridge.exceptions import BridgeError, PredictionFailedError, StoreUnavailableError
 from snakepit_bridge.protocol.messages import PREDICT_BATCH
-from snakepit_bridge.redis.urls import masked
+from snakepit_bridge.redis.urls import mask_url
 from tasks.batch import Batch, BatchResultBackend, Input, ResultCommitter, find_unfinished
 from tasks.prediction import Delivery
 from tasks.requests import parse_delivery, parse_request
@@ -50,7 +50,7 @@ async def _run_batch(
     task: Task, runtime: Runtime, delivery: Delivery, inputs: list[Input], program: str, keywords: Mapping[str, Any]
 ) -> None:
     backend = cast(BatchResultBackend, task.backend)
-    broker = masked(str(task.app.conf.broker_url or ""))
+    broker = mask_url(str(task.app.conf.broker_url or ""))
     requeuer = InputRequeuer(task.app, program, keywords, delivery, broker=broker)
     delivery = replace(delivery, checked_at=time.monotonic())
     pending = await find_unfinished(runtime, backend, inputs)

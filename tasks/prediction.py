@@ -21,15 +21,15 @@ from snakepit_bridge.exceptions import (
     PredictionCancelledError,
     PredictionFailedError,
     StoreUnavailableError,
-    fresh_error,
+    copy_error,
 )
-from snakepit_bridge.process.frames import under
+from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.programs.codec import encode_completions, encode_outputs
-from snakepit_bridge.protocol.messages import PredictionRequest, Result, pieces_key
+from snakepit_bridge.protocol.messages import PredictionRequest, Result, chunks_key
 from snakepit_bridge.protocol.provenance import Provenance, Timings
-from snakepit_bridge.redis.outages import through_outages
+from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
@@ -110,7 +110,7 @@ async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delive
         DeadlineExceededError: the store was unavailable until the deadline.
     """
     try:
-        return await through_outages(
+        return await retry_through_outages(
             lambda: OPEN_FILES.wait_for_files(lambda: _prepare_once(runtime, request, delivery.worker)),
             deadline=request.deadline,
         )
@@ -126,8 +126,8 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: st
     )
     program = await runtime.registry.get(request.program)
     snapshot_ms = clock.lap_ms()
-    runtime.applying.start(worker)
-    applied = await runtime.applying.apply(program, served.snapshot, request.requirement)
+    runtime.binder.start(worker)
+    applied = await runtime.binder.apply(program, served.snapshot, request.requirement)
     await _keep_snapshot(runtime, served, applied)
     return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms())
 
@@ -150,18 +150,18 @@ async def _run_once(
     runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery
 ) -> Result:
     started, clock, bound = time.time(), _LapTimer(), prepared.applied.bound
-    pending_inputs = through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
+    pending_inputs = retry_through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
     values, program = select_inputs(await pending_inputs, runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, values)
     scope = _build_context(prepared.applied, request, delivery)
-    with runtime.running.track(scope):
+    with runtime.cancellations.track(scope):
         async with (
-            hold_first_permit(runtime.admission, scope, bound.choice.profile, values),
+            hold_first_permit(runtime.rate_limiter, scope, bound.choice.profile, values),
             runtime.concurrency_slot(bound.choice.profile),
         ):
             check_deadline(request, delivery)
             with default_settings():
-                prediction = await _run_program(runtime, scope, bound.for_one_call(), inputs, request, delivery)
+                prediction = await _run_program(runtime, scope, bound.isolate(), inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
     queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     timings = Timings(queued_ms, prepared.snapshot_ms, prepared.bind_ms, clock.lap_ms())
@@ -178,7 +178,7 @@ async def encode_for_storage(runtime: Runtime, result: Result, request: Predicti
     Raises:
         StoreUnavailableError: the outage of the store outlasted the retries.
     """
-    return await through_outages(lambda: runtime.payloads.message(result, runtime.keep_s))
+    return await retry_through_outages(lambda: runtime.payloads.encode_result(result, runtime.keep_s))
 
 
 def _build_context(applied: AppliedProgram, request: PredictionRequest, delivery: Delivery) -> PredictionContext:
@@ -211,7 +211,7 @@ async def _run_program(
     """Run the program; if the request asks for streaming, write chunks, the last one before the result."""
     if not request.stream:
         return await _call_program(runtime, scope, bound, inputs)
-    key = pieces_key(runtime.payloads.namespace, delivery.task_id)
+    key = chunks_key(runtime.payloads.namespace, delivery.task_id)
     writer = ChunkWriter(runtime.results, key, delivery.attempt + delivery.deliveries - 1)
     try:
         with stream_chunks(bound, writer):
@@ -228,7 +228,9 @@ async def _call_program(
     try:
         with activate(scope), share_answers(runtime.cache, scope):
             async with bounds:
-                prediction: Any = await ContainedCoroutine(under(scope.task_id, bound.acall(**inputs)), scope.program)
+                prediction: Any = await ContainedCoroutine(
+                    mark_coroutine(scope.task_id, bound.acall(**inputs)), scope.program
+                )
     except Exception as exc:  # noqa: BLE001 - programs may raise anything
         error = _translate_failure(scope, bound, inputs, exc, timed_out=bounds.expired())
         raise error from (error.__cause__ if error is exc else exc)
@@ -240,7 +242,7 @@ async def _call_program(
     swallowed = scope.tally.deferred or (None if isinstance(prediction, dspy.Prediction) else scope.tally.failure)
     if swallowed is not None:
         # The program swallowed an LM failure: it returned no prediction, or a call is to be retried by redelivery.
-        raise fresh_error(swallowed)
+        raise copy_error(swallowed)
     return prediction
 
 
@@ -252,10 +254,10 @@ def _translate_failure(
     if scope.tally.deferred is not None and not isinstance(
         bridge_error, (DeadlineExceededError, PredictionCancelledError)
     ):
-        return fresh_error(scope.tally.deferred)
+        return copy_error(scope.tally.deferred)
     if bridge_error is not None:
         return bridge_error
-    if isinstance(error, TypeError) and (missing := bound.inputs.missing(scope.program, inputs)):
+    if isinstance(error, TypeError) and (missing := bound.inputs.missing_input_error(scope.program, inputs)):
         return missing
     if isinstance(error, TimeoutError) and timed_out:
         return scope.deadline_error()
@@ -274,7 +276,7 @@ def _attach_lm_failure(scope: PredictionContext, raised: BridgeError) -> BridgeE
         return raised
     if isinstance(raised, PredictionFailedError):
         return merge_lm_failure(failure, raised)
-    return fresh_error(failure) if type(raised) is type(failure) else raised
+    return copy_error(failure) if type(raised) is type(failure) else raised
 
 
 async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: AppliedProgram) -> None:
@@ -288,7 +290,7 @@ async def _keep_snapshot(runtime: Runtime, served: ServedSnapshot, applied: Appl
 
 def _parse_freshness_policy(runtime: Runtime, request: PredictionRequest) -> FreshnessPolicy:
     try:
-        return FreshnessPolicy.of(request.max_staleness, request.outage, runtime.outage)
+        return FreshnessPolicy.of(request.max_staleness, request.outage, runtime.outage_policy)
     except (TypeError, ValueError) as exc:
         raise BridgeError(f"The request's max_staleness or outage policy is invalid: {exc}.") from None
 

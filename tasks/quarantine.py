@@ -25,7 +25,7 @@ _SETTLE_S = 0.5
 _DELAY_S = (0.5, 1.5)
 
 
-class Suspects:
+class Quarantine:
     """The suspects that are running in one process. Lives on the home loop."""
 
     def __init__(self) -> None:

@@ -15,15 +15,15 @@ from uuid import uuid4
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.outages import through_outages
-from tasks.quarantine import Suspects
+from snakepit_bridge.redis.outages import retry_through_outages
+from tasks.quarantine import Quarantine
 
 # A process counts as dead after a lease without a heartbeat.
 _HEARTBEATS_PER_LEASE = 4
 _POLL_INTERVAL_S = 0.2
 
 
-class Deliveries:
+class CrashCounter:
     """Records the runs of one process, and finds earlier runs that crashed. Lives on the home loop.
 
     Args:
@@ -43,7 +43,7 @@ class Deliveries:
         lease_s: float,
         max_deliveries: int,
         keep_s: int,
-        suspects: Suspects,
+        suspects: Quarantine,
     ) -> None:
         self._connection = connection
         self._base = f"{namespace}:delivery"
@@ -69,15 +69,15 @@ class Deliveries:
         """
         if self._heartbeat is None or self._heartbeat.done():
             self._heartbeat = asyncio.get_running_loop().create_task(self._send_heartbeats())
-            await through_outages(self._send_heartbeat)
+            await retry_through_outages(self._send_heartbeat)
         crashes = 0 if first else await self._count_deaths(task_id)
         if crashes >= self._max_deliveries:
-            await through_outages(lambda: self._forget_runs(task_id))
+            await retry_through_outages(lambda: self._forget_runs(task_id))
             return crashes
         await self._suspects.acquire(task_id, crashes + 1)
         self._running.update([task_id])
         try:
-            await through_outages(lambda: self._record_run(task_id))
+            await retry_through_outages(lambda: self._record_run(task_id))
         except StoreUnavailableError:
             await self.end(task_id)
             raise
@@ -91,12 +91,14 @@ class Deliveries:
             return
         del self._running[task_id]
         with suppress(StoreUnavailableError):
-            await through_outages(lambda: self._connection.execute("HDEL", self._runs_key(task_id), self._process))
+            await retry_through_outages(
+                lambda: self._connection.execute("HDEL", self._runs_key(task_id), self._process)
+            )
 
     async def _count_deaths(self, task_id: str) -> int:
         """Return how many runs crashed, once no earlier run is in progress."""
         while True:
-            runs, in_progress = await through_outages(lambda: self._find_other_runs(task_id))
+            runs, in_progress = await retry_through_outages(lambda: self._find_other_runs(task_id))
             if not in_progress and not self._running[task_id]:
                 return runs
             await asyncio.sleep(_POLL_INTERVAL_S)

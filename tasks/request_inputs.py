@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from snakepit_bridge.delivery.payloads import Payloads, is_reference
 from snakepit_bridge.exceptions import InputError
-from snakepit_bridge.protocol.json_values import ValueBounds, problem_of, unescaped
+from snakepit_bridge.protocol.json_values import ValueBounds, find_problem, unescape
 from snakepit_bridge.protocol.messages import PredictionRequest, Result, is_result
 
 
@@ -23,7 +23,7 @@ async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> Pred
     if is_reference(inputs):
         return replace(request, inputs=await payloads.get(inputs))
     if request.escaped:
-        inputs = unescaped(inputs)
+        inputs = unescape(inputs)
     elif request.chained or request.take:
         inputs = await _load_previous_results(payloads, inputs)
     return request if inputs is request.inputs else replace(request, inputs=inputs)
@@ -32,9 +32,9 @@ async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> Pred
 async def _load_previous_results(payloads: Payloads, inputs: Any) -> Any:
     """Return the result of a chain's previous prediction, or a group's list of results; anything else unchanged."""
     if is_result(inputs):
-        return await payloads.whole(Result.decode(inputs))
+        return await payloads.load_result(Result.decode(inputs))
     if isinstance(inputs, list) and inputs and all(is_result(each) for each in cast(list[Any], inputs)):
-        return [await payloads.whole(Result.decode(each)) for each in cast(list[Any], inputs)]
+        return [await payloads.load_result(Result.decode(each)) for each in cast(list[Any], inputs)]
     return inputs
 
 
@@ -47,7 +47,7 @@ def select_inputs(request: PredictionRequest, bounds: ValueBounds) -> Mapping[st
     """
     inputs = _collect_inputs(request)
     for name, value in inputs.items():
-        if (problem := problem_of(value, bounds)) is not None:
+        if (problem := find_problem(value, bounds)) is not None:
             raise InputError(request.program, name, problem)
     return inputs
 

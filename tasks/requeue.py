@@ -12,7 +12,7 @@ from celery import Celery
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.protocol.messages import HIDDEN, LM_FAILING_S, LM_TRIES, PREDICT, PROGRAM, REPLY_CHANNEL, SENT_AT
-from snakepit_bridge.redis.outages import is_outage, through_outages
+from snakepit_bridge.redis.outages import is_outage, retry_through_outages
 from tasks.batch import Input
 from tasks.prediction import Delivery
 
@@ -96,7 +96,7 @@ class InputRequeuer:
             if left:
                 raise StoreUnavailableError(self._broker, f"it doesn't accept {len(left)} inputs of a batch")
 
-        await through_outages(send, deadline=deadline)
+        await retry_through_outages(send, deadline=deadline)
 
     def _send(self, producer: Any, item: Input, countdown: float, retries: int, lm_tries: Mapping[str, float]) -> None:
         amqp = self._app.amqp

@@ -26,7 +26,7 @@ from snakepit_bridge.programs.bound import BoundProgram, BoundPrograms
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.acknowledgements import ALIVE_EVERY_S, AckReport, Acks
+from snakepit_bridge.snapshots.acknowledgements import HEARTBEAT_INTERVAL_S, AckReport, Acks
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.outage_log import OutageLog
 from tasks.sessions import SessionSnapshots
@@ -91,18 +91,18 @@ class RevisionBinder:
         """Bind a program to a snapshot, or to the last good one if the session allows that.
 
         Raises:
-            BridgeError: the program refuses the snapshot, see ``BoundPrograms.abound``.
+            BridgeError: the program refuses the snapshot, see ``BoundPrograms.abind``.
         """
         if requirement.kind == "exactly":
-            return AppliedProgram(await self._programs.abound(program, snapshot), snapshot)
+            return AppliedProgram(await self._programs.abind(program, snapshot), snapshot)
         use, key = self._touch(snapshot.session), (program.name, program.version)
         try:
-            bound = await self._programs.abound(program, snapshot)
+            bound = await self._programs.abind(program, snapshot)
         except _REFUSALS as exc:
             last = self._record_refusal(use, key, program, snapshot)
             if last is None or not _may_fall_back(snapshot, last, requirement):
                 raise
-            return AppliedProgram(await self._programs.abound(program, last), last, str(exc))
+            return AppliedProgram(await self._programs.abind(program, last), last, str(exc))
         _remember(use, key, program, snapshot)
         return AppliedProgram(bound, snapshot)
 
@@ -148,8 +148,8 @@ class RevisionBinder:
     async def _report(self, process: str) -> None:
         """Report what changed since the last round, and withdraw idle sessions."""
         now = time.monotonic()
-        if now - self._alive_at >= ALIVE_EVERY_S:
-            await self._acks.alive(process)
+        if now - self._alive_at >= HEARTBEAT_INTERVAL_S:
+            await self._acks.heartbeat(process)
             await self._renew_demand(now)
             self._alive_at = now
         for session in [name for name, use in self._uses.items() if now - use.used_at > _IDLE_S]:
@@ -169,7 +169,7 @@ class RevisionBinder:
         """Tell the refreshers which sessions are in use, so that they keep following them."""
         active = [session for session, use in self._uses.items() if now - use.used_at <= _IDLE_S]
         if self._sessions.wanted is not None and active:
-            await self._sessions.wanted.want(active)
+            await self._sessions.wanted.touch(active)
 
     async def _build_report(self, session: str) -> AckReport | None:
         """Return the report of a session; None if it is unchanged or the newest revision is unknown."""
@@ -183,7 +183,7 @@ class RevisionBinder:
         use = self._uses.get(session)
         for (name, version), (program, _) in list(use.programs.items()) if use is not None else ():
             try:
-                await self._programs.abound(program, snapshot)
+                await self._programs.abind(program, snapshot)
             except BridgeError as exc:
                 return f"{name}:{version}: {exc}"
         return ""
@@ -201,4 +201,4 @@ def _may_fall_back(newest: Snapshot, last: Snapshot, requirement: Requirement) -
     variable = newest.variables.get(ON_REFUSED)
     if variable is None or variable.value != LAST_GOOD:
         return False
-    return requirement.token is None or last.meets(requirement.token)
+    return requirement.token is None or last.satisfies(requirement.token)

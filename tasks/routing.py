@@ -24,8 +24,10 @@ async def move_to_code_queue(runtime: Runtime, bound: BoundProgram, delivery: De
         Ignore: the message was moved and no longer belongs to this worker.
         StoreUnavailableError: the broker is unavailable.
     """
-    if not (runtime.shares_process and bound.executes_code and runtime.claims and delivery.claim and delivery.queue):
+    if not (
+        runtime.shares_process and bound.executes_code and runtime.message_leases and delivery.claim and delivery.queue
+    ):
         return
     queue = code_queue(delivery.queue)
-    await runtime.claims.move(delivery.claim, queue)
+    await runtime.message_leases.move(delivery.claim, queue)
     raise Ignore(f"prediction {delivery.task_id} executes code and waits in {queue}")

@@ -18,8 +18,8 @@ from snakepit_bridge.snapshots.freshness import FAIL, OutagePolicy
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.cancellation import CancellationRegistry
 from tasks.message_lease import MessageLeases
-from tasks.quarantine import Suspects
-from tasks.rabbitmq_deliveries import Deliveries
+from tasks.quarantine import Quarantine
+from tasks.rabbitmq_deliveries import CrashCounter
 from tasks.rate_limits.protocol import RateLimiter, Unlimited
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.revisions import RevisionBinder
@@ -55,22 +55,22 @@ class Runtime:
 
     sessions: SessionSnapshots
     registry: ProgramRegistry
-    applying: RevisionBinder
+    binder: RevisionBinder
     results: RedisConnection
     payloads: Payloads
     store: SnapshotStore
     keep_s: float
-    limits: Mapping[str, asyncio.Semaphore]
-    running: CancellationRegistry
+    concurrency_limits: Mapping[str, asyncio.Semaphore]
+    cancellations: CancellationRegistry
     profiles: LMProfiles
     cache: AnswerCache
-    admission: RateLimiter = field(default_factory=Unlimited)
-    suspects: Suspects = field(default_factory=Suspects)
-    batch_room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
-    claims: MessageLeases | None = None
-    deliveries: Deliveries | None = None
+    rate_limiter: RateLimiter = field(default_factory=Unlimited)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    batch_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2_000))
+    message_leases: MessageLeases | None = None
+    deliveries: CrashCounter | None = None
     bounds: ValueBounds = BOUNDS
-    outage: OutagePolicy = FAIL
+    outage_policy: OutagePolicy = FAIL
     shares_process: bool = False
 
     async def ended(self, result_key: str) -> bool:
@@ -105,14 +105,21 @@ class Runtime:
 
     async def aclose(self) -> None:
         """Stop the background tasks and close the connections of the running event loop."""
-        for part in (self.applying, self.admission, self.running, self.sessions.replica, self.store, self.results):
+        for part in (
+            self.binder,
+            self.rate_limiter,
+            self.cancellations,
+            self.sessions.replica,
+            self.store,
+            self.results,
+        ):
             await part.aclose()
-        if self.claims is not None:
-            await self.claims.connection.aclose()
+        if self.message_leases is not None:
+            await self.message_leases.connection.aclose()
 
     def concurrency_slot(self, profile: str) -> AbstractAsyncContextManager[Any]:
         """Return the semaphore that a prediction of an LM profile holds while it runs."""
-        return self.limits.get(profile) or nullcontext()
+        return self.concurrency_limits.get(profile) or nullcontext()
 
 
 class HasRuntime(Protocol):

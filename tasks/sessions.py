@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.exceptions import AuthorityAwayError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
@@ -26,7 +26,7 @@ class SessionSnapshots:
         wait_s: seconds to wait for a refresher to publish a session that was requested for the first time.
     """
 
-    def __init__(self, replica: Replica, wanted: WantedSessions | None, wait_s: float) -> None:
+    def __init__(self, replica: Replica, wanted: SessionDemand | None, wait_s: float) -> None:
         self.replica = replica
         self.wanted = wanted
         self._wait_s = wait_s
@@ -43,7 +43,7 @@ class SessionSnapshots:
         except SessionNotFoundError:
             if self.wanted is None or session == DEFAULT_SESSION:
                 raise
-            await self.wanted.want([session])
+            await self.wanted.touch([session])
             return await self._wait_until_followed(session, requirement, policy)
         except AuthorityAwayError:
             if not await self._request_following(session):
@@ -62,8 +62,8 @@ class SessionSnapshots:
         if self.wanted is None:
             return False
         try:
-            await self.wanted.want([session])
-            return time.monotonic() >= self._backoff_until.get(session, 0.0) and await self.wanted.refreshers_at_work()
+            await self.wanted.touch([session])
+            return time.monotonic() >= self._backoff_until.get(session, 0.0) and await self.wanted.has_live_refresher()
         except StoreUnavailableError:
             return False
 

@@ -21,12 +21,12 @@ from dspy.lm15 import Request, Response
 from dspy.utils.callback import BaseCallback
 
 from snakepit_bridge.client.stream import StreamChunk
-from snakepit_bridge.lm.streaming import FOLLOW, FollowedPieces, StreamEvent
-from snakepit_bridge.process.home_loop import home
+from snakepit_bridge.lm.streaming import OBSERVER_SETTING, StreamEvent, StreamObserver
+from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.programs.bound import BoundProgram
-from snakepit_bridge.protocol.surrogates import Halves, valid_text
+from snakepit_bridge.protocol.surrogates import SurrogateJoiner, repair_text
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.outages import through_outages
+from snakepit_bridge.redis.outages import retry_through_outages
 from tasks.output_fields import ChatFields, FieldReader, JSONFields, Text, XMLFields
 
 # How many entries of the stream are kept, and for how long, for slow or late readers.
@@ -77,14 +77,14 @@ class ChunkWriter:
             try:
                 commands = [*map(self._entry, chunks), ("EXPIRE", self._key, _TTL_S), ("PUBLISH", self._key, "")]
                 # Retried unchanged after an outage: readers skip entries that were written twice.
-                await through_outages(partial(self._connection.send_each, commands), patience_s=_WRITE_TIMEOUT_S)
+                await retry_through_outages(partial(self._connection.send_each, commands), patience_s=_WRITE_TIMEOUT_S)
             except Exception as exc:  # noqa: BLE001 - readers still get the result with the whole answer
                 if not self._loss_logged:
                     self._loss_logged = True
                     _log.warning("Chunks of a streamed answer are lost: %s", exc)
 
     def _entry(self, piece: StreamChunk) -> tuple[Any, ...]:
-        fields = ("field", piece.field, "text", valid_text(piece.text), "predictor", piece.predictor)
+        fields = ("field", piece.field, "text", repair_text(piece.text), "predictor", piece.predictor)
         numbers = ("call", piece.call, "attempt", self._attempt)
         mark = ("replaced", 1) if piece.replaced else ()
         self._written += 1
@@ -98,12 +98,12 @@ def stream_chunks(bound: BoundProgram, writer: ChunkWriter) -> Generator[None]:
 
     A program that needs a fresh module for each call isn't streamed: its predictors are unknown.
     """
-    if bound.used_up:
+    if bound.is_stateful:
         yield
         return
     sink = _Sink(bound, writer)
     callbacks = [*dspy.settings.get("callbacks", []), sink]
-    with dspy.context(callbacks=callbacks, **{FOLLOW: _open_stream}):
+    with dspy.context(callbacks=callbacks, **{OBSERVER_SETTING: _open_stream}):
         yield
 
 
@@ -165,7 +165,7 @@ class _Call:
         self._answers: list[_Answer] = []
         self.style: type[Any] = ChatFields
 
-    def open_answer(self) -> FollowedPieces:
+    def open_answer(self) -> StreamObserver:
         """Return the sink of one answer."""
         answer = _Answer(self._sink, self._predictor, self._names, self.style)
         self._answers.append(answer)
@@ -182,7 +182,7 @@ _current_call: ContextVar[_Call | None] = ContextVar("dspex_call_followed", defa
 """The predictor call of this context; the LM is called in it or in a copy, and the adapter parses in it."""
 
 
-def _open_stream(request: Request) -> FollowedPieces | None:
+def _open_stream(request: Request) -> StreamObserver | None:
     call = _current_call.get()
     return None if call is None else call.open_answer()
 
@@ -201,8 +201,8 @@ class _Answer:
 
     def _reset(self) -> None:
         self._reader: FieldReader = self._style(self._names)
-        self._halves = Halves()
-        self._written: dict[str, Halves] = {}
+        self._halves = SurrogateJoiner()
+        self._written: dict[str, SurrogateJoiner] = {}
         self._call = 0
         self._has_text = False
 
@@ -229,10 +229,10 @@ class _Answer:
             self._sink.log_failure(exc)
 
     def _end(self, response: Response) -> None:
-        self._put(self._reader.feed(self._halves.end() if self._has_text else (response.text or "")))
+        self._put(self._reader.feed(self._halves.flush() if self._has_text else (response.text or "")))
         self._put(self._reader.end())
         for name, halves in self._written.items():
-            self._emit(name, halves.end())
+            self._emit(name, halves.flush())
 
     def _retract(self) -> None:
         for name in self._written:
@@ -240,7 +240,7 @@ class _Answer:
 
     def _put(self, texts: Iterable[Text]) -> None:
         for name, text in texts:
-            self._emit(name, self._written.setdefault(name, Halves()).feed(text))
+            self._emit(name, self._written.setdefault(name, SurrogateJoiner()).feed(text))
 
     def _emit(self, name: str, text: str) -> None:
         if text:
@@ -253,7 +253,7 @@ def _call_on_home_loop(act: Callable[..., None], *args: Any) -> None:
     if asyncio._get_running_loop() is not None:
         act(*args)
     else:
-        home().call_soon_threadsafe(act, *args)
+        get_home_loop().call_soon_threadsafe(act, *args)
 
 
 def _choose_reader(adapter: Any) -> type[Any]:

@@ -13,7 +13,7 @@ import typer
 
 from config.settings import FleetSettings
 from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.cli.connection_options import RedisUrl, target
+from snakepit_bridge.cli.connection_options import RedisUrl, resolve_fleet
 from snakepit_bridge.protocol.json_values import ValueBounds
 from workers.pools import Pool
 
@@ -55,7 +55,7 @@ def worker(
     redis_url: RedisUrl = None,
 ) -> None:  # fmt: skip
     """Run a worker. Further options go to Celery's worker as they are."""
-    chosen = target(ctx, redis_url)
+    chosen = resolve_fleet(ctx, redis_url)
     os.environ.update({**chosen.settings(), **pool.environment})
     # In a container image the package isn't installed but copied next to the library.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -99,7 +99,7 @@ def refresher(
 
     from workers.refresher import RefresherSettings, run_refresher
 
-    chosen = target(ctx, redis_url)
+    chosen = resolve_fleet(ctx, redis_url)
     logging.basicConfig(level=loglevel.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     run_refresher(
         RefresherSettings(
@@ -174,7 +174,7 @@ def gateway(
 
     from workers.gateway import GatewayLimits, GatewaySettings, Grants, Tls, run_gateway
 
-    chosen, fleet = target(ctx, redis_url), FleetSettings.model_validate({})
+    chosen, fleet = resolve_fleet(ctx, redis_url), FleetSettings.model_validate({})
     logging.basicConfig(level=loglevel.value, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     run_gateway(
         GatewaySettings(
@@ -249,7 +249,7 @@ def demo(
     """
     from workers.dev.demo import run_demo
 
-    chosen = target(ctx, redis_url)
+    chosen = resolve_fleet(ctx, redis_url)
     # The environment names the real fleet; the demo uses it only if asked to by an option.
     url = chosen.redis_url if chosen.said else None
     code = run_demo(

@@ -14,7 +14,7 @@ from celery.worker.control import inspect_command
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.worker_report import PACKAGES, REPORT
 from snakepit_bridge.process.open_files import OPEN_FILES
-from snakepit_bridge.programs.packages import distributions
+from snakepit_bridge.programs.packages import load_distributions
 from workers.profile_checks import check_each, check_profiles
 
 
@@ -30,7 +30,7 @@ def fleet_report(state: Any, **_: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "profiles": [asdict(check) for check in _profiles(app)],
-        "open_files": asdict(OPEN_FILES.use()),
+        "open_files": asdict(OPEN_FILES.usage()),
         "allowed_packages": {name: _release(name) for name in settings.allowed_packages},
     }
 
@@ -49,5 +49,5 @@ def _version(name: str) -> str | None:
 
 def _release(package: str) -> str | None:
     """Return a package's distribution and its version, or None if it doesn't belong to one."""
-    found = distributions().get(package.partition(".")[0])
+    found = load_distributions().get(package.partition(".")[0])
     return " ".join(f"{name} {version(name)}" for name in sorted(set(found))) if found else None

@@ -24,25 +24,25 @@ from config.settings import FleetSettings
 from snakepit_bridge.client.rabbitmq import check_broker, is_rabbitmq
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.dspy_integration.bounds import TargetBounds
-from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.exceptions import ConfigurationError, StoreForbiddenError, StoreUnavailableError
-from snakepit_bridge.lm.engine import Around
+from snakepit_bridge.lm.engine import LMMiddleware
 from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.process.frames import mark_tasks
-from snakepit_bridge.process.home_loop import home
+from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.programs.bound import BoundPrograms
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.protocol.json_values import ValueBounds
-from snakepit_bridge.protocol.messages import CODE
+from snakepit_bridge.protocol.messages import CODE_SUFFIX
 from snakepit_bridge.redaction import redact
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.outages import may_pass
+from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.urls import SCHEMES
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.freshness import OutagePolicy
@@ -51,9 +51,9 @@ from snakepit_bridge.snapshots.replica import Replica
 from tasks.cancellation import CancellationRegistry
 from tasks.lm_middleware.chain import LMMiddlewareChain
 from tasks.lm_middleware.failures import record_failure
-from tasks.notifications import Signals
-from tasks.quarantine import Suspects
-from tasks.rabbitmq_deliveries import Deliveries
+from tasks.notifications import Subscriptions
+from tasks.quarantine import Quarantine
+from tasks.rabbitmq_deliveries import CrashCounter
 from tasks.rate_limits.admission import FleetAdmission
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.rules import LimitValues, Price, Rules
@@ -64,7 +64,7 @@ from tasks.revisions import RevisionBinder
 from tasks.runtime import Runtime
 from tasks.sessions import SessionSnapshots
 from workers.broker.claims import BrokerClaims
-from workers.broker.keys import REDIS, DeliveryKeys
+from workers.broker.keys import REDIS_SCHEMES, DeliveryKeys
 from workers.content_privacy import hide_content
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import start_watchdog
@@ -136,7 +136,7 @@ async def _check_servers(settings: FleetSettings) -> None:
         except StoreForbiddenError as exc:
             raise ConfigurationError(str(exc)) from exc
         except StoreUnavailableError as exc:
-            if not may_pass(exc):
+            if not is_transient(exc):
                 raise ConfigurationError(f"Redis at {exc.url} can't be used: {exc.problem}.") from exc
         except (RedisError, ValueError, TypeError) as exc:
             raise ConfigurationError(f"The server at {connection.url} can't be used as Redis: {exc}.") from exc
@@ -158,50 +158,52 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     store = RedisStore(settings.redis, namespace=settings.namespace, timeout_s=settings.redis_timeout_s)
     connection = RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s)
     replica = Replica(
-        store, settings.requirement_wait_s, watch_lease=settings.watch_lease_s, max_sessions=settings.max_sessions
+        store, settings.requirement_wait_s, watch_lease_s=settings.watch_lease_s, max_sessions=settings.max_sessions
     )
-    signals = Signals(connection)
+    signals = Subscriptions(connection)
     running = CancellationRegistry(connection, signals, namespace=settings.namespace)
     cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
     admission = _admission(settings, claims, connection, replica, signals)
     profiles = load_profiles(settings, around=lambda profiles: LMMiddlewareChain(profiles, admission, running, cache))
     profiles.check()
     guard_program_lms(profiles, allowed=settings.own_lms)
-    wanted = WantedSessions(connection, namespace=settings.namespace) if settings.bridge else None
+    wanted = SessionDemand(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = SessionSnapshots(replica, wanted, settings.requirement_wait_s)
-    suspects = Suspects()
+    suspects = Quarantine()
     allowed = AllowedImports(settings.allowed_packages)
     programs = BoundPrograms(profiles, allowed, build_limit_s=settings.build_limit_s, bounds=load_bounds())
     return Runtime(
         sessions=sessions,
         registry=ProgramRegistry(connection, namespace=settings.namespace),
-        applying=RevisionBinder(programs, sessions, Acks(connection, namespace=settings.namespace)),
+        binder=RevisionBinder(programs, sessions, Acks(connection, namespace=settings.namespace)),
         results=connection,
         payloads=Payloads(connection, settings.namespace, settings.payload_bytes),
         store=store,
         keep_s=settings.result_expires_s,
-        limits={p.name: asyncio.Semaphore(p.max_in_flight) for p in profiles if p.max_in_flight is not None},
-        batch_room=asyncio.Semaphore(settings.batch_in_flight),
-        running=running,
+        concurrency_limits={
+            p.name: asyncio.Semaphore(p.max_in_flight) for p in profiles if p.max_in_flight is not None
+        },
+        batch_slots=asyncio.Semaphore(settings.batch_in_flight),
+        cancellations=running,
         profiles=profiles,
         cache=cache,
-        admission=admission,
-        suspects=suspects,
-        claims=claims,
+        rate_limiter=admission,
+        quarantine=suspects,
+        message_leases=claims,
         deliveries=_deliveries(settings, connection, suspects) if is_rabbitmq(settings.broker) else None,
         bounds=ValueBounds(settings.value_depth, settings.value_bytes),
-        outage=OutagePolicy.parse(settings.outage),
+        outage_policy=OutagePolicy.parse(settings.outage),
         shares_process=shares_process,
     )
 
 
 def guard_program_lms(profiles: LMProfiles, *, allowed: bool) -> None:
     """Route LMs that programs create themselves through the profiles' engines, in a worker process."""
-    from snakepit_bridge.dspy_integration.own_lms import OwnLMs, guard_lms
+    from snakepit_bridge.dspy_integration.own_lms import ProgramLMPolicy, guard_lms
     from snakepit_bridge.dspy_integration.process_settings import are_protected
 
     if are_protected():
-        guard_lms(OwnLMs(profiles, allowed, record_failure))
+        guard_lms(ProgramLMPolicy(profiles, allowed, record_failure))
 
 
 def load_bounds() -> TargetBounds:
@@ -217,14 +219,14 @@ def load_bounds() -> TargetBounds:
 
 
 def _claims(settings: FleetSettings) -> BrokerClaims | None:
-    if not settings.broker.startswith(REDIS):
+    if not settings.broker.startswith(REDIS_SCHEMES):
         return None
     connection = RedisConnection(settings.broker, timeout_s=settings.redis_timeout_s)
     return BrokerClaims(connection, DeliveryKeys.of(settings.namespace), PRIORITY_STEPS)
 
 
-def _deliveries(settings: FleetSettings, connection: RedisConnection, suspects: Suspects) -> Deliveries:
-    return Deliveries(
+def _deliveries(settings: FleetSettings, connection: RedisConnection, suspects: Quarantine) -> CrashCounter:
+    return CrashCounter(
         connection,
         namespace=settings.namespace,
         lease_s=settings.lease_s,
@@ -239,7 +241,7 @@ def _admission(
     claims: BrokerClaims | None,
     connection: RedisConnection,
     replica: Replica,
-    signals: Signals,
+    signals: Subscriptions,
 ) -> FleetAdmission:
     """Create the rate limits: in the broker's Redis, so that tasks can be parked, or else beside the state."""
     store = LimitStore(claims.connection if claims else connection, settings.namespace, claims)
@@ -256,7 +258,7 @@ def _profiles_file(settings: FleetSettings) -> ProfilesFile | None:
         raise ConfigurationError(f"{exc}. Correct the file.") from exc
 
 
-def load_profiles(settings: FleetSettings, *, around: Callable[[LMProfiles], Around] | None = None) -> LMProfiles:
+def load_profiles(settings: FleetSettings, *, around: Callable[[LMProfiles], LMMiddleware] | None = None) -> LMProfiles:
     """Return the declared LM profiles: those of the file, or one for the settings' single model.
 
     Args:
@@ -269,9 +271,9 @@ def load_profiles(settings: FleetSettings, *, around: Callable[[LMProfiles], Aro
     file = _profiles_file(settings)
     if file is None:
         retry = _retry(settings, {})
-        return LMProfiles([LMProfile("default", settings.lm, retry=retry)] if settings.lm else [], around=around)
+        return LMProfiles([LMProfile("default", settings.lm, retry=retry)] if settings.lm else [], middleware=around)
     try:
-        return LMProfiles([_profile(settings, **table) for table in file.values()], file.default, around=around)
+        return LMProfiles([_profile(settings, **table) for table in file.values()], file.default, middleware=around)
     except ValueError as exc:
         raise ConfigurationError(f"{exc}. Correct the file or the environment.") from exc
 
@@ -283,7 +285,9 @@ def _profile(
 
 
 def _retry(settings: FleetSettings, overrides: Mapping[str, Any]) -> RetryPolicy:
-    return RetryPolicy(settings.task_attempts, settings.retry_backoff_s, for_s=settings.retry_for_s).changed(overrides)
+    return RetryPolicy(settings.task_attempts, settings.retry_backoff_s, for_s=settings.retry_for_s).with_changes(
+        overrides
+    )
 
 
 def load_dspy() -> None:
@@ -295,11 +299,11 @@ def load_dspy() -> None:
     import dspy
 
     from snakepit_bridge.dspy_integration.process_settings import protect_settings
-    from snakepit_bridge.dspy_integration.thread_context import carry_predictions
+    from snakepit_bridge.dspy_integration.thread_context import propagate_prediction_context
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     protect_settings()
-    carry_predictions()
+    propagate_prediction_context()
 
 
 def freeze_gc() -> None:
@@ -321,7 +325,7 @@ def shares_process(worker: Any) -> bool:
     """
     pool: Any = get_implementation(worker.pool_cls)
     kept_apart = issubclass(pool, (ProcessPool, SoloPool))
-    return not kept_apart and not any(name.endswith(CODE) for name in worker.app.amqp.queues.consume_from)
+    return not kept_apart and not any(name.endswith(CODE_SUFFIX) for name in worker.app.amqp.queues.consume_from)
 
 
 def check_before_consuming(worker: Any) -> None:
@@ -378,13 +382,13 @@ def _begin_pulse(app: Any, *, alone: bool) -> None:
     """Have the watchdog monitor this process's event loop; a prediction with its own process may compute for longer."""
     settings: FleetSettings | None = getattr(app, "settings", None)
     if settings is not None:
-        mark_tasks(home())
-        PULSE.start(home(), settings.hold_limit_s * _HOLD_LIMIT_SHARE if alone else settings.stall_limit_s)
+        mark_tasks(get_home_loop())
+        PULSE.start(get_home_loop(), settings.hold_limit_s * _HOLD_LIMIT_SHARE if alone else settings.stall_limit_s)
 
 
 def _join_rate_limits(app: Any) -> None:
     """Let this process release parked tasks, and warm up its LMs."""
     runtime: Runtime | None = getattr(app, "runtime", None)
     if runtime is not None:
-        asyncio.run_coroutine_threadsafe(runtime.admission.begin(), home())
-        asyncio.run_coroutine_threadsafe(runtime.profiles.warm(), home())
+        asyncio.run_coroutine_threadsafe(runtime.rate_limiter.begin(), get_home_loop())
+        asyncio.run_coroutine_threadsafe(runtime.profiles.warm(), get_home_loop())

@@ -20,11 +20,11 @@ from celery.states import EXCEPTION_STATES, FAILURE, READY_STATES
 from celery.worker import state as worker
 
 from snakepit_bridge.client.lua import FINAL_STATE
-from snakepit_bridge.exceptions import BridgeError, fresh_error
+from snakepit_bridge.exceptions import BridgeError, copy_error
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.messages import REPLY_CHANNEL
 from snakepit_bridge.redaction import redact_all
-from snakepit_bridge.redis.outages import may_pass
+from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.scripts import Script, source
 from tasks.runtime import HasRuntime
 from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
@@ -71,7 +71,7 @@ class CommitBackend(RedisBackend):
         handled = sys.exc_info()[1]
         around = (exc, getattr(exc, "__cause__", None), handled, getattr(handled, "__cause__", None))
         named = next((each for each in around if isinstance(each, BridgeError)), None)
-        return super().chord_error_from_stack(callback, exc=exc if named is None else fresh_error(named))
+        return super().chord_error_from_stack(callback, exc=exc if named is None else copy_error(named))
 
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **_: Any
@@ -124,7 +124,7 @@ class CommitBackend(RedisBackend):
             try:
                 await self._commit_pipelined(keys, args)
             except Exception as exc:
-                if not may_pass(exc) or time.monotonic() >= until or _stopping():
+                if not is_transient(exc) or time.monotonic() >= until or _stopping():
                     await asyncio.sleep(_FIRST_PAUSE_S)  # the task may be redelivered here at once
                     raise Reject(str(exc), requeue=True) from exc
             else:

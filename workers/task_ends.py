@@ -25,7 +25,7 @@ from celery.states import FAILURE
 
 from config.settings import FleetSettings
 from snakepit_bridge.delivery.dead_letters import DeadLetter, DeadLetters
-from snakepit_bridge.delivery.keys import REDIS
+from snakepit_bridge.delivery.keys import REDIS_SCHEMES
 from snakepit_bridge.exceptions import (
     BridgeError,
     PredictionFailedError,
@@ -34,7 +34,7 @@ from snakepit_bridge.exceptions import (
     error_text,
 )
 from snakepit_bridge.process.forking import after_fork_in_child
-from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, TASK_IDS, task_ids_of
+from snakepit_bridge.protocol.messages import PREDICT, PREDICT_BATCH, PROGRAM, REPLY_CHANNEL, TASK_IDS, extract_task_ids
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import is_outage
 from workers.broker import dead_lettering as given_up
@@ -113,7 +113,7 @@ class EndCommitter:
                 self._left -= 1
 
     def _store(self, ends: _Ends) -> None:
-        left = task_ids_of(ends.headers)
+        left = extract_task_ids(ends.headers)
         self._retry_until_done(lambda: self._commit(ends, left), f"The errors of {len(left)} predictions")
         if ends.then is not None:
             self._retry_until_done(ends.then, "The callbacks of a message's error")
@@ -195,7 +195,7 @@ def end_callbacks(app: Any, request: Context, error: BridgeError, how: str) -> N
 def end_orphans(app: Any) -> None:
     """Store missing errors for predictions of dead letters, whose worker died before it could store them."""
     settings: FleetSettings = app.settings
-    if settings.broker.startswith(REDIS):
+    if settings.broker.startswith(REDIS_SCHEMES):
         for letter in asyncio.run(_recent_dead_letters(settings)):
             end_predictions(app, {"reason": letter.reason, "error": letter.error, TASK_IDS: list(letter.task_ids)})
 

@@ -20,8 +20,8 @@ from celery.states import FAILURE, REJECTED
 from celery.worker import state
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.process.home_loop import home, run_blocking
-from snakepit_bridge.protocol.messages import PREDICT_BATCH, REPLY_CHANNEL, task_ids_of
+from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
+from snakepit_bridge.protocol.messages import PREDICT_BATCH, REPLY_CHANNEL, extract_task_ids
 from tasks.runtime import HasRuntime
 from workers.pool.task_context import current_owner
 from workers.rabbitmq_dead_letters import GivenUp
@@ -70,7 +70,7 @@ class Guard:
         try:
             return self._run(uuid, args, kwargs, known)
         finally:
-            asyncio.run_coroutine_threadsafe(deliveries.end(uuid), home())
+            asyncio.run_coroutine_threadsafe(deliveries.end(uuid), get_home_loop())
 
     def _run(self, uuid: str, args: Any, kwargs: Any, known: Mapping[str, Any]) -> Traced:
         try:
@@ -94,7 +94,7 @@ class Guard:
     def _end(self, uuid: str, headers: Mapping[str, Any], args: Any, exc: BaseException) -> Traced:
         """Commit an error for all unfinished predictions of the message, or requeue it if that can't be stored."""
         error = to_bridge_error(exc, program_reference(headers, args))
-        task_ids = task_ids_of(headers) or [uuid]
+        task_ids = extract_task_ids(headers) or [uuid]
         if self._task.name == PREDICT_BATCH and len(task_ids) == 1:
             task_ids = _batch_task_ids(args) or task_ids
         logger.error("Task %s failed with %s, failing its predictions", uuid, type(exc).__name__)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from snakepit_bridge.cli.connection_options import RedisUrl, target
+from snakepit_bridge.cli.connection_options import RedisUrl, resolve_fleet
 from snakepit_bridge.cli.output import echo
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.redis.acl import Role, rights_of, setuser
@@ -33,7 +33,7 @@ def acl(
 
     It connects to nothing. The keys are those of --namespace and --queue, the channels those of the URL's database.
     """
-    chosen = target(ctx, redis_url)
+    chosen = resolve_fleet(ctx, redis_url)
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise BridgeError("--sha256 must be 64 hexadecimal digits in lower case: printf %s PASSWORD | sha256sum")
     rights = rights_of(role, chosen.namespace, chosen.queue, db=chosen.db, setinfo=setinfo)

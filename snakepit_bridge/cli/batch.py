@@ -22,7 +22,7 @@ from snakepit_bridge.cli.connection_options import (
     RedisUrl,
     Session,
     build_options,
-    target,
+    resolve_fleet,
 )
 from snakepit_bridge.cli.fleet_state import find_workers
 from snakepit_bridge.cli.output import console, echo
@@ -73,7 +73,7 @@ def batch(
     there until --retry-failed retries it; while any line has failed, the exit code is 1.
     """
     options = {"session": session, **build_options(at_least, exactly, max_staleness, outage)}
-    run = BatchRun(target(ctx, redis_url).fleet(), program, options, max(in_flight, together), together, timeout)
+    run = BatchRun(resolve_fleet(ctx, redis_url).fleet(), program, options, max(in_flight, together), together, timeout)
     total = count_lines(source)
     written = (_retry if retry_failed else _resume)(run, source, output, total)
     echo(f"batch: {written.done} lines, {written.done - written.failed} answered, {written.failed} failed: {output}")

@@ -127,7 +127,7 @@ class FleetAddress:
         return names | {name: url for name, url in urls.items() if url}
 
 
-def target(ctx: typer.Context, redis_url: str | None) -> FleetAddress:
+def resolve_fleet(ctx: typer.Context, redis_url: str | None) -> FleetAddress:
     """Return what a command talks to: the shared options, and its own ``--redis-url`` if it has one."""
     shared: FleetAddress = ctx.obj
     return shared if redis_url is None else replace(shared, redis_url=redis_url, said=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.home_loop import run_blocking
@@ -44,7 +44,7 @@ def list_messages(
 @app.command()
 def show(ctx: typer.Context, id: Id, json: AsJson = False, redis_url: RedisUrl = None) -> None:
     """Show one dead message in full."""
-    told = run_blocking(_open_dead_letters(ctx, redis_url).get(id)).told()
+    told = run_blocking(_open_dead_letters(ctx, redis_url).get(id)).as_dict()
     if json:
         echo(dump_json(told))
         return
@@ -58,7 +58,7 @@ def retry(ctx: typer.Context, ids: Ids = None, every: All = False, redis_url: Re
     """Put messages back into their queues, with their delivery counts reset."""
     from snakepit_bridge.client.rabbitmq import resend
 
-    fleet = target(ctx, redis_url).fleet()
+    fleet = resolve_fleet(ctx, redis_url).fleet()
     send = partial(resend, fleet.app) if fleet.on_rabbitmq else None
     run_blocking(_apply_to_each(_open_dead_letters(ctx, redis_url), "retry", ids, every, send))
 
@@ -95,12 +95,12 @@ async def _apply_to_each(
 def _open_dead_letters(ctx: typer.Context, redis_url: str | None) -> DeadLetters:
     from snakepit_bridge.delivery.dead_letters import DeadLetters
 
-    chosen = target(ctx, redis_url)
+    chosen = resolve_fleet(ctx, redis_url)
     return DeadLetters(chosen.connection(), namespace=chosen.namespace)
 
 
 def _summarize(one: DeadLetter) -> dict[str, object]:
-    return {name: value for name, value in one.told().items() if name != "message"}
+    return {name: value for name, value in one.as_dict().items() if name != "message"}
 
 
 def _row(one: DeadLetter) -> tuple[object, ...]:

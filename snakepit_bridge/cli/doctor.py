@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.fleet_commands import load_fleet_commands
 from snakepit_bridge.cli.fleet_state import (
     Worker,
@@ -52,7 +52,7 @@ def doctor(
     Workers report what they run with; if none answers, this shell's LM profiles are checked instead. The exit code is 1
     if a check fails.
     """
-    fleet = target(ctx, redis_url).fleet()
+    fleet = resolve_fleet(ctx, redis_url).fleet()
     found = [*_redis(fleet), *_modules(), *_versions()]
     if call:
         found += check_calls(fleet, _profiles(found))
@@ -161,7 +161,7 @@ def _rights(fleet: Fleet) -> Rights:
 
 
 async def _info(fleet: Fleet) -> dict[str, Any]:
-    return await fleet.connection.bounded(fleet.connection.client.info())
+    return await fleet.connection.wait_bounded(fleet.connection.client.info())
 
 
 async def _fsync(fleet: Fleet) -> str | None:
@@ -218,9 +218,9 @@ def _given_up(count: int) -> Check:
 
 def _modules() -> Iterator[Check]:
     """Check the optional dependencies of DSPy's modules; a fleet that doesn't use these modules needs none of them."""
-    from snakepit_bridge.dspy_integration.compat import missing
+    from snakepit_bridge.dspy_integration.compat import find_missing_extras
 
-    lacking = missing()
+    lacking = find_missing_extras()
     for name, consequence in lacking.items():
         yield Check(f"for modules: {name}", "warn", consequence, "pip install 'dspex-fleet[modules]'")
     if not lacking:

@@ -79,7 +79,7 @@ async def find_recent_stalls(fleet: Fleet) -> list[Stall]:
     """
     from snakepit_bridge.delivery.stalls import Stalls
 
-    found = await Stalls(fleet.connection, namespace=fleet.namespace).all()
+    found = await Stalls(fleet.connection, namespace=fleet.namespace).list_recent()
     return [one for one in found if time.time() - (one.ended_at or time.time()) < _RECENT_S]
 
 

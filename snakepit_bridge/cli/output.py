@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from snakepit_bridge.variables.codec import spelled
+from snakepit_bridge.variables.codec import quote_non_finite
 
 # In a pipe nobody sees a window's edge; rich would fold a table at 80 columns there.
 _PIPE_COLUMNS = 200
@@ -71,7 +71,7 @@ def print_table(
 
 def _quote_non_finite(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else spelled(value)
+        return value if math.isfinite(value) else quote_non_finite(value)
     if isinstance(value, Mapping):
         return {name: _quote_non_finite(one) for name, one in cast(Mapping[str, Any], value).items()}
     if isinstance(value, list | tuple):

@@ -19,7 +19,7 @@ from snakepit_bridge.cli.connection_options import (
     RedisUrl,
     Session,
     build_options,
-    target,
+    resolve_fleet,
 )
 from snakepit_bridge.cli.output import dump_json, echo, print_table, to_text
 from snakepit_bridge.exceptions import StoreUnavailableError
@@ -53,7 +53,7 @@ def predict(
     """
     texts_by_field = parse_pairs(fields or (), "field=value")
     demanded = build_options(at_least, exactly, max_staleness, outage)
-    chosen = target(ctx, redis_url)
+    chosen = resolve_fleet(ctx, redis_url)
     inputs = _parse_inputs(chosen, program, texts_by_field)
     handle = chosen.fleet().submit(program, inputs, session=session, **demanded)
     with cancel_on_interrupt([handle]):

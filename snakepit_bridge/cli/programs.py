@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from snakepit_bridge.cli.arguments import parse_pairs
-from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.exceptions import BridgeError, ProgramSpecError
 from snakepit_bridge.process.home_loop import run_blocking
@@ -44,7 +44,7 @@ def register(
     """
     bindings = parse_pairs(bind or (), "--bind attribute=variable")
     called = name or _default_name(source)
-    fleet = target(ctx, redis_url).fleet(allowed_packages=allow or ())
+    fleet = resolve_fleet(ctx, redis_url).fleet(allowed_packages=allow or ())
     program = fleet.register(called, _load_program(source, called), bindings=bindings or None)
     if label is not None:
         fleet.label(program.name, label, program.version)
@@ -53,7 +53,7 @@ def register(
 
 def programs(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
     """List the registered programs with their newest versions and labels."""
-    found = run_blocking(target(ctx, redis_url).registry().list())
+    found = run_blocking(resolve_fleet(ctx, redis_url).registry().list())
     if json:
         echo(dump_json([{"name": each.name, "latest": each.latest, "labels": each.labels} for each in found]))
         return
@@ -70,7 +70,7 @@ def label(
     redis_url: RedisUrl = None,
 ) -> None:
     """Point a label such as prod at a version of a program."""
-    run_blocking(target(ctx, redis_url).registry().label(program, label, version))
+    run_blocking(resolve_fleet(ctx, redis_url).registry().label(program, label, version))
     echo(f"{program}@{label} is {program}:{version}")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.cli.predict import outputs
 
@@ -22,7 +22,7 @@ def replay(
     redis_url: RedisUrl = None,
 ) -> None:
     """Make a finished prediction again under its exact revision and program version, and show both."""
-    found = target(ctx, redis_url).fleet().replay(task_id, timeout)
+    found = resolve_fleet(ctx, redis_url).fleet().replay(task_id, timeout)
     if json:
         both = {"first": _to_dict(found.first), "again": _to_dict(found.again)}
         echo(dump_json({"inputs": dict(found.inputs), **both, "differences": sorted(found.differences)}))

@@ -15,7 +15,7 @@ from snakepit_bridge.cli.connection_options import (
     Bridge,
     FleetAddress,
     RedisUrl,
-    target,
+    resolve_fleet,
     translate_value_errors,
 )
 from snakepit_bridge.cli.output import dump_json, echo, print_table
@@ -52,7 +52,7 @@ def history(
     redis_url: RedisUrl = None,
 ) -> None:
     """List a session's newest revisions: time, author, reason, and changes."""
-    store = target(ctx, redis_url).store()
+    store = resolve_fleet(ctx, redis_url).store()
     changes = run_blocking(store.history(session, limit))
     labels = run_blocking(store.labels(session))
     named = {
@@ -74,7 +74,7 @@ def diff(
     redis_url: RedisUrl = None,
 ) -> None:
     """Show the variables that differ between two revisions of a session."""
-    found = run_blocking(target(ctx, redis_url).store().diff(session, first, second))
+    found = run_blocking(resolve_fleet(ctx, redis_url).store().diff(session, first, second))
     sides = {name: [_plain_value(one), _plain_value(two)] for name, (one, two) in sorted(found.items())}
     if json:
         echo(dump_json(sides))
@@ -93,7 +93,7 @@ def rollback(
     redis_url: RedisUrl = None,
 ) -> None:
     """Publish an earlier revision's variables once more, and print the new token."""
-    context = target(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
+    context = resolve_fleet(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
     echo(str(run_blocking(context.rollback(to, reason=reason or f"rollback to {to}"))))
 
 
@@ -106,7 +106,7 @@ def watch(
     """Print the session's newest token and then each change, one line of JSON each, until Ctrl-C."""
     # Ctrl-C is how a watch ends, and nothing to complain about.
     with suppress(KeyboardInterrupt):
-        asyncio.run(_watch(target(ctx, redis_url), session, count))
+        asyncio.run(_watch(resolve_fleet(ctx, redis_url), session, count))
 
 
 def mark(
@@ -119,7 +119,7 @@ def mark(
     redis_url: RedisUrl = None,
 ) -> None:
     """Point a label at a revision of a session."""
-    store = target(ctx, redis_url).store()
+    store = resolve_fleet(ctx, redis_url).store()
     if remove:
         run_blocking(store.unlabel(session, label))
         echo(f"{session} has no label {label} now")
@@ -139,7 +139,7 @@ def promote(
 ) -> None:
     """Point a label at a revision once every worker process that holds the session applies it."""
     with translate_value_errors():
-        token = target(ctx, redis_url).fleet().promote(session, label, at, wait_s=wait)
+        token = resolve_fleet(ctx, redis_url).fleet().promote(session, label, at, wait_s=wait)
     echo(f"{label} of {session} is {token}")
 
 

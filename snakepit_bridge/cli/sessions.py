@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from snakepit_bridge.cli.arguments import parse_assignments, parse_pairs
-from snakepit_bridge.cli.connection_options import AsJson, Bridge, RedisUrl, target
+from snakepit_bridge.cli.connection_options import AsJson, Bridge, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.output import dump_json, echo, print_table
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.variables import Variable
@@ -39,13 +39,13 @@ def publish(
     def proposal(now: Mapping[str, Variable]) -> Mapping[str, Variable]:
         return {each.name: each.apply_to(now.get(each.name)) for each in parse_assignments(values, types or [], now)}
 
-    context = target(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
+    context = resolve_fleet(ctx, redis_url).fleet(bridge=bridge).session(session, author=author())
     echo(str(run_blocking(context.change(proposal, reason=reason))))
 
 
 def variables(ctx: typer.Context, session: SessionName, json: AsJson = False, redis_url: RedisUrl = None) -> None:
     """List a session's variables and its current token."""
-    snapshot = run_blocking(target(ctx, redis_url).store().read(session))
+    snapshot = run_blocking(resolve_fleet(ctx, redis_url).store().read(session))
     found = [snapshot.variables[name] for name in sorted(snapshot.variables)]
     if json:
         shown = {v.name: {"type": v.type, "value": plain(v), "constraints": v.constraints.as_dict()} for v in found}

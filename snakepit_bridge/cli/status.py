@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, target
+from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.fleet_state import (
     Worker,
     count_by_priority,
@@ -35,7 +35,7 @@ _SHOWN = 5
 
 def status(ctx: typer.Context, json: AsJson = False, redis_url: RedisUrl = None) -> None:
     """Show which workers answer, how deep the queue is, and where each session stands."""
-    found = collect_status(target(ctx, redis_url).fleet())
+    found = collect_status(resolve_fleet(ctx, redis_url).fleet())
     if json:
         echo(dump_json(found))
         return
@@ -71,7 +71,7 @@ async def _collect_from_redis(fleet: Fleet) -> dict[str, Any]:
     acks = Acks(fleet.connection, namespace=fleet.namespace)
     priorities = await count_by_priority(fleet, fleet.queue)
     heads = dict(sorted((await fleet.store.sessions()).items()))
-    sessions = {name: _session(head, await acks.applied(name)) for name, head in heads.items()}
+    sessions = {name: _session(head, await acks.read_acks(name)) for name, head in heads.items()}
     queue = {"name": fleet.queue, "waiting": sum(priorities.values()), "by_priority": priorities}
     limits = await count_parked(fleet.connection, fleet.namespace)
     queue["taken"] = await count_held(fleet.connection, fleet.namespace)

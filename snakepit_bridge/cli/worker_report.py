@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.process.open_files import FileUse
+from snakepit_bridge.process.open_files import FileUsage
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -41,14 +41,14 @@ def worker_reports(fleet: Fleet, count: int, wait_s: float = _ANSWER_S) -> Repor
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    from snakepit_bridge.redis.outages import is_outage, unavailable
+    from snakepit_bridge.redis.outages import is_outage, to_unavailable_error
 
     try:
         answers = fleet.app.control.broadcast(REPORT, reply=True, timeout=wait_s, limit=count) or []
     except Exception as exc:
         if not is_outage(exc):
             raise
-        raise unavailable(exc, fleet.url, fleet.connection.user) from exc
+        raise to_unavailable_error(exc, fleet.url, fleet.connection.user) from exc
     found: dict[str, Any] = {}
     for answer in answers:
         found.update({name: report for name, report in answer.items() if "packages" in report})
@@ -90,7 +90,7 @@ def _profiles(reports: Reports) -> Iterator[Check]:
 
 def _open_files(reports: Reports) -> Iterator[Check]:
     """Workers that ran out of open files lately, or may before long."""
-    use = {name: FileUse(**report["open_files"]) for name, report in reports.items() if "open_files" in report}
+    use = {name: FileUsage(**report["open_files"]) for name, report in reports.items() if "open_files" in report}
     fix = "raise its limit: ulimit -n, LimitNOFILE= or --ulimit nofile="
     for name, one in use.items():
         found = f"{name} has {one.open} of {one.limit}"

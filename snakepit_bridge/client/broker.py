@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.redis.urls import OptionError, masked, renamed, split_tls
+from snakepit_bridge.redis.urls import OptionError, mask_url, rename_option, split_tls
 
 _SCHEME_ALIASES = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -26,13 +26,13 @@ def celery_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if scheme.endswith(("+cluster", "+sentinel")):
         raise ConfigurationError(
-            f"Celery can't use {masked(url)} as its broker and result backend; name a single server for those."
+            f"Celery can't use {mask_url(url)} as its broker and result backend; name a single server for those."
         )
     try:
         if scheme in ("unix", "redis+socket"):
-            return renamed(f"redis+socket://{rest}", "db", "virtual_host")
+            return rename_option(f"redis+socket://{rest}", "db", "virtual_host")
     except ValueError as exc:
-        raise ConfigurationError(f"The URL {masked(url)} can't be parsed: {exc}.") from None
+        raise ConfigurationError(f"The URL {mask_url(url)} can't be parsed: {exc}.") from None
     return _move_db_to_path(f"{_SCHEME_ALIASES.get(scheme, scheme)}{separator}{rest}")
 
 
@@ -51,7 +51,7 @@ def celery_tls(url: str) -> tuple[str, dict[str, Any] | None]:
     try:
         bare, options = split_tls(known)
     except OptionError as exc:
-        raise ConfigurationError(f"Can't read the Redis URL {masked(url)}: {exc}.") from None
+        raise ConfigurationError(f"Can't read the Redis URL {mask_url(url)}: {exc}.") from None
     return bare, options or None
 
 

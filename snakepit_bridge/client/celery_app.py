@@ -13,7 +13,7 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.messages import DEFAULT_PRIORITY
 from snakepit_bridge.protocol.namespaces import exchanges
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.redis.urls import masked
+from snakepit_bridge.redis.urls import mask_url
 
 
 def create_client_app(
@@ -70,7 +70,7 @@ def get_backend_url(app: Celery) -> str:
     if not url.startswith(("redis", "rediss", "unix", "valkey", "socket")):
         raise ConfigurationError(
             "The Celery app's result backend must be Redis, where programs and results are; "
-            f"it is {masked(url) or 'not set'!r}."
+            f"it is {mask_url(url) or 'not set'!r}."
         )
     tls: Any = app.conf.redis_backend_use_ssl
     return add_tls_options(url, tls) if isinstance(tls, dict) else url

@@ -24,10 +24,10 @@ from snakepit_bridge.client.replay import Replay
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.client.stream import ChunkReader
 from snakepit_bridge.client.task_lookup import TaskFinder
-from snakepit_bridge.delivery.payloads import LIMIT, Payloads
+from snakepit_bridge.delivery.payloads import DEFAULT_LIMIT_BYTES, Payloads
 from snakepit_bridge.exceptions import BridgeError, InputError
 from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds, escaped
+from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds, escape
 from snakepit_bridge.protocol.messages import (
     DEFAULT_PRIORITY,
     DEFAULT_SESSION,
@@ -42,7 +42,7 @@ from snakepit_bridge.protocol.messages import (
 )
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.redis.connection import RedisConnection, masked
+from snakepit_bridge.redis.connection import RedisConnection, mask_url
 from snakepit_bridge.redis.key_names import IdempotencyKey
 from snakepit_bridge.snapshots.acknowledgements import Acks, ProcessAck
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
@@ -96,7 +96,7 @@ class Fleet:
         result_expires_s: int = 86_400,
         allowed_packages: Iterable[str] = (),
         bridge: str | None = None,
-        payload_bytes: int = LIMIT,
+        payload_bytes: int = DEFAULT_LIMIT_BYTES,
         bounds: ValueBounds = BOUNDS,
         target_bounds: TargetBounds | None = None,
     ) -> None:
@@ -126,7 +126,7 @@ class Fleet:
     @property
     def broker(self) -> str:
         """The broker's URL, without its password."""
-        return masked(get_broker_url(self.app))
+        return mask_url(get_broker_url(self.app))
 
     @property
     def on_rabbitmq(self) -> bool:
@@ -145,12 +145,12 @@ class Fleet:
         """The Elixir server that sessions may belong to, if the fleet was told of one."""
         if self._bridge is None:
             return None
-        from snakepit_bridge.elixir.demand import WantedSessions
+        from snakepit_bridge.elixir.demand import SessionDemand
         from snakepit_bridge.elixir.write_back import ElixirAuthority
         from snakepit_bridge.redis.lease import Leases
 
-        wanted, turns = WantedSessions(self.connection, namespace=self.namespace), Leases(self.connection)
-        return ElixirAuthority(self._bridge, self.store, wanted=wanted, turns=turns, namespace=self.namespace)
+        wanted, turns = SessionDemand(self.connection, namespace=self.namespace), Leases(self.connection)
+        return ElixirAuthority(self._bridge, self.store, demand=wanted, leases=turns, namespace=self.namespace)
 
     @cached_property
     def app(self) -> Celery:
@@ -260,7 +260,7 @@ class Fleet:
 
     def handle(self, task_id: str) -> Handle:
         """Return a handle for a task that was submitted before, here or elsewhere."""
-        return Handle(task_id, self.results, self.pieces, self.payloads, self._wait_s, finder=self._finder)
+        return Handle(task_id, self.results, self.chunks, self.payloads, self._wait_s, finder=self._finder)
 
     def replay(self, task_id: str, timeout: float | None = None) -> Replay:
         """Make a finished prediction again, under the token and the program version that its provenance names.
@@ -284,7 +284,7 @@ class Fleet:
         # DSPy comes in here, as it does with any prediction.
         from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
-        first = FleetPrediction.of(result)
+        first = FleetPrediction.from_result(result)
         made = first.provenance
         program = f"{made.program}:{made.version}"
         asked = cast("Mapping[str, Any]", result.inputs)
@@ -387,7 +387,7 @@ class Fleet:
         check_session(session)
         route_foreign_steps()
         given = None if inputs is None else prepare_inputs(program, inputs, self._bounds)
-        crossing = escaped(given)
+        crossing = escape(given)
         request = PredictionRequest(
             program,
             {},
@@ -421,7 +421,7 @@ class Fleet:
             raise InputError("?", "result", f"it must be what a prediction returned, not {type(result).__name__}")
         from snakepit_bridge.client.fleet_prediction import FleetPrediction
 
-        return FleetPrediction.of(run_blocking(self.payloads.whole(Result.decode(result))))
+        return FleetPrediction.from_result(run_blocking(self.payloads.load_result(Result.decode(result))))
 
     def program(self, reference: str, *, session: str = DEFAULT_SESSION, **options: Any) -> FleetProgram:
         """Return a ``dspy.Module`` that runs a registered program on the fleet."""
@@ -465,7 +465,7 @@ class Fleet:
             StoreUnavailableError: Redis is away.
         """
         from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
-        from snakepit_bridge.programs.build import check
+        from snakepit_bridge.programs.build import check_spec
 
         said = {
             "bindings": bindings,
@@ -479,7 +479,7 @@ class Fleet:
         bounds = self._target_bounds or DEFAULT_BOUNDS
         trial = trial and not executes_code
         spec, allowed = build_spec(name, module, self._allowed, said, bounds=bounds, trial=trial)
-        check(spec, allowed, program=name, bounds=bounds)
+        check_spec(spec, allowed, program=name, bounds=bounds)
         return run_blocking(self._registry.register(name, spec))
 
     def label(self, name: str, label: str, version: int) -> None:
@@ -509,7 +509,7 @@ class Fleet:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        return run_blocking(self._acks.applied(session))
+        return run_blocking(self._acks.read_acks(session))
 
     def promote(self, session: str, label: str, at: Token | str = "latest", *, wait_s: float = 30.0) -> Token:
         """Point a session's label at a revision once every live process that holds the session applies it.
@@ -529,7 +529,7 @@ class Fleet:
 
     async def _fetch_with_inputs(self, task_id: str, wait_s: float) -> Result:
         """Return a finished prediction's result with its inputs, fetched if they are stored by reference."""
-        result = await self.payloads.whole(await self.results.wait(task_id, wait_s))
+        result = await self.payloads.load_result(await self.results.wait(task_id, wait_s))
         asked = result.inputs
         return replace(result, inputs=await self.payloads.get(asked)) if isinstance(asked, str) else result
 
@@ -540,7 +540,7 @@ class Fleet:
         return request
 
     def _make_handle(self, sent: SentRequest) -> Handle:
-        return Handle(sent.task_id, self.results, self.pieces, self.payloads, self._wait_s, sent.replies, self._finder)
+        return Handle(sent.task_id, self.results, self.chunks, self.payloads, self._wait_s, sent.replies, self._finder)
 
     def _pin_revision(self, session: str, required: Requirement) -> None:
         """Keep an exact revision from being trimmed while its prediction waits, and for as long as its result."""
@@ -565,7 +565,7 @@ class Fleet:
         return Payloads(self.connection, self.namespace, self._payload_bytes)
 
     @cached_property
-    def pieces(self) -> ChunkReader:
+    def chunks(self) -> ChunkReader:
         """The pieces of answers that are being written."""
         return ChunkReader(self.connection, self.results, self.namespace)
 

@@ -45,7 +45,7 @@ class FleetPrediction(dspy.Prediction):
         return self.provenance.truncated
 
     @classmethod
-    def of(cls, result: Result) -> Self:
+    def from_result(cls, result: Result) -> Self:
         """Return the prediction that a worker stored."""
         several = [_wrap_objects(each) for each in result.completions]
         prediction = cls()

@@ -10,7 +10,7 @@ from celery.states import PENDING
 
 from snakepit_bridge.client.task_result import TaskResult
 from snakepit_bridge.exceptions import PredictionTimeoutError, PredictionUnknownError, StoreUnavailableError
-from snakepit_bridge.process.home_loop import run_blocking, run_home
+from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
 
 if TYPE_CHECKING:
     from snakepit_bridge.client.fleet_prediction import FleetPrediction
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from snakepit_bridge.client.task_lookup import TaskFinder
     from snakepit_bridge.delivery.payloads import Payloads
     from snakepit_bridge.protocol.messages import Result
-from snakepit_bridge.redis.outages import through_outages
+from snakepit_bridge.redis.outages import retry_through_outages
 
 # How long to wait for a result before looking the task up in the broker.
 _FIRST_WAIT_S = 3.0
@@ -75,7 +75,7 @@ class Handle:
         Raises:
             StoreUnavailableError: the result backend is away.
         """
-        return await run_home(self._results.outcome(self.id))
+        return await run_on_home_loop(self._results.outcome(self.id))
 
     def get(self, timeout: float | None = None) -> FleetPrediction:
         """Wait for the prediction and return it, with its provenance.
@@ -92,7 +92,7 @@ class Handle:
         return run_blocking(self._get(timeout))
 
     def __await__(self) -> Generator[Any, None, FleetPrediction]:
-        return run_home(self._get(None)).__await__()
+        return run_on_home_loop(self._get(None)).__await__()
 
     async def stream(self) -> AsyncGenerator[StreamChunk]:
         """Yield the pieces of the answer as the LM writes them, until the prediction has ended, from any event loop.
@@ -104,13 +104,13 @@ class Handle:
             PredictionTimeoutError: it hasn't ended within the fleet's bound.
             StoreUnavailableError: Redis is away.
         """
-        following = self._chunks.of(self.id, self._wait_s, self._replies)
+        following = self._chunks.open(self.id, self._wait_s, self._replies)
         try:
-            while some := await run_home(following.next()):
+            while some := await run_on_home_loop(following.read()):
                 for piece in some:
                     yield piece
         finally:
-            await run_home(following.aclose())
+            await run_on_home_loop(following.aclose())
 
     def cancel(self) -> bool:
         """Cancel the prediction unless it has ended; return whether it is cancelled.
@@ -125,7 +125,7 @@ class Handle:
 
     async def acancel(self) -> bool:
         """Cancel the prediction as :meth:`cancel` does, from any event loop."""
-        return await run_home(self._results.cancel(self.id))
+        return await run_on_home_loop(self._results.cancel(self.id))
 
     async def _get(self, wait_s: float | None) -> FleetPrediction:
         wait_s = self._wait_s if wait_s is None else wait_s
@@ -133,7 +133,9 @@ class Handle:
         # DSPy is loaded here, with the first prediction, and not when the client is imported: beside the loop, since
         # it takes seconds.
         kind = await asyncio.to_thread(_load_prediction_type)
-        return kind.of(await through_outages(lambda: self._payloads.whole(result), patience_s=wait_s))
+        return kind.from_result(
+            await retry_through_outages(lambda: self._payloads.load_result(result), patience_s=wait_s)
+        )
 
     async def _result(self, wait_s: float) -> Result:
         first_s = wait_s

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from snakepit_bridge.exceptions import InputError
-from snakepit_bridge.protocol.json_values import ValueBounds, problem_of
+from snakepit_bridge.protocol.json_values import ValueBounds, find_problem
 from snakepit_bridge.protocol.messages import MOST_URGENT, PredictionRequest, Requirement, check_session
-from snakepit_bridge.protocol.plain_values import UnfitValueError, plain_value
+from snakepit_bridge.protocol.plain_values import UnfitValueError, to_plain_value
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 
@@ -74,7 +74,7 @@ def prepare_inputs(program: str, inputs: Any, bounds: ValueBounds) -> dict[str, 
     values = {
         _check_name(program, name): _to_plain_value(program, name, value, bounds) for name, value in given.items()
     }
-    if (problem := problem_of(values, replace(bounds, depth=bounds.depth + 1))) is not None:
+    if (problem := find_problem(values, replace(bounds, depth=bounds.depth + 1))) is not None:
         raise InputError(program, "inputs", problem)
     return values
 
@@ -89,6 +89,6 @@ def _to_plain_value(program: str, name: str, value: Any, bounds: ValueBounds) ->
     if type(value) in (str, int):
         return value
     try:
-        return plain_value(value, bounds)
+        return to_plain_value(value, bounds)
     except UnfitValueError as exc:
         raise InputError(program, name, str(exc)) from None

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.protocol.json_values import dumps
 from snakepit_bridge.protocol.messages import PredictionRequest
-from snakepit_bridge.redis.key_names import IdempotencyKey, OwnedKey, joined
+from snakepit_bridge.redis.key_names import IdempotencyKey, OwnedKey, join_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _reservation_names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
     A namespace contains neither slash nor colon.
     """
     if isinstance(key, OwnedKey):
-        reservation = f"{namespace}:{{o:{joined(key.owner, key.key)}}}:idempotency"
+        reservation = f"{namespace}:{{o:{join_key(key.owner, key.key)}}}:idempotency"
         return reservation, reservation
     return f"{namespace}/{key}", f"{namespace}:{{i:{key}}}:idempotency"
 

@@ -32,7 +32,7 @@ async def _wait_until_applied(acks: Acks, session: str, token: Token, wait_s: fl
     loop = asyncio.get_running_loop()
     until = loop.time() + wait_s
     while True:
-        processes = await acks.applied(session)
+        processes = await acks.read_acks(session)
         missing = [ack for ack in processes if not ack.acknowledges(token)]
         if processes and not missing:
             return

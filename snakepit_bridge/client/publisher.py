@@ -37,7 +37,7 @@ from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.process.home_loop import run_blocking
-from snakepit_bridge.protocol.json_values import escaped
+from snakepit_bridge.protocol.json_values import escape
 from snakepit_bridge.protocol.messages import (
     HIDDEN,
     PREDICT,
@@ -198,7 +198,7 @@ class MessagePublisher:
         request, make = order.request, self._app.amqp.create_task_message
         try:
             given = self._encode_inputs(request, asks)
-            carried = [escaped(inputs) for inputs in given]
+            carried = [escape(inputs) for inputs in given]
         except (TypeError, ValueError) as unfit:
             raise _input_error(request.program, unfit) from unfit
         said = replace(request, escaped=any(a is not b for a, b in zip(given, carried, strict=True))).keywords()
@@ -238,8 +238,8 @@ class MessagePublisher:
         """
         client, until = self._connection.client, time.monotonic() + _MAX_SEND_S
         mine = ask.record.encode("reserved")
-        while not await self._connection.bounded(client.set(ask.reservation, mine, nx=True, ex=self._keep_s)):
-            found = cast("bytes | None", await self._connection.bounded(client.get(ask.reservation)))
+        while not await self._connection.wait_bounded(client.set(ask.reservation, mine, nx=True, ex=self._keep_s)):
+            found = cast("bytes | None", await self._connection.wait_bounded(client.get(ask.reservation)))
             if found is None:
                 continue  # it expired in between
             sent = _parse_reservations([ask], [found]).get(ask.task_id)

@@ -22,8 +22,8 @@ from kombu.entity import Exchange, Queue
 from snakepit_bridge.delivery.dead_letters import DeadLetter
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.redis.outages import is_outage, unavailable
-from snakepit_bridge.redis.urls import masked, user_of
+from snakepit_bridge.redis.outages import is_outage, to_unavailable_error
+from snakepit_bridge.redis.urls import mask_url, user_of
 
 RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
 """What the URL of a RabbitMQ begins with."""
@@ -93,7 +93,7 @@ def resend(app: Celery, dead: DeadLetter) -> None:
     Raises:
         StoreUnavailableError: the broker is away.
     """
-    message: Any = json.loads(dead.renewed())
+    message: Any = json.loads(dead.reset())
     properties: dict[str, Any] = message["properties"]
     route = properties.get("delivery_info") or {}
     passed = {name: properties[name] for name in ("correlation_id", "reply_to", "priority") if name in properties}
@@ -132,7 +132,7 @@ def translate_broker_errors(url: str, queue: str = "") -> Generator[None]:
     except Exception as exc:
         named = to_declaration_error(exc, url, queue) or _to_configuration_error(exc, url)
         if named is None and is_outage(exc):
-            named = unavailable(exc, masked(url), user_of(url))
+            named = to_unavailable_error(exc, mask_url(url), user_of(url))
         if named is None or isinstance(exc, BridgeError):
             raise
         raise named from exc
@@ -150,7 +150,7 @@ def to_declaration_error(exc: BaseException, url: str, queue: str) -> Configurat
     if refused is None:
         return None
     return ConfigurationError(
-        f"RabbitMQ at {masked(url)} has a queue '{queue}' declared with other arguments: {_text(refused)}. The fleet "
+        f"RabbitMQ at {mask_url(url)} has a queue '{queue}' declared with other arguments: {_text(refused)}. The fleet "
         f"declares it with x-max-priority={MAX_PRIORITY}. Let its messages drain, delete it "
         f"(rabbitmqctl delete_queue {queue}), and start again; a Celery app of your own that sends to it must set "
         f"task_queue_max_priority = {MAX_PRIORITY}."
@@ -172,7 +172,7 @@ def _to_configuration_error(exc: BaseException, url: str) -> ConfigurationError 
 
 
 def _configuration_error(exc: BaseException, url: str) -> ConfigurationError:
-    return ConfigurationError(f"RabbitMQ at {masked(url)} can't be used: {_text(exc)}.")
+    return ConfigurationError(f"RabbitMQ at {mask_url(url)} can't be used: {_text(exc)}.")
 
 
 def _find_cause(exc: BaseException, *kinds: type[BaseException]) -> BaseException | None:

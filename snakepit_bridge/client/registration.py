@@ -26,15 +26,15 @@ def build_spec(
 ) -> tuple[ProgramSpec, Any]:
     """Return the spec, and what it may import here: a module instance's own code is in this process already."""
     from snakepit_bridge.programs.bounds import check_bounds
-    from snakepit_bridge.programs.build import spec_of
+    from snakepit_bridge.programs.build import serialize_module
     from snakepit_bridge.programs.imports import AllowedImports
-    from snakepit_bridge.programs.packages import named_modules
+    from snakepit_bridge.programs.packages import iter_named_modules
     from snakepit_bridge.programs.spec import ProgramSpec
 
     if not isinstance(module, (ProgramSpec, Mapping, str, bytes)):
         _check_is_program(name, module)
-        spec = spec_of(module, program=name, **said)
-        allowed = AllowedImports((*packages, *named_modules(spec)))
+        spec = serialize_module(module, program=name, **said)
+        allowed = AllowedImports((*packages, *iter_named_modules(spec)))
         check_bounds(spec, bounds, program=name)
         return _add_instance_state(name, module, spec, allowed, trial=trial), allowed
     spec = module if isinstance(module, ProgramSpec) else ProgramSpec.parse(cast(Any, module), program=name)
@@ -46,15 +46,15 @@ def build_spec(
 
 def _add_instance_state(name: str, module: Any, spec: ProgramSpec, allowed: Any, *, trial: bool) -> ProgramSpec:
     """Return the spec with the state that its constructor alone does not give the instance, for workers to rebuild."""
-    from snakepit_bridge.programs.build import rehydrate
-    from snakepit_bridge.programs.fidelity import carried
-    from snakepit_bridge.programs.trial import compare
+    from snakepit_bridge.programs.build import build_module
+    from snakepit_bridge.programs.fidelity import add_attributes
+    from snakepit_bridge.programs.trial import compare_prompts
 
     if not isinstance(spec.module, str):
         return spec
-    whole = carried(module, spec, allowed, program=name)
+    whole = add_attributes(module, spec, allowed, program=name)
     if trial:
-        compare(module, rehydrate(whole, spec.module, allowed, program=name), program=name)
+        compare_prompts(module, build_module(whole, spec.module, allowed, program=name), program=name)
     return whole
 
 

@@ -27,8 +27,8 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.messages import Result, cancel_channel
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.outages import may_pass
-from snakepit_bridge.redis.pubsub import Subscription, weakly
+from snakepit_bridge.redis.outages import is_transient
+from snakepit_bridge.redis.pubsub import Subscription, weak_handler
 
 T = TypeVar("T")
 
@@ -95,10 +95,10 @@ class Results:
         heard = partial(self._on_message, task_id)
         channel = self._key(task_id)
         try:
-            await self.retry_through_outages(lambda: self._subscription.listen(channel, heard))
+            await self.retry_through_outages(lambda: self._subscription.subscribe(channel, heard))
             return await self._wait_for_final(task_id)
         finally:
-            await self._subscription.leave(channel, heard)
+            await self._subscription.unsubscribe(channel, heard)
 
     async def cancel(self, task_id: str) -> bool:
         """Store a task's cancellation unless it has ended; return whether it is cancelled.
@@ -115,8 +115,8 @@ class Results:
         def told(_: bytes | None) -> None:
             heard()
 
-        await self._subscription.listen(channel, told)
-        return partial(self._subscription.leave, channel, told)
+        await self._subscription.subscribe(channel, told)
+        return partial(self._subscription.unsubscribe, channel, told)
 
     async def retry_through_outages(self, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of ``work``, retried through outages; the caller sets the time limit.
@@ -129,7 +129,7 @@ class Results:
             try:
                 found = await work()
             except StoreUnavailableError as exc:
-                if not self._connection.reached or not may_pass(exc):
+                if not self._connection.reached or not is_transient(exc):
                     raise
                 self._outage = exc
             else:
@@ -160,9 +160,9 @@ class Results:
             return
         async with self._opening:
             if not self._subscribed:
-                replied = weakly(self._on_reply)
-                await self._subscription.listen(self._channel, replied)
-                await self._subscription.listen(cancel_channel(self._namespace), replied)
+                replied = weak_handler(self._on_reply)
+                await self._subscription.subscribe(self._channel, replied)
+                await self._subscription.subscribe(cancel_channel(self._namespace), replied)
                 self._subscribed = True
 
     def _on_reply(self, task_id: bytes | None) -> None:

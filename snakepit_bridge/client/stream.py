@@ -15,8 +15,8 @@ from typing import Any, cast
 from snakepit_bridge.client.results import Results
 from snakepit_bridge.client.task_result import TaskResult
 from snakepit_bridge.exceptions import PredictionTimeoutError, StoreUnavailableError
-from snakepit_bridge.process.home_loop import share
-from snakepit_bridge.protocol.messages import pieces_key
+from snakepit_bridge.process.home_loop import share_future
+from snakepit_bridge.protocol.messages import chunks_key
 from snakepit_bridge.redis.connection import RedisConnection
 
 _CHUNKS_PER_READ = 100
@@ -56,9 +56,9 @@ class ChunkReader:
     results: Results
     namespace: str
 
-    def of(
+    def open(
         self, task_id: str, wait_s: float | None = None, replies: str | None = None, after: str | None = None
-    ) -> Following:
+    ) -> ChunkStream:
         """Return a reader of one prediction's pieces.
 
         Args:
@@ -67,10 +67,10 @@ class ChunkReader:
             replies: the channel that its request named, if that is known.
             after: the position of a piece: only those behind it are read.
         """
-        return Following(self, task_id, wait_s, replies, after)
+        return ChunkStream(self, task_id, wait_s, replies, after)
 
 
-class Following:
+class ChunkStream:
     """Reads one prediction's pieces. It runs on the process's home loop; close it there.
 
     Args:
@@ -88,14 +88,14 @@ class Following:
         self._task_id = task_id
         self._wait_s = wait_s
         self._replies = replies
-        self._key = pieces_key(pieces.namespace, task_id)
+        self._key = chunks_key(pieces.namespace, task_id)
         self._min_position = f"({after}" if after else "-"
         self._numbers: dict[bytes, int] = {}
         self._wakeup = asyncio.Event()
         self._end: asyncio.Task[TaskResult] | None = None
         self._unsubscribe: Callable[[], Any] | None = None
 
-    async def next(self) -> list[StreamChunk]:
+    async def read(self) -> list[StreamChunk]:
         """Return the next pieces as soon as there are some, and none once the prediction has ended.
 
         An outage of Redis costs time: behind it the reading goes on where it was.
@@ -116,7 +116,7 @@ class Following:
                 break
             await self._wakeup.wait()
         if not some:
-            await share(self._end)
+            await share_future(self._end)
         return some
 
     async def aclose(self) -> None:
@@ -152,14 +152,14 @@ class Following:
             return await self._read()
         except StoreUnavailableError:
             if self._end is not None and self._end.done():
-                await share(self._end)
+                await share_future(self._end)
             raise
 
     async def _read(self) -> list[StreamChunk]:
         connection = self._reader.connection
         while True:
             asked = connection.client.xrange(self._key, min=self._min_position, count=_CHUNKS_PER_READ)
-            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.bounded(asked))
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await connection.wait_bounded(asked))
             if not entries:
                 return []
             self._min_position = f"({entries[-1][0].decode()}"

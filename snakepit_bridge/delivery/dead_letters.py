@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from snakepit_bridge.exceptions import DeadMessageNotFoundError, PredictionGivenUpError
-from snakepit_bridge.protocol.messages import task_ids_of
+from snakepit_bridge.protocol.messages import extract_task_ids
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
@@ -52,7 +52,7 @@ class DeadLetter:
     message: bytes
 
     @classmethod
-    def of(cls, id: str, entry: bytes) -> Self:
+    def parse(cls, id: str, entry: bytes) -> Self:
         """Parse an entry of the dead-letter list."""
         header, _, message = entry.partition(b"\n")
         fields: dict[str, Any] = json.loads(header)
@@ -63,7 +63,7 @@ class DeadLetter:
             list=str(fields["list"]),
             task=fields.get("task"),
             task_id=fields.get("task_id"),
-            task_ids=tuple(task_ids_of({**fields, "id": fields.get("task_id")})),
+            task_ids=tuple(extract_task_ids({**fields, "id": fields.get("task_id")})),
             deliveries=int(fields.get("deliveries", 1)),
             at=float(fields["at"]),
             message=message,
@@ -74,11 +74,11 @@ class DeadLetter:
         """The queue of the message."""
         return self.list.partition(SEPARATOR)[0]
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
         return {**asdict(self), "queue": self.queue, "message": self.message.decode(errors="backslashreplace")}
 
-    def renewed(self) -> bytes:
+    def reset(self) -> bytes:
         """Return the message with its delivery count reset, or unchanged if it can't be decoded."""
         try:
             envelope: Any = json.loads(self.message)
@@ -141,7 +141,7 @@ class DeadLetters:
             return []
         (entries,) = await self._connection.send_each([("HMGET", self._keys.dead_entries, *ids)])
         pairs = zip(ids, entries, strict=True)
-        return [DeadLetter.of(id.decode(), entry) for id, entry in pairs if entry is not None]
+        return [DeadLetter.parse(id.decode(), entry) for id, entry in pairs if entry is not None]
 
     async def get(self, id: str) -> DeadLetter:
         """Return the dead letter with an id.
@@ -153,7 +153,7 @@ class DeadLetters:
         (entry,) = await self._connection.send_each([("HGET", self._keys.dead_entries, id)])
         if entry is None:
             raise DeadMessageNotFoundError(id)
-        return DeadLetter.of(id, entry)
+        return DeadLetter.parse(id, entry)
 
     async def retry(self, id: str, send: Callable[[DeadLetter], None] | None = None) -> DeadLetter:
         """Put a dead letter back into its queue, as if never delivered, and return it.
@@ -174,7 +174,7 @@ class DeadLetters:
             await asyncio.to_thread(send, dead)
             await self.drop(id)
             return dead
-        if not await self._run("retry", id, [dead.list], [dead.renewed()]):
+        if not await self._run("retry", id, [dead.list], [dead.reset()]):
             raise DeadMessageNotFoundError(id)
         return dead
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-REDIS = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
+REDIS_SCHEMES = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
 """URL prefixes of brokers with claims and leases."""
 
 SEPARATOR = "\x06\x16"

@@ -20,7 +20,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 # A reference is a string, while inputs and results are objects, so they can't be confused.
 _PREFIX = "payload:"
 
-LIMIT = 256 * 1024
+DEFAULT_LIMIT_BYTES = 256 * 1024
 """Default size in bytes above which inputs and results are stored as payloads."""
 
 # Larger payloads are hashed in a thread, since hashing would block the loop for milliseconds.
@@ -39,11 +39,11 @@ class Payloads:
 
     connection: RedisConnection
     namespace: str
-    limit: int = LIMIT
+    limit_bytes: int = DEFAULT_LIMIT_BYTES
 
     def fits(self, value: Any) -> bool:
         """Check whether a JSON value is small enough for a message."""
-        return weight(value, self.limit) <= self.limit
+        return estimate_bytes(value, self.limit_bytes) <= self.limit_bytes
 
     async def put(self, value: Any, keep_s: float) -> str:
         """Store a JSON value and return the reference to it.
@@ -72,14 +72,14 @@ class Payloads:
             StoreUnavailableError: Redis is unreachable.
         """
         digest = _extract_digest(reference)
-        data = cast("bytes | None", await self.connection.bounded(self.connection.client.get(self._key(digest))))
+        data = cast("bytes | None", await self.connection.wait_bounded(self.connection.client.get(self._key(digest))))
         if data is None:
             raise PayloadLostError(digest, "it has expired, or Redis lost it")
         if await _digest(data) != digest:
             raise PayloadLostError(digest, "what is stored there has another digest")
         return loads(data)
 
-    async def message(self, result: Result, keep_s: float) -> dict[str, Any]:
+    async def encode_result(self, result: Result, keep_s: float) -> dict[str, Any]:
         """Return a result's JSON form for the backend, with a reference to its payload if it is too large.
 
         Args:
@@ -91,14 +91,14 @@ class Payloads:
         """
         encoded = result.encode()
         if is_reference(result.inputs):
-            await self.keep(result.inputs, keep_s)
+            await self.extend_ttl(result.inputs, keep_s)
         # The parts of unbounded size; the rest of a result is small.
         large_parts = (result.outputs, result.inputs, result.completions, result.provenance.get("variables"))
         if self.fits(large_parts):
             return encoded
         return {"v": VERSION, "payload": await self.put(encoded, keep_s)}
 
-    async def whole(self, result: Result) -> Result:
+    async def load_result(self, result: Result) -> Result:
         """Return a result with its outputs, loaded if they were stored as a payload.
 
         Raises:
@@ -107,7 +107,7 @@ class Payloads:
         """
         return result if result.payload is None else Result.decode(await self.get(result.payload))
 
-    async def keep(self, reference: str, keep_s: float) -> None:
+    async def extend_ttl(self, reference: str, keep_s: float) -> None:
         """Extend the TTL of a payload to at least ``keep_s`` seconds, if it exists.
 
         Raises:
@@ -129,7 +129,7 @@ def _extract_digest(reference: str) -> str:
     return reference.removeprefix(_PREFIX).partition(":")[0]
 
 
-def weight(value: Any, enough: int) -> int:
+def estimate_bytes(value: Any, enough: int) -> int:
     """Estimate a JSON value's size in bytes; stop counting above ``enough``.
 
     Runs for every result, most of which are small: no recursion, and the exact types are tested first.

@@ -57,7 +57,7 @@ class Stalls:
             ("EXPIRE", self._key, _KEPT_S),
         ])  # fmt: skip
 
-    async def over(self, worker: str, pid: int) -> None:
+    async def clear(self, worker: str, pid: int) -> None:
         """Clear a process's stall, once its loop runs again.
 
         Raises:
@@ -65,7 +65,7 @@ class Stalls:
         """
         await self._connection.send_each([("HDEL", self._key, f"{worker}/{pid}")])
 
-    async def all(self) -> list[Stall]:
+    async def list_recent(self) -> list[Stall]:
         """Return current stalls and processes killed in the last day, the latest first.
 
         Raises:

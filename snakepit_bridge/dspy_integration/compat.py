@@ -120,7 +120,7 @@ _EXTRAS = {
 }
 
 
-def missing() -> dict[str, str]:
+def find_missing_extras() -> dict[str, str]:
     """Return which of DSPy's extras aren't installed here, with what can't be done without each and the remedy."""
     return {
         extra: f"{without}; pip install 'dspy[{extra}]'"

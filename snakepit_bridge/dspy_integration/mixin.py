@@ -30,7 +30,7 @@ from snakepit_bridge.dspy_integration.context_overrides import OVERRIDES, apply_
 from snakepit_bridge.dspy_integration.module_tree import clone, part_at, parts
 from snakepit_bridge.dspy_integration.trace_identity import preserve_predictor_identity
 from snakepit_bridge.exceptions import BindingError
-from snakepit_bridge.process.threads import in_user_thread
+from snakepit_bridge.process.threads import run_in_user_thread
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -244,14 +244,14 @@ class VariableAwareMixin:
             with apply_overrides(module):
                 if runs_natively(type(self)):
                     return await module._base_method("acall")(*args, **kwargs)
-                return await in_user_thread(module._base_method("__call__"), *args, **kwargs)
+                return await run_in_user_thread(module._base_method("__call__"), *args, **kwargs)
 
     async def aforward(self, *args: Any, **kwargs: Any) -> Any:
         async with self._aprepare_call() as module:
             with apply_overrides(module):
                 if runs_natively(type(self)):
                     return await module._base_method("aforward")(*args, **kwargs)
-                return await in_user_thread(module._base_method("forward"), *args, **kwargs)
+                return await run_in_user_thread(module._base_method("forward"), *args, **kwargs)
 
     async def forward_async(self, *args: Any, **kwargs: Any) -> Any:
         """Sync the bound variables, then runs the module; the same as ``await module.acall(…)``."""

@@ -14,18 +14,18 @@ from typing import Any, cast
 
 import dspy
 
-from snakepit_bridge.dspy_integration.thread_context import NoPredictionLM, outside
-from snakepit_bridge.exceptions import BridgeError, OwnLMError, known
+from snakepit_bridge.dspy_integration.thread_context import NoPredictionLM, no_prediction_error
+from snakepit_bridge.exceptions import BridgeError, OwnLMError, join_names
 from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.blocking import BlockingEngine
 from snakepit_bridge.lm.compat import CLIENT_KEYS
 from snakepit_bridge.lm.extensions import ExtendedLM
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
-from snakepit_bridge.process.frames import whose
+from snakepit_bridge.process.frames import current_prediction_id
 
 
 @dataclass(frozen=True, slots=True)
-class OwnLMs:
+class ProgramLMPolicy:
     """How calls of LMs that programs create are handled.
 
     Attributes:
@@ -50,10 +50,10 @@ class OwnLMs:
         found = self._route(lm)
         if self.allowed and not isinstance(found, dspy.BaseLM):
             return lm
-        if not whose():
-            raise outside()
+        if not current_prediction_id():
+            raise no_prediction_error()
         if not isinstance(found, dspy.BaseLM):
-            error = OwnLMError(lm.model, found, known(self.profiles.names))
+            error = OwnLMError(lm.model, found, join_names(self.profiles.names))
             self.note(error)
             raise error
         return found
@@ -94,10 +94,10 @@ class OwnLMs:
         return routed
 
 
-_policy: OwnLMs | None = None
+_policy: ProgramLMPolicy | None = None
 
 
-def guard_lms(rule: OwnLMs) -> None:
+def guard_lms(rule: ProgramLMPolicy) -> None:
     """Apply a policy to every LM call in this process. Only for worker processes."""
     global _policy
     if _policy is None:

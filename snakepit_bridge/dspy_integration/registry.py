@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import dspy
 
 from snakepit_bridge.dspy_integration.bounds import abbreviate
-from snakepit_bridge.exceptions import ValidationError, closest, known
+from snakepit_bridge.exceptions import ValidationError, join_names, suggest_name
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class NamedRegistry(Generic[T]):
             raise ValueError(f"Another {self.kind} is called '{called}' already; choose another name.")
         return thing
 
-    def forget(self, name: str) -> None:
+    def unregister(self, name: str) -> None:
         """Remove a name; do nothing if it isn't registered."""
         self._things.pop(name, None)
 
@@ -68,9 +68,9 @@ class NamedRegistry(Generic[T]):
             folded = {known_as.casefold(): thing for known_as, thing in candidates.items()}
             if name.casefold() in folded:
                 return folded[name.casefold()]
-        hint = closest(str(name), candidates)
+        hint = suggest_name(str(name), candidates)
         raise ValidationError(
-            variable, abbreviate(name), f"it must name a registered {self.kind}: {known(candidates)}{hint}"
+            variable, abbreviate(name), f"it must name a registered {self.kind}: {join_names(candidates)}{hint}"
         )
 
 

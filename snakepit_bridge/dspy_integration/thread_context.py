@@ -21,8 +21,8 @@ from dspy.utils.callback import with_callbacks
 from snakepit_bridge.dspy_integration import process_settings
 from snakepit_bridge.dspy_integration.compat import validate_tool_arguments
 from snakepit_bridge.exceptions import LMCallOutsidePredictionError
-from snakepit_bridge.process.frames import call_under, whose
-from snakepit_bridge.process.threads import HomeThreads, in_user_thread
+from snakepit_bridge.process.frames import call_marked, current_prediction_id
+from snakepit_bridge.process.threads import HomeThreads, run_in_user_thread
 
 _MARK = "__carries_predictions__"
 # A pool's thread runs many jobs one after another, each with its own context.
@@ -41,7 +41,7 @@ class NoPredictionLM(dspy.BaseLM):
         Raises:
             LMCallOutsidePredictionError: always.
         """
-        raise outside()
+        raise no_prediction_error()
 
     async def aforward(self, *_: Any, **__: Any) -> NoReturn:
         """Reject the call.
@@ -49,15 +49,15 @@ class NoPredictionLM(dspy.BaseLM):
         Raises:
             LMCallOutsidePredictionError: always.
         """
-        raise outside()
+        raise no_prediction_error()
 
 
-def outside() -> LMCallOutsidePredictionError:
+def no_prediction_error() -> LMCallOutsidePredictionError:
     """Return the error of an LM call outside of any prediction."""
     return LMCallOutsidePredictionError(f"thread '{threading.current_thread().name}' belongs to no prediction")
 
 
-def carry_predictions() -> None:
+def propagate_prediction_context() -> None:
     """Make threads, thread pools and synchronous tools run in the context of the prediction that uses them.
 
     Only for worker processes, after DSPy's settings are protected.
@@ -78,10 +78,10 @@ def _patch(kind: type, name: str, function: Any) -> None:
 def _wrap_submit(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
     @functools.wraps(submit)
     def carrying(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        task_id = whose()
+        task_id = current_prediction_id()
         if not task_id or isinstance(self, HomeThreads):  # asyncio propagates the context
             return submit(self, fn, *args, **kwargs)
-        return submit(self, copy_context().run, call_under, task_id, fn, *args, **kwargs)
+        return submit(self, copy_context().run, call_marked, task_id, fn, *args, **kwargs)
 
     return carrying
 
@@ -89,10 +89,10 @@ def _wrap_submit(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any
 def _wrap_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
     @functools.wraps(start)
     def carrying(self: threading.Thread) -> None:
-        task_id = whose()
+        task_id = current_prediction_id()
         if task_id and not _is_pool_thread(self):
             context, run = copy_context(), self.run
-            self.run = lambda: context.run(lambda: call_under(task_id, run))
+            self.run = lambda: context.run(lambda: call_marked(task_id, run))
         start(self)
 
     return carrying
@@ -106,10 +106,10 @@ def _is_pool_thread(thread: threading.Thread) -> bool:
 async def _call_tool(self: Any, **kwargs: Any) -> Any:
     """Call a tool as ``dspy.Tool.acall`` does, but run a synchronous function in a thread."""
     parsed = validate_tool_arguments(self, kwargs)
-    if not whose() or _is_coroutine_function(self.func):
+    if not current_prediction_id() or _is_coroutine_function(self.func):
         result = self.func(**parsed)
     else:
-        result = await in_user_thread(cast("Callable[..., Any]", self.func), **parsed)
+        result = await run_in_user_thread(cast("Callable[..., Any]", self.func), **parsed)
     return await result if inspect.isawaitable(result) else result
 
 

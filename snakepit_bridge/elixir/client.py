@@ -10,12 +10,12 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from snakepit_bridge.elixir.channels import Channels
-from snakepit_bridge.elixir.codec import Remote, decode, encode, encode_constraints
+from snakepit_bridge.elixir.codec import RemoteVariable, decode, encode, encode_constraints
 from snakepit_bridge.elixir.errors import BridgeCall, translate_error
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.variables.codec import shown
+from snakepit_bridge.variables.codec import shorten_repr
 
 A = TypeVar("A", bound=Message)
 
@@ -75,7 +75,7 @@ class BridgeClient:
         request = pb.CleanupSessionRequest(session_id=session, force=True)
         await self._call("CleanupSession", request, pb.CleanupSessionResponse)
 
-    async def count(self, session: str) -> int:
+    async def count_variables(self, session: str) -> int:
         """Return how many variables the session has."""
         request = pb.GetSessionRequest(session_id=session)
         return (await self._call("GetSession", request, pb.GetSessionResponse)).variable_count
@@ -97,7 +97,7 @@ class BridgeClient:
         request = pb.ListVariablesRequest(session_id=session, pattern=pattern)
         return await self._call_raw("ListVariables", request, self._describe_call("ListVariables", request))
 
-    async def get(self, session: str, identifier: str) -> Remote:
+    async def get(self, session: str, identifier: str) -> RemoteVariable:
         """Return one variable by name or id.
 
         Raises:
@@ -107,7 +107,7 @@ class BridgeClient:
         request = pb.GetVariableRequest(session_id=session, variable_identifier=identifier, bypass_cache=True)
         return decode((await self._call("GetVariable", request, pb.GetVariableResponse, identifier)).variable)
 
-    async def get_many(self, session: str, identifiers: Iterable[str]) -> dict[str, Remote]:
+    async def get_many(self, session: str, identifiers: Iterable[str]) -> dict[str, RemoteVariable]:
         """Return the variables that exist, by the given identifiers.
 
         Raises:
@@ -216,7 +216,7 @@ class BridgeClient:
         await self._channels.aclose()
 
     async def _call(self, method: str, request: Any, answer: type[A], variable: str = "", value: Any = None) -> A:
-        call = self._describe_call(method, request, variable, None if value is None else shown(value))
+        call = self._describe_call(method, request, variable, None if value is None else shorten_repr(value))
         return answer.FromString(await self._call_raw(method, request, call))
 
     async def _call_raw(self, method: str, request: Message, call: BridgeCall) -> bytes:
@@ -245,4 +245,4 @@ def _serialize(message: Message) -> bytes:
 
 def _check_accepted(success: bool, problem: str, variable: Variable) -> None:
     if not success:
-        raise ValidationError(variable.name, shown(variable.value), f"Elixir refuses it: {problem.rstrip('.')}")
+        raise ValidationError(variable.name, shorten_repr(variable.value), f"Elixir refuses it: {problem.rstrip('.')}")

@@ -17,7 +17,7 @@ from snakepit_bridge.elixir.errors import UnreadableVariableError
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.variables import Constraints, Variable, VariableType
-from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.variables.codec import encode_canonical, parse, shorten_repr
 from snakepit_bridge.variables.types import to_json
 
 TYPE_URL = "type.googleapis.com/snakepit."
@@ -29,7 +29,7 @@ _HEADER_BYTES, _FLOAT_BYTES = 6, 9
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class RemoteVariable:
     """A variable as Elixir has it.
 
     ``id`` and ``version`` are the server's and are reused after its restart, so they can't be compared between polls.
@@ -44,15 +44,15 @@ class Remote:
 
 def encode(variable: Variable) -> AnyMessage:
     """Return a variable's value as it is sent: embeddings and tensors as JSON at any size."""
-    return AnyMessage(type_url=TYPE_URL + variable.type, value=canonical(to_json(variable.type, variable.value)))
+    return AnyMessage(type_url=TYPE_URL + variable.type, value=encode_canonical(to_json(variable.type, variable.value)))
 
 
 def encode_constraints(constraints: Constraints) -> str:
     """Return constraints as they are sent. They have been checked: a malformed one can take Elixir's sessions down."""
-    return canonical(constraints.as_dict()).decode()
+    return encode_canonical(constraints.as_dict()).decode()
 
 
-def decode(message: pb.Variable) -> Remote:
+def decode(message: pb.Variable) -> RemoteVariable:
     """Return the variable that a message holds.
 
     Raises:
@@ -61,7 +61,7 @@ def decode(message: pb.Variable) -> Remote:
     try:
         kind = VariableType.of(message.name, message.type)
         constraints, dropped = _decode_constraints(message)
-        return Remote(
+        return RemoteVariable(
             message.id,
             message.version,
             Variable(message.name, kind, _decode_value(message, kind), constraints),
@@ -78,7 +78,7 @@ def _decode_value(message: pb.Variable, kind: VariableType) -> Any:
     if url == _BINARY and kind is VariableType.EMBEDDING:
         return _decode_embedding(message)
     if url != TYPE_URL + kind:
-        raise UnreadableVariableError(message.name, f"it is of type {kind}, and its value of type {shown(url)}")
+        raise UnreadableVariableError(message.name, f"it is of type {kind}, and its value of type {shorten_repr(url)}")
     return parse(message.value.value)
 
 
@@ -88,7 +88,7 @@ def _decode_embedding(message: pb.Variable) -> tuple[float, ...]:
     floats = parse_erlang_floats(message.binary_value)
     wanted = ("erlang_binary", [len(floats)])
     if not isinstance(label, dict) or (label.get("binary_format"), label.get("shape")) != wanted:
-        raise ValueError(f"a binary embedding of {len(floats)} numbers is labelled {shown(label)}")
+        raise ValueError(f"a binary embedding of {len(floats)} numbers is labelled {shorten_repr(label)}")
     return floats
 
 
@@ -111,7 +111,7 @@ def parse_erlang_floats(term: bytes) -> tuple[float, ...]:
     return floats
 
 
-def erlang_term(floats: tuple[float, ...]) -> bytes:
+def encode_erlang_floats(floats: tuple[float, ...]) -> bytes:
     """Encode floats as the server sends those of a large embedding."""
     return (
         _LIST

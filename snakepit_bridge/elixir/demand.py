@@ -15,7 +15,7 @@ _MAX_SESSIONS = 20_000
 _BATCH_SIZE = 1_000
 
 
-class WantedSessions:
+class SessionDemand:
     """The sessions in use, in Redis.
 
     Args:
@@ -30,7 +30,7 @@ class WantedSessions:
         self._refreshers = f"{namespace}:refreshers"
         self._idle_s = max(1, round(idle_s))
 
-    async def want(self, sessions: Iterable[str]) -> None:
+    async def touch(self, sessions: Iterable[str]) -> None:
         """Record that sessions are in use now. A session that isn't followed yet is followed within about a second.
 
         Raises:
@@ -41,7 +41,7 @@ class WantedSessions:
             args = (self._idle_s, _MAX_SESSIONS, *names[start : start + _BATCH_SIZE])
             await self._connection.run(_SCRIPTS["demand"], [self._key], args)
 
-    async def refreshers_at_work(self) -> bool:
+    async def has_live_refresher(self) -> bool:
         """Check whether a refresher runs that reaches its Elixir server; a dead one counts until its lease expires.
 
         Raises:
@@ -49,7 +49,7 @@ class WantedSessions:
         """
         return bool((await self._connection.send_each([("EXISTS", self._refreshers)]))[0])
 
-    async def idle_times(self) -> dict[str, float]:
+    async def read_idle_times(self) -> dict[str, float]:
         """Return the sessions in use, each with the seconds since its last use.
 
         Raises:

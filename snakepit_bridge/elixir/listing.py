@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
-from snakepit_bridge.elixir.codec import Remote, decode
+from snakepit_bridge.elixir.codec import RemoteVariable, decode
 from snakepit_bridge.elixir.errors import ElixirFailedError, UnreadableVariableError
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.variables import Variable
@@ -22,13 +22,13 @@ class VariableListing:
         unreadable: variables that exist and can't be decoded, by name, with the problem.
     """
 
-    remotes: Mapping[str, tuple[Remote, ...]] = field(default_factory=dict)
+    remotes: Mapping[str, tuple[RemoteVariable, ...]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, answer: pb.ListVariablesResponse) -> VariableListing:
         """Return the listing of a ListVariables response."""
-        remotes: dict[str, tuple[Remote, ...]] = {}
+        remotes: dict[str, tuple[RemoteVariable, ...]] = {}
         unreadable: dict[str, str] = {}
         for message in answer.variables:
             try:
@@ -63,11 +63,11 @@ class VariableListing:
         """Constraints that have no meaning here, by variable."""
         return {name: found[-1].dropped for name, found in self.remotes.items() if found[-1].dropped}
 
-    def duplicates(self) -> dict[str, tuple[Remote, ...]]:
+    def find_duplicates(self) -> dict[str, tuple[RemoteVariable, ...]]:
         """Return the names that were registered more than once."""
         return {name: remotes for name, remotes in self.remotes.items() if len(remotes) > 1}
 
-    def variables(self, chosen_ids: Mapping[str, str]) -> dict[str, Variable]:
+    def choose_variables(self, chosen_ids: Mapping[str, str]) -> dict[str, Variable]:
         """Return one variable per name.
 
         Args:
@@ -76,7 +76,7 @@ class VariableListing:
         return {name: _choose_remote(remotes, chosen_ids.get(name)).variable for name, remotes in self.remotes.items()}
 
 
-def _choose_remote(remotes: Iterable[Remote], meant: str | None) -> Remote:
+def _choose_remote(remotes: Iterable[RemoteVariable], meant: str | None) -> RemoteVariable:
     return max(remotes, key=lambda remote: (remote.id == meant, registration_number(remote.id)))
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 
 from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.codec import Remote
-from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.codec import RemoteVariable
+from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.listing import VariableListing, registration_number
 from snakepit_bridge.elixir.write_transaction import WriteTransaction, registers_variable
 from snakepit_bridge.exceptions import (
@@ -26,7 +26,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.lease import Leases
 from snakepit_bridge.snapshots import STORE, Changes, SnapshotStore
-from snakepit_bridge.snapshots.records import Head, checked
+from snakepit_bridge.snapshots.records import Head, check_changes
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
 
@@ -69,9 +69,9 @@ class ElixirAuthority:
     Args:
         address: ``HOST:PORT`` of its bridge.
         store: where its refreshers publish.
-        wanted: records that a session is in use, so that a refresher follows it.
-        turns: distributed locks under which processes register variables, since Elixir creates a second variable for an
-            existing name. Without them, a name registered twice at once is merged into one variable a little later.
+        demand: records that a session is in use, so that a refresher follows it.
+        leases: distributed locks under which processes register variables, since Elixir creates a second variable for
+            an existing name. Without them, a name registered twice at once is merged into one variable a little later.
         namespace: prefix of the locks' keys.
         name: under which its refreshers publish.
         wait_s: seconds that a change may take to appear in the store.
@@ -84,8 +84,8 @@ class ElixirAuthority:
         address: str,
         store: SnapshotStore,
         *,
-        wanted: WantedSessions | None = None,
-        turns: Leases | None = None,
+        demand: SessionDemand | None = None,
+        leases: Leases | None = None,
         namespace: str = "dspex",
         name: str = "elixir",
         wait_s: float = 10.0,
@@ -95,8 +95,8 @@ class ElixirAuthority:
         self.address = address
         self.name = name
         self._store = store
-        self._demand = wanted
-        self._leases = turns
+        self._demand = demand
+        self._leases = leases
         self._namespace = namespace
         self._wait_s = wait_s
         self._options: dict[str, Any] = {"timeout_s": timeout_s, "credentials": credentials}
@@ -142,7 +142,7 @@ class ElixirAuthority:
         """
         before = await self._read_head(session)
         if self._demand is not None:
-            await self._demand.want([session])
+            await self._demand.touch([session])
         metadata = {key: text for key, text in (("author", author), ("reason", reason)) if text}
         writing = asyncio.create_task(self._write(_WriteRequest(session, names, proposal, metadata, written := {})))
         self._pending_writes.add(writing)
@@ -189,7 +189,7 @@ class ElixirAuthority:
             async with turn:
                 if await self._try_write(request, alone=self._leases is None) or self._leases is None:
                     return
-                async with self._leases.held(f"{self._namespace}:{{s:{request.session}}}:writing"):
+                async with self._leases.acquire(f"{self._namespace}:{{s:{request.session}}}:writing"):
                     await self._try_write(request, alone=True)
         finally:
             if not turn.locked():
@@ -200,7 +200,7 @@ class ElixirAuthority:
         found, ids = await self._find_remotes(request.session, request.names, thorough=alone)
         # The changes are checked against the constraints before anything is sent: a malformed one could take Elixir's
         # sessions down.
-        changes = checked(request.proposal({name: remote.variable for name, remote in found.items()}))
+        changes = check_changes(request.proposal({name: remote.variable for name, remote in found.items()}))
         if registers_variable(changes, found) and not alone:
             return False
         await WriteTransaction(self._client, request.session, found, request.metadata, ids).write(changes)
@@ -209,7 +209,7 @@ class ElixirAuthority:
 
     async def _find_remotes(
         self, session: str, names: Iterable[str] | None, *, thorough: bool
-    ) -> tuple[dict[str, Remote], dict[str, str]]:
+    ) -> tuple[dict[str, RemoteVariable], dict[str, str]]:
         """Return variables by name, and the ids of those that Elixir can't find by name; see ``WriteTransaction``."""
         listing = VariableListing() if names is not None else await self._read_listing(session)
         wanted = {*(listing.remotes if names is None else names)}

@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.codec import Remote
+from snakepit_bridge.elixir.codec import RemoteVariable
 from snakepit_bridge.elixir.errors import ElixirError, ElixirFailedError
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.elixir.listing import registration_number
 from snakepit_bridge.exceptions import BridgeError, ValidationError, VariableNotFoundError
 from snakepit_bridge.snapshots import Changes
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.variables.codec import shown
+from snakepit_bridge.variables.codec import shorten_repr
 
 Undo = Callable[[], Awaitable[None]]
 
@@ -51,7 +51,7 @@ class WriteTransaction:
         self,
         client: BridgeClient,
         session: str,
-        found: Mapping[str, Remote],
+        found: Mapping[str, RemoteVariable],
         metadata: Mapping[str, str],
         ids: Mapping[str, str] | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class WriteTransaction:
             await self._undo(exc, alone=len(changes) == 1 and len(self._started) == 1)
             raise
 
-    async def _replace(self, name: str, remote: Remote | None, variable: Variable | None) -> None:
+    async def _replace(self, name: str, remote: RemoteVariable | None, variable: Variable | None) -> None:
         """Delete a variable and register it again, since Elixir can't change its type and constraints."""
         if remote is not None:
             await self._delete_all(remote)
@@ -108,7 +108,7 @@ class WriteTransaction:
         # Elixir forgets the name whenever one of its variables is deleted.
         await self._client.set(self._session, variable, self._metadata, id=id)
 
-    async def _delete_all(self, remote: Remote) -> None:
+    async def _delete_all(self, remote: RemoteVariable) -> None:
         ids = await self._find_ids(remote.variable.name, remote.id)
         self._started.append((remote.variable.name, lambda: self._restore(remote.variable)))
         # Otherwise a name registered twice would refer to its older variable. The current one is deleted last.
@@ -133,7 +133,7 @@ class WriteTransaction:
         rejected = await self._client.set_many(self._session, values.values(), self._ids)
         if rejected:
             name, rule = next(iter(rejected.items()))
-            raise ValidationError(name, shown(values[name].value), f"Elixir refuses it: {rule.rstrip('.')}")
+            raise ValidationError(name, shorten_repr(values[name].value), f"Elixir refuses it: {rule.rstrip('.')}")
 
     async def _undo(self, problem: BridgeError, *, alone: bool) -> None:
         """Undo the started steps in reverse order; a lost response leaves open whether a step was carried out."""
@@ -162,11 +162,11 @@ class WriteTransaction:
         if await self._read_variable(variable.name) is None:
             await self._client.register(self._session, variable, self._metadata)
 
-    async def _read_variable(self, name: str) -> Remote | None:
+    async def _read_variable(self, name: str) -> RemoteVariable | None:
         return (await self._client.get_many(self._session, [name])).get(name)
 
 
-def registers_variable(changes: Changes, found: Mapping[str, Remote]) -> bool:
+def registers_variable(changes: Changes, found: Mapping[str, RemoteVariable]) -> bool:
     """Check whether changes register a variable, since it is new or its type or constraints change."""
     return any(
         variable is not None and (name not in found or not _keeps_kind(found[name].variable, variable))

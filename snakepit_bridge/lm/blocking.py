@@ -16,7 +16,7 @@ from dspy.lm15 import Request, Response
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm.engine import LMEngine
 from snakepit_bridge.lm.streaming import StreamEvent
-from snakepit_bridge.process.home_loop import WaitForItself, home, run_blocking
+from snakepit_bridge.process.home_loop import WaitForItself, get_home_loop, run_blocking
 
 _AWAIT_ADVICE = (
     "The program asks its LM by a blocking call inside a coroutine, which would hold up every other prediction of the "
@@ -62,9 +62,9 @@ class BlockingEngine:
             finally:
                 events.put(None)
 
-        if asyncio._get_running_loop() is home():
+        if asyncio._get_running_loop() is get_home_loop():
             raise BridgeError(_AWAIT_ADVICE)
-        future = asyncio.run_coroutine_threadsafe(follow(), home())
+        future = asyncio.run_coroutine_threadsafe(follow(), get_home_loop())
         try:
             while (event := events.get()) is not None:
                 yield event

@@ -24,10 +24,10 @@ from snakepit_bridge.lm.compat import lookup_provider, select_backend, stream_em
 from snakepit_bridge.lm.endpoint import Endpoint
 from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id
 from snakepit_bridge.lm.http_fields import find_key_problem
-from snakepit_bridge.lm.models import fitting
+from snakepit_bridge.lm.models import drop_unsupported
 from snakepit_bridge.lm.parts import split_original_messages
 from snakepit_bridge.lm.streaming import StreamEvent, StreamQueue, StreamSink, fetch_response, find_stream_observer
-from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.process.open_files import OPEN_FILES
 
 
@@ -38,17 +38,17 @@ class LMCall:
     Attributes:
         engine: the engine of the LM that was called.
         request: the request, in DSPy's canonical form.
-        pieces: where a streamed answer goes; None where the caller wants it whole.
+        sink: where a streamed answer goes; None where the caller wants it whole.
         rollout_id: distinguishes samples of one request; it isn't sent.
     """
 
     engine: LMEngine
     request: Request
-    pieces: StreamSink | None = None
+    sink: StreamSink | None = None
     rollout_id: int | None = None
 
 
-Around = Callable[[LMCall], Coroutine[Any, Any, Response]]
+LMMiddleware = Callable[[LMCall], Coroutine[Any, Any, Response]]
 """Wraps a call: sends it (``call.engine.send``) or answers it itself."""
 
 
@@ -59,7 +59,7 @@ class LMEngine:
     on the process's home loop, where the middleware lives.
     """
 
-    def __init__(self, endpoint: Endpoint, middleware: Around | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, middleware: LMMiddleware | None = None) -> None:
         self.endpoint = endpoint
         self._middleware = middleware
         self._backends: dict[asyncio.AbstractEventLoop, Lm15Backend] = {}
@@ -103,8 +103,8 @@ class LMEngine:
 
     async def _dispatch(self, call: LMCall) -> Response:
         if self._middleware is None:
-            return await self.send(call.request, call.pieces)
-        return await run_home(self._middleware(call))
+            return await self.send(call.request, call.sink)
+        return await run_on_home_loop(self._middleware(call))
 
     def dump_state(self) -> dict[str, Any]:
         """Return the endpoint without its key, for a module that is saved with its LM."""
@@ -130,7 +130,7 @@ class LMEngine:
             lm15.TimeoutError: it took longer than the endpoint's timeout.
             lm15.LM15Error: the provider or the connection failed otherwise.
         """
-        request, _ = fitting(self.endpoint.model, request)
+        request, _ = drop_unsupported(self.endpoint.model, request)
         async with OPEN_FILES.connection():
             return await OPEN_FILES.wait_for_files(lambda: self._send_within_timeout(request, sink))
 

@@ -23,7 +23,7 @@ from dspy.lm15 import (
 )
 from dspy.lm15 import TimeoutError as LMTimeout
 
-from snakepit_bridge.protocol.surrogates import valid_text
+from snakepit_bridge.protocol.surrogates import repair_text
 
 _MAX_MESSAGE_CHARS = 2_000
 _STATUS_KEYS = ("code", "status", "status_code", "http_status", "statusCode")
@@ -136,7 +136,7 @@ def find_refusal(response: Any) -> AnswerRefused | None:
     if not refusals and not filtered:
         return None
     text = " ".join(text for text in (*refusals, response.text or "") if text).strip()
-    message = valid_text(text) or "the provider's filter held the answer back"
+    message = repair_text(text) or "the provider's filter held the answer back"
     return AnswerRefused(message, code="content_filter" if filtered else "refusal")
 
 

@@ -67,7 +67,7 @@ def find_unsupported(model: str, keywords: Mapping[str, Any]) -> list[str]:
     return sorted(name for name, value in keywords.items() if name in family.unsupported and value not in (None, ()))
 
 
-def fitting(model: str, request: R) -> tuple[R, tuple[str, ...]]:
+def drop_unsupported(model: str, request: R) -> tuple[R, tuple[str, ...]]:
     """Return a request without the keywords that a model doesn't support, and their names.
 
     Args:

@@ -51,7 +51,7 @@ class RetryPolicy:
         if unknown:
             raise ValueError(f"on: {', '.join(map(repr, unknown))} isn't one of {', '.join(FAILURE_KINDS)}")
 
-    def changed(self, changes: Mapping[str, Any]) -> Self:
+    def with_changes(self, changes: Mapping[str, Any]) -> Self:
         """Return the policy with some fields changed, as given by a session's variable or a profile's table.
 
         Raises:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import SecretStr
 
-from snakepit_bridge.exceptions import ConfigurationError, ValidationError, closest, known
+from snakepit_bridge.exceptions import ConfigurationError, ValidationError, join_names, suggest_name
 from snakepit_bridge.lm import models as lm_models
 from snakepit_bridge.lm.http_fields import find_headers_problem, find_key_problem, find_url_problem
 from snakepit_bridge.lm.policies import CircuitPolicy, EngineName, RetryPolicy
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import dspy
 
     from snakepit_bridge.lm.blocking import BlockingEngine
-    from snakepit_bridge.lm.engine import Around, LMEngine
+    from snakepit_bridge.lm.engine import LMEngine, LMMiddleware
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class LMProfile:
                 return f"in its parameters.{name} {wrong}"
         return None
 
-    def build(self, model: str | None = None, *, middleware: Around | None = None) -> dspy.LM:
+    def build(self, model: str | None = None, *, middleware: LMMiddleware | None = None) -> dspy.LM:
         """Return a DSPy LM for this profile; caching and retries are off, since the fleet does both itself.
 
         Args:
@@ -149,7 +149,7 @@ class LMProfiles:
     Args:
         profiles: the declared profiles; names must differ.
         default: name of the profile for programs that name none; the first one if it isn't given.
-        around: builds the middleware of every LM call (see ``lm.engine``) from the profiles.
+        middleware: builds the middleware of every LM call (see ``lm.engine``) from the profiles.
 
     Raises:
         ConfigurationError: two profiles share a name, or the default or a fallback isn't one of them.
@@ -160,7 +160,7 @@ class LMProfiles:
         profiles: Iterable[LMProfile] = (),
         default: str | None = None,
         *,
-        around: Callable[[LMProfiles], Around] | None = None,
+        middleware: Callable[[LMProfiles], LMMiddleware] | None = None,
     ) -> None:
         declared = list(profiles)
         self._profiles = {profile.name: profile for profile in declared}
@@ -168,15 +168,17 @@ class LMProfiles:
             raise ConfigurationError("Two LM profiles share a name; rename one.")
         self.default = default or next(iter(self._profiles), "")
         if self.default and self.default not in self._profiles:
-            raise ConfigurationError(f"The default LM profile '{self.default}' isn't one of: {known(self._profiles)}.")
+            raise ConfigurationError(
+                f"The default LM profile '{self.default}' isn't one of: {join_names(self._profiles)}."
+            )
         for profile in declared:
             for name in profile.fallbacks:
                 if name not in self._profiles or name == profile.name:
-                    others = known(self._profiles.keys() - {profile.name})
+                    others = join_names(self._profiles.keys() - {profile.name})
                     raise ConfigurationError(
                         f"The fallback '{name}' of LM profile '{profile.name}' isn't one of: {others}."
                     )
-        self._middleware = None if around is None else around(self)
+        self._middleware = None if middleware is None else middleware(self)
         self._built: dict[str, ChosenLM] = {}
 
     def __iter__(self) -> Iterator[LMProfile]:
@@ -227,11 +229,11 @@ class LMProfiles:
                 )
             for model in (profile.model, *profile.models):
                 try:
-                    self.engine(profile.name if model == profile.model else model).check()
+                    self.get_engine(profile.name if model == profile.model else model).check()
                 except Exception as exc:
                     raise ConfigurationError(f"LM profile '{profile.name}' can't be used: {exc}") from exc
 
-    def engine(self, name: str) -> LMEngine:
+    def get_engine(self, name: str) -> LMEngine:
         """Return the engine of a profile, which sends requests without the middleware.
 
         Raises:
@@ -260,7 +262,8 @@ class LMProfiles:
         raise ValidationError(
             variable,
             repr(wanted),
-            f"it must be an LM profile or an allowed model: {known(self.names)}" + closest(wanted, self.names),
+            f"it must be an LM profile or an allowed model: {join_names(self.names)}"
+            + suggest_name(wanted, self.names),
         )
 
 

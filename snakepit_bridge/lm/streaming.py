@@ -23,7 +23,7 @@ from dspy.lm15 import (
 
 from snakepit_bridge.lm.backends import LMBackend
 from snakepit_bridge.lm.failures import cut_off_error, find_refusal, malformed_reply_error
-from snakepit_bridge.protocol.surrogates import valid_json, valid_text
+from snakepit_bridge.protocol.surrogates import repair_json, repair_text
 
 StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
 
@@ -44,7 +44,7 @@ class StreamSink(Protocol):
         ...
 
 
-class FollowedPieces(StreamSink, Protocol):
+class StreamObserver(StreamSink, Protocol):
     """Receives the events of an answer that is streamed to an observer, while the caller gets it as a whole."""
 
     def ended(self, response: Response) -> None:
@@ -52,7 +52,7 @@ class FollowedPieces(StreamSink, Protocol):
         ...
 
 
-FOLLOW = "dspex_pieces"
+OBSERVER_SETTING = "dspex_pieces"
 """DSPy setting: a function from a request to the observer of its answer, or None.
 
 Under DSPy's own streaming a program can do less: it doesn't retry an answer that it can't parse, and no call can be
@@ -60,9 +60,9 @@ retried. So DSPy doesn't see a stream, and gets each answer as a whole.
 """
 
 
-def find_stream_observer(request: Request) -> FollowedPieces | None:
+def find_stream_observer(request: Request) -> StreamObserver | None:
     """Return the observer of the current call's answer; None if it has none."""
-    follow = cast("Callable[[Request], FollowedPieces | None] | None", dspy.settings.get(FOLLOW))
+    follow = cast("Callable[[Request], StreamObserver | None] | None", dspy.settings.get(OBSERVER_SETTING))
     return None if follow is None else follow(request)
 
 
@@ -143,7 +143,7 @@ def _check_response(response: Response) -> Response:
 def _repair_part(part: Any) -> Any:
     text = getattr(part, "text", None)
     if isinstance(text, str):
-        return part if (repaired := valid_text(text)) is text else replace(part, text=repaired)
+        return part if (repaired := repair_text(text)) is text else replace(part, text=repaired)
     if part.type == "tool_call":
-        return part if (repaired := valid_json(part.input)) == part.input else replace(part, input=repaired)
+        return part if (repaired := repair_json(part.input)) == part.input else replace(part, input=repaired)
     return part

@@ -25,7 +25,7 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _prediction_id: ContextVar[str] = ContextVar("dspex_frame", default="")
 
 
-def under(task_id: str, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+def mark_coroutine(task_id: str, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
     """Wrap a coroutine in a frame named after a prediction; tasks that it creates get such frames as well.
 
     If the id isn't usable as a name, return the coroutine as it is.
@@ -33,14 +33,14 @@ def under(task_id: str, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
     return _rename_code(_await_marked, task_id)(task_id, work) if _ID.fullmatch(task_id) else work
 
 
-def call_under(task_id: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+def call_marked(task_id: str, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call a function below a frame named after a prediction."""
     if not _ID.fullmatch(task_id):
         return function(*args, **kwargs)
     return _rename_code(_call, task_id)(function, args, kwargs)
 
 
-def whose() -> str:
+def current_prediction_id() -> str:
     """Return the id of the prediction that the caller runs for, or an empty string."""
     return _prediction_id.get()
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from snakepit_bridge.exceptions import fresh_error
+from snakepit_bridge.exceptions import copy_error
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.process.threads import HomeThreads
 
@@ -26,7 +26,7 @@ class Bridge(Protocol):
     Only a worker's asyncio pool, which runs Celery's own code on the loop (in greenlets), installs one.
     """
 
-    def inside(self) -> bool:
+    def can_switch_out(self) -> bool:
         """Check whether the calling code can be switched out."""
         ...
 
@@ -42,7 +42,7 @@ _home: asyncio.AbstractEventLoop | None = None
 _bridge: Bridge | None = None
 
 
-def home() -> asyncio.AbstractEventLoop:
+def get_home_loop() -> asyncio.AbstractEventLoop:
     """Return this process's loop, started on first use; a forked child gets its own."""
     global _home
     with _lock:
@@ -65,7 +65,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
             return
 
 
-def adopt(loop: asyncio.AbstractEventLoop) -> None:
+def adopt_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Use a loop that the caller runs as this process's home loop. Call it before the first use of the home loop.
 
     Raises:
@@ -78,7 +78,7 @@ def adopt(loop: asyncio.AbstractEventLoop) -> None:
         _home = loop
 
 
-def bridge_by(bridge: Bridge) -> None:
+def set_bridge(bridge: Bridge) -> None:
     """Install a bridge, by which blocking calls on the home loop switch out where they can."""
     global _bridge
     _bridge = bridge
@@ -86,14 +86,14 @@ def bridge_by(bridge: Bridge) -> None:
 
 def can_switch_out() -> bool:
     """Check whether a blocking call here would be switched out: on the home loop, with a bridge."""
-    return _bridge is not None and _running_loop() is _home and _bridge.inside()
+    return _bridge is not None and _running_loop() is _home and _bridge.can_switch_out()
 
 
 class WaitForItself(RuntimeError):
     """A blocking call on the home loop itself would deadlock."""
 
 
-def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+def run_blocking(work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
     """Run a coroutine on the home loop and return its result, for callers that can't await.
 
     Works in any thread, with or without a running loop of its own; on the home loop itself only across a bridge.
@@ -106,34 +106,34 @@ def run_blocking(work: Coroutine[Any, Any, T], timeout: float | None = None) -> 
         TimeoutError: the timeout passed; the coroutine is cancelled.
         WaitForItself: called on the home loop without a bridge.
     """
-    loop = home()
+    loop = get_home_loop()
     if _running_loop() is loop:
-        if _bridge is not None and _bridge.inside():
-            return _bridge.wait(work if timeout is None else asyncio.wait_for(work, timeout))
+        if _bridge is not None and _bridge.can_switch_out():
+            return _bridge.wait(work if timeout_s is None else asyncio.wait_for(work, timeout_s))
         work.close()
         raise WaitForItself("A blocking call on the process's own event loop would wait for itself: await it instead.")
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
-        return future.result(timeout)
+        return future.result(timeout_s)
     except BaseException:
         # Also on KeyboardInterrupt: no caller is left to take the result.
         future.cancel()
         raise
 
 
-async def run_home(work: Coroutine[Any, Any, T]) -> T:
+async def run_on_home_loop(work: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine on the home loop, from any loop."""
-    loop = home()
+    loop = get_home_loop()
     if _running_loop() is loop:
         return await work
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
 
-def share(future: asyncio.Future[T]) -> asyncio.Future[T]:
+def share_future(future: asyncio.Future[T]) -> asyncio.Future[T]:
     """Return a new future that follows a shared one, as ``asyncio.shield`` does, but with an error per waiter.
 
     Cancelling one waiter leaves the shared future alone. If that fails, each waiter gets its own copy of the error
-    (:func:`~snakepit_bridge.exceptions.fresh_error`), where ``shield`` raises one instance in all of them.
+    (:func:`~snakepit_bridge.exceptions.copy_error`), where ``shield`` raises one instance in all of them.
     """
     own: asyncio.Future[T] = future.get_loop().create_future()
 
@@ -143,7 +143,7 @@ def share(future: asyncio.Future[T]) -> asyncio.Future[T]:
         if done.cancelled():
             own.cancel()
         elif (exc := done.exception()) is not None:
-            own.set_exception(fresh_error(exc))
+            own.set_exception(copy_error(exc))
         else:
             own.set_result(done.result())
 

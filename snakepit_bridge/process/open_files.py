@@ -43,7 +43,7 @@ _LOG_EVERY_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-class HoldsIdle(Protocol):
+class IdleConnectionHolder(Protocol):
     """Holds idle connections open."""
 
     def close_idle(self) -> None:
@@ -52,7 +52,7 @@ class HoldsIdle(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FileUse:
+class FileUsage:
     """A process's use of open files.
 
     Attributes:
@@ -102,7 +102,7 @@ def count_open_files() -> int:
     return -1
 
 
-def lacks_files(exc: BaseException | None) -> bool:
+def is_out_of_files(exc: BaseException | None) -> bool:
     """Check whether an error or one of its causes is EMFILE or ENFILE (no file descriptor left)."""
     seen = 0
     while exc is not None and seen < 16:
@@ -118,18 +118,18 @@ class OpenFiles:
     def __init__(self) -> None:
         self._rooms: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
         self._room = 0
-        self._idle: WeakSet[HoldsIdle] = WeakSet()
+        self._idle: WeakSet[IdleConnectionHolder] = WeakSet()
         self._lacked_at: float | None = None
         self._logged_at = float("-inf")
 
-    def register_idle(self, holder: HoldsIdle) -> None:
+    def register_idle(self, holder: IdleConnectionHolder) -> None:
         """Register a holder of idle connections, which closes them when files run out. It is held weakly."""
         self._idle.add(holder)
 
-    def use(self) -> FileUse:
+    def usage(self) -> FileUsage:
         """Return the process's current use of open files."""
         ago = None if self._lacked_at is None else round(time.monotonic() - self._lacked_at, 1)
-        return FileUse(open_file_limit(), count_open_files(), self._room, ago)
+        return FileUsage(open_file_limit(), count_open_files(), self._room, ago)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[None]:
@@ -153,16 +153,16 @@ class OpenFiles:
             try:
                 return await work()
             except Exception as exc:
-                if not lacks_files(exc):
+                if not is_out_of_files(exc):
                     raise
-                self.lack(exc)
+                self.note_shortage(exc)
                 now, pause_s = time.monotonic(), random.uniform(*_BACKOFF_S)
                 until = until or now + patience_s
                 if now + pause_s > until:
                     raise
             await asyncio.sleep(pause_s)
 
-    def lack(self, exc: BaseException) -> None:
+    def note_shortage(self, exc: BaseException) -> None:
         """Record that no file was left, and close idle connections."""
         now = self._lacked_at = time.monotonic()
         for holder in list(self._idle):

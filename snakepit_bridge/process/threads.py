@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 
 from snakepit_bridge.process.forking import after_fork_in_child
-from snakepit_bridge.process.frames import call_under, whose
+from snakepit_bridge.process.frames import call_marked, current_prediction_id
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,10 +126,10 @@ class UserThreads(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule a call and return the future for its result."""
         future: Future[T] = Future()
-        context, task_id, nested = copy_context(), whose(), _in_user_thread.get()
+        context, task_id, nested = copy_context(), current_prediction_id(), _in_user_thread.get()
         context.run(_in_user_thread.set, True)
         work = functools.partial(fn, *args, **kwargs)
-        call = _Call(future, lambda: context.run(lambda: call_under(task_id, work)))
+        call = _Call(future, lambda: context.run(lambda: call_marked(task_id, work)))
         if nested:
             self._threads.run(call.run)
             return future
@@ -168,19 +168,19 @@ class UserThreads(Executor):
 
 
 class HomeThreads(ThreadPoolExecutor):
-    """The home loop's default executor: its own threads for library code, ``USERS`` for user code."""
+    """The home loop's default executor: its own threads for library code, ``USER_THREADS`` for user code."""
 
     def __init__(self) -> None:
         super().__init__(_LIBRARY_THREADS, thread_name_prefix="dspex-work")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule a call in the threads for its kind and return the future for its result."""
-        if is_librarys(fn):
+        if is_library_code(fn):
             return super().submit(fn, *args, **kwargs)
-        return USERS.submit(fn, *args, **kwargs)
+        return USER_THREADS.submit(fn, *args, **kwargs)
 
 
-def is_librarys(function: Any) -> bool:
+def is_library_code(function: Any) -> bool:
     """Check whether a function belongs to a library, looking through the wrapper of ``asyncio.to_thread``."""
     while isinstance(function, functools.partial):
         partial = cast("functools.partial[Any]", function)
@@ -190,18 +190,18 @@ def is_librarys(function: Any) -> bool:
     return isinstance(module, str) and module.partition(".")[0] in _LIBRARIES
 
 
-async def in_user_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_user_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a user's function in a thread with the current context and return its result."""
-    return await asyncio.wrap_future(USERS.submit(function, *args, **kwargs))
+    return await asyncio.wrap_future(USER_THREADS.submit(function, *args, **kwargs))
 
 
-USERS = UserThreads()
+USER_THREADS = UserThreads()
 """This process's threads for user code."""
 
 
 def _forget() -> None:
     """Reset in a forked child, which has none of its parent's threads."""
-    USERS.__init__()
+    USER_THREADS.__init__()
 
 
 after_fork_in_child(_forget)

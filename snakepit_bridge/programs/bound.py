@@ -20,12 +20,12 @@ from snakepit_bridge.dspy_integration.isolation import Isolation
 from snakepit_bridge.dspy_integration.module_tree import clone, parts
 from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.dspy_integration.process_settings import default_settings
-from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError, ValidationError, fresh_error
+from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError, ValidationError, copy_error
 from snakepit_bridge.lm.profiles import ChosenLM, LMProfiles
 from snakepit_bridge.process.frames import unmarked
-from snakepit_bridge.process.threads import in_user_thread
+from snakepit_bridge.process.threads import run_in_user_thread
 from snakepit_bridge.programs.bounds import check_bounds
-from snakepit_bridge.programs.build import make_isolation, rehydrate
+from snakepit_bridge.programs.build import build_module, make_isolation
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.inputs import ProgramInputs
 from snakepit_bridge.programs.packages import find_releases
@@ -56,7 +56,7 @@ class BoundProgram:
         choice: the LM for whatever names none itself.
         variables: variable name to the value that was bound.
         inputs: its inputs.
-        used_up: whether a call changes the module, so that calls can't share it.
+        is_stateful: whether a call changes the module, so that calls can't share it.
         executes_code: whether it needs a process of its own, since it computes or executes code rather than waiting.
         packages: the distributions that its own code comes from, with their versions.
         isolation: makes the module of a call; None where calls share it, or where it is that of one call already.
@@ -68,19 +68,19 @@ class BoundProgram:
     choice: ChosenLM
     variables: Mapping[str, Any]
     inputs: ProgramInputs
-    used_up: bool = False
+    is_stateful: bool = False
     executes_code: bool = False
     isolation: Isolation | None = None
     packages: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    def for_one_call(self) -> BoundProgram:
+    def isolate(self) -> BoundProgram:
         """Return the program with a module that no other prediction sees, where its code is the user's own."""
         return self if self.isolation is None else replace(self, module=self.isolation.copy(), isolation=None)
 
     async def acall(self, /, **inputs: Any) -> dspy.Prediction:
         """Run the program and return DSPy's prediction with its LM usage; raise what DSPy raises."""
         if self.isolation is not None:
-            return await self.for_one_call().acall(**inputs)
+            return await self.isolate().acall(**inputs)
         args, kwargs = self.inputs.to_arguments(inputs)
         # With its own trace: the process-wide one keeps the last 10,000 calls alive.
         settings: dict[str, Any] = {
@@ -90,7 +90,7 @@ class BoundProgram:
         }
         usage = SharedUsage()
         with dspy.context(**settings, disable_history=True, track_usage=True, usage_tracker=usage):
-            module = clone(self.module) if self.used_up else self.module
+            module = clone(self.module) if self.is_stateful else self.module
             prediction = await module.acall(*args, **kwargs)
         if isinstance(prediction, dspy.Prediction):
             prediction.set_lm_usage(usage.get_total_tokens())
@@ -142,7 +142,7 @@ class BoundPrograms:
         self._build_timeout_s = build_limit_s
         self._building: dict[Any, asyncio.Future[BoundProgram]] = {}
 
-    def bound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
+    def bind(self, program: Program, snapshot: Snapshot) -> BoundProgram:
         """Return the program bound to a snapshot; snapshots that differ only in other variables share it.
 
         Raises:
@@ -157,11 +157,11 @@ class BoundPrograms:
         key = _cache_key(program, snapshot, module_name, used)
         return self._bound.get(key, lambda: self._bind(program, module_name, used))
 
-    async def abound(self, program: Program, snapshot: Snapshot) -> BoundProgram:
-        """Return what ``bound`` does; a program that isn't built yet is built in a thread, once for all callers.
+    async def abind(self, program: Program, snapshot: Snapshot) -> BoundProgram:
+        """Return what ``bind`` does; a program that isn't built yet is built in a thread, once for all callers.
 
         Raises:
-            VariableNotFoundError, UnknownModuleError, ValidationError, ProgramSpecError: as ``bound`` does. The last
+            VariableNotFoundError, UnknownModuleError, ValidationError, ProgramSpecError: as ``bind`` does. The last
                 also where building takes longer than it may.
         """
         module_name, used = _resolve_module_name(program, snapshot)
@@ -169,7 +169,7 @@ class BoundPrograms:
             used[variable] = snapshot.value(variable)
         key = _cache_key(program, snapshot, module_name, used)
         if key in self._bound:
-            return self.bound(program, snapshot)
+            return self.bind(program, snapshot)
         building = self._building.get(key)
         if building is None:
             building = self._building[key] = asyncio.ensure_future(self._build(program, snapshot))
@@ -178,13 +178,13 @@ class BoundPrograms:
         await asyncio.wait([building])
         error = building.exception()
         if error is not None:
-            raise fresh_error(error)
+            raise copy_error(error)
         return building.result()
 
     async def _build(self, program: Program, snapshot: Snapshot) -> BoundProgram:
         try:
             async with asyncio.timeout(self._build_timeout_s):
-                return await in_user_thread(self.bound, program, snapshot)
+                return await run_in_user_thread(self.bind, program, snapshot)
         except TimeoutError:
             problem = (
                 f"it isn't built after {self._build_timeout_s:g} s; move what takes so long out of its constructor"
@@ -224,7 +224,7 @@ class BoundPrograms:
         check_bounds(program.spec, self._bounds, program=program.name)
         # A constructor may configure DSPy, read its settings, or start threads.
         with default_settings(), unmarked():
-            module = rehydrate(program.spec, module_name, self._allowed, program=program.name)
+            module = build_module(program.spec, module_name, self._allowed, program=program.name)
             return _Template.of(module, program.spec)
 
     def _choose(self, program: Program, bindings: Mapping[str, BoundValue]) -> ChosenLM:

@@ -20,18 +20,18 @@ from snakepit_bridge.dspy_integration.registry import TOOLS, NamedRegistry
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver, construct, lookup
 from snakepit_bridge.dspy_integration.targets.keywords import ANY_ENGINE
 from snakepit_bridge.dspy_integration.targets.keywords import is_allowed as allowed_keyword
-from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, known
+from snakepit_bridge.exceptions import BindingError, BridgeError, ProgramSpecError, join_names
 from snakepit_bridge.programs.bounds import check_bounds
 from snakepit_bridge.programs.constructor_arguments import FUNCTIONS
 from snakepit_bridge.programs.demos import restore_state
 from snakepit_bridge.programs.imports import AllowedImports
-from snakepit_bridge.programs.serialize import spec_of
+from snakepit_bridge.programs.serialize import serialize_module
 from snakepit_bridge.programs.spec import ProgramSpec
 
 Registry = Mapping[str, ModuleSpec]
 
 
-def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, program: str) -> Any:
+def build_module(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, program: str) -> Any:
     """Return a new variable-aware module built from a spec.
 
     Args:
@@ -75,7 +75,9 @@ def rehydrate(spec: ProgramSpec, module_name: str, allowed: AllowedImports, *, p
     return module
 
 
-def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str, bounds: TargetBounds = DEFAULT_BOUNDS) -> None:
+def check_spec(
+    spec: ProgramSpec, allowed: AllowedImports, *, program: str, bounds: TargetBounds = DEFAULT_BOUNDS
+) -> None:
     """Build every module that the program may run as, so that an invalid spec is rejected at registration.
 
     Raises:
@@ -85,7 +87,7 @@ def check(spec: ProgramSpec, allowed: AllowedImports, *, program: str, bounds: T
     check_bounds(spec, bounds, program=program)
     spec.verify(program)
     for module_name in spec.module_names:
-        make_isolation(rehydrate(spec, module_name, allowed, program=program), program=program)
+        make_isolation(build_module(spec, module_name, allowed, program=program), program=program)
 
 
 def make_isolation(module: Any, *, program: str) -> Isolation | None:
@@ -118,7 +120,7 @@ def _load_function(
     if ":" not in path and registry is not None and path in registry.names:
         return cast(Callable[..., Any], registry.find(path, where))
     if ":" not in path and "." not in path:
-        registered = f"; registered are: {known(registry.names)}" if registry is not None else ""
+        registered = f"; registered are: {join_names(registry.names)}" if registry is not None else ""
         raise ProgramSpecError(
             program, where, f"'{path[:80]}' is neither an import path nor a registered name{registered}"
         )
@@ -147,7 +149,7 @@ def _build_inner(
     if not isinstance(inside, ProgramSpec):
         return [_build_inner(part, allowed, program, f"{where}.{number}") for number, part in enumerate(inside)]
     try:
-        return rehydrate(inside, inside.module_names[0], allowed, program=program)
+        return build_module(inside, inside.module_names[0], allowed, program=program)
     except ProgramSpecError as exc:
         raise ProgramSpecError(program, f"{where}.{exc.where}", exc.problem) from None
 
@@ -246,4 +248,4 @@ def _bind(module: Any, spec: ProgramSpec, program: str) -> None:
     module._variable_bindings = dict(spec.bindings)
 
 
-__all__ = ["check", "make_isolation", "rehydrate", "spec_of"]
+__all__ = ["check_spec", "make_isolation", "build_module", "serialize_module"]

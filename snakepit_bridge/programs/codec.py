@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from snakepit_bridge.exceptions import InputError, PredictionFailedError
-from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
-from snakepit_bridge.protocol.plain_values import UnfitValueError, revived
-from snakepit_bridge.protocol.surrogates import valid_text
+from snakepit_bridge.protocol.json_values import BOUNDS, find_problem
+from snakepit_bridge.protocol.plain_values import UnfitValueError, revive
+from snakepit_bridge.protocol.surrogates import repair_text
 
 
 def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _revive(program: str, name: str, value: Any) -> Any:
     if not isinstance(value, (dict, list)):
         return value
     try:
-        return revived(value)
+        return revive(value)
     except UnfitValueError as exc:
         raise InputError(program, name, str(exc)) from None
 
@@ -136,7 +136,7 @@ def _encode(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
     except ValueError as exc:
         raise PredictionFailedError(program, type(exc).__name__, str(exc)) from exc
     for name, value in encoded.items():
-        if (problem := problem_of(value, BOUNDS)) is not None:
+        if (problem := find_problem(value, BOUNDS)) is not None:
             raise PredictionFailedError(program, "ValueError", f"output '{name}' can't be handed on: {problem}")
     return encoded
 
@@ -144,7 +144,7 @@ def _encode(program: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
 def _normalize(value: Any) -> Any:
     """Return a value with its sets sorted, as their order differs between processes, and lone surrogates replaced."""
     if type(value) is str:
-        return valid_text(value)
+        return repair_text(value)
     if isinstance(value, (set, frozenset)):
         plain = [to_jsonable_python(_normalize(item)) for item in cast(set[Any], value)]
         return sorted(plain, key=lambda item: json.dumps(item, sort_keys=True))

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from dspy.adapters.utils import serialize_for_json
 
-from snakepit_bridge.protocol.json_values import TypedList, escaped, unescaped
-from snakepit_bridge.protocol.plain_values import revived
+from snakepit_bridge.protocol.json_values import TypedList, escape, unescape
+from snakepit_bridge.protocol.plain_values import revive
 
 
 def dump_demos(predictor: Any) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def dump_demos(predictor: Any) -> list[dict[str, Any]]:
 
 def escape_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Return the state of predictors with its demos as JSON, and whether they had to be escaped for that."""
-    found = {path: escaped(part["demos"]) for path, part in state.items()}
+    found = {path: escape(part["demos"]) for path, part in state.items()}
     changed = any(found[path] is not part["demos"] for path, part in state.items())
     return {path: {**part, "demos": found[path]} for path, part in state.items()}, changed
 
@@ -32,7 +32,7 @@ def restore_state(state: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a tagged value of a demo can't be decoded.
     """
-    return {path: {**part, "demos": revived(unescaped(part["demos"]))} for path, part in state.items()}
+    return {path: {**part, "demos": revive(unescape(part["demos"]))} for path, part in state.items()}
 
 
 def _dump_value(value: Any) -> Any:

@@ -14,7 +14,7 @@ from snakepit_bridge.dspy_integration.mixin import VariableAwareMixin, mixin_att
 from snakepit_bridge.dspy_integration.module_tree import PARTS, is_part, parts
 from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.build import rehydrate
+from snakepit_bridge.programs.build import build_module
 from snakepit_bridge.programs.equality import are_alike, is_json
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import NOT_SETTABLE, ProgramSpec
@@ -27,7 +27,7 @@ _NOT_COMPARED = frozenset({
 })  # fmt: skip
 
 
-def carried(module: Any, spec: ProgramSpec, allowed: AllowedImports, *, program: str) -> ProgramSpec:
+def add_attributes(module: Any, spec: ProgramSpec, allowed: AllowedImports, *, program: str) -> ProgramSpec:
     """Return the spec with the attributes that a module has besides those from its constructor and its state.
 
     Args:
@@ -41,7 +41,7 @@ def carried(module: Any, spec: ProgramSpec, allowed: AllowedImports, *, program:
     """
     if not isinstance(spec.module, str):
         return spec
-    rebuilt, again = (rehydrate(spec, spec.module, allowed, program=program) for _ in range(2))
+    rebuilt, again = (build_module(spec, spec.module, allowed, program=program) for _ in range(2))
     # Attributes that differ between two builds of the same spec, such as a random id, come from the constructor.
     random = {(path, name) for path, name, _ in _iter_differences(rebuilt, again)}
     attributes: dict[str, dict[str, Any]] = {}
@@ -54,7 +54,7 @@ def carried(module: Any, spec: ProgramSpec, allowed: AllowedImports, *, program:
     if not attributes:
         return spec
     complete = ProgramSpec.parse({**spec.model_dump(), "attributes": attributes}, program=program)
-    rebuilt_again = rehydrate(complete, spec.module, allowed, program=program)
+    rebuilt_again = build_module(complete, spec.module, allowed, program=program)
     for path, name, value in _iter_differences(module, rebuilt_again):
         if (path, name) not in random:
             raise _lost_attribute_error(program, path, name, value)

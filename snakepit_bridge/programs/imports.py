@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snakepit_bridge.dspy_integration.process_settings import isolate_import
-from snakepit_bridge.exceptions import ProgramSpecError, known
+from snakepit_bridge.exceptions import ProgramSpecError, join_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class AllowedImports:
             raise ProgramSpecError(
                 program,
                 where,
-                f"'{path}' isn't in an allowed package ({known(self.packages)}); allow it in the settings",
+                f"'{path}' isn't in an allowed package ({join_names(self.packages)}); allow it in the settings",
             )
         try:
             with isolate_import(module_name):

@@ -107,7 +107,7 @@ class ProgramInputs:
             placed += named.pop(self.spread)
         return placed, named
 
-    def missing(self, program: str, inputs: Mapping[str, Any]) -> InputError | None:
+    def missing_input_error(self, program: str, inputs: Mapping[str, Any]) -> InputError | None:
         """Return the error for a missing input of a decorated ``forward``, to explain a failed call; else None."""
         name = next((name for name in self.needed if name not in inputs), None)
         return None if name is None else InputError(program, name, "it is missing", self.needed)

@@ -16,7 +16,7 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")
 _FOREIGN_PACKAGES = frozenset({"dspy", "typing", "datetime", "builtins", "snakepit_bridge"})
 
 
-def named_modules(spec: ProgramSpec) -> Iterator[str]:
+def iter_named_modules(spec: ProgramSpec) -> Iterator[str]:
     """Yield the Python modules that a spec names: of its classes, tools, functions and field types, nested ones too."""
     for path in (*spec.module_names, *(spec.tools or ()), *spec.functions.values()):
         module = path.partition(":")[0] if ":" in path else split_at_class(path)[0]
@@ -26,7 +26,7 @@ def named_modules(spec: ProgramSpec) -> Iterator[str]:
         for dotted in _DOTTED.findall(field.type):
             yield split_at_class(dotted)[0]
     for _, inner in spec.iter_nested():
-        yield from named_modules(inner)
+        yield from iter_named_modules(inner)
 
 
 def find_releases(spec: ProgramSpec) -> Mapping[str, str]:
@@ -34,10 +34,10 @@ def find_releases(spec: ProgramSpec) -> Mapping[str, str]:
 
     A package without a distribution is listed by its own name, with its ``__version__`` or an empty string.
     """
-    tops = {name.partition(".")[0] for name in named_modules(spec)} - _FOREIGN_PACKAGES
+    tops = {name.partition(".")[0] for name in iter_named_modules(spec)} - _FOREIGN_PACKAGES
     found: dict[str, str] = {}
     for top in sorted(tops):
-        known = distributions().get(top, ())
+        known = load_distributions().get(top, ())
         if known:
             found.update({name: metadata.version(name) for name in known})
         elif top in sys.modules:
@@ -46,6 +46,6 @@ def find_releases(spec: ProgramSpec) -> Mapping[str, str]:
 
 
 @functools.cache
-def distributions() -> Mapping[str, list[str]]:
+def load_distributions() -> Mapping[str, list[str]]:
     """Return the distributions that each importable package came with; cached, since reading them is slow."""
     return metadata.packages_distributions()

@@ -87,7 +87,7 @@ class ProgramRegistry:
     async def register(self, name: str, spec: ProgramSpec) -> Program:
         """Store a spec as the program's newest version and return it; the same content keeps its version.
 
-        The caller has checked the spec (see :func:`~.build.check`).
+        The caller has checked the spec (see :func:`~.build.check_spec`).
 
         Raises:
             ProgramSpecError: the name is invalid.
@@ -97,7 +97,7 @@ class ProgramRegistry:
         content = digest(encoded)
         client = self._connection.client
         # A name without a version is harmless, a version without a name would be hidden: so the name is added first.
-        await self._connection.bounded(client.sadd(f"{self._namespace}:programs", name))
+        await self._connection.wait_bounded(client.sadd(f"{self._namespace}:programs", name))
         keys = [f"{key}:versions", f"{key}:spec:{content}"]
         entry: bytes = await self._connection.run(_SCRIPTS["register"], keys, [content, encoded])
         version, _ = _parse_entry(name, entry)
@@ -124,13 +124,13 @@ class ProgramRegistry:
         Raises:
             ProgramNotFoundError: there is no such version.
         """
-        entry = await self._connection.bounded(
+        entry = await self._connection.wait_bounded(
             self._connection.client.hget(f"{self._key(name)}:versions", f"version:{version}")
         )
         if entry is None:
             raise ProgramNotFoundError(f"{name}:{version}", await self._list_alternatives(name))
         check_name(label)
-        await self._connection.bounded(
+        await self._connection.wait_bounded(
             self._connection.client.hset(f"{self._key(name)}:versions", f"label:{label}", entry)
         )
 
@@ -142,19 +142,19 @@ class ProgramRegistry:
         pipeline = self._connection.client.pipeline(transaction=False)
         for name in names:
             pipeline.hgetall(f"{self._key(name)}:versions")
-        found = await self._connection.bounded(pipeline.execute())
+        found = await self._connection.wait_bounded(pipeline.execute())
         return [_build_listing(name, fields) for name, fields in zip(names, found, strict=True) if fields]
 
     def _key(self, name: str) -> str:
         return f"{self._namespace}:{{p:{name}}}"
 
     async def _list_names(self) -> list[str]:
-        found = await self._connection.bounded(self._connection.client.smembers(f"{self._namespace}:programs"))
+        found = await self._connection.wait_bounded(self._connection.client.smembers(f"{self._namespace}:programs"))
         return sorted(_as_bytes(name).decode() for name in found)
 
     async def _list_alternatives(self, name: str) -> list[str]:
         """Return suggestions: the references of the same program if it exists, else all names."""
-        fields = await self._connection.bounded(self._connection.client.hkeys(f"{self._key(name)}:versions"))
+        fields = await self._connection.wait_bounded(self._connection.client.hkeys(f"{self._key(name)}:versions"))
         if not fields:
             return await self._list_names()
         spelt = [_as_bytes(field).decode().replace("label:", "@").replace("version:", ":") for field in fields]
@@ -162,7 +162,9 @@ class ProgramRegistry:
 
     async def _load_spec(self, name: str, content: str) -> ProgramSpec:
         if content not in self._specs:
-            found = await self._connection.bounded(self._connection.client.get(f"{self._key(name)}:spec:{content}"))
+            found = await self._connection.wait_bounded(
+                self._connection.client.get(f"{self._key(name)}:spec:{content}")
+            )
             encoded = b"" if found is None else _as_bytes(found)
             if digest(encoded) != content:
                 raise ProgramSpecError(

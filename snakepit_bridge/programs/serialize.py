@@ -22,7 +22,7 @@ from snakepit_bridge.programs.signature_spec import SignatureSpec, spec_error
 from snakepit_bridge.programs.spec import NOT_DATA, CacheSpec, ModuleVariable, ProgramSpec
 
 
-def spec_of(
+def serialize_module(
     module: Any,
     *,
     program: str,
@@ -120,7 +120,7 @@ def _serialize_nested(built: ConstructorArguments, program: str) -> tuple[dict[s
 
 def _serialize_inner(module: Any, program: str, where: str) -> ProgramSpec:
     try:
-        return spec_of(module, program=program)
+        return serialize_module(module, program=program)
     except ProgramSpecError as exc:
         raise ProgramSpecError(program, f"{where}.{exc.where}", exc.problem) from None
 

@@ -38,7 +38,7 @@ _MAX_DEPTH = 4
 _MAX_SHOWN = 120
 
 
-def compare(module: Any, rebuilt: Any, *, program: str) -> None:
+def compare_prompts(module: Any, rebuilt: Any, *, program: str) -> None:
     """Check that a rebuilt module formats the same prompts as the registered one.
 
     A module whose prompts differ between calls, or that makes no LM call with placeholders, isn't compared.

@@ -70,7 +70,7 @@ BOUNDS = ValueBounds()
 """The default bounds."""
 
 
-def problem_of(value: Any, bounds: ValueBounds) -> str | None:
+def find_problem(value: Any, bounds: ValueBounds) -> str | None:
     """Return why a value can't be sent (too deep, too large, or not valid UTF-8), or None if it can.
 
     Runs for every request, most of which are small: no recursion, and the exact types are tested first.
@@ -102,13 +102,13 @@ def problem_of(value: Any, bounds: ValueBounds) -> str | None:
     return None
 
 
-def escaped(value: Any) -> Any:
+def escape(value: Any) -> Any:
     """Return a JSON value escaped for Celery; the same object if there is nothing to escape."""
     return _map_objects(value, _escape) if _contains_keys(value, _TYPED) else value
 
 
-def unescaped(value: Any) -> Any:
-    """Return the value that was passed to :func:`escaped`."""
+def unescape(value: Any) -> Any:
+    """Return the value that was passed to :func:`escape`."""
     return _map_objects(value, _unescape) if _contains_keys(value, _ESCAPED) else value
 
 
@@ -118,7 +118,7 @@ def dumps(value: Any, *, sort_keys: bool = False) -> str:
     Raises:
         TypeError, ValueError: a message can't hold the value.
     """
-    return kombu_dumps(escaped(value), sort_keys=sort_keys)
+    return kombu_dumps(escape(value), sort_keys=sort_keys)
 
 
 def loads(text: str | bytes) -> Any:
@@ -127,7 +127,7 @@ def loads(text: str | bytes) -> Any:
     Raises:
         ValueError: the text isn't JSON, or is nested too deeply for Python's parser.
     """
-    return unescaped(read_message(text))
+    return unescape(read_message(text))
 
 
 def read_message(text: Any) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast
 
 from snakepit_bridge.exceptions import SessionNameError
-from snakepit_bridge.protocol.json_values import escaped, unescaped
+from snakepit_bridge.protocol.json_values import escape, unescape
 from snakepit_bridge.protocol.token import Token
 
 PREDICT = "tasks.predict"
@@ -43,7 +43,7 @@ TASK_IDS = "task_ids"
 HIDDEN = "(not shown)"
 
 # Suffix of a queue's companion queue, for programs that execute code.
-CODE = ".code"
+CODE_SUFFIX = ".code"
 
 Kind = Literal["latest", "at_least", "exactly"]
 
@@ -72,17 +72,17 @@ def cancel_channel(namespace: str) -> str:
     return f"{namespace}:cancel"
 
 
-def pieces_key(namespace: str, task_id: str) -> str:
+def chunks_key(namespace: str, task_id: str) -> str:
     """Return the key of an answer's stream of chunks, which is also the channel that announces new ones."""
     return f"{namespace}:pieces:{task_id}"
 
 
 def code_queue(queue: str) -> str:
     """Return the name of the queue for those programs of a queue that execute code."""
-    return queue if queue.endswith(CODE) else f"{queue}{CODE}"
+    return queue if queue.endswith(CODE_SUFFIX) else f"{queue}{CODE_SUFFIX}"
 
 
-def task_ids_of(headers: Mapping[str, Any]) -> list[str]:
+def extract_task_ids(headers: Mapping[str, Any]) -> list[str]:
     """Return the task ids of all predictions in a message, read from its headers."""
     task_ids = headers.get(TASK_IDS)
     if isinstance(task_ids, list):
@@ -222,7 +222,7 @@ class Result:
         plain: dict[str, Any] = {"outputs": dict(self.outputs), "provenance": dict(self.provenance), "inputs": inputs}
         if self.completions:
             plain["completions"] = [dict(each) for each in self.completions]
-        encoded = escaped(plain)
+        encoded = escape(plain)
         return {"v": VERSION, **encoded, **({} if encoded is plain else {"escaped": True})}
 
     @classmethod
@@ -237,7 +237,7 @@ class Result:
         if "payload" in message:
             return cls({}, {}, payload=message["payload"])
         if message.get("escaped"):
-            message = {name: unescaped(part) for name, part in message.items()}
+            message = {name: unescape(part) for name, part in message.items()}
         return cls(message["outputs"], message["provenance"], message["inputs"], message.get("completions", ()))
 
 

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
-from snakepit_bridge.protocol.json_values import BOUNDS, TypedList, TypedObject, ValueBounds, problem_of
+from snakepit_bridge.protocol.json_values import BOUNDS, TypedList, TypedObject, ValueBounds, find_problem
 
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 # Types that Celery's JSON encodes itself.
@@ -32,14 +32,14 @@ class UnfitValueError(ValueError):
     """A value that can't be sent; the message names its path and the reason."""
 
 
-def plain_value(value: Any, bounds: ValueBounds = BOUNDS) -> Any:
+def to_plain_value(value: Any, bounds: ValueBounds = BOUNDS) -> Any:
     """Return the value as JSON types and the dates, decimals, bytes and UUIDs that Celery encodes.
 
     Raises:
         UnfitValueError: the value is too deep or too large, or a part of it has no such form.
     """
     plain = _Converter(bounds).convert(value, 0)
-    if (problem := problem_of(plain, bounds)) is not None:
+    if (problem := find_problem(plain, bounds)) is not None:
         raise UnfitValueError(problem)
     return plain
 
@@ -154,24 +154,24 @@ def _dspy_types() -> Mapping[str, Any]:
     return known | {f"dspy.{name}": getattr(dspy.experimental, name) for name in _EXPERIMENTAL_DSPY_TYPES}
 
 
-def revived(value: Any) -> Any:
+def revive(value: Any) -> Any:
     """Return a received value with its typed objects and lists restored, such as images and tuples.
 
     Raises:
         UnfitValueError: one isn't a valid value of its type.
     """
     if isinstance(value, dict):
-        parts = {name: revived(item) for name, item in cast("dict[str, Any]", value).items()}
+        parts = {name: revive(item) for name, item in cast("dict[str, Any]", value).items()}
         return _revive(value.kind, parts) if isinstance(value, TypedObject) else parts
     if isinstance(value, list):
-        items = [revived(item) for item in cast("list[Any]", value)]
+        items = [revive(item) for item in cast("list[Any]", value)]
         return _revive(value.kind, items) if isinstance(value, TypedList) else items
     return value
 
 
 def _try_revive(plain: Any) -> Any:
     try:
-        return revived(plain)
+        return revive(plain)
     except UnfitValueError:
         return None  # such as a set of dataclasses, which are objects in JSON
 
@@ -205,7 +205,7 @@ def _check_round_trip(value: Any, plain: Any) -> Any:
         adapter = TypeAdapter(kind)
         plain = adapter.dump_python(value, mode="json") if plain is None else plain
         # From its parts, as a worker does whose field has another type.
-        restored = adapter.validate_python(revived(dict(plain) if isinstance(plain, TypedObject) else plain))
+        restored = adapter.validate_python(revive(dict(plain) if isinstance(plain, TypedObject) else plain))
     except Exception as exc:  # noqa: BLE001 - users' types may raise anything
         raise UnfitValueError(f"{what} has no JSON form that it could be read back from ({_shorten(exc)})") from None
     if not _is_same(value, restored):

@@ -12,7 +12,7 @@ from typing import Any, cast
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def valid_text(text: str) -> str:
+def repair_text(text: str) -> str:
     """Return a text with surrogate pairs joined and each lone surrogate replaced by U+FFFD."""
     if text.isascii():
         return text
@@ -23,18 +23,18 @@ def valid_text(text: str) -> str:
     return text
 
 
-def valid_json(value: Any) -> Any:
+def repair_json(value: Any) -> Any:
     """Return a JSON value with all strings and keys repaired."""
     if isinstance(value, str):
-        return valid_text(value)
+        return repair_text(value)
     if isinstance(value, Mapping):
-        return {valid_json(key): valid_json(each) for key, each in cast("Mapping[Any, Any]", value).items()}
+        return {repair_json(key): repair_json(each) for key, each in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list):
-        return [valid_json(each) for each in cast("list[Any]", value)]
+        return [repair_json(each) for each in cast("list[Any]", value)]
     return value
 
 
-class Halves:
+class SurrogateJoiner:
     """Joins surrogate pairs across the chunks of a text: a high surrogate at the end of one waits for the next."""
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class Halves:
         text, self._held = self._held + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._held = text[:-1], text[-1]
-        return valid_text(text)
+        return repair_text(text)
 
-    def end(self) -> str:
+    def flush(self) -> str:
         """Return the rest at the end of the text: U+FFFD for a lone surrogate."""
         held, self._held = self._held, ""
         return _REPLACEMENT if held else ""

@@ -57,7 +57,7 @@ async def check_rights(connection: RedisConnection, rights: Rights) -> None:
     """
     raw = await connection.open_connection()
     try:
-        missing = await connection.bounded(_find_missing(raw, rights))
+        missing = await connection.wait_bounded(_find_missing(raw, rights))
     finally:
         await raw.disconnect(nowait=True)  # discards the transaction
     if names := str(missing):

@@ -24,10 +24,10 @@ from redis.exceptions import NoScriptError, ResponseError
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.process.open_files import OPEN_FILES
 from snakepit_bridge.redaction import register_url
-from snakepit_bridge.redis.outages import OUTAGES, is_outage, unavailable
+from snakepit_bridge.redis.outages import OUTAGES, is_outage, to_unavailable_error
 from snakepit_bridge.redis.pipeliner import Command, Pipeliner
 from snakepit_bridge.redis.scripts import Script
-from snakepit_bridge.redis.urls import Address, OptionError, database_of, masked, user_of
+from snakepit_bridge.redis.urls import Address, OptionError, database_of, mask_url, user_of
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class RedisConnection:
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
         register_url(url)
-        self.url = masked(url)
+        self.url = mask_url(url)
         self.user, self.database = user_of(url), database_of(url)
         self.timeout_s = timeout_s
         self.reached = False
@@ -119,7 +119,7 @@ class RedisConnection:
         Raises:
             StoreUnavailableError: no reply within the timeout.
         """
-        return await self._retry_without_files(lambda: self.bounded(self._link.register(script)(keys, args)))
+        return await self._retry_without_files(lambda: self.wait_bounded(self._link.register(script)(keys, args)))
 
     async def run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Run a script for each ``(keys, args)`` in one pipeline and return the replies.
@@ -133,7 +133,7 @@ class RedisConnection:
         async with link.client.pipeline(transaction=False) as pipeline:
             for keys, args in calls:
                 await link.register(script)(keys, args, client=pipeline)
-            return await self.bounded(pipeline.execute())
+            return await self.wait_bounded(pipeline.execute())
 
     async def _run_separately(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         limit = asyncio.Semaphore(_MAX_CONCURRENT_SCRIPTS)
@@ -153,7 +153,7 @@ class RedisConnection:
         async with self._link.client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            return await self.bounded(pipeline.execute())
+            return await self.wait_bounded(pipeline.execute())
 
     def execute(self, *command: Any) -> Awaitable[Any]:
         """Execute a command by automatic pipelining, together with others of this moment, and return the future reply.
@@ -161,11 +161,11 @@ class RedisConnection:
         For commands that don't block and may run twice, since a lost reply makes the client send them again. Awaiting
         the reply raises ``StoreUnavailableError`` if there is none within the timeout.
         """
-        return self._link.pipeliner.ask(command)
+        return self._link.pipeliner.execute(command)
 
     def execute_read(self, *command: Any) -> Awaitable[Any]:
         """Execute a read-only command by automatic pipelining; equal ones of one round trip are sent once."""
-        return self._link.pipeliner.read(command)
+        return self._link.pipeliner.execute_read(command)
 
     async def execute_script(self, script: Script, keys: Sequence[Any], args: Sequence[Any]) -> Any:
         """Run a script by automatic pipelining and return its reply.
@@ -175,9 +175,9 @@ class RedisConnection:
         """
         pipeliner = self._link.pipeliner
         try:
-            return await pipeliner.ask(("EVALSHA", script.sha, len(keys), *keys, *args))
+            return await pipeliner.execute(("EVALSHA", script.sha, len(keys), *keys, *args))
         except NoScriptError:
-            return await pipeliner.ask(("EVAL", script.text, len(keys), *keys, *args))
+            return await pipeliner.execute(("EVAL", script.text, len(keys), *keys, *args))
 
     async def open_connection(self) -> AbstractConnection:
         """Open a connection outside of the pool; the caller has to disconnect it.
@@ -185,7 +185,7 @@ class RedisConnection:
         Raises:
             StoreUnavailableError: it can't be opened.
         """
-        return await self.bounded(self._connect())
+        return await self.wait_bounded(self._connect())
 
     async def _connect(self) -> AbstractConnection:
         client = self._link.client
@@ -199,7 +199,7 @@ class RedisConnection:
         await connection.connect()
         return connection
 
-    async def bounded(self, answer: Awaitable[T]) -> T:
+    async def wait_bounded(self, answer: Awaitable[T]) -> T:
         """Await a reply within the timeout and return it.
 
         Raises:
@@ -220,7 +220,7 @@ class RedisConnection:
 
     def _translate(self, exc: Exception) -> Exception:
         """Return a StoreUnavailableError for an outage, and any other error as it is."""
-        return unavailable(exc, self.url, self.user) if is_outage(exc) else exc
+        return to_unavailable_error(exc, self.url, self.user) if is_outage(exc) else exc
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -272,10 +272,10 @@ class RedisConnection:
         async with client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            answers = await self.bounded(pipeline.execute(raise_on_error=False))
+            answers = await self.wait_bounded(pipeline.execute(raise_on_error=False))
         return [self._translate(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     async def _send_separately(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
         """Send each command by itself: on a cluster they can't share a round trip."""
-        sent = (self.bounded(client.execute_command(*command)) for command in commands)
+        sent = (self.wait_bounded(client.execute_command(*command)) for command in commands)
         return await asyncio.gather(*sent, return_exceptions=True)

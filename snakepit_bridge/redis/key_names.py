@@ -7,7 +7,7 @@ from dataclasses import dataclass
 _ESCAPED = str.maketrans({"%": "%25", ":": "%3A", "/": "%2F", "{": "%7B", "}": "%7D"})
 
 
-def joined(*parts: str) -> str:
+def join_key(*parts: str) -> str:
     """Join parts to one name that is unique to them: separators within parts are escaped."""
     return ":".join(part.translate(_ESCAPED) for part in parts)
 

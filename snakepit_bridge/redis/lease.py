@@ -36,7 +36,7 @@ class Lease:
     _connection: RedisConnection
     _lease_ms: int
 
-    async def note(self, record: str, content: str, kept_s: int) -> None:
+    async def write_record(self, record: str, content: str, kept_s: int) -> None:
         """Write a record whose key shares the lease's hash tag.
 
         Args:
@@ -51,7 +51,7 @@ class Lease:
         if not await self._run("write", record, content, kept_s):
             raise TurnLostError(self.key)
 
-    async def forget(self, record: str) -> None:
+    async def delete_record(self, record: str) -> None:
         """Delete a record if the lease is still held.
 
         Raises:
@@ -102,7 +102,7 @@ class Leases:
         self._lease_ms = max(1, round(lease_s * 1000))
 
     @asynccontextmanager
-    async def held(self, key: str) -> AsyncGenerator[Lease]:
+    async def acquire(self, key: str) -> AsyncGenerator[Lease]:
         """Wait for a lease and hold it within the block.
 
         Raises:

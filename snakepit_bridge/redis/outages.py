@@ -28,11 +28,11 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from snakepit_bridge.exceptions import StoreForbiddenError, StoreUnavailableError, fresh_error
+from snakepit_bridge.exceptions import StoreForbiddenError, StoreUnavailableError, copy_error
 
 T = TypeVar("T")
 
-PATIENCE_S = 600.0
+MAX_WAIT_S = 600.0
 """Seconds for which a task waits for Redis at one step, unless its deadline comes first."""
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
@@ -52,7 +52,7 @@ OUTAGES: tuple[type[Exception], ...] = (
 )
 """The exceptions that redis-py raises in an outage."""
 
-CODES = ("MISCONF", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "OOM", "READONLY")
+OUTAGE_CODES = ("MISCONF", "BUSY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "LOADING", "OOM", "READONLY")
 """Error codes of an outage that redis-py has no class for."""
 
 # How error messages begin if a script lacks a right: on Valkey and newer Redis, and on Redis 7.0.
@@ -66,7 +66,7 @@ def is_outage(exc: BaseException) -> bool:
         return exc.name == "client" and exc.obj is None
     if isinstance(exc, (StoreUnavailableError, OperationalError, *OUTAGES)) or is_forbidden(exc):
         return True
-    return isinstance(exc, ResponseError) and _error_code(str(exc)) in CODES
+    return isinstance(exc, ResponseError) and _error_code(str(exc)) in OUTAGE_CODES
 
 
 def is_forbidden(exc: BaseException) -> bool:
@@ -78,7 +78,7 @@ def is_forbidden(exc: BaseException) -> bool:
     return isinstance(exc, ResponseError) and any(words in str(exc) for words in _FORBIDDEN_IN_SCRIPT)
 
 
-def unavailable(exc: BaseException, url: str, user: str) -> StoreUnavailableError:
+def to_unavailable_error(exc: BaseException, url: str, user: str) -> StoreUnavailableError:
     """Return a StoreUnavailableError for an outage.
 
     Args:
@@ -87,7 +87,7 @@ def unavailable(exc: BaseException, url: str, user: str) -> StoreUnavailableErro
         user: the Redis user.
     """
     if isinstance(exc, StoreUnavailableError):
-        return fresh_error(exc)
+        return copy_error(exc)
     problem = str(exc).rstrip(".") or type(exc).__name__
     error = StoreForbiddenError(url, problem, user) if is_forbidden(exc) else StoreUnavailableError(url, problem)
     error.__cause__ = exc
@@ -100,14 +100,14 @@ def _error_code(text: str) -> str:
     return (answer if of_pipeline else text).partition(" ")[0].strip("('")
 
 
-def may_pass(exc: BaseException) -> bool:
+def is_transient(exc: BaseException) -> bool:
     """Check whether an outage may end by itself, as missing rights and wrong passwords don't."""
     chain = [error for error in (exc, exc.__cause__) if error is not None]
     return is_outage(exc) and not any(isinstance(error, AuthenticationError) or is_forbidden(error) for error in chain)
 
 
-async def through_outages(
-    work: Callable[[], Awaitable[T]], *, deadline: float | None = None, patience_s: float = PATIENCE_S
+async def retry_through_outages(
+    work: Callable[[], Awaitable[T]], *, deadline: float | None = None, patience_s: float = MAX_WAIT_S
 ) -> T:
     """Await some work on Redis and return its result; retry with backoff while Redis is unreachable.
 
@@ -125,7 +125,7 @@ async def through_outages(
             return await work()
         except StoreUnavailableError as exc:
             expired = time.monotonic() >= until or (deadline is not None and time.time() >= deadline)
-            if expired or not may_pass(exc):
+            if expired or not is_transient(exc):
                 raise
         await asyncio.sleep(pause_s * random.uniform(0.7, 1.0))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -13,8 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from snakepit_bridge.exceptions import fresh_error
-from snakepit_bridge.process.home_loop import share
+from snakepit_bridge.exceptions import copy_error
+from snakepit_bridge.process.home_loop import share_future
 
 # Minimum interval between two round trips: far below any LM's latency, and it halves a busy process's cost of Redis.
 _MIN_INTERVAL_S = 0.004
@@ -40,15 +40,15 @@ class Pipeliner:
         self._sending: asyncio.Task[None] | None = None
         self._sent_at = float("-inf")
 
-    def read(self, command: Command) -> asyncio.Future[Any]:
+    def execute_read(self, command: Command) -> asyncio.Future[Any]:
         """Execute a read-only command; equal ones of one round trip are sent once."""
         reply = self._reads.get(command)
         if reply is None:
-            reply = self._reads[command] = self.ask(command)
+            reply = self._reads[command] = self.execute(command)
         # Shared: a caller that is cancelled must not cancel it for the others.
-        return share(reply)
+        return share_future(reply)
 
-    def ask(self, command: Command) -> asyncio.Future[Any]:
+    def execute(self, command: Command) -> asyncio.Future[Any]:
         """Queue a command to be sent, whether or not its reply is awaited.
 
         Awaiting the reply raises the error of the round trip, or the server's error for this command.
@@ -85,7 +85,7 @@ class Pipeliner:
             if reply.done():
                 continue
             if isinstance(result, Exception):
-                reply.set_exception(fresh_error(result))
+                reply.set_exception(copy_error(result))
                 reply.exception()  # marks it as retrieved, since the caller may have gone
             else:
                 reply.set_result(result)

@@ -16,22 +16,22 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.process.home_loop import share
+from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.outages import unavailable
+from snakepit_bridge.redis.outages import to_unavailable_error
 
-Heard = Callable[[bytes | None], None]
+MessageHandler = Callable[[bytes | None], None]
 """Called with each message; None means that some may have been missed, so that the state has to be polled."""
 
 # A ping is sent at this interval; a connection without any reply for two intervals counts as dead.
-LOOK_AGAIN_S = 5.0
+RECHECK_INTERVAL_S = 5.0
 _RECONNECT_DELAY_S = 0.2
 
 
 class Subscription:
     """A process's subscriptions to the channels of one Redis, on the home loop.
 
-    It ends when the object is freed, so a handler must not keep alive the object that holds it: see ``weakly``.
+    It ends when the object is freed, so a handler must not keep alive the object that holds it: see ``weak_handler``.
 
     Args:
         connection: the Redis.
@@ -41,20 +41,20 @@ class Subscription:
         self._listening = _Listener(connection)
         weakref.finalize(self, self._listening.schedule_stop).atexit = False
 
-    async def listen(self, channel: str, handler: Heard) -> None:
-        """Call a handler with every message of a channel, from when this returns until ``leave``.
+    async def subscribe(self, channel: str, handler: MessageHandler) -> None:
+        """Call a handler with every message of a channel, from when this returns until ``unsubscribe``.
 
         Raises:
             StoreUnavailableError: the server is unreachable, or doesn't confirm within the timeout.
         """
         await self._listening.listen(channel, handler)
 
-    async def leave(self, channel: str, handler: Heard) -> None:
-        """Undo one ``listen``; the last one of a channel unsubscribes from it."""
+    async def unsubscribe(self, channel: str, handler: MessageHandler) -> None:
+        """Undo one ``subscribe``; the last one of a channel unsubscribes from it."""
         await self._listening.leave(channel, handler)
 
 
-def weakly(method: Heard) -> Heard:
+def weak_handler(method: MessageHandler) -> MessageHandler:
     """Return a handler that calls a bound method while its object lives, without keeping it alive."""
     reference = weakref.WeakMethod(method)
 
@@ -73,7 +73,7 @@ class _Listener:
         self._inherited: list[object] = []
         self._reset()
 
-    async def listen(self, channel: str, handler: Heard) -> None:
+    async def listen(self, channel: str, handler: MessageHandler) -> None:
         self._leave_to_parent()
         name = channel.encode()
         self._handlers.setdefault(name, []).append(handler)
@@ -84,12 +84,12 @@ class _Listener:
         try:
             if self._current is not None:
                 await self._send(self._current, "SUBSCRIBE", name)
-            await self._connection.bounded(share(confirmation))
+            await self._connection.wait_bounded(share_future(confirmation))
         except BaseException:
             await self.leave(channel, handler)
             raise
 
-    async def leave(self, channel: str, handler: Heard) -> None:
+    async def leave(self, channel: str, handler: MessageHandler) -> None:
         name = channel.encode()
         handlers = self._handlers.get(name, [])
         if handler in handlers:
@@ -111,7 +111,7 @@ class _Listener:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._handlers: dict[bytes, list[Heard]] = {}
+        self._handlers: dict[bytes, list[MessageHandler]] = {}
         self._confirmed: set[bytes] = set()
         self._pending: dict[bytes, asyncio.Future[None]] = {}
         self._current: AbstractConnection | None = None
@@ -137,7 +137,7 @@ class _Listener:
                 try:
                     self._current = connection
                     if self._handlers:
-                        await self._connection.bounded(connection.send_command("SUBSCRIBE", *self._handlers))
+                        await self._connection.wait_bounded(connection.send_command("SUBSCRIBE", *self._handlers))
                     await self._read(connection)
                 finally:
                     self._current = None
@@ -149,9 +149,9 @@ class _Listener:
 
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
-            message = await connection.read_response(timeout=2 * LOOK_AGAIN_S, push_request=True)
+            message = await connection.read_response(timeout=2 * RECHECK_INTERVAL_S, push_request=True)
             if message is None:  # redis-py's result of a timeout
-                raise RedisTimeoutError(f"no reply for {2 * LOOK_AGAIN_S:g} s")
+                raise RedisTimeoutError(f"no reply for {2 * RECHECK_INTERVAL_S:g} s")
             if not isinstance(message, list):
                 continue  # a pong on a connection without subscriptions
             if message[0] == b"message":
@@ -177,12 +177,12 @@ class _Listener:
         pending, self._pending = self._pending, {}
         for confirmation in pending.values():
             if not confirmation.done():
-                confirmation.set_exception(unavailable(exc, self._connection.url, self._connection.user))
+                confirmation.set_exception(to_unavailable_error(exc, self._connection.url, self._connection.user))
                 confirmation.exception()  # marks it as retrieved, since the caller may have gone
 
     async def _ping(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(RECHECK_INTERVAL_S)
             if self._current is not None:
                 await self._send(self._current, "PING")
             for name in tuple(self._handlers):
@@ -190,7 +190,7 @@ class _Listener:
 
     async def _send(self, connection: AbstractConnection, *command: bytes | str) -> None:
         try:
-            await self._connection.bounded(connection.send_command(*command, check_health=False))
+            await self._connection.wait_bounded(connection.send_command(*command, check_health=False))
         except StoreUnavailableError:
             # The reader fails as well and reconnects, which subscribes to all channels again.
             await connection.disconnect(nowait=True)

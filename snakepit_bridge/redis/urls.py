@@ -74,7 +74,7 @@ class Address:
         scheme, _, rest = url.partition("://")
         plain, _, kind = scheme.partition("+")
         if kind not in _PORTS:
-            plain_url = renamed(f"{_SCHEME_ALIASES.get(scheme, scheme)}://{rest}", "virtual_host", "db")
+            plain_url = rename_option(f"{_SCHEME_ALIASES.get(scheme, scheme)}://{rest}", "virtual_host", "db")
             parse_url(plain_url)
             if not scheme.startswith(("unix", "redis+socket")) and not _DATABASE.fullmatch(urlsplit(plain_url).path):
                 raise ValueError("the database is a number")
@@ -146,7 +146,7 @@ class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """A blocking connection pool for the current primary."""
 
 
-def renamed(url: str, option: str, name: str) -> str:
+def rename_option(url: str, option: str, name: str) -> str:
     """Rename an option of a URL's query: Celery calls a socket's database ``virtual_host``.
 
     Raises:
@@ -174,7 +174,7 @@ def split_tls(url: str) -> tuple[str, dict[str, Any]]:
     bare, _, query = _normalize_verification(url).partition("?")
     given = parse_qsl(query, keep_blank_values=True)
     tls = [(name, value) for name, value in given if name.startswith(_TLS_PREFIX)]
-    if not speaks_tls(bare):
+    if not uses_tls(bare):
         return url, {}
     others = urlencode([pair for pair in given if pair not in tls], safe="/")
     options: dict[str, Any] = {"ssl_cert_reqs": "required", **_parse_options("rediss://any", tls)}
@@ -182,7 +182,7 @@ def split_tls(url: str) -> tuple[str, dict[str, Any]]:
     return f"{bare}?{others}" if others else bare, options
 
 
-def speaks_tls(url: str) -> bool:
+def uses_tls(url: str) -> bool:
     """Check whether a Redis URL's scheme uses TLS."""
     return url.partition("://")[0].partition("+")[0] in ("rediss", "valkeys")
 
@@ -194,7 +194,7 @@ def _normalize_verification(url: str) -> str:
     wanted = [(name, value) for name, value in given if name.removeprefix(_SENTINEL_PREFIX).startswith(_TLS_PREFIX)]
     if not wanted:
         return url
-    if not speaks_tls(bare):
+    if not uses_tls(bare):
         scheme = bare.partition("://")[0]
         raise OptionError(
             f"{wanted[0][0]} is an option of TLS, which {scheme}:// doesn't speak; name a scheme like rediss"
@@ -211,7 +211,7 @@ def _normalize_option(option: str, value: str) -> str:
     return normalized
 
 
-def masked(url: str) -> str:
+def mask_url(url: str) -> str:
     """Return a Redis URL with its credentials masked, even if it is malformed."""
     bare = re.sub(r"(?<=://).*@", "***@", url, flags=re.DOTALL)
     return re.sub(r"(?<=password=)[^&#]*", "***", bare)

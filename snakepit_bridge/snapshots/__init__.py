@@ -6,20 +6,20 @@ from functools import cache
 from typing import Any
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.redis.urls import SCHEMES, masked
+from snakepit_bridge.redis.urls import SCHEMES, mask_url
 from snakepit_bridge.snapshots.checks import Check, CheckFunction, register_check
 from snakepit_bridge.snapshots.memory import MemoryStore
 from snakepit_bridge.snapshots.records import (
+    DEFAULT_REVISIONS,
     LATEST,
-    RETENTION,
     STORE,
-    At,
     Change,
     Changes,
+    Confirmation,
     Head,
     Label,
-    Look,
     Retention,
+    RevisionRef,
 )
 from snakepit_bridge.snapshots.redis_store import RedisStore
 from snakepit_bridge.snapshots.store import SnapshotStore
@@ -27,16 +27,16 @@ from snakepit_bridge.snapshots.watch import Moves, Watch
 
 __all__ = [
     "LATEST",
-    "RETENTION",
+    "DEFAULT_REVISIONS",
     "STORE",
-    "At",
+    "RevisionRef",
     "Change",
     "Changes",
     "Check",
     "CheckFunction",
     "Head",
     "Label",
-    "Look",
+    "Confirmation",
     "MemoryStore",
     "Moves",
     "RedisStore",
@@ -63,7 +63,7 @@ def open_store(url: str, **options: Any) -> SnapshotStore:
         return _shared_memory()
     if separator and scheme in SCHEMES:
         return RedisStore(url, **options)
-    raise ConfigurationError(f"No snapshot store at {masked(url)}; give memory:// or one of {', '.join(SCHEMES)}.")
+    raise ConfigurationError(f"No snapshot store at {mask_url(url)}; give memory:// or one of {', '.join(SCHEMES)}.")
 
 
 @cache

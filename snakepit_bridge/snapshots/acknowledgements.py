@@ -15,8 +15,8 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 
 # Interval of heartbeats; a process counts as gone after three missed ones.
-ALIVE_EVERY_S = 5.0
-_GONE_S = 3 * ALIVE_EVERY_S
+HEARTBEAT_INTERVAL_S = 5.0
+_GONE_S = 3 * HEARTBEAT_INTERVAL_S
 _KEPT_S = 86_400
 
 
@@ -59,7 +59,7 @@ class Acks:
         self._connection = connection
         self._namespace = namespace
 
-    async def alive(self, process: str) -> None:
+    async def heartbeat(self, process: str) -> None:
         """Send a process's heartbeat.
 
         Raises:
@@ -93,7 +93,7 @@ class Acks:
         """
         await self._connection.send_each([("HDEL", self._key(session), process) for session in sessions])
 
-    async def applied(self, session: str) -> list[ProcessAck]:
+    async def read_acks(self, session: str) -> list[ProcessAck]:
         """Return the acknowledgements of the live processes that hold the session, sorted by process.
 
         Raises:
@@ -115,7 +115,7 @@ class Acks:
 
     async def _now(self) -> float:
         """Return the server's time in Unix seconds, since all processes share its clock."""
-        seconds, micros = await self._connection.bounded(self._connection.client.time())
+        seconds, micros = await self._connection.wait_bounded(self._connection.client.time())
         return seconds + micros / 1e6
 
 

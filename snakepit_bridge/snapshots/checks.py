@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from snakepit_bridge.exceptions import CheckFailedError, known
+from snakepit_bridge.exceptions import CheckFailedError, join_names
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.variables.codec import encode_canonical, parse, shorten_repr
 from snakepit_bridge.variables.patterns import UnfitPatternError, check_pattern
 from snakepit_bridge.variables.types import Tensor, to_json
 
@@ -49,14 +49,14 @@ def encode_check(name: str, check: Check) -> bytes:
         ValueError: the check is neither a name nor a JSON schema.
     """
     if isinstance(check, str):
-        return canonical(check)
+        return encode_canonical(check)
     # Imported here and below, so that only sessions with schemas pay for it.
     from jsonschema import Draft202012Validator, SchemaError
 
     try:
         _check_patterns(check)
         Draft202012Validator.check_schema(check)
-        return canonical(dict(check))
+        return encode_canonical(dict(check))
     except (SchemaError, TypeError, ValueError) as exc:
         problem = exc.message if isinstance(exc, SchemaError) else str(exc)
         raise ValueError(f"Check '{name}' is neither a JSON schema nor the name of a function: {problem}") from None
@@ -85,13 +85,13 @@ def _enforce_function(session: str, name: str, function: str, variables: Mapping
     registered = _functions.get(function)
     if registered is None:
         problem = (
-            f"its function '{function}' is not registered in this process, which has: {known(_functions)}; "
+            f"its function '{function}' is not registered in this process, which has: {join_names(_functions)}; "
             "import the module that registers it"
         )
     else:
         problem = registered({each: variable.value for each, variable in variables.items()})
     if problem:
-        raise CheckFailedError(known(variables), _format_values(variables), problem.rstrip("."), session, name)
+        raise CheckFailedError(join_names(variables), _format_values(variables), problem.rstrip("."), session, name)
 
 
 def _enforce_schema(session: str, name: str, schema: Mapping[str, Any], variables: Mapping[str, Variable]) -> None:
@@ -108,15 +108,15 @@ def _enforce_schema(session: str, name: str, schema: Mapping[str, Any], variable
         error: Any = best_match(validator.iter_errors(document))
     except Unresolvable as exc:
         problem = f"its schema refers to {exc.ref}, which it doesn't hold"
-        raise CheckFailedError(known(variables), _format_values(variables), problem, session, name) from None
+        raise CheckFailedError(join_names(variables), _format_values(variables), problem, session, name) from None
     except RecursionError:
         problem = "its schema refers to itself without end"
-        raise CheckFailedError(known(variables), _format_values(variables), problem, session, name) from None
+        raise CheckFailedError(join_names(variables), _format_values(variables), problem, session, name) from None
     except UnfitPatternError as exc:
-        raise CheckFailedError(known(variables), _format_values(variables), str(exc), session, name) from exc
+        raise CheckFailedError(join_names(variables), _format_values(variables), str(exc), session, name) from exc
     if error is not None:
-        where = str(error.path[0]) if error.path else known(variables)
-        value = shown(error.instance) if error.path else _format_values(variables)
+        where = str(error.path[0]) if error.path else join_names(variables)
+        value = shorten_repr(error.instance) if error.path else _format_values(variables)
         raise CheckFailedError(where, value, str(error.message).rstrip("."), session, name)
 
 
@@ -150,4 +150,4 @@ def _to_document(variable: Variable) -> Any:
 
 
 def _format_values(variables: Mapping[str, Variable]) -> str:
-    return shown({each: variable.value for each, variable in variables.items()})
+    return shorten_repr({each: variable.value for each, variable in variables.items()})

@@ -23,17 +23,17 @@ from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.memory_session import MemorySession
 from snakepit_bridge.snapshots.memory_watch import MemoryWatch, WatchRegistry
 from snakepit_bridge.snapshots.records import (
-    RETENTION,
+    DEFAULT_REVISIONS,
     STORE,
     Change,
     Changes,
+    Confirmation,
     Head,
     Label,
-    Look,
     Retention,
-    checked,
+    check_changes,
 )
-from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Lineage, Snapshot
 from snakepit_bridge.snapshots.store import SnapshotStore
 from snakepit_bridge.snapshots.watch import Watch
 
@@ -45,7 +45,7 @@ class MemoryStore(SnapshotStore):
         retention: default retention of sessions; a number is that of revisions.
     """
 
-    def __init__(self, *, retention: Retention | int = RETENTION) -> None:
+    def __init__(self, *, retention: Retention | int = DEFAULT_REVISIONS) -> None:
         self._retention = Retention.of(retention)
         self._sessions: dict[str, MemorySession] = {}
         self._kept: dict[tuple[str, Token], tuple[float, Snapshot]] = {}
@@ -70,9 +70,9 @@ class MemoryStore(SnapshotStore):
         reason: str = "",
         age_s: float = 0.0,
         looked_at: float | None = None,
-        heard: Heard | None = None,
+        heard: AuthoritySign | None = None,
     ) -> Token:
-        checked(changes, publisher)
+        check_changes(changes, publisher)
         with self._lock:
             state = self._get(session) or self._create(session)
             state.check_publish(publisher, fence, expected)
@@ -104,7 +104,7 @@ class MemoryStore(SnapshotStore):
         with self._lock:
             state = self._require(session)
             if have is not None and have.token == state.token:
-                return have.confirmed(state.confirmed_at, state.heard)
+                return have.with_confirmation(state.confirmed_at, state.heard)
             return state.snapshot(state.token, state.variables)
 
     async def _read_at(self, session: str, token: Token) -> Snapshot:
@@ -119,7 +119,7 @@ class MemoryStore(SnapshotStore):
                 return kept
 
     @override
-    async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
+    async def confirm(self, looks: Mapping[str, Confirmation], *, publisher: str) -> dict[str, BridgeError]:
         refused: dict[str, BridgeError] = {}
         with self._lock:
             for session, look in looks.items():

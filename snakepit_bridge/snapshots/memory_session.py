@@ -20,7 +20,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import checks
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.records import Change, Changes, Head, Label, Retention
-from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
 
 # A fence or a check may precede the first publish, but expires without one.
@@ -43,7 +43,7 @@ class MemorySession:
     authority: str = ""
     fence: int = 0
     confirmed_at: float = 0.0
-    heard: Heard | None = None
+    heard: AuthoritySign | None = None
     labels: dict[str, Label] = field(default_factory=dict[str, Label])
     labelled: dict[Token, Variables] = field(default_factory=dict[Token, Variables])
     checks: dict[str, Check] = field(default_factory=dict[str, Check])
@@ -106,7 +106,7 @@ class MemorySession:
         self.trim()
         return self.token
 
-    def confirm(self, looked_at: float, heard: Heard | None) -> None:
+    def confirm(self, looked_at: float, heard: AuthoritySign | None) -> None:
         """Advance ``confirmed_at``, which only grows unless a clock was set back, and renew the TTL."""
         now = time.time()
         looked_at = min(now, looked_at)

@@ -9,14 +9,14 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.variables.codec import shown
+from snakepit_bridge.variables.codec import shorten_repr
 
 STORE = "store"
 """The authority of a session that is published to the store directly, not followed from an Elixir server."""
 
-RETENTION = 1_000
+DEFAULT_REVISIONS = 1_000
 """Default number of past revisions that are kept."""
 
 LATEST = "latest"
@@ -25,7 +25,7 @@ LATEST = "latest"
 Changes = Mapping[str, Variable | None]
 """Variables by name; None for a missing or deleted one."""
 
-At = Token | str
+RevisionRef = Token | str
 """A reference to a revision: its token, the token's text, a label's name, or ``latest``."""
 
 _LABEL = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
@@ -44,7 +44,7 @@ class Head:
     fence: int
     confirmed_at: float
     now: float = field(default=0.0, compare=False)
-    heard: Heard | None = None
+    heard: AuthoritySign | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Confirmation:
     """One read of an authority that found no change, or only proved that the authority is reachable.
 
     Attributes:
@@ -83,7 +83,7 @@ class Look:
     fence: int
     looked_at: float
     expected: Token | None = None
-    heard: Heard | None = None
+    heard: AuthoritySign | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Retention:
         ttl_s: seconds without a publish or confirmation after which the session expires; None for never.
     """
 
-    revisions: int = RETENTION
+    revisions: int = DEFAULT_REVISIONS
     age_s: float | None = None
     ttl_s: float | None = None
 
@@ -124,7 +124,7 @@ class Retention:
         return f"{self.revisions} {round((self.age_s or 0) * 1e6)} {round((self.ttl_s or 0) * 1e3)}"
 
 
-def checked(changes: Changes, publisher: str = STORE) -> Changes:
+def check_changes(changes: Changes, publisher: str = STORE) -> Changes:
     """Return the changes if each is None or a valid variable under its own name.
 
     An Elixir server is the authority on its values, so constraints are checked only for ``STORE``.
@@ -136,7 +136,7 @@ def checked(changes: Changes, publisher: str = STORE) -> Changes:
         if variable is None:
             continue
         if not isinstance(variable, Variable):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValidationError(name, shown(variable), "a store takes variables, made by Variable.declare")
+            raise ValidationError(name, shorten_repr(variable), "a store takes variables, made by Variable.declare")
         if variable.name != name:
             raise ValidationError(name, f"the variable '{variable.name}'", "it must be published under its own name")
         if publisher == STORE:
@@ -144,7 +144,7 @@ def checked(changes: Changes, publisher: str = STORE) -> Changes:
     return changes
 
 
-def label_name(name: str) -> str:
+def check_label_name(name: str) -> str:
     """Return the name if it is a valid label.
 
     Raises:
@@ -152,12 +152,12 @@ def label_name(name: str) -> str:
     """
     if name == LATEST or not _LABEL.fullmatch(name):
         raise ValueError(
-            f"A label is a letter and up to 63 letters, digits, - and _, and not '{LATEST}'; got {shown(name)}"
+            f"A label is a letter and up to 63 letters, digits, - and _, and not '{LATEST}'; got {shorten_repr(name)}"
         )
     return name
 
 
-def as_token(at: At) -> Token | None:
+def parse_reference(at: RevisionRef) -> Token | None:
     """Return the token of a reference, or None if it is a label or ``latest``."""
     if isinstance(at, Token):
         return at

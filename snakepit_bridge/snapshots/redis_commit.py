@@ -22,7 +22,7 @@ from snakepit_bridge.snapshots.lua import SCRIPTS
 from snakepit_bridge.snapshots.records import Retention
 from snakepit_bridge.snapshots.redis_keys import Keys
 from snakepit_bridge.snapshots.replies import SessionQuery
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
 from snakepit_bridge.variables import Variable
 
 Variables = Mapping[str, Variable]
@@ -43,7 +43,7 @@ class CommitMetadata:
     reason: str = ""
     age_s: float = 0.0
     looked_at: float | None = None
-    heard: Heard | None = None
+    heard: AuthoritySign | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,4 +198,4 @@ class Committer:
         return known
 
     async def _index(self, session: str) -> None:
-        await self._connection.bounded(self._connection.client.zadd(self._keys.index, {session: time.time()}))
+        await self._connection.wait_bounded(self._connection.client.zadd(self._keys.index, {session: time.time()}))

@@ -10,7 +10,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots.redis_keys import Keys
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
-from snakepit_bridge.variables.codec import canonical, parse
+from snakepit_bridge.variables.codec import encode_canonical, parse
 
 # Maximum number of tokens whose expiry is cached.
 _MAX_CACHED = 4_096
@@ -38,7 +38,7 @@ class KeptSnapshots:
 
     async def read(self, session: str, token: Token) -> Snapshot | None:
         """Return the kept snapshot of a token, or None."""
-        client, bounded = self._connection.client, self._connection.bounded
+        client, bounded = self._connection.client, self._connection.wait_bounded
         pin: Any = await bounded(client.get(self._keys.pin(session, token)))
         if pin is None:
             return None
@@ -62,5 +62,7 @@ class KeptSnapshots:
             ]
         )
         if not exists:
-            content = canonical({name: variable.encode().decode() for name, variable in snapshot.variables.items()})
-            await self._connection.bounded(self._connection.client.set(state, content, px=int(ms)))
+            content = encode_canonical(
+                {name: variable.encode().decode() for name, variable in snapshot.variables.items()}
+            )
+            await self._connection.wait_bounded(self._connection.client.set(state, content, px=int(ms)))

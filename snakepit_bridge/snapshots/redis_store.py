@@ -18,22 +18,22 @@ from snakepit_bridge.snapshots import replies
 from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.lua import SCRIPTS
 from snakepit_bridge.snapshots.records import (
-    RETENTION,
+    DEFAULT_REVISIONS,
     STORE,
     Change,
     Changes,
+    Confirmation,
     Head,
     Label,
-    Look,
     Retention,
-    checked,
+    check_changes,
 )
 from snakepit_bridge.snapshots.redis_commit import CommitMetadata, CommitRequest, Committer, Variables
 from snakepit_bridge.snapshots.redis_kept import KeptSnapshots
 from snakepit_bridge.snapshots.redis_keys import Keys
 from snakepit_bridge.snapshots.redis_watch import RedisWatch
 from snakepit_bridge.snapshots.replies import Reply, SessionQuery
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
 from snakepit_bridge.snapshots.store import SnapshotStore
 from snakepit_bridge.snapshots.watch import Watch
 
@@ -61,7 +61,7 @@ class RedisStore(SnapshotStore):
         url: str,
         *,
         namespace: str = "dspex",
-        retention: Retention | int = RETENTION,
+        retention: Retention | int = DEFAULT_REVISIONS,
         timeout_s: float = 5.0,
     ) -> None:
         self._connection = RedisConnection(url, timeout_s=timeout_s)
@@ -96,11 +96,11 @@ class RedisStore(SnapshotStore):
         reason: str = "",
         age_s: float = 0.0,
         looked_at: float | None = None,
-        heard: Heard | None = None,
+        heard: AuthoritySign | None = None,
     ) -> Token:
         updates = [
             part
-            for name, variable in checked(changes, publisher).items()
+            for name, variable in check_changes(changes, publisher).items()
             for part in (name, b"" if variable is None else variable.encode())
         ]
 
@@ -130,7 +130,7 @@ class RedisStore(SnapshotStore):
         return await self._committer.commit(CommitRequest("rollback", query, metadata, to, apply, on_top=False))
 
     @override
-    async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
+    async def confirm(self, looks: Mapping[str, Confirmation], *, publisher: str) -> dict[str, BridgeError]:
         refused: dict[str, BridgeError] = {}
         items = list(looks.items()) if self._connection.cluster else await self._confirm_plain(looks, publisher)
         for start in range(0, len(items), _BATCH):
@@ -158,10 +158,10 @@ class RedisStore(SnapshotStore):
                     refused[query.session] = error
         return refused
 
-    async def _confirm_plain(self, looks: Mapping[str, Look], publisher: str) -> list[tuple[str, Look]]:
+    async def _confirm_plain(self, looks: Mapping[str, Confirmation], publisher: str) -> list[tuple[str, Confirmation]]:
         """Confirm plain cases in few calls, and return the others, which need a script of their own."""
-        left: list[tuple[str, Look]] = []
-        plain: list[tuple[str, Look, str]] = []
+        left: list[tuple[str, Confirmation]] = []
+        plain: list[tuple[str, Confirmation, str]] = []
         for name, look in looks.items():
             if look.expected is None:
                 left.append((name, look))
@@ -247,7 +247,7 @@ class RedisStore(SnapshotStore):
     @override
     async def sessions(self) -> dict[str, Head]:
         connection = self._connection
-        entries: Any = await connection.bounded(connection.client.zrange(self._keys.index, 0, -1, withscores=True))
+        entries: Any = await connection.wait_bounded(connection.client.zrange(self._keys.index, 0, -1, withscores=True))
         created: dict[str, float] = {name.decode(): float(at) for name, at in entries}
         heads = await self.heads(sorted(created))
         latest = time.time() - _PRUNE_AFTER_S

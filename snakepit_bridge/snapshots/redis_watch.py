@@ -15,8 +15,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 from typing_extensions import override
 
-from snakepit_bridge.exceptions import StoreUnavailableError, fresh_error
-from snakepit_bridge.process.home_loop import share
+from snakepit_bridge.exceptions import StoreUnavailableError, copy_error
+from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots.watch import Moves, PendingMoves, Watch
@@ -61,7 +61,7 @@ class RedisWatch(Watch):
         self._sessions |= channels
         confirmations = [self._confirming.setdefault(channel, loop.create_future()) for channel in channels]
         await self._send("SUBSCRIBE", *channels)
-        await self._connection.bounded(asyncio.gather(*map(share, confirmations)))
+        await self._connection.wait_bounded(asyncio.gather(*map(share_future, confirmations)))
 
     @override
     async def discard(self, sessions: Iterable[str]) -> None:
@@ -76,7 +76,7 @@ class RedisWatch(Watch):
         pong = asyncio.get_running_loop().create_future()
         self._pinging.append(pong)
         await self._send("PING")
-        await self._connection.bounded(pong)
+        await self._connection.wait_bounded(pong)
 
     @override
     async def moves(self, timeout_s: float | None = None) -> Moves:
@@ -85,7 +85,7 @@ class RedisWatch(Watch):
     async def _send(self, *command: Any) -> None:
         # redis-py would reconnect a broken connection without its subscriptions.
         self._pending.check()
-        await self._connection.bounded(self._link.send_command(*command, check_health=False))
+        await self._connection.wait_bounded(self._link.send_command(*command, check_health=False))
 
     async def _read(self) -> None:
         try:
@@ -115,7 +115,7 @@ class RedisWatch(Watch):
         self._pending.fail(error)
         for waiting in (*self._confirming.values(), *self._pinging):
             if not waiting.done():
-                waiting.set_exception(fresh_error(error))
+                waiting.set_exception(copy_error(error))
                 waiting.exception()  # marks it as retrieved, since the caller may have gone
         self._confirming.clear()
         self._pinging.clear()

@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 from snakepit_bridge.exceptions import AuthorityAwayError, StalenessExceededError, StoreUnavailableError
 from snakepit_bridge.process.forking import after_fork_in_child
-from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
@@ -26,7 +26,7 @@ _MAX_PINNED = 256
 class Replica:
     """The snapshots of one process, kept in sync with the store; usable from every thread, event loop and fork.
 
-    A returned snapshot includes every publish from more than ``watch_lease`` seconds before the call, meets the
+    A returned snapshot includes every publish from more than ``watch_lease_s`` seconds before the call, meets the
     requirement, and is never older than one returned before. While connected, calls need no round trip.
 
     Args:
@@ -37,11 +37,11 @@ class Replica:
     """
 
     def __init__(
-        self, store: SnapshotStore, wait_s: float = 5.0, *, watch_lease: float = 1.0, max_sessions: int = 10_000
+        self, store: SnapshotStore, wait_s: float = 5.0, *, watch_lease_s: float = 1.0, max_sessions: int = 10_000
     ) -> None:
         self._store = store
         self._wait_s = wait_s
-        self._lease_s = watch_lease
+        self._lease_s = watch_lease_s
         self._max_sessions = max_sessions
         self.forget()
         _replicas.add(self)
@@ -71,10 +71,10 @@ class Replica:
             RevisionLostError: the required token was trimmed or lost.
             StoreUnavailableError: the store is unreachable.
         """
-        return self._get_cached(session, requirement) or await run_home(self._fetch(session, requirement))
+        return self._get_cached(session, requirement) or await run_on_home_loop(self._fetch(session, requirement))
 
     async def serve(
-        self, session: str, requirement: Requirement = _LATEST, terms: FreshnessPolicy = _DEFAULT_POLICY
+        self, session: str, requirement: Requirement = _LATEST, policy: FreshnessPolicy = _DEFAULT_POLICY
     ) -> ServedSnapshot:
         """Return a snapshot that meets the requirement and the freshness policy, with its age.
 
@@ -88,9 +88,9 @@ class Replica:
             if requirement.kind == "exactly":
                 return ServedSnapshot(at_hand, self._age(at_hand))
             held = self._get(session)
-            if held is not None and self._is_fresh(held, terms):
+            if held is not None and self._is_fresh(held, policy):
                 return ServedSnapshot(at_hand, self._sync.staleness(held))
-        return await run_home(self._serve(session, requirement, terms))
+        return await run_on_home_loop(self._serve(session, requirement, policy))
 
     def staleness(self, session: str) -> float:
         """Return the seconds since the authority last confirmed the cached snapshot; inf if there is none.
@@ -105,13 +105,13 @@ class Replica:
         """Whether the store replied within the lease, so that notifications can be relied on."""
         return clock() <= self._sync.connected_until
 
-    def holds(self) -> dict[str, Token]:
+    def held_tokens(self) -> dict[str, Token]:
         """Return the token of every cached session."""
         return {session: held.snapshot.token for session in self._cache if (held := self._get(session)) is not None}
 
     async def aclose(self) -> None:
         """Stop following the store and clear the cache; the next use starts again."""
-        await run_home(self._stop())
+        await run_on_home_loop(self._stop())
 
     async def _stop(self) -> None:
         sync = self._sync
@@ -137,7 +137,7 @@ class Replica:
                 return held.snapshot
             return self._pinned.get((session, token))
         snapshot = self.peek(session)
-        return snapshot if snapshot and snapshot.token != UNPUBLISHED and snapshot.meets(token) else None
+        return snapshot if snapshot and snapshot.token != UNPUBLISHED and snapshot.satisfies(token) else None
 
     async def _fetch(self, session: str, requirement: Requirement) -> Snapshot:
         if requirement.kind == "exactly":
@@ -176,7 +176,7 @@ class Replica:
         held = self._get(session)
         if held is None or requirement.kind == "exactly" or terms.outage.max_age_s is None:
             raise error
-        if requirement.token is not None and not held.snapshot.meets(requirement.token):
+        if requirement.token is not None and not held.snapshot.satisfies(requirement.token):
             raise error
         age_s = self._sync.staleness(held)
         if not terms.outage.allows(age_s):

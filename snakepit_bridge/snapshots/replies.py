@@ -21,7 +21,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.records import STORE, Change, Head, Label
-from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
 
 Reply = Sequence[Any]
@@ -66,9 +66,9 @@ def parse_token(reply: bytes) -> Token:
 
 def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapshot:
     """Parse a ``same``, ``delta`` or ``full`` reply to a reader that has the snapshot ``have``."""
-    confirmed_at, heard = parse_seconds(reply[1]), Heard.parse(reply[2].decode())
+    confirmed_at, heard = parse_seconds(reply[1]), AuthoritySign.parse(reply[2].decode())
     if have is not None and reply[0] == b"same":
-        return have.confirmed(confirmed_at, heard)
+        return have.with_confirmation(confirmed_at, heard)
     variables: dict[str, Variable] = {}
     if have is not None and reply[0] == b"delta":
         variables.update(have.variables)
@@ -83,7 +83,7 @@ def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapsho
 
 def parse_head(reply: Reply) -> Head:
     """Parse a ``head`` reply."""
-    heard = Heard.parse(reply[6].decode())
+    heard = AuthoritySign.parse(reply[6].decode())
     return Head(
         parse_token(reply[1]), reply[2].decode(), int(reply[3]), parse_seconds(reply[4]), parse_seconds(reply[5]), heard
     )
@@ -101,7 +101,7 @@ def parse_plain_head(fields: Reply, server: Reply, now: float) -> Head | None:
         return None
     epoch, revision, _, _, authority, fence, confirmed_at, heard = fields
     token = Token(int(epoch), int(revision))
-    sign = Heard.parse((heard or b"").decode())
+    sign = AuthoritySign.parse((heard or b"").decode())
     return Head(token, authority.decode(), int(fence), parse_seconds(confirmed_at), now, sign)
 
 

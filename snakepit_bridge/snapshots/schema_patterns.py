@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from snakepit_bridge.exceptions import known
+from snakepit_bridge.exceptions import join_names
 from snakepit_bridge.variables.patterns import search_pattern
 
 
@@ -36,7 +36,7 @@ def _validate_additional_properties(
     others = cast("dict[str, Any]", instance)
     extra = [name for name in others if not _is_named(name, schema)]
     if below is False and extra:
-        yield ValidationError(f"Additional properties are not allowed: {known(extra)}")
+        yield ValidationError(f"Additional properties are not allowed: {join_names(extra)}")
     elif below is not False:
         for name in extra:
             yield from validator.descend(others[name], below, path=name)

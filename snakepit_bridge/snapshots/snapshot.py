@@ -48,7 +48,7 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class AuthoritySign:
     """The last heartbeat of a session's authority, and its timeout.
 
     Attributes:
@@ -86,7 +86,7 @@ class Snapshot:
     confirmed_at: float
     lineage: Lineage = field(default=Lineage(), repr=False)
     authority: str = field(default="", repr=False)
-    heard: Heard | None = field(default=None, repr=False)
+    heard: AuthoritySign | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.variables, MappingProxyType):
@@ -116,7 +116,7 @@ class Snapshot:
         except KeyError:
             return {name: self.value(name) for name in names}
 
-    def meets(self, token: Token) -> bool:
+    def satisfies(self, token: Token) -> bool:
         """Check whether this snapshot is at or past a token, as ``at_least`` requires.
 
         Raises:
@@ -143,7 +143,7 @@ class Snapshot:
                 content.update(part)
         return content.hexdigest()
 
-    def confirmed(self, at: float, heard: Heard | None) -> Snapshot:
+    def with_confirmation(self, at: float, heard: AuthoritySign | None) -> Snapshot:
         """Return a copy with another ``confirmed_at`` and ``heard``, or itself if they are the same."""
         if (at, heard) == (self.confirmed_at, self.heard):
             return self

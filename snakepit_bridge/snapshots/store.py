@@ -17,17 +17,17 @@ from snakepit_bridge.snapshots.checks import Check
 from snakepit_bridge.snapshots.records import (
     LATEST,
     STORE,
-    At,
     Change,
     Changes,
+    Confirmation,
     Head,
     Label,
-    Look,
     Retention,
-    as_token,
-    label_name,
+    RevisionRef,
+    check_label_name,
+    parse_reference,
 )
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
 from snakepit_bridge.snapshots.watch import Watch
 from snakepit_bridge.variables import Variable
 
@@ -52,7 +52,7 @@ class SnapshotStore(ABC):
         reason: str = "",
         age_s: float = 0.0,
         looked_at: float | None = None,
-        heard: Heard | None = None,
+        heard: AuthoritySign | None = None,
     ) -> Token:
         """Commit all changes as one revision and return its token, or the current token if nothing changes.
 
@@ -94,14 +94,14 @@ class SnapshotStore(ABC):
         """
 
     @abstractmethod
-    async def confirm(self, looks: Mapping[str, Look], *, publisher: str) -> dict[str, BridgeError]:
+    async def confirm(self, looks: Mapping[str, Confirmation], *, publisher: str) -> dict[str, BridgeError]:
         """Update ``confirmed_at`` and ``heard`` of many sessions, and return the errors of rejected ones by session.
 
         Raises:
             StoreUnavailableError: the store is unreachable.
         """
 
-    async def read_at(self, session: str, at: At) -> Snapshot:
+    async def read_at(self, session: str, at: RevisionRef) -> Snapshot:
         """Return the snapshot at exactly this revision.
 
         Args:
@@ -121,7 +121,7 @@ class SnapshotStore(ABC):
     @abstractmethod
     async def _read_at(self, session: str, token: Token) -> Snapshot: ...
 
-    async def resolve(self, session: str, at: At) -> Token:
+    async def resolve(self, session: str, at: RevisionRef) -> Token:
         """Resolve a reference to its current token.
 
         Raises:
@@ -130,7 +130,7 @@ class SnapshotStore(ABC):
             SessionNotFoundError: the session hasn't been published.
             StoreUnavailableError: the store is unreachable.
         """
-        token = as_token(at)
+        token = parse_reference(at)
         if token is not None:
             return token
         if at == LATEST:
@@ -141,7 +141,9 @@ class SnapshotStore(ABC):
             raise LabelNotFoundError(session, str(at), tuple(labels))
         return label.token
 
-    async def diff(self, session: str, a: At, b: At = LATEST) -> dict[str, tuple[Variable | None, Variable | None]]:
+    async def diff(
+        self, session: str, a: RevisionRef, b: RevisionRef = LATEST
+    ) -> dict[str, tuple[Variable | None, Variable | None]]:
         """Return ``{name: (at a, at b)}`` of the differences between two revisions; None for a missing variable.
 
         Raises:
@@ -181,7 +183,7 @@ class SnapshotStore(ABC):
     async def rollback(
         self,
         session: str,
-        to: At,
+        to: RevisionRef,
         *,
         expected: Token | None = None,
         fence: int | None = None,
@@ -214,7 +216,7 @@ class SnapshotStore(ABC):
         self,
         session: str,
         name: str,
-        at: At = LATEST,
+        at: RevisionRef = LATEST,
         *,
         expected: Token | None = None,
         author: str = "",
@@ -235,7 +237,7 @@ class SnapshotStore(ABC):
             ValueError: the name isn't a valid label.
             BridgeError: the revision can't be read, see ``read_at``.
         """
-        label_name(name)
+        check_label_name(name)
         return await self._label(session, name, await self.resolve(session, at), expected, author, reason)
 
     @abstractmethod

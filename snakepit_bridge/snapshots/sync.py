@@ -16,13 +16,13 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.process.home_loop import share
+from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import STORE, Head, SnapshotStore, Watch
 from snakepit_bridge.snapshots.cached import CachedSnapshot, SnapshotCache, clock
 from snakepit_bridge.snapshots.contact import StoreContact
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
 
 # A session that wasn't used for this time isn't synchronized; its next use reads it first. Beyond this, that round trip
 # costs less than the polling.
@@ -90,7 +90,7 @@ class ReplicaSync:
             if reading is None or reading.done():
                 reading = self._reading[session] = asyncio.create_task(self._read(session))
             # A cancelled caller leaves the read to the others, and each gets its own copy of an error.
-            held = await share(reading)
+            held = await share_future(reading)
             if held.verified_at >= since:
                 return held
 
@@ -105,7 +105,7 @@ class ReplicaSync:
         """
         started = clock()
         held = await self.read(session, started)
-        while not held.snapshot.meets(token):
+        while not held.snapshot.satisfies(token):
             if held.snapshot.token == UNPUBLISHED:
                 raise SessionNotFoundError(session)
             waited_s = clock() - started
@@ -302,7 +302,10 @@ class ReplicaSync:
         if (UNPUBLISHED if head is None else head.token) != held.snapshot.token:
             self._handle_move(session, held, None if head is None else head.token)
             return
-        if head is not None and (newer := held.snapshot.confirmed(head.confirmed_at, head.heard)) is not held.snapshot:
+        if (
+            head is not None
+            and (newer := held.snapshot.with_confirmation(head.confirmed_at, head.heard)) is not held.snapshot
+        ):
             held.snapshot = newer
             self._notify(session)
         held.verified_at = asked_at
@@ -348,5 +351,5 @@ class ReplicaSync:
             _log.error("Replica synchronization failed; the next task restarts it.", exc_info=exc)
 
 
-def _last_contact(held: CachedSnapshot) -> Heard | None:
+def _last_contact(held: CachedSnapshot) -> AuthoritySign | None:
     return None if held.snapshot.authority in ("", STORE) else held.snapshot.heard

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
-from snakepit_bridge.exceptions import StoreUnavailableError, fresh_error
+from snakepit_bridge.exceptions import StoreUnavailableError, copy_error
 from snakepit_bridge.protocol.token import Token
 
 Moves = Mapping[str, Token | None]
@@ -96,7 +96,7 @@ class PendingMoves:
         """Raise the error of ``fail``, if any."""
         if self._broken is not None:
             # A new instance each time, since one that is raised twice accumulates tracebacks.
-            raise fresh_error(self._broken)
+            raise copy_error(self._broken)
 
     async def take(self, timeout_s: float | None) -> Moves:
         """Remove and return the moves, waiting for some up to ``timeout_s`` seconds."""

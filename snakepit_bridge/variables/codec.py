@@ -21,18 +21,19 @@ _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 80
 
 
-def canonical(value: Any) -> bytes:
+def encode_canonical(value: Any) -> bytes:
     """Encode a value of JSON types and finite numbers as canonical JSON in UTF-8.
 
     Raises:
-        ValueError: the value holds a non-finite float (see ``spelled``) or a lone surrogate, or is nested too deeply.
+        ValueError: the value holds a non-finite float (see ``quote_non_finite``) or a lone surrogate, or is nested too
+            deeply.
         TypeError: the value holds a type that JSON lacks.
     """
     return _encode(_ENCODER, value)
 
 
-def written(value: Any) -> bytes:
-    """Encode a value as :func:`canonical` does, but with the keys in their own order.
+def encode_json(value: Any) -> bytes:
+    """Encode a value as :func:`encode_canonical` does, but with the keys in their own order.
 
     Raises:
         ValueError: the value holds a non-finite float or a lone surrogate, or is nested too deeply.
@@ -60,16 +61,16 @@ def _encode(encoder: json.JSONEncoder, value: Any) -> bytes:
         raise ValueError("it is nested too deeply") from None
 
 
-def spelled(value: Any) -> Any:
+def quote_non_finite(value: Any) -> Any:
     """Return a number or nested sequences of numbers with NaN and infinities as strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else _quoted_form(value)
     if isinstance(value, list | tuple):
-        return [spelled(item) for item in value]
+        return [quote_non_finite(item) for item in value]
     return value
 
 
-def shown(value: Any) -> str:
+def shorten_repr(value: Any) -> str:
     """Return a value's repr, truncated for an error message."""
     try:
         return _REPR.repr(value)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn, cast
 
-from snakepit_bridge.exceptions import ValidationError, known
-from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
-from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.exceptions import ValidationError, join_names
+from snakepit_bridge.protocol.json_values import BOUNDS, find_problem
+from snakepit_bridge.variables.codec import encode_canonical, parse, shorten_repr
 from snakepit_bridge.variables.patterns import UnfitPatternError, check_pattern, search_pattern
 from snakepit_bridge.variables.types import INTEGER_BITS, TEXT_TYPES, VariableType, is_text
 
@@ -53,7 +53,7 @@ class Constraints:
         if not given and (given is None or isinstance(given, dict)):
             return UNCONSTRAINED
         if not isinstance(given, Mapping) or not all(map(is_text, given)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            _refuse(variable, f"constrained by {shown(given)}", "constraints are a mapping of names to rules")
+            _refuse(variable, f"constrained by {shorten_repr(given)}", "constraints are a mapping of names to rules")
         constraints = _parse_rules(variable, {key: value for key, value in given.items() if value is not None})
         if constraints.pattern is not None and not stored:
             _check_runnable(variable, constraints.pattern)
@@ -85,23 +85,23 @@ class Constraints:
         if bounded and math.isnan(value):  # NaN compares false, so it would pass both.
             _refuse(name, "NaN", f"it must be a number between {self.min} and {self.max}")
         if self.min is not None and value < self.min:
-            _refuse(name, shown(value), f"it must be at least {self.min}")
+            _refuse(name, shorten_repr(value), f"it must be at least {self.min}")
         if self.max is not None and value > self.max:
-            _refuse(name, shown(value), f"it must be at most {self.max}")
+            _refuse(name, shorten_repr(value), f"it must be at most {self.max}")
         if self.choices is not None and value not in self.choices:
-            _refuse(name, shown(value), f"it must be one of {_list_choices(self.choices)}")
+            _refuse(name, shorten_repr(value), f"it must be one of {_list_choices(self.choices)}")
 
     def _check_text(self, name: str, value: str) -> None:
         if self.min_length is not None and len(value) < self.min_length:
-            _refuse(name, shown(value), f"it must have at least {self.min_length} characters")
+            _refuse(name, shorten_repr(value), f"it must have at least {self.min_length} characters")
         if self.max_length is not None and len(value) > self.max_length:
-            _refuse(name, shown(value), f"it must have at most {self.max_length} characters")
+            _refuse(name, shorten_repr(value), f"it must have at most {self.max_length} characters")
         if self.pattern is not None:
             _check_pattern(name, self.pattern, value)
         if self.choices is not None and value not in self.choices:
-            _refuse(name, shown(value), f"it must be one of {_list_choices(self.choices)}")
+            _refuse(name, shorten_repr(value), f"it must be one of {_list_choices(self.choices)}")
         if self.allowed_modules is not None and value not in self.allowed_modules:
-            _refuse(name, shown(value), f"it must be one of the modules {_list_choices(self.allowed_modules)}")
+            _refuse(name, shorten_repr(value), f"it must be one of the modules {_list_choices(self.allowed_modules)}")
 
 
 UNCONSTRAINED = Constraints()
@@ -112,7 +112,7 @@ def _parse_rules(variable: str, given: Mapping[str, Any]) -> Constraints:
     rules = {key: rule for key, rule in _RULES.items() if key in given}
     for key, (is_valid, expected, _) in rules.items():
         if not is_valid(given[key]):
-            _refuse(variable, f"constrained by {key}={shown(given[key])}", f"{key} must be {expected}")
+            _refuse(variable, f"constrained by {key}={shorten_repr(given[key])}", f"{key} must be {expected}")
     named = {key: convert(given[key]) for key, (_, _, convert) in rules.items()}
     _merge_enum(named)
     constraints = Constraints(**named, unknown=_encode_unknown(variable, given))
@@ -125,7 +125,7 @@ def _check_runnable(variable: str, pattern: str) -> None:
     try:
         check_pattern(pattern)
     except UnfitPatternError as exc:
-        found = f"constrained by pattern={shown(pattern)}"
+        found = f"constrained by pattern={shorten_repr(pattern)}"
         raise ValidationError(variable, found, f"pattern must be a regular expression: {exc}") from exc
 
 
@@ -133,9 +133,11 @@ def _check_pattern(name: str, pattern: str, value: str) -> None:
     try:
         matched = search_pattern(pattern, value)
     except UnfitPatternError as exc:
-        raise ValidationError(name, shown(value), f"its pattern {shown(pattern)} can't be run: {exc}") from exc
+        raise ValidationError(
+            name, shorten_repr(value), f"its pattern {shorten_repr(pattern)} can't be run: {exc}"
+        ) from exc
     if not matched:
-        _refuse(name, shown(value), f"it must match the pattern {pattern!r}")
+        _refuse(name, shorten_repr(value), f"it must match the pattern {pattern!r}")
 
 
 def _merge_enum(named: dict[str, Any]) -> None:
@@ -148,11 +150,11 @@ def _merge_enum(named: dict[str, Any]) -> None:
 def _encode_unknown(variable: str, given: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in given.items() if key not in _RULES}
     try:
-        if (problem := problem_of(rest, BOUNDS)) is not None:
+        if (problem := find_problem(rest, BOUNDS)) is not None:
             raise ValueError(problem)
-        return canonical(rest).decode()
+        return encode_canonical(rest).decode()
     except (TypeError, ValueError) as exc:
-        _refuse(variable, f"constrained by {shown(rest)}", f"constraints must be JSON ({exc})")
+        _refuse(variable, f"constrained by {shorten_repr(rest)}", f"constraints must be JSON ({exc})")
 
 
 def _check_order(variable: str, low: str, high: str, least: float | None, most: float | None) -> None:
@@ -165,7 +167,7 @@ def _refuse(variable: str, found: str, rule: str) -> NoReturn:
 
 
 def _list_choices(choices: Iterable[Any]) -> str:
-    return known(map(str, choices))
+    return join_names(map(str, choices))
 
 
 def _is_number(value: Any) -> bool:

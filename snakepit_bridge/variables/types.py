@@ -13,8 +13,8 @@ from numbers import Integral, Real
 from typing import Any, cast
 
 from snakepit_bridge.exceptions import ValidationError
-from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
-from snakepit_bridge.variables.codec import NON_FINITE, shown, spelled
+from snakepit_bridge.protocol.json_values import BOUNDS, find_problem
+from snakepit_bridge.variables.codec import NON_FINITE, quote_non_finite, shorten_repr
 
 # From here on floats don't represent every integer, so Elixir rejects them as integers.
 _EXACT_FLOATS = 2**53
@@ -45,7 +45,7 @@ class VariableType(StrEnum):
             return cls(value)
         except ValueError:
             rule = f"the types are {', '.join(cls)}"
-            raise ValidationError(name, f"of type {shown(value)}", rule) from None
+            raise ValidationError(name, f"of type {shorten_repr(value)}", rule) from None
 
 
 TEXT_TYPES = frozenset({VariableType.STRING, VariableType.CHOICE, VariableType.MODULE})
@@ -78,7 +78,7 @@ def infer_type(name: str, value: Any) -> VariableType:
     if isinstance(_to_list(value), list | tuple):
         return VariableType.EMBEDDING
     rule = f"no type of variable holds a {type(value).__name__}; the types are {', '.join(VariableType)}"
-    raise ValidationError(name, shown(value), rule)
+    raise ValidationError(name, shorten_repr(value), rule)
 
 
 def coerce(name: str, kind: VariableType, value: Any) -> Any:
@@ -93,9 +93,9 @@ def coerce(name: str, kind: VariableType, value: Any) -> Any:
 def to_json(kind: VariableType, value: Any) -> Any:
     """Return the JSON form of a coerced value."""
     if kind is VariableType.TENSOR:
-        return {"data": spelled(value.data), "shape": list(value.shape)}
+        return {"data": quote_non_finite(value.data), "shape": list(value.shape)}
     if kind in (VariableType.FLOAT, VariableType.EMBEDDING):
-        return spelled(value)
+        return quote_non_finite(value)
     return value
 
 
@@ -116,64 +116,66 @@ def _float(name: str, value: Any) -> float:
     if isinstance(value, str) and value in NON_FINITE:
         return NON_FINITE[value]
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValidationError(name, shown(value), f"a float is a number, not a {type(value).__name__}")
+        raise ValidationError(name, shorten_repr(value), f"a float is a number, not a {type(value).__name__}")
     try:
         return float(value)
     except OverflowError:
-        raise ValidationError(name, shown(value), "it is too large for a float") from None
+        raise ValidationError(name, shorten_repr(value), "it is too large for a float") from None
 
 
 def _integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValidationError(name, shown(value), f"an integer is a whole number, not a {type(value).__name__}")
+        raise ValidationError(name, shorten_repr(value), f"an integer is a whole number, not a {type(value).__name__}")
     if isinstance(value, Integral):
         whole = int(value)
         if whole.bit_length() > INTEGER_BITS:
-            raise ValidationError(name, shown(value), "an integer has at most 4,200 digits")
+            raise ValidationError(name, shorten_repr(value), "an integer has at most 4,200 digits")
         return whole
     number = float(value)
     if not number.is_integer():
-        raise ValidationError(name, shown(value), "an integer is a whole number")
+        raise ValidationError(name, shorten_repr(value), "an integer is a whole number")
     if abs(number) >= _EXACT_FLOATS:
-        raise ValidationError(name, shown(value), "a float this large is not exact; give it as an integer")
+        raise ValidationError(name, shorten_repr(value), "a float this large is not exact; give it as an integer")
     return int(number)
 
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise ValidationError(name, shown(value), f"it must be text, not a {type(value).__name__}")
+        raise ValidationError(name, shorten_repr(value), f"it must be text, not a {type(value).__name__}")
     if not is_text(value):
-        raise ValidationError(name, shown(value), "it holds a lone surrogate, which UTF-8 can't carry")
+        raise ValidationError(name, shorten_repr(value), "it holds a lone surrogate, which UTF-8 can't carry")
     if len(value) > BOUNDS.max_bytes:
-        raise ValidationError(name, shown(value), f"it is larger than {BOUNDS.max_bytes} bytes")
+        raise ValidationError(name, shorten_repr(value), f"it is larger than {BOUNDS.max_bytes} bytes")
     return str(value)
 
 
 def _boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValidationError(name, shown(value), "a boolean is true or false")
+        raise ValidationError(name, shorten_repr(value), "a boolean is true or false")
     return value
 
 
 def _embedding(name: str, value: Any) -> tuple[float, ...]:
     items = _to_list(value)
     if not isinstance(items, list | tuple):
-        raise ValidationError(name, shown(value), f"an embedding is a list of numbers, not a {type(value).__name__}")
+        raise ValidationError(
+            name, shorten_repr(value), f"an embedding is a list of numbers, not a {type(value).__name__}"
+        )
     if 2 * len(cast("list[Any]", items)) > BOUNDS.max_bytes:
-        raise ValidationError(name, shown(value), f"it is larger than {BOUNDS.max_bytes} bytes")
+        raise ValidationError(name, shorten_repr(value), f"it is larger than {BOUNDS.max_bytes} bytes")
     return tuple(_float(name, item) for item in cast("list[Any]", items))
 
 
 def _tensor(name: str, value: Any) -> Tensor:
     data, shape = _tensor_parts(name, value)
     if not isinstance(shape, list | tuple) or not all(_is_size(size) for size in cast("list[Any]", shape)):
-        raise ValidationError(name, shown(value), "a tensor's shape is a list of sizes, like [2, 3]")
-    if (problem := problem_of([data, list(cast("list[Any]", shape))], BOUNDS)) is not None:
-        raise ValidationError(name, shown(value), problem)
+        raise ValidationError(name, shorten_repr(value), "a tensor's shape is a list of sizes, like [2, 3]")
+    if (problem := find_problem([data, list(cast("list[Any]", shape))], BOUNDS)) is not None:
+        raise ValidationError(name, shorten_repr(value), problem)
     tensor = Tensor(_numbers(name, data), tuple(int(size) for size in cast("list[int]", shape)))
     if not _fits_shape(tensor.data, tensor.shape):
         rule = f"its data, nested or flat, must hold {math.prod(tensor.shape)} numbers in shape {list(tensor.shape)}"
-        raise ValidationError(name, shown(value), rule)
+        raise ValidationError(name, shorten_repr(value), rule)
     return tensor
 
 
@@ -184,12 +186,12 @@ def _tensor_parts(name: str, value: Any) -> tuple[Any, Any]:
         return _to_list(value["data"]), value["shape"]
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         return value.tolist(), tuple(value.shape)
-    raise ValidationError(name, shown(value), 'a tensor is {"data": …, "shape": […]}')
+    raise ValidationError(name, shorten_repr(value), 'a tensor is {"data": …, "shape": […]}')
 
 
 def _numbers(name: str, data: Any) -> tuple[Any, ...]:
     if not isinstance(data, list | tuple):
-        raise ValidationError(name, shown(data), "a tensor's data is a list of numbers, nested or flat")
+        raise ValidationError(name, shorten_repr(data), "a tensor's data is a list of numbers, nested or flat")
     items = cast("list[Any]", data)
     return tuple(_numbers(name, item) if isinstance(item, list | tuple) else _number(name, item) for item in items)
 

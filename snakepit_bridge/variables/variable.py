@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from snakepit_bridge.exceptions import ValidationError
-from snakepit_bridge.variables.codec import canonical, parse, shown
+from snakepit_bridge.variables.codec import encode_canonical, parse, shorten_repr
 from snakepit_bridge.variables.constraints import UNCONSTRAINED, Constraints
 from snakepit_bridge.variables.types import VariableType, coerce, infer_type, is_text, to_json
 
@@ -28,7 +28,7 @@ class Variable:
 
     def __post_init__(self) -> None:
         if not is_text(self.name):
-            raise ValidationError(shown(self.name), "a variable", "its name must be text that UTF-8 can hold")
+            raise ValidationError(shorten_repr(self.name), "a variable", "its name must be text that UTF-8 can hold")
         object.__setattr__(self, "value", coerce(self.name, self.type, self.value))
 
     @classmethod
@@ -59,7 +59,7 @@ class Variable:
             kind, value, constraints = plain["type"], plain["value"], plain["constraints"]
         except (ValueError, KeyError, TypeError) as exc:
             rule = f"stored variables are JSON with type, value and constraints ({type(exc).__name__}: {exc})"
-            raise ValidationError(name, shown(data), rule) from exc
+            raise ValidationError(name, shorten_repr(data), rule) from exc
         return cls(name, VariableType.of(name, kind), value, Constraints.of(constraints, name, stored=True))
 
     def with_value(self, value: Any) -> Self:
@@ -77,7 +77,7 @@ class Variable:
     @cached_property
     def _encoded(self) -> bytes:
         value = to_json(self.type, self.value)
-        return canonical({"type": self.type, "value": value, "constraints": self.constraints.as_dict()})
+        return encode_canonical({"type": self.type, "value": value, "constraints": self.constraints.as_dict()})
 
     def _checked(self) -> Self:
         self.constraints.check(self.name, self.type, self.value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dspy.lm15 import Response
 
-from snakepit_bridge.dspy_integration.thread_context import outside
-from snakepit_bridge.exceptions import LMCallOutsidePredictionError, fresh_error
+from snakepit_bridge.dspy_integration.thread_context import no_prediction_error
+from snakepit_bridge.exceptions import LMCallOutsidePredictionError, copy_error
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
 from tasks.prediction_context import PredictionContext, current_prediction
 
@@ -19,12 +19,12 @@ def require_prediction() -> PredictionContext:
     """
     scope = current_prediction()
     if scope is None:
-        raise outside()
+        raise no_prediction_error()
     if scope.has_ended:
         raise LMCallOutsidePredictionError(f"prediction {scope.task_id} has ended")
     if scope.tally.deferred is not None:
         # The task is requeued already; the answer would be paid for and thrown away.
-        raise fresh_error(scope.tally.deferred)
+        raise copy_error(scope.tally.deferred)
     return scope
 
 

@@ -45,4 +45,4 @@ class Fallbacks:
     def _engines(self, call: PredictionCall) -> Iterator[LMEngine]:
         yield call.engine
         for name in self._profiles[call.profile].fallbacks:
-            yield self._profiles.engine(name)
+            yield self._profiles.get_engine(name)

@@ -41,7 +41,7 @@ class PredictionCall:
     @property
     def has_streamed(self) -> bool:
         """Whether a chunk of an answer has reached the caller, after which the call can't be repeated."""
-        return self.call.pieces is not None and self.call.pieces.any
+        return self.call.sink is not None and self.call.sink.any
 
 
 CallNext = Callable[[PredictionCall], Awaitable[Response]]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dspy.lm15 import Request, Response
 
-from snakepit_bridge.lm.models import fitting
+from snakepit_bridge.lm.models import drop_unsupported
 from tasks.lm_middleware.middleware import PredictionCall
 from tasks.prediction_context import PredictionContext
 
@@ -27,7 +27,7 @@ class Provider:
             DeadlineExceededError: the deadline passed before the response.
             LM15Error: the call failed.
         """
-        scope, pieces = call.scope, call.call.pieces
+        scope, pieces = call.scope, call.call.sink
         scope.tally.sent_requests += 1
         request = call.call.request
         if call.engine is not call.call.engine:
@@ -39,7 +39,7 @@ class Provider:
 
     def _note_dropped(self, scope: PredictionContext, model: str, request: Request) -> None:
         """Record the keywords that a model doesn't support in the provenance, and log each once per process."""
-        for name in fitting(model, request)[1]:
+        for name in drop_unsupported(model, request)[1]:
             scope.tally.dropped[name] = model
             if (model, name) not in self._logged:
                 self._logged.add((model, name))

@@ -15,7 +15,7 @@ from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.lm.policies import RetryPolicy
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.variables.codec import shown
+from snakepit_bridge.variables.codec import shorten_repr
 from tasks.errors import build_unavailable_error, retryable_kind
 from tasks.lm_middleware.circuit_breaker import CircuitOpenError
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
@@ -40,10 +40,10 @@ def _override(profile: RetryPolicy, value: Any) -> RetryPolicy:
         fields = json.loads(value) if isinstance(value, str) else value
         if not isinstance(fields, dict):
             raise ValueError("it must be a JSON object")
-        return profile.changed(fields)
+        return profile.with_changes(fields)
     except ValueError as exc:
         rule = f"it says how LM calls are tried again, and {exc}"
-        raise ValidationError(RETRY, shown(value), rule) from None
+        raise ValidationError(RETRY, shorten_repr(value), rule) from None
 
 
 def may_repeat(call: PredictionCall, error: LM15Error) -> bool:

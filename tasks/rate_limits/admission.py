@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
-from snakepit_bridge.redis.outages import through_outages
+from snakepit_bridge.redis.outages import retry_through_outages
 from tasks.rate_limits.estimates import Estimates
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.protocol import Caller, Estimate, Parked, Permit, Used
@@ -50,7 +50,7 @@ class FleetAdmission:
 
     async def before_start(self, caller: Caller, profile: str, estimate: Estimate) -> Permit | Parked:
         """Admit a task's first call or park the task; see ``RateLimiter.before_start``."""
-        await through_outages(self._leases.begin, deadline=caller.deadline)
+        await retry_through_outages(self._leases.begin, deadline=caller.deadline)
         _check_deadline(caller)
         if self._leases.buckets_for(profile, caller.session, caller.snapshot) is None:
             return Permit(profile)
@@ -88,7 +88,7 @@ class FleetAdmission:
 
     async def admit(self, caller: Caller, profile: str, estimate: Estimate) -> Permit:
         """Admit a call; see ``RateLimiter.admit``."""
-        await through_outages(self._leases.begin, deadline=caller.deadline)
+        await retry_through_outages(self._leases.begin, deadline=caller.deadline)
         _check_deadline(caller)
         if self._leases.buckets_for(profile, caller.session, caller.snapshot) is None:
             return Permit(profile)
@@ -148,7 +148,7 @@ class FleetAdmission:
     async def _request(self, call: _PendingCall, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Request a permit, retrying through outages; return the permit if the caller was cancelled."""
         try:
-            return await through_outages(ask, deadline=call.caller.deadline)
+            return await retry_through_outages(ask, deadline=call.caller.deadline)
         except (asyncio.CancelledError, StoreUnavailableError):
             # The permit may have been granted although the reply was lost.
             self._leases.spawn(self._store.settle(call.permit, _NO_COSTS, requests=0))

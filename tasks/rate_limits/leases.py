@@ -13,10 +13,10 @@ from typing import Any
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
-from snakepit_bridge.process.home_loop import share
+from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from tasks.notifications import Signals
+from tasks.notifications import Subscriptions
 from tasks.outage_log import OutageLog
 from tasks.rate_limits.rules import FLEET_SESSION, Bucket, Rules
 from tasks.rate_limits.scheduler import ParkedTaskScheduler
@@ -46,7 +46,7 @@ class LimitLeases:
         cancels: the subscriptions that cancellations arrive on.
     """
 
-    def __init__(self, store: LimitStore, rules: Rules, replica: Replica, cancels: Signals) -> None:
+    def __init__(self, store: LimitStore, rules: Rules, replica: Replica, cancels: Subscriptions) -> None:
         self.store = store
         self._rules = rules
         self._replica = replica
@@ -64,7 +64,7 @@ class LimitLeases:
         self._cancels = cancels
         self._read_outage = OutageLog(_log, "Can't read the fleet's limits; the last known ones apply")
         self._renewal_outage = OutageLog(_log, "Can't renew rate-limit permits")
-        self._signals = Signals(store.connection)
+        self._signals = Subscriptions(store.connection)
         self._signals.subscribe(store.pause_channel, self._on_pause, lambda: None)
         self._signals.subscribe(self.ready_channel, self._on_ready, self._wake_all)
         self._signals.subscribe(store.wake_channel, self._on_wake, lambda: None)
@@ -81,7 +81,7 @@ class LimitLeases:
         # Concurrent callers share one read and its failure.
         if self._begin_task is None or self._begin_task.done():
             self._begin_task = asyncio.get_running_loop().create_task(self._begin())
-        await share(self._begin_task)
+        await share_future(self._begin_task)
 
     async def _begin(self) -> None:
         self._ensure_running("beat", self._send_heartbeats)

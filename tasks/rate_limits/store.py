@@ -173,7 +173,7 @@ class LimitStore:
 
     async def stop_waiting(self, permit: str, profile: str) -> None:
         """Remove a call that was waiting in its process, so that it blocks no others."""
-        await self.connection.bounded(self.connection.client.zrem(f"{self.prefix}in_place:{profile}", permit))
+        await self.connection.wait_bounded(self.connection.client.zrem(f"{self.prefix}in_place:{profile}", permit))
 
     async def pause(self, profile: str, seconds: float) -> None:
         """Pause a profile, and notify every process.
@@ -223,7 +223,7 @@ class LimitStore:
         Raises:
             StoreUnavailableError: Redis is unavailable.
         """
-        counts: Any = await self.connection.bounded(self.connection.client.hgetall(f"{self.prefix}waiting"))
+        counts: Any = await self.connection.wait_bounded(self.connection.client.hgetall(f"{self.prefix}waiting"))
         return {profile.decode(): int(count) for profile, count in counts.items()}
 
     async def list_sessions(self, profile: str) -> list[str]:
@@ -233,7 +233,7 @@ class LimitStore:
             StoreUnavailableError: Redis is unavailable.
         """
         key = f"{self.prefix}sessions:{profile}"
-        sessions: Any = await self.connection.bounded(self.connection.client.zrange(key, 0, -1))
+        sessions: Any = await self.connection.wait_bounded(self.connection.client.zrange(key, 0, -1))
         return [session.decode() for session in sessions]
 
     async def _run(self, name: str, *args: Any) -> Any:

@@ -18,10 +18,10 @@ from uuid import uuid4
 from dspy._vendor.lm15.serde import response_from_dict, response_to_dict
 from dspy.lm15 import LM15Error, Response, Usage
 
-from snakepit_bridge.exceptions import LMUnavailableError, StoreUnavailableError, fresh_error
+from snakepit_bridge.exceptions import LMUnavailableError, StoreUnavailableError, copy_error
 from snakepit_bridge.lm.engine import LMCall
-from snakepit_bridge.process.home_loop import home, share
-from tasks.notifications import Signals
+from snakepit_bridge.process.home_loop import get_home_loop, share_future
+from tasks.notifications import Subscriptions
 from tasks.prediction_context import PredictionContext
 from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.store import LEASE_S, AnswerStore, Hit, Lead
@@ -67,7 +67,7 @@ class AnswerCache:
         signals: the subscriptions that ended leases arrive on.
     """
 
-    def __init__(self, store: AnswerStore, signals: Signals) -> None:
+    def __init__(self, store: AnswerStore, signals: Subscriptions) -> None:
         self._store = store
         self._calls: dict[str, SharedCall] = {}
         self._spawned: set[asyncio.Task[None]] = set()
@@ -86,7 +86,7 @@ class AnswerCache:
             flight = self._calls.get(digest)
             if flight is None:
                 return await self._lead(scope, SharedCall(digest, spec.ttl_s), call_provider)
-            answer = await scope.within_deadline(share(flight.result))
+            answer = await scope.within_deadline(share_future(flight.result))
             if answer is not None:
                 scope.tally.shared_answers += 1
                 return _without_usage(answer)
@@ -135,7 +135,7 @@ class AnswerCache:
     def resolve(self, scope: PredictionContext, text: str, *, parsed: bool) -> None:
         """Report whether a program parsed an answer. Call from any thread."""
         for flight in scope.unparsed.pop(text, ()):
-            home().call_soon_threadsafe(self._complete, flight, flight.answer if parsed else None)
+            get_home_loop().call_soon_threadsafe(self._complete, flight, flight.answer if parsed else None)
 
     def finish(self, scope: PredictionContext, *, succeeded: bool) -> None:
         """Resolve the answers that no adapter parsed by whether their program succeeded."""
@@ -148,7 +148,7 @@ class AnswerCache:
             del self._calls[flight.digest]
         if not flight.result.done():
             if isinstance(outcome, Exception):
-                flight.result.set_exception(fresh_error(outcome))
+                flight.result.set_exception(copy_error(outcome))
                 flight.result.exception()  # mark it as retrieved: mostly there are no waiters
             else:
                 flight.result.set_result(outcome)

@@ -19,7 +19,7 @@ from dspy.utils.callback import BaseCallback
 import tasks.streaming
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
@@ -73,7 +73,7 @@ async def runtime(redis_url: str, tmp_path: Path) -> AsyncIterator[tuple[Runtime
         settings = FleetSettings.model_validate({"redis_url": redis_url, "lm_profiles": profiles})
         built = build_runtime(settings)
         for name, cache in (("plain", None), ("cached", {"ttl_s": 60})):
-            spec = spec_of(dspy.ChainOfThought("question -> answer"), program=name, cache=cache)
+            spec = serialize_module(dspy.ChainOfThought("question -> answer"), program=name, cache=cache)
             await built.registry.register(name, spec)
         yield built, lm
         await built.aclose()

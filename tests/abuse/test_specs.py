@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import BridgeError, InputError
-from snakepit_bridge.process.home_loop import home
+from snakepit_bridge.process.home_loop import get_home_loop
 from tests.harness.spec_fields import TEXTS
 from tests.harness.spec_mutations import MUTATIONS, mutants
 from tests.harness.spec_strategies import EXECUTE_CODE, KINDS, VARIABLES, Drawn, programs
@@ -71,12 +71,12 @@ class Doors:
 @contextmanager
 def running_gateway(url: str) -> Generator[httpx.Client]:
     running = gateway(url, allowed_packages=("tests",))
-    made = asyncio.run_coroutine_threadsafe(running.__aenter__(), home()).result(WAIT_S)
+    made = asyncio.run_coroutine_threadsafe(running.__aenter__(), get_home_loop()).result(WAIT_S)
     try:
         with httpx.Client(base_url=f"http://{made.http_address}", timeout=WAIT_S) as client:
             yield client
     finally:
-        asyncio.run_coroutine_threadsafe(running.__aexit__(None, None, None), home()).result(WAIT_S)
+        asyncio.run_coroutine_threadsafe(running.__aexit__(None, None, None), get_home_loop()).result(WAIT_S)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from snakepit_bridge.snapshots import At, SnapshotStore
+from snakepit_bridge.snapshots import RevisionRef, SnapshotStore
 from snakepit_bridge.variables import Variable
 
 ELIXIR = "elixir.example:50051"
@@ -19,5 +19,5 @@ def plain(variables: Mapping[str, Variable | None]) -> dict[str, Any]:
     return {name: None if variable is None else variable.value for name, variable in variables.items()}
 
 
-async def state(store: SnapshotStore, session: str = "s", at: At = "latest") -> dict[str, Any]:
+async def state(store: SnapshotStore, session: str = "s", at: RevisionRef = "latest") -> dict[str, Any]:
     return plain((await store.read_at(session, at)).variables)

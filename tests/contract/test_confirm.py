@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError, StaleTokenError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import Look, Retention, SnapshotStore
-from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots import Confirmation, Retention, SnapshotStore
+from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from tests.contract.conftest import OpenStore
 from tests.contract.sample import ELIXIR, some
 
@@ -18,7 +18,7 @@ async def test_many_sessions_are_confirmed_together(store: SnapshotStore) -> Non
     for name in names[:3]:
         await store.publish(name, some(a=1), publisher=ELIXIR, age_s=100)
     now = (await store.head("s0")).now
-    refused = await store.confirm({name: Look(0, now - 5) for name in names}, publisher=ELIXIR)
+    refused = await store.confirm({name: Confirmation(0, now - 5) for name in names}, publisher=ELIXIR)
     assert sorted(refused) == sorted(names[3:])
     assert all(isinstance(error, SessionNotFoundError) for error in refused.values())
     for head in (await store.heads(names[:3])).values():
@@ -33,13 +33,13 @@ async def test_only_the_authority_confirms(store: SnapshotStore) -> None:
     before = (await store.head("s")).confirmed_at
     newer = await store.raise_fence("s", publisher=ELIXIR)
     now = (await store.head("s")).now
-    refused = await store.confirm({"s": Look(fence, now), "other": Look(0, now)}, publisher=ELIXIR)
+    refused = await store.confirm({"s": Confirmation(fence, now), "other": Confirmation(0, now)}, publisher=ELIXIR)
     assert {name: type(error) for name, error in refused.items()} == {
         "s": FencedError,
         "other": SessionOwnedElsewhereError,
     }
     assert (await store.head("s")).confirmed_at == before
-    assert await store.confirm({"s": Look(newer, now)}, publisher=ELIXIR) == {}
+    assert await store.confirm({"s": Confirmation(newer, now)}, publisher=ELIXIR) == {}
     assert (await store.head("s")).confirmed_at > before
 
 
@@ -47,10 +47,10 @@ async def test_a_confirmation_of_lost_content_is_rejected(store: SnapshotStore) 
     first = await store.publish("s", some(a=1), publisher=ELIXIR, age_s=100)
     second = await store.publish("s", some(a=2), publisher=ELIXIR, age_s=100)
     before = await store.head("s")
-    refused = await store.confirm({"s": Look(0, before.now, first)}, publisher=ELIXIR)
+    refused = await store.confirm({"s": Confirmation(0, before.now, first)}, publisher=ELIXIR)
     assert isinstance(refused["s"], StaleTokenError)
     assert (await store.head("s")).confirmed_at == before.confirmed_at
-    assert await store.confirm({"s": Look(0, before.now, second)}, publisher=ELIXIR) == {}
+    assert await store.confirm({"s": Confirmation(0, before.now, second)}, publisher=ELIXIR) == {}
     assert (await store.head("s")).confirmed_at > before.confirmed_at
 
 
@@ -58,10 +58,10 @@ async def test_a_confirmation_is_of_when_the_look_began(store: SnapshotStore) ->
     await store.publish("s", some(a=1))
     head = await store.head("s")
     for looked_at in (head.now - 3_600, head.confirmed_at - 1):
-        await store.confirm({"s": Look(0, looked_at)}, publisher="store")
+        await store.confirm({"s": Confirmation(0, looked_at)}, publisher="store")
         await store.publish("s", some(a=2), looked_at=looked_at)
         assert (await store.head("s")).confirmed_at == head.confirmed_at
-    await store.confirm({"s": Look(0, head.now + 3_600)}, publisher="store")
+    await store.confirm({"s": Confirmation(0, head.now + 3_600)}, publisher="store")
     after = await store.head("s")
     assert head.confirmed_at < after.confirmed_at <= after.now
 
@@ -79,11 +79,11 @@ async def test_plain_and_odd_sessions_are_judged_alike_in_one_call(store: Snapsh
         fence[name] = await store.raise_fence(name, publisher=ELIXIR)
         if name != "unpublished":
             token = await store.publish(name, some(a=1), publisher=ELIXIR, fence=fence[name], age_s=100)
-            looks[name] = Look(fence[name], (await store.head(name)).now - 5, token)
+            looks[name] = Confirmation(fence[name], (await store.head(name)).now - 5, token)
     await store.publish("stale", some(a=2), publisher=ELIXIR, fence=fence["stale"], age_s=100)
     await store.raise_fence("fenced", publisher=ELIXIR)
     now = (await store.head("plain")).now
-    looks["unpublished"] = Look(fence["unpublished"], now - 5, looks["plain"].expected)
+    looks["unpublished"] = Confirmation(fence["unpublished"], now - 5, looks["plain"].expected)
     looks["ahead"] = replace(looks["ahead"], looked_at=now + 3_600)
     before = await store.heads([*looks])
     refused = await store.confirm(looks, publisher=ELIXIR)
@@ -105,40 +105,44 @@ async def test_a_confirmation_gives_a_session_with_an_end_its_whole_time_again(o
     for _ in range(4):
         await asyncio.sleep(0.35)
         now = (await store.head("s")).now
-        assert await store.confirm({"s": Look(0, now, token)}, publisher=ELIXIR) == {}
+        assert await store.confirm({"s": Confirmation(0, now, token)}, publisher=ELIXIR) == {}
     assert (await store.head("s")).token == token
 
 
 async def test_a_sign_of_the_authority_is_kept_with_the_bound_of_its_silence(store: SnapshotStore) -> None:
     """KINDS 27: by a publish and by a look, whether or not the look confirms anything, and seen by every reader."""
     fence = await store.raise_fence("s", publisher=ELIXIR)
-    first, second, third = Heard(1_000.25, 12.5), Heard(1_001.0, 12.5), Heard(1_002.5, 0.25)
+    first, second, third = AuthoritySign(1_000.25, 12.5), AuthoritySign(1_001.0, 12.5), AuthoritySign(1_002.5, 0.25)
     token = await store.publish("s", some(a=1), publisher=ELIXIR, fence=fence, looked_at=1_000.25, heard=first)
 
-    async def seen() -> list[Heard | None]:
+    async def seen() -> list[AuthoritySign | None]:
         read, head = await store.read("s"), await store.head("s")
         return [read.heard, head.heard, (await store.heads(["s"]))["s"].heard, (await store.read("s", read)).heard]
 
     assert await seen() == [first] * 4
     have = await store.read("s")
-    for look in (Look(fence, 1_001.0, token, second), Look(fence, 0.0, token, third), Look(fence, 0.0, None, first)):
+    for look in (
+        Confirmation(fence, 1_001.0, token, second),
+        Confirmation(fence, 0.0, token, third),
+        Confirmation(fence, 0.0, None, first),
+    ):
         assert await store.confirm({"s": look}, publisher=ELIXIR) == {}
         assert await seen() == [look.heard] * 4
         assert (await store.read("s", have)).heard == look.heard
         assert (await store.head("s")).confirmed_at == 1_001.0
     newer = await store.publish("s", some(a=2), publisher=ELIXIR, fence=fence, looked_at=1_003.0, heard=second)
     assert ((await store.read("s", have)).token, (await store.read("s", have)).heard) == (newer, second)
-    assert await store.confirm({"s": Look(fence, 1_004.0, newer)}, publisher=ELIXIR) == {}
+    assert await store.confirm({"s": Confirmation(fence, 1_004.0, newer)}, publisher=ELIXIR) == {}
     assert await seen() == [None] * 4
 
 
 async def test_a_rejected_publisher_sends_no_heartbeat(store: SnapshotStore) -> None:
     fence = await store.raise_fence("s", publisher=ELIXIR)
-    heard = Heard(1_000.0, 12.5)
+    heard = AuthoritySign(1_000.0, 12.5)
     token = await store.publish("s", some(a=1), publisher=ELIXIR, fence=fence, heard=heard)
     newer = await store.raise_fence("s", publisher=ELIXIR)
-    late = Heard(2_000.0, 12.5)
-    for look in (Look(fence, 2_000.0, token, late), Look(newer, 2_000.0, _next(token), late)):
+    late = AuthoritySign(2_000.0, 12.5)
+    for look in (Confirmation(fence, 2_000.0, token, late), Confirmation(newer, 2_000.0, _next(token), late)):
         assert list(await store.confirm({"s": look}, publisher=ELIXIR)) == ["s"]
         assert (await store.head("s")).heard == heard
 

@@ -33,7 +33,7 @@ async def test_one_process_at_a_time_holds_the_lease(connection: RedisConnection
 
     async def work() -> None:
         nonlocal inside, most
-        async with turns.held(KEY):
+        async with turns.acquire(KEY):
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0.01)
@@ -45,17 +45,17 @@ async def test_one_process_at_a_time_holds_the_lease(connection: RedisConnection
 
 async def test_a_lease_in_use_is_renewed(connection: RedisConnection) -> None:
     turns = Leases(connection, lease_s=1.5)
-    async with turns.held(KEY) as turn:
+    async with turns.acquire(KEY) as turn:
         await asyncio.sleep(2.5)
         assert not await Lease(KEY, "another", connection, 300).acquire()
-        await turn.note(RECORD, "done", 60)
+        await turn.write_record(RECORD, "done", 60)
     assert await connection.client.get(RECORD) in (b"done", "done")
 
 
 async def test_the_lease_of_a_crashed_holder_expires(connection: RedisConnection) -> None:
     await lost(connection, 0.3)
     began = time.monotonic()
-    async with Leases(connection).held(KEY):
+    async with Leases(connection).acquire(KEY):
         assert 0.2 < time.monotonic() - began < 5
 
 
@@ -63,14 +63,14 @@ async def test_a_paused_holder_can_write_nothing_and_has_lost_the_lease(
     connection: RedisConnection,
 ) -> None:
     paused = await lost(connection, 0.1)
-    async with Leases(connection).held(KEY) as turn:
-        await turn.note(RECORD, "answer", 60)
+    async with Leases(connection).acquire(KEY) as turn:
+        await turn.write_record(RECORD, "answer", 60)
         with pytest.raises(TurnLostError):
-            await paused.note(RECORD, "older", 60)
-        await paused.forget(RECORD)
+            await paused.write_record(RECORD, "older", 60)
+        await paused.delete_record(RECORD)
     # It is free now, and still not the paused one's: whoever had it may have ended the work.
     with pytest.raises(TurnLostError):
-        await paused.note(RECORD, "older", 60)
+        await paused.write_record(RECORD, "older", 60)
     await paused.release()
     assert await connection.client.get(RECORD) in (b"answer", "answer")
 
@@ -79,7 +79,7 @@ async def test_a_caller_cancelled_while_waiting_leaves_the_lease_free(connection
     turns = Leases(connection)
 
     async def held() -> None:
-        async with turns.held(KEY):
+        async with turns.acquire(KEY):
             await asyncio.sleep(60)
 
     for pause in [0.0, *(n / 2000 for n in range(20))]:
@@ -87,5 +87,5 @@ async def test_a_caller_cancelled_while_waiting_leaves_the_lease_free(connection
         await asyncio.sleep(pause)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        async with asyncio.timeout(2), turns.held(KEY):
+        async with asyncio.timeout(2), turns.acquire(KEY):
             pass

@@ -73,7 +73,7 @@ class TestRestart:
         assert shot.token.revision == 3
         assert shot.token.epoch > have.token.epoch
         assert shot.variables["a"] is have.variables["a"]
-        assert all(shot.meets(token) for token in (*tokens, shot.token))
+        assert all(shot.satisfies(token) for token in (*tokens, shot.token))
         assert [(await store.read_at("s", token)).value("a") for token in tokens] == [0, 1, 2]
         assert (await store.publish("s", some(a=3), expected=tokens[2])).revision == 4
         assert [change.token for change in await store.history("s")][1:] == tokens[::-1]
@@ -100,9 +100,9 @@ class TestRestart:
             with pytest.raises(RevisionLostError):
                 await store.read_at("s", token)
             with pytest.raises(RevisionLostError):
-                shot.meets(token)
+                shot.satisfies(token)
         assert [(await store.read_at("s", token)).value("a") for token in kept] == [0, 1, 2]
-        assert all(shot.meets(token) for token in kept)
+        assert all(shot.satisfies(token) for token in kept)
         await store.aclose()
 
     async def test_a_server_without_data_begins_a_larger_epoch(self, forgetful: EmbeddedRedis) -> None:
@@ -173,9 +173,9 @@ class TestRestart:
         shot = await store.read("s")
         assert len(shot.lineage.epochs) == 64
         assert tokens == sorted(tokens)
-        assert all(shot.meets(token) for token in tokens[16:])
+        assert all(shot.satisfies(token) for token in tokens[16:])
         with pytest.raises(RevisionLostError):
-            shot.meets(tokens[15])
+            shot.satisfies(tokens[15])
 
 
 class TestLostReply:

@@ -39,7 +39,7 @@ class Sessions(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.store = self.__class__.open_store()  # pyright: ignore[reportAttributeAccessIssue]
-        self.replica = Replica(self.store, 0.05, watch_lease=0.2)
+        self.replica = Replica(self.store, 0.05, watch_lease_s=0.2)
         self.past: list[tuple[Token, State]] = []
         self.gone: list[Token] = []
         self.session = "s"

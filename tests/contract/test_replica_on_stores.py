@@ -51,7 +51,7 @@ async def sees(replica: Replica, token: Token, session: str = "s") -> Snapshot:
 
 @pytest.fixture
 async def replica(store: SnapshotStore) -> AsyncGenerator[Replica]:
-    replica = Replica(store, watch_lease=LEASE_S)
+    replica = Replica(store, watch_lease_s=LEASE_S)
     yield replica
     await replica.aclose()
 
@@ -102,7 +102,7 @@ async def publisher(server: EmbeddedRedis) -> AsyncGenerator[RedisStore]:
 @pytest.fixture
 async def follower(server: EmbeddedRedis) -> AsyncGenerator[Replica]:
     store = RedisStore(server.url, timeout_s=1.0)
-    replica = Replica(store, watch_lease=LEASE_S)
+    replica = Replica(store, watch_lease_s=LEASE_S)
     yield replica
     await replica.aclose()
 
@@ -157,7 +157,7 @@ class TestServer:
             await eventually(alone, "the lease to run out", timeout_s=LEASE_S + 1)
             with pytest.raises(StoreUnavailableError):
                 await follower.snapshot("s")
-            served = await follower.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
+            served = await follower.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(60)))
             assert served.store_away
         finally:
             os.kill(server.pid, signal.SIGCONT)
@@ -191,7 +191,7 @@ class TestServer:
     async def test_lost_replies_and_broken_connections_are_read_again(self, server: EmbeddedRedis) -> None:
         async with flaky(server.url) as (url, lose_reply):
             store = RedisStore(url)
-            replica = Replica(store, watch_lease=30)
+            replica = Replica(store, watch_lease_s=30)
             for n in range(5):
                 lose_reply(b"EVALSHA")
                 token = await store.publish("s", some(a=n))
@@ -202,13 +202,13 @@ class TestServer:
 
 
 def test_a_forked_child_starts_with_an_empty_cache(redis_url: str) -> None:
-    replica = Replica(RedisStore(redis_url), watch_lease=LEASE_S)
+    replica = Replica(RedisStore(redis_url), watch_lease_s=LEASE_S)
     publisher = RedisStore(redis_url)
     run_blocking(publisher.publish("s", some(a=1)))
     assert run_blocking(connected(replica)).value("a") == 1
 
     def child() -> bool:
-        if replica.holds():
+        if replica.held_tokens():
             return False
         run_blocking(connected(replica), 10)
         token = run_blocking(publisher.publish("s", some(a=2)), 10)

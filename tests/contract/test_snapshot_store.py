@@ -362,7 +362,7 @@ class TestPast:
         with pytest.raises(RevisionLostError):
             await store.read_at("s", old)
         with pytest.raises(RevisionLostError):
-            (await store.read("s")).meets(old)
+            (await store.read("s")).satisfies(old)
         with pytest.raises(StaleTokenError):
             await store.publish("s", some(a=3), expected=old)
 

@@ -81,7 +81,7 @@ async def assert_foreign(store: RedisStore, token: Token, have: Snapshot) -> Non
     present = await store.read("s")
     assert plain((await store.read("s", have)).variables) == plain(present.variables)
     with pytest.raises(RevisionLostError, match=str(token)):
-        present.meets(token)
+        present.satisfies(token)
     replica = Replica(store, wait_s=0.1)
     for requirement in (Requirement.of(at_least=token), Requirement.of(exactly=token)):
         with pytest.raises(RevisionLostError, match=str(token)):
@@ -163,7 +163,7 @@ async def test_tokens_of_one_memory_store_are_unknown_to_another() -> None:
     with pytest.raises(RevisionLostError):
         await other.read_at("s", foreign)
     with pytest.raises(RevisionLostError):
-        (await other.read("s")).meets(foreign)
+        (await other.read("s")).satisfies(foreign)
 
 
 @given(st.integers(0, 2**53))

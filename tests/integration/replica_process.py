@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from snakepit_bridge.exceptions import BridgeError, FencedError
-from snakepit_bridge.process.home_loop import adopt
+from snakepit_bridge.process.home_loop import adopt_loop
 from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import RedisStore, Watch
@@ -95,7 +95,7 @@ async def serve(url: str, dropped: str) -> None:
     """Answers each line ``session requirement`` with the value and token that it would run under."""
     store = Lossy(url, timeout_s=2.0)
     store.dropped = float(dropped)
-    replica, told = Replica(store, 5.0, watch_lease=LEASE_S), await lines()
+    replica, told = Replica(store, 5.0, watch_lease_s=LEASE_S), await lines()
     say(ready=True)
     while line := (await told.readline()).decode().split():
         try:
@@ -124,7 +124,7 @@ JOBS = {"read": read, "flip": flip, "serve": serve, "publish": publish}
 
 
 async def main(job: Coroutine[Any, Any, None]) -> None:
-    adopt(asyncio.get_running_loop())
+    adopt_loop(asyncio.get_running_loop())
     await job
 
 

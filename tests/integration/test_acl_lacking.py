@@ -19,7 +19,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.redis.acl import SETINFO, Rights, Role
 from snakepit_bridge.redis.acl_check import check_rights
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.outages import may_pass
+from snakepit_bridge.redis.outages import is_transient
 from tests.harness import servers
 from tests.harness.acl import RightsServer, rights_server
 from tests.harness.containers import ROOT, WorkerSpec
@@ -91,7 +91,7 @@ def test_a_client_gets_the_named_error_and_does_not_wait(server: RightsServer, l
     fleet = Fleet(server.url("client-of-less"), wait_s=5)
     with pytest.raises(StoreForbiddenError, match="User 'client-of-less' lacks rights") as refused:
         use(fleet)
-    assert not may_pass(refused.value)
+    assert not is_transient(refused.value)
 
 
 def use(fleet: Fleet) -> None:

@@ -23,7 +23,7 @@ from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import AuthorityAwayError, SessionNotFoundError
 from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.snapshots import RedisStore
-from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
@@ -48,8 +48,8 @@ class Play:
     def predict(self, **terms: Any) -> Any:
         return self.stage.fleet.submit("qa", {"question": fresh("why")}, session=SESSION, **terms).get(timeout=30)
 
-    def heard(self) -> Heard:
-        async def read() -> Heard | None:
+    def heard(self) -> AuthoritySign:
+        async def read() -> AuthoritySign | None:
             store = RedisStore(self.stage.url)
             try:
                 return (await store.head(SESSION)).heard

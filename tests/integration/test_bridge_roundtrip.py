@@ -17,7 +17,7 @@ from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Tensor, Variable, VariableType
-from snakepit_bridge.variables.codec import canonical, parse
+from snakepit_bridge.variables.codec import encode_canonical, parse
 from snakepit_bridge.variables.types import to_json
 from tests.harness.waiting import eventually
 from workers.refresher import Refresher, RefresherSettings
@@ -98,7 +98,7 @@ class Telling(dspy.Module):
 
     async def aforward(self, name: str) -> None:
         held = (await self.context.snapshot()).variables[name]
-        told = canonical(to_json(held.type, held.value)).decode()
+        told = encode_canonical(to_json(held.type, held.value)).decode()
         answer = await self.ask.acall(name=name, held=told)
         await self.context.set_variable(name, parse(answer.echoed.encode()))
 

@@ -173,9 +173,9 @@ def registered() -> Iterator[None]:
     register_reward(always)
     register_interpreter(Counted, "counted")
     yield
-    TOOLS.forget("lookup")
-    REWARDS.forget("always")
-    INTERPRETERS.forget("counted")
+    TOOLS.unregister("lookup")
+    REWARDS.unregister("always")
+    INTERPRETERS.unregister("counted")
 
 
 def ambient(server: RecordingLM, model: str = "openai/demo", **parameters: Any) -> Any:

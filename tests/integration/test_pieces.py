@@ -16,7 +16,7 @@ from redis import Redis
 from snakepit_bridge.client import Handle
 from snakepit_bridge.client.stream import StreamChunk
 from snakepit_bridge.exceptions import LMRefusedError, PredictionCancelledError, PredictionTimeoutError
-from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until, within
 from workers.gateway import Gateway, GatewaySettings
@@ -148,10 +148,10 @@ async def test_a_later_try_writes_its_pieces_under_its_own_number(play: Stage) -
 async def test_a_stream_is_bounded_by_the_fleets_wait(play: Stage) -> None:
     play.lm.hang(1)
     _, handle = ask(play)
-    following = play.fleet.pieces.of(handle.id, 0.2)
+    following = play.fleet.chunks.open(handle.id, 0.2)
     with within(3), pytest.raises(PredictionTimeoutError):
-        await run_home(following.next())
-    await run_home(following.aclose())
+        await run_on_home_loop(following.read())
+    await run_on_home_loop(following.aclose())
     await handle.acancel()
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.exceptions import SessionNotFoundError, SessionOwnedElsewhereError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Tensor, Variable, VariableType
 from tests.harness.waiting import eventually
@@ -303,11 +303,11 @@ async def test_a_session_is_followed_while_in_demand_and_dropped_when_idle(
     elixir: BridgeServer, store: RedisStore, redis_url: str
 ) -> None:
     connection = RedisConnection(redis_url)
-    wanted = WantedSessions(connection, idle_s=2)
+    wanted = SessionDemand(connection, idle_s=2)
     elixir.begin("late")
     elixir.register("late", "x", "integer", 7)
     async with running_refresher(elixir, redis_url, sessions=(), idle_s=2) as refresher:
-        await wanted.want(["late", "nowhere"])
+        await wanted.touch(["late", "nowhere"])
         await wait_for_values(store, "late", x=7)
         await wait_for_state(refresher, SessionState.GONE, "nowhere")
 
@@ -514,8 +514,8 @@ async def test_revisions_that_the_store_lost_are_published_again_before_they_are
     await connection.aclose()
 
 
-async def wait_for_signal(store: RedisStore, moment: float) -> Heard:
-    async def found() -> Heard | None:
+async def wait_for_signal(store: RedisStore, moment: float) -> AuthoritySign:
+    async def found() -> AuthoritySign | None:
         heard = (await store.head("s")).heard
         return heard if heard is not None and heard.at > moment else None
 

@@ -102,7 +102,7 @@ def test_a_worker_whose_pool_process_hangs_ends_in_its_time(play: Stage) -> None
 
 
 def stalls(play: Stage) -> list[Stall]:
-    return run_blocking(Stalls(play.fleet.connection).all())
+    return run_blocking(Stalls(play.fleet.connection).list_recent())
 
 
 def held_by_workers(play: Stage) -> int:

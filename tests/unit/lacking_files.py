@@ -41,7 +41,7 @@ def all_taken() -> Generator[list[int]]:
 
 
 async def _lacked() -> bool:
-    ago = OPEN_FILES.use().lacked_s_ago
+    ago = OPEN_FILES.usage().lacked_s_ago
     return ago is not None and ago < 1
 
 
@@ -57,9 +57,9 @@ async def test_no_more_connections_are_held_than_the_limit_leaves(low_limit: int
             held -= 1
 
     await asyncio.gather(*(hold() for _ in range(200)))
-    assert most == files.use().room
+    assert most == files.usage().room
     assert 8 <= most < 20
-    assert files.use().limit == low_limit == open_file_limit()
+    assert files.usage().limit == low_limit == open_file_limit()
 
 
 async def test_work_that_lacks_a_file_is_done_when_there_is_one(low_limit: int) -> None:
@@ -70,7 +70,7 @@ async def test_work_that_lacks_a_file_is_done_when_there_is_one(low_limit: int) 
         return "done"
 
     async def lacked() -> bool:
-        return files.use().lacked_s_ago is not None
+        return files.usage().lacked_s_ago is not None
 
     with all_taken() as taken:
         working = asyncio.create_task(files.wait_for_files(work))

@@ -28,10 +28,10 @@ from snakepit_bridge.exceptions import (
     UnknownModuleError,
     ValidationError,
     VariableNotFoundError,
-    closest,
+    copy_error,
     error_text,
-    fresh_error,
-    known,
+    join_names,
+    suggest_name,
 )
 
 SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "Sequence[str]": ("one", "two")}
@@ -134,16 +134,16 @@ def test_fields_left_out_take_their_defaults_and_stay_in_args() -> None:
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest_one() -> None:
-    assert closest("temprature", ["temperature", "model"]) == " Did you mean 'temperature'?"
-    assert closest("zzz", ["temperature"]) == ""
+    assert suggest_name("temprature", ["temperature", "model"]) == " Did you mean 'temperature'?"
+    assert suggest_name("zzz", ["temperature"]) == ""
     assert "Did you mean 'answers'" in str(ProgramNotFoundError("answer", ("answers", "qa")))
     assert "Did you mean 'Predict'" in str(UnknownModuleError("Predct", ("Predict", "ReAct")))
 
 
 def test_a_long_list_of_names_is_cut_where_it_would_stop_being_readable() -> None:
-    assert known([]) == "none"
-    assert known(["b", "a"]) == "a, b"
-    assert known(map(str, range(100, 115))).endswith("111 and 3 more")
+    assert join_names([]) == "none"
+    assert join_names(["b", "a"]) == "a, b"
+    assert join_names(map(str, range(100, 115))).endswith("111 and 3 more")
 
 
 def test_an_error_with_a_message_alone_says_just_that() -> None:
@@ -216,7 +216,7 @@ def test_a_fresh_error_is_another_one_of_the_same_kind_text_and_fields(error: Ba
     error.__cause__ = cause
     error.add_note("noted")
     raised(error)
-    twin = fresh_error(error)
+    twin = copy_error(error)
 
     assert twin is not error
     assert (type(twin), str(twin), twin.args) == (type(error), str(error), error.args)
@@ -233,12 +233,12 @@ def test_a_fresh_error_is_another_one_of_the_same_kind_text_and_fields(error: Ba
 def test_what_an_error_was_given_beside_its_fields_is_kept() -> None:
     error = LMUnavailableError("m", "c", "text")
     error.again_in_s = 3.0
-    assert fresh_error(error).again_in_s == 3.0
+    assert copy_error(error).again_in_s == 3.0
 
 
 def test_an_error_that_cant_be_copied_comes_back_as_ours_with_its_type_and_text() -> None:
     error = Uncopyable("the one")
-    twin = fresh_error(error)
+    twin = copy_error(error)
     assert type(twin) is BridgeError  # type: ignore[comparison-overlap]
     assert str(twin) == "Uncopyable: the one and only"
 
@@ -253,7 +253,7 @@ class Unprintable(Exception):
 
 
 def test_an_error_that_cannot_be_printed_can_be_copied_and_described() -> None:
-    copied = fresh_error(Unprintable("a"))
+    copied = copy_error(Unprintable("a"))
     assert str(copied) == "Unprintable: its text can't be rendered"
     assert error_text(Unprintable()) == "its text can't be rendered"
     assert error_text(ValueError("half \ud83d")) == "half \\ud83d"

@@ -26,7 +26,7 @@ from snakepit_bridge.snapshots import MemoryStore
 from snakepit_bridge.snapshots.redis_watch import RedisWatch
 from snakepit_bridge.snapshots.replica import Replica
 from tasks.cancellation import CancellationRegistry
-from tasks.notifications import Signals
+from tasks.notifications import Subscriptions
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.rules import Rules
 from tasks.rate_limits.store import LimitStore
@@ -98,7 +98,7 @@ async def test_a_command_that_the_server_refuses() -> None:
         return [LookupError("refused")] * len(commands)
 
     tick = Pipeliner(refuse)
-    assert_each_its_own(await together(lambda: tick.read(("GET", "a"))), LookupError)
+    assert_each_its_own(await together(lambda: tick.execute_read(("GET", "a"))), LookupError)
 
 
 async def test_a_program_that_cant_be_looked_up(nowhere: RedisConnection) -> None:
@@ -107,7 +107,7 @@ async def test_a_program_that_cant_be_looked_up(nowhere: RedisConnection) -> Non
 
 
 async def test_a_look_whether_a_prediction_is_still_wanted(nowhere: RedisConnection) -> None:
-    running = CancellationRegistry(nowhere, Signals(nowhere), namespace="dspex")
+    running = CancellationRegistry(nowhere, Subscriptions(nowhere), namespace="dspex")
     assert_each_its_own(await together(lambda: running._has_ended("task")), StoreUnavailableError)
 
 
@@ -117,7 +117,7 @@ async def test_limits_that_cant_be_read(nowhere: RedisConnection) -> None:
             await asyncio.sleep(0.01)
             raise StoreUnavailableError("memory://", "it is away")
 
-    replica, signals = Replica(Away()), Signals(nowhere)
+    replica, signals = Replica(Away()), Subscriptions(nowhere)
     presence = LimitLeases(LimitStore(nowhere, "dspex", None), Rules({}), replica, signals)
     assert_each_its_own(await together(presence.begin), StoreUnavailableError)
     await presence.aclose()
@@ -130,7 +130,7 @@ async def test_limits_that_cant_be_read(nowhere: RedisConnection) -> None:
 )
 async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Exception) -> None:
     connection = RedisConnection(redis_url)
-    signals = Signals(connection)
+    signals = Subscriptions(connection)
     cache = AnswerCache(AnswerStore(connection, namespace="dspex"), signals)
     asked = 0
 
@@ -149,7 +149,9 @@ async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Excep
 
 async def test_a_channel_that_cant_be_listened_to(nowhere: RedisConnection) -> None:
     subscription = Subscription(nowhere)
-    assert_each_its_own(await together(lambda: subscription.listen("channel", lambda _: None)), StoreUnavailableError)
+    assert_each_its_own(
+        await together(lambda: subscription.subscribe("channel", lambda _: None)), StoreUnavailableError
+    )
 
 
 async def test_a_watch_that_breaks_before_it_has_confirmed(redis_url: str) -> None:
@@ -182,7 +184,7 @@ SHIELDED = {"snakepit_bridge/redis/lease.py", "snakepit_bridge/elixir/write_back
 
 
 def test_what_several_await_is_shared_and_not_shielded() -> None:
-    """``asyncio.shield`` raises one instance in all who wait; ``share`` doesn't."""
+    """``asyncio.shield`` raises one instance in all who wait; ``share_future`` doesn't."""
     root = Path(__file__).parents[2]
     found = {
         str(path.relative_to(root))

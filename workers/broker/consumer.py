@@ -16,8 +16,8 @@ from celery.exceptions import WorkerTerminate
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 
-from snakepit_bridge.process.home_loop import home
-from snakepit_bridge.process.open_files import OPEN_FILES, lacks_files
+from snakepit_bridge.process.home_loop import get_home_loop
+from snakepit_bridge.process.open_files import OPEN_FILES, is_out_of_files
 from snakepit_bridge.redis.outages import is_outage
 from workers.rabbitmq_dead_letters import dead_letter_on_reject, mark_rejected, stores_dead_letters
 
@@ -36,14 +36,14 @@ class FleetConsumer(Consumer):
             try:
                 return super().start()
             except (Exception, WorkerTerminate) as exc:
-                if not (lacks_files(exc) or is_outage(exc)):
+                if not (is_out_of_files(exc) or is_outage(exc)):
                     raise
                 self._reconnect(exc)
 
     def _reconnect(self, exc: BaseException) -> None:
         """Restart as Celery does after a lost connection."""
-        if lacks_files(exc):
-            home().call_soon_threadsafe(OPEN_FILES.lack, exc)
+        if is_out_of_files(exc):
+            get_home_loop().call_soon_threadsafe(OPEN_FILES.note_shortage, exc)
         if self.connection:
             self.on_connection_error_after_connected(exc)
         time.sleep(_RECONNECT_DELAY_S)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from snakepit_bridge.delivery.keys import REDIS, SEPARATOR, DeliveryKeys
+from snakepit_bridge.delivery.keys import REDIS_SCHEMES, SEPARATOR, DeliveryKeys
 
-__all__ = ["REDIS", "SEPARATOR", "DeliveryKeys"]
+__all__ = ["REDIS_SCHEMES", "SEPARATOR", "DeliveryKeys"]

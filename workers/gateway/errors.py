@@ -14,8 +14,8 @@ from snakepit_bridge.elixir import errors as elixir
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.elixir.write_back import WriteNotShownError
 from snakepit_bridge.elixir.write_transaction import HalfWrittenError
-from snakepit_bridge.variables.codec import canonical, parse, shown
-from workers.gateway.json_text import quote_non_finite
+from snakepit_bridge.variables.codec import encode_canonical, parse, shorten_repr
+from workers.gateway.json_text import to_strict_json
 
 Code = grpc.StatusCode
 
@@ -56,8 +56,8 @@ class HostNotAllowedError(exceptions.BridgeError):
 
     def __str__(self) -> str:
         return (
-            f"The host {shown(self.host)} is not allowed. Use localhost or the gateway's address, or add the host to "
-            "DSPEX_GATEWAY_HOSTS."
+            f"The host {shorten_repr(self.host)} is not allowed. Use localhost or the gateway's address, "
+            "or add the host to DSPEX_GATEWAY_HOSTS."
         )
 
 
@@ -69,8 +69,8 @@ class OriginNotAllowedError(exceptions.BridgeError):
 
     def __str__(self) -> str:
         return (
-            f"The origin {shown(self.origin)} is not allowed. Send the request from an application, or add the origin "
-            "to DSPEX_GATEWAY_ORIGINS."
+            f"The origin {shorten_repr(self.origin)} is not allowed. Send the request from an application, "
+            "or add the origin to DSPEX_GATEWAY_ORIGINS."
         )
 
 
@@ -81,7 +81,7 @@ class MediaTypeError(exceptions.BridgeError, ValueError):
     found: str
 
     def __str__(self) -> str:
-        found = shown(self.found) if self.found else "none"
+        found = shorten_repr(self.found) if self.found else "none"
         return f"The content type must be JSON; found {found}. Send the header 'content-type: application/json'."
 
 
@@ -245,9 +245,9 @@ def to_message(error: BaseException) -> pb.Error:
 
 def _fields(error: BaseException) -> bytes:
     try:
-        return canonical(quote_non_finite(list(error.args)))
+        return encode_canonical(to_strict_json(list(error.args)))
     except (TypeError, ValueError):
-        return canonical([shown(part) for part in error.args])
+        return encode_canonical([shorten_repr(part) for part in error.args])
 
 
 def to_brief_message(error: BaseException) -> pb.Error:
@@ -257,7 +257,7 @@ def to_brief_message(error: BaseException) -> pb.Error:
     """
     full = to_message(error)
     if len(full.fields_json) > _MAX_FIELDS_BYTES:
-        full.fields_json = canonical(_truncate(parse(full.fields_json)))
+        full.fields_json = encode_canonical(_truncate(parse(full.fields_json)))
     if len(full.fields_json) > _MAX_FIELDS_BYTES:
         full.fields_json = b"[]"
     full.message = full.message.encode()[:_MAX_MESSAGE_BYTES].decode(errors="ignore")

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
-from snakepit_bridge.process.home_loop import adopt, run_home
+from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
@@ -102,7 +102,7 @@ class Gateway:
             StoreForbiddenError: its user of Redis lacks rights.
         """
         settings = self._settings
-        await run_home(check_role(Role.gateway, self._fleet.connection, settings.namespace, settings.queue))
+        await run_on_home_loop(check_role(Role.gateway, self._fleet.connection, settings.namespace, settings.queue))
         for server in filter(None, (self._grpc, self._http)):
             await server.start()
         access = "tokens" if self._settings.grants else "no tokens: every user of this machine may do everything"
@@ -117,7 +117,7 @@ class Gateway:
         await self._feed.aclose()
         self._predictions.close()
         if self._fleet.elixir is not None:
-            await run_home(self._fleet.elixir.aclose())
+            await run_on_home_loop(self._fleet.elixir.aclose())
         await self._fleet.store.aclose()
         await self._fleet.connection.aclose()
 
@@ -145,7 +145,7 @@ def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | 
         loop = asyncio.get_running_loop()
         # Let the fleet's client share this loop's connections instead of running a second loop.
         with suppress(RuntimeError):
-            adopt(loop)
+            adopt_loop(loop)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)

@@ -19,7 +19,7 @@ from typing import Any
 
 from celery.concurrency.base import BasePool
 
-from snakepit_bridge.process.home_loop import bridge_by, home
+from snakepit_bridge.process.home_loop import get_home_loop, set_bridge
 from snakepit_bridge.process.threads import Threads
 from workers.pool.coroutines import is_coroutine_task
 from workers.pool.greenlets import GreenletBridge, run_in_greenlet
@@ -61,9 +61,9 @@ class AsyncioPool(BasePool):
     # ---------------------------------------------------------------- called by Celery, in the worker's main thread
 
     def on_start(self) -> None:
-        self._loop = home()
+        self._loop = get_home_loop()
         self._context = contextvars.copy_context()
-        bridge_by(GreenletBridge())
+        set_bridge(GreenletBridge())
 
     def on_apply(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from celery import Task, current_task
 
-from snakepit_bridge.process.frames import under
+from snakepit_bridge.process.frames import mark_coroutine
 from workers.pool.soft_limits import run_interruptibly
 from workers.pool.task_context import current_owner, use_owner
 from workers.pool.tracebacks import detach_error
@@ -47,7 +47,7 @@ def wrap_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wait(*args: Any, **kwargs: Any) -> Any:
-        whose, work = current_owner(), under(_task_id(), function(*args, **kwargs))
+        whose, work = current_owner(), mark_coroutine(_task_id(), function(*args, **kwargs))
         if isinstance(whose, BodyRunner):
             return whose.run_body(work)
         try:

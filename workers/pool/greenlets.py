@@ -27,7 +27,7 @@ class _WaitingGreenlet(greenlet):
 class GreenletBridge:
     """The home loop's bridge for code that :func:`run_in_greenlet` runs."""
 
-    def inside(self) -> bool:
+    def can_switch_out(self) -> bool:
         """Check whether the calling code runs in such a greenlet, which can be switched out."""
         return isinstance(getcurrent(), _WaitingGreenlet)
 

@@ -153,7 +153,7 @@ class PoolTask:
         if self.ended:
             work.close()
             raise asyncio.CancelledError
-        if not _bridge.inside():
+        if not _bridge.can_switch_out():
             return run_blocking(work)
         self._body = body = Interruptible(work)
         try:

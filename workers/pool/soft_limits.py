@@ -12,7 +12,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit
 
 from snakepit_bridge.exceptions import error_text
-from snakepit_bridge.process.home_loop import home, run_blocking
+from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
 
 
 class SoftLimitReached(SoftTimeLimitExceeded, CancelledError):
@@ -93,14 +93,14 @@ def run_interruptibly(work: Coroutine[Any, Any, Any]) -> Any:
     body = Interruptible(work)
     if current_thread() is not main_thread() or asyncio._get_running_loop() is not None:
         return run_blocking(body.run())
-    future = asyncio.run_coroutine_threadsafe(body.run(), home())
+    future = asyncio.run_coroutine_threadsafe(body.run(), get_home_loop())
     while True:
         try:
             return future.result()
         except SoftTimeLimitExceeded as reached:
             if future.done():
                 raise
-            home().call_soon_threadsafe(body.throw, SoftLimitReached(*reached.args))
+            get_home_loop().call_soon_threadsafe(body.throw, SoftLimitReached(*reached.args))
         except BaseException:
             future.cancel()
             raise

@@ -20,7 +20,7 @@ from billiard.einfo import ExceptionInfo
 from celery.app import trace
 from celery.backends.base import Backend
 
-from snakepit_bridge.exceptions import error_text, fresh_error
+from snakepit_bridge.exceptions import copy_error, error_text
 
 E = TypeVar("E", bound=BaseException)
 
@@ -40,7 +40,7 @@ def detach_error(exc: E) -> E:
 
 
 def _copy_error(exc: E, copies: dict[int, BaseException]) -> E:
-    copy = copies[id(exc)] = fresh_error(exc)
+    copy = copies[id(exc)] = copy_error(exc)
     put = BaseException.__setattr__  # a class may refuse to have anything set
     put(copy, "__cause__", _copy_linked(exc.__cause__, copies))
     put(copy, "__context__", _copy_linked(exc.__context__, copies))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from snakepit_bridge.snapshots import SnapshotStore
-from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from workers.refresher.publisher import SessionPublisher
 
 
@@ -18,9 +18,9 @@ class PendingConfirmations:
     def __init__(self, store: SnapshotStore, publisher: str) -> None:
         self._store = store
         self._publisher = publisher
-        self._pending: dict[str, tuple[SessionPublisher, float, Heard]] = {}
+        self._pending: dict[str, tuple[SessionPublisher, float, AuthoritySign]] = {}
 
-    def add(self, publisher: SessionPublisher, looked_at: float, heard: Heard) -> None:
+    def add(self, publisher: SessionPublisher, looked_at: float, heard: AuthoritySign) -> None:
         """Add a confirmation that a read found what the store holds.
 
         Args:

@@ -13,7 +13,7 @@ from snakepit_bridge.elixir.errors import ElixirError, ElixirSessionNotFoundErro
 from snakepit_bridge.exceptions import SessionError, SessionOwnedElsewhereError, StoreUnavailableError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
-from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.variables import Variable
 from workers.refresher.confirmations import PendingConfirmations
 from workers.refresher.deletion_guard import DeletionGuard
@@ -185,13 +185,13 @@ class SessionFollower:
         self._context.confirmations.add(self._publisher, looked_at, heard)
         return True
 
-    def _signal_of(self, reading: SessionReading) -> Heard:
+    def _signal_of(self, reading: SessionReading) -> AuthoritySign:
         """Return the proof that Elixir was reachable, which any reading is, conclusive or not."""
         now = boot_clock()
         allowed_s = max_silence_s(
             self._context.settings, read_s=now - reading.began_at, round_s=now - self._round_began_at
         )
-        return Heard(self._context.clock.to_store_time(reading.began_at), allowed_s)
+        return AuthoritySign(self._context.clock.to_store_time(reading.began_at), allowed_s)
 
     def _finish_round(self, reading: SessionReading, hinted: bool, changed: bool) -> float:
         self._set_state(

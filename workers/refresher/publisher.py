@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, SessionOwnedElsewhereError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import Changes, Look, SnapshotStore
-from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots import Changes, Confirmation, SnapshotStore
+from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.variables import Variable
 
 _UNPUBLISHED = Token(0, 0)
@@ -69,7 +69,7 @@ class SessionPublisher:
             await self._read()
             return False
 
-    async def publish(self, variables: Mapping[str, Variable], looked_at: float, heard: Heard) -> Token | None:
+    async def publish(self, variables: Mapping[str, Variable], looked_at: float, heard: AuthoritySign) -> Token | None:
         """Publish a reading and return its token, or None unless prepared.
 
         Args:
@@ -106,11 +106,11 @@ class SessionPublisher:
             self.variables = variables
             return self._token
 
-    def build_confirmation(self, looked_at: float, heard: Heard) -> Look | None:
+    def build_confirmation(self, looked_at: float, heard: AuthoritySign) -> Confirmation | None:
         """Return the confirmation that the store's content is still Elixir's, or None unless prepared."""
         if self._fence is None or self._token is None:
             return None
-        return Look(self._fence, looked_at, self._token, heard)
+        return Confirmation(self._fence, looked_at, self._token, heard)
 
     def handle_rejection(self, error: Exception) -> None:
         """Handle the rejection of a confirmation: the next round prepares again, or following ends if superseded."""

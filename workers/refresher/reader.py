@@ -80,7 +80,7 @@ class SessionReader:
         chosen = await self._resolve_duplicates(listing)
         if chosen is None:
             return None
-        variables = _reuse_unchanged(listing.variables(chosen), last.variables if last else {})
+        variables = _reuse_unchanged(listing.choose_variables(chosen), last.variables if last else {})
         self._last = SessionReading(began_at, variables, listing.unreadable, listing.ids, listing.dropped, raw)
         return self._last
 
@@ -104,7 +104,7 @@ class SessionReader:
     async def _resolve_duplicates(self, listing: VariableListing) -> dict[str, str] | None:
         """Return the current id of each name registered twice, or None if that changed since the listing."""
         chosen: dict[str, str] = {}
-        for name, remotes in listing.duplicates().items():
+        for name, remotes in listing.find_duplicates().items():
             ids = tuple(sorted(remote.id for remote in remotes))
             if ids not in self._chosen_ids:
                 current = await self._current_id(name)

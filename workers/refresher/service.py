@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from uuid import uuid4
 
 from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.errors import ElixirUnavailableError
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.process.open_files import raise_open_file_limit
@@ -58,7 +58,7 @@ class Refresher:
         self._client = BridgeClient(
             settings.bridge, timeout_s=settings.timeout_s, max_answer_bytes=settings.max_answer_bytes
         )
-        self._wanted = WantedSessions(connection, namespace=settings.namespace, idle_s=settings.idle_s)
+        self._wanted = SessionDemand(connection, namespace=settings.namespace, idle_s=settings.idle_s)
         self._leases = RefresherLeases(connection, settings.namespace, self.name, settings.lease_s)
         self._assignment = SessionAssignment(self._leases, settings.lease_s / 3)
         self._context = FollowerContext(
@@ -115,7 +115,7 @@ class Refresher:
 
     async def _tick(self) -> None:
         await self._context.clock.sync()
-        self._idle_s = await self._wanted.idle_times()
+        self._idle_s = await self._wanted.read_idle_times()
         if not await self._check_elixir():
             return  # the leases expire, so that a refresher that reaches Elixir takes over
         assigned = await self._assignment.rebalance({*self._settings.sessions, *self._idle_s})

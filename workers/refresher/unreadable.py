@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from snakepit_bridge.elixir.client import BridgeClient
-from snakepit_bridge.elixir.codec import Remote
+from snakepit_bridge.elixir.codec import RemoteVariable
 from snakepit_bridge.elixir.errors import ElixirFailedError, UnreadableVariableError
 from snakepit_bridge.elixir.listing import VariableListing
 from snakepit_bridge.exceptions import VariableNotFoundError
@@ -107,18 +107,20 @@ async def _read_individually(
     for _ in range(_MAX_ROUNDS):
         after = await _read_variables(client, session, known)
         if _fingerprints(before) == _fingerprints(after):
-            return _build_listing(after, await client.count(session)), frozenset()
+            return _build_listing(after, await client.count_variables(session)), frozenset()
         before = after
     raise ElixirFailedError("GetVariable", session, "OK", "the variables kept changing while they were read one by one")
 
 
-async def _read_variables(client: BridgeClient, session: str, known: list[str]) -> dict[str, Remote | str | None]:
+async def _read_variables(
+    client: BridgeClient, session: str, known: list[str]
+) -> dict[str, RemoteVariable | str | None]:
     return dict(
         zip(known, await asyncio.gather(*(_read_variable(client, session, name) for name in known)), strict=True)
     )
 
 
-async def _read_variable(client: BridgeClient, session: str, name: str) -> Remote | str | None:
+async def _read_variable(client: BridgeClient, session: str, name: str) -> RemoteVariable | str | None:
     try:
         return await client.get(session, name)
     except VariableNotFoundError:
@@ -129,15 +131,15 @@ async def _read_variable(client: BridgeClient, session: str, name: str) -> Remot
         return exc.problem
 
 
-def _fingerprints(collected: dict[str, Remote | str | None]) -> dict[str, object]:
+def _fingerprints(collected: dict[str, RemoteVariable | str | None]) -> dict[str, object]:
     return {
-        name: (value.id, value.version, value.variable) if isinstance(value, Remote) else value
+        name: (value.id, value.version, value.variable) if isinstance(value, RemoteVariable) else value
         for name, value in collected.items()
     }
 
 
-def _build_listing(collected: dict[str, Remote | str | None], count: int) -> VariableListing:
-    remotes = {name: (value,) for name, value in collected.items() if isinstance(value, Remote)}
+def _build_listing(collected: dict[str, RemoteVariable | str | None], count: int) -> VariableListing:
+    remotes = {name: (value,) for name, value in collected.items() if isinstance(value, RemoteVariable)}
     unreadable = {name: problem for name, problem in collected.items() if isinstance(problem, str)}
     if count > len(remotes) + len(unreadable):
         unreadable[UNKNOWN_NAME] = _PROBLEM

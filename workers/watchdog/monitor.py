@@ -166,7 +166,7 @@ class Monitor:
                 seen.reported = seen.named = False
                 _log.warning("The event loop of process %d has recovered", beat.pid)
                 with _log_failure("clear the stall"):
-                    run_blocking(self._stalls.over(self._settings.worker, beat.pid))
+                    run_blocking(self._stalls.clear(self._settings.worker, beat.pid))
             return
         main = beat.pid == self._settings.pid
         if seen.stalled_s < min(self._settings.heartbeat_s, beat.limit_s / 5):

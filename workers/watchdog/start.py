@@ -16,7 +16,7 @@ from celery import Celery
 from snakepit_bridge.delivery.stalls import Stalls
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.redis.connection import RedisConnection
-from workers.broker.keys import REDIS
+from workers.broker.keys import REDIS_SCHEMES
 from workers.broker.lease_settings import HEARTBEATS_PER_LEASE
 from workers.watchdog import pulse
 from workers.watchdog.beats import SharedStatus
@@ -73,7 +73,7 @@ def _run_monitor(app: Celery, watch: MonitorSettings, beats: SharedStatus, stack
         form = "[%(asctime)s: %(levelname)s/Watchdog] %(message)s"
         logging.basicConfig(level=logging.WARNING, format=form, force=True)
         settings = app.settings  # pyright: ignore[reportAttributeAccessIssue] (a FleetApp)
-        settling = ClaimSettlement(app, holds=settings.broker.startswith(REDIS))
+        settling = ClaimSettlement(app, holds=settings.broker.startswith(REDIS_SCHEMES))
         stalls = Stalls(
             RedisConnection(settings.redis, timeout_s=settings.redis_timeout_s), namespace=settings.namespace
         )

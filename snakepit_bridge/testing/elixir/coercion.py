@@ -10,7 +10,7 @@ from typing import Any, cast
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from snakepit_bridge.elixir.codec import TYPE_URL, erlang_term
+from snakepit_bridge.elixir.codec import TYPE_URL, encode_erlang_floats
 from snakepit_bridge.exceptions import ValidationError
 from snakepit_bridge.variables import Constraints, VariableType
 from snakepit_bridge.variables.codec import parse
@@ -134,7 +134,7 @@ def write(kind: VariableType, value: Any, *, binary: bool) -> tuple[AnyMessage, 
     if kind is VariableType.EMBEDDING and binary and len(value) * 8 > _BINARY_BYTES and all(map(math.isfinite, value)):
         label = {"binary_format": "erlang_binary", "dtype": "float32", "shape": [len(value)], "type": "embedding"}
         url = f"{TYPE_URL}embedding.binary"
-        return AnyMessage(type_url=url, value=_text(label).encode()), erlang_term(value)
+        return AnyMessage(type_url=url, value=_text(label).encode()), encode_erlang_floats(value)
     return AnyMessage(type_url=TYPE_URL + kind, value=_text(to_json(kind, value)).encode()), b""
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from snakepit_bridge.cli.checks import Check
 from snakepit_bridge.cli.worker_report import PACKAGES, check_workers
-from snakepit_bridge.process.open_files import FileUse
+from snakepit_bridge.process.open_files import FileUsage
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -79,6 +79,6 @@ def test_versions_that_differ_are_told_with_this_clients() -> None:
 )
 def test_open_files_are_told_by_worker(use: tuple[int, int, int, float | None], level: str, says: str) -> None:
     """KINDS 0c"""
-    found = checks(one=report(open_files=asdict(FileUse(*use))))["open files"]
+    found = checks(one=report(open_files=asdict(FileUsage(*use))))["open files"]
     assert (found.level, found.found) == (level, f"one {says}")
     assert ("ulimit" in found.fix) == (level != "ok")

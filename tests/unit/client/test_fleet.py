@@ -21,7 +21,7 @@ from snakepit_bridge.exceptions import (
     ProgramSpecError,
     SessionNameError,
 )
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from snakepit_bridge.protocol.token import Token
 from tests.harness.leaks import connections
@@ -151,7 +151,7 @@ def test_a_program_keeps_its_version_until_it_changes(redis_url: str) -> None:
 
 def test_a_program_is_registered_from_a_module_a_spec_a_mapping_or_text(redis_url: str) -> None:
     fleet = Fleet(redis_url)
-    spec = spec_of(dspy.Predict("question -> answer"), program="qa")
+    spec = serialize_module(dspy.Predict("question -> answer"), program="qa")
     forms: list[Any] = [dspy.Predict("question -> answer"), spec, json.loads(spec.encode()), spec.encode().decode()]
     assert {fleet.register("qa", form).digest for form in forms} == {fleet.register("qa", spec).digest}
 

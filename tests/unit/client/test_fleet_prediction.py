@@ -39,7 +39,7 @@ OUTPUTS: dict[str, Any] = {
 
 
 def prediction(*completions: dict[str, Any]) -> FleetPrediction:
-    return FleetPrediction.of(Result(OUTPUTS, SAMPLE.encode(), {}, list(completions)))
+    return FleetPrediction.from_result(Result(OUTPUTS, SAMPLE.encode(), {}, list(completions)))
 
 
 def test_an_object_is_read_by_attribute_and_by_key() -> None:
@@ -75,7 +75,7 @@ def test_who_holds_the_class_gets_the_object() -> None:
     assert typed.get_lm_usage() == made.get_lm_usage()
     assert isinstance(made.ticket, dict)
     with pytest.raises(pydantic.ValidationError):
-        FleetPrediction.of(Result({"ticket": {"parts": 3}}, SAMPLE.encode(), {}, [])).typed(Sort)
+        FleetPrediction.from_result(Result({"ticket": {"parts": 3}}, SAMPLE.encode(), {}, [])).typed(Sort)
 
 
 def test_the_type_of_map_says_errors_only_where_they_are_returned() -> None:

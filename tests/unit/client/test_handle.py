@@ -16,7 +16,7 @@ from redis import Redis
 from snakepit_bridge.client import Fleet, Handle
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.exceptions import PredictionCancelledError, PredictionTimeoutError
-from snakepit_bridge.process.home_loop import home, run_home
+from snakepit_bridge.process.home_loop import get_home_loop, run_on_home_loop
 from snakepit_bridge.protocol.messages import Result
 from tests.harness.stage import fresh
 from tests.harness.waiting import wait_until, within
@@ -77,13 +77,13 @@ def test_the_wait_is_bounded_by_the_call_or_by_the_fleet(redis_url: str) -> None
 async def test_a_handle_is_awaited_on_any_loop(fleet: Fleet) -> None:
     handle = fleet.handle("task")
     finish(fleet, handle, answer="42")
-    assert asyncio.get_running_loop() is not home()
+    assert asyncio.get_running_loop() is not get_home_loop()
     assert (await handle).answer == "42"
 
     async def on_the_home_loop() -> FleetPrediction:
         return await handle
 
-    assert (await run_home(on_the_home_loop())).answer == "42"
+    assert (await run_on_home_loop(on_the_home_loop())).answer == "42"
 
 
 async def test_an_awaiter_that_is_cancelled_leaves_the_prediction_alone(fleet: Fleet) -> None:

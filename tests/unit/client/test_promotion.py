@@ -43,7 +43,7 @@ class Watched(Acks):
         super().__init__(self.connection)
 
     async def applied(self, session: str) -> list[ProcessAck]:
-        found = await super().applied(session)
+        found = await super().read_acks(session)
         self.looks += 1
         return found
 
@@ -57,7 +57,7 @@ class Stage:
         return await self.store.publish("s", {"temp": Variable.declare("temp", value)})
 
     async def says(self, process: str, token: Token, error: str = "") -> None:
-        await self.acks.alive(process)
+        await self.acks.heartbeat(process)
         await self.acks.report(process, {"s": AckReport(token, error)})
 
     async def promote(self, at: Token | str = "latest", wait_s: float = SOON) -> Token:
@@ -252,7 +252,7 @@ def test_a_fleet_promotes_within_its_own_namespace(redis_url: str) -> None:
     fleet, other = Fleet(redis_url, namespace="one"), Fleet(redis_url, namespace="two")
     token = fleet.session("s").blocking.set_variables({"temp": 0.1})
     assert other.session("s").blocking.set_variables({"temp": 0.1})
-    run_blocking(fleet._acks.alive("w/1"))
+    run_blocking(fleet._acks.heartbeat("w/1"))
     run_blocking(fleet._acks.report("w/1", {"s": AckReport(token)}))
     assert [one.token for one in fleet.applied("s")] == [token]
     assert fleet.promote("s", "stable", wait_s=0) == token

@@ -17,7 +17,7 @@ from tests.unit.protocol.test_provenance import SAMPLE
 
 
 def predicted(**outputs: Any) -> FleetPrediction:
-    return FleetPrediction.of(Result(outputs, SAMPLE.encode()))
+    return FleetPrediction.from_result(Result(outputs, SAMPLE.encode()))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,9 @@ def test_only_what_differs_is_told(
 
 
 def test_a_provenance_is_no_difference() -> None:
-    other = FleetPrediction.of(Result({"answer": "a"}, replace(SAMPLE, task_id="other", started_at=2.0).encode()))
+    other = FleetPrediction.from_result(
+        Result({"answer": "a"}, replace(SAMPLE, task_id="other", started_at=2.0).encode())
+    )
     assert Replay({}, predicted(answer="a"), other).differences == {}
 
 

@@ -120,7 +120,7 @@ def test_the_library_takes_what_the_file_gives(tmp_path: Path) -> None:
     from snakepit_bridge.lm.profiles import LMProfile
 
     said = read_profiles(written(tmp_path, WHOLE)).values(KEYS)[0]
-    retry, circuit = RetryPolicy().changed(said.pop("retry")), CircuitPolicy(**said.pop("circuit"))
+    retry, circuit = RetryPolicy().with_changes(said.pop("retry")), CircuitPolicy(**said.pop("circuit"))
     profile = LMProfile(**said, retry=retry, circuit=circuit)
     assert (profile.retry.attempts, profile.retry.on, profile.circuit.failures) == (5, ("server",), 3)
     assert (profile.name, profile.max_in_flight, profile.timeout_s) == ("smart", 100, 60.0)

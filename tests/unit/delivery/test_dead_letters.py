@@ -54,7 +54,7 @@ async def test_a_dead_letter_has_all_its_fields(dead: DeadLetters, redis_url: st
     one = await dead.get("w.1")
     assert one == DeadLetter("w.1", "unreadable", "it fell silent", LIST, None, None, (), 5, 1_000.0, b"\xff\n\x00")
     assert one.queue == "predictions"
-    assert one.told()["message"] == "\\xff\n\x00"
+    assert one.as_dict()["message"] == "\\xff\n\x00"
 
 
 async def test_a_retried_message_is_requeued_at_the_tail_as_new(dead: DeadLetters, redis_url: str) -> None:

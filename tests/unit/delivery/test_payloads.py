@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from snakepit_bridge.delivery.payloads import Payloads, is_reference, weight
+from snakepit_bridge.delivery.payloads import Payloads, estimate_bytes, is_reference
 from snakepit_bridge.exceptions import PayloadLostError
 from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.redis.connection import RedisConnection
@@ -39,7 +39,7 @@ async def test_equal_content_is_stored_once_with_the_longest_ttl(payloads: Paylo
     [key] = keys(redis_url)
     with Redis.from_url(redis_url) as client:
         assert 490 < client.ttl(key) <= 500
-    await payloads.keep(first, 900)
+    await payloads.extend_ttl(first, 900)
     with Redis.from_url(redis_url) as client:
         assert 890 < client.ttl(key) <= 900
 
@@ -100,27 +100,27 @@ def test_fitting_depends_on_the_estimated_size(payloads: Payloads, value: Any, f
 
 def test_estimating_stops_at_the_limit() -> None:
     parts = ["x" * 100] * 100_000
-    assert 1_000 < weight(parts, 1_000) < 1_200
+    assert 1_000 < estimate_bytes(parts, 1_000) < 1_200
 
 
 async def test_a_small_result_is_stored_inline(payloads: Payloads, redis_url: str) -> None:
     result = Result({"answer": "42"}, {"token": "1.1"}, {"question": "?"})
-    assert await payloads.message(result, 60) == result.encode()
-    assert await payloads.whole(result) == result
+    assert await payloads.encode_result(result, 60) == result.encode()
+    assert await payloads.load_result(result) == result
     assert keys(redis_url) == []
 
 
 async def test_a_large_result_is_stored_by_reference(payloads: Payloads) -> None:
     result = Result({"answer": "x" * 2_000}, {"token": "1.1"}, {"question": "?"}, [{"answer": "a"}, {"answer": "b"}])
-    stored = await payloads.message(result, 60)
+    stored = await payloads.encode_result(result, 60)
     assert stored.keys() == {"v", "payload"}
     read = Result.decode(stored)
     assert (read.outputs, is_reference(read.payload)) == ({}, True)
-    assert await payloads.whole(read) == result
+    assert await payloads.load_result(read) == result
 
 
 async def test_a_result_extends_the_ttl_of_its_inputs_payload(payloads: Payloads, redis_url: str) -> None:
     asked = await payloads.put({"text": "x" * 2_000}, 30)
-    await payloads.message(Result({"answer": "42"}, {}, asked), 700)
+    await payloads.encode_result(Result({"answer": "42"}, {}, asked), 700)
     with Redis.from_url(redis_url) as client:
         assert 690 < client.ttl(keys(redis_url)[0]) <= 700

@@ -19,14 +19,14 @@ from snakepit_bridge.dspy_integration import compat
 def test_a_missing_extra_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "find_spec", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert set(compat.missing()) == {"deno", "numpy", "optuna"}
-    assert "pip install 'dspy[deno]'" in compat.missing()["deno"]
+    assert set(compat.find_missing_extras()) == {"deno", "numpy", "optuna"}
+    assert "pip install 'dspy[deno]'" in compat.find_missing_extras()["deno"]
 
 
 def test_a_deno_of_the_system_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "find_spec", importlib.util.find_spec)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert "deno" not in compat.missing()
+    assert "deno" not in compat.find_missing_extras()
 
 
 @pytest.mark.parametrize("kind", [compat.ReActV2, compat.RLM, compat.Flex, compat.KNN, compat.Parallel])

@@ -60,7 +60,7 @@ ALL = [
 async def test_every_type_is_registered_and_read_back_the_same(client: BridgeClient) -> None:
     for variable in ALL:
         await client.register("s", variable)
-    assert (await listed(client)).variables({}) == {variable.name: variable for variable in ALL}
+    assert (await listed(client)).choose_variables({}) == {variable.name: variable for variable in ALL}
     for variable in ALL:
         assert (await client.get("s", variable.name)).variable == variable
 
@@ -78,9 +78,9 @@ async def test_a_name_registered_twice_means_the_newest_and_both_are_listed(
 ) -> None:
     ids = [elixir.register("s", "x", "float", float(n)) for n in range(12)]
     found = await listed(client)
-    assert sorted(remote.id for remote in found.duplicates()["x"]) == sorted(ids)
-    assert found.variables({})["x"].value == 11.0
-    assert found.variables({"x": ids[3]})["x"].value == 3.0
+    assert sorted(remote.id for remote in found.find_duplicates()["x"]) == sorted(ids)
+    assert found.choose_variables({})["x"].value == 11.0
+    assert found.choose_variables({"x": ids[3]})["x"].value == 3.0
     assert (await client.get("s", "x")).variable.value == 11.0
 
 
@@ -123,12 +123,12 @@ async def test_unknown_sessions_and_variables_are_told_apart(client: BridgeClien
 async def test_a_session_is_begun_counted_and_ended(client: BridgeClient) -> None:
     await client.begin_session("new")
     await client.register("new", Variable.declare("x", 1.0))
-    assert await client.count("new") == 1
+    assert await client.count_variables("new") == 1
     await client.delete("new", "x")
-    assert await client.count("new") == 0
+    assert await client.count_variables("new") == 0
     await client.end_session("new")
     with pytest.raises(ElixirSessionNotFoundError):
-        await client.count("new")
+        await client.count_variables("new")
     with pytest.raises(ElixirFailedError, match="INTERNAL"):
         await client.begin_session("")
 
@@ -145,7 +145,7 @@ async def test_an_answer_above_the_limit_is_named_and_a_higher_limit_takes_it(el
     small, large = BridgeClient(elixir.address, max_answer_bytes=2**19), BridgeClient(elixir.address)
     with pytest.raises(AnswerTooLargeError, match="larger than 0.5 MiB"):
         await small.list_raw("s")
-    assert len((await listed(large)).variables({})["big"].value.data) == 100_000
+    assert len((await listed(large)).choose_variables({})["big"].value.data) == 100_000
     await small.aclose()
     await large.aclose()
 

@@ -13,7 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snakepit_bridge.elixir.codec import decode, encode, encode_constraints, erlang_term, parse_erlang_floats
+from snakepit_bridge.elixir.codec import decode, encode, encode_constraints, encode_erlang_floats, parse_erlang_floats
 from snakepit_bridge.elixir.errors import UnreadableVariableError
 from snakepit_bridge.elixir.generated import snakepit_bridge_pb2 as pb
 from snakepit_bridge.testing.elixir.coercion import write
@@ -92,16 +92,16 @@ def test_a_constraint_that_python_cannot_read_is_dropped_and_named_and_the_value
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
 def test_every_list_of_floats_survives_as_an_erlang_term(floats: list[float]) -> None:
-    assert parse_erlang_floats(erlang_term(tuple(floats))) == tuple(floats)
+    assert parse_erlang_floats(encode_erlang_floats(tuple(floats))) == tuple(floats)
 
 
 def test_an_erlang_term_is_read_to_the_byte() -> None:
     term = bytes.fromhex("83 6c 00000002 46 3ff0000000000000 46 c000000000000000 6a")
     assert parse_erlang_floats(term) == (1.0, -2.0)
-    assert erlang_term((1.0, -2.0)) == term
+    assert encode_erlang_floats((1.0, -2.0)) == term
 
 
-GOOD = erlang_term((1.0, 2.0))
+GOOD = encode_erlang_floats((1.0, 2.0))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ GOOD = erlang_term((1.0, 2.0))
         GOOD[:2] + struct.pack(">I", 2**32 - 1) + GOOD[6:],
         GOOD[:6] + b"\x61" + GOOD[7:],
         GOOD[:-1] + b"\x6c",
-        erlang_term((1.0, math.nan)),
+        encode_erlang_floats((1.0, math.nan)),
         b"\x83\x6a",
         b"\x80\x04\x95cposix\nsystem",
     ],
@@ -129,7 +129,7 @@ def test_any_other_term_is_refused(term: bytes) -> None:
 @given(st.binary(max_size=64))
 def test_no_bytes_make_the_reader_fail_otherwise(term: bytes) -> None:
     with suppress(ValueError):
-        assert erlang_term(parse_erlang_floats(term)) == term
+        assert encode_erlang_floats(parse_erlang_floats(term)) == term
 
 
 LABEL = '{"binary_format":"erlang_binary","dtype":"float32","shape":[2],"type":"embedding"}'

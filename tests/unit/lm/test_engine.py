@@ -16,9 +16,9 @@ from dspy.utils.exceptions import LMTimeoutError
 from pydantic import SecretStr
 
 from snakepit_bridge.lm.blocking import BlockingEngine
-from snakepit_bridge.lm.engine import Around, LMCall
+from snakepit_bridge.lm.engine import LMCall, LMMiddleware
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
-from snakepit_bridge.process.home_loop import home, run_blocking
+from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
 from snakepit_bridge.testing import RecordingLM
 from tests.harness.waiting import eventually, wait_until
 
@@ -86,7 +86,7 @@ async def test_a_profile_can_be_prepared_so_that_no_call_waits_for_its_client(se
     """KINDS 9."""
     profiles = LMProfiles([profile(server), LMProfile("nowhere", "no-such-provider/model", engine="lm15")])
     await profiles.warm()
-    [client] = profiles.engine("demo")._backends.values()
+    [client] = profiles.get_engine("demo")._backends.values()
     assert client._client is not None
     assert server.requests == []
     assert await ask(profiles.choose("demo").lm) == "Paris"
@@ -126,7 +126,7 @@ def test_a_call_from_a_thread_runs_on_the_home_loop_and_can_be_ended_there(serve
     thread = threading.Thread(target=lambda: _blocking(profile(server).build(middleware=around), raised))
     thread.start()
     server.wait_for_requests(1)
-    home().call_soon_threadsafe(running[0].cancel)
+    get_home_loop().call_soon_threadsafe(running[0].cancel)
     thread.join(5)
 
     assert not thread.is_alive()
@@ -155,11 +155,11 @@ async def test_a_request_ends_with_its_timeout(server: RecordingLM) -> None:
 # ---------------------------------------------------------------- what surrounds a call
 
 
-def recording(calls: list[LMCall]) -> Around:
+def recording(calls: list[LMCall]) -> LMMiddleware:
     async def around(call: LMCall) -> Response:
         calls.append(call)
-        assert asyncio.get_running_loop() is home()
-        return await call.engine.send(call.request, call.pieces)
+        assert asyncio.get_running_loop() is get_home_loop()
+        return await call.engine.send(call.request, call.sink)
 
     return around
 
@@ -174,7 +174,7 @@ async def test_every_kind_of_call_goes_through_what_surrounds_it(server: Recordi
     *pieces, last = await _streamed(lm)
     assert "Paris" in "".join(piece.chunk for piece in pieces)
     assert last.answer == "Paris"
-    assert [call.pieces is not None for call in calls] == [False, False, False, True]
+    assert [call.sink is not None for call in calls] == [False, False, False, True]
     assert len(server.requests) == 4
 
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm import extensions
-from snakepit_bridge.lm.models import find_family, find_unsupported, fitting, native_name
+from snakepit_bridge.lm.models import drop_unsupported, find_family, find_unsupported, native_name
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.testing import Raw, RecordingLM, scripted
 
@@ -42,14 +42,14 @@ def test_what_a_model_does_not_take_is_left_out_of_a_request_by_name() -> None:
         temperature=0.7, top_p=0.5, seed=3, stop=("END",), max_tokens=100, extensions={"logit_bias": {}, "user": "me"}
     )
     request = Request(model="openai/any", messages=(Message.user("why?"),), config=config)
-    same, nothing = fitting("openai/gpt-4o", request)
+    same, nothing = drop_unsupported("openai/gpt-4o", request)
     assert (same, nothing) == (request, ())
-    fit, dropped = fitting("openai/o3-mini", request)
+    fit, dropped = drop_unsupported("openai/o3-mini", request)
     assert dropped == ("logit_bias", "stop", "temperature", "top_p")
     kept = fit.config
     assert (kept.temperature, kept.top_p, kept.stop, kept.seed, kept.max_tokens) == (None, None, (), 3, 100)
     assert kept.extensions == {"user": "me"}
-    assert fitting("openai/o3-mini", fit) == (fit, ())
+    assert drop_unsupported("openai/o3-mini", fit) == (fit, ())
 
 
 def test_what_has_no_value_is_not_refused() -> None:

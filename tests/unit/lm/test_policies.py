@@ -24,11 +24,13 @@ from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
 )
 def test_a_field_that_it_cannot_have_is_named(said: dict[str, Any], names: str) -> None:
     with pytest.raises(ValueError, match=names):
-        RetryPolicy().changed(said)
+        RetryPolicy().with_changes(said)
 
 
 def test_only_what_is_said_changes() -> None:
-    assert RetryPolicy(backoff_s=0.5).changed({"attempts": 7, "on": ["server"]}) == RetryPolicy(7, 0.5, on=("server",))
+    assert RetryPolicy(backoff_s=0.5).with_changes({"attempts": 7, "on": ["server"]}) == RetryPolicy(
+        7, 0.5, on=("server",)
+    )
 
 
 def test_pauses_double_with_jitter() -> None:

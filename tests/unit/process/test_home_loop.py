@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from snakepit_bridge.process.home_loop import home, run_blocking, run_home, share
+from snakepit_bridge.process.home_loop import get_home_loop, run_blocking, run_on_home_loop, share_future
 
 
 async def here() -> asyncio.AbstractEventLoop:
@@ -24,8 +24,8 @@ async def fails() -> None:
 
 
 def test_there_is_one_loop_and_it_runs() -> None:
-    assert home() is home()
-    assert home().is_running()
+    assert get_home_loop() is get_home_loop()
+    assert get_home_loop().is_running()
 
 
 def test_all_threads_get_the_same_loop() -> None:
@@ -36,16 +36,16 @@ def test_all_threads_get_the_same_loop() -> None:
     for thread in threads:
         thread.join(10)
 
-    assert found == [home()] * 8
+    assert found == [get_home_loop()] * 8
 
 
 async def test_both_functions_work_from_another_loop() -> None:
-    assert asyncio.get_running_loop() is not home()
-    assert await run_home(here()) is home()
-    assert run_blocking(here()) is home()
+    assert asyncio.get_running_loop() is not get_home_loop()
+    assert await run_on_home_loop(here()) is get_home_loop()
+    assert run_blocking(here()) is get_home_loop()
 
 
-@pytest.mark.parametrize("run", [run_blocking, lambda work: asyncio.run(run_home(work))])
+@pytest.mark.parametrize("run", [run_blocking, lambda work: asyncio.run(run_on_home_loop(work))])
 def test_exceptions_of_the_coroutine_propagate(run: Callable[[Awaitable[None]], None]) -> None:
     with pytest.raises(LookupError, match="as told"):
         run(fails())
@@ -53,7 +53,7 @@ def test_exceptions_of_the_coroutine_propagate(run: Callable[[Awaitable[None]], 
 
 def test_awaiting_on_the_home_loop_itself_works() -> None:
     async def nested() -> bool:
-        return await run_home(here()) is asyncio.get_running_loop()
+        return await run_on_home_loop(here()) is asyncio.get_running_loop()
 
     assert run_blocking(nested())
 
@@ -63,7 +63,7 @@ def test_blocking_on_the_home_loop_raises_instead_of_deadlocking() -> None:
         run_blocking(here())
 
     with pytest.raises(RuntimeError, match="await it instead"):
-        run_blocking(blocks(), timeout=10)
+        run_blocking(blocks(), timeout_s=10)
 
 
 def test_a_timeout_cancels_the_work() -> None:
@@ -77,7 +77,7 @@ def test_a_timeout_cancels_the_work() -> None:
             raise
 
     with pytest.raises(TimeoutError):
-        run_blocking(endless(), timeout=0.05)
+        run_blocking(endless(), timeout_s=0.05)
     assert cancelled.wait(10)
 
 
@@ -92,7 +92,7 @@ async def test_cancelling_the_caller_cancels_the_work() -> None:
             cancelled.set()
             raise
 
-    task = asyncio.create_task(run_home(endless()))
+    task = asyncio.create_task(run_on_home_loop(endless()))
     assert await asyncio.to_thread(started.wait, 10)
     task.cancel()
 
@@ -121,7 +121,7 @@ def test_a_forked_child_gets_its_own_loop() -> None:
     if child == 0:  # pragma: no cover  (another process)
         ran = b"no"
         try:
-            ran = b"yes" if run_blocking(here(), timeout=20) is home() else b"other"
+            ran = b"yes" if run_blocking(here(), timeout_s=20) is get_home_loop() else b"other"
         finally:
             os.write(write, ran)
             os._exit(0)
@@ -132,7 +132,7 @@ def test_a_forked_child_gets_its_own_loop() -> None:
 
 
 def script(code: str) -> str:
-    imports = "from snakepit_bridge.process.home_loop import adopt, home, run_blocking, run_home"
+    imports = "from snakepit_bridge.process.home_loop import adopt_loop, get_home_loop, run_blocking, run_on_home_loop"
     lines = f"import asyncio, threading\n{imports}\n{code}"
     done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, timeout=60, check=False)
     return (done.stdout + done.stderr).strip()
@@ -147,11 +147,11 @@ def test_an_adopted_loop_is_the_home_loop() -> None:
         script(
             """
 async def main():
-    adopt(asyncio.get_running_loop())
-    adopt(asyncio.get_running_loop())
+    adopt_loop(asyncio.get_running_loop())
+    adopt_loop(asyncio.get_running_loop())
     async def here(): return asyncio.get_running_loop()
-    assert await run_home(here()) is asyncio.get_running_loop() is home()
-    assert await asyncio.to_thread(run_blocking, here()) is home()
+    assert await run_on_home_loop(here()) is asyncio.get_running_loop() is get_home_loop()
+    assert await asyncio.to_thread(run_blocking, here()) is get_home_loop()
     print(threading.active_count() < 10, "dspex-home-loop" in [t.name for t in threading.enumerate()])
 asyncio.run(main())
 """
@@ -161,7 +161,7 @@ asyncio.run(main())
 
 
 def test_a_loop_cannot_be_adopted_once_another_is_in_use() -> None:
-    assert "another event loop already" in script("home()\nadopt(asyncio.new_event_loop())")
+    assert "another event loop already" in script("get_home_loop()\nadopt(asyncio.new_event_loop())")
 
 
 def test_a_process_exits_while_its_loop_runs() -> None:
@@ -174,18 +174,18 @@ def test_across_a_bridge_blocking_on_the_home_loop_switches_out() -> None:
         script(
             """
 from greenlet import getcurrent, greenlet
-from snakepit_bridge.process.home_loop import bridge_by
+from snakepit_bridge.process.home_loop import set_bridge
 
 class Bridge:
-    def inside(self): return getcurrent().parent is not None
+    def can_switch_out(self): return getcurrent().parent is not None
     def wait(self, work): return getcurrent().parent.switch(work)
 
-bridge_by(Bridge())
+set_bridge(Bridge())
 
 async def slow(): await asyncio.sleep(0.01); return "answer"
 
 async def main():
-    adopt(asyncio.get_running_loop())
+    adopt_loop(asyncio.get_running_loop())
     waiting = greenlet(lambda: run_blocking(slow(), timeout=5))
     handed = waiting.switch()
     print(waiting.switch(await handed), waiting.dead)
@@ -206,8 +206,10 @@ asyncio.run(main())
 
 async def test_each_waiter_of_a_shared_future_gets_its_own_error() -> None:
     failing = asyncio.create_task(fails())
-    found = await asyncio.gather(*(share(failing) for _ in range(5)), share(failing), return_exceptions=True)
-    found += await asyncio.gather(share(failing), share(failing), return_exceptions=True)
+    found = await asyncio.gather(
+        *(share_future(failing) for _ in range(5)), share_future(failing), return_exceptions=True
+    )
+    found += await asyncio.gather(share_future(failing), share_future(failing), return_exceptions=True)
 
     assert [(type(one), str(one)) for one in found] == [(LookupError, "as told")] * 8
     assert len({id(one) for one in [*found, failing.exception()]}) == 9
@@ -215,19 +217,19 @@ async def test_each_waiter_of_a_shared_future_gets_its_own_error() -> None:
 
 async def test_cancelling_one_waiter_leaves_a_shared_future_alone() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    leaving, staying = share(future), share(future)
+    leaving, staying = share_future(future), share_future(future)
     leaving.cancel()
     await asyncio.sleep(0)
     future.set_result(7)
 
     assert await staying == 7
-    assert await share(future) == 7
+    assert await share_future(future) == 7
 
 
 async def test_cancelling_a_shared_future_cancels_its_waiters() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    before = share(future)
+    before = share_future(future)
     future.cancel()
-    for sharing in (before, share(future)):
+    for sharing in (before, share_future(future)):
         with pytest.raises(asyncio.CancelledError):
             await sharing

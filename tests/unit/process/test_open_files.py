@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from snakepit_bridge.process.open_files import OpenFiles, count_open_files, lacks_files
+from snakepit_bridge.process.open_files import OpenFiles, count_open_files, is_out_of_files
 
 
 def no_file() -> OSError:
@@ -49,17 +49,17 @@ def test_open_files_are_counted() -> None:
 @pytest.mark.parametrize("cause", [True, False])
 def test_a_file_shortage_is_found_in_the_cause_chain(number: int, cause: bool) -> None:
     inner = OSError(number, os.strerror(number))
-    assert lacks_files(inner)
-    assert lacks_files(wrapped(wrapped(inner, cause=cause), cause=cause))
+    assert is_out_of_files(inner)
+    assert is_out_of_files(wrapped(wrapped(inner, cause=cause), cause=cause))
 
 
 def test_other_errors_are_not_a_file_shortage() -> None:
-    assert not lacks_files(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
-    assert not lacks_files(LookupError("Too many open files, says the server"))
-    assert not lacks_files(None)
+    assert not is_out_of_files(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+    assert not is_out_of_files(LookupError("Too many open files, says the server"))
+    assert not is_out_of_files(None)
     circle = LookupError("one")
     circle.__context__ = circle.__cause__ = wrapped(circle, cause=True)
-    assert not lacks_files(circle)
+    assert not is_out_of_files(circle)
 
 
 async def test_a_file_shortage_is_retried_for_a_while_and_other_errors_are_not() -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import dspy
 import pytest
 
-from snakepit_bridge.process.frames import under
-from snakepit_bridge.process.home_loop import home, run_blocking
-from snakepit_bridge.process.threads import HomeThreads, UserThreads, in_user_thread, is_librarys
+from snakepit_bridge.process.frames import mark_coroutine
+from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
+from snakepit_bridge.process.threads import HomeThreads, UserThreads, is_library_code, run_in_user_thread
 from tests.harness.waiting import wait_until
 
 WAIT_S = 10
@@ -28,16 +28,16 @@ def users() -> str:
 
 @pytest.mark.parametrize("function", [socket.getaddrinfo, hashlib.sha256, dspy.Predict, run_blocking])
 def test_library_code_is_recognised_by_its_module(function: Any) -> None:
-    assert is_librarys(function)
-    assert is_librarys(functools.partial(function, 1))
+    assert is_library_code(function)
+    assert is_library_code(functools.partial(function, 1))
     # What asyncio.to_thread makes of it.
-    assert is_librarys(functools.partial(copy_context().run, function, 1))
+    assert is_library_code(functools.partial(copy_context().run, function, 1))
 
 
 @pytest.mark.parametrize("function", [users, lambda: 1, time.sleep, functools.partial(time.sleep, 1)])
 def test_other_code_counts_as_user_code(function: Any) -> None:
-    assert not is_librarys(function)
-    assert not is_librarys(functools.partial(copy_context().run, function))
+    assert not is_library_code(function)
+    assert not is_library_code(functools.partial(copy_context().run, function))
 
 
 def test_blocking_user_code_does_not_delay_library_code() -> None:
@@ -51,7 +51,7 @@ def test_blocking_user_code_does_not_delay_library_code() -> None:
         await asyncio.gather(*blocked)
         return found
 
-    assert isinstance(getattr(home(), "_default_executor"), HomeThreads)  # noqa: B009
+    assert isinstance(getattr(get_home_loop(), "_default_executor"), HomeThreads)  # noqa: B009
     assert run_blocking(many())
 
 
@@ -104,9 +104,9 @@ async def test_a_call_runs_in_its_callers_context_below_a_named_frame() -> None:
         return said.get(), names
 
     async def ask() -> tuple[str, list[str]]:
-        return await in_user_thread(look)
+        return await run_in_user_thread(look)
 
-    found, names = await under("task-1", ask())
+    found, names = await mark_coroutine("task-1", ask())
     assert found == "something"
     assert "prediction task-1" in names
     assert not any(name.startswith("prediction ") for name in (await ask())[1])

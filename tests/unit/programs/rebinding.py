@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs import bound
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import digest
@@ -25,12 +25,12 @@ def grown(rebinds: int) -> int:
     bound._MAX_BOUND = 64
     profiles = LMProfiles([LMProfile("fast", "openai/demo", "http://127.0.0.1:1/v1", SecretStr("k"))])
     known = bound.BoundPrograms(profiles, AllowedImports(()))
-    spec = spec_of(dspy.ChainOfThought("question -> answer"), program="qa", bindings={"seed": "n"})
+    spec = serialize_module(dspy.ChainOfThought("question -> answer"), program="qa", bindings={"seed": "n"})
     program = Program("qa", 1, digest(spec.encode()), spec)
 
     def rebind(numbers: range) -> None:
         for n in numbers:
-            known.bound(program, Snapshot("s", Token(1, 1), {"n": Variable.declare("n", n)}, confirmed_at=0.0))
+            known.bind(program, Snapshot("s", Token(1, 1), {"n": Variable.declare("n", n)}, confirmed_at=0.0))
         gc.collect()
 
     rebind(range(1_000))

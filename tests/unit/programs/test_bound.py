@@ -27,7 +27,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs import bound as bound_module
 from snakepit_bridge.programs.bound import BoundPrograms
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import ProgramSpec, digest
@@ -52,7 +52,7 @@ def programs(profiles: LMProfiles = PROFILES) -> BoundPrograms:
 
 
 def program(module: Any = None, *, version: int = 1, **said: Any) -> Program:
-    spec = spec_of(module or dspy.Predict("question -> answer"), program="qa", **said)
+    spec = serialize_module(module or dspy.Predict("question -> answer"), program="qa", **said)
     return Program("qa", version, digest(spec.encode()), spec)
 
 
@@ -67,7 +67,7 @@ def configs(module: Any) -> Mapping[str, Any]:
 
 def test_the_bound_values_are_where_dspy_reads_them() -> None:
     bindings = {"temperature": "t", "instructions": "style", "model": "llm"}
-    bound = programs().bound(program(bindings=bindings), snapshot())
+    bound = programs().bind(program(bindings=bindings), snapshot())
 
     assert configs(bound.module) == {"": {"temperature": 0.5}}
     assert bound.module.signature.instructions == "Be brief."
@@ -79,21 +79,21 @@ def test_the_bound_values_are_where_dspy_reads_them() -> None:
 
 def test_the_same_values_find_the_same_bound_program() -> None:
     known, qa = programs(), program(bindings={"temperature": "t"})
-    first = known.bound(qa, snapshot(1))
+    first = known.bind(qa, snapshot(1))
 
-    assert known.bound(qa, snapshot(2)) is first
-    assert known.bound(qa, snapshot(3, unrelated=2, more=3)) is first
+    assert known.bind(qa, snapshot(2)) is first
+    assert known.bind(qa, snapshot(3, unrelated=2, more=3)) is first
 
 
 def test_a_changed_value_makes_a_new_one_and_leaves_the_old_as_it_was() -> None:
     known, qa = programs(), program(bindings={"temperature": "t"})
-    first = known.bound(qa, snapshot(1))
-    second = known.bound(qa, snapshot(2, t=0.9))
+    first = known.bind(qa, snapshot(1))
+    second = known.bind(qa, snapshot(2, t=0.9))
 
     assert second is not first
     assert configs(first.module) == {"": {"temperature": 0.5}}
     assert configs(second.module) == {"": {"temperature": 0.9}}
-    assert known.bound(qa, snapshot(3, t=0.5)) is first
+    assert known.bind(qa, snapshot(3, t=0.5)) is first
 
 
 @pytest.mark.parametrize(("one", "other"), [(1, 1.0), (True, 1), ("1", 1)])
@@ -102,12 +102,12 @@ def test_values_that_are_equal_in_python_but_not_on_the_wire_are_kept_apart(one:
 
     def bind(value: Any) -> Any:
         try:
-            return known.bound(qa, snapshot(x=value))
+            return known.bind(qa, snapshot(x=value))
         except ValidationError:
             return None  # the attribute is a text, so it refuses most of them; what counts is that none is mixed up
 
     assert bind(one) is None or bind(one) is not bind(other)
-    assert known.bound(qa, snapshot(x="warm")).module.tone == "warm"
+    assert known.bind(qa, snapshot(x="warm")).module.tone == "warm"
 
 
 def test_nan_finds_itself() -> None:
@@ -117,17 +117,17 @@ def test_nan_finds_itself() -> None:
     )
     qa = Program("qa", 1, digest(spec.encode()), spec)
 
-    first = known.bound(qa, snapshot(m="Predict", u="x", odd=math.nan))
+    first = known.bind(qa, snapshot(m="Predict", u="x", odd=math.nan))
 
-    assert known.bound(qa, snapshot(m="Predict", u="x", odd=math.nan)) is first
+    assert known.bind(qa, snapshot(m="Predict", u="x", odd=math.nan)) is first
 
 
 def test_versions_and_modules_are_kept_apart() -> None:
     known = programs()
     one, two = program(version=1), program(version=2)
 
-    assert known.bound(one, snapshot()) is not known.bound(two, snapshot())
-    assert known.bound(two, snapshot()).program.version == 2
+    assert known.bind(one, snapshot()) is not known.bind(two, snapshot())
+    assert known.bind(two, snapshot()).program.version == 2
 
 
 def test_a_module_type_variable_decides_what_runs_and_stands_in_the_variables() -> None:
@@ -135,8 +135,8 @@ def test_a_module_type_variable_decides_what_runs_and_stands_in_the_variables() 
     known = programs()
 
     plain, thinking = (
-        known.bound(qa, snapshot(strategy="predict")),
-        known.bound(qa, snapshot(strategy="ChainOfThought")),
+        known.bind(qa, snapshot(strategy="predict")),
+        known.bind(qa, snapshot(strategy="ChainOfThought")),
     )
 
     assert (plain.module_name, thinking.module_name) == ("Predict", "ChainOfThought")
@@ -148,41 +148,41 @@ def test_a_module_outside_the_programs_list_is_refused() -> None:
     qa = program(choose_by="strategy", among=("Predict", "ChainOfThought"))
 
     with pytest.raises(UnknownModuleError, match=r"ReAct.*ChainOfThought, Predict"):
-        programs().bound(qa, snapshot(strategy="ReAct"))
+        programs().bind(qa, snapshot(strategy="ReAct"))
 
 
 def test_a_missing_variable_a_bad_value_and_an_unknown_profile_are_named_errors() -> None:
     known = programs()
 
     with pytest.raises(VariableNotFoundError, match="nowhere"):
-        known.bound(program(bindings={"temperature": "nowhere"}), snapshot())
+        known.bind(program(bindings={"temperature": "nowhere"}), snapshot())
     with pytest.raises(ValidationError, match="from 0 to 2"):
-        known.bound(program(bindings={"temperature": "t"}), snapshot(t=5.0))
+        known.bind(program(bindings={"temperature": "t"}), snapshot(t=5.0))
     with pytest.raises(ValidationError, match="deep, fast"):
-        known.bound(program(bindings={"model": "llm"}), snapshot(llm="elsewhere"))
+        known.bind(program(bindings={"model": "llm"}), snapshot(llm="elsewhere"))
     with pytest.raises(ValidationError, match="lm of program qa"):
-        known.bound(program(lm="elsewhere"), snapshot())
+        known.bind(program(lm="elsewhere"), snapshot())
     with pytest.raises(ConfigurationError, match="No LM profile"):
-        programs(LMProfiles()).bound(program(), snapshot())
+        programs(LMProfiles()).bind(program(), snapshot())
 
 
 def test_a_spec_that_names_a_package_that_is_not_allowed_here_is_refused() -> None:
     qa = program(dspy.ReAct("question -> answer", tools=[sample.lookup]))
 
     with pytest.raises(ProgramSpecError, match="isn't in an allowed package"):
-        BoundPrograms(PROFILES, AllowedImports()).bound(qa, snapshot())
+        BoundPrograms(PROFILES, AllowedImports()).bind(qa, snapshot())
 
 
 def test_a_refusal_is_not_remembered() -> None:
     known, qa = programs(), program(bindings={"temperature": "t"})
     with pytest.raises(ValidationError):
-        known.bound(qa, snapshot(1, t=5.0))
+        known.bind(qa, snapshot(1, t=5.0))
 
-    assert configs(known.bound(qa, snapshot(2, t=0.5)).module) == {"": {"temperature": 0.5}}
+    assert configs(known.bind(qa, snapshot(2, t=0.5)).module) == {"": {"temperature": 0.5}}
 
 
 def test_a_bound_program_is_frozen() -> None:
-    bound = programs().bound(program(), snapshot())
+    bound = programs().bind(program(), snapshot())
 
     with pytest.raises(FrozenInstanceError):
         bound.module_name = "Other"  # type: ignore[misc]
@@ -200,7 +200,7 @@ def test_a_bound_program_is_frozen() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_the_inputs_are_those_of_the_task(module: Any, fields: list[str] | None) -> None:
-    bound = programs().bound(program(module), snapshot())
+    bound = programs().bind(program(module), snapshot())
 
     assert (None if bound.inputs.is_open else list(bound.inputs.fields)) == fields
 
@@ -208,14 +208,14 @@ def test_the_inputs_are_those_of_the_task(module: Any, fields: list[str] | None)
 def test_there_are_never_more_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bound_module, "_MAX_BOUND", 8)
     known, qa = programs(), program(bindings={"seed": "n"})
-    first = known.bound(qa, snapshot(n=0))
+    first = known.bind(qa, snapshot(n=0))
 
     for n in range(1, 100):
-        assert known.bound(qa, snapshot(n=n)).module.config == {"seed": n}
-        assert known.bound(qa, snapshot(n=max(n - 3, 0))).module.config == {"seed": max(n - 3, 0)}
+        assert known.bind(qa, snapshot(n=n)).module.config == {"seed": n}
+        assert known.bind(qa, snapshot(n=max(n - 3, 0))).module.config == {"seed": max(n - 3, 0)}
 
     assert len(known._bound) == 8
-    assert known.bound(qa, snapshot(n=0)) is not first
+    assert known.bind(qa, snapshot(n=0)) is not first
 
 
 @pytest.mark.parametrize("rebinds", [3_000, pytest.param(100_000, marks=pytest.mark.soak)])
@@ -238,9 +238,9 @@ def test_rebinding_keeps_the_pristine_instructions() -> None:
     )
 
     for n in range(400):
-        known.bound(qa, snapshot(i=f"Text {n}."))
+        known.bind(qa, snapshot(i=f"Text {n}."))
 
-    written = dict(predictors(known.bound(qa, snapshot(i="The last.")).module))["react"].signature.instructions
+    written = dict(predictors(known.bind(qa, snapshot(i="The last.")).module))["react"].signature.instructions
     assert written.startswith("The last.\n")
     assert "Text" not in written
 
@@ -249,23 +249,23 @@ async def test_calls_at_the_same_time_under_different_values_do_not_disturb_each
     with RecordingLM() as server:
         profiles = LMProfiles([LMProfile("demo", "openai/demo", server.url, SecretStr("k"))])
         known, qa = programs(profiles), program(dspy.ChainOfThought("question -> answer"), bindings={"seed": "n"})
-        before = {n: configs(known.bound(qa, snapshot(n=n)).module) for n in range(8)}
+        before = {n: configs(known.bind(qa, snapshot(n=n)).module) for n in range(8)}
 
         async def ask(number: int) -> None:
-            await known.bound(qa, snapshot(n=number % 8)).acall(question=f"#{number}")
+            await known.bind(qa, snapshot(n=number % 8)).acall(question=f"#{number}")
 
         await asyncio.gather(*(ask(number) for number in range(160)))
 
         sent = {request.inputs["question"]: request.body["seed"] for request in server.requests}
         assert sent == {f"#{number}": number % 8 for number in range(160)}
-        assert {n: configs(known.bound(qa, snapshot(n=n)).module) for n in range(8)} == before
+        assert {n: configs(known.bind(qa, snapshot(n=n)).module) for n in range(8)} == before
 
 
 async def test_a_call_leaves_the_bound_module_as_it_was() -> None:
     with RecordingLM() as server:
         profiles = LMProfiles([LMProfile("demo", "openai/demo", server.url, SecretStr("k"))])
         qa = program(dspy.ReAct("question -> answer", tools=[sample.lookup]), bindings={"temperature": "t"})
-        bound = programs(profiles).bound(qa, snapshot())
+        bound = programs(profiles).bind(qa, snapshot())
         before = copy.deepcopy({path: {**vars(p), "lm": None} for path, p in predictors(bound.module)})
 
         prediction = await bound.acall(question="What is a book?")
@@ -287,11 +287,11 @@ def best(inner: Any = None) -> Any:
 async def test_best_of_n_has_its_fail_count_anew_in_each_call() -> None:
     with RecordingLM() as server:
         profiles = LMProfiles([LMProfile("demo", "openai/demo", server.url, SecretStr("k"))])
-        bound = programs(profiles).bound(program(best(), bindings={"module.temperature": "t"}), snapshot())
+        bound = programs(profiles).bind(program(best(), bindings={"module.temperature": "t"}), snapshot())
 
         await asyncio.gather(*(bound.acall(question=f"#{number}") for number in range(12)))
 
-        assert bound.used_up
+        assert bound.is_stateful
         assert bound.module.fail_count == 1
         assert len(server.requests) == 24
         server.assert_all_sent(temperature=0.5)
@@ -309,7 +309,7 @@ async def test_best_of_n_has_its_fail_count_anew_in_each_call() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_the_inputs_of_wrapped_modules_are_those_of_the_task(module: Any, fields: list[str] | None) -> None:
-    bound = programs().bound(program(module), snapshot())
+    bound = programs().bind(program(module), snapshot())
 
     assert (None if bound.inputs.is_open else list(bound.inputs.fields)) == fields
 
@@ -318,7 +318,7 @@ def test_the_inputs_of_wrapped_modules_are_those_of_the_task(module: Any, fields
     "module", [dspy.Predict("question -> answer"), dspy.ReAct("question -> answer", tools=[sample.lookup])]
 )
 def test_what_a_call_leaves_alone_is_shared(module: Any) -> None:
-    assert not programs().bound(program(module), snapshot()).used_up
+    assert not programs().bind(program(module), snapshot()).is_stateful
 
 
 @pytest.mark.parametrize(
@@ -342,4 +342,4 @@ def test_what_a_call_leaves_alone_is_shared(module: Any) -> None:
 )
 def test_it_is_known_which_programs_execute_code(spec: dict[str, Any], does: bool) -> None:
     made = Program("p", 1, repr(spec), ProgramSpec.parse(spec, program="p"))
-    assert programs().bound(made, snapshot()).executes_code is does
+    assert programs().bind(made, snapshot()).executes_code is does

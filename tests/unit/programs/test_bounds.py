@@ -14,7 +14,7 @@ from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
 from snakepit_bridge.dspy_integration.modules import VariableAwareMultiChainComparison
 from snakepit_bridge.dspy_integration.targets.prompt import without_attempts
 from snakepit_bridge.exceptions import ProgramSpecError, ValidationError
-from snakepit_bridge.programs.build import check
+from snakepit_bridge.programs.build import check_spec
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.unit.programs import sample
@@ -47,7 +47,7 @@ def deep(depth: int) -> Any:
 
 def register(spec: Any, bounds: TargetBounds = DEFAULT_BOUNDS) -> None:
     allowed = AllowedImports(("tests.unit.programs.sample",))
-    check(ProgramSpec.parse(spec, program="p"), allowed, program="p", bounds=bounds)
+    check_spec(ProgramSpec.parse(spec, program="p"), allowed, program="p", bounds=bounds)
 
 
 @pytest.mark.parametrize(

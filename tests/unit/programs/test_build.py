@@ -21,7 +21,7 @@ from snakepit_bridge.dspy_integration import (
 from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.dspy_integration.registry import TOOLS, register_tool
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
-from snakepit_bridge.programs.build import check, rehydrate, spec_of
+from snakepit_bridge.programs.build import build_module, check_spec, serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.unit.programs import sample
@@ -134,12 +134,12 @@ def inputs_of(predictor: Any) -> dict[str, Any]:
 
 def sent(module: Any, **said: Any) -> ProgramSpec:
     """The module's spec after a trip through JSON."""
-    return ProgramSpec.parse(spec_of(module, program="qa", **said).encode(), program="qa")
+    return ProgramSpec.parse(serialize_module(module, program="qa", **said).encode(), program="qa")
 
 
 def rebuilt(module: Any, **said: Any) -> Any:
     spec = sent(module, **said)
-    return rehydrate(spec, spec.module_names[0], ALLOWED, program="qa")
+    return build_module(spec, spec.module_names[0], ALLOWED, program="qa")
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -163,9 +163,9 @@ def test_a_module_rebuilt_in_another_process_asks_the_same_to_the_byte() -> None
 @pytest.mark.parametrize("kind", MODULES)
 def test_the_spec_of_a_rebuilt_module_is_the_same_spec(kind: str) -> None:
     spec = sent(MODULES[kind]())
-    again = rehydrate(spec, spec.module_names[0], ALLOWED, program="qa")
+    again = build_module(spec, spec.module_names[0], ALLOWED, program="qa")
 
-    assert spec_of(again, program="qa").encode() == spec.encode()
+    assert serialize_module(again, program="qa").encode() == spec.encode()
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -181,7 +181,7 @@ def test_an_aware_module_is_described_as_the_plain_one_with_its_bindings() -> No
     module = VariableAwareChainOfThought("question -> answer")
     module._variable_bindings = {"temperature": "llm_temperature"}
 
-    assert spec_of(module, program="qa") == spec_of(
+    assert serialize_module(module, program="qa") == serialize_module(
         dspy.ChainOfThought("question -> answer"), program="qa", bindings={"temperature": "llm_temperature"}
     )
     assert rebuilt(module).get_bindings() == {"temperature": "llm_temperature"}
@@ -222,7 +222,7 @@ def test_the_unsafe_interpreter_does_not_travel_unless_it_was_registered() -> No
     module = dspy.ProgramOfThought("question -> answer", interpreter_factory=dspy.LocalInterpreter)
 
     with pytest.raises(ProgramSpecError, match="can't be imported by its name") as refused:
-        spec_of(module, program="qa")
+        serialize_module(module, program="qa")
     assert refused.value.where == "functions.interpreter_factory"
 
 
@@ -232,7 +232,7 @@ def test_bindings_of_a_module_within_stand_in_the_whole_program_under_its_path()
     spec = sent(VariableAwareBestOfN(inner, N=2, reward_fn=sample.brevity, threshold=0.5))
 
     assert spec.bindings == {"module.temperature": "t"}
-    assert rehydrate(spec, "BestOfN", ALLOWED, program="qa").get_bindings() == {"module.temperature": "t"}
+    assert build_module(spec, "BestOfN", ALLOWED, program="qa").get_bindings() == {"module.temperature": "t"}
 
 
 def test_a_registered_tool_goes_by_its_name_where_it_has_words_of_its_own() -> None:
@@ -241,13 +241,13 @@ def test_a_registered_tool_goes_by_its_name_where_it_has_words_of_its_own() -> N
     try:
         spec = sent(dspy.ReAct("question -> answer", tools=[tool]))
         assert spec.tools == ("glossary",)
-        assert asked(rehydrate(spec, "ReAct", ALLOWED, program="qa")) == asked(
+        assert asked(build_module(spec, "ReAct", ALLOWED, program="qa")) == asked(
             dspy.ReAct("question -> answer", tools=[tool])
         )
     finally:
-        TOOLS.forget("glossary")
+        TOOLS.unregister("glossary")
     with pytest.raises(ProgramSpecError, match="neither an import path nor a registered name"):
-        check(spec, ALLOWED, program="qa")
+        check_spec(spec, ALLOWED, program="qa")
 
 
 def test_code_that_an_optimizer_wrote_does_not_travel() -> None:
@@ -255,11 +255,11 @@ def test_code_that_an_optimizer_wrote_does_not_travel() -> None:
     flex._bind_code(flex._baseline_src() + "\n# rewritten\n")
 
     with pytest.raises(ProgramSpecError, match="code can't travel"):
-        spec_of(flex, program="qa")
+        serialize_module(flex, program="qa")
 
 
 def test_a_class_that_only_shares_a_name_with_dspys_goes_by_its_import_path() -> None:
-    assert spec_of(sample.ReAct(), program="qa").module == "tests.unit.programs.sample:ReAct"
+    assert serialize_module(sample.ReAct(), program="qa").module == "tests.unit.programs.sample:ReAct"
     assert isinstance(rebuilt(sample.ReAct()), sample.ReAct)
 
 
@@ -288,13 +288,13 @@ def test_one_set_of_arguments_serves_every_module_that_a_variable_may_choose() -
         },
         program="qa",
     )
-    check(spec, ALLOWED, program="qa")
+    check_spec(spec, ALLOWED, program="qa")
 
     for name in spec.module_names:
-        below = predictors(rehydrate(spec, name, ALLOWED, program="qa"))
+        below = predictors(build_module(spec, name, ALLOWED, program="qa"))
         assert below
         assert all(predictor.config["temperature"] == 0.3 for _, predictor in below), name
-    assert rehydrate(spec, "ReAct", ALLOWED, program="qa").max_iters == 4
+    assert build_module(spec, "ReAct", ALLOWED, program="qa").max_iters == 4
 
 
 def test_choosing_by_a_variable_keeps_the_signature_and_drops_no_demo_silently() -> None:
@@ -302,7 +302,7 @@ def test_choosing_by_a_variable_keeps_the_signature_and_drops_no_demo_silently()
 
     assert spec.module_names == ("Predict", "ChainOfThought")
     with pytest.raises(ProgramSpecError, match="demos fit one module type"):
-        spec_of(with_demos(dspy.Predict(Rich)), program="qa", choose_by="strategy")
+        serialize_module(with_demos(dspy.Predict(Rich)), program="qa", choose_by="strategy")
 
 
 def test_no_lm_and_no_trace_travel_with_the_state() -> None:
@@ -327,21 +327,21 @@ def test_no_lm_and_no_trace_travel_with_the_state() -> None:
 )
 def test_a_tool_that_cannot_travel_is_refused(tool: Any, problem: str) -> None:
     with pytest.raises(ProgramSpecError, match=problem) as refused:
-        spec_of(dspy.ReAct("question -> answer", tools=[tool]), program="qa")
+        serialize_module(dspy.ReAct("question -> answer", tools=[tool]), program="qa")
 
     assert refused.value.where == "tools"
 
 
 def test_a_config_that_names_an_endpoint_is_refused_when_it_is_registered() -> None:
-    spec = spec_of(dspy.Predict("question -> answer", api_base="http://elsewhere"), program="qa")
+    spec = serialize_module(dspy.Predict("question -> answer", api_base="http://elsewhere"), program="qa")
 
     with pytest.raises(ProgramSpecError, match="api_base"):
-        check(spec, ALLOWED, program="qa")
+        check_spec(spec, ALLOWED, program="qa")
 
 
 def test_a_config_that_is_no_json_is_refused() -> None:
     with pytest.raises(ProgramSpecError) as refused:
-        spec_of(dspy.Predict("question -> answer", response_format=sample.Person), program="qa")
+        serialize_module(dspy.Predict("question -> answer", response_format=sample.Person), program="qa")
 
     assert refused.value.where.startswith("config.self.response_format")
 
@@ -396,7 +396,7 @@ def test_a_spec_that_does_not_fit_is_refused_at_the_part(changed: dict[str, Any]
     spec = ProgramSpec.parse({"module": "Predict", "signature": "question -> answer", **changed}, program="qa")
 
     with pytest.raises(ProgramSpecError) as refused:
-        check(spec, ALLOWED, program="qa")
+        check_spec(spec, ALLOWED, program="qa")
 
     assert refused.value.program == "qa"
     assert refused.value.where.startswith(where)
@@ -406,7 +406,7 @@ def test_the_error_says_what_a_constructor_raised() -> None:
     spec = ProgramSpec.parse({"module": "tests.unit.programs.sample:Explodes"}, program="qa")
 
     with pytest.raises(ProgramSpecError, match="RuntimeError: it went off"):
-        check(spec, ALLOWED, program="qa")
+        check_spec(spec, ALLOWED, program="qa")
 
 
 def test_every_module_that_a_variable_may_choose_is_checked() -> None:
@@ -415,7 +415,7 @@ def test_every_module_that_a_variable_may_choose_is_checked() -> None:
     )
 
     with pytest.raises(ProgramSpecError) as refused:
-        check(spec, ALLOWED, program="qa")
+        check_spec(spec, ALLOWED, program="qa")
 
     assert refused.value.where == "arguments of ReAct"
 
@@ -424,10 +424,10 @@ def test_an_unknown_module_type_names_the_closest() -> None:
     spec = ProgramSpec.parse({"module": "ChainOfThougt", "signature": "question -> answer"}, program="qa")
 
     with pytest.raises(UnknownModuleError, match="Did you mean 'ChainOfThought'"):
-        check(spec, ALLOWED, program="qa")
+        check_spec(spec, ALLOWED, program="qa")
 
 
 def test_a_module_type_is_found_whatever_its_case() -> None:
     spec = ProgramSpec.parse({"module": "predict", "signature": "question -> answer"}, program="qa")
 
-    assert isinstance(rehydrate(spec, "predict", ALLOWED, program="qa"), VariableAwarePredict)
+    assert isinstance(build_module(spec, "predict", ALLOWED, program="qa"), VariableAwarePredict)

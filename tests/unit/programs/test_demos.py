@@ -10,7 +10,7 @@ from typing import Any
 import dspy
 import pytest
 
-from snakepit_bridge.programs.build import rehydrate, spec_of
+from snakepit_bridge.programs.build import build_module, serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.unit.programs.sample import Colour, Person
@@ -37,8 +37,8 @@ VALUES: list[Any] = [
 
 
 def again(module: Any) -> Any:
-    spec = ProgramSpec.parse(spec_of(module, program="qa").encode(), program="qa")
-    return rehydrate(spec, spec.module_names[0], ALLOWED, program="qa")
+    spec = ProgramSpec.parse(serialize_module(module, program="qa").encode(), program="qa")
+    return build_module(spec, spec.module_names[0], ALLOWED, program="qa")
 
 
 def prompt(module: Any) -> Any:
@@ -78,6 +78,6 @@ def test_equal_specs_have_one_digest_and_other_orders_of_a_value_another() -> No
     def encoded(demo: Any) -> bytes:
         module = dspy.Predict("q -> a")
         module.demos = [{"q": demo, "a": "x"}]
-        return spec_of(module, program="p").encode()
+        return serialize_module(module, program="p").encode()
 
     assert encoded({"z": 1, "a": 2}) != encoded({"a": 2, "z": 1})

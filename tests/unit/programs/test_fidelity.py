@@ -11,8 +11,8 @@ import pytest
 from snakepit_bridge.client.registration import build_spec
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.build import rehydrate
-from snakepit_bridge.programs.fidelity import carried
+from snakepit_bridge.programs.build import build_module
+from snakepit_bridge.programs.fidelity import add_attributes
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.programs.trial import record_prompts
@@ -29,7 +29,7 @@ def register(module: Any, *, trial: bool = True, **said: Any) -> ProgramSpec:
 
 
 def rebuilt(spec: ProgramSpec) -> Any:
-    return rehydrate(spec, str(spec.module), ALLOWED, program="p")
+    return build_module(spec, str(spec.module), ALLOWED, program="p")
 
 
 def test_a_constructors_arguments_are_carried() -> None:
@@ -163,4 +163,4 @@ def test_a_spec_sets_no_attribute_that_is_more_than_data(attributes: dict[str, A
 
 def test_a_chosen_module_isnt_compared() -> None:
     spec = register(dspy.Predict("question -> answer"), choose_by="strategy", among=("Predict", "ChainOfThought"))
-    assert carried(dspy.Predict("question -> answer"), spec, ALLOWED, program="p") is spec
+    assert add_attributes(dspy.Predict("question -> answer"), spec, ALLOWED, program="p") is spec

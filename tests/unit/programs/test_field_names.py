@@ -12,7 +12,7 @@ import pytest
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.dspy_integration.field_names import EVERYWHERE, reserved_names
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.build import rehydrate
+from snakepit_bridge.programs.build import build_module
 from snakepit_bridge.programs.codec import encode_completions, encode_outputs
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.inputs import ProgramInputs
@@ -64,7 +64,7 @@ class _Answering(dspy.BaseLM):
 
 def built(module: str, signature: str, **more: Any) -> Any:
     spec = ProgramSpec.parse({"module": module, "signature": signature, **more}, program="p")
-    return rehydrate(spec, module, AllowedImports(("tests.unit.programs.sample",)), program="p")
+    return build_module(spec, module, AllowedImports(("tests.unit.programs.sample",)), program="p")
 
 
 def run(module: Any, inputs: dict[str, Any], outputs: list[str]) -> tuple[Any, str]:
@@ -98,12 +98,12 @@ def test_an_output_of_any_other_name_comes_back(module: str, name: str) -> None:
     assert outputs[name] == f"value of {name}"
     # What the client makes of it.
     assert encode_completions("p", prediction) == []
-    back = FleetPrediction.of(Result(outputs, provenance(), {}, []))
+    back = FleetPrediction.from_result(Result(outputs, provenance(), {}, []))
     assert back[name] == f"value of {name}"
     assert back["a"] == "value of a"
     assert isinstance(back.provenance, Provenance)
     assert dict(back.items(include_dspy=True)) == outputs
-    several = FleetPrediction.of(Result(outputs, provenance(), {}, [outputs, {**outputs, name: "second"}]))
+    several = FleetPrediction.from_result(Result(outputs, provenance(), {}, [outputs, {**outputs, name: "second"}]))
     assert several[name] == f"value of {name}"
     assert several.completions[1][name] == "second"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
-from snakepit_bridge.programs.build import check
+from snakepit_bridge.programs.build import check_spec
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 
@@ -184,7 +184,7 @@ def test_it_is_refused_by_name_and_nothing_of_it_runs(kind: str, evil_module: Pa
     before = set(sys.modules)
 
     with pytest.raises((ProgramSpecError, UnknownModuleError)) as refused:
-        check(ProgramSpec.parse(told(CORPUS[kind]), program="qa"), ALLOWED, program="qa")
+        check_spec(ProgramSpec.parse(told(CORPUS[kind]), program="qa"), ALLOWED, program="qa")
 
     assert not evil_module.exists()
     assert not {name for name in set(sys.modules) - before if name.startswith("evil")}

@@ -203,7 +203,7 @@ def test_a_call_gets_a_mutable_default_of_its_own() -> None:
 
 def test_a_decorated_forward_names_what_it_lacks() -> None:
     inputs = of(Decorated())
-    error = inputs.missing("p", {"context": []})
+    error = inputs.missing_input_error("p", {"context": []})
     assert error is not None
     assert error.args[1] == "question"
-    assert inputs.missing("p", {"context": [], "question": "q"}) is None
+    assert inputs.missing_input_error("p", {"context": [], "question": "q"}) is None

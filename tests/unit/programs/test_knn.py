@@ -8,7 +8,7 @@ import dspy
 import pytest
 
 from snakepit_bridge.exceptions import ProgramSpecError
-from snakepit_bridge.programs.build import rehydrate, spec_of
+from snakepit_bridge.programs.build import build_module, serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 
@@ -25,11 +25,11 @@ def vectorize(texts: list[str]) -> Any:
 
 def test_a_rebuilt_one_finds_the_same_neighbours() -> None:
     module = dspy.KNN(2, TRAINSET, dspy.Embedder(vectorize))
-    spec = ProgramSpec.parse(spec_of(module, program="near").encode(), program="near")
-    again = rehydrate(spec, "KNN", HERE, program="near")
+    spec = ProgramSpec.parse(serialize_module(module, program="near").encode(), program="near")
+    again = build_module(spec, "KNN", HERE, program="near")
 
     assert again(question="bbbb") == module(question="bbbb")
-    assert spec_of(again, program="near").encode() == spec.encode()
+    assert serialize_module(again, program="near").encode() == spec.encode()
 
 
 def test_a_hosted_embedder_cannot_travel() -> None:
@@ -37,4 +37,4 @@ def test_a_hosted_embedder_cannot_travel() -> None:
     module.embedding = dspy.Embedder("openai/text-embedding-3-small")
 
     with pytest.raises(ProgramSpecError, match="give it a function"):
-        spec_of(module, program="near")
+        serialize_module(module, program="near")

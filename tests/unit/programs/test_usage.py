@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs.bound import BoundPrograms
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import digest
@@ -25,9 +25,9 @@ ALLOWED = AllowedImports(("tests.unit.programs.usage_sample",))
 
 def bound(lm: RecordingLM, module: Any) -> Any:
     profiles = LMProfiles([LMProfile("demo", "openai/demo", lm.url, SecretStr("k"))])
-    spec = spec_of(module, program="qa")
+    spec = serialize_module(module, program="qa")
     snapshot = Snapshot("s", Token(1, 1), {}, confirmed_at=0.0)
-    return BoundPrograms(profiles, ALLOWED).bound(Program("qa", 1, digest(spec.encode()), spec), snapshot)
+    return BoundPrograms(profiles, ALLOWED).bind(Program("qa", 1, digest(spec.encode()), spec), snapshot)
 
 
 def counted(lm: RecordingLM, module: Any, text: str) -> dict[str, Any]:

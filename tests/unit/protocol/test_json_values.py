@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.utils import json as kombu_json
 
-from snakepit_bridge.protocol.json_values import ValueBounds, dumps, escaped, loads, problem_of, read_message, unescaped
+from snakepit_bridge.protocol.json_values import ValueBounds, dumps, escape, find_problem, loads, read_message, unescape
 
 KEYS = st.sampled_from(["__type__", "__value__", "__data__", "v", "payload", "$payload", "$ref", "a"])
 LEAVES = (
@@ -29,15 +29,15 @@ MARKED = st.recursive(
 @given(MARKED)
 def test_json_values_survive_stock_celery(value: Any) -> None:
     """KINDS 4: also one whose objects look like Celery's typed values, or like escaped ones."""
-    assert unescaped(kombu_json.loads(kombu_json.dumps(escaped(value)))) == value
+    assert unescape(kombu_json.loads(kombu_json.dumps(escape(value)))) == value
     assert loads(dumps(value)) == value
-    assert unescaped(escaped(value)) == value
+    assert unescape(escape(value)) == value
 
 
 @given(MARKED)
 def test_values_without_reserved_keys_are_not_copied(value: Any) -> None:
     if "__type__" not in json.dumps(value):
-        assert escaped(value) is value
+        assert escape(value) is value
 
 
 def test_celerys_own_types_are_still_encoded_by_celery() -> None:
@@ -78,7 +78,7 @@ def test_a_forged_escape_stays_data() -> None:
         {"__type__": 1, "__value__": 2, "__data__": {"other": 3}},
         {"__type__": 1, "__value__": 2, "__data__": 7},
     ):
-        assert unescaped(forged) == forged
+        assert unescape(forged) == forged
 
 
 def nested(depth: int, leaf: Any = 1) -> Any:
@@ -90,16 +90,16 @@ def nested(depth: int, leaf: Any = 1) -> Any:
 def test_depth_and_size_are_bounded_without_recursion() -> None:
     """KINDS 29, 39."""
     bounds = ValueBounds(depth=10, max_bytes=10_000)
-    assert problem_of(nested(10), bounds) is None
-    assert problem_of(nested(11), bounds) == "it is nested deeper than 10 levels"
-    assert problem_of(nested(100_000), bounds) == "it is nested deeper than 10 levels"
-    assert problem_of({"a": "x" * 10_000}, bounds) == "it is larger than 10000 bytes"
-    assert problem_of({str(number): None for number in range(5_000)}, bounds) == "it is larger than 10000 bytes"
+    assert find_problem(nested(10), bounds) is None
+    assert find_problem(nested(11), bounds) == "it is nested deeper than 10 levels"
+    assert find_problem(nested(100_000), bounds) == "it is nested deeper than 10 levels"
+    assert find_problem({"a": "x" * 10_000}, bounds) == "it is larger than 10000 bytes"
+    assert find_problem({str(number): None for number in range(5_000)}, bounds) == "it is larger than 10000 bytes"
     shared: Any = []
     for _ in range(9):
         shared = [shared] * 100
-    assert problem_of(shared, bounds) == "it is larger than 10000 bytes"
-    assert problem_of(["é", "𝄞", "a\ud83d"], bounds) == "it holds a lone surrogate, which UTF-8 can't carry"
-    assert problem_of({"a\udc00": 1}, bounds) == "it holds a lone surrogate, which UTF-8 can't carry"
-    assert problem_of([10**5_000], bounds) == "it holds an integer of more than 4,200 digits"
-    assert problem_of([10**4_000, float("nan"), timedelta(1)], bounds) is None
+    assert find_problem(shared, bounds) == "it is larger than 10000 bytes"
+    assert find_problem(["é", "𝄞", "a\ud83d"], bounds) == "it holds a lone surrogate, which UTF-8 can't carry"
+    assert find_problem({"a\udc00": 1}, bounds) == "it holds a lone surrogate, which UTF-8 can't carry"
+    assert find_problem([10**5_000], bounds) == "it holds an integer of more than 4,200 digits"
+    assert find_problem([10**4_000, float("nan"), timedelta(1)], bounds) is None

@@ -18,7 +18,7 @@ import pydantic
 import pytest
 
 from snakepit_bridge.protocol.json_values import ValueBounds
-from snakepit_bridge.protocol.plain_values import UnfitValueError, plain_value
+from snakepit_bridge.protocol.plain_values import UnfitValueError, to_plain_value
 
 IMAGE = dspy.Image("https://example.org/a.png")
 
@@ -90,7 +90,7 @@ class Secret(pydantic.BaseModel):
     ],
 )
 def test_python_values_become_json(value: Any, plain: Any) -> None:
-    made = plain_value(value)
+    made = to_plain_value(value)
     if isinstance(value, dict) and plain is None:
         assert made == {"true": "c", "None": "b", "red": "d", "2026-01-02": "e"}
     else:
@@ -99,7 +99,7 @@ def test_python_values_become_json(value: Any, plain: Any) -> None:
 
 def test_a_model_survives_the_round_trip() -> None:
     ticket = Ticket(title="t", image=IMAGE, parts=[Part(1, timedelta(minutes=90))])
-    again = Ticket.model_validate(plain_value(ticket))
+    again = Ticket.model_validate(to_plain_value(ticket))
     assert (again.image, again.colour, again.parts) == (IMAGE, Colour.RED, ticket.parts)
     assert math.isnan(again.score)
 
@@ -109,7 +109,7 @@ def test_a_model_survives_the_round_trip() -> None:
     [datetime(2026, 1, 2, tzinfo=UTC), date(2026, 1, 2), time(3), Decimal("0.10"), b"\xff", UUID(int=1), 1.5, None],
 )
 def test_celerys_own_types_are_kept(value: Any) -> None:
-    assert plain_value({"a": [value]}) == {"a": [value]}
+    assert to_plain_value({"a": [value]}) == {"a": [value]}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_celerys_own_types_are_kept(value: Any) -> None:
 )
 def test_values_that_cannot_be_restored_are_rejected_with_their_path(value: Any, says: str) -> None:
     with pytest.raises(UnfitValueError, match=says) as refused:
-        plain_value(value)
+        to_plain_value(value)
     assert "sesame" not in str(refused.value)
 
 
@@ -142,4 +142,4 @@ def test_deep_cyclic_and_exploding_values_are_rejected() -> None:
         shared = [shared] * 2
     for value, says in ((deep, "deeper than 50"), (cyclic, "deeper than 50"), (shared, "larger than 10000")):
         with pytest.raises(UnfitValueError, match=says):
-            plain_value(value, bounds)
+            to_plain_value(value, bounds)

@@ -9,7 +9,7 @@ import traceback
 import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.redis.connection import RedisConnection, masked
+from snakepit_bridge.redis.connection import RedisConnection, mask_url
 from snakepit_bridge.redis.urls import Address
 from tests.harness.leaks import connections
 from tests.harness.waiting import eventually, wait_until
@@ -32,7 +32,7 @@ from tests.harness.waiting import eventually, wait_until
     ],
 )
 def test_credentials_are_masked(url: str, seen: str) -> None:
-    assert masked(url) == seen
+    assert mask_url(url) == seen
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_invalid_hosts_are_rejected_without_quoting_the_password(url: str) -> No
 
 
 async def ping(connection: RedisConnection) -> None:
-    await connection.bounded(connection.client.ping())
+    await connection.wait_bounded(connection.client.ping())
 
 
 async def test_a_freed_connection_is_closed(redis_url: str) -> None:

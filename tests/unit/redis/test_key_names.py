@@ -16,11 +16,11 @@ from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.programs.registry import ProgramRegistry
-from snakepit_bridge.protocol.messages import PredictionRequest, pieces_key
+from snakepit_bridge.protocol.messages import PredictionRequest, chunks_key
 from snakepit_bridge.protocol.namespaces import check_namespace, exchanges
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.key_names import OwnedKey, joined
+from snakepit_bridge.redis.key_names import OwnedKey, join_key
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.redis_keys import Keys
 from tasks.rate_limits.rules import LimitValues, build_buckets
@@ -35,7 +35,7 @@ CONNECTION = RedisConnection("redis://localhost:1/0")
 
 @given(st.lists(NAMES, min_size=1, max_size=3), st.lists(NAMES, min_size=1, max_size=3))
 def test_different_parts_give_different_keys(one: list[str], other: list[str]) -> None:
-    assert (joined(*one) == joined(*other)) == (one == other)
+    assert (join_key(*one) == join_key(*other)) == (one == other)
 
 
 def ask(namespace: str, key: Any) -> PendingPrediction:
@@ -53,7 +53,7 @@ BUILT: dict[str, Callable[[str, str], str]] = {
     "lease": lambda namespace, name: RefresherLeases(CONNECTION, namespace, "me", 1)._key(name),
     "program": lambda namespace, name: ProgramRegistry(CONNECTION, namespace=namespace)._key(name) + ":versions",
     "reservation": lambda namespace, name: ask(namespace, name).reservation,
-    "pieces": pieces_key,
+    "pieces": chunks_key,
     "payload": lambda namespace, name: Payloads(CONNECTION, namespace)._key(name),
     "held": lambda namespace, name: DeliveryKeys.of(namespace).held(name),
 }
@@ -75,7 +75,7 @@ def test_equal_keys_of_two_grants_are_two_predictions(one: tuple[str, str], othe
 
 @given(st.tuples(NAMES, NAMES), NAMES)
 def test_keys_of_grants_and_python_clients_never_collide(owned: tuple[str, str], plain: str) -> None:
-    for key in (plain, "/".join(owned), joined(*owned), ":".join(owned)):
+    for key in (plain, "/".join(owned), join_key(*owned), ":".join(owned)):
         assert ask("ns", OwnedKey(*owned)).task_id != ask("ns", key).task_id
         assert ask("ns", OwnedKey(*owned)).reservation != ask("ns", key).reservation
 

@@ -11,7 +11,7 @@ from redis import exceptions as named
 
 from snakepit_bridge.exceptions import InputError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.outages import is_outage, may_pass, through_outages
+from snakepit_bridge.redis.outages import is_outage, is_transient, retry_through_outages
 from snakepit_bridge.redis.scripts import Script
 
 ANSWERS = [
@@ -52,13 +52,13 @@ ANSWERS = [
 )
 def test_transient_outages_are_recognised(exc: Exception) -> None:
     assert is_outage(exc)
-    assert may_pass(exc)
+    assert is_transient(exc)
 
 
 @pytest.mark.parametrize("exc", [named.NoPermissionError("no"), named.AuthenticationError("wrong")])
 def test_permanent_outages_are_recognised(exc: Exception) -> None:
     assert is_outage(exc)
-    assert not may_pass(exc)
+    assert not is_transient(exc)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ async def test_work_is_retried_until_the_outage_is_over() -> None:
             raise exc
         return "done"
 
-    assert await through_outages(work) == "done"
+    assert await retry_through_outages(work) == "done"
 
 
 @pytest.mark.parametrize("bound", ["deadline", "patience_s"])
@@ -125,7 +125,7 @@ async def test_an_outage_beyond_the_time_limit_raises(bound: str) -> None:
     bounds = {"deadline": time.time() + 0.3} if bound == "deadline" else {"patience_s": 0.3}
     started = time.monotonic()
     with pytest.raises(StoreUnavailableError):
-        await through_outages(work, **bounds)
+        await retry_through_outages(work, **bounds)
     assert 0.2 < time.monotonic() - started < 3
 
 
@@ -134,4 +134,4 @@ async def test_missing_rights_raise_at_once() -> None:
         raise StoreUnavailableError("redis://r", "no") from named.NoPermissionError("no")
 
     with pytest.raises(StoreUnavailableError):
-        await asyncio.wait_for(through_outages(work), 1)
+        await asyncio.wait_for(retry_through_outages(work), 1)

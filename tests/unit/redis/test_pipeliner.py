@@ -36,7 +36,7 @@ class Wire:
 async def test_commands_of_one_tick_share_a_round_trip() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
-    assert await asyncio.gather(*(tick.ask(("GET", number)) for number in range(5))) == list(range(5))
+    assert await asyncio.gather(*(tick.execute(("GET", number)) for number in range(5))) == list(range(5))
     assert [len(sent) for sent in wire.sent] == [5]
 
 
@@ -44,9 +44,9 @@ async def test_commands_issued_during_a_round_trip_share_the_next() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
     wire.open.clear()
-    first = tick.ask(("GET", "first"))
+    first = tick.execute(("GET", "first"))
     await wire.busy.wait()
-    late = [tick.ask(("GET", number)) for number in range(3)]
+    late = [tick.execute(("GET", number)) for number in range(3)]
     await asyncio.sleep(0)
     wire.open.set()
     assert await asyncio.gather(first, *late) == ["first", 0, 1, 2]
@@ -56,10 +56,12 @@ async def test_commands_issued_during_a_round_trip_share_the_next() -> None:
 async def test_equal_reads_are_deduplicated() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
-    answers = await asyncio.gather(*(tick.read(("GET", "a")) for _ in range(3)), tick.read(("GET", "b")))
+    answers = await asyncio.gather(
+        *(tick.execute_read(("GET", "a")) for _ in range(3)), tick.execute_read(("GET", "b"))
+    )
     assert answers == ["a", "a", "a", "b"]
     assert wire.sent == [[("GET", "a"), ("GET", "b")]]
-    await tick.read(("GET", "a"))
+    await tick.execute_read(("GET", "a"))
     assert len(wire.sent) == 2
 
 
@@ -67,7 +69,7 @@ async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
     wire.open.clear()
-    impatient, patient = (tick.read(("GET", "a")) for _ in range(2))
+    impatient, patient = (tick.execute_read(("GET", "a")) for _ in range(2))
     await asyncio.sleep(0)
     impatient.cancel()
     wire.open.set()
@@ -80,7 +82,7 @@ async def test_an_unreachable_server_raises_in_every_caller() -> None:
         raise StoreUnavailableError("redis://h", "gone")
 
     tick = Pipeliner(away)
-    errors = await asyncio.gather(*(tick.ask(("GET", "a")) for _ in range(2)), return_exceptions=True)
+    errors = await asyncio.gather(*(tick.execute(("GET", "a")) for _ in range(2)), return_exceptions=True)
     assert [str(error) for error in errors] == [str(StoreUnavailableError("redis://h", "gone"))] * 2
     assert errors[0] is not errors[1]
 
@@ -127,6 +129,6 @@ async def test_no_caller_waits_longer_than_the_timeout() -> None:
 async def test_large_batches_are_split() -> None:
     wire = Wire()
     tick = Pipeliner(wire)
-    answers = await asyncio.gather(*(tick.ask(("GET", number)) for number in range(1_200)))
+    answers = await asyncio.gather(*(tick.execute(("GET", number)) for number in range(1_200)))
     assert answers == list(range(1_200))
     assert [len(sent) for sent in wire.sent] == [500, 500, 200]

@@ -15,7 +15,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.redis import pubsub as subscription
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.pubsub import Subscription, weakly
+from snakepit_bridge.redis.pubsub import Subscription, weak_handler
 from tests.harness.stage import fresh
 from tests.harness.waiting import eventually, within
 from tests.unit.client.test_results import DONE
@@ -52,7 +52,7 @@ async def soon(heard: list[Any], what: list[Any]) -> None:
 async def test_messages_are_received_once_the_subscription_is_confirmed(redis_url: str) -> None:
     heard: list[bytes | None] = []
     channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
-    await listening.listen(channel, heard.append)
+    await listening.subscribe(channel, heard.append)
     publish(redis_url, channel, "one")
     publish(redis_url, channel, "two")
     # None: it had to be looked at once, since what was said before the confirmation isn't known.
@@ -62,7 +62,7 @@ async def test_messages_are_received_once_the_subscription_is_confirmed(redis_ur
 async def test_all_channels_share_one_connection(redis_url: str) -> None:
     listening, name = Subscription(RedisConnection(redis_url)), fresh("channel")
     heard: dict[str, list[bytes | None]] = {f"{name}-{number}": [] for number in range(50)}
-    await asyncio.gather(*(listening.listen(each, said.append) for each, said in heard.items()))
+    await asyncio.gather(*(listening.subscribe(each, said.append) for each, said in heard.items()))
     for each in heard:
         publish(redis_url, each, each)
     for each, said in heard.items():
@@ -75,14 +75,14 @@ async def test_the_last_handler_unsubscribes_the_channel(redis_url: str) -> None
     first: list[bytes | None] = []
     second: list[bytes | None] = []
     channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
-    await listening.listen(channel, first.append)
-    await listening.listen(channel, second.append)
-    await listening.leave(channel, first.append)
+    await listening.subscribe(channel, first.append)
+    await listening.subscribe(channel, second.append)
+    await listening.unsubscribe(channel, first.append)
     publish(redis_url, channel, "one")
     await soon(second, [b"one"])
     assert first == [None]
-    await listening.leave(channel, second.append)
-    await listening.leave(channel, second.append)
+    await listening.unsubscribe(channel, second.append)
+    await listening.unsubscribe(channel, second.append)
 
     async def gone() -> bool:
         with Redis.from_url(redis_url) as client:
@@ -94,7 +94,7 @@ async def test_the_last_handler_unsubscribes_the_channel(redis_url: str) -> None
 async def test_handlers_are_notified_of_a_gap_after_a_reconnection(redis_url: str) -> None:
     heard: list[bytes | None] = []
     channel, listening = fresh("channel"), Subscription(RedisConnection(redis_url))
-    await listening.listen(channel, heard.append)
+    await listening.subscribe(channel, heard.append)
     for _ in range(3):
         heard.clear()
         kill_subscribers(redis_url, channel)
@@ -106,16 +106,16 @@ async def test_handlers_are_notified_of_a_gap_after_a_reconnection(redis_url: st
 async def test_an_unreachable_server_is_reported_at_once() -> None:
     listening = Subscription(RedisConnection("redis://127.0.0.1:9/0", timeout_s=30))
     with within(5), pytest.raises(StoreUnavailableError):
-        await listening.listen("channel", lambda _: None)
+        await listening.subscribe("channel", lambda _: None)
 
 
 async def test_handlers_are_notified_periodically_without_messages(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscription, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(subscription, "RECHECK_INTERVAL_S", 0.05)
     heard: list[bytes | None] = []
     listening = Subscription(RedisConnection(redis_url))
-    await listening.listen(fresh("channel"), heard.append)
+    await listening.subscribe(fresh("channel"), heard.append)
 
     async def often() -> bool:
         return heard.count(None) > 3
@@ -124,11 +124,11 @@ async def test_handlers_are_notified_periodically_without_messages(
 
 
 async def test_a_silent_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(subscription, "RECHECK_INTERVAL_S", 0.2)
     with EmbeddedRedis.start() as server:
         heard: list[bytes | None] = []
         listening, channel = Subscription(RedisConnection(server.url, timeout_s=1)), fresh("channel")
-        await listening.listen(channel, heard.append)
+        await listening.subscribe(channel, heard.append)
         os.kill(server.pid, signal.SIGSTOP)
         first = listening._listening._current
 
@@ -169,7 +169,7 @@ async def test_handles_see_results_that_were_stored_during_a_disconnection(redis
 async def test_a_freed_subscription_ends_its_tasks_and_closes_its_connection(redis_url: str) -> None:
     before, channel = asyncio.all_tasks(), fresh("channel")
     listening = Subscription(RedisConnection(redis_url))
-    await listening.listen(channel, lambda _: None)
+    await listening.subscribe(channel, lambda _: None)
     assert subscribers(redis_url, channel) == 1
     del listening
     gc.collect()
@@ -193,7 +193,7 @@ class Listener:
 
 async def test_a_weak_handler_does_not_keep_its_object_alive(redis_url: str) -> None:
     listener, channel = Listener(redis_url), fresh("channel")
-    await listener.subscription.listen(channel, weakly(listener.hear))
+    await listener.subscription.subscribe(channel, weak_handler(listener.hear))
     gc.collect()
     publish(redis_url, channel, "heard")
     await soon(listener.heard, [None, b"heard"])

@@ -8,7 +8,7 @@ import pytest
 
 from snakepit_bridge.exceptions import ConfigurationError, ValidationError
 from snakepit_bridge.snapshots import MemoryStore, RedisStore, open_store
-from snakepit_bridge.snapshots.records import checked
+from snakepit_bridge.snapshots.records import check_changes
 from snakepit_bridge.variables import Variable
 
 
@@ -34,6 +34,6 @@ def test_any_other_url_is_rejected_with_the_supported_schemes(url: str) -> None:
 
 def test_changes_are_checked_before_anything_is_sent() -> None:
     changes = OrderedDict(a=Variable.declare("a", 1), b=None)
-    assert checked(changes) is changes
+    assert check_changes(changes) is changes
     with pytest.raises(ValidationError, match="under its own name"):
-        checked({"x": Variable.declare("a", 1)})
+        check_changes({"x": Variable.declare("a", 1)})

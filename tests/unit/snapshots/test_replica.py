@@ -20,16 +20,16 @@ from snakepit_bridge.exceptions import (
     StalenessExceededError,
     StoreUnavailableError,
 )
-from snakepit_bridge.process.home_loop import run_blocking, run_home
+from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION, Requirement
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots import Head, Look, MemoryStore, Watch
+from snakepit_bridge.snapshots import Confirmation, Head, MemoryStore, Watch
 from snakepit_bridge.snapshots import sync as follower
 from snakepit_bridge.snapshots.contact import StoreContact
 from snakepit_bridge.snapshots.freshness import FAIL, FreshnessPolicy, OutagePolicy
 from snakepit_bridge.snapshots.memory_watch import MemoryWatch
 from snakepit_bridge.snapshots.replica import Replica
-from snakepit_bridge.snapshots.snapshot import Heard, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
 from snakepit_bridge.variables import Variable
 from tests.harness.waiting import eventually
 
@@ -116,7 +116,7 @@ def store() -> Shaky:
 
 @pytest.fixture
 async def replica(store: Shaky) -> AsyncGenerator[Replica]:
-    replica = Replica(store, 0.3, watch_lease=LEASE_S)
+    replica = Replica(store, 0.3, watch_lease_s=LEASE_S)
     yield replica
     await replica.aclose()
 
@@ -163,7 +163,7 @@ class TestLatest:
         await connected(replica)
         tokens = [await store.publish("s", some(a=n)) for n in range(1, 200)]
         await sees(replica, tokens[-1])
-        assert replica.holds()["s"] == tokens[-1]
+        assert replica.held_tokens()["s"] == tokens[-1]
 
     async def test_lost_notifications_are_found_within_a_lease(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=1))
@@ -213,7 +213,7 @@ class TestLatest:
             return await asyncio.gather(*(replica.snapshot("s") for _ in range(100)))
 
         # On the replicas' own loop all begin in one turn, before any answer; from another they come one by one.
-        shots = await run_home(together())
+        shots = await run_on_home_loop(together())
         assert len({id(shot) for shot in shots}) == 1
         assert store.reads == 1
 
@@ -374,18 +374,18 @@ class TestExactly:
 
 class TestBounds:
     async def test_the_cache_is_bounded_and_keeps_sessions_in_use(self, store: Shaky) -> None:
-        replica = Replica(store, watch_lease=LEASE_S, max_sessions=4)
+        replica = Replica(store, watch_lease_s=LEASE_S, max_sessions=4)
         for n in range(40):
             await store.publish(f"s{n}", some(a=n))
             await replica.snapshot(f"s{n}")
             assert (await connected(replica, "s0")).value("a") == 0
-        assert len(replica.holds()) == 4
-        assert "s0" in replica.holds()
+        assert len(replica.held_tokens()) == 4
+        assert "s0" in replica.held_tokens()
         assert (await replica.snapshot("s5")).value("a") == 5
         await replica.aclose()
 
     async def test_an_evicted_session_is_watched_again_when_it_is_used(self, store: Shaky) -> None:
-        replica = Replica(store, watch_lease=30, max_sessions=2)
+        replica = Replica(store, watch_lease_s=30, max_sessions=2)
         for n in range(4):
             await store.publish(f"s{n}", some(a=0))
         await connected(replica, "s0")
@@ -399,11 +399,11 @@ class TestBounds:
         await store.publish("s", some(a=1))
         await connected(replica)
         await replica.aclose()
-        assert replica.holds() == {}
+        assert replica.held_tokens() == {}
         assert (await connected(replica)).value("a") == 1
 
     def test_threads_share_it_and_none_goes_back(self, store: Shaky) -> None:
-        replica = Replica(store, watch_lease=LEASE_S)
+        replica = Replica(store, watch_lease_s=LEASE_S)
         run_blocking(store.publish("s", some(a=0, b=0)))
         wrong: list[object] = []
         done = threading.Event()
@@ -467,7 +467,7 @@ class TestTerms:
         await connected(replica)
         await _lose(store, replica)
         with pytest.raises(StoreUnavailableError):
-            await replica.serve("s", terms=FreshnessPolicy(FAIL))
+            await replica.serve("s", policy=FreshnessPolicy(FAIL))
         with pytest.raises(StoreUnavailableError):
             await replica.snapshot("s")
 
@@ -475,7 +475,7 @@ class TestTerms:
         token = await store.publish("s", some(a=0))
         await connected(replica)
         await _lose(store, replica)
-        served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
+        served = await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(60)))
         assert (served.snapshot.token, served.store_away, served.outage) == (token, True, True)
         assert 0 < served.staleness_s < 60
         served = await replica.serve("s", Requirement.of(at_least=token), FreshnessPolicy(OutagePolicy.serve_stale(60)))
@@ -488,12 +488,12 @@ class TestTerms:
         await connected(replica)
         await _lose(store, replica)
         with pytest.raises(StoreUnavailableError, match=r"session 's' was last confirmed 0\.\d s ago"):
-            await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(0.05)))
+            await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(0.05)))
         for requirement in (Requirement.of(at_least=Token(token.epoch, 2)), Requirement.of(exactly=Token(1, 1))):
             with pytest.raises(StoreUnavailableError):
                 await replica.serve("s", requirement, FreshnessPolicy(OutagePolicy.serve_stale(60)))
         with pytest.raises(StoreUnavailableError):
-            await replica.serve("never seen", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
+            await replica.serve("never seen", policy=FreshnessPolicy(OutagePolicy.serve_stale(60)))
 
     async def test_max_staleness_is_met_by_a_read_if_the_store_is_the_authority(
         self, store: Shaky, replica: Replica
@@ -501,12 +501,12 @@ class TestTerms:
         await store.publish("s", some(a=0), age_s=3_600)
         await connected(replica)
         for most_s in (0.0, 0.05, 10.0):
-            assert not (await replica.serve("s", terms=FreshnessPolicy(max_staleness_s=most_s))).outage
+            assert not (await replica.serve("s", policy=FreshnessPolicy(max_staleness_s=most_s))).outage
 
     async def test_max_staleness_waits_for_the_authority(self, store: Shaky, replica: Replica) -> None:
         await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
         await connected(replica)
-        waiting = asyncio.create_task(replica.serve("s", terms=FreshnessPolicy(max_staleness_s=5)))
+        waiting = asyncio.create_task(replica.serve("s", policy=FreshnessPolicy(max_staleness_s=5)))
         await asyncio.sleep(0.02)
         await store.publish("s", some(a=0), publisher=ELIXIR)
         served = await waiting
@@ -517,10 +517,10 @@ class TestTerms:
     ) -> None:
         await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
         with pytest.raises(StalenessExceededError, match="last confirmed by its authority 60"):
-            await replica.serve("s", terms=FreshnessPolicy(max_staleness_s=5))
+            await replica.serve("s", policy=FreshnessPolicy(max_staleness_s=5))
         with pytest.raises(StalenessExceededError):
-            await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(30), max_staleness_s=5))
-        served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(120), max_staleness_s=5))
+            await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(30), max_staleness_s=5))
+        served = await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(120), max_staleness_s=5))
         assert (served.outage, served.store_away, served.staleness_s > 60) == (True, False, True)
 
     async def test_the_default_policy_applies(self) -> None:
@@ -552,7 +552,7 @@ class TestAuthorityAway:
 
     async def heard(self, store: Shaky, ago_s: float = 0.0, silence_s: float = SILENCE_S) -> Token:
         at = time.time() - ago_s
-        return await store.publish("s", some(a=0), publisher=ELIXIR, looked_at=at, heard=Heard(at, silence_s))
+        return await store.publish("s", some(a=0), publisher=ELIXIR, looked_at=at, heard=AuthoritySign(at, silence_s))
 
     async def grown_up(self, store: Shaky, replica: Replica) -> None:
         """A process that has heard from the store for longer than the silence that is judged here."""
@@ -580,8 +580,8 @@ class TestAuthorityAway:
         token = await self.heard(store, ago_s=46)
         for most_s in (None, 5.0):
             with pytest.raises(AuthorityAwayError, match=r"contract is serve_stale\(5\)"):
-                await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(5), most_s))
-            served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60), most_s))
+                await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(5), most_s))
+            served = await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(60), most_s))
             assert (served.snapshot.token, served.outage, served.store_away) == (token, True, False)
             assert 46 <= served.staleness_s < 47
 
@@ -593,15 +593,15 @@ class TestAuthorityAway:
         await asyncio.sleep(self.SILENCE_S)
         with pytest.raises(AuthorityAwayError):
             await replica.serve("s")
-        assert (await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))).outage
+        assert (await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(60)))).outage
         await self.heard(store)
-        served = await replica.serve("s", terms=FreshnessPolicy(OutagePolicy.serve_stale(60)))
+        served = await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(60)))
         assert (served.outage, served.staleness_s < 0.2) == (False, True)
 
     async def test_an_authority_without_limit_is_never_unreachable(self, store: Shaky, replica: Replica) -> None:
         await self.grown_up(store, replica)
         await store.publish("s", some(a=0), publisher=ELIXIR, age_s=3_600)
-        await store.publish("own", some(a=0), age_s=3_600, heard=Heard(1.0, 0.1))
+        await store.publish("own", some(a=0), age_s=3_600, heard=AuthoritySign(1.0, 0.1))
         for session in ("s", "own"):
             assert not (await replica.serve(session)).outage
 
@@ -609,7 +609,7 @@ class TestAuthorityAway:
         """A session with a variable that can't be read is never confirmed as a whole, and its authority isn't away."""
         await self.grown_up(store, replica)
         token = await self.heard(store, ago_s=46)
-        look = Look(0, 0.0, token, Heard(time.time(), self.SILENCE_S))
+        look = Confirmation(0, 0.0, token, AuthoritySign(time.time(), self.SILENCE_S))
         assert await store.confirm({"s": look}, publisher=ELIXIR) == {}
         served = await replica.serve("s")
         assert (served.outage, served.staleness_s > 45) == (False, True)

@@ -9,7 +9,7 @@ import pytest
 
 from snakepit_bridge.exceptions import RevisionLostError, VariableNotFoundError
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.snapshots.snapshot import Heard, Lineage, Snapshot
+from snakepit_bridge.snapshots.snapshot import AuthoritySign, Lineage, Snapshot
 from snakepit_bridge.variables import Variable
 
 
@@ -70,11 +70,11 @@ def test_a_diff_names_what_is_new_gone_and_changed() -> None:
 def test_a_newer_confirmation_keeps_the_rest() -> None:
     shot = snapshot(a=1)
     digest = shot.digest
-    later = shot.confirmed(200.0, Heard(199.0, 5.0))
+    later = shot.with_confirmation(200.0, AuthoritySign(199.0, 5.0))
     assert (later.confirmed_at, later.token, later.digest) == (200.0, shot.token, digest)
     assert later.variables is shot.variables
-    assert later.heard == Heard(199.0, 5.0)
-    assert shot.confirmed(100.0, None) is shot
+    assert later.heard == AuthoritySign(199.0, 5.0)
+    assert shot.with_confirmation(100.0, None) is shot
     assert shot.confirmed_at == 100.0
 
 
@@ -86,19 +86,19 @@ def test_a_copy_is_the_snapshot_itself() -> None:
 
 def test_a_token_is_met_from_its_own_revision_on() -> None:
     shot = snapshot(Token(10, 5), Lineage(((10, 0),)))
-    assert shot.meets(Token(10, 4))
-    assert shot.meets(Token(10, 5))
-    assert not shot.meets(Token(10, 6))
-    assert not shot.meets(Token(11, 1))
+    assert shot.satisfies(Token(10, 4))
+    assert shot.satisfies(Token(10, 5))
+    assert not shot.satisfies(Token(10, 6))
+    assert not shot.satisfies(Token(11, 1))
 
 
 def test_tokens_of_an_older_epoch_are_met_up_to_where_it_broke_off() -> None:
     shot = snapshot(Token(30, 70), Lineage(((10, 0), (20, 48), (30, 60))))
-    assert shot.meets(Token(10, 48))
-    assert shot.meets(Token(20, 60))
+    assert shot.satisfies(Token(10, 48))
+    assert shot.satisfies(Token(20, 60))
     for lost in (Token(10, 49), Token(20, 61), Token(5, 1)):
         with pytest.raises(RevisionLostError, match=str(lost)):
-            shot.meets(lost)
+            shot.satisfies(lost)
 
 
 def test_a_token_of_an_epoch_that_another_server_opened_is_lost() -> None:
@@ -106,12 +106,12 @@ def test_a_token_of_an_epoch_that_another_server_opened_is_lost() -> None:
     shot = snapshot(Token(30, 70), Lineage(((10, 0), (20, 48), (30, 60))))
     for foreign in (Token(15, 48), Token(25, 60), Token(25, 49), Token(9, 1)):
         with pytest.raises(RevisionLostError, match=str(foreign)):
-            shot.meets(foreign)
+            shot.satisfies(foreign)
     # Nor did an epoch give out what was published before it began.
     with pytest.raises(RevisionLostError):
-        shot.meets(Token(20, 47))
-    assert shot.meets(Token(20, 48))
-    assert not shot.meets(Token(31, 60))
+        shot.satisfies(Token(20, 47))
+    assert shot.satisfies(Token(20, 48))
+    assert not shot.satisfies(Token(31, 60))
 
 
 def test_a_lineage_knows_the_epoch_of_a_revision() -> None:

@@ -20,9 +20,9 @@ from snakepit_bridge.exceptions import (
     ProgramNotFoundError,
     StoreUnavailableError,
 )
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.protocol.messages import PredictionRequest
-from snakepit_bridge.redis.outages import through_outages
+from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.testing import RecordingLM
 from tasks import batch as module
 from tasks.batch import Batch, Input, ResultCommitter
@@ -87,7 +87,7 @@ async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncItera
         f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
     )
     runtime = build_runtime(FleetSettings(redis_url=redis_url, lm_profiles=profiles, requirement_wait_s=0.1))
-    await runtime.registry.register("qa", spec_of(dspy.Predict("question -> answer"), program="qa"))
+    await runtime.registry.register("qa", serialize_module(dspy.Predict("question -> answer"), program="qa"))
     yield runtime
     await runtime.aclose()
 
@@ -198,7 +198,7 @@ async def _equal(found: object, wanted: object) -> bool:
 async def test_an_end_that_can_never_be_stored_fails_the_batch_once_the_others_have_ended(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(through_outages, "__kwdefaults__", {"deadline": None, "patience_s": 0.2})
+    monkeypatch.setattr(retry_through_outages, "__kwdefaults__", {"deadline": None, "patience_s": 0.2})
     stored = Stored()
     stored.refuses = {"task-1"}
     with pytest.raises(StoreUnavailableError):

@@ -18,7 +18,7 @@ from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.lm.profiles import LMProfile
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.notifications import Signals
+from tasks.notifications import Subscriptions
 from tasks.prediction_context import PredictionContext
 from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.single_flight import AnswerCache
@@ -42,7 +42,7 @@ class Process:
 
     def __init__(self, url: str) -> None:
         self.connection = RedisConnection(url)
-        self.signals = Signals(self.connection)
+        self.signals = Subscriptions(self.connection)
         self.cache = AnswerCache(AnswerStore(self.connection, namespace="dspex"), self.signals)
         self.signals.start()
 

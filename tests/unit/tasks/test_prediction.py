@@ -14,7 +14,7 @@ import pytest
 
 from config.settings import FleetSettings
 from snakepit_bridge.delivery.payloads import Payloads
-from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.exceptions import (
     AuthorityAwayError,
     BridgeError,
@@ -24,7 +24,7 @@ from snakepit_bridge.exceptions import (
     SessionNotFoundError,
     StalenessExceededError,
 )
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.protocol.json_values import BOUNDS
 from snakepit_bridge.protocol.messages import PredictionRequest, Requirement, Result
 from snakepit_bridge.protocol.provenance import Provenance
@@ -33,7 +33,7 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, OutagePolicy
 from snakepit_bridge.snapshots.replica import Replica
-from snakepit_bridge.snapshots.snapshot import Heard
+from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
 from tasks.prediction import Delivery, run_prediction
@@ -143,9 +143,9 @@ async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncItera
     )
     settings = FleetSettings(redis_url=redis_url, lm_profiles=profiles, requirement_wait_s=0.1)
     runtime = build_runtime(settings)
-    spec = spec_of(dspy.Predict("question -> answer"), program="qa", bindings={"temperature": "temp"})
+    spec = serialize_module(dspy.Predict("question -> answer"), program="qa", bindings={"temperature": "temp"})
     await runtime.registry.register("qa", spec)
-    await runtime.registry.register("plain", spec_of(dspy.Predict("question -> answer"), program="plain"))
+    await runtime.registry.register("plain", serialize_module(dspy.Predict("question -> answer"), program="plain"))
     yield runtime
     await runtime.aclose()
 
@@ -262,12 +262,12 @@ async def test_a_results_revision_can_be_read_for_as_long_as_the_result(
 
 async def test_a_session_that_nobody_follows_yet_is_wished_for_and_awaited(redis_url: str) -> None:
     store = RedisStore(redis_url)
-    wanted = WantedSessions(RedisConnection(redis_url))
+    wanted = SessionDemand(RedisConnection(redis_url))
     sessions = SessionSnapshots(Replica(store, 0.2), wanted, 10.0)
     asked = asyncio.create_task(sessions.serve("new", Requirement(), FreshnessPolicy()))
 
     async def wished() -> bool:
-        return "new" in await wanted.idle_times()
+        return "new" in await wanted.read_idle_times()
 
     await eventually(wished, "the wish")
     token = await publish(redis_url, "new", temp=0.5)
@@ -276,7 +276,7 @@ async def test_a_session_that_nobody_follows_yet_is_wished_for_and_awaited(redis
 
 
 async def test_a_wish_that_nobody_grants_ends_in_time(redis_url: str) -> None:
-    sessions = SessionSnapshots(Replica(RedisStore(redis_url), 0.2), WantedSessions(RedisConnection(redis_url)), 0.3)
+    sessions = SessionSnapshots(Replica(RedisStore(redis_url), 0.2), SessionDemand(RedisConnection(redis_url)), 0.3)
     with pytest.raises(SessionNotFoundError):
         await asyncio.wait_for(sessions.serve("never", Requirement(), FreshnessPolicy()), 5)
     await sessions.replica.aclose()
@@ -286,7 +286,7 @@ async def publish_silent(url: str, session: str, ago_s: float, silence_s: float 
     store = RedisStore(url)
     at = time.time() - ago_s
     changes: dict[str, Variable | None] = {"temp": Variable.declare("temp", 0.5)}
-    heard = Heard(at, silence_s)
+    heard = AuthoritySign(at, silence_s)
     token = await store.publish(session, changes, publisher="elixir", looked_at=at, heard=heard)
     await store.aclose()
     return token
@@ -298,14 +298,14 @@ async def test_a_session_that_was_let_go_is_wished_for_before_its_authority_coun
 ) -> None:
     """KINDS 27: refreshers drop what nobody uses; while one of them reaches Elixir, it is merely not followed yet."""
     connection = RedisConnection(redis_url)
-    wanted, terms = WantedSessions(connection), FreshnessPolicy.of(None, outage)
+    wanted, terms = SessionDemand(connection), FreshnessPolicy.of(None, outage)
     sessions = SessionSnapshots(Replica(RedisStore(redis_url), 0.2), wanted, 10.0)
     await publish_silent(redis_url, "idle", ago_s=900)
     await connection.send_each([("ZADD", "dspex:refreshers", 1, "one"), ("EXPIRE", "dspex:refreshers", 60)])
     asked = asyncio.create_task(sessions.serve("idle", Requirement(), terms))
 
     async def wished() -> bool:
-        return "idle" in await wanted.idle_times()
+        return "idle" in await wanted.read_idle_times()
 
     await eventually(wished, "the wish")
     await publish_silent(redis_url, "idle", ago_s=0, silence_s=60)
@@ -319,7 +319,7 @@ async def test_a_session_that_nobody_brings_back_fails_at_once_the_next_time(red
     """KINDS 27: nobody waits where no refresher reaches Elixir, nor again where the wait has been in vain."""
     connection = RedisConnection(redis_url)
     replica = Replica(RedisStore(redis_url), 0.2)
-    sessions = SessionSnapshots(replica, WantedSessions(connection), 1.5)
+    sessions = SessionSnapshots(replica, SessionDemand(connection), 1.5)
     await publish_silent(redis_url, "gone", ago_s=900)
     if refreshers:
         await connection.send_each([("ZADD", "dspex:refreshers", 1, "one"), ("EXPIRE", "dspex:refreshers", 60)])

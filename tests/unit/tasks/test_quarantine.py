@@ -10,7 +10,7 @@ import pytest
 from celery.exceptions import Ignore
 
 from tasks import quarantine as module
-from tasks.quarantine import Suspects
+from tasks.quarantine import Quarantine
 
 
 class Aside:
@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SETTLE_S", 0.0)
 
 
-async def run(suspects: Suspects, claims: Any, deliveries: list[int]) -> tuple[int, int]:
+async def run(suspects: Quarantine, claims: Any, deliveries: list[int]) -> tuple[int, int]:
     """Runs predictions with so many deliveries at once; returns how many ran at a time at most, and in all."""
     now = most = ran = 0
 
@@ -49,25 +49,25 @@ async def run(suspects: Suspects, claims: Any, deliveries: list[int]) -> tuple[i
 @pytest.mark.parametrize("times", [1, 2])
 async def test_what_was_lost_once_is_no_suspect(times: int) -> None:
     claims = Aside()
-    assert await run(Suspects(), claims, [times] * 100) == (100, 100)
+    assert await run(Quarantine(), claims, [times] * 100) == (100, 100)
     assert claims.put == {}
 
 
 async def test_few_run_together_and_the_rest_is_put_aside_for_a_moment() -> None:
     claims = Aside()
-    assert await run(Suspects(), claims, [3] * 40) == (16, 16)
+    assert await run(Quarantine(), claims, [3] * 40) == (16, 16)
     assert len(claims.put) == 24
     assert all(0 < until - time.time() < 2 for until in claims.put.values())
 
 
 async def test_the_worst_run_alone_among_suspects_and_beside_all_others() -> None:
-    assert await run(Suspects(), Aside(), [4, 3, 4, 3, 5]) == (1, 1)
-    assert await run(Suspects(), Aside(), [3, 4, 3]) == (2, 2), "one that runs already isn't asked to leave"
-    assert await run(Suspects(), Aside(), [1, 4, 1, 2, 1]) == (5, 5)
+    assert await run(Quarantine(), Aside(), [4, 3, 4, 3, 5]) == (1, 1)
+    assert await run(Quarantine(), Aside(), [3, 4, 3]) == (2, 2), "one that runs already isn't asked to leave"
+    assert await run(Quarantine(), Aside(), [1, 4, 1, 2, 1]) == (5, 5)
 
 
 async def test_room_is_free_again_after_each_end() -> None:
-    suspects = Suspects()
+    suspects = Quarantine()
     for _ in range(3):
         assert await run(suspects, Aside(), [5]) == (1, 1)
     with pytest.raises(ValueError, match="fails"):
@@ -77,4 +77,4 @@ async def test_room_is_free_again_after_each_end() -> None:
 
 
 async def test_without_claims_nothing_is_put_aside() -> None:
-    assert await run(Suspects(), None, [5] * 10) == (10, 10)
+    assert await run(Quarantine(), None, [5] * 10) == (10, 10)

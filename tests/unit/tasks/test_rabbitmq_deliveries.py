@@ -10,13 +10,13 @@ from redis.asyncio import Redis
 
 from snakepit_bridge.redis.connection import RedisConnection
 from tasks import quarantine as suspects_module
-from tasks.quarantine import Suspects
-from tasks.rabbitmq_deliveries import Deliveries
+from tasks.quarantine import Quarantine
+from tasks.rabbitmq_deliveries import CrashCounter
 
 LEASE_S = 0.4
 MAX = 3
 
-Process = Callable[[], Deliveries]
+Process = Callable[[], CrashCounter]
 
 
 @pytest.fixture(autouse=True)
@@ -28,16 +28,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def process(redis_url: str) -> AsyncGenerator[Process]:
     connection = RedisConnection(redis_url)
 
-    def make() -> Deliveries:
-        return Deliveries(
-            connection, namespace="n", lease_s=LEASE_S, max_deliveries=MAX, keep_s=60, suspects=Suspects()
+    def make() -> CrashCounter:
+        return CrashCounter(
+            connection, namespace="n", lease_s=LEASE_S, max_deliveries=MAX, keep_s=60, suspects=Quarantine()
         )
 
     yield make
     await connection.aclose()
 
 
-def die(process: Deliveries) -> None:
+def die(process: CrashCounter) -> None:
     """Has a process give no sign of life any more."""
     assert process._heartbeat is not None
     process._heartbeat.cancel()

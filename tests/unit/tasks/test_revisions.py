@@ -11,7 +11,7 @@ import pytest
 from snakepit_bridge.exceptions import ValidationError, VariableNotFoundError
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs.bound import BoundPrograms
-from snakepit_bridge.programs.build import spec_of
+from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.protocol.messages import Requirement
@@ -27,7 +27,9 @@ from tasks.sessions import SessionSnapshots
 from tests.harness.waiting import eventually
 
 LATEST = Requirement()
-WARM = Program("qa", 1, "d" * 64, spec_of(dspy.Predict("q -> a"), program="qa", bindings={"temperature": "temp"}))
+WARM = Program(
+    "qa", 1, "d" * 64, serialize_module(dspy.Predict("q -> a"), program="qa", bindings={"temperature": "temp"})
+)
 
 
 class Parts:
@@ -96,7 +98,7 @@ async def test_without_a_good_revision_there_is_nothing_to_fall_back_to(parts: P
 
 
 async def reported(parts: Parts, token: Token) -> str | None:
-    for one in await parts.acks.applied("s"):
+    for one in await parts.acks.read_acks("s"):
         if one.token == token:
             return one.error or "applied"
     return None
@@ -111,7 +113,7 @@ async def test_each_new_revision_is_reported_before_a_task_asks_for_it(parts: Pa
     assert "temp" in (await eventually(lambda: reported(parts, bad.token), "the refusal") or "")
     good = await parts.publish(temp=0.2)
     assert await eventually(lambda: reported(parts, good.token), "the report") == "applied"
-    (one,) = await parts.acks.applied("s")
+    (one,) = await parts.acks.read_acks("s")
     assert one.process.startswith("worker@host/")
     assert one.acknowledges(first.token)
     assert not one.acknowledges(Token(good.token.epoch, good.token.revision + 1))
@@ -122,7 +124,9 @@ async def test_a_program_that_refuses_a_revision_reported_as_applied_changes_the
     await parts.applying.apply(WARM, snapshot, LATEST)
     parts.applying.start("worker@host")
     await eventually(lambda: reported(parts, snapshot.token), "the report")
-    other = Program("other", 1, "e" * 64, spec_of(dspy.Predict("q -> a"), program="other", bindings={"n": "missing"}))
+    other = Program(
+        "other", 1, "e" * 64, serialize_module(dspy.Predict("q -> a"), program="other", bindings={"n": "missing"})
+    )
     with pytest.raises(VariableNotFoundError):
         await parts.applying.apply(other, snapshot, LATEST)
 
@@ -139,4 +143,4 @@ async def test_a_process_that_fell_silent_counts_no_more(parts: Parts, monkeypat
     await eventually(lambda: reported(parts, snapshot.token), "the report")
     await parts.applying.aclose()
     monkeypatch.setattr("snakepit_bridge.snapshots.acknowledgements._GONE_S", -1.0)
-    assert await parts.acks.applied("s") == []
+    assert await parts.acks.read_acks("s") == []

@@ -14,11 +14,16 @@ from tasks.runtime import Runtime
 
 def runtime_on(url: str, **fields: Any) -> Runtime:
     nothing: Any = None
-    defaults: dict[str, Any] = {"limits": {}, "running": nothing, "profiles": nothing, "cache": nothing}
+    defaults: dict[str, Any] = {
+        "concurrency_limits": {},
+        "cancellations": nothing,
+        "profiles": nothing,
+        "cache": nothing,
+    }
     parts: dict[str, Any] = {
         "sessions": nothing,
         "registry": nothing,
-        "applying": nothing,
+        "binder": nothing,
         "payloads": nothing,
         "store": nothing,
         "keep_s": 60.0,

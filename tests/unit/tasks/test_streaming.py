@@ -14,11 +14,11 @@ import pytest
 from pydantic import SecretStr
 from redis import Redis
 
-from snakepit_bridge.client.stream import ChunkReader, Following, StreamChunk
+from snakepit_bridge.client.stream import ChunkReader, ChunkStream, StreamChunk
 from snakepit_bridge.dspy_integration.registry import ADAPTERS
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.lm.profiles import LMProfile
-from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import AskedQuestion, Raw, RecordingLM, scripted
 from tasks.streaming import ChunkWriter, stream_chunks
@@ -81,7 +81,7 @@ async def test_pieces_are_written_behind_an_outage_and_each_is_read_once(redis_u
     for text in ("a", "b", "c"):
         writer.put(StreamChunk("answer", text))
         await writer.drain()
-    following = Following(ChunkReader(connection, cast(Any, None), "dspex"), "t", None, None)
+    following = ChunkStream(ChunkReader(connection, cast(Any, None), "dspex"), "t", None, None)
     assert [piece.text for piece in await following._read()] == ["a", "b", "c"]
     assert int(cast(Any, await connection.client.xlen("dspex:pieces:t"))) == 4
     await connection.aclose()
@@ -140,7 +140,7 @@ async def run(server: RecordingLM, module: Any, writer: Any, adapter: str = "cha
         with dspy.context(**settings), stream_chunks(bound, writer):
             return await module.acall(**(inputs or {"question": "why?"}))
 
-    return await run_home(followed())
+    return await run_on_home_loop(followed())
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, None])

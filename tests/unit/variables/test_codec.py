@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snakepit_bridge.variables import Variable, VariableType
-from snakepit_bridge.variables.codec import canonical, parse, shown, spelled
+from snakepit_bridge.variables.codec import encode_canonical, parse, quote_non_finite, shorten_repr
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 numbers = st.floats(allow_nan=True, allow_infinity=True)
@@ -48,21 +48,21 @@ def test_variables_are_equal_exactly_when_their_bytes_are(
 
 
 def test_keys_have_one_order_and_text_is_plain_utf8() -> None:
-    assert canonical({"b": 1, "a": "ü"}) == '{"a":"ü","b":1}'.encode()
+    assert encode_canonical({"b": 1, "a": "ü"}) == '{"a":"ü","b":1}'.encode()
 
 
 @pytest.mark.parametrize("number", [0.30000000000000004, 1e30, -0.0, 5e-324, 1.7976931348623157e308, 0.1])
 def test_floats_keep_every_digit(number: float) -> None:
-    assert repr(parse(canonical(number))) == repr(number)
+    assert repr(parse(encode_canonical(number))) == repr(number)
 
 
 @pytest.mark.parametrize("number", [10**30, 10**30 + 1, -(2**63) - 1])
 def test_integers_are_exact_at_any_size(number: int) -> None:
-    assert parse(canonical(number)) == number
+    assert parse(encode_canonical(number)) == number
 
 
 def test_non_finite_floats_are_quoted() -> None:
-    assert spelled([math.nan, [math.inf, -math.inf], 1.5, 2]) == ["NaN", ["Infinity", "-Infinity"], 1.5, 2]
+    assert quote_non_finite([math.nan, [math.inf, -math.inf], 1.5, 2]) == ["NaN", ["Infinity", "-Infinity"], 1.5, 2]
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "{", ""])
@@ -73,10 +73,10 @@ def test_invalid_json_is_rejected(text: str) -> None:
 
 def test_bare_non_finite_floats_are_rejected() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        canonical(math.nan)
+        encode_canonical(math.nan)
 
 
 def test_large_values_are_truncated_in_messages() -> None:
-    assert len(shown(list(range(3000)))) < 100
-    assert len(shown("x" * 3000)) < 100
-    assert shown(10**5000) == "a value too large to print"
+    assert len(shorten_repr(list(range(3000)))) < 100
+    assert len(shorten_repr("x" * 3000)) < 100
+    assert shorten_repr(10**5000) == "a value too large to print"

@@ -157,7 +157,7 @@ def test_the_settings_reach_the_runtime(profiles: Path) -> None:
     assert {(profile.retry.attempts, profile.retry.backoff_s) for profile in runtime.profiles} == {(4, 0.5)}
     assert runtime.results.timeout_s == 0.25
     # Only a profile that has a bound is bounded.
-    assert {name: limit._value for name, limit in runtime.limits.items()} == {"first": 2}
+    assert {name: limit._value for name, limit in runtime.concurrency_limits.items()} == {"first": 2}
 
 
 def test_a_runtime_shows_no_password() -> None:

@@ -77,7 +77,7 @@ def redis_server(url: str | None, folder: Path) -> Generator[str]:
 
 async def _ping(url: str) -> None:
     connection = RedisConnection(url)
-    await connection.bounded(connection.client.ping())
+    await connection.wait_bounded(connection.client.ping())
 
 
 @contextmanager

@@ -173,4 +173,4 @@ async def _clean_up(fleet: Fleet, url: str, namespace: str) -> None:
     connection = RedisConnection(url)
     keys = [key async for key in connection.client.scan_iter(f"*{namespace}*", count=1000)]
     if keys:
-        await connection.bounded(connection.client.delete(*keys))
+        await connection.wait_bounded(connection.client.delete(*keys))

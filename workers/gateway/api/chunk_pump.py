@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from snakepit_bridge.client.stream import Following, StreamChunk
-from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.client.stream import ChunkStream, StreamChunk
+from snakepit_bridge.process.home_loop import run_on_home_loop
 
 
 class ChunkPump:
@@ -17,7 +17,7 @@ class ChunkPump:
         draining: set once the gateway is shutting down.
     """
 
-    def __init__(self, following: Following, draining: asyncio.Event) -> None:
+    def __init__(self, following: ChunkStream, draining: asyncio.Event) -> None:
         self._following = following
         self._draining = draining
         self._next: asyncio.Future[list[StreamChunk]] | None = None
@@ -29,7 +29,7 @@ class ChunkPump:
             StoreUnavailableError: Redis can't be reached.
         """
         if self._next is None:
-            self._next = asyncio.ensure_future(run_home(self._following.next()))
+            self._next = asyncio.ensure_future(run_on_home_loop(self._following.read()))
         draining = asyncio.ensure_future(self._draining.wait())
         try:
             await asyncio.wait([self._next, draining], timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
@@ -45,4 +45,4 @@ class ChunkPump:
         if self._next is not None:
             self._next.cancel()
             await asyncio.gather(self._next, return_exceptions=True)
-        await run_home(self._following.aclose())
+        await run_on_home_loop(self._following.aclose())

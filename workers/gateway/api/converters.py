@@ -19,10 +19,10 @@ from snakepit_bridge.snapshots import STORE, Change
 from snakepit_bridge.snapshots.records import Changes
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable, VariableType
-from snakepit_bridge.variables.codec import canonical, parse, written
+from snakepit_bridge.variables.codec import encode_canonical, encode_json, parse
 from snakepit_bridge.variables.types import to_json
 from workers.gateway.errors import MalformedError, to_message
-from workers.gateway.json_text import quote_non_finite
+from workers.gateway.json_text import to_strict_json
 
 ChangeBuilder = Callable[[Mapping[str, Variable]], Changes]
 """Builds changes from a session's current variables."""
@@ -43,8 +43,8 @@ def variable_message(variable: Variable) -> pb.Variable:
     return pb.Variable(
         name=variable.name,
         type=_NUMBERS[variable.type],
-        value_json=canonical(to_json(variable.type, variable.value)),
-        constraints_json=canonical(variable.constraints.as_dict()),
+        value_json=encode_canonical(to_json(variable.type, variable.value)),
+        constraints_json=encode_canonical(variable.constraints.as_dict()),
     )
 
 
@@ -162,7 +162,7 @@ def _succeeded_message(task_id: str, result: Result) -> pb.Prediction:
     return pb.Prediction(
         id=task_id,
         state=pb.PREDICTION_STATE_SUCCEEDED,
-        outputs_json=written(quote_non_finite(result.outputs)),
+        outputs_json=encode_json(to_strict_json(result.outputs)),
         provenance=pb.Provenance(
             session=provenance.session,
             token=provenance.token,
@@ -175,7 +175,7 @@ def _succeeded_message(task_id: str, result: Result) -> pb.Prediction:
             staleness_s=provenance.staleness_s if math.isfinite(provenance.staleness_s) else 0.0,
             outage=provenance.outage,
             worker=provenance.worker,
-            record_json=written(quote_non_finite(result.provenance)),
+            record_json=encode_json(to_strict_json(result.provenance)),
         ),
     )
 

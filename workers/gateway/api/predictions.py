@@ -17,7 +17,7 @@ from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.task_result import TaskResult
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError, PayloadLostError
-from snakepit_bridge.process.home_loop import run_home
+from snakepit_bridge.process.home_loop import run_on_home_loop
 from workers.gateway.api import converters
 from workers.gateway.api.chunk_pump import ChunkPump
 from workers.gateway.api.submissions import Submission, enqueue_batch, group_into_batches
@@ -98,7 +98,7 @@ class Predictions:
         """Yield each new state of a prediction, the chunks of its output, and finally its result."""
         after = _parse_position(request.after)
         outcome, last_state = await self._authorized_outcome(request.id, call), pb.PREDICTION_STATE_UNSPECIFIED
-        async with aclosing(ChunkPump(self._fleet.pieces.of(request.id, after=after), call.draining)) as chunk_pump:
+        async with aclosing(ChunkPump(self._fleet.chunks.open(request.id, after=after), call.draining)) as chunk_pump:
             while not call.draining.is_set():
                 state = _pending_state(outcome)
                 chunks = await chunk_pump.read(0.0 if state > last_state else _POLL_S)
@@ -132,7 +132,7 @@ class Predictions:
 
     async def _wait_until_final(self, task_id: str, wait_s: float, call: ClientCall) -> TaskResult:
         """Wait until a prediction ends, for ``wait_s`` seconds or until the gateway drains; return its outcome."""
-        waiting = asyncio.ensure_future(run_home(self._results.wait(task_id, wait_s)))
+        waiting = asyncio.ensure_future(run_on_home_loop(self._results.wait(task_id, wait_s)))
         draining = asyncio.ensure_future(call.draining.wait())
         try:
             await asyncio.wait([waiting, draining], return_when=asyncio.FIRST_COMPLETED)
@@ -147,11 +147,11 @@ class Predictions:
 
     async def _outcome(self, task_id: str) -> TaskResult:
         """Return how a prediction stands, with its whole result where that was stored by reference."""
-        outcome = await run_home(self._results.outcome(task_id))
+        outcome = await run_on_home_loop(self._results.outcome(task_id))
         if outcome.result is None:
             return outcome
         try:
-            return replace(outcome, result=await self._fleet.payloads.whole(outcome.result))
+            return replace(outcome, result=await self._fleet.payloads.load_result(outcome.result))
         except PayloadLostError as exc:
             return TaskResult(states.FAILURE, error=exc)
 
@@ -162,7 +162,7 @@ class Predictions:
             PredictionNotFoundError: it doesn't exist, or the grant doesn't cover its session, which looks the same.
         """
         require_name(task_id, "id", MAX_ID_LENGTH)
-        owner = await self._fleet.connection.bounded(self._fleet.connection.client.get(self._key(task_id)))
+        owner = await self._fleet.connection.wait_bounded(self._fleet.connection.client.get(self._key(task_id)))
         outcome = await self._outcome(task_id)
         session = owner.decode() if isinstance(owner, bytes) else _recorded_session(outcome)
         if session is None or not call.grant.covers(session):

@@ -57,7 +57,7 @@ class Attempt:
             await self._store({"digest": self._digest, "answer": str(token)})
 
     async def _store(self, record: dict[str, str]) -> None:
-        await self._lease.note(self._key, json.dumps(record), KEPT_S)
+        await self._lease.write_record(self._key, json.dumps(record), KEPT_S)
 
 
 class RequestIds:
@@ -91,7 +91,7 @@ class RequestIds:
         name = hashlib.sha256(json.dumps([owner, request_id]).encode()).hexdigest()
         prefix, digest = f"{self._namespace}:{{g:{name}}}", hashlib.sha256(content).hexdigest()
         key = f"{prefix}:request"
-        async with self._leases.held(f"{prefix}:turn") as lease:
+        async with self._leases.acquire(f"{prefix}:turn") as lease:
             record = await self._load(key)
             if record and record["digest"] != digest:
                 raise RequestIdConflictError(request_id)
@@ -99,11 +99,11 @@ class RequestIds:
                 yield Attempt(_parse_token(record.get("answer")), _parse_token(record.get("base")), lease, key, digest)
             except BridgeError as exc:
                 if not isinstance(exc, _UNKNOWN_OUTCOMES):
-                    await lease.forget(key)
+                    await lease.delete_record(key)
                 raise
 
     async def _load(self, key: str) -> dict[str, str]:
-        stored = await self._connection.bounded(self._connection.client.get(key))
+        stored = await self._connection.wait_bounded(self._connection.client.get(key))
         return json.loads(stored) if stored else {}
 
 

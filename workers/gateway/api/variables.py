@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.elixir.demand import WantedSessions
+from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError
 from snakepit_bridge.protocol.token import Token
@@ -39,7 +39,7 @@ class Variables:
         self._store: SnapshotStore = fleet.store
         self._feed = feed
         self._publisher = IdempotentPublisher(fleet)
-        self._demand = WantedSessions(fleet.connection, namespace=fleet.namespace) if fleet.elixir else None
+        self._demand = SessionDemand(fleet.connection, namespace=fleet.namespace) if fleet.elixir else None
 
     async def publish(self, request: pb.PublishRequest, call: ClientCall) -> pb.PublishResponse:
         """Commit all changes as one revision, or none."""
@@ -92,7 +92,7 @@ class Variables:
         await self._record_demand(request.session)
         async with aclosing(self._feed.follow(request.session)) as snapshots:
             async for snapshot in snapshots:
-                if after is None or not snapshot.meets(after) or snapshot.token > after:
+                if after is None or not snapshot.satisfies(after) or snapshot.token > after:
                     yield _select_names(snapshot, request, await self._store_time(request.session))
 
     async def history(self, request: pb.HistoryRequest, call: ClientCall) -> pb.HistoryResponse:
@@ -125,12 +125,12 @@ class Variables:
         except SessionNotFoundError:
             if not wait_s:
                 raise
-        if snapshot is not None and snapshot.meets(token):
+        if snapshot is not None and snapshot.satisfies(token):
             return snapshot
         try:
             async with asyncio.timeout(wait_s), aclosing(self._feed.follow(session)) as snapshots:
                 async for snapshot in snapshots:
-                    if snapshot.meets(token):
+                    if snapshot.satisfies(token):
                         return snapshot
         except TimeoutError:
             pass
@@ -140,7 +140,7 @@ class Variables:
     async def _record_demand(self, session: str) -> None:
         """Record that the session is in use, so that a refresher follows it if Elixir has it."""
         if self._demand is not None:
-            await self._demand.want([session])
+            await self._demand.touch([session])
 
     async def _store_time(self, session: str) -> float:
         """Return the store's time in Unix seconds, which staleness is measured by."""

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError
-from snakepit_bridge.variables.codec import canonical, parse, written
+from snakepit_bridge.variables.codec import encode_canonical, encode_json, parse
 from workers.gateway.access.authentication import Grant
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.access.web_origins import WebOrigins
@@ -88,7 +88,7 @@ class HttpServer:
             method, path = operation.http
             by_path.setdefault(path, {})[method] = operation
         routes = [self._build_route(path, methods) for path, methods in by_path.items()]
-        document = canonical(build_description(self._operations, requires_token=self._gate.requires_token))
+        document = encode_canonical(build_description(self._operations, requires_token=self._gate.requires_token))
         return Starlette(
             routes=[
                 *routes,
@@ -147,7 +147,7 @@ class HttpServer:
     async def _handle_unary(self, operation: Operation, request: Request) -> Response:
         grant, message = await self._receive(operation, request)
         answer = await self._gate.call(operation, message, grant, _parse_timeout(request))
-        return Response(written(message_to_json(answer)), media_type=_JSON)
+        return Response(encode_json(message_to_json(answer)), media_type=_JSON)
 
     async def _receive(self, operation: Operation, request: Request) -> tuple[Grant, Any]:
         """Authorize a request and parse its message; its connection is no newcomer afterwards."""
@@ -295,11 +295,11 @@ def _constant_answer(text: bytes) -> Callable[[Request], Awaitable[Response]]:
 def _encode_event(answer: Message) -> bytes:
     position = getattr(answer, "token", "") or getattr(answer, "position", "")
     event_id = b"id: " + position.encode() + b"\n" if position else b""
-    return event_id + b"data: " + written(message_to_json(answer)) + b"\n\n"
+    return event_id + b"data: " + encode_json(message_to_json(answer)) + b"\n\n"
 
 
 def _encode_error(error: BaseException) -> bytes:
-    return canonical({"error": {**message_to_json(to_message(error)), "status": grpc_code(error).name}})
+    return encode_canonical({"error": {**message_to_json(to_message(error)), "status": grpc_code(error).name}})
 
 
 def _log_failure(error: BaseException, path: str) -> None:
@@ -318,5 +318,5 @@ def _error_response(error: BaseException, path: str) -> Response:
 async def _handle_http_exception(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "HttpError")
-    text = canonical({"error": {"kind": kind, "message": f"{error.detail}. See /openapi.json.", "fields": []}})
+    text = encode_canonical({"error": {"kind": kind, "message": f"{error.detail}. See /openapi.json.", "fields": []}})
     return Response(text, error.status_code, dict(error.headers or {}), _JSON)

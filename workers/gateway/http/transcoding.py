@@ -13,10 +13,10 @@ from typing import Any, cast
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from snakepit_bridge.protocol.json_values import BOUNDS, problem_of
-from snakepit_bridge.variables.codec import parse, shown, written
+from snakepit_bridge.protocol.json_values import BOUNDS, find_problem
+from snakepit_bridge.variables.codec import encode_json, parse, shorten_repr
 from workers.gateway.errors import MalformedError
-from workers.gateway.json_text import quote_non_finite
+from workers.gateway.json_text import to_strict_json
 
 _JSON = "_json"
 _INTEGERS: dict[int, tuple[int, int]] = {
@@ -83,7 +83,7 @@ def _value_to_json(field: FieldDescriptor, value: Any) -> Any:
         return value.ToJsonString() if field.message_type.full_name == _TIMESTAMP else message_to_json(value)
     if field.enum_type is not None:
         return next((name for name, number in enum_names(field.enum_type).items() if number == value), value)
-    return quote_non_finite(value)
+    return to_strict_json(value)
 
 
 def message_from_json(kind: type[Any], given: Mapping[str, Any], where: str = "body") -> Any:
@@ -108,7 +108,7 @@ def _fill_message(message: Message, given: Mapping[str, Any], where: str) -> Non
     for key, value in given.items():
         field = known.get(key)
         if field is None:
-            raise MalformedError(where, f"it has no field {shown(key)}; it takes {', '.join(known)}")
+            raise MalformedError(where, f"it has no field {shorten_repr(key)}; it takes {', '.join(known)}")
         at = f"{where}.{key}"
         choice = field.containing_oneof
         if choice is not None and _is_unset_choice(field, value):
@@ -141,7 +141,7 @@ def _set_field(message: Message, field: FieldDescriptor, value: Any, at: str) ->
             setattr(message, field.name, _value_from_json(field, value, at))
         return
     if not isinstance(value, list):
-        raise MalformedError(at, f"it must be a list, not {shown(value)}")
+        raise MalformedError(at, f"it must be a list, not {shorten_repr(value)}")
     items = getattr(message, field.name)
     for index, item in enumerate(cast("list[Any]", value)):
         if field.message_type is not None:
@@ -152,7 +152,7 @@ def _set_field(message: Message, field: FieldDescriptor, value: Any, at: str) ->
 
 def _require_object(value: Any, at: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise MalformedError(at, f"it must be an object, not {shown(value)}")
+        raise MalformedError(at, f"it must be an object, not {shorten_repr(value)}")
     return cast("dict[str, Any]", value)
 
 
@@ -165,22 +165,22 @@ def _value_from_json(field: FieldDescriptor, value: Any, at: str) -> Any:
         low, high = _INTEGERS[field.type]
         value = int(value) if isinstance(value, float) and value.is_integer() else value
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise MalformedError(at, f"it must be an integer from {low} to {high}, not {shown(value)}")
+            raise MalformedError(at, f"it must be an integer from {low} to {high}, not {shorten_repr(value)}")
         return value
     if field.type == FieldDescriptor.TYPE_DOUBLE:
         return _parse_number(value, at)
     expected, name = (bool, "true or false") if field.type == FieldDescriptor.TYPE_BOOL else (str, "a string")
     if not isinstance(value, expected):
-        raise MalformedError(at, f"it must be {name}, not {shown(value)}")
+        raise MalformedError(at, f"it must be {name}, not {shorten_repr(value)}")
     return _check_utf8(value, at) if isinstance(value, str) else value
 
 
 def _encode_json(value: Any, at: str) -> bytes:
-    if (problem := problem_of(value, BOUNDS)) is not None:
+    if (problem := find_problem(value, BOUNDS)) is not None:
         raise MalformedError(at, problem)
     try:
         # Keeps the order of an object's keys, which is their order in the prompt.
-        return written(quote_non_finite(value))
+        return encode_json(to_strict_json(value))
     except (ValueError, RecursionError) as exc:
         raise MalformedError(at, str(exc)) from exc
 
@@ -188,7 +188,7 @@ def _encode_json(value: Any, at: str) -> bytes:
 def _parse_enum(enum: EnumDescriptor, value: Any, at: str) -> int:
     names = enum_names(enum)
     if not isinstance(value, str) or value not in names:
-        raise MalformedError(at, f"it must be one of {', '.join(names)}, not {shown(value)}")
+        raise MalformedError(at, f"it must be one of {', '.join(names)}, not {shorten_repr(value)}")
     return names[value]
 
 
@@ -198,7 +198,7 @@ def _parse_number(value: Any, at: str) -> float:
     except OverflowError:
         number = math.nan
     if not math.isfinite(number):
-        raise MalformedError(at, f"it must be a finite number, not {shown(value)}")
+        raise MalformedError(at, f"it must be a finite number, not {shorten_repr(value)}")
     return number
 
 
@@ -225,7 +225,7 @@ def parse_texts(kind: type[Any], given: Iterable[tuple[str, str]]) -> dict[str, 
     for key, text in given:
         field = known.get(key)
         if field is None or field.message_type is not None:
-            raise MalformedError("query", f"it has no {shown(key)}; it takes {', '.join(known)}")
+            raise MalformedError("query", f"it has no {shorten_repr(key)}; it takes {', '.join(known)}")
         if field.is_repeated:
             parsed.setdefault(key, []).append(text)
         elif key in parsed:
@@ -243,5 +243,5 @@ def _parse_scalar(field: FieldDescriptor, text: str, at: str) -> Any:
     except (ValueError, RecursionError):
         value = None
     if value is None or (isinstance(value, float) and field.type in _INTEGERS):
-        raise MalformedError(at, f"{shown(text)} is not a number")
+        raise MalformedError(at, f"{shorten_repr(text)} is not a number")
     return value

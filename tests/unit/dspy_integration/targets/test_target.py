@@ -440,7 +440,7 @@ def test_n_threshold_and_reward(kind: Any) -> None:
         with pytest.raises(ValidationError, match="reward function: longest"):
             bind(module, reward_fn="shortest")
     finally:
-        REWARDS.forget("longest")
+        REWARDS.unregister("longest")
 
 
 def test_an_ensembles_size_and_reduce_function() -> None:
@@ -481,7 +481,7 @@ def test_an_unsafe_interpreter_must_be_registered_by_code() -> None:
         assert twin._bridge._factory is dspy.LocalInterpreter
         assert twin._bridge._flex is twin
     finally:
-        INTERPRETERS.forget("local")
+        INTERPRETERS.unregister("local")
 
 
 def test_a_name_stands_for_one_thing() -> None:
@@ -491,7 +491,7 @@ def test_a_name_stands_for_one_thing() -> None:
         with pytest.raises(ValueError, match="Another tool is called 'search'"):
             TOOLS.register(lookup, "search")
     finally:
-        TOOLS.forget("search")
+        TOOLS.unregister("search")
 
 
 def test_an_aware_class_offers_what_its_plain_class_does() -> None:

@@ -41,7 +41,7 @@ class Callable:
 def registered() -> Iterator[None]:
     TOOLS.register(add)
     yield
-    TOOLS.forget("add")
+    TOOLS.unregister("add")
 
 
 AGENTS = pytest.mark.parametrize("kind", [dspy.ReAct, dspy.ReActV2, dspy.CodeAct])
@@ -139,7 +139,7 @@ def test_code_act_takes_functions_only() -> None:
         with pytest.raises(ValidationError, match="only functions"):
             bind(dspy.CodeAct(SIGNATURE, [search]), "callable_tool")
     finally:
-        TOOLS.forget("callable_tool")
+        TOOLS.unregister("callable_tool")
 
 
 def test_the_same_tools_are_built_once() -> None:

@@ -107,7 +107,7 @@ def ask(ledger: Ledger, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> Ask:
         own = LMProfile("smart", "openai/smart", **{"retry": FAST, "fallbacks": ("cheap",), **changes})
         profiles = LMProfiles([own, LMProfile("cheap", "openai/cheap")])
         parts: Any = (ledger, wanted, None)
-        return LMMiddlewareChain(profiles, *parts), profiles.engine("smart")
+        return LMMiddlewareChain(profiles, *parts), profiles.get_engine("smart")
 
     async def asked(provider: Provider, scope: PredictionContext, *, pieces: Any = None, **changes: Any) -> Response:
         calls, engine = gate(provider, **changes)

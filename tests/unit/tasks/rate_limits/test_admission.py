@@ -11,11 +11,11 @@ import pytest
 
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.outages import through_outages
+from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.snapshots.redis_store import RedisStore
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.variables import Variable
-from tasks.notifications import Signals
+from tasks.notifications import Subscriptions
 from tasks.rate_limits.admission import FleetAdmission
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.protocol import Estimate, Parked, Permit, Used
@@ -34,7 +34,7 @@ class Process:
     def __init__(self, store: LimitStore, url: str, **limits: float) -> None:
         self.snapshots = RedisStore(url, namespace="dspex")
         self.replica = Replica(self.snapshots)
-        self.cancels = Signals(store.connection)
+        self.cancels = Subscriptions(store.connection)
         self.presence = LimitLeases(store, Rules({"demo": LimitValues(**limits)}), self.replica, self.cancels)
         self.admission = FleetAdmission(self.presence, PRICES)
 
@@ -303,7 +303,7 @@ async def test_a_call_that_cant_be_settled_is_settled_once_redis_is_back(store: 
 async def test_calls_that_come_together_first_fail_alike_where_redis_stays_away(
     store: LimitStore, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(through_outages, "__kwdefaults__", {"deadline": None, "patience_s": 0.5})
+    monkeypatch.setattr(retry_through_outages, "__kwdefaults__", {"deadline": None, "patience_s": 0.5})
     process = Process(store, "redis://127.0.0.1:9/0")
     calls = [granted(process.admission, Task(f"t{n}")) for n in range(50)]
     answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 15)

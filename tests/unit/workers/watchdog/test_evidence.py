@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snakepit_bridge.process.frames import call_under
+from snakepit_bridge.process.frames import call_marked
 from workers.watchdog.evidence import Culprit, Sample, find_culprit, is_progressing
 
 STACK = """\
@@ -59,5 +59,5 @@ def test_no_function_of_somebody_elses_can_accuse() -> None:
     def prediction_input_1() -> str:
         return "fine"
 
-    assert call_under("x y", prediction_input_1) == "fine"
+    assert call_marked("x y", prediction_input_1) == "fine"
     assert Sample.parse('  File "/srv/a.py", line 1 in prediction_input_1\n').predictions == ()

@@ -80,7 +80,7 @@ def answer(program: str, under: Revision, *, acknowledged: Token | None = None, 
     """An answer that ran under a revision, whose token was the newest acknowledged one if none is given."""
     module = under.values["reasoning_strategy"] if program == "math" else "Predict"
     result = Result(OUTPUTS[program], provenance(program, under, module).encode())
-    prediction = FleetPrediction.of(result)
+    prediction = FleetPrediction.from_result(result)
     return Answer(QUESTIONS[program], acknowledged or under.token, prediction, None, seconds)
 
 

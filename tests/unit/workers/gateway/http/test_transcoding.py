@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.variables.codec import canonical
+from snakepit_bridge.variables.codec import encode_canonical
 from workers.gateway.errors import MalformedError
 from workers.gateway.http.transcoding import message_from_json, message_to_json, parse_texts
 
 
 def _utf8(value: Any) -> bool:
     try:
-        canonical(value)
+        encode_canonical(value)
     except UnicodeEncodeError:
         return False
     return True
@@ -31,7 +31,7 @@ JSON = some.recursive(
 NAMES = some.text(some.characters(exclude_categories=["Cs"]), max_size=20)
 CHANGES = some.builds(
     lambda name, value, kind, constraints: pb.Change(
-        name=name, value_json=canonical(value), type=kind, constraints_json=canonical(constraints)
+        name=name, value_json=encode_canonical(value), type=kind, constraints_json=encode_canonical(constraints)
     ),
     NAMES,
     JSON.filter(_utf8),
