@@ -83,7 +83,7 @@ def _fleet() -> Celery:
         return {"by": uuid4().hex}
 
     app.task(work, bind=True, name=TASK)
-    _before(Claimer, "_claimed", lambda *args: len(args[-1]) > 2)
+    _before(Claimer, "_handle_claim", lambda *args: len(args[-1]) > 2)
     return app
 
 

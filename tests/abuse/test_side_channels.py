@@ -38,7 +38,7 @@ CHANNELS: list[tuple[type[Any], str]] = [
     (FleetAdmission, "settle"),
     (FleetAdmission, "give_back"),
     (FleetAdmission, "pause"),
-    (AnswerStore, "keep"),
+    (AnswerStore, "save"),
     (AnswerStore, "release"),
     (RevisionBinder, "_report"),
     *((vars(tasks.streaming)["_Sink"], name) for name in ("on_module_start", "on_adapter_parse_end")),

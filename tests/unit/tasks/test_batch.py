@@ -207,22 +207,16 @@ async def test_an_end_that_can_never_be_stored_fails_the_batch_once_the_others_h
 
 
 async def test_a_batch_that_is_left_leaves_nothing_running(runtime: Runtime, lm: RecordingLM) -> None:
-    stored = Stored()
+    stored, before = Stored(), asyncio.all_tasks()
     lm.hang(None)
     running = asyncio.create_task(batch(runtime, stored).run(inputs(5)))
     await asyncio.to_thread(lm.wait_for_requests, 5)
+    of_inputs = [task for task in asyncio.all_tasks() - before if "task-" in repr(task.get_coro())]
+    assert len(of_inputs) == 5
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-
-    def left() -> list[asyncio.Task[Any]]:
-        return [task for task in asyncio.all_tasks() if "_one" in repr(task.get_coro()) and not task.done()]
-
-    for _ in range(100):
-        if not left():
-            break
-        await asyncio.sleep(0.01)
-    assert left() == []
+    assert all(task.done() for task in of_inputs)
     assert stored.ends == {}
 
 
