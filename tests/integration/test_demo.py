@@ -94,7 +94,7 @@ def test_the_demo_holds_and_its_last_line_says_so(questions: Path, out: Path) ->
     assert lines[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
     assert "\x1b" not in said, "without a terminal it prints plain lines"
     assert any("stand-in" in line for line in lines if line.startswith("LM: ")), "it must say what the LM is"
-    assert any("twin" in line for line in lines if line.startswith("Elixir: ")), "it must say what the Elixir side is"
+    assert any("stub" in line for line in lines if line.startswith("Elixir: ")), "it must say what the Elixir side is"
     for number in range(1, 6):
         assert any(line.startswith(f"revision {number} published: ") for line in lines)
     assert re.search(r"^answers: (.*)$", said, re.MULTILINE)[1] == str(out / "answers.jsonl")

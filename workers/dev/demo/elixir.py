@@ -19,7 +19,7 @@ from snakepit_bridge.process.home_loop import run_blocking
 from workers.dev.demo.parts import ROOT, await_condition, read_announcement
 from workers.dev.process import Child
 
-TWIN = "a Python stub of snakepit's bridge, not Elixir"
+STUB = "a Python stub of snakepit's bridge, not Elixir"
 # So that a poll isn't slower than a prediction.
 _PACE = ("--poll-s", "0.1", "--poll-max-s", "0.5", "--settle-s", "0.5")
 
@@ -51,7 +51,7 @@ def elixir_server(named: str | None, session: str, folder: Path) -> Generator[El
     try:
         address = read_announcement(server, log, "address", "the stub of snakepit's bridge")
         run_blocking(_with_client(address, lambda client: client.begin_session(session)))
-        yield ElixirSide(address, TWIN)
+        yield ElixirSide(address, STUB)
     finally:
         server.end()
 
