@@ -42,7 +42,7 @@ class Watched(Acks):
     def __post_init__(self) -> None:
         super().__init__(self.connection)
 
-    async def applied(self, session: str) -> list[ProcessAck]:
+    async def read_acks(self, session: str) -> list[ProcessAck]:
         found = await super().read_acks(session)
         self.looks += 1
         return found

@@ -161,7 +161,7 @@ asyncio.run(main())
 
 
 def test_a_loop_cannot_be_adopted_once_another_is_in_use() -> None:
-    assert "another event loop already" in script("get_home_loop()\nadopt(asyncio.new_event_loop())")
+    assert "another event loop already" in script("get_home_loop()\nadopt_loop(asyncio.new_event_loop())")
 
 
 def test_a_process_exits_while_its_loop_runs() -> None:
@@ -186,7 +186,7 @@ async def slow(): await asyncio.sleep(0.01); return "answer"
 
 async def main():
     adopt_loop(asyncio.get_running_loop())
-    waiting = greenlet(lambda: run_blocking(slow(), timeout=5))
+    waiting = greenlet(lambda: run_blocking(slow(), timeout_s=5))
     handed = waiting.switch()
     print(waiting.switch(await handed), waiting.dead)
     try:

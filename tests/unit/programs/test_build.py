@@ -104,13 +104,13 @@ MODULES: dict[str, Any] = {
 SCRIPT = """
 import json, sys
 from snakepit_bridge.programs.imports import AllowedImports
-from snakepit_bridge.programs.build import rehydrate
+from snakepit_bridge.programs.build import build_module
 from snakepit_bridge.programs.spec import ProgramSpec
 from tests.unit.programs.test_build import ALLOWED, asked
 
 for line in sys.stdin:
     spec = ProgramSpec.parse(line.encode(), program="qa")
-    print(json.dumps(asked(rehydrate(spec, spec.module_names[0], ALLOWED, program="qa")), sort_keys=True))
+    print(json.dumps(asked(build_module(spec, spec.module_names[0], ALLOWED, program="qa")), sort_keys=True))
 """
 
 

@@ -57,7 +57,7 @@ def test_every_accepted_pattern_runs_fast(pattern: str) -> None:
 
 @pytest.mark.parametrize(("pattern", "said"), REFUSED.items(), ids=lambda part: str(part)[:20])
 def test_unsupported_patterns_are_rejected_with_the_reason(pattern: str, said: str) -> None:
-    with pytest.raises(UnfitPatternError, match=said):
+    with pytest.raises(UnfitPatternError, match=said or None):
         check_pattern(pattern)
     with pytest.raises(ValidationError, match="pattern must be a regular expression"):
         Variable.declare("v", "a", None, {"pattern": pattern})
