@@ -34,22 +34,22 @@ class Runtime:
     Attributes:
         sessions: snapshots by requirement.
         registry: programs by reference.
-        applying: binds programs to snapshots and reports the applied revisions.
+        binder: binds programs to snapshots and reports the applied revisions.
         results: the connection to the result backend.
         payloads: inputs and results that are too large for a message.
         store: the snapshot store, to retain the snapshots of results.
         keep_s: seconds for which a result and its snapshot are kept.
-        limits: per LM profile, how many predictions run at a time.
-        running: the running predictions, which can be cancelled.
+        concurrency_limits: per LM profile, how many predictions run at a time.
+        cancellations: the running predictions, which can be cancelled.
         profiles: the LM profiles.
         cache: the response cache of programs that have one.
-        admission: the rate limits of the whole fleet.
-        suspects: the quarantine of predictions whose workers crashed.
-        batch_room: bounds how many inputs of batches run at a time, over all batches of the process.
-        claims: the leases on the broker's messages; None with another transport than ours.
+        rate_limiter: the rate limits of the whole fleet.
+        quarantine: the quarantine of predictions whose workers crashed.
+        batch_slots: bounds how many inputs of batches run at a time, over all batches of the process.
+        message_leases: the leases on the broker's messages; None with another transport than ours.
         deliveries: counts lost deliveries; None with our transport, which counts them itself.
         bounds: maximum depth and size of an input.
-        outage: the outage policy of predictions that set none.
+        outage_policy: the outage policy of predictions that set none.
         shares_process: whether tasks share a process, so that programs that execute code must run elsewhere.
     """
 

@@ -131,7 +131,7 @@ async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.M
 
 async def test_inputs_of_all_batches_of_a_process_share_its_room(runtime: Runtime, lm: RecordingLM) -> None:
     lm.delay(0.05)
-    small = replace(runtime, batch_room=asyncio.Semaphore(3))
+    small = replace(runtime, batch_slots=asyncio.Semaphore(3))
     await asyncio.gather(*(batch(small, Stored()).run(inputs(6)) for _ in range(2)))
     starts = sorted((one.received_at, 1) for one in lm.requests)
     ends = sorted((one.answered_at or 0.0, -1) for one in lm.requests)

@@ -62,7 +62,7 @@ class Process:
 @pytest.fixture
 async def processes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Process]]:
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr("tasks.response_cache.single_flight.home", lambda: loop)
+    monkeypatch.setattr("tasks.response_cache.single_flight.get_home_loop", lambda: loop)
     made = [Process(redis_url) for _ in range(3)]
     yield made
     for process in made:

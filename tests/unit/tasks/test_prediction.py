@@ -196,7 +196,7 @@ async def test_one_that_waited_for_room_past_its_deadline_never_asks(runtime: Ru
     asyncio.get_running_loop().call_later(0.3, full.release)
     request = PredictionRequest("plain", {"question": "why?"}, deadline=time.time() + 0.2)
     with pytest.raises(DeadlineExceededError):
-        await run_prediction(replace(runtime, limits={"demo": full}), request, DELIVERY)
+        await run_prediction(replace(runtime, concurrency_limits={"demo": full}), request, DELIVERY)
     assert lm.requests == []
 
 
@@ -341,7 +341,7 @@ async def test_a_prediction_that_names_no_contract_has_that_of_its_worker(
 ) -> None:
     await publish_silent(redis_url, "s", ago_s=900)
     request = PredictionRequest("qa", {"question": "why?"}, "s", outage=named)
-    lenient = replace(runtime, outage=OutagePolicy.serve_stale(3_600))
+    lenient = replace(runtime, outage_policy=OutagePolicy.serve_stale(3_600))
     if ends:
         done = await run_prediction(lenient, request, DELIVERY)
         assert Provenance.decode(done.provenance).outage is True

@@ -45,7 +45,7 @@ async def test_a_task_has_ended_once_its_stored_state_is_final(
 
 
 async def test_a_profile_with_a_limit_has_room_for_so_many(redis_url: str) -> None:
-    runtime = runtime_on(redis_url, limits={"small": asyncio.Semaphore(2)})
+    runtime = runtime_on(redis_url, concurrency_limits={"small": asyncio.Semaphore(2)})
     running, most = 0, 0
 
     async def predict(profile: str) -> None:

@@ -133,7 +133,7 @@ def answers(server: RecordingLM) -> Iterator[list[Answer]]:
 async def run(server: RecordingLM, module: Any, writer: Any, adapter: str = "chat", **inputs: str) -> dspy.Prediction:
     """Runs a module as the fleet does: on the home loop, or in a thread if it has no coroutine of its own."""
     lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
-    bound: Any = SimpleNamespace(module=module, used_up=False)
+    bound: Any = SimpleNamespace(module=module, is_stateful=False)
 
     async def followed() -> dspy.Prediction:
         settings = {"lm": lm, "adapter": ADAPTERS.find(adapter, "adapter"), "disable_history": True}
@@ -190,7 +190,7 @@ async def test_a_program_that_runs_in_a_thread_comes_in_pieces(server: Recording
 
     module, kept = Blocking(), Kept()
     lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
-    bound: Any = SimpleNamespace(module=module, used_up=False)
+    bound: Any = SimpleNamespace(module=module, is_stateful=False)
 
     def blocking() -> dspy.Prediction:
         with dspy.context(lm=lm, disable_history=True), stream_chunks(bound, kept):  # pyright: ignore[reportArgumentType]
@@ -251,7 +251,7 @@ async def test_what_stands_in_for_a_stream_comes_as_one_piece(server: RecordingL
 
 async def test_what_cannot_be_streamed_is_not(server: RecordingLM, answers: list[Answer]) -> None:
     module = dspy.Predict("question -> answer")
-    used_up: Any = SimpleNamespace(module=module, used_up=True)
+    used_up: Any = SimpleNamespace(module=module, is_stateful=True)
     lm = LMProfile("demo", "openai/demo", server.url, SecretStr("key-of-pieces")).build()
     with dspy.context(lm=lm), stream_chunks(used_up, Kept()):  # pyright: ignore[reportArgumentType]
         await module.acall(question="why?")

@@ -60,7 +60,7 @@ class Stalls:
     async def report(self, stall: Stall) -> None:
         self.told.append(stall)
 
-    async def over(self, worker: str, pid: int) -> None:
+    async def clear(self, worker: str, pid: int) -> None:
         self.told.append("over")
 
 
