@@ -48,10 +48,10 @@ def _forgotten_secrets(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ign
 
 @pytest.fixture(autouse=True)
 def _free_lms() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
-    """The rule for LMs of programs' own, which a worker's runtime lays down for its process, ends with the test."""
+    """End the policy for LMs of programs' own, which a worker's runtime sets for its process, with the test."""
     yield
     if module := sys.modules.get("snakepit_bridge.dspy_integration.own_lms"):
-        module._rule = None  # type: ignore[attr-defined]
+        module.unguard_lms()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,6 +8,7 @@ the call, with the keywords of the program's LM; calls of any other LM raise an 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -95,17 +96,26 @@ class ProgramLMPolicy:
 
 
 _policy: ProgramLMPolicy | None = None
+_CALLS = ((dspy.BaseLM, "__call__"), (dspy.BaseLM, "acall"), (dspy.LM, "forward"), (dspy.LM, "aforward"))
+_UNGUARDED = tuple(getattr(lm_class, name) for lm_class, name in _CALLS)
 
 
-def guard_lms(rule: ProgramLMPolicy) -> None:
+def guard_lms(policy: ProgramLMPolicy) -> None:
     """Apply a policy to every LM call in this process. Only for worker processes."""
     global _policy
     if _policy is None:
-        for name, guarded in (("__call__", _guard_method), ("acall", _guard_coroutine_method)):
-            setattr(dspy.BaseLM, name, guarded(getattr(dspy.BaseLM, name)))
-        for name, guarded in (("forward", _guard_method), ("aforward", _guard_coroutine_method)):
-            setattr(dspy.LM, name, guarded(getattr(dspy.LM, name)))
-    _policy = rule
+        for (lm_class, name), method in zip(_CALLS, _UNGUARDED, strict=True):
+            guard = _guard_coroutine_method if inspect.iscoroutinefunction(method) else _guard_method
+            setattr(lm_class, name, guard(method))
+    _policy = policy
+
+
+def unguard_lms() -> None:
+    """Let LMs be called in this process as DSPy has it."""
+    global _policy
+    for (lm_class, name), method in zip(_CALLS, _UNGUARDED, strict=True):
+        setattr(lm_class, name, method)
+    _policy = None
 
 
 def _guard_method(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,11 +141,9 @@ def _resolve_lm(lm: dspy.BaseLM) -> dspy.BaseLM:
     return lm if _policy is None else _policy.resolve(lm)
 
 
-_FORWARD = (dspy.LM.forward, dspy.LM.aforward)
-
-
-def _overrides(kind: type[dspy.LM]) -> bool:
-    return kind.forward not in (_FORWARD[0], dspy.LM.forward) or kind.aforward not in (_FORWARD[1], dspy.LM.aforward)
+def _overrides(lm_class: type[dspy.LM]) -> bool:
+    *_, forward, aforward = _UNGUARDED
+    return lm_class.forward not in (forward, dspy.LM.forward) or lm_class.aforward not in (aforward, dspy.LM.aforward)
 
 
 def _get_profile_setting(profile: LMProfile, name: str) -> Any:

@@ -6,6 +6,7 @@ its parent had finished with it. So that it doesn't outlive the parent either, e
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 END_TIMEOUT_S = 10.0
+
+# The command starts once its watchdog does: a parent killed between the two would leave a child that nobody ends. If
+# the parent dies first, the pipe ends without a line, and the shell does as well.
+_GATE = 'read -r _ || exit 1; exec "$@" < /dev/null'
 
 # The watchdog's standard input is a pipe whose other end only the parent holds: it ends when the parent does, by
 # whatever death, kill -9 included, and the watchdog takes group and folder away. A line on the pipe releases it. Not
@@ -48,8 +53,8 @@ class Child:
         """
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
+                ["/bin/sh", "-c", _GATE, "gate", *command],
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=env,
@@ -66,8 +71,9 @@ class Child:
             )
         except BaseException:
             self._kill_group()
-            self._process.wait()
+            self._process.communicate()
             raise
+        self._open_gate()
 
     @property
     def pid(self) -> int:
@@ -108,6 +114,13 @@ class Child:
         self._kill_group()
         self._watchdog.communicate(b"\n")
         return self._process.returncode
+
+    def _open_gate(self) -> None:
+        gate = self._process.stdin
+        assert gate is not None
+        # A broken pipe: somebody has ended it already, and its exit code tells.
+        with contextlib.suppress(BrokenPipeError), gate:
+            gate.write(b"\n")
 
     def _kill_group(self) -> None:
         try:

@@ -25,6 +25,19 @@ thread.start()
 thread.join()
 signal.pause()
 """
+PARENT_KILLED_EARLY = """
+import os, pathlib, signal, subprocess, sys
+from workers.dev import process
+popen = subprocess.Popen
+class Killed(popen):
+    def __init__(self, command, **options):
+        if "watchdog" in command:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().__init__(command, **options)
+        print(self.pid, flush=True)
+subprocess.Popen = Killed
+process.Child(["/bin/sh", "-c", "echo started; sleep 60"], pathlib.Path(sys.argv[1]))
+"""
 
 
 def group_is_empty(group: int) -> bool:
@@ -61,6 +74,15 @@ def test_a_childs_exit_code_and_output_are_kept(tmp_path: Path) -> None:
     wait_until(lambda: not child.running, "the child to end by itself")
     assert child.end() == 7
     assert (tmp_path / "log").read_text() == f"hi from {tmp_path}\n"
+
+
+def test_kill_9_of_the_parent_before_a_watchdog_runs_leaves_no_child_that_started(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    parent = subprocess.run([sys.executable, "-c", PARENT_KILLED_EARLY, str(log)], capture_output=True, check=False)
+    assert parent.returncode == -signal.SIGKILL, parent.stderr
+    group = int(parent.stdout)
+    wait_until(lambda: group_is_empty(group), "the group to follow its parent")
+    assert log.read_text() == ""
 
 
 def test_kill_9_of_the_parent_ends_the_group_and_the_end_of_the_starting_thread_does_not(tmp_path: Path) -> None:
