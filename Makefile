@@ -26,6 +26,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # DSPy and LiteLLM else look a price list up on the network at import, and cache answers in the home directory.
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 export DSPY_CACHEDIR := $(CURDIR)/$(VENV)/dspy_cache
+# uv installs no bytecode. Where Python may not write any either, each worker would compile all that it loads, which
+# takes three times as long as loading it; so the bytecode goes into .venv there, and the tree stays clean.
+ifdef PYTHONDONTWRITEBYTECODE
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast soak coverage check proto lint hooks bench docs lock clean
