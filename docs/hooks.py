@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from snakepit_bridge import exceptions
-from snakepit_bridge.cli.main import _command_line  # pyright: ignore[reportPrivateUsage]
+from snakepit_bridge.cli.lazy_command import LazyCommand
+from snakepit_bridge.cli.main import command_line
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,11 +29,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def command_reference() -> str:
     """Return each command with its usage, arguments and options."""
-    root = typer.main.get_command(_command_line())
-    return "\n".join(_command_sections(root, ["dspex-fleet"]))
+    return "\n".join(_command_sections(command_line(), ["dspex-fleet"]))
 
 
 def _command_sections(command: Any, path: list[str]) -> list[str]:
+    if isinstance(command, LazyCommand):
+        command = command.load()
     context = command.context_class(command, info_name=" ".join(path))
     usage = command.get_usage(context).removeprefix("Usage: ")
     lines = [

@@ -31,16 +31,6 @@ class LogLevel(StrEnum):
     error = "ERROR"
 
 
-def add_to(app: typer.Typer, *, panel: str) -> None:
-    """Add the fleet's commands to the command line."""
-    celery = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(rich_help_panel=panel, context_settings=celery)(worker)
-    app.command(rich_help_panel=panel)(refresher)
-    app.command(rich_help_panel=panel)(gateway)
-    app.command("gateway-token", rich_help_panel=panel)(gateway_token)
-    app.command(rich_help_panel=panel)(demo)
-
-
 def worker(
     ctx: typer.Context,
     pool: Annotated[
@@ -208,7 +198,7 @@ def gateway_token(
         list[str] | None, typer.Option("--session", "-s", metavar="PATTERN", help="For which sessions, as in user-*.")
     ] = None,
 ) -> None:
-    """Make a token: it is printed once, on stderr; on stdout stands what the gateway's tokens file keeps of it."""
+    """Make a token: print it once on stderr, and its entry for the gateway's tokens file on stdout."""
     from workers.gateway import new_token, to_toml
 
     token = new_token()

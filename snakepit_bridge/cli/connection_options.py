@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, default_queue
 
 if TYPE_CHECKING:
@@ -141,7 +140,9 @@ def is_on_command_line(ctx: typer.Context, parameter: str) -> bool:
 
 @contextmanager
 def translate_value_errors() -> Generator[None]:
-    """Name an argument that the library refuses as exc, which is what it raises a plain ValueError for."""
+    """Raise a ``ValueError`` of the library, which is about an argument, as a ``BridgeError``."""
+    from snakepit_bridge.exceptions import BridgeError
+
     try:
         yield
     except BridgeError:

@@ -17,14 +17,20 @@ from snakepit_bridge.process.home_loop import run_blocking
 if TYPE_CHECKING:
     from snakepit_bridge.delivery.dead_letters import DeadLetter, DeadLetters
 
-app = typer.Typer(no_args_is_help=True, help="List, show, retry or drop the messages in the dead-letter list.")
+dead = typer.Typer(
+    name="dead",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="List, show, retry or drop the messages in the dead-letter list.",
+)
 
 Id = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="Apply to all dead messages.")]
 
 
-@app.command("list")
+@dead.command("list")
 def list_messages(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="How many of the newest to list.")] = 100,
@@ -34,26 +40,26 @@ def list_messages(
     """List the dead messages, the newest first."""
     messages, count = run_blocking(_read_latest(_open_dead_letters(ctx, redis_url), limit))
     if json:
-        echo(dump_json({"count": count, "messages": [_summarize(one) for one in messages]}))
+        echo(dump_json({"count": count, "messages": [_summarize(letter) for letter in messages]}))
         return
     columns = ("id", "given up", "reason", "task", "queue", "deliveries", "error")
-    print_table(columns, [_row(one) for one in messages], numbers=("deliveries",))
+    print_table(columns, [_row(letter) for letter in messages], numbers=("deliveries",))
     echo(f"{count} dead" + (f", {len(messages)} shown" if len(messages) < count else ""))
 
 
-@app.command()
+@dead.command()
 def show(ctx: typer.Context, id: Id, json: AsJson = False, redis_url: RedisUrl = None) -> None:
     """Show one dead message in full."""
-    told = run_blocking(_open_dead_letters(ctx, redis_url).get(id)).as_dict()
+    shown = run_blocking(_open_dead_letters(ctx, redis_url).get(id)).as_dict()
     if json:
-        echo(dump_json(told))
+        echo(dump_json(shown))
         return
-    message = told.pop("message")
-    print_table(("", ""), [(name, _format_time(value) if name == "at" else value) for name, value in told.items()])
+    message = shown.pop("message")
+    print_table(("", ""), [(name, _format_time(value) if name == "at" else value) for name, value in shown.items()])
     echo(message)
 
 
-@app.command()
+@dead.command()
 def retry(ctx: typer.Context, ids: Ids = None, every: All = False, redis_url: RedisUrl = None) -> None:
     """Put messages back into their queues, with their delivery counts reset."""
     from snakepit_bridge.client.rabbitmq import resend
@@ -63,18 +69,18 @@ def retry(ctx: typer.Context, ids: Ids = None, every: All = False, redis_url: Re
     run_blocking(_apply_to_each(_open_dead_letters(ctx, redis_url), "retry", ids, every, send))
 
 
-@app.command()
+@dead.command()
 def drop(ctx: typer.Context, ids: Ids = None, every: All = False, redis_url: RedisUrl = None) -> None:
     """Delete messages permanently."""
     run_blocking(_apply_to_each(_open_dead_letters(ctx, redis_url), "drop", ids, every))
 
 
-async def _read_latest(dead: DeadLetters, limit: int) -> tuple[list[DeadLetter], int]:
-    return await dead.latest(limit), await dead.count()
+async def _read_latest(letters: DeadLetters, limit: int) -> tuple[list[DeadLetter], int]:
+    return await letters.latest(limit), await letters.count()
 
 
 async def _apply_to_each(
-    dead: DeadLetters,
+    letters: DeadLetters,
     verb: str,
     ids: list[str] | None,
     every: bool,
@@ -82,13 +88,13 @@ async def _apply_to_each(
 ) -> None:
     if bool(ids) == every:
         raise BridgeError(f"Nothing to {verb}: name ids that 'dspex-fleet dead list' shows, or pass --all.")
-    chosen = await dead.ids() if every else ids or []
+    chosen = await letters.ids() if every else ids or []
     for id in chosen:
         if verb == "retry":
-            found = await dead.retry(id, send)
+            found = await letters.retry(id, send)
             echo(f"{id} is back in queue {found.queue}")
         else:
-            await dead.drop(id)
+            await letters.drop(id)
             echo(f"{id} is dropped")
 
 
@@ -99,12 +105,20 @@ def _open_dead_letters(ctx: typer.Context, redis_url: str | None) -> DeadLetters
     return DeadLetters(chosen.connection(), namespace=chosen.namespace)
 
 
-def _summarize(one: DeadLetter) -> dict[str, object]:
-    return {name: value for name, value in one.as_dict().items() if name != "message"}
+def _summarize(letter: DeadLetter) -> dict[str, object]:
+    return {name: value for name, value in letter.as_dict().items() if name != "message"}
 
 
-def _row(one: DeadLetter) -> tuple[object, ...]:
-    return (one.id, _format_time(one.at), one.reason, one.task or "-", one.queue, one.deliveries, one.error)
+def _row(letter: DeadLetter) -> tuple[object, ...]:
+    return (
+        letter.id,
+        _format_time(letter.at),
+        letter.reason,
+        letter.task or "-",
+        letter.queue,
+        letter.deliveries,
+        letter.error,
+    )
 
 
 def _format_time(at: float) -> str:

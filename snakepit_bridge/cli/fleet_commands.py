@@ -1,6 +1,6 @@
-"""The fleet's own commands. They live in a checkout or the image, beside this library, and join its command line there.
+"""The commands that run the fleet. Their code is in a checkout or the image, beside this library.
 
-The library may not import what lies above it, and a wheel alone doesn't have it: so they are looked for at run time.
+The library may not import what lies above it, and a wheel alone doesn't have it: so it is looked for at run time.
 """
 
 from __future__ import annotations
@@ -9,23 +9,27 @@ import importlib
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
-import typer
+from snakepit_bridge.cli.lazy_command import ANY_ARGUMENTS, LazyCommand
 
-from snakepit_bridge.cli.checks import Check
-from snakepit_bridge.exceptions import ConfigurationError
+if TYPE_CHECKING:
+    from snakepit_bridge.cli.checks import Check
 
 # `workers` is a name that others use too; ours has these files and neighbours.
 _FLEET_FILES = ("workers/commands.py", "workers/lifecycle.py", "tasks/predict.py", "config/settings.py")
-_ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+# The first line of each command's docstring, as in ``main``.
+_SUMMARIES = {
+    "worker": "Run a worker. Further options go to Celery's worker as they are.",
+    "refresher": "Follow an Elixir server's sessions and publish what changes, until SIGTERM or Ctrl-C.",
+    "gateway": "Serve variables, predictions and programs to applications by gRPC and HTTP, until SIGTERM or Ctrl-C.",
+    "gateway-token": "Make a token: print it once on stderr, and its entry for the gateway's tokens file on stdout.",
+    "demo": "Ask real questions while the variables change, and judge the answers by the LM's own log.",
+}
 
 
 class FleetCommands(Protocol):
     """What ``workers.commands`` offers."""
-
-    def add_to(self, app: typer.Typer, *, panel: str) -> None:
-        """Add the fleet's commands."""
 
     def check_language_models(self) -> Iterable[Check]:
         """Look at the LM profiles of this machine's settings."""
@@ -34,26 +38,35 @@ class FleetCommands(Protocol):
 
 def load_fleet_commands() -> FleetCommands | None:
     """Return the fleet's commands, or None where the library is installed alone."""
+    return cast(FleetCommands, importlib.import_module("workers.commands")) if _is_fleet_installed() else None
+
+
+def fleet_commands(panel: str) -> Iterable[LazyCommand]:
+    """Return the commands that run the fleet; where the library is installed alone, they say where they run."""
+    installed = _is_fleet_installed()
+    for name, summary in _SUMMARIES.items():
+        if installed:
+            target, settings = f"workers.commands:{name.replace('-', '_')}", None
+        else:
+            target, settings = f"{__name__}:explain_absence", ANY_ARGUMENTS
+            summary = f"The fleet's {name}; runs from a checkout or the image."
+        yield LazyCommand(name, target, summary, panel, ANY_ARGUMENTS if name == "worker" else settings)
+
+
+def _is_fleet_installed() -> bool:
     found = importlib.util.find_spec("workers")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        root = Path(folder).parent
-        if all((root / part).is_file() for part in _FLEET_FILES):
-            return cast(FleetCommands, importlib.import_module("workers.commands"))
-    return None
+    roots = [Path(folder).parent for folder in (found.submodule_search_locations or ())] if found else []
+    return any(all((root / part).is_file() for part in _FLEET_FILES) for root in roots)
 
 
-def add_fleet_commands(app: typer.Typer, *, panel: str) -> None:
-    """Add the fleet's commands, or ones of their names that say where they run."""
-    found = load_fleet_commands()
-    if found is not None:
-        found.add_to(app, panel=panel)
-        return
-    for name in ("worker", "refresher", "gateway", "gateway-token", "demo"):
-        text = f"The fleet's {name}; runs from a checkout or the image."
-        app.command(name, help=text, rich_help_panel=panel, context_settings=_ANY_ARGUMENTS)(_explain_absence)
+def explain_absence() -> NoReturn:
+    """Say where the fleet's commands run.
 
+    Raises:
+        ConfigurationError: always.
+    """
+    from snakepit_bridge.exceptions import ConfigurationError
 
-def _explain_absence() -> NoReturn:
     raise ConfigurationError(
         "The fleet's commands (worker, refresher, gateway, demo) run from a checkout or the image; "
         "only the library is installed here. "

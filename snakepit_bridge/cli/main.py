@@ -1,26 +1,56 @@
-"""The command line itself: its commands, the options that they share, and how an error looks."""
+"""The command line itself: its commands, the options that they share, and how an error looks.
+
+What ``--help`` doesn't need is imported where it is used; ``tests/unit/cli/test_main.py`` lists what may be loaded.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from typer.core import TyperGroup
 
-from snakepit_bridge.cli import acl, batch, dead, doctor, predict, programs, replay, revisions, sessions, status
-from snakepit_bridge.cli import fleet_commands as joined
 from snakepit_bridge.cli.connection_options import BrokerUrl, FleetAddress, is_on_command_line
-from snakepit_bridge.cli.output import to_one_line
-from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.cli.fleet_commands import fleet_commands
+from snakepit_bridge.cli.lazy_command import LazyCommand
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE, check_namespace, default_queue
-from snakepit_bridge.redaction import redact_logs
 
-_PROGRAMS = "Programs and predictions"
-_SESSIONS = "Sessions"
-_FLEET = "The fleet"
+# The first line of each command's docstring, which isn't loaded for the help.
+_LIBRARY_COMMANDS = {
+    "Programs and predictions": {
+        "predict:predict": "Make one prediction and print its outputs and provenance.",
+        "batch:batch": "Make a prediction for each line of a file.",
+        "replay:replay": (
+            "Make a finished prediction again under its exact revision and program version, and show both."
+        ),
+        "programs:register": "Register a program as its newest version.",
+        "programs:programs": "List the registered programs with their newest versions and labels.",
+        "programs:label": "Point a label such as prod at a version of a program.",
+    },
+    "Sessions": {
+        "sessions:publish": "Publish variables as one revision and print its token.",
+        "sessions:variables": "List a session's variables and its current token.",
+        "revisions:history": "List a session's newest revisions: time, author, reason, and changes.",
+        "revisions:diff": "Show the variables that differ between two revisions of a session.",
+        "revisions:rollback": "Publish an earlier revision's variables once more, and print the new token.",
+        "revisions:watch": (
+            "Print the session's newest token and then each change, one line of JSON each, until Ctrl-C."
+        ),
+        "revisions:mark": "Point a label at a revision of a session.",
+        "revisions:promote": (
+            "Point a label at a revision once every worker process that holds the session applies it."
+        ),
+    },
+    "The fleet": {
+        "status:status": "Show which workers answer, how deep the queue is, and where each session stands.",
+        "doctor:doctor": "Check Redis, the workers, their LM profiles, packages and versions, and suggest fixes.",
+        "acl:acl": "Print the ACL rule that grants a role its minimal permissions: commands, keys and channels.",
+        "dead:dead": "List, show, retry or drop the messages in the dead-letter list.",
+    },
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,16 +59,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always; 1 after a ``BridgeError``, printed as one line on stderr, and 2 for invalid arguments.
     """
-    redact_logs()
     try:
-        _command_line()(arguments)
-    except BridgeError as error:
-        sys.stderr.write(f"dspex-fleet: {to_one_line(str(error))}\n")
+        command_line()(arguments)
+    except Exception as exc:
+        from snakepit_bridge.cli.output import to_one_line
+        from snakepit_bridge.exceptions import BridgeError
+
+        if not isinstance(exc, BridgeError):
+            raise
+        sys.stderr.write(f"dspex-fleet: {to_one_line(str(exc))}\n")
         raise SystemExit(1) from None
 
 
-def _version(asked: bool) -> None:
-    if asked:
+@cache
+def command_line() -> TyperGroup:
+    """Return the command line. Each command is imported once it is called."""
+    app = typer.Typer(name="dspex-fleet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    app.callback()(_root)
+    group = cast(TyperGroup, typer.main.get_command(app))
+    for panel, summaries in _LIBRARY_COMMANDS.items():
+        for target, summary in summaries.items():
+            name = target.partition(":")[2]
+            group.add_command(LazyCommand(name, f"snakepit_bridge.cli.{target}", summary, panel))
+    for command in fleet_commands("The fleet"):
+        group.add_command(command)
+    return group
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        from importlib.metadata import version
+
         typer.echo(f"dspex-fleet {version('dspex-fleet')}")
         raise typer.Exit
 
@@ -63,10 +114,13 @@ def _root(
     ] = None,
     broker_url: BrokerUrl = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Run DSPy programs on a Celery fleet, configured by session variables."""
+    from snakepit_bridge.redaction import redact_logs
+
+    redact_logs()
     try:
         ctx.obj = FleetAddress(
             redis_url,
@@ -77,29 +131,3 @@ def _root(
         )
     except ValueError as exc:
         raise typer.BadParameter(str(exc), param_hint="--namespace") from None
-
-
-@cache
-def _command_line() -> typer.Typer:
-    """Build the command line on first use: the fleet's own commands import this package themselves."""
-    made = typer.Typer(name="dspex-fleet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-    made.callback()(_root)
-    for panel, commands in {
-        _PROGRAMS: (predict.predict, batch.batch, replay.replay, programs.register, programs.programs, programs.label),
-        _SESSIONS: (
-            sessions.publish,
-            sessions.variables,
-            revisions.history,
-            revisions.diff,
-            revisions.rollback,
-            revisions.watch,
-            revisions.mark,
-            revisions.promote,
-        ),
-        _FLEET: (status.status, doctor.doctor, acl.acl),
-    }.items():
-        for command in commands:
-            made.command(rich_help_panel=panel)(command)
-    made.add_typer(dead.app, name="dead", rich_help_panel=_FLEET)
-    joined.add_fleet_commands(made, panel=_FLEET)
-    return made

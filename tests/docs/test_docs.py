@@ -9,12 +9,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 from pydantic import SecretStr
 
 from config.bounds import BoundSettings
 from config.settings import FleetSettings
-from snakepit_bridge.cli.main import _command_line  # pyright: ignore[reportPrivateUsage]
+from snakepit_bridge.cli.main import command_line
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -66,8 +65,7 @@ def test_python_blocks_import_names_that_exist(page: Path) -> None:
 
 
 def commands() -> dict[str, object]:
-    root = typer.main.get_command(_command_line())
-    return dict(getattr(root, "commands", {}))
+    return dict(command_line().commands)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

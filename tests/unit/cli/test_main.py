@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from snakepit_bridge.cli import main
+from snakepit_bridge.cli.lazy_command import LazyCommand
+from snakepit_bridge.cli.main import command_line
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,20 +29,45 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (
         "predict", "batch", "replay", "register", "programs", "label", "publish", "variables", "status", "doctor",
         "history", "diff", "rollback", "watch", "mark", "promote", "worker", "refresher", "gateway", "gateway-token",
-        "demo",
+        "demo", "dead",
     ):  # fmt: skip
         assert f" {command} " in said
 
 
-def test_help_loads_neither_dspy_nor_grpc_nor_celery() -> None:
-    code = (
-        "import sys\n"
-        "from snakepit_bridge.cli import main\n"
-        "try:\n    main(['--help'])\n"
-        "except SystemExit:\n    print([name for name in ('dspy', 'grpc', 'celery') if name in sys.modules])\n"
+def test_help_loads_the_command_line_alone() -> None:
+    """Neither Celery nor DSPy nor Redis nor gRPC nor pydantic: help takes as long as typer and rich do."""
+    help_loads = modules_after(
+        "from snakepit_bridge.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit: pass"
     )
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said.splitlines()[-1] == "[]"
+    packages = {name.partition(".")[0] for name in help_loads}
+    allowed = {name.partition(".")[0] for name in modules_after("import typer, rich, typer.rich_utils")}
+    assert packages - allowed - sys.stdlib_module_names == {"snakepit_bridge"}
+    assert {name for name in help_loads if name.startswith("snakepit_bridge.")} == {
+        "snakepit_bridge.cli",
+        "snakepit_bridge.cli.connection_options",
+        "snakepit_bridge.cli.fleet_commands",
+        "snakepit_bridge.cli.lazy_command",
+        "snakepit_bridge.cli.main",
+        "snakepit_bridge.protocol",
+        "snakepit_bridge.protocol.namespaces",
+    }
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the names of the modules that a new process has loaded after the code."""
+    script = f"{code}\nimport sys\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(ran.stderr.split())
+
+
+def test_the_summary_of_each_command_begins_its_own_help() -> None:
+    commands = {name: command for name, command in command_line().commands.items() if isinstance(command, LazyCommand)}
+    assert commands.keys() == command_line().commands.keys()
+    for name, command in commands.items():
+        loaded = command.load()
+        assert loaded.name == name
+        assert (loaded.help or "").partition("\n\n")[0] == command.help
+        assert loaded.params or loaded.commands
 
 
 @pytest.mark.parametrize(
