@@ -86,9 +86,9 @@ docs: $(DOCS) ## Builds the documentation site into out/site, strictly; ARGS="se
 lock: $(BIN)/python ## Resolves pyproject.toml anew into the lock files
 	@test -x $(UV) || { $(PYTHON) -m venv --without-pip $(VENV)/uv && \
 		$(PYTHON) -m pip --python $(VENV)/uv/bin/python install --quiet uv; }
-	$(COMPILE) --extra embedded --extra server --extra worker --extra modules --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra embedded --extra server --extra telemetry --extra worker --extra modules --group dev pyproject.toml -o requirements.lock
 	$(COMPILE) --extra embedded --extra server --extra worker --extra modules --group build -c requirements.lock pyproject.toml -o deploy/demo.lock
-	$(COMPILE) --extra server --extra worker --extra modules --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
+	$(COMPILE) --extra server --extra telemetry --extra worker --extra modules --extra flower --group build -c requirements.lock pyproject.toml -o deploy/requirements.lock
 	$(COMPILE) --group docs -c requirements.lock -o docs/requirements.lock
 	echo uv | $(COMPILE) - -o deploy/uv.lock
 

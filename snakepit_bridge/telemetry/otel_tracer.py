@@ -1,0 +1,158 @@
+"""A tracer that records with OpenTelemetry. Only imported once tracing is switched on."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanKind, StatusCode
+from opentelemetry.trace import Span as OTelSpan
+from opentelemetry.trace import Tracer as OTelApiTracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from snakepit_bridge.telemetry import tracer
+from snakepit_bridge.telemetry.tracer import NO_SPAN, Attributes, Carrier
+
+_KINDS = {
+    "internal": SpanKind.INTERNAL,
+    "client": SpanKind.CLIENT,
+    "producer": SpanKind.PRODUCER,
+    "consumer": SpanKind.CONSUMER,
+    "server": SpanKind.SERVER,
+}
+# W3C Trace Context: version 00 has 55 characters, and a vendor should be able to send 512 of tracestate.
+_MAX_LENGTHS = {"traceparent": 55, "tracestate": 512}
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class RecordingSpan(tracer.Span):
+    """A span of OpenTelemetry.
+
+    Args:
+        span: the span, which has started.
+    """
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: OTelSpan) -> None:
+        self._span = span
+        self._token: Any = None
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether it is sampled."""
+        return self._span.is_recording()
+
+    def set_attributes(self, attributes: Attributes) -> None:
+        """Set attributes; those that are None are left out."""
+        self._span.set_attributes(_clean(attributes))
+
+    def add_event(self, name: str, attributes: Attributes | None = None) -> None:
+        """Add an event at this moment."""
+        self._span.add_event(name, _clean(attributes or {}))
+
+    def add_link(self, carrier: Carrier) -> None:
+        """Link the span that a carrier names."""
+        context = _extract_span_context(carrier)
+        if context is not None:
+            self._span.add_link(context)
+
+    def fail(self, error_type: str, message: str = "") -> None:
+        """Set the status to error."""
+        self._span.set_attribute("error.type", error_type)
+        self._span.set_status(StatusCode.ERROR, message or None)
+
+    def inject(self, headers: MutableMapping[str, Any]) -> None:
+        """Write this span's context into headers."""
+        _PROPAGATOR.inject(headers, trace.set_span_in_context(self._span, Context()))
+
+    def __enter__(self) -> Self:
+        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End it; an exception that leaves the block sets its status to error, without the exception's text."""
+        if error is not None and self._span.is_recording():
+            self.fail(type(error).__name__)
+        otel_context.detach(self._token)
+        self._span.end()
+
+
+class OTelTracer(tracer.Tracer):
+    """Records spans with a tracer of OpenTelemetry.
+
+    Args:
+        otel: the tracer.
+        captures_content: whether prompts and answers are recorded, as the GenAI conventions' switch says.
+    """
+
+    enabled = True
+
+    def __init__(self, otel: OTelApiTracer, *, captures_content: bool = False) -> None:
+        self._otel = otel
+        self.captures_content = captures_content
+
+    def span(
+        self,
+        name: str,
+        *,
+        kind: tracer.SpanKind = "internal",
+        attributes: Attributes | None = None,
+        parent: Carrier | None = None,
+        root: bool = False,
+        links: Sequence[Carrier] = (),
+    ) -> tracer.Span:
+        """Start a span; use it in a ``with`` block, which ends it."""
+        context: Context | None = Context() if root else None
+        remote = _extract_span_context(parent) if parent and not root else None
+        if remote is not None:
+            context = trace.set_span_in_context(trace.NonRecordingSpan(remote))
+        linked = [found for found in map(_extract_span_context, links) if found is not None]
+        return RecordingSpan(
+            self._otel.start_span(
+                name,
+                context,
+                _KINDS[kind],
+                _clean(attributes or {}),
+                [Link(found) for found in linked],
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+        )
+
+    def current_span(self) -> tracer.Span:
+        """Return the span of the code that runs here, or one that records nothing."""
+        span = trace.get_current_span()
+        return RecordingSpan(span) if span.get_span_context().is_valid else NO_SPAN
+
+
+def _extract_span_context(carrier: Carrier) -> trace.SpanContext | None:
+    """Return the span context in some headers, None if there is none, or one that is malformed or too long."""
+    texts = {name: carrier.get(name) for name in _MAX_LENGTHS}
+    fitting = {
+        name: text
+        for name, text in texts.items()
+        if isinstance(text, str) and text.isascii() and len(text) <= _MAX_LENGTHS[name]
+    }
+    if "traceparent" not in fitting:
+        return None
+    found = trace.get_current_span(_PROPAGATOR.extract(fitting, Context())).get_span_context()
+    return found if found.is_valid else None
+
+
+def _clean(attributes: Attributes) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in attributes.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in cast("Sequence[Any]", value)):
+        return list(cast("Sequence[str]", value))
+    return str(value)

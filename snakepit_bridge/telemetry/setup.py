@@ -1,0 +1,206 @@
+"""Switch this process's telemetry on, as OpenTelemetry's environment variables say, and off again."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.telemetry import TELEMETRY, Meter, Tracer
+from snakepit_bridge.telemetry.meter import LabelSets, MultiMeter
+
+_EXPORTERS = {
+    "OTEL_TRACES_EXPORTER": frozenset({"otlp", "none"}),
+    "OTEL_METRICS_EXPORTER": frozenset({"otlp", "prometheus", "none"}),
+}
+_CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_CAPTURING = frozenset({"span_only", "span_and_event", "true"})
+# A collector that doesn't answer must not hold up the end of a process.
+_STOP_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryOptions:
+    """What a process records, and where it goes. OpenTelemetry's SDK reads the rest of its variables itself.
+
+    Attributes:
+        traces: whether spans are exported over OTLP.
+        otlp_metrics: whether metrics are exported over OTLP.
+        prometheus: whether metrics can be scraped.
+        captures_content: whether spans hold prompts and answers.
+        labels: optional labels that metrics have in this process.
+        resource: attributes of this process, such as ``service.name``.
+    """
+
+    traces: bool = False
+    otlp_metrics: bool = False
+    prometheus: bool = False
+    captures_content: bool = False
+    labels: tuple[str, ...] = ()
+    resource: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def from_environment(
+        cls,
+        service: str,
+        *,
+        labels: tuple[str, ...] = (),
+        resource: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """Read OpenTelemetry's own variables; everything is off unless one of them names an exporter.
+
+        Args:
+            service: the ``service.name`` of a process that ``OTEL_SERVICE_NAME`` gives no other.
+            labels: optional labels of metrics.
+            resource: more attributes of the process.
+            environment: the environment variables.
+
+        Raises:
+            ConfigurationError: a variable names an exporter that isn't supported.
+        """
+        traces, metrics = (_read_exporters(name, environment) for name in _EXPORTERS)
+        if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            traces, metrics = frozenset[str](), frozenset[str]()
+        return cls(
+            "otlp" in traces,
+            "otlp" in metrics,
+            "prometheus" in metrics,
+            environment.get(_CAPTURE, "").lower() in _CAPTURING,
+            labels,
+            {"service.name": environment.get("OTEL_SERVICE_NAME") or service, **(resource or {})},
+        )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is recorded."""
+        return self.traces or self.otlp_metrics or self.prometheus
+
+
+def _read_exporters(name: str, environment: Mapping[str, str]) -> frozenset[str]:
+    exporters = frozenset(part.strip().lower() for part in environment.get(name, "").split(",") if part.strip())
+    if unknown := exporters - _EXPORTERS[name]:
+        raise ConfigurationError(
+            f"{name} names {', '.join(sorted(unknown))}, which isn't supported. "
+            f"Use {', '.join(sorted(_EXPORTERS[name]))}."
+        )
+    return exporters - {"none"}
+
+
+class _Providers:
+    """The SDK's providers that :func:`start` has made, to be shut down by :func:`stop`."""
+
+    def __init__(self) -> None:
+        self.running: list[Any] = []
+
+
+_PROVIDERS = _Providers()
+
+
+def start(options: TelemetryOptions) -> None:
+    """Switch this process's telemetry on. After a fork each process starts its own.
+
+    Raises:
+        ConfigurationError: the packages of the extra ``telemetry`` aren't installed.
+    """
+    if not options.is_on:
+        return
+    _require_packages(options)
+    if options.traces:
+        TELEMETRY.tracer = _start_tracer(options)
+    label_sets, meters = LabelSets(options.labels), list[Meter]()
+    if options.prometheus:
+        from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter
+
+        meters.append(PrometheusMeter(label_sets))
+    if options.otlp_metrics:
+        meters.append(_start_otlp_meter(options, label_sets))
+    if meters:
+        TELEMETRY.meter = meters[0] if len(meters) == 1 else MultiMeter(meters)
+
+
+def _require_packages(options: TelemetryOptions) -> None:
+    needed = {"prometheus_client"} if options.prometheus else set[str]()
+    if options.traces or options.otlp_metrics:
+        needed |= {"opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"}
+    missing = sorted(name for name in needed if not _is_installed(name))
+    if missing:
+        raise ConfigurationError(
+            f"Telemetry is switched on, but {', '.join(missing)} isn't installed. Run "
+            "`pip install 'dspex-fleet[telemetry]'`, or unset OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER."
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _start_tracer(options: TelemetryOptions) -> Tracer:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from snakepit_bridge.telemetry.exporters import LoggedSpanExporter
+    from snakepit_bridge.telemetry.otel_tracer import OTelTracer
+
+    provider = TracerProvider(resource=Resource.create(options.resource), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(LoggedSpanExporter()))
+    _PROVIDERS.running.append(provider)
+    return OTelTracer(provider.get_tracer("dspex-fleet"), captures_content=options.captures_content)
+
+
+def _start_otlp_meter(options: TelemetryOptions, label_sets: LabelSets) -> Meter:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+
+    from snakepit_bridge.telemetry.exporters import LoggedMetricExporter
+    from snakepit_bridge.telemetry.otel_meter import OTelMeter
+
+    reader = PeriodicExportingMetricReader(LoggedMetricExporter())
+    provider = MeterProvider([reader], Resource.create(options.resource), shutdown_on_exit=False)
+    _PROVIDERS.running.append(provider)
+    return OTelMeter(provider.get_meter("dspex-fleet"), label_sets)
+
+
+def instrument(tracer_provider: Any = None, meter_provider: Any = None) -> None:
+    """Record this process's use of the client with OpenTelemetry, for an application that has set OpenTelemetry up.
+
+    Args:
+        tracer_provider: the application's; without it the global one.
+        meter_provider: the application's; without it the global one.
+
+    Raises:
+        ConfigurationError: OpenTelemetry isn't installed.
+    """
+    if not _is_installed("opentelemetry"):
+        raise ConfigurationError("OpenTelemetry isn't installed. Run `pip install 'dspex-fleet[telemetry]'`.")
+    from opentelemetry import metrics, trace
+
+    from snakepit_bridge.telemetry.otel_meter import OTelMeter
+    from snakepit_bridge.telemetry.otel_tracer import OTelTracer
+
+    TELEMETRY.tracer = OTelTracer((tracer_provider or trace.get_tracer_provider()).get_tracer("dspex-fleet"))
+    TELEMETRY.meter = OTelMeter((meter_provider or metrics.get_meter_provider()).get_meter("dspex-fleet"), LabelSets())
+
+
+def stop(timeout_s: float = _STOP_TIMEOUT_S) -> None:
+    """Switch it off, and export what was recorded before.
+
+    Args:
+        timeout_s: seconds after which a collector that doesn't answer is given up.
+    """
+    TELEMETRY.tracer, TELEMETRY.meter = Tracer(), Meter()
+    providers, _PROVIDERS.running = _PROVIDERS.running, []
+    threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout_s)

@@ -1,0 +1,148 @@
+"""Meters: one call, the same numbers at both exits, and label sets of bounded number."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client.parser import text_string_to_metric_families
+
+from snakepit_bridge.telemetry.meter import OVERFLOW, LabelSets, Meter, MultiMeter
+from snakepit_bridge.telemetry.metrics import (
+    CATALOG,
+    IN_FLIGHT,
+    LATENCY,
+    LM_INPUT_TOKENS,
+    PREDICTIONS,
+    QUEUE_DEPTH,
+)
+from snakepit_bridge.telemetry.otel_meter import OTelMeter
+from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter, prometheus_name
+
+ENDED = {"dspex.program": "qa", "dspex.outcome": "ok", "dspex.session": "user-17"}
+
+
+def scrape(meter: PrometheusMeter) -> dict[tuple[str, tuple[str, ...]], float]:
+    families = text_string_to_metric_families(meter.render().decode())
+    return {
+        (sample.name, tuple(sorted(value for value in sample.labels.values() if value))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def read(reader: InMemoryMetricReader) -> dict[tuple[str, tuple[str, ...]], Any]:
+    data = reader.get_metrics_data()
+    assert data is not None
+    return {
+        (metric.name, tuple(sorted(map(str, (point.attributes or {}).values())))): point
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+
+
+def test_both_exits_have_the_same_numbers() -> None:
+    reader, label_sets = InMemoryMetricReader(), LabelSets()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    prometheus = PrometheusMeter(label_sets)
+    meter = MultiMeter([prometheus, OTelMeter(provider.get_meter("test"), label_sets)])
+    meter.add(PREDICTIONS, 2, ENDED)
+    meter.add(IN_FLIGHT, 3)
+    meter.add(IN_FLIGHT, -1)
+    meter.record(LATENCY, 0.7, ENDED)
+    meter.observe(QUEUE_DEPTH, lambda: [(5, {"messaging.destination.name": "predictions", "dspex.priority": "9"})])
+    scraped, exported = scrape(prometheus), read(reader)
+    provider.shutdown()
+    assert scraped["dspex_predictions_total", ("ok", "qa")] == 2 == exported["dspex.predictions", ("ok", "qa")].value
+    assert scraped["dspex_worker_in_flight", ()] == 2 == exported["dspex.worker.in_flight", ()].value
+    depth = ("9", "predictions")
+    assert scraped["dspex_queue_depth", depth] == 5 == exported["dspex.queue.depth", depth].value
+    latency = exported["dspex.prediction.latency", ("ok", "qa")]
+    assert (latency.count, latency.sum) == (1, 0.7)
+    assert tuple(latency.explicit_bounds) == LATENCY.buckets
+    assert scraped["dspex_prediction_latency_seconds_bucket", ("1.0", "ok", "qa")] == 1
+    assert scraped["dspex_prediction_latency_seconds_bucket", ("0.5", "ok", "qa")] == 0
+
+
+def test_sessions_are_labels_only_where_a_setting_names_them() -> None:
+    without, with_sessions = PrometheusMeter(LabelSets()), PrometheusMeter(LabelSets(["dspex.session"]))
+    for meter in (without, with_sessions):
+        meter.add(PREDICTIONS, 1, ENDED)
+        meter.add(LM_INPUT_TOKENS, 9, ENDED)
+    assert b"user-17" not in without.render()
+    assert b'dspex_session="user-17"' in with_sessions.render()
+    # It has no such label, whatever the setting says.
+    assert not [line for line in with_sessions.render().splitlines() if b"tokens_total{" in line and b"user-17" in line]
+
+
+def test_label_sets_beyond_the_bound_become_one() -> None:
+    meter = PrometheusMeter(LabelSets(max_sets=3))
+    for number in range(10):
+        meter.add(PREDICTIONS, 1, {"dspex.program": f"program-{number}", "dspex.outcome": "ok"})
+    counts = {names: value for (name, names), value in scrape(meter).items() if name == "dspex_predictions_total"}
+    assert len(counts) == 4
+    assert counts[OVERFLOW, OVERFLOW, OVERFLOW] == 7
+
+
+def test_each_metric_can_be_recorded_and_has_a_name_of_its_own_in_prometheus() -> None:
+    meter = PrometheusMeter(LabelSets())
+    for metric in CATALOG.values():
+        labels = dict.fromkeys(metric.labels, "x")
+        if metric.kind == "histogram":
+            assert metric.buckets == tuple(sorted(metric.buckets))
+            meter.record(metric, 1.0, labels)
+        else:
+            meter.add(metric, 1, labels)
+    assert len({prometheus_name(metric) for metric in CATALOG.values()}) == len(CATALOG)
+    assert len(list(text_string_to_metric_families(meter.render().decode()))) == len(CATALOG)
+
+
+def test_the_meter_that_is_off_does_nothing() -> None:
+    meter = Meter()
+    meter.add(PREDICTIONS)
+    meter.record(LATENCY, 1.0)
+    meter.observe(QUEUE_DEPTH, lambda: pytest.fail("read"))
+    assert not meter.enabled
+
+
+FORKED = """
+import os, sys
+from snakepit_bridge.telemetry.meter import LabelSets
+from snakepit_bridge.telemetry.metrics import IN_FLIGHT, LATENCY, PREDICTIONS
+from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter, forget_process
+from pathlib import Path
+ended = {"dspex.program": "qa", "dspex.outcome": "ok"}
+children = []
+for _ in range(3):
+    pid = os.fork()
+    if not pid:
+        meter = PrometheusMeter(LabelSets())
+        meter.add(PREDICTIONS, 2, ended)
+        meter.add(IN_FLIGHT, 1)
+        meter.record(LATENCY, 0.2, ended)
+        os._exit(0)
+    children.append(pid)
+for pid in children:
+    os.waitpid(pid, 0)
+forget_process(children[0], Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+print(PrometheusMeter(LabelSets()).render().decode())
+"""
+
+
+def test_what_forked_processes_record_is_scraped_at_their_parent(tmp_path: Path) -> None:
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    printed = subprocess.run(
+        [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, check=True
+    )
+    assert 'dspex_predictions_total{dspex_outcome="ok",dspex_program="qa",error_type=""} 6.0' in printed.stdout
+    assert "dspex_prediction_latency_seconds_count" in printed.stdout
+    # The gauges of a process that was forgotten don't count any more; its counters do.
+    assert "dspex_worker_in_flight 2.0" in printed.stdout
