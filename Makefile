@@ -45,7 +45,7 @@ demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY)) ## Runs the fleet on rea
 test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
 	$(PYTEST) -m "not soak" $(ARGS)
 
-test-fast: $(READY) ## Runs the tests that start no processes of their own: units, and the stores' contract on Valkey
+test-fast: $(READY) ## Runs the unit tests, which start no server or worker, and the stores' contract on Valkey
 	$(PYTEST) -m "not soak" --server-kind valkey tests/unit tests/contract $(ARGS)
 
 soak: $(READY) ## Runs the long forms of the tests

@@ -13,8 +13,8 @@ from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.protocol import Estimate, Permit, Used
 from tasks.rate_limits.rules import LimitValues, Rules
 from tasks.rate_limits.store import LimitStore
+from tests.component.tasks.rate_limits.conftest import Task
 from tests.harness.waiting import eventually
-from tests.unit.tasks.rate_limits.conftest import Task
 
 
 async def test_tasks_wait_their_turn_and_pauses_are_heard(cluster_url: str) -> None:

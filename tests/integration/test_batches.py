@@ -217,7 +217,7 @@ def test_an_input_that_kills_its_workers_takes_no_other_along(tmp_path: Path) ->
 
 
 async def test_a_thousand_single_handles_wait_on_one_channel(redis_url: str) -> None:
-    from tests.unit.client.test_results import DONE
+    from tests.component.client.test_results import DONE
 
     fleet = Fleet(redis_url, wait_s=30)
     handles = [fleet.submit("qa", {"question": "?"}) for _ in range(1_000)]

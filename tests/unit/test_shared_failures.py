@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dspy.lm15 import LM15Error, Response, ServerError
 
 from snakepit_bridge.exceptions import (
-    LMUnavailableError,
     RevisionNotReachedError,
     SessionNotFoundError,
     StoreUnavailableError,
@@ -23,17 +21,12 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.pipeliner import Pipeliner
 from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.snapshots import MemoryStore
-from snakepit_bridge.snapshots.redis_watch import RedisWatch
 from snakepit_bridge.snapshots.replica import Replica
 from tasks.cancellation import CancellationRegistry
 from tasks.notifications import Subscriptions
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.rules import Rules
 from tasks.rate_limits.store import LimitStore
-from tasks.response_cache.single_flight import AnswerCache
-from tasks.response_cache.store import AnswerStore
-from tests.harness.waiting import eventually
-from tests.unit.tasks.test_flights import call, prediction
 
 MANY = 20
 
@@ -125,48 +118,11 @@ async def test_limits_that_cant_be_read(nowhere: RedisConnection) -> None:
     await replica.aclose()
 
 
-@pytest.mark.parametrize(
-    "failure", [ServerError("broken"), LMUnavailableError("m", "down", "text")], ids=["lm15", "ours"]
-)
-async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Exception) -> None:
-    connection = RedisConnection(redis_url)
-    signals = Subscriptions(connection)
-    cache = AnswerCache(AnswerStore(connection, namespace="dspex"), signals)
-    asked = 0
-
-    async def ask() -> Response:
-        nonlocal asked
-        asked += 1
-        await asyncio.sleep(0.05)
-        raise failure
-
-    raised = await together(lambda: cache.get_or_call(prediction(), call(), ask))
-    assert asked == 1
-    assert isinstance(failure, LM15Error | LMUnavailableError)
-    assert_each_its_own(raised, type(failure))
-    await connection.aclose()
-
-
 async def test_a_channel_that_cant_be_listened_to(nowhere: RedisConnection) -> None:
     subscription = Subscription(nowhere)
     assert_each_its_own(
         await together(lambda: subscription.subscribe("channel", lambda _: None)), StoreUnavailableError
     )
-
-
-async def test_a_watch_that_breaks_before_it_has_confirmed(redis_url: str) -> None:
-    connection = RedisConnection(redis_url)
-    async with RedisWatch(connection, lambda session: f"channel:{session}") as watch:
-        watch._reading.cancel()  # so that nothing is confirmed
-        asking = asyncio.ensure_future(together(lambda: watch.add(["s"])))
-
-        async def all_wait() -> bool:
-            return any(len(asked._callbacks or ()) == MANY for asked in watch._confirming.values())  # type: ignore[attr-defined]
-
-        await eventually(all_wait, "all to wait for the confirmation")
-        watch._fail("it was cut")
-        assert_each_its_own(await asking, StoreUnavailableError)
-    await connection.aclose()
 
 
 async def test_one_who_leaves_takes_nothing_from_the_others() -> None:

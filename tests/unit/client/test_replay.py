@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.fleet_prediction import FleetPrediction
 from snakepit_bridge.client.replay import Replay
-from snakepit_bridge.exceptions import BridgeError, PredictionFailedError, PredictionTimeoutError
 from snakepit_bridge.protocol.messages import Result
 from tests.unit.protocol.test_provenance import SAMPLE
 
@@ -54,65 +52,3 @@ def test_differences_come_in_the_order_of_the_first_outputs() -> None:
 
 
 # ---------------------------------------------------------------- the fleet's part
-
-
-INPUTS = {"question": "why?"}
-
-
-class Asked:
-    """Stands where the workers are: takes what is submitted, and has the repetition's result at once."""
-
-    def __init__(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.fleet = fleet
-        self.seen: list[tuple[Any, ...]] = []
-        self.outputs: dict[str, Any] | None = {"answer": "again"}
-        monkeypatch.setattr(fleet, "submit", self.submit)
-
-    def submit(self, program: str, inputs: Mapping[str, Any], **terms: Any) -> Any:
-        self.seen.append((program, inputs, terms))
-        if self.outputs is not None:
-            self.fleet.app.backend.store_result("again", Result(self.outputs, SAMPLE.encode()).encode(), "SUCCESS")
-        return self.fleet.handle("again")
-
-    def finish(self, task_id: str, **outputs: Any) -> None:
-        self.fleet.app.backend.store_result(task_id, Result(outputs, SAMPLE.encode(), INPUTS).encode(), "SUCCESS")
-
-
-@pytest.fixture
-def asked(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Asked:
-    return Asked(Fleet(redis_url, wait_s=5), monkeypatch)
-
-
-def test_it_is_asked_again_under_the_exact_revision_and_program_version(asked: Asked) -> None:
-    asked.finish("first", answer="first")
-    replay = asked.fleet.replay("first")
-    assert asked.seen == [
-        (f"{SAMPLE.program}:{SAMPLE.version}", INPUTS, {"session": SAMPLE.session, "exactly": SAMPLE.token})
-    ]
-    assert (replay.inputs, replay.first.answer, replay.again.answer) == (INPUTS, "first", "again")
-    assert replay.first.provenance == SAMPLE
-    assert replay.differences == {"answer": ("first", "again")}
-
-
-@pytest.mark.parametrize("state", [None, "PENDING", "RETRY"])
-def test_what_has_no_result_is_not_asked_again(state: str | None, asked: Asked) -> None:
-    if state:
-        asked.fleet.app.backend.store_result("first", None, state)
-    with pytest.raises(BridgeError, match="Prediction first has no result to replay"):
-        asked.fleet.replay("first")
-    assert asked.seen == []
-
-
-def test_what_failed_is_told_and_not_asked_again(asked: Asked) -> None:
-    asked.fleet.app.backend.store_result("first", ZeroDivisionError("division by zero"), "FAILURE")
-    with pytest.raises(PredictionFailedError, match="division by zero"):
-        asked.fleet.replay("first")
-    assert asked.seen == []
-
-
-def test_a_repetition_is_waited_for_within_bounds(asked: Asked) -> None:
-    asked.finish("first", answer="first")
-    asked.outputs = None
-    with pytest.raises(PredictionTimeoutError) as raised:
-        asked.fleet.replay("first", timeout=1.5)
-    assert (raised.value.task_id, raised.value.waited_s) == ("again", 1.5)

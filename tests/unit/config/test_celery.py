@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
-from kombu.connection import Connection
-from kombu.entity import Queue
 from kombu.exceptions import ContentDisallowed, EncodeError
-from kombu.message import Message
 from kombu.serialization import dumps, loads, prepare_accept_content
 
 from config.celery import PRIORITY_STEPS, celery_config
@@ -139,26 +136,6 @@ def test_priorities_fall_into_steps_and_a_message_without_one_is_neither_first_n
     options = configured().conf.broker_transport_options
     assert options["priority_steps"] == list(PRIORITY_STEPS) == sorted({0, *PRIORITY_STEPS})
     assert configured().conf.task_default_priority == DEFAULT_PRIORITY
-
-
-def test_the_queues_of_a_worker_are_served_in_their_order_and_not_in_turn(redis_url: str) -> None:
-    options = configured().conf.broker_transport_options
-    queues = [Queue(name, exchange="", routing_key=name) for name in ("predictions", "predictions-batch")]
-    served: list[str] = []
-
-    def serve(body: str, message: Message) -> None:
-        served.append(body)
-        message.ack()
-
-    with Connection(redis_url, transport_options=options) as connection, connection.Producer() as producer:
-        for queue in reversed(queues):
-            for _ in range(3):
-                producer.publish(queue.name, routing_key=queue.name, declare=[queue])
-        with connection.Consumer(queues, callbacks=[serve]) as consumer:
-            consumer.qos(prefetch_count=1)
-            while len(served) < 6:
-                connection.drain_events(timeout=5)
-    assert served == ["predictions"] * 3 + ["predictions-batch"] * 3
 
 
 def test_a_half_dead_connection_is_noticed() -> None:

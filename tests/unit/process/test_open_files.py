@@ -78,11 +78,3 @@ async def test_a_file_shortage_is_retried_for_a_while_and_other_errors_are_not()
     assert tries > 1
     with pytest.raises(LookupError):
         await files.wait_for_files(fail)
-
-
-def test_waiting_for_files_under_a_real_limit() -> None:
-    """They take all the files that a process may have, so they run in one that has nothing else to do."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/lacking_files.py"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed" in done.stdout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import traceback
 
 import pytest
@@ -11,8 +9,6 @@ import pytest
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redis.connection import RedisConnection, mask_url
 from snakepit_bridge.redis.urls import Address
-from tests.harness.leaks import connections
-from tests.harness.waiting import eventually, wait_until
 
 
 @pytest.mark.parametrize(
@@ -76,33 +72,3 @@ def test_invalid_hosts_are_rejected_without_quoting_the_password(url: str) -> No
     with pytest.raises(ConfigurationError, match="it looks like redis://") as raised:
         RedisConnection(url)
     assert "s3" not in str(raised.value)
-
-
-async def ping(connection: RedisConnection) -> None:
-    await connection.wait_bounded(connection.client.ping())
-
-
-async def test_a_freed_connection_is_closed(redis_url: str) -> None:
-    before, connection = connections(redis_url), RedisConnection(redis_url)
-    await asyncio.gather(*(ping(connection) for _ in range(3)), connection.execute("PING"))
-    assert len(connections(redis_url) - before) > 1
-    del connection
-
-    async def closed() -> bool:
-        gc.collect()
-        return not connections(redis_url) - before
-
-    await eventually(closed, "all of its connections to be closed")
-
-
-def test_a_connection_outlives_its_event_loop(redis_url: str) -> None:
-    before, connection = connections(redis_url), RedisConnection(redis_url)
-    for _ in range(3):
-        asyncio.run(ping(connection))
-    del connection
-
-    def closed() -> bool:
-        gc.collect()
-        return not connections(redis_url) - before
-
-    wait_until(closed, "its connections to be closed")

@@ -15,7 +15,6 @@ from config.settings import FleetSettings
 from snakepit_bridge.protocol.messages import PREDICT
 from workers.app import FleetApp
 from workers.broker import Transport
-from workers.dev.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).parents[3]
 
@@ -88,21 +87,6 @@ def test_a_wrong_environment_ends_the_import_and_names_the_variable() -> None:
 def test_over_redis_messages_go_through_the_fleets_transport(url: str) -> None:
     with made(redis_url=url).connection() as connection:
         assert isinstance(connection.transport, Transport)
-
-
-@pytest.mark.parametrize(("scheme", "database"), [("unix", "db"), ("redis+socket", "virtual_host")])
-def test_over_a_unix_socket_messages_and_results_arrive(scheme: str, database: str) -> None:
-    with EmbeddedRedis.start(unix=True) as server:
-        app = made(redis_url=f"{server.url.replace('unix', scheme)}?{database}=3")
-        with app.connection() as connection, connection.SimpleQueue("predictions") as queue:
-            assert isinstance(connection.transport, Transport)
-            queue.put({"a": 1}, serializer="json")
-            assert server.cli("INFO", "keyspace")["db3"]["keys"] > 0
-            message = queue.get(timeout=5)
-            assert message.payload == {"a": 1}
-            message.ack()
-        app.backend.set("key", "value")
-        assert app.backend.get("key") == b"value"
 
 
 def test_another_broker_keeps_its_own_transport() -> None:

@@ -278,17 +278,6 @@ def test_a_worker_whose_tasks_share_a_process_hands_code_on_unless_it_was_told_t
     assert app.runtime.shares_process is shares
 
 
-def test_checking_the_runtime_opens_nothing_that_forked_children_would_share(redis_url: str) -> None:
-    """KINDS 41."""
-    slot = RuntimeSlot(settings(redis_url=redis_url, lm="openai/demo"))
-    threads = set(threading.enumerate())
-    slot.check(keep=False)
-    assert not slot.built
-    assert set(threading.enumerate()) == threads
-    slot.check(keep=True)
-    assert slot.built
-
-
 def test_a_worker_with_a_profile_that_its_model_refuses_does_not_start(tmp_path: Path) -> None:
     """KINDS 15: it would fail each of its predictions."""
     path = tmp_path / "lm.toml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Price, Rules
-from tests.unit.tasks.rate_limits.conftest import snapshot
+from tests.unit.tasks.callers import snapshot
 
 FILE = Rules({"smart": LimitValues(requests_per_min=60, concurrency=5)})
 

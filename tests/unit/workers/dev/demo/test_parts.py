@@ -7,25 +7,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from config.lm_profiles import read_profiles
-from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ConfigurationError, StoreUnavailableError
 from snakepit_bridge.testing import RecordingLM
 from workers.dev.demo import parts
-from workers.dev.demo.parts import STAND_IN, DemoLM, language_model, redis_server, worker_processes
+from workers.dev.demo.parts import STAND_IN, DemoLM, language_model, redis_server
 
 # ---------------------------------------------------------------- Redis
-
-
-def test_a_redis_that_is_given_is_used_and_left_alone(redis_url: str, tmp_path: Path) -> None:
-    with redis_server(redis_url, tmp_path) as url:
-        assert url == redis_url
-    with Redis.from_url(redis_url) as client:
-        assert client.ping()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_redis_that_is_given_and_away_is_named_without_its_password(tmp_path: Path) -> None:
@@ -35,13 +24,6 @@ def test_a_redis_that_is_given_and_away_is_named_without_its_password(tmp_path: 
     ):
         pytest.fail("it answered")
     assert "hunter2" not in str(raised.value)
-
-
-def test_without_one_an_embedded_server_runs_until_the_end(tmp_path: Path) -> None:
-    with redis_server(None, tmp_path) as url, Redis.from_url(url) as client:
-        assert client.ping()
-    with Redis.from_url(url) as client, pytest.raises(RedisConnectionError):
-        client.ping()
 
 
 # ---------------------------------------------------------------- the LM
@@ -96,39 +78,6 @@ def test_a_stand_in_that_does_not_come_up_says_its_last_words(tmp_path: Path) ->
 
 
 # ---------------------------------------------------------------- the workers
-
-
-def test_a_worker_that_does_not_come_up_says_its_last_words(redis_url: str, tmp_path: Path) -> None:
-    environment = {"DSPEX_REDIS_URL": redis_url, "DSPEX_TASK_ATTEMPTS": "none"}
-    with (
-        pytest.raises(ConfigurationError, match=r"ended at its start\. Its last words: .*task_attempts"),
-        worker_processes(Fleet(redis_url), 1, "threads", environment, tmp_path),
-    ):
-        pytest.fail("it came up")
-
-
-@pytest.mark.keeps_keys(r"own-queue.*")
-def test_workers_are_up_within_and_gone_after(redis_url: str, tmp_path: Path) -> None:
-    fleet = Fleet(redis_url, namespace="demo-parts", queue="own-queue")
-    environment = {"DSPEX_REDIS_URL": redis_url, "DSPEX_NAMESPACE": "demo-parts", "DSPEX_QUEUE": "own-queue"}
-    with worker_processes(fleet, 2, "threads", environment, tmp_path) as workers:
-        assert all(worker.running for worker in workers)
-        queues = fleet.app.control.inspect(timeout=5, limit=2).active_queues()
-        assert {name.split("@")[0] for name in queues} == {"demo1", "demo2"}
-        assert {queue["name"] for each in queues.values() for queue in each} == {"own-queue"}
-    assert not any(worker.running for worker in workers)
-    assert [worker.returncode for worker in workers] == [0, 0], "they ended in good order"
-
-
-def test_workers_end_with_the_demo_that_fails(redis_url: str, tmp_path: Path) -> None:
-    seen = []
-    with (  # noqa: PT012  (the block is what fails)
-        pytest.raises(ZeroDivisionError),
-        worker_processes(Fleet(redis_url), 1, "solo", {"DSPEX_REDIS_URL": redis_url}, tmp_path) as workers,
-    ):
-        seen += workers
-        raise ZeroDivisionError
-    assert [worker.running for worker in seen] == [False]
 
 
 def test_what_never_shows_a_sign_is_given_up_with_its_last_words(

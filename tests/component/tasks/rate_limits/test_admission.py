@@ -21,8 +21,8 @@ from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.protocol import Estimate, Parked, Permit, Used
 from tasks.rate_limits.rules import FLEET_SESSION, LimitValues, Price, Rules
 from tasks.rate_limits.store import Costs, LimitStore
+from tests.component.tasks.rate_limits.conftest import Broker, Task
 from tests.harness.waiting import Stopwatch, eventually
-from tests.unit.tasks.rate_limits.conftest import Broker, Task
 
 SHORT = Estimate(400)
 PRICES = {"demo": Price(10.0, 30.0)}

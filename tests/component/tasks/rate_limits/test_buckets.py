@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.rate_limits.rules import Bucket, LimitValues, build_buckets
 from tasks.rate_limits.store import Costs, Granted, LimitRefusal, LimitStore
-from tests.unit.tasks.rate_limits.conftest import Clock
+from tests.component.tasks.rate_limits.conftest import Clock
 
 MINUTE = 60_000
 FREE = Costs(0.0, 0.0)

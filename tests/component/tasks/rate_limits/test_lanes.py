@@ -13,8 +13,8 @@ from tasks.rate_limits.protocol import Caller
 from tasks.rate_limits.rules import Bucket, LimitValues, build_buckets
 from tasks.rate_limits.scheduler import SessionQueues
 from tasks.rate_limits.store import Costs, Granted, LimitRefusal, LimitStore, NotHeld, Released
+from tests.component.tasks.rate_limits.conftest import Broker, Clock, Task
 from tests.harness.waiting import eventually
-from tests.unit.tasks.rate_limits.conftest import Broker, Clock, Task
 
 MINUTE = 60_000
 READY = "dspex:{limits}:ready:process"

@@ -16,9 +16,9 @@ from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.redis import pubsub as subscription
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.pubsub import Subscription, weak_handler
+from tests.component.client.test_results import DONE
 from tests.harness.stage import fresh
 from tests.harness.waiting import eventually, within
-from tests.unit.client.test_results import DONE
 from workers.dev.redis_server import EmbeddedRedis
 
 

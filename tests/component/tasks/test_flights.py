@@ -6,17 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from dspy.lm15 import Response, ServerError
-from pydantic import SecretStr
 from redis import Redis
 
-from snakepit_bridge.lm.blocking import BlockingEngine
-from snakepit_bridge.lm.engine import LMCall
-from snakepit_bridge.lm.profiles import LMProfile
-from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.redis.connection import RedisConnection
 from tasks.notifications import Subscriptions
 from tasks.prediction_context import PredictionContext
@@ -24,17 +18,7 @@ from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.response_cache.store import AnswerStore
 from tests.harness.waiting import eventually
-from tests.unit.tasks.callers import request, response, scope_of
-
-
-def call(model: str = "openai/demo", key: str = "k", base: str = "http://x/v1", text: str = "why?") -> LMCall:
-    engine: Any = LMProfile("demo", model, base, SecretStr(key)).build().engine
-    assert isinstance(engine, BlockingEngine)
-    return LMCall(engine.async_engine, request(text))
-
-
-def prediction(session: str = "s", share: Any = "session") -> PredictionContext:
-    return scope_of(session=session, cache=CacheSpec(ttl_s=60, share=share))
+from tests.unit.tasks.callers import call, prediction, response
 
 
 class Process:

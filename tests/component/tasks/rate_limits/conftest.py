@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from snakepit_bridge.variables import Variable
 from tasks.rate_limits.store import LimitStore
 from tests.harness.servers import on_each_server
+from tests.unit.tasks.callers import snapshot
 from workers.broker.claims import BrokerClaims
 from workers.broker.keys import DeliveryKeys
 
@@ -36,12 +35,6 @@ class Task:
     @property
     def snapshot(self) -> Snapshot:
         return snapshot(self.session, **dict(self.variables))
-
-
-def snapshot(session: str, **values: Any) -> Snapshot:
-    """A session's variables; in their names __ stands for a dot."""
-    named = {name.replace("__", "."): value for name, value in values.items()}
-    return Snapshot(session, Token(1, 1), {name: Variable.declare(name, value) for name, value in named.items()}, 0.0)
 
 
 @dataclass

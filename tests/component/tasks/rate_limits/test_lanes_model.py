@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.rate_limits.rules import LimitValues, build_buckets
 from tasks.rate_limits.store import Costs, Granted, LimitStore, NotHeld
-from tests.unit.tasks.rate_limits.conftest import Broker, Clock, Task
+from tests.component.tasks.rate_limits.conftest import Broker, Clock, Task
 
 FREE = Costs(0.0, 0.0)
 SESSIONS = ("a", "b")
