@@ -12,6 +12,7 @@
     fallbacks = ["cheap"]                  # profiles that answer in its stead while it can't
     retry = { for_s = 120, in_place_s = 1 }
     circuit = { failures = 10, open_s = 30 }
+    middleware = ["acme.guards:Guard"]     # the user's own around each call, of an allowed package
 
 A key itself never stands in the file.
 """
@@ -92,6 +93,7 @@ class ProfileTable(BaseModel):
     limits: LimitsTable = Field(default_factory=lambda: LimitsTable.model_validate({}))
     price: PriceTable = Field(default_factory=lambda: PriceTable.model_validate({}))
     fallbacks: tuple[str, ...] = ()
+    middleware: tuple[str, ...] = ()
     retry: RetryTable = Field(default_factory=lambda: RetryTable.model_validate({}))
     circuit: CircuitTable = Field(default_factory=lambda: CircuitTable.model_validate({}))
     note: str = ""
@@ -139,7 +141,7 @@ class ProfilesFile(BaseModel):
             {
                 "name": name,
                 **table.model_dump(
-                    include={"model", "api_base", "parameters", "models", "engine", "fallbacks", "note"}
+                    include={"model", "api_base", "parameters", "models", "engine", "fallbacks", "middleware", "note"}
                 ),
                 "api_key": table.api_key(found),
                 "key_name": table.api_key_env or "",

@@ -30,6 +30,12 @@ class FleetSettings(BaseSettings):
     lm_profiles: Path | None = Field(None, description="TOML file that declares the LM profiles")
     lm: str | None = Field(None, description="one provider/model, for a fleet that needs no profiles file")
     allowed_packages: Names = Field((), description="packages whose modules, tools and types program specs may name")
+    imports: Names = Field(
+        (), description="modules of allowed packages that a worker imports at its start, for what they register"
+    )
+    lm_middleware: Names = Field(
+        (), description="import paths of middleware of allowed packages around every LM call, the first outermost"
+    )
 
     payload_bytes: int = Field(
         262_144, ge=1, description="bytes beyond which a result is stored beside its message, by reference"
@@ -114,7 +120,7 @@ class FleetSettings(BaseSettings):
         50.0, gt=0, description="seconds that a worker which is told to end may take to finish what it runs"
     )
 
-    @field_validator("allowed_packages", mode="before")
+    @field_validator("allowed_packages", "imports", "lm_middleware", mode="before")
     @classmethod
     def _comma_separated(cls, said: object) -> object:
         return tuple(name.strip() for name in said.split(",") if name.strip()) if isinstance(said, str) else said

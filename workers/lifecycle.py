@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from celery import current_app
@@ -51,6 +51,7 @@ from snakepit_bridge.snapshots.replica import Replica
 from tasks.cancellation import CancellationRegistry
 from tasks.lm_middleware.chain import LMMiddlewareChain
 from tasks.lm_middleware.failures import record_failure
+from tasks.lm_middleware.user_middleware import load_user_middleware
 from tasks.notifications import Subscriptions
 from tasks.quarantine import Quarantine
 from tasks.rabbitmq_deliveries import CrashCounter
@@ -164,13 +165,19 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     running = CancellationRegistry(connection, signals, namespace=settings.namespace)
     cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
     admission = _admission(settings, claims, connection, replica, signals)
-    profiles = load_profiles(settings, around=lambda profiles: LMMiddlewareChain(profiles, admission, running, cache))
+    allowed = AllowedImports(settings.allowed_packages)
+    import_modules(settings.imports, allowed)
+
+    def build_chain(profiles: LMProfiles) -> LMMiddleware:
+        user = load_user_middleware(settings.lm_middleware, profiles, allowed)
+        return LMMiddlewareChain(profiles, admission, running, cache, user)
+
+    profiles = load_profiles(settings, around=build_chain)
     profiles.check()
     guard_program_lms(profiles, allowed=settings.own_lms)
     wanted = SessionDemand(connection, namespace=settings.namespace) if settings.bridge else None
     sessions = SessionSnapshots(replica, wanted, settings.requirement_wait_s)
     suspects = Quarantine()
-    allowed = AllowedImports(settings.allowed_packages)
     programs = BoundPrograms(profiles, allowed, build_limit_s=settings.build_limit_s, bounds=load_bounds())
     return Runtime(
         sessions=sessions,
@@ -195,6 +202,19 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         outage_policy=OutagePolicy.parse(settings.outage),
         shares_process=shares_process,
     )
+
+
+def import_modules(names: Iterable[str], allowed: AllowedImports) -> None:
+    """Import the modules that register the user's targets, tools and the like.
+
+    Raises:
+        ConfigurationError: a module isn't in an allowed package, or can't be imported.
+    """
+    for name in names:
+        try:
+            allowed.load_module(name)
+        except ValueError as exc:
+            raise ConfigurationError(f"DSPEX_IMPORTS names a module that can't be used: {exc}.") from exc
 
 
 def guard_program_lms(profiles: LMProfiles, *, allowed: bool) -> None:

@@ -25,6 +25,7 @@ from snakepit_bridge.dspy_integration.modules import (
 )
 from snakepit_bridge.dspy_integration.registry import register_interpreter, register_reward, register_tool
 from snakepit_bridge.dspy_integration.resolver import ModuleSpec, ModuleVariableResolver
+from snakepit_bridge.dspy_integration.targets.custom import register_target, unregister_target
 
 __all__ = [
     "ChainOfThoughtWithHint",
@@ -51,6 +52,8 @@ __all__ = [
     "create_variable_aware_module",
     "register_interpreter",
     "register_reward",
+    "register_target",
     "register_tool",
+    "unregister_target",
     "variable_aware",
 ]

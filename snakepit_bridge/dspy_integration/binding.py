@@ -22,10 +22,10 @@ from snakepit_bridge.dspy_integration.targets.model import BoundValue, LMScope
 from snakepit_bridge.dspy_integration.targets.target import (
     INSTRUCTIONS,
     MODEL,
-    TARGETS,
     Target,
     find_target,
     is_readable_target,
+    iter_targets,
 )
 from snakepit_bridge.exceptions import BindingError
 
@@ -56,7 +56,7 @@ def split_attribute(attribute: str) -> tuple[str, str]:
 
 def bindable(module: Any) -> list[str]:
     """Return the names that can be bound on a module, without paths."""
-    return sorted({name for target in TARGETS for name in target.offers(module)})
+    return sorted({name for target in iter_targets() for name in target.offers(module)})
 
 
 def is_readable(attribute: str) -> bool:

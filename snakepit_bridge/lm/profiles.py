@@ -50,6 +50,7 @@ class LMProfile:
         fallbacks: profiles to try in this order while this one fails.
         retry: how its calls are retried.
         circuit: when its circuit breaker opens.
+        middleware: import paths of the user's middleware around its calls, the first outermost.
         note: shown wherever the profile is, such as that it isn't a real model.
         key_name: the environment variable that the key came from, for errors.
     """
@@ -66,6 +67,7 @@ class LMProfile:
     fallbacks: tuple[str, ...] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
+    middleware: tuple[str, ...] = ()
     note: str = ""
     key_name: str = ""
 

@@ -1,4 +1,4 @@
-"""Which code a program spec may name. A spec is untrusted data; only packages that an operator allows are imported."""
+"""Which code may be named by import path: that of the packages that an operator allows, as a spec is untrusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snakepit_bridge.exceptions import ProgramSpecError, join_names
 
 @dataclass(frozen=True, slots=True)
 class AllowedImports:
-    """The packages whose classes, tools and types a spec may name by import path.
+    """The packages whose classes, tools, types and middleware may be named by import path.
 
     Attributes:
         packages: package or module names; each includes its submodules.
@@ -21,48 +21,74 @@ class AllowedImports:
     packages: tuple[str, ...] = ()
 
     def load(self, path: str, *, program: str, where: str) -> Any:
+        """Return the object at an import path for a program.
+
+        Raises:
+            ProgramSpecError: the path is malformed, not allowed, or can't be imported.
+        """
+        try:
+            return self.find(path)
+        except ValueError as exc:
+            raise ProgramSpecError(program, where, str(exc)) from exc.__cause__
+
+    def find(self, path: str) -> Any:
         """Return the object at ``package.module:Name``, or at ``package.module.Name`` where a colon isn't possible.
 
         The object must be *defined* in an allowed package: what a module merely imports, such as ``os``, can't be
         reached through it.
 
         Raises:
-            ProgramSpecError: the path is malformed, not allowed, or can't be imported.
+            ValueError: the path is malformed, not allowed, or can't be imported.
         """
-        module_name, attributes = self._parse(path, program, where)
-        if not self._allows(module_name):
-            raise ProgramSpecError(
-                program,
-                where,
-                f"'{path}' isn't in an allowed package ({join_names(self.packages)}); allow it in the settings",
-            )
+        module_name, attributes = _parse(path)
+        found = self.load_module(module_name, path)
         try:
-            with isolate_import(module_name):
-                found: Any = importlib.import_module(module_name)
             for name in attributes:
                 found = getattr(found, name)
-        except Exception as exc:
-            # An allowed module runs its own code when it is first imported, which may raise anything.
-            problem = f"{type(exc).__name__}: {exc}"
-            raise ProgramSpecError(program, where, f"'{path}' can't be imported here: {problem}") from exc
+        except AttributeError as exc:
+            raise _import_error(path, exc) from exc
         if not self._allows(getattr(found, "__module__", None) or ""):
-            raise ProgramSpecError(program, where, f"'{path}' is only imported there, it is defined elsewhere")
+            raise ValueError(f"'{path}' is only imported there, it is defined elsewhere")
         return found
 
-    def _parse(self, path: str, program: str, where: str) -> tuple[str, list[str]]:
-        module_name, colon, rest = path.partition(":")
-        if not colon:
-            module_name, rest = split_at_class(path)
-        names = rest.split(".")
-        steps = [*module_name.split("."), *names]
-        if len(path) > 300 or not all(step.isidentifier() and not step.startswith("_") for step in steps):
-            raise ProgramSpecError(
-                program, where, f"{path[:80]!r} isn't an import path of public names, like package.module:Name"
+    def load_module(self, name: str, path: str = "") -> Any:
+        """Import a module of an allowed package and return it.
+
+        Args:
+            name: its dotted name.
+            path: the import path that it is part of, for the error.
+
+        Raises:
+            ValueError: the module isn't in an allowed package, or can't be imported.
+        """
+        if not self._allows(name):
+            raise ValueError(
+                f"'{path or name}' isn't in an allowed package ({join_names(self.packages)}); allow it in the settings"
             )
-        return module_name, names
+        try:
+            with isolate_import(name):
+                return importlib.import_module(name)
+        except Exception as exc:
+            # An allowed module runs its own code when it is first imported, which may raise anything.
+            raise _import_error(path or name, exc) from exc
 
     def _allows(self, module_name: str) -> bool:
         return any(module_name == package or module_name.startswith(f"{package}.") for package in self.packages)
+
+
+def _parse(path: str) -> tuple[str, list[str]]:
+    module_name, colon, rest = path.partition(":")
+    if not colon:
+        module_name, rest = split_at_class(path)
+    names = rest.split(".")
+    steps = [*module_name.split("."), *names]
+    if len(path) > 300 or not all(step.isidentifier() and not step.startswith("_") for step in steps):
+        raise ValueError(f"{path[:80]!r} isn't an import path of public names, like package.module:Name")
+    return module_name, names
+
+
+def _import_error(path: str, exc: Exception) -> ValueError:
+    return ValueError(f"'{path}' can't be imported here: {type(exc).__name__}: {exc}")
 
 
 def split_at_class(path: str) -> tuple[str, str]:

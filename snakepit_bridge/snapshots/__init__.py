@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -45,27 +47,59 @@ __all__ = [
     "Watch",
     "open_store",
     "register_check",
+    "register_store_scheme",
 ]
+
+StoreOpener = Callable[..., SnapshotStore]
+"""Called with the URL and the options of ``open_store``; returns a store that connects on its first use."""
+
+_openers: dict[str, StoreOpener] = {}
 
 
 def open_store(url: str, **options: Any) -> SnapshotStore:
     """Return the store for a URL; it connects on its first use.
 
     Args:
-        url: ``memory://`` for the one store that this process shares, or a Redis URL.
-        options: further arguments of ``RedisStore``.
+        url: ``memory://`` for the one store that this process shares, a Redis URL, or one of a registered scheme.
+        options: further arguments of ``RedisStore``, or of the registered opener.
 
     Raises:
         ConfigurationError: no store supports the URL.
     """
     scheme, separator, _ = url.partition("://")
-    if separator and scheme == "memory":
-        return _shared_memory()
-    if separator and scheme in SCHEMES:
-        return RedisStore(url, **options)
-    raise ConfigurationError(f"No snapshot store at {mask_url(url)}; give memory:// or one of {', '.join(SCHEMES)}.")
+    opener = _BUILT_IN.get(scheme) or _openers.get(scheme)
+    if not separator or opener is None:
+        others = ", ".join((*SCHEMES, *_openers))
+        raise ConfigurationError(f"No snapshot store at {mask_url(url)}; give memory:// or one of {others}.")
+    return opener(url, **options)
+
+
+def register_store_scheme(scheme: str, opener: StoreOpener) -> None:
+    """Register a store of the user's own for URLs ``scheme://…``, in this process.
+
+    Args:
+        scheme: such as ``sqlite``.
+        opener: returns the store for a URL; a :class:`SnapshotStore` subclass that takes the URL will do.
+
+    Raises:
+        ValueError: the scheme is malformed or taken.
+    """
+    if not _SCHEME.fullmatch(scheme):
+        raise ValueError(f"A URL's scheme is lower-case letters, digits, +, - and ., such as sqlite; not {scheme!r}.")
+    if scheme in _BUILT_IN or _openers.setdefault(scheme, opener) is not opener:
+        raise ValueError(f"There is a store for {scheme}:// already; choose another scheme.")
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
 
 @cache
 def _shared_memory() -> MemoryStore:
     return MemoryStore()
+
+
+def _open_memory(_url: str, **_options: Any) -> SnapshotStore:
+    return _shared_memory()
+
+
+_BUILT_IN: dict[str, StoreOpener] = {"memory": _open_memory, **dict.fromkeys(SCHEMES, RedisStore)}

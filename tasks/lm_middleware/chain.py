@@ -16,6 +16,7 @@ from tasks.lm_middleware.provider import Provider
 from tasks.lm_middleware.rate_limits import LimitUpdates, ProviderPauses, RateLimits
 from tasks.lm_middleware.response_cache import ResponseCache
 from tasks.lm_middleware.retries import Retries
+from tasks.lm_middleware.user_middleware import UserMiddleware
 from tasks.rate_limits.protocol import RateLimiter
 from tasks.response_cache.single_flight import AnswerCache
 
@@ -28,15 +29,22 @@ class LMMiddlewareChain:
         limiter: the rate limits of the fleet.
         cancellations: the running predictions.
         cache: the response cache.
+        user: the user's own middleware; None if there is none.
     """
 
     def __init__(
-        self, profiles: LMProfiles, limiter: RateLimiter, cancellations: CancellationRegistry, cache: AnswerCache
+        self,
+        profiles: LMProfiles,
+        limiter: RateLimiter,
+        cancellations: CancellationRegistry,
+        cache: AnswerCache,
+        user: UserMiddleware | None = None,
     ) -> None:
         updates = LimitUpdates(limiter)
         middlewares = (
             TrackCalls(),
             RecordFailures(),
+            *(() if user is None else (user,)),
             ResponseCache(cache, cancellations),
             Retries(profiles),
             Fallbacks(profiles),

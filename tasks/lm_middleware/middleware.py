@@ -1,19 +1,20 @@
 """The chain around each LM call of a prediction: every middleware takes ``(call, call_next)`` and returns the response.
 
-From the outside in: cancellation, failures, response cache, retries, fallbacks, pauses, circuit breaker, rate limits,
-provider.
+From the outside in: cancellation, failures, the user's own middleware, response cache, retries, fallbacks, pauses,
+circuit breaker, rate limits, provider.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self
 
-from dspy.lm15 import Response
+from dspy.lm15 import Request, Response
 
 from snakepit_bridge.lm.engine import LMCall, LMEngine
 from snakepit_bridge.lm.policies import RetryPolicy
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.prediction_context import PredictionContext
 
 
@@ -37,6 +38,30 @@ class PredictionCall:
     def profile(self) -> str:
         """The LM profile that answers it."""
         return self.engine.endpoint.profile
+
+    @property
+    def request(self) -> Request:
+        """The request, in DSPy's canonical form."""
+        return self.call.request
+
+    def with_request(self, request: Request) -> Self:
+        """Return the call with another request, for the rest of the chain."""
+        return replace(self, call=replace(self.call, request=request))
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The session's variables that the prediction runs under."""
+        return self.scope.snapshot
+
+    @property
+    def task_id(self) -> str:
+        """The id of the prediction."""
+        return self.scope.task_id
+
+    @property
+    def program(self) -> str:
+        """The name of the program."""
+        return self.scope.program
 
     @property
     def has_streamed(self) -> bool:

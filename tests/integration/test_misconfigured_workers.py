@@ -79,6 +79,29 @@ def test_a_profiles_file_that_cannot_be_used(url: str, tmp_path: Path, text: str
     assert says in refused(started(url, "threads", DSPEX_LM_PROFILES=str(profiles)))
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("guards", "'guards' isn't an import path of public names"),
+        ("os:system", "'os:system' isn't in an allowed package (tests.harness.programs); allow it in the settings"),
+        ("tests.harness.programs:Missing", "'tests.harness.programs:Missing' can't be imported here"),
+        ("tests.harness.programs:reward", "'tests.harness.programs:reward' isn't LM middleware"),
+    ],
+)
+def test_middleware_that_cannot_be_used(url: str, tmp_path: Path, path: str, says: str) -> None:
+    profiles = tmp_path / "profiles.toml"
+    profiles.write_text(f'[profiles.demo]\nmodel = "openai/demo"\nmiddleware = ["{path}"]\n', encoding="utf-8")
+    env = {"DSPEX_LM_PROFILES": str(profiles), "DSPEX_ALLOWED_PACKAGES": "tests.harness.programs"}
+    said = refused(started(url, "asyncio", **env))
+    assert "LM profile 'demo'" in said
+    assert says in said
+
+
+def test_an_import_that_cannot_be_used(url: str) -> None:
+    said = refused(started(url, "asyncio", DSPEX_LM="openai/demo", DSPEX_IMPORTS="acme.targets"))
+    assert "DSPEX_IMPORTS names a module that can't be used: 'acme.targets' isn't in an allowed package (none)" in said
+
+
 def test_a_setting_that_cannot_be_read(url: str) -> None:
     said = refused(started(url, "threads", DSPEX_LEASE_S="abc"))
     assert "DSPEX_LEASE_S" in said or "lease_s" in said

@@ -56,6 +56,11 @@ def list_attributes(part: Any) -> list[str]:
     return [*_find_rules(part), *(_list_user_attributes(part) if is_user_class(type(part)) else ())]
 
 
+def is_known_attribute(name: str) -> bool:
+    """Check whether a module of DSPy's has a live attribute of that name."""
+    return any(name in rules for rules in _LIVE_ATTRIBUTES.values())
+
+
 def set_attribute(part: Any, name: str, bound: BoundValue) -> None:
     """Set a live attribute of a cloned part.
 

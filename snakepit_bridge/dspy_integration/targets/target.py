@@ -7,7 +7,7 @@ sets them where they are read. It is only applied to a fresh clone, so it may re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -64,7 +64,14 @@ def find_target(part: Any, name: str) -> Target | None:
     """Return the target of a name on a part, or None where it would take no effect."""
     if name.startswith("config.") and ANY_KEYWORD in _offer_keywords(part):
         return _KEYWORD_BY_PATH if keywords.is_allowed(name.removeprefix("config.")) else None
-    return next((target for target in TARGETS if target.matches(name) and name in target.offers(part)), None)
+    return next((target for target in iter_targets() if target.matches(name) and name in target.offers(part)), None)
+
+
+def iter_targets() -> Iterator[Target]:
+    """Yield every target, in their order of precedence."""
+    yield from _TARGETS
+    yield from CUSTOM_TARGETS.values()
+    yield _ATTRIBUTES
 
 
 def find_user_instructions(part: Any) -> str | None:
@@ -274,7 +281,7 @@ def _is_one_of(*names: str) -> Callable[[str], bool]:
 
 _KEYWORD_BY_PATH = Target(_is_one_of(), _offer_keywords, _apply_keyword)
 
-TARGETS: tuple[Target, ...] = (
+_TARGETS: tuple[Target, ...] = (
     Target(_is_one_of("tools"), _offer_tools, _apply_tools, rank=0),
     Target(_is_one_of("M"), _offer_attempts, _apply_attempts, rank=0),
     Target(_is_one_of("lm"), _offer_lm, _apply_model, rank=1),
@@ -287,9 +294,18 @@ TARGETS: tuple[Target, ...] = (
     Target(_is_one_of("interpreter"), _offer_interpreter, _apply_interpreter),
     Target(_is_one_of("reward_fn", "reduce_fn"), _offer_functions, _apply_function),
     Target(_is_one_of("sub_lm"), _offer_sub_lm, _apply_sub_lm),
-    Target(lambda _: True, live.list_attributes, _apply_attribute, rank=0),
 )
-"""Every target; on a part, the first one that offers a name is used."""
+
+CUSTOM_TARGETS: dict[str, Target] = {}
+"""The targets of ``register_target``, by name."""
+
+_ATTRIBUTES = Target(lambda _: True, live.list_attributes, _apply_attribute, rank=0)
+
+
+def is_built_in(name: str) -> bool:
+    """Check whether a name is a target on some module of DSPy's."""
+    return any(target.matches(name) for target in _TARGETS) or live.is_known_attribute(name)
+
 
 _UNREADABLE = frozenset({"lm", "sub_lm", "demos", "tools", "reward_fn", "reduce_fn"})
 

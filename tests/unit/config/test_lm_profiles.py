@@ -26,6 +26,7 @@ limits = { timeout_s = 60, max_in_flight = 100 }
 fallbacks = ["plain"]
 retry = { attempts = 5, on = ["server"] }
 circuit = { failures = 3 }
+middleware = ["shop.lm:Mask"]
 note = "the box under the desk"
 
 [profiles.plain]
@@ -71,6 +72,7 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "fallbacks": ("plain",),
         "retry": {"attempts": 5, "on": ("server",)},
         "circuit": {"failures": 3},
+        "middleware": ("shop.lm:Mask",),
         "note": "the box under the desk",
     }
     assert second == {
@@ -87,6 +89,7 @@ def test_every_key_of_the_file_arrives(tmp_path: Path) -> None:
         "fallbacks": (),
         "retry": {},
         "circuit": {},
+        "middleware": (),
         "note": "",
     }
 

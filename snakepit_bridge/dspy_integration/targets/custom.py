@@ -1,0 +1,72 @@
+"""Targets of the user's own: what a variable can be bound to besides DSPy's own attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import dspy
+
+from snakepit_bridge.dspy_integration.bounds import abbreviate
+from snakepit_bridge.dspy_integration.module_tree import has_part, parts
+from snakepit_bridge.dspy_integration.targets.model import BoundValue, LMScope
+from snakepit_bridge.dspy_integration.targets.target import CUSTOM_TARGETS, Target, is_built_in
+from snakepit_bridge.exceptions import ValidationError
+
+SetValue = TypeVar("SetValue", bound=Callable[[Any, Any], None])
+
+
+def register_target(name: str, kinds: type | tuple[type, ...] = dspy.Predict) -> Callable[[SetValue], SetValue]:
+    """Return a decorator that registers a function as a target, in this process.
+
+    The function is called with a part and the value, for every part of these kinds in the bound module. The part is
+    a fresh copy for this value, so the function may set its attributes; what they refer to is shared and must be
+    replaced, not edited. A ``ValueError`` says why a value is refused.
+
+        @register_target("persona")
+        def set_persona(predictor, value):
+            signature = predictor.signature
+            predictor.signature = signature.with_instructions(f"{signature.instructions} Speak as {value}.")
+
+    Args:
+        name: what a binding names, such as ``persona``.
+        kinds: the module classes on which it takes effect.
+
+    Raises:
+        ValueError: the name isn't an identifier, is one of DSPy's own targets, or is taken.
+    """
+    if not name.isidentifier() or name.startswith("_"):
+        raise ValueError(f"A target's name must be a public identifier such as persona, not {name!r}.")
+    if is_built_in(name):
+        raise ValueError(f"'{name}' is a target of DSPy's own modules; choose another name.")
+    if name in CUSTOM_TARGETS:
+        raise ValueError(f"Another target is called '{name}' already; choose another name.")
+
+    def register(set_value: SetValue) -> SetValue:
+        def offers(part: Any) -> Iterable[str]:
+            return (name,) if has_part(part, kinds) else ()
+
+        def apply(part: Any, _: str, bound: BoundValue, scope: LMScope) -> None:
+            for _, each in parts(part, kinds):
+                _set(set_value, each, name, bound)
+
+        CUSTOM_TARGETS[name] = Target(name.__eq__, offers, apply, rank=_AFTER_BUILT_IN)
+        return set_value
+
+    return register
+
+
+# A target may change what the built-in ones have set, such as the instructions.
+_AFTER_BUILT_IN = 3
+
+
+def unregister_target(name: str) -> None:
+    """Remove a registered target; do nothing if there is none."""
+    CUSTOM_TARGETS.pop(name, None)
+
+
+def _set(set_value: Callable[[Any, Any], None], part: Any, name: str, bound: BoundValue) -> None:
+    try:
+        set_value(part, bound.value)
+    except ValueError as exc:
+        raise ValidationError(bound.variable, abbreviate(bound.value), f"it is bound to {name}, and {exc}") from exc

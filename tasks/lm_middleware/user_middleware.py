@@ -1,0 +1,110 @@
+"""Run the user's own middleware around LM calls.
+
+It stands inside cancellation and outside everything else, where gRPC and Temporal put a client's interceptors: it sees
+each LM call of a program once, whatever retries and fallbacks it takes, and a request that it changes is the request
+that the response cache and the rate limits see.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
+
+from dspy.lm15 import Response
+
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.lm.profiles import LMProfiles
+from snakepit_bridge.programs.imports import AllowedImports
+from tasks.lm_middleware.middleware import CallNext, LMMiddleware, PredictionCall, compose
+
+
+class UserMiddleware:
+    """Runs the middleware of every call, and inside it that of the call's LM profile.
+
+    Args:
+        common: the middleware of every LM call, the first outermost.
+        by_profile: that of an LM profile's calls, by its name.
+    """
+
+    def __init__(self, common: Sequence[LMMiddleware], by_profile: Mapping[str, Sequence[LMMiddleware]]) -> None:
+        self._common = tuple(common)
+        self._by_profile = {name: (*common, *own) for name, own in by_profile.items()}
+
+    async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
+        """Return the response of the user's middleware.
+
+        Raises:
+            TypeError: a middleware returned something else.
+        """
+        middlewares = self._by_profile.get(call.profile, self._common)
+        response = await compose(middlewares, call_next)(call)
+        if not isinstance(cast(object, response), Response):
+            names = ", ".join(_describe(each) for each in middlewares)
+            raise TypeError(f"LM middleware must return the response, not {type(response).__name__}: {names}")
+        return response
+
+
+def load_user_middleware(paths: Iterable[str], profiles: LMProfiles, allowed: AllowedImports) -> UserMiddleware | None:
+    """Import and create the middleware of the settings and of the LM profiles; None if they name none.
+
+    Args:
+        paths: import paths of the middleware of every LM call.
+        profiles: the LM profiles, with the import paths of each.
+        allowed: the packages that it may come from.
+
+    Raises:
+        ConfigurationError: a path is malformed, not allowed, can't be imported, or isn't a middleware.
+    """
+    common = [_load(path, "DSPEX_LM_MIDDLEWARE", allowed) for path in paths]
+    by_profile = {
+        profile.name: [_load(path, f"LM profile '{profile.name}'", allowed) for path in profile.middleware]
+        for profile in profiles
+    }
+    return UserMiddleware(common, by_profile) if common or any(by_profile.values()) else None
+
+
+def _load(path: str, where: str, allowed: AllowedImports) -> LMMiddleware:
+    try:
+        found = allowed.find(path)
+    except ValueError as exc:
+        raise ConfigurationError(f"{where} names middleware that can't be used: {exc}.") from exc
+    if not isinstance(found, type):
+        return _check(found, path, where)
+    try:
+        middleware = found()
+    except Exception as exc:
+        problem = f"{type(exc).__name__}: {exc}"
+        raise ConfigurationError(f"{where}: the middleware '{path}' can't be created: {problem}.") from exc
+    return _check(middleware, path, where)
+
+
+def _check(middleware: object, path: str, where: str) -> LMMiddleware:
+    """Return an object if it can be awaited with a call and the rest of the chain.
+
+    Raises:
+        ConfigurationError: it can't.
+    """
+    if not (_is_awaited(middleware) and _accepts_two(middleware)):
+        raise ConfigurationError(
+            f"{where}: '{path}' isn't LM middleware. Give it a method `async def __call__(self, call, call_next)`, "
+            "or make it a function `async def (call, call_next)`."
+        )
+    return middleware  # pyright: ignore[reportReturnType]
+
+
+def _is_awaited(middleware: object) -> bool:
+    method = getattr(middleware, "__call__", None)  # noqa: B004 - the method itself, not whether there is one
+    return inspect.iscoroutinefunction(middleware) or inspect.iscoroutinefunction(method)
+
+
+def _accepts_two(middleware: object) -> bool:
+    try:
+        inspect.signature(middleware).bind(None, None)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return False
+    return True
+
+
+def _describe(middleware: LMMiddleware) -> str:
+    return getattr(middleware, "__qualname__", type(middleware).__qualname__)
