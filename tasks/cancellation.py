@@ -16,10 +16,10 @@ from typing import Any, cast
 from celery.backends.base import KeyValueStoreBackend
 
 from snakepit_bridge.exceptions import PredictionCancelledError, StoreUnavailableError, copy_error
+from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.redis.connection import RedisConnection
 from tasks.notifications import Subscriptions
-from tasks.outage_log import OutageLog
 from tasks.prediction_context import PredictionContext
 from tasks.stored_results import is_final
 
@@ -44,7 +44,7 @@ class CancellationRegistry:
         self._signals = signals
         self._contexts: dict[str, dict[PredictionContext, asyncio.Task[Any]]] = {}
         self._pending_checks: dict[str, asyncio.Future[bool]] = {}
-        self._check_tasks: set[asyncio.Task[None]] = set()
+        self._check_tasks = BackgroundTasks()
         self._poller: asyncio.Task[None] | None = None
         self._poll_now = asyncio.Event()
         self._outage = OutageLog(_log, "Can't check for cancelled predictions")
@@ -105,9 +105,7 @@ class CancellationRegistry:
     async def aclose(self) -> None:
         """Stop polling and unsubscribe."""
         await self._signals.aclose()
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
+        await cancel_tasks(self._poller)
 
     def _untrack(self, scope: PredictionContext) -> None:
         scopes = self._contexts.get(scope.task_id, {})
@@ -118,7 +116,9 @@ class CancellationRegistry:
     def _start(self) -> None:
         self._signals.start()
         if self._poller is None or self._poller.done():
-            self._poller = asyncio.get_running_loop().create_task(self._poll())
+            self._poller = asyncio.get_running_loop().create_task(
+                every(_POLL_INTERVAL_S, self._poll, self._outage, wake_up=self._poll_now, at_once=False)
+            )
 
     # ------------------------------------------------------------------ checks
 
@@ -126,11 +126,9 @@ class CancellationRegistry:
         """Check whether a task has its final result. Checks of one iteration of the loop share one command."""
         pending = self._pending_checks.get(task_id)
         if pending is None:
-            loop = asyncio.get_running_loop()
-            pending = self._pending_checks[task_id] = loop.create_future()
+            pending = self._pending_checks[task_id] = asyncio.get_running_loop().create_future()
             if len(self._pending_checks) == 1:
-                self._check_tasks.add(check := loop.create_task(self._run_pending_checks()))
-                check.add_done_callback(self._check_tasks.discard)
+                self._check_tasks.spawn(self._run_pending_checks())
         return await share_future(pending)
 
     async def _run_pending_checks(self) -> None:
@@ -147,19 +145,8 @@ class CancellationRegistry:
             future.set_result(task_id in ended)
 
     async def _poll(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(_POLL_INTERVAL_S):
-                    await self._poll_now.wait()
-            except TimeoutError:
-                pass
-            self._poll_now.clear()
-            try:
-                for task_id in await self._find_ended(list(self._contexts)):
-                    self.cancel(task_id)
-                self._outage.recovered()
-            except StoreUnavailableError as exc:
-                self._outage.failed(exc)
+        for task_id in await self._find_ended(list(self._contexts)):
+            self.cancel(task_id)
 
     async def _find_ended(self, task_ids: Sequence[str]) -> set[str]:
         if not task_ids:

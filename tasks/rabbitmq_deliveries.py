@@ -9,11 +9,13 @@ progress: its message was redelivered after a connection was lost, and waits unt
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from contextlib import suppress
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.process.aio import OutageLog, every
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import retry_through_outages
 from tasks.quarantine import Quarantine
@@ -21,6 +23,8 @@ from tasks.quarantine import Quarantine
 # A process counts as dead after a lease without a heartbeat.
 _HEARTBEATS_PER_LEASE = 4
 _POLL_INTERVAL_S = 0.2
+
+_log = logging.getLogger(__name__)
 
 
 class CrashCounter:
@@ -54,6 +58,7 @@ class CrashCounter:
         self._process = uuid4().hex[:12]
         self._running: Counter[str] = Counter()
         self._heartbeat: asyncio.Task[None] | None = None
+        self._outage = OutageLog(_log, "Can't record that this process lives")
 
     async def begin(self, task_id: str, *, first: bool) -> int:
         """Record that a run begins; return 0, or the number of crashes if there were too many for it to begin.
@@ -68,7 +73,9 @@ class CrashCounter:
             StoreUnavailableError: the outage of Redis outlasted the retries.
         """
         if self._heartbeat is None or self._heartbeat.done():
-            self._heartbeat = asyncio.get_running_loop().create_task(self._send_heartbeats())
+            self._heartbeat = asyncio.get_running_loop().create_task(
+                every(self._lease_s / _HEARTBEATS_PER_LEASE, self._send_heartbeat, self._outage, at_once=False)
+            )
             await retry_through_outages(self._send_heartbeat)
         crashes = 0 if first else await self._count_deaths(task_id)
         if crashes >= self._max_deliveries:
@@ -121,12 +128,6 @@ class CrashCounter:
 
     async def _forget_runs(self, task_id: str) -> None:
         await self._connection.execute("DEL", self._runs_key(task_id))
-
-    async def _send_heartbeats(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease_s / _HEARTBEATS_PER_LEASE)
-            with suppress(StoreUnavailableError):  # the next heartbeat follows soon
-                await self._send_heartbeat()
 
     async def _send_heartbeat(self) -> None:
         lease_ms = round(self._lease_s * 1000)

@@ -12,23 +12,23 @@ import os
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 
 from snakepit_bridge.exceptions import (
     BindingError,
     BridgeError,
     ProgramSpecError,
-    StoreUnavailableError,
     UnknownModuleError,
     ValidationError,
     VariableNotFoundError,
 )
+from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every
 from snakepit_bridge.programs.bound import BoundProgram, BoundPrograms
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.protocol.messages import Requirement
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.acknowledgements import HEARTBEAT_INTERVAL_S, AckReport, Acks
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from tasks.outage_log import OutageLog
 from tasks.sessions import SessionSnapshots
 
 ON_REFUSED = "dspex.on_refused"
@@ -109,13 +109,13 @@ class RevisionBinder:
     def start(self, worker: str) -> None:
         """Start reporting under a Celery node's name, unless it is running already."""
         if self._reporter is None or self._reporter.done():
-            self._reporter = asyncio.get_running_loop().create_task(self._report_forever(f"{worker}/{os.getpid()}"))
+            self._reporter = asyncio.get_running_loop().create_task(
+                every(_REPORT_INTERVAL_S, partial(self._report, f"{worker}/{os.getpid()}"), self._outage)
+            )
 
     async def aclose(self) -> None:
         """Stop reporting."""
-        if self._reporter is not None:
-            self._reporter.cancel()
-            await asyncio.gather(self._reporter, return_exceptions=True)
+        await cancel_tasks(self._reporter)
 
     def _record_refusal(self, use: _Use, key: tuple[str, int], program: Program, snapshot: Snapshot) -> Snapshot | None:
         """Record a refusal for the next report; return the last good revision of the program."""
@@ -133,17 +133,6 @@ class RevisionBinder:
         self._uses.move_to_end(session)
         use.used_at = time.monotonic()
         return use
-
-    async def _report_forever(self, process: str) -> None:
-        while True:
-            try:
-                await self._report(process)
-                self._outage.recovered()
-            except StoreUnavailableError as exc:
-                self._outage.failed(exc)
-            except Exception:  # noqa: BLE001 (one failed report must not end the loop)
-                _log.exception("Reporting the applied revisions failed; retrying")
-            await asyncio.sleep(_REPORT_INTERVAL_S)
 
     async def _report(self, process: str) -> None:
         """Report what changed since the last round, and withdraw idle sessions."""

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 
 from snakepit_bridge.elixir.errors import ElixirUnavailableError
+from snakepit_bridge.process.aio import BackgroundTasks
 
 # Erlang's HTTP servers allow 100 streams per connection; the 101st call waits, unnoticed, for one of them to end.
 # A server may count a stream that has just ended a moment longer and reject the next, which gRPC then retries.
@@ -52,7 +53,7 @@ class Channels:
         self._methods: dict[str, Callable[..., Awaitable[bytes]]] = {}
         self._opened_at = 0.0
         self._streams: list[_StreamChannel] = []
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = BackgroundTasks()
         self._call_slots = asyncio.Semaphore(_CALLS_PER_CHANNEL)
         self.answered_at = 0.0
 
@@ -129,7 +130,7 @@ class Channels:
         self._streams, self._unary = [], None
         for channel in channels:
             await channel.close()
-        await asyncio.gather(*self._closing)
+        await self._closing.wait()
 
     def _open(self) -> grpc.aio.Channel:
         if self._credentials is not None:
@@ -138,6 +139,4 @@ class Channels:
 
     def _close_later(self, channel: grpc.aio.Channel) -> None:
         """Close a channel after its calls' deadlines: calls that it cut off would look like cancelled tasks."""
-        closing = asyncio.get_running_loop().create_task(channel.close(self._timeout_s))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._closing.spawn(channel.close(self._timeout_s))

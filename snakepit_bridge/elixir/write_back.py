@@ -23,6 +23,7 @@ from snakepit_bridge.exceptions import (
     StoreUnavailableError,
     ValidationError,
 )
+from snakepit_bridge.process.aio import BackgroundTasks
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.lease import Leases
 from snakepit_bridge.snapshots import STORE, Changes, SnapshotStore
@@ -102,7 +103,7 @@ class ElixirAuthority:
         self._options: dict[str, Any] = {"timeout_s": timeout_s, "credentials": credentials}
         self._clients: dict[asyncio.AbstractEventLoop, BridgeClient] = {}
         self._write_locks: dict[str, asyncio.Lock] = {}
-        self._pending_writes: set[asyncio.Task[None]] = set()
+        self._pending_writes = BackgroundTasks()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r})"
@@ -144,9 +145,9 @@ class ElixirAuthority:
         if self._demand is not None:
             await self._demand.touch([session])
         metadata = {key: text for key, text in (("author", author), ("reason", reason)) if text}
-        writing = asyncio.create_task(self._write(_WriteRequest(session, names, proposal, metadata, written := {})))
-        self._pending_writes.add(writing)
-        writing.add_done_callback(self._pending_writes.discard)
+        writing = self._pending_writes.spawn(
+            self._write(_WriteRequest(session, names, proposal, metadata, written := {}))
+        )
         # A cancelled caller must not leave half of the changes behind.
         await asyncio.shield(writing)
         return await self._wait_until_shown(session, written, before.token if before else None)
@@ -167,7 +168,7 @@ class ElixirAuthority:
 
     async def aclose(self) -> None:
         """Wait for pending writes on the running event loop and close the connections."""
-        await asyncio.gather(*self._pending_writes, return_exceptions=True)
+        await self._pending_writes.wait()
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()

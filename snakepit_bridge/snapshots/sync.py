@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from snakepit_bridge.exceptions import RevisionNotReachedError, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.process.aio import cancel_tasks, wait_for_event
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.messages import DEFAULT_SESSION
 from snakepit_bridge.protocol.token import Token
@@ -69,10 +70,7 @@ class ReplicaSync:
 
     async def aclose(self) -> None:
         """Stop all tasks."""
-        tasks: list[asyncio.Task[Any]] = [*self._tasks, *self._reading.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_tasks(*self._tasks, *self._reading.values())
 
     async def read(self, session: str, since: float) -> CachedSnapshot:
         """Return a session that was read at or after a moment; share a read that is under way if it is recent enough.
@@ -123,11 +121,7 @@ class ReplicaSync:
         event = self._changed.get(session)
         if event is None:
             event = self._changed[session] = asyncio.Event()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
-        except TimeoutError:
-            return  # the caller checks the cache and the clock
+        await wait_for_event(event, timeout_s)  # the caller checks the cache and the clock
 
     async def _read(self, session: str) -> CachedSnapshot:
         try:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from snakepit_bridge.exceptions import StoreUnavailableError, copy_error
+from snakepit_bridge.process.aio import wait_for_event
 from snakepit_bridge.protocol.token import Token
 
 Moves = Mapping[str, Token | None]
@@ -100,10 +101,7 @@ class PendingMoves:
 
     async def take(self, timeout_s: float | None) -> Moves:
         """Remove and return the moves, waiting for some up to ``timeout_s`` seconds."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._available.wait()
-        except TimeoutError:
+        if not await wait_for_event(self._available, timeout_s):
             return {}
         self.check()
         self._available.clear()

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Iterable, Iterator
 
 from dspy.lm15 import LM15Error, Request, Response
 
+from snakepit_bridge.process.aio import OutageLog
 from tasks.cancellation import CancellationRegistry
 from tasks.errors import retryable_kind
 from tasks.lm_middleware.circuit_breaker import CircuitOpenError
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
-from tasks.outage_log import OutageLog
 from tasks.rate_limits.protocol import Estimate, Permit, RateLimiter, Used
 
 _log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
+from snakepit_bridge.process.aio import wait_for_event
 from snakepit_bridge.redis.outages import retry_through_outages
 from tasks.rate_limits.estimates import Estimates
 from tasks.rate_limits.leases import LimitLeases
@@ -66,7 +67,7 @@ class FleetAdmission:
         with self._leases.waiter(call.caller.task_id) as turn:
             try:
                 while isinstance(answer := await self._request_start(call), Parked):
-                    await _wait_for_event(turn, _clamp_to_deadline(_RETRY_INTERVAL_S, call.caller.deadline))
+                    await wait_for_event(turn, _clamp_to_deadline(_RETRY_INTERVAL_S, call.caller.deadline))
                     turn.clear()
                     _check_deadline(call.caller)
             except (asyncio.CancelledError, DeadlineExceededError):
@@ -167,14 +168,6 @@ class _PendingCall:
     estimate: Estimate
     permit: str
     costs: Costs
-
-
-async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
 
 
 def _check_deadline(caller: Caller) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 from uuid import uuid4
 
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.notifications import Subscriptions
-from tasks.outage_log import OutageLog
 from tasks.rate_limits.rules import FLEET_SESSION, Bucket, Rules
 from tasks.rate_limits.scheduler import ParkedTaskScheduler
 from tasks.rate_limits.store import Costs, LimitStore
@@ -60,9 +60,11 @@ class LimitLeases:
         self._unsettled: list[_Unsettled] = []
         self._scheduler = ParkedTaskScheduler(store, self._find_buckets)
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._spawned: set[asyncio.Task[Any]] = set()
+        self._spawned = BackgroundTasks()
         self._cancels = cancels
-        self._read_outage = OutageLog(_log, "Can't read the fleet's limits; the last known ones apply")
+        self._read_outage = OutageLog(
+            _log, "Can't read the fleet's limits; the last known ones apply", expected=BridgeError
+        )
         self._renewal_outage = OutageLog(_log, "Can't renew rate-limit permits")
         self._signals = Subscriptions(store.connection)
         self._signals.subscribe(store.pause_channel, self._on_pause, lambda: None)
@@ -88,18 +90,17 @@ class LimitLeases:
         self._ensure_running("look", self._poll_fleet)
         self._signals.start()
         self._cancels.start()
-        self._fleet = await self._fetch_snapshot(FLEET_SESSION)
+        await self._read_fleet()
         self._has_begun = True
 
     async def aclose(self) -> None:
         """Stop taking part."""
         await self._signals.aclose()
-        tasks = [*self._running.values(), *self._spawned]
+        tasks = list(self._running.values())
         self._running.clear()
         self._has_begun = False
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_tasks(*tasks)
+        await self._spawned.cancel()
 
     # ------------------------------------------------------------ limits
 
@@ -167,9 +168,7 @@ class LimitLeases:
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run in the background what a cancelled caller can't await."""
-        task = asyncio.get_running_loop().create_task(_run_detached(work))
-        self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
+        self._spawned.spawn(_run_detached(work))
 
     # ------------------------------------------------------------ taking part
 
@@ -180,24 +179,13 @@ class LimitLeases:
 
     async def _poll_fleet(self) -> None:
         """Keep the fleet's variables in the replica, and notice when they are first published."""
-        while True:
-            try:
-                self._fleet = await self._fetch_snapshot(FLEET_SESSION)
-                self._read_outage.recovered()
-            except BridgeError as exc:
-                self._read_outage.failed(exc)
-            await asyncio.sleep(_POLL_INTERVAL_S)
+        await every(_POLL_INTERVAL_S, self._read_fleet, self._read_outage)
+
+    async def _read_fleet(self) -> None:
+        self._fleet = await self._fetch_snapshot(FLEET_SESSION)
 
     async def _send_heartbeats(self) -> None:
-        while True:
-            try:
-                await self._send_heartbeat()
-                self._renewal_outage.recovered()
-            except StoreUnavailableError as exc:
-                self._renewal_outage.failed(exc)
-            except Exception:  # noqa: BLE001 (one failed heartbeat must not end the loop)
-                _log.exception("A heartbeat of the rate limits failed; retrying")
-            await asyncio.sleep(_HEARTBEAT_S)
+        await every(_HEARTBEAT_S, self._send_heartbeat, self._renewal_outage)
 
     async def _send_heartbeat(self) -> None:
         reply = await self.store.send_heartbeat(self._process, self._held, self._waiters)

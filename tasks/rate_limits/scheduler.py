@@ -13,8 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
-from snakepit_bridge.exceptions import StoreUnavailableError
-from tasks.outage_log import OutageLog
+from snakepit_bridge.process.aio import OutageLog, wait_for_event
 from tasks.rate_limits.rules import Bucket
 from tasks.rate_limits.store import LimitStore
 
@@ -59,23 +58,16 @@ class ParkedTaskScheduler:
             wait_s = await self._serve_all()
             if wait_s > 0:
                 # Room comes with time; a parked task or a settlement only wakes it earlier.
-                await _wait_for_event(self._woken, wait_s)
+                await wait_for_event(self._woken, wait_s)
 
     async def _serve_all(self) -> float:
         """Serve every profile once; return the seconds until the next round."""
-        try:
+        with self._outage.survive():
             await self._store.unpark()
             profiles = await self._store.count_parked()
             self._queues = {name: self._queues.get(name) or self._create_queues(name) for name in profiles}
-            waits = [await queues.serve() for queues in self._queues.values()]
-        except StoreUnavailableError as exc:
-            self._outage.failed(exc)
-            return _IDLE_S
-        except Exception:  # noqa: BLE001 (one failed round must not end the loop)
-            _log.exception("Releasing parked predictions failed; retrying")
-            return _IDLE_S
-        self._outage.recovered()
-        return min(waits, default=_IDLE_S)
+            return min([await queues.serve() for queues in self._queues.values()], default=_IDLE_S)
+        return _IDLE_S
 
     def _create_queues(self, profile: str) -> SessionQueues:
         return SessionQueues(profile, self._store, self._find_buckets)
@@ -171,11 +163,3 @@ def _max_reservations(buckets: Sequence[Bucket]) -> int:
     """Return about one second's worth of requests: more would start in a burst when workers become free."""
     rates = [bucket.limit * 1000 / bucket.window_ms for bucket in buckets if bucket.unit == 1 and bucket.window_ms]
     return max(8, int(min(rates))) if rates else 256
-
-
-async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from dspy.lm15 import LM15Error, Response, Usage
 
 from snakepit_bridge.exceptions import LMUnavailableError, StoreUnavailableError, copy_error
 from snakepit_bridge.lm.engine import LMCall
+from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, every, wait_for_event
 from snakepit_bridge.process.home_loop import get_home_loop, share_future
 from tasks.notifications import Subscriptions
 from tasks.prediction_context import PredictionContext
@@ -70,7 +72,8 @@ class AnswerCache:
     def __init__(self, store: AnswerStore, signals: Subscriptions) -> None:
         self._store = store
         self._calls: dict[str, SharedCall] = {}
-        self._spawned: set[asyncio.Task[None]] = set()
+        self._spawned = BackgroundTasks()
+        self._renewal_outage = OutageLog(_log, "Can't renew the lease on an answer")
         signals.subscribe(store.channel, self._on_answered, self._on_reconnect)
 
     async def get_or_call(self, scope: PredictionContext, call: LMCall, call_provider: CallProvider) -> Response:
@@ -128,7 +131,7 @@ class AnswerCache:
                 flight.renewal = asyncio.get_running_loop().create_task(self._renew(flight))
                 return None
             waited = True
-            await _wait_for_event(flight.changed, _POLL_INTERVAL_S)
+            await wait_for_event(flight.changed, _POLL_INTERVAL_S)
 
     # ------------------------------------------------------------------ completion
 
@@ -154,12 +157,7 @@ class AnswerCache:
                 flight.result.set_result(outcome)
         if flight.renewal is not None:
             flight.renewal.cancel()
-            self._spawn(flight, outcome if isinstance(outcome, Response) else None)
-
-    def _spawn(self, flight: SharedCall, answer: Response | None) -> None:
-        task = asyncio.get_running_loop().create_task(self._announce(flight, answer))
-        self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
+            self._spawned.spawn(self._announce(flight, outcome if isinstance(outcome, Response) else None))
 
     async def _announce(self, flight: SharedCall, answer: Response | None) -> None:
         encoded = json.dumps(response_to_dict(answer)).encode() if answer is not None else b""
@@ -172,12 +170,8 @@ class AnswerCache:
             _log.warning("Can't cache an answer; its lease will expire: %s", exc)
 
     async def _renew(self, flight: SharedCall) -> None:
-        while True:
-            await asyncio.sleep(LEASE_S / 4)
-            try:
-                await self._store.claim(flight.digest, flight.owner)
-            except StoreUnavailableError as exc:
-                _log.warning("Can't renew the lease on an answer: %s", exc)
+        renew = partial(self._store.claim, flight.digest, flight.owner)
+        await every(LEASE_S / 4, renew, self._renewal_outage, at_once=False)
 
     # ------------------------------------------------------------------ notifications
 
@@ -189,14 +183,6 @@ class AnswerCache:
     def _on_reconnect(self) -> None:
         for flight in self._calls.values():
             flight.changed.set()
-
-
-async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
 
 
 def _without_usage(answer: Response) -> Response:

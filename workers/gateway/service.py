@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.redis.acl import Role
@@ -87,12 +88,14 @@ class Gateway:
         """
         await self.start()
         serving()
-        probing = asyncio.create_task(self._probe(), name="dspex-gateway-probe")
+        probing = asyncio.create_task(
+            every(_PROBE_INTERVAL_S, self._probe, OutageLog(_log, "Can't probe the gateway")),
+            name="dspex-gateway-probe",
+        )
         try:
             await stop.wait()
         finally:
-            probing.cancel()
-            await asyncio.gather(probing, return_exceptions=True)
+            await cancel_tasks(probing)
             await self.stop()
 
     async def start(self) -> None:
@@ -122,10 +125,8 @@ class Gateway:
         await self._fleet.connection.aclose()
 
     async def _probe(self) -> None:
-        while True:
-            if self._grpc is not None:
-                await self._grpc.set_healthy(await self.ready())
-            await asyncio.sleep(_PROBE_INTERVAL_S)
+        if self._grpc is not None:
+            await self._grpc.set_healthy(await self.ready())
 
 
 def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | None = None) -> None:

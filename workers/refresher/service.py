@@ -15,6 +15,7 @@ from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.errors import ElixirUnavailableError
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
+from snakepit_bridge.process.aio import OutageLog, cancel_tasks, every, wait_for_event
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.acl import Role
@@ -74,6 +75,7 @@ class Refresher:
         self._followers: dict[str, tuple[SessionFollower, asyncio.Task[None]]] = {}
         self._idle_s: dict[str, float] = {}
         self._store_unavailable = self._elixir_unavailable = False
+        self._confirmation_outage = OutageLog(_log, "Can't confirm what Elixir holds")
         self._ping: asyncio.Task[None] | None = None
 
     def statuses(self) -> dict[str, SessionStatus]:
@@ -93,14 +95,15 @@ class Refresher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow sessions until ``stop`` is set, then release them."""
-        confirming = asyncio.create_task(self._send_confirmations())
+        confirming = asyncio.create_task(
+            every(CONFIRM_INTERVAL_S, self._context.confirmations.send, self._confirmation_outage)
+        )
         try:
             while not stop.is_set():
                 await self._tick_or_log()
-                await _wait_for_event(stop, min(TICK_INTERVAL_S, self._settings.lease_s / 3))
+                await wait_for_event(stop, min(TICK_INTERVAL_S, self._settings.lease_s / 3))
         finally:
-            confirming.cancel()
-            await asyncio.gather(confirming, return_exceptions=True)
+            await cancel_tasks(confirming)
             await self._shut_down()
 
     async def _tick_or_log(self) -> None:
@@ -167,9 +170,7 @@ class Refresher:
 
     async def _stop(self, sessions: AbstractSet[str]) -> None:
         tasks = [self._followers.pop(session)[1] for session in sessions & self._followers.keys()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_tasks(*tasks)
 
     async def _drop_finished(self) -> None:
         """Forget followers that were superseded or failed; the next tick restarts those whose lease is still held."""
@@ -180,18 +181,8 @@ class Refresher:
                 if error is not None:
                     _log.error("following session %r failed", session, exc_info=error)
 
-    async def _send_confirmations(self) -> None:
-        while True:
-            try:
-                await self._context.confirmations.send()
-            except StoreUnavailableError as exc:
-                _log.debug("%s", exc)
-            await asyncio.sleep(CONFIRM_INTERVAL_S)
-
     async def _shut_down(self) -> None:
-        if self._ping is not None:
-            self._ping.cancel()
-            await asyncio.gather(self._ping, return_exceptions=True)
+        await cancel_tasks(self._ping)
         await self._stop(set(self._followers))
         try:
             await self._context.confirmations.send()
@@ -229,9 +220,3 @@ async def _check_rights(settings: RefresherSettings) -> None:
         await check_role(Role.refresher, connection, settings.namespace)
     finally:
         await connection.aclose()
-
-
-async def _wait_for_event(stop: asyncio.Event, seconds: float) -> None:
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait([waiting], timeout=seconds)
-    waiting.cancel()

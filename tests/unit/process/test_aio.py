@@ -1,0 +1,115 @@
+"""Periodic work, waits and background tasks on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every, wait_for_event
+
+LOG = logging.getLogger("of this test")
+
+
+def test_an_outage_and_its_end_are_logged_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    outage = OutageLog(LOG, "Can't look")
+    outage.recovered()
+    assert caplog.messages == []
+    outage.failed("no connection")
+    outage.failed("no connection")
+    outage.recovered()
+    outage.recovered()
+    assert caplog.messages == ["Can't look: no connection", "Recovered: Can't look"]
+    outage.failed("no answer")
+    assert caplog.messages[-1] == "Can't look: no answer"
+
+
+class Rounds:
+    """Work whose rounds end as listed; the last one sets ``done``."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self._errors = list(errors)
+        self.count = 0
+        self.done = asyncio.Event()
+
+    async def run(self) -> None:
+        self.count += 1
+        error = self._errors.pop(0) if self._errors else None
+        if not self._errors:
+            self.done.set()
+        if error is not None:
+            raise error
+
+
+async def finished(rounds: Rounds, running: asyncio.Task[None]) -> None:
+    assert await wait_for_event(rounds.done, 5)
+    await cancel_tasks(running)
+
+
+async def test_periodic_work_goes_on_after_errors(caplog: pytest.LogCaptureFixture) -> None:
+    away = StoreUnavailableError("redis://host", "refused")
+    rounds = Rounds(away, away, LookupError("odd"), None, None)
+    await finished(rounds, asyncio.create_task(every(0.001, rounds.run, OutageLog(LOG, "Can't look"))))
+    assert caplog.messages == [f"Can't look: {away}", "Can't look; retrying", "Recovered: Can't look"]
+
+
+async def test_other_errors_can_be_the_expected_ones(caplog: pytest.LogCaptureFixture) -> None:
+    rounds = Rounds(LookupError("odd"), LookupError("odd"))
+    outage = OutageLog(LOG, "Can't look", expected=LookupError)
+    await finished(rounds, asyncio.create_task(every(0.001, rounds.run, outage)))
+    assert caplog.messages == ["Can't look: odd"]
+
+
+async def test_an_event_begins_the_next_round_early() -> None:
+    rounds, wake_up = Rounds(None, None), asyncio.Event()
+    running = asyncio.create_task(every(60, rounds.run, OutageLog(LOG, "Can't look"), wake_up=wake_up))
+    await asyncio.sleep(0)
+    assert rounds.count == 1
+    wake_up.set()
+    await finished(rounds, running)
+    assert (rounds.count, wake_up.is_set()) == (2, False)
+
+
+async def test_periodic_work_can_begin_with_a_pause() -> None:
+    rounds, wake_up = Rounds(None), asyncio.Event()
+    outage = OutageLog(LOG, "Can't look")
+    running = asyncio.create_task(every(60, rounds.run, outage, wake_up=wake_up, at_once=False))
+    await asyncio.sleep(0)
+    assert rounds.count == 0
+    wake_up.set()
+    await finished(rounds, running)
+
+
+async def test_a_wait_for_an_event_says_whether_it_came() -> None:
+    event = asyncio.Event()
+    assert not await wait_for_event(event, 0.001)
+    waiting = asyncio.create_task(wait_for_event(event, None))
+    await asyncio.sleep(0)
+    event.set()
+    assert await waiting
+
+
+async def test_cancelled_tasks_have_ended_and_their_errors_are_dropped() -> None:
+    async def fail() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError
+
+    task = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    await cancel_tasks(task, None)
+    assert isinstance(task.exception(), LookupError)
+
+
+async def test_background_tasks_can_be_awaited_and_cancelled() -> None:
+    tasks, event = BackgroundTasks(), asyncio.Event()
+    waiting = tasks.spawn(event.wait())
+    event.set()
+    await tasks.wait()
+    assert waiting.result()
+    endless = tasks.spawn(asyncio.Event().wait())
+    await tasks.cancel()
+    assert endless.cancelled()
