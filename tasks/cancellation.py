@@ -18,10 +18,11 @@ from celery.backends.base import KeyValueStoreBackend
 from snakepit_bridge.exceptions import PredictionCancelledError, StoreUnavailableError, copy_error
 from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import share_future
+from snakepit_bridge.protocol.messages import cancel_channel
+from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.connection import RedisConnection
 from tasks.notifications import Subscriptions
 from tasks.prediction_context import PredictionContext
-from tasks.stored_results import is_final
 
 _POLL_INTERVAL_S = 1.0
 # A task's result is checked when it is received; its first LM call mostly follows within milliseconds.
@@ -48,7 +49,7 @@ class CancellationRegistry:
         self._poller: asyncio.Task[None] | None = None
         self._poll_now = asyncio.Event()
         self._outage = OutageLog(_log, "Can't check for cancelled predictions")
-        signals.subscribe(f"{namespace}:cancel", self.cancel, self._poll_now.set)
+        signals.subscribe(cancel_channel(namespace), self.cancel, self._poll_now.set)
 
     @contextmanager
     def track(self, scope: PredictionContext) -> Generator[None]:

@@ -13,12 +13,12 @@ from celery.exceptions import Ignore, Reject
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, StoreUnavailableError
 from snakepit_bridge.protocol.messages import LM_FAILING_S, LM_TRIES, PREDICT, PredictionRequest
+from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.outages import is_outage, retry_through_outages
 from tasks.prediction import Delivery, check_deadline, encode_for_storage, prepare, run
 from tasks.requests import parse_delivery, parse_request
 from tasks.routing import move_to_code_queue
 from tasks.runtime import HasRuntime, Runtime
-from tasks.stored_results import is_final
 
 
 # A named error is a result: it goes to the client, without a traceback in the worker's log. Inputs and outputs stay out

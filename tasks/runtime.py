@@ -12,6 +12,7 @@ from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
+from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.snapshots.freshness import FAIL, OutagePolicy
@@ -24,7 +25,6 @@ from tasks.rate_limits.protocol import RateLimiter, Unlimited
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.revisions import RevisionBinder
 from tasks.sessions import SessionSnapshots
-from tasks.stored_results import is_final
 
 
 @dataclass(frozen=True, slots=True)

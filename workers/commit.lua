@@ -1,4 +1,4 @@
--- needs: ended
+-- needs: final_state
 -- Commits a task's state: the first final state wins, and no state follows it.
 --
 -- KEYS[1]  the task's result, which is also the pub/sub channel of Celery's own clients
@@ -9,7 +9,7 @@
 --
 -- Returns false if this result is stored, now or by an earlier run of this call, otherwise the earlier final state.
 local there = redis.call('GET', KEYS[1])
-if there ~= ARGV[1] and ended(there) then
+if there ~= ARGV[1] and final_state(there) then
   return there
 end
 if ARGV[2] == '0' then

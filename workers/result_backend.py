@@ -16,20 +16,21 @@ from typing import Any, cast
 
 from celery.backends.redis import RedisBackend
 from celery.exceptions import BackendStoreError, Reject
-from celery.states import EXCEPTION_STATES, FAILURE, READY_STATES
+from celery.states import EXCEPTION_STATES, FAILURE
 from celery.worker import state as worker
 
 from snakepit_bridge.client.lua import FINAL_STATE
 from snakepit_bridge.exceptions import BridgeError, copy_error
 from snakepit_bridge.process.home_loop import can_switch_out, run_blocking
 from snakepit_bridge.protocol.messages import REPLY_CHANNEL
+from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.scripts import Script, source
 from tasks.runtime import HasRuntime
 from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
 
-_COMMIT = Script(source("workers", "commit", ended=FINAL_STATE))
+_COMMIT = Script(source("workers", "commit", final_state=FINAL_STATE))
 # An answer has been paid for: retry storing it for long before the task is requeued.
 _MAX_WAIT_S = 600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 3.0
@@ -46,7 +47,7 @@ def _is_prediction(request: Any) -> bool:
 
 def _plain_meta(result: Any, state: str, traceback: Any) -> dict[str, Any]:
     """Return Celery's result for a task without a request, such as an input of a batch, at a tenth of the cost."""
-    done = datetime.now(UTC).isoformat() if state in READY_STATES else None
+    done = datetime.now(UTC).isoformat() if is_final_state(state) else None
     return {"status": state, "result": result, "traceback": traceback, "children": None, "date_done": done}
 
 

@@ -10,6 +10,7 @@ from celery import Celery, states
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError, PredictionCancelledError, PredictionFailedError
 from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.protocol.messages import Result
+from snakepit_bridge.protocol.task_state import is_final_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class TaskResult:
     @property
     def ready(self) -> bool:
         """Whether the state is final."""
-        return self.state in states.READY_STATES
+        return is_final_state(self.state)
 
 
 PENDING = TaskResult(states.PENDING)

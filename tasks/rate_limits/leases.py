@@ -15,6 +15,7 @@ from uuid import uuid4
 from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreUnavailableError
 from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import share_future
+from snakepit_bridge.protocol.messages import cancel_channel
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.notifications import Subscriptions
@@ -70,7 +71,7 @@ class LimitLeases:
         self._signals.subscribe(store.pause_channel, self._on_pause, lambda: None)
         self._signals.subscribe(self.ready_channel, self._on_ready, self._wake_all)
         self._signals.subscribe(store.wake_channel, self._on_wake, lambda: None)
-        cancels.subscribe(f"{store.namespace}:cancel", self._on_cancel, lambda: None)
+        cancels.subscribe(cancel_channel(store.namespace), self._on_cancel, lambda: None)
 
     async def begin(self) -> None:
         """Start taking part, unless it does so already, and read the fleet's variables.

@@ -6,5 +6,5 @@ from snakepit_bridge.redis.scripts import ScriptPackage
 
 SCRIPTS = ScriptPackage(__name__)
 
-FINAL_STATE = SCRIPTS["ended"].text
-"""Lua text that defines ``ended(stored)``, for scripts that must not change what a task ended with."""
+FINAL_STATE = SCRIPTS["final_state"].text
+"""Lua text that defines ``final_state(stored)``, for scripts that must not change what a task ended with."""

@@ -1,4 +1,4 @@
--- needs: ended
+-- needs: final_state
 -- Ends a task as cancelled unless it has ended already, and tells whoever waits for it or runs it.
 --
 -- KEYS[1]  the task's result, which is also the name of its own channel
@@ -7,7 +7,7 @@
 --
 -- Answers 1 if the task is cancelled now, by this call or an earlier one, and 0 if it ended otherwise. Running it twice,
 -- as a client does that lost the first answer, tells nobody twice.
-local status = ended(redis.call('GET', KEYS[1]))
+local status = final_state(redis.call('GET', KEYS[1]))
 if status then
   return status == 'REVOKED' and 1 or 0
 end

@@ -1,6 +1,6 @@
--- Library: ended(stored) answers the final state in a task's stored result, or nil if it has none.
+-- Library: final_state(stored) answers the final state in a task's stored result, or nil if it has none.
 -- Celery writes a result's status first; a result that somebody else wrote is decoded to find it.
-local function ended(stored)
+local function final_state(stored)
   if not stored then
     return nil
   end
