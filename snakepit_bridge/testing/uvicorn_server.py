@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 import uvicorn
 
+from snakepit_bridge.process.uvicorn_server import UvicornServer
 from snakepit_bridge.testing.lm.endpoints import Backstage, build
 
 _GRACE_S = 1
@@ -18,22 +18,6 @@ _GRACE_S = 1
 def _unexpected(record: logging.LogRecord) -> bool:
     """Uvicorn complains of answers that are broken off; here that is what was asked for."""
     return "without completing response" not in record.getMessage()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, but it takes no signals (it may run beside others in a thread) and says when it accepts."""
-
-    def __init__(self, config: uvicorn.Config, accepting: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._accepting = accepting
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._accepting()
 
 
 async def run(stage: Backstage, listening: socket.socket, accepting: Callable[[], None]) -> None:
@@ -49,7 +33,7 @@ async def run(stage: Backstage, listening: socket.socket, accepting: Callable[[]
         timeout_graceful_shutdown=_GRACE_S,
     )
     logging.getLogger("uvicorn.error").addFilter(_unexpected)
-    server = _Server(config, accepting)
+    server = UvicornServer(config, accepting)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     stopping = asyncio.create_task(stage.stopping.wait())
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)

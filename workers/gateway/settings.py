@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
+from workers.addresses import is_loopback, parse_address
 from workers.gateway.access.authentication import Grants
 
 
@@ -136,24 +136,3 @@ class GatewaySettings:
                 f"The gateway doesn't listen on {address} without {' and '.join(missing)}: any client that reaches it "
                 "could publish. Give it a certificate and a tokens file, or a loopback address such as 127.0.0.1:50061."
             )
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Return host and port of ``HOST:PORT``, with an IPv6 address in brackets.
-
-    Raises:
-        ConfigurationError: the address is malformed.
-    """
-    host, separator, port = address.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not (separator and bare and port.isascii() and port.isdigit() and int(port) < 65_536):
-        raise ConfigurationError(f"An address to listen on must be HOST:PORT, like 127.0.0.1:50061; got {address!r}.")
-    return bare, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Check whether a host is loopback; a name other than localhost may resolve to anything."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

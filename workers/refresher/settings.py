@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snakepit_bridge.exceptions import ConfigurationError
+from workers.addresses import parse_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,7 @@ class RefresherSettings:
     max_answer_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:
-        host, separator, port = self.bridge.rpartition(":")
-        if not (separator and host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-            raise ConfigurationError(
-                f"The Elixir server's address must be HOST:PORT, like localhost:50051; got {self.bridge!r}."
-            )
+        parse_address(self.bridge, "The Elixir server's address", "localhost:50051", min_port=1)
         positive = ("poll_s", "poll_max_s", "watch_retry_s", "heartbeat_s", "idle_s", "lease_s", "timeout_s")
         for name in (*positive, "redis_timeout_s", "looks_at_once", "max_answer_bytes"):
             if not getattr(self, name) > 0:

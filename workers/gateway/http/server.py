@@ -19,7 +19,9 @@ from starlette.routing import Route
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.process.uvicorn_server import UvicornServer
 from snakepit_bridge.variables.codec import encode_canonical, encode_json, parse
+from workers.addresses import parse_address
 from workers.gateway.access.authentication import Grant
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.access.web_origins import WebOrigins
@@ -37,9 +39,9 @@ from workers.gateway.errors import (
 from workers.gateway.http.connections import Connections
 from workers.gateway.http.openapi import build_description
 from workers.gateway.http.transcoding import message_from_json, message_to_json, parse_texts
-from workers.gateway.http.uvicorn_server import UvicornServer, build_config, listen
+from workers.gateway.http.uvicorn_config import build_config, listen
 from workers.gateway.operations import Operation
-from workers.gateway.settings import GatewaySettings, parse_address
+from workers.gateway.settings import GatewaySettings
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +80,9 @@ class HttpServer:
         self._socket = listen(host, port)
         self.address = f"{settings.http.rpartition(':')[0]}:{self._socket.getsockname()[1]}"
         self._connections = Connections(settings.limits.newcomers, settings.limits.calls + 100)
-        self._server = UvicornServer(build_config(self.build_app(), settings, self._connections))
+        self._accepting = asyncio.Event()
+        config = build_config(self.build_app(), settings, self._connections)
+        self._server = UvicornServer(config, self._accepting.set)
         self._serving: asyncio.Task[None] | None = None
 
     def build_app(self) -> Starlette:
@@ -102,7 +106,7 @@ class HttpServer:
     async def start(self) -> None:
         """Start accepting calls."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="dspex-gateway-http")
-        await self._server.accepting.wait()
+        await self._accepting.wait()
 
     async def stop(self, grace_s: float) -> None:
         """Stop accepting calls, and cancel those that don't finish within ``grace_s`` seconds."""

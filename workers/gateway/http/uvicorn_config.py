@@ -1,9 +1,7 @@
-"""uvicorn as the gateway runs it: on a given socket, with TLS and limits, and without signal handlers."""
+"""uvicorn's configuration in a gateway: TLS, limits, and the socket that it listens on."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
 import ssl
 from typing import Any
@@ -16,22 +14,6 @@ from workers.gateway.http.connections import Connections, build_protocol
 from workers.gateway.settings import GatewaySettings, Tls
 
 _KEEP_ALIVE_S = 60
-
-
-class UvicornServer(uvicorn.Server):
-    """A uvicorn server that installs no signal handlers, and sets ``accepting`` once it accepts connections."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.accepting = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.accepting.set()
 
 
 def build_config(app: Starlette, settings: GatewaySettings, connections: Connections) -> uvicorn.Config:
