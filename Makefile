@@ -34,7 +34,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast soak coverage check proto lint hooks bench docs lock clean
+.PHONY: help demo test test-fast soak coverage check proto lint hooks bench docs lock clean check-elixir
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -58,7 +58,7 @@ coverage: $(READY) ## Runs the tests and reports the lines and branches they lea
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report
 
-check: $(READY) ## Format, lint, spelling, types, import ladder, and whether generated code and locks are up to date
+check: $(READY) check-elixir ## Format, lint, spelling, types, import ladder, whether generated code and locks are up to date, and the Elixir package
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	git ls-files -z | xargs -0 $(BIN)/codespell
@@ -66,6 +66,13 @@ check: $(READY) ## Format, lint, spelling, types, import ladder, and whether gen
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/unit/elixir/test_generated.py
 	$(BIN)/python -m pytest -q -k lock tests/unit/test_deploy.py
+
+# A machine without Elixir, or with an older one, checks the Python side alone.
+check-elixir:
+	@if ! command -v mix >/dev/null; then echo "the Elixir package is not checked: there is no mix on the PATH"; \
+	elif ! (cd elixir && MIX_ENV=test mix deps.loadpaths --no-compile </dev/null >/dev/null 2>&1); then \
+		echo "the Elixir package is not checked: it needs Elixir 1.18 and its dependencies; run 'mix deps.get' in elixir/"; \
+	else cd elixir && mix test.ci; fi
 
 proto: $(READY) ## Writes the code of proto/ anew
 	$(BIN)/python proto/generate.py

@@ -14,6 +14,7 @@ defmodule DSPexFleet.MixProject do
       description: "Publishes session variables to a DSPy fleet and requests predictions from it.",
       package: package(),
       docs: docs(),
+      dialyzer: dialyzer(),
       aliases: aliases()
     ]
   end
@@ -21,7 +22,7 @@ defmodule DSPexFleet.MixProject do
   def cli, do: [preferred_envs: ["test.ci": :test]]
 
   def application do
-    [extra_applications: [:logger, :ssl, :public_key]]
+    [mod: {DSPexFleet.Application, []}, extra_applications: [:logger, :ssl, :public_key]]
   end
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
@@ -30,7 +31,7 @@ defmodule DSPexFleet.MixProject do
   defp package do
     [
       licenses: ["MIT"],
-      links: %{},
+      links: %{"DSPy" => "https://dspy.ai", "snakepit" => "https://github.com/nshkrdotcom/snakepit"},
       files: ~w(lib examples mix.exs README.md CHANGELOG.md LICENSE .formatter.exs)
     ]
   end
@@ -56,8 +57,15 @@ defmodule DSPexFleet.MixProject do
     ]
   end
 
+  defp dialyzer do
+    [plt_add_apps: [:ex_unit, :mix], flags: [:error_handling, :unmatched_returns], list_unused_filters: true]
+  end
+
   defp aliases do
-    ["test.ci": ["format --check-formatted", "compile --warnings-as-errors", "test"]]
+    [
+      lint: ["format --check-formatted", "credo --strict", "dialyzer"],
+      "test.ci": ["format --check-formatted", "compile --warnings-as-errors", "test"]
+    ]
   end
 
   defp deps do
@@ -67,6 +75,9 @@ defmodule DSPexFleet.MixProject do
       {:gun, "~> 2.4.0"},
       {:protobuf, "~> 0.17"},
       {:telemetry, "~> 1.3"},
+      # Not in the tests' environment, so that these run without them.
+      {:credo, "~> 1.7", only: :dev, runtime: false},
+      {:dialyxir, "~> 1.4", only: :dev, runtime: false},
       {:ex_doc, "~> 0.38", only: :dev, runtime: false}
     ]
   end

@@ -14,8 +14,7 @@ options = [
 {:ok, ctx} = Context.start_link(options)
 
 # Define variables
-{:ok, _token} =
-  Variables.defvariable(ctx, :llm_temperature, :float, 0.7, constraints: %{min: 0.0, max: 2.0})
+{:ok, _token} = Variables.defvariable(ctx, :llm_temperature, :float, 0.7, constraints: %{min: 0.0, max: 2.0})
 
 {:ok, token} = Variables.defvariable(ctx, :reasoning_module, :module, "ChainOfThought")
 IO.puts("defined #{Context.session(ctx)} at #{token}")

@@ -114,7 +114,7 @@ defmodule DSPexFleet do
   @doc """
   Waits for a prediction to end, for at most `timeout` milliseconds (default 60,000) or `:infinity`.
 
-  Returns the prediction if it succeeded and its error if it failed or was cancelled. After a `"PredictionTimeoutError"` it
+  Returns the prediction if it succeeded and its error if it failed or was cancelled. After `:prediction_timeout` it
   is still running: await it again, or cancel it.
   """
   @spec await(Handle.t(), timeout) :: {:ok, Prediction.t()} | {:error, Error.t()}
@@ -218,7 +218,7 @@ defmodule DSPexFleet do
 
   defp timed_out(prediction) do
     Error.new(
-      "PredictionTimeoutError",
+      :prediction_timeout,
       "prediction #{prediction.id} is #{prediction.state} still and goes on. Await it again, or cancel it.",
       fields: [prediction.id]
     )

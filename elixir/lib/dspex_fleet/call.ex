@@ -44,11 +44,11 @@ defmodule DSPexFleet.Call do
     case apply(stub, rpc, [channel, request, [timeout: timeout, metadata: metadata]]) do
       {:ok, reply} -> {:ok, reply}
       {:error, %GRPC.RPCError{} = error} -> {:error, Error.from_rpc(error)}
-      {:error, reason} -> {:error, Error.new("BadAnswer", inspect(reason))}
+      {:error, reason} -> {:error, Error.new(:bad_answer, inspect(reason))}
     end
   catch
     # The connection's process exited between the look-up of the channel and its use.
-    :exit, reason -> {:error, Error.new("GatewayUnavailable", "the connection was lost: #{inspect(reason)}")}
+    :exit, reason -> {:error, Error.new(:gateway_unavailable, "the connection was lost: #{inspect(reason)}")}
   end
 
   defp to_result({:ok, request}), do: {:ok, request}

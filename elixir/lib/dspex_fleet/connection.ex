@@ -29,12 +29,13 @@ defmodule DSPexFleet.Connection do
   use GenServer
 
   alias DSPexFleet.Connection.{Adapter, Backoff, InFlight, Options, SocketEvents}
-  alias DSPexFleet.Error
+  alias DSPexFleet.{Error, Processes}
 
   @type server :: GenServer.server()
 
   defstruct [
     :options,
+    :registry,
     :in_flight,
     :channel,
     :connecting,
@@ -55,19 +56,33 @@ defmodule DSPexFleet.Connection do
 
   @doc "Returns true if the connection is up."
   @spec connected?(server) :: boolean
-  def connected?(connection), do: GenServer.call(connection, :connected?)
+  def connected?(connection), do: match?({:ok, {%GRPC.Channel{}, _metadata}}, Processes.fetch(connection))
 
   @doc false
   # Returns the channel and the metadata for a call; waits up to `timeout` milliseconds for a connection.
   @spec channel(server, timeout) :: {:ok, GRPC.Channel.t(), map} | {:error, Error.t()}
   def channel(connection, timeout) do
-    with {:ok, channel, token} <- GenServer.call(connection, {:channel, timeout}, :infinity) do
-      {:ok, channel, metadata(token)}
+    case Processes.fetch(connection) do
+      {:ok, {nil, metadata}} -> await_channel(connection, metadata, timeout)
+      {:ok, {channel, metadata}} -> {:ok, channel, metadata.()}
+      :error -> {:error, not_running(connection, "no such process on this node")}
+    end
+  end
+
+  defp await_channel(connection, metadata, timeout) do
+    with {:ok, channel} <- GenServer.call(connection, {:channel, timeout}, :infinity) do
+      {:ok, channel, metadata.()}
     end
   catch
-    :exit, {reason, _call} ->
-      {:error, Error.new("ContextDown", "the connection #{inspect(connection)} is not running: #{inspect(reason)}")}
+    :exit, {reason, _call} -> {:error, not_running(connection, inspect(reason))}
   end
+
+  defp not_running(connection, reason) do
+    Error.new(:context_down, "the connection #{inspect(connection)} is not running: #{reason}")
+  end
+
+  # A function, since a table's content is shown where a token must not be.
+  defp metadata_function(options), do: fn -> metadata(options.token) end
 
   defp metadata(nil), do: %{}
   defp metadata(token) when is_function(token, 0), do: metadata(token.())
@@ -77,7 +92,8 @@ defmodule DSPexFleet.Connection do
   def init(options) do
     # Ensures that `terminate/2` runs and closes the socket, which the gRPC package's own supervisor owns.
     Process.flag(:trap_exit, true)
-    {:ok, %__MODULE__{options: options, in_flight: InFlight.new()}, {:continue, :open}}
+    registry = Processes.register({nil, metadata_function(options)})
+    {:ok, %__MODULE__{options: options, registry: registry, in_flight: InFlight.new()}, {:continue, :open}}
   end
 
   @impl true
@@ -92,10 +108,8 @@ defmodule DSPexFleet.Connection do
   end
 
   @impl true
-  def handle_call(:connected?, _from, state), do: {:reply, ready?(state), state}
-
   def handle_call({:channel, timeout}, from, state) do
-    if ready?(state), do: {:reply, reply(state), state}, else: {:noreply, wait(state, from, timeout)}
+    if ready?(state), do: {:reply, {:ok, state.channel}, state}, else: {:noreply, wait(state, from, timeout)}
   end
 
   @impl true
@@ -129,6 +143,9 @@ defmodule DSPexFleet.Connection do
   end
 
   def handle_info(:open, state), do: {:noreply, state, {:continue, :open}}
+
+  # Nobody could find this process any more; its supervisor restarts it.
+  def handle_info({:EXIT, registry, reason}, %{registry: registry} = state), do: {:stop, reason, state}
   def handle_info(_from_an_older_socket, state), do: {:noreply, state}
 
   @impl true
@@ -139,8 +156,6 @@ defmodule DSPexFleet.Connection do
   def format_status(status), do: Map.replace(status, :message, :hidden)
 
   defp ready?(state), do: state.connected and state.channel != nil
-
-  defp reply(state), do: {:ok, state.channel, state.options.token}
 
   defp wait(state, from, timeout) do
     timer = if timeout == :infinity, do: :none, else: Process.send_after(self(), {:expired, from}, timeout)
@@ -153,11 +168,12 @@ defmodule DSPexFleet.Connection do
   end
 
   defp announce(state) do
+    Processes.update({state.channel, metadata_function(state.options)})
     :telemetry.execute([:dspex_fleet, :connection, :up], %{attempts: state.attempt}, about(state))
 
     for {from, timer} <- state.waiting do
       if timer != :none, do: Process.cancel_timer(timer)
-      GenServer.reply(from, reply(state))
+      GenServer.reply(from, {:ok, state.channel})
     end
 
     %{state | waiting: %{}, attempt: 0, last: nil}
@@ -165,6 +181,7 @@ defmodule DSPexFleet.Connection do
 
   defp mark_down(state, reason) do
     if ready?(state) do
+      Processes.update({nil, metadata_function(state.options)})
       :telemetry.execute([:dspex_fleet, :connection, :down], %{}, Map.put(about(state), :reason, reason))
     end
 
@@ -203,7 +220,7 @@ defmodule DSPexFleet.Connection do
     why = if state.last, do: ": #{inspect(state.last)}", else: ""
 
     Error.new(
-      "GatewayUnavailable",
+      :gateway_unavailable,
       "no connection to #{state.options.target} in time#{why}. Reconnecting continues; check that the gateway runs there."
     )
   end

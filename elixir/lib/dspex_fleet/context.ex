@@ -15,12 +15,13 @@ defmodule DSPexFleet.Context do
       options (`:target`, `:token`, `:tls` …).
     * `:name` – a name as for `GenServer.start_link/3`.
 
-  The session itself lives on the fleet: the first publish creates it, and it outlives this process.
+  The session itself lives on the fleet: the first publish creates it, and it outlives this process. A context serves the
+  processes of its own node.
   """
 
   use GenServer
 
-  alias DSPexFleet.{Call, Connection, Error, Watch}
+  alias DSPexFleet.{Call, Connection, Error, Processes, Watch}
 
   @type t :: GenServer.server()
 
@@ -36,17 +37,32 @@ defmodule DSPexFleet.Context do
     %{id: Keyword.get(opts, :name, {__MODULE__, opts[:session]}), start: {__MODULE__, :start_link, [opts]}}
   end
 
-  @doc "Returns the id of the context's session."
+  @doc "Returns the id of the context's session; raises `DSPexFleet.Error` if the context isn't running."
   @spec session(t) :: String.t()
-  def session(context), do: GenServer.call(context, :session)
+  def session(context) do
+    case lookup(context) do
+      {:ok, session, _connection} -> session
+      {:error, error} -> raise error
+    end
+  end
 
   @doc "Returns true if the context is connected to the gateway."
   @spec connected?(t) :: boolean
-  def connected?(context), do: context |> GenServer.call(:connection) |> Connection.connected?()
+  def connected?(context) do
+    case lookup(context) do
+      {:ok, _session, connection} -> Connection.connected?(connection)
+      {:error, _not_running} -> false
+    end
+  end
 
   @doc false
   @spec lookup(t) :: {:ok, String.t(), Connection.server()} | {:error, Error.t()}
-  def lookup(context), do: ask(context, :lookup)
+  def lookup(context) do
+    case Processes.fetch(context) do
+      {:ok, {session, connection}} -> {:ok, session, connection}
+      :error -> {:error, not_running(context, "no such process on this node")}
+    end
+  end
 
   @doc false
   @spec start_watch(t, keyword) :: {:ok, reference} | {:error, Error.t()}
@@ -59,8 +75,11 @@ defmodule DSPexFleet.Context do
   defp ask(context, request) do
     GenServer.call(context, request)
   catch
-    :exit, {reason, _call} ->
-      {:error, Error.new("ContextDown", "the context #{inspect(context)} is not running: #{inspect(reason)}")}
+    :exit, {reason, _call} -> {:error, not_running(context, inspect(reason))}
+  end
+
+  defp not_running(context, reason) do
+    Error.new(:context_down, "the context #{inspect(context)} is not running: #{reason}")
   end
 
   @impl true
@@ -69,6 +88,7 @@ defmodule DSPexFleet.Context do
     {session, opts} = Keyword.pop_lazy(opts, :session, fn -> "elixir-" <> Call.fresh_id() end)
 
     with {:ok, connection, owned} <- connection(opts) do
+      Processes.register({session, connection})
       {:ok, %{session: session, connection: connection, owned: owned, watches: %{}}}
     end
   end
@@ -87,10 +107,6 @@ defmodule DSPexFleet.Context do
   end
 
   @impl true
-  def handle_call(:session, _from, state), do: {:reply, state.session, state}
-  def handle_call(:connection, _from, state), do: {:reply, state.connection, state}
-  def handle_call(:lookup, _from, state), do: {:reply, {:ok, state.session, state.connection}, state}
-
   def handle_call({:watch, opts}, _from, state) do
     ref = make_ref()
     {:ok, pid} = Watch.start_link([ref: ref, session: state.session, connection: state.connection] ++ opts)

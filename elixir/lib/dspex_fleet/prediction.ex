@@ -40,11 +40,11 @@ defmodule DSPexFleet.Prediction do
   # The error of a prediction that failed or was cancelled, otherwise the prediction.
   @spec outcome(t) :: {:ok, t} | {:error, Error.t()}
   def outcome(%__MODULE__{state: :failed} = failed) do
-    {:error, failed.error || Error.new("PredictionFailedError", "prediction #{failed.id} failed without a reason")}
+    {:error, failed.error || Error.new(:prediction_failed, "prediction #{failed.id} failed without a reason")}
   end
 
   def outcome(%__MODULE__{state: :cancelled} = cancelled) do
-    {:error, cancelled.error || Error.new("PredictionCancelledError", "prediction #{cancelled.id} was cancelled")}
+    {:error, cancelled.error || Error.new(:prediction_cancelled, "prediction #{cancelled.id} was cancelled")}
   end
 
   def outcome(%__MODULE__{} = prediction), do: {:ok, prediction}

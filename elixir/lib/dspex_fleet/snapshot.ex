@@ -58,7 +58,7 @@ defmodule DSPexFleet.Snapshot do
   @spec token(String.t()) :: {:ok, Token.t()} | {:error, Error.t()}
   def token(text) do
     with :error <- Token.parse(text),
-         do: {:error, Error.new("BadAnswer", "the gateway sent #{inspect(text)} as a token")}
+         do: {:error, Error.new(:bad_answer, "the gateway sent #{inspect(text)} as a token")}
   end
 
   @doc false

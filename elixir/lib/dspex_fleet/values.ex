@@ -35,7 +35,7 @@ defmodule DSPexFleet.Values do
   rescue
     error in [ArgumentError, Protocol.UndefinedError, ErlangError, FunctionClauseError] ->
       {:error,
-       Error.new("InvalidValue", "#{inspect(value, limit: 10)} can't be encoded as JSON: #{Exception.message(error)}")}
+       Error.new(:invalid_value, "#{inspect(value, limit: 10)} can't be encoded as JSON: #{Exception.message(error)}")}
   end
 
   @doc false
@@ -46,7 +46,7 @@ defmodule DSPexFleet.Values do
         {:ok, typed(value, type)}
 
       {:error, reason} ->
-        {:error, Error.new("BadAnswer", "the gateway sent a value that isn't JSON: #{inspect(reason)}")}
+        {:error, Error.new(:bad_answer, "the gateway sent a value that isn't JSON: #{inspect(reason)}")}
     end
   end
 

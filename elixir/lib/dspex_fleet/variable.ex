@@ -22,8 +22,7 @@ defmodule DSPexFleet.Variable do
   def type_to_wire(type) when is_map_key(@to_wire, type), do: {:ok, Map.fetch!(@to_wire, type)}
 
   def type_to_wire(other) do
-    {:error,
-     Error.new("InvalidValue", "expected a type of #{inspect(Values.types())}, got: #{inspect(other)}")}
+    {:error, Error.new(:invalid_value, "expected a type of #{inspect(Values.types())}, got: #{inspect(other)}")}
   end
 
   @doc false

@@ -28,7 +28,7 @@ defmodule DSPexFleet.Watch do
   def handle_info({:EXIT, reader, :normal}, %{reader: reader} = state), do: {:stop, :normal, state}
 
   def handle_info({:EXIT, reader, reason}, %{reader: reader} = state) do
-    notify(state.watch, {:ended, Error.new("BadAnswer", "the watch failed: #{Exception.format_exit(reason)}")})
+    notify(state.watch, {:ended, Error.new(:bad_answer, "the watch failed: #{Exception.format_exit(reason)}")})
     {:stop, :normal, state}
   end
 
@@ -86,7 +86,7 @@ defmodule DSPexFleet.Watch do
     do: notify(watch, {:ended, error})
 
   # The store has lost the last revision received, so restart from its current one.
-  defp continue({{:failed, %Error{kind: "RevisionLostError"} = error}, watch}),
+  defp continue({{:failed, %Error{reason: :revision_lost} = error}, watch}),
     do: pause(%{interrupt(watch, error) | after: nil})
 
   defp continue({{:failed, error}, watch}), do: watch |> interrupt(error) |> pause()
@@ -94,7 +94,7 @@ defmodule DSPexFleet.Watch do
   defp interrupt(%{interrupted: true} = watch, _error), do: watch
 
   # A gateway that is shutting down, and a stream past its maximum duration, are replaced in a moment.
-  defp interrupt(%{tries: 0} = watch, %Error{kind: kind}) when kind in ["DrainingError", "StreamEndedError"], do: watch
+  defp interrupt(%{tries: 0} = watch, %Error{reason: reason}) when reason in [:draining, :stream_ended], do: watch
 
   defp interrupt(watch, error) do
     notify(watch, {:interrupted, error})

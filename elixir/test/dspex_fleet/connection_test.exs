@@ -10,7 +10,7 @@ defmodule DSPexFleet.ConnectionTest do
   test "a context starts without a gateway, and its calls say so when their time is over" do
     {:ok, ctx} = Context.start_link(target: @nowhere, session: "s")
     refute Context.connected?(ctx)
-    assert {:error, %Error{kind: "GatewayUnavailable", message: message}} = Variables.get(ctx, :a, timeout: 2_000)
+    assert {:error, %Error{reason: :gateway_unavailable, message: message}} = Variables.get(ctx, :a, timeout: 2_000)
     assert message =~ @nowhere
     assert message =~ "econnrefused"
   end
@@ -18,16 +18,24 @@ defmodule DSPexFleet.ConnectionTest do
   test "a call on a context that is gone is an error and no exit" do
     {:ok, ctx} = Context.start_link(target: @nowhere)
     GenServer.stop(ctx)
-    assert {:error, %Error{kind: "ContextDown"}} = Variables.set(ctx, :a, 1)
-    assert_raise Error, ~r/ContextDown/, fn -> Variables.set!(ctx, :a, 1) end
+    assert {:error, %Error{reason: :context_down}} = Variables.set(ctx, :a, 1)
+    assert_raise Error, ~r/context_down/, fn -> Variables.set!(ctx, :a, 1) end
   end
 
   test "contexts share a connection by its name, and outlive it" do
     start_supervised!({Connection, name: :shared_fleet, target: @nowhere})
     {:ok, ctx} = Context.start_link(connection: :shared_fleet, session: "s")
     stop_supervised!(Connection)
-    assert {:error, %Error{kind: "ContextDown"}} = Variables.get(ctx, :a, timeout: 50)
+    assert {:error, %Error{reason: :context_down}} = Variables.get(ctx, :a, timeout: 50)
     assert Context.session(ctx) == "s"
+  end
+
+  test "a context that is busy delays nobody who looks it up" do
+    {:ok, ctx} = Context.start_link(target: @nowhere, session: "s")
+    :sys.suspend(ctx)
+    assert Context.session(ctx) == "s"
+    refute Context.connected?(ctx)
+    :sys.resume(ctx)
   end
 
   test "a context without a session makes one up" do

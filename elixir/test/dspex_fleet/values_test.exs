@@ -45,9 +45,9 @@ defmodule DSPexFleet.ValuesTest do
   end
 
   test "what JSON has no form for is an error and no crash" do
-    assert {:error, %Error{kind: "InvalidValue"}} = Values.encode({1, 2})
-    assert {:error, %Error{kind: "InvalidValue"}} = Values.encode(self())
-    assert {:error, %Error{kind: "InvalidValue"}} = Values.encode(<<255>>)
-    assert {:error, %Error{kind: "BadAnswer"}} = Values.decode("{")
+    assert {:error, %Error{reason: :invalid_value}} = Values.encode({1, 2})
+    assert {:error, %Error{reason: :invalid_value}} = Values.encode(self())
+    assert {:error, %Error{reason: :invalid_value}} = Values.encode(<<255>>)
+    assert {:error, %Error{reason: :bad_answer}} = Values.decode("{")
   end
 end

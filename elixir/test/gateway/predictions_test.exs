@@ -77,7 +77,7 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     assert for({:ok, prediction} <- Enum.take(outcomes, 5), do: prediction.outputs["answer"]) ==
              Enum.map(questions, &"answer of #{&1}")
 
-    assert {:error, %Error{kind: "InputError"}} = List.last(outcomes)
+    assert {:error, %Error{reason: :input}} = List.last(outcomes)
   end
 
   test "the same idempotency key is the same prediction, and other content under it an error", %{ctx: ctx} do
@@ -86,7 +86,7 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     one = DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key)
     assert DSPexFleet.submit!(ctx, program(), %{question: key}, idempotency_key: key) == one
 
-    assert {:error, %Error{kind: "IdempotencyConflictError"}} =
+    assert {:error, %Error{reason: :idempotency_conflict}} =
              DSPexFleet.submit(ctx, program(), %{question: "another"}, idempotency_key: key)
 
     DSPexFleet.await!(one)
@@ -94,13 +94,15 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
 
   test "a program that isn't there is an error", %{ctx: ctx} do
     Variables.publish!(ctx, warmth: 0.5)
-    assert {:error, %Error{kind: "ProgramNotFoundError"}} = DSPexFleet.predict(ctx, "nobody's", %{question: "?"})
+    assert {:error, %Error{reason: :program_not_found}} = DSPexFleet.predict(ctx, "nobody's", %{question: "?"})
   end
 
   test "a token that never comes fails the prediction with the reason", %{ctx: ctx} do
     token = Variables.publish!(ctx, warmth: 0.5)
     lost = %{token | epoch: token.epoch - 1, revision: token.revision + 1_000}
-    assert {:error, %Error{kind: "RevisionLostError"}} = DSPexFleet.predict(ctx, program(), %{question: "?"}, exactly: lost)
+
+    assert {:error, %Error{reason: :revision_lost}} =
+             DSPexFleet.predict(ctx, program(), %{question: "?"}, exactly: lost)
   end
 
   test "await gives up at its own time, and cancel ends what goes on", %{ctx: ctx} do
@@ -108,11 +110,11 @@ defmodule DSPexFleet.Gateway.PredictionsTest do
     future = %{token | revision: token.revision + 1_000}
     handle = DSPexFleet.submit!(ctx, program(), %{question: fresh("never")}, at_least: future)
 
-    assert {:error, %Error{kind: "PredictionTimeoutError"} = error} = DSPexFleet.await(handle, 10)
+    assert {:error, %Error{reason: :prediction_timeout} = error} = DSPexFleet.await(handle, 10)
     assert error.fields == [handle.id]
     assert DSPexFleet.cancel!(handle).state == :cancelled
-    assert {:error, %Error{kind: "PredictionCancelledError"}} = DSPexFleet.await(handle)
-    assert [{:error, %Error{kind: "PredictionCancelledError"}}] = handle |> DSPexFleet.stream() |> Enum.to_list()
+    assert {:error, %Error{reason: :prediction_cancelled}} = DSPexFleet.await(handle)
+    assert [{:error, %Error{reason: :prediction_cancelled}}] = handle |> DSPexFleet.stream() |> Enum.to_list()
   end
 
   test "programs are registered, listed and read", %{ctx: ctx} do

@@ -47,7 +47,7 @@ defmodule DSPexFleet.Gateway.ReconnectTest do
     ref = Variables.watch!(ctx)
     await_snapshot(ref, fn _any -> true end)
     Proxy.cut(proxy, refuse: true)
-    assert_receive {:dspex_fleet, ^ref, {:interrupted, %Error{kind: "GatewayUnavailable"}}}, 10_000
+    assert_receive {:dspex_fleet, ^ref, {:interrupted, %Error{reason: :gateway_unavailable}}}, 10_000
 
     other = context!(session: Context.session(ctx))
     token = Variables.set!(other, :a, 2)
@@ -71,14 +71,14 @@ defmodule DSPexFleet.Gateway.ReconnectTest do
     Variables.get(ctx, :a)
     assert_receive {^ref, _event, %{duration: _}, %{operation: :get, session: ^session, error: nil}}
     Variables.get(ctx, :no_such)
-    assert_receive {^ref, _event, _, %{session: ^session, error: %Error{kind: "VariableNotFoundError"}}}
+    assert_receive {^ref, _event, _, %{session: ^session, error: %Error{reason: :variable_not_found}}}
   end
 
   test "a dead network ends a call at its own timeout", %{ctx: ctx, proxy: proxy} do
     Proxy.swallow(proxy)
     before = System.monotonic_time(:millisecond)
-    assert {:error, %Error{kind: kind}} = Variables.get(ctx, :a, timeout: 200)
-    assert kind in ["DeadlineExceededError", "GatewayUnavailable"]
+    assert {:error, %Error{reason: reason}} = Variables.get(ctx, :a, timeout: 200)
+    assert reason in [:deadline_exceeded, :gateway_unavailable]
     assert System.monotonic_time(:millisecond) - before >= 200
   end
 

@@ -5,6 +5,17 @@ defmodule DSPexFleet.Gateway.VariablesTest do
     {:ok, ctx: context!()}
   end
 
+  test "a request sends no message to its context or connection" do
+    connection = start_supervised!({Connection, target: target(), token: System.get_env("DSPEX_FLEET_TOKEN")})
+    ctx = start_supervised!({Context, connection: connection, session: fresh("elixir")})
+    Variables.set!(ctx, :a, 1)
+
+    Enum.each([ctx, connection], &:sys.suspend/1)
+    assert Context.connected?(ctx)
+    assert Variables.get(ctx, :a) == {:ok, 1}
+    Enum.each([ctx, connection], &:sys.resume/1)
+  end
+
   test "every variable type comes back as it was published", %{ctx: ctx} do
     for {type, value} <- [
           float: 0.7,
@@ -45,7 +56,7 @@ defmodule DSPexFleet.Gateway.VariablesTest do
   test "a definition carries constraints, and a value that breaks one changes nothing", %{ctx: ctx} do
     token = Variables.defvariable!(ctx, :llm_temperature, :float, 0.7, constraints: %{min: 0.0, max: 2.0})
 
-    assert {:error, %Error{kind: "ValidationError", status: :invalid_argument} = error} =
+    assert {:error, %Error{reason: :validation, status: :invalid_argument} = error} =
              Variables.publish(ctx, llm_temperature: 3.0, other: 1)
 
     assert "llm_temperature" in error.fields
@@ -71,8 +82,8 @@ defmodule DSPexFleet.Gateway.VariablesTest do
     first = Variables.publish!(ctx, [a: 1], expected: :absent)
     second = Variables.set!(ctx, :a, 2, expected: first)
 
-    assert {:error, %Error{kind: "StaleTokenError", status: :aborted}} = Variables.set(ctx, :a, 3, expected: first)
-    assert {:error, %Error{kind: "StaleTokenError"}} = Variables.set(ctx, :a, 3, expected: :absent)
+    assert {:error, %Error{reason: :stale_token, status: :aborted}} = Variables.set(ctx, :a, 3, expected: first)
+    assert {:error, %Error{reason: :stale_token}} = Variables.set(ctx, :a, 3, expected: :absent)
     assert Variables.snapshot!(ctx).token == second
   end
 
@@ -85,7 +96,7 @@ defmodule DSPexFleet.Gateway.VariablesTest do
   test "deleted and replaced variables are gone", %{ctx: ctx} do
     Variables.publish!(ctx, a: 1, b: 2, c: 3)
     Variables.delete!(ctx, [:a])
-    assert {:error, %Error{kind: "VariableNotFoundError", status: :not_found}} = Variables.get(ctx, :a)
+    assert {:error, %Error{reason: :variable_not_found, status: :not_found}} = Variables.get(ctx, :a)
     assert Variables.get(ctx, :a, default: 7) == {:ok, 7}
 
     Variables.publish!(ctx, [d: 4], replace: true)
@@ -103,13 +114,13 @@ defmodule DSPexFleet.Gateway.VariablesTest do
   end
 
   test "a session that isn't there is an error", %{ctx: ctx} do
-    assert {:error, %Error{kind: "SessionNotFoundError", status: :not_found}} = Variables.snapshot(ctx)
+    assert {:error, %Error{reason: :session_not_found, status: :not_found}} = Variables.snapshot(ctx)
   end
 
   test "a token that doesn't come in time is an error, and one that comes in time is waited for", %{ctx: ctx} do
     token = Variables.set!(ctx, :a, 1)
     next = %{token | revision: token.revision + 1}
-    assert {:error, %Error{kind: "RevisionNotReachedError"}} = Variables.get(ctx, :a, at_least: next, wait: 50)
+    assert {:error, %Error{reason: :revision_not_reached}} = Variables.get(ctx, :a, at_least: next, wait: 50)
 
     reading = Task.async(fn -> Variables.get(ctx, :a, at_least: next, wait: 20_000) end)
     Variables.set!(ctx, :a, 2)

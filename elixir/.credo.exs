@@ -1,0 +1,25 @@
+%{
+  configs: [
+    %{
+      name: "default",
+      strict: true,
+      files: %{
+        included: ["lib/", "test/", "examples/", "mix.exs"],
+        # Generated code stays as it was generated.
+        excluded: ["lib/dspex_fleet/wire/"]
+      },
+      checks: %{
+        extra: [
+          {Credo.Check.Readability.MaxLineLength, max_length: 120},
+          {Credo.Check.Readability.Specs, files: %{excluded: ["test/"]}},
+          {Credo.Check.Readability.ImplTrue, []},
+          {Credo.Check.Warning.UnsafeToAtom, []}
+        ],
+        disabled: [
+          # Test support counts on `start_link/1` of processes that need no documentation.
+          {Credo.Check.Readability.ModuleDoc, files: %{included: ["test/"]}}
+        ]
+      }
+    }
+  ]
+}
