@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from kombu import pools
@@ -37,6 +38,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "keeps_keys(*patterns): keys of these names may stay without an expiry after this test"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Keep what collecting has loaded, DSPy and five thousand tests, out of every later look for garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

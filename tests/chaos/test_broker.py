@@ -33,7 +33,7 @@ def pool() -> Pool:
 @pytest.fixture
 def worker(pool: Pool, start_worker: StartWorker) -> LocalTestWorker:
     env = {"DSPEX_LEASE_S": str(LEASE_S)}
-    spec = WorkerSpec(app="tests.chaos.worker_app", pool=pool.value, concurrency=2, queues=(QUEUE,), name="w", env=env)
+    spec = WorkerSpec("tests.chaos.worker_app", pool.value, queues=(QUEUE,), name="w", env=env, preloaded=True)
     return start_worker(spec)
 
 

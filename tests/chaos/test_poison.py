@@ -17,7 +17,7 @@ pytestmark = pytest.mark.chaos
 
 SPEC = WorkerSpec(
     app="tests.chaos.worker_app", pool="prefork", concurrency=1, queues=("poison",), name="poison",
-    env={"DSPEX_MAX_DELIVERIES": "2", "DSPEX_LEASE_S": "1"},
+    env={"DSPEX_MAX_DELIVERIES": "2", "DSPEX_LEASE_S": "1"}, preloaded=True,
 )  # fmt: skip
 
 

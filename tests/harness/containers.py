@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from tests.harness import servers
 from tests.harness.local import LocalServer, LocalWorker
+from tests.harness.preloaded import LOADED_WITH
 from tests.harness.waiting import wait_until
 from workers.dev.redis_server import EmbeddedRedis
 from workers.pools import Pool
@@ -26,13 +27,15 @@ from workers.pools import Pool
 ROOT = Path(__file__).parents[2]
 READY_TIMEOUT_S = 60.0
 PING_TIMEOUT_S = 1.0
+_READY = b" ready."
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
     """One worker process: ``python -m celery -A <app> worker`` with these options and this environment.
 
-    ``open_files`` are the soft and the hard limit that it starts under.
+    ``open_files`` are the soft and the hard limit that it starts under. One that is ``preloaded`` is forked from a
+    process that has loaded what it needs, where that makes no difference; see ``tests.harness.preloaded``.
     """
 
     app: str = "workers.app"
@@ -43,6 +46,7 @@ class WorkerSpec:
     arguments: tuple[str, ...] = ("--without-mingle", "--without-gossip")
     name: str = "worker"
     open_files: tuple[int, int] | None = None
+    preloaded: bool = False
 
     def node(self, identity: str) -> str:
         """Returns the worker's name on the broker, made as pytest-celery makes it."""
@@ -63,13 +67,7 @@ class WorkerSpec:
 
     def environment(self, redis_url: str) -> dict[str, str]:
         """Returns the worker's whole environment: this process's, the server's URL, no caches, then ``env``."""
-        ours = {
-            "DSPEX_REDIS_URL": redis_url,
-            "DSPY_CACHEDIR": str(Path(tempfile.gettempdir()) / "dspex-tests-dspy-cache"),
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "PYTHONUNBUFFERED": "1",
-        }
-        return {**os.environ, **ours, **Pool(self.pool).environment, **self.env}
+        return {**os.environ, **LOADED_WITH, "DSPEX_REDIS_URL": redis_url, **Pool(self.pool).environment, **self.env}
 
 
 def limited(soft: int, hard: int) -> list[str]:
@@ -154,6 +152,9 @@ class LocalWorkerContainer(CeleryWorkerContainer):
     def _answers(self) -> bool:
         if not self._container.running:
             raise AssertionError(f"{self.node} has ended with exit code {self.returncode}")
+        # A ping that comes too early is lost, and its answer waited for in vain.
+        if not self._container.has_logged(_READY):
+            return False
         try:
             replies: list[dict[str, Any]] = self._app.control.ping(destination=[self.node], timeout=PING_TIMEOUT_S)
         except (kombu.exceptions.OperationalError, RedisError, OSError):
@@ -202,7 +203,9 @@ def local_worker(
     with tempfile.TemporaryDirectory(prefix="dspex-worker-") as folder:
         identity, log = uuid.uuid4().hex, Path(folder) / "worker.log"
         env = spec.environment(redis_url)
-        process = LocalWorker(spec.name, identity, spec.command(identity), env=env, cwd=ROOT, log=log)
+        process = LocalWorker(
+            spec.name, identity, spec.command(identity), env=env, cwd=ROOT, log=log, preloaded=spec.preloaded
+        )
         try:
             container = LocalWorkerContainer(process, spec, app)
             if wait:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.harness.preloaded import ForkedChild, can_fork
 from workers.dev.process import Child
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -127,10 +129,19 @@ class LocalWorker(LocalProcess):
     """A worker process under test, in a group of its own with whatever it forks."""
 
     def __init__(
-        self, name: str, identity: str, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path
+        self,
+        name: str,
+        identity: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        preloaded: bool = False,
     ) -> None:
         super().__init__(name, identity)
         self._command, self._env, self._cwd, self._log = list(command), dict(env), cwd, log
+        self._preloaded = preloaded and self._command[:2] == [sys.executable, "-m"] and can_fork(self._env)
         self._child = self._start()
 
     @property
@@ -154,6 +165,10 @@ class LocalWorker(LocalProcess):
         # A worker whose start failed has taken its folder along.
         return self._log.read_bytes() if self._log.exists() else b""
 
+    def has_logged(self, text: bytes) -> bool:
+        """Whether it has written this since its latest start."""
+        return text in self.logs()[self._logged_before :]
+
     def kill(self, signal: str | int | None = None) -> None:
         sign = as_signal(signal)
         if sign == _KILL:
@@ -176,7 +191,10 @@ class LocalWorker(LocalProcess):
         )
         return done.returncode, done.stdout + done.stderr
 
-    def _start(self) -> Child:
+    def _start(self) -> Child | ForkedChild:
+        self._logged_before = len(self.logs())
+        if self._preloaded:
+            return ForkedChild(self._command[2:], self._log, env=self._env, cwd=self._cwd)
         return Child(self._command, self._log, env=self._env, cwd=self._cwd)
 
 

@@ -208,17 +208,18 @@ async def own_cancellation() -> None:
     await inner
 
 
-_SHARED = LookupError("shared")
+_shared_errors: dict[str, LookupError] = {}
 
 
 @app.task(name="pools.fail_together")
-async def fail_together(pause_s: float) -> None:
-    """Raises the one error of all such tasks, and waits in between with its frame in that error's traceback."""
+async def fail_together(of: str, pause_s: float) -> None:
+    """Raises the one error of all tasks of this name, and waits in between with its frame in that error's traceback."""
+    error = _shared_errors.setdefault(of, LookupError("shared"))
     try:
-        raise _SHARED
+        raise error
     except LookupError:
         await asyncio.sleep(pause_s)
-    raise _SHARED
+    raise error
 
 
 @app.task(name="pools.raise_what_ends_coroutines")

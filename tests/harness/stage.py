@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -80,7 +80,7 @@ class Stage:
 
     def start(self, *, wait: bool = True, env: Mapping[str, str] | None = None, **changes: Any) -> LocalTestWorker:
         """Starts one more worker; keywords are fields of the spec."""
-        spec = WorkerSpec(env={**self.settings, **(env or {})}, **changes)
+        spec = replace(WorkerSpec(env={**self.settings, **(env or {})}, preloaded=True), **changes)
         worker = self._running.enter_context(local_worker(spec, self.url, self.app, wait=wait))
         self.workers.append(worker)
         return worker

@@ -19,7 +19,7 @@ from tests.harness.waiting import wait_until
 WAIT_S = 30
 
 
-@pytest.fixture(params=["asyncio", "threads"])
+@pytest.fixture(scope="module", params=["asyncio", "threads"])
 def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Generator[Stage]:
     with stage(tmp_path_factory.mktemp("stage"), pool=request.param) as play:
         play.fleet.register("code", dspy.Predict("question -> answer"), executes_code=True)
@@ -27,8 +27,40 @@ def play(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield play
 
 
+@pytest.fixture(autouse=True)
+def undisturbed(play: Stage) -> Generator[None]:
+    """Leave nothing for the workers of the next test."""
+    yield
+    with Redis.from_url(play.url) as client:
+        for name in client.scan_iter("predictions.code*"):
+            client.delete(name)
+
+
 def waiting(play: Stage) -> dict[str, Any]:
     return collect_status(play.fleet)["code"]
+
+
+# ---------------------------------------------------------------- while no worker takes from their queue
+
+
+def test_a_prediction_that_was_handed_on_can_be_cancelled(play: Stage) -> None:
+    sent = play.fleet.submit("code", {"question": fresh("q")})
+    wait_until(lambda: waiting(play)["waiting"] == 1, "it to be handed on")
+    assert sent.cancel()
+    assert sent.status == "REVOKED"
+
+
+def test_the_message_is_the_same_after_its_move(play: Stage) -> None:
+    fleet = Fleet(play.url)
+    sent = fleet.submit("code", {"question": fresh("q")}, priority=5)
+    wait_until(lambda: waiting(play)["waiting"] == 1, "it to be handed on")
+    with Redis.from_url(play.url) as client:
+        [name] = client.keys("predictions.code*")
+        [raw] = client.lrange(name, 0, -1)
+    assert json.loads(raw)["headers"]["id"] == sent.id
+
+
+# ---------------------------------------------------------------- with a worker that does
 
 
 def test_they_wait_for_prefork_and_run_there(play: Stage) -> None:
@@ -51,6 +83,7 @@ def test_they_wait_for_prefork_and_run_there(play: Stage) -> None:
     assert [one.get(WAIT_S).answer for one in batch] == [f"answer of {question} {number}" for number in range(3)]
     assert waiting(play) == {"name": "predictions.code", "waiting": 0, "consumed": True}
     assert _code(play.fleet).level == "ok"
+    prefork.kill()
 
 
 def test_a_worker_that_takes_from_their_queue_runs_them_whatever_its_pool(play: Stage) -> None:
@@ -59,20 +92,3 @@ def test_a_worker_that_takes_from_their_queue_runs_them_whatever_its_pool(play: 
     question = fresh("q")
     assert play.fleet.submit("code", {"question": question}).get(WAIT_S).answer == f"answer of {question}"
     assert waiting(play)["waiting"] == 0
-
-
-def test_a_prediction_that_was_handed_on_can_be_cancelled(play: Stage) -> None:
-    sent = play.fleet.submit("code", {"question": fresh("q")})
-    wait_until(lambda: waiting(play)["waiting"] == 1, "it to be handed on")
-    assert sent.cancel()
-    assert sent.status == "REVOKED"
-
-
-def test_the_message_is_the_same_after_its_move(play: Stage) -> None:
-    fleet = Fleet(play.url)
-    sent = fleet.submit("code", {"question": fresh("q")}, priority=5)
-    wait_until(lambda: waiting(play)["waiting"] == 1, "it to be handed on")
-    with Redis.from_url(play.url) as client:
-        [name] = client.keys("predictions.code*")
-        [raw] = client.lrange(name, 0, -1)
-    assert json.loads(raw)["headers"]["id"] == sent.id

@@ -27,7 +27,7 @@ from workers.app import FleetApp
 
 WAIT_S = 60
 POOLS = ("asyncio", "threads", "prefork")
-SPEC = WorkerSpec(app="tests.harness.pool_app", concurrency=4, queues=("pools",))
+SPEC = WorkerSpec(app="tests.harness.pool_app", concurrency=4, queues=("pools",), preloaded=True)
 
 # What Celery's own pools leave out, by pool and by mark.
 CANNOT = {
@@ -195,7 +195,9 @@ def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(
     """KINDS 0a: such as what a library raises in all who wait for one connection."""
     ground, worker = alone(concurrency=8 if ground.pool == "prefork" else 64)
     for _ in range(5):
-        sent = [ground.send("fail_together", pause_s) for _ in range(100)]
+        # An error of each round's own: its traceback grows with every task that raises it.
+        shared = fresh("error")
+        sent = [ground.send("fail_together", shared, pause_s) for _ in range(100)]
         for one in sent:
             with pytest.raises(LookupError, match="shared"):
                 one.get(WAIT_S)

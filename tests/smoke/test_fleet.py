@@ -28,7 +28,9 @@ def lm() -> Generator[RecordingLM]:
 def worker_spec(request: pytest.FixtureRequest, lm: RecordingLM, tmp_path: Path) -> WorkerSpec:
     profiles = tmp_path / "profiles.toml"
     profiles.write_text(f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "SMOKE_KEY"\n')
-    return WorkerSpec(pool=request.param, env={"DSPEX_LM_PROFILES": str(profiles), "SMOKE_KEY": LM_KEY})
+    # What a killed worker held is handed on after its lease.
+    env = {"DSPEX_LM_PROFILES": str(profiles), "SMOKE_KEY": LM_KEY, "DSPEX_LEASE_S": "2"}
+    return WorkerSpec(pool=request.param, env=env)
 
 
 @pytest.fixture

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from celery import Celery
 from celery.result import AsyncResult
@@ -14,11 +18,13 @@ from pytest_celery import CeleryTestSetup
 from redis import Redis
 
 from tests.conftest import wait_until
-from tests.harness.containers import WorkerSpec, local_redis, local_worker
+from tests.harness.containers import ROOT, WorkerSpec, local_redis, local_worker
 from tests.harness.fixtures import StartWorker
 from tests.harness.leaks import leaked_keys
+from tests.harness.preloaded import can_fork
 
 SAMPLE = WorkerSpec(app="tests.harness.sample_app", queues=("sample",), name="sample")
+PRELOADED = replace(SAMPLE, preloaded=True)
 
 
 @pytest.fixture
@@ -63,6 +69,42 @@ def test_a_worker_killed_by_sigkill_is_gone_with_its_children_and_comes_back(sta
     worker.restart()
     assert worker.container.pid != first
     assert answer(queued) == 9
+
+
+def test_a_preloaded_worker_is_a_process_of_its_own_that_dies_and_comes_back_like_any_other() -> None:
+    with local_redis() as server, local_worker(PRELOADED, server.celeryconfig["host_url"]) as worker:
+        first = psutil.Process(worker.container.pid)
+        assert first.ppid() != os.getpid(), "it is forked"
+        assert os.getsid(first.pid) == os.getpgid(first.pid) == first.pid
+        assert call(worker.app, "sample.add", 2, 3) == 5
+        assert "sample.add" in worker.logs()
+        worker.kill()
+        assert worker.container.returncode == -signal.SIGKILL
+        worker.restart()
+        assert worker.container.pid != first.pid
+        assert call(worker.app, "sample.add", 4, 5) == 9
+        worker.container.kill("SIGTERM")
+        wait_until(lambda: worker.container.returncode == 0, "a warm shutdown")
+
+
+def test_a_preloaded_worker_does_not_outlive_the_tests() -> None:
+    code = (
+        "import time; from tests.harness.containers import *\n"
+        f"with local_redis() as server, local_worker({PRELOADED!r}, server.celeryconfig['host_url']) as worker:\n"
+        "    print(worker.container.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as tests:
+        assert tests.stdout is not None
+        worker = psutil.Process(int(tests.stdout.readline()))
+        tests.kill()
+        wait_until(lambda: not worker.is_running(), "the worker to end with the process that started it")
+
+
+@pytest.mark.parametrize("name", ["PYTHONDEVMODE", "DSPY_CACHEDIR", "COVERAGE_PROCESS_CONFIG"])
+def test_a_worker_whose_environment_counts_as_it_loads_is_not_forked(name: str) -> None:
+    env = WorkerSpec(env={"DSPEX_LEASE_S": "1"}).environment("redis://h")
+    assert can_fork(env) == (sys.platform == "linux" and "COVERAGE_PROCESS_CONFIG" not in os.environ)
+    assert not can_fork({**env, name: "1"})
 
 
 def test_a_broker_that_restarts_keeps_its_queue_and_its_workers(celery_setup: CeleryTestSetup) -> None:
