@@ -21,7 +21,7 @@ from io import TextIOWrapper
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from workers.dev.process import END_TIMEOUT_S
 from workers.pools import POOL_VARIABLE
@@ -111,7 +111,8 @@ def _run(arguments: list[str], log: str, env: dict[str, str], cwd: str) -> None:
     """Become what ``python -m`` with these arguments is."""
     os.setsid()
     # The end that a worker would hold keeps the server up after the test process.
-    os.close(cast(int, forkserver._forkserver._forkserver_alive_fd))
+    server: Any = forkserver._forkserver
+    os.close(server._forkserver_alive_fd)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(output, 1)
