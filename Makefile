@@ -17,10 +17,12 @@ PIP = $$(test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pi
 INSTALL = install() { { test -x $(UV) && $(UV) pip install --quiet --python $(BIN)/python "$$@"; } || $(PIP) install --quiet "$$@"; }; install
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 
-# A process per core, and two at least. A file's tests stay in one process, which has servers of its own;
-# the files keep their order, in which the slow ones come first.
-PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, max(2, os.cpu_count() or 2)))')
-PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# A file's tests stay in one process, which has servers of its own; the files keep their order, in which the slow ones
+# come first. There are two processes per core, since most of these tests wait for a worker more than they compute.
+CORES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
+PROCESSES ?= $(shell $(PYTHON) -c 'print(min(8, 2 * $(CORES)))')
+XDIST = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest $(XDIST)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # DSPy and LiteLLM else look a price list up on the network at import, and cache answers in the home directory.
@@ -45,15 +47,16 @@ demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY)) ## Runs the fleet on rea
 test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
 	$(PYTEST) -m "not soak" $(ARGS)
 
-test-fast: $(READY) ## Runs the unit tests, which start no server or worker, and the stores' contract on Valkey
-	$(PYTEST) -m "not soak" --server-kind valkey tests/unit tests/contract $(ARGS)
+test-fast: PROCESSES := $(CORES)
+test-fast: $(READY) ## Runs the tests that start no workers: units, components, and the stores' contract on Valkey
+	$(PYTEST) -m "not soak" --server-kind valkey tests/unit tests/component tests/contract $(ARGS)
 
 soak: $(READY) ## Runs the long forms of the tests
 	$(PYTEST) -m soak --timeout 3600 $(ARGS)
 
 coverage: $(READY) ## Runs the tests and reports the lines and branches they leave out; the pages are in out/coverage/html
 	rm -rf out/coverage && mkdir -p out/coverage
-	-$(BIN)/coverage run -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "not soak" $(ARGS)
+	-$(BIN)/coverage run -m pytest $(XDIST) -m "not soak" $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report
@@ -64,8 +67,7 @@ check: $(READY) check-elixir ## Format, lint, spelling, types, import ladder, wh
 	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q tests/unit/elixir/test_generated.py
-	$(BIN)/python -m pytest -q -k lock tests/unit/test_deploy.py
+	$(BIN)/python -m pytest -q -k "generated or lock" tests/unit/elixir/test_generated.py tests/unit/test_deploy.py
 
 # A machine without Elixir, or with an older one, checks the Python side alone.
 check-elixir:

@@ -1,0 +1,44 @@
+"""The benchmarks that measure a whole fleet, in their short form: they run, and what they find is plausible."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import abuse, scale, throughput
+from tests.harness.waiting import Stopwatch
+
+
+@pytest.mark.timeout(400)
+def test_throughput_compares_the_fleet_with_the_bare_loop_and_with_plain_celery() -> None:
+    figures = throughput.run(quick=True)
+    assert list(figures) == ["0.2"]
+    assert set(figures["0.2"]) == {"bare", "asyncio", "batch", "peer_prefork", "peer_threads"}
+    for told in figures["0.2"].values():
+        assert set(told) == {"per_s", "cpu_ms", "rss_mb", "p99_ms"}
+        assert all(figure > 0 for figure in told.values())
+        assert told["p99_ms"] >= 200
+    assert figures["0.2"]["asyncio"]["per_s"] > 5 * figures["0.2"]["peer_prefork"]["per_s"]
+
+
+@pytest.mark.timeout(400)
+def test_scale_measures_more_workers_and_longer_queues() -> None:
+    watch = Stopwatch()
+    figures = scale.run(quick=True)
+    assert list(figures["workers"]) == ["1", "2"]
+    # Where other processes take the CPUs, two workers may get no more of them than one.
+    least = 1.3 if watch.queued_s < 0.3 * watch.passed_s else 0.5
+    assert figures["workers"]["2"]["per_s"] > least * figures["workers"]["1"]["per_s"]
+    assert list(figures["queued"]) == ["100", "1000"]
+    assert all(cost["cpu_ms"] > 0 for cost in figures["queued"].values())
+
+
+@pytest.mark.timeout(400)
+def test_abuse_costs_no_worker_no_end_and_no_secret() -> None:
+    """The short form of the abuse benchmark: everything at once on each pool, and nothing comes of it."""
+    figures = abuse.run(quick=True)
+    assert set(figures["pools"]) == {"asyncio", "threads", "prefork"}
+    assert figures["tasks"] >= 1_800
+    bad = ("worker_deaths", "unended", "double_ends", "leaked_secrets", "leaked_keys")
+    assert {name: figures[name] for name in bad} == dict.fromkeys(bad, 0), figures
+    assert all(told["unnamed_ends"] == {} for told in figures["pools"].values()), figures
+    assert figures["p99_neighbour_ms"] > 0
