@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
-from benchmarks import abuse, scale, throughput
+from benchmarks import _parts, abuse, scale, throughput
 from tests.harness.waiting import Stopwatch
+
+
+def test_a_bench_is_a_fleet_on_parts_of_its_own() -> None:
+    with _parts.bench() as bench:
+        assert bench.fleet.programs() == []
+        assert httpx.get(f"{bench.lm.url}/models", timeout=30).is_success
+        assert _parts.cpu_s(bench.lm.pid) > 0
+        folder = bench.folder
+        assert folder.is_dir()
+    assert not folder.exists()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{bench.lm.url}/models", timeout=5)
 
 
 @pytest.mark.timeout(400)

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Generator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
@@ -184,15 +183,3 @@ def test_a_contestant_runs_from_the_checkout(tmp_path: Path) -> None:
         assert (tmp_path / "log").read_text().strip() == str(ROOT)
     finally:
         child.end()
-
-
-def test_a_bench_is_a_fleet_on_parts_of_its_own() -> None:
-    with _parts.bench() as bench:
-        assert bench.fleet.programs() == []
-        assert httpx.get(f"{bench.lm.url}/models", timeout=30).is_success
-        assert _parts.cpu_s(bench.lm.pid) > 0
-        folder = bench.folder
-        assert folder.is_dir()
-    assert not folder.exists()
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{bench.lm.url}/models", timeout=5)
