@@ -1,4 +1,4 @@
-# The workflow of this repository; CI runs `make check`, `make test` and `make docs`.
+# The workflow of this repository; CI runs `make check` and `make test`.
 # Needs python3 (3.11 or newer), make and a C compiler. Everything else is installed into .venv from requirements.lock.
 
 PYTHON ?= python3
@@ -61,12 +61,13 @@ coverage: $(READY) ## Runs the tests and reports the lines and branches they lea
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report
 
-check: $(READY) check-elixir ## Format, lint, spelling, types, import ladder, whether generated code and locks are up to date, and the Elixir package
+check: $(READY) $(DOCS) check-elixir ## Format, lint, spelling, types, import ladder, the documentation's site, whether generated code and locks are up to date, and the Elixir package
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	git ls-files -z | xargs -0 $(BIN)/codespell
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	$(BIN)/python -m pytest -q -k "generated or lock" tests/unit/elixir/test_generated.py tests/unit/test_deploy.py
 
 # A machine without Elixir, or with an older one, checks the Python side alone.
