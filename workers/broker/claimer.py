@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from workers.broker import message as envelope
 from workers.broker import settlement
-from workers.broker.decoding import ClaimedMessage, decode_delivery
+from workers.broker.decoding import ClaimedMessage, DeliveringChannel, decode_delivery
+from workers.broker.qos import QoS
 from workers.broker.settlement import Settlement
 from workers.broker.wire import ClaimConnection
-
-if TYPE_CHECKING:
-    from workers.broker.channel import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +30,42 @@ QueueList = tuple[str, str]
 """A queue and one of its Redis lists."""
 
 
+class ClaimingChannel(DeliveringChannel, Protocol):
+    """What claiming needs of a channel, beyond delivery.
+
+    Attributes:
+        claim_limit: messages per round trip.
+        connection: kombu's transport, with the event loop's ``cycle``.
+        connection_errors: the errors of a lost connection.
+        priority_steps: the priorities that have a list of their own.
+        qos: the messages that are delivered and not settled.
+    """
+
+    claim_limit: int
+    connection: Any
+    connection_errors: tuple[type[Exception], ...]
+    priority_steps: list[int]
+    qos: QoS
+
+    def next_queues(self, count: int) -> list[str]:
+        """Return the next ``count`` queues in the order in which they are served."""
+        ...
+
+    def rotate_queue(self, queue: str) -> None:
+        """Move a queue that was served to the end of the round robin."""
+        ...
+
+    def list_key(self, queue: str, step: int) -> str:
+        """Return the Redis list of a queue's messages of one priority step."""
+        ...
+
+    def build_claim(
+        self, lists: Sequence[QueueList], recorded: Sequence[bool], room: int
+    ) -> tuple[int, list[Any], list[Any]]:
+        """Return the first claim's number, and the keys and arguments of the claim script."""
+        ...
+
+
 class Claimer:
     """Claims messages for the consumers of one channel.
 
@@ -40,7 +74,7 @@ class Claimer:
         wire: the connection that claims are sent on.
     """
 
-    def __init__(self, channel: Channel, wire: ClaimConnection) -> None:
+    def __init__(self, channel: ClaimingChannel, wire: ClaimConnection) -> None:
         self.wire = wire
         self.answered_at = time.monotonic()
         self.last_full_at = self.answered_at

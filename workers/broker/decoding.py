@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from workers.broker import message as envelope
 from workers.broker import settlement
+from workers.broker.leases import LeaseTable
 from workers.broker.message import UnreadableMessage
-
-if TYPE_CHECKING:
-    from workers.broker.channel import Channel
+from workers.broker.settlement import Settlement
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,20 @@ class ClaimedMessage:
     recorded: bool
 
 
-def decode_delivery(channel: Channel, claimed: ClaimedMessage) -> Any:
+class DeliveringChannel(Protocol):
+    """What delivery needs of a channel."""
+
+    @property
+    def leases(self) -> LeaseTable:
+        """This process's leases on the broker."""
+        ...
+
+    def settle(self, settled: Settlement) -> None:
+        """Settle a claim."""
+        ...
+
+
+def decode_delivery(channel: DeliveringChannel, claimed: ClaimedMessage) -> Any:
     """Return the kombu message for the consumer, or None if it was delayed or dead-lettered."""
     payload = None
     try:
@@ -60,7 +72,7 @@ def decode_delivery(channel: Channel, claimed: ClaimedMessage) -> Any:
     return message
 
 
-def _delay_until_due(channel: Channel, claimed: ClaimedMessage, payload: dict[str, Any]) -> bool:
+def _delay_until_due(channel: DeliveringChannel, claimed: ClaimedMessage, payload: dict[str, Any]) -> bool:
     due_s = envelope.eta_s(payload)
     if due_s is None or due_s - time.time() <= channel.leases.settings.delay_from_s:
         return False
