@@ -76,7 +76,7 @@ _KEEPING = Part("exists get pexpire set", keys=_SESSION)
 _APPLIED = Part("hgetall time zrange", keys=_SESSION, reads=("{ns}:processes",))
 _APPLYING = Part("expire hdel hset time zadd zremrangebyscore", keys=(*_SESSION, "{ns}:processes"))
 _WANTING = Part(keys=("{ns}:wanted",), scripts="snakepit_bridge.elixir/ demand")
-_TURNS = Part(scripts="snakepit_bridge.redis/ lease")
+_LEASING = Part(scripts="snakepit_bridge.redis/ lease")
 
 _PROGRAMS = Part("get hgetall smembers", reads=("{ns}:programs", "{ns}:{{p:*"))
 _REGISTERING = Part(
@@ -164,14 +164,14 @@ _REFRESHING = Part(
     reads=("{ns}:wanted",),
     channels=_SESSION,
     scripts="snakepit_bridge.snapshots.lua/ confirm confirm_all drop fence publish read",
-    script_commands="del get persist pexpire set time zadd zcard zrem zremrangebyscore",
+    script_commands="persist pexpire time zadd zcard zrem zremrangebyscore",
 )
 # Idempotency keys belong to a client or, behind a gateway, to one of its tokens.
 _OWN_KEYS = Part(keys=("{ns}:{{i:*",))
 _GATEWAY = Part(keys=("{ns}:{{o:*", "{ns}:{{g:*", "{ns}:{{t:*"))
 
 _APPLICATION = (
-    _CONNECTION, _SCRIPTS, _READING, _PUBLISHING, _KEEPING, _WANTING, _TURNS, _PROGRAMS, _REGISTERING,
+    _CONNECTION, _SCRIPTS, _READING, _PUBLISHING, _KEEPING, _WANTING, _LEASING, _PROGRAMS, _REGISTERING,
     _PAYLOADS, _SUBMITTING, _AWAITING, _CANCELLING, _BINDING,
 )  # fmt: skip
 
@@ -183,7 +183,7 @@ PARTS: dict[Role, tuple[Part, ...]] = {
         _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _PAYLOADS, _COMPOSED, _BINDING,
         _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS, _STALLING,
     ),
-    Role.refresher: (_CONNECTION, _SCRIPTS, _REFRESHING),
+    Role.refresher: (_CONNECTION, _SCRIPTS, _REFRESHING, _LEASING),
 }  # fmt: skip
 
 

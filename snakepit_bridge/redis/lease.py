@@ -7,7 +7,7 @@ and it must not rely on anything that it read before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
@@ -21,6 +21,11 @@ LEASE_S = 3.0
 
 _POLL_INTERVAL_S = 0.05
 _SCRIPTS = ScriptPackage("snakepit_bridge.redis")
+
+LEASE_FUNCTIONS = _SCRIPTS["lease_functions"].text
+"""Lua text that defines ``hold_lease`` and ``release_lease``, for scripts that do more while a lease is held."""
+LEASE = _SCRIPTS["lease"]
+"""The script that acquires, renews and releases leases, see :func:`lease_call`."""
 
 
 class TurnLostError(Exception):
@@ -82,11 +87,22 @@ class Lease:
 
     async def _run(self, operation: str, record: str = "", content: str = "", kept_s: int = 0) -> bool:
         keys = [self.key, record or self.key]
-        return bool(
-            await self._connection.run(
-                _SCRIPTS["lease"], keys, [self.owner, operation, self._lease_ms, content, kept_s]
-            )
-        )
+        return bool(await self._connection.run(LEASE, keys, [self.owner, operation, self._lease_ms, content, kept_s]))
+
+
+def lease_call(
+    key: str, owner: str, operation: str, lease_ms: int, *, take_over: Iterable[str] = ()
+) -> tuple[list[str], tuple[str | int, ...]]:
+    """Return the keys and arguments of :data:`LEASE` that acquire or release a lease, to send many in a pipeline.
+
+    Args:
+        key: the lease.
+        owner: who acquires or releases it.
+        operation: ``acquire``, which also renews, or ``release``.
+        lease_ms: milliseconds after which the lease expires unless it is renewed.
+        take_over: owners whose lease may be taken over.
+    """
+    return [key, key], (owner, operation, lease_ms, "", 0, *take_over)
 
 
 class Leases:

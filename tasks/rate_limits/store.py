@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.lease import LEASE_FUNCTIONS
 from snakepit_bridge.redis.scripts import Script, source
 from tasks.message_lease import MessageLeases
 from tasks.rate_limits.protocol import Caller
@@ -240,7 +241,12 @@ class LimitStore:
         script = self._scripts.get(name)
         if script is None:
             claim_take = self.claims.library if self.claims else _NO_CLAIM_LIBRARY
-            text = source("tasks.rate_limits.lua", name, **{"claim_take": claim_take, **self.libraries})
+            text = source(
+                "tasks.rate_limits.lua",
+                name,
+                lease_functions=LEASE_FUNCTIONS,
+                **{"claim_take": claim_take, **self.libraries},
+            )
             script = self._scripts[name] = Script(text)
         # Scripts of one iteration of the event loop are pipelined.
         return await self.connection.execute_script(script, [self.prefix], args)

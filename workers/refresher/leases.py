@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.lease import LEASE, lease_call
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 _SCRIPTS = ScriptPackage("workers.refresher")
@@ -55,7 +56,7 @@ class RefresherLeases:
             StoreUnavailableError: Redis can't be reached.
         """
         names = list(sessions)
-        answers = await self._set_leases(names, self._lease_ms, self._earlier or () if take_over else ())
+        answers = await self._run_each("acquire", names, self._earlier or () if take_over else ())
         return {name for name, held in zip(names, answers, strict=True) if held}
 
     async def find_free(self, sessions: Sequence[str]) -> set[str]:
@@ -78,7 +79,7 @@ class RefresherLeases:
         Raises:
             StoreUnavailableError: Redis can't be reached.
         """
-        await self._set_leases(list(sessions), 0)
+        await self._run_each("release", list(sessions))
 
     async def register(self) -> int:
         """Register this refresher as running, or renew its registration; return how many are running.
@@ -106,12 +107,14 @@ class RefresherLeases:
         key, args = f"{self._namespace}:refreshers", (self.owner, self._lease_ms, int(leave), *gone)
         return int(await self._connection.run(_SCRIPTS["present"], [key], args))
 
-    async def _set_leases(self, sessions: Sequence[str], lease_ms: int, earlier: Sequence[str] = ()) -> list[Any]:
-        args = (self.owner, lease_ms, *earlier)
+    async def _run_each(self, operation: str, sessions: Sequence[str], earlier: Sequence[str] = ()) -> list[Any]:
         answers: list[Any] = []
         for start in range(0, len(sessions), _PIPELINE_SIZE):
-            calls = [([self._key(session)], args) for session in sessions[start : start + _PIPELINE_SIZE]]
-            answers += await self._connection.run_each(_SCRIPTS["hold"], calls)
+            calls = [
+                lease_call(self._key(session), self.owner, operation, self._lease_ms, take_over=earlier)
+                for session in sessions[start : start + _PIPELINE_SIZE]
+            ]
+            answers += await self._connection.run_each(LEASE, calls)
         return answers
 
     def _key(self, session: str) -> str:

@@ -1,1 +1,1 @@
-"""The rate limits' server-side scripts. ``claim_take`` is the broker transport's own library, passed in as text."""
+"""The rate limits' server-side scripts. The libraries of leases and of the broker transport are passed in as text."""

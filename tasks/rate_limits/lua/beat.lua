@@ -1,10 +1,10 @@
--- needs: lanes
+-- needs: lanes, lease_functions
 -- The beat of one process: it renews what it holds, leads the movers if nobody else does, and learns of pauses.
 -- ARGV: process, lease of the lead in ms, lease of a permit in ms, count of its permits, those,
 -- its tasks that wait.
 -- Answers {leads, time, then profile and end of each pause}.
 
-local leader, now = redis.call('GET', key('mover')), clock()
+local now = clock()
 local permits = tonumber(ARGV[4])
 for i = 5, 4 + permits do
   -- What has lapsed was given back already, and doesn't return.
@@ -16,10 +16,7 @@ end
 for i = 5 + permits, #ARGV do
   redis.call('ZADD', key('attending'), 'XX', number(now + ATTENDING_MS), ARGV[i])
 end
-local leads = not leader or leader == ARGV[1]
-if leads then
-  redis.call('SET', key('mover'), ARGV[1], 'PX', ARGV[2])
-end
+local leads = hold_lease(key('mover'), ARGV[1], ARGV[2])
 local answer = {leads and 1 or 0, number(now)}
 for _, word in ipairs(redis.call('HGETALL', key('pauses'))) do
   answer[#answer + 1] = word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from snakepit_bridge.redis.lease import LEASE_FUNCTIONS
 from snakepit_bridge.redis.scripts import ScriptPackage
 
-SCRIPTS = ScriptPackage(__name__)
+SCRIPTS = ScriptPackage(__name__, lease_functions=LEASE_FUNCTIONS)
