@@ -14,7 +14,8 @@ from snakepit_bridge.process.frames import mark_coroutine
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
 from tasks.errors import translate_error
-from tasks.prediction import Delivery, PreparedProgram, encode_for_storage, prepare, run
+from tasks.prediction import PreparedProgram, encode_for_storage, prepare, run
+from tasks.requests import Delivery
 from tasks.routing import move_to_code_queue
 from tasks.runtime import Runtime
 

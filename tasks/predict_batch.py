@@ -20,8 +20,7 @@ from snakepit_bridge.exceptions import BridgeError, PredictionFailedError, Store
 from snakepit_bridge.protocol.messages import PREDICT_BATCH
 from snakepit_bridge.redis.urls import mask_url
 from tasks.batch import Batch, BatchResultBackend, Input, ResultCommitter, find_unfinished
-from tasks.prediction import Delivery
-from tasks.requests import parse_delivery, parse_request
+from tasks.requests import Delivery, parse_delivery, parse_request
 from tasks.requeue import InputRequeuer
 from tasks.runtime import HasRuntime, Runtime
 

@@ -34,44 +34,12 @@ from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
 from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
 from tasks.prediction_context import PredictionContext, activate
-from tasks.rate_limits.first_call import hold_first_permit
-from tasks.request_inputs import fetch_payloads, select_inputs
+from tasks.rate_limits.admission import hold_first_permit
+from tasks.requests import Delivery, fetch_payloads, select_inputs
 from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.streaming import ChunkWriter, stream_chunks
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How a request was delivered to this worker.
-
-    Attributes:
-        task_id: the Celery task id.
-        worker: the Celery node name.
-        attempt: 1 for the first attempt.
-        sent_at: Unix seconds by the client's clock, 0 if unknown.
-        priority: priority of the message, 0 to 9 (most urgent).
-        queue: the queue that it was consumed from.
-        claim: the delivery tag of the message.
-        deliveries: 1, plus 1 for each worker that crashed with the message.
-        replies: the channel on which the client waits for the result; empty if there is none.
-        tries: attempts at an LM call in earlier deliveries, and ``failing_s`` the seconds of retrying.
-        looked_at: when its stored result was last checked, by the monotonic clock.
-    """
-
-    task_id: str
-    worker: str
-    attempt: int
-    sent_at: float
-    priority: int = 0
-    queue: str = ""
-    claim: str = ""
-    deliveries: int = 1
-    reply_channel: str = ""
-    tries: int = 0
-    failing_s: float = 0.0
-    checked_at: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)

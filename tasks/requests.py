@@ -1,13 +1,19 @@
-"""Parse a task message: its keywords into a request, and Celery's task request into a delivery."""
+"""Parse a task message: its keywords into a request, Celery's task request into a delivery, and load the inputs.
+
+Inputs may be references to payloads, or the result of a chain's previous prediction, of which the request picks fields.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from celery import Task
 
-from snakepit_bridge.exceptions import BridgeError, ConfigurationError, ForeignNamespaceError
+from snakepit_bridge.delivery.payloads import Payloads, is_reference
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError, ForeignNamespaceError, InputError
+from snakepit_bridge.protocol.json_values import ValueBounds, find_problem, unescape
 from snakepit_bridge.protocol.messages import (
     DEFAULT_SESSION,
     LM_FAILING_S,
@@ -17,14 +23,47 @@ from snakepit_bridge.protocol.messages import (
     VERSION,
     PredictionRequest,
     Requirement,
+    Result,
     check_session,
+    is_result,
 )
-from tasks.prediction import Delivery
 
 _FLAGS = ("chained", "escaped")
 _KNOWN_KEYWORDS = {
     "v", "session", "requirement", "deadline", "take", "max_staleness", "outage", "stream", "namespace", *_FLAGS,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a request was delivered to this worker.
+
+    Attributes:
+        task_id: the Celery task id.
+        worker: the Celery node name.
+        attempt: 1 for the first attempt.
+        sent_at: Unix seconds by the client's clock, 0 if unknown.
+        priority: priority of the message, 0 to 9 (most urgent).
+        queue: the queue that it was consumed from.
+        claim: the delivery tag of the message.
+        deliveries: 1, plus 1 for each worker that crashed with the message.
+        reply_channel: the channel on which the client waits for the result; empty if there is none.
+        tries: attempts at an LM call in earlier deliveries, and ``failing_s`` the seconds of retrying.
+        checked_at: when its stored result was last checked, by the monotonic clock.
+    """
+
+    task_id: str
+    worker: str
+    attempt: int
+    sent_at: float
+    priority: int = 0
+    queue: str = ""
+    claim: str = ""
+    deliveries: int = 1
+    reply_channel: str = ""
+    tries: int = 0
+    failing_s: float = 0.0
+    checked_at: float = float("-inf")
 
 
 def parse_request(program: str, inputs: Any, keywords: Mapping[str, Any], *, namespace: str) -> PredictionRequest:
@@ -94,3 +133,70 @@ def _parse_requirement(text: str) -> Requirement:
         return Requirement.parse(text)
     except ValueError as exc:
         raise BridgeError(str(exc)) from None
+
+
+async def fetch_payloads(payloads: Payloads, request: PredictionRequest) -> PredictionRequest:
+    """Return the request with its inputs loaded and unescaped.
+
+    Raises:
+        PayloadLostError: a referenced payload has expired.
+        StoreUnavailableError: Redis is unavailable.
+    """
+    inputs: Any = request.inputs
+    if is_reference(inputs):
+        return replace(request, inputs=await payloads.get(inputs))
+    if request.escaped:
+        inputs = unescape(inputs)
+    elif request.chained or request.take:
+        inputs = await _load_previous_results(payloads, inputs)
+    return request if inputs is request.inputs else replace(request, inputs=inputs)
+
+
+async def _load_previous_results(payloads: Payloads, inputs: Any) -> Any:
+    """Return the result of a chain's previous prediction, or a group's list of results; anything else unchanged."""
+    if is_result(inputs):
+        return await payloads.load_result(Result.decode(inputs))
+    if isinstance(inputs, list) and inputs and all(is_result(each) for each in cast(list[Any], inputs)):
+        return [await payloads.load_result(Result.decode(each)) for each in cast(list[Any], inputs)]
+    return inputs
+
+
+def select_inputs(request: PredictionRequest, bounds: ValueBounds) -> Mapping[str, Any]:
+    """Return a request's inputs; in a chain, pick them from the previous result or from a group's results.
+
+    Raises:
+        InputError: the previous result lacks a selected field, the inputs aren't an object, or one is too deep or too
+            large.
+    """
+    inputs = _collect_inputs(request)
+    for name, value in inputs.items():
+        if (problem := find_problem(value, bounds)) is not None:
+            raise InputError(request.program, name, problem)
+    return inputs
+
+
+def _collect_inputs(request: PredictionRequest) -> Mapping[str, Any]:
+    inputs: Any = request.inputs
+    if isinstance(inputs, Result):
+        return _pick(request, inputs.outputs, request.take or _same_names(inputs))
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], Result):
+        previous = cast("list[Result]", inputs)
+        wanted = request.take or _same_names(previous[0])
+        picked = [_pick(request, each.outputs, wanted) for each in previous]
+        return {name: [each[name] for each in picked] for name in wanted}
+    if not isinstance(inputs, dict):
+        raise InputError(
+            request.program, "inputs", f"they must be an object of named inputs, not {type(inputs).__name__}"
+        )
+    return cast("dict[str, Any]", inputs)
+
+
+def _same_names(result: Result) -> Mapping[str, str]:
+    return {name: name for name in result.outputs}
+
+
+def _pick(request: PredictionRequest, outputs: Mapping[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
+    for name, output in wanted.items():
+        if output not in outputs:
+            raise InputError(request.program, name, f"the previous prediction has no output '{output}'", tuple(outputs))
+    return {name: outputs[output] for name, output in wanted.items()}

@@ -14,7 +14,7 @@ from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.protocol.messages import HIDDEN, LM_FAILING_S, LM_TRIES, PREDICT, PROGRAM, REPLY_CHANNEL, SENT_AT
 from snakepit_bridge.redis.outages import is_outage, retry_through_outages
 from tasks.batch import Input
-from tasks.prediction import Delivery
+from tasks.requests import Delivery
 
 # Attempts for one message; send_all() retries for as long as an outage may take.
 _RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}

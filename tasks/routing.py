@@ -11,7 +11,7 @@ from celery.exceptions import Ignore
 
 from snakepit_bridge.programs.bound import BoundProgram
 from snakepit_bridge.protocol.messages import code_queue
-from tasks.prediction import Delivery
+from tasks.requests import Delivery
 from tasks.runtime import Runtime
 
 

@@ -23,8 +23,7 @@ from tasks.quarantine import Quarantine
 from tasks.rabbitmq_deliveries import CrashCounter
 from tasks.rate_limits.protocol import RateLimiter, Unlimited
 from tasks.response_cache.single_flight import AnswerCache
-from tasks.revisions import RevisionBinder
-from tasks.sessions import SessionSnapshots
+from tasks.revisions import RevisionBinder, SessionSnapshots
 
 
 @dataclass(frozen=True, slots=True)

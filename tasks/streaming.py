@@ -24,7 +24,7 @@ from snakepit_bridge.client.stream import StreamChunk
 from snakepit_bridge.lm.streaming import OBSERVER_SETTING, StreamEvent, StreamObserver
 from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.programs.bound import BoundProgram
-from snakepit_bridge.protocol.surrogates import SurrogateJoiner, repair_text
+from snakepit_bridge.protocol.json_values import SurrogateJoiner, repair_text
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import retry_through_outages
 from tasks.output_fields import ChatFields, FieldReader, JSONFields, Text, XMLFields

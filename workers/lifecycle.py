@@ -50,7 +50,7 @@ from snakepit_bridge.snapshots.redis_store import RedisStore
 from snakepit_bridge.snapshots.replica import Replica
 from tasks.cancellation import CancellationRegistry
 from tasks.lm_middleware.chain import LMMiddlewareChain
-from tasks.lm_middleware.failures import record_failure
+from tasks.lm_middleware.retries import record_failure
 from tasks.lm_middleware.user_middleware import load_user_middleware
 from tasks.notifications import Subscriptions
 from tasks.quarantine import Quarantine
@@ -61,9 +61,8 @@ from tasks.rate_limits.rules import LimitValues, Price, Rules
 from tasks.rate_limits.store import LimitStore
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.response_cache.store import AnswerStore
-from tasks.revisions import RevisionBinder
+from tasks.revisions import RevisionBinder, SessionSnapshots
 from tasks.runtime import Runtime
-from tasks.sessions import SessionSnapshots
 from workers.broker.claims import BrokerClaims
 from workers.broker.keys import REDIS_SCHEMES, DeliveryKeys
 from workers.content_privacy import hide_content

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.states import PENDING
 
-from snakepit_bridge.client.task_result import TaskResult
+from snakepit_bridge.client.results import TaskResult
 from snakepit_bridge.exceptions import PredictionTimeoutError, PredictionUnknownError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import run_blocking, run_on_home_loop
 

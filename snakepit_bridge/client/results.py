@@ -3,6 +3,8 @@
 Each request names the reply channel of its sender. A handle that was made elsewhere, such as for a
 task that another process submitted, waits on the task's own channel instead, as stock Celery does. Either way it is
 subscribed to first, and then looked at whether the result is there already, so that it can't fall between the two.
+
+What is stored is parsed into a :class:`TaskResult`: the task's state, and the result or the error of a final one.
 """
 
 from __future__ import annotations
@@ -11,21 +13,25 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from celery import Celery, states
 
 from snakepit_bridge.client import lua
-from snakepit_bridge.client.task_result import TaskResult, parse_task_result, result_or_raise
 from snakepit_bridge.exceptions import (
     BridgeError,
+    ConfigurationError,
     PredictionCancelledError,
+    PredictionFailedError,
     PredictionTimeoutError,
     StoreUnavailableError,
 )
+from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.protocol.messages import Result, cancel_channel
+from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.pubsub import Subscription, weak_handler
@@ -198,3 +204,71 @@ class Results:
     def _expires_s(self) -> int:
         kept: Any = self._app.conf.result_expires
         return int(kept.total_seconds() if hasattr(kept, "total_seconds") else kept or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """A task's stored state: a Celery state, and the result or the error if it is final."""
+
+    state: str
+    result: Result | None = None
+    error: BridgeError | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the state is final."""
+        return is_final_state(self.state)
+
+
+PENDING = TaskResult(states.PENDING)
+
+
+def parse_task_result(app: Celery, task_id: str, stored: bytes | str | None) -> TaskResult:
+    """Parse a task's stored result; PENDING where there is none, also for an unknown id."""
+    if stored is None:
+        return PENDING
+    meta = cast(dict[str, Any], read_message(stored))
+    state = meta["status"]
+    if state == states.SUCCESS:
+        return _parse_success(task_id, meta["result"])
+    if state in states.EXCEPTION_STATES and state != states.RETRY:
+        return TaskResult(state, error=_to_bridge_error(task_id, app.backend.exception_to_python(meta["result"])))
+    return TaskResult(state)
+
+
+def result_or_raise(outcome: TaskResult) -> Result:
+    """Return the result of a final outcome, or raises what it ended with.
+
+    Raises:
+        BridgeError: the task ended with this error.
+    """
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.result is not None
+    return outcome.result
+
+
+def _parse_success(task_id: str, message: Any) -> TaskResult:
+    if not isinstance(message, dict):
+        what = f"task {task_id} is no prediction: its result is {message!r}"
+        raise PredictionFailedError("unknown", "TypeError", what)
+    try:
+        return TaskResult(states.SUCCESS, Result.decode(cast(dict[str, Any], message)))
+    except ValueError as exc:
+        raise ConfigurationError(str(exc)) from exc
+
+
+def _to_bridge_error(task_id: str, raised: BaseException | None) -> BridgeError:
+    """Return the error that a task ended with; Celery's own, such as a lost worker, become PredictionFailedError."""
+    if isinstance(raised, BridgeError):
+        return raised
+    if type(raised).__name__ == "TaskRevokedError":
+        return PredictionCancelledError(task_id)
+    return PredictionFailedError("unknown", type(raised).__name__, _text(raised))
+
+
+def _text(raised: BaseException | None) -> str:
+    try:
+        return str(raised)
+    except Exception:  # noqa: BLE001 - a class of somebody's own, made again from what was stored
+        return "its text can't be rendered"

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any, cast
 
-from snakepit_bridge.client.results import Results
-from snakepit_bridge.client.task_result import TaskResult
+from snakepit_bridge.client.results import Results, TaskResult
 from snakepit_bridge.exceptions import PredictionTimeoutError, StoreUnavailableError
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.messages import chunks_key

@@ -22,10 +22,9 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.backends import LiteLLMBackend, Lm15Backend
 from snakepit_bridge.lm.compat import lookup_provider, select_backend, stream_emitted
 from snakepit_bridge.lm.endpoint import Endpoint
-from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id
+from snakepit_bridge.lm.extensions import add_extensions, get_rollout_id, split_original_messages
 from snakepit_bridge.lm.http_fields import find_key_problem
 from snakepit_bridge.lm.models import drop_unsupported
-from snakepit_bridge.lm.parts import split_original_messages
 from snakepit_bridge.lm.streaming import StreamEvent, StreamQueue, StreamSink, fetch_response, find_stream_observer
 from snakepit_bridge.process.home_loop import run_on_home_loop
 from snakepit_bridge.process.open_files import OPEN_FILES

@@ -23,7 +23,7 @@ from dspy.lm15 import (
 )
 from dspy.lm15 import TimeoutError as LMTimeout
 
-from snakepit_bridge.protocol.surrogates import repair_text
+from snakepit_bridge.protocol.json_values import repair_text
 
 _MAX_MESSAGE_CHARS = 2_000
 _STATUS_KEYS = ("code", "status", "status_code", "http_status", "statusCode")

@@ -23,7 +23,7 @@ from dspy.lm15 import (
 
 from snakepit_bridge.lm.backends import LMBackend
 from snakepit_bridge.lm.failures import cut_off_error, find_refusal, malformed_reply_error
-from snakepit_bridge.protocol.surrogates import repair_json, repair_text
+from snakepit_bridge.protocol.json_values import repair_json, repair_text
 
 StreamEvent = StreamStartEvent | StreamDeltaEvent | StreamEndEvent | StreamErrorEvent
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import dspy
 from dspy.primitives.base_module import BaseModule
+from dspy.utils.usage_tracker import UsageTracker
 
 from snakepit_bridge.dspy_integration.binding import MODEL, BoundValue, LMScope, apply_values
 from snakepit_bridge.dspy_integration.bounds import DEFAULT_BOUNDS, TargetBounds
@@ -31,7 +33,6 @@ from snakepit_bridge.programs.inputs import ProgramInputs
 from snakepit_bridge.programs.packages import find_releases
 from snakepit_bridge.programs.registry import Program
 from snakepit_bridge.programs.spec import ModuleVariable, ProgramSpec
-from snakepit_bridge.programs.usage import SharedUsage
 from snakepit_bridge.snapshots.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -284,3 +285,27 @@ class _LRUCache(OrderedDict[Any, T]):
         while len(self) > self._limit:
             self.popitem(last=False)
         return value
+
+
+class SharedUsage(UsageTracker):
+    """DSPy's usage tracker, shared by all threads of a prediction.
+
+    ``dspy.Parallel`` gives each of its threads a copy, and the copies are never summed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
+        """Add the usage of one LM call."""
+        with self._lock:
+            super().add_usage(lm, usage_entry)
+
+    def get_total_tokens(self) -> dict[str, Any]:
+        """Return the current token counts by model."""
+        with self._lock:
+            return super().get_total_tokens()

@@ -18,9 +18,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from snakepit_bridge.exceptions import InputError, PredictionFailedError
-from snakepit_bridge.protocol.json_values import BOUNDS, find_problem
+from snakepit_bridge.protocol.json_values import BOUNDS, find_problem, repair_text
 from snakepit_bridge.protocol.plain_values import UnfitValueError, revive
-from snakepit_bridge.protocol.surrogates import repair_text
 
 
 def decode_inputs(program: str, fields: Mapping[str, Any] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:

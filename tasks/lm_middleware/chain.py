@@ -1,22 +1,25 @@
-"""Build the chain of middleware around the LM calls of a process."""
+"""Build the chain of middleware around the LM calls of a process, which ends at the provider."""
 
 from __future__ import annotations
 
-from dspy.lm15 import Response
+import logging
+from dataclasses import replace
+
+from dspy.lm15 import Request, Response
 
 from snakepit_bridge.lm.engine import LMCall
+from snakepit_bridge.lm.models import drop_unsupported
 from snakepit_bridge.lm.profiles import LMProfiles
 from tasks.cancellation import CancellationRegistry
 from tasks.lm_middleware.cancellation import TrackCalls, require_prediction
 from tasks.lm_middleware.circuit_breaker import CircuitBreakers
-from tasks.lm_middleware.failures import RecordFailures
 from tasks.lm_middleware.fallbacks import Fallbacks
 from tasks.lm_middleware.middleware import PredictionCall, compose
-from tasks.lm_middleware.provider import Provider
 from tasks.lm_middleware.rate_limits import LimitUpdates, ProviderPauses, RateLimits
 from tasks.lm_middleware.response_cache import ResponseCache
-from tasks.lm_middleware.retries import Retries
+from tasks.lm_middleware.retries import RecordFailures, Retries
 from tasks.lm_middleware.user_middleware import UserMiddleware
+from tasks.prediction_context import PredictionContext
 from tasks.rate_limits.protocol import RateLimiter
 from tasks.response_cache.single_flight import AnswerCache
 
@@ -65,3 +68,38 @@ class LMMiddlewareChain:
         """
         scope = require_prediction()
         return await self._run(PredictionCall(scope, call, call.engine))
+
+
+_log = logging.getLogger(__name__)
+
+
+class Provider:
+    """Sends calls within the deadline of their prediction."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[str, str]] = set()
+
+    async def __call__(self, call: PredictionCall) -> Response:
+        """Return the provider's response.
+
+        Raises:
+            DeadlineExceededError: the deadline passed before the response.
+            LM15Error: the call failed.
+        """
+        scope, pieces = call.scope, call.call.sink
+        scope.tally.sent_requests += 1
+        request = call.call.request
+        if call.engine is not call.call.engine:
+            request = replace(request, model=call.engine.endpoint.model)
+        self._note_dropped(scope, call.engine.endpoint.model, request)
+        if pieces is not None:
+            pieces.void()
+        return await scope.within_deadline(call.engine.send(request, pieces))
+
+    def _note_dropped(self, scope: PredictionContext, model: str, request: Request) -> None:
+        """Record the keywords that a model doesn't support in the provenance, and log each once per process."""
+        for name in drop_unsupported(model, request)[1]:
+            scope.tally.dropped[name] = model
+            if (model, name) not in self._logged:
+                self._logged.add((model, name))
+                _log.warning("LM '%s' does not support '%s'; it is called without it", model, name)

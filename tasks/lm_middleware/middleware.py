@@ -7,7 +7,7 @@ circuit breaker, rate limits, provider.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 from dspy.lm15 import Request, Response
@@ -16,6 +16,8 @@ from snakepit_bridge.lm.engine import LMCall, LMEngine
 from snakepit_bridge.lm.policies import RetryPolicy
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.prediction_context import PredictionContext
+
+_DEFAULT_POLICY = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class PredictionCall:
     scope: PredictionContext
     call: LMCall
     engine: LMEngine
-    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    policy: RetryPolicy = _DEFAULT_POLICY
 
     @property
     def profile(self) -> str:

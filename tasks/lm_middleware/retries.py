@@ -1,4 +1,7 @@
-"""Retry failed LM calls: after a short pause in this process, after a long one by redelivery of the task."""
+"""Retry failed LM calls: after a short pause in this process, after a long one by redelivery of the task.
+
+A call that fails in the end is recorded, for the case that the program swallows the exception.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,15 @@ from typing import Any
 
 from dspy.lm15 import LM15Error, Response
 
-from snakepit_bridge.exceptions import ValidationError
+from snakepit_bridge.exceptions import BridgeError, LMUnavailableError, ValidationError
 from snakepit_bridge.lm.policies import RetryPolicy
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables.codec import shorten_repr
-from tasks.errors import build_unavailable_error, retryable_kind
+from tasks.errors import build_final_error, build_unavailable_error, retryable_kind
 from tasks.lm_middleware.circuit_breaker import CircuitOpenError
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
+from tasks.prediction_context import current_prediction
 
 RETRY = "dspex.retry"
 """Session variable with a JSON object of :class:`RetryPolicy`'s fields, such as ``{"attempts": 5}``."""
@@ -129,3 +133,31 @@ class _Attempts:
         self._failing_since = now if self._failing_since is None else self._failing_since
         self.count += attempted
         return self._earlier_s + now - self._failing_since
+
+
+def record_failure(error: BridgeError) -> None:
+    """Record the failure of an LM call of the current prediction; do nothing outside of one."""
+    scope = current_prediction()
+    if scope is not None:
+        scope.tally.failure = error
+
+
+class RecordFailures:
+    """Keeps the last failure of a prediction's LM calls, and whether it is retried by redelivery."""
+
+    async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
+        """Return the response of the rest of the chain."""
+        scope = call.scope
+        try:
+            return await call_next(call)
+        except LMUnavailableError as exc:
+            if exc.again_in_s is None:
+                scope.tally.failure = exc
+            else:
+                scope.tally.deferred = exc
+            raise
+        except LM15Error as exc:
+            endpoint = call.call.engine.endpoint
+            tries = scope.tries + 1
+            scope.tally.failure = build_final_error(exc, profile=endpoint.profile, model=endpoint.model, tries=tries)
+            raise

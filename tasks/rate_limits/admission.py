@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from celery.exceptions import Ignore
+
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.process.aio import wait_for_event
 from snakepit_bridge.redis.outages import retry_through_outages
+from tasks.prediction_context import PredictionContext
 from tasks.rate_limits.estimates import Estimates
 from tasks.rate_limits.leases import LimitLeases
-from tasks.rate_limits.protocol import Caller, Estimate, Parked, Permit, Used
+from tasks.rate_limits.protocol import Caller, Estimate, Parked, Permit, RateLimiter, Used
 from tasks.rate_limits.rules import Price
 from tasks.rate_limits.store import Costs, Granted, LimitRefusal
 
@@ -182,3 +187,42 @@ def _pause_s(refused: LimitRefusal, deadline: float | None) -> float:
 
 def _clamp_to_deadline(wait_s: float, deadline: float | None) -> float:
     return wait_s if deadline is None else max(0.0, min(wait_s, deadline - time.time()))
+
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def hold_first_permit(
+    admission: RateLimiter, scope: PredictionContext, profile: str, inputs: Mapping[str, Any]
+) -> AsyncGenerator[None]:
+    """Acquire a permit for the first LM call of the block; return it if the call isn't made.
+
+    Raises:
+        Ignore: the task was parked; its message no longer belongs to this worker.
+        DeadlineExceededError: the deadline passed while the task was waiting in this process.
+        StoreUnavailableError: Redis is unavailable and a limit applies to the task.
+    """
+    estimate = Estimate(sum(map(_count_characters, inputs.values())), "inputs")
+    permit = await admission.before_start(scope, profile, estimate)
+    if isinstance(permit, Parked):
+        raise Ignore(f"prediction {scope.task_id} waits for the limits of '{profile}'")
+    scope.permit = permit
+    try:
+        yield
+    finally:
+        unused = scope.take_permit()
+        if unused is not None:
+            await _give_back(admission, unused)
+
+
+async def _give_back(admission: RateLimiter, permit: Permit) -> None:
+    """Return a permit; on failure it expires by itself, and the result is kept."""
+    try:
+        await admission.give_back(permit)
+    except Exception as exc:  # noqa: BLE001 - accounting must not cost a result
+        _log.warning("Can't return a permit for '%s'; it will expire: %s", permit.profile, exc)
+
+
+def _count_characters(value: object) -> int:
+    return len(value) if isinstance(value, str) else len(repr(value))

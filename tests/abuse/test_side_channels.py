@@ -23,8 +23,9 @@ from snakepit_bridge.programs.build import serialize_module
 from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.testing import RecordingLM
-from tasks.prediction import Delivery, run_prediction
+from tasks.prediction import run_prediction
 from tasks.rate_limits.admission import FleetAdmission
+from tasks.requests import Delivery
 from tasks.response_cache.store import AnswerStore
 from tasks.revisions import RevisionBinder
 from tasks.runtime import Runtime

@@ -26,7 +26,7 @@ from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.testing import RecordingLM
 from tasks import batch as module
 from tasks.batch import Batch, Input, ResultCommitter
-from tasks.prediction import Delivery
+from tasks.requests import Delivery
 from tasks.runtime import Runtime
 from tests.harness.stage import echo
 from tests.harness.waiting import eventually

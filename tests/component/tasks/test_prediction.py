@@ -36,11 +36,11 @@ from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import AuthoritySign
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
-from tasks.prediction import Delivery, run_prediction
-from tasks.request_inputs import fetch_payloads
-from tasks.request_inputs import select_inputs as taken_of
+from tasks.prediction import run_prediction
+from tasks.requests import Delivery, fetch_payloads
+from tasks.requests import select_inputs as taken_of
+from tasks.revisions import SessionSnapshots
 from tasks.runtime import Runtime
-from tasks.sessions import SessionSnapshots
 from tests.harness.stage import echo
 from tests.harness.waiting import eventually
 from workers.lifecycle import build_runtime

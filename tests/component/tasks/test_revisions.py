@@ -22,8 +22,7 @@ from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.variables import Variable
-from tasks.revisions import LAST_GOOD, ON_REFUSED, RevisionBinder
-from tasks.sessions import SessionSnapshots
+from tasks.revisions import LAST_GOOD, ON_REFUSED, RevisionBinder, SessionSnapshots
 from tests.harness.waiting import eventually
 
 LATEST = Requirement()

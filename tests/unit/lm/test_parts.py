@@ -9,7 +9,7 @@ import dspy
 import pytest
 from pydantic import SecretStr
 
-from snakepit_bridge.lm.parts import replace_opaque_parts
+from snakepit_bridge.lm.extensions import replace_opaque_parts
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.testing import RecordingLM
 

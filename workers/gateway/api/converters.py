@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from snakepit_bridge.client.results import TaskResult
 from snakepit_bridge.client.stream import StreamChunk
-from snakepit_bridge.client.task_result import TaskResult
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import PredictionCancelledError, ValidationError, VariableNotFoundError
 from snakepit_bridge.protocol.messages import Result

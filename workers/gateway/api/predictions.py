@@ -14,7 +14,7 @@ from typing import TypeVar
 from celery import states
 
 from snakepit_bridge.client import Fleet
-from snakepit_bridge.client.task_result import TaskResult
+from snakepit_bridge.client.results import TaskResult
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError, PayloadLostError
 from snakepit_bridge.process.home_loop import run_on_home_loop
