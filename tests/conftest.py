@@ -72,6 +72,8 @@ def _closed_connections() -> Generator[None]:  # pyright: ignore[reportUnusedFun
     yield
     pools.reset()
     gc.collect()
+    # What is left stays: LiteLLM, for one, which would make each later look take long.
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
