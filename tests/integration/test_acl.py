@@ -132,6 +132,8 @@ def client_works(play: Stage) -> None:
     fleet.register("judge", dspy.Predict("answers: list[str] -> verdict"))
     fleet.label("qa", "prod", 1)
     assert [one.name for one in fleet.programs()] == ["judge", "plain", "qa"]
+    # Where no answer comes, kombu looks for messages that a dead consumer left.
+    assert fleet.app.control.ping(destination=["nobody@nowhere"], timeout=0.5) == []
     variables = fleet.session(session).blocking
     variables.register_variable("m", "string", "limited")
     first = variables.register_variable("t", "float", 0.5)

@@ -14,6 +14,6 @@ def test_checking_the_runtime_opens_nothing_that_forked_children_would_share(red
     threads = set(threading.enumerate())
     slot.check(keep=False)
     assert not slot.built
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads  # one of an earlier test may have ended meanwhile
     slot.check(keep=True)
     assert slot.built
