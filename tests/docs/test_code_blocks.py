@@ -9,6 +9,7 @@ from typing import Any
 
 import dspy
 import pytest
+from redis import Redis
 
 from snakepit_bridge.testing import AskedQuestion, Raw
 from tests.docs.test_docs import PAGES, ROOT, name
@@ -83,3 +84,33 @@ def test_what_is_skipped_says_why(page: Path) -> None:
     for skip in _SKIPS.finditer(page.read_text(encoding="utf-8")):
         reason = re.fullmatch(r' *next "(.{10,})" *', skip["arguments"])
         assert reason, f"{page.relative_to(ROOT)}: skip one block, with the reason: {skip[0]}"
+
+
+def test_the_keys_of_a_running_fleet_are_those_of_the_reference(fleet: Stage) -> None:
+    rows = key_rows()
+    fleet.fleet.submit("qa", {"question": "Why is the sky blue?"}, session="support").get(timeout=30)
+    with Redis.from_url(fleet.url, decode_responses=True) as client:
+        found: dict[str, tuple[Any, bool]] = {
+            key: (client.type(key), client.ttl(key) == -1) for key in client.scan_iter()
+        }
+    assert {"dspex:sessions", "dspex:programs", "dspex:{s:support}:head"} <= set(found)
+    for key, (kind, permanent) in found.items():
+        if kind == "none":  # it has ended since it was found
+            continue
+        fitting = [row for row in rows if row[0].fullmatch(key)]
+        assert fitting, f"docs/reference/redis-keys.md doesn't list {key}, a {kind}"
+        assert any(row[1] in (kind, "any") for row in fitting), f"{key} is a {kind}"
+        assert not permanent or any(row[2].startswith("none") for row in fitting), f"{key} has no expiry"
+
+
+def key_rows() -> list[tuple[re.Pattern[str], str, str]]:
+    """Return each key's pattern, type and expiry, as the reference lists them."""
+    page = (ROOT / "docs" / "reference" / "redis-keys.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \| (\w+) \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
+    names = {"NS": "dspex", "QUEUE": "predictions.*", "_kombu.binding.EXCHANGE": r"_kombu\.binding(_permanent)?\..*"}
+    return [(re.compile(_key_pattern(pattern, names)), kind, expiry) for pattern, kind, expiry in rows]
+
+
+def _key_pattern(pattern: str, names: Mapping[str, str]) -> str:
+    words = re.split(r"([A-Z]{2,})", pattern)
+    return names.get(pattern) or "".join(names.get(word, ".+") if word.isupper() else re.escape(word) for word in words)
