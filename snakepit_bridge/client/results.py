@@ -31,6 +31,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.json_values import read_message
 from snakepit_bridge.protocol.messages import Result, cancel_channel
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import is_transient
@@ -50,7 +51,7 @@ class Results:
         namespace: prefix of the fleet's keys and channels.
     """
 
-    def __init__(self, app: Celery, connection: RedisConnection, *, namespace: str = "dspex") -> None:
+    def __init__(self, app: Celery, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._app = app
         self._connection = connection
         self._namespace = namespace

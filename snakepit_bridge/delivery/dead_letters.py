@@ -17,6 +17,7 @@ from uuid import uuid4
 from snakepit_bridge.delivery.keys import SEPARATOR, DeliveryKeys
 from snakepit_bridge.exceptions import DeadMessageNotFoundError, PredictionGivenUpError
 from snakepit_bridge.protocol.messages import extract_task_ids
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
@@ -103,7 +104,7 @@ class DeadLetters:
     """
 
     def __init__(
-        self, connection: RedisConnection, *, namespace: str = "dspex", results: RedisConnection | None = None
+        self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE, results: RedisConnection | None = None
     ) -> None:
         self._connection = connection
         self._results = results or connection

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
 
 _KEPT_S = 86_400
@@ -42,7 +43,7 @@ class Stalls:
         namespace: prefix of every key.
     """
 
-    def __init__(self, connection: RedisConnection, *, namespace: str = "dspex") -> None:
+    def __init__(self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._connection = connection
         self._key = f"{namespace}:stalls"
 

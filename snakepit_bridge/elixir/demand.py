@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
@@ -24,7 +25,9 @@ class SessionDemand:
         idle_s: seconds without use after which a session is dropped; must be the same in all processes.
     """
 
-    def __init__(self, connection: RedisConnection, *, namespace: str = "dspex", idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE, idle_s: float = IDLE_S
+    ) -> None:
         self._connection = connection
         self._key = f"{namespace}:wanted"
         self._refreshers = f"{namespace}:refreshers"

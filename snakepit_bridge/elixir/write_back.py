@@ -24,6 +24,7 @@ from snakepit_bridge.exceptions import (
     ValidationError,
 )
 from snakepit_bridge.process.aio import BackgroundTasks
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.lease import Leases
 from snakepit_bridge.snapshots import STORE, Changes, SnapshotStore
@@ -87,7 +88,7 @@ class ElixirAuthority:
         *,
         demand: SessionDemand | None = None,
         leases: Leases | None = None,
-        namespace: str = "dspex",
+        namespace: str = DEFAULT_NAMESPACE,
         name: str = "elixir",
         wait_s: float = 10.0,
         timeout_s: float = 5.0,

@@ -13,6 +13,7 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.scripts import ScriptPackage
 
@@ -79,7 +80,7 @@ class ProgramRegistry:
         namespace: prefix of every key.
     """
 
-    def __init__(self, connection: RedisConnection, *, namespace: str = "dspex") -> None:
+    def __init__(self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._connection = connection
         self._namespace = namespace
         self._specs: OrderedDict[str, ProgramSpec] = OrderedDict()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 
@@ -55,7 +56,7 @@ class Acks:
         namespace: prefix of every key.
     """
 
-    def __init__(self, connection: RedisConnection, *, namespace: str = "dspex") -> None:
+    def __init__(self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._connection = connection
         self._namespace = namespace
 

@@ -12,6 +12,7 @@ from typing import Any
 from typing_extensions import override
 
 from snakepit_bridge.exceptions import BridgeError, RevisionLostError, SessionNotFoundError
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import replies
@@ -60,7 +61,7 @@ class RedisStore(SnapshotStore):
         self,
         url: str,
         *,
-        namespace: str = "dspex",
+        namespace: str = DEFAULT_NAMESPACE,
         retention: Retention | int = DEFAULT_REVISIONS,
         timeout_s: float = 5.0,
     ) -> None:

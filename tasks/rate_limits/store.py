@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.lease import LEASE_FUNCTIONS
 from snakepit_bridge.redis.scripts import Script, source
@@ -92,7 +93,7 @@ class LimitStore:
     """
 
     connection: RedisConnection
-    namespace: str = "dspex"
+    namespace: str = DEFAULT_NAMESPACE
     claims: MessageLeases | None = None
     libraries: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     _scripts: dict[str, Script] = field(default_factory=dict[str, Script], repr=False)

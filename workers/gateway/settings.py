@@ -8,6 +8,7 @@ from typing import Self
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.json_values import BOUNDS, ValueBounds
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from workers.addresses import is_loopback, parse_address
 from workers.gateway.access.authentication import Grants
 
@@ -102,7 +103,7 @@ class GatewaySettings:
 
     redis_url: str = field(default="redis://localhost:6379/0", repr=False)
     broker_url: str | None = field(default=None, repr=False)
-    namespace: str = "dspex"
+    namespace: str = DEFAULT_NAMESPACE
     queue: str = "predictions"
     bridge: str | None = None
     grpc: str | None = "127.0.0.1:50061"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from workers.addresses import parse_address
 
 
@@ -37,7 +38,7 @@ class RefresherSettings:
 
     bridge: str
     redis_url: str = "redis://localhost:6379/0"
-    namespace: str = "dspex"
+    namespace: str = DEFAULT_NAMESPACE
     sessions: tuple[str, ...] = ()
     authority: str = "elixir"
     poll_s: float = 1.0
