@@ -55,7 +55,7 @@ def _broker(settings: FleetSettings) -> dict[str, Any]:
             "task_queue_max_priority": _MAX_PRIORITY,
             # RabbitMQ closes a channel whose message is held for longer than its consumer_timeout.
             "broker_channel_error_retry": True,
-            # A broker that stands still is left after two of these without a sign of life.
+            # Seconds between heartbeats; a connection without any for two of them is closed.
             "broker_heartbeat": 15,
         }
     return {

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PROFILE = "LM profile "
 _OLDEST = 7
-# Before it is said that no worker runs, a busy one has so much longer to answer.
+# A busy worker gets this much longer to answer before doctor reports that none runs.
 _SLOW_ANSWER_S = 3.0
 
 
@@ -133,21 +133,21 @@ def _profiles(found: Sequence[Check]) -> list[str]:
 
 
 def _stalls(fleet: Fleet) -> Iterator[Check]:
-    """Workers whose event loop stands still, and those that were ended for that."""
+    """Check for workers whose event loop is blocked, and for those that were terminated for it."""
     found = run_blocking(find_recent_stalls(fleet))
     if not found:
         yield Check("event loops", "ok", "all responsive")
-    for one in found:
-        place = f" at {one.place}" if one.place else ""
-        whose = f" in prediction {one.task_id}" if one.task_id else ""
-        what = "was ended because its event loop was blocked" if one.ended_at else "has a blocked event loop"
+    for stall in found:
+        place = f" at {stall.place}" if stall.place else ""
+        prediction = f" in prediction {stall.task_id}" if stall.task_id else ""
+        what = "was terminated because its event loop was blocked" if stall.ended_at else "has a blocked event loop"
         fix = "await instead of blocking, or register the program with executes_code=True; docs/how-to/run-workers.md"
-        level = "warn" if one.ended_at else "fail"
-        yield Check("event loops", level, f"{one.worker} (process {one.pid}) {what}{whose}{place}", fix)
+        level = "warn" if stall.ended_at else "fail"
+        yield Check("event loops", level, f"{stall.worker} (process {stall.pid}) {what}{prediction}{place}", fix)
 
 
 def _code(fleet: Fleet) -> Check:
-    """Whether somebody takes the programs that execute code, if any wait."""
+    """Check that a worker consumes the queue of programs that execute code, if any wait."""
     queue = code_queue(fleet.queue)
     waits = run_blocking(count_waiting(fleet, queue))
     if not waits or queue in find_consumed_queues(fleet):
@@ -165,7 +165,7 @@ async def _info(fleet: Fleet) -> dict[str, Any]:
 
 
 async def _fsync(fleet: Fleet) -> str | None:
-    """Return when the server flushes its log to the disk; None where it doesn't tell this user."""
+    """Return when the server flushes its log to disk; None if this user may not read it."""
     from redis.exceptions import RedisError
 
     try:
@@ -185,9 +185,9 @@ def _server(info: Mapping[str, Any]) -> Check:
 
 
 def _durability(info: Mapping[str, Any], fsync: str | None = None) -> Check:
-    """Check what the loss of the server would cost; docs/concepts/delivery.md explains each setting."""
+    """Check what a crash of the server would lose; docs/concepts/delivery.md explains each setting."""
     if not info.get("aof_enabled"):
-        cost = "a restart of Redis loses what waits and what was published"
+        cost = "a restart of Redis loses waiting predictions and published variables"
         return Check("append-only file", "warn", f"off: {cost}", "set appendonly yes")
     if str(info.get("aof_last_write_status", "ok")) != "ok":
         return Check("append-only file", "fail", "its last write failed: Redis accepts no writes", "check its disk")
@@ -196,10 +196,10 @@ def _durability(info: Mapping[str, Any], fsync: str | None = None) -> Check:
         found = f"on, but fsync was delayed {late} times: a killed Redis may have lost up to 2 s each time"
         return Check("append-only file", "warn", found, "give it a faster disk, or set appendfsync always")
     if fsync == "no":
-        found = "on, appendfsync no: a machine that dies loses what its kernel hadn't written, 30 s or so"
+        found = "on, appendfsync no: a machine that crashes loses what its kernel hadn't written, about 30 s"
         return Check("append-only file", "warn", found, "set appendfsync everysec, or always")
     if fsync == "everysec":
-        return Check("append-only file", "ok", "on, everysec: a machine that dies loses the last 1 to 3 s")
+        return Check("append-only file", "ok", "on, everysec: a machine that crashes loses the last 1 to 3 s")
     return Check("append-only file", "ok", "on, always: nothing confirmed is lost" if fsync == "always" else "on")
 
 
@@ -213,7 +213,7 @@ def _eviction(info: Mapping[str, Any]) -> Check:
 def _given_up(count: int) -> Check:
     if not count:
         return Check("dead messages", "ok", "none")
-    return Check("dead messages", "warn", f"{count} were given up", "inspect them: dspex-fleet dead list")
+    return Check("dead messages", "warn", f"{count} in the dead-letter list", "inspect them: dspex-fleet dead list")
 
 
 def _modules() -> Iterator[Check]:

@@ -72,7 +72,7 @@ def _parse_worker(name: str, stats: dict[str, Any], task: str) -> Worker:
 
 
 async def find_recent_stalls(fleet: Fleet) -> list[Stall]:
-    """Return the workers whose event loop stands still, and those that were ended for that in the last hour.
+    """Return the workers whose event loop is blocked, and those that were terminated for it in the last hour.
 
     Raises:
         StoreUnavailableError: Redis is away.
@@ -80,7 +80,7 @@ async def find_recent_stalls(fleet: Fleet) -> list[Stall]:
     from snakepit_bridge.delivery.stalls import Stalls
 
     found = await Stalls(fleet.connection, namespace=fleet.namespace).list_recent()
-    return [one for one in found if time.time() - (one.ended_at or time.time()) < _RECENT_S]
+    return [stall for stall in found if time.time() - (stall.ended_at or time.time()) < _RECENT_S]
 
 
 async def count_by_priority(fleet: Fleet, queue: str) -> dict[str, int]:
@@ -115,7 +115,7 @@ def _count_in_rabbitmq(fleet: Fleet, queue: str) -> int:
 
 
 def find_consumed_queues(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
-    """Return the queues that the workers which answer take from.
+    """Return the queues that the responding workers consume.
 
     Raises:
         StoreUnavailableError: the broker is away.
@@ -129,7 +129,7 @@ def find_consumed_queues(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
 
 
 def count_held_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSWER_S) -> int:
-    """Return how many messages some workers say that they have taken and not yet ended.
+    """Return how many messages these workers report as taken and not yet acknowledged.
 
     Raises:
         StoreUnavailableError: the broker is away.

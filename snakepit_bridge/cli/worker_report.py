@@ -19,11 +19,11 @@ REPORT = "fleet_report"
 PACKAGES = ("dspex-fleet", "dspy", "celery", "kombu", "redis")
 """The packages whose versions are compared."""
 
-# Each LM profile with an endpoint of its own is asked whether it answers, and the first report loads what it needs.
-# Once all have answered nobody waits any longer.
+# A worker's report includes a request to each LM profile's own endpoint, and the first report has imports to load.
+# Waiting ends as soon as all workers have reported.
 _ANSWER_S = 20.0
 
-# What happened longer ago is no news, and a limit that no worker at full speed comes near is enough.
+# Older shortages aren't reported, and neither is a limit that no worker at full load comes near.
 _RECENT_S = 3_600.0
 _FEW_FILES = 4_096
 
@@ -35,7 +35,7 @@ def worker_reports(fleet: Fleet, count: int, wait_s: float = _ANSWER_S) -> Repor
 
     Args:
         fleet: whose workers.
-        count: how many answer; with that many reports nobody else is waited for.
+        count: number of workers that answer; waiting ends with that many reports.
         wait_s: seconds to wait for them.
 
     Raises:
@@ -56,7 +56,7 @@ def worker_reports(fleet: Fleet, count: int, wait_s: float = _ANSWER_S) -> Repor
 
 
 def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
-    """Yield what is to be said of the workers that report: their queues, profiles, packages and versions."""
+    """Check the workers that sent a report: their queues, profiles, packages and versions."""
     taking = [name for name, report in reports.items() if queue in report["queues"]]
     if taking:
         yield Check("queue", "ok", f"{len(taking)} workers consume '{queue}'")
@@ -72,11 +72,11 @@ def check_workers(reports: Reports, queue: str) -> Iterator[Check]:
 
 def _profiles(reports: Reports) -> Iterator[Check]:
     """Check the workers' reports of their LM profiles: once where they agree, by worker where they don't."""
-    said: dict[str, dict[str, dict[str, Any]]] = {}
+    checks: dict[str, dict[str, dict[str, Any]]] = {}
     for name, report in reports.items():
         for check in report["profiles"]:
-            said.setdefault(check["what"], {})[name] = check
-    for what, by_worker in said.items():
+            checks.setdefault(check["what"], {})[name] = check
+    for what, by_worker in checks.items():
         answers = {tuple(sorted(check.items())) for check in by_worker.values()}
         if len(answers) == 1 and len(by_worker) == len(reports):
             yield Check(**next(iter(by_worker.values())))
@@ -89,23 +89,23 @@ def _profiles(reports: Reports) -> Iterator[Check]:
 
 
 def _open_files(reports: Reports) -> Iterator[Check]:
-    """Workers that ran out of open files lately, or may before long."""
+    """Check for workers that ran out of open files recently, or may soon."""
     use = {name: FileUsage(**report["open_files"]) for name, report in reports.items() if "open_files" in report}
     fix = "raise its limit: ulimit -n, LimitNOFILE= or --ulimit nofile="
-    for name, one in use.items():
-        found = f"{name} has {one.open} of {one.limit}"
-        if one.lacked_s_ago is not None and one.lacked_s_ago < _RECENT_S:
+    for name, usage in use.items():
+        found = f"{name} has {usage.open} of {usage.limit}"
+        if usage.lacked_s_ago is not None and usage.lacked_s_ago < _RECENT_S:
             yield Check(
                 "open files",
                 "fail",
-                f"{found}; the limit was reached {one.lacked_s_ago:.0f} s ago, and work had to wait",
+                f"{found}; the limit was reached {usage.lacked_s_ago:.0f} s ago, and work had to wait",
                 fix,
             )
-        elif 0 < one.limit < _FEW_FILES:
-            room = f", so that it makes at most {one.room} LM calls at a time" if one.room else ""
+        elif 0 < usage.limit < _FEW_FILES:
+            room = f", so that it makes at most {usage.room} LM calls at a time" if usage.room else ""
             yield Check("open files", "warn", f"{found}{room}", fix)
         else:
-            yield Check("open files", "ok", found if one.limit else f"{name} has {one.open}, without a limit")
+            yield Check("open files", "ok", found if usage.limit else f"{name} has {usage.open}, without a limit")
 
 
 def _packages(reports: Reports) -> Iterator[Check]:
@@ -123,7 +123,7 @@ def _packages(reports: Reports) -> Iterator[Check]:
 
 
 def _versions(reports: Reports) -> Iterator[Check]:
-    """Versions that differ between workers, or between them and this client."""
+    """Check for versions that differ between workers, or between them and this client."""
     for package in PACKAGES:
         found = {name: report["packages"].get(package) for name, report in reports.items()}
         here = _here(package)

@@ -4,7 +4,7 @@
 -- KEYS[2]  the spec, as the opaque bytes that the client encoded
 -- ARGV     digest, spec
 --
--- Answers "<n> <digest>", or what stands there instead if that isn't of this form; nothing is written then. Running it
+-- Returns "<n> <digest>", or what stands there instead if that isn't of this form; nothing is written then. Running it
 -- twice, as a client does that lost the first answer, adds nothing the second time.
 local latest = redis.call('HGET', KEYS[1], 'latest')
 local number = 0

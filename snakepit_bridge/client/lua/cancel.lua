@@ -5,7 +5,7 @@
 -- ARGV     the cancelled result as the client encoded it, seconds to keep it (0: for ever),
 --          the fleet's channel of cancellations, the task's id
 --
--- Answers 1 if the task is cancelled now, by this call or an earlier one, and 0 if it ended otherwise. Running it twice,
+-- Returns 1 if the task is cancelled now, by this call or an earlier one, and 0 if it ended otherwise. Running it twice,
 -- as a client does that lost the first answer, tells nobody twice.
 local status = final_state(redis.call('GET', KEYS[1]))
 if status then

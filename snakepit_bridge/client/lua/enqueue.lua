@@ -7,7 +7,7 @@
 --             what the key of a task's result begins with, the base of the broker's claims, the prefix of the limits,
 --             and the lists in which the fleet's messages wait
 --
--- Answers what each reservation holds already, '' for none. If any holds something, nothing was written: the client
+-- Returns what each reservation holds already, '' for none. If any holds something, nothing was written: the client
 -- leaves those out and comes again. A reservation whose task has no result any more, and that no message asks for, holds
 -- nothing: the prediction is made anew. Running it twice, as a client does that lost the first answer, finds its own
 -- records. All keys are on one server: Celery can't use a cluster as its broker.

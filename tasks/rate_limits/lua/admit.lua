@@ -1,7 +1,7 @@
 -- needs: permits
--- Admits one call of a task that holds its slot, or says how long it should wait.
+-- Admit a call of a task that keeps its worker slot, or return how long to wait.
 -- ARGV: permit, profile, tokens, money, lease in ms, then the buckets.
--- Answers {1}, or {0, whose limit, wait in ms}. Run twice with one permit it takes once.
+-- Returns {1}, or {0, 's' or 'p' for the session's or the profile's limit, wait in ms}. Idempotent per permit.
 
 local id, profile = ARGV[1], ARGV[2]
 local costs = {1, tonumber(ARGV[3]), tonumber(ARGV[4])}
@@ -22,7 +22,7 @@ if not whose then
 end
 wait = math.min(wait, 1000)
 if whose == 'p' then
-  -- While it is registered, no task that has yet to start takes what this one waits for.
+  -- While it is registered, no task that hasn't started yet is admitted before it.
   redis.call('ZADD', waiting, 'NX', number(now + wait + 2000), id)
   redis.call('PEXPIRE', waiting, 10000)
   wait = wait * (1 + redis.call('ZRANK', waiting, id))

@@ -1,13 +1,13 @@
 -- needs: lanes, lease_functions
--- The beat of one process: it renews what it holds, leads the movers if nobody else does, and learns of pauses.
--- ARGV: process, lease of the lead in ms, lease of a permit in ms, count of its permits, those,
--- its tasks that wait.
--- Answers {leads, time, then profile and end of each pause}.
+-- Heartbeat of a process: renew its permits, become the leader of the schedulers if there is none, and read the pauses.
+-- ARGV: process, lease of the leadership in ms, lease of a permit in ms, number of its permits, these permits,
+-- its waiting tasks.
+-- Returns {leads, time, then profile and end of each pause}.
 
 local now = clock()
 local permits = tonumber(ARGV[4])
 for i = 5, 4 + permits do
-  -- What has lapsed was given back already, and doesn't return.
+  -- Expired permits have already been released and aren't renewed.
   redis.call('ZADD', key('leases'), 'XX', number(now + tonumber(ARGV[3])), ARGV[i])
 end
 if permits > 0 then

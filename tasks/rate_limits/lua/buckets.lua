@@ -1,14 +1,14 @@
 -- needs: clock
--- Library: buckets. A call passes all the buckets that concern it, or takes from none of them.
+-- Library: buckets. A call is charged to all buckets that apply to it, or to none.
 --
--- KEYS[1] of every script is what the limits' keys begin with. It holds their one hash tag, and what a script makes of
--- it is on the same node.
+-- KEYS[1] of every script is the prefix of the limits' keys. It contains their hash tag, so all keys that a script
+-- derives from it are on one node.
 --
--- A bucket with a window keeps two accounts. The log of the window, in slices, never lets more through in any window
--- than the limit says: what a provider that counts exactly wants. The level refills evenly and holds no more than a
--- short burst: what a provider wants that looks at parts of its minute, and what keeps a minute's quota from being
--- spent in its first second. A call larger than the burst takes the level below nothing, and the next one waits.
--- A bucket without a window counts the calls under way.
+-- A bucket with a window combines two algorithms. A sliding-window log, in slices, never admits more than the limit in
+-- any window, as providers require that count exactly. A token bucket refills evenly and holds at most a short burst,
+-- as providers require that also look at parts of a minute; it keeps a minute's quota from being spent in the first
+-- second. A call larger than the burst makes the level negative, and the next call waits.
+-- A bucket without a window counts calls in flight.
 
 local SLICES = 120
 local TINY = 1e-9
@@ -21,8 +21,8 @@ local function number(value)
   return string.format('%.17g', value)
 end
 
--- The buckets that ARGV lists from a place on: their count, then for each of them its name, whose it is ('s' for a
--- session, 'p' for a profile), which of the costs it counts, its window, limit, rate per millisecond and burst.
+-- Parse the buckets in ARGV from an index on: their number, then for each its name, owner ('s' for session, 'p' for
+-- profile), index of the cost that it counts, window, limit, rate per millisecond and burst.
 local function buckets_at(place)
   local buckets = {}
   for i = 1, tonumber(ARGV[place]) do
@@ -35,7 +35,7 @@ local function buckets_at(place)
   return buckets
 end
 
--- Takes out of the log what has left the window; answers what is in it.
+-- Remove slices older than the window from the log; returns the sum of the others.
 local function sum_of_window(hash, bucket, sum, last)
   if not last or bucket.slice <= last then
     bucket.slice = math.max(bucket.slice, last or bucket.slice)
@@ -58,7 +58,7 @@ local function sum_of_window(hash, bucket, sum, last)
   return sum
 end
 
--- Reads what a bucket holds now into it.
+-- Read a bucket's current state into its table.
 local function read(bucket, now)
   if bucket.window == 0 then
     bucket.sum = tonumber(redis.call('HGET', key('under_way'), bucket.name) or nil) or 0
@@ -75,13 +75,13 @@ local function read(bucket, now)
   end
 end
 
--- Milliseconds until a bucket may have room; 0 if it has.
+-- Return the milliseconds until a bucket may have room; 0 if it has room now.
 local function wait_for(bucket, cost, now)
   if bucket.window == 0 then
     return bucket.sum + cost > bucket.limit and 50 or 0
   end
   local wait = 0
-  -- What is larger than the whole limit passes an empty window; else it would never pass.
+  -- A call larger than the whole limit is admitted in an empty window; otherwise it never would be.
   if bucket.limit <= 0 or (bucket.sum > TINY and bucket.sum + cost > bucket.limit + TINY) then
     local slice = bucket.window / SLICES
     wait = slice - now % slice + 1
@@ -95,7 +95,7 @@ local function wait_for(bucket, cost, now)
   return wait
 end
 
--- Adds a cost to a bucket that was read; answers the slice that it stands in.
+-- Charge a cost to a bucket that was read; returns its slice.
 local function charge(bucket, cost, now)
   if bucket.window == 0 then
     redis.call('HINCRBY', key('under_way'), bucket.name, cost)
@@ -109,7 +109,7 @@ local function charge(bucket, cost, now)
   return bucket.slice
 end
 
--- Changes by how much a bucket was charged in a slice: less is a refund, more is debt, which counts from now on.
+-- Correct what a bucket was charged in a slice: less is a refund; more is debt, charged from now on.
 local function correct(name, window, slice, by)
   local hash = key('bucket:' .. name)
   local last = window > 0 and tonumber(redis.call('HGET', hash, 'slice') or nil)

@@ -1,5 +1,5 @@
--- Library: the time, in milliseconds of the server's clock, which all processes share. It is read once per script:
--- Valkey's clock stands still while a script runs, Redis 7.0's goes on.
+-- Library: the time of the server's clock, which all processes share, in milliseconds. Read once per script, because
+-- the clock is frozen during a script on Valkey but not on Redis 7.0.
 
 local clock_ms
 local function clock()

@@ -1,8 +1,8 @@
 -- needs: permits
--- Library: lanes. A task that must wait stands in the lane of its session, and its message with it; no worker holds it.
--- A task whose message can't be parked stands there too, with the channel on which its process is told: that one must
--- show that it is still there. Within a lane the priority decides, then who came first. Nothing here expires: these are
--- messages.
+-- Library: the sessions' queues of waiting tasks, under the keys `lane:`. A task that must wait is parked there with
+-- its message, held by no worker. A task whose message can't be parked is queued too, with the channel that notifies
+-- its process, which has to renew it. A queue is ordered by priority, then by arrival. Nothing here expires, because
+-- these are messages.
 
 local CONTENDED_MS = 2000
 local ATTENDING_MS = 10000
@@ -17,7 +17,7 @@ local function sessions_of(profile)
   return key('sessions:' .. profile)
 end
 
--- Whoever comes new must queue behind those that a profile's limit holds up, else they would never get their turn.
+-- New tasks join the end of the queue while tasks wait for the profile's limit; otherwise these would starve.
 local function is_contended(profile)
   return redis.call('EXISTS', key('contended:' .. profile)) == 1
 end
@@ -26,7 +26,7 @@ local function contend(profile)
   redis.call('SET', key('contended:' .. profile), '1', 'PX', CONTENDED_MS)
 end
 
--- Calls of tasks that hold a slot already come before tasks that don't.
+-- Calls of tasks that hold a worker slot go first.
 local function others_wait_in_place(profile, now)
   local waiting = key('in_place:' .. profile)
   redis.call('ZREMRANGEBYSCORE', waiting, '-inf', number(now))
@@ -42,7 +42,7 @@ local function attend(task, now)
   redis.call('PEXPIRE', key('attending'), KEPT_MS)
 end
 
--- Whether a task waits in a process that is gone.
+-- Return whether a task waits in a process that has died.
 local function is_deserted(task, now)
   if not waits_in_process(redis.call('HGET', key('messages'), task)) then
     return false
@@ -50,8 +50,8 @@ local function is_deserted(task, now)
   return (tonumber(redis.call('ZSCORE', key('attending'), task) or nil) or 0) < now
 end
 
--- Puts a task into its lane. `list` is '' for one that waits in its process, `message` the channel of that. A copy of a
--- message that is parked already adds nothing, and goes. Answers 1 if nobody of the session waited for it before.
+-- Queue a task in its session. For a task that waits in its process, `list` is '' and `message` the process's channel.
+-- A second copy of a parked message is dropped. Returns 1 if no task of the session was waiting before.
 local function park(task, session, profile, priority, deadline, costs, list, message, now)
   local before = redis.call('HGET', key('messages'), task)
   if not before or waits_in_process(before) then
@@ -63,14 +63,14 @@ local function park(task, session, profile, priority, deadline, costs, list, mes
   redis.call('HSET', key('parked'), task, cmsgpack.pack({profile, session, costs[2], costs[3]}))
   redis.call('ZADD', lane_of(profile, session), number((9 - priority) * 1e13 + now), task)
   if deadline > 0 and deadline < LATEST then
-    -- Clocks differ: what a client's clock calls over already mustn't go back and forth all the time.
+    -- Clocks differ: a deadline that has passed by the client's clock must not make a task bounce between the queues.
     redis.call('ZADD', key('deadlines'), number(math.max(deadline, now + SOONEST_MS)), task)
   end
   redis.call('HINCRBY', key('waiting'), profile, 1)
   return redis.call('ZADD', sessions_of(profile), 'NX', number(now), session)
 end
 
--- Takes a task out of its lane. Answers the list that its message came from ('': it waits in a process), the message.
+-- Remove a task from its session's queue. Returns its message's list ('' if it waits in a process) and the message.
 local function take_out(task, profile, session)
   local record = redis.call('HGET', key('messages'), task)
   redis.call('HDEL', key('messages'), task)
@@ -90,7 +90,7 @@ local function take_out(task, profile, session)
   return string.sub(record, 1, cut - 1), string.sub(record, cut + 1)
 end
 
--- Puts a parked task's message back at the head of its list, or tells the process that the task waits in.
+-- Return a parked task's message to the head of its list, or notify the process that the task waits in.
 local function unpark(task, profile, session)
   local list, message = take_out(task, profile, session)
   if list == '' then

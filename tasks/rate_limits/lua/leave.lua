@@ -1,7 +1,7 @@
 -- needs: lanes
--- Takes a task that makes no call any more out of everybody's way: what was reserved for it, and its place in the lane
--- if it waits in its process.
--- ARGV: task. Answers 1.
+-- Release the reservation of a task that makes no further call, and remove it from its session's queue if it waits in
+-- its process.
+-- ARGV: task. Returns 1.
 
 local task = ARGV[1]
 local profile, session = parked(task)

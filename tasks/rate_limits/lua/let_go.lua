@@ -1,7 +1,7 @@
 -- needs: lanes
--- Puts parked tasks back into their queues without a reservation: those that ARGV names, or else those whose deadline
--- has passed, so that a worker ends them under their named error. One that was released already loses its reservation.
--- ARGV: tasks. Answers how many.
+-- Return parked tasks to their broker queues without a reservation: those in ARGV, or else those whose deadline has
+-- passed, so that a worker fails them with the named error. A task that was already released loses its reservation.
+-- ARGV: tasks. Returns their number.
 
 local tasks = ARGV
 if #tasks == 0 then

@@ -1,5 +1,5 @@
 -- needs: buckets
--- Pauses a profile; a pause that lasts longer stays.
+-- Pause a profile, unless a longer pause is in effect.
 -- ARGV: profile, ms, channel of all processes.
 
 local profile, now = ARGV[1], clock()

@@ -1,17 +1,17 @@
 -- needs: buckets
--- Library: permits. What a call was charged is remembered under its permit until it is settled, or until its lease ends
--- with the process that should have renewed it.
+-- Library: permits. A permit records what a call was charged, until the call is settled or the lease expires because
+-- the process that renewed it has died.
 
 local KEPT_MS = 3600000
 local RESERVED, GRANTED = 'r', 'g'
 
--- Milliseconds for which a profile's provider has asked for a pause.
+-- Return the milliseconds left of a pause that the profile's provider asked for.
 local function paused_for(profile, now)
   return math.max(0, (tonumber(redis.call('HGET', key('pauses'), profile) or nil) or 0) - now)
 end
 
--- What stands in the way of a call: whose limit ('s' or 'p') and for how many milliseconds; nil if nothing does.
--- A session's own limit comes first: it must not hold up the others who use the profile.
+-- Return which limit delays a call ('s' for session, 'p' for profile) and for how many milliseconds; nil for none.
+-- The session's limit is checked first, so that it doesn't delay other sessions of the profile.
 local function obstacle(profile, buckets, costs, now)
   local wait = {s = 0, p = 0}
   for _, bucket in ipairs(buckets) do
@@ -30,14 +30,14 @@ local function reserved_of(profile)
   return 'reserved:' .. profile
 end
 
--- What all permits have in common lives as long as somebody holds one.
+-- Keys shared by all permits live as long as any permit does.
 local function remember()
   for _, name in ipairs({'permits', 'leases', 'under_way'}) do
     redis.call('PEXPIRE', key(name), KEPT_MS)
   end
 end
 
--- Charges a call that nothing stands in the way of, and remembers it under a permit.
+-- Charge an admitted call and record it under a permit.
 local function grant(id, state, profile, buckets, costs, now, lease)
   local charges = {}
   for i, bucket in ipairs(buckets) do
@@ -61,8 +61,8 @@ local function no_longer_reserved(profile)
   redis.call('HINCRBY', key('under_way'), reserved_of(profile), -1)
 end
 
--- Ends a permit. `real` has the real costs, by what they count; what it doesn't name stays as it was charged.
--- Answers whether there was one, and whether calls at a time were among what it held.
+-- End a permit. `real` has the actual costs by index; others stay as charged.
+-- Returns whether there was one, and whether it counted calls in flight.
 local function finish(id, record, real)
   redis.call('HDEL', key('permits'), id)
   redis.call('ZREM', key('leases'), id)
@@ -81,7 +81,7 @@ end
 
 local NOTHING = {0, 0, 0}
 
--- Takes back what was reserved for a task, if it is still reserved.
+-- Release a task's reservation if it is still unused.
 local function give_reservation_back(task)
   local id = 'r:' .. task
   local record = permit(id)
@@ -91,8 +91,8 @@ local function give_reservation_back(task)
   end
 end
 
--- Takes back what was leased by processes that are gone. A reservation that nobody used comes back whole; of a call
--- that had begun the provider may well have counted all, so that only its place among the calls under way comes back.
+-- Release the permits of processes that have died. An unused reservation is refunded completely; a call that had begun
+-- may have been counted by the provider, so only its place among the calls in flight is freed.
 local function lapse(now)
   local lapsed = redis.call('ZRANGE', key('leases'), '-inf', number(now), 'BYSCORE', 'LIMIT', 0, 50)
   for _, id in ipairs(lapsed) do

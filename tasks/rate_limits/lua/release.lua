@@ -1,10 +1,10 @@
 -- needs: lanes
--- Releases tasks from the lane of one session, each with a reservation of what its first call will take.
+-- Release tasks from one session's queue, each with a reservation for its first call.
 -- ARGV: profile, session, budget, tasks at most, reservations at most, lease of a reservation in ms, then the buckets.
--- Answers {released, what they cost, why it stopped, wait in ms, cost of the next}. It stopped for: 'empty' no more
--- tasks, 's' the session's limit, 'p' the profile's, 'budget' the next costs more than is left, 'many' so many are out.
--- A cost is the share of a limit that a call takes, of the limit that it takes most of.
--- Run twice it releases the next ones too: what it takes it leaves with their reservations.
+-- Returns {released, their cost, why it stopped, wait in ms, cost of the next}. Reasons: 'empty' no more tasks, 's' the
+-- session's limit, 'p' the profile's limit, 'budget' too little left for the next, 'many' the maximum was released.
+-- A cost is the largest share of a limit that a call takes.
+-- Not idempotent: a second run releases further tasks, each with its own reservation.
 
 local profile, session = ARGV[1], ARGV[2]
 local budget, most, most_reserved, lease = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

@@ -1,7 +1,7 @@
 -- needs: permits
--- Ends a call.
--- ARGV: permit, channel of the mover, then the real requests, tokens and money; '' for what stays as it was charged.
--- Answers 1, or 0 if it was settled before.
+-- Settle a finished call.
+-- ARGV: permit, channel of the scheduler, then the actual requests, tokens and money; '' for one that stays as charged.
+-- Returns 1, or 0 if it was settled before.
 
 local id = ARGV[1]
 local record = permit(id)

@@ -1,17 +1,16 @@
 -- needs: claim_take, lanes
--- Admits a task's first call, or parks the task.
+-- Admit a task's first call, or park the task.
 -- ARGV: task, permit, profile, session, tokens, money, lease in ms, priority, deadline in ms (0: none), base of the
--- broker's claims, tag of the task's claim ('': it waits in its process), channel of the mover, channel of the process,
--- then the buckets.
--- Answers {1, tokens, money} if it may call; {0, whose limit, wait in ms} if it was parked; {-1} if its message is
--- in somebody else's hands by now. Run twice it takes once; what was parked answers {-1} then.
+-- broker's claims, tag of the task's claim ('': it waits in its process), channel of the scheduler, channel of the
+-- process, then the buckets.
+-- Returns {1, tokens, money} if it is admitted; {0, 's' or 'p' for the limit, wait in ms} if it was parked; {-1} if
+-- another worker holds its message by now. A second run charges nothing more, and returns {-1} for a parked task.
 
 local task, id, profile, session = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local costs = {1, tonumber(ARGV[5]), tonumber(ARGV[6])}
 local lease, now = tonumber(ARGV[7]), clock()
 
--- A reservation becomes the permit of the process that renews it, unless the profile was paused meanwhile or the task
--- goes to another by now.
+-- Turn the reservation into a permit that this process renews, unless the profile has been paused or changed since.
 local function take_reservation()
   local mine = 'r:' .. task
   local record = permit(mine)

@@ -1,7 +1,7 @@
 -- needs: lease_functions
--- Tells what to do about a call: its answer is there, somebody else is asking, or it is the caller's turn to ask.
+-- Decide how to get an answer: from the cache, by waiting for another process that is asking, or by asking.
 -- KEYS: answer, lease. ARGV: owner, lease in ms.
--- Answers {'hit', answer}, {'wait', ''} or {'lead', ''}. Run twice by one owner it renews its lease.
+-- Returns {'hit', answer}, {'wait', ''} or {'lead', ''}. A second run by the same owner renews its lease.
 
 local answer = redis.call('GET', KEYS[1])
 if answer then

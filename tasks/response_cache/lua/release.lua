@@ -1,7 +1,7 @@
 -- needs: lease_functions
--- Ends an owner's lease without an answer, so that one of those who wait asks in its stead.
--- KEYS: lease. ARGV: owner, channel, what is told.
--- Run twice it does nothing more: the lease is another's by then, or nobody's.
+-- End an owner's lease without an answer, so that one of the waiting processes asks instead.
+-- KEYS: lease. ARGV: owner, channel, notification.
+-- Idempotent: by a second run the lease is free or another's.
 
 if not release_lease(KEYS[1], ARGV[1]) then
   return 0

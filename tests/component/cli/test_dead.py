@@ -81,5 +81,5 @@ def test_the_doctor_warns(redis_url: str, ids: list[str], capsys: pytest.Capture
     found = {check["what"]: check for check in json.loads(capsys.readouterr().out)}
     dead = found["dead messages"]
     assert (dead["level"], dead["found"], dead["fix"]) == (
-        "warn", "3 were given up", "inspect them: dspex-fleet dead list",
+        "warn", "3 in the dead-letter list", "inspect them: dspex-fleet dead list",
     )  # fmt: skip

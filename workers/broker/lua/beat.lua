@@ -1,8 +1,8 @@
--- Says that a worker is alive, and from time to time that it is time to look for those that aren't.
--- KEYS: workers, ticks, held of the worker. ARGV: worker, milliseconds that are at least between two ticks, how many
---   ticks a worker may be behind.
--- Answers: how many messages it holds; then, if this beat made a tick, each silent worker and the tick of its last beat.
--- Time that nobody measures doesn't count: while the server is away or stands still there are no ticks.
+-- Record a worker's heartbeat, and advance the tick counter at intervals.
+-- KEYS: workers, ticks, messages held by the worker. ARGV: worker, minimum milliseconds between two ticks, ticks that a
+--   worker may be behind.
+-- Returns the number of messages it holds; then, if the tick was advanced, each silent worker and its last tick.
+-- Leases are measured in ticks, not in wall time: a server that is down or paused makes none, and expires no lease.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

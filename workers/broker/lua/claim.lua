@@ -1,10 +1,10 @@
--- Claims waiting messages: each leaves its list and is recorded as held in this one step. Acknowledgements come along.
--- KEYS: workers, ticks, held of the worker, delayed, then the lists in the order in which they are served.
--- ARGV: worker, number of the first claim, how many it has room for, for each list 1 or 0 (0: no acknowledgement will
---   come, so nothing is recorded), then the tags that are acknowledged.
--- Answers: how many still wait; milliseconds until the next delayed message is due, -1 for none; then for each claim the
---   place of its list among the lists and the message. Claims are numbered in that order.
--- Not for sending twice: the second time it claims other messages. A claim whose answer was lost is found by the worker.
+-- Claim waiting messages: each is removed from its list and recorded as held, atomically. Also acknowledges messages.
+-- KEYS: workers, ticks, messages held by the worker, delayed, then the lists in the order in which they are served.
+-- ARGV: worker, number of the first claim, maximum number of claims, for each list 1 or 0 (0: messages that need no
+--   acknowledgement, so nothing is recorded), then the tags to acknowledge.
+-- Returns the number of messages that still wait; milliseconds until the next delayed message is due, -1 for none; then
+--   for each claim the index of its list and the message. Claims are numbered in that order.
+-- Not idempotent: a second run claims further messages. The worker finds claims whose reply was lost.
 
 local worker, number, room, recorded = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local lists = #KEYS - 4
@@ -21,7 +21,7 @@ for _, record in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT
   redis.call('ZREM', KEYS[4], record)
 end
 
--- A worker that took whatever it has room for would leave the others nothing to do.
+-- A worker that claimed up to its concurrency would leave other workers idle.
 local waiting = 0
 for i = 1, lists do
   waiting = waiting + redis.call('LLEN', KEYS[4 + i])
@@ -40,7 +40,7 @@ for i = 1, lists do
       records[#records + 1] = KEYS[4 + i] .. '\n' .. found[n]
       number = number + 1
     end
-    -- Recorded before it is taken: on a full server the record fails, and then nothing must be gone.
+    -- Recorded before it is removed: on a full server the record fails, and the message must remain.
     if string.sub(recorded, i, i) == '1' then
       redis.call('HSET', KEYS[3], unpack(records))
       redis.call('HSETNX', KEYS[1], worker, redis.call('HGET', KEYS[2], 'tick') or 0)
@@ -50,7 +50,7 @@ for i = 1, lists do
   end
 end
 
--- Read last: a key that a connection reads is one whose next change it is told of.
+-- Read last: client-side tracking notifies the connection of the next change of a key that it has read.
 for i = 1, lists do
   answer[1] = answer[1] + redis.call('LLEN', KEYS[4 + i])
 end

@@ -1,6 +1,6 @@
--- Library: takes a message out of its claim, for whoever puts it somewhere else in the same script.
--- claim_take(base, tag) answers the list that the message came from and the message, which is opaque bytes; or nil if
--- nobody holds that claim any more, and then the caller must do nothing: the message is somebody else's.
+-- Library: remove a message from its claim, for scripts that store it elsewhere in the same step.
+-- claim_take(base, tag) returns the message's list and the message, as opaque bytes; or nil if the claim is no longer
+-- held. The caller must then do nothing, because the message belongs to another worker.
 
 local function claim_take(base, tag)
   local worker = string.match(tag, '^(.+)%.%d+$')
@@ -12,7 +12,7 @@ local function claim_take(base, tag)
   if not record then
     return nil
   end
-  -- On a server that is full this fails, before anything is taken; HDEL would work, and the caller's write fail after it.
+  -- On a full server this fails before anything is removed; HDEL would succeed, and the caller's write fail after it.
   redis.call('HSET', held, tag, record)
   redis.call('HDEL', held, tag)
   local cut = string.find(record, '\n', 1, true)

@@ -1,7 +1,7 @@
 -- needs: claim_take
--- Puts a held message aside until it is due.
--- KEYS: a key that tells for a while that this was done, the delayed set. ARGV: base, tag, the millisecond.
--- Answers 1 if it was put aside, 0 if the claim isn't held. Run twice it answers alike.
+-- Delay a held message until it is due.
+-- KEYS: a key that records for a while that this was done, the delayed set. ARGV: base, tag, due time in ms.
+-- Returns 1 if it was delayed, 0 if the claim isn't held. Idempotent.
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 1

@@ -1,5 +1,5 @@
--- Forgets a worker that holds nothing.
--- KEYS: workers, held of the worker. ARGV: worker. Answers 1 if it is forgotten. Run twice it answers alike.
+-- Unregister a worker that holds no message.
+-- KEYS: workers, messages held by the worker. ARGV: worker. Returns 1 if it is unregistered. Idempotent.
 
 if redis.call('HLEN', KEYS[2]) > 0 then
   return 0

@@ -1,8 +1,8 @@
 -- needs: claim_take
--- Moves a held message to the end of another queue's list.
--- KEYS: a key that tells for a while that this was done. ARGV: base, tag, separator, the queue's list without a
+-- Move a held message to the end of another queue's list.
+-- KEYS: a key that records for a while that this was done. ARGV: base, tag, separator, the queue's list without a
 -- priority step, the priority step ('' keeps the message's own, '0' is the list itself).
--- Answers 1 if it was moved, 0 if the claim isn't held. Run twice it answers alike.
+-- Returns 1 if it was moved, 0 if the claim isn't held. Idempotent.
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return 1

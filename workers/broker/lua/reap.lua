@@ -1,8 +1,8 @@
 -- needs: settling
--- Ends claims of a silent worker, unless it has been heard of since, and forgets the worker once it holds nothing.
--- KEYS: workers, held of the silent worker, delayed, dead, entries of the dead.
--- ARGV: the worker, the tick of its last beat as the asker knows it, then for each claim verb, tag, place, bytes.
--- Answers how many were held; -1 if the worker is back. Run twice it does nothing more.
+-- End claims of a silent worker unless it has sent a heartbeat since, and unregister it once it holds no message.
+-- KEYS: workers, messages held by the silent worker, delayed, dead-letter list, dead-letter entries.
+-- ARGV: the worker, the tick of its last heartbeat as the caller knows it, then for each claim verb, tag, place, bytes.
+-- Returns how many were held; -1 if the worker is back. Idempotent.
 
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
   return -1

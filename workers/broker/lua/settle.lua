@@ -1,7 +1,8 @@
 -- needs: settling
--- Ends claims of one worker.
--- KEYS: held of the worker, delayed, dead, entries of the dead. ARGV: for each claim verb, tag, place, bytes.
--- Answers how many were held. Run twice it does nothing more.
+-- End claims of one worker.
+-- KEYS: messages held by the worker, delayed, dead-letter list, dead-letter entries. ARGV: for each claim verb, tag,
+--   place, bytes.
+-- Returns how many were held. Idempotent.
 
 local settled = 0
 for at = 1, #ARGV, 4 do

@@ -1,11 +1,11 @@
--- Library: ends a claim in one of the ways that there are. Nothing happens if the claim isn't held any more.
--- settle(held, delayed, dead, entries, verb, tag, place, bytes) answers 1 if it was held, else 0. The verbs:
---   ack    the message is done with
---   back   it goes to the end of the list `place`; as `bytes`, or as it was if those are empty
---   front  it goes to the front of that list, where it is served next
---   delay  it is put aside until the millisecond `place`
---   dead   it is given up at the millisecond `place`; `bytes` tell why
--- The write that a full server refuses comes first, so that a message is never out of one place and not in the other.
+-- Library: end a claim, unless it is no longer held.
+-- settle(held, delayed, dead, entries, verb, tag, place, bytes) returns 1 if it was held, else 0. The verbs:
+--   ack    acknowledge the message
+--   back   requeue it at the end of the list `place`; as `bytes`, or unchanged if these are empty
+--   front  requeue it at the front of that list, where it is served next
+--   delay  delay it until the millisecond `place`
+--   dead   dead-letter it at the millisecond `place`, with the reason in `bytes`
+-- The write that a full server rejects comes first, so that a message is never removed without being stored.
 
 local function settle(held, delayed, dead, entries, verb, tag, place, bytes)
   local record = redis.call('HGET', held, tag)
