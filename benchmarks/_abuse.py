@@ -99,8 +99,8 @@ class Ledger:
         """Note the ends that have come since."""
         pending = self.pending
         for start in range(0, len(pending), _READ_AT_ONCE):
-            some = pending[start : start + _READ_AT_ONCE]
-            for id, raw in zip(some, _read(client, some), strict=True):
+            chunk = pending[start : start + _READ_AT_ONCE]
+            for id, raw in zip(chunk, _read(client, chunk), strict=True):
                 if raw is not None and (end := json.loads(raw))["status"] in _ENDED:
                     self.ended[id] = _digest(raw)
                     self._note(end, raw)
@@ -110,8 +110,8 @@ class Ledger:
         ids = list(self.ended)
         changed = 0
         for start in range(0, len(ids), _READ_AT_ONCE):
-            some = ids[start : start + _READ_AT_ONCE]
-            found = zip(some, _read(client, some), strict=True)
+            chunk = ids[start : start + _READ_AT_ONCE]
+            found = zip(chunk, _read(client, chunk), strict=True)
             changed += sum(raw is not None and _digest(raw) != self.ended[id] for id, raw in found)
         return changed
 
@@ -226,19 +226,19 @@ def _submit(
     plan: Plan, acts: Acts, ledger: Ledger, server: EmbeddedRedis, workers: Workers, tell: Callable[[str], object]
 ) -> None:
     """Act until so many tasks are accepted, with a bounded number that haven't ended."""
-    told = 0
+    reported = 0
     with Redis.from_url(server.url, socket_timeout=5) as client, ThreadPoolExecutor(24) as threads:
         while len(ledger.accepted) < plan.tasks:
             room = plan.in_flight - len(ledger.pending)
-            drawn = [acts.draw() for _ in range(min(max(room, 0) // 2, 48))]
-            for accepted in threads.map(Act.attempt, drawn):
+            acts_to_try = [acts.draw() for _ in range(min(max(room, 0) // 2, 48))]
+            for accepted in threads.map(Act.attempt, acts_to_try):
                 ledger.accepted.update(accepted)
             _look(ledger, client)
             workers.keep()
-            if len(ledger.accepted) - told >= plan.tasks // 10:
-                told = len(ledger.accepted)
-                tell(f"{plan.pool}: {told} of {plan.tasks} accepted, {workers.deaths} deaths")
-            if not drawn:
+            if len(ledger.accepted) - reported >= plan.tasks // 10:
+                reported = len(ledger.accepted)
+                tell(f"{plan.pool}: {reported} of {plan.tasks} accepted, {workers.deaths} deaths")
+            if not acts_to_try:
                 time.sleep(_POLL_S)
 
 

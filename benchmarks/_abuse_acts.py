@@ -89,7 +89,7 @@ class Acts:
     def draw(self) -> Act:
         """Return an act."""
         kinds: list[tuple[Callable[[], Callable[[], list[str]]], int]] = [
-            (self._honest, 25), (self._batch, 4), (self._unpublished, 6), (self._unknown, 4), (self._unfit, 4),
+            (self._honest, 25), (self._batch, 4), (self._unpublished, 6), (self._unknown, 4), (self._wrong_field, 4),
             (self._odd_json, 10), (self._provider, 12), (self._module, 16), (self._cancelled, 5), (self._twice, 5),
             (self._streamed, 4), (self._limited, 3), (self._chained, 2),
         ]  # fmt: skip
@@ -108,7 +108,7 @@ class Acts:
     def _batch(self) -> Callable[[], list[str]]:
         programs = ("qa", "bad", "keeps", "raises", "nobody")
         program, inputs = self.chance.choice(programs), [{"question": self._question()} for _ in range(_BATCH)]
-        return lambda: [one.id for one in self.fleet.submit_batch(program, inputs)]
+        return lambda: [handle.id for handle in self.fleet.submit_batch(program, inputs)]
 
     def _unpublished(self) -> Callable[[], list[str]]:
         return self._single("qa", {"question": self._question()}, session=f"nobody-{self.chance.randrange(5)}")
@@ -116,7 +116,7 @@ class Acts:
     def _unknown(self) -> Callable[[], list[str]]:
         return self._single(f"nobody-{self.chance.randrange(5)}", {"question": self._question()})
 
-    def _unfit(self) -> Callable[[], list[str]]:
+    def _wrong_field(self) -> Callable[[], list[str]]:
         return self._single("qa", {"wrong": self._question()})
 
     def _odd_json(self) -> Callable[[], list[str]]:

@@ -123,7 +123,7 @@ class Stage:
         except redis.RedisError:
             return {}  # it is away, on purpose
         ended = ((key, json.loads(raw)) for key, raw in zip(keys, found, strict=True) if raw)
-        return {key: json.dumps(one["result"]) for key, one in ended if one["status"] == "SUCCESS"}
+        return {key: json.dumps(meta["result"]) for key, meta in ended if meta["status"] == "SUCCESS"}
 
     def keep_running(self) -> None:
         """Start a worker in the place of each that has ended."""
@@ -202,12 +202,12 @@ class Event:
 def _events(plan: Plan) -> list[Event]:
     """Return what happens, spread evenly over the run; the same each time."""
     kills = [(*POINTS, "anywhere")[n % 4] for n in range(plan.kills)]
-    away = ["restart"] * plan.restarts + ["pause"] * plan.pauses + ["cut"] * plan.cuts
+    outages = ["restart"] * plan.restarts + ["pause"] * plan.pauses + ["cut"] * plan.cuts
     chance = random.Random(6)
-    chance.shuffle(away)
+    chance.shuffle(outages)
     order = list(kills)
-    for n, what in enumerate(away):
-        order.insert((n + 1) * len(order) // (len(away) + 1), what)
+    for n, what in enumerate(outages):
+        order.insert((n + 1) * len(order) // (len(outages) + 1), what)
     # The last quarter is left for what the last of them leave behind.
     return [Event(plan.tasks * 3 * n // (4 * len(order)), what) for n, what in enumerate(order)]
 

@@ -92,7 +92,7 @@ def bench(*, latency_s: float = 0.0, fast: bool = False) -> Generator[Bench]:
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds that a process and its children have used so far."""
     process = psutil.Process(pid)
-    return sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
+    return sum(sum(member.cpu_times()[:2]) for member in (process, *process.children(recursive=True)))
 
 
 def child(command: list[str], log: Path) -> Child:

@@ -56,9 +56,9 @@ class QuotaLM:
             writer.close()
 
     async def _answer(self, body: bytes) -> tuple[int, Any]:
-        accepted, asked = self._accepts(), _WHO.findall(body)
+        accepted, askers = self._accepts(), _WHO.findall(body)
         # The question stands last; what comes before it may be an example.
-        who = asked[-1].decode() if asked else ""
+        who = askers[-1].decode() if askers else ""
         self._log.append((time.time(), who, 200 if accepted else 429))
         if not accepted:
             return 429, error("The quota is used up.", "rate_limit_error", "rate_limit_exceeded")
@@ -80,8 +80,8 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, kind in (("quota", int), ("window-s", float), ("latency-s", float)):
         parser.add_argument(f"--{name}", type=kind, required=True)
-    said = parser.parse_args()
-    lm = QuotaLM(said.quota, said.window_s, said.latency_s)
+    options = parser.parse_args()
+    lm = QuotaLM(options.quota, options.window_s, options.latency_s)
     server = await asyncio.start_server(lm.serve, "127.0.0.1", 0, backlog=1024)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

@@ -52,31 +52,31 @@ def _figures(elixir: subprocess.Popen[str], refresher: int, url: str) -> dict[st
     spent, begun = cpu_s(refresher), time.monotonic()
     elixir.stdin.write(f"change {_SECONDS} {_PER_S}\n")
     elixir.stdin.flush()
-    told: dict[str, Any] = json.loads(_line(elixir))
+    report: dict[str, Any] = json.loads(_line(elixir))
     cpu_percent = 100 * (cpu_s(refresher) - spent) / (time.monotonic() - begun)
-    late = sorted(asyncio.run(_latencies_ms(url, told["changes"])))
+    late = sorted(asyncio.run(_latencies_ms(url, report["changes"])))
     percentiles = quantiles(late, n=100)
     return {
         "p50_ms": round(percentiles[49], 1),
         "p99_ms": round(percentiles[98], 1),
         "cpu_percent": round(cpu_percent, 1),
-        "calls_per_s": round(told["calls"] / told["seconds"]),
+        "calls_per_s": round(report["calls"] / report["seconds"]),
     }
 
 
 async def _latencies_ms(url: str, changes: list[tuple[str, int, float]]) -> list[float]:
     """Return each change's latency; one that a later change of the same variable overtook came with that revision."""
     store = RedisStore(url)
-    made = {(session, value): at for session, value, at in changes}
+    begun_at = {(session, value): at for session, value, at in changes}
     deadline = time.monotonic() + _PATIENCE_S
     while True:
-        noted = await _noted(store, {session for session, _ in made})
-        missing = [change for change in made if change not in noted]
-        if len(missing) <= len(made) / 100:
+        noted = await _noted(store, {session for session, _ in begun_at})
+        missing = [change for change in begun_at if change not in noted]
+        if len(missing) <= len(begun_at) / 100:
             await store.aclose()
-            return [(noted[change] - at) * 1000 for change, at in made.items() if change in noted]
+            return [(noted[change] - at) * 1000 for change, at in begun_at.items() if change in noted]
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{len(missing)} of {len(made)} changes did not reach the store")
+            raise RuntimeError(f"{len(missing)} of {len(begun_at)} changes did not reach the store")
         await asyncio.sleep(0.2)
 
 

@@ -41,7 +41,7 @@ def _at(url: str, pace: int, count: int) -> dict[str, float]:
             _hear(reader)
         published = asyncio.run(_publish(url, count, pace))
         seen = [_end(reader, max(published)) for reader in readers]
-    spent = [(max(one[revision] for one in seen) - at) * 1000 for revision, at in published.items()]
+    spent = [(max(times[revision] for times in seen) - at) * 1000 for revision, at in published.items()]
     percentiles = quantiles(spent, n=100, method="inclusive")
     return {"p50_ms": round(percentiles[49], 2), "p99_ms": round(percentiles[98], 2)}
 

@@ -34,7 +34,7 @@ _SILENT_S = 20.0
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Return throughput by number of workers, and cost by length of the queue."""
     workers, lengths = ((1, 2), (100, 1_000)) if quick else ((1, 2, 4), (100, 1_000, 10_000, 100_000))
-    latency_s, taken = (1.0, 300) if quick else (2.0, _TAKEN)
+    latency_s, predictions = (1.0, 300) if quick else (2.0, _TAKEN)
     with bench(latency_s=latency_s, fast=True) as parts:
         _prepare(parts.fleet)
         by_workers = {str(count): _throughput(parts, count) for count in workers}
@@ -42,8 +42,8 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         _prepare(parts.fleet)
         with parts.workers(1, "asyncio", _IN_FLIGHT) as (worker,):
             queue = _Queue(parts, worker)
-            queue.cost(100, taken)
-            by_length = {str(length): queue.cost(length, taken) for length in lengths}
+            queue.cost(100, predictions)
+            by_length = {str(length): queue.cost(length, predictions) for length in lengths}
     return {"workers": by_workers, "queued": by_length}
 
 
@@ -75,10 +75,10 @@ class _Queue:
         self._hold(True)
         self._sample = self._sampled()
 
-    def cost(self, length: int, taken: int) -> dict[str, float]:
+    def cost(self, length: int, predictions: int) -> dict[str, float]:
         """Return CPU milliseconds per prediction at this length of the queue."""
-        rounds = max(1, taken // length)
-        spent = [self._round(length, min(taken, length)) for _ in range(rounds)]
+        rounds = max(1, predictions // length)
+        spent = [self._round(length, min(predictions, length)) for _ in range(rounds)]
         total = sum(done for _, _, done in spent)
         figures = {
             "cpu_ms": round(sum(worker for worker, _, _ in spent) / total * 1000, 3),
@@ -87,15 +87,15 @@ class _Queue:
         sys.stderr.write(f"  {length} queued: {figures}\n")
         return figures
 
-    def _round(self, length: int, taken: int) -> tuple[float, float, int]:
+    def _round(self, length: int, predictions: int) -> tuple[float, float, int]:
         self._fill(length)
         with self._redis.pubsub() as heard:
             heard.subscribe(self._fleet.results.reply_channel)
             assert heard.get_message(timeout=_SILENT_S)
             worker, broker = cpu_s(self._worker), cpu_s(self._broker)
             self._hold(False)
-            done = sum(bool(heard.get_message(timeout=_SILENT_S)) for _ in range(taken))
-            assert done == taken, f"only {done} of {taken} predictions ended"
+            done = sum(bool(heard.get_message(timeout=_SILENT_S)) for _ in range(predictions))
+            assert done == predictions, f"only {done} of {predictions} predictions ended"
         spent = cpu_s(self._worker) - worker, cpu_s(self._broker) - broker
         self._hold(True)
         self._redis.delete(*self._lists())
@@ -106,8 +106,8 @@ class _Queue:
         """Put messages into the list, each with an id of its own; sending so many one by one would take minutes."""
         where, raw, task_id = self._sample
         for start in range(0, length, _AT_ONCE):
-            some = [raw.replace(task_id, str(uuid4()).encode()) for _ in range(min(_AT_ONCE, length - start))]
-            self._redis.lpush(where, *some)
+            copies = [raw.replace(task_id, str(uuid4()).encode()) for _ in range(min(_AT_ONCE, length - start))]
+            self._redis.lpush(where, *copies)
 
     def _sampled(self) -> tuple[bytes, bytes, bytes]:
         """Send one prediction, and return the list that it waits in, its message and its id."""

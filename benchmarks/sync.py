@@ -73,8 +73,8 @@ async def _measure(url: str, address: str) -> dict[str, Any]:
         async with _held(url, sessions=1, variables=count) as variables[str(count)]:
             await variables[str(count)].fill()
     for name, each in (("by_sessions", sessions), ("by_variables", variables)):
-        figures[name] = {count: one.warm_us for count, one in each.items()}
-        figures[f"changed_{name}"] = {count: one.changed_us for count, one in each.items()}
+        figures[name] = {count: held.warm_us for count, held in each.items()}
+        figures[f"changed_{name}"] = {count: held.changed_us for count, held in each.items()}
     return figures
 
 
@@ -131,9 +131,9 @@ async def _held(url: str, *, sessions: int, variables: int) -> AsyncGenerator[Se
     names = [f"s{n}" for n in range(sessions)]
     state = {name: Variable.declare(name, 0.5) for name in (f"v{n}" for n in range(variables))}
     for start in range(0, sessions, 64):
-        some = names[start : start + 64]
-        await asyncio.gather(*(store.publish(name, state) for name in some))
-        await asyncio.gather(*(sync(replica, name) for name in some))
+        chunk = names[start : start + 64]
+        await asyncio.gather(*(store.publish(name, state) for name in chunk))
+        await asyncio.gather(*(sync(replica, name) for name in chunk))
     try:
         yield Sessions(store, replica, names)
     finally:

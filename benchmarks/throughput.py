@@ -3,7 +3,7 @@
 At an LM that takes 200 ms and at one that takes 2 s, in one run: DSPy's bare ``acall`` loop, which is the limit; one
 asyncio worker of the fleet with single predictions, and with batches; and plain Celery with DSPy as one would write it
 first, on prefork with two processes and on a hundred threads. All contestants stand ready from the start; rounds go
-round among them, and the median of each is reported. Each is asked for as many at a time as it can hold.
+round among them, and the median of each is reported. Each is given as many at a time as it can hold.
 
 ``cpu_ms`` is the CPU time per prediction of the processes that execute; ``rss_mb`` their memory at its peak; ``p99_ms``
 is measured by whoever waits. Client, broker and LM server share the machine and count on no side.
@@ -39,7 +39,7 @@ _BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """How much a contestant is asked for in one round: so many predictions, so many of them at a time."""
+    """The load of one round: the number of predictions, and how many of them are in flight."""
 
     count: int
     in_flight: int
@@ -77,7 +77,7 @@ _ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One of those compared: which processes execute, and how it is asked for a round."""
+    """One of the systems that are compared: the process that executes, and a function that runs a round."""
 
     pid: int
     run: Callable[[Round], tuple[float, float]]
@@ -104,14 +104,14 @@ def _at(latency_s: float, plan: Plan, rounds: int) -> dict[str, Any]:
 
 
 def _medians(measured: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {figure: round(median(one[figure] for one in measured), 3) for figure in measured[0]}
+    return {figure: round(median(figures[figure] for figures in measured), 3) for figure in measured[0]}
 
 
-def _measure(contestant: Contestant, asked: Round) -> dict[str, float]:
+def _measure(contestant: Contestant, load: Round) -> dict[str, float]:
     before = cpu_s(contestant.pid)
     with _peak_mb(contestant.pid) as peak:
-        per_s, p99_ms = contestant.run(asked)
-    cpu_ms = (cpu_s(contestant.pid) - before) / asked.count * 1000
+        per_s, p99_ms = contestant.run(load)
+    cpu_ms = (cpu_s(contestant.pid) - before) / load.count * 1000
     return {"per_s": round(per_s, 1), "cpu_ms": round(cpu_ms, 3), "rss_mb": round(max(peak)), "p99_ms": round(p99_ms)}
 
 
@@ -124,7 +124,7 @@ def _peak_mb(pid: int) -> Generator[list[float]]:
         process = psutil.Process(pid)
         while True:
             family = [process, *process.children(recursive=True)]
-            seen.append(sum(one.memory_info().rss for one in family) / 2**20)
+            seen.append(sum(member.memory_info().rss for member in family) / 2**20)
             if over.wait(_LOOK_S):
                 return
 
@@ -150,8 +150,8 @@ def _bare(parts: Bench, _: Round) -> Generator[Contestant]:
         assert process.stdout is not None
         orders, answers = process.stdin, process.stdout
 
-        def ask(asked: Round) -> tuple[float, float]:
-            orders.write(f"{asked.count} {asked.in_flight}\n")
+        def ask(load: Round) -> tuple[float, float]:
+            orders.write(f"{load.count} {load.in_flight}\n")
             answer = json.loads(answers.readline())
             return answer["per_s"], answer["p99_ms"]
 
@@ -160,39 +160,39 @@ def _bare(parts: Bench, _: Round) -> Generator[Contestant]:
 
 
 @contextmanager
-def _single(parts: Bench, asked: Round) -> Generator[Contestant]:
-    with _fleet(parts, "single", asked) as (pid, fleet):
+def _single(parts: Bench, load: Round) -> Generator[Contestant]:
+    with _fleet(parts, "single", load) as (pid, fleet):
 
         async def predict(number: int) -> None:
             await fleet.submit("bench", _question(number), session="bench")
 
-        yield Contestant(pid, lambda asked: _driven(predict, asked))
+        yield Contestant(pid, lambda load: _driven(predict, load))
 
 
 @contextmanager
-def _batch(parts: Bench, asked: Round) -> Generator[Contestant]:
-    with _fleet(parts, "batch", asked) as (pid, fleet):
+def _batch(parts: Bench, load: Round) -> Generator[Contestant]:
+    with _fleet(parts, "batch", load) as (pid, fleet):
 
         async def predict(number: int) -> None:
             inputs = [_question(number * _BATCH + each) for each in range(_BATCH)]
             handles = fleet.submit_batch("bench", inputs, session="bench")
             await asyncio.gather(*handles)
 
-        def ask(asked: Round) -> tuple[float, float]:
-            size = min(_BATCH, asked.in_flight)
-            per_s, p99_ms = _driven(predict, Round(-(-asked.count // size), max(1, asked.in_flight // size)))
+        def ask(load: Round) -> tuple[float, float]:
+            size = min(_BATCH, load.in_flight)
+            per_s, p99_ms = _driven(predict, Round(-(-load.count // size), max(1, load.in_flight // size)))
             return per_s * size, p99_ms
 
         yield Contestant(pid, ask)
 
 
 @contextmanager
-def _fleet(parts: Bench, queue: str, asked: Round) -> Generator[tuple[int, Fleet]]:
+def _fleet(parts: Bench, queue: str, load: Round) -> Generator[tuple[int, Fleet]]:
     """Start a worker of its own for each, so that none inherits another's memory."""
     fleet = Fleet(parts.url, queue=queue, wait_s=120)
     fleet.session("bench").blocking.set_variable("temperature", TEMPERATURE)
     fleet.register("bench", dspy.ChainOfThought(SIGNATURE), bindings={"temperature": "temperature"})
-    with parts.workers(1, "asyncio", max(asked.in_flight, 1), fleet=fleet) as (pid,):
+    with parts.workers(1, "asyncio", max(load.in_flight, 1), fleet=fleet) as (pid,):
         yield pid, fleet
 
 
@@ -210,22 +210,22 @@ def _plain(parts: Bench, pool: str, concurrency: int) -> Generator[Contestant]:
     try:
         await_condition(lambda: "ready." in log.read_text(), f"the plain worker on {pool}", [log])
 
-        def ask(asked: Round) -> tuple[float, float]:
-            return asyncio.run(_plainly(url, pool, asked))
+        def ask(load: Round) -> tuple[float, float]:
+            return asyncio.run(_plainly(url, pool, load))
 
         yield Contestant(process.pid, ask)
     finally:
         process.end()
 
 
-async def _plainly(url: str, queue: str, asked: Round) -> tuple[float, float]:
+async def _plainly(url: str, queue: str, load: Round) -> tuple[float, float]:
     async with plain_client(url, queue) as client:
-        done = await closed_loop(client.predict, asked.count, asked.in_flight)
+        done = await closed_loop(client.predict, load.count, load.in_flight)
     return done.per_s, done.p99_ms
 
 
-def _driven(predict: Callable[[int], Awaitable[object]], asked: Round) -> tuple[float, float]:
-    done: Done = asyncio.run(closed_loop(predict, asked.count, asked.in_flight))
+def _driven(predict: Callable[[int], Awaitable[object]], load: Round) -> tuple[float, float]:
+    done: Done = asyncio.run(closed_loop(predict, load.count, load.in_flight))
     return done.per_s, done.p99_ms
 
 

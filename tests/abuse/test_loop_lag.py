@@ -49,7 +49,7 @@ def test_the_loop_is_in_time_beside_code_that_blocks(play: Stage) -> None:
     """KINDS 10: tools, reward functions and modules that block run in threads."""
     p99_beside(play, [*BLOCKING, "ToThread"])  # built by then
     rounds = [p99_beside(play, [*BLOCKING * 5, *["ToThread"] * 20]) for _ in range(3)]
-    assert any("found" in str(one.inputs) for one in play.lm.requests), "no tool was called"
+    assert any("found" in str(request.inputs) for request in play.lm.requests), "no tool was called"
     # Whatever runs beside it on the machine makes a round worse, and code that holds the loop up makes each one worse.
     assert any(of_loop <= allowed_ms(of_thread) for of_loop, of_thread in rounds), rounds
 

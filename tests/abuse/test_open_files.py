@@ -111,7 +111,7 @@ def test_where_none_is_left_work_waits_and_doctor_says_so(
         """Its exit code and what it says of open files; a busy worker may not answer it at once."""
         with pytest.raises(SystemExit) as ended:
             main(["doctor", "--redis-url", play.url, "--json"])
-        said = [one for one in json.loads(capsys.readouterr().out) if one["what"] == "open files"]
+        said = [check for check in json.loads(capsys.readouterr().out) if check["what"] == "open files"]
         return (int(ended.value.code or 0), said) if said else None
 
     code, [told] = wait_until(doctor, "the worker to tell doctor of its files")

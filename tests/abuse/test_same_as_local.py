@@ -120,8 +120,8 @@ def fixed(ask: AskedQuestion) -> Mapping[str, Any]:
     """Answers something that each type of output can be read from."""
     said = {"int": 1, "bool": True, "str": "x", "dict[str, int]": {"a": 1}, "list[str]": ["a"]}
     return {
-        one.name: said.get(one.annotation, {"title": "t"} if one.name == "Ticket" else "x")
-        for one in ask.layout.outputs
+        output.name: said.get(output.annotation, {"title": "t"} if output.name == "Ticket" else "x")
+        for output in ask.layout.outputs
     }
 
 

@@ -91,7 +91,7 @@ def test_one_poison_in_a_batch_costs_its_input_alone(play: Stage) -> None:
     workers, mark = two_workers(play, "asyncio", 100), fresh("q")
     questions = [f"{mark} {number}" for number in range(50)]
     questions[20] = f"regex {mark}"
-    sent = play.fleet.submit_batch("stalling", [{"question": one} for one in questions])
+    sent = play.fleet.submit_batch("stalling", [{"question": question} for question in questions])
     for number, one in enumerate(sent):
         if number != 20:
             assert mark in one.get(WAIT_S).answer, number

@@ -71,7 +71,7 @@ class Client:
 
     async def values(self, session: str, **asked: Any) -> dict[str, Any]:
         found = await self.get(session, **asked)
-        return {one.name: json.loads(one.value_json) for one in found.variables}
+        return {variable.name: json.loads(variable.value_json) for variable in found.variables}
 
     async def submit(self, program: str, session: str, inputs: Any, **asked: Any) -> str:
         request = pb.SubmitRequest(program=program, session=session, inputs_json=json.dumps(inputs).encode(), **asked)

@@ -61,7 +61,7 @@ def error_of(handle: Handle) -> BridgeError | None:
 def test_each_input_has_its_own_answer_under_its_own_id(play: Stage) -> None:
     inputs = questions(60)
     handles = play.fleet.submit_batch("plain", inputs)
-    assert [handle.get(20).answer for handle in handles] == [f"answer of {one['question']}" for one in inputs]
+    assert [handle.get(20).answer for handle in handles] == [f"answer of {value['question']}" for value in inputs]
     assert [handle.get().provenance.task_id for handle in handles] == [handle.id for handle in handles]
 
 
@@ -73,8 +73,8 @@ def test_a_batch_runs_concurrently_and_under_one_revision(play: Stage) -> None:
     with within(6):
         handles = play.fleet.submit_batch("bound", inputs, session=session, at_least=token)
         predictions = [handle.get(20) for handle in handles]
-    assert {one.provenance.token for one in predictions} == {str(token)}
-    assert {play.asked(one["question"])[0].body["temperature"] for one in inputs} == {0.25}
+    assert {prediction.provenance.token for prediction in predictions} == {str(token)}
+    assert {play.asked(value["question"])[0].body["temperature"] for value in inputs} == {0.25}
 
 
 def test_what_is_wrong_with_one_input_is_its_end_alone(play: Stage) -> None:
@@ -102,7 +102,7 @@ def test_an_input_whose_lm_is_away_is_tried_again_by_itself(play: Stage) -> None
     with within(2):
         assert [handles[place].get(20).provenance.attempt for place in (0, 1, 3, 4, 5)] == [1] * 5
     assert handles[2].get(20).provenance.attempt == 2
-    assert [len(play.asked(one["question"])) for one in inputs] == [1, 1, 2, 1, 1, 1]
+    assert [len(play.asked(value["question"])) for value in inputs] == [1, 1, 2, 1, 1, 1]
 
 
 def test_an_input_whose_lm_stays_away_fails_after_its_tries(play: Stage) -> None:
@@ -160,7 +160,7 @@ def test_map_sends_batches_and_keeps_the_order_and_the_bound(play: Stage) -> Non
     inputs = questions(50)
     found = list(play.fleet.map("plain", inputs, batch=8, in_flight=24, timeout=20))
     assert [one.answer for one in found if isinstance(one, dspy.Prediction)] == [
-        f"answer of {one['question']}" for one in inputs
+        f"answer of {value['question']}" for value in inputs
     ]
 
 
@@ -168,7 +168,7 @@ async def test_a_thousand_answers_are_awaited_together(play: Stage) -> None:
     handles = await asyncio.to_thread(play.fleet.submit_batch, "plain", questions(1_000))
     with within(60):
         predictions = await asyncio.gather(*handles)
-    assert len({one.answer for one in predictions}) == 1_000
+    assert len({prediction.answer for prediction in predictions}) == 1_000
 
 
 # ---------------------------------------------------------------- workers that die
@@ -178,16 +178,16 @@ def test_a_batch_whose_worker_was_killed_goes_on_as_single_predictions(tmp_path:
     with stage(tmp_path, pool="asyncio", DSPEX_LEASE_S="1", **SETTINGS) as play:
         play.fleet.register("plain", dspy.Predict("question -> answer"))
         inputs = questions(12)
-        for one in inputs[6:]:
-            play.lm.hang(1, containing=one["question"])
+        for value in inputs[6:]:
+            play.lm.hang(1, containing=value["question"])
         handles = play.fleet.submit_batch("plain", inputs)
-        wait_until(lambda: all(len(play.asked(one["question"])) for one in inputs), "the batch to run")
+        wait_until(lambda: all(len(play.asked(value["question"])) for value in inputs), "the batch to run")
         wait_until(lambda: all(handle.ready() for handle in handles[:6]), "half of it to end")
         play.worker.container.kill()
         play.start(pool="asyncio", concurrency=4)
-        assert [handle.get(60).answer for handle in handles] == [f"answer of {one['question']}" for one in inputs]
+        assert [handle.get(60).answer for handle in handles] == [f"answer of {value['question']}" for value in inputs]
         # What had ended isn't asked again; the rest is.
-        assert [len(play.asked(one["question"])) for one in inputs] == [1] * 6 + [2] * 6
+        assert [len(play.asked(value["question"])) for value in inputs] == [1] * 6 + [2] * 6
 
 
 def test_an_input_that_kills_its_workers_takes_no_other_along(tmp_path: Path) -> None:

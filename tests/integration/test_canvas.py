@@ -69,7 +69,7 @@ def test_each_step_runs_under_its_own_session_and_requirement(play: Stage) -> No
 def test_a_group_is_many_predictions(play: Stage) -> None:
     questions = [fresh("q") for _ in range(6)]
     results = group(play.fleet.signature("ask", {"question": question}) for question in questions).apply_async()
-    answers = [play.fleet.handle(one.id).get(WAIT_S).answer for one in results.children]
+    answers = [play.fleet.handle(child.id).get(WAIT_S).answer for child in results.children]
     assert answers == [f"answer of {question}" for question in questions]
     stored = results.get(timeout=WAIT_S)
     assert [Result.decode(one).outputs["answer"] for one in stored] == answers
@@ -80,7 +80,11 @@ def test_a_chord_takes_a_list_of_its_headers_outputs(play: Stage) -> None:
     header = [play.fleet.signature("ask", {"question": question}) for question in questions]
     body = play.fleet.signature("judge", take={"answers": "answer"})
     prediction = play.fleet.handle(chord(header)(body).id).get(WAIT_S)
-    [sent] = [one for one in play.lm.requests if "verdict" in one.outputs and questions[0] in one.inputs["answers"]]
+    [sent] = [
+        request
+        for request in play.lm.requests
+        if "verdict" in request.outputs and questions[0] in request.inputs["answers"]
+    ]
     places = [sent.inputs["answers"].index(f"answer of {question}") for question in questions]
     assert places == sorted(places)
     assert prediction.verdict.startswith("verdict of ")

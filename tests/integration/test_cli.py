@@ -95,7 +95,7 @@ def test_programs_lists_versions_and_labels(run: Run, spec: Path) -> None:
     assert run("register", str(spec), "--name", name).out == f"registered {name}:1\n", "unchanged, so the same version"
     assert run("register", str(spec), "--name", name, "--bind", "temperature=t").out == f"registered {name}:2\n"
     assert run("label", name, "prod", "2").out == f"{name}@prod is {name}:2\n"
-    found = {one["name"]: one for one in json.loads(run("programs", "--json").out)}
+    found = {program["name"]: program for program in json.loads(run("programs", "--json").out)}
     assert found[name] == {"name": name, "latest": 2, "labels": {"prod": 2}}
     assert name in run("programs").out
 

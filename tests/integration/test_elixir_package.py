@@ -59,7 +59,7 @@ def elixir_type(field: FieldDescriptor) -> str:
     return V1 + named.name if named.file is fleet_pb2.DESCRIPTOR else f"Google.Protobuf.{named.name}"
 
 
-@pytest.mark.parametrize("message", fleet_pb2.DESCRIPTOR.message_types_by_name.values(), ids=lambda one: one.name)
+@pytest.mark.parametrize("message", fleet_pb2.DESCRIPTOR.message_types_by_name.values(), ids=lambda param: param.name)
 def test_the_elixir_messages_have_exactly_the_fields_of_the_proto(message: Descriptor) -> None:
     made = fields(message.name)
     assert {name: number for name, (number, _) in made.items()} == {one.name: one.number for one in message.fields}
@@ -73,13 +73,13 @@ def test_the_elixir_messages_have_exactly_the_fields_of_the_proto(message: Descr
         assert (re.search(r"oneof: \d", rest) is not None) == chosen, field.name
 
 
-@pytest.mark.parametrize("enum", fleet_pb2.DESCRIPTOR.enum_types_by_name.values(), ids=lambda one: one.name)
+@pytest.mark.parametrize("enum", fleet_pb2.DESCRIPTOR.enum_types_by_name.values(), ids=lambda param: param.name)
 def test_the_elixir_enums_have_exactly_the_values_of_the_proto(enum: EnumDescriptor) -> None:
     made = {name: number for name, (number, _) in fields(enum.name).items()}
-    assert made == {one.name: one.number for one in enum.values}
+    assert made == {value.name: value.number for value in enum.values}
 
 
-@pytest.mark.parametrize("service", fleet_pb2.DESCRIPTOR.services_by_name.values(), ids=lambda one: one.name)
+@pytest.mark.parametrize("service", fleet_pb2.DESCRIPTOR.services_by_name.values(), ids=lambda param: param.name)
 def test_the_elixir_stubs_have_exactly_the_methods_of_the_proto(service: ServiceDescriptor) -> None:
     body = generated(f"{service.name}.Service")
     assert f'name: "{service.full_name}"' in body

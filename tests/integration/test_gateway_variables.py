@@ -198,7 +198,7 @@ async def test_a_request_id_is_applied_once_and_answered_equally(client: Client)
     answers = await asyncio.gather(
         *(client.variables.Publish(request(b"1"), metadata=client.metadata) for _ in range(5))
     )
-    assert len({one.token for one in answers}) == 1
+    assert len({answer.token for answer in answers}) == 1
     await client.publish("user-1", n=7)
     again = await client.variables.Publish(request(b"1"), metadata=client.metadata)
     assert again.token == answers[0].token

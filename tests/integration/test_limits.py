@@ -77,7 +77,7 @@ def ask(play: Stage, program: str = "plain", **options: Any) -> tuple[str, Handl
 
 def asked_since(play: Stage, mark: int) -> list[str]:
     """The questions that the LM was asked since it had received so many requests, in order."""
-    return [next(iter(one.inputs.values()), "") for one in play.lm.requests[mark:]]
+    return [next(iter(request.inputs.values()), "") for request in play.lm.requests[mark:]]
 
 
 def block(play: Stage) -> None:
@@ -172,7 +172,7 @@ def test_no_more_calls_are_under_way_than_the_limit_says(play: Stage) -> None:
     limit(play, concurrency=2)
     for handle in handles:
         handle.get(20)
-    starts = [one.received_at for one in play.lm.requests[mark:]]
+    starts = [request.received_at for request in play.lm.requests[mark:]]
     assert len(starts) == 12
     assert all(third - first > 0.09 for first, third in zip(starts, starts[2:], strict=False))
 
@@ -230,7 +230,7 @@ def test_a_retry_after_pauses_the_profile_everywhere(play: Stage) -> None:
     others = [ask(play)[1] for _ in range(5)]
     for handle in (refused, *others):
         handle.get(20)
-    refused_at, *later = [one.received_at for one in play.lm.requests[mark:]]
+    refused_at, *later = [request.received_at for request in play.lm.requests[mark:]]
     assert min(later) - refused_at > 1.5
 
 
@@ -255,7 +255,7 @@ def test_later_calls_of_a_task_wait_in_place(play: Stage) -> None:
     limit(play, requests_per_min=240, concurrency=-1)
     for handle in handles:
         assert handle.get(30)
-    at = [one.received_at for one in play.lm.requests[mark:]]
+    at = [request.received_at for request in play.lm.requests[mark:]]
     assert len(at) == 8
     assert max(at) - min(at) > 1.4, "each of both calls took its turn, four a second"
 

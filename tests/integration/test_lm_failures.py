@@ -128,7 +128,7 @@ def test_a_call_for_later_brings_the_whole_task_again(play: Stage, kind: str) ->
     prediction = ask(play, program, question).get(30)
     assert prediction.provenance.attempt == 2
     assert prediction.provenance.failed_tries >= 1
-    statuses = [one.status for one in play.lm.requests if question in str(one.body)]
+    statuses = [request.status for request in play.lm.requests if question in str(request.body)]
     assert statuses[0] == 429
     assert set(statuses[1:]) == {200}
 

@@ -49,7 +49,7 @@ def test_a_worker_that_hangs_ends_when_it_is_told_to(play: Stage, pool: str, way
     [stall] = [one for one in stalls(play) if one.pid == worker.container.pid]
     assert (stall.worker, stall.task_id, stall.ended_at) == (worker.container.node, poison.id, 0.0)
     assert "hang (" in stall.place
-    [shown] = [one for one in collect_status(play.fleet)["stalls"] if one["pid"] == worker.container.pid]
+    [shown] = [stall for stall in collect_status(play.fleet)["stalls"] if stall["pid"] == worker.container.pid]
     assert shown["worker"] == worker.container.node
     [check] = [one for one in _stalls(play.fleet) if f"process {worker.container.pid})" in one.found]
     assert (check.level, worker.container.node in check.found) == ("fail", True)

@@ -46,8 +46,8 @@ def ask(fleet: Fleet) -> tuple[str, Handle]:
     return question, fleet.submit("qa", {"question": question}, session="smoke")
 
 
-def asked(lm: RecordingLM, question: str) -> int:
-    return sum(question in said for one in lm.requests for said in one.inputs.values())
+def count_requests(lm: RecordingLM, question: str) -> int:
+    return sum(question in value for request in lm.requests for value in request.inputs.values())
 
 
 def test_a_prediction_is_answered_under_the_sessions_variables(
@@ -67,12 +67,12 @@ def test_a_prediction_outlives_the_worker_that_runs_it(
 ) -> None:
     lm.faults.add(Fault("hang"))
     question, handle = ask(fleet)
-    wait_until(lambda: asked(lm, question), "the worker to have asked the LM")
+    wait_until(lambda: count_requests(lm, question), "the worker to have asked the LM")
     celery_worker.kill()
     assert not handle.ready()
     celery_worker.restart()
     assert handle.get().answer == f"answer of {question}"
-    assert asked(lm, question) == 2
+    assert count_requests(lm, question) == 2
 
 
 def test_what_was_enqueued_outlives_the_broker(celery_setup: CeleryTestSetup, fleet: Fleet) -> None:

@@ -123,13 +123,13 @@ def test_two_workers_of_different_pools_share_one_module_of_tests_without_fixtur
     with local_redis() as server:
         url = server.celeryconfig["host_url"]
         with (
-            local_worker(SAMPLE, url, wait=False) as one,
-            local_worker(WorkerSpec(SAMPLE.app, "solo", queues=("sample",), name="solo"), url, wait=False) as two,
+            local_worker(SAMPLE, url, wait=False) as prefork,
+            local_worker(WorkerSpec(SAMPLE.app, "solo", queues=("sample",), name="solo"), url, wait=False) as solo,
         ):
-            assert one.ready()
-            assert two.ready()
-            assert {one.container.pid, two.container.pid} == {
-                int(reply["pid"]) for reply in one.app.control.inspect().stats().values()
+            assert prefork.ready()
+            assert solo.ready()
+            assert {prefork.container.pid, solo.container.pid} == {
+                int(reply["pid"]) for reply in prefork.app.control.inspect().stats().values()
             }
 
 

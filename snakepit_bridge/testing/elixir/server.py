@@ -176,17 +176,17 @@ class BridgeServer:
         self._behave("WatchVariables", context)
         if not self.quirks.watch:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "WatchVariables is not implemented")
-        told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        if not context.add_callback(lambda: told.put(None)):
+        changed_ids: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        if not context.add_callback(lambda: changed_ids.put(None)):
             return
         watchers = self._watchers.setdefault(request.session_id, set())
-        watchers.add(told)
+        watchers.add(changed_ids)
         try:
-            yield from self._service.updates(request, iter(told.get, None))
+            yield from self._service.updates(request, iter(changed_ids.get, None))
         except RefusedCallError as refused:
             context.abort(refused.status, refused.details)
         finally:
-            watchers.discard(told)
+            watchers.discard(changed_ids)
 
     def _behave(self, method: str, context: grpc.ServicerContext) -> None:
         self.calls[method] += 1
@@ -199,13 +199,13 @@ class BridgeServer:
 
     def _tell(self, session: str, id: str) -> None:
         if not self.quirks.mute_watch:
-            for told in tuple(self._watchers.get(session, ())):
-                told.put(id)
+            for watcher in tuple(self._watchers.get(session, ())):
+                watcher.put(id)
 
     def _end_streams(self) -> None:
         for watchers in tuple(self._watchers.values()):
-            for told in tuple(watchers):
-                told.put(None)
+            for watcher in tuple(watchers):
+                watcher.put(None)
 
 
 def _handlers(unary: Callable[..., Any], stream: Callable[..., Any]) -> grpc.GenericRpcHandler:

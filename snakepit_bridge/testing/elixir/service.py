@@ -77,9 +77,9 @@ class Service:
 
     def set(self, request: pb.SetVariableRequest) -> pb.SetVariableResponse:
         """Set a variable, whatever version was expected."""
-        asked = (request.session_id, request.variable_identifier)
-        self.sessions.set(*asked, request.value, dict(request.metadata))
-        return pb.SetVariableResponse(success=True, new_version=self.sessions.variable(*asked).version)
+        target = (request.session_id, request.variable_identifier)
+        self.sessions.set(*target, request.value, dict(request.metadata))
+        return pb.SetVariableResponse(success=True, new_version=self.sessions.variable(*target).version)
 
     def set_many(self, request: pb.BatchSetVariablesRequest) -> pb.BatchSetVariablesResponse:
         """Set those that no constraint refuses; none if one isn't there or has the wrong type."""

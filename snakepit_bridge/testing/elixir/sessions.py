@@ -22,7 +22,7 @@ from snakepit_bridge.testing.elixir.quirks import Quirks
 from snakepit_bridge.variables import VariableType
 from snakepit_bridge.variables.types import coerce
 
-Told = Callable[[str, str], None]
+OnChange = Callable[[str, str], None]
 """Called with a session and the id of a variable of it that changed."""
 
 
@@ -54,9 +54,9 @@ class StandInSession:
 class StandInSessions:
     """All sessions of one life of a server; ids begin anew with each."""
 
-    def __init__(self, quirks: Quirks, told: Told) -> None:
+    def __init__(self, quirks: Quirks, on_change: OnChange) -> None:
         self._quirks = quirks
-        self._told = told
+        self._on_change = on_change
         self._sessions: dict[str, StandInSession] = {}
         self._numbers = itertools.count(1)
         self.lock = threading.RLock()
@@ -108,7 +108,7 @@ class StandInSessions:
         except ValidationError:
             raise RefusedCallError(grpc.StatusCode.INTERNAL, "unknown_type") from None
         constraints: dict[str, Any] = json.loads(rules or "{}")
-        coerced = self._taken(type_, value, constraints, grpc.StatusCode.INTERNAL)
+        coerced = self._coerced(type_, value, constraints, grpc.StatusCode.INTERNAL)
         with self.lock:
             held = self.session(session)
             id = f"var_{name}_{next(self._numbers)}"
@@ -130,7 +130,7 @@ class StandInSessions:
         self._refuse_values()
         with self.lock:
             held, found = self.session(session), self.variable(session, identifier)
-            found.value = self._taken(found.kind, value, found.constraints, refusal)
+            found.value = self._coerced(found.kind, value, found.constraints, refusal)
             found.version += 1
             found.python = (metadata or {}).get("source") == "python"
             given = {"source": "elixir", **(metadata or {}), "updated_at": datetime.now(UTC).isoformat()}
@@ -167,7 +167,7 @@ class StandInSessions:
                 return held.listing
             found = list(self._matching(held, pattern))
             spoilers = held.variables.values() if self._quirks.odd_variables_spoil_patterns else found
-            if any(one.odd for one in spoilers):
+            if any(spoiler.odd for spoiler in spoilers):
                 raise RefusedCallError(grpc.StatusCode.UNKNOWN, "Internal Server Error")
             answer = pb.ListVariablesResponse(variables=map(self.message, found)).SerializeToString()
             if not pattern:
@@ -204,7 +204,7 @@ class StandInSessions:
         return (held.variables[id] for id in sorted(held.variables) if wanted.search(held.variables[id].name))
 
     @staticmethod
-    def _taken(kind: VariableType, value: Any, rules: dict[str, Any], refusal: grpc.StatusCode) -> Any:
+    def _coerced(kind: VariableType, value: Any, rules: dict[str, Any], refusal: grpc.StatusCode) -> Any:
         if isinstance(value, AnyMessage):
             return read(value, kind, rules, refusal)
         coerced = coerce("value", kind, value)
@@ -217,4 +217,4 @@ class StandInSessions:
 
     def _changed(self, session: str, held: StandInSession, id: str) -> None:
         held.listing = None
-        self._told(session, id)
+        self._on_change(session, id)

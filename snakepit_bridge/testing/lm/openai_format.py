@@ -25,9 +25,13 @@ def _head(body: Mapping[str, Any], index: int, kind: str) -> dict[str, Any]:
 
 def usage(body: Mapping[str, Any], texts: Sequence[str]) -> dict[str, int]:
     """Return token counts, estimated as a quarter of the characters."""
-    asked = sum(len(str(message.get("content", ""))) for message in body.get("messages", ())) // 4
-    answered = sum(len(text) for text in texts) // 4
-    return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+    prompt_tokens = sum(len(str(message.get("content", ""))) for message in body.get("messages", ())) // 4
+    completion_tokens = sum(len(text) for text in texts) // 4
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
 
 
 def events(body: Mapping[str, Any], texts: Sequence[str], index: int, characters: int | None = None) -> Iterator[bytes]:

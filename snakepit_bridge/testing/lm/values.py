@@ -63,10 +63,10 @@ def _value(schema: Schema, draw: _Draw) -> Any:
 
 
 def _one_of(branches: list[Schema], draw: _Draw) -> Any:
-    some = [branch for branch in branches if branch.get("type") != "null"]
-    if not some or (len(some) < len(branches) and draw.depth >= _DEEPEST):
+    options = [branch for branch in branches if branch.get("type") != "null"]
+    if not options or (len(options) < len(branches) and draw.depth >= _DEEPEST):
         return None
-    return _value(some[0], draw)
+    return _value(options[0], draw)
 
 
 def _null(schema: Schema, draw: _Draw) -> None:
@@ -143,15 +143,15 @@ def _array(schema: Schema, draw: _Draw) -> list[Any]:
 def _object(schema: Schema, draw: _Draw) -> dict[str, Any]:
     properties = cast("dict[str, Schema]", schema.get("properties", {}))
     required = set(schema.get("required", ()))
-    made = {
+    value = {
         name: _value(part, draw.at(name))
         for name, part in properties.items()
         if name in required or draw.depth < _SHALLOW
     }
     extra = schema.get("additionalProperties")
     if not properties and isinstance(extra, Mapping):
-        made["key"] = _value(cast(Schema, extra), draw.at("key"))
-    return made
+        value["key"] = _value(cast(Schema, extra), draw.at("key"))
+    return value
 
 
 _MAKERS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.house.product import modules
+from tests.unit.house.product import ROOT, modules
 
 # Raised to leave a call early, not because anything is wrong.
 CONTROL_FLOW = frozenset({"SoftLimitReached", "UnstreamedReply", "_Failed"})
@@ -20,6 +20,9 @@ CONTROL_FLOW = frozenset({"SoftLimitReached", "UnstreamedReply", "_Failed"})
 # What isn't mended yet; nothing may be added, and what has been mended goes.
 UNMENDED_ERRORS = frozenset({"AnswerRefused", "UnreadableMessage", "WaitForItself"})
 UNMENDED_CLASSES = frozenset({"Leases"})
+# A variable is named after the thing that it holds. Folders join as they are cleared of these.
+BANNED_LOCALS = frozenset({"asked", "away", "drawn", "made", "one", "said", "some", "taken", "told", "two", "unfit"})
+CLEARED_OF_LOCALS = ("benchmarks", "config", "snakepit_bridge/testing", "tests/smoke")
 
 
 def classes() -> Iterator[tuple[str, ast.ClassDef]]:
@@ -96,6 +99,29 @@ def test_no_module_and_no_top_level_name_has_a_banned_word() -> None:
     for module, (_, tree) in modules().items():
         for name in (module.rpartition(".")[2], *top_level_names(tree)):
             guilty += [f"{module}: {name} ({word})" for word in words_of(name) & banned]
+    assert guilty == []
+
+
+def local_names(tree: ast.Module) -> Iterator[str]:
+    """Iterate over the names of all functions, parameters and variables, those inside functions included."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                yield name
+            case _:
+                pass
+
+
+@pytest.mark.parametrize("folder", CLEARED_OF_LOCALS)
+def test_no_name_is_a_word_that_says_nothing_of_the_thing(folder: str) -> None:
+    guilty = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for name in local_names(ast.parse(path.read_text(encoding="utf-8")))
+        if name.strip("_") in BANNED_LOCALS
+    ]
     assert guilty == []
 
 
