@@ -47,7 +47,6 @@ demo: $(if $(wildcard $(READY)),$(READY),$(DEMO_READY)) ## Runs the fleet on rea
 test: $(READY) ## Runs the tests; ARGS="tests/unit -k name" for some of them, PROCESSES=0 for one process
 	$(PYTEST) -m "not soak" $(ARGS)
 
-test-fast: PROCESSES := $(CORES)
 test-fast: $(READY) ## Runs the tests that start no workers: units, components, and the stores' contract on Valkey
 	$(PYTEST) -m "not soak" --server-kind valkey tests/unit tests/component tests/contract $(ARGS)
 
