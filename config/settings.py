@@ -115,6 +115,10 @@ class FleetSettings(BaseSettings):
         "events and remote control replies",
     )
 
+    metric_labels: Names = Field(
+        (), description="optional labels of metrics, whose values nothing bounds: dspex.session"
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _name_queue(cls, values: Any) -> Any:
@@ -134,7 +138,7 @@ class FleetSettings(BaseSettings):
     )
     stop_grace_s: float = Field(50.0, gt=0, description="seconds that a stopping worker has to finish running tasks")
 
-    @field_validator("allowed_packages", "imports", "lm_middleware", mode="before")
+    @field_validator("allowed_packages", "imports", "lm_middleware", "metric_labels", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value

@@ -11,13 +11,15 @@ from celery.states import FAILURE, SUCCESS
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.process.frames import mark_coroutine
-from snakepit_bridge.protocol.messages import PredictionRequest
+from snakepit_bridge.protocol.messages import PROGRAM, SENT_AT, PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.telemetry import TELEMETRY
 from tasks.errors import translate_error
 from tasks.prediction import PreparedProgram, encode_for_storage, prepare, run
 from tasks.requests import Delivery
 from tasks.routing import move_to_code_queue
 from tasks.runtime import Runtime
+from tasks.telemetry import FAILED, OK, input_span, record_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Batch:
         # A single input can't be parked: the lease is on the message of the whole batch.
         self._delivery = replace(delivery, claim="")
         self._requeuer = requeuer
+        self._headers = {PROGRAM: request.program, SENT_AT: delivery.sent_at}
 
     async def run(self, inputs: Sequence[Input]) -> None:
         """Run the predictions; return once each has a result or was sent again.
@@ -142,7 +145,7 @@ class Batch:
             lambda: move_to_code_queue(self._runtime, prepared.applied.bound, self._batch_delivery),
             deadline=self._request.deadline,
         )
-        runs = [asyncio.create_task(mark_coroutine(each.task_id, self._run_input(prepared, each))) for each in inputs]
+        runs = [asyncio.create_task(mark_coroutine(each.task_id, self._trace_input(prepared, each))) for each in inputs]
         try:
             outcomes = await asyncio.gather(*runs, return_exceptions=True)
         finally:
@@ -151,6 +154,11 @@ class Batch:
                 task.cancel()
         for exc in (outcome for outcome in outcomes if outcome is not None):
             raise exc
+
+    async def _trace_input(self, prepared: PreparedProgram, item: Input) -> None:
+        tracer = TELEMETRY.tracer
+        with tracer.share({}), input_span(item.task_id, tracer.current_span()):
+            await self._run_input(prepared, item)
 
     async def _run_input(self, prepared: PreparedProgram, item: Input) -> None:
         async with self._runtime.batch_slots:
@@ -166,14 +174,20 @@ class Batch:
                     raise
                 bound = prepared.applied.bound
                 error = translate_error(exc, program=bound.program.name, model=bound.choice.lm.model)
-                await self._committer.commit_error(item, error)
+                await self._commit_error(item, error)
             else:
                 await self._committer.commit_result(item, message)
+                record_end(self._headers, self._request.session, OK)
+
+    async def _commit_error(self, item: Input, error: BridgeError) -> None:
+        TELEMETRY.tracer.current_span().fail(type(error).__name__)
+        await self._committer.commit_error(item, error)
+        record_end(self._headers, self._request.session, FAILED, error)
 
     async def _requeue(self, item: Input, error: LMUnavailableError) -> None:
         """Send an input again as a message of its own, due after the pause; fail it if no retry is allowed."""
         if error.again_in_s is None:
-            await self._committer.commit_error(item, error)
+            await self._commit_error(item, error)
             return
         await self._requeuer.send_all(
             [item],

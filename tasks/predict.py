@@ -19,6 +19,7 @@ from tasks.prediction import check_deadline, encode_for_storage, prepare, run
 from tasks.requests import Delivery, parse_delivery, parse_request
 from tasks.routing import move_to_code_queue
 from tasks.runtime import HasRuntime, Runtime
+from tasks.telemetry import retry_headers
 
 
 # A named error is a result: it goes to the client, without a traceback in the worker's log. Inputs and outputs stay out
@@ -41,7 +42,12 @@ async def predict(self: Task, inputs: Any, program: str, **keywords: Any) -> dic
     except LMUnavailableError as unavailable:
         if unavailable.again_in_s is None:
             raise
-        headers = {**(self.request.headers or {}), LM_TRIES: unavailable.tries, LM_FAILING_S: unavailable.failing_s}
+        headers = {
+            **(self.request.headers or {}),
+            LM_TRIES: unavailable.tries,
+            LM_FAILING_S: unavailable.failing_s,
+            **retry_headers(),
+        }
         try:
             # Sent from a thread: a broker that doesn't answer would block the event loop.
             retry = await asyncio.to_thread(

@@ -31,6 +31,7 @@ from snakepit_bridge.protocol.messages import PredictionRequest, Result, chunks_
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
+from snakepit_bridge.telemetry import TELEMETRY, Span
 from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
 from tasks.prediction_context import PredictionContext, activate
@@ -40,6 +41,7 @@ from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.streaming import ChunkWriter, stream_chunks
+from tasks.telemetry import describe_program, record_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +90,18 @@ async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delive
 
 
 async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: str) -> PreparedProgram:
-    clock = _LapTimer()
-    served = await runtime.sessions.serve(
-        request.session, request.requirement, _parse_freshness_policy(runtime, request)
-    )
-    program = await runtime.registry.get(request.program)
+    clock, tracer = _LapTimer(), TELEMETRY.tracer
+    with tracer.span("snapshot", attributes={"dspex.requirement": str(request.requirement)}):
+        served = await runtime.sessions.serve(
+            request.session, request.requirement, _parse_freshness_policy(runtime, request)
+        )
+        program = await runtime.registry.get(request.program)
     snapshot_ms = clock.lap_ms()
     runtime.binder.start(worker)
-    applied = await runtime.binder.apply(program, served.snapshot, request.requirement)
-    await _keep_snapshot(runtime, served, applied)
+    with tracer.span("bind"):
+        applied = await runtime.binder.apply(program, served.snapshot, request.requirement)
+        await _keep_snapshot(runtime, served, applied)
+    tracer.annotate(describe_program(request.session, applied.snapshot.token, program.name, program.version))
     return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms())
 
 
@@ -118,10 +123,12 @@ async def _run_once(
     runtime: Runtime, prepared: PreparedProgram, request: PredictionRequest, delivery: Delivery
 ) -> Result:
     started, clock, bound = time.time(), _LapTimer(), prepared.applied.bound
+    queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     pending_inputs = retry_through_outages(lambda: fetch_payloads(runtime.payloads, request), deadline=request.deadline)
     values, program = select_inputs(await pending_inputs, runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, values)
     scope = _build_context(prepared.applied, request, delivery)
+    record_start(program, request.session, delivery.priority, queued_ms / 1_000, prepared.served)
     with runtime.cancellations.track(scope):
         async with (
             hold_first_permit(runtime.rate_limiter, scope, bound.choice.profile, values),
@@ -131,7 +138,6 @@ async def _run_once(
             with default_settings():
                 prediction = await _run_program(runtime, scope, bound.isolate(), inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
-    queued_ms = _ms(started - delivery.sent_at) if delivery.sent_at else 0.0
     timings = Timings(queued_ms, prepared.snapshot_ms, prepared.bind_ms, clock.lap_ms())
     usage = prediction.get_lm_usage()
     provenance = _build_provenance(prepared.applied, prepared.served, request, delivery, scope, usage, started, timings)
@@ -194,7 +200,7 @@ async def _call_program(
     """Call the program within the deadline, and translate its exceptions."""
     bounds = asyncio.timeout(scope.remaining_s())
     try:
-        with activate(scope), share_answers(runtime.cache, scope):
+        with _span(scope), activate(scope), share_answers(runtime.cache, scope):
             async with bounds:
                 prediction: Any = await ContainedCoroutine(
                     mark_coroutine(scope.task_id, bound.acall(**inputs)), scope.program
@@ -212,6 +218,11 @@ async def _call_program(
         # The program swallowed an LM failure: it returned no prediction, or a call is to be retried by redelivery.
         raise copy_error(swallowed)
     return prediction
+
+
+def _span(scope: PredictionContext) -> Span:
+    attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": scope.program}
+    return TELEMETRY.tracer.span(f"invoke_agent {scope.program}", attributes=attributes)
 
 
 def _translate_failure(

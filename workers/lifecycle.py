@@ -66,6 +66,7 @@ from tasks.runtime import Runtime
 from workers.broker.claims import BrokerClaims
 from workers.broker.keys import REDIS_SCHEMES, DeliveryKeys
 from workers.content_privacy import hide_content
+from workers.telemetry import read_options
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import start_watchdog
 
@@ -111,6 +112,7 @@ class RuntimeSlot:
             ConfigurationError: a setting, a profile or a server is unusable for every prediction.
         """
         self.get()
+        read_options("dspex-worker")
         asyncio.run(_check_servers(self._settings))
         if not keep:
             self._runtime = None

@@ -27,6 +27,7 @@ from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redaction import redact_all
 from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.scripts import Script, source
+from snakepit_bridge.telemetry import TELEMETRY
 from tasks.runtime import HasRuntime
 from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
 
@@ -135,7 +136,8 @@ class CommitBackend(RedisBackend):
 
     async def _commit_pipelined(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes | None:
         results = cast(HasRuntime, self.app).runtime.results
-        return cast("bytes | None", await results.execute_script(_COMMIT, keys, args))
+        with TELEMETRY.tracer.span("commit"):
+            return cast("bytes | None", await results.execute_script(_COMMIT, keys, args))
 
     def _script_arguments(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str

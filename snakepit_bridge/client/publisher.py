@@ -33,6 +33,7 @@ from snakepit_bridge.client.rabbitmq import (
     make_queue,
     translate_broker_errors,
 )
+from snakepit_bridge.client.submit_span import record_submit
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
@@ -115,10 +116,11 @@ class MessagePublisher:
             StoreUnavailableError: the broker or Redis is away.
         """
         asks = build_pending(request, inputs, keys, self._payloads.namespace, replies)
-        order = _SendOptions(request, priority, replies, batch)
         # The same key twice is one prediction.
         different = list({ask.task_id: ask for ask in asks}.values())
-        known = self._deliver(order, different)
+        with record_submit(self._queue, request.program, [ask.task_id for ask in different]) as trace_headers:
+            order = _SendOptions(request, priority, replies, batch, trace_headers)
+            known = self._deliver(order, different)
         return [known.get(ask.task_id) or SentRequest(ask.task_id, replies) for ask in asks]
 
     def send(self, name: str, message: Any, *, priority: int, headers: Mapping[str, Any], program: str) -> None:
@@ -305,9 +307,11 @@ class _SendOptions:
     priority: int
     replies: str
     batch: bool
+    trace_headers: Mapping[str, str]
 
     def headers(self) -> dict[str, Any]:
-        return {SENT_AT: time.time(), REPLY_CHANNEL: self.replies, PROGRAM: self.request.program}
+        own = {SENT_AT: time.time(), REPLY_CHANNEL: self.replies, PROGRAM: self.request.program}
+        return {**own, **self.trace_headers}
 
 
 def _parse_reservations(asks: Sequence[PendingPrediction], found: Sequence[bytes]) -> dict[str, SentRequest]:

@@ -76,10 +76,6 @@ LM_DURATION = _histogram(
     "gen_ai.client.inference.duration", "s", "Duration of an LM call, retries not included.",
     *_LM, "error.type", buckets=_LM_SECONDS,
 )  # fmt: skip
-LM_FIRST_CHUNK = _histogram(
-    "gen_ai.client.inference.time_to_first_chunk", "s", "Time to the first chunk of a streamed answer.",
-    *_LM, buckets=_LM_SECONDS,
-)  # fmt: skip
 LM_INPUT_TOKENS = _counter("gen_ai.client.inference.usage.input_tokens", "{token}", "Input tokens.", *_LM)
 LM_OUTPUT_TOKENS = _counter("gen_ai.client.inference.usage.output_tokens", "{token}", "Output tokens.", *_LM)
 LM_CACHED_TOKENS = _counter(
@@ -93,13 +89,9 @@ LM_RETRIES = _counter(
     "dspex.lm.retries", "{call}", "LM calls that failed and were retried.", "dspex.profile", "error.type"
 )
 LM_FALLBACKS = _counter("dspex.lm.fallbacks", "{call}", "LM calls that a fallback profile answered.", "dspex.profile")
-LM_CIRCUITS = _gauge(
+OPEN_CIRCUITS = _gauge(
     "dspex.lm.open_circuits", "{circuit}", "Circuit breakers of LM profiles that are open, over the processes.",
     "dspex.profile",
-)  # fmt: skip
-LM_COST = _counter(
-    "dspex.lm.cost", "{USD}", "Cost of LM calls by the prices of the LM profiles.",
-    "dspex.program", "dspex.profile", optional=_SESSION,
 )  # fmt: skip
 CACHE_HITS = _counter("dspex.cache.hits", "{call}", "LM calls that the response cache answered.", "dspex.program")
 CACHE_SHARED = _counter(
@@ -132,10 +124,6 @@ LATENCY = _histogram(
     "dspex.prediction.latency", "s", "Time from submit to the committed result.",
     "dspex.program", "dspex.outcome", buckets=_LONG_SECONDS, optional=_SESSION,
 )  # fmt: skip
-REVISION_AGE = _histogram(
-    "dspex.prediction.revision_age", "s", "Time since the revision that a prediction ran under was published.",
-    "dspex.program", buckets=_AGE_SECONDS, optional=_SESSION,
-)  # fmt: skip
 STALENESS = _histogram(
     "dspex.prediction.staleness", "s", "Time since the authority last confirmed the variables of a prediction.",
     "dspex.program", buckets=_AGE_SECONDS, optional=_SESSION,
@@ -144,47 +132,9 @@ REDELIVERIES = _counter(
     "dspex.prediction.redeliveries", "{message}", "Messages that were delivered again after the loss of their worker."
 )
 
-# -------------------------------------------------------------------------------------------------------------- queues
-
-QUEUE_DEPTH = _gauge(
-    "dspex.queue.depth", "{message}", "Messages that wait in a queue.",
-    "messaging.destination.name", "dspex.priority",
-)  # fmt: skip
-QUEUE_OLDEST = _gauge(
-    "dspex.queue.oldest_age", "s", "Age of the oldest message that waits in a queue.",
-    "messaging.destination.name", "dspex.priority",
-)  # fmt: skip
-QUEUE_PARKED = _gauge("dspex.queue.parked", "{message}", "Messages parked at a rate limit.", "dspex.limit")
-QUEUE_HELD = _gauge("dspex.queue.held", "{message}", "Messages that workers hold.")
-QUEUE_UNREADABLE = _gauge("dspex.queue.set_aside", "{message}", "Messages of other applications that were set aside.")
-QUEUE_DEAD = _gauge("dspex.queue.dead", "{message}", "Messages on the dead-letter list.")
-LEASES_EXPIRED = _counter("dspex.leases.expired", "{message}", "Messages whose worker's lease expired.")
 
 # ------------------------------------------------------------------------------------------------------------- workers
 
 IN_FLIGHT = _gauge("dspex.worker.in_flight", "{task}", "Tasks that a worker process runs.")
 CAPACITY = _gauge("dspex.worker.capacity", "{task}", "Tasks that a worker process can run at a time.")
 LOOP_LAG = _histogram("dspex.worker.loop_lag", "s", "How late a timer of the event loop fires.", buckets=_SHORT_SECONDS)
-
-# ------------------------------------------------------------------------------------------------- sessions and limits
-
-PROPAGATION = _histogram(
-    "dspex.revision.propagation", "s", "Time from the publish of a revision until a process had applied it.",
-    buckets=_LONG_SECONDS,
-)  # fmt: skip
-SESSIONS = _gauge("dspex.sessions", "{session}", "Sessions that a worker process follows.")
-SESSIONS_LAGGING = _gauge(
-    "dspex.sessions.lagging", "{session}", "Sessions of which a live process applies an older revision."
-)
-SESSION_STALENESS = _gauge(
-    "dspex.session.max_staleness", "s", "Largest time since an authority last confirmed a session of this process."
-)
-LIMIT = _gauge("dspex.limit.allowed", "{unit}", "Limits in force.", "dspex.limit", "dspex.dimension")
-LIMIT_USED = _gauge("dspex.limit.used", "{unit}", "How much of a limit is used.", "dspex.limit", "dspex.dimension")
-
-# --------------------------------------------------------------------------------------------------------------- Redis
-
-REDIS_DURATION = _histogram(
-    "db.client.operation.duration", "s", "Duration of a round trip to Redis; commands in one pipeline share it.",
-    "db.system.name", "error.type", buckets=_SHORT_SECONDS,
-)  # fmt: skip

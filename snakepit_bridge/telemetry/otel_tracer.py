@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Generator, MutableMapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -27,6 +29,9 @@ _KINDS = {
 # W3C Trace Context: version 00 has 55 characters, and a vendor should be able to send 512 of tracestate.
 _MAX_LENGTHS = {"traceparent": 55, "tracestate": 512}
 _PROPAGATOR = TraceContextTextMapPropagator()
+
+# A dictionary that its block changes in place, since the code that learns an attribute runs deep inside.
+_shared: ContextVar[dict[str, Any] | None] = ContextVar("dspex_span_attributes", default=None)
 
 
 class RecordingSpan(tracer.Span):
@@ -119,7 +124,7 @@ class OTelTracer(tracer.Tracer):
                 name,
                 context,
                 _KINDS[kind],
-                _clean(attributes or {}),
+                {**(_shared.get() or {}), **_clean(attributes or {})},
                 [Link(found) for found in linked],
                 record_exception=False,
                 set_status_on_exception=False,
@@ -130,6 +135,22 @@ class OTelTracer(tracer.Tracer):
         """Return the span of the code that runs here, or one that records nothing."""
         span = trace.get_current_span()
         return RecordingSpan(span) if span.get_span_context().is_valid else NO_SPAN
+
+    @contextmanager
+    def share(self, attributes: Attributes) -> Generator[None]:
+        """Set attributes on every span that starts within the block, and on those that start from it elsewhere."""
+        token = _shared.set({**(_shared.get() or {}), **_clean(attributes)})
+        try:
+            yield
+        finally:
+            _shared.reset(token)
+
+    def annotate(self, attributes: Attributes) -> None:
+        """Set attributes on the current span, and on every further span of the innermost :meth:`share` block."""
+        shared = _shared.get()
+        if shared is not None:
+            shared.update(_clean(attributes))
+        self.current_span().set_attributes(attributes)
 
 
 def _extract_span_context(carrier: Carrier) -> trace.SpanContext | None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from snakepit_bridge.telemetry.meter import NO_LABELS, Labels, LabelSets, Meter, Observations
@@ -119,8 +118,3 @@ class _GaugeCollector(Collector):
         for value, names in self._read():
             family.add_metric(list(self._label_sets.values(self._metric, names)), value)
         yield family
-
-
-def forget_process(pid: int, folder: Path) -> None:
-    """Remove the gauges of a process that has ended from the folder of the multiprocess mode."""
-    mark_process_dead(pid, str(folder))  # pyright: ignore[reportArgumentType]

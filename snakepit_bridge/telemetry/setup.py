@@ -92,10 +92,11 @@ def _read_exporters(name: str, environment: Mapping[str, str]) -> frozenset[str]
 
 
 class _Providers:
-    """The SDK's providers that :func:`start` has made, to be shut down by :func:`stop`."""
+    """What :func:`start` has made: the SDK's providers, which :func:`stop` shuts down, and Prometheus's registry."""
 
     def __init__(self) -> None:
         self.running: list[Any] = []
+        self.registry: Any = None
 
 
 _PROVIDERS = _Providers()
@@ -116,7 +117,9 @@ def start(options: TelemetryOptions) -> None:
     if options.prometheus:
         from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter
 
-        meters.append(PrometheusMeter(label_sets))
+        scraped = PrometheusMeter(label_sets)
+        _PROVIDERS.registry = scraped.registry
+        meters.append(scraped)
     if options.otlp_metrics:
         meters.append(_start_otlp_meter(options, label_sets))
     if meters:
@@ -170,6 +173,11 @@ def _start_otlp_meter(options: TelemetryOptions, label_sets: LabelSets) -> Meter
     return OTelMeter(provider.get_meter("dspex-fleet"), label_sets)
 
 
+def prometheus_registry() -> Any:
+    """Return the registry that Prometheus scrapes, None if metrics aren't scraped."""
+    return _PROVIDERS.registry
+
+
 def instrument(tracer_provider: Any = None, meter_provider: Any = None) -> None:
     """Record this process's use of the client with OpenTelemetry, for an application that has set OpenTelemetry up.
 
@@ -198,7 +206,7 @@ def stop(timeout_s: float = _STOP_TIMEOUT_S) -> None:
         timeout_s: seconds after which a collector that doesn't answer is given up.
     """
     TELEMETRY.tracer, TELEMETRY.meter = Tracer(), Meter()
-    providers, _PROVIDERS.running = _PROVIDERS.running, []
+    providers, _PROVIDERS.running, _PROVIDERS.registry = _PROVIDERS.running, [], None
     threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
     for thread in threads:
         thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -87,3 +88,10 @@ class Tracer:
     def current_span(self) -> Span:
         """Return the span of the code that runs here, or one that records nothing."""
         return NO_SPAN
+
+    def share(self, attributes: Attributes) -> AbstractContextManager[None]:
+        """Set attributes on every span that starts within the block, and on those that start from it elsewhere."""
+        return nullcontext()
+
+    def annotate(self, attributes: Attributes) -> None:
+        """Set attributes on the current span, and on every further span of the innermost :meth:`share` block."""

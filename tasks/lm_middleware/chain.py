@@ -18,6 +18,7 @@ from tasks.lm_middleware.middleware import PredictionCall, compose
 from tasks.lm_middleware.rate_limits import LimitUpdates, ProviderPauses, RateLimits
 from tasks.lm_middleware.response_cache import ResponseCache
 from tasks.lm_middleware.retries import RecordFailures, Retries
+from tasks.lm_middleware.telemetry import MeasureRequests, TraceCalls
 from tasks.lm_middleware.user_middleware import UserMiddleware
 from tasks.prediction_context import PredictionContext
 from tasks.rate_limits.protocol import RateLimiter
@@ -46,6 +47,7 @@ class LMMiddlewareChain:
         updates = LimitUpdates(limiter)
         middlewares = (
             TrackCalls(),
+            TraceCalls(),
             RecordFailures(),
             *(() if user is None else (user,)),
             ResponseCache(cache, cancellations),
@@ -54,6 +56,7 @@ class LMMiddlewareChain:
             ProviderPauses(updates),
             CircuitBreakers(profiles),
             RateLimits(updates, cancellations),
+            MeasureRequests(),
         )
         self._run = compose(middlewares, Provider())
 

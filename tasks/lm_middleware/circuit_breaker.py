@@ -18,6 +18,8 @@ from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerLi
 
 from snakepit_bridge.lm.policies import CircuitPolicy
 from snakepit_bridge.lm.profiles import LMProfiles
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import OPEN_CIRCUITS
 from tasks.errors import retryable_kind
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
 
@@ -43,9 +45,14 @@ class _Failed(Exception):
 
 
 class _StateLogger(CircuitBreakerListener):
-    """Logs when a circuit opens and closes."""
+    """Logs when a circuit opens and closes, and counts the open ones."""
 
     def state_change(self, cb: CircuitBreaker, old_state: Any, new_state: Any) -> None:
+        labels = {"dspex.profile": str(cb.name)}
+        if new_state.name == STATE_OPEN and old_state.name == STATE_CLOSED:
+            TELEMETRY.meter.add(OPEN_CIRCUITS, 1, labels)
+        elif new_state.name == STATE_CLOSED:
+            TELEMETRY.meter.add(OPEN_CIRCUITS, -1, labels)
         if new_state.name == STATE_OPEN:
             _log.warning(
                 "Circuit of LM profile '%s' opened after repeated failures; no calls for %g s",

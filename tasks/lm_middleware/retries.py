@@ -22,6 +22,7 @@ from snakepit_bridge.variables.codec import shorten_repr
 from tasks.errors import build_final_error, build_unavailable_error, retryable_kind
 from tasks.lm_middleware.circuit_breaker import CircuitOpenError
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
+from tasks.lm_middleware.telemetry import record_retry
 from tasks.prediction_context import current_prediction
 
 RETRY = "dspex.retry"
@@ -85,6 +86,7 @@ class Retries:
                 if not may_repeat(call, exc):
                     raise
                 pause_s = _next_pause_s(call, exc, attempts)
+                record_retry(call, exc, pause_s)
             await asyncio.sleep(pause_s)
 
 

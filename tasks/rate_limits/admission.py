@@ -17,6 +17,7 @@ from celery.exceptions import Ignore
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.process.aio import wait_for_event
 from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.telemetry import TELEMETRY
 from tasks.prediction_context import PredictionContext
 from tasks.rate_limits.estimates import Estimates
 from tasks.rate_limits.leases import LimitLeases
@@ -206,6 +207,7 @@ async def hold_first_permit(
     estimate = Estimate(sum(map(_count_characters, inputs.values())), "inputs")
     permit = await admission.before_start(scope, profile, estimate)
     if isinstance(permit, Parked):
+        TELEMETRY.tracer.current_span().add_event("dspex.parked", {"dspex.profile": profile})
         raise Ignore(f"prediction {scope.task_id} waits for the limits of '{profile}'")
     scope.permit = permit
     try:

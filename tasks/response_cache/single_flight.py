@@ -27,6 +27,7 @@ from tasks.notifications import Subscriptions
 from tasks.prediction_context import PredictionContext
 from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.store import LEASE_S, AnswerStore, Hit, Lead
+from tasks.telemetry import record_cached_answer
 
 # How often waiters poll, to notice that the lease of a crashed leader has expired.
 _POLL_INTERVAL_S = 0.5
@@ -92,6 +93,7 @@ class AnswerCache:
             answer = await scope.within_deadline(share_future(flight.result))
             if answer is not None:
                 scope.tally.shared_answers += 1
+                record_cached_answer(scope.program, shared=True)
                 return _without_usage(answer)
 
     async def _lead(self, scope: PredictionContext, flight: SharedCall, call_provider: CallProvider) -> Response:
@@ -126,6 +128,7 @@ class AnswerCache:
             if isinstance(claim, Hit):
                 scope.tally.shared_answers += waited
                 scope.tally.cache_hits += not waited
+                record_cached_answer(scope.program, shared=waited)
                 return response_from_dict(json.loads(claim.answer))
             if isinstance(claim, Lead):
                 flight.renewal = asyncio.get_running_loop().create_task(self._renew(flight))

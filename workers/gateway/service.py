@@ -16,6 +16,7 @@ from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
+from snakepit_bridge.telemetry.setup import stop as stop_telemetry
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.api.predictions import Predictions
 from workers.gateway.api.programs import Programs
@@ -25,6 +26,7 @@ from workers.gateway.grpc.server import GrpcServer
 from workers.gateway.http.server import HttpServer
 from workers.gateway.operations import build_operations
 from workers.gateway.settings import GatewaySettings
+from workers.telemetry import read_options, start_telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +143,7 @@ def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | 
         StoreForbiddenError: its user of Redis lacks rights.
     """
     raise_open_file_limit()
+    start_telemetry(read_options("dspex-gateway"))
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
@@ -158,4 +161,7 @@ def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | 
 
         await gateway.run(stop, serving)
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    finally:
+        stop_telemetry()

@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from snakepit_bridge.telemetry.meter import OVERFLOW, LabelSets, Meter, MultiMeter
 from snakepit_bridge.telemetry.metrics import (
+    CAPACITY,
     CATALOG,
     IN_FLIGHT,
     LATENCY,
     LM_INPUT_TOKENS,
     PREDICTIONS,
-    QUEUE_DEPTH,
 )
 from snakepit_bridge.telemetry.otel_meter import OTelMeter
 from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter, prometheus_name
@@ -58,7 +58,7 @@ def test_both_exits_have_the_same_numbers() -> None:
     meter.add(IN_FLIGHT, 3)
     meter.add(IN_FLIGHT, -1)
     meter.record(LATENCY, 0.7, ENDED)
-    meter.observe(QUEUE_DEPTH, lambda: [(5, {"messaging.destination.name": "predictions", "dspex.priority": "9"})])
+    meter.observe(CAPACITY, lambda: [(5, {"messaging.destination.name": "predictions", "dspex.priority": "9"})])
     scraped, exported = scrape(prometheus), read(reader)
     provider.shutdown()
     assert scraped["dspex_predictions_total", ("ok", "qa")] == 2 == exported["dspex.predictions", ("ok", "qa")].value
@@ -109,7 +109,7 @@ def test_the_meter_that_is_off_does_nothing() -> None:
     meter = Meter()
     meter.add(PREDICTIONS)
     meter.record(LATENCY, 1.0)
-    meter.observe(QUEUE_DEPTH, lambda: pytest.fail("read"))
+    meter.observe(CAPACITY, lambda: pytest.fail("read"))
     assert not meter.enabled
 
 
@@ -117,8 +117,8 @@ FORKED = """
 import os, sys
 from snakepit_bridge.telemetry.meter import LabelSets
 from snakepit_bridge.telemetry.metrics import IN_FLIGHT, LATENCY, PREDICTIONS
-from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter, forget_process
-from pathlib import Path
+from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter
+from prometheus_client.multiprocess import mark_process_dead
 ended = {"dspex.program": "qa", "dspex.outcome": "ok"}
 children = []
 for _ in range(3):
@@ -132,7 +132,7 @@ for _ in range(3):
     children.append(pid)
 for pid in children:
     os.waitpid(pid, 0)
-forget_process(children[0], Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+mark_process_dead(children[0], os.environ["PROMETHEUS_MULTIPROC_DIR"])
 print(PrometheusMeter(LabelSets()).render().decode())
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
+from snakepit_bridge.telemetry import TELEMETRY
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.errors import MalformedError, StreamEndedError, grpc_code, to_brief_message, trailing_metadata
 from workers.gateway.grpc.reflection import SymbolPool
@@ -99,7 +100,9 @@ class GrpcServer:
             try:
                 grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
                 request = _parse(operation, data)
-                return await self._gate.call(operation, request, grant, context.time_remaining())
+                headers = _read_trace_context(context.invocation_metadata())
+                with TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=headers):
+                    return await self._gate.call(operation, request, grant, context.time_remaining())
             except Exception as exc:  # noqa: BLE001 - reported to the client, and logged if unexpected
                 return await _abort(exc, operation, context)
 
@@ -203,6 +206,10 @@ def _read_authorization(metadata: Any) -> str | None:
         if key == "authorization":
             return value if isinstance(value, str) else value.decode("utf-8", "replace")
     return None
+
+
+def _read_trace_context(metadata: Any) -> Mapping[str, Any]:
+    return {key: value for key, value in metadata or () if key in ("traceparent", "tracestate")}
 
 
 def _parse(operation: Operation, data: bytes) -> Any:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.uvicorn_server import UvicornServer
+from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.variables.codec import encode_canonical, encode_json, parse
 from workers.addresses import parse_address
 from workers.gateway.access.authentication import Grant
@@ -150,7 +151,8 @@ class HttpServer:
 
     async def _handle_unary(self, operation: Operation, request: Request) -> Response:
         grant, message = await self._receive(operation, request)
-        answer = await self._gate.call(operation, message, grant, _parse_timeout(request))
+        with TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=request.headers):
+            answer = await self._gate.call(operation, message, grant, _parse_timeout(request))
         return Response(encode_json(message_to_json(answer)), media_type=_JSON)
 
     async def _receive(self, operation: Operation, request: Request) -> tuple[Grant, Any]:

@@ -1,0 +1,160 @@
+"""Record LM calls: a span for each call, and the duration and tokens of each request to a provider.
+
+Names and attributes are those of OpenTelemetry's GenAI semantic conventions, v0.1.0.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dspy.lm15 import LM15Error, Message, Response
+
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import (
+    LM_CACHED_TOKENS,
+    LM_DURATION,
+    LM_FALLBACKS,
+    LM_INPUT_TOKENS,
+    LM_OUTPUT_TOKENS,
+    LM_REASONING_TOKENS,
+    LM_RETRIES,
+)
+from snakepit_bridge.telemetry.tracer import Attributes
+from tasks.errors import retryable_kind
+from tasks.lm_middleware.middleware import CallNext, PredictionCall
+
+_OPERATION = "chat"
+
+
+class TraceCalls:
+    """Opens a span for each LM call, retries, fallbacks and cached answers included."""
+
+    async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
+        """Return the response of the rest of the chain."""
+        tracer = TELEMETRY.tracer
+        if not tracer.enabled:
+            return await call_next(call)
+        provider, model = split_model(call.engine.endpoint.model)
+        with tracer.span(f"{_OPERATION} {model}", kind="client", attributes=_describe_request(call)) as span:
+            response = await call_next(call)
+            if span.is_recording:
+                span.set_attributes({**_describe_response(response), "gen_ai.provider.name": provider})
+                if tracer.captures_content:
+                    span.set_attributes(_describe_content(call, response))
+            return response
+
+
+class MeasureRequests:
+    """Measures each request to a provider, and names the profile that the request goes to on the call's span."""
+
+    async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
+        """Return the response of the rest of the chain."""
+        if call.engine is not call.call.engine:
+            TELEMETRY.tracer.current_span().set_attributes({"dspex.fallback_profile": call.profile})
+        meter = TELEMETRY.meter
+        if not meter.enabled:
+            return await call_next(call)
+        labels, started = _labels(call), time.perf_counter()
+        try:
+            response = await call_next(call)
+        except LM15Error as exc:
+            meter.record(LM_DURATION, time.perf_counter() - started, {**labels, "error.type": _error_type(exc)})
+            raise
+        meter.record(LM_DURATION, time.perf_counter() - started, labels)
+        _count_tokens(response, labels)
+        if call.engine is not call.call.engine:
+            meter.add(LM_FALLBACKS, 1, {"dspex.profile": call.profile})
+        return response
+
+
+def record_retry(call: PredictionCall, error: LM15Error, pause_s: float) -> None:
+    """Record that a call failed and is retried after a pause."""
+    kind = _error_type(error)
+    TELEMETRY.tracer.current_span().add_event("dspex.lm.retry", {"error.type": kind, "dspex.pause_s": pause_s})
+    TELEMETRY.meter.add(LM_RETRIES, 1, {"dspex.profile": call.profile, "error.type": kind})
+
+
+def split_model(model: str) -> tuple[str, str]:
+    """Return the provider and the name of a model; the provider is ``_OTHER`` if the model names none."""
+    provider, slash, name = model.partition("/")
+    return (provider, name) if slash else ("_OTHER", model)
+
+
+def _error_type(error: LM15Error) -> str:
+    return retryable_kind(error) or error.code or type(error).__name__
+
+
+def _labels(call: PredictionCall) -> Mapping[str, str]:
+    provider, model = split_model(call.engine.endpoint.model)
+    return {
+        "gen_ai.operation.name": _OPERATION,
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": model,
+    }
+
+
+def _count_tokens(response: Response, labels: Mapping[str, str]) -> None:
+    usage = response.usage
+    for metric, count in (
+        (LM_INPUT_TOKENS, usage.input_tokens),
+        (LM_OUTPUT_TOKENS, usage.output_tokens),
+        (LM_CACHED_TOKENS, usage.cache_read_tokens),
+        (LM_REASONING_TOKENS, usage.reasoning_tokens),
+    ):
+        if count:
+            TELEMETRY.meter.add(metric, count, labels)
+
+
+def _describe_request(call: PredictionCall) -> Attributes:
+    provider, model = split_model(call.engine.endpoint.model)
+    config = call.call.request.config
+    return {
+        "gen_ai.operation.name": _OPERATION,
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": model,
+        "gen_ai.request.temperature": config.temperature,
+        "gen_ai.request.top_p": config.top_p,
+        "gen_ai.request.top_k": config.top_k,
+        "gen_ai.request.max_tokens": config.max_tokens,
+        "gen_ai.request.seed": config.seed,
+        "gen_ai.request.stop_sequences": list(config.stop) or None,
+        "gen_ai.request.stream": True if call.call.sink is not None else None,
+        "dspex.profile": call.profile,
+    }
+
+
+def _describe_response(response: Response) -> Attributes:
+    usage = response.usage
+    return {
+        "gen_ai.response.model": response.model,
+        "gen_ai.response.id": response.id,
+        "gen_ai.response.finish_reasons": [str(response.finish_reason)],
+        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cache_read_tokens,
+        "gen_ai.usage.cache_write.input_tokens": usage.cache_write_tokens,
+        "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
+    }
+
+
+def _describe_content(call: PredictionCall, response: Response) -> Attributes:
+    """Return the texts of a call, which the conventions' switch alone allows."""
+    request = call.call.request
+    system = request.system if isinstance(request.system, str) or request.system is None else str(request.system)
+    return {
+        "gen_ai.system_instructions": system and json.dumps([{"type": "text", "content": system}], ensure_ascii=False),
+        "gen_ai.input.messages": _encode(request.messages),
+        "gen_ai.output.messages": _encode([response.message]),
+    }
+
+
+def _encode(messages: Sequence[Message]) -> str:
+    return json.dumps([_encode_message(message) for message in messages], ensure_ascii=False, default=str)
+
+
+def _encode_message(message: Message) -> dict[str, Any]:
+    parts = [{"type": part.type, "content": getattr(part, "text", None)} for part in message.parts]
+    return {"role": message.role, "parts": parts}

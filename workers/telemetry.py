@@ -1,0 +1,175 @@
+"""Switch telemetry on in the processes of a fleet, as the environment says.
+
+``OTEL_TRACES_EXPORTER=otlp`` and ``OTEL_METRICS_EXPORTER=otlp,prometheus`` are OpenTelemetry's own variables. A process
+that is scraped listens on ``OTEL_EXPORTER_PROMETHEUS_HOST`` and ``OTEL_EXPORTER_PROMETHEUS_PORT``. In a worker that
+forks, each child exports its own spans and metrics over OTLP, and the parent alone is scraped, for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from celery import current_app
+from celery.concurrency.prefork import TaskPool as ProcessPool
+from celery.signals import worker_init, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
+
+from config.settings import FleetSettings
+from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.process.home_loop import get_home_loop
+from snakepit_bridge.telemetry import TELEMETRY, setup
+from snakepit_bridge.telemetry.metrics import CAPACITY, LOOP_LAG
+from snakepit_bridge.telemetry.setup import TelemetryOptions
+
+_HOST, _PORT = "OTEL_EXPORTER_PROMETHEUS_HOST", "OTEL_EXPORTER_PROMETHEUS_PORT"
+_DEFAULT_PORT = "9464"  # OpenTelemetry's
+# The Prometheus client's variable for the folder in which forked processes record.
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_LAG_INTERVAL_S = 1.0
+
+
+def read_options(service: str, labels: tuple[str, ...] = (), node: str = "") -> TelemetryOptions:
+    """Return what the environment switches on.
+
+    Args:
+        service: the ``service.name`` of this kind of process.
+        labels: optional labels of metrics.
+        node: the name of a worker's node, which its instance is called by.
+
+    Raises:
+        ConfigurationError: a variable is invalid.
+    """
+    resource = {"service.instance.id": f"{node or service}:{os.getpid()}"}
+    return TelemetryOptions.from_environment(service, labels=labels, resource=resource)
+
+
+def start_telemetry(options: TelemetryOptions) -> None:
+    """Switch on what the options name, and serve the metrics if they are scraped.
+
+    Raises:
+        ConfigurationError: a package is missing, or the port is in use.
+    """
+    setup.start(options)
+    if options.prometheus:
+        _serve_metrics()
+
+
+def _serve_metrics() -> None:
+    from prometheus_client import start_http_server
+
+    host, port = os.environ.get(_HOST) or "localhost", os.environ.get(_PORT) or _DEFAULT_PORT
+    registry: Any = setup.prometheus_registry()
+    try:
+        start_http_server(int(port), host, registry)
+    except ValueError:
+        raise ConfigurationError(f"{_PORT} is {port!r}; it must be a port number.") from None
+    except OSError as exc:
+        raise ConfigurationError(
+            f"Metrics can't be served on {host}:{port}: {exc.strerror}. Set {_HOST} and {_PORT} to a free address."
+        ) from exc
+
+
+# ----------------------------------------------------------------------------------------------------- Celery's signals
+
+
+def _worker_options(app: Any, node: str = "") -> TelemetryOptions | None:
+    settings = getattr(app, "settings", None)
+    if not isinstance(settings, FleetSettings):
+        return None
+    return read_options("dspex-worker", settings.metric_labels, node)
+
+
+def _forks(worker: Any) -> bool:
+    return isinstance(worker.pool_cls, type) and issubclass(worker.pool_cls, ProcessPool)
+
+
+@worker_init.connect
+def _on_init(sender: Any = None, **_: Any) -> None:
+    """Prepare for the fork; the parent starts no exporter, whose thread the children would lack."""
+    options = None if sender is None else _worker_options(sender.app)
+    if options is not None and options.prometheus and _forks(sender):
+        _share_folder()
+
+
+@worker_ready.connect
+def _on_ready(sender: Any, **_: Any) -> None:
+    options = _worker_options(sender.app, sender.hostname)
+    if options is None:
+        return
+    if type(sender.pool).__module__ == "celery.concurrency.prefork":
+        start_telemetry(TelemetryOptions(prometheus=options.prometheus, labels=options.labels))
+    else:
+        start_telemetry(options)
+        _begin_metrics(int(sender.concurrency or 1))
+
+
+@worker_process_init.connect
+def _on_fork(**_: Any) -> None:
+    options = _worker_options(current_app)
+    if options is not None:
+        _forget_dead_children()
+        setup.start(options)
+        _begin_metrics(1)
+
+
+@worker_process_shutdown.connect
+def _on_child_exit(**_: Any) -> None:
+    setup.stop()
+    if folder := os.environ.get(_FOLDER):
+        _forget_child(os.getpid(), folder)
+
+
+@worker_shutdown.connect
+def _on_shutdown(**_: Any) -> None:
+    setup.stop()
+
+
+def _begin_metrics(capacity: int) -> None:
+    """Begin to record a process that runs tasks: its capacity, and how late its event loop is."""
+    if TELEMETRY.meter.enabled:
+        TELEMETRY.meter.add(CAPACITY, capacity)
+        asyncio.run_coroutine_threadsafe(_measure_loop_lag(), get_home_loop())
+
+
+async def _measure_loop_lag() -> None:
+    loop = asyncio.get_running_loop()
+    while TELEMETRY.meter.enabled:
+        due = loop.time() + _LAG_INTERVAL_S
+        await asyncio.sleep(_LAG_INTERVAL_S)
+        TELEMETRY.meter.record(LOOP_LAG, max(0.0, loop.time() - due))
+
+
+def _share_folder() -> None:
+    """Have this process and its children record in files of one folder, which is removed when this process ends."""
+    if os.environ.get(_FOLDER):
+        return
+    folder, owner = tempfile.mkdtemp(prefix="dspex-metrics-"), os.getpid()
+    os.environ[_FOLDER] = folder
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+
+
+def _forget_dead_children() -> None:
+    """Remove the gauges of children that were killed, which couldn't do so themselves."""
+    folder = os.environ.get(_FOLDER)
+    for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            _forget_child(pid, str(folder))
+
+
+def _forget_child(pid: int, folder: str) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid, folder)  # pyright: ignore[reportArgumentType]
