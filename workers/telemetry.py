@@ -11,7 +11,9 @@ import asyncio
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +103,14 @@ def _on_ready(sender: Any, **_: Any) -> None:
     options = _worker_options(sender.app, sender.hostname)
     if options is None:
         return
-    if type(sender.pool).__module__ == "celery.concurrency.prefork":
-        start_telemetry(TelemetryOptions(prometheus=options.prometheus, labels=options.labels))
-    else:
-        start_telemetry(options)
-        _begin_metrics(int(sender.concurrency or 1))
+    forks = type(sender.pool).__module__ == "celery.concurrency.prefork"
+    try:
+        start_telemetry(replace(options, traces=False, otlp_metrics=False) if forks else options)
+    except ConfigurationError as exc:
+        sys.stderr.write(f"This worker can't be observed: {exc}\n")
+        raise SystemExit(1) from exc
+    if not forks:
+        _begin_metrics(int(sender.pool.limit or 1))
 
 
 @worker_process_init.connect

@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "stop_grace_s": 50.0,
     "own_lms": False,
     "log_content": False,
+    "metric_labels": (),
 }
 
 # Field, what the environment says, what is read from that.
@@ -81,6 +82,7 @@ SAID: list[tuple[str, str, Any]] = [
     ("stop_grace_s", "5", 5.0),
     ("own_lms", "true", True),
     ("log_content", "true", True),
+    ("metric_labels", "dspex.session", ("dspex.session",)),
 ]
 
 REFUSED: list[tuple[str, str]] = [

@@ -15,16 +15,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from snakepit_bridge.telemetry.meter import OVERFLOW, LabelSets, Meter, MultiMeter
 from snakepit_bridge.telemetry.metrics import (
-    CAPACITY,
     CATALOG,
     IN_FLIGHT,
     LATENCY,
     LM_INPUT_TOKENS,
     PREDICTIONS,
+    Metric,
 )
 from snakepit_bridge.telemetry.otel_meter import OTelMeter
 from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter, prometheus_name
 
+DEPTH = Metric("test.depth", "gauge", "{message}", "Messages.", ("queue", "priority"))
 ENDED = {"dspex.program": "qa", "dspex.outcome": "ok", "dspex.session": "user-17"}
 
 
@@ -58,13 +59,13 @@ def test_both_exits_have_the_same_numbers() -> None:
     meter.add(IN_FLIGHT, 3)
     meter.add(IN_FLIGHT, -1)
     meter.record(LATENCY, 0.7, ENDED)
-    meter.observe(CAPACITY, lambda: [(5, {"messaging.destination.name": "predictions", "dspex.priority": "9"})])
+    meter.observe(DEPTH, lambda: [(5, {"queue": "predictions", "priority": "9"})])
     scraped, exported = scrape(prometheus), read(reader)
     provider.shutdown()
     assert scraped["dspex_predictions_total", ("ok", "qa")] == 2 == exported["dspex.predictions", ("ok", "qa")].value
     assert scraped["dspex_worker_in_flight", ()] == 2 == exported["dspex.worker.in_flight", ()].value
     depth = ("9", "predictions")
-    assert scraped["dspex_queue_depth", depth] == 5 == exported["dspex.queue.depth", depth].value
+    assert scraped["test_depth", depth] == 5 == exported["test.depth", depth].value
     latency = exported["dspex.prediction.latency", ("ok", "qa")]
     assert (latency.count, latency.sum) == (1, 0.7)
     assert tuple(latency.explicit_bounds) == LATENCY.buckets
@@ -109,7 +110,7 @@ def test_the_meter_that_is_off_does_nothing() -> None:
     meter = Meter()
     meter.add(PREDICTIONS)
     meter.record(LATENCY, 1.0)
-    meter.observe(CAPACITY, lambda: pytest.fail("read"))
+    meter.observe(DEPTH, lambda: pytest.fail("read"))
     assert not meter.enabled
 
 

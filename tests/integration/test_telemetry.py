@@ -1,0 +1,245 @@
+"""Telemetry of real workers: one trace per prediction on every pool, and the metrics at both exits."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
+from snakepit_bridge.exceptions import LMUnavailableError
+from snakepit_bridge.telemetry import setup
+from tests.harness.cluster import free_ports
+from tests.harness.otlp import Collector, ExportedSpan, collector
+from tests.harness.stage import Stage, fresh, stage
+from tests.harness.waiting import wait_until
+from tests.integration.gateway_clients import connected, gateway, http
+
+PRODUCER, CONSUMER, CLIENT = 4, 5, 3
+
+
+@pytest.fixture(scope="module")
+def exported() -> Generator[Collector]:
+    with collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_ports(1)[0]
+
+
+@pytest.fixture(scope="module", params=["asyncio", "threads", "prefork"])
+def play(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, exported: Collector, port: int
+) -> Generator[Stage]:
+    settings: dict[str, Any] = {
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_METRICS_EXPORTER": "otlp,prometheus",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": exported.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "OTEL_METRIC_EXPORT_INTERVAL": "200",
+        "OTEL_EXPORTER_PROMETHEUS_PORT": str(port),
+    }
+    with stage(tmp_path_factory.mktemp("telemetry"), pool=request.param, **settings) as playing:
+        playing.fleet.register("qa", dspy.ChainOfThought("question -> answer"))
+        yield playing
+
+
+@pytest.fixture
+def sent() -> Generator[InMemorySpanExporter]:
+    """The spans of this process, which submits."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    setup.instrument(provider)
+    yield exporter
+    setup.stop()
+    provider.shutdown()
+
+
+def submit_span(sent: InMemorySpanExporter) -> tuple[str, str]:
+    """Return trace and span id of the last submit."""
+    context = sent.get_finished_spans()[-1].context
+    assert context is not None
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
+
+
+def whole_trace(exported: Collector, trace: str, last: str = "tasks.predict") -> list[ExportedSpan]:
+    """Return a trace once its last span has arrived; spans are exported as they end, so the others are there too."""
+    wait_until(lambda: [span for span in exported.trace(trace) if span.name == last], f"the span {last}")
+    return exported.trace(trace)
+
+
+def test_one_prediction_is_one_trace_from_submit_to_commit(
+    play: Stage, exported: Collector, sent: InMemorySpanExporter
+) -> None:
+    result = play.fleet.submit("qa", {"question": fresh("q")})
+    provenance = result.get(30).provenance
+    trace, submitted = submit_span(sent)
+    spans = {span.name: span for span in whole_trace(exported, trace)}
+    tree = {
+        name: next((each.name for each in spans.values() if each.id == span.parent), "") for name, span in spans.items()
+    }
+    assert tree == {
+        "tasks.predict": "",
+        "snapshot": "tasks.predict",
+        "bind": "tasks.predict",
+        "invoke_agent qa": "tasks.predict",
+        "VariableAwareChainOfThought.forward": "invoke_agent qa",
+        "Predict.forward": "VariableAwareChainOfThought.forward",
+        "chat demo": "Predict.forward",
+        "commit": "tasks.predict",
+    }
+    task, call = spans["tasks.predict"], spans["chat demo"]
+    assert (task.parent, task.kind, call.kind) == (submitted, CONSUMER, CLIENT)
+    assert task.attributes["messaging.message.id"] == result.id
+    for span in spans.values():
+        if span.name not in ("snapshot", "bind"):
+            assert span.attributes["dspex.session"] == provenance.session
+            assert span.attributes["dspex.token"] == provenance.token
+            assert (span.attributes["gen_ai.prompt.name"], span.attributes["gen_ai.prompt.version"]) == ("qa", "1")
+    (usage,) = provenance.usage.values()
+    assert call.attributes["gen_ai.usage.input_tokens"] == usage["prompt_tokens"]
+    assert call.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    assert not [span for span in spans.values() if span.failed]
+
+
+def test_prompts_answers_and_keys_stay_out_of_spans(
+    play: Stage, exported: Collector, sent: InMemorySpanExporter
+) -> None:
+    question = fresh("secret-question")
+    play.fleet.submit("qa", {"question": question}).get(30)
+    spans = whole_trace(exported, submit_span(sent)[0])
+    texts = repr(spans)
+    assert question not in texts
+    assert "sesame" not in texts
+
+
+def test_no_span_of_many_concurrent_predictions_has_a_foreign_parent(
+    play: Stage, exported: Collector, sent: InMemorySpanExporter
+) -> None:
+    program, count = fresh("many"), 100
+    play.fleet.register(program, dspy.ChainOfThought("question -> answer"))
+    results = [play.fleet.submit(program, {"question": f"{program} {number}"}) for number in range(count)]
+    for result in results:
+        result.get(60)
+    traces = {f"{span.context.trace_id:032x}" for span in sent.get_finished_spans() if span.context is not None}
+    assert len(traces) == count
+    for trace in traces:
+        spans = whole_trace(exported, trace)
+        assert len(spans) == 8
+        ids = {span.id for span in spans}
+        (root,) = [span for span in spans if span.parent not in ids]
+        assert root.name == "tasks.predict"
+
+
+def test_a_retried_call_has_events_and_a_failed_prediction_its_error(
+    play: Stage, exported: Collector, sent: InMemorySpanExporter
+) -> None:
+    question = fresh("q")
+    play.lm.fail(None, status=503, containing=question)
+    with pytest.raises(LMUnavailableError):
+        play.fleet.submit("qa", {"question": question}).get(30)
+    play.lm.faults.clear()
+    spans = {span.name: span for span in whole_trace(exported, submit_span(sent)[0])}
+    retries = [(name, attributes["error.type"]) for name, attributes in spans["chat demo"].events]
+    assert retries == [("dspex.lm.retry", "server")] * 2
+    assert spans["tasks.predict"].attributes["error.type"] == "LMUnavailableError"
+    assert spans["tasks.predict"].failed
+
+
+def test_each_input_of_a_batch_has_a_trace_that_is_linked_with_the_batch(
+    play: Stage, exported: Collector, sent: InMemorySpanExporter
+) -> None:
+    results = play.fleet.submit_batch("qa", [{"question": fresh("q")} for _ in range(3)])
+    for result in results:
+        result.get(30)
+    trace, submitted = submit_span(sent)
+    batch = whole_trace(exported, trace, "tasks.predict_batch")[0]
+    assert batch.parent == submitted
+    items = [exported.find("tasks.predict", messaging__message__id=result.id)[0] for result in results]
+    assert len({item.trace for item in items} | {trace}) == 4
+    assert all(item.links == (batch.id,) and not item.parent for item in items)
+    assert set(batch.links) == {item.id for item in items}
+
+
+def test_a_redelivered_prediction_is_a_second_attempt_in_the_same_trace(
+    play: Stage, exported: Collector, sent: InMemorySpanExporter
+) -> None:
+    question = fresh("held")
+    play.lm.hang(1, containing=question)
+    result = play.fleet.submit("qa", {"question": question})
+    play.await_asked(question)
+    trace, submitted = submit_span(sent)
+    play.worker.container.kill()
+    play.worker.container.restart()
+    result.get(60)
+    task = whole_trace(exported, trace)[0]
+    assert (task.name, task.parent, task.links) == ("tasks.predict", submitted, (submitted,))
+    assert task.attributes["dspex.attempt"] == 2
+
+
+def test_both_exits_count_the_predictions_of_all_processes(play: Stage, exported: Collector, port: int) -> None:
+    program, count = fresh("counted"), 5
+    play.fleet.register(program, dspy.Predict("question -> answer"))
+    for number in range(count):
+        play.fleet.submit(program, {"question": f"{program} {number}"}).get(30)
+    wait_until(lambda: exported.total("dspex.predictions", program, "ok") == count, "the metrics to be exported")
+    assert exported.total("dspex.prediction.latency", program) == count
+
+    def scrape() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+            return page.read().decode()
+
+    line = f'dspex_predictions_total{{dspex_outcome="ok",dspex_program="{program}",error_type=""}} {count}.0'
+    wait_until(lambda: line in scrape(), line)
+    assert "gen_ai_client_inference_duration_seconds_count{" in scrape()
+    assert "dspex_worker_capacity 4.0" in scrape()
+    wait_until(lambda: "dspex_worker_in_flight 0.0" in scrape(), "no task in flight")
+
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+async def test_the_gateway_continues_the_trace_of_a_request(
+    redis_url: str, sent: InMemorySpanExporter, protocol: str
+) -> None:
+    async with gateway(redis_url) as served:
+        if protocol == "http":
+            async with http(served.http_address, None) as client:
+                submit = {"program": "qa", "inputs": {"question": "?"}}
+                answer = await client.post("/v1/predictions", json=submit, headers={"traceparent": TRACEPARENT})
+                assert answer.status_code == 200, answer.text
+        else:
+            async with connected(served.grpc_address) as stub:
+                request = pb.SubmitRequest(program="qa", inputs_json=b'{"question": "?"}')
+                await stub.predictions.Submit(request, metadata=(("traceparent", TRACEPARENT),))
+    submitted, served_request = sent.get_finished_spans()
+    assert served_request.name == "dspex.fleet.v1.Predictions/Submit"
+    assert served_request.parent is not None
+    assert f"{served_request.parent.trace_id:032x}-{served_request.parent.span_id:016x}" == f"{TRACE}-{SPAN}"
+    assert (submitted.name, submitted.parent) == ("submit predictions", served_request.context)
+
+
+def test_every_attribute_of_the_fleets_own_is_documented(exported: Collector) -> None:
+    """It comes last: it looks at what the tests before it have exported."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "telemetry.md").read_text(encoding="utf-8")
+    names = {
+        name
+        for span in exported.spans
+        for name in (*span.attributes, *(key for _, event in span.events for key in event))
+    }
+    own = {name for name in names if name.startswith("dspex.")}
+    assert own
+    assert not {name for name in own if f"`{name}`" not in page}
+    assert {name.partition(".")[0] for name in names} == {"dspex", "messaging", "gen_ai", "error"}
