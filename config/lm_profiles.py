@@ -37,12 +37,12 @@ class LimitsTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    timeout_s: float = Field(120.0, gt=0)
-    max_in_flight: int | None = Field(None, ge=1)
-    requests_per_min: float | None = Field(None, ge=0, allow_inf_nan=False)
-    tokens_per_min: float | None = Field(None, ge=0, allow_inf_nan=False)
-    concurrency: int | None = Field(None, ge=0)
-    spend_per_hour: float | None = Field(None, ge=0, allow_inf_nan=False)
+    timeout_s: float = Field(default=120.0, gt=0)
+    max_in_flight: int | None = Field(default=None, ge=1)
+    requests_per_min: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    tokens_per_min: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    concurrency: int | None = Field(default=None, ge=0)
+    spend_per_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 _OF_ONE_PROCESS = {"timeout_s", "max_in_flight"}
@@ -53,8 +53,8 @@ class PriceTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input_per_million: float = Field(0.0, ge=0, allow_inf_nan=False)
-    output_per_million: float = Field(0.0, ge=0, allow_inf_nan=False)
+    input_per_million: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    output_per_million: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class RetryTable(BaseModel):
@@ -62,11 +62,11 @@ class RetryTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attempts: int | None = Field(None, ge=1)
-    for_s: float | None = Field(None, gt=0, le=86_400)
-    backoff_s: float | None = Field(None, ge=0, le=86_400)
-    longest_s: float | None = Field(None, ge=0, le=86_400)
-    in_place_s: float | None = Field(None, ge=0, le=86_400)
+    attempts: int | None = Field(default=None, ge=1)
+    for_s: float | None = Field(default=None, gt=0, le=86_400)
+    backoff_s: float | None = Field(default=None, ge=0, le=86_400)
+    longest_s: float | None = Field(default=None, ge=0, le=86_400)
+    in_place_s: float | None = Field(default=None, ge=0, le=86_400)
     on: tuple[Literal["rate_limit", "timeout", "server", "transport"], ...] | None = None
 
 
@@ -75,8 +75,8 @@ class CircuitTable(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    failures: int | None = Field(None, ge=0)
-    open_s: float | None = Field(None, ge=0, le=86_400)
+    failures: int | None = Field(default=None, ge=0)
+    open_s: float | None = Field(default=None, ge=0, le=86_400)
 
 
 class ProfileTable(BaseModel):
@@ -86,7 +86,7 @@ class ProfileTable(BaseModel):
 
     model: str = Field(min_length=1)
     api_base: str | None = None
-    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     parameters: dict[str, Any] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
     engine: Literal["auto", "lm15", "litellm"] = "auto"

@@ -21,96 +21,104 @@ class FleetSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DSPEX_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     redis_url: SecretStr = Field(
-        SecretStr("redis://localhost:6379/0"),
+        default=SecretStr("redis://localhost:6379/0"),
         description="Redis 7+ or Valkey: snapshots, programs, results, and the broker",
     )
-    broker_url: SecretStr | None = Field(None, description="URL of RabbitMQ as the broker instead of Redis")
+    broker_url: SecretStr | None = Field(default=None, description="URL of RabbitMQ as the broker instead of Redis")
     namespace: str = Field(
-        "dspex",
+        default="dspex",
         pattern=r"^[A-Za-z0-9_.-]{1,50}$",
         description="prefix of the fleet's keys, channels, queue and remote control",
     )
     queue: str = Field(
-        "predictions",
+        default="predictions",
         description="queue of predictions; in another namespace than dspex the default is NAMESPACE.predictions",
     )
 
-    lm_profiles: Path | None = Field(None, description="TOML file that declares the LM profiles")
-    lm: str | None = Field(None, description="one provider/model, for a fleet that needs no profiles file")
-    allowed_packages: Names = Field((), description="packages whose modules, tools and types program specs may name")
+    lm_profiles: Path | None = Field(default=None, description="TOML file that declares the LM profiles")
+    lm: str | None = Field(default=None, description="one provider/model, for a fleet that needs no profiles file")
+    allowed_packages: Names = Field(
+        default=(), description="packages whose modules, tools and types program specs may name"
+    )
     imports: Names = Field(
-        (),
+        default=(),
         description="modules of allowed packages that a worker imports at startup, for the targets and tools "
         "that they register",
     )
-    lm_middleware: Names = Field((), description="import paths of middleware around every LM call, the first outermost")
+    lm_middleware: Names = Field(
+        default=(), description="import paths of middleware around every LM call, the first outermost"
+    )
 
     payload_bytes: int = Field(
-        262_144, ge=1, description="results larger than this many bytes are stored separately, by reference"
+        default=262_144, ge=1, description="results larger than this many bytes are stored separately, by reference"
     )
-    value_depth: int = Field(100, ge=1, le=200, description="maximum nesting depth of an input")
+    value_depth: int = Field(default=100, ge=1, le=200, description="maximum nesting depth of an input")
     value_bytes: int = Field(
-        67_108_864,
+        default=67_108_864,
         ge=1,
         le=500_000_000,
         description="approximate maximum size of a prediction's inputs, in bytes of JSON",
     )
-    batch_in_flight: int = Field(2_000, ge=1, description="batch inputs that a worker process runs concurrently")
-    result_expires_s: int = Field(86_400, ge=1, description="seconds that a result is kept")
-    requirement_wait_s: float = Field(5.0, ge=0, description="seconds that a task waits for its required revision")
+    batch_in_flight: int = Field(
+        default=2_000, ge=1, description="batch inputs that a worker process runs concurrently"
+    )
+    result_expires_s: int = Field(default=86_400, ge=1, description="seconds that a result is kept")
+    requirement_wait_s: float = Field(
+        default=5.0, ge=0, description="seconds that a task waits for its required revision"
+    )
     outage: str = Field(
-        "fail",
+        default="fail",
         pattern=r"^(fail|serve_stale\(\d+(\.\d+)?\))$",
         description="default outage policy of predictions, when Redis or the Elixir server is unavailable: "
         "fail, or serve_stale(SECONDS)",
     )
     bridge: str | None = Field(
-        None,
+        default=None,
         description="HOST:PORT of the Elixir server whose sessions refreshers follow; workers then report "
         "which sessions they use",
     )
     watch_lease_s: float = Field(
-        1.0, gt=0, description="seconds after which a worker polls for revisions if it heard of none by pub/sub"
+        default=1.0, gt=0, description="seconds after which a worker polls for revisions if it heard of none by pub/sub"
     )
-    max_sessions: int = Field(10_000, ge=1, description="maximum sessions that a worker process caches")
-    redis_timeout_s: float = Field(5.0, gt=0, description="timeout of Redis commands, in seconds")
+    max_sessions: int = Field(default=10_000, ge=1, description="maximum sessions that a worker process caches")
+    redis_timeout_s: float = Field(default=5.0, gt=0, description="timeout of Redis commands, in seconds")
     task_attempts: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="default of a profile's retry.attempts: maximum attempts of an LM call; bounded by time "
         "only if unset",
     )
     retry_for_s: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="default of a profile's retry.for_s: seconds for which a failed LM call is retried; until "
         "the deadline if unset, or for a minute without one",
     )
     retry_backoff_s: float = Field(
-        1.0,
+        default=1.0,
         gt=0,
         description="default of a profile's retry.backoff_s: pause before the second attempt, doubled for "
         "each further one",
     )
     lease_s: float = Field(
-        5.0, ge=1, description="seconds without a heartbeat after which a worker's messages are redelivered"
+        default=5.0, ge=1, description="seconds without a heartbeat after which a worker's messages are redelivered"
     )
     max_deliveries: int = Field(
-        5,
+        default=5,
         ge=1,
         description="deliveries of a task whose worker dies each time, before it is moved to the dead-letter list",
     )
     hold_limit_s: float = Field(
-        3_600.0, gt=0, description="maximum seconds that a worker holds a task without a time limit of its own"
+        default=3_600.0, gt=0, description="maximum seconds that a worker holds a task without a time limit of its own"
     )
 
     own_lms: bool = Field(
-        False,
+        default=False,
         description="whether programs may call LMs that no profile declares, bypassing limits, deadlines, "
         "cancellation and provenance",
     )
     log_content: bool = Field(
-        False,
+        default=False,
         description="whether inputs, answers and error messages may appear in a worker's logs, Celery's "
         "events and remote control replies",
     )
@@ -129,14 +137,18 @@ class FleetSettings(BaseSettings):
         return {**values, "queue": f"{namespace}.predictions"}
 
     stall_limit_s: float = Field(
-        20.0,
+        default=20.0,
         gt=0,
         description="seconds that code may block a worker's event loop before the watchdog terminates the worker",
     )
     build_limit_s: float = Field(
-        60.0, gt=0, description="maximum seconds for building a program on a worker, including its package's imports"
+        default=60.0,
+        gt=0,
+        description="maximum seconds for building a program on a worker, including its package's imports",
     )
-    stop_grace_s: float = Field(50.0, gt=0, description="seconds that a stopping worker has to finish running tasks")
+    stop_grace_s: float = Field(
+        default=50.0, gt=0, description="seconds that a stopping worker has to finish running tasks"
+    )
 
     @field_validator("allowed_packages", "imports", "lm_middleware", "metric_labels", mode="before")
     @classmethod

@@ -60,7 +60,7 @@ class CacheSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ttl_s: int = Field(3_600, ge=1, le=30 * 86_400)
+    ttl_s: int = Field(default=3_600, ge=1, le=30 * 86_400)
     share: Literal["session", "fleet"] = "session"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -33,7 +34,8 @@ async def test_celery_and_the_stores_find_the_same_database_behind_a_socket(spel
         await asyncio.to_thread(fleet.submit, "qa", {"question": "?"})
         await fleet.store.publish("s", {"n": Variable.declare("n", 1)})
         with Redis(unix_socket_path=path, db=3) as client:
-            names = {name.decode() for name in client.keys("*")}
+            keys: Any = client.keys("*")
+            names = {name.decode() for name in keys}
             assert "dspex:sessions" in names
             assert any(name.startswith("q") for name in names), names
         with Redis(unix_socket_path=path) as client:

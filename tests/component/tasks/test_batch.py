@@ -10,6 +10,7 @@ from typing import Any
 
 import dspy
 import pytest
+from pydantic import SecretStr
 
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import (
@@ -86,7 +87,7 @@ async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncItera
     profiles.write_text(
         f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
     )
-    runtime = build_runtime(FleetSettings(redis_url=redis_url, lm_profiles=profiles, requirement_wait_s=0.1))
+    runtime = build_runtime(FleetSettings(redis_url=SecretStr(redis_url), lm_profiles=profiles, requirement_wait_s=0.1))
     await runtime.registry.register("qa", serialize_module(dspy.Predict("question -> answer"), program="qa"))
     yield runtime
     await runtime.aclose()
@@ -120,9 +121,9 @@ async def test_each_input_ends_under_its_own_id_and_is_told_to_its_client(runtim
 async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     made, prepare = list[PredictionRequest](), module.prepare
 
-    async def counted(runtime: Runtime, request: PredictionRequest, worker: str) -> Any:
+    async def counted(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Any:
         made.append(request)
-        return await prepare(runtime, request, worker)
+        return await prepare(runtime, request, delivery)
 
     monkeypatch.setattr(module, "prepare", counted)
     await batch(runtime, Stored()).run(inputs(30))

@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 import pytest
 from celery.states import IGNORED
+from pydantic import SecretStr
 from redis import Redis
 
 from config.settings import FleetSettings
@@ -36,7 +37,9 @@ def app(redis_url: str, lm: RecordingLM, tmp_path: Path) -> Generator[FleetApp]:
     profiles.write_text(
         f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
     )
-    settings = FleetSettings(redis_url=redis_url, lm_profiles=profiles, retry_backoff_s=0.01, task_attempts=3)
+    settings = FleetSettings(
+        redis_url=SecretStr(redis_url), lm_profiles=profiles, retry_backoff_s=0.01, task_attempts=3
+    )
     Fleet(redis_url).register("qa", dspy.Predict("question -> answer"))
     app = FleetApp(settings)
     yield app

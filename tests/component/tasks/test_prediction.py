@@ -11,6 +11,7 @@ from typing import Any
 
 import dspy
 import pytest
+from pydantic import SecretStr
 
 from config.settings import FleetSettings
 from snakepit_bridge.delivery.payloads import Payloads
@@ -141,7 +142,7 @@ async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncItera
     profiles.write_text(
         f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
     )
-    settings = FleetSettings(redis_url=redis_url, lm_profiles=profiles, requirement_wait_s=0.1)
+    settings = FleetSettings(redis_url=SecretStr(redis_url), lm_profiles=profiles, requirement_wait_s=0.1)
     runtime = build_runtime(settings)
     spec = serialize_module(dspy.Predict("question -> answer"), program="qa", bindings={"temperature": "temp"})
     await runtime.registry.register("qa", spec)

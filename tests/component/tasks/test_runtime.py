@@ -28,7 +28,8 @@ def runtime_on(url: str, **fields: Any) -> Runtime:
         "store": nothing,
         "keep_s": 60.0,
     }
-    return Runtime(**{**defaults, **parts, "results": RedisConnection(url), **fields})
+    own: dict[str, Any] = {"results": RedisConnection(url), **fields}
+    return Runtime(**{**defaults, **parts, **own})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def source(tmp_path: Path) -> Path:
 def output(tmp_path: Path) -> Path:
     """Five of six lines, of which the second and the fourth failed."""
     path = tmp_path / "out.jsonl"
-    records = [{"line": n, "outputs": {"a": n}} for n in range(1, 6)]
+    records: list[dict[str, Any]] = [{"line": n, "outputs": {"a": n}} for n in range(1, 6)]
     records[1] = {"line": 2, "error": {"type": "E"}}
     records[3] = {"line": 4, "error": {"type": "E"}}
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")

@@ -18,6 +18,7 @@ from snakepit_bridge.exceptions import (
 )
 from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from snakepit_bridge.protocol.token import Token
+from tests.harness.signatures import make_signature
 
 NOWHERE = "redis://user:sesame@127.0.0.1:1/0"
 
@@ -138,7 +139,7 @@ def test_what_cannot_name_a_session_is_refused_before_anything_is_sent(session: 
         (dspy.Predict, r"it is the class Predict; give an instance: Predict\(…\)"),
         (dspy.ChainOfThought, "it is the class ChainOfThought"),
         (int, "it is the class int"),
-        (dspy.Signature("a -> b"), r"it is the signature .*; give a module of it: dspy.Predict\("),
+        (make_signature("a -> b"), r"it is the signature .*; give a module of it: dspy.Predict\("),
         (None, "not NoneType"),
         (3, "not int"),
         (lambda: None, "not function"),

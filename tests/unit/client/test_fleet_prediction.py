@@ -43,11 +43,10 @@ def prediction(*completions: dict[str, Any]) -> FleetPrediction:
 
 
 def test_an_object_is_read_by_attribute_and_by_key() -> None:
-    ticket = prediction().ticket
+    ticket: Any = prediction().ticket
     assert ticket.category == ticket["category"] == "billing"
     assert ticket.parts[0].a == 1
     assert ticket["items"] == [2]
-    assert isinstance(ticket, dict)
     assert ticket == OUTPUTS["ticket"]
     assert json.loads(json.dumps(ticket)) == OUTPUTS["ticket"]
     assert copy.deepcopy(ticket).category == "billing"
@@ -55,6 +54,7 @@ def test_an_object_is_read_by_attribute_and_by_key() -> None:
     with pytest.raises(AttributeError, match="no 'colour', only: category, parts"):
         _ = ticket.colour
     assert not hasattr(ticket, "colour")
+    assert isinstance(ticket, dict)
 
 
 def test_names_of_dspys_own_are_outputs_all_the_same() -> None:

@@ -27,6 +27,7 @@ from snakepit_bridge.dspy_integration.modules import plain_class_name
 from snakepit_bridge.exceptions import BindingError
 from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.testing import RecordingLM
+from tests.harness.signatures import signature_of
 
 
 # A signature made of a string can't be pickled, in DSPy either.
@@ -343,7 +344,7 @@ def test_a_hint_is_an_optional_input(lm: RecordingLM) -> None:
     assert module(question="Why?", hint="It is blue.").answer
     assert module(question="Why?").answer
     assert [r.inputs["hint"] for r in lm.requests] == ["It is blue.", ""]
-    assert list(ChainOfThoughtWithHint("hint -> answer").predict.signature.input_fields) == ["hint"]
+    assert list(signature_of(ChainOfThoughtWithHint("hint -> answer").predict).input_fields) == ["hint"]
 
 
 @pytest.mark.parametrize("how", ["call", "acall"])
@@ -418,7 +419,7 @@ def test_a_whole_program_survives_dspys_save(session: SessionContext, lm: Record
     module = AwareBoth(session_context=session)
     module.bind_to_variable_sync("temperature", "temp")
     module.save(tmp_path / "program", save_program=True)
-    back = dspy.load(str(tmp_path / "program"), allow_pickle=True)
+    back: Any = dspy.load(str(tmp_path / "program"), allow_pickle=True)
     back.session_context = session
     back(question="Why?")
     lm.assert_all_sent(temperature=0.3)

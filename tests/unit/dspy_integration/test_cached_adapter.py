@@ -13,6 +13,7 @@ import pytest
 from dspy.utils.exceptions import AdapterParseError
 
 from snakepit_bridge.dspy_integration.cached_adapter import SHARED_ADAPTER, ChatAdapter
+from tests.harness.signatures import make_signature
 
 
 class Size(enum.Enum):
@@ -60,7 +61,7 @@ CASES: list[tuple[Any, dict[str, Any], list[dict[str, Any]]]] = [
 
 @pytest.mark.parametrize(("signature", "inputs", "demos"), CASES)
 def test_the_prompt_is_dspys_own(signature: Any, inputs: dict[str, Any], demos: list[dict[str, Any]]) -> None:
-    made = dspy.ensure_signature(signature) if isinstance(signature, str) else signature
+    made = make_signature(signature) if isinstance(signature, str) else signature
     plain, ours = dspy.ChatAdapter(), ChatAdapter()
     for _ in range(2):
         assert ours.format(made, demos, dict(inputs)) == plain.format(made, demos, dict(inputs))
@@ -88,7 +89,7 @@ def test_an_answer_is_read_as_dspy_reads_it(completion: str) -> None:
 
 
 def test_other_instructions_are_another_prompt() -> None:
-    made = dspy.Signature("question -> answer", "Be brief.")
+    made = make_signature("question -> answer", "Be brief.")
     assert "Be brief." in SHARED_ADAPTER.format_system_message(made)
     assert "Be long." in SHARED_ADAPTER.format_system_message(made.with_instructions("Be long."))
     made.instructions = "Be kind."
@@ -97,7 +98,7 @@ def test_other_instructions_are_another_prompt() -> None:
 
 def test_a_signature_that_is_gone_is_forgotten() -> None:
     adapter = ChatAdapter()
-    made = dspy.Signature("question -> answer")
+    made = make_signature("question -> answer")
     adapter.format_system_message(made)
     gone = weakref.ref(made)
     del made

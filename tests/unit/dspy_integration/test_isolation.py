@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from snakepit_bridge.dspy_integration.isolation import Isolation, UncopyableError
 from snakepit_bridge.dspy_integration.modules import variable_aware
+from tests.harness.signatures import make_signature
 
 numpy = pytest.importorskip("numpy")
 
@@ -201,7 +202,9 @@ def test_an_object_that_refers_back_to_its_module_refers_to_the_copy() -> None:
     assert twin.bound() is twin
 
 
-@pytest.mark.parametrize("module", [dspy.Predict("a -> b"), dspy.ReAct("a -> b", tools=[])], ids=["Predict", "ReAct"])
+@pytest.mark.parametrize(
+    "module", [dspy.Predict("a -> b"), dspy.ReAct(make_signature("a -> b"), tools=[])], ids=["Predict", "ReAct"]
+)
 def test_dspys_own_modules_are_shared(module: Any) -> None:
     assert Isolation.of(module) is None
 
@@ -210,7 +213,7 @@ def test_what_cant_be_copied_is_refused_by_name_with_the_way_out() -> None:
     class Connected(dspy.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = Inner()
+            self.inner: Any = Inner()
             self.inner.stream = (number for number in range(3))
 
         def forward(self, question: str) -> Any: ...

@@ -26,6 +26,7 @@ from snakepit_bridge.session_context import SessionContext
 from snakepit_bridge.snapshots import MemoryStore, RedisStore
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.testing import RecordingLM
+from tests.harness.signatures import make_signature, signature_of
 
 
 def search(query: str) -> str:
@@ -455,10 +456,10 @@ def test_bindings_survive_save_and_load(session: SessionContext, lm: RecordingLM
 def test_bindings_that_do_not_fit_are_refused_before_anything_is_loaded(session: SessionContext) -> None:
     module = predictor(session)
     for bindings, says in [({"": {"max_iters": "v"}}, "max_iters"), ({"gone": {"temperature": "v"}}, "gone")]:
-        state = {**dspy.Predict(dspy.Signature("question -> answer", "Other words.")).dump_state()}
+        state = {**dspy.Predict(make_signature("question -> answer", "Other words.")).dump_state()}
         with pytest.raises(BindingError, match=says):
             module.load_state({**state, "variable_bindings": bindings})
-    assert "Other words" not in module.signature.instructions
+    assert "Other words" not in signature_of(module).instructions
 
 
 def test_a_pickle_carries_no_session_and_no_values(session: SessionContext, lm: RecordingLM) -> None:
@@ -491,7 +492,7 @@ def test_without_its_session_a_module_is_the_plain_one_again(session: SessionCon
 def test_named_predictors_are_the_plain_modules(session: SessionContext) -> None:
     aware = VariableAwareReAct("question -> answer", [search], session_context=session)
     aware.bind_to_variable_sync("temperature", "temp")
-    plain = dspy.ReAct("question -> answer", [search])
+    plain = dspy.ReAct(make_signature("question -> answer"), [search])
     assert [name for name, _ in aware.named_predictors()] == [name for name, _ in plain.named_predictors()]
 
 
@@ -547,7 +548,7 @@ async def test_it_streams_to_its_listeners(session: SessionContext, lm: Recordin
     module = VariableAwareChainOfThought("question -> answer", session_context=session)
     await module.bind_to_variable("temperature", "temp")
     listener = dspy.streaming.StreamListener(signature_field_name="answer")
-    streaming = dspy.streamify(module, stream_listeners=[listener], is_async_program=natively)
+    streaming: Any = dspy.streamify(module, stream_listeners=[listener], is_async_program=natively)
     chunks = [chunk async for chunk in streaming(question="Why?")]
     text = "".join(chunk.chunk for chunk in chunks[:-1])
     assert text == chunks[-1].answer

@@ -120,7 +120,8 @@ _NAMES = {
 
 def messages() -> dict[str, str]:
     lines = MESSAGES.replace("\n    ", " ").strip().splitlines()
-    return dict(line.split(":", 1) for line in lines)  # pyright: ignore[reportReturnType]
+    named = (line.partition(":") for line in lines)
+    return {name: fields for name, _, fields in named}
 
 
 def spelled(message: Descriptor) -> list[str]:

@@ -207,7 +207,7 @@ def run_blocking_in_a_thread(work: Any) -> Any:
 
 async def _streamed(lm: dspy.LM) -> list[Any]:
     listener = dspy.streaming.StreamListener(signature_field_name="answer")
-    program = dspy.streamify(dspy.Predict("question -> answer"), stream_listeners=[listener])
+    program: Any = dspy.streamify(dspy.Predict("question -> answer"), stream_listeners=[listener])
     with dspy.context(lm=lm):
         return [piece async for piece in program(question="Capital of France?")]
 

@@ -107,11 +107,12 @@ def test_profiles_are_read_as_a_collection() -> None:
 
 def test_a_built_lm_neither_caches_nor_retries_and_has_the_profiles_parameters() -> None:
     lm = FAST.build()
+    engine: Any = lm.engine
 
     assert lm.cache is False
     assert lm.num_retries == 0
     assert lm.kwargs["temperature"] == 0.1
-    assert lm.engine.async_engine.endpoint.timeout_s == 120.0
+    assert engine.async_engine.endpoint.timeout_s == 120.0
 
 
 def test_endpoint_key_and_parameters_reach_the_server() -> None:

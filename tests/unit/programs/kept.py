@@ -8,6 +8,8 @@ from typing import Any
 
 import dspy
 
+from tests.harness.signatures import make_signature
+
 
 def shout(text: str) -> str:
     """Shouts."""
@@ -26,6 +28,7 @@ class Greeter(dspy.Module):
 
     def forward(self, question: str) -> Any:
         """Asks in the name of the shop."""
+        answer = None
         for _ in range(self.rounds):
             answer = self.ask(shop=f"{self.shop} {self._tags}", question=question)
         return answer
@@ -53,7 +56,7 @@ class Holds(dspy.Module):
         self.change: Callable[[str], str] = shout
         self.thing: Any = None
         self.ask = dspy.Predict("question -> answer")
-        self.agent = dspy.ReAct("question -> answer", tools=[shout], max_iters=3)
+        self.agent = dspy.ReAct(make_signature("question -> answer"), tools=[shout], max_iters=3)
 
     def forward(self, question: str) -> Any:
         """Asks."""

@@ -35,6 +35,7 @@ from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.testing import RecordingLM
 from snakepit_bridge.variables import Variable
+from tests.harness.signatures import make_signature, signature_of
 from tests.unit.programs import sample
 
 PROFILES = LMProfiles(
@@ -167,7 +168,7 @@ def test_a_missing_variable_a_bad_value_and_an_unknown_profile_are_named_errors(
 
 
 def test_a_spec_that_names_a_package_that_is_not_allowed_here_is_refused() -> None:
-    qa = program(dspy.ReAct("question -> answer", tools=[sample.lookup]))
+    qa = program(dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup]))
 
     with pytest.raises(ProgramSpecError, match="isn't in an allowed package"):
         BoundPrograms(PROFILES, AllowedImports()).bind(qa, snapshot())
@@ -193,7 +194,7 @@ def test_a_bound_program_is_frozen() -> None:
     [
         (dspy.Predict("question, n: int -> answer"), ["question", "n"]),
         (dspy.ChainOfThought("question -> answer"), ["question"]),
-        (dspy.ReAct("question -> answer", tools=[sample.lookup]), ["question"]),
+        (dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup]), ["question"]),
         (dspy.ProgramOfThought("question -> answer"), ["question"]),
         (sample.Summarize(), ["text"]),
     ],
@@ -234,13 +235,16 @@ def test_rebinding_keeps_the_pristine_instructions() -> None:
     """Changing a changed signature would pile texts up, until Python's recursion limit."""
     known, qa = (
         programs(),
-        program(dspy.ReAct("question -> answer", tools=[sample.lookup]), bindings={"instructions": "i"}),
+        program(
+            dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup]), bindings={"instructions": "i"}
+        ),
     )
 
     for n in range(400):
         known.bind(qa, snapshot(i=f"Text {n}."))
 
-    written = dict(predictors(known.bind(qa, snapshot(i="The last.")).module))["react"].signature.instructions
+    react = dict(predictors(known.bind(qa, snapshot(i="The last.")).module))["react"]
+    written = signature_of(react).instructions
     assert written.startswith("The last.\n")
     assert "Text" not in written
 
@@ -264,7 +268,9 @@ async def test_calls_at_the_same_time_under_different_values_do_not_disturb_each
 async def test_a_call_leaves_the_bound_module_as_it_was() -> None:
     with RecordingLM() as server:
         profiles = LMProfiles([LMProfile("demo", "openai/demo", server.url, SecretStr("k"))])
-        qa = program(dspy.ReAct("question -> answer", tools=[sample.lookup]), bindings={"temperature": "t"})
+        qa = program(
+            dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup]), bindings={"temperature": "t"}
+        )
         bound = programs(profiles).bind(qa, snapshot())
         before = copy.deepcopy({path: {**vars(p), "lm": None} for path, p in predictors(bound.module)})
 
@@ -301,7 +307,7 @@ async def test_best_of_n_has_its_fail_count_anew_in_each_call() -> None:
     ("module", "fields"),
     [
         (best(), ["question"]),
-        (best(dspy.ReAct("question -> answer", tools=[sample.lookup])), ["question"]),
+        (best(dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup])), ["question"]),
         (dspy.MultiChainComparison("question -> answer"), None),
         (dspy.Flex("question -> answer"), ["question"]),
         (dspy.CodeAct("question -> answer", tools=[sample.lookup]), ["question"]),
@@ -315,7 +321,8 @@ def test_the_inputs_of_wrapped_modules_are_those_of_the_task(module: Any, fields
 
 
 @pytest.mark.parametrize(
-    "module", [dspy.Predict("question -> answer"), dspy.ReAct("question -> answer", tools=[sample.lookup])]
+    "module",
+    [dspy.Predict("question -> answer"), dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup])],
 )
 def test_what_a_call_leaves_alone_is_shared(module: Any) -> None:
     assert not programs().bind(program(module), snapshot()).is_stateful

@@ -17,6 +17,7 @@ from snakepit_bridge.exceptions import ProgramSpecError, ValidationError
 from snakepit_bridge.programs.build import check_spec
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
+from tests.harness.signatures import make_signature, signature_of
 from tests.unit.programs import sample
 
 QA: dict[str, Any] = {"module": "Predict", "signature": "question -> answer"}
@@ -120,7 +121,7 @@ def test_values_that_refer_to_each_other_are_measured_in_time() -> None:
 
 MODULES = {
     "predict": lambda: dspy.Predict("question -> answer"),
-    "react": lambda: dspy.ReAct("question -> answer", tools=[sample.lookup]),
+    "react": lambda: dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup]),
     "comparison": lambda: dspy.MultiChainComparison("question -> answer"),
     "best": lambda: dspy.BestOfN(dspy.Predict("question -> answer"), N=2, reward_fn=sample.brevity, threshold=1.0),
 }
@@ -165,10 +166,10 @@ def test_a_comparison_is_built_at_once_and_as_dspy_builds_it(attempts: int) -> N
     text = "question, n: int -> answer: float, why"
     theirs, ours = dspy.MultiChainComparison(text, M=attempts), VariableAwareMultiChainComparison(text, M=attempts)
     system = dspy.ChatAdapter().format_system_message
-    assert system(ours.predict.signature) == system(theirs.predict.signature)
+    assert system(signature_of(ours.predict)) == system(signature_of(theirs.predict))
     assert (ours.M, ours.predict.config) == (theirs.M, theirs.predict.config)
     plain = without_attempts(theirs.predict.signature)
-    assert plain.equals(dspy.Signature(text))
+    assert plain.equals(make_signature(text))
 
 
 def test_many_attempts_take_no_longer_than_their_number() -> None:

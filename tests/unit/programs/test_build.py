@@ -24,6 +24,7 @@ from snakepit_bridge.exceptions import ProgramSpecError, UnknownModuleError
 from snakepit_bridge.programs.build import build_module, check_spec, serialize_module
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
+from tests.harness.signatures import make_signature, signature_of
 from tests.unit.programs import sample
 
 ALLOWED = AllowedImports(("tests.unit.programs.sample",))
@@ -43,7 +44,8 @@ class Rich(dspy.Signature):
 
 def with_demos(module: Any) -> Any:
     for _, predictor in predictors(module):
-        names = [*predictor.signature.input_fields, *predictor.signature.output_fields]
+        signature = signature_of(predictor)
+        names = [*signature.input_fields, *signature.output_fields]
         predictor.demos = [dspy.Example(**dict.fromkeys(names, "shown"), augmented=True)]
     return module
 
@@ -56,11 +58,12 @@ def with_config(module: Any) -> Any:
 
 def instructed(module: Any) -> Any:
     for _, predictor in predictors(module):
-        predictor.signature = predictor.signature.with_instructions(f"Optimised: {predictor.signature.instructions}")
+        signature = signature_of(predictor)
+        predictor.signature = signature.with_instructions(f"Optimised: {signature.instructions}")
     return module
 
 
-SIGNATURE = dspy.Signature("question -> answer: float", "Answer with a number.")
+SIGNATURE = make_signature("question -> answer: float", "Answer with a number.")
 
 MODULES: dict[str, Any] = {
     "Predict": lambda: dspy.Predict("question -> answer"),
@@ -71,9 +74,9 @@ MODULES: dict[str, Any] = {
     "ChainOfThought, demos": lambda: with_demos(dspy.ChainOfThought("question -> answer")),
     "ChainOfThought, instructed": lambda: instructed(dspy.ChainOfThought(Rich)),
     "ChainOfThoughtWithHint": lambda: ChainOfThoughtWithHint("question -> answer: float"),
-    "ReAct": lambda: dspy.ReAct("question -> answer", tools=[sample.lookup, sample.count], max_iters=3),
+    "ReAct": lambda: dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup, sample.count], max_iters=3),
     "ReAct, demos and config": lambda: with_config(with_demos(dspy.ReAct(Rich, tools=[sample.lookup]))),
-    "ReAct, instructed": lambda: instructed(dspy.ReAct("question -> answer", tools=[sample.seek])),
+    "ReAct, instructed": lambda: instructed(dspy.ReAct(make_signature("question -> answer"), tools=[sample.seek])),
     "ProgramOfThought": lambda: dspy.ProgramOfThought("question -> answer: float", max_iters=2),
     "ProgramOfThought, demos": lambda: with_demos(dspy.ProgramOfThought("question -> answer: float")),
     "ReActV2": lambda: with_config(dspy.ReActV2(SIGNATURE, tools=[sample.lookup, sample.count], max_iters=4)),
@@ -83,7 +86,7 @@ MODULES: dict[str, Any] = {
         with_config(dspy.ChainOfThought(Rich)), N=2, reward_fn=sample.brevity, threshold=0.5
     ),
     "BestOfN, demos within": lambda: dspy.BestOfN(
-        with_demos(dspy.ReAct("question -> answer", tools=[sample.lookup])),
+        with_demos(dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup])),
         N=2,
         reward_fn=sample.brevity,
         threshold=0.5,
@@ -118,7 +121,7 @@ def asked(module: Any) -> dict[str, Any]:
     """What each predictor would send: its messages and its config."""
     adapter = dspy.ChatAdapter()
     return {
-        path: {"messages": adapter.format(p.signature, p.demos, inputs_of(p)), "config": p.config}
+        path: {"messages": adapter.format(signature_of(p), p.demos, inputs_of(p)), "config": p.config}
         for path, p in predictors(module)
     }
 
@@ -188,7 +191,7 @@ def test_an_aware_module_is_described_as_the_plain_one_with_its_bindings() -> No
 
 
 def test_live_arguments_come_back() -> None:
-    assert rebuilt(dspy.ReAct("question -> answer", tools=[sample.lookup], max_iters=3)).max_iters == 3
+    assert rebuilt(dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup], max_iters=3)).max_iters == 3
     assert rebuilt(dspy.ProgramOfThought("question -> answer", max_iters=7)).max_iters == 7
 
 
@@ -239,10 +242,10 @@ def test_a_registered_tool_goes_by_its_name_where_it_has_words_of_its_own() -> N
     tool = dspy.Tool(sample.lookup, name="glossary", desc="Look into the glossary.")
     register_tool(tool)
     try:
-        spec = sent(dspy.ReAct("question -> answer", tools=[tool]))
+        spec = sent(dspy.ReAct(make_signature("question -> answer"), tools=[tool]))
         assert spec.tools == ("glossary",)
         assert asked(build_module(spec, "ReAct", ALLOWED, program="qa")) == asked(
-            dspy.ReAct("question -> answer", tools=[tool])
+            dspy.ReAct(make_signature("question -> answer"), tools=[tool])
         )
     finally:
         TOOLS.unregister("glossary")
@@ -264,7 +267,7 @@ def test_a_class_that_only_shares_a_name_with_dspys_goes_by_its_import_path() ->
 
 
 def test_tools_come_back_as_the_functions_themselves() -> None:
-    again = rebuilt(dspy.ReAct("question -> answer", tools=[sample.lookup, sample.count]))
+    again = rebuilt(dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup, sample.count]))
 
     assert again.tools["lookup"].func is sample.lookup
     assert again.tools["count"].func is sample.count
@@ -327,7 +330,7 @@ def test_no_lm_and_no_trace_travel_with_the_state() -> None:
 )
 def test_a_tool_that_cannot_travel_is_refused(tool: Any, problem: str) -> None:
     with pytest.raises(ProgramSpecError, match=problem) as refused:
-        serialize_module(dspy.ReAct("question -> answer", tools=[tool]), program="qa")
+        serialize_module(dspy.ReAct(make_signature("question -> answer"), tools=[tool]), program="qa")
 
     assert refused.value.where == "tools"
 

@@ -18,6 +18,7 @@ from snakepit_bridge.programs.codec import decode_inputs, encode_completions, en
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.signature_spec import SignatureSpec
 from snakepit_bridge.testing import RecordingLM, scripted
+from tests.harness.signatures import make_signature
 from tests.unit.programs.sample import Colour, Person
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -28,7 +29,7 @@ class Ordered(enum.IntEnum):
 
 
 def field(kind: Any, **said: Any) -> dict[str, Any]:
-    signature = dspy.Signature({"x": (kind, dspy.InputField(**said)), "answer": (str, dspy.OutputField())}, "Answer.")
+    signature = make_signature({"x": (kind, dspy.InputField(**said)), "answer": (str, dspy.OutputField())}, "Answer.")
     return dict(signature.input_fields)
 
 
@@ -117,7 +118,7 @@ def test_a_value_that_cannot_become_it_is_refused_with_field_and_place(kind: Any
 )
 def test_limits_hold_also_after_a_trip_through_a_spec(kind: Any, limits: dict[str, Any], good: Any, bad: Any) -> None:
     fields = field(kind, **limits)
-    signature = dspy.Signature({"x": (kind, dspy.InputField(**limits)), "answer": (str, dspy.OutputField())}, "Answer.")
+    signature = make_signature({"x": (kind, dspy.InputField(**limits)), "answer": (str, dspy.OutputField())}, "Answer.")
     travelled = SignatureSpec.of(signature, program="qa").build(AllowedImports(), program="qa").input_fields
 
     for known in (fields, travelled):
@@ -127,7 +128,7 @@ def test_limits_hold_also_after_a_trip_through_a_spec(kind: Any, limits: dict[st
 
 
 def test_an_unknown_input_and_a_missing_one_name_what_there_is() -> None:
-    fields = dspy.Signature("question, k: int -> answer").input_fields
+    fields = make_signature("question, k: int -> answer").input_fields
 
     with pytest.raises(InputError, match=r"'questoin': it has no such input.*question, k"):
         decode_inputs("qa", fields, {"questoin": "x", "k": 1})
@@ -142,7 +143,7 @@ def test_a_field_with_a_default_may_be_left_out_and_keeps_it() -> None:
 
 
 def test_a_field_whose_type_was_left_open_takes_anything() -> None:
-    fields = dspy.Signature("question -> answer").input_fields
+    fields = make_signature("question -> answer").input_fields
 
     assert decode_inputs("qa", fields, {"question": {"a": [1]}}) == {"question": {"a": [1]}}
 
@@ -152,7 +153,7 @@ def test_without_known_fields_everything_goes_to_the_program() -> None:
 
 
 def test_an_image_that_came_as_a_dict_is_really_sent() -> None:
-    signature = dspy.Signature("photo: dspy.Image -> answer")
+    signature = make_signature("photo: dspy.Image -> answer")
     with RecordingLM() as server:
         lm = dspy.LM("openai/demo", api_base=server.url, api_key="k", cache=False, num_retries=0)
         with dspy.context(lm=lm):

@@ -16,6 +16,7 @@ from snakepit_bridge.programs.fidelity import add_attributes
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.spec import ProgramSpec
 from snakepit_bridge.programs.trial import record_prompts
+from tests.harness.signatures import make_signature
 from tests.unit.programs import kept, sample
 
 ALLOWED = AllowedImports(("tests.unit.programs.kept", "tests.unit.programs.sample"))
@@ -43,7 +44,7 @@ def test_a_constructors_arguments_are_carried() -> None:
 
 
 def test_what_was_set_later_is_carried() -> None:
-    module = kept.Greeter()
+    module: Any = kept.Greeter()
     module.shop, module.rounds, module.note = "Bob's", 3, {"a": [1, None]}
     again = rebuilt(register(module))
     assert (again.shop, again.rounds, again.note) == ("Bob's", 3, {"a": [1, None]})
@@ -93,7 +94,7 @@ class Thing:
         (lambda m: setattr(m, "change", lambda text: text), "change"),
         (lambda m: setattr(m, "thing", dspy.Predict("a -> b")), "thing"),
         (lambda m: setattr(m, "ask", dspy.ChainOfThought("question -> answer")), "ask"),
-        (lambda m: setattr(m.ask, "signature", dspy.Signature("question -> answer: int")), "ask.signature"),
+        (lambda m: setattr(m.ask, "signature", make_signature("question -> answer: int")), "ask.signature"),
         (lambda m: delattr(m, "thing"), "thing"),
     ],
 )
@@ -115,7 +116,7 @@ def test_a_difference_that_only_the_prompts_show_is_refused_too() -> None:
     [
         dspy.Predict("question, n: int -> answer: float"),
         dspy.ChainOfThought("question -> answer"),
-        dspy.ReAct("question -> answer", tools=[sample.lookup], max_iters=4),
+        dspy.ReAct(make_signature("question -> answer"), tools=[sample.lookup], max_iters=4),
         dspy.MultiChainComparison("question -> answer", M=2),
         dspy.BestOfN(dspy.Predict("question -> answer"), N=2, reward_fn=sample.brevity, threshold=1.0),
         dspy.Refine(dspy.Predict("question -> answer"), N=2, reward_fn=sample.brevity, threshold=1.0),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from snakepit_bridge.exceptions import ProgramSpecError
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.signature_spec import FieldSpec, SignatureSpec
+from tests.harness.signatures import make_signature
 from tests.unit.programs.sample import Colour, Person
 
 ALLOWED = AllowedImports(("tests.unit.programs.sample",))
@@ -39,10 +40,10 @@ class Rich(dspy.Signature):
 
 
 SIGNATURES = [
-    dspy.Signature("question -> answer"),
-    dspy.Signature("question, context: list[str] -> answer: float, label: Literal['sure', 'unsure']"),
-    dspy.Signature("text: str -> summary: str", "Be brief."),
-    dspy.Signature("n: int | None, when: Optional[bool] -> items: dict[str, list[int]]"),
+    make_signature("question -> answer"),
+    make_signature("question, context: list[str] -> answer: float, label: Literal['sure', 'unsure']"),
+    make_signature("text: str -> summary: str", "Be brief."),
+    make_signature("n: int | None, when: Optional[bool] -> items: dict[str, list[int]]"),
     Rich,
 ]
 
@@ -113,7 +114,7 @@ def test_text_is_read_field_by_field(text: str, fields: list[tuple[Any, ...]]) -
     "text", ["question -> answer", "a, b: int -> c: list[str]", "text -> label: Literal['x', 'y'], score: float"]
 )
 def test_text_gives_what_dspy_makes_of_it(text: str) -> None:
-    ours, theirs = SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa"), dspy.Signature(text)
+    ours, theirs = SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa"), make_signature(text)
 
     assert prompt(ours, ADAPTERS[0]) == prompt(theirs, ADAPTERS[0])
     assert SignatureSpec.of(ours, program="qa") == SignatureSpec.of(theirs, program="qa")
@@ -187,7 +188,7 @@ def test_a_default_of_another_type_is_refused() -> None:
 
 
 def test_a_default_without_a_json_form_is_refused() -> None:
-    signature = dspy.Signature(
+    signature = make_signature(
         {"x": (Any, dspy.InputField(default=object())), "answer": (str, dspy.OutputField())}, "Answer."
     )
 
@@ -218,7 +219,7 @@ LITERALS = [
 @pytest.mark.parametrize("text", LITERALS)
 def test_a_text_means_what_it_means_to_dspy(text: str) -> None:
     """KINDS 24: quotes, commas and brackets inside literals, nested types, unions."""
-    local, built = dspy.Signature(text), SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
+    local, built = make_signature(text), SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
     assert {name: info.annotation for name, info in built.fields.items()} == {
         name: info.annotation for name, info in local.fields.items()
     }
@@ -246,7 +247,7 @@ TYPES = st.recursive(
 def test_any_types_of_a_text_are_those_of_dspy(kinds: list[str]) -> None:
     """KINDS 24."""
     text = f"{', '.join(f'f{at}: {kind}' for at, kind in enumerate(kinds[:-1]))} -> out: {kinds[-1]}"
-    local, built = dspy.Signature(text), SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
+    local, built = make_signature(text), SignatureSpec.parse(text, program="qa").build(ALLOWED, program="qa")
     assert {name: info.annotation for name, info in built.fields.items()} == {
         name: info.annotation for name, info in local.fields.items()
     }

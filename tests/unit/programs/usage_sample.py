@@ -57,7 +57,7 @@ class InAsyncify(Asks):
     """``dspy.asyncify`` and tasks side by side."""
 
     async def aforward(self, question: str) -> Any:
-        blocking = dspy.asyncify(self.ask)
+        blocking: Any = dspy.asyncify(self.ask)
         made = await asyncio.gather(
             blocking(question=f"{question} 1"), blocking(question=f"{question} 2"), self.ask.acall(question=question)
         )

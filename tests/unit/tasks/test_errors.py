@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import dspy
 import pytest
 from dspy.utils import exceptions as dspys
 
@@ -18,6 +17,7 @@ from snakepit_bridge.exceptions import (
     PredictionFailedError,
 )
 from tasks.errors import translate_error
+from tests.harness.signatures import make_signature
 
 
 def name(error: Exception) -> Any:
@@ -60,7 +60,7 @@ def test_the_provider_librarys_advice_is_left_out() -> None:
 
 
 def test_an_answer_that_cannot_be_parsed_keeps_the_answer() -> None:
-    signature = dspy.Signature("question -> answer")
+    signature: Any = make_signature("question -> answer")
     error = name(dspys.AdapterParseError("ChatAdapter", signature, "I would\nrather not."))
     assert type(error) is LMAnswerError
     assert "I would rather not." in error.message

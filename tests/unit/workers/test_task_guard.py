@@ -90,7 +90,7 @@ def test_an_end_that_celery_takes_for_its_workers_is_stored_by_name(exc: Excepti
 
 def test_what_fails_before_the_task_has_a_request_is_no_success() -> None:
     def tracer(*_: Any) -> Traced:
-        result, *_ = failed(ValueError("keywords that are none"), internal=True)()
+        result, _, _, _ = failed(ValueError("keywords that are none"), internal=True)()
         return result, None, None, None
 
     task = Task()

@@ -22,6 +22,7 @@ from snakepit_bridge.dspy_integration.registry import INTERPRETERS, REWARDS, TOO
 from snakepit_bridge.dspy_integration.targets.keywords import ALLOWED, REFUSED
 from snakepit_bridge.exceptions import BindingError, ValidationError
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
+from tests.harness.signatures import make_signature, signature_of
 
 SCOPE = LMScope(ambient=dspy.LM("openai/demo", api_key="x"))
 
@@ -132,8 +133,8 @@ def test_the_module_itself_stays_as_it_is() -> None:
         (dspy.Predict("q -> a"), "config.base_url", "where a request goes"),
         (dspy.Predict("q -> a"), "api_base", "would ignore it"),
         (dspy.Predict("q -> a"), "signature", "would ignore it"),
-        (dspy.ReAct("q -> a", [search]), "max_iterations", "would ignore it"),
-        (dspy.ReAct("q -> a", [search]), "demos", "react.demos"),
+        (dspy.ReAct(make_signature("q -> a"), [search]), "max_iterations", "would ignore it"),
+        (dspy.ReAct(make_signature("q -> a"), [search]), "demos", "react.demos"),
         (dspy.MultiChainComparison("q -> a"), "last_key", "would ignore it"),
         (Pipeline(), "instructions", "reasoner.predict.instructions"),
         (Pipeline(), "retires", "would ignore it"),
@@ -151,7 +152,7 @@ def test_what_takes_no_effect_is_refused_with_what_does(module: Any, attribute: 
 
 
 def test_everything_that_is_listed_can_be_bound() -> None:
-    for module in (Pipeline(), dspy.ReAct("q -> a", [search]), dspy.RLM("q -> a"), dspy.Flex("q -> a")):
+    for module in (Pipeline(), dspy.ReAct(make_signature("q -> a"), [search]), dspy.RLM("q -> a"), dspy.Flex("q -> a")):
         for attribute in bindable(module):
             check_bindable(module, attribute.replace("<LM keyword>", "thinking"))
 
@@ -355,10 +356,15 @@ def test_another_provider_needs_a_profile() -> None:
 # ---------------------------------------------------------------- prompts
 
 
+def description(signature: type[dspy.Signature], field: str) -> str:
+    extra: Any = signature.fields[field].json_schema_extra
+    return extra["desc"]
+
+
 def test_instructions_replace_the_users_words_and_keep_the_modules() -> None:
-    agent = dspy.ReAct(dspy.Signature("q -> a", "Old words."), [search])
+    agent = dspy.ReAct(make_signature("q -> a", "Old words."), [search])
     twin = bind(agent, instructions="New words.")
-    react, extract = (p.signature.instructions for _, p in predictors(twin))
+    react, extract = (signature_of(p).instructions for _, p in predictors(twin))
     assert react.startswith("New words.\n")
     assert "Old words" not in react
     assert "search" in react
@@ -366,23 +372,23 @@ def test_instructions_replace_the_users_words_and_keep_the_modules() -> None:
 
 
 def test_instructions_reach_both_prompts_of_an_rlm() -> None:
-    twin = bind(dspy.RLM(dspy.Signature("q -> a", "Old words.")), instructions="New words.")
+    twin = bind(dspy.RLM(make_signature("q -> a", "Old words.")), instructions="New words.")
     for _, predictor in predictors(twin):
-        assert "New words." in predictor.signature.instructions
-        assert "Old words." not in predictor.signature.instructions
+        assert "New words." in signature_of(predictor).instructions
+        assert "Old words." not in signature_of(predictor).instructions
 
 
 def test_program_of_thought_which_sends_no_instructions_gets_them() -> None:
-    twin = bind(dspy.ProgramOfThought(dspy.Signature("q -> a", "Never sent.")), instructions="Sent.")
-    assert all(p.signature.instructions.startswith("Sent.\n\n") for _, p in predictors(twin))
+    twin = bind(dspy.ProgramOfThought(make_signature("q -> a", "Never sent.")), instructions="Sent.")
+    assert all(signature_of(p).instructions.startswith("Sent.\n\n") for _, p in predictors(twin))
 
 
 def test_instructions_do_not_pile_up() -> None:
-    module = dspy.ChainOfThought("q -> a")
+    module = twin = dspy.ChainOfThought("q -> a")
     for at in range(300):
         twin = bind(module, instructions=f"Text {at}.", desc__a=f"Field {at}.")
-    assert twin.predict.signature.instructions == "Text 299."
-    assert twin.predict.signature.fields["a"].json_schema_extra["desc"] == "Field 299."
+    assert signature_of(twin.predict).instructions == "Text 299."
+    assert description(signature_of(twin.predict), "a") == "Field 299."
 
 
 @pytest.mark.parametrize("value", ["", "  ", 7])
@@ -392,9 +398,9 @@ def test_instructions_must_be_a_text(value: Any) -> None:
 
 
 def test_a_description_changes_its_field_wherever_it_is() -> None:
-    twin = bind(dspy.ReAct("question -> answer", [search]), desc__question="What they ask.")
+    twin = bind(dspy.ReAct(make_signature("question -> answer"), [search]), desc__question="What they ask.")
     for _, predictor in predictors(twin):
-        assert predictor.signature.fields["question"].json_schema_extra["desc"] == "What they ask."
+        assert description(signature_of(predictor), "question") == "What they ask."
 
 
 def test_demos_are_a_json_list() -> None:
@@ -412,7 +418,12 @@ def test_other_demos_are_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [dspy.ReAct("q -> a", [search]), dspy.ReActV2("q -> a", [search]), dspy.RLM("q -> a")]
+    "module",
+    [
+        dspy.ReAct(make_signature("q -> a"), [search]),
+        dspy.ReActV2(make_signature("q -> a"), [search]),
+        dspy.RLM("q -> a"),
+    ],
 )
 def test_max_iters_counts_from_one(module: Any) -> None:
     assert bind(module, max_iters=4).max_iters == 4

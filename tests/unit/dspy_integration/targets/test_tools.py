@@ -13,6 +13,7 @@ from snakepit_bridge.dspy_integration.binding import BoundValue, LMScope, bind_v
 from snakepit_bridge.dspy_integration.module_tree import predictors
 from snakepit_bridge.dspy_integration.registry import TOOLS
 from snakepit_bridge.exceptions import BindingError, ValidationError
+from tests.harness.signatures import make_signature, signature_of
 
 
 def search(query: str) -> str:
@@ -45,7 +46,7 @@ def registered() -> Iterator[None]:
 
 
 AGENTS = pytest.mark.parametrize("kind", [dspy.ReAct, dspy.ReActV2, dspy.CodeAct])
-SIGNATURE = dspy.Signature("question -> answer: int", "Do it.")
+SIGNATURE = make_signature("question -> answer: int", "Do it.")
 
 
 def bind(module: Any, value: Any, **more: Any) -> Any:
@@ -103,7 +104,9 @@ def test_the_original_keeps_its_tools(kind: Any) -> None:
 def test_what_an_optimizer_wrote_stays(kind: Any) -> None:
     agent = kind(SIGNATURE, [search, lookup])
     first = predictors(agent)[0][1]
-    first.signature = first.signature.with_instructions("Optimized.\n" + first.signature.instructions + "\nThe end.")
+    first.signature = signature_of(first).with_instructions(
+        "Optimized.\n" + signature_of(first).instructions + "\nThe end."
+    )
     written = prompts(bind(agent, "search, add"))[0].instructions
     assert written.startswith("Optimized.\n")
     assert written.endswith("\nThe end.")

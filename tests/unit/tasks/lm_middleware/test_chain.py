@@ -104,7 +104,8 @@ Ask = Callable[..., Any]
 def ask(ledger: Ledger, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> Ask:
     def gate(provider: Provider, **changes: Any) -> tuple[LMMiddlewareChain, LMEngine]:
         monkeypatch.setattr(LMEngine, "send", lambda engine, sent, pieces=None: provider.send(engine, sent, pieces))
-        own = LMProfile("smart", "openai/smart", **{"retry": FAST, "fallbacks": ("cheap",), **changes})
+        fields: dict[str, Any] = {"retry": FAST, "fallbacks": ("cheap",), **changes}
+        own = LMProfile("smart", "openai/smart", **fields)
         profiles = LMProfiles([own, LMProfile("cheap", "openai/cheap")])
         parts: Any = (ledger, wanted, None)
         return LMMiddlewareChain(profiles, *parts), profiles.get_engine("smart")

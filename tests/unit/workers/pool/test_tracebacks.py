@@ -188,12 +188,10 @@ async def test_the_frames_of_functions_that_have_ended_are_still_cleared() -> No
     def raising(held: object) -> None:
         raise LookupError
 
-    try:
+    with pytest.raises(LookupError) as raised:
         raising(held)
-    except LookupError as exc:
-        error = exc
     del held
-    clear_finished_frames(error)
+    clear_finished_frames(raised.value)
     await eventually(_gone(gone), "the frame to let go")
 
 

@@ -14,6 +14,7 @@ from snakepit_bridge.protocol.messages import Result
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.testing import Recorded
+from tests.harness.signatures import make_signature
 from workers.dev.demo.job import Answer, Revision
 from workers.dev.demo.script import PROGRAMS, Question
 
@@ -98,7 +99,7 @@ def lost(program: str) -> Answer:
 def asked(program: str, under: Revision, index: int = 0, **changes: Any) -> Recorded:
     """The request that DSPy makes of a question under a revision; keywords change a value of that revision."""
     values = {**under.values, **changes}
-    signature: Any = dspy.Signature(PROGRAMS[program]["signature"], values["house_style"])
+    signature: Any = make_signature(PROGRAMS[program]["signature"], values["house_style"])
     if program == "math" and values["reasoning_strategy"] == "ChainOfThought":
         signature = dspy.ChainOfThought(signature).predict.signature
     messages = dspy.ChatAdapter().format(signature, [], dict(QUESTIONS[program].inputs))
