@@ -100,7 +100,9 @@ def test_what_is_sent_is_json_too() -> None:
 def test_the_task_of_a_worker_that_dies_is_run_by_another() -> None:
     app = configured()
 
-    any_task: Any = app.task(name="any", shared=False)(lambda: None)
+    def run() -> None: ...
+
+    any_task: Any = app.task(name="any", shared=False)(run)
     assert any_task.acks_late
     assert any_task.reject_on_worker_lost
     # A task that fails in good order is done with: it has its result.
@@ -112,7 +114,9 @@ def test_the_task_of_a_worker_that_dies_is_run_by_another() -> None:
 def test_a_started_task_writes_no_result() -> None:
     app = configured()
 
-    any_task: Any = app.task(name="any", shared=False)(lambda: None)
+    def run() -> None: ...
+
+    any_task: Any = app.task(name="any", shared=False)(run)
     assert not any_task.track_started
     assert not any_task.ignore_result
 

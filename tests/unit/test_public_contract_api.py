@@ -1,4 +1,4 @@
-"""The public names of the user's document, with its signatures and its values, as a table."""
+"""The names, signatures and values that users build on, as a table."""
 
 from __future__ import annotations
 
