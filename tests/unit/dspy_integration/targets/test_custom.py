@@ -11,6 +11,7 @@ import pytest
 from snakepit_bridge.dspy_integration import bindable, register_target, unregister_target
 from snakepit_bridge.dspy_integration.binding import BoundValue, LMScope, bind_values
 from snakepit_bridge.exceptions import BindingError, ValidationError
+from tests.harness.signatures import make_signature, signature_of
 
 SCOPE = LMScope(ambient=dspy.LM("openai/demo", api_key="x"))
 
@@ -42,8 +43,8 @@ class Pair(dspy.Module):
 def test_it_takes_effect_in_every_predictor_of_the_copy_after_dspys_own() -> None:
     module = Pair()
     bound = bind(module, persona="a pirate")
-    assert [p.signature.instructions.endswith("Speak as a pirate.") for p in bound.predictors()] == [True, True]
-    assert not any("pirate" in p.signature.instructions for p in module.predictors())
+    assert [signature_of(p).instructions.endswith("Speak as a pirate.") for p in bound.predictors()] == [True, True]
+    assert not any("pirate" in signature_of(p).instructions for p in module.predictors())
     one = bind(dspy.Predict("a -> b"), persona="a pirate", instructions="Answer.")
     assert one.signature.instructions == "Answer. Speak as a pirate."
 
@@ -66,7 +67,7 @@ def test_it_may_be_of_some_kind_of_module_alone() -> None:
         agent.max_iters = value * 2
 
     try:
-        assert bind(dspy.ReAct("a -> b", tools=[]), patience=4).max_iters == 8
+        assert bind(dspy.ReAct(make_signature("a -> b"), tools=[]), patience=4).max_iters == 8
         assert "patience" not in bindable(dspy.Predict("a -> b"))
     finally:
         unregister_target("patience")

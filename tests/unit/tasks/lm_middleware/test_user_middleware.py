@@ -57,8 +57,10 @@ async def ask(
         return answer
 
     monkeypatch.setattr(LMEngine, "send", send)
-    known, parts = profiles(), (Unlimited(), Wanted(), None)
-    chain = LMMiddlewareChain(known, *parts, user)
+    known = profiles()
+    wanted: Any = Wanted()
+    cache: Any = None
+    chain = LMMiddlewareChain(known, Unlimited(), wanted, cache, user)
     with activate(scope_of("t-1")):
         return await chain(LMCall(known.get_engine(profile), request("why?"))), sent
 
