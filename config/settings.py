@@ -124,7 +124,7 @@ class FleetSettings(BaseSettings):
     )
 
     metric_labels: Names = Field(
-        (), description="optional labels of metrics, whose values nothing bounds: dspex.session"
+        default=(), description="optional labels of metrics, whose values nothing bounds: dspex.session"
     )
 
     @model_validator(mode="before")

@@ -1,0 +1,20 @@
+"""Scripts and Python agree on which stored results are final."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from redis import Redis
+
+from snakepit_bridge.client.lua import FINAL_STATE
+from snakepit_bridge.protocol.task_state import is_final
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "REVOKED", "PENDING", "STARTED", "RETRY"])
+def test_scripts_agree_on_what_is_final(redis_url: str, state: str) -> None:
+    stored = json.dumps({"status": state, "result": None}).encode()
+    script = f"{FINAL_STATE}\nreturn final_state(ARGV[1]) or ''"
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        found = client.eval(script, 0, stored)
+    assert found == (state if is_final(stored) else "")
