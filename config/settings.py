@@ -24,19 +24,22 @@ class FleetSettings(BaseSettings):
         default=SecretStr("redis://localhost:6379/0"),
         description="Redis 7+ or Valkey: snapshots, programs, results, and the broker",
     )
-    broker_url: SecretStr | None = Field(default=None, description="URL of RabbitMQ as the broker instead of Redis")
+    broker_url: SecretStr | None = Field(
+        default=None, description="URL of RabbitMQ (`amqp://…`) as the broker instead of Redis"
+    )
     namespace: str = Field(
         default="dspex",
         pattern=r"^[A-Za-z0-9_.-]{1,50}$",
-        description="prefix of the fleet's keys, channels, queue and remote control",
+        description="prefix of the fleet's keys, channels, queue and remote control; the client's `Fleet(namespace=…)` "
+        "must be the same",
     )
     queue: str = Field(
         default="predictions",
-        description="queue of predictions; in another namespace than dspex the default is NAMESPACE.predictions",
+        description="queue of predictions; in another namespace than `dspex` the default is `NAMESPACE.predictions`",
     )
 
     lm_profiles: Path | None = Field(default=None, description="TOML file that declares the LM profiles")
-    lm: str | None = Field(default=None, description="one provider/model, for a fleet that needs no profiles file")
+    lm: str | None = Field(default=None, description="one `provider/model`, for a fleet that needs no profiles file")
     allowed_packages: Names = Field(
         default=(), description="packages whose modules, tools and types program specs may name"
     )
@@ -74,7 +77,7 @@ class FleetSettings(BaseSettings):
     )
     bridge: str | None = Field(
         default=None,
-        description="HOST:PORT of the Elixir server whose sessions refreshers follow; workers then report "
+        description="`HOST:PORT` of the Elixir server whose sessions refreshers follow; workers then report "
         "which sessions they use",
     )
     watch_lease_s: float = Field(
@@ -85,19 +88,19 @@ class FleetSettings(BaseSettings):
     task_attempts: int | None = Field(
         default=None,
         ge=1,
-        description="default of a profile's retry.attempts: maximum attempts of an LM call; bounded by time "
+        description="default of a profile's `retry.attempts`: maximum attempts of an LM call; bounded by time "
         "only if unset",
     )
     retry_for_s: float | None = Field(
         default=None,
         gt=0,
-        description="default of a profile's retry.for_s: seconds for which a failed LM call is retried; until "
+        description="default of a profile's `retry.for_s`: seconds for which a failed LM call is retried; until "
         "the deadline if unset, or for a minute without one",
     )
     retry_backoff_s: float = Field(
         default=1.0,
         gt=0,
-        description="default of a profile's retry.backoff_s: pause before the second attempt, doubled for "
+        description="default of a profile's `retry.backoff_s`: pause before the second attempt, doubled for "
         "each further one",
     )
     lease_s: float = Field(
@@ -124,7 +127,7 @@ class FleetSettings(BaseSettings):
     )
 
     metric_labels: Names = Field(
-        default=(), description="optional labels of metrics, whose values nothing bounds: dspex.session"
+        default=(), description="optional labels of metrics, whose values nothing bounds: `dspex.session`"
     )
 
     @model_validator(mode="before")
@@ -147,7 +150,9 @@ class FleetSettings(BaseSettings):
         description="maximum seconds for building a program on a worker, including its package's imports",
     )
     stop_grace_s: float = Field(
-        default=50.0, gt=0, description="seconds that a stopping worker has to finish running tasks"
+        default=50.0,
+        gt=0,
+        description="seconds that a stopping worker has to finish running tasks; give its supervisor ten more",
     )
 
     @field_validator("allowed_packages", "imports", "lm_middleware", "metric_labels", mode="before")

@@ -7,11 +7,26 @@ import re
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from config.bounds import BoundSettings
+from config.settings import FleetSettings
 from snakepit_bridge import exceptions
 from snakepit_bridge.cli.lazy_command import LazyCommand
 from snakepit_bridge.cli.main import command_line
 
 ROOT = Path(__file__).parent.parent
+
+_SEE = {
+    "broker_url": "[delivery](../concepts/delivery.md#rabbitmq)",
+    "imports": "[extend](../how-to/extend.md)",
+    "lm_middleware": "[extend](../how-to/extend.md#lm-middleware)",
+    "outage": "[elixir](../concepts/elixir.md#when-elixir-is-away)",
+    "stall_limit_s": "[workers](../how-to/run-workers.md)",
+    "own_lms": "[LM calls](lm-calls.md)",
+    "metric_labels": "[telemetry](telemetry.md)",
+}
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
@@ -23,7 +38,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             .replace("](docs/concepts/", "](")
             .replace("](docs/", "](../")
         )
-    generators = {"commands": command_reference, "errors": error_table}
+    generators = {
+        "commands": command_reference,
+        "errors": error_table,
+        "settings": lambda: settings_table(FleetSettings, "meaning"),
+        "bounds": lambda: settings_table(BoundSettings, "maximum of"),
+    }
     return re.sub(r"<!-- generated: (\w+) -->", lambda match: generators[match[1]](), markdown)
 
 
@@ -68,6 +88,27 @@ def error_table() -> str:
             summary = (inspect.getdoc(error) or "").split("\n\n")[0].replace("\n", " ")
             parents = ", ".join(f"`{parent.__name__}`" for parent in error.__bases__)
             rows.append(f"| `{name}` | {parents} | {_cell(summary)} |")
+    return "\n".join(rows)
+
+
+def settings_table(settings: type[BaseSettings], meaning: str) -> str:
+    """Return a table of the environment variables of a settings class.
+
+    Args:
+        settings: the class.
+        meaning: the heading of their descriptions.
+    """
+    rows = [f"| variable | default | {meaning} |", "|---|---|---|"]
+    for name, field in settings.model_fields.items():
+        default: Any = field.default
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        shown = f"{default:g}" if isinstance(default, float) else str(default or "")
+        several = "comma-separated " if isinstance(default, tuple) else ""
+        switch = "`true`, or `false`: " if isinstance(default, bool) else ""
+        see = f", see {_SEE[name]}" if name in _SEE else ""
+        text = f"{several}{switch}{_cell(field.description or '')}{see}"
+        rows.append(f"| `DSPEX_{name.upper()}` | {f'`{shown}` ' if shown else ''}| {text} |")
     return "\n".join(rows)
 
 

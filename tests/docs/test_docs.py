@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 
 from config.bounds import BoundSettings
 from config.settings import FleetSettings
@@ -95,10 +99,31 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_the_configuration_page_names_every_setting_with_its_default() -> None:
-    page = _read(ROOT / "docs" / "reference" / "configuration.md")
-    for name_, field in {**FleetSettings.model_fields, **BoundSettings.model_fields}.items():
+@pytest.mark.parametrize("settings", [FleetSettings, BoundSettings])
+def test_the_configuration_page_generates_a_row_for_each_setting_with_its_default(settings: type[BaseSettings]) -> None:
+    table = load_hooks().settings_table(settings, "meaning").splitlines()[2:]
+    assert len(table) == len(settings.model_fields)
+    for row, (field_name, field) in zip(table, settings.model_fields.items(), strict=True):
         default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
         unset = default is None or default is False or default == ()
         shown = "" if unset else f"`{default:g}` " if isinstance(default, float) else f"`{default}` "
-        assert f"| `DSPEX_{name_.upper()}` | {shown}|" in page, f"DSPEX_{name_.upper()}, default {default}"
+        assert row.startswith(f"| `DSPEX_{field_name.upper()}` | {shown}| ")
+        assert field.description
+
+
+def test_each_marker_of_a_page_is_filled() -> None:
+    hooks = load_hooks()
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = _read(page)
+        filled = hooks.on_page_markdown(text, SimpleNamespace(file=SimpleNamespace(src_uri=str(page))))
+        assert "<!-- generated:" not in filled
+        assert (filled != text) == ("<!-- generated:" in text)
+
+
+def load_hooks() -> Any:
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from config.settings import FleetSettings
 
-ROOT = Path(__file__).parents[3]
 
 DEFAULTS: dict[str, Any] = {
     "redis": "redis://localhost:6379/0",
@@ -205,13 +204,3 @@ def test_what_is_not_a_setting_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DSPEX_DEMO_KEY", "a key that a profile names")
     monkeypatch.setenv("QUEUE", "not ours")
     assert read().queue == "predictions"
-
-
-def test_the_documentation_lists_each_setting_with_its_default() -> None:
-    lines = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8").splitlines()
-    told = {cells[1].strip(" `"): cells[2].strip(" `") for line in lines if len(cells := line.split("|")) > 3}
-    for name, field in FleetSettings.model_fields.items():
-        default = DEFAULTS.get({"redis_url": "redis"}.get(name, name))
-        shown = f"{default:g}" if isinstance(default, float) else str(default or "")
-        assert told.get(f"DSPEX_{name.upper()}") == shown, name
-        assert field.description or name == "namespace"
