@@ -17,6 +17,7 @@ from uuid import uuid4
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.aio import OutageLog, every
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import retry_through_outages
 from tasks.quarantine import Quarantine
 
@@ -50,7 +51,7 @@ class CrashCounter:
         suspects: Quarantine,
     ) -> None:
         self._connection = connection
-        self._base = f"{namespace}:delivery"
+        self._base = FleetKeys(namespace).deliveries
         self._lease_s = lease_s
         self._max_deliveries = max_deliveries
         self._keep_s = keep_s

@@ -41,7 +41,7 @@ def process_span(task: str, task_id: str, headers: Mapping[str, Any]) -> Span:
         task_id: its id.
         headers: of its message.
     """
-    attempt = int(headers.get("retries") or 0) + _count_deliveries(headers)
+    attempt = _as_count(headers.get("retries")) + _count_deliveries(headers)
     links = [headers, {"traceparent": headers.get(RETRIED_BY)}] if attempt > 1 else []
     attributes = {
         **_messaging(headers),
@@ -76,7 +76,12 @@ def _count_deliveries(headers: Mapping[str, Any]) -> int:
     """Return which delivery of its message this is; transports other than ours only flag that it isn't the first."""
     properties: Mapping[str, Any] = headers.get("properties") or {}
     route: Mapping[str, Any] = headers.get("delivery_info") or {}
-    return int(properties.get("deliveries") or (2 if route.get("redelivered") else 1))
+    return _as_count(properties.get("deliveries")) or (2 if route.get("redelivered") else 1)
+
+
+def _as_count(value: object) -> int:
+    """Return a number of a message, 0 if a sender wrote something else there."""
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _messaging(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -86,8 +86,8 @@ class Guard:
                 span.fail(type(error).__name__)
             record_processing(known, time.perf_counter() - started, error)
             if self._task.name == PREDICT and state in (SUCCESS, FAILURE):
-                session = str((kwargs or {}).get("session") or DEFAULT_SESSION)
-                record_end(known, session, OK if state == SUCCESS else FAILED, error)
+                session = kwargs.get("session") if isinstance(kwargs, Mapping) else None
+                record_end(known, str(session or DEFAULT_SESSION), OK if state == SUCCESS else FAILED, error)
             return traced
 
     def _run_tracer(self, uuid: str, args: Any, kwargs: Any, known: Mapping[str, Any]) -> Traced:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from snakepit_bridge.delivery.keys import DeliveryKeys
+from snakepit_bridge.redis.key_names import FleetKeys
 
 if TYPE_CHECKING:
     from snakepit_bridge.client import Fleet
@@ -163,15 +164,15 @@ async def count_parked(connection: RedisConnection, namespace: str) -> dict[str,
     Raises:
         StoreUnavailableError: Redis is away.
     """
-    base = f"{namespace}:{{limits}}"
-    (waits,) = await connection.send_each([("HKEYS", f"{base}:waiting")])
+    base = FleetKeys(namespace).limits
+    (waits,) = await connection.send_each([("HKEYS", f"{base}waiting")])
     profiles: list[str] = [name.decode() for name in sorted(waits)]
     if not profiles:
         return {}
-    found = await connection.send_each([("ZRANGE", f"{base}:sessions:{profile}", 0, -1) for profile in profiles])
+    found = await connection.send_each([("ZRANGE", f"{base}sessions:{profile}", 0, -1) for profile in profiles])
     lanes = [(profile, name.decode()) for profile, names in zip(profiles, found, strict=True) for name in names]
     # The length keeps a profile and a session apart whose names hold colons.
-    keys = [f"{base}:lane:{len(profile.encode())}:{profile}:{session}" for profile, session in lanes]
+    keys = [f"{base}lane:{len(profile.encode())}:{profile}:{session}" for profile, session in lanes]
     counts = await connection.send_each([("ZCARD", key) for key in keys]) if keys else []
     depths: dict[str, dict[str, int]] = {}
     for (profile, session), count in zip(lanes, counts, strict=True):

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from snakepit_bridge.exceptions import IdempotencyConflictError, InputError
 from snakepit_bridge.protocol.json_values import dumps
 from snakepit_bridge.protocol.messages import PredictionRequest
-from snakepit_bridge.redis.key_names import IdempotencyKey, OwnedKey, join_key
+from snakepit_bridge.redis.key_names import FleetKeys, IdempotencyKey, OwnedKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,8 @@ def _reservation_names(namespace: str, key: IdempotencyKey) -> tuple[str, str]:
 
     A namespace contains neither slash nor colon.
     """
-    if isinstance(key, OwnedKey):
-        reservation = f"{namespace}:{{o:{join_key(key.owner, key.key)}}}:idempotency"
-        return reservation, reservation
-    return f"{namespace}/{key}", f"{namespace}:{{i:{key}}}:idempotency"
+    reservation = FleetKeys(namespace).idempotency(key)
+    return reservation if isinstance(key, OwnedKey) else f"{namespace}/{key}", reservation
 
 
 def _hash_request(request: PredictionRequest, inputs: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ from snakepit_bridge.protocol.messages import (
     code_queue,
 )
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.key_names import IdempotencyKey
+from snakepit_bridge.redis.key_names import FleetKeys, IdempotencyKey
 
 # Three tries within about a second, so that no caller hangs when the broker is unreachable.
 RETRY_POLICY = {"max_retries": 2, "interval_start": 0.2, "interval_step": 0.2, "interval_max": 0.4}
@@ -189,7 +189,7 @@ class MessagePublisher:
         prefix = str((self._app.conf.broker_transport_options or {}).get("global_keyprefix", ""))
         lists = [place for queue in (self._queue, code_queue(self._queue)) for place in self._encoder.list_keys(queue)]
         results = self._app.backend.get_key_for_task("-").decode()[:-1]
-        return [results, DeliveryKeys.of(namespace, prefix).base, f"{namespace}:{{limits}}:", *lists]
+        return [results, DeliveryKeys.of(namespace, prefix).base, FleetKeys(namespace).limits, *lists]
 
     def _send(self, order: _SendOptions, asks: list[PendingPrediction]) -> None:
         name, message = self._build_message(order, asks)

@@ -34,6 +34,7 @@ from snakepit_bridge.protocol.messages import Result, cancel_channel
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.task_state import is_final_state
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.pubsub import Subscription, weak_handler
 
@@ -188,7 +189,7 @@ class Results:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._channel = f"{self._namespace}:replies:{uuid4().hex}"
+        self._channel = FleetKeys(self._namespace).replies(uuid4().hex)
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._subscribed = False
         self._outage: StoreUnavailableError | None = None

@@ -11,6 +11,7 @@ from typing import Any
 from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.protocol.messages import PREDICT_BATCH, code_queue
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 
 _STEPS = (0, 3, 6, 9)
 # Messages can't be looked up by their task, so no more than so many are read.
@@ -43,7 +44,7 @@ class TaskFinder:
         self._connection = connection
         self._layout = DeliveryKeys.of(namespace)
         self._queues = (queue, code_queue(queue))
-        self._parked = f"{namespace}:{{limits}}:messages"
+        self._parked = f"{FleetKeys(namespace).limits}messages"
 
     def __str__(self) -> str:
         queue, _ = self._queues

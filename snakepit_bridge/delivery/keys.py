@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from snakepit_bridge.redis.key_names import FleetKeys
+
 REDIS_SCHEMES = ("redis://", "rediss://", "valkey://", "valkeys://", "unix://")
 """URL prefixes of brokers with claims and leases."""
 
@@ -31,7 +33,7 @@ class DeliveryKeys:
     @classmethod
     def of(cls, namespace: str, prefix: str = "") -> DeliveryKeys:
         """Return the keys of a namespace's fleet."""
-        return cls(f"{prefix}{namespace}:delivery", prefix)
+        return cls(f"{prefix}{FleetKeys(namespace).deliveries}", prefix)
 
     @property
     def workers(self) -> str:

@@ -16,6 +16,7 @@ from snakepit_bridge.exceptions import PayloadLostError
 from snakepit_bridge.protocol.json_values import dumps, loads
 from snakepit_bridge.protocol.messages import VERSION, Result
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 
 # A reference is a string, while inputs and results are objects, so they can't be confused.
 _PREFIX = "payload:"
@@ -117,7 +118,7 @@ class Payloads:
         await self.connection.send_each([("EXPIRE", key, max(1, round(keep_s)), "GT")])
 
     def _key(self, digest: str) -> str:
-        return f"{self.namespace}:payload:{digest}"
+        return FleetKeys(self.namespace).payload(digest)
 
 
 def is_reference(value: object) -> TypeGuard[str]:

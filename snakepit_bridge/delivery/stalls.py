@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 
 _KEPT_S = 86_400
 
@@ -45,7 +46,7 @@ class Stalls:
 
     def __init__(self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._connection = connection
-        self._key = f"{namespace}:stalls"
+        self._key = FleetKeys(namespace).stalls
 
     async def report(self, stall: Stall) -> None:
         """Report that a process is blocked, or was killed for it.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 IDLE_S = 600.0
@@ -29,8 +30,8 @@ class SessionDemand:
         self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE, idle_s: float = IDLE_S
     ) -> None:
         self._connection = connection
-        self._key = f"{namespace}:wanted"
-        self._refreshers = f"{namespace}:refreshers"
+        self._key = FleetKeys(namespace).wanted_sessions
+        self._refreshers = FleetKeys(namespace).refreshers
         self._idle_s = max(1, round(idle_s))
 
     async def touch(self, sessions: Iterable[str]) -> None:

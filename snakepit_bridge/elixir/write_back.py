@@ -26,6 +26,7 @@ from snakepit_bridge.exceptions import (
 from snakepit_bridge.process.aio import BackgroundTasks
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.lease import Leases
 from snakepit_bridge.snapshots import STORE, Changes, SnapshotStore
 from snakepit_bridge.snapshots.records import Head, check_changes
@@ -99,7 +100,7 @@ class ElixirAuthority:
         self._store = store
         self._demand = demand
         self._leases = leases
-        self._namespace = namespace
+        self._keys = FleetKeys(namespace)
         self._wait_s = wait_s
         self._options: dict[str, Any] = {"timeout_s": timeout_s, "credentials": credentials}
         self._clients: dict[asyncio.AbstractEventLoop, BridgeClient] = {}
@@ -191,7 +192,7 @@ class ElixirAuthority:
             async with turn:
                 if await self._try_write(request, alone=self._leases is None) or self._leases is None:
                     return
-                async with self._leases.acquire(f"{self._namespace}:{{s:{request.session}}}:writing"):
+                async with self._leases.acquire(self._keys.session_writing(request.session)):
                     await self._try_write(request, alone=True)
         finally:
             if not turn.locked():

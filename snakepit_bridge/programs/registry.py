@@ -15,6 +15,7 @@ from snakepit_bridge.exceptions import ProgramNotFoundError, ProgramSpecError
 from snakepit_bridge.programs.spec import ProgramSpec, check_name, digest
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.scripts import ScriptPackage
 
 _REFERENCE = re.compile(
@@ -82,7 +83,7 @@ class ProgramRegistry:
 
     def __init__(self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._connection = connection
-        self._namespace = namespace
+        self._keys = FleetKeys(namespace)
         self._specs: OrderedDict[str, ProgramSpec] = OrderedDict()
 
     async def register(self, name: str, spec: ProgramSpec) -> Program:
@@ -94,12 +95,12 @@ class ProgramRegistry:
             ProgramSpecError: the name is invalid.
             StoreUnavailableError: Redis can't be reached.
         """
-        key, encoded = self._key(check_name(name)), spec.encode()
+        encoded = spec.encode()
         content = digest(encoded)
         client = self._connection.client
         # A name without a version is harmless, a version without a name would be hidden: so the name is added first.
-        await self._connection.wait_bounded(client.sadd(f"{self._namespace}:programs", name))
-        keys = [f"{key}:versions", f"{key}:spec:{content}"]
+        await self._connection.wait_bounded(client.sadd(self._keys.programs, name))
+        keys = [self._keys.program_versions(name), self._keys.program_spec(name, content)]
         entry: bytes = await self._connection.run(_SCRIPTS["register"], keys, [content, encoded])
         version, _ = _parse_entry(name, entry)
         return Program(name, version, content, spec)
@@ -112,8 +113,8 @@ class ProgramRegistry:
             StoreUnavailableError: Redis can't be reached.
         """
         wanted = Reference.parse(reference)
-        key = self._key(wanted.name)
-        entry = await self._connection.execute_read("HGET", f"{key}:versions", wanted.field)
+        versions = self._keys.program_versions(wanted.name)
+        entry = await self._connection.execute_read("HGET", versions, wanted.field)
         if entry is None:
             raise ProgramNotFoundError(reference, await self._list_alternatives(wanted.name))
         version, content = _parse_entry(wanted.name, entry)
@@ -126,13 +127,13 @@ class ProgramRegistry:
             ProgramNotFoundError: there is no such version.
         """
         entry = await self._connection.wait_bounded(
-            self._connection.client.hget(f"{self._key(name)}:versions", f"version:{version}")
+            self._connection.client.hget(self._keys.program_versions(name), f"version:{version}")
         )
         if entry is None:
             raise ProgramNotFoundError(f"{name}:{version}", await self._list_alternatives(name))
         check_name(label)
         await self._connection.wait_bounded(
-            self._connection.client.hset(f"{self._key(name)}:versions", f"label:{label}", entry)
+            self._connection.client.hset(self._keys.program_versions(name), f"label:{label}", entry)
         )
 
     async def list(self) -> list[ProgramListing]:
@@ -142,20 +143,17 @@ class ProgramRegistry:
             return []
         pipeline = self._connection.client.pipeline(transaction=False)
         for name in names:
-            pipeline.hgetall(f"{self._key(name)}:versions")
+            pipeline.hgetall(self._keys.program_versions(name))
         found = await self._connection.wait_bounded(pipeline.execute())
         return [_build_listing(name, fields) for name, fields in zip(names, found, strict=True) if fields]
 
-    def _key(self, name: str) -> str:
-        return f"{self._namespace}:{{p:{name}}}"
-
     async def _list_names(self) -> list[str]:
-        found = await self._connection.wait_bounded(self._connection.client.smembers(f"{self._namespace}:programs"))
+        found = await self._connection.wait_bounded(self._connection.client.smembers(self._keys.programs))
         return sorted(_as_bytes(name).decode() for name in found)
 
     async def _list_alternatives(self, name: str) -> list[str]:
         """Return suggestions: the references of the same program if it exists, else all names."""
-        fields = await self._connection.wait_bounded(self._connection.client.hkeys(f"{self._key(name)}:versions"))
+        fields = await self._connection.wait_bounded(self._connection.client.hkeys(self._keys.program_versions(name)))
         if not fields:
             return await self._list_names()
         spelt = [_as_bytes(field).decode().replace("label:", "@").replace("version:", ":") for field in fields]
@@ -164,7 +162,7 @@ class ProgramRegistry:
     async def _load_spec(self, name: str, content: str) -> ProgramSpec:
         if content not in self._specs:
             found = await self._connection.wait_bounded(
-                self._connection.client.get(f"{self._key(name)}:spec:{content}")
+                self._connection.client.get(self._keys.program_spec(name, content))
             )
             encoded = b"" if found is None else _as_bytes(found)
             if digest(encoded) != content:

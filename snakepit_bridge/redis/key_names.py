@@ -1,10 +1,129 @@
-"""Escaping of key parts, so that different names never result in the same key."""
+"""The names of the fleet's keys and channels in Redis, each written once.
+
+The keys of a session's snapshots are in ``snapshots/redis_keys.py`` and those of message delivery in
+``delivery/keys.py``. ``docs/reference/redis-keys.md`` lists all of them with their types and expiries. What braces
+enclose is the hash tag that places a key on a node of a cluster.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
+
 _ESCAPED = str.maketrans({"%": "%25", ":": "%3A", "/": "%2F", "{": "%7B", "}": "%7D"})
+
+
+@dataclass(frozen=True, slots=True)
+class FleetKeys:
+    """The keys and channels of one fleet.
+
+    Attributes:
+        namespace: their prefix.
+    """
+
+    namespace: str = DEFAULT_NAMESPACE
+
+    @property
+    def wanted_sessions(self) -> str:
+        """The sorted set of followed sessions that the fleet uses."""
+        return f"{self.namespace}:wanted"
+
+    @property
+    def refreshers(self) -> str:
+        """The sorted set of running refreshers."""
+        return f"{self.namespace}:refreshers"
+
+    def refresher(self, name: str) -> str:
+        """Return the key of the processes that ran under a refresher's name."""
+        return f"{self.refreshers}:{name}"
+
+    def session_lease(self, session: str) -> str:
+        """Return the key of the lease of the refresher that follows a session."""
+        return f"{self._session(session)}:lease"
+
+    def session_writing(self, session: str) -> str:
+        """Return the key of the lock of a session's writers to its Elixir server."""
+        return f"{self._session(session)}:writing"
+
+    def applied_revisions(self, session: str) -> str:
+        """Return the key of the hash from worker process to the revision of a session that it applies."""
+        return f"{self._session(session)}:applied"
+
+    @property
+    def processes(self) -> str:
+        """The sorted set of live worker processes."""
+        return f"{self.namespace}:processes"
+
+    @property
+    def programs(self) -> str:
+        """The set of registered programs."""
+        return f"{self.namespace}:programs"
+
+    def program_versions(self, name: str) -> str:
+        """Return the key of the hash of a program's versions and labels."""
+        return f"{self.namespace}:{{p:{name}}}:versions"
+
+    def program_spec(self, name: str, digest: str) -> str:
+        """Return the key of a program's spec by its digest."""
+        return f"{self.namespace}:{{p:{name}}}:spec:{digest}"
+
+    @property
+    def stalls(self) -> str:
+        """The list of recent stalls of worker processes."""
+        return f"{self.namespace}:stalls"
+
+    def payload(self, digest: str) -> str:
+        """Return the key of a large payload."""
+        return f"{self.namespace}:payload:{digest}"
+
+    @property
+    def deliveries(self) -> str:
+        """The prefix of the keys of message delivery."""
+        return f"{self.namespace}:delivery"
+
+    @property
+    def limits(self) -> str:
+        """The prefix of the keys of rate limits and parked predictions, with its colon."""
+        return f"{self.namespace}:{{limits}}:"
+
+    def idempotency(self, key: IdempotencyKey) -> str:
+        """Return the key of the reservation of an idempotency key."""
+        if isinstance(key, OwnedKey):
+            return f"{self.namespace}:{{o:{join_key(key.owner, key.key)}}}:idempotency"
+        return f"{self.namespace}:{{i:{key}}}:idempotency"
+
+    def replies(self, client: str) -> str:
+        """Return the channel on which a client is notified of its results."""
+        return f"{self.namespace}:replies:{client}"
+
+    @property
+    def answered(self) -> str:
+        """The channel on which ended leases on cached LM answers are published."""
+        return f"{self.namespace}:answered"
+
+    def cached_answer(self, digest: str) -> str:
+        """Return the key of a cached LM answer."""
+        return f"{self.namespace}:{{lm:{digest}}}:answer"
+
+    def answer_lease(self, digest: str) -> str:
+        """Return the key of the lease on an LM call whose answer will be cached."""
+        return f"{self.namespace}:{{lm:{digest}}}:lease"
+
+    def prediction_session(self, task_id: str) -> str:
+        """Return the key of the session that a prediction was submitted under at a gateway."""
+        return f"{self.namespace}:{{t:{task_id}}}:session"
+
+    def gateway_request(self, digest: str) -> str:
+        """Return the key of the record of a gateway's request."""
+        return f"{self.namespace}:{{g:{digest}}}:request"
+
+    def gateway_turn(self, digest: str) -> str:
+        """Return the key of the lock of a gateway's request."""
+        return f"{self.namespace}:{{g:{digest}}}:turn"
+
+    def _session(self, session: str) -> str:
+        return f"{self.namespace}:{{s:{session}}}"
 
 
 def join_key(*parts: str) -> str:

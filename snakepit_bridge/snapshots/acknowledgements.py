@@ -14,6 +14,7 @@ from typing import Any, cast
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 
 # Interval of heartbeats; a process counts as gone after three missed ones.
 HEARTBEAT_INTERVAL_S = 5.0
@@ -58,7 +59,7 @@ class Acks:
 
     def __init__(self, connection: RedisConnection, *, namespace: str = DEFAULT_NAMESPACE) -> None:
         self._connection = connection
-        self._namespace = namespace
+        self._keys = FleetKeys(namespace)
 
     async def heartbeat(self, process: str) -> None:
         """Send a process's heartbeat.
@@ -109,10 +110,10 @@ class Acks:
 
     @property
     def _processes(self) -> str:
-        return f"{self._namespace}:processes"
+        return self._keys.processes
 
     def _key(self, session: str) -> str:
-        return f"{self._namespace}:{{s:{session}}}:applied"
+        return self._keys.applied_revisions(session)
 
     async def _now(self) -> float:
         """Return the server's time in Unix seconds, since all processes share its clock."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.lease import LEASE_FUNCTIONS
 from snakepit_bridge.redis.scripts import Script, source
 from tasks.message_lease import MessageLeases
@@ -101,7 +102,7 @@ class LimitStore:
     @property
     def prefix(self) -> str:
         """The prefix of every key."""
-        return f"{self.namespace}:{{limits}}:"
+        return FleetKeys(self.namespace).limits
 
     @property
     def pause_channel(self) -> str:

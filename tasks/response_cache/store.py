@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from tasks.response_cache.lua import SCRIPTS
 
 LEASE_S = 5.0
@@ -39,12 +40,12 @@ class AnswerStore:
 
     def __init__(self, connection: RedisConnection, *, namespace: str) -> None:
         self._connection = connection
-        self._namespace = namespace
+        self._keys = FleetKeys(namespace)
 
     @property
     def channel(self) -> str:
         """The channel on which ended leases are published."""
-        return f"{self._namespace}:answered"
+        return self._keys.answered
 
     async def claim(self, digest: str, owner: str) -> Hit | Lead | Wait:
         """Return a call's answer, or whether the caller leads or waits; renew the lease if the caller holds it.
@@ -52,7 +53,7 @@ class AnswerStore:
         Raises:
             StoreUnavailableError: Redis is unavailable.
         """
-        keys = (self._answer_key(digest), self._lease_key(digest))
+        keys = (self._keys.cached_answer(digest), self._keys.answer_lease(digest))
         status, answer = await self._connection.execute_script(SCRIPTS["claim"], keys, (owner, round(LEASE_S * 1000)))
         if status == b"hit":
             return Hit(cast(bytes, answer))
@@ -64,7 +65,7 @@ class AnswerStore:
         Raises:
             StoreUnavailableError: Redis is unavailable.
         """
-        keys = (self._answer_key(digest), self._lease_key(digest))
+        keys = (self._keys.cached_answer(digest), self._keys.answer_lease(digest))
         await self._connection.execute_script(SCRIPTS["keep"], keys, (owner, answer, ttl_s, self.channel, digest))
 
     async def release(self, digest: str, owner: str) -> None:
@@ -74,11 +75,5 @@ class AnswerStore:
             StoreUnavailableError: Redis is unavailable.
         """
         await self._connection.execute_script(
-            SCRIPTS["release"], (self._lease_key(digest),), (owner, self.channel, digest)
+            SCRIPTS["release"], (self._keys.answer_lease(digest),), (owner, self.channel, digest)
         )
-
-    def _answer_key(self, digest: str) -> str:
-        return f"{self._namespace}:{{lm:{digest}}}:answer"
-
-    def _lease_key(self, digest: str) -> str:
-        return f"{self._namespace}:{{lm:{digest}}}:lease"

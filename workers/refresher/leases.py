@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.lease import LEASE, lease_call
 from snakepit_bridge.redis.scripts import ScriptPackage
 
@@ -40,7 +41,7 @@ class RefresherLeases:
         self.owner = f"{name}/{uuid4().hex[:8]}"
         self._name = name
         self._connection = connection
-        self._namespace = namespace
+        self._keys = FleetKeys(namespace)
         self._lease_ms = max(1, round(lease_s * 1000))
         # Owners of earlier processes of this name; None until they have been read.
         self._earlier: tuple[str, ...] | None = None
@@ -88,7 +89,7 @@ class RefresherLeases:
             StoreUnavailableError: Redis can't be reached.
         """
         # Kept for longer than a lease, so that an earlier process is known for as long as it may hold one.
-        key, args = f"{self._namespace}:refreshers:{self._name}", (self.owner, 2 * self._lease_ms)
+        key, args = self._keys.refresher(self._name), (self.owner, 2 * self._lease_ms)
         others = await self._connection.run(_SCRIPTS["named"], [key], args)
         if self._earlier is not None:
             return await self._count()
@@ -104,7 +105,7 @@ class RefresherLeases:
         await self._count(leave=True)
 
     async def _count(self, *, leave: bool = False, gone: Sequence[str] = ()) -> int:
-        key, args = f"{self._namespace}:refreshers", (self.owner, self._lease_ms, int(leave), *gone)
+        key, args = self._keys.refreshers, (self.owner, self._lease_ms, int(leave), *gone)
         return int(await self._connection.run(_SCRIPTS["present"], [key], args))
 
     async def _run_each(self, operation: str, sessions: Sequence[str], earlier: Sequence[str] = ()) -> list[Any]:
@@ -118,4 +119,4 @@ class RefresherLeases:
         return answers
 
     def _key(self, session: str) -> str:
-        return f"{self._namespace}:{{s:{session}}}:lease"
+        return self._keys.session_lease(session)

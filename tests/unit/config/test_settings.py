@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from config.settings import FleetSettings
 
-
 DEFAULTS: dict[str, Any] = {
     "redis": "redis://localhost:6379/0",
     "broker": "redis://localhost:6379/0",

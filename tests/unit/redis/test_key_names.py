@@ -13,24 +13,18 @@ from hypothesis import strategies as st
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.client.pending import PendingPrediction, build_pending
 from snakepit_bridge.delivery.keys import DeliveryKeys
-from snakepit_bridge.delivery.payloads import Payloads
 from snakepit_bridge.exceptions import ConfigurationError
-from snakepit_bridge.programs.registry import ProgramRegistry
 from snakepit_bridge.protocol.messages import PredictionRequest, chunks_key
 from snakepit_bridge.protocol.namespaces import check_namespace, exchanges
 from snakepit_bridge.protocol.token import Token
-from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.key_names import OwnedKey, join_key
-from snakepit_bridge.snapshots.acknowledgements import Acks
+from snakepit_bridge.redis.key_names import FleetKeys, OwnedKey, join_key
 from snakepit_bridge.snapshots.redis_keys import Keys
 from tasks.rate_limits.rules import LimitValues, build_buckets
 from workers.gateway.access.authentication import UNRESTRICTED
-from workers.refresher.leases import RefresherLeases
 
 # What separates in some key, and what escaping is made of.
 NAMES = st.text("ab:/{}%.@23AFBD sip\n", min_size=1, max_size=8)
 NAMESPACES = st.text("ab.-_%@", min_size=1, max_size=4)
-CONNECTION = RedisConnection("redis://localhost:1/0")
 
 
 @given(st.lists(NAMES, min_size=1, max_size=3), st.lists(NAMES, min_size=1, max_size=3))
@@ -45,16 +39,20 @@ def ask(namespace: str, key: Any) -> PendingPrediction:
 
 # Each way in which a name that users choose gets into a key, a channel or an id.
 BUILT: dict[str, Callable[[str, str], str]] = {
+    "writing": lambda namespace, name: FleetKeys(namespace).session_writing(name),
+    "answer": lambda namespace, name: FleetKeys(namespace).cached_answer(name),
+    "gateway request": lambda namespace, name: FleetKeys(namespace).gateway_request(name),
+    "session of a prediction": lambda namespace, name: FleetKeys(namespace).prediction_session(name),
     "head": lambda namespace, name: Keys(namespace).head(name),
     "channel": lambda namespace, name: Keys(namespace).channel(name),
     "pin": lambda namespace, name: Keys(namespace).pin(name, Token(1, 2)),
     "state": lambda namespace, name: Keys(namespace).state(name, "ab12"),
-    "applied": lambda namespace, name: Acks(CONNECTION, namespace=namespace)._key(name),
-    "lease": lambda namespace, name: RefresherLeases(CONNECTION, namespace, "me", 1)._key(name),
-    "program": lambda namespace, name: ProgramRegistry(CONNECTION, namespace=namespace)._key(name) + ":versions",
+    "applied": lambda namespace, name: FleetKeys(namespace).applied_revisions(name),
+    "lease": lambda namespace, name: FleetKeys(namespace).session_lease(name),
+    "program": lambda namespace, name: FleetKeys(namespace).program_versions(name),
     "reservation": lambda namespace, name: ask(namespace, name).reservation,
     "pieces": chunks_key,
-    "payload": lambda namespace, name: Payloads(CONNECTION, namespace)._key(name),
+    "payload": lambda namespace, name: FleetKeys(namespace).payload(name),
     "held": lambda namespace, name: DeliveryKeys.of(namespace).held(name),
 }
 

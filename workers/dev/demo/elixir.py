@@ -16,6 +16,7 @@ from redis import Redis
 
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.process.home_loop import run_blocking
+from snakepit_bridge.redis.key_names import FleetKeys
 from workers.dev.demo.parts import ROOT, await_condition, read_announcement
 from workers.dev.process import Child
 
@@ -70,7 +71,7 @@ def refresher(bridge: str, session: str, redis_url: str, namespace: str, folder:
     )
     try:
         with Redis.from_url(redis_url.replace("redis+socket://", "unix://")) as client:
-            await_condition(lambda: client.zcard(f"{namespace}:refreshers"), "the refresher", [log], child)
+            await_condition(lambda: client.zcard(FleetKeys(namespace).refreshers), "the refresher", [log], child)
         yield
     finally:
         child.end()

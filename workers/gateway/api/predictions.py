@@ -19,6 +19,7 @@ from snakepit_bridge.client.results import TaskResult
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError, PayloadLostError
 from snakepit_bridge.process.home_loop import run_on_home_loop
+from snakepit_bridge.redis.key_names import FleetKeys
 from workers.gateway.api import converters
 from workers.gateway.api.chunk_pump import ChunkPump
 from workers.gateway.api.submissions import Submission, enqueue_batch, group_into_batches
@@ -181,7 +182,7 @@ class Predictions:
             await self._fleet.connection.send_each(commands)
 
     def _key(self, task_id: str) -> str:
-        return f"{self._fleet.namespace}:{{t:{task_id}}}:session"
+        return FleetKeys(self._fleet.namespace).prediction_session(task_id)
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)

@@ -18,6 +18,7 @@ from snakepit_bridge.elixir.write_transaction import HalfWrittenError
 from snakepit_bridge.exceptions import BridgeError, StoreUnavailableError
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.key_names import FleetKeys
 from snakepit_bridge.redis.lease import Lease, Leases, TurnLostError
 from workers.gateway.errors import RequestIdConflictError
 
@@ -70,7 +71,7 @@ class RequestIds:
 
     def __init__(self, connection: RedisConnection, namespace: str) -> None:
         self._connection = connection
-        self._namespace = namespace
+        self._keys = FleetKeys(namespace)
         self._leases = Leases(connection)
 
     @asynccontextmanager
@@ -89,9 +90,9 @@ class RequestIds:
             StoreUnavailableError: Redis can't be reached.
         """
         name = hashlib.sha256(json.dumps([owner, request_id]).encode()).hexdigest()
-        prefix, digest = f"{self._namespace}:{{g:{name}}}", hashlib.sha256(content).hexdigest()
-        key = f"{prefix}:request"
-        async with self._leases.acquire(f"{prefix}:turn") as lease:
+        digest = hashlib.sha256(content).hexdigest()
+        key = self._keys.gateway_request(name)
+        async with self._leases.acquire(self._keys.gateway_turn(name)) as lease:
             record = await self._load(key)
             if record and record["digest"] != digest:
                 raise RequestIdConflictError(request_id)
