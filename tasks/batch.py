@@ -11,7 +11,7 @@ from celery.states import FAILURE, SUCCESS
 
 from snakepit_bridge.exceptions import BridgeError, LMUnavailableError
 from snakepit_bridge.process.frames import mark_coroutine
-from snakepit_bridge.protocol.messages import PROGRAM, SENT_AT, PredictionRequest
+from snakepit_bridge.protocol.messages import PredictionRequest
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.errors import translate_error
@@ -19,7 +19,7 @@ from tasks.prediction import PreparedProgram, encode_for_storage, prepare, run
 from tasks.requests import Delivery
 from tasks.routing import move_to_code_queue
 from tasks.runtime import Runtime
-from tasks.telemetry import FAILED, OK, input_span, record_end
+from tasks.telemetry import record_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,6 @@ class Batch:
         # A single input can't be parked: the lease is on the message of the whole batch.
         self._delivery = replace(delivery, claim="")
         self._requeuer = requeuer
-        self._headers = {PROGRAM: request.program, SENT_AT: delivery.sent_at}
 
     async def run(self, inputs: Sequence[Input]) -> None:
         """Run the predictions; return once each has a result or was sent again.
@@ -156,8 +155,8 @@ class Batch:
             raise exc
 
     async def _trace_input(self, prepared: PreparedProgram, item: Input) -> None:
-        tracer = TELEMETRY.tracer
-        with tracer.share({}), input_span(item.task_id, tracer.current_span()):
+        delivery = self._batch_delivery
+        with record_input(item.task_id, self._request.program, delivery.attempt, delivery.queue, delivery.sent_at):
             await self._run_input(prepared, item)
 
     async def _run_input(self, prepared: PreparedProgram, item: Input) -> None:
@@ -177,12 +176,10 @@ class Batch:
                 await self._commit_error(item, error)
             else:
                 await self._committer.commit_result(item, message)
-                record_end(self._headers, self._request.session, OK)
 
     async def _commit_error(self, item: Input, error: BridgeError) -> None:
         TELEMETRY.tracer.current_span().fail(type(error).__name__)
         await self._committer.commit_error(item, error)
-        record_end(self._headers, self._request.session, FAILED, error)
 
     async def _requeue(self, item: Input, error: LMUnavailableError) -> None:
         """Send an input again as a message of its own, due after the pause; fail it if no retry is allowed."""

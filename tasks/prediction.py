@@ -41,7 +41,7 @@ from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.streaming import ChunkWriter, stream_chunks
-from tasks.telemetry import describe_program, record_start
+from tasks.telemetry import record_binding, record_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: st
     with tracer.span("bind"):
         applied = await runtime.binder.apply(program, served.snapshot, request.requirement)
         await _keep_snapshot(runtime, served, applied)
-    tracer.annotate(describe_program(request.session, applied.snapshot.token, program.name, program.version))
+    record_binding(request.session, str(applied.snapshot.token), program.name, program.version)
     return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms())
 
 
@@ -128,13 +128,14 @@ async def _run_once(
     values, program = select_inputs(await pending_inputs, runtime.bounds), bound.program.name
     inputs = bound.inputs.decode(program, values)
     scope = _build_context(prepared.applied, request, delivery)
-    record_start(program, request.session, delivery.priority, queued_ms / 1_000, prepared.served)
     with runtime.cancellations.track(scope):
         async with (
             hold_first_permit(runtime.rate_limiter, scope, bound.choice.profile, values),
             runtime.concurrency_slot(bound.choice.profile),
         ):
             check_deadline(request, delivery)
+            if delivery.attempt == 1 and not delivery.tries:
+                record_start(program, request.session, delivery.priority, delivery.sent_at, prepared.served)
             with default_settings():
                 prediction = await _run_program(runtime, scope, bound.isolate(), inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)

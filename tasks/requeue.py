@@ -15,6 +15,7 @@ from snakepit_bridge.protocol.messages import HIDDEN, LM_FAILING_S, LM_TRIES, PR
 from snakepit_bridge.redis.outages import is_outage, retry_through_outages
 from tasks.batch import Input
 from tasks.requests import Delivery
+from tasks.telemetry import replacement_headers
 
 # Attempts for one message; send_all() retries for as long as an outage may take.
 _RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
@@ -121,6 +122,7 @@ class InputRequeuer:
                 REPLY_CHANNEL: self._delivery.reply_channel,
                 **lm_tries,
                 PROGRAM: self._program,
+                **replacement_headers(),
             },
             retry=True,
             retry_policy=_RETRY,

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 
@@ -115,8 +116,10 @@ class RevisionBinder:
     def start(self, worker: str) -> None:
         """Start reporting under a Celery node's name, unless it is running already."""
         if self._reporter is None or self._reporter.done():
+            # In a context of its own: it outlives the prediction that starts it.
             self._reporter = asyncio.get_running_loop().create_task(
-                every(_REPORT_INTERVAL_S, partial(self._report, f"{worker}/{os.getpid()}"), self._outage)
+                every(_REPORT_INTERVAL_S, partial(self._report, f"{worker}/{os.getpid()}"), self._outage),
+                context=Context(),
             )
 
     async def aclose(self) -> None:

@@ -1,13 +1,17 @@
-"""What a task records of a prediction: the attributes of its spans, and the metrics of its start and end."""
+"""What a worker records of the messages and predictions that it processes: their spans, and their metrics."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
+from celery.states import FAILURE, IGNORED, READY_STATES, REVOKED, SUCCESS
+
 from snakepit_bridge.protocol.messages import PREDICT, PROGRAM, SENT_AT
-from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots.freshness import ServedSnapshot
 from snakepit_bridge.telemetry import TELEMETRY, Span
 from snakepit_bridge.telemetry.metrics import (
@@ -18,128 +22,154 @@ from snakepit_bridge.telemetry.metrics import (
     MESSAGES_CONSUMED,
     PREDICTIONS,
     PROCESS_DURATION,
-    REDELIVERIES,
     STALENESS,
     START_LATENCY,
 )
-from snakepit_bridge.telemetry.tracer import Attributes
 
 RETRIED_BY = "dspex_retried_by"
-"""Header of a message that retries another: the trace context of the delivery that sent it."""
+"""Header of a message that replaces another: the trace context of the delivery that sent it."""
 
-OK, FAILED, CANCELLED = "ok", "failed", "cancelled"
+UNKNOWN = "unknown"
+"""The program of a prediction that ended before its program was found."""
+
+_CANCELLED = "PredictionCancelledError"
 
 
-def process_span(task: str, task_id: str, headers: Mapping[str, Any]) -> Span:
-    """Return the span of a worker that processes a message, as a part of its sender's trace.
+@dataclass(slots=True)
+class _Subject:
+    """What the metrics of a prediction's end are labelled with; the program is filled in once it is known."""
 
-    Each delivery has its own. One after the first also links the sender's span, and the one that retried it if there
-    was one.
+    program: str = UNKNOWN
+    session: str = ""
+    sent_at: float = 0.0
+
+
+_subject: ContextVar[_Subject | None] = ContextVar("dspex_telemetry_subject", default=None)
+
+
+@dataclass(slots=True)
+class Processing:
+    """One delivery of a message, while it is processed.
+
+    Attributes:
+        span: its span.
+        state: the Celery state that it ended in.
+        error_type: the class of the error that it ended with; empty for none.
+    """
+
+    span: Span
+    state: str = SUCCESS
+    error_type: str = ""
+
+    def end(self, state: str, error: object) -> None:
+        """Record how it ended.
+
+        Args:
+            state: the Celery state.
+            error: the error, or None.
+        """
+        self.state, self.error_type = state, "" if error is None else type(error).__name__
+        if self.error_type and state != IGNORED:
+            self.span.fail(self.error_type)
+
+
+@contextmanager
+def record_processing(task: str, task_id: str, headers: Mapping[str, Any]) -> Generator[Processing]:
+    """Record the block as one delivery of a message: a span in its sender's trace, and metrics.
+
+    A delivery after the first also links the sender's span, and that of the delivery which sent it again.
 
     Args:
         task: the name of the Celery task.
         task_id: its id.
         headers: of its message.
     """
-    attempt = _as_count(headers.get("retries")) + _count_deliveries(headers)
+    attempt = _count(headers.get("retries")) + _count_deliveries(headers)
     links = [headers, {"traceparent": headers.get(RETRIED_BY)}] if attempt > 1 else []
-    attributes = {
-        **_messaging(headers),
-        "messaging.message.id": task_id,
-        "dspex.program": str(headers.get(PROGRAM) or "") or None,
-        "dspex.attempt": attempt,
-    }
-    return TELEMETRY.tracer.span(task, kind="consumer", attributes=attributes, parent=headers, links=links)
+    attributes = _describe_delivery(task_id, str(headers.get(PROGRAM) or ""), attempt, _queue(headers))
+    meter, labels, started = TELEMETRY.meter, _messaging(_queue(headers)), time.perf_counter()
+    meter.add(IN_FLIGHT, 1)
+    meter.add(MESSAGES_CONSUMED, 1, labels)
+    token = _subject.set(_Subject(sent_at=_seconds(headers.get(SENT_AT))))
+    span = TELEMETRY.tracer.span(task, kind="consumer", attributes=attributes, parent=headers, links=links)
+    processing = Processing(span)
+    try:
+        with TELEMETRY.tracer.share({}), span:
+            yield processing
+    except BaseException as exc:
+        processing.end(FAILURE, exc)
+        raise
+    finally:
+        _subject.reset(token)
+        meter.add(IN_FLIGHT, -1)
+        if processing.state != IGNORED:  # parked, moved to another queue, or finished already
+            seconds = time.perf_counter() - started
+            meter.record(PROCESS_DURATION, seconds, {**labels, "error.type": processing.error_type})
+
+
+@contextmanager
+def record_input(task_id: str, program: str, attempt: int, queue: str, sent_at: float) -> Generator[None]:
+    """Record the block as one input of the current batch: in a trace of its own, linked in both directions.
+
+    Args:
+        task_id: of the prediction.
+        program: the reference that was submitted.
+        attempt: of the batch.
+        queue: of the batch.
+        sent_at: Unix seconds by the client's clock; 0 if unknown.
+    """
+    tracer, of_batch, own = TELEMETRY.tracer, dict[str, Any](), dict[str, Any]()
+    batch = tracer.current_span()
+    batch.inject(of_batch)
+    attributes = _describe_delivery(task_id, program, attempt, queue)
+    span = tracer.span(PREDICT, kind="consumer", attributes=attributes, root=True, links=[of_batch])
+    span.inject(own)
+    batch.add_link(own)
+    known = _subject.get() or _Subject()
+    token = _subject.set(_Subject(known.program, known.session, sent_at))
+    try:
+        with tracer.share({}), span:
+            yield
+    finally:
+        _subject.reset(token)
+
+
+def replacement_headers() -> Mapping[str, str]:
+    """Return the headers by which a message that replaces the current one continues its trace; none if it has none."""
+    headers: dict[str, str] = {}
+    TELEMETRY.tracer.current_span().inject(headers)
+    return {**headers, RETRIED_BY: headers["traceparent"]} if headers else {}
 
 
 def retry_headers() -> Mapping[str, str]:
-    """Return the headers by which a message that retries the current one names it; none if it isn't traced."""
-    headers: dict[str, str] = {}
-    TELEMETRY.tracer.current_span().inject(headers)
-    return {RETRIED_BY: headers["traceparent"]} if headers else {}
+    """Return the header by which a retry of the current message, which has all its headers, links this delivery."""
+    headers = replacement_headers()
+    return {RETRIED_BY: headers[RETRIED_BY]} if headers else {}
 
 
-def input_span(task_id: str, batch: Span) -> Span:
-    """Return the span of one input of a batch: a trace of its own, linked with the batch's span in both directions."""
-    headers: dict[str, Any] = {}
-    batch.inject(headers)
-    span = TELEMETRY.tracer.span(
-        PREDICT, kind="consumer", attributes={"messaging.message.id": task_id}, root=True, links=[headers]
-    )
-    own: dict[str, Any] = {}
-    span.inject(own)
-    batch.add_link(own)
-    return span
-
-
-def _count_deliveries(headers: Mapping[str, Any]) -> int:
-    """Return which delivery of its message this is; transports other than ours only flag that it isn't the first."""
-    properties: Mapping[str, Any] = headers.get("properties") or {}
-    route: Mapping[str, Any] = headers.get("delivery_info") or {}
-    return _as_count(properties.get("deliveries")) or (2 if route.get("redelivered") else 1)
-
-
-def _as_count(value: object) -> int:
-    """Return a number of a message, 0 if a sender wrote something else there."""
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def _messaging(headers: Mapping[str, Any]) -> dict[str, str]:
-    route: Mapping[str, Any] = headers.get("delivery_info") or {}
-    return {
-        "messaging.system": "celery",
-        "messaging.destination.name": str(route.get("routing_key") or ""),
-        "messaging.operation.name": "process",
-        "messaging.operation.type": "process",
-    }
-
-
-def record_delivery(headers: Mapping[str, Any]) -> None:
-    """Record that a worker begins to process a message; :func:`record_processing` records the end."""
-    meter = TELEMETRY.meter
-    if not meter.enabled:
-        return
-    meter.add(IN_FLIGHT, 1)
-    meter.add(MESSAGES_CONSUMED, 1, _messaging(headers))
-    if _count_deliveries(headers) > 1:
-        meter.add(REDELIVERIES)
-
-
-def record_processing(headers: Mapping[str, Any], seconds: float, error: BaseException | None) -> None:
-    """Record that a worker has processed a message.
-
-    Args:
-        headers: of the message.
-        seconds: how long that took.
-        error: why its task failed.
-    """
-    meter = TELEMETRY.meter
-    if not meter.enabled:
-        return
-    meter.add(IN_FLIGHT, -1)
-    meter.record(
-        PROCESS_DURATION, seconds, {**_messaging(headers), "error.type": "" if error is None else type(error).__name__}
+def record_binding(session: str, token: str, program: str, version: int) -> None:
+    """Record what the current prediction, or batch, is bound to; every span and metric from now on has it."""
+    subject = _subject.get()
+    if subject is not None:
+        subject.program, subject.session = program, session
+    TELEMETRY.tracer.annotate(
+        {
+            "dspex.session": session,
+            "dspex.token": token,
+            "gen_ai.prompt.name": program,
+            "gen_ai.prompt.version": str(version),
+        }
     )
 
 
-def describe_program(session: str, token: Token, program: str, version: int) -> Attributes:
-    """Return the attributes of every span of a prediction, known once its program is bound to a snapshot."""
-    return {
-        "dspex.session": session,
-        "dspex.token": str(token),
-        "gen_ai.prompt.name": program,
-        "gen_ai.prompt.version": str(version),
-    }
-
-
-def record_start(program: str, session: str, priority: int, queued_s: float, served: ServedSnapshot) -> None:
-    """Record that a prediction starts.
+def record_start(program: str, session: str, priority: int, sent_at: float, served: ServedSnapshot) -> None:
+    """Record that a prediction starts for the first time, past every limit.
 
     Args:
         program: its program's name.
         session: the session that it runs under.
         priority: 0 to 9.
-        queued_s: seconds since it was submitted; 0 if unknown.
+        sent_at: Unix seconds by the client's clock; 0 if unknown.
         served: the snapshot that it runs under.
     """
     meter = TELEMETRY.meter
@@ -147,32 +177,33 @@ def record_start(program: str, session: str, priority: int, queued_s: float, ser
         return
     labels = {"dspex.program": program, "dspex.session": session, "dspex.priority": str(priority)}
     meter.record(STALENESS, served.staleness_s, labels)
-    if queued_s:
-        meter.record(START_LATENCY, queued_s, labels)
+    if sent_at:
+        meter.record(START_LATENCY, max(0.0, time.time() - sent_at), labels)
 
 
-def record_end(headers: Mapping[str, Any], session: str, outcome: str, error: BaseException | None = None) -> None:
-    """Record that a prediction has ended.
+def record_commit(state: str, encoded: Any, headers: Mapping[str, Any] | None = None) -> None:
+    """Record that a prediction's final state was committed, and was the first.
 
     Args:
-        headers: of its message.
-        session: the session that it ran under.
-        outcome: one of :data:`OK`, :data:`FAILED`, :data:`CANCELLED`.
-        error: why it failed.
+        state: Celery's state.
+        encoded: the result as Celery's backend encodes it.
+        headers: of its message, for one that ended without being processed.
     """
     meter = TELEMETRY.meter
-    if not meter.enabled:
+    if not meter.enabled or state not in READY_STATES:
         return
+    subject = _subject.get() or _Subject(sent_at=_seconds((headers or {}).get(SENT_AT)))
+    error_type = str(encoded.get("exc_type") or "") if state != SUCCESS and isinstance(encoded, dict) else ""
+    outcome = "ok" if state == SUCCESS else "cancelled" if state == REVOKED or error_type == _CANCELLED else "failed"
     labels = {
-        "dspex.program": str(headers.get(PROGRAM) or ""),
-        "dspex.session": session,
+        "dspex.program": subject.program,
+        "dspex.session": subject.session,
         "dspex.outcome": outcome,
-        "error.type": "" if error is None else type(error).__name__,
+        "error.type": error_type if outcome == "failed" else "",
     }
     meter.add(PREDICTIONS, 1, labels)
-    sent_at = headers.get(SENT_AT)
-    if isinstance(sent_at, int | float) and sent_at > 0:
-        meter.record(LATENCY, max(0.0, time.time() - sent_at), labels)
+    if subject.sent_at:
+        meter.record(LATENCY, max(0.0, time.time() - subject.sent_at), labels)
 
 
 def record_cached_answer(program: str, *, shared: bool) -> None:
@@ -184,3 +215,45 @@ def record_cached_answer(program: str, *, shared: bool) -> None:
     """
     TELEMETRY.tracer.current_span().set_attributes({"dspex.cache": "shared" if shared else "hit"})
     TELEMETRY.meter.add(CACHE_SHARED if shared else CACHE_HITS, 1, {"dspex.program": program})
+
+
+# Headers come from outside: whatever a sender has written there, recording must not fail.
+
+
+def _describe_delivery(task_id: str, program: str, attempt: int, queue: str) -> dict[str, Any]:
+    return {
+        **_messaging(queue),
+        "messaging.operation.type": "process",
+        "messaging.message.id": task_id,
+        "dspex.program": program or None,
+        "dspex.attempt": attempt,
+    }
+
+
+def _messaging(queue: str) -> dict[str, str]:
+    return {
+        "messaging.system": "celery",
+        "messaging.destination.name": queue,
+        "messaging.operation.name": "process",
+    }
+
+
+def _queue(headers: Mapping[str, Any]) -> str:
+    route: Any = headers.get("delivery_info")
+    return str(route.get("routing_key") or "") if isinstance(route, Mapping) else ""
+
+
+def _count_deliveries(headers: Mapping[str, Any]) -> int:
+    """Return 1, and 1 more for each worker that was lost with the message; other transports only flag a redelivery."""
+    properties: Any = headers.get("properties")
+    route: Any = headers.get("delivery_info")
+    counted = _count(properties.get("deliveries")) if isinstance(properties, Mapping) else 0
+    return counted or (2 if isinstance(route, Mapping) and route.get("redelivered") else 1)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 < value < 1_000_000 else 0
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and 0 < value < 1e12 else 0.0

@@ -48,6 +48,7 @@ from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.freshness import OutagePolicy
 from snakepit_bridge.snapshots.redis_store import RedisStore
 from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.telemetry.setup import check as check_telemetry
 from tasks.cancellation import CancellationRegistry
 from tasks.lm_middleware.chain import LMMiddlewareChain
 from tasks.lm_middleware.retries import record_failure
@@ -112,7 +113,7 @@ class RuntimeSlot:
             ConfigurationError: a setting, a profile or a server is unusable for every prediction.
         """
         self.get()
-        read_options("dspex-worker")
+        check_telemetry(read_options("dspex-worker", self._settings.metric_labels))
         asyncio.run(_check_servers(self._settings))
         if not keep:
             self._runtime = None
@@ -319,12 +320,14 @@ def load_dspy() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import dspy
 
+    from snakepit_bridge.dspy_integration.compat import tolerate_concurrent_progress_bars
     from snakepit_bridge.dspy_integration.process_settings import protect_settings
     from snakepit_bridge.dspy_integration.thread_context import propagate_prediction_context
 
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     protect_settings()
     propagate_prediction_context()
+    tolerate_concurrent_progress_bars()
 
 
 def freeze_gc() -> None:

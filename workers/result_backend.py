@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, cast
@@ -29,6 +29,7 @@ from snakepit_bridge.redis.outages import is_transient
 from snakepit_bridge.redis.scripts import Script, source
 from snakepit_bridge.telemetry import TELEMETRY
 from tasks.runtime import HasRuntime
+from tasks.telemetry import record_commit
 from workers.task_ends import PREDICTIONS, program_reference, to_bridge_error
 
 _COMMIT = Script(source("workers", "commit", final_state=FINAL_STATE))
@@ -81,20 +82,36 @@ class CommitBackend(RedisBackend):
         replies = str((getattr(request, "headers", None) or {}).get(REPLY_CHANNEL) or "")
         keys, args = self._script_arguments(task_id, result, state, traceback, request, replies)
         if can_switch_out() or cast(Any, self.app).slot.built:
-            run_blocking(self._commit_with_retries(keys, args))
+            run_blocking(self._commit_with_retries(keys, args, state, result))
         else:
             # A prefork parent has no event loop.
             self.ensure(self._commit, (keys, args))
         return result
 
-    def commit_now(self, task_id: str, result: Any, state: str, *, reply_channel: str = "") -> None:
+    def commit_now(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        *,
+        reply_channel: str = "",
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:
         """Commit a task's final state from any thread, without retries.
+
+        Args:
+            task_id: the task.
+            result: its result, or its error.
+            state: Celery's state.
+            reply_channel: the channel on which its client is notified.
+            headers: of its message, to record its end.
 
         Raises:
             RedisError, OSError: Redis is unreachable.
         """
         encoded = self.encode_result(result, state)
-        self._commit(*self._script_arguments(task_id, encoded, state, None, None, reply_channel))
+        if self._commit(*self._script_arguments(task_id, encoded, state, None, None, reply_channel)) is None:
+            record_commit(state, encoded, headers)
 
     async def acommit(
         self,
@@ -113,9 +130,9 @@ class CommitBackend(RedisBackend):
         """
         encoded = self.encode_result(result, state)
         keys, args = self._script_arguments(task_id, encoded, state, traceback, request, reply_channel or "")
-        return await self._commit_pipelined(keys, args)
+        return await self._commit_pipelined(keys, args, state, encoded)
 
-    async def _commit_with_retries(self, keys: Sequence[Any], args: Sequence[Any]) -> None:
+    async def _commit_with_retries(self, keys: Sequence[Any], args: Sequence[Any], state: str, encoded: Any) -> None:
         """Commit in a pipeline, with retries during an outage.
 
         Raises:
@@ -124,7 +141,7 @@ class CommitBackend(RedisBackend):
         pause_s, until = _FIRST_PAUSE_S, time.monotonic() + _MAX_WAIT_S
         while True:
             try:
-                await self._commit_pipelined(keys, args)
+                await self._commit_pipelined(keys, args, state, encoded)
             except Exception as exc:
                 if not is_transient(exc) or time.monotonic() >= until or _stopping():
                     await asyncio.sleep(_FIRST_PAUSE_S)  # the task may be redelivered here at once
@@ -134,10 +151,15 @@ class CommitBackend(RedisBackend):
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _commit_pipelined(self, keys: Sequence[Any], args: Sequence[Any]) -> bytes | None:
+    async def _commit_pipelined(
+        self, keys: Sequence[Any], args: Sequence[Any], state: str, encoded: Any
+    ) -> bytes | None:
         results = cast(HasRuntime, self.app).runtime.results
         with TELEMETRY.tracer.span("commit"):
-            return cast("bytes | None", await results.execute_script(_COMMIT, keys, args))
+            earlier = cast("bytes | None", await results.execute_script(_COMMIT, keys, args))
+        if earlier is None:
+            record_commit(state, encoded)
+        return earlier
 
     def _script_arguments(
         self, task_id: str, result: Any, state: str, traceback: Any, request: Any, replies: str
@@ -155,8 +177,8 @@ class CommitBackend(RedisBackend):
         expires = self.failure_expires if state == FAILURE else None
         return [self.get_key_for_task(task_id)], [encoded, expires or self.expires or 0, replies, task_id]
 
-    def _commit(self, keys: list[Any], args: list[Any]) -> None:
-        self._script(keys=keys, args=args)
+    def _commit(self, keys: list[Any], args: list[Any]) -> Any:
+        return self._script(keys=keys, args=args)
 
     @cached_property
     def _script(self) -> Any:

@@ -141,7 +141,7 @@ class EndCommitter:
         replies = str(ends.headers.get(REPLY_CHANNEL) or "")
         while left:
             error = ends.error_of(left[0])
-            ends.app.backend.commit_now(left[0], error, ends.state, reply_channel=replies)
+            ends.app.backend.commit_now(left[0], error, ends.state, reply_channel=replies, headers=ends.headers)
             left.pop(0)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,15 +16,14 @@ from billiard.einfo import ExceptionInfo
 from billiard.process import current_process
 from celery.app.trace import TraceInfo
 from celery.exceptions import Reject
-from celery.states import FAILURE, REJECTED, SUCCESS
+from celery.states import FAILURE, REJECTED
 from celery.worker import state
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.process.home_loop import get_home_loop, run_blocking
-from snakepit_bridge.protocol.messages import DEFAULT_SESSION, PREDICT, PREDICT_BATCH, REPLY_CHANNEL, extract_task_ids
-from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.protocol.messages import PREDICT_BATCH, REPLY_CHANNEL, extract_task_ids
 from tasks.runtime import HasRuntime
-from tasks.telemetry import FAILED, OK, process_span, record_delivery, record_end, record_processing
+from tasks.telemetry import record_processing
 from workers.pool.task_context import current_owner
 from workers.rabbitmq_dead_letters import GivenUp
 from workers.task_ends import program_reference, to_bridge_error
@@ -76,18 +74,11 @@ class Guard:
             asyncio.run_coroutine_threadsafe(deliveries.end(uuid), get_home_loop())
 
     def _run(self, uuid: str, args: Any, kwargs: Any, known: Mapping[str, Any]) -> Traced:
-        """Run the tracer within the span of this delivery, and record how it ended."""
-        tracer, started = TELEMETRY.tracer, time.perf_counter()
-        record_delivery(known)
-        with tracer.share({}), process_span(str(self._task.name), uuid, known) as span:
+        """Run the tracer, and record how this delivery ended."""
+        with record_processing(str(self._task.name), uuid, known) as processing:
             traced = self._run_tracer(uuid, args, kwargs, known)
-            state, error = _outcome(traced)
-            if error is not None:
-                span.fail(type(error).__name__)
-            record_processing(known, time.perf_counter() - started, error)
-            if self._task.name == PREDICT and state in (SUCCESS, FAILURE):
-                session = kwargs.get("session") if isinstance(kwargs, Mapping) else None
-                record_end(known, str(session or DEFAULT_SESSION), OK if state == SUCCESS else FAILED, error)
+            if (info := traced[1]) is not None:
+                processing.end(str(info.state), info.retval if isinstance(info.retval, BaseException) else None)
             return traced
 
     def _run_tracer(self, uuid: str, args: Any, kwargs: Any, known: Mapping[str, Any]) -> Traced:
@@ -157,14 +148,6 @@ def _is_stop_request(exc: BaseException) -> bool:
 def _is_worker_error(exc: object) -> bool:
     """Check whether Celery treats an error that a task raised as one of the worker."""
     return isinstance(exc, MemoryError) or not isinstance(exc, Exception)
-
-
-def _outcome(traced: Traced) -> tuple[str, BaseException | None]:
-    """Return the state that a task ended in, and the error that it failed with."""
-    info = traced[1]
-    if info is None:
-        return SUCCESS, None
-    return str(info.state), cast("BaseException", info.retval) if info.state == FAILURE else None
 
 
 def _trace_result(how: str, error: Exception) -> Traced:

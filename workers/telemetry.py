@@ -11,12 +11,15 @@ import asyncio
 import atexit
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from uuid import uuid4
 
+from billiard.process import current_process
 from celery import current_app
 from celery.concurrency.prefork import TaskPool as ProcessPool
 from celery.signals import worker_init, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
@@ -46,7 +49,7 @@ def read_options(service: str, labels: tuple[str, ...] = (), node: str = "") -> 
     Raises:
         ConfigurationError: a variable is invalid.
     """
-    resource = {"service.instance.id": f"{node or service}:{os.getpid()}"}
+    resource = {"service.instance.id": f"{node or socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"}
     return TelemetryOptions.from_environment(service, labels=labels, resource=resource)
 
 
@@ -95,7 +98,10 @@ def _on_init(sender: Any = None, **_: Any) -> None:
     """Prepare for the fork; the parent starts no exporter, whose thread the children would lack."""
     options = None if sender is None else _worker_options(sender.app)
     if options is not None and options.prometheus and _forks(sender):
-        _share_folder()
+        try:
+            _share_folder()
+        except OSError as exc:
+            _exit(f"No folder for the metrics of its processes can be made: {exc}.")
 
 
 @worker_ready.connect
@@ -106,20 +112,24 @@ def _on_ready(sender: Any, **_: Any) -> None:
     forks = type(sender.pool).__module__ == "celery.concurrency.prefork"
     try:
         start_telemetry(replace(options, traces=False, otlp_metrics=False) if forks else options)
-    except ConfigurationError as exc:
-        sys.stderr.write(f"This worker can't be observed: {exc}\n")
-        raise SystemExit(1) from exc
-    if not forks:
-        _begin_metrics(int(sender.pool.limit or 1))
+    except Exception as exc:  # noqa: BLE001 (Celery would log it and go on)
+        _exit(str(exc))
+    if not forks and TELEMETRY.meter.enabled:
+        TELEMETRY.meter.observe(CAPACITY, lambda: [(float(sender.pool.limit or 1), {})])
+        _begin_metrics()
 
 
 @worker_process_init.connect
 def _on_fork(**_: Any) -> None:
     options = _worker_options(current_app)
-    if options is not None:
+    if options is None or current_process().name == "MainProcess":  # the solo pool runs its tasks in the parent
+        return
+    if options.prometheus:
         _forget_dead_children()
-        setup.start(options)
-        _begin_metrics(1)
+    setup.start(options)
+    if TELEMETRY.meter.enabled:
+        TELEMETRY.meter.add(CAPACITY)
+        _begin_metrics()
 
 
 @worker_process_shutdown.connect
@@ -134,11 +144,14 @@ def _on_shutdown(**_: Any) -> None:
     setup.stop()
 
 
-def _begin_metrics(capacity: int) -> None:
-    """Begin to record a process that runs tasks: its capacity, and how late its event loop is."""
-    if TELEMETRY.meter.enabled:
-        TELEMETRY.meter.add(CAPACITY, capacity)
-        asyncio.run_coroutine_threadsafe(_measure_loop_lag(), get_home_loop())
+def _begin_metrics() -> None:
+    """Begin to record how late the event loop of a process that runs tasks is."""
+    asyncio.run_coroutine_threadsafe(_measure_loop_lag(), get_home_loop())
+
+
+def _exit(problem: str) -> NoReturn:
+    sys.stderr.write(f"This worker can't be observed: {problem}\n")
+    raise SystemExit(1)
 
 
 async def _measure_loop_lag() -> None:
@@ -172,6 +185,8 @@ def _forget_dead_children() -> None:
             os.kill(pid, 0)
         except ProcessLookupError:
             _forget_child(pid, str(folder))
+        except PermissionError:
+            continue  # it lives, under another user
 
 
 def _forget_child(pid: int, folder: str) -> None:

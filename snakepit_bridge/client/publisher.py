@@ -118,9 +118,10 @@ class MessagePublisher:
         asks = build_pending(request, inputs, keys, self._payloads.namespace, replies)
         # The same key twice is one prediction.
         different = list({ask.task_id: ask for ask in asks}.values())
-        with record_submit(self._queue, request.program, [ask.task_id for ask in different]) as trace_headers:
-            order = _SendOptions(request, priority, replies, batch, trace_headers)
+        with record_submit(self._queue, request.program, [ask.task_id for ask in different]) as submit:
+            order = _SendOptions(request, priority, replies, batch, submit.headers)
             known = self._deliver(order, different)
+            submit.sent = len(known) < len(different)
         return [known.get(ask.task_id) or SentRequest(ask.task_id, replies) for ask in asks]
 
     def send(self, name: str, message: Any, *, priority: int, headers: Mapping[str, Any], program: str) -> None:

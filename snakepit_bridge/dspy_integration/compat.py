@@ -12,11 +12,13 @@ import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, cast
+from weakref import WeakSet
 
 import dspy
 from dspy.predict.flex.ctx import FlexContext
 from dspy.predict.knn import KNN as _KNN
 from dspy.predict.parallel import Parallel as _Parallel
+from tqdm import tqdm
 
 ReActV2 = cast(type[Any], dspy.ReActV2)
 RLM = cast(type[Any], dspy.RLM)
@@ -67,6 +69,25 @@ def build_rlm_signatures(rlm: Any) -> tuple[Any, Any]:
 def build_code_act_instructions(code_act: Any) -> list[str]:
     """Return the lines of a CodeAct's instructions for its present tools."""
     return code_act._build_instructions(code_act.signature, code_act.tools)
+
+
+# ---------------------------------------------------------------- Parallel
+
+
+class _ForgivingWeakSet(WeakSet[Any]):
+    """A set from which a missing item can be removed."""
+
+    remove = WeakSet.discard
+
+
+def tolerate_concurrent_progress_bars() -> None:
+    """Let several ``dspy.Parallel`` run in this process at a time.
+
+    Each forgets the progress bars of all others when it starts, upon which tqdm fails to remove its own.
+    """
+    bars = cast(Any, tqdm)
+    if not isinstance(bars._instances, _ForgivingWeakSet):
+        bars._instances = _ForgivingWeakSet(bars._instances)
 
 
 # ---------------------------------------------------------------- Flex

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +19,9 @@ _OTEL_LOGGER = "opentelemetry.exporter"
 class _OutageLog:
     """Logs when exports begin to fail, and when they work again."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, endpoint: str) -> None:
         self._what = what
+        self._endpoint = endpoint
         self._failing = False
         # Its own loggers report every try.
         logging.getLogger(_OTEL_LOGGER).setLevel(logging.CRITICAL)
@@ -30,9 +30,10 @@ class _OutageLog:
         if succeeded and self._failing:
             _log.warning("The collector accepts %s again", self._what)
         if not succeeded and not self._failing:
-            where = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
             _log.warning(
-                "The collector at %s doesn't accept %s; what it misses is dropped, predictions go on", where, self._what
+                "The collector at %s doesn't accept %s; what it misses is dropped, predictions go on",
+                self._endpoint,
+                self._what,
             )
         self._failing = not succeeded
 
@@ -42,7 +43,7 @@ class LoggedSpanExporter(OTLPSpanExporter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._outage = _OutageLog("spans")
+        self._outage = _OutageLog("spans", self._endpoint)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export spans."""
@@ -56,7 +57,7 @@ class LoggedMetricExporter(OTLPMetricExporter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._outage = _OutageLog("metrics")
+        self._outage = _OutageLog("metrics", self._endpoint)
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float | None = 10_000, **kwargs: Any

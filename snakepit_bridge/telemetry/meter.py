@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from snakepit_bridge.telemetry.metrics import Metric
+from snakepit_bridge.protocol.json_values import repair_text
+from snakepit_bridge.telemetry.metrics import OPEN_LABELS, Metric
 
 Labels = Mapping[str, str]
 """Attribute name to its value. Names that a metric doesn't have are ignored; missing ones are empty."""
@@ -15,6 +16,7 @@ Observations = Callable[[], Iterable[tuple[float, Labels]]]
 NO_LABELS: Labels = {}
 OVERFLOW = "(other)"
 _MAX_LABEL_SETS = 1_000
+_MAX_LENGTH = 200
 
 
 class Meter:
@@ -59,8 +61,8 @@ class MultiMeter(Meter):
 class LabelSets:
     """Turns labels into the values of a metric's label names, and bounds how many combinations a metric has.
 
-    A program or model name comes from outside, and each new one is a new time series. Beyond the bound all values
-    become :data:`OVERFLOW`.
+    A program or model name comes from outside, and each new one is a new time series. Beyond the bound such a name
+    becomes :data:`OVERFLOW`; outcomes and kinds of error, which are few, stay as they are.
 
     Args:
         extra: optional label names that this process records, such as ``dspex.session``.
@@ -71,7 +73,7 @@ class LabelSets:
         self._extra = frozenset(extra)
         self._max_sets = max_sets
         self._names: dict[str, tuple[str, ...]] = {}
-        self._seen: dict[str, set[tuple[str, ...]]] = {}
+        self._seen: dict[str, dict[tuple[str, ...], tuple[str, ...]]] = {}
 
     def names(self, metric: Metric) -> tuple[str, ...]:
         """Return the label names of a metric in this process."""
@@ -85,10 +87,12 @@ class LabelSets:
         """Return the label values in the order of :meth:`names`."""
         names = self.names(metric)
         values = tuple([labels.get(name) or "" for name in names])
-        seen = self._seen.setdefault(metric.name, set())
-        if values in seen:
-            return values
+        seen = self._seen.setdefault(metric.name, {})
+        known = seen.get(values)
+        if known is not None:
+            return known
         if len(seen) >= self._max_sets:
-            return (OVERFLOW,) * len(names)
-        seen.add(values)
-        return values
+            return tuple(OVERFLOW if name in OPEN_LABELS else value for name, value in zip(names, values, strict=True))
+        clean = tuple(repair_text(value)[:_MAX_LENGTH] for value in values)
+        seen[values] = clean
+        return clean

@@ -15,6 +15,10 @@ _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 _AGE_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 86_400.0, 604_800.0)
 
 
+OPEN_LABELS = frozenset({"dspex.program", "dspex.session", "gen_ai.request.model", "messaging.destination.name"})
+"""Labels whose values are names that users choose."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric.
@@ -113,11 +117,13 @@ PROCESS_DURATION = _histogram(
     "messaging.system", "messaging.destination.name", "messaging.operation.name", "error.type", buckets=_LONG_SECONDS,
 )  # fmt: skip
 PREDICTIONS = _counter(
-    "dspex.predictions", "{prediction}", "Predictions that ended, by outcome (ok, failed, cancelled).",
+    "dspex.predictions", "{prediction}",
+    "Predictions whose final state a worker committed, by outcome (ok, failed, cancelled).",
     "dspex.program", "dspex.outcome", "error.type", optional=_SESSION,
 )  # fmt: skip
 START_LATENCY = _histogram(
-    "dspex.prediction.start_latency", "s", "Time from submit to the start on a worker.",
+    "dspex.prediction.start_latency", "s",
+    "Time from submit to the first start on a worker, waits for rate limits included.",
     "dspex.program", "dspex.priority", buckets=_LONG_SECONDS, optional=_SESSION,
 )  # fmt: skip
 LATENCY = _histogram(
@@ -128,9 +134,6 @@ STALENESS = _histogram(
     "dspex.prediction.staleness", "s", "Time since the authority last confirmed the variables of a prediction.",
     "dspex.program", buckets=_AGE_SECONDS, optional=_SESSION,
 )  # fmt: skip
-REDELIVERIES = _counter(
-    "dspex.prediction.redeliveries", "{message}", "Messages that were delivered again after the loss of their worker."
-)
 
 
 # ------------------------------------------------------------------------------------------------------------- workers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self, cast
@@ -16,6 +16,7 @@ from opentelemetry.trace import Span as OTelSpan
 from opentelemetry.trace import Tracer as OTelApiTracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from snakepit_bridge.protocol.json_values import repair_text
 from snakepit_bridge.telemetry import tracer
 from snakepit_bridge.telemetry.tracer import NO_SPAN, Attributes, Carrier
 
@@ -39,12 +40,14 @@ class RecordingSpan(tracer.Span):
 
     Args:
         span: the span, which has started.
+        expected: exceptions that aren't its fault, and leave its status unset.
     """
 
-    __slots__ = ("_span", "_token")
+    __slots__ = ("_expected", "_span", "_token")
 
-    def __init__(self, span: OTelSpan) -> None:
+    def __init__(self, span: OTelSpan, expected: tuple[type[BaseException], ...] = ()) -> None:
         self._span = span
+        self._expected = expected
         self._token: Any = None
 
     @property
@@ -84,7 +87,10 @@ class RecordingSpan(tracer.Span):
     ) -> None:
         """End it; an exception that leaves the block sets its status to error, without the exception's text."""
         if error is not None and self._span.is_recording():
-            self.fail(type(error).__name__)
+            if isinstance(error, self._expected):
+                self._span.set_attribute("error.type", type(error).__name__)
+            else:
+                self.fail(type(error).__name__)
         otel_context.detach(self._token)
         self._span.end()
 
@@ -112,6 +118,7 @@ class OTelTracer(tracer.Tracer):
         parent: Carrier | None = None,
         root: bool = False,
         links: Sequence[Carrier] = (),
+        expected: tuple[type[BaseException], ...] = (),
     ) -> tracer.Span:
         """Start a span; use it in a ``with`` block, which ends it."""
         context: Context | None = Context() if root else None
@@ -128,7 +135,8 @@ class OTelTracer(tracer.Tracer):
                 [Link(found) for found in linked],
                 record_exception=False,
                 set_status_on_exception=False,
-            )
+            ),
+            expected,
         )
 
     def current_span(self) -> tracer.Span:
@@ -143,7 +151,8 @@ class OTelTracer(tracer.Tracer):
         try:
             yield
         finally:
-            _shared.reset(token)
+            with suppress(ValueError):  # a coroutine that is closed from outside ends in another context
+                _shared.reset(token)
 
     def annotate(self, attributes: Attributes) -> None:
         """Set attributes on the current span, and on every further span of the innermost :meth:`share` block."""
@@ -172,8 +181,10 @@ def _clean(attributes: Attributes) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str | bool | int | float):
+    if isinstance(value, str):
+        return repair_text(value)
+    if isinstance(value, bool | int | float):
         return value
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in cast("Sequence[Any]", value)):
-        return list(cast("Sequence[str]", value))
-    return str(value)
+        return [repair_text(each) for each in cast("Sequence[str]", value)]
+    return repair_text(str(value))

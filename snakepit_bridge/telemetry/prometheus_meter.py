@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from snakepit_bridge.telemetry.meter import NO_LABELS, Labels, LabelSets, Meter, Observations
-from snakepit_bridge.telemetry.metrics import Metric
+from snakepit_bridge.telemetry.metrics import CATALOG, Metric
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The client library's variable; it must be set before the library is first imported."""
@@ -61,7 +61,8 @@ class PrometheusMeter(Meter):
         if folder := os.environ.get(MULTIPROCESS_FOLDER):
             self.registry = CollectorRegistry()
             MultiProcessCollector(self.registry, path=folder)  # pyright: ignore[reportArgumentType]
-        self._metrics: dict[str, Any] = {}
+        # All at once: counters that nothing has happened to are 0, and threads need no lock to create one.
+        self._metrics = {metric.name: self._create(metric) for metric in CATALOG.values()}
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
 
     def add(self, metric: Metric, amount: float = 1, labels: Labels = NO_LABELS) -> None:
@@ -74,6 +75,8 @@ class PrometheusMeter(Meter):
 
     def observe(self, metric: Metric, read: Observations) -> None:
         """Have the values of a gauge read at each scrape."""
+        if self.registry is self._own and metric.name in self._metrics:
+            self._own.unregister(self._metrics[metric.name])
         self.registry.register(_GaugeCollector(metric, self._label_sets, read))
 
     def render(self) -> bytes:
@@ -85,9 +88,7 @@ class PrometheusMeter(Meter):
         key = (metric.name, values)
         child = self._children.get(key)
         if child is None:
-            family = self._metrics.get(metric.name)
-            if family is None:
-                family = self._metrics[metric.name] = self._create(metric)
+            family = self._metrics[metric.name]
             child = self._children[key] = family.labels(*values) if values else family
         return child
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -12,6 +14,7 @@ from typing import Any, Self
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.telemetry import TELEMETRY, Meter, Tracer
 from snakepit_bridge.telemetry.meter import LabelSets, MultiMeter
+from snakepit_bridge.telemetry.metrics import CATALOG
 
 _EXPORTERS = {
     "OTEL_TRACES_EXPORTER": frozenset({"otlp", "none"}),
@@ -72,13 +75,21 @@ class TelemetryOptions:
             "prometheus" in metrics,
             environment.get(_CAPTURE, "").lower() in _CAPTURING,
             labels,
-            {"service.name": environment.get("OTEL_SERVICE_NAME") or service, **(resource or {})},
+            _merge_resource({"service.name": service, **(resource or {})}, environment),
         )
 
     @property
     def is_on(self) -> bool:
         """Whether anything is recorded."""
         return self.traces or self.otlp_metrics or self.prometheus
+
+
+def _merge_resource(own: Mapping[str, str], environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Return our attributes, but for those that OpenTelemetry's variables give: the SDK adds these."""
+    given = {pair.partition("=")[0].strip() for pair in environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")}
+    if environment.get("OTEL_SERVICE_NAME"):
+        given.add("service.name")
+    return {name: value for name, value in own.items() if name not in given}
 
 
 def _read_exporters(name: str, environment: Mapping[str, str]) -> frozenset[str]:
@@ -97,20 +108,24 @@ class _Providers:
     def __init__(self) -> None:
         self.running: list[Any] = []
         self.registry: Any = None
+        self.is_on = False
 
 
 _PROVIDERS = _Providers()
 
 
 def start(options: TelemetryOptions) -> None:
-    """Switch this process's telemetry on. After a fork each process starts its own.
+    """Switch this process's telemetry on, unless it is. After a fork each process starts its own.
 
     Raises:
         ConfigurationError: the packages of the extra ``telemetry`` aren't installed.
     """
-    if not options.is_on:
+    if not options.is_on or _PROVIDERS.is_on:
         return
-    _require_packages(options)
+    check(options)
+    _PROVIDERS.is_on = True
+    # A process may end without its own shutdown; what was recorded is still exported.
+    atexit.register(stop)
     if options.traces:
         TELEMETRY.tracer = _start_tracer(options)
     label_sets, meters = LabelSets(options.labels), list[Meter]()
@@ -126,7 +141,23 @@ def start(options: TelemetryOptions) -> None:
         TELEMETRY.meter = meters[0] if len(meters) == 1 else MultiMeter(meters)
 
 
-def _require_packages(options: TelemetryOptions) -> None:
+def check(options: TelemetryOptions) -> None:
+    """Check that what the options switch on can be.
+
+    Raises:
+        ConfigurationError: a package is missing, a label isn't one that a setting may add, or the protocol of OTLP
+            isn't supported.
+    """
+    optional = {name for metric in CATALOG.values() for name in metric.optional}
+    if unknown := set(options.labels) - optional:
+        raise ConfigurationError(
+            f"No metric has an optional label {', '.join(sorted(unknown))}; there are {', '.join(sorted(optional))}."
+        )
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    if (options.traces or options.otlp_metrics) and protocol != "http/protobuf":
+        raise ConfigurationError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, which isn't supported. Use http/protobuf."
+        )
     needed = {"prometheus_client"} if options.prometheus else set[str]()
     if options.traces or options.otlp_metrics:
         needed |= {"opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"}
@@ -206,9 +237,16 @@ def stop(timeout_s: float = _STOP_TIMEOUT_S) -> None:
         timeout_s: seconds after which a collector that doesn't answer is given up.
     """
     TELEMETRY.tracer, TELEMETRY.meter = Tracer(), Meter()
-    providers, _PROVIDERS.running, _PROVIDERS.registry = _PROVIDERS.running, [], None
+    providers = _PROVIDERS.running
+    _PROVIDERS.__init__()
     threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:  # no thread can start while the interpreter shuts down
+        for provider in providers:
+            provider.shutdown()
+        return
+    until = time.monotonic() + timeout_s
     for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout_s)
+        thread.join(max(0.0, until - time.monotonic()))

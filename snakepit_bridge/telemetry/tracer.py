@@ -71,6 +71,7 @@ class Tracer:
         parent: Carrier | None = None,
         root: bool = False,
         links: Sequence[Carrier] = (),
+        expected: tuple[type[BaseException], ...] = (),
     ) -> Span:
         """Start a span; use it in a ``with`` block, which ends it.
 
@@ -82,6 +83,7 @@ class Tracer:
                 span is the parent.
             root: whether it begins a trace of its own.
             links: headers that carry the contexts of spans to link; those without a valid context are left out.
+            expected: exceptions that are the caller's fault: they leave the status of a server's span unset.
         """
         return NO_SPAN
 

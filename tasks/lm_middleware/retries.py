@@ -86,7 +86,6 @@ class Retries:
                 if not may_repeat(call, exc):
                     raise
                 pause_s = _next_pause_s(call, exc, attempts)
-                record_retry(call, exc, pause_s)
             await asyncio.sleep(pause_s)
 
 
@@ -109,6 +108,8 @@ def _next_pause_s(call: PredictionCall, error: LM15Error, attempts: _Attempts) -
     used_up = policy.attempts is not None and not is_open and attempts.count >= policy.attempts
     if used_up or failing_s + pause_s >= bound_s:
         raise failure from error
+    if not is_open:
+        record_retry(call, error, pause_s)
     # Before the first answer nothing is lost by waiting outside of this process.
     if pause_s > policy.in_place_s or (is_open and not scope.tally.answered_calls):
         failure.again_in_s, failure.failing_s = pause_s, failing_s + pause_s

@@ -5,6 +5,7 @@ Names and attributes are those of OpenTelemetry's GenAI semantic conventions, v0
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,18 @@ from tasks.lm_middleware.middleware import CallNext, PredictionCall
 
 _OPERATION = "chat"
 
+# What the conventions call the providers that models are prefixed with otherwise.
+_PROVIDERS = {
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "bedrock": "aws.bedrock",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "vertex_ai": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
+
 
 class TraceCalls:
     """Opens a span for each LM call, retries, fallbacks and cached answers included."""
@@ -42,25 +55,28 @@ class TraceCalls:
             response = await call_next(call)
             if span.is_recording:
                 span.set_attributes({**_describe_response(response), "gen_ai.provider.name": provider})
-                if tracer.captures_content:
-                    span.set_attributes(_describe_content(call, response))
             return response
 
 
 class MeasureRequests:
-    """Measures each request to a provider, and names the profile that the request goes to on the call's span."""
+    """Measures each request to a provider, and notes on the call's span what reaches the provider."""
 
     async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
         """Return the response of the rest of the chain."""
+        tracer, meter = TELEMETRY.tracer, TELEMETRY.meter
         if call.engine is not call.call.engine:
-            TELEMETRY.tracer.current_span().set_attributes({"dspex.fallback_profile": call.profile})
+            tracer.current_span().set_attributes({"dspex.fallback_profile": call.profile})
+        response = await (self._measure(call, call_next) if meter.enabled else call_next(call))
+        if tracer.captures_content:
+            tracer.current_span().set_attributes(_describe_content(call, response))
+        return response
+
+    async def _measure(self, call: PredictionCall, call_next: CallNext) -> Response:
         meter = TELEMETRY.meter
-        if not meter.enabled:
-            return await call_next(call)
         labels, started = _labels(call), time.perf_counter()
         try:
             response = await call_next(call)
-        except LM15Error as exc:
+        except BaseException as exc:
             meter.record(LM_DURATION, time.perf_counter() - started, {**labels, "error.type": _error_type(exc)})
             raise
         meter.record(LM_DURATION, time.perf_counter() - started, labels)
@@ -71,7 +87,7 @@ class MeasureRequests:
 
 
 def record_retry(call: PredictionCall, error: LM15Error, pause_s: float) -> None:
-    """Record that a call failed and is retried after a pause."""
+    """Record that a call failed and is retried after a pause, here or by another delivery of its task."""
     kind = _error_type(error)
     TELEMETRY.tracer.current_span().add_event("dspex.lm.retry", {"error.type": kind, "dspex.pause_s": pause_s})
     TELEMETRY.meter.add(LM_RETRIES, 1, {"dspex.profile": call.profile, "error.type": kind})
@@ -80,11 +96,13 @@ def record_retry(call: PredictionCall, error: LM15Error, pause_s: float) -> None
 def split_model(model: str) -> tuple[str, str]:
     """Return the provider and the name of a model; the provider is ``_OTHER`` if the model names none."""
     provider, slash, name = model.partition("/")
-    return (provider, name) if slash else ("_OTHER", model)
+    return (_PROVIDERS.get(provider, provider), name) if slash else ("_OTHER", model)
 
 
-def _error_type(error: LM15Error) -> str:
-    return retryable_kind(error) or error.code or type(error).__name__
+def _error_type(error: BaseException) -> str:
+    if isinstance(error, LM15Error):
+        return retryable_kind(error) or error.code or type(error).__name__
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
 
 
 def _labels(call: PredictionCall) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
-from snakepit_bridge.exceptions import LMUnavailableError
+from snakepit_bridge.exceptions import LMUnavailableError, SessionNotFoundError
 from snakepit_bridge.telemetry import setup
 from tests.harness.cluster import free_ports
 from tests.harness.otlp import Collector, ExportedSpan, collector
@@ -22,7 +22,8 @@ from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
 from tests.integration.gateway_clients import connected, gateway, http
 
-PRODUCER, CONSUMER, CLIENT = 4, 5, 3
+CONSUMER, CLIENT = 5, 3
+CONCURRENCY = {"asyncio": 500, "threads": 16, "prefork": 4}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def play(
         "OTEL_METRIC_EXPORT_INTERVAL": "200",
         "OTEL_EXPORTER_PROMETHEUS_PORT": str(port),
     }
-    with stage(tmp_path_factory.mktemp("telemetry"), pool=request.param, **settings) as playing:
+    with stage(tmp_path_factory.mktemp("telemetry"), worker=False, **settings) as playing:
+        playing.start(pool=request.param, concurrency=CONCURRENCY[request.param])
         playing.fleet.register("qa", dspy.ChainOfThought("question -> answer"))
         yield playing
 
@@ -124,13 +126,15 @@ def test_prompts_answers_and_keys_stay_out_of_spans(
 
 
 def test_no_span_of_many_concurrent_predictions_has_a_foreign_parent(
-    play: Stage, exported: Collector, sent: InMemorySpanExporter
+    play: Stage, exported: Collector, sent: InMemorySpanExporter, request: pytest.FixtureRequest
 ) -> None:
-    program, count = fresh("many"), 100
+    program, count = fresh("many"), 500 if "asyncio" in request.node.name else 60
+    play.lm.delay(0.5)
     play.fleet.register(program, dspy.ChainOfThought("question -> answer"))
     results = [play.fleet.submit(program, {"question": f"{program} {number}"}) for number in range(count)]
     for result in results:
         result.get(60)
+    play.lm.delay(0)
     traces = {f"{span.context.trace_id:032x}" for span in sent.get_finished_spans() if span.context is not None}
     assert len(traces) == count
     for trace in traces:
@@ -187,7 +191,9 @@ def test_a_redelivered_prediction_is_a_second_attempt_in_the_same_trace(
     assert task.attributes["dspex.attempt"] == 2
 
 
-def test_both_exits_count_the_predictions_of_all_processes(play: Stage, exported: Collector, port: int) -> None:
+def test_both_exits_count_the_predictions_of_all_processes(
+    play: Stage, exported: Collector, port: int, request: pytest.FixtureRequest
+) -> None:
     program, count = fresh("counted"), 5
     play.fleet.register(program, dspy.Predict("question -> answer"))
     for number in range(count):
@@ -202,8 +208,29 @@ def test_both_exits_count_the_predictions_of_all_processes(play: Stage, exported
     line = f'dspex_predictions_total{{dspex_outcome="ok",dspex_program="{program}",error_type=""}} {count}.0'
     wait_until(lambda: line in scrape(), line)
     assert "gen_ai_client_inference_duration_seconds_count{" in scrape()
-    assert "dspex_worker_capacity 4.0" in scrape()
+    capacity = next(places for pool, places in CONCURRENCY.items() if pool in request.node.name)
+    assert f"dspex_worker_capacity {capacity:.1f}" in scrape()
     wait_until(lambda: "dspex_worker_in_flight 0.0" in scrape(), "no task in flight")
+
+
+def test_each_kind_of_end_is_counted_once(play: Stage, exported: Collector) -> None:
+    program, question, session = fresh("ends"), fresh("q"), fresh("s")
+    play.fleet.register(program, dspy.Predict("question -> answer"))
+    play.lm.hang(1, containing=question)
+    cancelled = play.fleet.submit(program, {"question": question})
+    play.await_asked(question)
+    assert cancelled.cancel()
+    batch = play.fleet.submit_batch(program, [{"question": fresh("q")} for _ in range(3)], session=session)
+    for failed in batch:
+        with pytest.raises(SessionNotFoundError):
+            failed.get(30)
+    play.fleet.submit(program, {"question": fresh("q")}).get(30)
+    wait_until(lambda: exported.total("dspex.predictions", program, "ok") == 1, "the success to be exported")
+    wait_until(
+        lambda: exported.total("dspex.predictions", "unknown", "SessionNotFoundError") >= 3, "the failures as well"
+    )
+    # A client's own commit ends it; the worker's comes second and counts nothing.
+    assert exported.total("dspex.predictions", program, "failed") == 0
 
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -9,10 +9,8 @@ import sys
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.redaction import redact_logs
-from snakepit_bridge.telemetry.setup import stop as stop_telemetry
 from workers.refresher.service import run_refresher
 from workers.refresher.settings import RefresherSettings
-from workers.telemetry import read_options, start_telemetry
 
 _SECONDS = ("poll_s", "poll_max_s", "settle_s", "heartbeat_s", "idle_s", "lease_s", "timeout_s")
 
@@ -50,13 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
             watch=chosen.watch,
             **{name: getattr(chosen, name) for name in _SECONDS},
         )
-        start_telemetry(read_options("dspex-refresher"))
         run_refresher(settings, name=chosen.name)
     except ConfigurationError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
-    finally:
-        stop_telemetry()
     return 0
 
 

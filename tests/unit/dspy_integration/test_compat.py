@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import operator
 import shutil
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import dspy
 import pytest
 from dspy.lm15 import AsyncLMRouter, RouterConfig
+from dspy.utils.parallelizer import ParallelExecutor
+from tqdm import tqdm
 
 from snakepit_bridge.dspy_integration import compat
 
@@ -96,3 +100,17 @@ INSTANCES: dict[str, tuple[Callable[[], Any], list[str]]] = {
 def test_a_private_attribute_is_still_there(kind: str, name: str) -> None:
     build, _ = INSTANCES[kind]
     operator.attrgetter(name)(build())
+
+
+def test_progress_bars_of_several_parallels_do_not_fail_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: Any = tqdm
+    monkeypatch.setattr(bars, "_instances", WeakSet())
+    bar = bars.__new__(bars)
+    bars._instances.clear()  # what another Parallel does when it starts
+    with pytest.raises(KeyError):
+        bar.__init__(total=1, disable=True)
+    compat.tolerate_concurrent_progress_bars()
+    bar = bars.__new__(bars)
+    bars._instances.clear()
+    bar.__init__(total=1, disable=True)
+    assert "tqdm.tqdm._instances.clear()" in inspect.getsource(ParallelExecutor.execute), "DSPy has mended it"

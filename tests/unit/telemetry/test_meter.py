@@ -84,13 +84,22 @@ def test_sessions_are_labels_only_where_a_setting_names_them() -> None:
     assert not [line for line in with_sessions.render().splitlines() if b"tokens_total{" in line and b"user-17" in line]
 
 
-def test_label_sets_beyond_the_bound_become_one() -> None:
+def test_beyond_the_bound_new_names_become_one_and_outcomes_stay_apart() -> None:
     meter = PrometheusMeter(LabelSets(max_sets=3))
     for number in range(10):
-        meter.add(PREDICTIONS, 1, {"dspex.program": f"program-{number}", "dspex.outcome": "ok"})
+        outcome = "ok" if number % 2 else "failed"
+        meter.add(PREDICTIONS, 1, {"dspex.program": f"program-{number}", "dspex.outcome": outcome})
     counts = {names: value for (name, names), value in scrape(meter).items() if name == "dspex_predictions_total"}
-    assert len(counts) == 4
-    assert counts[OVERFLOW, OVERFLOW, OVERFLOW] == 7
+    assert len(counts) == 5
+    assert counts[tuple(sorted((OVERFLOW, "ok")))] == 4
+    assert counts[tuple(sorted((OVERFLOW, "failed")))] == 3
+
+
+def test_a_label_that_is_no_text_that_can_be_sent_breaks_no_scrape() -> None:
+    meter = PrometheusMeter(LabelSets())
+    meter.add(PREDICTIONS, 1, {"dspex.program": "\ud800" + "x" * 10_000, "dspex.outcome": "ok"})
+    assert len(meter.render()) < 100_000
+    assert b'dspex_outcome="ok"' in meter.render()
 
 
 def test_each_metric_can_be_recorded_and_has_a_name_of_its_own_in_prometheus() -> None:

@@ -42,7 +42,7 @@ def test_the_variables_of_opentelemetry_say_what_is_on() -> None:
         OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="SPAN_ONLY",
     )
     assert (options.traces, options.otlp_metrics, options.prometheus, options.captures_content) == (True,) * 4
-    assert options.resource == {"service.name": "answers"}
+    assert "service.name" not in options.resource, "the SDK reads it"
     assert not read(OTEL_TRACES_EXPORTER="otlp").captures_content
 
 
@@ -55,6 +55,32 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(monkeypatch: pyte
     monkeypatch.setattr(setup, "_is_installed", lambda name: name != "prometheus_client")
     with pytest.raises(ConfigurationError, match=r"prometheus_client isn't installed.*dspex-fleet\[telemetry\]"):
         setup.start(TelemetryOptions(prometheus=True))
+
+
+def test_what_the_resource_variable_gives_is_left_to_it() -> None:
+    ours = {"service.instance.id": "host:1"}
+    given = {"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=prod, service.instance.id=pod-7"}
+    options = TelemetryOptions.from_environment("dspex-worker", resource=ours, environment=given)
+    assert options.resource == {"service.name": "dspex-worker"}
+    assert read().resource == {"service.name": "dspex-worker"}
+
+
+def test_a_label_that_no_metric_may_have_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"No metric has an optional label dspex\.user"):
+        setup.check(TelemetryOptions(prometheus=True, labels=("dspex.user",)))
+
+
+def test_another_protocol_than_http_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    with pytest.raises(ConfigurationError, match="grpc, which isn't supported"):
+        setup.check(TelemetryOptions(traces=True))
+
+
+def test_starting_twice_starts_once() -> None:
+    setup.start(TelemetryOptions(prometheus=True))
+    meter = TELEMETRY.meter
+    setup.start(TelemetryOptions(prometheus=True))
+    assert TELEMETRY.meter is meter
 
 
 def test_starting_and_stopping_switches_on_and_off() -> None:
@@ -77,7 +103,9 @@ def test_a_collector_that_is_away_is_logged_once_and_holds_nothing_up(
             pass
     setup.stop(5)
     messages = [record.getMessage() for record in caplog.records if "collector" in record.getMessage()]
-    assert messages == [f"The collector at {AWAY} doesn't accept spans; what it misses is dropped, predictions go on"]
+    assert messages == [
+        f"The collector at {AWAY}/v1/traces doesn't accept spans; what it misses is dropped, predictions go on"
+    ]
 
 
 UNUSED = """

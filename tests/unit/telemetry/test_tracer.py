@@ -130,6 +130,22 @@ def test_attributes_of_none_are_left_out_and_sequences_of_text_stay_sequences(
     ]
 
 
+def test_an_error_that_is_the_callers_leaves_the_status_of_a_servers_span_unset(
+    tracer: OTelTracer, exporter: InMemorySpanExporter
+) -> None:
+    with pytest.raises(LookupError), tracer.span("one", kind="server", expected=(LookupError,)):
+        raise LookupError
+    span = only(exporter)
+    assert span.status.status_code is StatusCode.UNSET
+    assert dict(span.attributes or {}) == {"error.type": "LookupError"}
+
+
+def test_half_of_a_surrogate_pair_spoils_no_export(tracer: OTelTracer, exporter: InMemorySpanExporter) -> None:
+    with tracer.span("one", attributes={"a": "\ud800", "b": ["\ud800"]}):
+        pass
+    only(exporter).to_json().encode()
+
+
 def test_a_span_carries_its_context_in_headers(tracer: OTelTracer, exporter: InMemorySpanExporter) -> None:
     headers: dict[str, str] = {}
     with tracer.span("one") as span:

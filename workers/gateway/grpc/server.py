@@ -101,7 +101,7 @@ class GrpcServer:
                 grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
                 request = _parse(operation, data)
                 headers = _read_trace_context(context.invocation_metadata())
-                with TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=headers):
+                with TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=headers, expected=(BridgeError,)):
                     return await self._gate.call(operation, request, grant, context.time_remaining())
             except Exception as exc:  # noqa: BLE001 - reported to the client, and logged if unexpected
                 return await _abort(exc, operation, context)

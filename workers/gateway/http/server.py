@@ -151,7 +151,7 @@ class HttpServer:
 
     async def _handle_unary(self, operation: Operation, request: Request) -> Response:
         grant, message = await self._receive(operation, request)
-        with TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=request.headers):
+        with TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=request.headers, expected=(BridgeError,)):
             answer = await self._gate.call(operation, message, grant, _parse_timeout(request))
         return Response(encode_json(message_to_json(answer)), media_type=_JSON)
 
