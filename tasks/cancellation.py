@@ -136,7 +136,7 @@ class CancellationRegistry:
         pending, self._pending_checks = self._pending_checks, {}
         try:
             ended = await self._find_ended(list(pending))
-        except StoreUnavailableError as exc:
+        except Exception as exc:  # noqa: BLE001 (it is raised in each that waits)
             _log.warning("Can't check whether %d predictions are still wanted: %s", len(pending), exc)
             for future in pending.values():
                 future.set_exception(copy_error(exc))
@@ -145,9 +145,11 @@ class CancellationRegistry:
         for task_id, future in pending.items():
             future.set_result(task_id in ended)
 
-    async def _poll(self) -> None:
-        for task_id in await self._find_ended(list(self._contexts)):
+    async def _poll(self) -> bool:
+        running = list(self._contexts)
+        for task_id in await self._find_ended(running):
             self.cancel(task_id)
+        return bool(running)
 
     async def _find_ended(self, task_ids: Sequence[str]) -> set[str]:
         if not task_ids:

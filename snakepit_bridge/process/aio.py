@@ -6,11 +6,23 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from snakepit_bridge.exceptions import StoreUnavailableError
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Round:
+    """One try of an operation.
+
+    Attributes:
+        was_idle: whether there was nothing to do, which doesn't tell that the operation works.
+    """
+
+    was_idle: bool = False
 
 
 class OutageLog:
@@ -27,6 +39,7 @@ class OutageLog:
         self._what = what
         self._expected = expected
         self._is_down = False
+        self._unexpected = ""
 
     def failed(self, why: object) -> None:
         """Log that the operation failed, unless that is logged already."""
@@ -41,16 +54,24 @@ class OutageLog:
         self._is_down = False
 
     @contextmanager
-    def survive(self) -> Generator[None]:
-        """Log the errors of the block instead of raising them: an outage once, any other error with its traceback."""
+    def survive(self) -> Generator[Round]:
+        """Log the errors of the block instead of raising them, each until it changes or the operation works again.
+
+        An outage is logged by its message, any other error with its traceback.
+        """
+        this = Round()
         try:
-            yield
+            yield this
         except self._expected as exc:
             self.failed(exc)
-        except Exception:  # noqa: BLE001 (one failed round must not end a loop)
-            self._log.exception("%s; retrying", self._what)
+        except Exception as exc:  # noqa: BLE001 (one failed round must not end a loop)
+            if (unexpected := f"{type(exc).__name__}: {exc}") != self._unexpected:
+                self._log.exception("%s; retrying", self._what)
+            self._unexpected = unexpected
         else:
-            self.recovered()
+            if not this.was_idle:
+                self._unexpected = ""
+                self.recovered()
 
 
 async def every(
@@ -75,8 +96,8 @@ async def every(
         await wait_for_event(wake_up, interval_s)
     while True:
         wake_up.clear()
-        with outage.survive():
-            await work()
+        with outage.survive() as this:
+            this.was_idle = await work() is False
         await wait_for_event(wake_up, interval_s)
 
 

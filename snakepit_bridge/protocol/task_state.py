@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 from celery.states import READY_STATES
 
@@ -13,5 +14,12 @@ def is_final_state(state: str) -> bool:
 
 
 def is_final(stored: bytes | None) -> bool:
-    """Check whether a stored result is final; None is a result that isn't stored (yet)."""
-    return stored is not None and is_final_state(json.loads(stored)["status"])
+    """Check whether a stored result is final; one that isn't stored (yet), or isn't a result, is not."""
+    if stored is None:
+        return False
+    try:
+        result: Any = json.loads(stored)
+    except (ValueError, RecursionError):
+        return False
+    state = cast("dict[str, Any]", result).get("status") if isinstance(result, dict) else None
+    return isinstance(state, str) and is_final_state(state)

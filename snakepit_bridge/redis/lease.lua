@@ -1,7 +1,8 @@
 -- needs: lease_functions
 -- Acquires, renews or releases a lease, or writes a record while it is held. Idempotent.
--- KEYS: the lease, and the record. ARGV: the owner, the operation, milliseconds of the lease; for a record its bytes
--- and its TTL in seconds; for an acquisition the further owners whose lease is taken over.
+-- KEYS: the lease, and the record. ARGV: the owner, the operation, milliseconds of the lease, the bytes of the record and
+-- its TTL in seconds (empty and 0 for none), and from the sixth on the further owners whose lease an acquisition takes
+-- over.
 -- Returns 1 if the owner holds, or held, the lease. A lost lease is acquired again by 'acquire' only, since another
 -- owner may have held it meanwhile.
 

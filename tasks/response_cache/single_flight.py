@@ -74,7 +74,6 @@ class AnswerCache:
         self._store = store
         self._calls: dict[str, SharedCall] = {}
         self._spawned = BackgroundTasks()
-        self._renewal_outage = OutageLog(_log, "Can't renew the lease on an answer")
         signals.subscribe(store.channel, self._on_answered, self._on_reconnect)
 
     async def get_or_call(self, scope: PredictionContext, call: LMCall, call_provider: CallProvider) -> Response:
@@ -174,7 +173,7 @@ class AnswerCache:
 
     async def _renew(self, flight: SharedCall) -> None:
         renew = partial(self._store.claim, flight.digest, flight.owner)
-        await every(LEASE_S / 4, renew, self._renewal_outage, at_once=False)
+        await every(LEASE_S / 4, renew, OutageLog(_log, "Can't renew the lease on an answer"), at_once=False)
 
     # ------------------------------------------------------------------ notifications
 

@@ -127,8 +127,13 @@ class Gateway:
         await self._fleet.connection.aclose()
 
     async def _probe(self) -> None:
-        if self._grpc is not None:
-            await self._grpc.set_healthy(await self.ready())
+        if self._grpc is None:
+            return
+        ready = False
+        try:
+            ready = await self.ready()
+        finally:
+            await self._grpc.set_healthy(ready)
 
 
 def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | None = None) -> None:

@@ -30,8 +30,8 @@ class PendingConfirmations:
         """
         self._pending[publisher.session] = (publisher, looked_at, heard)
 
-    async def send(self) -> None:
-        """Send and discard the pending confirmations.
+    async def send(self) -> bool:
+        """Send and discard the pending confirmations; return whether there were any.
 
         Raises:
             StoreUnavailableError: Redis can't be reached. Nothing is lost: the next reads confirm again.
@@ -41,9 +41,12 @@ class PendingConfirmations:
             session: publisher.build_confirmation(at, heard) for session, (publisher, at, heard) in pending.items()
         }
         looks = {session: look for session, look in confirmations.items() if look is not None}
-        rejected = await self._store.confirm(looks, publisher=self._publisher) if looks else {}
+        if not looks:
+            return False
+        rejected = await self._store.confirm(looks, publisher=self._publisher)
         for session, error in rejected.items():
             # A publish of the same session may have overtaken the confirmation.
             publisher, at, heard = pending[session]
             if looks[session] == publisher.build_confirmation(at, heard):
                 publisher.handle_rejection(error)
+        return True

@@ -18,3 +18,14 @@ def test_scripts_agree_on_what_is_final(redis_url: str, state: str) -> None:
     with Redis.from_url(redis_url, decode_responses=True) as client:
         found = client.eval(script, 0, stored)
     assert found == (state if is_final(stored) else "")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [b"", b"junk", b"[]", b"7", b"null", b"{}", b'{"status": 7}', b'{"status": null}', b'{"status": ["SUCCESS"]}'],
+)
+def test_what_is_no_result_is_final_for_neither(redis_url: str, stored: bytes) -> None:
+    script = f"{FINAL_STATE}\nreturn final_state(ARGV[1]) or ''"
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        assert client.eval(script, 0, stored) == ""
+    assert not is_final(stored)

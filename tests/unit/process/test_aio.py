@@ -113,3 +113,32 @@ async def test_background_tasks_can_be_awaited_and_cancelled() -> None:
     endless = tasks.spawn(asyncio.Event().wait())
     await tasks.cancel()
     assert endless.cancelled()
+
+
+async def test_an_idle_round_ends_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[bool | Exception] = [StoreUnavailableError("redis://r", "it is away"), False, False, True]
+    done = asyncio.Event()
+
+    async def work() -> bool:
+        if not answers:
+            done.set()
+            return False
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    log = logging.getLogger("test.idle")
+    running = asyncio.create_task(every(0.001, work, OutageLog(log, "Can't look")))
+    await asyncio.wait_for(done.wait(), 5)
+    await cancel_tasks(running)
+    assert [message.partition(":")[0] for message in caplog.messages] == ["Can't look", "Recovered"]
+
+
+def test_the_same_unexpected_error_is_logged_until_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    outage = OutageLog(logging.getLogger("test.unexpected"), "Can't look")
+    for error in (ValueError("a"), ValueError("a"), ValueError("b"), None, ValueError("b")):
+        with outage.survive():
+            if error is not None:
+                raise error
+    assert len(caplog.records) == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -23,7 +23,9 @@ class Backend:
         self.failed: list[str] = []
         self.away = away
 
-    def commit_now(self, task_id: str, error: BridgeError, state: str, *, reply_channel: str) -> None:
+    def commit_now(
+        self, task_id: str, error: BridgeError, state: str, *, reply_channel: str, headers: Mapping[str, Any]
+    ) -> None:
         if self.away:
             self.away -= 1
             raise RedisConnectionError("away")
