@@ -13,11 +13,9 @@
           {Credo.Check.Readability.MaxLineLength, max_length: 120},
           {Credo.Check.Readability.Specs, files: %{excluded: ["test/"]}},
           {Credo.Check.Readability.ImplTrue, []},
-          {Credo.Check.Warning.UnsafeToAtom, []}
-        ],
-        disabled: [
-          # Test support counts on `start_link/1` of processes that need no documentation.
-          {Credo.Check.Readability.ModuleDoc, files: %{included: ["test/"]}}
+          {Credo.Check.Warning.UnsafeToAtom, []},
+          # Test support needs no documentation.
+          {Credo.Check.Readability.ModuleDoc, files: %{excluded: ["test/"]}}
         ]
       }
     }

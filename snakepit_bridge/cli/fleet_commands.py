@@ -50,7 +50,8 @@ def fleet_commands(panel: str) -> Iterable[LazyCommand]:
         else:
             target, settings = f"{__name__}:explain_absence", ANY_ARGUMENTS
             summary = f"The fleet's {name}; runs from a checkout or the image."
-        yield LazyCommand(name, target, summary, panel, ANY_ARGUMENTS if name == "worker" else settings)
+        settings = ANY_ARGUMENTS if name == "worker" else settings
+        yield LazyCommand(name, target, summary, panel, settings, help_text=None if installed else summary)
 
 
 def _is_fleet_installed() -> bool:

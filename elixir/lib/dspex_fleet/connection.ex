@@ -64,17 +64,27 @@ defmodule DSPexFleet.Connection do
   def channel(connection, timeout) do
     case Processes.fetch(connection) do
       {:ok, {nil, metadata}} -> await_channel(connection, metadata, timeout)
-      {:ok, {channel, metadata}} -> {:ok, channel, metadata.()}
+      {:ok, {channel, metadata}} -> with_metadata(channel, metadata)
       :error -> {:error, not_running(connection, "no such process on this node")}
     end
   end
 
   defp await_channel(connection, metadata, timeout) do
-    with {:ok, channel} <- GenServer.call(connection, {:channel, timeout}, :infinity) do
-      {:ok, channel, metadata.()}
-    end
+    with {:ok, channel} <- ask(connection, {:channel, timeout}), do: with_metadata(channel, metadata)
+  end
+
+  defp ask(connection, request) do
+    GenServer.call(connection, request, :infinity)
   catch
     :exit, {reason, _call} -> {:error, not_running(connection, inspect(reason))}
+  end
+
+  # The reason of the exit isn't shown, since it may contain the token.
+  defp with_metadata(channel, metadata) do
+    {:ok, channel, metadata.()}
+  catch
+    :exit, _reason ->
+      {:error, Error.new(:context_down, "the function given as `:token` exited; check that what it calls is running.")}
   end
 
   defp not_running(connection, reason) do
@@ -82,7 +92,8 @@ defmodule DSPexFleet.Connection do
   end
 
   # A function, since a table's content is shown where a token must not be.
-  defp metadata_function(options), do: fn -> metadata(options.token) end
+  # It captures the token alone: each lookup copies what it captures.
+  defp metadata_function(%{token: token}), do: fn -> metadata(token) end
 
   defp metadata(nil), do: %{}
   defp metadata(token) when is_function(token, 0), do: metadata(token.())
@@ -108,6 +119,8 @@ defmodule DSPexFleet.Connection do
   end
 
   @impl true
+  def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
+
   def handle_call({:channel, timeout}, from, state) do
     if ready?(state), do: {:reply, {:ok, state.channel}, state}, else: {:noreply, wait(state, from, timeout)}
   end

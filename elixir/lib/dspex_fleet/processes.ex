@@ -26,10 +26,22 @@ defmodule DSPexFleet.Processes do
   @spec fetch(GenServer.server()) :: {:ok, term} | :error
   def fetch(server) do
     with pid when is_pid(pid) <- GenServer.whereis(server),
-         [{^pid, value}] <- Registry.lookup(__MODULE__, pid) do
-      {:ok, value}
+         [] <- Registry.lookup(__MODULE__, pid),
+         :ok <- await_start(pid),
+         [] <- Registry.lookup(__MODULE__, pid) do
+      :error
     else
+      [{_pid, value}] -> {:ok, value}
       _none -> :error
     end
   end
+
+  # A process has its name before its `init/1` registers it; the call is answered after that.
+  defp await_start(pid) when node(pid) == node() do
+    GenServer.call(pid, :await_start)
+  catch
+    :exit, _reason -> :error
+  end
+
+  defp await_start(_remote), do: :error
 end

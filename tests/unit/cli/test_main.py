@@ -123,6 +123,12 @@ def test_where_only_the_library_is_installed_the_fleets_commands_say_where_they_
         assert ran.returncode == 1, ran.stderr
         assert "run from a checkout or the image" in ran.stderr
         assert "Traceback" not in ran.stderr
+    helped = subprocess.run(
+        [sys.executable, "-S", "-m", "snakepit_bridge.cli", "worker", "--help"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "runs from a checkout or the image" in helped.stdout
+    assert "Raises" not in helped.stdout
 
 
 @pytest.mark.parametrize(
