@@ -119,8 +119,6 @@ defmodule DSPexFleet.Connection do
   end
 
   @impl true
-  def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
-
   def handle_call({:channel, timeout}, from, state) do
     if ready?(state), do: {:reply, {:ok, state.channel}, state}, else: {:noreply, wait(state, from, timeout)}
   end

@@ -107,8 +107,6 @@ defmodule DSPexFleet.Context do
   end
 
   @impl true
-  def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
-
   def handle_call({:watch, opts}, _from, state) do
     ref = make_ref()
     {:ok, pid} = Watch.start_link([ref: ref, session: state.session, connection: state.connection] ++ opts)

@@ -36,9 +36,10 @@ defmodule DSPexFleet.Processes do
     end
   end
 
-  # A process has its name before its `init/1` registers it; the call is answered after that.
+  # A process has its name before its `init/1` registers it. OTP's own request is answered after that, by any process.
   defp await_start(pid) when node(pid) == node() do
-    GenServer.call(pid, :await_start)
+    _state = :sys.get_state(pid)
+    :ok
   catch
     :exit, _reason -> :error
   end

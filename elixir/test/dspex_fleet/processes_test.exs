@@ -16,9 +16,6 @@ defmodule DSPexFleet.ProcessesTest do
 
       {:ok, nil}
     end
-
-    @impl true
-    def handle_call(:await_start, _from, state), do: {:reply, :ok, state}
   end
 
   test "a process that is still starting is waited for" do
@@ -31,6 +28,12 @@ defmodule DSPexFleet.ProcessesTest do
     send(pid, :go_on)
     assert Task.await(fetching) == {:ok, :started}
     GenServer.stop(pid)
+  end
+
+  test "a process that never registers isn't found, and goes on" do
+    {:ok, pid} = Agent.start_link(fn -> :foreign end)
+    assert Processes.fetch(pid) == :error
+    assert Agent.get(pid, & &1) == :foreign
   end
 
   test "a process that has ended isn't found" do
