@@ -184,6 +184,9 @@ class RevisionBinder:
                 await self._programs.abind(program, snapshot)
             except BridgeError as exc:
                 return f"{name}:{version}: {exc}"
+            except Exception as exc:  # noqa: BLE001 (whatever it is, the other sessions of this process are reported)
+                _log.exception("Program %s:%d can't be bound to %s", name, version, snapshot.token)
+                return f"{name}:{version}: {type(exc).__name__}: {exc}"
         return ""
 
 

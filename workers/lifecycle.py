@@ -171,7 +171,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     import_modules(settings.imports, allowed)
 
     def build_chain(profiles: LMProfiles) -> LMMiddleware:
-        user = load_user_middleware(settings.lm_middleware, profiles, allowed)
+        user = load_user_middleware(settings.lm_middleware, profiles, allowed, cache)
         return LMMiddlewareChain(profiles, admission, running, cache, user)
 
     profiles = load_profiles(settings, around=build_chain)

@@ -175,7 +175,7 @@ def _explain_unbindable(part: Any, name: str) -> str:
         if name.removeprefix("config.") in REFUSED:
             return "a variable may not say where a request goes, who pays for it or what the adapter decides"
         return f"of LM keywords a variable may set these alone, by their exact names: {', '.join(sorted(ANY_ENGINE))}"
-    return "DSPy would ignore it there"
+    return "DSPy would ignore it there, and no module of its own registers such a target (workers import DSPEX_IMPORTS)"
 
 
 def _find_obstacle(module: Any, path: str, name: str) -> str:

@@ -45,7 +45,7 @@ class AllowedImports:
         try:
             for name in attributes:
                 found = getattr(found, name)
-        except AttributeError as exc:
+        except Exception as exc:  # a module's own __getattr__ may import, and raise, anything
             raise _import_error(path, exc) from exc
         if not self._allows(getattr(found, "__module__", None) or ""):
             raise ValueError(f"'{path}' is only imported there, it is defined elsewhere")

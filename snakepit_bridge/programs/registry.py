@@ -95,6 +95,7 @@ class ProgramRegistry:
             ProgramSpecError: the name is invalid.
             StoreUnavailableError: Redis can't be reached.
         """
+        check_name(name)
         encoded = spec.encode()
         content = digest(encoded)
         client = self._connection.client

@@ -52,7 +52,7 @@ class LMMiddlewareChain:
             *(() if user is None else (user,)),
             ResponseCache(cache, cancellations),
             Retries(profiles),
-            Fallbacks(profiles),
+            Fallbacks(profiles, user),
             ProviderPauses(updates),
             CircuitBreakers(profiles),
             RateLimits(updates, cancellations),

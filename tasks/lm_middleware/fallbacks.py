@@ -11,6 +11,7 @@ from snakepit_bridge.lm.engine import LMEngine
 from snakepit_bridge.lm.profiles import LMProfiles
 from tasks.lm_middleware.middleware import CallNext, PredictionCall
 from tasks.lm_middleware.retries import may_repeat
+from tasks.lm_middleware.user_middleware import UserMiddleware
 
 
 class Fallbacks:
@@ -18,10 +19,12 @@ class Fallbacks:
 
     Args:
         profiles: the LM profiles.
+        user: the user's own middleware; a fallback's runs around its calls.
     """
 
-    def __init__(self, profiles: LMProfiles) -> None:
+    def __init__(self, profiles: LMProfiles, user: UserMiddleware | None = None) -> None:
         self._profiles = profiles
+        self._user = user
 
     async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
         """Return the first response.
@@ -32,7 +35,7 @@ class Fallbacks:
         first: LM15Error | None = None
         for engine in self._engines(call):
             try:
-                return await call_next(replace(call, engine=engine))
+                return await self._around(call, engine, call_next)(replace(call, engine=engine))
             except LM15Error as exc:
                 if first is None and not may_repeat(call, exc):
                     raise
@@ -41,6 +44,11 @@ class Fallbacks:
                     break
         assert first is not None
         raise first
+
+    def _around(self, call: PredictionCall, engine: LMEngine, call_next: CallNext) -> CallNext:
+        if self._user is None or engine is call.engine:
+            return call_next
+        return self._user.wrap_fallback(call.profile, engine.endpoint.profile, call_next)
 
     def _engines(self, call: PredictionCall) -> Iterator[LMEngine]:
         yield call.engine

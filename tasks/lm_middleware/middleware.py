@@ -12,12 +12,18 @@ from typing import Protocol, Self
 
 from dspy.lm15 import Request, Response
 
+from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.lm.engine import LMCall, LMEngine
+from snakepit_bridge.lm.extensions import MESSAGES
 from snakepit_bridge.lm.policies import RetryPolicy
 from snakepit_bridge.snapshots.snapshot import Snapshot
 from tasks.prediction_context import PredictionContext
 
 _DEFAULT_POLICY = RetryPolicy()
+_OPAQUE = (
+    "LM middleware changed the messages of a call with audio, a file or another part that DSPy's canonical request "
+    "can't hold. Such a call is sent with its original messages. Change its config alone, or refuse the call there."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,15 @@ class PredictionCall:
         return self.call.request
 
     def with_request(self, request: Request) -> Self:
-        """Return the call with another request, for the rest of the chain."""
+        """Return the call with another request, for the rest of the chain.
+
+        Raises:
+            BridgeError: the messages differ, and the call has parts that only its original messages hold.
+        """
+        before = self.call.request
+        changed = request.messages != before.messages or request.system != before.system
+        if changed and MESSAGES in (before.config.extensions or {}):
+            raise BridgeError(_OPAQUE)
         return replace(self, call=replace(self.call, request=request))
 
     @property

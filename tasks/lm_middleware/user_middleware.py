@@ -17,19 +17,29 @@ from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.lm.profiles import LMProfiles
 from snakepit_bridge.programs.imports import AllowedImports
 from tasks.lm_middleware.middleware import CallNext, LMMiddleware, PredictionCall, compose
+from tasks.response_cache.single_flight import AnswerCache
 
 
 class UserMiddleware:
-    """Runs the middleware of every call, and inside it that of the call's LM profile.
+    """Runs the middleware of every call, and inside it that of the call's LM profile; each once, however often named.
+
+    A fallback's own middleware runs around the fallback's calls, inside the rest.
 
     Args:
         common: the middleware of every LM call, the first outermost.
         by_profile: that of an LM profile's calls, by its name.
+        cache: the response cache, which is told what a middleware makes of an answer.
     """
 
-    def __init__(self, common: Sequence[LMMiddleware], by_profile: Mapping[str, Sequence[LMMiddleware]]) -> None:
-        self._common = tuple(common)
-        self._by_profile = {name: (*common, *own) for name, own in by_profile.items()}
+    def __init__(
+        self,
+        common: Sequence[LMMiddleware],
+        by_profile: Mapping[str, Sequence[LMMiddleware]],
+        cache: AnswerCache | None = None,
+    ) -> None:
+        self._common = _without_repeats(common)
+        self._by_profile = {name: _without_repeats([*common, *own]) for name, own in by_profile.items()}
+        self._cache = cache
 
     async def __call__(self, call: PredictionCall, call_next: CallNext) -> Response:
         """Return the response of the user's middleware.
@@ -38,30 +48,65 @@ class UserMiddleware:
             TypeError: a middleware returned something else.
         """
         middlewares = self._by_profile.get(call.profile, self._common)
-        response = await compose(middlewares, call_next)(call)
+        answers: list[Response] = []
+
+        async def collect(call: PredictionCall) -> Response:
+            answers.append(await call_next(call))
+            return answers[-1]
+
+        response = await compose(middlewares, collect)(call)
         if not isinstance(cast(object, response), Response):
             names = ", ".join(_describe(each) for each in middlewares)
             raise TypeError(f"LM middleware must return the response, not {type(response).__name__}: {names}")
+        if self._cache is not None:
+            self._cache.replace_answers(call.scope, answers, response)
         return response
 
+    def wrap_fallback(self, profile: str, fallback: str, call_next: CallNext) -> CallNext:
+        """Return ``call_next`` within the middleware of a fallback that the profile's own calls don't have.
 
-def load_user_middleware(paths: Iterable[str], profiles: LMProfiles, allowed: AllowedImports) -> UserMiddleware | None:
+        Args:
+            profile: the LM profile of the call.
+            fallback: the profile that is called in its place.
+            call_next: the rest of the chain.
+        """
+        around = self._by_profile.get(profile, self._common)
+        return compose([each for each in self._by_profile.get(fallback, ()) if each not in around], call_next)
+
+
+def _without_repeats(middlewares: Sequence[LMMiddleware]) -> tuple[LMMiddleware, ...]:
+    return tuple({id(each): each for each in middlewares}.values())
+
+
+def load_user_middleware(
+    paths: Iterable[str], profiles: LMProfiles, allowed: AllowedImports, cache: AnswerCache | None = None
+) -> UserMiddleware | None:
     """Import and create the middleware of the settings and of the LM profiles; None if they name none.
+
+    One that is named several times is created once.
 
     Args:
         paths: import paths of the middleware of every LM call.
         profiles: the LM profiles, with the import paths of each.
         allowed: the packages that it may come from.
+        cache: the response cache of their calls.
 
     Raises:
         ConfigurationError: a path is malformed, not allowed, can't be imported, or isn't a middleware.
     """
-    common = [_load(path, "DSPEX_LM_MIDDLEWARE", allowed) for path in paths]
+    loaded: dict[str, LMMiddleware] = {}
+
+    def load(path: str, where: str) -> LMMiddleware:
+        if path not in loaded:
+            loaded[path] = _load(path, where, allowed)
+        return loaded[path]
+
+    common = [load(path, "DSPEX_LM_MIDDLEWARE") for path in paths]
     by_profile = {
-        profile.name: [_load(path, f"LM profile '{profile.name}'", allowed) for path in profile.middleware]
+        profile.name: [load(path, f"LM profile '{profile.name}'") for path in profile.middleware]
         for profile in profiles
     }
-    return UserMiddleware(common, by_profile) if common or any(by_profile.values()) else None
+    return UserMiddleware(common, by_profile, cache) if common or any(by_profile.values()) else None
 
 
 def _load(path: str, where: str, allowed: AllowedImports) -> LMMiddleware:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -141,6 +141,22 @@ class AnswerCache:
         """Report whether a program parsed an answer. Call from any thread."""
         for flight in scope.unparsed.pop(text, ()):
             get_home_loop().call_soon_threadsafe(self._complete, flight, flight.answer if parsed else None)
+
+    def replace_answers(self, scope: PredictionContext, answers: Sequence[Response], response: Response) -> None:
+        """Follow what middleware makes of answers: the last one is parsed as ``response``, the others never are.
+
+        Args:
+            scope: the prediction.
+            answers: what the calls of one LM call were answered with, in their order.
+            response: what the program gets.
+        """
+        for answer in answers[:-1]:
+            if answer is not response:
+                self.resolve(scope, _text(answer), parsed=False)
+        if answers and answers[-1] is not response:
+            flights = scope.unparsed.pop(_text(answers[-1]), [])
+            if flights:
+                scope.unparsed.setdefault(_text(response), []).extend(flights)
 
     def finish(self, scope: PredictionContext, *, succeeded: bool) -> None:
         """Resolve the answers that no adapter parsed by whether their program succeeded."""

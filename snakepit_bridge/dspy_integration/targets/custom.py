@@ -11,7 +11,7 @@ from snakepit_bridge.dspy_integration.bounds import abbreviate
 from snakepit_bridge.dspy_integration.module_tree import has_part, parts
 from snakepit_bridge.dspy_integration.targets.model import BoundValue, LMScope
 from snakepit_bridge.dspy_integration.targets.target import CUSTOM_TARGETS, Target, is_built_in
-from snakepit_bridge.exceptions import ValidationError
+from snakepit_bridge.exceptions import BridgeError, ValidationError
 
 SetValue = TypeVar("SetValue", bound=Callable[[Any, Any], None])
 
@@ -21,7 +21,8 @@ def register_target(name: str, kinds: type | tuple[type, ...] = dspy.Predict) ->
 
     The function is called with a part and the value, for every part of these kinds in the bound module. The part is
     a fresh copy for this value, so the function may set its attributes; what they refer to is shared and must be
-    replaced, not edited. A ``ValueError`` says why a value is refused.
+    replaced, not edited. A ``ValueError`` says why a value is refused; any other exception refuses it as well. A part
+    that has an attribute of this name gets the value there too.
 
         @register_target("persona")
         def set_persona(predictor, value):
@@ -67,6 +68,11 @@ def unregister_target(name: str) -> None:
 
 def _set(set_value: Callable[[Any, Any], None], part: Any, name: str, bound: BoundValue) -> None:
     try:
+        if name in vars(part):
+            setattr(part, name, bound.value)
         set_value(part, bound.value)
-    except ValueError as exc:
-        raise ValidationError(bound.variable, abbreviate(bound.value), f"it is bound to {name}, and {exc}") from exc
+    except BridgeError:
+        raise
+    except Exception as exc:
+        why = str(exc) if isinstance(exc, ValueError) else f"the target raised {type(exc).__name__}: {exc}"
+        raise ValidationError(bound.variable, abbreviate(bound.value), f"it is bound to {name}, and {why}") from exc

@@ -182,3 +182,28 @@ def test_the_same_call_again_in_one_prediction_is_another() -> None:
 
 def test_no_key_is_in_a_name() -> None:
     assert "hunter2" not in cache_key(prediction(), call(key="hunter2"), across_sessions=False)
+
+
+async def test_an_answer_that_middleware_changed_is_shared_once_the_changed_one_is_parsed(
+    processes: list[Process],
+) -> None:
+    first, second, _ = processes
+    provider, scope = Provider(), prediction()
+    provider.may.set()
+    answer = await first.cache.get_or_call(scope, call(), provider)
+    changed = response("changed")
+    first.cache.replace_answers(scope, [answer], changed)
+    waiting = asyncio.create_task(second.ask(provider))
+    first.cache.resolve(scope, changed.text or "", parsed=True)
+    shared, _ = await asyncio.wait_for(waiting, 10)
+    assert (shared.text, provider.asked) == (answer.text, 1)
+
+
+async def test_an_answer_that_middleware_discarded_is_not_shared(processes: list[Process]) -> None:
+    first, second, _ = processes
+    provider, scope = Provider(), prediction()
+    provider.may.set()
+    discarded = await first.cache.get_or_call(scope, call(), provider)
+    first.cache.replace_answers(scope, [discarded, response("kept")], response("kept"))
+    await second.ask(provider)
+    assert provider.asked == 2

@@ -123,3 +123,12 @@ def test_an_allowed_module_that_fails_at_its_import_is_a_refusal_that_says_why()
 @pytest.mark.parametrize("thing", [sample.lookup, sample.Person, sample.Person.Pet, sample.Summarize])
 def test_an_import_path_leads_back_to_the_thing(thing: object) -> None:
     assert load(import_path(thing)) is thing
+
+
+def test_what_a_module_raises_when_a_name_is_looked_up_is_an_error_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_lazily(name: str) -> object:
+        raise ImportError(f"{name} needs the package heavy")
+
+    monkeypatch.setattr(sample, "__getattr__", load_lazily, raising=False)
+    with pytest.raises(ProgramSpecError, match=r"sample:Heavy' can't be imported here: ImportError: .*package heavy"):
+        load(f"{HERE}:Heavy")

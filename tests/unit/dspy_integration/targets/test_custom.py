@@ -79,3 +79,27 @@ def test_it_may_be_of_some_kind_of_module_alone() -> None:
 def test_a_name_that_is_taken_or_malformed_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name|target"):
         register_target(name)
+
+
+def test_a_target_that_raises_anything_refuses_the_value_by_name() -> None:
+    @register_target("style")
+    def set_style(predictor: Any, value: Any) -> None:
+        predictor.signature = {"plain": predictor.signature}[value]
+
+    try:
+        with pytest.raises(ValidationError, match=r"'v'.*it is bound to style, and the target raised KeyError: 'odd'"):
+            bind(dspy.Predict("a -> b"), style="odd")
+    finally:
+        unregister_target("style")
+
+
+class Greeter(dspy.Predict):
+    def __init__(self, signature: Any) -> None:
+        super().__init__(signature)
+        self.persona = "nobody"
+
+
+def test_a_part_that_has_an_attribute_of_this_name_gets_the_value_there_too() -> None:
+    bound = bind(Greeter("a -> b"), persona="a pirate")
+    assert bound.persona == "a pirate"
+    assert bound.signature.instructions.endswith("Speak as a pirate.")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from dspy.lm15 import Request, Response, ServerError
+from dspy.lm15 import Config, Message, Request, Response, ServerError
 
-from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.exceptions import BridgeError, ConfigurationError
 from snakepit_bridge.lm.engine import LMCall, LMEngine
+from snakepit_bridge.lm.extensions import MESSAGES
 from snakepit_bridge.lm.policies import RetryPolicy
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.programs.imports import AllowedImports
 from tasks.lm_middleware.chain import LMMiddlewareChain
+from tasks.lm_middleware.middleware import PredictionCall
 from tasks.lm_middleware.user_middleware import UserMiddleware, load_user_middleware
 from tasks.prediction_context import activate
 from tasks.rate_limits.protocol import Unlimited
@@ -45,7 +48,11 @@ def seen() -> list[str]:
 
 
 async def ask(
-    user: UserMiddleware | None, answers: list[Any], monkeypatch: pytest.MonkeyPatch, profile: str = "guarded"
+    user: UserMiddleware | None,
+    answers: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    profile: str = "guarded",
+    known: LMProfiles | None = None,
 ) -> tuple[Response, list[Request]]:
     sent: list[Request] = []
 
@@ -57,7 +64,7 @@ async def ask(
         return answer
 
     monkeypatch.setattr(LMEngine, "send", send)
-    known = profiles()
+    known = known or profiles()
     wanted: Any = Wanted()
     cache: Any = None
     chain = LMMiddlewareChain(known, Unlimited(), wanted, cache, user)
@@ -106,3 +113,45 @@ def test_what_cannot_be_used_is_named_with_its_place(path: str, says: str) -> No
         load(path)
     with pytest.raises(ConfigurationError, match=f"LM profile 'guarded'.*{says}"):
         load(of_profile=[path])
+
+
+def fallback_profiles(**middleware: Sequence[str]) -> LMProfiles:
+    retry = RetryPolicy(attempts=1)
+    local = LMProfile(
+        "guarded", "openai/demo", retry=retry, fallbacks=("away",), middleware=tuple(middleware.get("local", ()))
+    )
+    return LMProfiles([local, LMProfile("away", "openai/away", middleware=tuple(middleware.get("away", ())))])
+
+
+@pytest.mark.parametrize(
+    ("common", "local", "runs"),
+    [
+        ((), (), ["inner away"]),
+        ((), (f"{HERE}:inner",), ["inner guarded"]),
+        ((f"{HERE}:inner",), (), ["inner guarded"]),
+    ],
+)
+async def test_a_fallbacks_own_runs_around_its_calls_unless_it_has_run_already(
+    monkeypatch: pytest.MonkeyPatch, seen: list[str], common: Sequence[str], local: Sequence[str], runs: list[str]
+) -> None:
+    known = fallback_profiles(local=local, away=[f"{HERE}:inner"])
+    user = load_user_middleware(common, known, ALLOWED)
+    await ask(user, [ServerError("x"), response()], monkeypatch, known=known)
+    assert [note.rsplit(" ", 3)[0] for note in seen] == runs
+
+
+async def test_one_that_is_named_twice_is_created_and_run_once(
+    monkeypatch: pytest.MonkeyPatch, seen: list[str]
+) -> None:
+    await ask(load(f"{HERE}:Outer", f"{HERE}:Outer", of_profile=[f"{HERE}:Outer"]), [response()], monkeypatch)
+    assert seen == ["outer"]
+
+
+def test_messages_that_a_request_cannot_hold_are_not_changed_without_a_word() -> None:
+    config = Config(extensions={MESSAGES: [{"role": "user", "content": [{"type": "input_audio"}]}]})
+    engine = profiles().get_engine("guarded")
+    call = PredictionCall(scope_of("t-1"), LMCall(engine, request("why?", config=config)), engine)
+    warmer = replace(call.request, config=replace(config, temperature=0.5))
+    assert call.with_request(warmer).request.config.temperature == 0.5
+    with pytest.raises(BridgeError, match="changed the messages of a call with audio"):
+        call.with_request(replace(call.request, messages=(Message.user("other"),)))
