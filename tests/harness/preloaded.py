@@ -84,7 +84,8 @@ class ForkedChild:
     def send_signal(self, sign: int) -> None:
         """Send a signal to it alone; nothing happens if it has ended."""
         if self.running:
-            os.kill(self.pid, sign)
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(self.pid, sign)
 
     def end(self, sign: int = signal.SIGTERM, timeout_s: float = END_TIMEOUT_S) -> int:
         """End it as ``Child.end`` does; return its exit code."""
