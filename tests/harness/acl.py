@@ -82,7 +82,8 @@ def rights_server(kind: str, folder: Path, namespace: str = "dspex") -> Generato
     arguments = ["--port", str(port), "--user", "root", "on", ">root", "~*", "&*", "+@all", "--user", "default", "off"]
     with (
         servers.running_on(kind),
-        local_server(folder, *arguments, port=port, username="root", password="root") as admin,
+        # Without a timeout: MONITOR is silent for as long as nobody asks anything.
+        local_server(folder, *arguments, port=port, username="root", password="root", socket_timeout=None) as admin,
     ):
         yield RightsServer(admin, kind, namespace)
 
@@ -95,6 +96,7 @@ class Usage:
         self._said: dict[str, list[list[str]]] = defaultdict(list)
         self._users: dict[str, str] = {}
         self._ended = threading.Event()
+        self._is_complete = False
         self.commands: dict[str, set[str]] = defaultdict(set)
         self._words: dict[str, set[str]] = defaultdict(set)
 
@@ -116,6 +118,7 @@ class Usage:
                 for thread in threads:
                     thread.join(30)
                     assert not thread.is_alive()
+        assert self._is_complete
         self._attribute()
 
     def used(self, user: str, patterns: Iterable[str]) -> set[str]:
@@ -126,6 +129,7 @@ class Usage:
         for event in monitor.listen():
             words: list[str] = event["command"].split(" ")
             if words == ["ECHO", "recorded"]:
+                self._is_complete = True
                 return
             if event["client_type"] != "lua":
                 self._said[f"{event['client_address']}:{event['client_port']}"].append(words)
