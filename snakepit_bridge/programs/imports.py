@@ -45,9 +45,10 @@ class AllowedImports:
         try:
             for name in attributes:
                 found = getattr(found, name)
-        except Exception as exc:  # a module's own __getattr__ may import, and raise, anything
+            home: object = getattr(found, "__module__", None)
+        except Exception as exc:  # a module's own __getattr__, or a proxy's, may import, and raise, anything
             raise _import_error(path, exc) from exc
-        if not self._allows(getattr(found, "__module__", None) or ""):
+        if not (isinstance(home, str) and self._allows(home)):
             raise ValueError(f"'{path}' is only imported there, it is defined elsewhere")
         return found
 

@@ -22,7 +22,8 @@ from tasks.prediction_context import PredictionContext
 _DEFAULT_POLICY = RetryPolicy()
 _OPAQUE = (
     "LM middleware changed the messages of a call with audio, a file or another part that DSPy's canonical request "
-    "can't hold. Such a call is sent with its original messages. Change its config alone, or refuse the call there."
+    "can't hold. Such a call is sent with its original messages. Change its config alone, by dataclasses.replace, or "
+    "refuse the call there."
 )
 
 
@@ -59,8 +60,10 @@ class PredictionCall:
             BridgeError: the messages differ, and the call has parts that only its original messages hold.
         """
         before = self.call.request
-        changed = request.messages != before.messages or request.system != before.system
-        if changed and MESSAGES in (before.config.extensions or {}):
+        original = (before.config.extensions or {}).get(MESSAGES)
+        kept = (request.config.extensions or {}).get(MESSAGES)
+        changed = (request.messages, request.system, kept) != (before.messages, before.system, original)
+        if original is not None and changed:
             raise BridgeError(_OPAQUE)
         return replace(self, call=replace(self.call, request=request))
 

@@ -54,10 +54,12 @@ class UserMiddleware:
             answers.append(await call_next(call))
             return answers[-1]
 
-        response = await compose(middlewares, collect)(call)
-        if not isinstance(cast(object, response), Response):
-            names = ", ".join(_describe(each) for each in middlewares)
-            raise TypeError(f"LM middleware must return the response, not {type(response).__name__}: {names}")
+        try:
+            response = await _run(middlewares, call, collect)
+        except BaseException:
+            if self._cache is not None:
+                self._cache.replace_answers(call.scope, answers, None)
+            raise
         if self._cache is not None:
             self._cache.replace_answers(call.scope, answers, response)
         return response
@@ -70,8 +72,17 @@ class UserMiddleware:
             fallback: the profile that is called in its place.
             call_next: the rest of the chain.
         """
-        around = self._by_profile.get(profile, self._common)
-        return compose([each for each in self._by_profile.get(fallback, ()) if each not in around], call_next)
+        around = set(map(id, self._by_profile.get(profile, self._common)))
+        own = [each for each in self._by_profile.get(fallback, ()) if id(each) not in around]
+        return lambda call: _run(own, call, call_next)
+
+
+async def _run(middlewares: Sequence[LMMiddleware], call: PredictionCall, call_next: CallNext) -> Response:
+    response = await compose(middlewares, call_next)(call)
+    if not isinstance(cast(object, response), Response):
+        names = ", ".join(_describe(each) for each in middlewares)
+        raise TypeError(f"LM middleware must return the response, not {type(response).__name__}: {names}")
+    return response
 
 
 def _without_repeats(middlewares: Sequence[LMMiddleware]) -> tuple[LMMiddleware, ...]:

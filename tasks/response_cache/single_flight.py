@@ -142,21 +142,24 @@ class AnswerCache:
         for flight in scope.unparsed.pop(text, ()):
             get_home_loop().call_soon_threadsafe(self._complete, flight, flight.answer if parsed else None)
 
-    def replace_answers(self, scope: PredictionContext, answers: Sequence[Response], response: Response) -> None:
-        """Follow what middleware makes of answers: the last one is parsed as ``response``, the others never are.
+    def replace_answers(self, scope: PredictionContext, answers: Sequence[Response], response: Response | None) -> None:
+        """Follow what middleware makes of answers. Call on the home loop.
 
         Args:
             scope: the prediction.
             answers: what the calls of one LM call were answered with, in their order.
-            response: what the program gets.
+            response: what the program gets: one of them, or one made of the last; None if the middleware raised. The
+                others are never parsed.
         """
-        for answer in answers[:-1]:
-            if answer is not response:
-                self.resolve(scope, _text(answer), parsed=False)
-        if answers and answers[-1] is not response:
-            flights = scope.unparsed.pop(_text(answers[-1]), [])
-            if flights:
-                scope.unparsed.setdefault(_text(response), []).extend(flights)
+        chosen = next((answer for answer in answers if answer is response), None)
+        source = answers[-1] if chosen is None and answers and response is not None else chosen
+        for answer in answers:
+            if answer is chosen or (flight := _take_unparsed(scope, answer)) is None:
+                continue
+            if answer is source and response is not None:
+                scope.unparsed.setdefault(_text(response), []).append(flight)
+            else:
+                self._complete(flight, None)
 
     def finish(self, scope: PredictionContext, *, succeeded: bool) -> None:
         """Resolve the answers that no adapter parsed by whether their program succeeded."""
@@ -206,6 +209,15 @@ class AnswerCache:
 def _without_usage(answer: Response) -> Response:
     """Return the answer without its usage: it cost nothing this time."""
     return replace(answer, usage=Usage())
+
+
+def _take_unparsed(scope: PredictionContext, answer: Response) -> SharedCall | None:
+    """Remove and return the call that led to an answer; None if the answer was cached, or is resolved already."""
+    flights: list[SharedCall] = scope.unparsed.get(_text(answer), [])
+    found = next((flight for flight in flights if flight.answer is answer), None)
+    if found is not None:
+        flights.remove(found)
+    return found
 
 
 def _text(answer: Response) -> Any:

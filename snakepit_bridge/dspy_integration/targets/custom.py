@@ -21,8 +21,8 @@ def register_target(name: str, kinds: type | tuple[type, ...] = dspy.Predict) ->
 
     The function is called with a part and the value, for every part of these kinds in the bound module. The part is
     a fresh copy for this value, so the function may set its attributes; what they refer to is shared and must be
-    replaced, not edited. A ``ValueError`` says why a value is refused; any other exception refuses it as well. A part
-    that has an attribute of this name gets the value there too.
+    replaced, not edited. A ``ValueError`` says why a value is refused; any other exception refuses it as well. A part,
+    or the bound module, that has an attribute of this name gets the value there too.
 
         @register_target("persona")
         def set_persona(predictor, value):
@@ -48,6 +48,8 @@ def register_target(name: str, kinds: type | tuple[type, ...] = dspy.Predict) ->
             return (name,) if has_part(part, kinds) else ()
 
         def apply(part: Any, _: str, bound: BoundValue, scope: LMScope) -> None:
+            if name in vars(part):  # a user's module that reads it as well
+                setattr(part, name, bound.value)
             for _, each in parts(part, kinds):
                 _set(set_value, each, name, bound)
 

@@ -97,3 +97,18 @@ class Simulates(dspy.Module):
 
 def always(inputs: Any, prediction: Any) -> float:
     return 1.0
+
+
+class _Lazy:
+    """A proxy that can't be looked at before it is connected."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("not connected yet")
+
+
+class _Nameless:
+    __module__: Any = 3
+
+
+LAZY = _Lazy()
+NAMELESS = _Nameless()

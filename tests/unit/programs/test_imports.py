@@ -132,3 +132,13 @@ def test_what_a_module_raises_when_a_name_is_looked_up_is_an_error_by_its_path(m
     monkeypatch.setattr(sample, "__getattr__", load_lazily, raising=False)
     with pytest.raises(ProgramSpecError, match=r"sample:Heavy' can't be imported here: ImportError: .*package heavy"):
         load(f"{HERE}:Heavy")
+
+
+def test_an_object_that_fails_when_it_is_looked_at_is_a_refusal_that_says_why() -> None:
+    with pytest.raises(ProgramSpecError, match="can't be imported here: RuntimeError: not connected yet"):
+        load(f"{HERE}:LAZY")
+
+
+def test_an_object_whose_module_is_no_name_is_refused() -> None:
+    with pytest.raises(ProgramSpecError, match="only imported there"):
+        load(f"{HERE}:NAMELESS")

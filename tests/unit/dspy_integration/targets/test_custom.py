@@ -103,3 +103,18 @@ def test_a_part_that_has_an_attribute_of_this_name_gets_the_value_there_too() ->
     bound = bind(Greeter("a -> b"), persona="a pirate")
     assert bound.persona == "a pirate"
     assert bound.signature.instructions.endswith("Speak as a pirate.")
+
+
+class Voiced(Pair):
+    """Reads an attribute that has the target's name, beside the predictors on which the target takes effect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.persona = "a clerk"
+
+
+def test_a_module_that_has_an_attribute_of_this_name_around_those_parts_gets_the_value_too() -> None:
+    module = Voiced()
+    bound = bind(module, persona="a pirate")
+    assert (bound.persona, module.persona) == ("a pirate", "a clerk")
+    assert signature_of(bound.first).instructions.endswith("Speak as a pirate.")

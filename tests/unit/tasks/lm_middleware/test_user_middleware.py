@@ -155,3 +155,18 @@ def test_messages_that_a_request_cannot_hold_are_not_changed_without_a_word() ->
     assert call.with_request(warmer).request.config.temperature == 0.5
     with pytest.raises(BridgeError, match="changed the messages of a call with audio"):
         call.with_request(replace(call.request, messages=(Message.user("other"),)))
+
+
+async def test_a_fallbacks_middleware_that_returns_no_response_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = fallback_profiles(away=[f"{HERE}:forgetful"])
+    user = load_user_middleware((), known, ALLOWED)
+    with pytest.raises(TypeError, match=r"must return the response, not NoneType: forgetful"):
+        await ask(user, [ServerError("x"), response()], monkeypatch, known=known)
+
+
+def test_a_config_made_anew_does_not_lose_the_messages_that_a_request_cannot_hold() -> None:
+    config = Config(extensions={MESSAGES: [{"role": "user", "content": [{"type": "input_audio"}]}]})
+    engine = profiles().get_engine("guarded")
+    call = PredictionCall(scope_of("t-1"), LMCall(engine, request("why?", config=config)), engine)
+    with pytest.raises(BridgeError, match="changed the messages of a call with audio"):
+        call.with_request(replace(call.request, config=Config(temperature=0.5)))
