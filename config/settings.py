@@ -45,8 +45,8 @@ class FleetSettings(BaseSettings):
     )
     imports: Names = Field(
         default=(),
-        description="modules of allowed packages that a worker imports at startup, for the targets and tools "
-        "that they register",
+        description="modules of allowed packages to import, for the targets and tools that they register: by a worker "
+        "at startup, by a gateway before it registers a program",
     )
     lm_middleware: Names = Field(
         default=(), description="import paths of middleware around every LM call, the first outermost"

@@ -181,6 +181,7 @@ def gateway(
             hosts=tuple(hosts or ()),
             origins=tuple(origins or ()),
             allowed_packages=fleet.allowed_packages,
+            imports=fleet.imports,
             redis_timeout_s=fleet.redis_timeout_s,
             drain_s=drain,
             bounds=ValueBounds(fleet.value_depth, fleet.value_bytes),

@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from celery import current_app
@@ -168,7 +168,7 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
     admission = _admission(settings, claims, connection, replica, signals)
     allowed = AllowedImports(settings.allowed_packages)
-    import_modules(settings.imports, allowed)
+    allowed.load_modules(settings.imports)
 
     def build_chain(profiles: LMProfiles) -> LMMiddleware:
         user = load_user_middleware(settings.lm_middleware, profiles, allowed, cache)
@@ -204,19 +204,6 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
         outage_policy=OutagePolicy.parse(settings.outage),
         shares_process=shares_process,
     )
-
-
-def import_modules(names: Iterable[str], allowed: AllowedImports) -> None:
-    """Import the modules that register the user's targets, tools and the like.
-
-    Raises:
-        ConfigurationError: a module isn't in an allowed package, or can't be imported.
-    """
-    for name in names:
-        try:
-            allowed.load_module(name)
-        except ValueError as exc:
-            raise ConfigurationError(f"DSPEX_IMPORTS names a module that can't be used: {exc}.") from exc
 
 
 def guard_program_lms(profiles: LMProfiles, *, allowed: bool) -> None:

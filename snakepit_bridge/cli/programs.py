@@ -36,6 +36,10 @@ def register(
     allow: Annotated[
         list[str] | None, typer.Option(metavar="PACKAGE", help="Package whose code a spec may name.")
     ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Import this module first, which registers targets or tools."),
+    ] = None,
     redis_url: RedisUrl = None,
 ) -> None:
     """Register a program as its newest version.
@@ -44,6 +48,8 @@ def register(
     """
     bindings = parse_pairs(bind or (), "--bind attribute=variable")
     called = name or _default_name(source)
+    for module_name in imports or ():
+        _import_module(module_name, module_name, called)
     fleet = resolve_fleet(ctx, redis_url).fleet(allowed_packages=allow or ())
     program = fleet.register(called, _load_program(source, called), bindings=bindings or None)
     if label is not None:
@@ -118,15 +124,27 @@ def _import_object(path: str, name: str) -> Any:
         module_name, _, attributes = path.rpartition(".")
     if not module_name or not attributes:
         raise ProgramSpecError(name, "module", f"'{path}' is neither a file nor package.module:object")
-    # A program that is being written is seldom installed yet. What is installed goes before.
-    sys.path.append(str(Path.cwd()))
+    found = _import_module(module_name, path, name)
     try:
-        found: Any = importlib.import_module(module_name)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
     except Exception as exc:
-        raise ProgramSpecError(name, "module", f"'{path}' can't be imported here: {_describe_error(exc)}") from exc
+        raise _import_error(path, name, exc) from exc
     return found
+
+
+def _import_module(module_name: str, path: str, name: str) -> Any:
+    # A program that is being written is seldom installed yet. What is installed goes before.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(module_name)
+    except Exception as exc:
+        raise _import_error(path, name, exc) from exc
+
+
+def _import_error(path: str, name: str, exc: Exception) -> ProgramSpecError:
+    return ProgramSpecError(name, "module", f"'{path}' can't be imported here: {_describe_error(exc)}")
 
 
 def _describe_error(error: Exception) -> str:

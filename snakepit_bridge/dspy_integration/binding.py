@@ -175,7 +175,10 @@ def _explain_unbindable(part: Any, name: str) -> str:
         if name.removeprefix("config.") in REFUSED:
             return "a variable may not say where a request goes, who pays for it or what the adapter decides"
         return f"of LM keywords a variable may set these alone, by their exact names: {', '.join(sorted(ANY_ENGINE))}"
-    return "DSPy would ignore it there, and no module of its own registers such a target (workers import DSPEX_IMPORTS)"
+    return (
+        "DSPy would ignore it there; if it is a target of your own, import the module that registers it "
+        "(`register --import`; DSPEX_IMPORTS of workers and gateways)"
+    )
 
 
 def _find_obstacle(module: Any, path: str, name: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from snakepit_bridge.dspy_integration.process_settings import isolate_import
-from snakepit_bridge.exceptions import ProgramSpecError, join_names
+from snakepit_bridge.exceptions import ConfigurationError, ProgramSpecError, join_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,18 @@ class AllowedImports:
         except Exception as exc:
             # An allowed module runs its own code when it is first imported, which may raise anything.
             raise _import_error(path or name, exc) from exc
+
+    def load_modules(self, names: Iterable[str]) -> None:
+        """Import the modules that register the user's targets, tools and the like, as DSPEX_IMPORTS lists them.
+
+        Raises:
+            ConfigurationError: a module isn't in an allowed package, or can't be imported.
+        """
+        for name in names:
+            try:
+                self.load_module(name)
+            except ValueError as exc:
+                raise ConfigurationError(f"DSPEX_IMPORTS names a module that can't be used: {exc}.") from exc
 
     def _allows(self, module_name: str) -> bool:
         return any(module_name == package or module_name.startswith(f"{package}.") for package in self.packages)

@@ -15,6 +15,7 @@ import pytest
 from redis import Redis
 
 from snakepit_bridge.cli import main
+from snakepit_bridge.dspy_integration import unregister_target
 from snakepit_bridge.testing import Fault
 from tests.conftest import wait_until
 from tests.harness.stage import LM_KEY, Stage, fresh, stage
@@ -112,6 +113,30 @@ def test_a_module_is_registered_by_its_import_path(
     refused = run("register", f"{module}.py")
     assert refused.code == 1
     assert f"name an object in it: {module}:object" in refused.err
+
+
+def test_a_module_that_registers_a_target_is_imported_for_a_program_that_binds_it(
+    run: Run, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = fresh("targets").replace("-", "_")
+    code = (
+        "from snakepit_bridge.dspy_integration import register_target\n\n"
+        "@register_target('cli_tone')\ndef set_tone(predictor, value):\n    predictor.tone = value\n"
+    )
+    (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    arguments = ("register", str(spec), "--name", fresh("toned"), "--bind", "cli_tone=tone")
+    refused = run(*arguments)
+    assert refused.code == 1
+    assert "import the module that registers it" in refused.err
+    assert "--import" in refused.err
+    missing = run(*arguments, "--import", "nowhere_at_all")
+    assert missing.code == 1
+    assert "'nowhere_at_all' can't be imported here: ModuleNotFoundError" in missing.err
+    try:
+        assert run(*arguments, "--import", module).code == 0
+    finally:
+        unregister_target("cli_tone")
 
 
 def test_replay_shows_a_prediction_beside_its_repetition(play: Stage, run: Run, spec: Path) -> None:

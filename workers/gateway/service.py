@@ -63,7 +63,9 @@ class Gateway:
         self._predictions = Predictions(self._fleet, settings.limits.batch)
         self._gate = RequestGate(settings.grants, settings.limits)
         operations = build_operations(
-            Variables(self._fleet, self._feed, settings.limits.changes), self._predictions, Programs(self._fleet)
+            Variables(self._fleet, self._feed, settings.limits.changes),
+            self._predictions,
+            Programs(self._fleet, settings.allowed_packages, settings.imports),
         )
         self._grpc = GrpcServer(operations, self._gate, settings) if settings.grpc else None
         self._http = HttpServer(operations, self._gate, settings, self.ready) if settings.http else None

@@ -92,6 +92,7 @@ class GatewaySettings:
             name, and so does an empty tuple if the gateway doesn't listen on loopback.
         origins: origins of web pages that may send HTTP requests, such as ``https://app.example.com``.
         allowed_packages: packages that program specs may refer to.
+        imports: modules of these packages to import before a program is registered, for the targets that they register.
         redis_timeout_s: timeout of a call to Redis in seconds.
         drain_s: seconds that calls in flight may take on shutdown.
         bounds: maximum depth and size of inputs.
@@ -114,6 +115,7 @@ class GatewaySettings:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     allowed_packages: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
     redis_timeout_s: float = 5.0
     drain_s: float = 20.0
     bounds: ValueBounds = BOUNDS

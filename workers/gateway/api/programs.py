@@ -21,10 +21,14 @@ class Programs:
 
     Args:
         fleet: the fleet.
+        allowed_packages: packages that specs may refer to.
+        imports: modules of these packages that register targets; imported before a program is built.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, allowed_packages: tuple[str, ...] = (), imports: tuple[str, ...] = ()) -> None:
         self._fleet = fleet
+        self._allowed_packages = allowed_packages
+        self._imports = imports
         self._registry_or_none: ProgramRegistry | None = None
 
     async def register(self, request: pb.RegisterRequest, call: ClientCall) -> pb.Program:
@@ -33,6 +37,7 @@ class Programs:
             raise MalformedError("spec", "there is none")
         registry = await self._registry()
         await asyncio.to_thread(_check_labels, list(request.labels))
+        await asyncio.to_thread(self._import_modules)
         program = await asyncio.to_thread(self._fleet.register, request.name, request.spec_json)
         for label in dict.fromkeys(request.labels):
             await registry.label(program.name, label, program.version)
@@ -73,6 +78,11 @@ class Programs:
         from snakepit_bridge.programs.registry import ProgramRegistry
 
         return ProgramRegistry(self._fleet.connection, namespace=self._fleet.namespace)
+
+    def _import_modules(self) -> None:
+        from snakepit_bridge.programs.imports import AllowedImports
+
+        AllowedImports(self._allowed_packages).load_modules(self._imports)
 
 
 def _program_message(program: Program, listing: ProgramListing | None) -> pb.Program:

@@ -79,6 +79,7 @@ def test_environment_variables_set_the_same_options(
 ) -> None:
     said: dict[str, Any] = {
         "GATEWAY_HTTP": "127.0.0.1:9", "GATEWAY_RATE": "6", "BRIDGE": "e:1", "ALLOWED_PACKAGES": "shop,tools",
+        "IMPORTS": "shop.targets",
         "GATEWAY_CERTIFICATE": files["certificate"], "GATEWAY_KEY": files["key"],
         "GATEWAY_TOKENS_TOML": files["tokens"].read_text(),
     }  # fmt: skip
@@ -87,7 +88,7 @@ def test_environment_variables_set_the_same_options(
     assert run("gateway") == 0
     (made,) = served
     assert (made.http, made.limits.calls_per_s, made.bridge) == ("127.0.0.1:9", 6, "e:1")
-    assert made.allowed_packages == ("shop", "tools")
+    assert (made.allowed_packages, made.imports) == (("shop", "tools"), ("shop.targets",))
     assert made.grants == Grants.load(files["tokens"])
 
 
