@@ -1,4 +1,4 @@
-"""What happens to a session when its refresher is killed, with real processes and their defaults."""
+"""What happens to a session when its refresher is killed, with real processes and their defaults (KINDS 28)."""
 
 from __future__ import annotations
 
