@@ -50,11 +50,11 @@ class TraceCalls:
         tracer = TELEMETRY.tracer
         if not tracer.enabled:
             return await call_next(call)
-        provider, model = split_model(call.engine.endpoint.model)
+        _, model = split_model(call.engine.endpoint.model)
         with tracer.span(f"{_OPERATION} {model}", kind="client", attributes=_describe_request(call)) as span:
             response = await call_next(call)
             if span.is_recording:
-                span.set_attributes({**_describe_response(response), "gen_ai.provider.name": provider})
+                span.set_attributes(_describe_response(response))
             return response
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
-from pydantic import SecretStr
 
 from config.settings import FleetSettings
 from snakepit_bridge.exceptions import (
@@ -29,7 +27,6 @@ from tasks import batch as module
 from tasks.batch import Batch, Input, ResultCommitter
 from tasks.requests import Delivery
 from tasks.runtime import Runtime
-from tests.harness.stage import echo
 from tests.harness.waiting import eventually
 from workers.lifecycle import build_runtime
 
@@ -76,18 +73,8 @@ class Again:
 
 
 @pytest.fixture
-def lm() -> Any:
-    with RecordingLM(echo) as server:
-        yield server
-
-
-@pytest.fixture
-async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncIterator[Runtime]:
-    profiles = tmp_path / "lm.toml"
-    profiles.write_text(
-        f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
-    )
-    runtime = build_runtime(FleetSettings(redis_url=SecretStr(redis_url), lm_profiles=profiles, requirement_wait_s=0.1))
+async def runtime(worker_settings: FleetSettings) -> AsyncIterator[Runtime]:
+    runtime = build_runtime(worker_settings)
     await runtime.registry.register("qa", serialize_module(dspy.Predict("question -> answer"), program="qa"))
     yield runtime
     await runtime.aclose()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
 from celery.states import IGNORED
-from pydantic import SecretStr
 from redis import Redis
 
 from config.settings import FleetSettings
@@ -21,25 +19,12 @@ from snakepit_bridge.process.home_loop import run_blocking
 from snakepit_bridge.protocol.messages import PREDICT, VERSION
 from snakepit_bridge.testing import RecordingLM
 from tasks.predict import predict
-from tests.harness.stage import echo
 from workers.app import FleetApp
 
 
 @pytest.fixture
-def lm() -> Generator[RecordingLM]:
-    with RecordingLM(echo) as server:
-        yield server
-
-
-@pytest.fixture
-def app(redis_url: str, lm: RecordingLM, tmp_path: Path) -> Generator[FleetApp]:
-    profiles = tmp_path / "lm.toml"
-    profiles.write_text(
-        f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
-    )
-    settings = FleetSettings(
-        redis_url=SecretStr(redis_url), lm_profiles=profiles, retry_backoff_s=0.01, task_attempts=3
-    )
+def app(redis_url: str, worker_settings: FleetSettings) -> Generator[FleetApp]:
+    settings = worker_settings.model_copy(update={"retry_backoff_s": 0.01, "task_attempts": 3})
     Fleet(redis_url).register("qa", dspy.Predict("question -> answer"))
     app = FleetApp(settings)
     yield app

@@ -6,12 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
-from pydantic import SecretStr
 
 from config.settings import FleetSettings
 from snakepit_bridge.delivery.payloads import Payloads
@@ -42,7 +40,6 @@ from tasks.requests import Delivery, fetch_payloads
 from tasks.requests import select_inputs as taken_of
 from tasks.revisions import SessionSnapshots
 from tasks.runtime import Runtime
-from tests.harness.stage import echo
 from tests.harness.waiting import eventually
 from workers.lifecycle import build_runtime
 
@@ -131,19 +128,8 @@ def test_inputs_that_are_too_deep_are_refused_by_name() -> None:
 
 
 @pytest.fixture
-def lm() -> Any:
-    with RecordingLM(echo) as server:
-        yield server
-
-
-@pytest.fixture
-async def runtime(redis_url: str, lm: RecordingLM, tmp_path: Path) -> AsyncIterator[Runtime]:
-    profiles = tmp_path / "lm.toml"
-    profiles.write_text(
-        f'[profiles.demo]\nmodel = "openai/demo"\napi_base = "{lm.url}"\napi_key_env = "PATH"\n', encoding="utf-8"
-    )
-    settings = FleetSettings(redis_url=SecretStr(redis_url), lm_profiles=profiles, requirement_wait_s=0.1)
-    runtime = build_runtime(settings)
+async def runtime(worker_settings: FleetSettings) -> AsyncIterator[Runtime]:
+    runtime = build_runtime(worker_settings)
     spec = serialize_module(dspy.Predict("question -> answer"), program="qa", bindings={"temperature": "temp"})
     await runtime.registry.register("qa", spec)
     await runtime.registry.register("plain", serialize_module(dspy.Predict("question -> answer"), program="plain"))
