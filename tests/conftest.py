@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import os
@@ -64,6 +65,17 @@ def _free_lms() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
     yield
     if module := sys.modules.get("snakepit_bridge.dspy_integration.own_lms"):
         module.unguard_lms()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _dspy_defaults() -> Generator[None]:  # pyright: ignore[reportUnusedFunction]
+    """End with a module what its imports, such as a stranger's package, configure DSPy to for the whole process."""
+    yield
+    if settings := sys.modules.get("dspy.dsp.utils.settings"):
+        defaults = copy.deepcopy(settings.DEFAULT_CONFIG)
+        # A worker's settings can't be written by their own methods.
+        dict.clear(settings.main_thread_config)
+        dict.update(settings.main_thread_config, defaults)
 
 
 @pytest.fixture(autouse=True, scope="module")

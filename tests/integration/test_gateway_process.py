@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import ssl
@@ -25,6 +26,7 @@ from redis.asyncio import Redis
 
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import ConfigurationError
+from snakepit_bridge.process.aio import OutageLog, every
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from tests.harness.waiting import Stopwatch, eventually
 from tests.integration.gateway_clients import Client, connected, first, gateway, grants, http, refusal
@@ -32,6 +34,7 @@ from workers.dev.redis_server import EmbeddedRedis
 from workers.gateway import Gateway, GatewaySettings, Grants, Tls
 
 ROOT = Path(__file__).parents[2]
+LOG = logging.getLogger(__name__)
 
 
 class Files:
@@ -178,7 +181,7 @@ async def test_health_reports_that_the_store_is_unavailable() -> None:
     with EmbeddedRedis.start() as server:
         async with gateway(server.url, redis_timeout_s=0.5) as served, connected(served.grpc_address) as client:
             stop = asyncio.Event()
-            probing = asyncio.create_task(served._probe())
+            probing = asyncio.create_task(every(0.05, served._probe, OutageLog(LOG, "Can't probe")))
             health: Any = health_pb2_grpc.HealthStub(client.channel)
 
             async def status() -> int:
