@@ -78,6 +78,15 @@ class RecordingSpan(tracer.Span):
         """Write this span's context into headers."""
         _PROPAGATOR.inject(headers, trace.set_span_in_context(self._span, Context()))
 
+    def end(self, error: BaseException | None = None) -> None:
+        """End it; an exception sets its status to error, without the exception's text."""
+        if error is not None and self._span.is_recording():
+            if isinstance(error, self._expected):
+                self._span.set_attribute("error.type", type(error).__name__)
+            else:
+                self.fail(type(error).__name__)
+        self._span.end()
+
     def __enter__(self) -> Self:
         self._token = otel_context.attach(trace.set_span_in_context(self._span))
         return self
@@ -86,13 +95,8 @@ class RecordingSpan(tracer.Span):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End it; an exception that leaves the block sets its status to error, without the exception's text."""
-        if error is not None and self._span.is_recording():
-            if isinstance(error, self._expected):
-                self._span.set_attribute("error.type", type(error).__name__)
-            else:
-                self.fail(type(error).__name__)
         otel_context.detach(self._token)
-        self._span.end()
+        self.end(error)
 
 
 class OTelTracer(tracer.Tracer):

@@ -44,6 +44,13 @@ class Span:
     def inject(self, headers: MutableMapping[str, Any]) -> None:
         """Write this span's context into headers, as the parent of what they are sent to."""
 
+    def end(self, error: BaseException | None = None) -> None:
+        """End a span that was not entered: one that is nobody's parent, such as a stream's, whose code runs in turns.
+
+        Args:
+            error: the exception that ended it, which sets its status to error.
+        """
+
     def __enter__(self) -> Self:
         return self
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dspy
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -20,7 +23,7 @@ from tests.harness.cluster import free_ports
 from tests.harness.otlp import Collector, ExportedSpan, collector
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import wait_until
-from tests.integration.gateway_clients import connected, gateway, http
+from tests.integration.gateway_clients import connected, first, gateway, http
 
 CONSUMER, CLIENT = 5, 3
 CONCURRENCY = {"asyncio": 500, "threads": 16, "prefork": 4}
@@ -69,7 +72,7 @@ def sent() -> Generator[InMemorySpanExporter]:
 
 def submit_span(sent: InMemorySpanExporter) -> tuple[str, str]:
     """Return trace and span id of the last submit."""
-    context = sent.get_finished_spans()[-1].context
+    context = [span for span in sent.get_finished_spans() if span.name.startswith("submit ")][-1].context
     assert context is not None
     return f"{context.trace_id:032x}", f"{context.span_id:016x}"
 
@@ -238,6 +241,12 @@ TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
 
 
+def parent_of(span: ReadableSpan) -> str:
+    """Return the trace and span id of a span's parent."""
+    assert span.parent is not None
+    return f"{span.parent.trace_id:032x}-{span.parent.span_id:016x}"
+
+
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 async def test_the_gateway_continues_the_trace_of_a_request(
     redis_url: str, sent: InMemorySpanExporter, protocol: str
@@ -254,9 +263,55 @@ async def test_the_gateway_continues_the_trace_of_a_request(
                 await stub.predictions.Submit(request, metadata=(("traceparent", TRACEPARENT),))
     submitted, served_request = sent.get_finished_spans()
     assert served_request.name == "dspex.fleet.v1.Predictions/Submit"
-    assert served_request.parent is not None
-    assert f"{served_request.parent.trace_id:032x}-{served_request.parent.span_id:016x}" == f"{TRACE}-{SPAN}"
+    assert parent_of(served_request) == f"{TRACE}-{SPAN}"
     assert (submitted.name, submitted.parent) == ("submit predictions", served_request.context)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+async def test_a_stream_of_the_gateway_is_one_span_until_its_reader_leaves(
+    redis_url: str, sent: InMemorySpanExporter, protocol: str
+) -> None:
+    session = fresh("s")
+    async with gateway(redis_url) as served, connected(served.grpc_address) as stub:
+        await stub.publish(session, temperature=0.5)
+        sent.clear()
+        if protocol == "http":
+            async with http(served.http_address, None) as client:
+                path, headers = f"/v1/sessions/{session}/watch", {"traceparent": TRACEPARENT}
+                async with client.stream("GET", path, headers=headers) as answer:
+                    await anext(answer.aiter_lines())
+                    assert not sent.get_finished_spans()
+        else:
+            watching = stub.variables.Watch(pb.WatchRequest(session=session), metadata=(("traceparent", TRACEPARENT),))
+            await first(watching, 1)
+            assert not sent.get_finished_spans()
+            watching.cancel()
+        # The gateway runs on this loop, and ends the stream once it sees that the reader has left.
+        await asyncio.to_thread(wait_until, sent.get_finished_spans, "the span of the stream to end")
+    (span,) = sent.get_finished_spans()
+    assert (span.name, parent_of(span)) == ("dspex.fleet.v1.Variables/Watch", f"{TRACE}-{SPAN}")
+    assert span.status.is_unset
+
+
+async def test_a_streamed_prediction_of_a_gateway_is_one_trace_with_its_reader(
+    play: Stage, exported: Collector, sent: InMemorySpanExporter
+) -> None:
+    trace = uuid4().hex
+    metadata = (("traceparent", f"00-{trace}-{SPAN}-01"),)
+    async with gateway(play.url) as served, connected(served.grpc_address) as stub:
+        inputs = json.dumps({"question": fresh("q")}).encode()
+        request = pb.SubmitRequest(program="qa", inputs_json=inputs, stream=True)
+        task_id = (await stub.predictions.Submit(request, metadata=metadata)).id
+        events = [event async for event in stub.predictions.Stream(pb.StreamRequest(id=task_id), metadata=metadata)]
+    assert json.loads(events[-1].ended.outputs_json)["answer"]
+    assert [event for event in events if event.piece.text]
+    own = {span.name: parent_of(span) for span in sent.get_finished_spans()}
+    caller = f"{trace}-{SPAN}"
+    assert own.pop("submit predictions").startswith(trace)
+    assert own == {"dspex.fleet.v1.Predictions/Submit": caller, "dspex.fleet.v1.Predictions/Stream": caller}
+    spans = {span.name: span for span in whole_trace(exported, trace)}
+    assert spans["tasks.predict"].parent == submit_span(sent)[1]
+    assert spans["chat demo"].attributes["gen_ai.request.stream"]
 
 
 def test_every_attribute_of_the_fleets_own_is_documented(exported: Collector) -> None:

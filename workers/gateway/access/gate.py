@@ -11,6 +11,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from snakepit_bridge.exceptions import BridgeError
+from snakepit_bridge.telemetry import TELEMETRY, Span
+from snakepit_bridge.telemetry.tracer import Carrier
 from workers.gateway.access.authentication import UNRESTRICTED, Grant, Grants
 from workers.gateway.access.limits import GrantLimiter
 from workers.gateway.call import ClientCall, require_name
@@ -26,6 +28,8 @@ from workers.gateway.operations import Operation
 from workers.gateway.settings import GatewayLimits
 
 _RETRY_AFTER_S = 1.0
+# The caller's mistake, or the caller's decision to end the call: neither is a failure of the gateway.
+_EXPECTED = (BridgeError, GeneratorExit, asyncio.CancelledError)
 
 
 class RequestGate:
@@ -63,7 +67,9 @@ class RequestGate:
             raise NotGrantedError(grant.name, operation.scope)
         return grant
 
-    async def call(self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None) -> Message:
+    async def call(
+        self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None, headers: Carrier
+    ) -> Message:
         """Run a unary operation and return its response; errors of the operation pass through.
 
         Args:
@@ -71,6 +77,7 @@ class RequestGate:
             request: its request message.
             grant: the caller's grant.
             timeout_s: seconds that the client waits; the gateway's limit if None.
+            headers: the request's, with the trace context that the call continues, if they have one.
 
         Raises:
             NotGrantedError: the grant isn't valid for the session.
@@ -78,6 +85,10 @@ class RequestGate:
             DrainingError: the gateway is shutting down.
             TookTooLongError: the operation exceeded the timeout.
         """
+        with _start_span(operation, headers):
+            return await self._call(operation, request, grant, timeout_s)
+
+    async def _call(self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None) -> Message:
         assert operation.unary is not None
         self._admit(operation, request, grant)
         seconds = min(self._limits.call_s, self._limits.call_s if timeout_s is None else timeout_s)
@@ -94,7 +105,7 @@ class RequestGate:
             self._in_flight -= 1
 
     async def stream(
-        self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None
+        self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None, headers: Carrier
     ) -> AsyncGenerator[Message]:
         """Run a streaming operation and yield its responses, until it, the client's timeout or the gateway ends it.
 
@@ -103,6 +114,20 @@ class RequestGate:
         Raises:
             StreamEndedError: the stream was open for as long as the gateway allows.
         """
+        span, error = _start_span(operation, headers), None
+        try:
+            async with aclosing(self._stream(operation, request, grant, timeout_s)) as answers:
+                async for answer in answers:
+                    yield answer
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            span.end(error)
+
+    async def _stream(
+        self, operation: Operation, request: Any, grant: Grant, timeout_s: float | None
+    ) -> AsyncGenerator[Message]:
         assert operation.streaming is not None
         self._admit(operation, request, grant)
         seconds = min(self._limits.stream_s, self._limits.stream_s if timeout_s is None else timeout_s)
@@ -154,3 +179,7 @@ class RequestGate:
         if operation.service == "Variables" and not grant.covers(require_name(request.session, "session")):
             raise NotGrantedError(grant.name, operation.scope, request.session)
         self._limiter.count_call(grant, operation.weight(request))
+
+
+def _start_span(operation: Operation, headers: Carrier) -> Span:
+    return TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=headers, expected=_EXPECTED)

@@ -16,7 +16,6 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from snakepit_bridge.exceptions import BridgeError, ConfigurationError
-from snakepit_bridge.telemetry import TELEMETRY
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.errors import MalformedError, StreamEndedError, grpc_code, to_brief_message, trailing_metadata
 from workers.gateway.grpc.reflection import SymbolPool
@@ -101,8 +100,7 @@ class GrpcServer:
                 grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
                 request = _parse(operation, data)
                 headers = _read_trace_context(context.invocation_metadata())
-                with TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=headers, expected=(BridgeError,)):
-                    return await self._gate.call(operation, request, grant, context.time_remaining())
+                return await self._gate.call(operation, request, grant, context.time_remaining(), headers)
             except Exception as exc:  # noqa: BLE001 - reported to the client, and logged if unexpected
                 return await _abort(exc, operation, context)
 
@@ -113,7 +111,8 @@ class GrpcServer:
             try:
                 grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
                 request = _parse(operation, data)
-                answers = self._gate.stream(operation, request, grant, context.time_remaining())
+                headers = _read_trace_context(context.invocation_metadata())
+                answers = self._gate.stream(operation, request, grant, context.time_remaining(), headers)
                 async with aclosing(answers):
                     async for answer in answers:
                         await self._write(answer, context)

@@ -20,7 +20,6 @@ from starlette.routing import Route
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import BridgeError
 from snakepit_bridge.process.uvicorn_server import UvicornServer
-from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.variables.codec import encode_canonical, encode_json, parse
 from workers.addresses import parse_address
 from workers.gateway.access.authentication import Grant
@@ -151,8 +150,7 @@ class HttpServer:
 
     async def _handle_unary(self, operation: Operation, request: Request) -> Response:
         grant, message = await self._receive(operation, request)
-        with TELEMETRY.tracer.span(operation.path[1:], kind="server", parent=request.headers, expected=(BridgeError,)):
-            answer = await self._gate.call(operation, message, grant, _parse_timeout(request))
+        answer = await self._gate.call(operation, message, grant, _parse_timeout(request), request.headers)
         return Response(encode_json(message_to_json(answer)), media_type=_JSON)
 
     async def _receive(self, operation: Operation, request: Request) -> tuple[Grant, Any]:
@@ -167,7 +165,7 @@ class HttpServer:
 
     async def _handle_stream(self, operation: Operation, request: Request) -> Response:
         grant, message = await self._receive(operation, request)
-        answers = self._gate.stream(operation, message, grant, _parse_timeout(request))
+        answers = self._gate.stream(operation, message, grant, _parse_timeout(request), request.headers)
         # Wait briefly for the first response, so that an error at the start is reported by the HTTP status.
         first = asyncio.ensure_future(anext(answers, None))
         await asyncio.wait([first], timeout=_KEEP_ALIVE_S / 100)
