@@ -91,7 +91,7 @@ def outcome(handle: Handle) -> str:
         return type(exc).__name__
 
 
-def asked(play: Stage) -> list[str]:
+def ask_every_way(play: Stage) -> list[str]:
     """Asks by every way, and returns how each ended."""
     fleet, question = play.fleet, f"{CANARY} {fresh('q')}"
     play.lm.fail(1, status=503, retry_after_s=2.2, containing="again")
@@ -113,13 +113,13 @@ def asked(play: Stage) -> list[str]:
     sent = [chain(first, then).apply_async(), *group(first.clone(), first.clone()).apply_async().children]
     stock = Celery("stock", broker=play.url, backend=play.url, set_as_current=False)
     sent.append(stock.send_task(PREDICT, [{"question": question}, "qa"], {"v": VERSION}, queue=fleet.queue))
-    return [outcome(handle) for handle in (*handles, *(fleet.handle(one.id) for one in sent))]
+    return [outcome(handle) for handle in (*handles, *(fleet.handle(result.id) for result in sent))]
 
 
 def test_what_was_asked_and_answered_is_shown_nowhere(play: Stage) -> None:
     listener = Listener(play)
     wait_until(lambda: any("worker-" in event for event in listener.events), "the first event", timeout_s=30)
-    ends = asked(play)
+    ends = ask_every_way(play)
     assert sum(ANSWER in end for end in ends) >= 9, ends
     assert {"LMAnswerError", "PredictionFailedError", "InputError"} <= set(ends)
     wait_until(lambda: sum("task-failed" in event for event in listener.events) >= 2, "the events of failures")
@@ -136,7 +136,7 @@ def test_what_programs_and_dspy_print_and_log_is_not_shown(play: Stage) -> None:
     """KINDS 38 and 56: neither by a logger of their own, nor by a failure that nobody caught."""
     question = f"{CANARY} {fresh('said')}"
     sent = [play.fleet.submit(kind.__name__, {"question": question}) for kind in talkative.WAYS]
-    ends = [outcome(one) for one in sent]
+    ends = [outcome(handle) for handle in sent]
     assert all(ANSWER in end for end in ends), ends
     expected = {
         "Output of tests.harness.talkative is hidden": 1,
@@ -163,9 +163,9 @@ def test_remote_control_tells_nothing_of_what_runs(play: Stage) -> None:
     running = [play.fleet.submit("qa", {"question": f"{question} {number}"}) for number in range(6)]
     play.await_asked(question, 4)
     inspect = play.fleet.app.control.inspect(timeout=3)
-    told = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.query_task(running[0].id)]
-    assert running[0].id in json.dumps(told)
-    assert CANARY not in json.dumps(told)
+    replies = [inspect.active(), inspect.reserved(), inspect.scheduled(), inspect.query_task(running[0].id)]
+    assert running[0].id in json.dumps(replies)
+    assert CANARY not in json.dumps(replies)
     assert all(ANSWER in outcome(handle) for handle in running)
     play.lm.delay(0)
 
@@ -178,14 +178,14 @@ def test_a_waiting_message_shows_it_in_its_body_alone(play: Stage) -> None:
         sent = [fleet.signature("qa", {"question": question}).apply_async()]
         with Redis.from_url(play.url) as client:
             waiting: list[Any] = [
-                json.loads(one) for key in client.keys("predictions*") for one in client.lrange(key, 0, -1)
+                json.loads(raw) for key in client.keys("predictions*") for raw in client.lrange(key, 0, -1)
             ]
     assert len(waiting) == 3
     for message in waiting:
         body = base64.b64decode(message.pop("body")).decode()
         assert question in body
         assert CANARY not in json.dumps(message)
-    assert all(ANSWER in outcome(one) for one in (*handles, *(play.fleet.handle(one.id) for one in sent)))
+    assert all(ANSWER in outcome(handle) for handle in (*handles, *(play.fleet.handle(result.id) for result in sent)))
 
 
 def test_one_switch_shows_it(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -58,8 +58,8 @@ async def test_a_publish_of_what_is_no_value_is_refused_by_name_over_http(served
 async def test_inputs_that_are_too_deep_are_refused_by_name_over_http(served: Gateway) -> None:
     async with http(served.http_address) as client:
         for depth in DEPTHS:
-            one = '{"program":"qa","inputs":{"q":' + lists(depth) + "}}"
-            await named(client, "/v1/predictions", one)
+            request = '{"program":"qa","inputs":{"q":' + lists(depth) + "}}"
+            await named(client, "/v1/predictions", request)
             await named(
                 client, "/v1/programs", '{"name":"deep","spec":{"module":"Predict","state":' + lists(depth) + "}}"
             )

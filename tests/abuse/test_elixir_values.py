@@ -82,9 +82,9 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
             [*command, "--sessions", SESSION, "--poll-s=0.05", "--poll-max-s=0.1"], folder / "refresher.log"
         )
         try:
-            made = Play(playing, elixir, local)
-            made.sees(style="kind", temp=0.5)
-            yield made
+            started = Play(playing, elixir, local)
+            started.sees(style="kind", temp=0.5)
+            yield started
         finally:
             refresher.end()
 

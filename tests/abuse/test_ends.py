@@ -81,13 +81,13 @@ def planned(seed: int, count: int | None) -> list[Fault]:
     chance.shuffle(every)
     if count is None:
         return every
-    steps, kinds, some = set(STEPS), set(KINDS), list[Fault]()
+    steps, kinds, chosen = set(STEPS), set(KINDS), list[Fault]()
     for step, kind in every:
         if step in steps or kind in kinds:
-            some.append((step, kind))
+            chosen.append((step, kind))
             steps.discard(step)
             kinds.discard(kind)
-    return [*some, *every][:count]
+    return [*chosen, *every][:count]
 
 
 def test_any_exception_at_any_step_ends_what_was_asked(play: Stage, request: pytest.FixtureRequest) -> None:

@@ -40,7 +40,7 @@ async def served(redis_url: str) -> AsyncGenerator[Gateway]:
 async def half_open(address: str, count: int, stack: AsyncExitStack) -> None:
     host, port = address.rsplit(":", 1)
 
-    async def one(number: int) -> None:
+    async def open_half(number: int) -> None:
         _, writer = await asyncio.open_connection(host, int(port))
         stack.callback(writer.close)
         with suppress(ConnectionError):
@@ -48,7 +48,7 @@ async def half_open(address: str, count: int, stack: AsyncExitStack) -> None:
             await writer.drain()
 
     for start in range(0, count, 200):
-        await asyncio.gather(*(one(number) for number in range(start, start + 200)))
+        await asyncio.gather(*(open_half(number) for number in range(start, start + 200)))
 
 
 async def slowest(ask: Callable[[], Any], count: int) -> float:
@@ -95,8 +95,8 @@ async def test_honest_grpc_clients_are_answered_beside_more_half_sent_calls_than
         for _ in range(3):
             crowd = await stack.enter_async_context(connected(served.grpc_address, None))
             method = crowd.channel.stream_unary("/dspex.fleet.v1.Variables/Publish")
-            some = [method(metadata=(("authorization", "Bearer forged"),)) for _ in range(200)]
-            calls += some
+            half_sent = [method(metadata=(("authorization", "Bearer forged"),)) for _ in range(200)]
+            calls += half_sent
         for call in calls:
             stack.callback(call.cancel)
             await call.wait_for_connection()
@@ -253,7 +253,7 @@ async def _fuzzed(served: Gateway, seconds: float) -> None:
             took.append(start.elapsed_s)
             assert found.json()["variables"][0]["value"] == 1
             await asyncio.sleep(0.01)
-        failed = [one for some in await asyncio.gather(*strangers) for one in some]
+        failed = [failure for failures in await asyncio.gather(*strangers) for failure in failures]
     assert not failed, (seed, failed[:3])
     assert sorted(took)[int(len(took) * 0.99)] < 1.0, (seed, max(took))
 

@@ -32,8 +32,8 @@ def p99_beside(play: Stage, names: list[str]) -> tuple[float, float]:
     measured = play.fleet.submit("Measures", {"question": mark})
     play.await_asked(mark)
     sent = [play.fleet.submit(name, {"question": fresh("q")}) for name in names]
-    for one in sent:
-        assert one.get(WAIT_S).answer is not None
+    for handle in sent:
+        assert handle.get(WAIT_S).answer is not None
     play.fleet.submit("Stops", {"question": "now"}).get(WAIT_S)
     of_loop, of_thread, count = map(float, measured.get(WAIT_S).answer.split())
     assert count > 100
@@ -70,8 +70,8 @@ def test_the_model_changes_while_hundreds_of_programs_block(play: Stage) -> None
     first = play.fleet.submit("steered", {"question": fresh("q")}, session=session).get(WAIT_S)
     token = variables.set_variables({"llm": "openai/other"})
     changed = play.fleet.submit("steered", {"question": mark}, session=session, at_least=token).get(WAIT_S)
-    assert [one.provenance.model for one in (first, changed)] == ["openai/demo", "openai/other"]
-    assert not any(one.ready() for one in held)
+    assert [prediction.provenance.model for prediction in (first, changed)] == ["openai/demo", "openai/other"]
+    assert not any(handle.ready() for handle in held)
     play.fleet.submit("LetsGo", {"question": "now"}).get(WAIT_S)
-    for one in held:
-        assert mark in one.get(WAIT_S).answer
+    for handle in held:
+        assert mark in handle.get(WAIT_S).answer

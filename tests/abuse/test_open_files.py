@@ -111,11 +111,11 @@ def test_where_none_is_left_work_waits_and_doctor_says_so(
         """Its exit code and what it says of open files; a busy worker may not answer it at once."""
         with pytest.raises(SystemExit) as ended:
             main(["doctor", "--redis-url", play.url, "--json"])
-        said = [check for check in json.loads(capsys.readouterr().out) if check["what"] == "open files"]
-        return (int(ended.value.code or 0), said) if said else None
+        checks = [check for check in json.loads(capsys.readouterr().out) if check["what"] == "open files"]
+        return (int(ended.value.code or 0), checks) if checks else None
 
-    code, [told] = wait_until(doctor, "the worker to tell doctor of its files")
-    assert (code, told["level"], "the limit was reached" in told["found"]) == (1, "fail", True)
+    code, [check_of_files] = wait_until(doctor, "the worker to tell doctor of its files")
+    assert (code, check_of_files["level"], "the limit was reached" in check_of_files["found"]) == (1, "fail", True)
 
 
 @pytest.mark.parametrize(

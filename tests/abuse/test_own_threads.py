@@ -31,8 +31,8 @@ def test_hundreds_of_programs_that_block_on_a_cold_worker_hold_up_nothing(play: 
     """KINDS 9."""
     mark = fresh("q")
     sent = [play.fleet.submit("InThreads", {"question": f"{mark} {number}"}, deadline=30) for number in range(400)]
-    for one in sent:
-        assert mark in one.get(WAIT_S).answer
+    for handle in sent:
+        assert mark in handle.get(WAIT_S).answer
 
 
 @pytest.mark.parametrize("kind", threaded.WAYS)
@@ -40,8 +40,8 @@ def test_a_call_in_a_thread_of_the_programs_own_is_its_predictions(play: Stage, 
     """KINDS 11."""
     marks = [fresh("q") for _ in range(3)]
     sent = [play.fleet.submit(kind.__name__, {"question": mark}) for mark in marks]
-    for mark, one in zip(marks, sent, strict=True):
-        prediction = one.get(WAIT_S)
+    for mark, handle in zip(marks, sent, strict=True):
+        prediction = handle.get(WAIT_S)
         assert prediction.answer == f"answer of {mark} first | answer of {mark} second"
         assert prediction.provenance.answered == {"demo": 2}
 
@@ -60,7 +60,7 @@ def test_its_cancellation_ends_what_the_thread_asks(play: Stage, kind: type[Any]
         play.lm.delay(0)
     # Whatever comes next on the same worker comes after the thread's second call would have.
     assert play.fleet.submit("Blocking", {"question": fresh("q")}).get(WAIT_S)
-    assert [one.inputs["question"] for one in play.asked(mark)] == [f"{mark} first"]
+    assert [request.inputs["question"] for request in play.asked(mark)] == [f"{mark} first"]
 
 
 def test_a_call_in_a_thread_that_belongs_to_nobody_is_refused_by_name(play: Stage) -> None:

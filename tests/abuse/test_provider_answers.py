@@ -109,22 +109,22 @@ CODES = [
 def test_an_error_of_status_200_is_what_its_code_says(play: Stage, where: str) -> None:
     begun = event(chunk("[[ ## answer ## ]]\nhalf of"))
     prefix = {"first event": "", "event: error": "event: error\n", "later event": begun}
-    asked = []
-    for said, kind, status in CODES:
+    sent = []
+    for reported, kind, status in CODES:
         question = fresh("q")
-        reply = Reply(prefix[where] + event(said), content_type=SSE) if where in prefix else Reply(said)
+        reply = Reply(prefix[where] + event(reported), content_type=SSE) if where in prefix else Reply(reported)
         handle = ask(play, question, reply, stream=where != "whole")
-        asked.append((question, handle, said, kind, status))
-    for question, handle, said, kind, status in asked:
+        sent.append((question, handle, reported, kind, status))
+    for question, handle, reported, kind, status in sent:
         failed = end(handle)
-        assert type(failed) is kind, (said, failed)
-        assert failed.status == status, (said, failed)
+        assert type(failed) is kind, (reported, failed)
+        assert failed.status == status, (reported, failed)
         assert failed.profile == "odd"
-        assert len(play.asked(question)) == (TRIES if kind is LMUnavailableError else 1), said
+        assert len(play.asked(question)) == (TRIES if kind is LMUnavailableError else 1), reported
 
 
 FIRST = [
-    *(Reply(event(said), content_type=SSE) for said, kind, _ in CODES if kind is LMUnavailableError),
+    *(Reply(event(reported), content_type=SSE) for reported, kind, _ in CODES if kind is LMUnavailableError),
     Reply("", content_type=SSE),
     Reply("data: [DONE]\n\n", content_type=SSE),
     Reply(": keep-alive\n\n", content_type=SSE),
@@ -141,12 +141,12 @@ FIRST = [
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_what_passes_is_tried_again_and_the_next_answer_is_the_answer(play: Stage, stream: bool) -> None:
-    asked = []
+    sent = []
     for reply in FIRST:
         question = fresh("q")
         once = Reply(reply.body, reply.status, reply.content_type, reply.cut, always=False)
-        asked.append((question, ask(play, question, once, stream=stream), reply))
-    for question, handle, reply in asked:
+        sent.append((question, ask(play, question, once, stream=stream), reply))
+    for question, handle, reply in sent:
         assert end(handle) == f"answer of {question}.", reply
         assert len(play.asked(question)) == 2, reply
 
@@ -192,19 +192,19 @@ def body(dice: random.Random) -> str:
 
 def reply_of(seed: int) -> Reply:
     dice = random.Random(seed)
-    said = body(dice)
+    text = body(dice)
     status = dice.choice([200] * 6 + [201, 204, 302, 400, 404, 418, 429, 500, 503, 599])
-    cut = dice.randrange(len(said) + 1) if dice.random() < 0.4 else None
+    cut = dice.randrange(len(text) + 1) if dice.random() < 0.4 else None
     kind = dice.choice([SSE, SSE, PLAIN, PLAIN, "text/html", "application/x-ndjson", ""])
-    return Reply(said, status, kind, cut)
+    return Reply(text, status, kind, cut)
 
 
 def run(play: Stage, seeds: range) -> None:
-    asked = []
+    sent = []
     for seed in seeds:
         question = fresh("q")
-        asked.append((seed, question, ask(play, question, reply_of(seed), stream=seed % 2 == 0)))
-    for seed, question, handle in asked:
+        sent.append((seed, question, ask(play, question, reply_of(seed), stream=seed % 2 == 0)))
+    for seed, question, handle in sent:
         result = end(handle)
         shown = f"seed {seed}: {reply_of(seed)} ended in {result!r}"
         assert isinstance(result, (str, LMError)), shown

@@ -52,7 +52,7 @@ class Run:
     chance: random.Random = field(init=False)
     patient: Fleet = field(init=False)
     over: threading.Event = field(default_factory=threading.Event)
-    asked: list[tuple[Handle, str]] = field(default_factory=list[tuple[Handle, str]])
+    sent: list[tuple[Handle, str]] = field(default_factory=list[tuple[Handle, str]])
     cancelled: set[str] = field(default_factory=set[str])
     ends: dict[str, str] = field(default_factory=dict[str, str])
     stored: dict[str, bytes] = field(default_factory=dict[str, bytes])
@@ -78,7 +78,7 @@ class Run:
             way = chance.choice(ways)
             with suppress(StoreUnavailableError):
                 for handle, question in way(chance):
-                    self.asked.append((handle, question))
+                    self.sent.append((handle, question))
                     end(lambda handle=handle, question=question: self.await_end(handle, question))
                     if way == self._streamed:
                         end(lambda handle=handle, question=question: self.follow(handle, question))
@@ -90,7 +90,7 @@ class Run:
 
     def _batch(self, chance: random.Random) -> list[tuple[Handle, str]]:
         questions = [fresh("b") for _ in range(chance.randrange(2, 40))]
-        handles = self.play.fleet.submit_batch("qa", [{"question": one} for one in questions])
+        handles = self.play.fleet.submit_batch("qa", [{"question": question} for question in questions])
         return list(zip(handles, questions, strict=True))
 
     def _keyed(self, chance: random.Random) -> list[tuple[Handle, str]]:
@@ -155,13 +155,13 @@ class Run:
     def trouble(self, rounds: int, longest_s: float) -> list[str]:
         """Makes so many kinds of trouble, one after the other, and returns which."""
         ways = [self._pause, self._cut, self._flush_scripts, self._fill, self._kill_worker, self._pause_worker]
-        made = []
+        names = []
         for number in range(rounds):
             way = self._kill if number % 4 == 1 else self.chance.choice(ways)
-            made.append(way.__name__)
+            names.append(way.__name__)
             way(self.chance.uniform(0.2, longest_s))
             time.sleep(self.chance.uniform(0.3, 0.8))
-        return made
+        return names
 
     def _kill(self, seconds: float) -> None:
         server = self.redis
@@ -207,10 +207,10 @@ class Run:
 def assert_all_is_well(run: Run) -> None:
     """Asserts that all that was accepted has ended, each by its own answer, and that nothing stays behind."""
     seed = f"(seed {run.seed})"
-    unended = [handle.id for handle, _ in run.asked if handle.id not in run.ends]
+    unended = [handle.id for handle, _ in run.sent if handle.id not in run.ends]
     wrong = Counter(end for end in run.ends.values() if end)
-    assert not unended, f"{len(unended)} of {len(run.asked)} have no end {seed}: {where(run, unended[:3])}"
-    assert not wrong, f"{sum(wrong.values())} of {len(run.asked)} ended otherwise {seed}: {wrong.most_common(5)}"
+    assert not unended, f"{len(unended)} of {len(run.sent)} have no end {seed}: {where(run, unended[:3])}"
+    assert not wrong, f"{sum(wrong.values())} of {len(run.sent)} ended otherwise {seed}: {wrong.most_common(5)}"
     assert not run.broken, f"{len(run.broken)} streams broke {seed}: {run.broken[:3]}"
     with run.server as client:
         keys = ["dspex:delivery:held:*", "dspex:delivery:delayed", "predictions*", "dspex:{limits}:messages"]
@@ -251,11 +251,11 @@ def played(run: Run, rounds: int, longest_s: float) -> None:
     with ThreadPoolExecutor(4_000) as waiters:
         asking = threading.Thread(target=run.ask, args=(waiters.submit,), daemon=True)
         asking.start()
-        made = run.trouble(rounds, longest_s)
+        troubles = run.trouble(rounds, longest_s)
         run.over.set()
         asking.join(60)
-        print(f"seed {run.seed}: {len(run.asked)} predictions, {made}")
-        wait_until(lambda: len(run.ends) == len(run.asked), f"the ends (seed {run.seed})", timeout_s=100)
+        print(f"seed {run.seed}: {len(run.sent)} predictions, {troubles}")
+        wait_until(lambda: len(run.ends) == len(run.sent), f"the ends (seed {run.seed})", timeout_s=100)
     assert_all_is_well(run)
 
 

@@ -118,9 +118,9 @@ def module_of(kinds: Mapping[str, Any], outputs: Mapping[str, Any], demos: list[
 
 def fixed(ask: AskedQuestion) -> Mapping[str, Any]:
     """Answers something that each type of output can be read from."""
-    said = {"int": 1, "bool": True, "str": "x", "dict[str, int]": {"a": 1}, "list[str]": ["a"]}
+    values = {"int": 1, "bool": True, "str": "x", "dict[str, int]": {"a": 1}, "list[str]": ["a"]}
     return {
-        output.name: said.get(output.annotation, {"title": "t"} if output.name == "Ticket" else "x")
+        output.name: values.get(output.annotation, {"title": "t"} if output.name == "Ticket" else "x")
         for output in ask.layout.outputs
     }
 

@@ -86,7 +86,7 @@ class House:
         self.running.callback(child.end)
         return child
 
-    def said(self, name: str) -> str:
+    def log_of(self, name: str) -> str:
         return self.logs[name].read_text(encoding="utf-8", errors="replace")
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> str:
@@ -125,7 +125,7 @@ def shown_in(text: str) -> list[str]:
 
 def everything(url: str) -> str:
     """All that Redis holds, as text."""
-    said: list[str] = []
+    texts: list[str] = []
     with Redis.from_url(url) as client:
         for key in client.scan_iter(count=1_000):
             kind: Any = client.type(key)
@@ -134,8 +134,8 @@ def everything(url: str) -> str:
                 b"hash": partial(client.hgetall, key), b"set": partial(client.smembers, key),
                 b"zset": partial(client.zrange, key, 0, -1), b"stream": partial(client.xrange, key),
             }  # fmt: skip
-            said.append(f"{key!r} {read[kind]()!r}")
-    return "\n".join(said)
+            texts.append(f"{key!r} {read[kind]()!r}")
+    return "\n".join(texts)
 
 
 def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
@@ -146,7 +146,7 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     addresses = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
     house.start("gateway", "gateway", *addresses, "--tokens", str(tokens), "--loglevel", "DEBUG")
     house.start("refresher", "refresher", "--bridge", "127.0.0.1:9", "-s", "shop", "--loglevel", "DEBUG")
-    wait_until(lambda: " ready." in house.said("worker"), "the worker", timeout_s=40)
+    wait_until(lambda: " ready." in house.log_of("worker"), "the worker", timeout_s=40)
     seen: dict[str, str] = {}
 
     fleet = Fleet(house.url, wait_s=30, allowed_packages=("tests",))
@@ -157,14 +157,16 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     echoed = {"error": {"message": f"Incorrect API key provided: {KEY}", "headers": {"Authorization": f"Bearer {KEY}"}}}
     house.lm.fail(1, status=401, body=echoed, containing="refused")
     house.lm.fail(2, status=500, body=f"Traceback: Authorization: Bearer {KEY}", containing="broken")
-    asked = {
+    inputs_by_program = {
         "answered": ("qa", fresh("fine")), "refused": ("qa", fresh("refused")), "broken": ("qa", fresh("broken")),
         "raised": ("blabbing", "why?"), "away": ("away", "why?"), "proxied": ("proxied", "why?"),
         "headed": ("headed", "why?"), "unknown": ("nobody", "why?"),
     }  # fmt: skip
-    handles = {name: fleet.submit(program, {"question": question}) for name, (program, question) in asked.items()}
+    handles = {
+        name: fleet.submit(program, {"question": question}) for name, (program, question) in inputs_by_program.items()
+    }
     batch = fleet.submit_batch("blabbing", [{"question": "one"}, {"question": "two"}])
-    for name, handle in [*handles.items(), *((f"batch {number}", one) for number, one in enumerate(batch))]:
+    for name, handle in [*handles.items(), *((f"batch {number}", single) for number, single in enumerate(batch))]:
         try:
             seen[f"client: {name}"] = repr(handle.get(30))
             assert name == "answered"
@@ -174,7 +176,7 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     assert "***" in seen["client: raised"]
 
     ready = json.loads(
-        wait_until(lambda: next((t for t in house.said("gateway").splitlines() if t[:1] == "{"), ""), "the gateway")
+        wait_until(lambda: next((t for t in house.log_of("gateway").splitlines() if t[:1] == "{"), ""), "the gateway")
     )
     for bearer in (token, "wrong-canary-token-4711"):
         with httpx.Client(base_url=f"http://{ready['http']}", headers={"Authorization": f"Bearer {bearer}"}) as web:
@@ -192,11 +194,11 @@ def test_no_output_of_any_process_shows_a_secret(house: House) -> None:
     }
     with ThreadPoolExecutor(len(commands)) as pool:
         ran = {name: pool.submit(house.run, *words, env=env) for name, (words, env) in commands.items()}
-        seen |= {f"command: {name}": one.result() for name, one in ran.items()}
+        seen |= {f"command: {name}": done.result() for name, done in ran.items()}
     seen["redis"] = everything(house.url)
 
     for name in house.logs:
-        seen[f"log of the {name}"] = house.said(name)
+        seen[f"log of the {name}"] = house.log_of(name)
     assert "printed ***" in seen["log of the worker"]
     assert not {place: found for place, text in seen.items() if (found := shown_in(text) + [token] * (token in text))}
     assert not [place for place, text in seen.items() if "wrong-canary-token" in text]
@@ -206,8 +208,8 @@ def test_a_key_that_cannot_be_sent_ends_a_worker_by_the_name_of_its_variable(hou
     """What else can be wrong with a key stands in ``tests/unit/lm/test_http_fields.py``."""
     worker = house.start("refusing worker", "worker", "--loglevel", "DEBUG", env={"SECRET_LM_KEY": f"{KEY}\n"})
     wait_until(lambda: not worker.running, "its end", timeout_s=40)
-    said = house.said("refusing worker")
-    assert "SECRET_LM_KEY ends in a line break" in said
+    log = house.log_of("refusing worker")
+    assert "SECRET_LM_KEY ends in a line break" in log
     assert worker.returncode == 1
-    assert "Traceback" not in said
-    assert shown_in(said) == []
+    assert "Traceback" not in log
+    assert shown_in(log) == []

@@ -69,7 +69,9 @@ class Ground:
 
     def pids(self) -> dict[str, int]:
         """The processes, as far as they live."""
-        return {pool: one.container.pid for pool, one in self.workers.items() if one.container.returncode is None}
+        return {
+            pool: worker.container.pid for pool, worker in self.workers.items() if worker.container.returncode is None
+        }
 
     def send(self, program: str, *, same: bool = False, **options: Any) -> list[Handle]:
         """Sends the pools' predictions, each with a question of its own, or all with one."""
@@ -239,13 +241,13 @@ async def ends_of(handles: Iterable[Handle]) -> list[Any]:
 @contextmanager
 def unharmed(ground: Ground) -> Generator[None]:
     """Asserts that the workers outlive a block, that none reached from one task into another, and that they work."""
-    before, logged = ground.pids(), {pool: len(one.logs()) for pool, one in ground.workers.items()}
+    before, logged = ground.pids(), {pool: len(each.logs()) for pool, each in ground.workers.items()}
     assert set(before) == set(POOLS)
     try:
         yield
     finally:
         ground.play.lm.faults.clear()
-        assert ground.pids() == before, [one.container.tail(40) for one in ground.workers.values()]
+        assert ground.pids() == before, [each.container.tail(40) for each in ground.workers.values()]
         for pool, worker in ground.workers.items():
             written = worker.logs()[logged[pool] :]
             assert not [line for line in written.splitlines() if any(foul in line for foul in FOUL)], pool
@@ -255,9 +257,9 @@ def unharmed(ground: Ground) -> Generator[None]:
 
 def fail_together(ground: Ground, reason: Reason, ends: set[str]) -> None:
     found = asyncio.run(ends_of(reason(ground)))
-    told = Counter(type(each).__name__ if isinstance(each, BaseException) else "ok" for each in found)
-    assert set(told) <= ends, told
-    assert set(told) & ends - {"ok"} or reason in MAY_PASS, f"nothing failed: {told}"
+    counts = Counter(type(each).__name__ if isinstance(each, BaseException) else "ok" for each in found)
+    assert set(counts) <= ends, counts
+    assert set(counts) & ends - {"ok"} or reason in MAY_PASS, f"nothing failed: {counts}"
     errors = [each for each in found if isinstance(each, BridgeError)]
     assert len({id(each) for each in errors}) == len(errors), "two who waited got one and the same error"
 
@@ -278,7 +280,9 @@ def test_a_batch_whose_inputs_fail_together_ends_each_by_itself(ground: Ground) 
             (fresh("nobody"), {}, ProgramNotFoundError),
         ]
         for program, options, kind in cases:
-            sent = [one for fleet in ground.fleets.values() for one in fleet.submit_batch(program, inputs, **options)]
+            sent = [
+                handle for fleet in ground.fleets.values() for handle in fleet.submit_batch(program, inputs, **options)
+            ]
             assert {type(each) for each in asyncio.run(ends_of(sent))} == {kind}
 
 

@@ -71,9 +71,9 @@ class Doors:
 @contextmanager
 def running_gateway(url: str) -> Generator[httpx.Client]:
     running = gateway(url, allowed_packages=("tests",))
-    made = asyncio.run_coroutine_threadsafe(running.__aenter__(), get_home_loop()).result(WAIT_S)
+    served = asyncio.run_coroutine_threadsafe(running.__aenter__(), get_home_loop()).result(WAIT_S)
     try:
-        with httpx.Client(base_url=f"http://{made.http_address}", timeout=WAIT_S) as client:
+        with httpx.Client(base_url=f"http://{served.http_address}", timeout=WAIT_S) as client:
             yield client
     finally:
         asyncio.run_coroutine_threadsafe(running.__aexit__(None, None, None), get_home_loop()).result(WAIT_S)
@@ -84,24 +84,24 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Generator[Doors]:
     with stage(tmp_path_factory.mktemp("stage"), DSPEX_ALLOWED_PACKAGES="tests") as play:
         play.fleet.register("qa", dspy.Predict("question -> answer"))
         with running_gateway(play.url) as client:
-            made = Doors(play, client)
-            yield made
-            print("\nhow programs ended:", dict(made.ends))
+            opened = Doors(play, client)
+            yield opened
+            print("\nhow programs ended:", dict(opened.ends))
 
 
-def try_program(doors: Doors, drawn: Drawn) -> BridgeError | None:
+def try_program(doors: Doors, example: Drawn) -> BridgeError | None:
     """Register a program by both doors, run what was taken, and return how it was refused."""
     name, other = fresh("p"), fresh("p")
-    refused, named = doors.by_client(name, drawn.spec), doors.by_gateway(other, drawn.spec)
+    refused, named = doors.by_client(name, example.spec), doors.by_gateway(other, example.spec)
     assert (refused and type(refused).__name__) == named, (refused, named)
     if refused is not None:
         assert type(refused) is not BridgeError, refused
         doors.ends["refused"] += 1
         return refused
-    doors.ends["taken"] += 1
-    ends = [] if _executes_code(drawn.spec) else [predict(doors, program, drawn) for program in (name, other)]
+    doors.ends["accepted"] += 1
+    ends = [] if _executes_code(example.spec) else [predict(doors, program, example) for program in (name, other)]
     doors.ends.update(ends)
-    event(f"{drawn.kind}: {ends}")
+    event(f"{example.kind}: {ends}")
     assert doors.neighbour() == doors.pid, "the worker's process isn't the same any more"
     return None
 
@@ -111,29 +111,29 @@ def _executes_code(spec: dict[str, Any]) -> bool:
     return any(name in json.dumps(spec) for name in EXECUTE_CODE) or spec.get("executes_code") is True
 
 
-def predict(doors: Doors, program: str, drawn: Drawn) -> str:
+def predict(doors: Doors, program: str, example: Drawn) -> str:
     """Run a program, and return by which name it ended."""
     try:
-        doors.fleet.submit(program, drawn.inputs, session=doors.session, deadline=5).get(WAIT_S)
+        doors.fleet.submit(program, example.inputs, session=doors.session, deadline=5).get(WAIT_S)
     except BridgeError as exc:
         ended: Exception = exc
     else:
         return "answered"
     assert type(ended) is not BridgeError, ended
-    refused_fitting = drawn.is_fitting and isinstance(ended, InputError)
+    refused_fitting = example.is_fitting and isinstance(ended, InputError)
     assert not refused_fitting, f"inputs in the types of the fields are refused: {ended}"
     return type(ended).__name__
 
 
-def run_valid(doors: Doors, drawn: Drawn) -> None:
+def run_valid(doors: Doors, example: Drawn) -> None:
     """Have a right program run."""
-    refused = try_program(doors, drawn)
+    refused = try_program(doors, example)
     assert refused is None, f"a right spec is refused: {refused}"
 
 
-def run_mutant(doors: Doors, mutation: str, drawn: Drawn) -> None:
+def run_mutant(doors: Doors, mutation: str, example: Drawn) -> None:
     """Have a program with one fault refused, or run where the fault may be none."""
-    refused = try_program(doors, drawn)
+    refused = try_program(doors, example)
     assert refused is not None or not MUTATIONS[mutation].is_refused, f"{mutation} is taken"
 
 
@@ -154,10 +154,10 @@ def test_a_spec_with_one_fault_is_refused_by_name_or_ends(doors: Doors, mutation
 
 def test_most_draws_are_programs_that_run(doors: Doors) -> None:
     """So the tests above try what a program does, and not only how a spec is refused."""
-    taken, refused = doors.ends["taken"], doors.ends["refused"]
-    if not (taken and refused):
+    accepted, refused = doors.ends["accepted"], doors.ends["refused"]
+    if not (accepted and refused):
         pytest.skip("the tests above weren't selected")
-    assert taken >= 0.7 * (taken + refused), dict(doors.ends)
+    assert accepted >= 0.7 * (accepted + refused), dict(doors.ends)
 
 
 NAMES = st.sampled_from(["_private", "ünïcode", "x" * 100, "x" * 101, "", "a b", "__init__", "a:1", "a@b", "1"]) | TEXTS

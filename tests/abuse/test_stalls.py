@@ -79,8 +79,12 @@ def test_one_poison_beside_hundreds_of_honest_predictions(play: Stage, pool: str
     assert "hang (" in ended.value.error
     assert "stalling.py, line" in ended.value.error
     # Its end is stored before the process is ended; the other worker never meets it.
-    dead = wait_until(lambda: next((one for one in workers if not running(one)), None), "the worker to be ended")
-    assert [one for one in workers if running(one)] == [one for one in workers if one is not dead]
+    dead = wait_until(
+        lambda: next((candidate for candidate in workers if not running(candidate)), None), "the worker to be ended"
+    )
+    assert [candidate for candidate in workers if running(candidate)] == [
+        candidate for candidate in workers if candidate is not dead
+    ]
     assert dead.container.returncode == -signal.SIGABRT
     assert f"in prediction {poison.id} at hang" in dead.logs()
     assert mark in play.fleet.submit("stalling", {"question": mark}).get(WAIT_S).answer
@@ -92,10 +96,10 @@ def test_one_poison_in_a_batch_costs_its_input_alone(play: Stage) -> None:
     questions = [f"{mark} {number}" for number in range(50)]
     questions[20] = f"regex {mark}"
     sent = play.fleet.submit_batch("stalling", [{"question": question} for question in questions])
-    for number, one in enumerate(sent):
+    for number, handle in enumerate(sent):
         if number != 20:
-            assert mark in one.get(WAIT_S).answer, number
+            assert mark in handle.get(WAIT_S).answer, number
     with pytest.raises(PredictionGivenUpError) as ended:
         sent[20].get(WAIT_S)
     assert ended.value.reason == "stalled"
-    wait_until(lambda: len([one for one in workers if running(one)]) == 1, "one worker to be ended")
+    wait_until(lambda: len([worker for worker in workers if running(worker)]) == 1, "one worker to be ended")

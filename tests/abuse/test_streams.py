@@ -37,14 +37,14 @@ async def served(play: Stage) -> AsyncGenerator[Gateway]:
 
 @pytest.fixture
 async def client(served: Gateway) -> AsyncGenerator[Client]:
-    async with connected(served.grpc_address, token=None) as made:
-        yield made
+    async with connected(served.grpc_address, token=None) as connected_client:
+        yield connected_client
 
 
 @pytest.fixture
 async def web(served: Gateway) -> AsyncGenerator[httpx.AsyncClient]:
-    async with http(served.http_address, token=None) as made:
-        yield made
+    async with http(served.http_address, token=None) as connected_client:
+        yield connected_client
 
 
 async def ask(play: Stage, client: Client, words: int = 30) -> tuple[str, Handle]:
@@ -99,8 +99,8 @@ async def test_streams_opened_at_any_moment_through_any_door_join_to_the_whole_a
         return "".join([piece.text async for piece in handle.stream()])
 
     moments = [0.0, *(chance.uniform(0, 2.0) for _ in range(STREAMS_EACH - 3)), 3.0, 4.0]
-    asked = [await ask(play, client) for _ in range(PREDICTIONS)]
-    streams = [(answer, read(chance.randrange(3), handle, at)) for answer, handle in asked for at in moments]
+    sent = [await ask(play, client) for _ in range(PREDICTIONS)]
+    streams = [(answer, read(chance.randrange(3), handle, at)) for answer, handle in sent for at in moments]
     found = await asyncio.gather(*(stream for _, stream in streams))
     wrong = [(expected, got) for (expected, _), got in zip(streams, found, strict=True) if got != expected]
     assert not wrong, (seed, len(wrong), wrong[:3])

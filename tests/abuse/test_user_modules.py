@@ -89,8 +89,8 @@ def test_an_import_that_configures_dspy_changes_nobodys_prompt(play: Stage) -> N
     assert ask(play, "configures_too", {"question": fresh("second")}).answer
     assert ask(play, "configures", {"question": fresh("again")}).answer
     ask(play, "plain", {"question": after})
-    [one], [two] = play.asked(before), play.asked(after)
-    assert json.dumps(one.body).replace(before, "") == json.dumps(two.body).replace(after, "")
+    [first_request], [second_request] = play.asked(before), play.asked(after)
+    assert json.dumps(first_request.body).replace(before, "") == json.dumps(second_request.body).replace(after, "")
     log = play.worker.logs()
     assert "tests.harness.configures had no effect" in log
     assert "tests.harness.configures_too had no effect" in log

@@ -62,8 +62,8 @@ SEEN: list[Any] = [
 
 def answers(ask: AskedQuestion) -> dict[str, Any]:
     """Hands each value back, as the JSON text that the LM was shown."""
-    said = ask.inputs.get("document", ask.inputs.get("documents", "null"))
-    return {output.name: json.loads(said) if output.annotation != "str" else said for output in ask.layout.outputs}
+    text = ask.inputs.get("document", ask.inputs.get("documents", "null"))
+    return {output.name: json.loads(text) if output.annotation != "str" else text for output in ask.layout.outputs}
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,8 @@ def batch(fleet: Fleet, value: Any) -> Any:
 
 
 def mapped(fleet: Fleet, value: Any) -> Any:
-    [made] = fleet.map("same", [{"document": value}], timeout=WAIT_S)
-    return made
+    [prediction] = fleet.map("same", [{"document": value}], timeout=WAIT_S)
+    return prediction
 
 
 def by_reference(fleet: Fleet, value: Any) -> Any:
@@ -114,10 +114,10 @@ def chained(fleet: Fleet, value: Any) -> Any:
 
 
 def in_a_chord(fleet: Fleet, value: Any) -> Any:
-    header = group(fleet.signature("same", {"document": one}) for one in (value, {"b": 2}))
-    made = fleet.handle(chord(header)(fleet.signature("all", take={"documents": "twin"})).id).get(WAIT_S)
-    assert made.twins[1] == {"b": 2}
-    return dspy.Prediction(twin=made.twins[0])
+    header = group(fleet.signature("same", {"document": item}) for item in (value, {"b": 2}))
+    prediction = fleet.handle(chord(header)(fleet.signature("all", take={"documents": "twin"})).id).get(WAIT_S)
+    assert prediction.twins[1] == {"b": 2}
+    return dspy.Prediction(twin=prediction.twins[0])
 
 
 def replayed(fleet: Fleet, value: Any) -> Any:
@@ -139,11 +139,11 @@ def test_what_looks_like_a_marker_arrives_and_comes_back_as_it_was(
 ) -> None:
     """KINDS 4: each of the forms that were seen to be changed or refused."""
     fleet = Fleet(play.url, wait_s=WAIT_S, payload_bytes=2_000, result_expires_s=600)
-    document = {"all": SEEN, **{f"n{number}": one for number, one in enumerate(SEEN)}}
-    made = door(fleet, document)
-    assert made.twin == document
-    for one in SEEN:
-        assert door(fleet, one).twin == one
+    document = {"all": SEEN, **{f"n{number}": seen for number, seen in enumerate(SEEN)}}
+    returned = door(fleet, document)
+    assert returned.twin == document
+    for seen in SEEN:
+        assert door(fleet, seen).twin == seen
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
@@ -229,5 +229,5 @@ def test_other_values_that_no_message_can_hold_are_refused_by_name(play: Stage) 
 
 def test_unusual_numbers_and_many_keys_arrive(play: Stage) -> None:
     value = {"big": 10**300, "tiny": 5e-324, "minus": -0.0, "many": {f"k{number}": number for number in range(5_000)}}
-    made = by_reference(play.fleet, value)
-    assert made.twin == value
+    returned = by_reference(play.fleet, value)
+    assert returned.twin == value

@@ -17,7 +17,11 @@ from tests.harness.stage import Stage, stage
 from tests.integration.gateway_clients import connected, gateway, grants, http
 
 # Not in the order of its keys.
-DOCUMENT: dict[str, Any] = {"z": {"y": 1, "b": 2}, "seen": SEEN, "a": {f"n{at}": one for at, one in enumerate(SEEN)}}
+DOCUMENT: dict[str, Any] = {
+    "z": {"y": 1, "b": 2},
+    "seen": SEEN,
+    "a": {f"n{at}": value for at, value in enumerate(SEEN)},
+}
 TEXT = json.dumps(DOCUMENT)
 
 
@@ -46,9 +50,9 @@ async def test_over_http_and_grpc(play: Stage) -> None:
         assert shown(play) == json.dumps(DOCUMENT, ensure_ascii=False)
         async with connected(served.grpc_address) as client:
             task_id = await client.submit("same", "default", {"document": DOCUMENT})
-            asked = pb.AwaitRequest(id=task_id, timeout_s=20)
-            made = await client.predictions.Await(asked, metadata=client.metadata)
-        assert json.loads(made.outputs_json) == {"twin": DOCUMENT}
+            request = pb.AwaitRequest(id=task_id, timeout_s=20)
+            result = await client.predictions.Await(request, metadata=client.metadata)
+        assert json.loads(result.outputs_json) == {"twin": DOCUMENT}
         assert shown(play) == json.dumps(DOCUMENT, ensure_ascii=False)
 
 
@@ -64,8 +68,8 @@ def test_at_the_command_line(play: Stage, capsys: pytest.CaptureFixture[str], tm
     assert json.loads(run("predict", "same", f"document={TEXT}", "--json"))["outputs"] == {"twin": DOCUMENT}
     assert shown(play) == json.dumps(DOCUMENT, ensure_ascii=False)
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    lines = [{"document": DOCUMENT}, *({"id": at, "inputs": {"document": one}} for at, one in enumerate(SEEN))]
+    lines = [{"document": DOCUMENT}, *({"id": at, "inputs": {"document": value}} for at, value in enumerate(SEEN))]
     source.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     run("batch", "same", "--input", str(source), "--output", str(output), "--batch", "4")
-    made = [json.loads(line)["outputs"]["twin"] for line in output.read_text(encoding="utf-8").splitlines()]
-    assert made == [DOCUMENT, *SEEN]
+    outputs = [json.loads(line)["outputs"]["twin"] for line in output.read_text(encoding="utf-8").splitlines()]
+    assert outputs == [DOCUMENT, *SEEN]

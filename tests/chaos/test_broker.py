@@ -62,7 +62,7 @@ def open_claims(url: str) -> int | None:
 
 
 def assert_each_ran_once(worker: LocalTestWorker, results: list[Any], log: Path, url: str) -> None:
-    wait_until(lambda: all(ended(one) for one in results), "the tasks to end", timeout_s=60)
+    wait_until(lambda: all(ended(sent) for sent in results), "the tasks to end", timeout_s=60)
     after = worker.app.send_task("poison.add", (2, 3), queue=QUEUE)
     wait_until(lambda: ended(after), "the worker to go on", timeout_s=60)
     wait_until(lambda: open_claims(url) == 0, "the acknowledgements")

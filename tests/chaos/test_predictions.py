@@ -41,12 +41,12 @@ def claims(play: Stage) -> int:
 def test_a_killed_workers_predictions_are_answered_by_another_and_a_poison_is_given_up(play: Stage) -> None:
     first = play.start(pool="asyncio", concurrency=8)
     play.lm.hang(containing="q-", times=4)
-    asked = [submit(play) for _ in range(4)]
-    for question, _ in asked:
+    handles = [submit(play) for _ in range(4)]
+    for question, _ in handles:
         play.await_asked(question)
     second = play.start(pool="asyncio", concurrency=8)
     first.kill(signal.SIGKILL)
-    for question, handle in asked:
+    for question, handle in handles:
         assert handle.get(60).answer == f"answer of {question}"
         assert len(play.asked(question)) == 2, "nobody had seen the first answer"
     wait_until(lambda: claims(play) == 0, "the acknowledgements")

@@ -40,12 +40,12 @@ def grants(**limits: float) -> Grants:
 async def gateway(redis_url: str, **settings: Any) -> AsyncGenerator[Gateway]:
     """A gateway that listens on free ports."""
     given: dict[str, Any] = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "drain_s": 3.0, **settings}
-    made = Gateway(GatewaySettings(redis_url, **given))
-    await made.start()
+    served = Gateway(GatewaySettings(redis_url, **given))
+    await served.start()
     try:
-        yield made
+        yield served
     finally:
-        await made.stop()
+        await served.stop()
 
 
 class Client:
@@ -66,15 +66,15 @@ class Client:
         request = pb.PublishRequest(session=session, changes=changes)
         return (await self.variables.Publish(request, metadata=self.metadata)).token
 
-    async def get(self, session: str, **asked: Any) -> pb.Snapshot:
-        return await self.variables.Get(pb.GetVariablesRequest(session=session, **asked), metadata=self.metadata)
+    async def get(self, session: str, **options: Any) -> pb.Snapshot:
+        return await self.variables.Get(pb.GetVariablesRequest(session=session, **options), metadata=self.metadata)
 
-    async def values(self, session: str, **asked: Any) -> dict[str, Any]:
-        found = await self.get(session, **asked)
+    async def values(self, session: str, **options: Any) -> dict[str, Any]:
+        found = await self.get(session, **options)
         return {variable.name: json.loads(variable.value_json) for variable in found.variables}
 
-    async def submit(self, program: str, session: str, inputs: Any, **asked: Any) -> str:
-        request = pb.SubmitRequest(program=program, session=session, inputs_json=json.dumps(inputs).encode(), **asked)
+    async def submit(self, program: str, session: str, inputs: Any, **options: Any) -> str:
+        request = pb.SubmitRequest(program=program, session=session, inputs_json=json.dumps(inputs).encode(), **options)
         return (await self.predictions.Submit(request, metadata=self.metadata)).id
 
 

@@ -27,8 +27,8 @@ ELIXIR = "elixir.example:50051"
 LEASE_S = 0.5
 
 
-def say(**said: Any) -> None:
-    sys.stdout.write(json.dumps(said) + "\n")
+def say(**message: Any) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
@@ -41,32 +41,32 @@ async def lines() -> asyncio.StreamReader:
 
 async def read(url: str, reads: str, distinct: str) -> None:
     """Reads until it has made so many reads of so many revisions and is at the token that it is then told."""
-    replica, told = Replica(RedisStore(url)), await lines()
-    most = asyncio.create_task(told.readline())
+    replica, input_lines = Replica(RedisStore(url)), await lines()
+    most = asyncio.create_task(input_lines.readline())
     seen: set[Token] = set()
-    last, made, torn, back, warm, full = Token(0, 0), 0, 0, 0, 0, False
+    last, done, torn, back, warm, full = Token(0, 0), 0, 0, 0, 0, False
     while True:
         quick = replica.peek(SESSION)
         shot = quick or await replica.snapshot(SESSION)
-        made, warm = made + 1, warm + (quick is not None)
+        done, warm = done + 1, warm + (quick is not None)
         torn += shot.value("a") != shot.value("b")
         back += shot.token < last
         last = shot.token
         seen.add(last)
-        if not full and made >= int(reads) and len(seen) >= int(distinct):
+        if not full and done >= int(reads) and len(seen) >= int(distinct):
             full = True
             say(full=True)
         if most.done() and last >= Token.parse(most.result().decode().strip()):
             break
         await asyncio.sleep(0)
-    say(reads=made, distinct=len(seen), torn=torn, back=back, warm=warm, token=str(last))
+    say(reads=done, distinct=len(seen), torn=torn, back=back, warm=warm, token=str(last))
     await replica.aclose()
 
 
 async def flip(url: str) -> None:
     """Publishes pairs until its standard input ends, and says the last token."""
-    store, told = RedisStore(url), await lines()
-    stop = asyncio.create_task(told.read())
+    store, input_lines = RedisStore(url), await lines()
+    stop = asyncio.create_task(input_lines.read())
     n, token = 0, None
     while not stop.done():
         n += 1
@@ -95,9 +95,9 @@ async def serve(url: str, dropped: str) -> None:
     """Answers each line ``session requirement`` with the value and token that it would run under."""
     store = Lossy(url, timeout_s=2.0)
     store.dropped = float(dropped)
-    replica, told = Replica(store, 5.0, watch_lease_s=LEASE_S), await lines()
+    replica, input_lines = Replica(store, 5.0, watch_lease_s=LEASE_S), await lines()
     say(ready=True)
-    while line := (await told.readline()).decode().split():
+    while line := (await input_lines.readline()).decode().split():
         try:
             shot = await replica.snapshot(line[0], Requirement.parse(line[1]))
             say(value=shot.value("n"), token=str(shot.token))

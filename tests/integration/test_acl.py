@@ -91,17 +91,19 @@ def playing(server: RightsServer, folder: Path) -> Generator[Stage]:
         more_profiles=LIMITED,
         DSPEX_PAYLOAD_BYTES="1000",
         DSPEX_BRIDGE="127.0.0.1:9",
-    ) as made:
+    ) as staged:
         for pool in ("asyncio", "threads", "prefork"):
             queues = ("predictions", "predictions.code") if pool == "prefork" else ("predictions",)
             # With mingle and gossip, as an operator starts them.
-            made.start(pool=pool, concurrency=2, queues=queues, arguments=("-E",), name=pool, wait=False)
-        for worker in made.workers:
+            staged.start(pool=pool, concurrency=2, queues=queues, arguments=("-E",), name=pool, wait=False)
+        for worker in staged.workers:
             worker.ready()
-        yield Stage(client.url, client, made.lm, made.settings, client.app, made.workers)
-        for worker in made.workers:
+        yield Stage(client.url, client, staged.lm, staged.settings, client.app, staged.workers)
+        for worker in staged.workers:
             os.kill(worker.container.pid, signal.SIGTERM)
-        wait_until(lambda: all(worker.container.returncode is not None for worker in made.workers), "the workers' ends")
+        wait_until(
+            lambda: all(worker.container.returncode is not None for worker in staged.workers), "the workers' ends"
+        )
 
 
 def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: RightsServer, tmp_path: Path) -> None:
@@ -114,10 +116,10 @@ def test_each_role_has_the_rights_that_its_work_takes_and_no_others(server: Righ
         operator_works(play, server, tmp_path)
     unused, unreached = {}, {}
     for role in Role:
-        rights, asked = server.rights(role), usage.commands[role.value]
+        rights, used = server.rights(role), usage.commands[role.value]
         called = {command for part in PARTS[role] for command in scripted_commands(part)}
         patterns = {*rights.keys, *rights.reads, *rights.channels}
-        unused[role] = {*rights.commands} - asked - called - RARE
+        unused[role] = {*rights.commands} - used - called - RARE
         unreached[role] = patterns - usage.used(role.value, patterns) - RARELY_REACHED.get(role, set())
     left = {role: missing for role, missing in [*unused.items(), *unreached.items()] if missing}
     assert not left
@@ -131,7 +133,7 @@ def client_works(play: Stage) -> None:
     fleet.register("plain", dspy.Predict("question -> answer"))
     fleet.register("judge", dspy.Predict("answers: list[str] -> verdict"))
     fleet.label("qa", "prod", 1)
-    assert [one.name for one in fleet.programs()] == ["judge", "plain", "qa"]
+    assert [program.name for program in fleet.programs()] == ["judge", "plain", "qa"]
     # Where no answer comes, kombu looks for messages that a dead consumer left.
     assert fleet.app.control.ping(destination=["nobody@nowhere"], timeout=0.5) == []
     variables = fleet.session(session).blocking
@@ -177,7 +179,7 @@ def answers(play: Stage, session: str, token: Token) -> None:
     assert streamed.get().answer == "answer of one"
     assert fleet.submit("qa@prod", {"question": "one"}, stream=True, idempotency_key="k", **terms).id == streamed.id
     batch = fleet.submit_batch("qa", [{"question": f"q{n}"} for n in range(8)], session=session)
-    assert [one.get().answer for one in batch] == [f"answer of q{n}" for n in range(8)]
+    assert [handle.get().answer for handle in batch] == [f"answer of q{n}" for n in range(8)]
     large = fleet.submit("qa", {"question": "x" * 400_000}, session=session, priority=9, exactly=token)
     assert large.get().answer.endswith("x")
     assert fleet.replay(streamed.id, timeout=30)

@@ -56,11 +56,11 @@ def test_a_worker_does_not_start_and_names_all_that_it_lacks(server: RightsServe
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    [said] = [line for line in done.stderr.splitlines() if line.startswith("This worker can't")]
-    assert "User 'few' lacks rights" in said
-    assert "acl ROLE" in said
+    [reason] = [line for line in done.stderr.splitlines() if line.startswith("This worker can't")]
+    assert "User 'few' lacks rights" in reason
+    assert "acl ROLE" in reason
     for lacking in ("client|tracking", "hincrby", "llen", "psubscribe", "predictions*", "/0.celery.pidbox"):
-        assert lacking in said
+        assert lacking in reason
 
 
 @pytest.mark.parametrize("command", ["doctor", "status", "dead list", "programs", "predict qa question=why"])

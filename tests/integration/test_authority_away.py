@@ -93,13 +93,13 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
             refreshers.append(process)
         with Redis.from_url(playing.url) as client:
             wait_until(lambda: client.zcard("dspex:refreshers") == 2, "two refreshers", timeout_s=START_S)
-        made = Play(playing, elixir, refreshers)
-        made.heard()
-        yield made
+        started = Play(playing, elixir, refreshers)
+        started.heard()
+        yield started
 
 
 @pytest.fixture(scope="module")
-def away(play: Play) -> Play:
+def without_elixir(play: Play) -> Play:
     """The Elixir server is killed, and the worker's predictions have begun to say so."""
     with within(60):
         play.predict()
@@ -145,40 +145,42 @@ def test_a_refresher_that_is_killed_costs_no_prediction(play: Play) -> None:
 @pytest.mark.parametrize(
     "terms", [{}, {"outage": "fail"}, {"outage": "serve_stale(0.5)"}, {"max_staleness": 3600}], ids=str
 )
-def test_a_prediction_fails_by_name_at_once(away: Play, terms: dict[str, Any]) -> None:
+def test_a_prediction_fails_by_name_at_once(without_elixir: Play, terms: dict[str, Any]) -> None:
     with within(4), pytest.raises(AuthorityAwayError, match="Check that the Elixir server answers") as raised:
-        away.predict(**terms)
-    error, heard = raised.value, away.heard()
+        without_elixir.predict(**terms)
+    error, heard = raised.value, without_elixir.heard()
     assert (error.session, error.authority, error.silence_s) == (SESSION, "elixir", heard.silence_s)
     assert error.silent_s > heard.silence_s
     assert error.outage == terms.get("outage", "fail")
 
 
-def test_a_batch_fails_in_each_of_its_predictions(away: Play) -> None:
-    handles = away.stage.fleet.submit_batch("qa", [{"question": fresh("why")} for _ in range(3)], session=SESSION)
+def test_a_batch_fails_in_each_of_its_predictions(without_elixir: Play) -> None:
+    handles = without_elixir.stage.fleet.submit_batch(
+        "qa", [{"question": fresh("why")} for _ in range(3)], session=SESSION
+    )
     for handle in handles:
         with pytest.raises(AuthorityAwayError):
             handle.get(timeout=30)
 
 
 @pytest.mark.parametrize("more", [{}, {"max_staleness": 1}], ids=str)
-def test_it_is_served_up_to_the_age_that_its_contract_allows(away: Play, more: dict[str, Any]) -> None:
+def test_it_is_served_up_to_the_age_that_its_contract_allows(without_elixir: Play, more: dict[str, Any]) -> None:
     with within(4):
-        done = away.predict(outage="serve_stale(3600)", **more)
+        done = without_elixir.predict(outage="serve_stale(3600)", **more)
     assert done.provenance.outage is True
-    assert done.provenance.staleness_s > away.heard().silence_s
+    assert done.provenance.staleness_s > without_elixir.heard().silence_s
 
 
-def test_sessions_of_the_store_and_pinned_revisions_need_no_elixir(away: Play) -> None:
-    fleet = away.stage.fleet
+def test_sessions_of_the_store_and_pinned_revisions_need_no_elixir(without_elixir: Play) -> None:
+    fleet = without_elixir.stage.fleet
     done = fleet.submit("qa", {"question": fresh("why")}, session=OWN, outage="fail", max_staleness=5).get(timeout=30)
     assert done.provenance.outage is False
-    token = away.predict(outage="serve_stale(3600)").provenance.token
-    assert away.predict(exactly=token).provenance.outage is False
+    token = without_elixir.predict(outage="serve_stale(3600)").provenance.token
+    assert without_elixir.predict(exactly=token).provenance.outage is False
 
 
-async def test_the_gateway_says_and_does_the_same(away: Play) -> None:
-    url, inputs = away.stage.url, json.dumps({"question": fresh("why")}).encode()
+async def test_the_gateway_says_and_does_the_same(without_elixir: Play) -> None:
+    url, inputs = without_elixir.stage.url, json.dumps({"question": fresh("why")}).encode()
     async with gateway(url, grants=grants()) as served, connected(served.grpc_address) as client:
 
         async def ended(**terms: Any) -> pb.Prediction:
@@ -186,7 +188,7 @@ async def test_the_gateway_says_and_does_the_same(away: Play) -> None:
             return await client.predictions.Await(pb.AwaitRequest(id=task, timeout_s=30), metadata=client.metadata)
 
         failed = await asyncio.gather(ended(), ended(outage="fail"), ended(outage="serve_stale(0.5)"))
-        assert [one.error.kind for one in failed] == ["AuthorityAwayError"] * 3
+        assert [failure.error.kind for failure in failed] == ["AuthorityAwayError"] * 3
         lenient = await ended(outage="serve_stale(3600)")
         assert (lenient.provenance.outage, lenient.error.kind) == (True, "")
         request = pb.SubmitRequest(program="qa", session=SESSION, inputs_json=inputs, outage="shrug")
@@ -205,10 +207,21 @@ async def test_the_gateway_says_and_does_the_same(away: Play) -> None:
             assert answer.json()["provenance"]["outage"] is True
 
 
-def test_the_command_says_and_does_the_same(away: Play, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_and_does_the_same(without_elixir: Play, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*options: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            main(["--redis-url", away.stage.url, "predict", "qa", f"question={fresh('why')}", "-s", SESSION, *options])
+            main(
+                [
+                    "--redis-url",
+                    without_elixir.stage.url,
+                    "predict",
+                    "qa",
+                    f"question={fresh('why')}",
+                    "-s",
+                    SESSION,
+                    *options,
+                ]
+            )
         out, err = capsys.readouterr()
         return int(ended.value.code or 0), out, err
 
@@ -219,9 +232,9 @@ def test_the_command_says_and_does_the_same(away: Play, capsys: pytest.CaptureFi
     assert (code, json.loads(out)["provenance"]["outage"]) == (0, True)
 
 
-def test_behind_the_outage_all_is_as_before(away: Play) -> None:
-    away.elixir.start()
-    away.elixir.set(SESSION, "temp", 0.75)
-    away.heard_again()
-    done = away.predict()
+def test_behind_the_outage_all_is_as_before(without_elixir: Play) -> None:
+    without_elixir.elixir.start()
+    without_elixir.elixir.set(SESSION, "temp", 0.75)
+    without_elixir.heard_again()
+    done = without_elixir.predict()
     assert (done.provenance.outage, done.provenance.staleness_s < 5) == (False, True)

@@ -72,9 +72,9 @@ def refused(
     play: Stage, program: str, kind: type[BridgeError], says: str, inputs: Any = None, **options: Any
 ) -> BridgeError:
     """Asserts that a prediction ends with just this kind of error, soon and readably, and returns it."""
-    asked = {"question": "why?"} if inputs is None else inputs
+    given = {"question": "why?"} if inputs is None else inputs
     with within(SOON_S), pytest.raises(BridgeError) as raised:
-        play.fleet.submit(program, asked, **options).get(SOON_S)
+        play.fleet.submit(program, given, **options).get(SOON_S)
     return readable(raised.value, kind, says)
 
 

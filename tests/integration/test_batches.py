@@ -159,7 +159,7 @@ def test_a_batch_itself_leaves_nothing_behind(play: Stage) -> None:
 def test_map_sends_batches_and_keeps_the_order_and_the_bound(play: Stage) -> None:
     inputs = questions(50)
     found = list(play.fleet.map("plain", inputs, batch=8, in_flight=24, timeout=20))
-    assert [one.answer for one in found if isinstance(one, dspy.Prediction)] == [
+    assert [outcome.answer for outcome in found if isinstance(outcome, dspy.Prediction)] == [
         f"answer of {value['question']}" for value in inputs
     ]
 
@@ -240,7 +240,7 @@ async def test_a_thousand_single_handles_wait_on_one_channel(redis_url: str) -> 
     print(f"1,000 gathered handles: {time.perf_counter() - begun:.2f} s")
     with Redis.from_url(redis_url) as client:
         # Other tests' connections are among these, but none has a subscription for each handle.
-        assert max(int(one["sub"]) for one in client.client_list()) <= 10
+        assert max(int(connection["sub"]) for connection in client.client_list()) <= 10
 
 
 def _listening(url: str, channel: str) -> bool:

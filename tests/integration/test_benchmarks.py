@@ -27,10 +27,10 @@ def test_throughput_compares_the_fleet_with_the_bare_loop_and_with_plain_celery(
     figures = throughput.run(quick=True)
     assert list(figures) == ["0.2"]
     assert set(figures["0.2"]) == {"bare", "asyncio", "batch", "peer_prefork", "peer_threads"}
-    for told in figures["0.2"].values():
-        assert set(told) == {"per_s", "cpu_ms", "rss_mb", "p99_ms"}
-        assert all(figure > 0 for figure in told.values())
-        assert told["p99_ms"] >= 200
+    for measured in figures["0.2"].values():
+        assert set(measured) == {"per_s", "cpu_ms", "rss_mb", "p99_ms"}
+        assert all(figure > 0 for figure in measured.values())
+        assert measured["p99_ms"] >= 200
     # Where other processes take the CPUs, the loop, which needs more of them, loses more.
     least = 5 if watch.queued_s < 0.3 * watch.passed_s else 1
     assert figures["0.2"]["asyncio"]["per_s"] > least * figures["0.2"]["peer_prefork"]["per_s"]
@@ -56,5 +56,5 @@ def test_abuse_costs_no_worker_no_end_and_no_secret() -> None:
     assert figures["tasks"] >= 1_800
     bad = ("worker_deaths", "unended", "double_ends", "leaked_secrets", "leaked_keys")
     assert {name: figures[name] for name in bad} == dict.fromkeys(bad, 0), figures
-    assert all(told["unnamed_ends"] == {} for told in figures["pools"].values()), figures
+    assert all(measured["unnamed_ends"] == {} for measured in figures["pools"].values()), figures
     assert figures["p99_neighbour_ms"] > 0

@@ -47,26 +47,26 @@ def elixir() -> Generator[BridgeServer]:
 @pytest.fixture
 async def refresher(elixir: BridgeServer, redis_url: str) -> AsyncGenerator[Refresher]:
     stop = asyncio.Event()
-    made = Refresher(RefresherSettings(elixir.address, redis_url, sessions=("s",), poll_s=0.05, poll_max_s=0.2))
-    running = asyncio.create_task(made.run(stop))
-    yield made
+    started = Refresher(RefresherSettings(elixir.address, redis_url, sessions=("s",), poll_s=0.05, poll_max_s=0.2))
+    running = asyncio.create_task(started.run(stop))
+    yield started
     stop.set()
     await running
 
 
 @pytest.fixture
 async def context(refresher: Refresher, redis_url: str) -> SessionContext:
-    made = SessionContext("s", redis_url)
+    found = SessionContext("s", redis_url)
 
     async def there() -> bool:
         try:
-            return len((await made.snapshot()).variables) == len(VALUES)
+            return len((await found.snapshot()).variables) == len(VALUES)
         except SessionNotFoundError:
             return False
 
     await eventually(there, "the session")
     assert refresher.statuses()
-    return made
+    return found
 
 
 async def test_every_type_is_read_by_a_context_as_elixir_has_it(context: SessionContext) -> None:
@@ -98,8 +98,8 @@ class Telling(dspy.Module):
 
     async def aforward(self, name: str) -> None:
         held = (await self.context.snapshot()).variables[name]
-        told = encode_canonical(to_json(held.type, held.value)).decode()
-        answer = await self.ask.acall(name=name, held=told)
+        encoded = encode_canonical(to_json(held.type, held.value)).decode()
+        answer = await self.ask.acall(name=name, held=encoded)
         await self.context.set_variable(name, parse(answer.echoed.encode()))
 
 

@@ -61,8 +61,8 @@ def test_each_step_runs_under_its_own_session_and_requirement(play: Stage) -> No
     ]
     first = play.fleet.signature("warm", {"question": question}, session=sessions[0], exactly=tokens[0])
     second = play.fleet.signature("warm", session=sessions[1], at_least=tokens[1], take={"question": "answer"})
-    told = play.fleet.handle(chain(first, second).apply_async().id).get(WAIT_S).provenance
-    assert (told.session, told.token) == (sessions[1], str(tokens[1]))
+    provenance = play.fleet.handle(chain(first, second).apply_async().id).get(WAIT_S).provenance
+    assert (provenance.session, provenance.token) == (sessions[1], str(tokens[1]))
     assert [sent.temperature for sent in play.asked(question)] == [0.1, 0.9]
 
 
@@ -72,7 +72,7 @@ def test_a_group_is_many_predictions(play: Stage) -> None:
     answers = [play.fleet.handle(child.id).get(WAIT_S).answer for child in results.children]
     assert answers == [f"answer of {question}" for question in questions]
     stored = results.get(timeout=WAIT_S)
-    assert [Result.decode(one).outputs["answer"] for one in stored] == answers
+    assert [Result.decode(encoded).outputs["answer"] for encoded in stored] == answers
 
 
 def test_a_chord_takes_a_list_of_its_headers_outputs(play: Stage) -> None:

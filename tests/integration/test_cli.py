@@ -72,11 +72,11 @@ def test_publish_shows_in_variables_and_in_the_next_predictions_request(play: St
     assert "warmth" in table
     assert f"token: {token}" in table
 
-    asked = ("predict", "asked", f"question={question}", "-s", session, "--at-least", token)
-    said = json.loads(run(*asked, "--json").out)
-    assert said["outputs"] == {"answer": f"answer of {question}"}
-    assert said["provenance"]["token"] == token
-    (request,) = [one for one in play.lm.requests if question in json.dumps(one.body)]
+    command = ("predict", "asked", f"question={question}", "-s", session, "--at-least", token)
+    predicted = json.loads(run(*command, "--json").out)
+    assert predicted["outputs"] == {"answer": f"answer of {question}"}
+    assert predicted["provenance"]["token"] == token
+    (request,) = [sent for sent in play.lm.requests if question in json.dumps(sent.body)]
     assert request.body["temperature"] == 0.25
 
 
@@ -175,18 +175,18 @@ def test_batch_keeps_each_lines_answer_or_error_in_its_place_and_resumes(
     assert done.code == 1
     assert f"20 lines, 18 answered, 2 failed: {output}" in done.out
     written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [one["line"] for one in written] == list(range(1, 21))
+    assert [record["line"] for record in written] == list(range(1, 21))
     assert written[0]["outputs"] == {"answer": f"answer of {questions[0]}"}
     assert written[3]["error"]["type"] == written[4]["error"]["type"] == "InputError"
     assert written[4]["id"] == "no"
 
     kept = output.read_bytes().splitlines(keepends=True)
     output.write_bytes(b"".join(kept[:10]) + kept[10][:7])
-    asked = len(play.lm.requests)
+    requests_before = len(play.lm.requests)
     again = run("batch", name, "--input", str(source), "--output", str(output), "--batch", together)
     assert "10 of 20 lines are done already" in again.out
     assert [json.loads(line)["line"] for line in output.read_text(encoding="utf-8").splitlines()] == list(range(1, 21))
-    assert len(play.lm.requests) - asked == 10
+    assert len(play.lm.requests) - requests_before == 10
 
 
 @pytest.mark.parametrize("together", ["1", "6"])
@@ -198,7 +198,7 @@ def test_batch_says_what_failed_and_tries_it_again_when_it_is_told_to(
     run("register", str(spec), "--name", name)
     questions = [fresh("question") for _ in range(12)]
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps({"question": one}) + "\n" for one in questions), encoding="utf-8")
+    source.write_text("".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8")
     command = ("batch", name, "--input", str(source), "--output", str(output), "--batch", together)
     for index in (2, 3, 9):
         play.lm.faults.add(Fault("malformed", times=None, containing=questions[index]))
@@ -210,18 +210,18 @@ def test_batch_says_what_failed_and_tries_it_again_when_it_is_told_to(
     assert "12 lines, 9 answered, 3 failed" in done.out
     assert "retry the 3 failed lines with --retry-failed" in done.out
 
-    asked = len(play.lm.requests)
+    requests_before = len(play.lm.requests)
     unchanged = run(*command)
     assert unchanged.code == 1, "what is left is left"
     assert "12 of 12 lines are done already, 3 of them failed" in unchanged.out
-    assert len(play.lm.requests) == asked
+    assert len(play.lm.requests) == requests_before
 
     again = run(*command, "--retry-failed")
     assert again.code == 0, again.err
     assert "12 lines, 12 answered, 0 failed" in again.out
     written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [one["outputs"]["answer"] for one in written] == [f"answer of {question}" for question in questions]
-    assert len(play.lm.requests) == asked + 3, "what was answered isn't asked again"
+    assert [record["outputs"]["answer"] for record in written] == [f"answer of {question}" for question in questions]
+    assert len(play.lm.requests) == requests_before + 3, "what was answered isn't asked again"
     assert [path.name for path in tmp_path.iterdir() if "retrying" in path.name] == []
 
 
@@ -256,9 +256,9 @@ def test_doctor_names_what_is_missing_and_its_fix(run: Run) -> None:
     assert found["workers"]["level"] == "ok"
     assert found["append-only file"]["level"] == "ok"
     assert found["celery"]["found"].startswith("5.7")
-    away = run("doctor", "--redis-url", "redis://127.0.0.1:1/0")
-    assert away.code == 1
-    assert "1 failed: Redis" in away.err
+    unreachable = run("doctor", "--redis-url", "redis://127.0.0.1:1/0")
+    assert unreachable.code == 1
+    assert "1 failed: Redis" in unreachable.err
 
 
 def test_doctor_asks_the_workers_and_not_the_shell(play: Stage, run: Run) -> None:
@@ -287,16 +287,16 @@ def test_doctor_names_a_queue_that_no_worker_takes_from(run: Run) -> None:
 
 def test_doctor_makes_a_call_with_each_profile_if_it_is_told_to(play: Stage, run: Run) -> None:
     """KINDS 46: the offer of one test call, by the way that an application's predictions go."""
-    asked = len(play.lm.requests)
+    requests_before = len(play.lm.requests)
     found = {check["what"]: check for check in json.loads(run("doctor", "--call", "--json").out)}
     assert found["LM call demo"]["level"] == "ok"
     assert "openai/demo answered in" in found["LM call demo"]["found"]
     assert found["LM call locked"]["level"] == "fail"
     assert found["LM call locked"]["found"].startswith("LMRefusedError")
     assert found["LM call down"]["found"].startswith("LMUnavailableError")
-    assert len(play.lm.requests) > asked
+    assert len(play.lm.requests) > requests_before
     assert run("doctor", "--json").code == 1
-    assert len(play.lm.requests) - asked < 20, "without --call nothing is asked"
+    assert len(play.lm.requests) - requests_before < 20, "without --call nothing is asked"
 
 
 @pytest.mark.parametrize(
@@ -377,11 +377,11 @@ def test_history_lists_who_changed_what_when_and_why(run: Run, revisions: tuple[
     session, tokens = revisions
     run("mark", session, "stable", tokens[1])
     listed = json.loads(run("history", session, "--json").out)
-    assert [one["token"] for one in listed] == tokens[::-1]
-    assert [one["reason"] for one in listed] == ["to 3", "to 2", "to 1"]
+    assert [revision["token"] for revision in listed] == tokens[::-1]
+    assert [revision["reason"] for revision in listed] == ["to 3", "to 2", "to 1"]
     assert listed[0]["changed"] == {"warmth": [2, 3]}
     assert listed[2]["changed"] == {"warmth": [None, 1]}
-    assert [one["labels"] for one in listed] == [[], ["stable"], []]
+    assert [revision["labels"] for revision in listed] == [[], ["stable"], []]
     assert "dspex-fleet" in listed[0]["author"]
     assert "warmth: 2 → 3" in run("history", session, "--limit", "1").out
 
@@ -424,8 +424,8 @@ def test_watch_prints_the_present_and_each_change(play: Stage, run: Run, revisio
         assert watching.stdout is not None
         assert json.loads(watching.stdout.readline()) == {"token": tokens[2], "changed": {"warmth": [None, 3]}}
         token = run("publish", session, "warmth=4", "style=terse").out.strip()
-        said = json.loads(watching.stdout.readline())
-        assert said == {"token": token, "changed": {"warmth": [3, 4], "style": [None, "terse"]}}
+        change = json.loads(watching.stdout.readline())
+        assert change == {"token": token, "changed": {"warmth": [3, 4], "style": [None, "terse"]}}
         assert watching.wait(20) == 0
 
 
@@ -446,7 +446,7 @@ def test_promote_moves_a_label_once_every_process_applies_the_revision(play: Sta
     assert json.loads(run("diff", session, "stable", good, "--json").out) == {}
 
     shown = json.loads(run("status", "--json").out)["sessions"][session]["applied"]
-    assert [one["token"] for one in shown] == [refused]
+    assert [process["token"] for process in shown] == [refused]
     assert "warmth" in shown[0]["error"]
     assert "warmth" in run("status").out
 
@@ -454,10 +454,10 @@ def test_promote_moves_a_label_once_every_process_applies_the_revision(play: Sta
 def test_a_prediction_takes_its_terms_from_the_command_line(run: Run, spec: Path) -> None:
     name = fresh("terms")
     run("register", str(spec), "--name", name)
-    said = json.loads(
+    predicted = json.loads(
         run("predict", name, "question=?", "--max-staleness", "30", "--outage", "serve_stale(60)", "--json").out
     )
-    assert said["provenance"]["outage"] is False
+    assert predicted["provenance"]["outage"] is False
     wrong = run("predict", name, "question=?", "--outage", "shrug")
     assert wrong.code == 1
     assert "fail or serve_stale(SECONDS)" in wrong.err

@@ -80,7 +80,7 @@ def test_they_wait_for_prefork_and_run_there(play: Stage) -> None:
     prediction = sent.get(WAIT_S)
     assert prediction.answer == f"answer of {question}"
     assert prediction.provenance.worker == prefork.container.node
-    assert [one.get(WAIT_S).answer for one in batch] == [f"answer of {question} {number}" for number in range(3)]
+    assert [handle.get(WAIT_S).answer for handle in batch] == [f"answer of {question} {number}" for number in range(3)]
     assert waiting(play) == {"name": "predictions.code", "waiting": 0, "consumed": True}
     assert _code(play.fleet).level == "ok"
     prefork.kill()

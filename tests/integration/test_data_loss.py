@@ -47,9 +47,9 @@ def ask(reader: LineProcess, requirement: str) -> dict[str, Any]:
     """The reader's answer; while it notices that the server was away it says so, and is asked again."""
     while True:
         reader.tell(f"s {requirement}")
-        said = reader.hear()
-        if said.get("error") != "StoreUnavailableError":
-            return said
+        answer = reader.hear()
+        if answer.get("error") != "StoreUnavailableError":
+            return answer
 
 
 async def test_a_restart_with_the_whole_log_goes_on_with_the_revisions(

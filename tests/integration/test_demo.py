@@ -82,27 +82,27 @@ def out() -> Generator[Path]:
 def run(demo: subprocess.Popen[str]) -> str:
     """Returns what the demo printed, once it has ended well."""
     with demo:
-        said, complaints = demo.communicate(timeout=DONE_S)
-    assert demo.returncode == 0, said + complaints
+        output, complaints = demo.communicate(timeout=DONE_S)
+    assert demo.returncode == 0, output + complaints
     assert "Traceback" not in complaints
-    return said
+    return output
 
 
 def test_the_demo_holds_and_its_last_line_says_so(questions: Path, out: Path) -> None:
-    said = run(launch(questions, out))
-    lines = said.splitlines()
+    output = run(launch(questions, out))
+    lines = output.splitlines()
     assert lines[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
-    assert "\x1b" not in said, "without a terminal it prints plain lines"
+    assert "\x1b" not in output, "without a terminal it prints plain lines"
     assert any("stand-in" in line for line in lines if line.startswith("LM: ")), "it must say what the LM is"
     assert any("stub" in line for line in lines if line.startswith("Elixir: ")), "it must say what the Elixir side is"
     for number in range(1, 6):
         assert any(line.startswith(f"revision {number} published: ") for line in lines)
-    assert re.search(r"^answers: (.*)$", said, re.MULTILINE)[1] == str(out / "answers.jsonl")
+    assert re.search(r"^answers: (.*)$", output, re.MULTILINE)[1] == str(out / "answers.jsonl")
 
     answers = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
-    asked = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
-    assert [answer["id"] for answer in answers] == [question["id"] for question in asked]
-    for answer, question in zip(answers, asked, strict=True):
+    questions_of_file = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    assert [answer["id"] for answer in answers] == [question["id"] for question in questions_of_file]
+    for answer, question in zip(answers, questions_of_file, strict=True):
         assert answer["inputs"] == question["inputs"]
         assert answer["outputs"].items() >= question["expected"].items(), "the stand-in knows these by heart"
         assert answer["provenance"]["program"] == question["program"]
@@ -111,9 +111,9 @@ def test_the_demo_holds_and_its_last_line_says_so(questions: Path, out: Path) ->
 
 def test_a_server_that_is_named_owns_the_session_until_the_end(questions: Path, out: Path) -> None:
     with BridgeServer() as elixir:
-        said = run(launch(questions, out, bridge=elixir.address))
-        assert f"Elixir: the server at {elixir.address}" in said.splitlines()
-        assert said.splitlines()[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
+        output = run(launch(questions, out, bridge=elixir.address))
+        assert f"Elixir: the server at {elixir.address}" in output.splitlines()
+        assert output.splitlines()[-1] == "demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale"
         answers = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
         session = answers[0]["provenance"]["session"]
         assert session.startswith("dspex-demo-"), "a session of its own, on a server that others use"
@@ -133,8 +133,8 @@ def test_it_runs_on_prefork_and_leaves_a_redis_that_was_given_as_it_was(
 ) -> None:
     with Redis.from_url(redis_url) as client:
         client.set("somebodys", "value", ex=600)
-        said = run(launch(questions, out, redis_url=redis_url, pool="prefork"))
-        assert said.endswith("demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale\n")
+        output = run(launch(questions, out, redis_url=redis_url, pool="prefork"))
+        assert output.endswith("demo: 20 predictions, 5 revisions, 0 lost, 0 torn, 0 stale\n")
         assert client.get("somebodys") == b"value"
         assert leaked_keys(client) == []
         # Celery's results and its broadcast bindings expire, or are listed as permanent.
@@ -187,15 +187,15 @@ def test_on_a_slow_model_it_finishes_and_tells_failed_from_lost(questions: Path,
 
     with RecordingLM(answer, latency_s=2.0) as lm:  # pyright: ignore[reportArgumentType]
         profiles.write_text(REAL.format(url=lm.url), encoding="utf-8")
-        said = run(launch(questions, out, lm="real", profiles=str(profiles)))
-    lines = said.splitlines()
+        output = run(launch(questions, out, lm="real", profiles=str(profiles)))
+    lines = output.splitlines()
     assert lines[-1] == "demo: 17 predictions, 5 revisions, 3 failed, 0 lost, unseen torn, 0 stale"
     assert any(re.fullmatch(r"it answered after [2-9]\.\d s: 20 questions, \d+ at a time, each within \d+ s", line)
                for line in lines), "the pace follows from the first answer"  # fmt: skip
     assert any(line.startswith("3 failed, LMAnswerError, such as ") for line in lines)
     assert any(line.startswith("right: 17 of 17 answers (classify ") for line in lines)
-    assert "0.7" in said
-    assert "right" in said
+    assert "0.7" in output
+    assert "right" in output
 
 
 def test_an_lm_that_does_not_answer_is_named_before_anything_is_asked(
@@ -205,8 +205,8 @@ def test_an_lm_that_does_not_answer_is_named_before_anything_is_asked(
     with RecordingLM(api_key="another") as lm:
         profiles.write_text(REAL.format(url=lm.url), encoding="utf-8")
         with launch(questions, out, lm="real", profiles=str(profiles)) as demo:
-            said, complaints = demo.communicate(timeout=DONE_S)
+            output, complaints = demo.communicate(timeout=DONE_S)
         assert len(lm.requests) == 1, "nothing more is asked"
     assert demo.returncode == 1
-    assert "The LM real did not answer the first question: LMRefusedError" in complaints, said + complaints
+    assert "The LM real did not answer the first question: LMRefusedError" in complaints, output + complaints
     assert not (out / "answers.jsonl").exists()

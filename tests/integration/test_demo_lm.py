@@ -73,9 +73,9 @@ def test_the_process_answers_logs_and_stops_cleanly(
     ready = announced(process)
     assert ready["url"] == f"http://127.0.0.1:{ready['port']}/v1"
     with dspy.context(lm=lm(ready["url"])):
-        said = dspy.ChainOfThought(PROGRAMS["math"])(question=LINES[0]["inputs"]["question"])
-    assert said.answer == LINES[0]["expected"]["answer"]
-    assert STAND_IN in said.reasoning
+        prediction = dspy.ChainOfThought(PROGRAMS["math"])(question=LINES[0]["inputs"]["question"])
+    assert prediction.answer == LINES[0]["expected"]["answer"]
+    assert STAND_IN in prediction.reasoning
     recorded = httpx.get(f"http://127.0.0.1:{ready['port']}/requests").json()
     process.send_signal(stop)
     assert process.wait(10) == 0
@@ -87,7 +87,7 @@ def test_the_process_answers_logs_and_stops_cleanly(
 
 
 def test_the_process_says_in_one_line_why_it_can_not_start(tmp_path: Path) -> None:
-    with RecordingLM() as taken, launch("--port", str(taken.port)) as process:
+    with RecordingLM() as other_server, launch("--port", str(other_server.port)) as process:
         assert process.wait(20) == 1
         assert process.stderr is not None
         assert "can't listen on" in process.stderr.read()
@@ -112,8 +112,8 @@ async def test_every_question_is_answered_as_expected(program: str, module: type
     with RecordingLM(demo_answerer()) as server, dspy.context(lm=lm(server.url)):
         ask = module(PROGRAMS[program])
         answers = [await ask.acall(**line["inputs"]) for line in lines]
-    said = [{name: answer[name] for name in line["expected"]} for answer, line in zip(answers, lines, strict=True)]
-    assert said == [line["expected"] for line in lines]
+    answered = [{name: answer[name] for name in line["expected"]} for answer, line in zip(answers, lines, strict=True)]
+    assert answered == [line["expected"] for line in lines]
 
 
 def test_unknown_texts_are_answered_by_rule_and_in_type() -> None:
@@ -141,7 +141,7 @@ def test_an_agent_that_asks_a_known_question_ends_with_its_answer() -> None:
         return "nothing"
 
     with RecordingLM(demo_answerer()) as server, dspy.context(lm=lm(server.url)):
-        said = dspy.ReAct(PROGRAMS["math"], tools=[look_up])(question=LINES[0]["inputs"]["question"])
-    assert said.answer == LINES[0]["expected"]["answer"]
-    assert said.trajectory["tool_name_0"] == "look_up"
+        prediction = dspy.ReAct(PROGRAMS["math"], tools=[look_up])(question=LINES[0]["inputs"]["question"])
+    assert prediction.answer == LINES[0]["expected"]["answer"]
+    assert prediction.trajectory["tool_name_0"] == "look_up"
     assert read_ask(server.requests[0].body).inputs["trajectory"] == ""

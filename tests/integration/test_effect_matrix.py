@@ -79,11 +79,11 @@ class NativeComposite(Composite):
 class Counted(dspy.LocalInterpreter):
     """An interpreter that shows that it ran."""
 
-    made = 0
+    count = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        type(self).made += 1
+        type(self).count += 1
 
 
 @dataclass(frozen=True)
@@ -307,8 +307,8 @@ def test_a_field_description(server: RecordingLM, session: SessionContext, name:
         return
     with ambient(server):
         requests = run(server, name, how, session, **{target: "as a haiku"})
-    asked = target.removeprefix("desc.")
-    concerned = [r for r in requests if asks_the_user(r) and (asked in r.outputs or asked in r.inputs)]
+    described = target.removeprefix("desc.")
+    concerned = [r for r in requests if asks_the_user(r) and (described in r.outputs or described in r.inputs)]
     assert_all(concerned, lambda r: "as a haiku" in r.system)
 
 
@@ -322,8 +322,8 @@ def test_demos(server: RecordingLM, session: SessionContext, name: str, how: str
         demos = json.dumps([{"question": "What came first?", "next_thought": "The egg."}])
     with ambient(server):
         requests = run(server, name, how, session, demos=demos)
-    told = [r for r in requests if asks_the_user(r)]
-    assert_all(told, lambda r: "What came first?" in str(r.body) and "The egg." in str(r.body))
+    questions = [r for r in requests if asks_the_user(r)]
+    assert_all(questions, lambda r: "What came first?" in str(r.body) and "The egg." in str(r.body))
 
 
 # ---------------------------------------------------------------- what is peculiar to some modules
@@ -363,7 +363,7 @@ def _count(expected: int) -> Callable[[list[Recorded]], bool]:
 
 
 def _ran_counted(requests: list[Recorded]) -> bool:
-    return Counted.made == 1 and bool(requests)
+    return Counted.count == 1 and bool(requests)
 
 
 @dataclass(frozen=True)
@@ -428,7 +428,7 @@ CELLS = [
 @EVERY_WAY
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell.module}-{cell.target}")
 def test_a_target_of_its_own(session: SessionContext, cell: Cell, how: str) -> None:
-    Counted.made = 0
+    Counted.count = 0
     module = ROWS[cell.module].build(session)
     session.blocking.set_variable("v", cell.value)
     arguments = ROWS[cell.module].arguments if cell.arguments is None else cell.arguments

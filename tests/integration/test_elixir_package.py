@@ -61,10 +61,12 @@ def elixir_type(field: FieldDescriptor) -> str:
 
 @pytest.mark.parametrize("message", fleet_pb2.DESCRIPTOR.message_types_by_name.values(), ids=lambda param: param.name)
 def test_the_elixir_messages_have_exactly_the_fields_of_the_proto(message: Descriptor) -> None:
-    made = fields(message.name)
-    assert {name: number for name, (number, _) in made.items()} == {one.name: one.number for one in message.fields}
+    defined = fields(message.name)
+    assert {name: number for name, (number, _) in defined.items()} == {
+        declared.name: declared.number for declared in message.fields
+    }
     for field in message.fields:
-        rest = re.sub(r"\s+", " ", made[field.name][1])
+        rest = re.sub(r"\s+", " ", defined[field.name][1])
         assert re.search(rf"type: {re.escape(elixir_type(field))}(,|$| )", rest), (field.name, rest)
         assert ("repeated: true" in rest) == field.is_repeated, field.name
         optional = field.containing_oneof is not None and field.containing_oneof.name == f"_{field.name}"
@@ -75,8 +77,8 @@ def test_the_elixir_messages_have_exactly_the_fields_of_the_proto(message: Descr
 
 @pytest.mark.parametrize("enum", fleet_pb2.DESCRIPTOR.enum_types_by_name.values(), ids=lambda param: param.name)
 def test_the_elixir_enums_have_exactly_the_values_of_the_proto(enum: EnumDescriptor) -> None:
-    made = {name: number for name, (number, _) in fields(enum.name).items()}
-    assert made == {value.name: value.number for value in enum.values}
+    defined = {name: number for name, (number, _) in fields(enum.name).items()}
+    assert defined == {value.name: value.number for value in enum.values}
 
 
 @pytest.mark.parametrize("service", fleet_pb2.DESCRIPTOR.services_by_name.values(), ids=lambda param: param.name)
@@ -150,11 +152,11 @@ def test_the_package_passes_its_own_tests_against_a_real_gateway(mix: str, elixi
     compiled = run_mix(mix, "do", "format", "--check-formatted", "+", "compile", "--warnings-as-errors", timeout=300)
     assert compiled.returncode == 0, compiled.stdout[-4000:]
     done = run_mix(mix, "test", timeout=300, env=elixir.env)
-    said = re.search(r"(\d+) tests, 0 failures(, \d+ excluded)?", done.stdout)
+    summary = re.search(r"(\d+) tests, 0 failures(, \d+ excluded)?", done.stdout)
     assert done.returncode == 0, done.stdout[-8000:]
-    assert said is not None, done.stdout[-4000:]
-    assert int(said[1]) >= 60
-    assert said[2] is None, "tests were left out though all that they need is there"
+    assert summary is not None, done.stdout[-4000:]
+    assert int(summary[1]) >= 60
+    assert summary[2] is None, "tests were left out though all that they need is there"
 
 
 @pytest.mark.timeout(300)
@@ -163,8 +165,8 @@ def test_the_example_publishes_and_the_next_lm_requests_show_it(mix: str, elixir
     done = run_mix(mix, "run", "examples/variable_aware.exs", timeout=200, env=elixir.env)
     assert done.returncode == 0, done.stdout
     thought, short = elixir.play.lm.requests[before:]
-    assert [one.body["temperature"] for one in (thought, short)] == [0.7, 0.2]
-    assert [[output.name for output in one.ask.layout.outputs] for one in (thought, short)] == [
+    assert [request.body["temperature"] for request in (thought, short)] == [0.7, 0.2]
+    assert [[output.name for output in request.ask.layout.outputs] for request in (thought, short)] == [
         ["reasoning", "answer"],
         ["answer"],
     ]
@@ -180,9 +182,9 @@ def gateway(play: Stage, *options: str) -> Generator[str]:
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        assert said, f"the gateway ended with {process.wait()}"
-        yield json.loads(said)["grpc"]
+        line = process.stdout.readline()
+        assert line, f"the gateway ended with {process.wait()}"
+        yield json.loads(line)["grpc"]
     finally:
         process.terminate()
         process.communicate(timeout=30)
@@ -195,8 +197,8 @@ def certificates(folder: Path) -> tuple[str, dict[str, str]]:
         "server": authority.issue_cert("127.0.0.1", "localhost"),
         "client": authority.issue_cert("elixir@example.org"),
     }
-    blobs = {name: one.cert_chain_pems[0] for name, one in issued.items()}
-    blobs |= {f"{name}_key": one.private_key_pem for name, one in issued.items()}
+    blobs = {name: certificate.cert_chain_pems[0] for name, certificate in issued.items()}
+    blobs |= {f"{name}_key": certificate.private_key_pem for name, certificate in issued.items()}
     for name, blob in {**blobs, "authority": authority.cert_pem}.items():
         blob.write_to_path(folder / f"{name}.pem")
     return str(folder / "authority.pem"), {name: str(folder / f"{name}.pem") for name in blobs}

@@ -77,10 +77,10 @@ def run(example: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
 def assert_said(done: subprocess.CompletedProcess[str], lines: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    first, *said = done.stdout.splitlines()
+    first, *printed = done.stdout.splitlines()
     assert first == "The language model is a deterministic stand-in, not a language model."
-    assert len(said) == len(lines), done.stdout
-    for found, expected in zip(said, lines, strict=True):
+    assert len(printed) == len(lines), done.stdout
+    for found, expected in zip(printed, lines, strict=True):
         assert re.fullmatch(expected, found), f"{found!r} isn't {expected!r}"
 
 

@@ -20,16 +20,16 @@ async def test_a_publisher_that_was_paused_past_a_takeover_is_refused() -> None:
             paused.pause()
             wait_until(lambda: _stopped(paused.pid), "the publisher to be stopped")
             new = await store.raise_fence(SESSION, publisher=ELIXIR)
-            taken = await store.publish(SESSION, {"n": Variable.declare("n", -1)}, publisher=ELIXIR, fence=new)
+            token = await store.publish(SESSION, {"n": Variable.declare("n", -1)}, publisher=ELIXIR, fence=new)
             paused.resume()
             # What it had written before the pause comes first, and then the refusal.
-            said = paused.hear()
-            while "published" in said:
-                said = paused.hear()
-        assert said == {"refused": old, "current": new}
+            message = paused.hear()
+            while "published" in message:
+                message = paused.hear()
+        assert message == {"refused": old, "current": new}
         shot = await store.read(SESSION)
-        assert (shot.token, shot.value("n")) == (taken, -1)
-        assert (await store.history(SESSION, 1))[0].token == taken
+        assert (shot.token, shot.value("n")) == (token, -1)
+        assert (await store.history(SESSION, 1))[0].token == token
         await store.aclose()
 
 

@@ -35,8 +35,8 @@ async def served(redis_url: str) -> AsyncGenerator[Gateway]:
 
 @pytest.fixture
 async def operator(served: Gateway) -> AsyncGenerator[Client]:
-    async with connected(served.grpc_address, "operator") as made:
-        yield made
+    async with connected(served.grpc_address, "operator") as connected_client:
+        yield connected_client
 
 
 async def publish(client: Client, session: str, values: dict[str, Any], **how: Any) -> str:
@@ -87,8 +87,8 @@ async def test_the_author_is_the_grant_followed_by_what_the_client_declares(oper
     await app.variables.Rollback(pb.RollbackRequest(session="s", to=first, author="operator"), metadata=app.metadata)
     history = await operator.variables.History(pb.HistoryRequest(session="s"), metadata=operator.metadata)
     authors = [revision.author for revision in reversed(history.revisions)]
-    said = ["app" if author in ("", "app") else f"app (says: {author})" for author in declared]
-    assert authors == [*said, "app", "app (says: operator)"]
+    expected = ["app" if author in ("", "app") else f"app (says: {author})" for author in declared]
+    assert authors == [*expected, "app", "app (says: operator)"]
 
 
 def test_a_grant_name_can_not_imitate_a_declared_author() -> None:

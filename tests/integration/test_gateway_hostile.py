@@ -30,8 +30,8 @@ async def served(redis_url: str) -> AsyncGenerator[Gateway]:
 
 @pytest.fixture
 async def client(served: Gateway) -> AsyncGenerator[Client]:
-    async with connected(served.grpc_address) as made:
-        yield made
+    async with connected(served.grpc_address) as connected_client:
+        yield connected_client
 
 
 async def refused(call: Any) -> tuple[str, str, list[Any]]:
@@ -69,8 +69,8 @@ DENIED = {
 
 def call(client: Client, method: str, metadata: Any) -> Any:
     service, request = ASKED[method]
-    made = getattr(getattr(client, service), method)(request, metadata=metadata)
-    return first(made, 1) if method in ("Watch", "Stream") else made
+    started = getattr(getattr(client, service), method)(request, metadata=metadata)
+    return first(started, 1) if method in ("Watch", "Stream") else started
 
 
 HEADERS = [None, "", "Bearer", "Bearer ", "Bearer forged", "Basic all", "all", "bearer all all", "Bearer ALL"]
@@ -147,8 +147,8 @@ async def test_one_clients_rate_does_not_affect_another(redis_url: str) -> None:
     async with gateway(redis_url, grants=grants(calls_per_s=20)) as served, connected(served.grpc_address) as hasty:
         await hasty.publish("user-1", a=1)
         answers = await asyncio.gather(*(hasty.get("user-1") for _ in range(200)), return_exceptions=True)
-        turned_away = [one for one in answers if isinstance(one, grpc.aio.AioRpcError)]
-        assert {refusal(one)[:2] for one in turned_away} == {("RESOURCE_EXHAUSTED", "TooManyError")}
+        turned_away = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert {refusal(answer)[:2] for answer in turned_away} == {("RESOURCE_EXHAUSTED", "TooManyError")}
         assert 100 < len(turned_away) < 200
         assert dict(turned_away[0].trailing_metadata() or ())["retry-after"] == "1"
         assert await hasty.with_token("reader").values("user-1") == {"a": 1}
@@ -171,9 +171,9 @@ async def test_a_thousand_idle_streams_are_limited_and_do_not_affect_others(serv
             for _ in range(250)
         ]
         found = await asyncio.gather(*(first(stream, 1) for stream in streams), return_exceptions=True)
-        let_in = [one for one in found if not isinstance(one, BaseException)]
+        let_in = [outcome for outcome in found if not isinstance(outcome, BaseException)]
         assert len(let_in) == LIMITS.streams
-        turned_away = {refusal(one)[:2] for one in found if isinstance(one, grpc.aio.AioRpcError)}
+        turned_away = {refusal(outcome)[:2] for outcome in found if isinstance(outcome, grpc.aio.AioRpcError)}
         assert turned_away == {("RESOURCE_EXHAUSTED", "TooManyError")}
         watching = client.variables.Watch(pb.WatchRequest(session="user-1"), metadata=client.metadata)
         await first(watching, 1)

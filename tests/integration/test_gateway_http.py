@@ -25,8 +25,8 @@ async def served(redis_url: str) -> AsyncGenerator[Gateway]:
 
 @pytest.fixture
 async def client(served: Gateway) -> AsyncGenerator[httpx.AsyncClient]:
-    async with http(served.http_address) as made:
-        yield made
+    async with http(served.http_address) as connected_client:
+        yield connected_client
 
 
 async def publish(client: httpx.AsyncClient, session: str = "user-1", **values: Any) -> str:
@@ -156,21 +156,21 @@ async def test_watch_is_an_event_stream_that_ends_with_the_reason(client: httpx.
             kind, snapshot = await anext(seen)
             assert (kind, snapshot["token"], snapshot["variables"][0]["value"]) == ("message", tokens[-1], value)
         stopping = asyncio.create_task(served.stop())
-        kind, told = await anext(seen)
-        assert (kind, told["error"]["kind"]) == ("error", "DrainingError")
+        kind, event = await anext(seen)
+        assert (kind, event["error"]["kind"]) == ("error", "DrainingError")
     await stopping
 
 
 async def test_tokens_scopes_and_sessions_are_checked(served: Gateway) -> None:
     body = {"changes": [{"name": "a", "value": 1}]}
-    asked = {
+    cases = {
         (None, "user-1"): (401, "UnauthenticatedError"),
         ("forged", "user-1"): (401, "UnauthenticatedError"),
         ("reader", "user-1"): (403, "NotGrantedError"),
         ("publisher", "other-1"): (403, "NotGrantedError"),
         ("publisher", "user-1"): (200, None),
     }
-    for (token, session), (status, kind) in asked.items():
+    for (token, session), (status, kind) in cases.items():
         async with http(served.http_address, token) as client:
             answer = await client.post(f"/v1/sessions/{session}/publish", json=body)
             assert (answer.status_code, answer.json().get("error", {}).get("kind")) == (status, kind)
@@ -204,17 +204,17 @@ async def test_the_description_has_every_route_and_needs_no_token(served: Gatewa
 async def test_responses_and_errors_match_the_description(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     await publish(client, a=1, b="x", c=[0.5], d={"data": [1], "shape": [1]})
-    asked = {
+    urls = {
         "/v1/sessions/{session}/variables": "/v1/sessions/user-1/variables",
         "/v1/sessions/{session}/history": "/v1/sessions/user-1/history",
         "/v1/predictions/{id}": "/v1/predictions/unknown",
         "/v1/programs": "/v1/programs",
         "/v1/programs/{reference}": "/v1/programs/nowhere",
     }
-    for path, url in asked.items():
+    for path, url in urls.items():
         answer = await client.get(url)
-        said = document["paths"][path]["get"]["responses"][str(answer.status_code)]["content"]["application/json"]
-        jsonschema.validate(answer.json(), {**said["schema"], "components": document["components"]})
+        described = document["paths"][path]["get"]["responses"][str(answer.status_code)]["content"]["application/json"]
+        jsonschema.validate(answer.json(), {**described["schema"], "components": document["components"]})
 
 
 def _references(part: Any) -> set[str]:

@@ -46,8 +46,8 @@ async def register(redis_url: str, **settings: Any) -> pb.Program:
 
 
 async def test_a_program_that_binds_a_target_of_an_imported_module_is_registered(redis_url: str, acme: str) -> None:
-    made = await register(redis_url, allowed_packages=(acme,), imports=(acme,))
-    assert (made.name, made.version) == ("qa", 1)
+    registered = await register(redis_url, allowed_packages=(acme,), imports=(acme,))
+    assert (registered.name, registered.version) == ("qa", 1)
 
 
 async def test_without_the_import_the_error_says_how_to_have_it(redis_url: str, acme: str) -> None:

@@ -53,8 +53,8 @@ class Served:
             assert client.post("/v1/sessions/known/publish", json={"changes": [change]}).status_code == 200
             spec = {"module": "Predict", "signature": "question -> answer"}
             assert client.post("/v1/programs", json={"name": "asked", "spec": spec}).status_code == 200
-            asked = {"program": "asked", "session": "known", "inputs": {"question": "why?"}}
-            id = client.post("/v1/predictions", json=asked).json()["id"]
+            request = {"program": "asked", "session": "known", "inputs": {"question": "why?"}}
+            id = client.post("/v1/predictions", json=request).json()["id"]
         self.known = {"session": "known", "id": id, "reference": "asked"}
 
 
@@ -129,8 +129,8 @@ def hasten(case: Case[Any]) -> None:
 
 def patience(case: Case[Any]) -> dict[str, str]:
     """Return headers with a client timeout, unless the request has an invalid one."""
-    said = (case.headers or {}).get("request-timeout", "1")
-    if not 0.1 <= number(said) <= 86_400:
+    header = (case.headers or {}).get("request-timeout", "1")
+    if not 0.1 <= number(header) <= 86_400:
         return {}
     return {"request-timeout": "0.3" if case.path in LASTING else "20"}
 

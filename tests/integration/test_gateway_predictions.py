@@ -37,8 +37,8 @@ async def served(play: Stage) -> AsyncGenerator[Gateway]:
 
 @pytest.fixture
 async def client(served: Gateway) -> AsyncGenerator[Client]:
-    async with connected(served.grpc_address) as made:
-        yield made
+    async with connected(served.grpc_address) as connected_client:
+        yield connected_client
 
 
 async def ended(client: Client, task_id: str) -> pb.Prediction:
@@ -51,7 +51,7 @@ async def refused(call: Any) -> tuple[str, str, list[Any]]:
     return refusal(error.value)
 
 
-def asked(task_id: str) -> pb.PredictionRequest:
+def await_request(task_id: str) -> pb.PredictionRequest:
     return pb.PredictionRequest(id=task_id)
 
 
@@ -67,7 +67,7 @@ async def test_a_value_published_through_the_gateway_is_in_the_next_predictions_
         assert prediction.state == pb.PREDICTION_STATE_SUCCEEDED, prediction
         assert json.loads(prediction.outputs_json) == {"answer": f"answer of {question}"}
         assert (prediction.provenance.token, prediction.provenance.program) == (token, "qa")
-        assert [one.body["temperature"] for one in play.asked(question)] == [temperature]
+        assert [sent.body["temperature"] for sent in play.asked(question)] == [temperature]
         assert prediction.provenance.prompt_tokens > 0
 
 
@@ -84,7 +84,7 @@ async def test_the_same_over_http_alone(play: Stage, served: Gateway) -> None:
         async with client.stream("GET", f"/v1/predictions/{task_id}/stream") as stream:
             lines = [line async for line in stream.aiter_lines() if line.startswith("data: ")]
     assert json.loads(lines[-1].removeprefix("data: "))["ended"] == found
-    assert [one.body["temperature"] for one in play.asked(question)] == [0.125]
+    assert [sent.body["temperature"] for sent in play.asked(question)] == [0.125]
 
 
 async def test_an_empty_session_means_the_default_session(client: Client) -> None:
@@ -100,7 +100,7 @@ async def test_a_stream_reports_the_states_and_ends_with_the_result(play: Stage,
         assert waiting.state == pb.PREDICTION_STATE_QUEUED
     (last,) = await first(stream, 1)
     assert last.ended.state == pb.PREDICTION_STATE_SUCCEEDED
-    assert last.ended == await client.predictions.Get(asked(task_id), metadata=client.metadata)
+    assert last.ended == await client.predictions.Get(await_request(task_id), metadata=client.metadata)
 
 
 async def test_await_returns_the_current_state_on_a_timeout(play: Stage, client: Client) -> None:
@@ -122,7 +122,7 @@ async def test_a_cancelled_prediction_stays_cancelled_and_cancelling_an_ended_on
         assert cancelled.state == pb.PREDICTION_STATE_CANCELLED
     assert (await ended(client, task_id)).error.kind == "PredictionCancelledError"
     done = await ended(client, await client.submit("plain", "user-1", {"question": fresh("q")}))
-    assert await client.predictions.Cancel(asked(done.id), metadata=client.metadata) == done
+    assert await client.predictions.Cancel(await_request(done.id), metadata=client.metadata) == done
     assert play.asked(question) == []
 
 
@@ -132,13 +132,13 @@ async def test_a_result_stored_by_reference_is_complete_in_every_operation(play:
     done = await ended(client, task_id)
     assert question in json.loads(done.outputs_json)["answer"]
     assert done.provenance.session == "user-1"
-    assert await client.predictions.Get(asked(task_id), metadata=client.metadata) == done
-    assert await client.predictions.Cancel(asked(task_id), metadata=client.metadata) == done
+    assert await client.predictions.Get(await_request(task_id), metadata=client.metadata) == done
+    assert await client.predictions.Cancel(await_request(task_id), metadata=client.metadata) == done
     events = client.predictions.Stream(pb.StreamRequest(id=task_id), metadata=client.metadata)
     assert [event async for event in events][-1].ended == done
     handle = await asyncio.to_thread(play.fleet.submit, "plain", {"question": question}, session="user-1")
     await handle
-    assert (await client.predictions.Get(asked(handle.id), metadata=client.metadata)).outputs_json
+    assert (await client.predictions.Get(await_request(handle.id), metadata=client.metadata)).outputs_json
 
 
 async def test_a_lost_payload_fails_its_prediction(play: Stage, client: Client) -> None:
@@ -147,7 +147,7 @@ async def test_a_lost_payload_fails_its_prediction(play: Stage, client: Client) 
     with Redis.from_url(play.url) as server:
         server.delete(*server.keys("dspex:payload:*"))
     for call in (client.predictions.Get, client.predictions.Cancel):
-        lost = await call(asked(task_id), metadata=client.metadata)
+        lost = await call(await_request(task_id), metadata=client.metadata)
         assert (lost.state, lost.error.kind) == (pb.PREDICTION_STATE_FAILED, "PayloadLostError")
 
 
@@ -165,10 +165,15 @@ async def test_a_batch_answers_in_order_with_each_error_in_its_place(client: Cli
     requests[9].at_least = "soon"
     batch = pb.SubmitBatchRequest(requests=requests)
     answer = await client.predictions.SubmitBatch(batch, metadata=client.metadata)
-    assert [one.error.kind for one in answer.submitted if one.HasField("error")] == ["InputError", "MalformedError"]
+    assert [submitted.error.kind for submitted in answer.submitted if submitted.HasField("error")] == [
+        "InputError",
+        "MalformedError",
+    ]
     assert answer.submitted[7].HasField("error")
-    found = await asyncio.gather(*(ended(client, one.handle.id) for one in answer.submitted if one.HasField("handle")))
-    answers = [json.loads(one.outputs_json)["answer"] for one in found]
+    found = await asyncio.gather(
+        *(ended(client, submitted.handle.id) for submitted in answer.submitted if submitted.HasField("handle"))
+    )
+    answers = [json.loads(prediction.outputs_json)["answer"] for prediction in found]
     assert answers == [f"answer of {n}" for n in range(20) if n not in (7, 9)]
 
 
@@ -176,16 +181,18 @@ async def test_batch_requests_may_differ_in_more_than_their_inputs(play: Stage, 
     token = await client.publish("user-1", temp=0.5)
     questions = [fresh("q") for _ in range(6)]
     requests = [
-        pb.SubmitRequest(program=program, session="user-1", inputs_json=json.dumps({"question": one}).encode())
-        for one, program in zip(questions, ["plain", "qa"] * 3, strict=True)
+        pb.SubmitRequest(program=program, session="user-1", inputs_json=json.dumps({"question": question}).encode())
+        for question, program in zip(questions, ["plain", "qa"] * 3, strict=True)
     ]
     requests[1].at_least = token
     requests[2].priority = 9
     requests[4].stream = True
     answer = await client.predictions.SubmitBatch(pb.SubmitBatchRequest(requests=requests), metadata=client.metadata)
-    found = await asyncio.gather(*(ended(client, one.handle.id) for one in answer.submitted))
-    assert [json.loads(one.outputs_json)["answer"] for one in found] == [f"answer of {one}" for one in questions]
-    assert [one.provenance.program for one in found] == ["plain", "qa"] * 3
+    found = await asyncio.gather(*(ended(client, submitted.handle.id) for submitted in answer.submitted))
+    assert [json.loads(prediction.outputs_json)["answer"] for prediction in found] == [
+        f"answer of {question}" for question in questions
+    ]
+    assert [prediction.provenance.program for prediction in found] == ["plain", "qa"] * 3
     assert play.asked(questions[4])[0].body["stream"] is True
 
 
@@ -201,7 +208,7 @@ async def test_a_conflict_in_a_batch_affects_only_its_request_and_keys_apply_wit
     other, twice = {"question": fresh("q")}, fresh("key")
     requests = [asking(inputs, key), asking(other, key), asking(other, twice), asking(other, twice)]
     answer = await client.predictions.SubmitBatch(pb.SubmitBatchRequest(requests=requests), metadata=client.metadata)
-    assert [one.error.kind for one in answer.submitted] == ["", "IdempotencyConflictError", "", ""]
+    assert [submitted.error.kind for submitted in answer.submitted] == ["", "IdempotencyConflictError", "", ""]
     assert answer.submitted[0].handle.id == first
     assert answer.submitted[2].handle.id == answer.submitted[3].handle.id
 
@@ -227,13 +234,13 @@ async def test_a_prediction_is_hidden_from_grants_that_do_not_cover_its_session(
     await ended(client, task_id)
     other = client.with_token("other")
     for method in (other.predictions.Get, other.predictions.Cancel):
-        assert await refused(method(asked(task_id), metadata=other.metadata)) == (
+        assert await refused(method(await_request(task_id), metadata=other.metadata)) == (
             "NOT_FOUND", "PredictionNotFoundError", [task_id]
         )  # fmt: skip
     assert (await refused(other.submit("plain", "user-1", {})))[0] == "PERMISSION_DENIED"
-    assert (await refused(client.predictions.Get(asked("made-up"), metadata=client.metadata)))[0] == "NOT_FOUND"
+    assert (await refused(client.predictions.Get(await_request("made-up"), metadata=client.metadata)))[0] == "NOT_FOUND"
     predictor = client.with_token("predictor")
-    found = await predictor.predictions.Get(asked(task_id), metadata=predictor.metadata)
+    found = await predictor.predictions.Get(await_request(task_id), metadata=predictor.metadata)
     assert found.state == pb.PREDICTION_STATE_SUCCEEDED
 
 
@@ -242,7 +249,7 @@ async def test_a_prediction_submitted_from_python_can_be_read_once_it_has_succee
 ) -> None:
     handle = await asyncio.to_thread(play.fleet.submit, "plain", {"question": fresh("q")}, session="user-1")
     await handle
-    found = await client.predictions.Get(asked(handle.id), metadata=client.metadata)
+    found = await client.predictions.Get(await_request(handle.id), metadata=client.metadata)
     assert found.state == pb.PREDICTION_STATE_SUCCEEDED
 
 
@@ -257,11 +264,11 @@ async def test_a_passed_deadline_ends_the_prediction(play: Stage, client: Client
 async def test_a_program_is_registered_listed_read_and_used(client: Client) -> None:
     name = fresh("prog")
     request = pb.RegisterRequest(name=name, spec_json=json.dumps(SPEC).encode(), labels=["prod"])
-    made = await client.programs.Register(request, metadata=client.metadata)
-    assert (made.name, made.version, list(made.labels)) == (name, 1, ["prod"])
+    registered = await client.programs.Register(request, metadata=client.metadata)
+    assert (registered.name, registered.version, list(registered.labels)) == (name, 1, ["prod"])
     assert (await client.programs.Register(request, metadata=client.metadata)).version == 1
     listed = await client.programs.List(pb.ListProgramsRequest(prefix=name), metadata=client.metadata)
-    assert [(one.name, one.version, one.spec_json) for one in listed.programs] == [(name, 1, b"")]
+    assert [(program.name, program.version, program.spec_json) for program in listed.programs] == [(name, 1, b"")]
     found = await client.programs.Get(pb.GetProgramRequest(reference=f"{name}@prod"), metadata=client.metadata)
     assert json.loads(found.spec_json)["bindings"] == {"temperature": "temp"}
     prediction = await ended(client, await client.submit(f"{name}@prod", "user-1", {"question": fresh("q")}))
@@ -277,7 +284,7 @@ async def test_programs_are_listed_page_by_page(client: Client) -> None:
     while token or not names:
         page = pb.ListProgramsRequest(prefix=prefix, page_size=2, page_token=token)
         answer = await client.programs.List(page, metadata=client.metadata)
-        names += [one.name for one in answer.programs]
+        names += [program.name for program in answer.programs]
         token = answer.next_page_token
         assert len(answer.programs) <= 2
     assert names == [f"{prefix}-{n}" for n in range(5)]

@@ -144,9 +144,9 @@ def test_a_malformed_address_is_rejected(address: str) -> None:
 
 async def test_a_port_in_use_and_broken_files_are_reported(redis_url: str, tmp_path: Path, files: Files) -> None:
     async with gateway(redis_url) as served:
-        for side, taken in (("grpc", served.grpc_address), ("http", served.http_address)):
-            addresses: dict[str, Any] = {"grpc": None, "http": None, side: taken}
-            with pytest.raises(ConfigurationError, match=str(taken)):
+        for side, address in (("grpc", served.grpc_address), ("http", served.http_address)):
+            addresses: dict[str, Any] = {"grpc": None, "http": None, side: address}
+            with pytest.raises(ConfigurationError, match=str(address)):
                 Gateway(GatewaySettings(redis_url, **addresses))
     (tmp_path / "junk.pem").write_text("junk")
     for certificate in (tmp_path / "junk.pem", tmp_path / "missing.pem"):
@@ -173,7 +173,7 @@ async def test_health_and_reflection_need_no_token(redis_url: str) -> None:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
         (listed,) = await first(call, 1)
-        names = {one.name for one in listed.list_services_response.service}
+        names = {entry.name for entry in listed.list_services_response.service}
         assert {"dspex.fleet.v1.Variables", "grpc.health.v1.Health"} <= names
 
 
@@ -190,10 +190,10 @@ async def test_health_reports_that_the_store_is_unavailable() -> None:
             assert await status() == health_pb2.HealthCheckResponse.SERVING
             server.stop()
 
-            async def away() -> bool:
+            async def not_serving() -> bool:
                 return await status() == health_pb2.HealthCheckResponse.NOT_SERVING
 
-            await eventually(away, "the gateway to say that Redis is away")
+            await eventually(not_serving, "the gateway to say that Redis is away")
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await client.get("user-1")
             assert refusal(error.value)[:2] == ("UNAVAILABLE", "StoreUnavailableError")
@@ -242,22 +242,22 @@ def running(redis_url: str, *options: str) -> Generator[tuple[subprocess.Popen[s
 
 @pytest.fixture
 def tokens_file(tmp_path: Path) -> tuple[Path, str]:
-    made = subprocess.run(
+    created = subprocess.run(
         [sys.executable, "-m", "snakepit_bridge.cli", "gateway-token", "shop", "--scope", "publish", "--scope", "read",
          "-s", "user-*"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    (tmp_path / "tokens.toml").write_text(made.stdout, encoding="utf-8")
-    token = made.stderr.strip().rpartition(" ")[2]
-    assert token not in made.stdout
+    (tmp_path / "tokens.toml").write_text(created.stdout, encoding="utf-8")
+    token = created.stderr.strip().rpartition(" ")[2]
+    assert token not in created.stdout
     assert Grants.load(tmp_path / "tokens.toml").find(token) is not None
     return tmp_path / "tokens.toml", token
 
 
 async def test_the_command_serves_and_exits_cleanly_on_sigterm(redis_url: str, tokens_file: tuple[Path, str]) -> None:
     file, token = tokens_file
-    with running(redis_url, "--tokens", str(file), "--drain", "3") as (process, said):
-        async with connected(said["grpc"], token) as client, http(said["http"], token) as other:
+    with running(redis_url, "--tokens", str(file), "--drain", "3") as (process, addresses):
+        async with connected(addresses["grpc"], token) as client, http(addresses["http"], token) as other:
             published = await client.publish("user-1", a=1)
             found = (await other.get("/v1/sessions/user-1/variables")).json()
             assert (found["token"], found["authority"]) == (published, "store")
@@ -277,7 +277,7 @@ async def test_a_gateway_killed_during_a_request_releases_its_id_within_seconds(
         elixir.begin("s")
         elixir.register("s", "temperature", "float", 0.5)
         bridge = ("--bridge", elixir.address)
-        with running(redis_url, *bridge) as (killed, first_said), running(redis_url, *bridge) as (_, said):
+        with running(redis_url, *bridge) as (killed, first_said), running(redis_url, *bridge) as (_, addresses):
             change = pb.Change(name="temperature", value_json=b"1.5")
             request = pb.PublishRequest(session="s", changes=[change], request_id="r-1")
             async with connected(first_said["grpc"], None) as client:
@@ -285,17 +285,17 @@ async def test_a_gateway_killed_during_a_request_releases_its_id_within_seconds(
                 trying = asyncio.ensure_future(client.variables.Publish(request))
                 async with Redis.from_url(redis_url) as redis:
 
-                    async def taken() -> list[Any]:
+                    async def claimed() -> list[Any]:
                         return await redis.keys("*:turn")
 
-                    await eventually(taken, "the request's turn being taken")
+                    await eventually(claimed, "the request's turn being taken")
                 killed.kill()
                 with pytest.raises(grpc.aio.AioRpcError):
                     await trying
             elixir.turn(latency_s=0.0)
             began = Stopwatch()
             with refreshing(redis_url, elixir.address, "s"):
-                async with connected(said["grpc"], None) as client:
+                async with connected(addresses["grpc"], None) as client:
                     token = (await client.variables.Publish(request, timeout=30)).token
                     assert began.elapsed_s < 15
                     assert await client.values("s", at_least=token) == {"temperature": 1.5}

@@ -42,26 +42,26 @@ class Reflected:
     def file_of(self, symbol: str) -> str | None:
         """Return the name of the file that a symbol is in, according to the server."""
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(self._channel)
-        asked = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
-        (answer,) = stub.ServerReflectionInfo(iter([asked]))
+        request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+        (answer,) = stub.ServerReflectionInfo(iter([request]))
         files = answer.file_descriptor_response.file_descriptor_proto
         return FileDescriptorProto.FromString(files[0]).name if files else None
 
     def methods(self, service: str) -> dict[str, MethodDescriptor]:
         return dict(self._pool.FindServiceByName(service).methods_by_name)
 
-    def call(self, method: str, asked: dict[str, Any]) -> dict[str, Any]:
-        return next(self.stream(method, asked))
+    def call(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
+        return next(self.stream(method, fields))
 
-    def stream(self, method: str, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, method: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
         service, name = method.split("/")
         found = self.methods(service)[name]
         request, answer = GetMessageClass(found.input_type), GetMessageClass(found.output_type)
         kind: Any = self._channel.unary_stream if found.server_streaming else self._channel.unary_unary
-        stub = kind(f"/{method}", lambda one: one.SerializeToString(), answer.FromString)
-        answers = stub(ParseDict(asked, request(), descriptor_pool=self._pool), metadata=self._metadata, timeout=60)
-        for one in answers if found.server_streaming else [answers]:
-            yield MessageToDict(one, preserving_proto_field_name=True, descriptor_pool=self._pool)
+        stub = kind(f"/{method}", lambda message: message.SerializeToString(), answer.FromString)
+        answers = stub(ParseDict(fields, request(), descriptor_pool=self._pool), metadata=self._metadata, timeout=60)
+        for reply in answers if found.server_streaming else [answers]:
+            yield MessageToDict(reply, preserving_proto_field_name=True, descriptor_pool=self._pool)
 
 
 def encoded(value: Any) -> str:
@@ -128,8 +128,8 @@ def test_a_value_published_by_reflection_alone_is_in_the_next_predictions_lm_req
         change = {"name": "temp", "value_json": encoded(temperature)}
         published = {"session": session, "changes": [change]}
         token = reflected.call("dspex.fleet.v1.Variables/Publish", published)["token"]
-        asked = {"program": program, "session": session, "inputs_json": encoded({"question": question})}
-        id = reflected.call("dspex.fleet.v1.Predictions/Submit", {**asked, "at_least": token})["id"]
+        fields = {"program": program, "session": session, "inputs_json": encoded({"question": question})}
+        id = reflected.call("dspex.fleet.v1.Predictions/Submit", {**fields, "at_least": token})["id"]
         ended = reflected.call("dspex.fleet.v1.Predictions/Await", {"id": id, "timeout_s": 30})
         assert ended["state"] == "PREDICTION_STATE_SUCCEEDED", ended
         assert (ended["provenance"]["token"], decoded(ended["outputs_json"])) == (

@@ -22,8 +22,8 @@ class Died(BaseException):
 
 
 def commit(value: int, *, reason: str = "", expected: Token | None = None) -> PublishCommand:
-    made = {"n": Variable.declare("n", value)}
-    return PublishCommand("s", frozenset(made), lambda _: made, expected, "ann", reason)
+    variables = {"n": Variable.declare("n", value)}
+    return PublishCommand("s", frozenset(variables), lambda _: variables, expected, "ann", reason)
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ async def served(redis_url: str) -> AsyncGenerator[Gateway]:
 
 @pytest.fixture
 async def client(served: Gateway) -> AsyncGenerator[Client]:
-    async with connected(served.grpc_address) as made:
-        yield made
+    async with connected(served.grpc_address) as connected_client:
+        yield connected_client
 
 
 async def refused(call: Any) -> tuple[str, str, list[Any]]:
@@ -99,7 +99,7 @@ async def test_history_has_author_and_reason_and_rollback_is_a_new_revision(clie
     third = (await client.variables.Rollback(back, metadata=client.metadata)).token
     assert await client.values("user-1", exactly=third) == {"a": 1}
     history = await client.variables.History(pb.HistoryRequest(session="user-1"), metadata=client.metadata)
-    assert [(one.author, one.reason) for one in history.revisions] == [
+    assert [(revision.author, revision.reason) for revision in history.revisions] == [
         ("all", f"rollback to {token}"), ("all (says: ann)", "calmer"), ("all", "")
     ]  # fmt: skip
     changed = history.revisions[1].changes[0]
@@ -182,7 +182,7 @@ async def test_many_followers_of_a_session_cost_one_read_per_change(redis_url: s
         store.read = counted  # pyright: ignore[reportAttributeAccessIssue]
         token = await client.publish("user-1", a=1)
         seen = await asyncio.gather(*(first(stream, 1) for stream in streams))
-        assert {one.token for (one,) in seen} == {token}
+        assert {snapshot.token for (snapshot,) in seen} == {token}
         assert len(reads) < 10
         for stream in streams:
             stream.cancel()

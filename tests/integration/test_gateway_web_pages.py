@@ -25,8 +25,8 @@ async def served(redis_url: str) -> AsyncGenerator[Gateway]:
 
 @pytest.fixture
 async def client(served: Gateway) -> AsyncGenerator[httpx.AsyncClient]:
-    async with http(served.http_address, None) as made:
-        yield made
+    async with http(served.http_address, None) as connected_client:
+        yield connected_client
 
 
 async def test_a_page_can_not_publish_with_requests_that_need_no_preflight(client: httpx.AsyncClient) -> None:

@@ -82,8 +82,8 @@ def test_more_calls_are_under_way_than_dspys_own_pool_has_connections(play: Stag
 def test_a_module_in_a_thread_goes_through_the_gate(play: Stage) -> None:
     question = fresh("q")
     play.lm.fail(1, status=503, containing=question)
-    told = play.fleet.submit("in-a-thread", {"question": question}).get(SOON_S).provenance
-    assert (told.failed_tries, dict(told.answered)) == (1, {"demo": 1})
+    provenance = play.fleet.submit("in-a-thread", {"question": question}).get(SOON_S).provenance
+    assert (provenance.failed_tries, dict(provenance.answered)) == (1, {"demo": 1})
 
 
 def test_a_blocking_call_in_a_coroutine_is_named_and_stops_nobody(play: Stage) -> None:
@@ -95,8 +95,8 @@ def test_a_blocking_call_in_a_coroutine_is_named_and_stops_nobody(play: Stage) -
 def test_litellm_goes_through_the_gate_and_can_be_ended(play: Stage) -> None:
     question = fresh("q")
     play.lm.fail(1, status=500, containing=question)
-    told = play.fleet.submit("compatible", {"question": question}).get(SOON_S).provenance
-    assert (told.profile, dict(told.answered)) == ("compatible", {"demo": 1})
+    provenance = play.fleet.submit("compatible", {"question": question}).get(SOON_S).provenance
+    assert (provenance.profile, dict(provenance.answered)) == ("compatible", {"demo": 1})
     assert [sent.model for sent in play.asked(question)] == ["compatible", "demo"]
 
     question = fresh("q")
@@ -111,8 +111,8 @@ async def test_a_streamed_call_goes_through_the_gate(play: Stage) -> None:
     question = fresh("q")
     play.lm.fail(1, status=503, containing=question)
     handle = await asyncio.to_thread(lambda: play.fleet.submit("qa", {"question": question}, stream=True))
-    told = (await asyncio.to_thread(handle.get, SOON_S)).provenance
-    assert (told.failed_tries, dict(told.answered)) == (1, {"demo": 1})
+    provenance = (await asyncio.to_thread(handle.get, SOON_S)).provenance
+    assert (provenance.failed_tries, dict(provenance.answered)) == (1, {"demo": 1})
     assert [sent.body.get("stream") for sent in play.asked(question)] == [True, True]
 
 

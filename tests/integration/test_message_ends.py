@@ -132,7 +132,7 @@ def test_a_message_that_is_revoked_while_it_runs(play: Stage) -> None:
     handles = play.fleet.submit_batch("qa", [{"question": f"{question} {number}"} for number in range(3)])
     play.await_asked(question, 3)
     active: Any = play.fleet.app.control.inspect(timeout=3).active()
-    [batch] = [one["id"] for some in active.values() for one in some]
+    [batch] = [task["id"] for tasks in active.values() for task in tasks]
     if "threads" not in str(play.worker.container.spec.pool):
         play.fleet.app.control.revoke(batch, terminate=True)
         assert {type(ended(play, handle.id)) for handle in handles} == {PredictionCancelledError}

@@ -44,9 +44,9 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "ready." not in done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith("This worker can't")]
-    assert len(said) == 1, done.stderr
-    return said[0]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("This worker can't")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
 
 
 @pytest.mark.parametrize("pool", ["asyncio", "threads", "prefork", "solo"])
@@ -92,19 +92,19 @@ def test_middleware_that_cannot_be_used(url: str, tmp_path: Path, path: str, say
     profiles = tmp_path / "profiles.toml"
     profiles.write_text(f'[profiles.demo]\nmodel = "openai/demo"\nmiddleware = ["{path}"]\n', encoding="utf-8")
     env = {"DSPEX_LM_PROFILES": str(profiles), "DSPEX_ALLOWED_PACKAGES": "tests.harness.programs"}
-    said = refused(started(url, "asyncio", **env))
-    assert "LM profile 'demo'" in said
-    assert says in said
+    lines = refused(started(url, "asyncio", **env))
+    assert "LM profile 'demo'" in lines
+    assert says in lines
 
 
 def test_an_import_that_cannot_be_used(url: str) -> None:
-    said = refused(started(url, "asyncio", DSPEX_LM="openai/demo", DSPEX_IMPORTS="acme.targets"))
-    assert "DSPEX_IMPORTS names a module that can't be used: 'acme.targets' isn't in an allowed package (none)" in said
+    lines = refused(started(url, "asyncio", DSPEX_LM="openai/demo", DSPEX_IMPORTS="acme.targets"))
+    assert "DSPEX_IMPORTS names a module that can't be used: 'acme.targets' isn't in an allowed package (none)" in lines
 
 
 def test_a_setting_that_cannot_be_read(url: str) -> None:
-    said = refused(started(url, "threads", DSPEX_LEASE_S="abc"))
-    assert "DSPEX_LEASE_S" in said or "lease_s" in said
+    lines = refused(started(url, "threads", DSPEX_LEASE_S="abc"))
+    assert "DSPEX_LEASE_S" in lines or "lease_s" in lines
 
 
 def test_a_password_that_is_wrong_and_never_shown() -> None:
@@ -120,5 +120,5 @@ def test_a_password_that_is_wrong_and_never_shown() -> None:
 def test_what_is_no_redis() -> None:
     with RecordingLM(echo, api_key=LM_KEY) as lm:
         port = lm.url.rsplit(":", 1)[1].split("/")[0]
-        said = refused(started(f"redis://127.0.0.1:{port}/0", "threads", DSPEX_LM="openai/demo"))
-    assert "can't be used as Redis" in said
+        lines = refused(started(f"redis://127.0.0.1:{port}/0", "threads", DSPEX_LM="openai/demo"))
+    assert "can't be used as Redis" in lines

@@ -58,9 +58,9 @@ def aware(session: SessionContext) -> Shared:
 def is_wrong(request: Recorded) -> bool:
     """Whether a request mixes revisions or sessions; its question begins with the session that asks."""
     session, number = request.instructions.split()
-    asked = request.inputs["question"].partition(" ")[0]
+    session_asked = request.inputs["question"].partition(" ")[0]
     whole = int(number)
-    return (session, whole / 1_000, 10_000 + whole) != (asked, request.temperature, request.max_tokens)
+    return (session, whole / 1_000, 10_000 + whole) != (session_asked, request.temperature, request.max_tokens)
 
 
 def in_threads(modules: list[Shared], calls: int) -> None:

@@ -66,8 +66,8 @@ def test_small_ones_do_not(play: Stage, fleet: Fleet) -> None:
 
 def test_a_batch_carries_large_inputs_by_reference(play: Stage, fleet: Fleet) -> None:
     questions = [large(), fresh("q"), large()]
-    handles = fleet.submit_batch("plain", [{"question": one} for one in questions])
-    assert [handle.get().answer for handle in handles] == [f"answer of {one}" for one in questions]
+    handles = fleet.submit_batch("plain", [{"question": question} for question in questions])
+    assert [handle.get().answer for handle in handles] == [f"answer of {question}" for question in questions]
 
 
 def test_a_chain_hands_a_large_result_on(play: Stage, fleet: Fleet) -> None:
@@ -80,7 +80,7 @@ def test_a_chain_hands_a_large_result_on(play: Stage, fleet: Fleet) -> None:
 def test_a_group_hands_its_large_results_on(play: Stage, fleet: Fleet) -> None:
     fleet.register("joined", dspy.Predict("questions: list[str] -> answer"))
     questions = [large(), large()]
-    first = group(fleet.signature("plain", {"question": one}) for one in questions)
+    first = group(fleet.signature("plain", {"question": question}) for question in questions)
     steps = chain(first, fleet.signature("joined", take={"questions": "answer"}))
     prediction = fleet.handle(steps.apply_async().id).get()
     assert prediction.provenance.program == "joined"

@@ -74,9 +74,9 @@ async def test_each_text_field_has_its_pieces_in_order(play: Stage) -> None:
     play.lm.pace(7, 0.001)
     _, handle = ask(play, "thoughtful")
     pieces = await read(handle)
-    made = await handle
+    prediction = await handle
     assert [field for field, _ in groupby(piece.field for piece in pieces)] == ["reasoning", "answer"]
-    assert (text(pieces, "reasoning"), text(pieces, "answer")) == (made.reasoning, made.answer)
+    assert (text(pieces, "reasoning"), text(pieces, "answer")) == (prediction.reasoning, prediction.answer)
     assert {piece.predictor for piece in pieces} == {"predict"}
 
 
@@ -93,7 +93,7 @@ async def test_many_readers_follow_one_answer_over_one_connection(play: Stage) -
     read_by_all = await asyncio.gather(*(read(play.fleet.handle(handle.id)) for _ in range(50)))
     assert {text(pieces, "answer") for pieces in read_by_all} == {f"answer of {question}"}
     with Redis.from_url(play.url) as client:
-        following = [one for one in client.client_list() if int(one["sub"]) > 10]
+        following = [connection for connection in client.client_list() if int(connection["sub"]) > 10]
     assert len(following) <= 1
 
 

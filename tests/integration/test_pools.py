@@ -198,9 +198,9 @@ def test_tasks_that_raise_one_and_the_same_error_fail_each_by_itself(
         # An error of each round's own: its traceback grows with every task that raises it.
         shared = fresh("error")
         sent = [ground.send("fail_together", shared, pause_s) for _ in range(64)]
-        for one in sent:
+        for task in sent:
             with pytest.raises(LookupError, match="shared"):
-                one.get(WAIT_S)
+                task.get(WAIT_S)
         assert worker.container.returncode is None, worker.container.tail()
     assert "let through" not in worker.logs()
     assert "already executing" not in worker.logs()
@@ -231,18 +231,18 @@ def test_each_task_sees_its_own_request_and_context(ground: Ground, worker: Loca
     ]
     ground.await_notes(key, *["began"] * SPEC.concurrency)
     ground.open(gate)
-    for number, one in enumerate(sent):
-        result: Any = one.get(WAIT_S)
+    for number, task in enumerate(sent):
+        result: Any = task.get(WAIT_S)
         ids, current, said_mine, context = result
-        assert set(ids) == {one.id}
-        assert current == one.id
+        assert set(ids) == {task.id}
+        assert current == task.id
         assert said_mine == str(number)
         assert context == ["nothing", str(number)]
 
 
 def test_plain_tasks_see_their_own_request_too(ground: Ground, worker: LocalTestWorker) -> None:
     sent = [ground.send("whoami_plainly") for _ in range(20)]
-    assert [one.get(WAIT_S) for one in sent] == [one.id for one in sent]
+    assert [task.get(WAIT_S) for task in sent] == [task.id for task in sent]
 
 
 # ---------------------------------------------------------------- canvas
@@ -334,7 +334,7 @@ def test_a_task_revoked_while_it_waits_never_runs(ground: Ground, worker: LocalT
     # Broadcasts are handled in order: once the worker answers, it has taken note.
     assert ground.stats(worker)
     ground.open(gate)
-    assert [one.get(WAIT_S) for one in held] == ["held"] * len(held)
+    assert [task.get(WAIT_S) for task in held] == ["held"] * len(held)
     with pytest.raises(TaskRevokedError):
         waiting.get(WAIT_S)
     assert ground.notes(late) == []
@@ -395,7 +395,7 @@ def test_as_many_run_at_a_time_as_the_worker_was_told(ground: Ground, worker: Lo
     ground.await_notes(key, *["began"] * SPEC.concurrency)
     assert len(ground.running(worker)) == SPEC.concurrency
     ground.open(gate)
-    assert [one.get(WAIT_S) for one in held] == ["held"] * len(held)
+    assert [task.get(WAIT_S) for task in held] == ["held"] * len(held)
 
 
 @pytest.mark.needs("resize")
@@ -406,7 +406,7 @@ def test_a_pool_grows_and_shrinks_as_it_is_told(ground: Ground, alone: Any) -> N
     held = [ground.send("hold", key, gate) for _ in range(3)]
     ground.await_notes(key, "began", "began", "began")
     ground.open(gate)
-    assert [one.get(WAIT_S) for one in held] == ["held"] * 3
+    assert [task.get(WAIT_S) for task in held] == ["held"] * 3
     wait_until(lambda: not ground.running(worker), "nothing to run")
     ground.app.control.pool_shrink(2, destination=[node(worker)], reply=True)
     wait_until(lambda: ground.stats(worker)["pool"]["max-concurrency"] == 1, "the pool to shrink")
@@ -414,7 +414,7 @@ def test_a_pool_grows_and_shrinks_as_it_is_told(ground: Ground, alone: Any) -> N
     held = [ground.send("hold", key, gate) for _ in range(3)]
     ground.await_notes(key, "began")
     ground.open(gate)
-    assert [one.get(WAIT_S) for one in held] == ["held"] * 3
+    assert [task.get(WAIT_S) for task in held] == ["held"] * 3
 
 
 @pytest.mark.needs("resize")
@@ -426,7 +426,7 @@ def test_autoscale_adds_places_for_what_waits(ground: Ground, alone: Any) -> Non
     held = [ground.send("hold", key, gate) for _ in range(4)]
     ground.await_notes(key, *["began"] * 4)
     ground.open(gate)
-    assert [one.get(WAIT_S) for one in held] == ["held"] * 4
+    assert [task.get(WAIT_S) for task in held] == ["held"] * 4
     wait_until(lambda: ground.stats(worker)["autoscaler"]["current"] == 1, "the pool to shrink again")
 
 
@@ -439,11 +439,11 @@ def test_the_worker_answers_while_all_its_places_are_taken(ground: Ground, worke
     ground.await_notes(key, *["began"] * SPEC.concurrency)
     assert ground.app.control.ping(destination=[node(worker)], timeout=2)
     assert ground.stats(worker)["pool"]["max-concurrency"] == SPEC.concurrency
-    assert {one["id"] for one in ground.running(worker)} == {one.id for one in held}
-    told = ground.app.control.inspect([node(worker)], timeout=2).query_task(held[0].id)
-    assert told[node(worker)][held[0].id][0] == "active"
+    assert {result["id"] for result in ground.running(worker)} == {task.id for task in held}
+    replies = ground.app.control.inspect([node(worker)], timeout=2).query_task(held[0].id)
+    assert replies[node(worker)][held[0].id][0] == "active"
     ground.open(gate)
-    assert [one.get(WAIT_S) for one in held] == ["held"] * len(held)
+    assert [task.get(WAIT_S) for task in held] == ["held"] * len(held)
 
 
 def test_its_events_tell_of_each_task(ground: Ground, worker: LocalTestWorker) -> None:
@@ -454,16 +454,16 @@ def test_its_events_tell_of_each_task(ground: Ground, worker: LocalTestWorker) -
         )
         with receiver.consumer_context(wakeup=False) as (listening, _, _):
 
-            def told(events: set[tuple[Any, str]]) -> bool:
+            def complete(events: set[tuple[Any, str]]) -> bool:
                 with suppress(TimeoutError):
                     listening.drain_events(timeout=1)
                 return events <= set(seen)
 
-            wait_until(lambda: told({("", "worker-heartbeat")}), "a sign of the worker", timeout_s=WAIT_S)
+            wait_until(lambda: complete({("", "worker-heartbeat")}), "a sign of the worker", timeout_s=WAIT_S)
             good, bad = ground.send("add", 1, 1), ground.send("fail", "no")
             of_good = {(good.id, f"task-{what}") for what in ("received", "started", "succeeded")}
             of_bad = {(bad.id, f"task-{what}") for what in ("received", "started", "failed")}
-            wait_until(lambda: told(of_good | of_bad), f"all events of both tasks among {seen}", timeout_s=WAIT_S)
+            wait_until(lambda: complete(of_good | of_bad), f"all events of both tasks among {seen}", timeout_s=WAIT_S)
 
 
 # ---------------------------------------------------------------- shutdown
@@ -485,7 +485,7 @@ def test_a_warm_shutdown_finishes_what_runs(alone: Any) -> None:
     ground.open(gate)
     await_end(worker, WAIT_S)
     assert worker.container.returncode == 0
-    assert [one.get(WAIT_S) for one in held] == ["held"] * 3
+    assert [task.get(WAIT_S) for task in held] == ["held"] * 3
     assert [ground.notes(key) for key in keys] == [["began", "ended"]] * 3
     # It came while the worker was closing: run or left where it was, but not lost.
     assert (late.state == "SUCCESS") + ground.depth() == 1
@@ -501,11 +501,11 @@ def test_a_cold_shutdown_hands_back_what_runs(alone: Any) -> None:
     worker.container.kill("SIGQUIT")
     await_end(worker, WAIT_S)
     assert "ended" not in ground.notes(key)
-    assert [one.state for one in held] == ["PENDING"] * 4
+    assert [task.state for task in held] == ["PENDING"] * 4
     assert (ground.depth(), unacknowledged(ground)) == (4, 0)
     _, other = alone()
     ground.open(gate)
-    assert [one.get(WAIT_S) for one in held] == ["held"] * 4
+    assert [task.get(WAIT_S) for task in held] == ["held"] * 4
     assert other.container.returncode is None
 
 

@@ -108,13 +108,13 @@ def test_a_handle_is_reattached_by_its_id_from_another_fleet(play: Stage) -> Non
 
 
 async def test_handles_are_awaited_many_at_a_time(play: Stage) -> None:
-    asked = [ask(play) for _ in range(20)]
+    sent = [ask(play) for _ in range(20)]
 
     async def answer(handle: Handle) -> FleetPrediction:
         return await handle
 
-    answers = await asyncio.wait_for(asyncio.gather(*(answer(handle) for _, handle in asked)), 30)
-    assert [one.answer for one in answers] == [f"answer of {question}" for question, _ in asked]
+    answers = await asyncio.wait_for(asyncio.gather(*(answer(handle) for _, handle in sent)), 30)
+    assert [prediction.answer for prediction in answers] == [f"answer of {question}" for question, _ in sent]
 
 
 def test_the_provenance_is_complete_and_is_what_the_lm_received(play: Stage) -> None:
@@ -124,28 +124,28 @@ def test_the_provenance_is_complete_and_is_what_the_lm_received(play: Stage) -> 
     before = time.time()
     question, handle = ask(play, "full", session=session, at_least=token)
     prediction = handle.get(20)
-    told = prediction.provenance
+    provenance = prediction.provenance
 
     [sent] = play.asked(question)
     assert sent.authorised
-    assert told.variables == VALUES
+    assert provenance.variables == VALUES
     assert (sent.temperature, sent.max_tokens, sent.top_p) == (0.25, 77, 0.5)
-    assert (told.model, told.profile, sent.model) == ("openai/other", "demo", "other")
+    assert (provenance.model, provenance.profile, sent.model) == ("openai/other", "demo", "other")
     assert sent.instructions == VALUES["style"]
 
-    assert told == Provenance.decode(told.encode())
-    assert (told.task_id, told.session, told.token) == (handle.id, session, str(token))
-    assert told.requirement == f"at_least={token}"
-    assert (told.program, told.version, told.digest) == ("full", program.version, program.digest)
-    assert (told.module, told.attempt) == ("Predict", 1)
-    assert told.usage["openai/other"]["total_tokens"] > 0
-    assert told.worker == play.worker.container.node
+    assert provenance == Provenance.decode(provenance.encode())
+    assert (provenance.task_id, provenance.session, provenance.token) == (handle.id, session, str(token))
+    assert provenance.requirement == f"at_least={token}"
+    assert (provenance.program, provenance.version, provenance.digest) == ("full", program.version, program.digest)
+    assert (provenance.module, provenance.attempt) == ("Predict", 1)
+    assert provenance.usage["openai/other"]["total_tokens"] > 0
+    assert provenance.worker == play.worker.container.node
     processes = psutil.Process(play.worker.container.pid)
-    assert told.pid in {processes.pid, *(child.pid for child in processes.children(recursive=True))}
+    assert provenance.pid in {processes.pid, *(child.pid for child in processes.children(recursive=True))}
     # The worker's times are of its own clock: here the same one.
-    assert before <= told.started_at <= sent.received_at <= time.time()
-    assert told.timings.run_ms >= (sent.answered_at - sent.received_at) * 1000
-    assert min(told.timings.queued_ms, told.timings.snapshot_ms, told.timings.bind_ms) > 0
+    assert before <= provenance.started_at <= sent.received_at <= time.time()
+    assert provenance.timings.run_ms >= (sent.answered_at - sent.received_at) * 1000
+    assert min(provenance.timings.queued_ms, provenance.timings.snapshot_ms, provenance.timings.bind_ms) > 0
 
 
 def test_the_same_question_twice_reaches_the_lm_twice(play: Stage) -> None:
@@ -172,16 +172,16 @@ def test_a_prediction_without_a_published_session_runs_as_registered(play: Stage
 
 
 def test_every_submit_reads_at_least_what_was_published_before_it(play: Stage) -> None:
-    session, published, asked = fresh("s"), dict[str, float](), list[tuple[str, Handle, Token]]()
+    session, published, submitted = fresh("s"), dict[str, float](), list[tuple[str, Handle, Token]]()
     for step in range(50):
         token = publish(play, session, temp=step / 50)
         published[str(token)] = step / 50
-        asked.append((*ask(play, "qa", session=session, at_least=token), token))
-    for question, handle, token in asked:
-        told = handle.get(30).provenance
-        assert Token.parse(told.token) >= token
+        submitted.append((*ask(play, "qa", session=session, at_least=token), token))
+    for question, handle, token in submitted:
+        provenance = handle.get(30).provenance
+        assert Token.parse(provenance.token) >= token
         [sent] = play.asked(question)
-        assert sent.temperature == told.variables["temp"] == published[told.token]
+        assert sent.temperature == provenance.variables["temp"] == published[provenance.token]
 
 
 def test_latest_comes_to_each_publish_by_itself_and_never_goes_back(play: Stage) -> None:
@@ -189,11 +189,11 @@ def test_latest_comes_to_each_publish_by_itself_and_never_goes_back(play: Stage)
 
     def latest() -> Token:
         question, handle = ask(play, "qa", session=session)
-        told = handle.get(20).provenance
+        provenance = handle.get(20).provenance
         [sent] = play.asked(question)
-        assert sent.temperature == told.variables["temp"]
-        seen.setdefault(told.pid, []).append(Token.parse(told.token))
-        return seen[told.pid][-1]
+        assert sent.temperature == provenance.variables["temp"]
+        seen.setdefault(provenance.pid, []).append(Token.parse(provenance.token))
+        return seen[provenance.pid][-1]
 
     for step in range(10):
         token = publish(play, session, temp=step / 10)
@@ -236,10 +236,12 @@ def test_the_module_type_switches_while_predictions_run(play: Stage) -> None:
     modules = {str(plain): "Predict", str(stepwise): "ChainOfThought"}
     for question, handle in before + after:
         prediction = handle.get(30)
-        told = prediction.provenance
-        assert told.module == modules[told.token]
-        assert [("reasoning" in sent.outputs) for sent in play.asked(question)] == [told.module == "ChainOfThought"]
-        assert ("reasoning" in prediction) == (told.module == "ChainOfThought")
+        provenance = prediction.provenance
+        assert provenance.module == modules[provenance.token]
+        assert [("reasoning" in sent.outputs) for sent in play.asked(question)] == [
+            provenance.module == "ChainOfThought"
+        ]
+        assert ("reasoning" in prediction) == (provenance.module == "ChainOfThought")
     assert before[0][1].get().provenance.module == "Predict"
     assert {handle.get().provenance.module for _, handle in after} == {"ChainOfThought"}
 
@@ -276,19 +278,19 @@ def test_a_priority_means_the_same_by_whatever_it_was_sent(play: Stage) -> None:
     """KINDS 22: 9 is the most urgent for ``submit``, for a signature and for a stock Celery client."""
     fleet = Fleet(play.url, queue=fresh("nobody"))
     lists = {9: f"{fleet.queue}\x06\x169", 5: f"{fleet.queue}\x06\x163", 0: fleet.queue}
-    asked = {"question": "never asked"}
+    inputs = {"question": "never asked"}
     with Redis.from_url(play.url) as client:
         for priority, name in lists.items():
-            fleet.submit("plain", asked, priority=priority)
-            fleet.signature("plain", asked, priority=priority).apply_async()
-            fleet.signature("plain", asked).set(priority=priority).apply_async()
-            fleet.app.send_task("tasks.predict", [asked, "plain"], queue=fleet.queue, priority=priority)
+            fleet.submit("plain", inputs, priority=priority)
+            fleet.signature("plain", inputs, priority=priority).apply_async()
+            fleet.signature("plain", inputs).set(priority=priority).apply_async()
+            fleet.app.send_task("tasks.predict", [inputs, "plain"], queue=fleet.queue, priority=priority)
             assert client.llen(name) == 4, priority
-        fleet.signature("plain", asked).apply_async()
+        fleet.signature("plain", inputs).apply_async()
         assert client.llen(lists[5]) == 5, "one that names no priority is as urgent as a submit that names none"
         client.delete(*lists.values())
     with pytest.raises(ValueError, match="A priority is 0 to 9"):
-        fleet.signature("plain", asked, priority=10)
+        fleet.signature("plain", inputs, priority=10)
 
 
 def test_an_urgent_signature_overtakes_patient_ones(play: Stage) -> None:
@@ -382,9 +384,9 @@ def test_one_key_for_two_requests_is_a_conflict(play: Stage) -> None:
         {"session": "another"},
         {"program": "qa"},
     ):
-        said: dict[str, Any] = {"program": "plain", "inputs": {"question": "one"}, **changed}
+        request: dict[str, Any] = {"program": "plain", "inputs": {"question": "one"}, **changed}
         with pytest.raises(IdempotencyConflictError, match=rf"'{key}' belongs to prediction {first.id}.*Use a new key"):
-            play.fleet.submit(**said, idempotency_key=key)
+            play.fleet.submit(**request, idempotency_key=key)
     assert first.get(20).answer == "answer of one"
 
 
@@ -393,13 +395,13 @@ def test_one_key_for_two_requests_is_a_conflict(play: Stage) -> None:
 
 def test_a_map_yields_in_order_with_a_bounded_number_in_flight(play: Stage) -> None:
     play.lm.delay(0.0, 0.05)
-    taken, yielded, ahead, questions = 0, 0, 0, [fresh("q") for _ in range(30)]
+    read, yielded, ahead, questions = 0, 0, 0, [fresh("q") for _ in range(30)]
 
     def source() -> Iterator[dict[str, str]]:
-        nonlocal taken, ahead
+        nonlocal read, ahead
         for question in questions:
-            taken += 1
-            ahead = max(ahead, taken - yielded)
+            read += 1
+            ahead = max(ahead, read - yielded)
             yield {"question": question}
 
     answers = []
@@ -450,9 +452,9 @@ def test_a_fleet_goes_on_in_both_processes_after_a_fork(play: Stage) -> None:
     in_parent = [ask(play) for _ in range(5)]
     # Told of their results, and not only at the next look, which is seconds away.
     with within(3):
-        assert [handle.get(20).answer for _, handle in in_parent] == [f"answer of {asked}" for asked, _ in in_parent]
-        with os.fdopen(reading) as said:
-            assert said.read() == f"answer of {question}"
+        assert [handle.get(20).answer for _, handle in in_parent] == [f"answer of {text}" for text, _ in in_parent]
+        with os.fdopen(reading) as from_child:
+            assert from_child.read() == f"answer of {question}"
     os.waitpid(child, 0)
 
 

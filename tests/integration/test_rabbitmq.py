@@ -99,19 +99,19 @@ def fleet_of(play: Stage, queue: str = "asyncio") -> Fleet:
 def under_way(play: Stage, per_pool: Mapping[str, int] = POOLS) -> dict[str, Handle]:
     """Submits predictions that get no answer until the gate is opened, and returns their handles by question."""
     play.lm.delay(_ARRIVE_S)
-    asked = {
+    handles = {
         (question := fresh(pool)): fleet_of(play, pool).submit("plain", {"question": question})
         for pool, count in per_pool.items()
         for _ in range(count)
     }
-    wait_until(lambda: all(map(play.asked, asked)), f"{len(asked)} predictions to be under way")
+    wait_until(lambda: all(map(play.asked, handles)), f"{len(handles)} predictions to be under way")
     GATE.clear()
-    return asked
+    return handles
 
 
-def answered(asked: Mapping[str, Handle]) -> None:
+def answered(handles: Mapping[str, Handle]) -> None:
     """Asserts that each prediction has its own answer."""
-    assert [handle.get().answer for handle in asked.values()] == [f"answer of {question}" for question in asked]
+    assert [handle.get().answer for handle in handles.values()] == [f"answer of {question}" for question in handles]
 
 
 def counted(node: RabbitNode, queue: str) -> int:
@@ -131,7 +131,7 @@ def test_a_killed_broker_costs_no_prediction_and_stops_no_worker(play: Stage, no
     """KINDS 53: what runs is answered once, what waits is still there, and work goes on, on every pool."""
     idle = fleet_of(play, "nobody's")
     kept = [idle.submit("plain", {"question": fresh("q")}) for _ in range(20)]
-    asked = under_way(play)
+    handles = under_way(play)
     node.kill()
     with within(10), pytest.raises(StoreUnavailableError):
         idle.submit("plain", {"question": fresh("q")})
@@ -140,7 +140,7 @@ def test_a_killed_broker_costs_no_prediction_and_stops_no_worker(play: Stage, no
         worker.ready()
     GATE.set()
     play.lm.delay(0)
-    answered(asked)
+    answered(handles)
     assert counted(node, "nobody's") == len(kept)
     after = {
         (question := fresh(pool)): fleet_of(play, pool).submit("plain", {"question": question})
@@ -149,7 +149,7 @@ def test_a_killed_broker_costs_no_prediction_and_stops_no_worker(play: Stage, no
     }
     answered(after)
     # What came a second time waited until the first had ended.
-    assert {len(play.asked(question)) for question in (*asked, *after)} == {1}
+    assert {len(play.asked(question)) for question in (*handles, *after)} == {1}
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -161,7 +161,7 @@ def test_what_a_client_asks_for(play: Stage, pool: str) -> None:
     batch = fleet.submit_batch("plain", [{"question": f"{question} {number}"} for number in range(30)])
     assert [handle.get().answer for handle in batch] == [f"answer of {question} {number}" for number in range(30)]
     assert handles[0].get().answer == f"answer of {question}"
-    assert len([one for one in play.asked(question) if one.inputs["question"] == question]) == 1
+    assert len([request for request in play.asked(question) if request.inputs["question"] == question]) == 1
     streamed = fleet.submit("plain", {"question": f"streamed {question}"}, stream=True)
 
     async def pieces() -> list[Any]:
@@ -169,12 +169,13 @@ def test_what_a_client_asks_for(play: Stage, pool: str) -> None:
 
     assert asyncio.run(pieces())
     assert streamed.get().answer == f"answer of streamed {question}"
-    session, asked = fresh("s"), f"warm {question}"
+    session, warm_question = fresh("s"), f"warm {question}"
     token = fleet.session(session).blocking.set_variable("temp", 0.25)
     assert (
-        fleet.submit("warm", {"question": asked}, session=session, at_least=token).get().answer == f"answer of {asked}"
+        fleet.submit("warm", {"question": warm_question}, session=session, at_least=token).get().answer
+        == f"answer of {warm_question}"
     )
-    assert [one.temperature for one in play.asked(asked)] == [0.25]
+    assert [request.temperature for request in play.asked(warm_question)] == [0.25]
 
 
 @pytest.mark.parametrize("pool", ["asyncio", "threads"])
@@ -190,9 +191,9 @@ def test_cancelled_predictions_leave_the_lm(play: Stage, pool: str) -> None:
         handles[-1].get()
     # The worker has gone through what waited once it answers what was sent after it.
     assert fleet.submit("plain", {"question": fresh("next")}).get().answer
-    wait_until(lambda: {one.status for one in play.asked(prefix)} == {LEFT}, "the LM sees all of them leave")
+    wait_until(lambda: {request.status for request in play.asked(prefix)} == {LEFT}, "the LM sees all of them leave")
     # What was about to be sent as the word of it came isn't held back any more.
-    assert max(one.received_at for one in play.asked(prefix)) < cancelled_at + HEARD_S
+    assert max(request.received_at for request in play.asked(prefix)) < cancelled_at + HEARD_S
 
 
 def test_a_deadline_that_is_over(play: Stage) -> None:
@@ -239,7 +240,7 @@ def test_a_limit_of_the_fleet(play: Stage) -> None:
     }
     answered(handles)
     limits.set_variables({"dspex.limits.demo.concurrency": -1.0})
-    spans = [(one.received_at, one.answered_at or 0.0) for one in play.asked(prefix)]
+    spans = [(request.received_at, request.answered_at or 0.0) for request in play.asked(prefix)]
     assert len(spans) == len(handles)
     assert max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans) == 2
 
@@ -259,16 +260,16 @@ def test_a_prediction_that_kills_its_worker_takes_no_more_along_than_it_may(
 ) -> None:
     """KINDS 53: it is on the dead list after DSPEX_MAX_DELIVERIES deaths."""
     fleet = fleet_of(play, "prefork")
-    honest = {(one := fresh("q")): fleet.submit("poisonable", {"question": one}) for _ in range(6)}
+    honest = {(question := fresh("q")): fleet.submit("poisonable", {"question": question}) for _ in range(6)}
     poison = fleet.submit("poisonable", {"question": fresh(POISON)})
-    honest |= {(one := fresh("q")): fleet.submit("poisonable", {"question": one}) for _ in range(6)}
+    honest |= {(question := fresh("q")): fleet.submit("poisonable", {"question": question}) for _ in range(6)}
     batch = fleet.submit_batch("poisonable", [{"question": fresh(POISON)}, {"question": fresh("q")}])
     answered(honest)
     with pytest.raises(PredictionGivenUpError, match=r"lost.*died, 2 times"):
         poison.get()
     assert isinstance(end_of(batch[0]), PredictionGivenUpError)
     listed = run(play, node, capsys, "dead", "list", "--json", queue="prefork")
-    [entry] = [one for one in listed["messages"] if one["task_id"] == poison.id]
+    [entry] = [message for message in listed["messages"] if message["task_id"] == poison.id]
     assert (entry["reason"], entry["queue"], entry["deliveries"]) == ("lost", "prefork", 2)
 
 
@@ -282,13 +283,13 @@ def end_of(handle: Handle) -> BridgeError | None:
 
 def test_a_worker_that_dies_loses_nothing(play: Stage) -> None:
     doomed = play.start(pool="asyncio", concurrency=20, queues=("asyncio",), env={"DSPEX_QUEUE": "asyncio"})
-    asked = under_way(play, {"asyncio": 40})
+    handles = under_way(play, {"asyncio": 40})
     doomed.kill()
     play.workers.remove(doomed)
     GATE.set()
     play.lm.delay(0)
-    answered(asked)
-    assert {len(play.asked(question)) for question in asked} <= {1, 2}
+    answered(handles)
+    assert {len(play.asked(question)) for question in handles} <= {1, 2}
 
 
 def unknown_task(message: Any) -> None:
@@ -307,12 +308,12 @@ def test_a_message_that_no_worker_can_take_ends_its_prediction(
     handle = aside.submit("plain", {"question": fresh("q")})
     with Connection(node.url, transport_options={"confirm_publish": True}) as connection:
         channel: Any = connection.channel()
-        taken = Queue(aside.queue)(channel).get(no_ack=True)
-        message = {"body": taken.body, "headers": dict(taken.headers)}
+        waiting = Queue(aside.queue)(channel).get(no_ack=True)
+        message = {"body": waiting.body, "headers": dict(waiting.headers)}
         change(message)
         connection.Producer(channel).publish(
-            message["body"], routing_key="asyncio", headers=message["headers"], content_type=taken.content_type,
-            content_encoding=taken.content_encoding,
+            message["body"], routing_key="asyncio", headers=message["headers"], content_type=waiting.content_type,
+            content_encoding=waiting.content_encoding,
         )  # fmt: skip
     assert isinstance(end_of(handle), PredictionGivenUpError | PredictionFailedError)
     dead = wait_until(lambda: dead_of(play, handle), "it is on the dead list")
@@ -337,14 +338,14 @@ def test_status_and_doctor_see_what_is_there(
     idle = fleet_of(play, fresh("idle"))
     for _ in range(3):
         idle.submit("plain", {"question": "q"})
-    asked = under_way(play, {"threads": 5})
+    handles = under_way(play, {"threads": 5})
     found = run(play, node, capsys, "status", "--json", queue=idle.queue)
     GATE.set()
     play.lm.delay(0)
-    answered(asked)
-    assert {one["pool"] for one in found["workers"]} == set(POOLS)
+    answered(handles)
+    assert {worker["pool"] for worker in found["workers"]} == set(POOLS)
     assert (found["queue"]["waiting"], found["queue"]["taken"]) == (3, 5)
-    checks = {one["what"]: one for one in run(play, node, capsys, "doctor", "--json", queue="asyncio")}
+    checks = {check["what"]: check for check in run(play, node, capsys, "doctor", "--json", queue="asyncio")}
     assert [checks[what]["level"] for what in ("RabbitMQ", "workers", "code queue")] == ["ok"] * 3
 
 
@@ -372,7 +373,7 @@ def test_a_broker_that_refuses_or_is_away_is_named(
     capsys.readouterr()
     with within(10), pytest.raises(SystemExit) as ended:
         main(["--redis-url", play.url, "--broker-url", broker, "status"])
-    said = capsys.readouterr()
-    assert (ended.value.code, said.err.count("\n")) == (1, 1)
-    assert "amqp://" in said.err
-    assert "canary" not in said.err + str(refused.value)
+    output = capsys.readouterr()
+    assert (ended.value.code, output.err.count("\n")) == (1, 1)
+    assert "amqp://" in output.err
+    assert "canary" not in output.err + str(refused.value)

@@ -83,12 +83,12 @@ class Run:
     async def ask(self, reader: int, session: str, token: Token, n: int) -> None:
         while True:
             self.readers[reader].tell(f"{session} at_least={token}")
-            said = await asyncio.to_thread(self.readers[reader].hear)
-            if said.get("error") != "StoreUnavailableError":
+            answer = await asyncio.to_thread(self.readers[reader].hear)
+            if answer.get("error") != "StoreUnavailableError":
                 break
         self.pairs += 1
-        if said.get("value") != n or Token.parse(said["token"]) < token:
-            self.stale.append((reader, session, str(token), n, said))
+        if answer.get("value") != n or Token.parse(answer["token"]) < token:
+            self.stale.append((reader, session, str(token), n, answer))
 
     async def restart(self) -> None:
         await asyncio.to_thread(self.server.kill)

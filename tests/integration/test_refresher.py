@@ -440,8 +440,8 @@ async def test_two_refreshers_share_the_sessions_and_one_takes_over_what_the_oth
         async with running_refresher(elixir, redis_url, sessions=sessions) as leaves:
 
             async def halved() -> bool:
-                both = [set(one.statuses()) for one in (stays, leaves)]
-                return [len(one) for one in both] == [5, 5] and not both[0] & both[1]
+                both = [set(refresher.statuses()) for refresher in (stays, leaves)]
+                return [len(sessions_of) for sessions_of in both] == [5, 5] and not both[0] & both[1]
 
             await eventually(halved, "each to follow half of the sessions")
 
@@ -477,12 +477,12 @@ async def test_an_elixir_that_hangs_for_longer_than_a_lease_moves_no_session(
     times = {"lease_s": 2.0, "timeout_s": 30.0}
     try:
         async with (
-            running_refresher(network, redis_url, **times) as one,
-            running_refresher(network, redis_url, **times) as two,
+            running_refresher(network, redis_url, **times) as first,
+            running_refresher(network, redis_url, **times) as second,
         ):
             await wait_for_values(store, temperature=0.5, style="kind")
             [holder] = await connection.send_each([("GET", "dspex:{s:s}:lease")])
-            assert holder.decode().rpartition("/")[0] in (one.name, two.name)
+            assert holder.decode().rpartition("/")[0] in (first.name, second.name)
             network.cut()
             until = time.monotonic() + 2.5 * times["lease_s"]
             while time.monotonic() < until:

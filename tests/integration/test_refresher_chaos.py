@@ -45,26 +45,26 @@ def elixir(request: pytest.FixtureRequest) -> Generator[BridgeServer]:
 @pytest.fixture
 async def load(elixir: BridgeServer, redis_url: str) -> AsyncGenerator[Load]:
     store = RedisStore(redis_url, retention=Retention(1_000_000))
-    made = Load(elixir, store, SESSIONS)
-    made.register()
-    yield made
+    started = Load(elixir, store, SESSIONS)
+    started.register()
+    yield started
     await store.aclose()
 
 
 @pytest.fixture
 async def network(elixir: BridgeServer) -> AsyncGenerator[Network]:
-    made = Network(elixir.address)
-    await made.start()
-    yield made
-    await made.stop()
+    started = Network(elixir.address)
+    await started.start()
+    yield started
+    await started.stop()
 
 
 @pytest.fixture
 async def refresher(network: Network, redis_url: str) -> AsyncGenerator[Refresher]:
     stop = asyncio.Event()
-    made = Refresher(RefresherSettings(network.address, redis_url, sessions=SESSIONS, **QUICK))
-    running = asyncio.create_task(made.run(stop))
-    yield made
+    started = Refresher(RefresherSettings(network.address, redis_url, sessions=SESSIONS, **QUICK))
+    running = asyncio.create_task(started.run(stop))
+    yield started
     network.mend()
     stop.set()
     await running

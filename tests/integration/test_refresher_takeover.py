@@ -182,5 +182,5 @@ async def test_a_later_process_of_a_name_takes_over_from_an_earlier_one_and_neve
     assert await other.register() == 3
     assert await other.acquire(["a", "b"], take_over=True) == set()
     assert older.owner != newer.owner
-    assert {named(one.owner) for one in (older, newer)} == {"me"}
+    assert {named(refresher.owner) for refresher in (older, newer)} == {"me"}
     await connection.aclose()

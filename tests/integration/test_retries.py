@@ -71,8 +71,8 @@ def ask(play: Stage, program: str, question: str, **options: Any) -> Any:
     return play.fleet.submit(program, {"question": question}, **options)
 
 
-def publish(play: Stage, session: str, said: str) -> Token:
-    return play.fleet.session(session).blocking.set_variables({"dspex.retry": said})
+def publish(play: Stage, session: str, policy: str) -> Token:
+    return play.fleet.session(session).blocking.set_variables({"dspex.retry": policy})
 
 
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"status": 429}, {"status": 408}])
@@ -82,8 +82,8 @@ def test_what_another_try_may_mend_is_tried_again(play: Stage, fault: dict[str, 
     prediction = ask(play, "qa", question).get(SOON_S)
 
     assert prediction.answer == f"answer of {question}"
-    told = prediction.provenance
-    assert (told.failed_tries, dict(told.answered), told.attempt) == (1, {"demo": 1}, 1)
+    provenance = prediction.provenance
+    assert (provenance.failed_tries, dict(provenance.answered), provenance.attempt) == (1, {"demo": 1}, 1)
     assert [sent.status for sent in play.asked(question)] == [fault["status"], 200]
 
 
@@ -156,8 +156,8 @@ def test_a_long_retry_after_parks_the_task_with_the_broker(play: Stage) -> None:
     others = [ask(play, "on-smart", fresh("other")) for _ in range(4)]
     assert all(other.get(2.5).answer for other in others)
 
-    told = handle.get(SOON_S).provenance
-    assert (told.attempt, told.failed_tries) == (2, 1)
+    provenance = handle.get(SOON_S).provenance
+    assert (provenance.attempt, provenance.failed_tries) == (2, 1)
     first, second = play.asked(question)
     assert second.received_at - first.received_at >= 3.0
 
@@ -186,9 +186,9 @@ def test_no_try_is_made_that_would_come_after_the_deadline(play: Stage) -> None:
 def test_a_fallback_answers_while_the_profile_cannot(play: Stage) -> None:
     question = fresh("q")
     play.lm.fail(1, status=503, containing=question)
-    told = ask(play, "on-smart", question).get(SOON_S).provenance
+    provenance = ask(play, "on-smart", question).get(SOON_S).provenance
 
-    assert (told.profile, dict(told.answered)) == ("smart", {"demo": 1})
+    assert (provenance.profile, dict(provenance.answered)) == ("smart", {"demo": 1})
     assert [sent.model for sent in play.asked(question)] == ["smart", "demo"]
 
 
@@ -232,10 +232,10 @@ def test_a_session_changes_the_policy(play: Stage) -> None:
     assert len(play.asked(question)) == 1
 
 
-@pytest.mark.parametrize("said", ["5", "{", '{"atempts": 3}', '{"attempts": 0}'])
-def test_a_policy_that_cannot_be_is_refused_before_the_lm_is_asked(play: Stage, said: str) -> None:
+@pytest.mark.parametrize("policy", ["5", "{", '{"atempts": 3}', '{"attempts": 0}'])
+def test_a_policy_that_cannot_be_is_refused_before_the_lm_is_asked(play: Stage, policy: str) -> None:
     question, session = fresh("q"), fresh("s")
-    publish(play, session, said)
+    publish(play, session, policy)
     with pytest.raises(ValidationError, match=r"dspex\.retry"):
         ask(play, "qa", question, session=session).get(SOON_S)
     assert play.asked(question) == []

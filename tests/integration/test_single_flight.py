@@ -81,11 +81,11 @@ def test_all_who_ask_the_same_at_a_time_over_two_processes_make_one_call(play: S
     assert {answer.answer for answer in answers} == {f"answer of {question}"}
     assert len({answer.provenance.pid for answer in answers}) == 2
     assert count(play, question) == 1
-    told = [answer.provenance for answer in answers]
-    assert sum(sum(one.answered.values()) for one in told) == 1
-    assert sum(one.cached + one.shared for one in told) == 11
+    provenances = [answer.provenance for answer in answers]
+    assert sum(sum(provenance.answered.values()) for provenance in provenances) == 1
+    assert sum(provenance.cached + provenance.shared for provenance in provenances) == 11
     # What was shared cost nothing.
-    assert sum(1 for one in told if any(one.usage.values())) == 1
+    assert sum(1 for provenance in provenances if any(provenance.usage.values())) == 1
 
 
 def test_an_answer_is_kept_and_the_provenance_says_so(play: Stage) -> None:
@@ -128,15 +128,15 @@ def test_modules_in_threads_share_answers_too(play: Stage) -> None:
 
 
 def test_sessions_do_not_share_unless_the_program_says_so(play: Stage) -> None:
-    one, other = fresh("s"), fresh("s")
-    for session in (one, other):
+    first, other = fresh("s"), fresh("s")
+    for session in (first, other):
         play.fleet.session(session).blocking.set_variables({"temp": 0.5})
     question = fresh("q")
-    for session in (one, other, one):
+    for session in (first, other, first):
         ask(play, "shared", question, session=session).get(SOON_S)
     assert count(play, question) == 2
     question = fresh("q")
-    for session in (one, other):
+    for session in (first, other):
         ask(play, "of-all", question, session=session).get(SOON_S)
     assert count(play, question) == 1
 

@@ -39,11 +39,11 @@ def flip_while_reading(reads: int) -> None:
         head = publisher.hear()
         for reader in readers:
             reader.tell(head["token"])
-        said = [reader.hear() for reader in readers]
-    print(said)
-    for one in said:
-        assert (one["torn"], one["back"], one["token"]) == (0, 0, head["token"])
+        reports = [reader.hear() for reader in readers]
+    print(reports)
+    for report in reports:
+        assert (report["torn"], report["back"], report["token"]) == (0, 0, head["token"])
         # A replica that froze, or one that asks the store at each read, would pass without these.
-        assert one["distinct"] >= DISTINCT
-        assert one["warm"] > one["reads"] / 2
-    assert sum(one["reads"] for one in said) >= reads
+        assert report["distinct"] >= DISTINCT
+        assert report["warm"] > report["reads"] / 2
+    assert sum(report["reads"] for report in reports) >= reads

@@ -45,13 +45,13 @@ def test_a_worker_that_hangs_ends_when_it_is_told_to(play: Stage, pool: str, way
     mark = fresh("q")
     waits = play.fleet.submit("stalling", {"question": f"wait {mark}"})
     poison = play.fleet.submit("stalling", {"question": f"{way} {mark}"})
-    wait_until(lambda: any(one.task_id for one in stalls(play)), "the stall to be reported")
-    [stall] = [one for one in stalls(play) if one.pid == worker.container.pid]
+    wait_until(lambda: any(found.task_id for found in stalls(play)), "the stall to be reported")
+    [stall] = [found for found in stalls(play) if found.pid == worker.container.pid]
     assert (stall.worker, stall.task_id, stall.ended_at) == (worker.container.node, poison.id, 0.0)
     assert "hang (" in stall.place
     [shown] = [stall for stall in collect_status(play.fleet)["stalls"] if stall["pid"] == worker.container.pid]
     assert shown["worker"] == worker.container.node
-    [check] = [one for one in _stalls(play.fleet) if f"process {worker.container.pid})" in one.found]
+    [check] = [found for found in _stalls(play.fleet) if f"process {worker.container.pid})" in found.found]
     assert (check.level, worker.container.node in check.found) == ("fail", True)
     worker.container.kill(signal.SIGTERM)
     wait_until(lambda: not running(worker), "the worker to end", timeout_s=8)
@@ -114,4 +114,4 @@ def deliveries(play: Stage) -> dict[str, int]:
     """How often each prediction was given out that waits in the queue."""
     with Redis.from_url(play.url) as client:
         waiting = [json.loads(raw) for name in client.keys("predictions*") for raw in client.lrange(name, 0, -1)]
-    return {one["headers"]["id"]: one["properties"].get("deliveries", 1) for one in waiting}
+    return {message["headers"]["id"]: message["properties"].get("deliveries", 1) for message in waiting}

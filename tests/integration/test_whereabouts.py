@@ -123,7 +123,7 @@ asyncio.run(main(*sys.argv[1:]))
 def test_the_first_submit_and_the_first_result_leave_an_event_loop_running(play: Stage) -> None:
     """KINDS 51: DSPy is loaded beside the event loop, which takes seconds."""
     command = [sys.executable, "-c", FIRST_RESULT, play.url, fresh("q")]
-    said = json.loads(subprocess.run(command, capture_output=True, check=True, text=True, cwd=ROOT).stdout)
-    assert said["loaded"]
-    assert not said["submit"]
-    assert said["longest_gap_s"] < said["whole_s"] / 2, said
+    measured = json.loads(subprocess.run(command, capture_output=True, check=True, text=True, cwd=ROOT).stdout)
+    assert measured["loaded"]
+    assert not measured["submit"]
+    assert measured["longest_gap_s"] < measured["whole_s"] / 2, measured

@@ -294,15 +294,15 @@ async def test_a_new_name_that_two_processes_register_at_once_is_one_variable(
 ) -> None:
     elixir.turn(latency_s=0.01)  # so that each finds nothing before the other has registered
     arguments = ("tests.integration.writing_process", redis_url, elixir.address, turns)
-    with LineProcess(*arguments) as one, LineProcess(*arguments) as other:
+    with LineProcess(*arguments) as first, LineProcess(*arguments) as other:
         for n in range(15):
-            one.tell(f"new-{n} 1")
+            first.tell(f"new-{n} 1")
             other.tell(f"new-{n} 2")
-            tokens = [Token.parse((await asyncio.to_thread(process.hear))["token"]) for process in (one, other)]
+            tokens = [Token.parse((await asyncio.to_thread(process.hear))["token"]) for process in (first, other)]
             newest = (await store.read_at("s", max(tokens))).value(f"new-{n}")
             assert newest in (1, 2)
             assert elixir.value("s", f"new-{n}") in (1, 2)
-    registered = Counter(one.name for one in elixir._service.sessions.session("s").variables.values())
+    registered = Counter(variable.name for variable in elixir._service.sessions.session("s").variables.values())
     assert set(registered.values()) == {1}, registered
     if turns == "turns":
         assert elixir.calls["RegisterVariable"] == 15
@@ -345,9 +345,9 @@ async def test_a_shell_changes_a_followed_session_in_elixir(
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             await asyncio.to_thread(main, ["--redis-url", redis_url, *arguments])
-        said = capsys.readouterr()
-        assert not ended.value.code, said.err
-        return said.out.strip()
+        output = capsys.readouterr()
+        assert not ended.value.code, output.err
+        return output.out.strip()
 
     before = str((await store.read("s")).token)
     token = await command("publish", "s", "temperature=1.5", "--bridge", elixir.address)

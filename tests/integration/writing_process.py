@@ -20,8 +20,8 @@ async def write(url: str, bridge: str, turns: str) -> None:
         ctx = Fleet(url, bridge=bridge).session("s")
     for line in iter(sys.stdin.readline, ""):
         name, value = line.split()
-        said = {"token": str(await ctx.set_variable(name, int(value)))}
-        sys.stdout.write(json.dumps(said) + "\n")
+        answer = {"token": str(await ctx.set_variable(name, int(value)))}
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
