@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,25 @@ class Bench:
 
     @contextmanager
     def workers(
-        self, count: int, pool: str, concurrency: int = 4, *, fleet: Fleet | None = None
+        self,
+        count: int,
+        pool: str,
+        concurrency: int = 4,
+        *,
+        fleet: Fleet | None = None,
+        environment: Mapping[str, str] | None = None,
+        module: str = "workers.worker_command",
     ) -> Generator[list[int]]:
-        """Run workers on them, for another fleet's queue if one is given, and yield their process ids."""
+        """Run workers on them, and yield their process ids.
+
+        Args:
+            count: number of worker processes.
+            pool: the pool by its name.
+            concurrency: predictions at a time of each.
+            fleet: another fleet, whose queue they consume.
+            environment: further settings.
+            module: what runs as the worker.
+        """
         fleet = fleet or self.fleet
         folder = self.folder / fleet.queue
         folder.mkdir(exist_ok=True)
@@ -70,13 +87,16 @@ class Bench:
         profiles.write_text(
             f'[profiles.bench]\nmodel = "{MODEL}"\napi_base = "{self.lm.url}"\napi_key_env = "DSPEX_BENCH_KEY"\n'
         )
-        environment = {
+        settings = {
             "DSPEX_REDIS_URL": self.url,
             "DSPEX_QUEUE": fleet.queue,
             "DSPEX_LM_PROFILES": str(profiles),
             "DSPEX_BENCH_KEY": "none-needed",
+            **(environment or {}),
         }
-        with worker_processes(fleet, count, pool, environment, folder, concurrency=concurrency) as workers:
+        with worker_processes(
+            fleet, count, pool, settings, folder, concurrency=concurrency, name=fleet.queue, module=module
+        ) as workers:
             yield [worker.pid for worker in workers]
 
 
@@ -87,6 +107,13 @@ def bench(*, latency_s: float = 0.0, fast: bool = False) -> Generator[Bench]:
         folder = Path(name)
         with EmbeddedRedis.start(folder / "redis") as redis, lm_server(folder, latency_s=latency_s, fast=fast) as lm:
             yield Bench(redis.url, Fleet(redis.url), lm, folder)
+
+
+def free_port() -> int:
+    """Return a port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def cpu_s(pid: int) -> float:

@@ -16,7 +16,6 @@ from typing import Any, TypeVar, cast
 
 import dspy
 
-from snakepit_bridge.dspy_integration.module_spans import module_span_settings
 from snakepit_bridge.exceptions import BridgeError, DeadlineExceededError, LMUnavailableError
 from snakepit_bridge.programs.spec import CacheSpec
 from snakepit_bridge.snapshots.snapshot import Snapshot
@@ -149,7 +148,7 @@ def activate(scope: PredictionContext) -> Generator[PredictionContext]:
     scope.has_ended = False
     try:
         # DSPy's default lets only eight asyncified programs run at a time.
-        with dspy.context(**{_SETTING: scope, "async_max_workers": _ASYNC_WORKERS, **module_span_settings()}):
+        with dspy.context(**{_SETTING: scope, "async_max_workers": _ASYNC_WORKERS}):
             yield scope
     finally:
         scope.has_ended = True

@@ -25,6 +25,7 @@ from celery.concurrency.prefork import TaskPool as ProcessPool
 from celery.signals import worker_init, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
 
 from config.settings import FleetSettings
+from snakepit_bridge.dspy_integration.module_spans import trace_modules
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.telemetry import TELEMETRY, setup
@@ -114,6 +115,8 @@ def _on_ready(sender: Any, **_: Any) -> None:
         start_telemetry(replace(options, traces=False, otlp_metrics=False) if forks else options)
     except Exception as exc:  # noqa: BLE001 (Celery would log it and go on)
         _exit(str(exc))
+    if TELEMETRY.tracer.enabled:
+        trace_modules()
     if not forks and TELEMETRY.meter.enabled:
         TELEMETRY.meter.observe(CAPACITY, lambda: [(float(sender.pool.limit or 1), {})])
         _begin_metrics()
@@ -127,6 +130,8 @@ def _on_fork(**_: Any) -> None:
     if options.prometheus:
         _forget_dead_children()
     setup.start(options)
+    if TELEMETRY.tracer.enabled:
+        trace_modules()
     if TELEMETRY.meter.enabled:
         TELEMETRY.meter.add(CAPACITY)
         _begin_metrics()

@@ -1,51 +1,60 @@
-"""A span for each call of a DSPy module or tool, through DSPy's callbacks."""
+"""A span for each call of a DSPy module or tool.
+
+The methods themselves are wrapped. DSPy's callbacks would take several times as long as the spans: for each call of a
+module, an LM and an adapter they look its signature up anew. And a program that sets callbacks would switch them off.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import dspy
-from dspy.utils.callback import BaseCallback
 
 from snakepit_bridge.telemetry import TELEMETRY, Span
 
-
-def module_span_settings() -> Mapping[str, Any]:
-    """Return the DSPy settings under which calls of modules and tools are traced; none if tracing is off."""
-    if not TELEMETRY.tracer.enabled:
-        return {}
-    return {"callbacks": [*dspy.settings.get("callbacks", []), _MODULE_SPANS]}
+_CALLS = ((dspy.Module, "__call__"), (dspy.Module, "acall"), (dspy.Tool, "__call__"), (dspy.Tool, "acall"))
+_UNTRACED = tuple(getattr(traced_class, name) for traced_class, name in _CALLS)
 
 
-class _ModuleSpans(BaseCallback):
-    """Opens a span when a call starts and closes it when the call ends, which DSPy reports in the same context."""
-
-    def __init__(self) -> None:
-        self._spans: dict[str, Span] = {}
-
-    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        self._start(call_id, f"{type(instance).__name__}.forward", {"dspex.module": type(instance).__name__})
-
-    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        self._end(call_id, exception)
-
-    def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        name = str(getattr(instance, "name", type(instance).__name__))
-        attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}
-        self._start(call_id, f"execute_tool {name}", attributes)
-
-    def on_tool_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        self._end(call_id, exception)
-
-    def _start(self, call_id: str, name: str, attributes: Mapping[str, Any]) -> None:
-        span = TELEMETRY.tracer.span(name, attributes=attributes)
-        self._spans[call_id] = span.__enter__()
-
-    def _end(self, call_id: str, exception: BaseException | None) -> None:
-        span = self._spans.pop(call_id, None)
-        if span is not None:
-            span.__exit__(None if exception is None else type(exception), exception, None)
+def trace_modules() -> None:
+    """Trace every call of a module and a tool in this process, as long as tracing is on. Only for worker processes."""
+    for (traced_class, name), method in zip(_CALLS, _UNTRACED, strict=True):
+        trace = _trace_coroutine_method if inspect.iscoroutinefunction(method) else _trace_method
+        setattr(traced_class, name, trace(method))
 
 
-_MODULE_SPANS = _ModuleSpans()
+def untrace_modules() -> None:
+    """Let modules and tools be called in this process as DSPy has it."""
+    for (traced_class, name), method in zip(_CALLS, _UNTRACED, strict=True):
+        setattr(traced_class, name, method)
+
+
+def _trace_method(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def traced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _start_span(self):
+            return method(self, *args, **kwargs)
+
+    return traced
+
+
+def _trace_coroutine_method(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def traced(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _start_span(self):
+            return await method(self, *args, **kwargs)
+
+    return traced
+
+
+def _start_span(called: dspy.Module | dspy.Tool) -> Span:
+    if isinstance(called, dspy.Tool):
+        name = str(called.name)
+        return TELEMETRY.tracer.span(
+            f"execute_tool {name}", attributes={"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name}
+        )
+    module = type(called).__name__
+    return TELEMETRY.tracer.span(f"{module}.forward", attributes={"dspex.module": module})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from benchmarks import _parts, abuse, scale, throughput
+from benchmarks import _parts, abuse, scale, telemetry, throughput
 from tests.harness.waiting import Stopwatch
 
 
@@ -46,6 +46,15 @@ def test_scale_measures_more_workers_and_longer_queues() -> None:
     assert figures["workers"]["2"]["per_s"] > least * figures["workers"]["1"]["per_s"]
     assert list(figures["queued"]) == ["100", "1000"]
     assert all(cost["cpu_ms"] > 0 for cost in figures["queued"].values())
+
+
+@pytest.mark.timeout(400)
+def test_telemetry_compares_workers_that_record_more_and_more() -> None:
+    figures = telemetry.run(quick=True)
+    assert set(figures) == {"off_ratio", "metrics_ratio", "traces_ratio", "unrecorded_cpu_ms"}
+    assert all(figure > 0 for figure in figures.values())
+    # Eight spans cost more than none, however noisy the machine is.
+    assert figures["traces_ratio"] > 1
 
 
 @pytest.mark.timeout(400)

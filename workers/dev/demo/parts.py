@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from celery.utils.nodenames import gethostname, nodename
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import ConfigurationError
@@ -111,33 +112,44 @@ note = "{note}"
 
 @contextmanager
 def worker_processes(
-    fleet: Fleet, count: int, pool: str, environment: Mapping[str, str], folder: Path, *, concurrency: int = 4
+    fleet: Fleet,
+    count: int,
+    pool: str,
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    concurrency: int = 4,
+    name: str = "demo",
+    module: str = "workers.worker_command",
 ) -> Generator[list[Child]]:
     """Run worker processes until the end, and yield them once all answer.
+
+    Args:
+        fleet: what they work for.
+        count: number of processes.
+        pool: the pool by its name.
+        environment: their settings.
+        folder: where their logs go.
+        concurrency: tasks at a time of each.
+        name: what their nodes are called by, with a number.
+        module: what runs as the worker.
 
     Raises:
         ConfigurationError: one did not come up in time; quotes the end of its log.
     """
     children: list[tuple[Child, Path]] = []
+    nodes = [nodename(f"{name}{number}", gethostname()) for number in range(1, count + 1)]
     try:
         for number in range(1, count + 1):
             log = folder / f"worker-{number}.log"
-            command = [sys.executable, "-m", "workers.worker_command", "--pool", Pool(pool).celery_name]
+            command = [sys.executable, "-m", module, "--pool", Pool(pool).celery_name]
             command += ["-c", str(concurrency)]
-            command += [
-                "-Q",
-                fleet.queue,
-                "-n",
-                f"demo{number}@%h",
-                "-l",
-                "WARNING",
-                "--without-gossip",
-                "--without-mingle",
-            ]
+            command += ["-Q", fleet.queue, "-n", nodes[number - 1], "-l", "WARNING"]
+            command += ["--without-gossip", "--without-mingle"]
             children.append(
                 (Child(command, log, env={**os.environ, **environment, **Pool(pool).environment}, cwd=ROOT), log)
             )
-        _await_workers(fleet, children)
+        _await_workers(fleet, nodes, children)
         yield [child for child, _ in children]
     finally:
         for child, _ in children:
@@ -146,12 +158,13 @@ def worker_processes(
             child.end(signal.SIGCONT)  # a second SIGTERM would cut the end short that the first one began
 
 
-def _await_workers(fleet: Fleet, children: list[tuple[Child, Path]]) -> None:
+def _await_workers(fleet: Fleet, nodes: list[str], children: list[tuple[Child, Path]]) -> None:
     def up() -> bool:
         dead = [log for child, log in children if not child.running]
         if dead:
             raise ConfigurationError(f"A worker process ended at its start. Its last words: {_tail(dead[0])}")
-        return len(fleet.app.control.ping(timeout=0.5, limit=len(children))) >= len(children)
+        answers = fleet.app.control.ping(destination=nodes, timeout=0.5, limit=len(nodes))
+        return len(answers) >= len(nodes)
 
     await_condition(up, f"{len(children)} workers that answer", [log for _, log in children])
 
