@@ -108,7 +108,7 @@ def check(play: Play, text: str, number: float, vector: list[float]) -> None:
     token = play.stage.fleet.session(SESSION).blocking.snapshot().token
     prediction = play.stage.fleet.submit("qa", {"question": question}, session=SESSION, at_least=token).get(30)
     assert prediction.answer == f"answer of {question}"
-    [sent] = play.stage.asked(question)
+    [sent] = play.stage.requests_with(question)
     assert sent.temperature == number
     assert sent.body["messages"] == local_prompt(play, question, text)
 

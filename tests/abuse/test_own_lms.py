@@ -27,7 +27,7 @@ def test_a_declared_model_is_asked_by_its_profile_with_the_programs_keywords(pla
     mark = fresh("q")
     prediction = play.fleet.submit(kind.__name__, {"question": mark}).get(WAIT_S)
     assert prediction.answer == f"answer of {mark}"
-    [request] = play.asked(mark)
+    [request] = play.requests_with(mark)
     assert (request.model, request.body["temperature"], request.body["max_completion_tokens"]) == ("other", 0.25, 77)
     assert prediction.provenance.answered == {"demo": 1}
     assert list(prediction.provenance.usage) == ["openai/other"]

@@ -60,19 +60,19 @@ def test_its_cancellation_ends_what_the_thread_asks(play: Stage, kind: type[Any]
         play.lm.delay(0)
     # Whatever comes next on the same worker comes after the thread's second call would have.
     assert play.fleet.submit("Blocking", {"question": fresh("q")}).get(WAIT_S)
-    assert [request.inputs["question"] for request in play.asked(mark)] == [f"{mark} first"]
+    assert [request.inputs["question"] for request in play.requests_with(mark)] == [f"{mark} first"]
 
 
 def test_a_call_in_a_thread_that_belongs_to_nobody_is_refused_by_name(play: Stage) -> None:
     mark = fresh("q")
     with pytest.raises(LMCallOutsidePredictionError, match="copy_context"):
         play.fleet.submit("InForeignThread", {"question": mark}).get(WAIT_S)
-    assert play.asked(mark) == []
+    assert play.requests_with(mark) == []
 
 
 def test_a_thread_that_outlives_its_prediction_asks_no_more(play: Stage) -> None:
     mark = fresh("q")
     assert mark in play.fleet.submit("Lingering", {"question": mark}).get(WAIT_S).answer
     wait_until(lambda: "has ended" in play.worker.logs(), "the thread's next call to be refused")
-    count = len(play.asked(mark))
+    count = len(play.requests_with(mark))
     assert count < 20

@@ -120,7 +120,7 @@ def test_an_error_of_status_200_is_what_its_code_says(play: Stage, where: str) -
         assert type(failed) is kind, (reported, failed)
         assert failed.status == status, (reported, failed)
         assert failed.profile == "odd"
-        assert len(play.asked(question)) == (TRIES if kind is LMUnavailableError else 1), reported
+        assert len(play.requests_with(question)) == (TRIES if kind is LMUnavailableError else 1), reported
 
 
 FIRST = [
@@ -148,7 +148,7 @@ def test_what_passes_is_tried_again_and_the_next_answer_is_the_answer(play: Stag
         sent.append((question, ask(play, question, once, stream=stream), reply))
     for question, handle, reply in sent:
         assert end(handle) == f"answer of {question}.", reply
-        assert len(play.asked(question)) == 2, reply
+        assert len(play.requests_with(question)) == 2, reply
 
 
 def test_an_answer_that_comes_whole_to_a_stream_is_the_answer(play: Stage) -> None:
@@ -209,7 +209,7 @@ def run(play: Stage, seeds: range) -> None:
         shown = f"seed {seed}: {reply_of(seed)} ended in {result!r}"
         assert isinstance(result, (str, LMError)), shown
         # Once in each form, and each so many times.
-        assert len(play.asked(question)) <= 2 * TRIES, shown
+        assert len(play.requests_with(question)) <= 2 * TRIES, shown
         if isinstance(result, LMError):
             assert "Traceback" not in str(result), shown
             assert "\n" not in str(result), shown

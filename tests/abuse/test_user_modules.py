@@ -49,7 +49,7 @@ def test_a_module_takes_what_its_forward_takes(play: Stage) -> None:
     """KINDS 5: what the predictor inside asks for is the module's own business."""
     question = fresh("rag")
     assert ask(play, "odd_programs-Rag", {"question": question}).response
-    assert f"a document about {question}" in play.asked(question)[0].inputs["context"]
+    assert f"a document about {question}" in play.requests_with(question)[0].inputs["context"]
     with pytest.raises(InputError, match="'context': it has no such input"):
         ask(play, "odd_programs-Rag", {"question": question, "context": []})
     with pytest.raises(InputError, match="'question': it is missing"):
@@ -67,7 +67,7 @@ def test_no_prediction_sees_what_another_kept(play: Stage) -> None:
     for answer in answers:
         assert "secret" not in answer.past
     for number, secret in enumerate(secrets):
-        for request in play.asked(secret):
+        for request in play.requests_with(secret):
             assert not [other for other in secrets if other != secret and other in json.dumps(request.body)], number
 
 
@@ -89,7 +89,7 @@ def test_an_import_that_configures_dspy_changes_nobodys_prompt(play: Stage) -> N
     assert ask(play, "configures_too", {"question": fresh("second")}).answer
     assert ask(play, "configures", {"question": fresh("again")}).answer
     ask(play, "plain", {"question": after})
-    [first_request], [second_request] = play.asked(before), play.asked(after)
+    [first_request], [second_request] = play.requests_with(before), play.requests_with(after)
     assert json.dumps(first_request.body).replace(before, "") == json.dumps(second_request.body).replace(after, "")
     log = play.worker.logs()
     assert "tests.harness.configures had no effect" in log

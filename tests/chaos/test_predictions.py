@@ -48,7 +48,7 @@ def test_a_killed_workers_predictions_are_answered_by_another_and_a_poison_is_gi
     first.kill(signal.SIGKILL)
     for question, handle in handles:
         assert handle.get(60).answer == f"answer of {question}"
-        assert len(play.asked(question)) == 2, "nobody had seen the first answer"
+        assert len(play.requests_with(question)) == 2, "nobody had seen the first answer"
     wait_until(lambda: claims(play) == 0, "the acknowledgements")
 
     play.lm.hang(containing="q-", times=None)

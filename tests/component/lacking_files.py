@@ -72,11 +72,11 @@ async def test_work_that_lacks_a_file_is_done_when_there_is_one(low_limit: int) 
     async def lacked() -> bool:
         return files.usage().lacked_s_ago is not None
 
-    with all_taken() as taken:
+    with all_taken() as descriptors:
         working = asyncio.create_task(files.wait_for_files(work))
         await eventually(lacked, "the work to lack a file")
         assert not working.done()
-        os.close(taken.pop())
+        os.close(descriptors.pop())
         assert await asyncio.wait_for(working, 5) == "done"
 
 
@@ -95,22 +95,22 @@ async def test_idle_connections_make_room(low_limit: int) -> None:
         os.close(os.open(os.devnull, os.O_RDONLY))
         return "done"
 
-    with all_taken() as taken:
-        idle = Idle(taken)
+    with all_taken() as descriptors:
+        idle = Idle(descriptors)
         files.register_idle(idle)
         assert await asyncio.wait_for(files.wait_for_files(work), 5) == "done"
-        assert len(taken) == 5
+        assert len(descriptors) == 5
 
 
 async def test_redis_is_asked_once_there_is_a_file_to_connect_by(redis_url: str, low_limit: int) -> None:
     connection = RedisConnection(redis_url, timeout_s=10.0)
     assert connection.client  # its scripts are read from files, once
-    with all_taken() as taken:
+    with all_taken() as descriptors:
         asking = asyncio.gather(connection.execute("PING"), connection.execute_read("GET", "a"), return_exceptions=True)
         await eventually(_lacked, "the connection to lack a file")
         assert not asking.done()
-        while len(taken) > 5:
-            os.close(taken.pop())
+        while len(descriptors) > 5:
+            os.close(descriptors.pop())
         assert await asyncio.wait_for(asking, 10) == [True, None]
     await connection.aclose()
 

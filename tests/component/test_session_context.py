@@ -107,8 +107,8 @@ async def test_a_deleted_variable_is_gone_and_the_others_stay(ctx: SessionContex
 
 
 async def test_contexts_of_one_session_see_each_other_and_sessions_do_not(store: SnapshotStore) -> None:
-    one, same, other = (SessionContext(name, store) for name in ("a", "a", "b"))
-    await one.set_variable("x", 1)
+    context, same, other = (SessionContext(name, store) for name in ("a", "a", "b"))
+    await context.set_variable("x", 1)
 
     assert await same.get_variable("x") == 1
     with pytest.raises(VariableNotFoundError):
@@ -210,9 +210,14 @@ async def test_a_session_of_an_elixir_server_is_not_published_here(ctx: SessionC
 
 
 async def test_redis_away_is_a_named_error_within_its_bound() -> None:
-    away = SessionContext("s", open_store("redis://127.0.0.1:1/0", timeout_s=0.5))
+    unreachable = SessionContext("s", open_store("redis://127.0.0.1:1/0", timeout_s=0.5))
 
-    for attempt in (away.get_variable("x"), away.set_variable("x", 1), away.list_variables(), away.snapshot()):
+    for attempt in (
+        unreachable.get_variable("x"),
+        unreachable.set_variable("x", 1),
+        unreachable.list_variables(),
+        unreachable.snapshot(),
+    ):
         with pytest.raises(StoreUnavailableError, match="is away"):
             await attempt
 

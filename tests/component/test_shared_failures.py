@@ -30,16 +30,16 @@ async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Excep
     connection = RedisConnection(redis_url)
     signals = Subscriptions(connection)
     cache = AnswerCache(AnswerStore(connection, namespace="dspex"), signals)
-    asked = 0
+    calls = 0
 
     async def ask() -> Response:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         await asyncio.sleep(0.05)
         raise failure
 
     raised = await together(lambda: cache.get_or_call(prediction(), call(), ask))
-    assert asked == 1
+    assert calls == 1
     assert isinstance(failure, LM15Error | LMUnavailableError)
     assert_each_its_own(raised, type(failure))
     await connection.aclose()
@@ -52,7 +52,7 @@ async def test_a_watch_that_breaks_before_it_has_confirmed(redis_url: str) -> No
         asking = asyncio.ensure_future(together(lambda: watch.add(["s"])))
 
         async def all_wait() -> bool:
-            return any(len(asked._callbacks or ()) == MANY for asked in watch._confirming.values())  # type: ignore[attr-defined]
+            return any(len(confirming._callbacks or ()) == MANY for confirming in watch._confirming.values())  # type: ignore[attr-defined]
 
         await eventually(all_wait, "all to wait for the confirmation")
         watch._fail("it was cut")

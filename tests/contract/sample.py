@@ -11,7 +11,7 @@ from snakepit_bridge.variables import Variable
 ELIXIR = "elixir.example:50051"
 
 
-def some(**values: Any) -> dict[str, Variable | None]:
+def declared(**values: Any) -> dict[str, Variable | None]:
     return {name: None if value is None else Variable.declare(name, value) for name, value in values.items()}
 
 

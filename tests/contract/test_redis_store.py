@@ -31,7 +31,7 @@ SECRET = "s3cret/p#ss"
 QUOTED = "s3cret%2Fp%23ss"
 
 
-def some(**values: Any) -> dict[str, Variable | None]:
+def declared(**values: Any) -> dict[str, Variable | None]:
     return {name: Variable.declare(name, value) for name, value in values.items()}
 
 
@@ -63,7 +63,7 @@ class TestRestart:
     @pytest.mark.parametrize("kill", [False, True])
     async def test_revisions_go_on_when_the_data_is_whole(self, durable: EmbeddedRedis, kill: bool) -> None:
         store = RedisStore(durable.url)
-        tokens = [await store.publish("s", some(a=n)) for n in range(3)]
+        tokens = [await store.publish("s", declared(a=n)) for n in range(3)]
         have = await store.read("s")
         if kill:
             await_log_written(durable.url)
@@ -75,7 +75,7 @@ class TestRestart:
         assert shot.variables["a"] is have.variables["a"]
         assert all(shot.satisfies(token) for token in (*tokens, shot.token))
         assert [(await store.read_at("s", token)).value("a") for token in tokens] == [0, 1, 2]
-        assert (await store.publish("s", some(a=3), expected=tokens[2])).revision == 4
+        assert (await store.publish("s", declared(a=3), expected=tokens[2])).revision == 4
         assert [change.token for change in await store.history("s")][1:] == tokens[::-1]
         await store.aclose()
 
@@ -83,16 +83,16 @@ class TestRestart:
         self, durable: EmbeddedRedis, tmp_path: Path
     ) -> None:
         store = RedisStore(durable.url)
-        kept = [await store.publish("s", some(a=n)) for n in range(3)]
+        kept = [await store.publish("s", declared(a=n)) for n in range(3)]
         await_log_written(durable.url)
         size = log_of(tmp_path).stat().st_size
-        lost = [await store.publish("s", some(a=n, gone=n)) for n in range(3, 5)]
+        lost = [await store.publish("s", declared(a=n, gone=n)) for n in range(3, 5)]
         have = await store.read("s")
         durable.kill()
         os.truncate(log_of(tmp_path), size)
         durable.restart()
 
-        new = await store.publish("s", some(a=100))
+        new = await store.publish("s", declared(a=100))
         assert (new.revision, new.epoch > lost[0].epoch) == (4, True)
         shot = await store.read("s", have)
         assert {name: variable.value for name, variable in shot.variables.items()} == {"a": 100}
@@ -107,12 +107,12 @@ class TestRestart:
 
     async def test_a_server_without_data_begins_a_larger_epoch(self, forgetful: EmbeddedRedis) -> None:
         store = RedisStore(forgetful.url)
-        old = [await store.publish("s", some(a=n)) for n in range(3)]
+        old = [await store.publish("s", declared(a=n)) for n in range(3)]
         have = await store.read("s")
         forgetful.restart()
         with pytest.raises(SessionNotFoundError):
             await store.read("s", have)
-        new = await store.publish("s", some(b=1))
+        new = await store.publish("s", declared(b=1))
         assert new.epoch > old[0].epoch
         assert new.revision == 1
         shot = await store.read("s", have)
@@ -127,49 +127,49 @@ class TestRestart:
 
     async def test_a_flushed_server_begins_a_larger_epoch_too(self, forgetful: EmbeddedRedis) -> None:
         store = RedisStore(forgetful.url)
-        old = await store.publish("s", some(a=1))
+        old = await store.publish("s", declared(a=1))
         forgetful.cli("FLUSHALL")
-        new = await store.publish("s", some(a=2))
+        new = await store.publish("s", declared(a=2))
         assert new.epoch > old.epoch
         with pytest.raises(RevisionLostError):
             await store.read_at("s", old)
         await store.aclose()
 
     async def test_a_head_that_is_gone_takes_its_session_with_it(self, store: RedisStore, redis_url: str) -> None:
-        await store.publish("s", some(a=1))
-        await store.publish("s", some(b=1))
+        await store.publish("s", declared(a=1))
+        await store.publish("s", declared(b=1))
         with Redis.from_url(redis_url) as client:
             client.delete("dspex:{s:s}:head")
-        await store.publish("s", some(c=1))
+        await store.publish("s", declared(c=1))
         assert list((await store.read("s")).variables) == ["c"]
 
     async def test_epochs_grow_past_a_clock_that_was_set_back(self, store: RedisStore, redis_url: str) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         ahead = 4_000_000_000_000_000
         with Redis.from_url(redis_url) as client:
             client.hset("dspex:{s:s}:head", mapping={"epoch": ahead, "epochs": f"{ahead}:0", "run": "another"})
         after = (await store.head("s")).token
         assert (after.epoch > ahead, after.revision) == (True, 1)
         await store.drop("s")
-        begun = await store.publish("s", some(a=1))
+        begun = await store.publish("s", declared(a=1))
         assert (begun.epoch > after.epoch, begun.revision) == (True, 1)
 
     async def test_a_confirmation_in_the_future_does_not_outlive_the_clock_that_made_it(
         self, store: RedisStore, redis_url: str
     ) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         confirmed_at = (await store.head("s")).confirmed_at
         with Redis.from_url(redis_url) as client:
             client.hset("dspex:{s:s}:head", "confirmed_at", 4_000_000_000_000_000)
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         assert confirmed_at < (await store.head("s")).confirmed_at < confirmed_at + 60
 
     async def test_a_session_remembers_a_bounded_number_of_epochs(self, store: RedisStore, redis_url: str) -> None:
-        tokens = [await store.publish("s", some(a=0))]
+        tokens = [await store.publish("s", declared(a=0))]
         with Redis.from_url(redis_url) as client:
             for n in range(1, 80):
                 client.hset("dspex:{s:s}:head", "run", f"run {n}")
-                tokens.append(await store.publish("s", some(a=n)))
+                tokens.append(await store.publish("s", declared(a=n)))
         shot = await store.read("s")
         assert len(shot.lineage.epochs) == 64
         assert tokens == sorted(tokens)
@@ -182,10 +182,10 @@ class TestLostReply:
     async def test_a_publish_whose_reply_is_lost_is_committed_once(self, redis_url: str) -> None:
         async with flaky(redis_url) as (url, lose_reply):
             store = RedisStore(url)
-            first = await store.publish("s", some(a=1))
+            first = await store.publish("s", declared(a=1))
             lose_reply(b"EVALSHA")
             # Run twice, the second would find another revision than the expected one.
-            second = await store.publish("s", some(a=2), expected=first)
+            second = await store.publish("s", declared(a=2), expected=first)
             assert lose_reply.lost == 1
             assert second.revision == 2
             lose_reply(b"EVALSHA")
@@ -200,7 +200,7 @@ class TestLostReply:
             await store.aclose()
 
     async def test_request_markers_expire(self, store: RedisStore, redis_url: str) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         with Redis.from_url(redis_url) as client:
             [request] = client.keys("dspex:*:request:*")  # type: ignore[misc]
             assert 0 < client.ttl(request) <= 300  # type: ignore[operator]
@@ -210,14 +210,14 @@ class TestAway:
     async def test_an_address_without_server_fails_at_once(self) -> None:
         store = RedisStore("redis://127.0.0.1:1/0", timeout_s=2)
         started = Stopwatch()
-        for question in (store.read("s"), store.publish("s", some(a=1)), store.sessions(), store.drop("s")):
+        for question in (store.read("s"), store.publish("s", declared(a=1)), store.sessions(), store.drop("s")):
             with pytest.raises(StoreUnavailableError, match=r"Redis at redis://127\.0\.0\.1:1/0 is away: "):
                 await question
         assert started.elapsed_s < 4 * 2.5
 
     async def test_a_hung_server_fails_within_the_timeout(self, forgetful: EmbeddedRedis) -> None:
         patient, store = RedisStore(forgetful.url), RedisStore(forgetful.url, timeout_s=0.3)
-        await patient.publish("s", some(a=1))
+        await patient.publish("s", declared(a=1))
         os.kill(forgetful.pid, signal.SIGSTOP)
         try:
             with pytest.raises(StoreUnavailableError, match=r"no answer within 0\.3 s"):
@@ -242,7 +242,7 @@ class TestAway:
         store = RedisStore(forgetful.url)
         forgetful.cli("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(StoreUnavailableError, match="maxmemory"):
-            await store.publish("s", some(a=1))
+            await store.publish("s", declared(a=1))
         await store.aclose()
 
     @pytest.mark.parametrize(
@@ -283,10 +283,10 @@ class TestAway:
 
 class TestServer:
     async def test_scripts_are_reloaded_after_a_script_flush(self, store: RedisStore, redis_url: str) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         with Redis.from_url(redis_url) as client:
             client.script_flush()
-            assert (await store.publish("s", some(a=2))).revision == 2
+            assert (await store.publish("s", declared(a=2))).revision == 2
             client.script_flush()
             assert len(await store.sessions()) == 1
 
@@ -294,17 +294,17 @@ class TestServer:
         async with AsyncRedis.from_url(redis_url) as client, client.pubsub() as pubsub:
             await pubsub.subscribe(store.channel("s"))
             assert await pubsub.get_message(timeout=5)
-            first = await store.publish("s", some(a=1))
-            await store.publish("s", some(a=1))
-            await store.publish("other", some(a=1))
-            second = await store.rollback("s", await store.publish("s", some(a=1, b=2)))
+            first = await store.publish("s", declared(a=1))
+            await store.publish("s", declared(a=1))
+            await store.publish("other", declared(a=1))
+            second = await store.rollback("s", await store.publish("s", declared(a=1, b=2)))
             await store.drop("s")
             messages: list[Any] = [await pubsub.get_message(timeout=5) or {} for _ in range(3)]
-            told = [message["data"].decode() for message in messages]
-            assert told == [str(first), str(second), ""]
+            announced = [message["data"].decode() for message in messages]
+            assert announced == [str(first), str(second), ""]
 
     async def test_a_read_by_an_up_to_date_reader_is_one_small_command(self, store: RedisStore, redis_url: str) -> None:
-        await store.publish("s", some(**{f"v{n}": n for n in range(500)}))
+        await store.publish("s", declared(**{f"v{n}": n for n in range(500)}))
         have = await store.read("s")
         with Redis.from_url(redis_url) as client:
             before: Any = client.info("stats")
@@ -318,21 +318,21 @@ class TestServer:
         assert sent < 100 * 60 + 10_000
 
     async def test_a_publish_is_one_command_once_its_session_is_there(self, store: RedisStore, redis_url: str) -> None:
-        await store.publish("s", some(a=0))
+        await store.publish("s", declared(a=0))
         await store.declare_checks("replaced", {"few": {"maxProperties": 3}})
-        await store.publish("replaced", some(a=0))
+        await store.publish("replaced", declared(a=0))
         with Redis.from_url(redis_url) as client:
             client.config_resetstat()
             for n in range(1, 51):
-                await store.publish("s", some(a=n))
-                await store.publish("replaced", some(a=n), replace=True)
+                await store.publish("s", declared(a=n))
+                await store.publish("replaced", declared(a=n), replace=True)
             stats: Any = client.info("commandstats")
         assert stats["cmdstat_evalsha"]["calls"] == 100
         assert "cmdstat_zadd" not in stats
 
     async def test_everything_of_a_session_expires_with_it(self, redis_url: str) -> None:
         store = RedisStore(redis_url, retention=Retention(ttl_s=600))
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         await store.label("s", "stable")
         await store.declare_checks("s", {"few": {"maxProperties": 3}})
         await store.keep(await store.read("s"), 100)
@@ -349,18 +349,18 @@ class TestServer:
 
     async def test_names_without_a_session_leave_the_index_in_time(self, store: RedisStore, redis_url: str) -> None:
         for name in ("lives", "long gone", "just gone"):
-            await store.publish(name, some(a=1))
+            await store.publish(name, declared(a=1))
         await store.drop("long gone")
         await store.drop("just gone")
         with Redis.from_url(redis_url, decode_responses=True) as client:
             client.zadd("dspex:sessions", {"lives": 1, "long gone": 1})
             assert list(await store.sessions()) == ["lives"]
             assert set(client.zrange("dspex:sessions", 0, -1)) == {"lives", "just gone"}  # type: ignore[arg-type]
-        await store.publish("long gone", some(a=1))
+        await store.publish("long gone", declared(a=1))
         assert list(await store.sessions()) == ["lives", "long gone"]
 
     async def test_a_snapshot_is_kept_once_for_many_results(self, store: RedisStore, redis_url: str) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         snapshot = await store.read("s")
         await store.keep(snapshot, 3_600)
         with Redis.from_url(redis_url) as client:
@@ -375,18 +375,18 @@ class TestServer:
 
     async def test_namespaces_are_isolated(self, store: RedisStore, redis_url: str) -> None:
         other = RedisStore(redis_url, namespace="other*")
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         assert await other.sessions() == {}
-        await other.publish("s", some(a=2))
+        await other.publish("s", declared(a=2))
         assert (await store.read("s")).value("a") == 1
         await other.drop("s")
         assert list(await store.sessions()) == ["s"]
         await other.aclose()
 
     async def test_all_keys_of_a_session_share_one_hash_tag(self, store: RedisStore, redis_url: str) -> None:
-        await store.publish("a}b", some(a=1))
+        await store.publish("a}b", declared(a=1))
         await store.drop("a}b")
-        await store.publish("a}b", some(a=1))
+        await store.publish("a}b", declared(a=1))
         with Redis.from_url(redis_url, decode_responses=True) as client:
             keys: Any = client.keys("*")
         tags = {key[key.index("{") : key.index("}")] for key in keys if key != "dspex:sessions"}
@@ -396,16 +396,16 @@ class TestServer:
     def test_a_forked_child_uses_its_own_connections(self, redis_url: str) -> None:
         store = RedisStore(redis_url)
         with asyncio.Runner() as runner:
-            runner.run(store.publish("s", some(a=1)))
+            runner.run(store.publish("s", declared(a=1)))
             with forked(lambda: asyncio.run(store.read("s")).value("a") == 1) as succeeded:
                 assert [runner.run(store.read("s")).value("a") for _ in range(20)] == [1] * 20
                 assert succeeded()
-            runner.run(store.publish("s", some(a=2)))
+            runner.run(store.publish("s", declared(a=2)))
             assert runner.run(store.read("s")).value("a") == 2
             runner.run(store.aclose())
 
     async def test_a_token_ahead_of_the_store_is_not_lost(self, store: RedisStore) -> None:
-        token = await store.publish("s", some(a=1))
+        token = await store.publish("s", declared(a=1))
         with pytest.raises(RevisionNotReachedError):
             await store.read_at("s", Token(token.epoch * 1_000, 1))
 

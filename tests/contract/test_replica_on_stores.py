@@ -28,7 +28,7 @@ from workers.dev.redis_server import EmbeddedRedis
 LEASE_S = 0.3
 
 
-def some(**values: Any) -> dict[str, Variable | None]:
+def declared(**values: Any) -> dict[str, Variable | None]:
     return {name: Variable.declare(name, value) for name, value in values.items()}
 
 
@@ -58,7 +58,7 @@ async def replica(store: SnapshotStore) -> AsyncGenerator[Replica]:
 
 class TestOnEveryStore:
     async def test_each_requirement_is_met(self, store: SnapshotStore, replica: Replica) -> None:
-        tokens = [await store.publish("s", some(a=n, b=n)) for n in range(5)]
+        tokens = [await store.publish("s", declared(a=n, b=n)) for n in range(5)]
         await connected(replica)
         for n, token in enumerate(tokens):
             pinned = await replica.snapshot("s", Requirement.of(exactly=token))
@@ -67,9 +67,9 @@ class TestOnEveryStore:
         assert (await replica.snapshot("s")).token == tokens[-1]
 
     async def test_publishes_reach_the_replica(self, store: SnapshotStore, replica: Replica) -> None:
-        await store.publish("s", some(kept=1, a=0))
+        await store.publish("s", declared(kept=1, a=0))
         first = await connected(replica)
-        token = await store.publish("s", some(a=1))
+        token = await store.publish("s", declared(a=1))
         shot = await sees(replica, token)
         assert shot.value("a") == 1
         # What did not change is shared.
@@ -80,7 +80,7 @@ class TestOnEveryStore:
     ) -> None:
         async def chain(session: str) -> None:
             for n in range(20):
-                token = await store.publish(session, some(a=n))
+                token = await store.publish(session, declared(a=n))
                 assert (await replica.snapshot(session, Requirement.of(at_least=token))).value("a") == n
 
         await asyncio.gather(*(chain(f"s{n}") for n in range(8)))
@@ -111,29 +111,29 @@ class TestServer:
     async def test_everything_is_compared_after_a_restart(
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica
     ) -> None:
-        tokens = {name: await publisher.publish(name, some(a=0)) for name in ("s", "t", "u")}
+        tokens = {name: await publisher.publish(name, declared(a=0)) for name in ("s", "t", "u")}
         for name in tokens:
             await connected(follower, name)
         await_log_written(server.url)
         server.kill()
         server.restart()
         for name, old in tokens.items():
-            token = await publisher.publish(name, some(a=1))
+            token = await publisher.publish(name, declared(a=1))
             assert token > old
             await sees(follower, token, name)
 
     async def test_revisions_in_a_lost_log_tail_are_reported_as_lost(
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica, tmp_path: Path
     ) -> None:
-        kept = await publisher.publish("s", some(a=0))
+        kept = await publisher.publish("s", declared(a=0))
         await_log_written(server.url)
         size = log_of(tmp_path).stat().st_size
-        lost = [await publisher.publish("s", some(a=n)) for n in (1, 2)]
+        lost = [await publisher.publish("s", declared(a=n)) for n in (1, 2)]
         assert (await connected(follower)).token == lost[-1]
         server.kill()
         os.truncate(log_of(tmp_path), size)
         server.restart()
-        new = await publisher.publish("s", some(a=100))
+        new = await publisher.publish("s", declared(a=100))
         assert new.revision == lost[0].revision
         shot = await sees(follower, new)
         assert (shot.token, shot.value("a")) == (new, 100)
@@ -146,7 +146,7 @@ class TestServer:
     async def test_a_hung_server_is_relied_on_for_one_lease_at_most(
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica
     ) -> None:
-        await publisher.publish("s", some(a=0))
+        await publisher.publish("s", declared(a=0))
         await connected(follower)
         os.kill(server.pid, signal.SIGSTOP)
         try:
@@ -161,18 +161,18 @@ class TestServer:
             assert served.store_away
         finally:
             os.kill(server.pid, signal.SIGCONT)
-        token = await publisher.publish("s", some(a=1))
+        token = await publisher.publish("s", declared(a=1))
         await sees(follower, token)
 
     async def test_a_connection_that_is_cut_is_opened_again(
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica
     ) -> None:
-        await publisher.publish("s", some(a=0))
+        await publisher.publish("s", declared(a=0))
         await connected(follower)
         token = None
         for n in range(1, 6):
             server.cli("CLIENT", "KILL", "TYPE", "pubsub")
-            token = await publisher.publish("s", some(a=n))
+            token = await publisher.publish("s", declared(a=n))
             assert (await follower.snapshot("s", Requirement.of(at_least=token))).value("a") == n
         assert token is not None
         await sees(follower, token)
@@ -180,7 +180,7 @@ class TestServer:
     async def test_a_store_that_lost_what_a_reader_has_answers_in_a_new_epoch(
         self, server: EmbeddedRedis, publisher: RedisStore, follower: Replica
     ) -> None:
-        await publisher.publish("s", some(a=0))
+        await publisher.publish("s", declared(a=0))
         before = await connected(follower)
         # A failover to a server that was behind, whose run happens to be known.
         server.cli("HSET", "dspex:{s:s}:head", "epoch", str(before.token.epoch - 10), "epochs", "1:0")
@@ -194,7 +194,7 @@ class TestServer:
             replica = Replica(store, watch_lease_s=30)
             for n in range(5):
                 lose_reply(b"EVALSHA")
-                token = await store.publish("s", some(a=n))
+                token = await store.publish("s", declared(a=n))
                 lose_reply(b"EVALSHA")
                 assert (await replica.snapshot("s", Requirement.of(at_least=token))).value("a") == n
             await replica.aclose()
@@ -204,17 +204,17 @@ class TestServer:
 def test_a_forked_child_starts_with_an_empty_cache(redis_url: str) -> None:
     replica = Replica(RedisStore(redis_url), watch_lease_s=LEASE_S)
     publisher = RedisStore(redis_url)
-    run_blocking(publisher.publish("s", some(a=1)))
+    run_blocking(publisher.publish("s", declared(a=1)))
     assert run_blocking(connected(replica)).value("a") == 1
 
     def child() -> bool:
         if replica.held_tokens():
             return False
         run_blocking(connected(replica), 10)
-        token = run_blocking(publisher.publish("s", some(a=2)), 10)
+        token = run_blocking(publisher.publish("s", declared(a=2)), 10)
         return run_blocking(sees(replica, token), 10).value("a") == 2
 
     with forked(child) as succeeded:
         assert succeeded()
-    assert run_blocking(sees(replica, run_blocking(publisher.publish("s", some(a=3)))), 10).value("a") == 3
+    assert run_blocking(sees(replica, run_blocking(publisher.publish("s", declared(a=3)))), 10).value("a") == 3
     run_blocking(replica.aclose())

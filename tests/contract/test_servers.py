@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from snakepit_bridge.exceptions import StoreUnavailableError
 from snakepit_bridge.snapshots import RedisStore, Retention, SnapshotStore
 from snakepit_bridge.snapshots.replica import Replica
-from tests.contract.sample import some, state
+from tests.contract.sample import declared, state
 from tests.harness.cluster import free_ports, local_server
 from tests.harness.waiting import eventually, wait_until
 
@@ -34,11 +34,11 @@ RIGHTS = (
 
 async def use(store: SnapshotStore) -> None:
     """Does a little of everything that a store can do."""
-    first = await store.publish("s", some(a=1, b=1))
+    first = await store.publish("s", declared(a=1, b=1))
     await store.declare_checks("s", {"few": {"maxProperties": 3}})
     await store.retain("s", Retention(5, 60, 600))
     await store.label("s", "stable", first)
-    second = await store.publish("s", some(a=2))
+    second = await store.publish("s", declared(a=2))
     await store.keep(await store.read("s"), 60)
     async with store.open_watch() as watch:
         await watch.add(["s"])
@@ -141,7 +141,7 @@ class TestUsers:
     async def test_missing_rights_are_reported_without_the_password(self, port: int) -> None:
         store = RedisStore(f"redis://fleet:{quote(SECRET, safe='')}@127.0.0.1:{port}/0", namespace="other")
         with pytest.raises(StoreUnavailableError, match="(?i)permission|NOPERM") as raised:
-            await store.publish("s", some(a=1))
+            await store.publish("s", declared(a=1))
         assert "s3cret" not in str(raised.value) + repr(raised.value.__cause__)
         await store.aclose()
 
@@ -166,14 +166,14 @@ class TestSentinel:
                 sentinel = Sentinel([("127.0.0.1", watching)])
                 url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watching}/fleet/2"
                 store = RedisStore(url, timeout_s=2)
-                old = await store.publish("s", some(a=1))
+                old = await store.publish("s", declared(a=1))
                 await eventually(lambda: failed_over(asking, sentinel, standby), "the replica to become the primary")
                 # What is written to the old one until it knows would go down with it.
                 wait_until(lambda: first.info("replication")["role"] == "slave", "the old primary to know")  # type: ignore[index]
 
                 async def published() -> object:
                     try:
-                        return await store.publish("s", some(a=2))
+                        return await store.publish("s", declared(a=2))
                     except StoreUnavailableError:
                         return None
 

@@ -21,7 +21,7 @@ from snakepit_bridge.protocol.token import Token, new_epoch
 from snakepit_bridge.snapshots import MemoryStore, RedisStore
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from tests.contract.sample import plain, some
+from tests.contract.sample import declared, plain
 from tests.harness.waiting import wait_until
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -66,7 +66,7 @@ async def pair(tmp_path: Path) -> AsyncGenerator[Pair]:
 
 
 async def publish(store: RedisStore, *values: int) -> list[Token]:
-    return [await store.publish("s", some(n=n)) for n in values]
+    return [await store.publish("s", declared(n=n)) for n in values]
 
 
 async def assert_foreign(store: RedisStore, token: Token, have: Snapshot) -> None:
@@ -77,7 +77,7 @@ async def assert_foreign(store: RedisStore, token: Token, have: Snapshot) -> Non
         with pytest.raises(RevisionLostError, match=str(token)):
             await change
     with pytest.raises(StaleTokenError):
-        await store.publish("s", some(n=5), expected=token)
+        await store.publish("s", declared(n=5), expected=token)
     present = await store.read("s")
     assert plain((await store.read("s", have)).variables) == plain(present.variables)
     with pytest.raises(RevisionLostError, match=str(token)):
@@ -139,10 +139,10 @@ async def test_two_servers_whose_clocks_are_behind_open_different_epochs(pair: P
     pair.old.cli("HSET", "dspex:{s:s}:head", "epoch", str(ahead), "epochs", f"{ahead}:0", "run", "another")
     pair.follow(pair.new, pair.old)
     pair.promote()
-    [one], [other] = await publish(pair.on_old, 777), await publish(pair.on_new, 100)
-    assert one.epoch != other.epoch
-    assert min(one.epoch, other.epoch) > ahead
-    assert one.revision == other.revision == 2
+    [first], [other] = await publish(pair.on_old, 777), await publish(pair.on_new, 100)
+    assert first.epoch != other.epoch
+    assert min(first.epoch, other.epoch) > ahead
+    assert first.revision == other.revision == 2
 
 
 async def test_heads_of_a_replaced_server_are_read_by_script(pair: Pair) -> None:
@@ -155,11 +155,11 @@ async def test_heads_of_a_replaced_server_are_read_by_script(pair: Pair) -> None
 
 
 async def test_tokens_of_one_memory_store_are_unknown_to_another() -> None:
-    one, other = MemoryStore(), MemoryStore()
-    foreign = await one.publish("s", some(n=777))
-    await other.publish("s", some(n=0))
+    first, other = MemoryStore(), MemoryStore()
+    foreign = await first.publish("s", declared(n=777))
+    await other.publish("s", declared(n=0))
     await other.drop("s")
-    assert (await other.publish("s", some(n=100))).epoch > foreign.epoch
+    assert (await other.publish("s", declared(n=100))).epoch > foreign.epoch
     with pytest.raises(RevisionLostError):
         await other.read_at("s", foreign)
     with pytest.raises(RevisionLostError):

@@ -18,7 +18,7 @@ from tests.harness.waiting import eventually
 from workers.dev.redis_server import EmbeddedRedis
 
 
-def some(**values: Any) -> dict[str, Variable | None]:
+def declared(**values: Any) -> dict[str, Variable | None]:
     return {name: Variable.declare(name, value) for name, value in values.items()}
 
 
@@ -34,7 +34,7 @@ async def soon(tokens: AsyncIterator[Token], timeout_s: float = 5) -> Token:
         return await anext(tokens)
 
 
-async def told(watch: Watch, expected: Moves) -> None:
+async def expect(watch: Watch, expected: Moves) -> None:
     """Returns once exactly these moves were told, together or not: each node of a cluster tells in its own time."""
     seen: dict[str, Token | None] = {}
     async with asyncio.timeout(5):
@@ -47,22 +47,22 @@ class TestWatch:
     async def test_publishes_after_the_confirmation_are_announced(self, store: SnapshotStore) -> None:
         async with store.open_watch() as watch:
             await watch.add(["s", "other"])
-            first = await store.publish("s", some(a=1))
-            await store.publish("nobody asked", some(a=1))
-            other = await store.publish("other", some(a=1))
-            await told(watch, {"s": first, "other": other})
+            first = await store.publish("s", declared(a=1))
+            await store.publish("nobody asked", declared(a=1))
+            other = await store.publish("other", declared(a=1))
+            await expect(watch, {"s": first, "other": other})
 
     async def test_only_the_newest_of_many_moves_is_kept(self, store: SnapshotStore) -> None:
         async with store.open_watch() as watch:
             await watch.add(["s"])
-            tokens = [await store.publish("s", some(a=n)) for n in range(50)]
-            await told(watch, {"s": tokens[-1]})
+            tokens = [await store.publish("s", declared(a=n)) for n in range(50)]
+            await expect(watch, {"s": tokens[-1]})
 
     async def test_an_equal_state_is_no_move_and_a_drop_is_one(self, store: SnapshotStore) -> None:
         async with store.open_watch() as watch:
             await watch.add(["s"])
-            await told(watch, {"s": await store.publish("s", some(a=1))})
-            await store.publish("s", some(a=1))
+            await expect(watch, {"s": await store.publish("s", declared(a=1))})
+            await store.publish("s", declared(a=1))
             await watch.ping()
             assert await watch.moves(0.05) == {}
             await store.drop("s")
@@ -72,16 +72,16 @@ class TestWatch:
         async with store.open_watch() as watch:
             await watch.add(["s", "kept"])
             await watch.discard(["s"])
-            await store.publish("s", some(a=1))
-            kept = await store.publish("kept", some(a=1))
+            await store.publish("s", declared(a=1))
+            kept = await store.publish("kept", declared(a=1))
             assert await watch.moves(5) == {"kept": kept}
 
     async def test_any_text_names_a_watched_session(self, store: SnapshotStore) -> None:
         names = ["", "a b", "ünï🎈", "a}b", "*", "x" * 300]
         async with store.open_watch() as watch:
             await watch.add(names)
-            tokens = {name: await store.publish(name, some(a=1)) for name in names}
-            await told(watch, tokens)
+            tokens = {name: await store.publish(name, declared(a=1)) for name in names}
+            await expect(watch, tokens)
 
     async def test_a_closed_watch_says_so(self, store: SnapshotStore) -> None:
         async with store.open_watch() as watch:
@@ -93,32 +93,32 @@ class TestWatch:
 
 class TestTokens:
     async def test_the_token_of_now_comes_first_and_then_each_newer_one(self, store: SnapshotStore) -> None:
-        tokens = [await store.publish("s", some(a=0))]
+        tokens = [await store.publish("s", declared(a=0))]
         async with watching(store) as seen:
             assert await soon(seen) == tokens[0]
             for n in range(1, 4):
-                assert await store.publish("s", some(a=n)) == await soon(seen)
+                assert await store.publish("s", declared(a=n)) == await soon(seen)
 
     async def test_a_session_that_is_not_there_yet_is_waited_for(self, store: SnapshotStore) -> None:
         async with watching(store) as seen:
             waiting = asyncio.ensure_future(anext(seen))
             await asyncio.sleep(0.05)
             assert not waiting.done()
-            assert await store.publish("s", some(a=1)) == await waiting
+            assert await store.publish("s", declared(a=1)) == await waiting
 
     async def test_a_session_that_was_dropped_goes_on_with_its_successor(self, store: SnapshotStore) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         async with watching(store) as seen:
             first = await soon(seen)
             await store.drop("s")
-            second = await store.publish("s", some(a=1))
+            second = await store.publish("s", declared(a=1))
             assert await soon(seen) == second > first
 
     async def test_lost_notifications_are_found_at_the_next_interval(self, store: SnapshotStore) -> None:
-        await store.publish("s", some(a=0))
+        await store.publish("s", declared(a=0))
         async with watching(Deaf(store), interval_s=0.05) as seen:
             await soon(seen)
-            assert await store.publish("s", some(a=1)) == await soon(seen)
+            assert await store.publish("s", declared(a=1)) == await soon(seen)
 
 
 class TestServer:
@@ -129,14 +129,14 @@ class TestServer:
 
     async def test_tokens_go_on_over_a_restart(self, server: EmbeddedRedis) -> None:
         store = RedisStore(server.url)
-        first = await store.publish("s", some(a=0))
+        first = await store.publish("s", declared(a=0))
         async with watching(store) as seen:
             assert await soon(seen) == first
             server.kill()
             server.restart()
             after = await soon(seen)
             assert (after.revision, after.epoch > first.epoch) == (1, True)
-            assert await store.publish("s", some(a=1)) == await soon(seen)
+            assert await store.publish("s", declared(a=1)) == await soon(seen)
         await store.aclose()
 
     async def test_a_lost_connection_ends_the_watch_and_every_wait(self, server: EmbeddedRedis) -> None:
@@ -153,7 +153,7 @@ class TestServer:
 
     async def test_a_store_that_stays_unreachable_raises(self, server: EmbeddedRedis) -> None:
         store = RedisStore(server.url, timeout_s=0.5)
-        await store.publish("s", some(a=0))
+        await store.publish("s", declared(a=0))
         async with watching(store, patience_s=0.2) as seen:
             await soon(seen)
             server.kill()

@@ -72,12 +72,12 @@ async def test_the_pages_code_runs(play: Stage, own_package: None) -> None:
         if not FILE.match(code):
             await run(code.replace("redis://localhost:6379/0", play.url), names)
 
-    [support] = play.asked("Is [e-mail] mine?")
+    [support] = play.requests_with("Is [e-mail] mine?")
     assert "ann@example.com" not in str(support.body)
     assert support.instructions.endswith("Speak as a pirate.")
     assert names["prediction"].answer == "answer of Is [e-mail] mine?"
 
-    [triage] = play.asked("The door squeaks.")
+    [triage] = play.requests_with("The door squeaks.")
     assert triage.temperature == 0.25
     assert names["ticket"].answer == "Ahoy! answer of The door squeaks."
 

@@ -58,11 +58,11 @@ class RightsServer:
         """Returns what users asked for and might not, since the last call: user, reason, object and context."""
         log: Any = self.admin.execute_command("ACL", "LOG", "200")
         self.admin.execute_command("ACL", "LOG", "RESET")
-        entries = [one if isinstance(one, dict) else dict(zip(one[::2], one[1::2], strict=True)) for one in log]
+        entries = [raw if isinstance(raw, dict) else dict(zip(raw[::2], raw[1::2], strict=True)) for raw in log]
         found = (
-            f"{one['username']}: {one['reason']} {_UUID.sub('<uuid>', one['object'])}, {_command(one)} {one['context']}"
-            for one in entries
-            if one["object"] not in UNASKED
+            f"{raw['username']}: {raw['reason']} {_UUID.sub('<uuid>', raw['object'])}, {_command(raw)} {raw['context']}"
+            for raw in entries
+            if raw["object"] not in UNASKED
         )
         return sorted(set(found))
 
@@ -123,7 +123,9 @@ class Usage:
 
     def used(self, user: str, patterns: Iterable[str]) -> set[str]:
         """Returns the patterns of keys or channels that a user's words match."""
-        return {one for one in patterns if any(fnmatch.fnmatchcase(word, one) for word in self._words[user])}
+        return {
+            pattern for pattern in patterns if any(fnmatch.fnmatchcase(word, pattern) for word in self._words[user])
+        }
 
     def _listen(self, monitor: Any) -> None:
         for event in monitor.listen():
@@ -137,15 +139,15 @@ class Usage:
     def _look_at_users(self) -> None:
         """Notes whose each connection is; one is nobody's before it has said so, and some end before they are seen."""
         while not self._ended.wait(0.02):
-            found = {one["addr"]: one["user"] for one in self._admin.client_list()}
+            found = {connection["addr"]: connection["user"] for connection in self._admin.client_list()}
             self._users.update({address: user for address, user in found.items() if user not in ("", "default")})
 
     def _attribute(self) -> None:
-        for address, said in self._said.items():
+        for address, commands in self._said.items():
             user = self._users.get(address)
             # Anybody's may be what a connection asked that ended before it was seen.
             for each in Role if user is None else (user,):
-                for name, *words in said:
+                for name, *words in commands:
                     command = name.lower()
                     self.commands[each].add(f"{command}|{words[0].lower()}" if command in _CONTAINERS else command)
                     self._words[each].update(word for word in words if len(word) < 200)

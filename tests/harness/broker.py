@@ -81,10 +81,10 @@ def held(client: Redis, layout: DeliveryKeys | None = None) -> dict[str, bytes]:
 
 def dead(client: Redis, layout: DeliveryKeys | None = None) -> list[dict[str, Any]]:
     """Returns what the dead list tells, oldest first, each with its ``message``."""
-    layout, told = layout or DeliveryKeys(), list[dict[str, Any]]()
+    layout, events = layout or DeliveryKeys(), list[dict[str, Any]]()
     tags: Any = client.zrange(layout.dead, 0, -1)
     for tag in tags:
         entry: Any = client.hget(layout.dead_entries, tag)
         known, _, message = entry.partition(b"\n")
-        told.append({**json.loads(known), "message": message})
-    return told
+        events.append({**json.loads(known), "message": message})
+    return events

@@ -220,9 +220,9 @@ class PageRun:
         self._services.append(service)
 
         def is_ready() -> bool:
-            said = log.read_text(errors="replace") if log.exists() else ""
-            assert service.running, f"{command} has ended:\n{said}"
-            return re.search(ready, said) is not None
+            output = log.read_text(errors="replace") if log.exists() else ""
+            assert service.running, f"{command} has ended:\n{output}"
+            return re.search(ready, output) is not None
 
         wait_until(is_ready, f"{command} to say {ready!r}", timeout_s=60)
 

@@ -30,9 +30,9 @@ class Mute(Exception):
 class Unpickled(Exception):
     """Can't be pickled, nor made again from its arguments."""
 
-    def __init__(self, one: object, two: object) -> None:
+    def __init__(self, first: object, second: object) -> None:
         super().__init__("one argument only")
-        self.made_of = (one, two, lambda: None)
+        self.made_of = (first, second, lambda: None)
 
     def __reduce__(self) -> Any:
         raise TypeError("it can't be pickled")

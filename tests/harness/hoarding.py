@@ -16,14 +16,14 @@ class Hoarding(dspy.Module):
 
     async def aforward(self, question: str) -> Any:
         """Returns how many it took."""
-        taken, until = list[int](), time.monotonic() + float(question)
+        descriptors, until = list[int](), time.monotonic() + float(question)
         try:
             while time.monotonic() < until:
                 with suppress(OSError):
                     while True:
-                        taken.append(os.open(os.devnull, os.O_RDONLY))
+                        descriptors.append(os.open(os.devnull, os.O_RDONLY))
                 await asyncio.sleep(0.01)
         finally:
-            for each in taken:
+            for each in descriptors:
                 os.close(each)
-        return dspy.Prediction(answer=str(len(taken)))
+        return dspy.Prediction(answer=str(len(descriptors)))

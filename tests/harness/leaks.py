@@ -45,4 +45,4 @@ def connections(url: str) -> set[int]:
     database = url.rsplit("/", 1)[1]
     with Redis.from_url(url) as client:
         mine = client.client_id()
-        return {int(one["id"]) for one in client.client_list() if one["db"] == database} - {mine}
+        return {int(connection["id"]) for connection in client.client_list() if connection["db"] == database} - {mine}

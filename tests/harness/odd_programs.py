@@ -80,7 +80,7 @@ class Returns(dspy.Module):
 
     def forward(self, kind: str) -> Any:
         """Returns nonsense of a kind."""
-        made: dict[str, Any] = {
+        values: dict[str, Any] = {
             "none": None,
             "dict": {"answer": 1},
             "text": "answer",
@@ -102,7 +102,7 @@ class Returns(dspy.Module):
             return (number for number in range(3))
         if kind == "coroutine":
             return _answer()
-        return made[kind]
+        return values[kind]
 
 
 class Raises(dspy.Module):

@@ -19,7 +19,7 @@ from workers import lifecycle
 from workers.app import FleetApp
 from workers.pool.pool_task import PoolTask
 
-_said: ContextVar[str] = ContextVar("said", default="nothing")
+_variable: ContextVar[str] = ContextVar("said", default="nothing")
 # A gate is given up so long after a test has.
 _GATE_S = 60
 
@@ -153,15 +153,15 @@ async def whoami(self: Task, mine: str, key: str, gate: str) -> list[Any]:
     async def inside() -> str:
         return self.request.id
 
-    first, was = self.request.id, _said.get()
-    _said.set(mine)
+    first, was = self.request.id, _variable.get()
+    _variable.set(mine)
     log(key, "began")
     await through(gate)
     return [
         [first, self.request.id, await asyncio.to_thread(lambda: self.request.id), await asyncio.create_task(inside())],
         app.current_task.request.id if app.current_task else None,
         self.request.kwargs["mine"],
-        [was, _said.get()],
+        [was, _variable.get()],
     ]
 
 

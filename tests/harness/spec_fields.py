@@ -83,13 +83,15 @@ def _optional(inner: FieldType, how: str) -> FieldType:
     return FieldType(how.format(inner.text), st.none() | inner.values, inner.is_hashable)
 
 
-def _union(one: FieldType, other: FieldType, how: str) -> FieldType:
-    return FieldType(how.format(one.text, other.text), one.values | other.values, one.is_hashable and other.is_hashable)
+def _union(first: FieldType, other: FieldType, how: str) -> FieldType:
+    return FieldType(
+        how.format(first.text, other.text), first.values | other.values, first.is_hashable and other.is_hashable
+    )
 
 
-def _pair(one: FieldType, other: FieldType) -> FieldType:
-    values = st.tuples(one.values, other.values).map(list)
-    return FieldType(f"tuple[{one.text}, {other.text}]", values, one.is_hashable and other.is_hashable)
+def _pair(first: FieldType, other: FieldType) -> FieldType:
+    values = st.tuples(first.values, other.values).map(list)
+    return FieldType(f"tuple[{first.text}, {other.text}]", values, first.is_hashable and other.is_hashable)
 
 
 def _set(inner: FieldType) -> FieldType:
@@ -142,7 +144,7 @@ _LIMITED: list[tuple[FieldType, dict[str, Any]]] = [
 
 @st.composite
 def _fields(draw: st.DrawFn, direction: str, names: list[str]) -> list[tuple[dict[str, Any], FieldType]]:
-    made: list[tuple[dict[str, Any], FieldType]] = []
+    fields: list[tuple[dict[str, Any], FieldType]] = []
     for name in names:
         kind, limits = draw(FIELD_TYPES), {}
         if draw(st.integers(0, 4)) == 4:
@@ -154,8 +156,8 @@ def _fields(draw: st.DrawFn, direction: str, names: list[str]) -> list[tuple[dic
             field |= draw(st.fixed_dictionaries({}, optional={"desc": TEXTS, "prefix": TEXTS, "typed": st.booleans()}))
         if draw(st.integers(0, 5)) == 5:
             field |= {"has_default": True, "default": draw(kind.values)}
-        made.append((field, kind))
-    return made
+        fields.append((field, kind))
+    return fields
 
 
 @dataclass(frozen=True)

@@ -383,6 +383,6 @@ MUTATIONS: Mapping[str, Mutation] = {
 def mutants(draw: st.DrawFn, mutation: str) -> Drawn:
     """Draw a program with one fault."""
     found = MUTATIONS[mutation]
-    drawn = draw(programs(draw(st.sampled_from(found.kinds))))
-    found.change(draw, drawn.spec)
-    return Drawn(drawn.kind, drawn.spec, drawn.inputs, is_fitting=False)
+    program = draw(programs(draw(st.sampled_from(found.kinds))))
+    found.change(draw, program.spec)
+    return Drawn(program.kind, program.spec, program.inputs, is_fitting=False)

@@ -118,7 +118,7 @@ def _retry(draw: st.DrawFn, kind: str, depth: int) -> _Made:
 @st.composite
 def _ensemble(draw: st.DrawFn, kind: str, depth: int) -> _Made:
     inner = draw(st.lists(_nested(depth + 1), min_size=1, max_size=2))
-    spec: dict[str, Any] = {"module": kind, "modules": {"programs": [one.spec for one in inner]}}
+    spec: dict[str, Any] = {"module": kind, "modules": {"programs": [member.spec for member in inner]}}
     if draw(st.booleans()):
         spec["arguments"] = {"size": draw(st.integers(1, len(inner)))}
     return _Made(spec, inner[0].inputs, {})
@@ -148,8 +148,8 @@ def _chosen(draw: st.DrawFn, kind: str) -> _Made:
         *draw(st.lists(st.sampled_from(["Predict", "ReAct", "ProgramOfThought"]), unique=True)),
     ]
     signed = draw(signatures())
-    made = _signed("", signed, {}, tools=[REWARD], arguments={"max_iters": 2})
-    return _Made({**made.spec, "module": {"variable": "strategy", "allowed": allowed}}, made.inputs, {})
+    choice = _signed("", signed, {}, tools=[REWARD], arguments={"max_iters": 2})
+    return _Made({**choice.spec, "module": {"variable": "strategy", "allowed": allowed}}, choice.inputs, {})
 
 
 KINDS: Mapping[str, Callable[[], st.SearchStrategy[_Made]]] = {
@@ -183,8 +183,8 @@ _STEERED = ("Predict", "ChainOfThought", "ReAct", "MultiChainComparison", "a var
 
 def _state_of(fields: int) -> st.SearchStrategy[dict[str, Any]]:
     demos = st.lists(st.dictionaries(KEYS, VALUES, max_size=3), max_size=3)
-    told = {"prefix": st.just("Field:"), "description": TEXTS}
-    of_fields = st.lists(st.fixed_dictionaries(told), min_size=fields, max_size=fields)
+    texts = {"prefix": st.just("Field:"), "description": TEXTS}
+    of_fields = st.lists(st.fixed_dictionaries(texts), min_size=fields, max_size=fields)
     signature = st.fixed_dictionaries({"instructions": TEXTS, "fields": of_fields})
     return st.fixed_dictionaries({
         "traces": st.just([]), "train": st.just([]), "lm": st.none(), "demos": demos, "signature": signature,
@@ -192,7 +192,7 @@ def _state_of(fields: int) -> st.SearchStrategy[dict[str, Any]]:
 
 
 @st.composite
-def _beside(draw: st.DrawFn, kind: str, made: _Made) -> dict[str, Any]:
+def _beside(draw: st.DrawFn, kind: str, base: _Made) -> dict[str, Any]:
     """Draw what belongs to the whole program."""
     parts: dict[str, st.SearchStrategy[Any]] = {
         "lm": st.sampled_from(["demo", "hasty"]),
@@ -202,11 +202,11 @@ def _beside(draw: st.DrawFn, kind: str, made: _Made) -> dict[str, Any]:
         "format": st.just(1),
     }
     if kind in _STEERED:
-        some = st.lists(st.sampled_from(sorted(_BINDINGS)), min_size=1, unique=True)
-        parts["bindings"] = some.map(lambda names: {name: _BINDINGS[name] for name in names})
-    if made.predictors:
-        parts["config"] = st.dictionaries(st.sampled_from(sorted(made.predictors)), _CONFIG, max_size=1)
-        parts["state"] = st.fixed_dictionaries({path: _state_of(count) for path, count in made.predictors.items()})
+        bound_names = st.lists(st.sampled_from(sorted(_BINDINGS)), min_size=1, unique=True)
+        parts["bindings"] = bound_names.map(lambda names: {name: _BINDINGS[name] for name in names})
+    if base.predictors:
+        parts["config"] = st.dictionaries(st.sampled_from(sorted(base.predictors)), _CONFIG, max_size=1)
+        parts["state"] = st.fixed_dictionaries({path: _state_of(count) for path, count in base.predictors.items()})
     if kind == "ReAct":
         parts["attributes"] = st.just({"self": {"max_iters": 2}})
     return draw(st.fixed_dictionaries({}, optional=parts))
@@ -215,9 +215,9 @@ def _beside(draw: st.DrawFn, kind: str, made: _Made) -> dict[str, Any]:
 @st.composite
 def programs(draw: st.DrawFn, kind: str) -> Drawn:
     """Draw a program of a kind that a fleet has to take, and inputs that are of its types in half of the cases."""
-    made = draw(KINDS[kind]())
-    spec = {**made.spec, **draw(_beside(kind, made))}
-    fitting, is_fitting = draw(made.inputs), draw(st.booleans())
+    base = draw(KINDS[kind]())
+    spec = {**base.spec, **draw(_beside(kind, base))}
+    fitting, is_fitting = draw(base.inputs), draw(st.booleans())
     if is_fitting:
         return Drawn(kind, spec, fitting, is_fitting)
     wrong = {name: draw(VALUES) for name in fitting}

@@ -56,9 +56,9 @@ api_key_env = "STAGE_LM_KEY"
 
 def echo(ask: AskedQuestion) -> Mapping[str, Any]:
     """Answers a text with the question itself, so that every answer tells which question it belongs to."""
-    said = next(iter(ask.inputs.values()), "")
+    question = next(iter(ask.inputs.values()), "")
     texts = [output.name for output in ask.layout.outputs if output.annotation == "str"]
-    return {name: f"{name} of {said}" for name in texts if name != "next_tool_name"}
+    return {name: f"{name} of {question}" for name in texts if name != "next_tool_name"}
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,15 @@ class Stage:
         self.workers.append(worker)
         return worker
 
-    def asked(self, text: str) -> list[Recorded]:
+    def requests_with(self, text: str) -> list[Recorded]:
         """The LM's requests with this text among their inputs, oldest first."""
-        return [one for one in self.lm.requests if any(text in said for said in one.inputs.values())]
+        return [request for request in self.lm.requests if any(text in value for value in request.inputs.values())]
 
     def await_asked(self, text: str, count: int = 1) -> list[Recorded]:
         """Waits until the LM has received so many requests with this text."""
         return wait_until(
-            lambda: found if len(found := self.asked(text)) >= count else None, f"{count} requests with {text!r}"
+            lambda: found if len(found := self.requests_with(text)) >= count else None,
+            f"{count} requests with {text!r}",
         )
 
     @contextmanager
@@ -108,10 +109,10 @@ class Stage:
             assert control.add_consumer(self.fleet.queue, reply=True, timeout=5, limit=len(self.workers))
 
     def _takes_nothing(self) -> bool:
-        asked = {"reply": True, "timeout": 5, "limit": len(self.workers)}
-        replies = self.fleet.app.control.broadcast("active_queues", **asked)
-        taken = {queue["name"] for reply in replies for queues in reply.values() for queue in queues}
-        return bool(replies) and self.fleet.queue not in taken
+        options = {"reply": True, "timeout": 5, "limit": len(self.workers)}
+        replies = self.fleet.app.control.broadcast("active_queues", **options)
+        consumed = {queue["name"] for reply in replies for queues in reply.values() for queue in queues}
+        return bool(replies) and self.fleet.queue not in consumed
 
 
 @contextmanager

@@ -29,22 +29,22 @@ def _texts(question: str) -> list[str]:
     return [f"{question} first", f"{question} second"]
 
 
-def _told(answers: Any) -> dspy.Prediction:
-    return dspy.Prediction(answer=" | ".join(one.answer for one in answers))
+def _joined(answers: Any) -> dspy.Prediction:
+    return dspy.Prediction(answer=" | ".join(answer.answer for answer in answers))
 
 
 class InPool(_Asks):
     def forward(self, question: str) -> Any:
         with ThreadPoolExecutor(1) as pool:
-            return _told(pool.map(lambda text: self.answer(question=text), _texts(question)))
+            return _joined(pool.map(lambda text: self.answer(question=text), _texts(question)))
 
 
 class InSharedPool(_Asks):
     shared_attributes = ("answer",)
 
     def forward(self, question: str) -> Any:
-        asked = [_SHARED.submit(self.answer, question=text) for text in _texts(question)]
-        return _told(one.result() for one in asked)
+        futures = [_SHARED.submit(self.answer, question=text) for text in _texts(question)]
+        return _joined(future.result() for future in futures)
 
 
 class InThreads(_Asks):
@@ -58,7 +58,7 @@ class InThreads(_Asks):
             # A thread within a thread, too.
             outer = threading.Thread(target=lambda text=text: _join(threading.Thread(target=ask, args=(text,))))
             _join(outer)
-        return _told(answers)
+        return _joined(answers)
 
 
 def _join(thread: threading.Thread) -> None:
@@ -68,31 +68,31 @@ def _join(thread: threading.Thread) -> None:
 
 class ToThread(_Asks):
     async def aforward(self, question: str) -> Any:
-        asked = [asyncio.to_thread(self.answer, question=text) for text in _texts(question)]
-        return _told(await asyncio.gather(*asked))
+        calls = [asyncio.to_thread(self.answer, question=text) for text in _texts(question)]
+        return _joined(await asyncio.gather(*calls))
 
 
 class InExecutor(_Asks):
     async def aforward(self, question: str) -> Any:
         loop, (first, second) = asyncio.get_running_loop(), _texts(question)
         with ThreadPoolExecutor(1) as pool:
-            asked = [
+            calls = [
                 loop.run_in_executor(None, lambda: self.answer(question=first)),
                 loop.run_in_executor(pool, lambda: self.answer(question=second)),
             ]
-            return _told(await asyncio.gather(*asked))
+            return _joined(await asyncio.gather(*calls))
 
 
 class InParallel(_Asks):
     def forward(self, question: str) -> Any:
         pairs = [(self.answer, dspy.Example(question=text).with_inputs("question")) for text in _texts(question)]
-        return _told(dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs))
+        return _joined(dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs))
 
 
 class Asyncified(_Asks):
     async def aforward(self, question: str) -> Any:
         ask: Any = dspy.asyncify(self.answer)
-        return _told(await asyncio.gather(*(ask(question=text) for text in _texts(question))))
+        return _joined(await asyncio.gather(*(ask(question=text) for text in _texts(question))))
 
 
 class OwnLoop(_Asks):
@@ -100,7 +100,7 @@ class OwnLoop(_Asks):
         async def ask() -> Any:
             return await asyncio.gather(*(self.answer.acall(question=text) for text in _texts(question)))
 
-        return _told(asyncio.run(ask()))
+        return _joined(asyncio.run(ask()))
 
 
 WAYS = (InPool, InSharedPool, InThreads, ToThread, InExecutor, InParallel, Asyncified, OwnLoop)

@@ -46,10 +46,10 @@ class Stopwatch:
 def _queued_s() -> float:
     """Return for how many seconds since it was started the machine had too few CPUs; 0 where nothing tells."""
     try:
-        some = _PRESSURE.read_text().splitlines()[0]
+        pressure = _PRESSURE.read_text().splitlines()[0]
     except OSError:
         return 0.0
-    return int(some.rpartition("total=")[2]) / 1e6
+    return int(pressure.rpartition("total=")[2]) / 1e6
 
 
 @contextmanager

@@ -314,7 +314,7 @@ def test_an_overloaded_lm_is_tried_again_and_then_named(play: Stage) -> None:
     error = refused(play, "qa", LMUnavailableError, says, inputs={"question": question})
     assert isinstance(error, LMUnavailableError)
     assert error.status == 503
-    assert [sent.status for sent in play.asked(question)] == [503] * 3
+    assert [sent.status for sent in play.requests_with(question)] == [503] * 3
 
 
 def test_an_lm_that_recovers_gives_a_result_of_a_later_try(play: Stage) -> None:
@@ -341,7 +341,7 @@ def test_an_lm_that_refuses_the_key_is_not_asked_again(play: Stage) -> None:
     error = refused(play, "on-locked", LMRefusedError, says, inputs={"question": question})
     assert isinstance(error, LMRefusedError)
     assert (error.status, error.retry_after_s) == (401, 0.0)
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
     assert "wrong" not in str(error)
 
 
@@ -349,14 +349,14 @@ def test_an_lm_that_refuses_the_request_is_not_asked_again(play: Stage) -> None:
     question = fresh("q")
     play.lm.fail(None, status=400, containing=question)
     refused(play, "qa", LMRefusedError, r"\(HTTP 400\)", inputs={"question": question})
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 def test_an_lm_that_never_answers(play: Stage) -> None:
     question = fresh("q")
     play.lm.hang(None, containing=question)
     refused(play, "on-hasty", LMUnavailableError, r"LM '(openai/)?hasty' failed with", inputs={"question": question})
-    assert len(play.asked(question)) == 3
+    assert len(play.requests_with(question)) == 3
 
 
 def test_an_lm_that_breaks_off(play: Stage) -> None:

@@ -74,7 +74,7 @@ def test_a_batch_runs_concurrently_and_under_one_revision(play: Stage) -> None:
         handles = play.fleet.submit_batch("bound", inputs, session=session, at_least=token)
         predictions = [handle.get(20) for handle in handles]
     assert {prediction.provenance.token for prediction in predictions} == {str(token)}
-    assert {play.asked(value["question"])[0].body["temperature"] for value in inputs} == {0.25}
+    assert {play.requests_with(value["question"])[0].body["temperature"] for value in inputs} == {0.25}
 
 
 def test_what_is_wrong_with_one_input_is_its_end_alone(play: Stage) -> None:
@@ -102,7 +102,7 @@ def test_an_input_whose_lm_is_away_is_tried_again_by_itself(play: Stage) -> None
     with within(2):
         assert [handles[place].get(20).provenance.attempt for place in (0, 1, 3, 4, 5)] == [1] * 5
     assert handles[2].get(20).provenance.attempt == 2
-    assert [len(play.asked(value["question"])) for value in inputs] == [1, 1, 2, 1, 1, 1]
+    assert [len(play.requests_with(value["question"])) for value in inputs] == [1, 1, 2, 1, 1, 1]
 
 
 def test_an_input_whose_lm_stays_away_fails_after_its_tries(play: Stage) -> None:
@@ -111,7 +111,7 @@ def test_an_input_whose_lm_stays_away_fails_after_its_tries(play: Stage) -> None
     first, second = play.fleet.submit_batch("plain", inputs)
     assert isinstance(error_of(first), LMUnavailableError)
     assert error_of(second) is None
-    assert len(play.asked(inputs[0]["question"])) == 3
+    assert len(play.requests_with(inputs[0]["question"])) == 3
 
 
 def test_an_input_that_was_cancelled_before_the_batch_began_is_left_out(play: Stage) -> None:
@@ -121,7 +121,7 @@ def test_an_input_that_was_cancelled_before_the_batch_began_is_left_out(play: St
         assert handles[1].cancel()
     ends = [error_of(handle) for handle in handles]
     assert [type(end) for end in ends] == [type(None), PredictionCancelledError, type(None), type(None)]
-    assert play.asked(inputs[1]["question"]) == []
+    assert play.requests_with(inputs[1]["question"]) == []
 
 
 def test_an_input_that_is_cancelled_while_the_batch_runs_stops_alone(play: Stage) -> None:
@@ -133,7 +133,7 @@ def test_an_input_that_is_cancelled_while_the_batch_runs_stops_alone(play: Stage
     ends = [error_of(handle) for handle in handles]
     assert [type(end) for end in ends] == [type(None)] * 3 + [PredictionCancelledError, type(None)]
     # Its LM request is broken off, so that the batch ends.
-    wait_until(lambda: play.asked(inputs[3]["question"])[0].status == 499, "the LM to see its client leave")
+    wait_until(lambda: play.requests_with(inputs[3]["question"])[0].status == 499, "the LM to see its client leave")
 
 
 def test_a_deadline_holds_for_each_input(play: Stage) -> None:
@@ -181,13 +181,13 @@ def test_a_batch_whose_worker_was_killed_goes_on_as_single_predictions(tmp_path:
         for value in inputs[6:]:
             play.lm.hang(1, containing=value["question"])
         handles = play.fleet.submit_batch("plain", inputs)
-        wait_until(lambda: all(len(play.asked(value["question"])) for value in inputs), "the batch to run")
+        wait_until(lambda: all(len(play.requests_with(value["question"])) for value in inputs), "the batch to run")
         wait_until(lambda: all(handle.ready() for handle in handles[:6]), "half of it to end")
         play.worker.container.kill()
         play.start(pool="asyncio", concurrency=4)
         assert [handle.get(60).answer for handle in handles] == [f"answer of {value['question']}" for value in inputs]
         # What had ended isn't asked again; the rest is.
-        assert [len(play.asked(value["question"])) for value in inputs] == [1] * 6 + [2] * 6
+        assert [len(play.requests_with(value["question"])) for value in inputs] == [1] * 6 + [2] * 6
 
 
 def test_an_input_that_kills_its_workers_takes_no_other_along(tmp_path: Path) -> None:

@@ -68,11 +68,11 @@ def test_a_cancelled_prediction_leaves_the_provider_within_a_quarter_of_a_second
         handle.get(SOON_S)
     # Its place is free, and it asks nothing more.
     assert play.fleet.submit("qa", {"question": fresh("next")}).get(SOON_S).answer
-    assert [sent.status for sent in play.asked(question)] == [LEFT]
+    assert [sent.status for sent in play.requests_with(question)] == [LEFT]
 
 
 def _left_at(play: Stage, question: str) -> float | None:
-    (sent,) = play.asked(question)
+    (sent,) = play.requests_with(question)
     return sent.answered_at if sent.status == LEFT else None
 
 
@@ -96,9 +96,9 @@ def test_a_pause_before_the_next_try_ends_with_the_cancellation(play: Stage) -> 
     # Four places: all four are free again at once.
     others = [play.fleet.submit("qa", {"question": fresh("other")}) for _ in range(4)]
     assert all(other.get(SOON_S).answer for other in others)
-    time_of_the_next_try = play.asked(question)[0].received_at + 2
+    time_of_the_next_try = play.requests_with(question)[0].received_at + 2
     wait_until(lambda: time.time() > time_of_the_next_try, "the time of the next try is over")
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 @pytest.mark.parametrize("program", ["qa", "in-a-thread"])
@@ -111,7 +111,7 @@ def test_a_deadline_ends_the_request(play: Stage, program: str) -> None:
         handle.get(SOON_S)
 
     wait_until(lambda: _left_at(play, question), "the LM sees the client leave")
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 def test_an_expired_prediction_never_asks(play: Stage) -> None:
@@ -122,4 +122,4 @@ def test_an_expired_prediction_never_asks(play: Stage) -> None:
         wait_until(lambda: time.time() > over, "the deadline is over")
     with pytest.raises(DeadlineExceededError):
         handle.get(SOON_S)
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []

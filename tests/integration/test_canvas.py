@@ -63,7 +63,7 @@ def test_each_step_runs_under_its_own_session_and_requirement(play: Stage) -> No
     second = play.fleet.signature("warm", session=sessions[1], at_least=tokens[1], take={"question": "answer"})
     provenance = play.fleet.handle(chain(first, second).apply_async().id).get(WAIT_S).provenance
     assert (provenance.session, provenance.token) == (sessions[1], str(tokens[1]))
-    assert [sent.temperature for sent in play.asked(question)] == [0.1, 0.9]
+    assert [sent.temperature for sent in play.requests_with(question)] == [0.1, 0.9]
 
 
 def test_a_group_is_many_predictions(play: Stage) -> None:

@@ -69,7 +69,7 @@ def test_they_wait_for_prefork_and_run_there(play: Stage) -> None:
     batch = play.fleet.submit_batch("code", [{"question": f"{question} {number}"} for number in range(3)])
     wait_until(lambda: waiting(play)["waiting"] == 2, "both messages to be handed on")
     assert waiting(play) == {"name": "predictions.code", "waiting": 2, "consumed": False}
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []
     assert (_code(play.fleet).level, _code(play.fleet).fix) == ("fail", "start one: dspex-fleet worker --pool prefork")
     assert not sent.ready()
 

@@ -67,7 +67,7 @@ async def test_a_value_published_through_the_gateway_is_in_the_next_predictions_
         assert prediction.state == pb.PREDICTION_STATE_SUCCEEDED, prediction
         assert json.loads(prediction.outputs_json) == {"answer": f"answer of {question}"}
         assert (prediction.provenance.token, prediction.provenance.program) == (token, "qa")
-        assert [sent.body["temperature"] for sent in play.asked(question)] == [temperature]
+        assert [sent.body["temperature"] for sent in play.requests_with(question)] == [temperature]
         assert prediction.provenance.prompt_tokens > 0
 
 
@@ -84,7 +84,7 @@ async def test_the_same_over_http_alone(play: Stage, served: Gateway) -> None:
         async with client.stream("GET", f"/v1/predictions/{task_id}/stream") as stream:
             lines = [line async for line in stream.aiter_lines() if line.startswith("data: ")]
     assert json.loads(lines[-1].removeprefix("data: "))["ended"] == found
-    assert [sent.body["temperature"] for sent in play.asked(question)] == [0.125]
+    assert [sent.body["temperature"] for sent in play.requests_with(question)] == [0.125]
 
 
 async def test_an_empty_session_means_the_default_session(client: Client) -> None:
@@ -123,7 +123,7 @@ async def test_a_cancelled_prediction_stays_cancelled_and_cancelling_an_ended_on
     assert (await ended(client, task_id)).error.kind == "PredictionCancelledError"
     done = await ended(client, await client.submit("plain", "user-1", {"question": fresh("q")}))
     assert await client.predictions.Cancel(await_request(done.id), metadata=client.metadata) == done
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []
 
 
 async def test_a_result_stored_by_reference_is_complete_in_every_operation(play: Stage, client: Client) -> None:
@@ -193,7 +193,7 @@ async def test_batch_requests_may_differ_in_more_than_their_inputs(play: Stage, 
         f"answer of {question}" for question in questions
     ]
     assert [prediction.provenance.program for prediction in found] == ["plain", "qa"] * 3
-    assert play.asked(questions[4])[0].body["stream"] is True
+    assert play.requests_with(questions[4])[0].body["stream"] is True
 
 
 async def test_a_conflict_in_a_batch_affects_only_its_request_and_keys_apply_within_it(client: Client) -> None:

@@ -136,7 +136,7 @@ def test_a_value_published_by_reflection_alone_is_in_the_next_predictions_lm_req
             token,
             {"answer": f"answer of {question}"},
         )
-        (sent,) = play.asked(question)
+        (sent,) = play.requests_with(question)
         assert sent.body["temperature"] == temperature
 
 

@@ -127,7 +127,7 @@ def test_a_changed_limit_is_in_force_within_a_second(play: Stage) -> None:
     time.sleep(1)  # the second that the promise gives
     question, late = ask(play)
     wait_until(lambda: parked(play), "it is parked")
-    assert not play.asked(question)
+    assert not play.requests_with(question)
     late.cancel()
 
 
@@ -208,7 +208,7 @@ def test_a_cancelled_task_that_was_parked_ends_at_once_and_leaves_its_lane(play:
     wait_until(lambda: not parked(play), "its place is free")
     limit(play, concurrency=-1)
     ask(play)[1].get(5)
-    assert not play.asked(question)
+    assert not play.requests_with(question)
 
 
 def test_a_parked_task_whose_deadline_passes_ends_with_its_named_error(play: Stage) -> None:
@@ -216,7 +216,7 @@ def test_a_parked_task_whose_deadline_passes_ends_with_its_named_error(play: Sta
     question, handle = ask(play, deadline=1.0)
     with within(4), pytest.raises(DeadlineExceededError):
         handle.get(10)
-    assert not play.asked(question)
+    assert not play.requests_with(question)
 
 
 def test_a_retry_after_pauses_the_profile_everywhere(play: Stage) -> None:

@@ -76,7 +76,7 @@ def test_more_calls_are_under_way_than_dspys_own_pool_has_connections(play: Stag
     play.await_asked(tag, MANY)
     for handle in handles:
         assert handle.cancel()
-    wait_until(lambda: all(sent.status == 499 for sent in play.asked(tag)), "all of them left the provider")
+    wait_until(lambda: all(sent.status == 499 for sent in play.requests_with(tag)), "all of them left the provider")
 
 
 def test_a_module_in_a_thread_goes_through_the_gate(play: Stage) -> None:
@@ -97,14 +97,14 @@ def test_litellm_goes_through_the_gate_and_can_be_ended(play: Stage) -> None:
     play.lm.fail(1, status=500, containing=question)
     provenance = play.fleet.submit("compatible", {"question": question}).get(SOON_S).provenance
     assert (provenance.profile, dict(provenance.answered)) == ("compatible", {"demo": 1})
-    assert [sent.model for sent in play.asked(question)] == ["compatible", "demo"]
+    assert [sent.model for sent in play.requests_with(question)] == ["compatible", "demo"]
 
     question = fresh("q")
     play.lm.hang(None, containing=question)
     handle = play.fleet.submit("compatible", {"question": question})
     play.await_asked(question)
     assert handle.cancel()
-    wait_until(lambda: play.asked(question)[0].status == 499, "the LM sees the client leave")
+    wait_until(lambda: play.requests_with(question)[0].status == 499, "the LM sees the client leave")
 
 
 async def test_a_streamed_call_goes_through_the_gate(play: Stage) -> None:
@@ -113,7 +113,7 @@ async def test_a_streamed_call_goes_through_the_gate(play: Stage) -> None:
     handle = await asyncio.to_thread(lambda: play.fleet.submit("qa", {"question": question}, stream=True))
     provenance = (await asyncio.to_thread(handle.get, SOON_S)).provenance
     assert (provenance.failed_tries, dict(provenance.answered)) == (1, {"demo": 1})
-    assert [sent.body.get("stream") for sent in play.asked(question)] == [True, True]
+    assert [sent.body.get("stream") for sent in play.requests_with(question)] == [True, True]
 
 
 def test_an_input_of_a_batch_is_tried_again_by_itself(play: Stage) -> None:
@@ -129,4 +129,4 @@ def test_an_input_of_a_batch_is_tried_again_by_itself(play: Stage) -> None:
     assert handles[1].get(SOON_S).provenance.failed_tries == 1
     with pytest.raises(LMUnavailableError, match="after 2 tries"):
         handles[2].get(SOON_S)
-    assert [len(play.asked(f"{tag} {number}")) for number in range(3)] == [1, 2, 2]
+    assert [len(play.requests_with(f"{tag} {number}")) for number in range(3)] == [1, 2, 2]

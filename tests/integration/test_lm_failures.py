@@ -161,7 +161,7 @@ def test_a_truncated_answer_that_cannot_be_parsed_is_asked_for_once(play: Stage,
     with pytest.raises(LMAnswerTruncatedError, match="Let me think about what was asked") as failed:
         ask(play, "qa", question, stream=stream).get(30)
     assert isinstance(failed.value, LMAnswerError)
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -181,7 +181,7 @@ def test_a_refusal_is_an_error_of_its_own_with_its_text(
     with pytest.raises(LMContentRefusedError, match="I was about to") as failed:
         ask(play, "qa", question, stream=stream).get(30)
     assert failed.value.code == code
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 # ---------------------------------------------------------------- streamed as unstreamed
@@ -193,7 +193,7 @@ def test_an_answer_in_no_form_is_asked_for_in_another(play: Stage, stream: bool)
     question = fresh("q")
     say(play, "[[ ## response ## ]]\nnot the field", "stop")
     assert ask(play, "qa", question, stream=stream).get(30).answer == f"answer of {question}"
-    assert len(play.asked(question)) == 2
+    assert len(play.requests_with(question)) == 2
 
 
 # ---------------------------------------------------------------- what a model takes
@@ -204,12 +204,12 @@ def test_a_temperature_never_reaches_a_model_that_takes_none(play: Stage) -> Non
     session, question = fresh("s"), fresh("q")
     play.fleet.session(session).blocking.set_variables({"t": 0.7, "m": "reasoning"})
     prediction = ask(play, "warm", question, session=session).get(30)
-    [sent] = play.asked(question)
+    [sent] = play.requests_with(question)
     assert "temperature" not in sent.body
     assert dict(prediction.provenance.dropped) == {"temperature": "openai/o3-mini"}
     token = play.fleet.session(session).blocking.set_variables({"m": "demo"})
     again = ask(play, "warm", question, session=session, at_least=token).get(30)
-    assert play.asked(question)[-1].temperature == 0.7
+    assert play.requests_with(question)[-1].temperature == 0.7
     assert dict(again.provenance.dropped) == {}
 
 

@@ -75,9 +75,9 @@ def ask(play: Stage, program: str, question: str, session: str = "default") -> s
 def test_a_profiles_middleware_changes_the_request_and_the_response(play: Stage) -> None:
     question = fresh("quiet")
     answer = ask(play, "guarded", question)
-    [received] = play.asked(question.replace("quiet", "LOUD"))
+    [received] = play.requests_with(question.replace("quiet", "LOUD"))
     assert received.model == "guarded"
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []
     assert answer.startswith("call ")
     assert answer.endswith(question.replace("quiet", "LOUD"))
 
@@ -85,7 +85,7 @@ def test_a_profiles_middleware_changes_the_request_and_the_response(play: Stage)
 def test_another_profiles_calls_do_not_pass_through_it(play: Stage) -> None:
     question = fresh("quiet")
     assert ask(play, "plain", question) == f"answer of {question}"
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 def test_that_of_the_settings_runs_for_every_profile_and_reads_the_sessions_variables(play: Stage) -> None:
@@ -93,7 +93,10 @@ def test_that_of_the_settings_runs_for_every_profile_and_reads_the_sessions_vari
     play.fleet.session(session).blocking.set_variables({"name": "ann"})
     ask(play, "plain", plain, session)
     ask(play, "guarded", guarded)
-    assert [each.body["user"] for each in (*play.asked(plain), *play.asked(guarded))] == ["ann", "nobody"]
+    assert [each.body["user"] for each in (*play.requests_with(plain), *play.requests_with(guarded))] == [
+        "ann",
+        "nobody",
+    ]
 
 
 def test_a_call_that_is_retried_passes_through_it_once(play: Stage) -> None:
@@ -101,7 +104,7 @@ def test_a_call_that_is_retried_passes_through_it_once(play: Stage) -> None:
     question = fresh("q")
     play.lm.faults.add(Fault(times=2, containing=question))
     assert int(ask(play, "guarded", question).split()[1]) == first + 1
-    assert [each.status for each in play.asked(question)] == [503, 503, 200]
+    assert [each.status for each in play.requests_with(question)] == [503, 503, 200]
 
 
 def test_a_cached_answer_is_that_of_the_changed_request_and_passes_through_it(play: Stage) -> None:
@@ -109,5 +112,5 @@ def test_a_cached_answer_is_that_of_the_changed_request_and_passes_through_it(pl
     first = ask(play, "cached", question)
     # The same request once the middleware has changed it, so it isn't sent again.
     second = ask(play, "cached", question.replace("quiet", "LOUD"))
-    assert len(play.asked(question.replace("quiet", "LOUD"))) == 1
+    assert len(play.requests_with(question.replace("quiet", "LOUD"))) == 1
     assert int(second.split()[1]) == int(first.split()[1]) + 1

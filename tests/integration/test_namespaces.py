@@ -39,12 +39,12 @@ def test_workers_of_one_namespace_take_nothing_of_another(play: Stage, staging: 
     play.fleet.submit("qa", {"question": fresh("other")}, session="shop").get()
     with pytest.raises(PredictionTimeoutError):
         handle.get(0.2)
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []
     play.start(
         env={"DSPEX_NAMESPACE": staging.namespace}, queues=(staging.queue,), concurrency=2, name="staging", wait=False
     )
     prediction = handle.get(60)
-    assert (prediction.provenance.variables, play.asked(question)[0].temperature) == ({"temp": 0.9}, 0.9)
+    assert (prediction.provenance.variables, play.requests_with(question)[0].temperature) == ({"temp": 0.9}, 0.9)
 
 
 def test_a_queue_that_two_namespaces_share_serves_one_and_refuses_the_other_by_name(
@@ -59,7 +59,7 @@ def test_a_queue_that_two_namespaces_share_serves_one_and_refuses_the_other_by_n
     for handle in (single, *batch, linked):
         with pytest.raises(ForeignNamespaceError, match=rf"'{staging.namespace}'.*serves 'dspex'"):
             handle.get()
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []
 
 
 def test_what_a_sender_without_a_namespace_sends_is_taken(play: Stage) -> None:

@@ -56,7 +56,7 @@ async def test_the_pieces_of_an_answer_are_the_answer(play: Stage) -> None:
     assert text(pieces, "answer") == f"answer of {question}" == (await handle).answer
     assert len(pieces) > 5, "it came in one piece"
     assert {(piece.predictor, piece.call, piece.attempt) for piece in pieces} == {("self", 1, 1)}
-    assert play.asked(question)[0].body["stream"] is True
+    assert play.requests_with(question)[0].body["stream"] is True
 
 
 async def test_pieces_come_while_the_lm_still_writes(play: Stage) -> None:
@@ -113,7 +113,7 @@ async def test_one_that_was_not_submitted_to_be_followed_has_no_pieces_but_an_en
     handle = play.fleet.submit("plain", {"question": question})
     assert await read(handle) == []
     assert (await handle).answer == f"answer of {question}"
-    assert "stream" not in play.asked(question)[0].body
+    assert "stream" not in play.requests_with(question)[0].body
 
 
 async def test_the_stream_of_a_failed_prediction_ends_and_awaiting_it_says_why(play: Stage) -> None:

@@ -126,7 +126,7 @@ def test_the_provenance_is_complete_and_is_what_the_lm_received(play: Stage) -> 
     prediction = handle.get(20)
     provenance = prediction.provenance
 
-    [sent] = play.asked(question)
+    [sent] = play.requests_with(question)
     assert sent.authorised
     assert provenance.variables == VALUES
     assert (sent.temperature, sent.max_tokens, sent.top_p) == (0.25, 77, 0.5)
@@ -152,7 +152,7 @@ def test_the_same_question_twice_reaches_the_lm_twice(play: Stage) -> None:
     question = fresh("q")
     for _ in range(2):
         assert play.fleet.submit("plain", {"question": question}).get(20)
-    assert len(play.asked(question)) == 2
+    assert len(play.requests_with(question)) == 2
 
 
 def test_a_result_expires_and_so_does_everything_of_a_prediction(play: Stage) -> None:
@@ -165,7 +165,7 @@ def test_a_result_expires_and_so_does_everything_of_a_prediction(play: Stage) ->
 def test_a_prediction_without_a_published_session_runs_as_registered(play: Stage) -> None:
     question, handle = ask(play)
     assert handle.get(20).provenance.variables == {}
-    assert play.asked(question)[0].temperature is None
+    assert play.requests_with(question)[0].temperature is None
 
 
 # ---------------------------------------------------------------- revisions
@@ -180,7 +180,7 @@ def test_every_submit_reads_at_least_what_was_published_before_it(play: Stage) -
     for question, handle, token in submitted:
         provenance = handle.get(30).provenance
         assert Token.parse(provenance.token) >= token
-        [sent] = play.asked(question)
+        [sent] = play.requests_with(question)
         assert sent.temperature == provenance.variables["temp"] == published[provenance.token]
 
 
@@ -190,7 +190,7 @@ def test_latest_comes_to_each_publish_by_itself_and_never_goes_back(play: Stage)
     def latest() -> Token:
         question, handle = ask(play, "qa", session=session)
         provenance = handle.get(20).provenance
-        [sent] = play.asked(question)
+        [sent] = play.requests_with(question)
         assert sent.temperature == provenance.variables["temp"]
         seen.setdefault(provenance.pid, []).append(Token.parse(provenance.token))
         return seen[provenance.pid][-1]
@@ -208,7 +208,7 @@ def test_an_exact_revision_is_pinned_while_newer_ones_exist(play: Stage) -> None
     for step in (1, 4, 0):
         question, handle = ask(play, "qa", session=session, exactly=tokens[step])
         assert handle.get(20).provenance.token == str(tokens[step])
-        assert play.asked(question)[0].temperature == step / 10
+        assert play.requests_with(question)[0].temperature == step / 10
     # A pin is no step back for the process that served it.
     assert ask(play, "qa", session=session)[1].get(20).provenance.token == str(tokens[-1])
 
@@ -238,7 +238,7 @@ def test_the_module_type_switches_while_predictions_run(play: Stage) -> None:
         prediction = handle.get(30)
         provenance = prediction.provenance
         assert provenance.module == modules[provenance.token]
-        assert [("reasoning" in sent.outputs) for sent in play.asked(question)] == [
+        assert [("reasoning" in sent.outputs) for sent in play.requests_with(question)] == [
             provenance.module == "ChainOfThought"
         ]
         assert ("reasoning" in prediction) == (provenance.module == "ChainOfThought")
@@ -267,9 +267,9 @@ def test_the_most_urgent_is_served_first(play: Stage) -> None:
         patient = [ask(play, priority=1) for _ in range(12)]
         urgent = ask(play, priority=9)
     urgent[1].get(20)
-    place = play.asked(urgent[0])[0].index
+    place = play.requests_with(urgent[0])[0].index
     # Four run at a time, and which of those asks first is chance.
-    assert sum(sent.index < place for question, _ in patient for sent in play.asked(question)) < 4
+    assert sum(sent.index < place for question, _ in patient for sent in play.requests_with(question)) < 4
     for _, handle in patient:
         handle.get(20)
 
@@ -302,9 +302,9 @@ def test_an_urgent_signature_overtakes_patient_ones(play: Stage) -> None:
         patient = [play.fleet.handle(signature.apply_async().id) for signature in sent]
         urgent = play.fleet.signature("plain", {"question": questions[-1]}).set(priority=9).apply_async()
     play.fleet.handle(urgent.id).get(20)
-    place = play.asked(questions[-1])[0].index
+    place = play.requests_with(questions[-1])[0].index
     # Four run at a time, and which of those asks first is chance.
-    assert sum(sent.index < place for question in questions[:-1] for sent in play.asked(question)) < 4
+    assert sum(sent.index < place for question in questions[:-1] for sent in play.requests_with(question)) < 4
     for handle in patient:
         handle.get(20)
 
@@ -318,7 +318,7 @@ def test_a_deadline_ends_a_prediction_whose_lm_is_slow(play: Stage) -> None:
         pytest.raises(DeadlineExceededError, match=r"missed its deadline by .* Add workers or a later deadline"),
     ):
         handle.get(20)
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 def test_a_prediction_past_its_deadline_never_reaches_the_lm(play: Stage) -> None:
@@ -327,7 +327,7 @@ def test_a_prediction_past_its_deadline_never_reaches_the_lm(play: Stage) -> Non
     with pytest.raises(DeadlineExceededError):
         handle.get(20)
     play.await_asked(late)
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []
 
 
 def test_a_prediction_cancelled_before_it_starts_never_reaches_the_lm(play: Stage) -> None:
@@ -343,7 +343,7 @@ def test_a_prediction_cancelled_before_it_starts_never_reaches_the_lm(play: Stag
     # All of the queue has passed the workers once the later ones are done.
     for _ in range(4):
         ask(play)[1].get(20)
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []
     with pytest.raises(PredictionCancelledError):
         handle.get(1)
 
@@ -373,7 +373,7 @@ def test_one_key_is_one_prediction_however_often_it_is_submitted(play: Stage) ->
     handles.append(play.fleet.submit("plain", {"question": question}, idempotency_key=key))
     assert len({handle.id for handle in handles}) == 1
     ask(play)[1].get(20)
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 def test_one_key_for_two_requests_is_a_conflict(play: Stage) -> None:
@@ -488,7 +488,7 @@ def test_a_fleets_program_is_a_module_of_dspy(play: Stage) -> None:
     question = fresh("q")
     prediction = Twice()(question=question)
     assert prediction.answer == f"answer of answer of {question}"
-    assert [sent.temperature for sent in play.asked(question)] == [0.75, 0.75]
+    assert [sent.temperature for sent in play.requests_with(question)] == [0.75, 0.75]
 
 
 async def test_a_fleets_program_is_awaited(play: Stage) -> None:
@@ -524,8 +524,8 @@ def test_a_killed_workers_prediction_is_answered_and_a_stored_cancellation_holds
     worker.restart()
     prediction = handle.get(30)
     assert prediction.answer == f"answer of {question}"
-    assert len(play.asked(question)) == 2
+    assert len(play.requests_with(question)) == 2
     wait_until(lambda: play.worker.container.status == "running", "the worker to run")
     with pytest.raises(PredictionCancelledError):
         never.get(1)
-    assert play.asked(cancelled) == []
+    assert play.requests_with(cancelled) == []

@@ -104,7 +104,7 @@ def under_way(play: Stage, per_pool: Mapping[str, int] = POOLS) -> dict[str, Han
         for pool, count in per_pool.items()
         for _ in range(count)
     }
-    wait_until(lambda: all(map(play.asked, handles)), f"{len(handles)} predictions to be under way")
+    wait_until(lambda: all(map(play.requests_with, handles)), f"{len(handles)} predictions to be under way")
     GATE.clear()
     return handles
 
@@ -149,7 +149,7 @@ def test_a_killed_broker_costs_no_prediction_and_stops_no_worker(play: Stage, no
     }
     answered(after)
     # What came a second time waited until the first had ended.
-    assert {len(play.asked(question)) for question in (*handles, *after)} == {1}
+    assert {len(play.requests_with(question)) for question in (*handles, *after)} == {1}
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -161,7 +161,7 @@ def test_what_a_client_asks_for(play: Stage, pool: str) -> None:
     batch = fleet.submit_batch("plain", [{"question": f"{question} {number}"} for number in range(30)])
     assert [handle.get().answer for handle in batch] == [f"answer of {question} {number}" for number in range(30)]
     assert handles[0].get().answer == f"answer of {question}"
-    assert len([request for request in play.asked(question) if request.inputs["question"] == question]) == 1
+    assert len([request for request in play.requests_with(question) if request.inputs["question"] == question]) == 1
     streamed = fleet.submit("plain", {"question": f"streamed {question}"}, stream=True)
 
     async def pieces() -> list[Any]:
@@ -175,7 +175,7 @@ def test_what_a_client_asks_for(play: Stage, pool: str) -> None:
         fleet.submit("warm", {"question": warm_question}, session=session, at_least=token).get().answer
         == f"answer of {warm_question}"
     )
-    assert [request.temperature for request in play.asked(warm_question)] == [0.25]
+    assert [request.temperature for request in play.requests_with(warm_question)] == [0.25]
 
 
 @pytest.mark.parametrize("pool", ["asyncio", "threads"])
@@ -191,16 +191,18 @@ def test_cancelled_predictions_leave_the_lm(play: Stage, pool: str) -> None:
         handles[-1].get()
     # The worker has gone through what waited once it answers what was sent after it.
     assert fleet.submit("plain", {"question": fresh("next")}).get().answer
-    wait_until(lambda: {request.status for request in play.asked(prefix)} == {LEFT}, "the LM sees all of them leave")
+    wait_until(
+        lambda: {request.status for request in play.requests_with(prefix)} == {LEFT}, "the LM sees all of them leave"
+    )
     # What was about to be sent as the word of it came isn't held back any more.
-    assert max(request.received_at for request in play.asked(prefix)) < cancelled_at + HEARD_S
+    assert max(request.received_at for request in play.requests_with(prefix)) < cancelled_at + HEARD_S
 
 
 def test_a_deadline_that_is_over(play: Stage) -> None:
     question = fresh("late")
     with pytest.raises(DeadlineExceededError):
         fleet_of(play).submit("plain", {"question": question}, deadline=0.0).get()
-    assert not play.asked(question)
+    assert not play.requests_with(question)
 
 
 def test_a_broker_that_stands_still_holds_up_nothing_that_runs(play: Stage, node: RabbitNode) -> None:
@@ -222,7 +224,7 @@ def test_a_broker_that_stands_still_holds_up_nothing_that_runs(play: Stage, node
         assert again.status == "PENDING"
     play.lm.delay(0)
     assert again.get().answer == f"answer of {tried}"
-    assert len(play.asked(tried)) == 2
+    assert len(play.requests_with(tried)) == 2
     assert fleet.handle(last.id).get().answer == f"answer of answer of {chained}"
 
 
@@ -240,7 +242,7 @@ def test_a_limit_of_the_fleet(play: Stage) -> None:
     }
     answered(handles)
     limits.set_variables({"dspex.limits.demo.concurrency": -1.0})
-    spans = [(request.received_at, request.answered_at or 0.0) for request in play.asked(prefix)]
+    spans = [(request.received_at, request.answered_at or 0.0) for request in play.requests_with(prefix)]
     assert len(spans) == len(handles)
     assert max(sum(begun <= at < ended for begun, ended in spans) for at, _ in spans) == 2
 
@@ -289,7 +291,7 @@ def test_a_worker_that_dies_loses_nothing(play: Stage) -> None:
     GATE.set()
     play.lm.delay(0)
     answered(handles)
-    assert {len(play.asked(question)) for question in handles} <= {1, 2}
+    assert {len(play.requests_with(question)) for question in handles} <= {1, 2}
 
 
 def unknown_task(message: Any) -> None:

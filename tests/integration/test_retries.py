@@ -84,7 +84,7 @@ def test_what_another_try_may_mend_is_tried_again(play: Stage, fault: dict[str, 
     assert prediction.answer == f"answer of {question}"
     provenance = prediction.provenance
     assert (provenance.failed_tries, dict(provenance.answered), provenance.attempt) == (1, {"demo": 1}, 1)
-    assert [sent.status for sent in play.asked(question)] == [fault["status"], 200]
+    assert [sent.status for sent in play.requests_with(question)] == [fault["status"], 200]
 
 
 def test_a_connection_that_breaks_is_tried_again(play: Stage) -> None:
@@ -101,7 +101,7 @@ def test_what_no_try_mends_is_not_tried_again(play: Stage, status: int) -> None:
         ask(play, "qa", question).get(SOON_S)
 
     assert refused.value.status == status
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 def test_an_account_without_credit_is_not_tried_again(play: Stage) -> None:
@@ -112,7 +112,7 @@ def test_an_account_without_credit_is_not_tried_again(play: Stage) -> None:
     play.lm.fail(None, status=429, body=body, containing=question)
     with pytest.raises(LMRefusedError, match="billing"):
         ask(play, "qa", question).get(SOON_S)
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 def test_an_answer_that_cannot_be_parsed_is_asked_for_in_json_and_not_again(play: Stage) -> None:
@@ -120,7 +120,7 @@ def test_an_answer_that_cannot_be_parsed_is_asked_for_in_json_and_not_again(play
     play.lm.garble(None, containing=question)
     with pytest.raises(LMAnswerError):
         ask(play, "qa", question).get(SOON_S)
-    assert len(play.asked(question)) == 2
+    assert len(play.requests_with(question)) == 2
 
 
 def test_the_error_says_what_was_tried(play: Stage) -> None:
@@ -131,7 +131,7 @@ def test_the_error_says_what_was_tried(play: Stage) -> None:
 
     error = failed.value
     assert (error.profile, error.tries, error.status, error.code) == ("demo", 3, 500, "server")
-    assert len(play.asked(question)) == 3
+    assert len(play.requests_with(question)) == 3
 
 
 def test_a_short_retry_after_is_waited_for_and_no_try_comes_sooner(play: Stage) -> None:
@@ -139,7 +139,7 @@ def test_a_short_retry_after_is_waited_for_and_no_try_comes_sooner(play: Stage) 
     play.lm.fail(1, status=429, retry_after_s=1, containing=question)
     assert ask(play, "on-calm", question).get(SOON_S).provenance.attempt == 1
 
-    first, second = play.asked(question)
+    first, second = play.requests_with(question)
     assert second.received_at - first.received_at >= 1.0
 
 
@@ -158,7 +158,7 @@ def test_a_long_retry_after_parks_the_task_with_the_broker(play: Stage) -> None:
 
     provenance = handle.get(SOON_S).provenance
     assert (provenance.attempt, provenance.failed_tries) == (2, 1)
-    first, second = play.asked(question)
+    first, second = play.requests_with(question)
     assert second.received_at - first.received_at >= 3.0
 
 
@@ -167,7 +167,7 @@ def test_tries_are_counted_over_all_deliveries(play: Stage) -> None:
     play.lm.fail(None, status=503, containing=question)
     with pytest.raises(LMUnavailableError, match="after 3 tries"):
         ask(play, "on-patient", question).get(SOON_S)
-    assert len(play.asked(question)) == 3
+    assert len(play.requests_with(question)) == 3
 
 
 def test_no_try_is_made_that_would_come_after_the_deadline(play: Stage) -> None:
@@ -177,7 +177,7 @@ def test_no_try_is_made_that_would_come_after_the_deadline(play: Stage) -> None:
     with pytest.raises(LMUnavailableError):
         ask(play, "on-rude", question, deadline=5.0).get(SOON_S)
     assert began.elapsed_s < 5
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 # ---------------------------------------------------------------- fallbacks and circuits
@@ -189,7 +189,7 @@ def test_a_fallback_answers_while_the_profile_cannot(play: Stage) -> None:
     provenance = ask(play, "on-smart", question).get(SOON_S).provenance
 
     assert (provenance.profile, dict(provenance.answered)) == ("smart", {"demo": 1})
-    assert [sent.model for sent in play.asked(question)] == ["smart", "demo"]
+    assert [sent.model for sent in play.requests_with(question)] == ["smart", "demo"]
 
 
 def test_a_request_that_the_profile_refuses_goes_to_no_fallback(play: Stage) -> None:
@@ -197,7 +197,7 @@ def test_a_request_that_the_profile_refuses_goes_to_no_fallback(play: Stage) -> 
     play.lm.fail(1, status=400, containing=question)
     with pytest.raises(LMRefusedError):
         ask(play, "on-smart", question).get(SOON_S)
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 def test_a_profile_that_keeps_failing_is_left_alone_and_tried_again_later(play: Stage) -> None:
@@ -207,7 +207,7 @@ def test_a_profile_that_keeps_failing_is_left_alone_and_tried_again_later(play: 
 
     def models(question: str) -> list[str]:
         assert ask(play, "on-fragile", question).get(SOON_S).answer
-        return [sent.model for sent in play.asked(question)]
+        return [sent.model for sent in play.requests_with(question)]
 
     assert models(f"{tag} one") == ["fragile", "demo"]
     assert models(f"{tag} two") == ["fragile", "demo"]
@@ -229,7 +229,7 @@ def test_a_session_changes_the_policy(play: Stage) -> None:
     play.lm.fail(None, status=503, containing=question)
     with pytest.raises(BridgeError):
         ask(play, "qa", question, session=session, at_least=token).get(SOON_S)
-    assert len(play.asked(question)) == 1
+    assert len(play.requests_with(question)) == 1
 
 
 @pytest.mark.parametrize("policy", ["5", "{", '{"atempts": 3}', '{"attempts": 0}'])
@@ -238,7 +238,7 @@ def test_a_policy_that_cannot_be_is_refused_before_the_lm_is_asked(play: Stage, 
     publish(play, session, policy)
     with pytest.raises(ValidationError, match=r"dspex\.retry"):
         ask(play, "qa", question, session=session).get(SOON_S)
-    assert play.asked(question) == []
+    assert play.requests_with(question) == []
 
 
 def test_nothing_that_is_parked_stays_for_ever(play: Stage) -> None:

@@ -61,7 +61,7 @@ def ask(play: Stage, program: str, question: str, **options: Any) -> Handle:
 
 
 def count(play: Stage, question: str) -> int:
-    return len(play.asked(question))
+    return len(play.requests_with(question))
 
 
 # ---------------------------------------------------------------- one call for all
@@ -146,7 +146,7 @@ def test_a_variable_that_reaches_the_lm_makes_another_call(play: Stage) -> None:
     for temperature in (0.1, 0.2, 0.1):
         token = play.fleet.session(session).blocking.set_variables({"temp": temperature})
         ask(play, "warm", question, session=session, at_least=token).get(SOON_S)
-    assert [sent.temperature for sent in play.asked(question)] == [0.1, 0.2]
+    assert [sent.temperature for sent in play.requests_with(question)] == [0.1, 0.2]
 
 
 def test_another_endpoint_is_another_call(play: Stage) -> None:
@@ -203,7 +203,7 @@ def test_a_followers_cancellation_leaves_the_call_running(play: Stage) -> None:
         assert leader.get(SOON_S).answer == f"answer of {question}"
     finally:
         play.lm.faults.clear()
-    assert [sent.status for sent in play.asked(question)] == [200]
+    assert [sent.status for sent in play.requests_with(question)] == [200]
 
 
 def _in_flight(play: Stage) -> int:

@@ -56,7 +56,7 @@ async def answers_everywhere(play: Stage) -> None:
         token = await client.publish(session, t=0.25)
     handle = play.fleet.submit("qa", {"question": session}, session=session, at_least=token)
     assert handle.get().answer == f"answer of {session}"
-    assert play.asked(session)[0].body["temperature"] == 0.25
+    assert play.requests_with(session)[0].body["temperature"] == 0.25
     listed = cli(play.url, "status")
     assert (listed.returncode, listed.stderr) == (0, ""), listed
 

@@ -135,7 +135,7 @@ def test_a_module_of_the_users_is_registered_by_its_path_and_obeys_variables(pla
     assert prediction.ticket.keys() == {"title", "urgency"}
     assert prediction.provenance.module == "Triage"
     assert prediction.provenance.digest == program.digest
-    [read], [reply] = play.asked(text), play.asked(prediction.ticket["title"])
+    [read], [reply] = play.requests_with(text), play.requests_with(prediction.ticket["title"])
     assert (read.temperature, reply.temperature) == (0.35, 0.35)
 
 
@@ -179,7 +179,7 @@ def test_a_field_type_of_the_users_goes_in_and_out(play: Stage, fleet: Fleet) ->
     title = fresh("leak")
     prediction = fleet.submit("typed", {"ticket": {"title": title, "urgency": 3}}).get(WAIT_S)
     assert all(ticket.keys() == {"title", "urgency"} for ticket in prediction.tickets)
-    assert play.asked(title)[0].inputs["ticket"] == f'{{"title": "{title}", "urgency": 3}}'
+    assert play.requests_with(title)[0].inputs["ticket"] == f'{{"title": "{title}", "urgency": 3}}'
     with pytest.raises(InputError, match=r"input 'ticket': urgency: .*valid integer"):
         fleet.submit("typed", {"ticket": {"title": title, "urgency": "very"}}).get(WAIT_S)
 
@@ -188,7 +188,7 @@ def test_a_tool_of_the_users_is_called_on_the_worker(play: Stage, fleet: Fleet) 
     fleet.register("agent", AGENT)
     question = fresh("bolts")
     assert fleet.submit("agent", {"question": question}).get(WAIT_S).answer
-    assert f"seven of {question}" in play.asked(question)[1].inputs["trajectory"]
+    assert f"seven of {question}" in play.requests_with(question)[1].inputs["trajectory"]
 
 
 def test_what_the_users_module_raises_is_named(fleet: Fleet) -> None:

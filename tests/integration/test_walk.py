@@ -38,7 +38,7 @@ def test_a_warm_prediction_enters_a_bounded_number_of_files(play: Stage) -> None
         "entered_files", arguments={"starts": client["starts"]}, reply=True, timeout=30, limit=1
     )
     [worker] = reply.values()
-    assert len(play.asked("walk ")) == PREDICTIONS + 2
+    assert len(play.requests_with("walk ")) == PREDICTIONS + 2
     assert {"snakepit_bridge/client/fleet.py", "snakepit_bridge/client/results.py"} <= set(client["files"])
     assert {"tasks/prediction.py", "snakepit_bridge/lm/transport.py", "workers/result_backend.py"} <= set(worker)
     files = sorted({*client["files"], *worker})

@@ -131,8 +131,8 @@ def test_the_profiles_that_compose_mounts_are_read_and_ask_only_for_keys_that_it
     default = re.search(r":-(.*)}", worker["volumes"][0]["source"])
     assert default
     profiles = read_profiles(ROOT / default[1])
-    asked = {table.api_key_env for table in profiles.profiles.values() if table.api_key_env}
-    assert asked <= worker["environment"].keys()
+    key_variables = {table.api_key_env for table in profiles.profiles.values() if table.api_key_env}
+    assert key_variables <= worker["environment"].keys()
     assert worker["environment"]["DSPEX_LM_PROFILES"] == worker["volumes"][0]["target"]
 
 

@@ -89,7 +89,7 @@ def test_a_message_is_one_line_that_holds_what_was_found(kind: type[BridgeError]
 
 
 def test_the_docstring_draws_the_whole_tree() -> None:
-    drawn: dict[str, str | None] = {}
+    bases: dict[str, str | None] = {}
     path: list[str] = []
     for line in (exceptions.__doc__ or "").splitlines():
         match = re.match(r"^    ((?:│   |    )*)(?:[├└]── )?([A-Z]\w+)", line)
@@ -97,10 +97,10 @@ def test_the_docstring_draws_the_whole_tree() -> None:
             continue
         depth = 0 if "──" not in line else len(match[1]) // 4 + 1
         path = [*path[:depth], match[2]]
-        drawn[match[2]] = path[depth - 1] if depth else None
-    assert set(drawn) == {kind.__name__ for kind in OURS}
+        bases[match[2]] = path[depth - 1] if depth else None
+    assert set(bases) == {kind.__name__ for kind in OURS}
     for kind in OURS[1:]:
-        assert drawn[kind.__name__] in {base.__name__ for base in kind.__bases__}
+        assert bases[kind.__name__] in {base.__name__ for base in kind.__bases__}
 
 
 def test_the_docstring_names_the_built_in_that_each_also_is() -> None:

@@ -113,9 +113,9 @@ def test_ordinary_texts_stay_as_they_are(text: str) -> None:
     assert redact(text) == text
 
 
-@pytest.mark.parametrize("said", ["EMPTY", "none", "x", "", None, "ollama"])
-def test_what_stands_for_no_key_is_not_searched_for(said: str | None) -> None:
-    register_secret(said)
+@pytest.mark.parametrize("key", ["EMPTY", "none", "x", "", None, "ollama"])
+def test_what_stands_for_no_key_is_not_searched_for(key: str | None) -> None:
+    register_secret(key)
     text = "EMPTY none x ollama"
     assert redact(text) == text
 
@@ -129,8 +129,8 @@ def test_errors_are_redacted_as_they_are_made() -> None:
     register_secret("canary-of-errors")
     plain = BridgeError("it said canary-of-errors")
     refused = LMRefusedError("openai/x", "auth", "no: canary-of-errors", 401)
-    away = StoreUnavailableError("redis://***@host", "canary-of-errors was wrong")
-    for error in (plain, refused, away):
+    unavailable = StoreUnavailableError("redis://***@host", "canary-of-errors was wrong")
+    for error in (plain, refused, unavailable):
         assert "canary" not in f"{error} {error!r} {error.args}"
     assert refused.message == "no: ***"
 

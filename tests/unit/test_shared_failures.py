@@ -34,10 +34,10 @@ MANY = 20
 async def together(ask: Callable[[], Awaitable[Any]]) -> list[BaseException]:
     """Has many tasks ask at once, and returns what each raised."""
 
-    async def one() -> Any:
+    async def call() -> Any:
         return await ask()
 
-    found = await asyncio.gather(*(one() for _ in range(MANY)), return_exceptions=True)
+    found = await asyncio.gather(*(call() for _ in range(MANY)), return_exceptions=True)
     raised = [each for each in found if isinstance(each, BaseException)]
     assert len(raised) == MANY, f"not all failed: {found}"
     return raised

@@ -114,26 +114,26 @@ def search(query: str) -> str:
 @ADAPTERS
 def test_every_type_of_output_is_answered_so_that_dspy_can_parse_it(server: RecordingLM, adapter: Any) -> None:
     with dspy.context(lm=model(server), adapter=adapter):
-        said = dspy.Predict(Everything)(text="hi", numbers=[1, 2])
-    types = [type(said[name]) for name in ("word", "count", "share", "flag", "colour", "maybe")]
+        prediction = dspy.Predict(Everything)(text="hi", numbers=[1, 2])
+    types = [type(prediction[name]) for name in ("word", "count", "share", "flag", "colour", "maybe")]
     assert types == [str, int, float, bool, Colour, float]
-    assert 3 <= said.count <= 5
-    assert 0 < said.share < 1
-    assert said.label in ("it's; here", "there", 3)
-    assert said.tags
-    assert all(isinstance(tag, str) for tag in said.tags)
+    assert 3 <= prediction.count <= 5
+    assert 0 < prediction.share < 1
+    assert prediction.label in ("it's; here", "there", 3)
+    assert prediction.tags
+    assert all(isinstance(tag, str) for tag in prediction.tags)
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("adapter", [CHAT, dspy.JSONAdapter()], ids=["chat", "json"])
 def test_nested_types_are_answered_from_their_json_schema(server: RecordingLM, adapter: Any) -> None:
     with dspy.context(lm=model(server), adapter=adapter):
-        said = dspy.Predict(Nested)(text="hi")
-    assert isinstance(said.person, Person)
-    assert 1 <= said.person.address.number <= 99
-    assert all(isinstance(person, Person) for person in said.people)
-    assert all(isinstance(score, int) for score in said.scores.values())
-    assert isinstance(said.pair[0], int)
+        prediction = dspy.Predict(Nested)(text="hi")
+    assert isinstance(prediction.person, Person)
+    assert 1 <= prediction.person.address.number <= 99
+    assert all(isinstance(person, Person) for person in prediction.people)
+    assert all(isinstance(score, int) for score in prediction.scores.values())
+    assert isinstance(prediction.pair[0], int)
 
 
 def test_equal_inputs_get_equal_answers_and_other_inputs_others(server: RecordingLM) -> None:
@@ -148,26 +148,26 @@ def test_equal_inputs_get_equal_answers_and_other_inputs_others(server: Recordin
 @ADAPTERS
 def test_a_react_agent_calls_the_first_tool_once_and_finishes(server: RecordingLM, adapter: Any) -> None:
     with dspy.context(lm=model(server, temperature=0.4), adapter=adapter):
-        said = dspy.ReAct("question -> answer: int", tools=[search, add])(question="what is new?")  # pyright: ignore[reportArgumentType]
-    assert said.trajectory["tool_args_0"] == {"query": "what is new?"}
-    assert said.trajectory["observation_0"] == "found what is new?"
-    assert said.trajectory["tool_name_1"] == "finish"
-    assert isinstance(said.answer, int)
+        prediction = dspy.ReAct("question -> answer: int", tools=[search, add])(question="what is new?")  # pyright: ignore[reportArgumentType]
+    assert prediction.trajectory["tool_args_0"] == {"query": "what is new?"}
+    assert prediction.trajectory["observation_0"] == "found what is new?"
+    assert prediction.trajectory["tool_name_1"] == "finish"
+    assert isinstance(prediction.answer, int)
     assert len(server.requests) == 3
     server.assert_all_sent(temperature=0.4)
 
 
 def test_a_react_agent_gives_each_tool_argument_its_type(server: RecordingLM) -> None:
     with dspy.context(lm=model(server)):
-        said = dspy.ReAct("question -> answer", tools=[add])(question="2 and 2?")  # pyright: ignore[reportArgumentType]
-    assert re.fullmatch(r"(sum|total): \d+\.\d+", said.trajectory["observation_0"])
-    assert said.trajectory["tool_args_0"].keys() == {"a", "b", "label"}
+        prediction = dspy.ReAct("question -> answer", tools=[add])(question="2 and 2?")  # pyright: ignore[reportArgumentType]
+    assert re.fullmatch(r"(sum|total): \d+\.\d+", prediction.trajectory["observation_0"])
+    assert prediction.trajectory["tool_args_0"].keys() == {"a", "b", "label"}
 
 
 def test_the_second_react_module_gets_tool_calls_and_a_submit(server: RecordingLM) -> None:
     with dspy.context(lm=model(server)):
-        said = dspy.ReActV2("question -> answer: int", tools=[search])(question="what?")  # pyright: ignore[reportArgumentType]
-    assert isinstance(said.answer, int)
+        prediction = dspy.ReActV2("question -> answer: int", tools=[search])(question="what?")  # pyright: ignore[reportArgumentType]
+    assert isinstance(prediction.answer, int)
 
 
 class OneLineInterpreter:
@@ -190,8 +190,8 @@ class OneLineInterpreter:
 def test_a_program_of_thought_gets_a_program_that_submits_the_wanted_fields(server: RecordingLM) -> None:
     with dspy.context(lm=model(server)):
         thinker = dspy.ProgramOfThought("question -> answer: float, unit", interpreter_factory=OneLineInterpreter)
-        said = thinker(question="how far?")
-    assert isinstance(said.answer, float)
+        prediction = thinker(question="how far?")
+    assert isinstance(prediction.answer, float)
     assert json.loads(server.requests[-1].inputs["code_output"]).keys() == {"answer", "unit"}
 
 
@@ -250,9 +250,9 @@ def test_a_script_may_repeat_be_a_function_or_fill_only_some_fields() -> None:
         return {"answer": ask.inputs["question"].upper()}
 
     with RecordingLM(scripted(shout)) as server, dspy.context(lm=model(server)):
-        said = dspy.ChainOfThought("question -> answer")(question="why")
-        assert said.answer == "WHY"
-        assert said.reasoning
+        prediction = dspy.ChainOfThought("question -> answer")(question="why")
+        assert prediction.answer == "WHY"
+        assert prediction.reasoning
     ask = read_ask({"messages": []})
     again = scripted([1, 2], repeat=True)
     assert [again(ask) for _ in range(3)] == [{"answer": 1}, {"answer": 2}, {"answer": 1}]
@@ -360,8 +360,8 @@ def test_several_choices_differ_and_usage_is_counted() -> None:
 
 def test_usage_reaches_dspy(server: RecordingLM) -> None:
     with dspy.context(lm=model(server), track_usage=True):
-        said = dspy.Predict("question -> answer")(question="x")
-    assert said.get_lm_usage()["openai/demo"]["total_tokens"] > 0
+        prediction = dspy.Predict("question -> answer")(question="x")
+    assert prediction.get_lm_usage()["openai/demo"]["total_tokens"] > 0
 
 
 def test_an_answer_is_streamed_in_pieces(server: RecordingLM) -> None:
@@ -385,8 +385,8 @@ async def test_dspy_streams_a_field(server: RecordingLM) -> None:
     )
     with dspy.context(lm=model(server)):
         seen = [item async for item in program(question="x")]
-    said = seen[-1]
-    assert "".join(item.chunk for item in seen[:-1]) == said.answer
+    last = seen[-1]
+    assert "".join(item.chunk for item in seen[:-1]) == last.answer
 
 
 def test_models_are_listed_and_nonsense_is_refused(server: RecordingLM) -> None:

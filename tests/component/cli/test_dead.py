@@ -33,10 +33,10 @@ def ids(redis_url: str) -> list[str]:
     with channel(redis_url) as ours:
         for n in range(3):
             put(ours, n, headers={"task": "shop.unknown", "id": f"task-{n}"})
-        taken = [take(ours) for _ in range(3)]
-        for message in taken:
+        messages = [take(ours) for _ in range(3)]
+        for message in messages:
             message.reject(requeue=False)
-    return [message.delivery_tag for message in taken]
+    return [message.delivery_tag for message in messages]
 
 
 def test_an_empty_list_says_so(run: Run) -> None:
@@ -51,11 +51,11 @@ def test_the_list_and_one_of_it(run: Run, ids: list[str]) -> None:
     assert "3 dead" in table
     assert "3 dead, 1 shown" in run("list", "--limit", "1")
     listed = json.loads(run("list", "--json"))
-    assert {one["task_id"] for one in listed["messages"]} == {"task-0", "task-1", "task-2"}
+    assert {message["task_id"] for message in listed["messages"]} == {"task-0", "task-1", "task-2"}
     assert "message" not in listed["messages"][0]
-    told = json.loads(run("show", ids[1], "--json"))
-    assert (told["reason"], told["queue"], told["task_id"]) == ("rejected", QUEUE, "task-1")
-    assert json.loads(told["message"])["headers"]["id"] == "task-1"
+    shown = json.loads(run("show", ids[1], "--json"))
+    assert (shown["reason"], shown["queue"], shown["task_id"]) == ("rejected", QUEUE, "task-1")
+    assert json.loads(shown["message"])["headers"]["id"] == "task-1"
     assert "shop.unknown" in run("show", ids[1])
 
 

@@ -43,7 +43,7 @@ def test_a_program_keeps_its_version_until_it_changes(redis_url: str) -> None:
     assert fleet.register("qa", dspy.Predict("question -> answer")).version == first.version == 1
     changed = fleet.register("qa", dspy.ChainOfThought("question -> answer"))
     assert changed.version == 2
-    assert [(one.name, one.latest) for one in fleet.programs()] == [("qa", 2)]
+    assert [(program.name, program.latest) for program in fleet.programs()] == [("qa", 2)]
 
 
 def test_a_program_is_registered_from_a_module_a_spec_a_mapping_or_text(redis_url: str) -> None:

@@ -16,7 +16,7 @@ from tests.unit.protocol.test_provenance import SAMPLE
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, dict[str, Any]]]:
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, dict[str, Any]]]:
     """What the program submits; each is answered at once, as a worker would store it."""
     calls: list[tuple[str, Any, dict[str, Any]]] = []
     submit = Fleet.submit
@@ -32,26 +32,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, dict[str, Any
 
 
 def test_a_call_submits_the_inputs_with_the_options_of_the_program(
-    redis_url: str, asked: list[tuple[str, Any, dict[str, Any]]]
+    redis_url: str, submitted: list[tuple[str, Any, dict[str, Any]]]
 ) -> None:
     program = Fleet(redis_url).program("qa@prod", session="s", at_least="1.1", priority=9)
     assert program(question="why?").answer == "42"
-    assert asked == [("qa@prod", {"question": "why?"}, {"session": "s", "at_least": "1.1", "priority": 9})]
+    assert submitted == [("qa@prod", {"question": "why?"}, {"session": "s", "at_least": "1.1", "priority": 9})]
 
 
-async def test_it_is_awaited_like_any_module(redis_url: str, asked: list[tuple[str, Any, dict[str, Any]]]) -> None:
+async def test_it_is_awaited_like_any_module(redis_url: str, submitted: list[tuple[str, Any, dict[str, Any]]]) -> None:
     prediction = await Fleet(redis_url).program("qa").acall(question="why?")
     assert (prediction.answer, prediction.provenance) == ("42", SAMPLE)
 
 
-def test_it_runs_within_dspys_own_parallelism(redis_url: str, asked: list[tuple[str, Any, dict[str, Any]]]) -> None:
+def test_it_runs_within_dspys_own_parallelism(redis_url: str, submitted: list[tuple[str, Any, dict[str, Any]]]) -> None:
     program = Fleet(redis_url).program("qa")
     pairs = [(program, dspy.Example(question=str(number)).with_inputs("question")) for number in range(6)]
     answers = dspy.Parallel(num_threads=3, disable_progress_bar=True)(pairs)
     assert [answer.answer for answer in answers] == ["42"] * 6
 
 
-def test_it_is_a_part_of_a_program_that_is_copied(redis_url: str, asked: list[Any]) -> None:
+def test_it_is_a_part_of_a_program_that_is_copied(redis_url: str, submitted: list[Any]) -> None:
     class Outer(dspy.Module):
         def __init__(self) -> None:
             super().__init__()

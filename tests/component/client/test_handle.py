@@ -105,7 +105,7 @@ def test_many_threads_wait_for_one_prediction(fleet: Fleet) -> None:
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(fleet.handle("task").get, 5) for _ in range(8)]
         finish(fleet, fleet.handle("task"), answer="42")
-        assert {one.result().answer for one in waiting} == {"42"}
+        assert {future.result().answer for future in waiting} == {"42"}
 
 
 def test_a_cancelled_prediction_ends_for_everybody(fleet: Fleet) -> None:
@@ -122,21 +122,21 @@ def test_a_cancelled_prediction_ends_for_everybody(fleet: Fleet) -> None:
 
 def test_one_that_has_ended_is_not_cancelled_and_nobody_is_told(fleet: Fleet, redis_url: str) -> None:
     handle = fleet.handle(fresh("task"))
-    with told_of_cancellations(redis_url) as told:
+    with told_of_cancellations(redis_url) as messages:
         finish(fleet, handle, answer="42")
         assert not handle.cancel()
-        assert told.get_message(timeout=0.2) is None
+        assert messages.get_message(timeout=0.2) is None
     assert handle.get().answer == "42"
 
 
 def test_a_cancellation_is_told_once_to_the_whole_fleet(fleet: Fleet, redis_url: str) -> None:
     handle = fleet.handle(fresh("task"))
-    with told_of_cancellations(redis_url) as told:
+    with told_of_cancellations(redis_url) as messages:
         assert handle.cancel()
         assert handle.cancel(), "it is cancelled, whoever did it"
-        message: Any = told.get_message(timeout=2)
+        message: Any = messages.get_message(timeout=2)
         assert message["data"] == handle.id.encode()
-        assert told.get_message(timeout=0.2) is None
+        assert messages.get_message(timeout=0.2) is None
 
 
 async def test_a_coroutine_cancels_without_blocking_its_loop(fleet: Fleet) -> None:
@@ -158,10 +158,10 @@ def test_who_waits_on_his_reply_channel_hears_of_a_cancellation_from_elsewhere(r
 
 @contextmanager
 def told_of_cancellations(url: str) -> Generator[Any]:
-    with Redis.from_url(url) as client, client.pubsub() as told:
-        told.subscribe("dspex:cancel")
-        assert told.get_message(timeout=2)
-        yield told
+    with Redis.from_url(url) as client, client.pubsub() as messages:
+        messages.subscribe("dspex:cancel")
+        assert messages.get_message(timeout=2)
+        yield messages
 
 
 def subscribed(url: str, pattern: bytes) -> bool:

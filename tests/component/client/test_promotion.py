@@ -254,7 +254,7 @@ def test_a_fleet_promotes_within_its_own_namespace(redis_url: str) -> None:
     assert other.session("s").blocking.set_variables({"temp": 0.1})
     run_blocking(fleet._acks.heartbeat("w/1"))
     run_blocking(fleet._acks.report("w/1", {"s": AckReport(token)}))
-    assert [one.token for one in fleet.applied("s")] == [token]
+    assert [ack.token for ack in fleet.applied("s")] == [token]
     assert fleet.promote("s", "stable", wait_s=0) == token
     with pytest.raises(RevisionNotAppliedError):
         other.promote("s", "stable", wait_s=0)

@@ -209,7 +209,7 @@ def test_who_comes_while_another_sends_waits_for_him(
         first = pool.submit(submit)
         assert sending.wait(5)
         rest = [pool.submit(submit) for _ in range(3)]
-        assert {one.result() for one in rest} == {first.result()}
+        assert {future.result() for future in rest} == {first.result()}
     assert len(queued(other_broker)) == 1
 
 
@@ -228,7 +228,7 @@ def batch_of(url: str) -> list[list[Any]]:
 def test_a_batch_is_one_message_in_which_each_input_has_its_task(redis_url: str) -> None:
     inputs = [{"question": f"q{number}"} for number in range(50)]
     handles = Fleet(redis_url).submit_batch("qa", inputs, session="s")
-    assert batch_of(redis_url) == [[handle.id, one] for handle, one in zip(handles, inputs, strict=True)]
+    assert batch_of(redis_url) == [[handle.id, item] for handle, item in zip(handles, inputs, strict=True)]
     assert len({handle.id for handle in handles}) == 50
 
 

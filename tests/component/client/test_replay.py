@@ -35,14 +35,14 @@ class Asked:
 
 
 @pytest.fixture
-def asked(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Asked:
+def asks(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Asked:
     return Asked(Fleet(redis_url, wait_s=5), monkeypatch)
 
 
-def test_it_is_asked_again_under_the_exact_revision_and_program_version(asked: Asked) -> None:
-    asked.finish("first", answer="first")
-    replay = asked.fleet.replay("first")
-    assert asked.seen == [
+def test_it_is_asked_again_under_the_exact_revision_and_program_version(asks: Asked) -> None:
+    asks.finish("first", answer="first")
+    replay = asks.fleet.replay("first")
+    assert asks.seen == [
         (f"{SAMPLE.program}:{SAMPLE.version}", INPUTS, {"session": SAMPLE.session, "exactly": SAMPLE.token})
     ]
     assert (replay.inputs, replay.first.answer, replay.again.answer) == (INPUTS, "first", "again")
@@ -51,24 +51,24 @@ def test_it_is_asked_again_under_the_exact_revision_and_program_version(asked: A
 
 
 @pytest.mark.parametrize("state", [None, "PENDING", "RETRY"])
-def test_what_has_no_result_is_not_asked_again(state: str | None, asked: Asked) -> None:
+def test_what_has_no_result_is_not_asked_again(state: str | None, asks: Asked) -> None:
     if state:
-        asked.fleet.app.backend.store_result("first", None, state)
+        asks.fleet.app.backend.store_result("first", None, state)
     with pytest.raises(BridgeError, match="Prediction first has no result to replay"):
-        asked.fleet.replay("first")
-    assert asked.seen == []
+        asks.fleet.replay("first")
+    assert asks.seen == []
 
 
-def test_what_failed_is_told_and_not_asked_again(asked: Asked) -> None:
-    asked.fleet.app.backend.store_result("first", ZeroDivisionError("division by zero"), "FAILURE")
+def test_what_failed_is_told_and_not_asked_again(asks: Asked) -> None:
+    asks.fleet.app.backend.store_result("first", ZeroDivisionError("division by zero"), "FAILURE")
     with pytest.raises(PredictionFailedError, match="division by zero"):
-        asked.fleet.replay("first")
-    assert asked.seen == []
+        asks.fleet.replay("first")
+    assert asks.seen == []
 
 
-def test_a_repetition_is_waited_for_within_bounds(asked: Asked) -> None:
-    asked.finish("first", answer="first")
-    asked.outputs = None
+def test_a_repetition_is_waited_for_within_bounds(asks: Asked) -> None:
+    asks.finish("first", answer="first")
+    asks.outputs = None
     with pytest.raises(PredictionTimeoutError) as raised:
-        asked.fleet.replay("first", timeout=1.5)
+        asks.fleet.replay("first", timeout=1.5)
     assert (raised.value.task_id, raised.value.waited_s) == ("again", 1.5)

@@ -158,8 +158,8 @@ def test_a_subscription_that_is_lost_comes_back_and_misses_nothing(fleet: Fleet,
     waiting = run_in_background(lambda: fleet.handle(task).get(10))
     wait_until(lambda: subscribers(redis_url, task), "the subscription")
     with Redis.from_url(redis_url) as client:
-        for one in client.client_list(_type="pubsub"):
-            client.client_kill_filter(_id=one["id"])
+        for connection in client.client_list(_type="pubsub"):
+            client.client_kill_filter(_id=connection["id"])
     fleet.app.backend.store_result(task, DONE, "SUCCESS")
     with within(4):
         assert waiting().answer == "42"
@@ -182,7 +182,7 @@ def _subscribed(url: str) -> int:
     """How many connections subscribe to anything in this database; earlier tests may have left some of theirs."""
     database = url.rsplit("/", 1)[1]
     with Redis.from_url(url) as client:
-        return sum(int(one["sub"]) > 0 and one["db"] == database for one in client.client_list())
+        return sum(int(connection["sub"]) > 0 and connection["db"] == database for connection in client.client_list())
 
 
 def run_in_background(work: Callable[[], Any]) -> Callable[[], Any]:

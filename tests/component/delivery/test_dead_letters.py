@@ -28,11 +28,11 @@ async def dead(redis_url: str) -> AsyncGenerator[DeadLetters]:
 
 
 def bury(url: str, id: str, at: float = 1_000.0, message: bytes = MESSAGE, **known: Any) -> None:
-    told = {"reason": "lost", "error": "it fell silent", "list": LIST, "at": at, "task": "t", "task_id": "7",
+    headers = {"reason": "lost", "error": "it fell silent", "list": LIST, "at": at, "task": "t", "task_id": "7",
             "deliveries": 5, **known}  # fmt: skip
     with Redis.from_url(url) as client:
         client.zadd(DeliveryKeys().dead, {id: at * 1000})
-        client.hset(DeliveryKeys().dead_entries, id, json.dumps(told).encode() + b"\n" + message)
+        client.hset(DeliveryKeys().dead_entries, id, json.dumps(headers).encode() + b"\n" + message)
 
 
 def waiting(url: str) -> list[bytes]:
@@ -45,16 +45,16 @@ async def test_the_newest_are_listed_first(dead: DeadLetters, redis_url: str) ->
     assert (await dead.latest(), await dead.count(), await dead.ids()) == ([], 0, [])
     for n in range(5):
         bury(redis_url, f"w.{n}", at=1_000.0 + n)
-    assert [one.id for one in await dead.latest(2)] == ["w.4", "w.3"]
+    assert [letter.id for letter in await dead.latest(2)] == ["w.4", "w.3"]
     assert (await dead.count(), (await dead.ids())[0]) == (5, "w.0")
 
 
 async def test_a_dead_letter_has_all_its_fields(dead: DeadLetters, redis_url: str) -> None:
     bury(redis_url, "w.1", message=b"\xff\n\x00", task=None, task_id=None, reason="unreadable")
-    one = await dead.get("w.1")
-    assert one == DeadLetter("w.1", "unreadable", "it fell silent", LIST, None, None, (), 5, 1_000.0, b"\xff\n\x00")
-    assert one.queue == "predictions"
-    assert one.as_dict()["message"] == "\\xff\n\x00"
+    letter = await dead.get("w.1")
+    assert letter == DeadLetter("w.1", "unreadable", "it fell silent", LIST, None, None, (), 5, 1_000.0, b"\xff\n\x00")
+    assert letter.queue == "predictions"
+    assert letter.as_dict()["message"] == "\\xff\n\x00"
 
 
 async def test_a_retried_message_is_requeued_at_the_tail_as_new(dead: DeadLetters, redis_url: str) -> None:

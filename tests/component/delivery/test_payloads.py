@@ -120,7 +120,7 @@ async def test_a_large_result_is_stored_by_reference(payloads: Payloads) -> None
 
 
 async def test_a_result_extends_the_ttl_of_its_inputs_payload(payloads: Payloads, redis_url: str) -> None:
-    asked = await payloads.put({"text": "x" * 2_000}, 30)
-    await payloads.encode_result(Result({"answer": "42"}, {}, asked), 700)
+    inputs = await payloads.put({"text": "x" * 2_000}, 30)
+    await payloads.encode_result(Result({"answer": "42"}, {}, inputs), 700)
     with Redis.from_url(redis_url) as client:
         assert 690 < client.ttl(keys(redis_url)[0]) <= 700

@@ -73,7 +73,7 @@ async def test_programs_have_versions_of_their_own(registry: ProgramRegistry) ->
 
 async def test_registering_at_the_same_time_gives_each_content_one_version(registry: ProgramRegistry) -> None:
     specs = [spec(lm=f"lm{n}") for n in range(20)]
-    programs = await asyncio.gather(*(registry.register("qa", one) for one in specs))
+    programs = await asyncio.gather(*(registry.register("qa", each) for each in specs))
 
     assert sorted(program.version for program in programs) == list(range(1, 21))
     for program in programs:
@@ -265,8 +265,13 @@ async def test_nothing_of_it_expires(registry: ProgramRegistry, client: Redis) -
 
 
 async def test_redis_away_is_a_named_error_within_its_bound() -> None:
-    away = ProgramRegistry(RedisConnection("redis://127.0.0.1:1/0", timeout_s=0.5))
+    unreachable = ProgramRegistry(RedisConnection("redis://127.0.0.1:1/0", timeout_s=0.5))
 
-    for attempt in (away.get("qa"), away.register("qa", spec()), away.list(), away.label("qa", "prod", 1)):
+    for attempt in (
+        unreachable.get("qa"),
+        unreachable.register("qa", spec()),
+        unreachable.list(),
+        unreachable.label("qa", "prod", 1),
+    ):
         with pytest.raises(StoreUnavailableError, match="is away"):
             await attempt

@@ -78,10 +78,10 @@ async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
 
 
 async def test_an_unreachable_server_raises_in_every_caller() -> None:
-    async def away(_: Sequence[Command]) -> list[Any]:
+    async def refuse(_: Sequence[Command]) -> list[Any]:
         raise StoreUnavailableError("redis://h", "gone")
 
-    tick = Pipeliner(away)
+    tick = Pipeliner(refuse)
     errors = await asyncio.gather(*(tick.execute(("GET", "a")) for _ in range(2)), return_exceptions=True)
     assert [str(error) for error in errors] == [str(StoreUnavailableError("redis://h", "gone"))] * 2
     assert errors[0] is not errors[1]

@@ -37,9 +37,9 @@ def kill_subscribers(url: str, channel: str) -> None:
     """Cuts the lines of this test alone: channels belong to the server, which other tests use as well."""
     database = url.rsplit("/", 1)[1]
     with Redis.from_url(url) as client:
-        for one in client.client_list(_type="pubsub"):
-            if one["db"] == database:
-                client.client_kill_filter(_id=one["id"])
+        for connection in client.client_list(_type="pubsub"):
+            if connection["db"] == database:
+                client.client_kill_filter(_id=connection["id"])
 
 
 async def soon(heard: list[Any], what: list[Any]) -> None:
@@ -62,11 +62,11 @@ async def test_messages_are_received_once_the_subscription_is_confirmed(redis_ur
 async def test_all_channels_share_one_connection(redis_url: str) -> None:
     listening, name = Subscription(RedisConnection(redis_url)), fresh("channel")
     heard: dict[str, list[bytes | None]] = {f"{name}-{number}": [] for number in range(50)}
-    await asyncio.gather(*(listening.subscribe(each, said.append) for each, said in heard.items()))
+    await asyncio.gather(*(listening.subscribe(each, messages.append) for each, messages in heard.items()))
     for each in heard:
         publish(redis_url, each, each)
-    for each, said in heard.items():
-        await soon(said, [None, each.encode()])
+    for each, messages in heard.items():
+        await soon(messages, [None, each.encode()])
     with Redis.from_url(redis_url) as client:
         assert client.pubsub_numsub(*heard) == [(each.encode(), 1) for each in heard]
 
@@ -163,7 +163,7 @@ async def test_handles_see_results_that_were_stored_during_a_disconnection(redis
             client.set(f"celery-task-meta-{handle.id}", fleet.app.backend.encode(end), ex=60)
     kill_subscribers(redis_url, replies)
     with within(4):
-        assert [one.answer for one in await waiting] == ["42"] * 20
+        assert [prediction.answer for prediction in await waiting] == ["42"] * 20
 
 
 async def test_a_freed_subscription_ends_its_tasks_and_closes_its_connection(redis_url: str) -> None:

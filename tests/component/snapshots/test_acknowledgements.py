@@ -92,8 +92,8 @@ async def test_forgotten_reports_do_not_count(acks: Acks) -> None:
     await acks.report("w/1", {"s": AckReport(FIRST), "t": AckReport(FIRST)})
     await says(acks, "w/2", FIRST)
     await acks.forget("w/1", ["s", "never held"])
-    assert [one.process for one in await acks.read_acks("s")] == ["w/2"]
-    assert [one.process for one in await acks.read_acks("t")] == ["w/1"]
+    assert [ack.process for ack in await acks.read_acks("s")] == ["w/2"]
+    assert [ack.process for ack in await acks.read_acks("t")] == ["w/1"]
 
 
 async def test_a_process_without_heartbeat_does_not_count(acks: Acks) -> None:
@@ -106,7 +106,7 @@ async def test_a_process_without_heartbeat_does_not_count(acks: Acks) -> None:
 async def test_a_process_counts_until_three_missed_heartbeats(acks: Acks, client: Redis) -> None:
     await says(acks, "w/1", FIRST)
     client.zincrby("dspex:processes", -2.5 * HEARTBEAT_INTERVAL_S, "w/1")
-    assert [one.process for one in await acks.read_acks("s")] == ["w/1"]
+    assert [ack.process for ack in await acks.read_acks("s")] == ["w/1"]
     client.zincrby("dspex:processes", -0.5 * HEARTBEAT_INTERVAL_S, "w/1")
     assert await acks.read_acks("s") == []
     # It was only suspended: what it said counts again as soon as it shows itself.
@@ -140,10 +140,10 @@ async def test_namespaces_keep_fleets_apart(acks: Acks, redis_url: str) -> None:
 
 async def test_an_unreachable_redis_raises() -> None:
     connection = RedisConnection("redis://:hunter2@127.0.0.1:1/0", timeout_s=0.5)
-    away = Acks(connection)
+    unreachable = Acks(connection)
     for call in (
-        away.heartbeat("w/1"), away.report("w/1", {"s": AckReport(FIRST)}),
-        away.forget("w/1", ["s"]), away.read_acks("s"),
+        unreachable.heartbeat("w/1"), unreachable.report("w/1", {"s": AckReport(FIRST)}),
+        unreachable.forget("w/1", ["s"]), unreachable.read_acks("s"),
     ):  # fmt: skip
         with pytest.raises(StoreUnavailableError) as raised:
             await call

@@ -69,7 +69,7 @@ class Again:
         failing_s: float = 0.0,
         deadline: float | None = None,
     ) -> None:
-        self.sent += [(one.task_id, countdown, retries, tries, failing_s) for one in inputs]
+        self.sent += [(item.task_id, countdown, retries, tries, failing_s) for item in inputs]
 
 
 @pytest.fixture
@@ -106,23 +106,23 @@ async def test_each_input_ends_under_its_own_id_and_is_told_to_its_client(runtim
 
 
 async def test_the_program_is_bound_once(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, prepare = list[PredictionRequest](), module.prepare
+    prepared, prepare = list[PredictionRequest](), module.prepare
 
     async def counted(runtime: Runtime, request: PredictionRequest, delivery: Delivery) -> Any:
-        made.append(request)
+        prepared.append(request)
         return await prepare(runtime, request, delivery)
 
     monkeypatch.setattr(module, "prepare", counted)
     await batch(runtime, Stored()).run(inputs(30))
-    assert len(made) == 1
+    assert len(prepared) == 1
 
 
 async def test_inputs_of_all_batches_of_a_process_share_its_room(runtime: Runtime, lm: RecordingLM) -> None:
     lm.delay(0.05)
     small = replace(runtime, batch_slots=asyncio.Semaphore(3))
     await asyncio.gather(*(batch(small, Stored()).run(inputs(6)) for _ in range(2)))
-    starts = sorted((one.received_at, 1) for one in lm.requests)
-    ends = sorted((one.answered_at or 0.0, -1) for one in lm.requests)
+    starts = sorted((request.received_at, 1) for request in lm.requests)
+    ends = sorted((request.answered_at or 0.0, -1) for request in lm.requests)
     running = most = 0
     for _, change in sorted([*starts, *ends]):
         running += change
@@ -133,8 +133,8 @@ async def test_inputs_of_all_batches_of_a_process_share_its_room(runtime: Runtim
 async def test_an_end_that_is_an_error_is_its_inputs_alone(runtime: Runtime, lm: RecordingLM) -> None:
     stored = Stored()
     lm.garble(None, containing="q2.")
-    asked = [*inputs(4), Input("none", {"qestion": "?"}), Input("odd", "no object")]
-    await batch(runtime, stored).run(asked)
+    given = [*inputs(4), Input("none", {"qestion": "?"}), Input("odd", "no object")]
+    await batch(runtime, stored).run(given)
     kinds = {task_id: type(end) for task_id, (end, state) in stored.ends.items() if state == "FAILURE"}
     assert kinds == {"task-2": LMAnswerError, "none": InputError, "odd": InputError}
 
@@ -213,7 +213,7 @@ async def test_what_has_ended_is_not_unfinished(runtime: Runtime) -> None:
     await runtime.results.client.set("celery-task-meta-task-1", '{"status": "REVOKED"}', ex=60)
     await runtime.results.client.set("celery-task-meta-task-2", '{"status": "RETRY"}', ex=60)
     left = await module.find_unfinished(runtime, stored, inputs(4))
-    assert [one.task_id for one in left] == ["task-0", "task-2", "task-3"]
+    assert [item.task_id for item in left] == ["task-0", "task-2", "task-3"]
     assert await module.find_unfinished(runtime, stored, []) == []
 
 

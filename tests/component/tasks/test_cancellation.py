@@ -57,14 +57,14 @@ async def test_others_may_listen_to_the_same_channel(redis_url: str) -> None:
     connection, heard = RedisConnection(redis_url), list[str]()
     signals = Subscriptions(connection)
     for number in range(2):
-        signals.subscribe("told", lambda said, number=number: heard.append(f"{number} {said}"), lambda: None)
+        signals.subscribe("told", lambda message, number=number: heard.append(f"{number} {message}"), lambda: None)
     signals.start()
     with Redis.from_url(redis_url) as client:
 
-        async def told() -> bool:
+        async def heard_all() -> bool:
             return bool(client.publish("told", "x")) and len(heard) >= 2
 
-        await eventually(told, "both hear it")
+        await eventually(heard_all, "both hear it")
     assert {"0 x", "1 x"} <= set(heard)
     await signals.aclose()
     await connection.aclose()

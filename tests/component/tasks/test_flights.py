@@ -47,9 +47,9 @@ class Process:
 async def processes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Process]]:
     loop = asyncio.get_running_loop()
     monkeypatch.setattr("tasks.response_cache.single_flight.get_home_loop", lambda: loop)
-    made = [Process(redis_url) for _ in range(3)]
-    yield made
-    for process in made:
+    started = [Process(redis_url) for _ in range(3)]
+    yield started
+    for process in started:
         await process.aclose()
 
 
@@ -138,17 +138,17 @@ async def test_a_cancelled_follower_leaves_the_call_alone(processes: list[Proces
 
 
 async def test_a_failure_is_that_of_all_who_wait_in_the_process(processes: list[Process]) -> None:
-    asked = 0
+    calls = 0
 
     async def fail() -> Response:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         await asyncio.sleep(0)
         raise ServerError("x")
 
     ends = await asyncio.gather(*(processes[0].ask(fail) for _ in range(5)), return_exceptions=True)
     assert [type(end) for end in ends] == [ServerError] * 5
-    assert asked == 1
+    assert calls == 1
 
 
 async def test_without_redis_the_provider_is_asked() -> None:

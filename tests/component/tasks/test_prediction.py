@@ -55,7 +55,7 @@ def delivered(**outputs: Any) -> dict[str, Any]:
 NOWHERE = Payloads(RedisConnection("redis://localhost:1"), "dspex")
 
 
-def taken(request: PredictionRequest) -> Any:
+def delivery_of(request: PredictionRequest) -> Any:
     return taken_of(asyncio.run(fetch_payloads(NOWHERE, request)), BOUNDS)
 
 
@@ -64,55 +64,55 @@ def chained(inputs: Any, **take: str) -> PredictionRequest:
 
 
 def test_plain_inputs_are_taken_as_they_are() -> None:
-    assert taken(PredictionRequest("p", {"a": 1})) == {"a": 1}
+    assert delivery_of(PredictionRequest("p", {"a": 1})) == {"a": 1}
 
 
 def test_a_previous_results_outputs_are_taken_by_their_names_or_as_told() -> None:
     previous = delivered(answer="42", reasoning="because")
-    assert taken(chained(previous)) == {"answer": "42", "reasoning": "because"}
-    assert taken(chained(previous, text="answer")) == {"text": "42"}
+    assert delivery_of(chained(previous)) == {"answer": "42", "reasoning": "because"}
+    assert delivery_of(chained(previous, text="answer")) == {"text": "42"}
 
 
 def test_a_groups_outputs_are_taken_as_lists() -> None:
     previous: Any = [delivered(answer="a"), delivered(answer="b")]
-    assert taken(chained(previous, texts="answer")) == {"texts": ["a", "b"]}
-    assert taken(chained(previous)) == {"answer": ["a", "b"]}
+    assert delivery_of(chained(previous, texts="answer")) == {"texts": ["a", "b"]}
+    assert delivery_of(chained(previous)) == {"answer": ["a", "b"]}
 
 
 def test_an_output_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match=r"'p' can't take input 'text': .*no output 'anwser'.*answer"):
-        taken(chained(delivered(answer="42"), text="anwser"))
+        delivery_of(chained(delivered(answer="42"), text="anwser"))
 
 
 def test_a_group_whose_members_differ_is_refused_by_name() -> None:
     previous: Any = [delivered(answer="a"), delivered(label="b")]
     with pytest.raises(InputError, match=r"'p' can't take input 'answer'"):
-        taken(chained(previous))
+        delivery_of(chained(previous))
 
 
 @pytest.mark.parametrize("inputs", [None, "text", 7, [], ["a"], [{"a": 1}], [delivered(a=1), {"a": 1}]])
 def test_inputs_that_are_no_object_are_refused(inputs: Any) -> None:
     with pytest.raises(InputError, match=r"must be an object of named inputs, not (NoneType|str|int|list)"):
-        taken(chained(inputs))
+        delivery_of(chained(inputs))
     with pytest.raises(InputError, match=r"must be an object of named inputs, not (NoneType|str|int|list)"):
-        taken(PredictionRequest("p", inputs))
+        delivery_of(PredictionRequest("p", inputs))
 
 
 def test_inputs_that_look_like_a_result_are_data_outside_a_chain() -> None:
     """KINDS 4: only the request says that its inputs are a previous result, never the inputs themselves."""
     for inputs in (delivered(answer="42"), {"v": 1, "payload": "payload:00:1"}, {"$payload": "00", "bytes": 1}):
-        assert taken(PredictionRequest("p", inputs)) == inputs
+        assert delivery_of(PredictionRequest("p", inputs)) == inputs
 
 
 def test_what_another_task_of_a_chain_returned_is_the_inputs() -> None:
     for inputs in ({"question": "why?"}, {"v": 2, "outputs": {}, "provenance": {}, "inputs": {}}):
-        assert taken(chained(inputs)) == inputs
+        assert delivery_of(chained(inputs)) == inputs
 
 
 def test_a_previous_results_values_are_as_they_were() -> None:
     """KINDS 4: also those that had to be escaped for Celery."""
     odd = {"__type__": "datetime", "__value__": "2026-01-02"}
-    assert taken(chained(delivered(answer=odd))) == {"answer": odd}
+    assert delivery_of(chained(delivered(answer=odd))) == {"answer": odd}
 
 
 def test_inputs_that_are_too_deep_are_refused_by_name() -> None:
@@ -121,7 +121,7 @@ def test_inputs_that_are_too_deep_are_refused_by_name() -> None:
     for _ in range(200):
         deep = [deep]
     with pytest.raises(InputError, match=r"'p' can't take input 'a': it is nested deeper than 100 levels"):
-        taken(PredictionRequest("p", {"a": deep}))
+        delivery_of(PredictionRequest("p", {"a": deep}))
 
 
 # ---------------------------------------------------------------- the whole
@@ -150,12 +150,12 @@ async def test_a_prediction_runs_under_one_snapshot_and_says_which(
     token = await publish(redis_url, "s", temp=0.25)
     request = PredictionRequest("qa", {"question": "why?"}, "s", Requirement("at_least", token))
     result = await run_prediction(runtime, request, Delivery("task", "worker@host", 2, time.time() - 1))
-    told = Provenance.decode(result.provenance)
+    provenance = Provenance.decode(result.provenance)
     assert result.outputs == {"answer": "answer of why?"}
     lm.assert_all_sent(temperature=0.25)
-    assert (told.task_id, told.worker, told.attempt) == ("task", "worker@host", 2)
-    assert (told.session, told.token, told.variables) == ("s", str(token), {"temp": 0.25})
-    assert 1000 <= told.timings.queued_ms < 5000
+    assert (provenance.task_id, provenance.worker, provenance.attempt) == ("task", "worker@host", 2)
+    assert (provenance.session, provenance.token, provenance.variables) == ("s", str(token), {"temp": 0.25})
+    assert 1000 <= provenance.timings.queued_ms < 5000
 
 
 async def test_without_a_time_of_sending_nothing_was_queued(runtime: Runtime) -> None:
@@ -222,8 +222,8 @@ async def test_a_session_that_its_authority_has_not_confirmed_lately_is_refused_
         await run_prediction(runtime, replace(request, outage="serve_stale(50)"), DELIVERY)
 
     served = await run_prediction(runtime, replace(request, outage="serve_stale(3600)"), DELIVERY)
-    told = Provenance.decode(served.provenance)
-    assert (told.outage, told.staleness_s >= 100) == (True, True)
+    provenance = Provenance.decode(served.provenance)
+    assert (provenance.outage, provenance.staleness_s >= 100) == (True, True)
     unbounded = await run_prediction(runtime, replace(request, max_staleness=None), DELIVERY)
     assert Provenance.decode(unbounded.provenance).outage is False
 
@@ -251,14 +251,14 @@ async def test_a_session_that_nobody_follows_yet_is_wished_for_and_awaited(redis
     store = RedisStore(redis_url)
     wanted = SessionDemand(RedisConnection(redis_url))
     sessions = SessionSnapshots(Replica(store, 0.2), wanted, 10.0)
-    asked = asyncio.create_task(sessions.serve("new", Requirement(), FreshnessPolicy()))
+    serving = asyncio.create_task(sessions.serve("new", Requirement(), FreshnessPolicy()))
 
     async def wished() -> bool:
         return "new" in await wanted.read_idle_times()
 
     await eventually(wished, "the wish")
     token = await publish(redis_url, "new", temp=0.5)
-    assert (await asked).snapshot.token == token
+    assert (await serving).snapshot.token == token
     await sessions.replica.aclose()
 
 
@@ -289,14 +289,14 @@ async def test_a_session_that_was_let_go_is_wished_for_before_its_authority_coun
     sessions = SessionSnapshots(Replica(RedisStore(redis_url), 0.2), wanted, 10.0)
     await publish_silent(redis_url, "idle", ago_s=900)
     await connection.send_each([("ZADD", "dspex:refreshers", 1, "one"), ("EXPIRE", "dspex:refreshers", 60)])
-    asked = asyncio.create_task(sessions.serve("idle", Requirement(), terms))
+    serving = asyncio.create_task(sessions.serve("idle", Requirement(), terms))
 
     async def wished() -> bool:
         return "idle" in await wanted.read_idle_times()
 
     await eventually(wished, "the wish")
     await publish_silent(redis_url, "idle", ago_s=0, silence_s=60)
-    served = await asked
+    served = await serving
     assert (served.outage, served.staleness_s < 5) == (False, True)
     await sessions.replica.aclose()
 

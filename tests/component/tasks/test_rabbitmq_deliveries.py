@@ -55,9 +55,9 @@ async def test_a_message_is_given_up_after_as_many_deaths_as_it_may_cost(process
 
 async def test_what_is_handed_back_again_and_again_is_no_death(process: Process) -> None:
     for time in range(2 * MAX):
-        one = process()
-        assert await one.begin("t", first=not time) == 0
-        await one.end("t")
+        worker = process()
+        assert await worker.begin("t", first=not time) == 0
+        await worker.end("t")
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -79,17 +79,17 @@ async def test_what_died_with_its_worker_often_waits_for_its_turn_without_a_note
             doomed = process()
             await doomed.begin(name, first=not death)
             die(doomed)
-    one = process()
+    worker = process()
     # Two deaths each: a third one of these would be its last. They run beside few others, and these two at a time.
-    await asyncio.gather(*(one.begin(name, first=False) for name in ("a", "b")))
-    await asyncio.gather(*(one.end(name) for name in ("a", "b")))
+    await asyncio.gather(*(worker.begin(name, first=False) for name in ("a", "b")))
+    await asyncio.gather(*(worker.end(name) for name in ("a", "b")))
 
 
 async def test_the_notes_expire(process: Process, redis_url: str) -> None:
-    one = process()
-    await one.begin("t", first=True)
+    worker = process()
+    await worker.begin("t", first=True)
     async with Redis.from_url(redis_url) as client:
         assert {key: await client.ttl(key) > -1 for key in await client.keys("n:*")} == {
             b"n:delivery:runs:t": True,
-            f"n:delivery:alive:{one._process}".encode(): True,
+            f"n:delivery:alive:{worker._process}".encode(): True,
         }

@@ -97,9 +97,9 @@ async def test_without_a_good_revision_there_is_nothing_to_fall_back_to(parts: P
 
 
 async def reported(parts: Parts, token: Token) -> str | None:
-    for one in await parts.acks.read_acks("s"):
-        if one.token == token:
-            return one.error or "applied"
+    for ack in await parts.acks.read_acks("s"):
+        if ack.token == token:
+            return ack.error or "applied"
     return None
 
 
@@ -112,10 +112,10 @@ async def test_each_new_revision_is_reported_before_a_task_asks_for_it(parts: Pa
     assert "temp" in (await eventually(lambda: reported(parts, bad.token), "the refusal") or "")
     good = await parts.publish(temp=0.2)
     assert await eventually(lambda: reported(parts, good.token), "the report") == "applied"
-    (one,) = await parts.acks.read_acks("s")
-    assert one.process.startswith("worker@host/")
-    assert one.acknowledges(first.token)
-    assert not one.acknowledges(Token(good.token.epoch, good.token.revision + 1))
+    (ack,) = await parts.acks.read_acks("s")
+    assert ack.process.startswith("worker@host/")
+    assert ack.acknowledges(first.token)
+    assert not ack.acknowledges(Token(good.token.epoch, good.token.revision + 1))
 
 
 async def test_a_program_that_refuses_a_revision_reported_as_applied_changes_the_report(parts: Parts) -> None:

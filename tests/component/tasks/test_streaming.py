@@ -16,7 +16,7 @@ from tasks.streaming import ChunkWriter
 def written(url: str) -> list[tuple[str, str, str, str]]:
     with Redis.from_url(url, decode_responses=True) as client:
         entries: Any = client.xrange("pieces")
-        return [(said["field"], said["text"], said["call"], said["attempt"]) for _, said in entries]
+        return [(piece["field"], piece["text"], piece["call"], piece["attempt"]) for _, piece in entries]
 
 
 async def test_pieces_are_written_in_order_and_grow_together_while_they_wait(redis_url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.workers.test_app import made
+from tests.unit.workers.test_app import app_with
 from workers.broker import Transport
 from workers.dev.redis_server import EmbeddedRedis
 
@@ -12,7 +12,7 @@ from workers.dev.redis_server import EmbeddedRedis
 @pytest.mark.parametrize(("scheme", "database"), [("unix", "db"), ("redis+socket", "virtual_host")])
 def test_over_a_unix_socket_messages_and_results_arrive(scheme: str, database: str) -> None:
     with EmbeddedRedis.start(unix=True) as server:
-        app = made(redis_url=f"{server.url.replace('unix', scheme)}?{database}=3")
+        app = app_with(redis_url=f"{server.url.replace('unix', scheme)}?{database}=3")
         with app.connection() as connection, connection.SimpleQueue("predictions") as queue:
             assert isinstance(connection.transport, Transport)
             queue.put({"a": 1}, serializer="json")

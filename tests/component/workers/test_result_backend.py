@@ -82,14 +82,14 @@ def test_an_end_that_is_written_in_another_order_is_found(app: FleetApp, redis_u
 
 
 def test_an_end_is_told_on_the_tasks_channel_once(app: FleetApp, redis_url: str) -> None:
-    with Redis.from_url(redis_url) as client, client.pubsub() as told:
-        told.subscribe("celery-task-meta-told")
-        assert told.get_message(timeout=2)
+    with Redis.from_url(redis_url) as client, client.pubsub() as subscriber:
+        subscriber.subscribe("celery-task-meta-told")
+        assert subscriber.get_message(timeout=2)
         app.backend.store_result("told", 1, "SUCCESS")
         app.backend.store_result("told", 2, "SUCCESS")
-        message: Any = told.get_message(timeout=2)
+        message: Any = subscriber.get_message(timeout=2)
         assert json.loads(message["data"])["result"] == 1
-        assert told.get_message(timeout=0.2) is None
+        assert subscriber.get_message(timeout=0.2) is None
 
 
 def test_a_result_beyond_what_redis_takes_is_refused(app: FleetApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,14 +122,14 @@ def test_a_commit_that_is_repeated_after_a_lost_answer_is_the_same_commit(app: F
 
 
 def test_the_client_is_told_which_task_ended_and_the_stock_channel_how(app: FleetApp, redis_url: str) -> None:
-    with Redis.from_url(redis_url) as client, client.pubsub() as told:
-        told.subscribe("replies", "celery-task-meta-task")
-        assert told.get_message(timeout=2)
-        assert told.get_message(timeout=2)
+    with Redis.from_url(redis_url) as client, client.pubsub() as subscriber:
+        subscriber.subscribe("replies", "celery-task-meta-task")
+        assert subscriber.get_message(timeout=2)
+        assert subscriber.get_message(timeout=2)
         commit(app, "task", 1, "SUCCESS", reply_channel="replies")
         heard: dict[bytes, Any] = {}
         while len(heard) < 2:
-            message: Any = told.get_message(timeout=2)
+            message: Any = subscriber.get_message(timeout=2)
             heard[message["channel"]] = message["data"]
     assert heard[b"replies"] == b"task"
     assert json.loads(heard[b"celery-task-meta-task"])["result"] == 1

@@ -19,9 +19,9 @@ def test_a_worker_ends_what_another_gave_up_before_it_died(redis_url: str) -> No
     app, layout = FleetApp(FleetSettings.model_validate({"redis_url": redis_url})), DeliveryKeys()
     with Redis.from_url(redis_url) as client:
         for name, at in (("new", time.time()), ("old", time.time() - 100_000)):
-            told = {"reason": "lost", "error": "gone", "list": "q", "at": at, "task_ids": [f"{name}-a", f"{name}-b"]}
+            headers = {"reason": "lost", "error": "gone", "list": "q", "at": at, "task_ids": [f"{name}-a", f"{name}-b"]}
             client.zadd(layout.dead, {name: at * 1000})
-            client.hset(layout.dead_entries, name, json.dumps(told).encode() + b"\n{}")
+            client.hset(layout.dead_entries, name, json.dumps(headers).encode() + b"\n{}")
         client.set("celery-task-meta-new-a", json.dumps({"status": "SUCCESS", "result": 1}))
         endings.end_orphans(app)
         wait_until(lambda: client.exists("celery-task-meta-new-b"), "the end that was missing")

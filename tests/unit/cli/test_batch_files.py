@@ -90,6 +90,6 @@ def test_half_a_surrogate_pair_survives(source: Path, tmp_path: Path) -> None:
 
 def test_an_input_that_is_called_inputs_is_an_input_beside_others() -> None:
     """KINDS 4: what stands beside it was lost without a word."""
-    said = {"question": "why?", "inputs": {"a": 1}}
-    assert BatchLine.parse(1, json.dumps(said).encode()).inputs == said
+    given = {"question": "why?", "inputs": {"a": 1}}
+    assert BatchLine.parse(1, json.dumps(given).encode()).inputs == given
     assert BatchLine.parse(1, b'{"inputs": {"inputs": {"a": 1}}}').inputs == {"inputs": {"a": 1}}

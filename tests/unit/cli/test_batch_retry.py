@@ -31,10 +31,10 @@ def output(tmp_path: Path) -> Path:
     return path
 
 
-def told(output: Path) -> list[str]:
+def summaries(output: Path) -> list[str]:
     """For each record its line, and whether it is an old answer, a new one or an error."""
     records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    return [f"{one['line']} {'error' if 'error' in one else one['outputs']['a']}" for one in records]
+    return [f"{record['line']} {'error' if 'error' in record else record['outputs']['a']}" for record in records]
 
 
 def retry(output: Path, source: Path, upto: int = 6) -> None:
@@ -48,7 +48,7 @@ def retry(output: Path, source: Path, upto: int = 6) -> None:
 def test_failed_lines_and_those_behind_the_end_are_tried(source: Path, output: Path) -> None:
     """KINDS 47."""
     retry(output, source)
-    assert told(output) == ["1 1", "2 new", "3 3", "4 new", "5 5", "6 new"]
+    assert summaries(output) == ["1 1", "2 new", "3 3", "4 new", "5 5", "6 new"]
 
 
 @pytest.mark.parametrize("upto", range(6))
@@ -58,9 +58,9 @@ def test_an_interrupted_run_keeps_what_it_did_and_what_it_did_not_come_to(
     with pytest.raises(KeyboardInterrupt):
         retry(output, source, upto)
     expected = ["1 1", "2 new" if upto >= 2 else "2 error", "3 3", "4 new" if upto >= 4 else "4 error", "5 5"]
-    assert told(output) == expected
+    assert summaries(output) == expected
     retry(output, source)
-    assert told(output) == ["1 1", "2 new", "3 3", "4 new", "5 5", "6 new"]
+    assert summaries(output) == ["1 1", "2 new", "3 3", "4 new", "5 5", "6 new"]
 
 
 def test_what_a_killed_run_had_written_is_taken_up(source: Path, output: Path) -> None:
@@ -69,7 +69,7 @@ def test_what_a_killed_run_had_written_is_taken_up(source: Path, output: Path) -
         '{"line": 1, "outputs": {"a": 1}}\n{"line": 2, "outputs": {"a": "killed"}}\n{"line": 3, "ou', encoding="utf-8"
     )
     retry(output, source, upto=6)
-    assert told(output) == ["1 1", "2 killed", "3 3", "4 new", "5 5", "6 new"]
+    assert summaries(output) == ["1 1", "2 killed", "3 3", "4 new", "5 5", "6 new"]
     assert not beside.exists()
 
 

@@ -12,7 +12,7 @@ ON = {"aof_enabled": 1, "aof_last_write_status": "ok", "aof_delayed_fsync": 0}
 
 
 @pytest.mark.parametrize(
-    ("told", "fsync", "level", "says"),
+    ("info", "fsync", "level", "says"),
     [
         ({"aof_enabled": 0}, "everysec", "warn", "off"),
         (ON, "always", "ok", "nothing confirmed is lost"),
@@ -24,9 +24,9 @@ ON = {"aof_enabled": 1, "aof_last_write_status": "ok", "aof_delayed_fsync": 0}
         ({**ON, "aof_last_write_status": "err"}, "everysec", "fail", "its last write failed"),
     ],
 )
-def test_it_says_what_a_loss_would_cost(told: dict[str, Any], fsync: str | None, level: str, says: str) -> None:
+def test_it_says_what_a_loss_would_cost(info: dict[str, Any], fsync: str | None, level: str, says: str) -> None:
     """KINDS 30."""
-    check = _durability(told, fsync)
+    check = _durability(info, fsync)
     assert check.level == level
     assert says in check.found
     assert bool(check.fix) == (level != "ok")

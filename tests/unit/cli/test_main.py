@@ -25,13 +25,13 @@ def run(*arguments: str) -> int:
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for command in (
         "predict", "batch", "replay", "register", "programs", "label", "publish", "variables", "status", "doctor",
         "history", "diff", "rollback", "watch", "mark", "promote", "worker", "refresher", "gateway", "gateway-token",
         "demo", "dead",
     ):  # fmt: skip
-        assert f" {command} " in said
+        assert f" {command} " in output
 
 
 def test_help_loads_the_command_line_alone() -> None:
@@ -88,11 +88,11 @@ def test_a_named_error_is_one_line_and_exit_code_1(
 ) -> None:
     monkeypatch.setenv("DSPEX_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
     assert run(*arguments) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("dspex-fleet: ")
-    assert told.count("\n") == 1
-    assert says in told
-    assert "hunter2" not in told
+    errors = capsys.readouterr().err
+    assert errors.startswith("dspex-fleet: ")
+    assert errors.count("\n") == 1
+    assert says in errors
+    assert "hunter2" not in errors
 
 
 def test_arguments_that_make_no_sense_are_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

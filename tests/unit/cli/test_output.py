@@ -31,6 +31,6 @@ def test_a_long_value_is_cut_and_says_how_long_it_was() -> None:
 def test_markup_in_an_answer_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     shown.echo("[bold]no[/bold] :smile:")
     shown.print_table(("a",), [("[red]x[/red]",)])
-    said = capsys.readouterr().out
-    assert "[bold]no[/bold] :smile:" in said
-    assert "[red]x[/red]" in said
+    output = capsys.readouterr().out
+    assert "[bold]no[/bold] :smile:" in output
+    assert "[red]x[/red]" in output

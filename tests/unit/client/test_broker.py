@@ -40,9 +40,9 @@ def test_a_url_is_said_in_celerys_words(url: str, expected: str) -> None:
     ("query", "expected"),
     [
         ("", {"ssl_cert_reqs": "required"}),
-        *((f"ssl_cert_reqs={said}", {"ssl_cert_reqs": "required"}) for said in ("required", "CERT_REQUIRED")),
-        *((f"ssl_cert_reqs={said}", {"ssl_cert_reqs": "optional"}) for said in ("optional", "CERT_OPTIONAL")),
-        *((f"ssl_cert_reqs={said}", {"ssl_cert_reqs": "none"}) for said in ("none", "CERT_NONE", "cert_none")),
+        *((f"ssl_cert_reqs={value}", {"ssl_cert_reqs": "required"}) for value in ("required", "CERT_REQUIRED")),
+        *((f"ssl_cert_reqs={value}", {"ssl_cert_reqs": "optional"}) for value in ("optional", "CERT_OPTIONAL")),
+        *((f"ssl_cert_reqs={value}", {"ssl_cert_reqs": "none"}) for value in ("none", "CERT_NONE", "cert_none")),
         (
             "ssl_ca_certs=/a%20b/ca.pem&ssl_check_hostname=false&ssl_certfile=/c&ssl_keyfile=/k",
             {
@@ -62,8 +62,8 @@ def test_the_options_of_tls_reach_celery_as_values(scheme: str, query: str, expe
     url = f"{scheme}://u:p@h:1/2?{query}".rstrip("?")
     assert celery_tls(url) == ("rediss://u:p@h:1/2", expected)
     # What our own connections take of the same URL, and of what a Celery app holds.
-    for said in (url, add_tls_options(*celery_tls(url))):  # type: ignore[arg-type]
-        parsed = dict(parse_url(Address.parse(said).url))
+    for spelling in (url, add_tls_options(*celery_tls(url))):  # type: ignore[arg-type]
+        parsed = dict(parse_url(Address.parse(spelling).url))
         ours = {name: value for name, value in parsed.items() if name.startswith("ssl_")}
         assert {"ssl_cert_reqs": "required"} | ours == expected
 

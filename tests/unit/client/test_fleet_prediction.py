@@ -58,22 +58,22 @@ def test_an_object_is_read_by_attribute_and_by_key() -> None:
 
 
 def test_names_of_dspys_own_are_outputs_all_the_same() -> None:
-    made = prediction({"base": "b1", "self": "s1"}, {"base": "b2", "self": "s2"})
-    assert (made["base"], made["self"]) == ("b1", "s1")
-    assert made.completions[1]["self"] == "s2"
-    assert made.completions["base"] == ["b1", "b2"]
+    predicted = prediction({"base": "b1", "self": "s1"}, {"base": "b2", "self": "s2"})
+    assert (predicted["base"], predicted["self"]) == ("b1", "s1")
+    assert predicted.completions[1]["self"] == "s2"
+    assert predicted.completions["base"] == ["b1", "b2"]
     with pytest.raises(IndexError):
-        made.completions[2]
+        predicted.completions[2]
 
 
 def test_who_holds_the_class_gets_the_object() -> None:
-    made = prediction()
-    typed = made.typed(Sort)
+    predicted = prediction()
+    typed = predicted.typed(Sort)
     assert typed.ticket == Ticket(category="billing", parts=[{"a": 1}])
     assert typed["base"] == "b"
-    assert typed.provenance == made.provenance
-    assert typed.get_lm_usage() == made.get_lm_usage()
-    assert isinstance(made.ticket, dict)
+    assert typed.provenance == predicted.provenance
+    assert typed.get_lm_usage() == predicted.get_lm_usage()
+    assert isinstance(predicted.ticket, dict)
     with pytest.raises(pydantic.ValidationError):
         FleetPrediction.from_result(Result({"ticket": {"parts": 3}}, SAMPLE.encode(), {}, [])).typed(Sort)
 

@@ -30,10 +30,10 @@ def run(count: int, errors: Any = "raise", **how: int) -> tuple[list[Any], list[
     """Returns the outcomes, the sizes of what was sent together, and how many were on their way at most."""
     waiting, sizes, most = list[int](), list[int](), 0
 
-    def send(some: Sequence[Mapping[str, Any]]) -> Any:
+    def send(inputs: Sequence[Mapping[str, Any]]) -> Any:
         nonlocal most
-        sizes.append(len(some))
-        sent = [Sent(one["n"], waiting) for one in some]
+        sizes.append(len(inputs))
+        sent = [Sent(item["n"], waiting) for item in inputs]
         most = max(most, len(waiting))
         return sent
 
@@ -45,7 +45,7 @@ def run(count: int, errors: Any = "raise", **how: int) -> tuple[list[Any], list[
 @pytest.mark.parametrize(("batch", "in_flight"), [(1, 5), (4, 10), (10, 10), (50, 10), (3, 100)])
 def test_outcomes_come_in_order_and_no_more_are_on_their_way_than_allowed(batch: int, in_flight: int) -> None:
     found, sizes, most = run(40, "return", batch=batch, in_flight=in_flight)
-    assert [13 if isinstance(one, InputError) else one for one in found] == list(range(40))
+    assert [13 if isinstance(outcome, InputError) else outcome for outcome in found] == list(range(40))
     assert max(sizes) == min(batch, in_flight, 40)
     assert sum(sizes) == 40
     assert most <= in_flight
@@ -59,15 +59,15 @@ def test_a_failed_one_ends_it_or_stands_in_its_place() -> None:
 
 
 def test_an_endless_source_is_taken_as_it_is_needed() -> None:
-    taken = 0
+    read = 0
 
     def endless() -> Iterator[int]:
-        nonlocal taken
+        nonlocal read
         while True:
-            taken += 1
-            yield taken
+            read += 1
+            yield read
 
-    some = split(endless(), 3)
-    assert [next(some), next(some)] == [[1, 2, 3], [4, 5, 6]]
-    assert taken == 6
+    chunks = split(endless(), 3)
+    assert [next(chunks), next(chunks)] == [[1, 2, 3], [4, 5, 6]]
+    assert read == 6
     assert list(split([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]

@@ -44,9 +44,9 @@ def refusal(folder: Path, text: str | bytes) -> str:
     path = written(folder, text)
     with pytest.raises(ValueError, match="The LM profiles file ") as raised:
         read_profiles(path)
-    said = str(raised.value)
-    assert str(path) in said
-    return said
+    message = str(raised.value)
+    assert str(path) in message
+    return message
 
 
 def smart(line: str) -> str:
@@ -122,9 +122,9 @@ def test_the_library_takes_what_the_file_gives(tmp_path: Path) -> None:
     from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
     from snakepit_bridge.lm.profiles import LMProfile
 
-    said = read_profiles(written(tmp_path, WHOLE)).values(KEYS)[0]
-    retry, circuit = RetryPolicy().with_changes(said.pop("retry")), CircuitPolicy(**said.pop("circuit"))
-    profile = LMProfile(**said, retry=retry, circuit=circuit)
+    values = read_profiles(written(tmp_path, WHOLE)).values(KEYS)[0]
+    retry, circuit = RetryPolicy().with_changes(values.pop("retry")), CircuitPolicy(**values.pop("circuit"))
+    profile = LMProfile(**values, retry=retry, circuit=circuit)
     assert (profile.retry.attempts, profile.retry.on, profile.circuit.failures) == (5, ("server",), 3)
     assert (profile.name, profile.max_in_flight, profile.timeout_s) == ("smart", 100, 60.0)
     assert "sk-secret" not in repr(profile)
@@ -180,15 +180,15 @@ def test_a_value_that_cannot_be_is_refused_by_its_place(text: str, place: str, t
     ],
 )
 def test_a_key_in_the_file_is_refused_and_not_repeated(line: str, place: str, tmp_path: Path) -> None:
-    said = refusal(tmp_path, smart(line))
-    assert f"is wrong at {place}:" in said
-    assert "sk-secret" not in said
+    message = refusal(tmp_path, smart(line))
+    assert f"is wrong at {place}:" in message
+    assert "sk-secret" not in message
 
 
 @pytest.mark.parametrize("name", ["model", "api_base", "timeout", "cache", "num_retries", "engine"])
 def test_a_parameter_that_the_profile_says_elsewhere_is_refused_by_name(name: str, tmp_path: Path) -> None:
-    said = refusal(tmp_path, smart(f"parameters = {{ {name} = 1 }}"))
-    assert f"is wrong at profiles.smart.parameters: Value error, '{name}'" in said
+    message = refusal(tmp_path, smart(f"parameters = {{ {name} = 1 }}"))
+    assert f"is wrong at profiles.smart.parameters: Value error, '{name}'" in message
 
 
 @pytest.mark.parametrize("environment", [{}, {"MY_KEY": ""}])
@@ -224,5 +224,5 @@ def test_the_file_of_the_deployment_is_one() -> None:
     path = Path(__file__).parents[3] / "deploy" / "lm.toml"
     file = read_profiles(path)
     environment = {table.api_key_env: "k" for table in file.profiles.values() if table.api_key_env}
-    names: list[Any] = [one["name"] for one in file.values(environment)]
+    names: list[Any] = [values["name"] for values in file.values(environment)]
     assert file.default is None or file.default in names

@@ -140,18 +140,18 @@ def test_a_field_has_its_default(field: str) -> None:
     assert getattr(read(), field) == DEFAULTS[field]
 
 
-@pytest.mark.parametrize(("field", "said", "value"), SAID)
+@pytest.mark.parametrize(("field", "text", "value"), SAID)
 def test_a_field_is_read_from_its_environment_variable(
-    field: str, said: str, value: Any, monkeypatch: pytest.MonkeyPatch
+    field: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable(field), said)
+    monkeypatch.setenv(variable(field), text)
     assert getattr(read(), field) == value
     assert type(getattr(read(), field)) is type(value)
 
 
-@pytest.mark.parametrize(("field", "said"), REFUSED)
-def test_a_value_that_cannot_be_is_refused_by_name(field: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(variable(field), said)
+@pytest.mark.parametrize(("field", "text"), REFUSED)
+def test_a_value_that_cannot_be_is_refused_by_name(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(field), text)
     with pytest.raises(ValidationError) as raised:
         read()
     (error,) = raised.value.errors()

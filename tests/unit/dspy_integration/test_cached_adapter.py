@@ -61,10 +61,10 @@ CASES: list[tuple[Any, dict[str, Any], list[dict[str, Any]]]] = [
 
 @pytest.mark.parametrize(("signature", "inputs", "demos"), CASES)
 def test_the_prompt_is_dspys_own(signature: Any, inputs: dict[str, Any], demos: list[dict[str, Any]]) -> None:
-    made = make_signature(signature) if isinstance(signature, str) else signature
+    parsed = make_signature(signature) if isinstance(signature, str) else signature
     plain, ours = dspy.ChatAdapter(), ChatAdapter()
     for _ in range(2):
-        assert ours.format(made, demos, dict(inputs)) == plain.format(made, demos, dict(inputs))
+        assert ours.format(parsed, demos, dict(inputs)) == plain.format(parsed, demos, dict(inputs))
 
 
 @pytest.mark.parametrize(
@@ -89,19 +89,19 @@ def test_an_answer_is_read_as_dspy_reads_it(completion: str) -> None:
 
 
 def test_other_instructions_are_another_prompt() -> None:
-    made = make_signature("question -> answer", "Be brief.")
-    assert "Be brief." in SHARED_ADAPTER.format_system_message(made)
-    assert "Be long." in SHARED_ADAPTER.format_system_message(made.with_instructions("Be long."))
-    made.instructions = "Be kind."
-    assert "Be kind." in SHARED_ADAPTER.format_system_message(made)
+    brief = make_signature("question -> answer", "Be brief.")
+    assert "Be brief." in SHARED_ADAPTER.format_system_message(brief)
+    assert "Be long." in SHARED_ADAPTER.format_system_message(brief.with_instructions("Be long."))
+    brief.instructions = "Be kind."
+    assert "Be kind." in SHARED_ADAPTER.format_system_message(brief)
 
 
 def test_a_signature_that_is_gone_is_forgotten() -> None:
     adapter = ChatAdapter()
-    made = make_signature("question -> answer")
-    adapter.format_system_message(made)
-    gone = weakref.ref(made)
-    del made
+    brief = make_signature("question -> answer")
+    adapter.format_system_message(brief)
+    gone = weakref.ref(brief)
+    del brief
     gc.collect()
     assert gone() is None
     assert len(adapter._prompts) == 0

@@ -156,8 +156,8 @@ def test_there_are_no_other_messages_and_the_package_is_the_servers() -> None:
 def test_the_service_has_the_methods_of_the_server() -> None:
     service = pb.DESCRIPTOR.services_by_name["BridgeService"]
     found = [
-        f"{one.name} {one.input_type.name} {'stream ' if one.server_streaming else ''}{one.output_type.name}"
-        for one in service.methods
+        f"{each.name} {each.input_type.name} {'stream ' if each.server_streaming else ''}{each.output_type.name}"
+        for each in service.methods
     ]
     assert found == METHODS.strip().splitlines()
     assert not any(method.client_streaming for method in service.methods)

@@ -54,7 +54,7 @@ def values(elixir: BridgeServer, names: Iterable[str] = ("a", "b", "c")) -> dict
 
 
 def held(elixir: BridgeServer) -> set[str]:
-    return {one.name for one in elixir._service.sessions.session("s").variables.values()}
+    return {variable.name for variable in elixir._service.sessions.session("s").variables.values()}
 
 
 async def write(client: BridgeClient, changes: Changes) -> None:

@@ -22,15 +22,7 @@ UNMENDED_ERRORS = frozenset({"AnswerRefused", "UnreadableMessage", "WaitForItsel
 UNMENDED_CLASSES = frozenset({"Leases"})
 # A variable is named after the thing that it holds. Folders join as they are cleared of these.
 BANNED_LOCALS = frozenset({"asked", "away", "drawn", "made", "one", "said", "some", "taken", "told", "two", "unfit"})
-CLEARED_OF_LOCALS = (
-    "benchmarks",
-    "config",
-    "snakepit_bridge/testing",
-    "tests/abuse",
-    "tests/chaos",
-    "tests/integration",
-    "tests/smoke",
-)
+CLEARED_OF_LOCALS = ("benchmarks", "config", "snakepit_bridge/testing", "tests")
 
 
 def classes() -> Iterator[tuple[str, ast.ClassDef]]:

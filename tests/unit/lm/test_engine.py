@@ -50,7 +50,7 @@ async def ask(lm: dspy.LM, **config: Any) -> str:
 @pytest.mark.parametrize("open_files", [0, 1_100])
 async def test_a_kept_connection_is_used_again_whatever_its_file_number(server: RecordingLM, open_files: int) -> None:
     """KINDS 0c: ``select`` can't be asked about files above 1,023."""
-    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(open_files)]
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(open_files)]
     try:
         lm = profile(server).build()
         for _ in range(3):
@@ -58,7 +58,7 @@ async def test_a_kept_connection_is_used_again_whatever_its_file_number(server: 
         pool: Any = engine_of(lm).async_engine._backends[asyncio.get_running_loop()]._transport
         assert pool.pool_stats()["total_opened"] == 1
     finally:
-        for each in taken:
+        for each in held:
             os.close(each)
 
 

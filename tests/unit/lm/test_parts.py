@@ -19,32 +19,32 @@ TEXT = {"type": "text", "text": "hear this"}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 
 
-def asked(*parts: Any) -> list[Any]:
+def messages_of(*parts: Any) -> list[Any]:
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": list(parts)}]
 
 
-def profile_lm(lm: RecordingLM, **said: Any) -> Any:
-    return LMProfiles([LMProfile("demo", "openai/demo", lm.url, SecretStr("k"), **said)]).choose("demo").lm
+def profile_lm(lm: RecordingLM, **fields: Any) -> Any:
+    return LMProfiles([LMProfile("demo", "openai/demo", lm.url, SecretStr("k"), **fields)]).choose("demo").lm
 
 
 def test_messages_that_every_client_can_send_stay_as_they_are() -> None:
-    for messages in (asked(TEXT, IMAGE), [{"role": "user", "content": "text"}], None, "text", []):
+    for messages in (messages_of(TEXT, IMAGE), [{"role": "user", "content": "text"}], None, "text", []):
         assert replace_opaque_parts(messages) is None
 
 
 def test_equal_parts_have_equal_texts_and_others_other_texts() -> None:
     """The texts are what a shared answer is found by."""
-    one, same, other = (replace_opaque_parts(asked(TEXT, part)) for part in (SOUND, dict(SOUND), FILE))
-    assert one == same != other
-    assert one[1]["content"][0] == TEXT
-    assert one[1]["content"][1]["type"] == "text"
-    assert "aGk=" not in str(one)
+    first, same, other = (replace_opaque_parts(messages_of(TEXT, part)) for part in (SOUND, dict(SOUND), FILE))
+    assert first == same != other
+    assert first[1]["content"][0] == TEXT
+    assert first[1]["content"][1]["type"] == "text"
+    assert "aGk=" not in str(first)
 
 
 @pytest.mark.parametrize("part", [SOUND, FILE, {"type": "document", "source": {"type": "text", "data": "x"}}])
 @pytest.mark.parametrize("how", ["called", "awaited"])
 def test_such_messages_are_sent_as_they_are(part: Any, how: str) -> None:
-    messages = asked(TEXT, part, IMAGE)
+    messages = messages_of(TEXT, part, IMAGE)
     with RecordingLM() as server:
         lm = profile_lm(server)
         if how == "called":
@@ -54,17 +54,17 @@ def test_such_messages_are_sent_as_they_are(part: Any, how: str) -> None:
         [sent] = server.requests
     assert sent.body["messages"] == messages
     assert "dspex_messages" not in str(sent.body)
-    assert messages == asked(TEXT, part, IMAGE)
+    assert messages == messages_of(TEXT, part, IMAGE)
 
 
 def test_the_next_call_has_nothing_of_it() -> None:
     with RecordingLM() as server:
         lm = profile_lm(server)
-        lm(messages=asked(TEXT, SOUND))
-        lm(messages=asked(TEXT))
+        lm(messages=messages_of(TEXT, SOUND))
+        lm(messages=messages_of(TEXT))
         lm("text", temperature=0.5)
         first, second, third = server.requests
-    assert first.body["messages"] == asked(TEXT, SOUND)
+    assert first.body["messages"] == messages_of(TEXT, SOUND)
     assert "audio" not in str(second.body)
     assert "audio" not in str(third.body)
 

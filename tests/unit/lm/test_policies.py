@@ -10,7 +10,7 @@ from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
 
 
 @pytest.mark.parametrize(
-    ("said", "names"),
+    ("fields", "names"),
     [
         ({"attempts": 0}, "attempts: it must be a whole number from 1"),
         ({"attempts": True}, "attempts"),
@@ -22,9 +22,9 @@ from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
         ({"atempts": 2}, "atempts: there is no such field; they are attempts, backoff_s"),
     ],
 )
-def test_a_field_that_it_cannot_have_is_named(said: dict[str, Any], names: str) -> None:
+def test_a_field_that_it_cannot_have_is_named(fields: dict[str, Any], names: str) -> None:
     with pytest.raises(ValueError, match=names):
-        RetryPolicy().with_changes(said)
+        RetryPolicy().with_changes(fields)
 
 
 def test_only_what_is_said_changes() -> None:

@@ -49,10 +49,10 @@ async def finished(rounds: Rounds, running: asyncio.Task[None]) -> None:
 
 
 async def test_periodic_work_goes_on_after_errors(caplog: pytest.LogCaptureFixture) -> None:
-    away = StoreUnavailableError("redis://host", "refused")
-    rounds = Rounds(away, away, LookupError("odd"), None, None)
+    unavailable = StoreUnavailableError("redis://host", "refused")
+    rounds = Rounds(unavailable, unavailable, LookupError("odd"), None, None)
     await finished(rounds, asyncio.create_task(every(0.001, rounds.run, OutageLog(LOG, "Can't look"))))
-    assert caplog.messages == [f"Can't look: {away}", "Can't look; retrying", "Recovered: Can't look"]
+    assert caplog.messages == [f"Can't look: {unavailable}", "Can't look; retrying", "Recovered: Can't look"]
 
 
 async def test_other_errors_can_be_the_expected_ones(caplog: pytest.LogCaptureFixture) -> None:

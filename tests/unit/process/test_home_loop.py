@@ -102,16 +102,16 @@ async def test_cancelling_the_caller_cancels_the_work() -> None:
 
 
 def test_context_variables_reach_the_home_loop() -> None:
-    said: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
 
     async def hear() -> str:
-        return said.get()
+        return variable.get()
 
-    token = said.set("something")
+    token = variable.set("something")
     try:
         assert run_blocking(hear()) == "something"
     finally:
-        said.reset(token)
+        variable.reset(token)
 
 
 def test_a_forked_child_gets_its_own_loop() -> None:
@@ -126,8 +126,8 @@ def test_a_forked_child_gets_its_own_loop() -> None:
             os.write(write, ran)
             os._exit(0)
     os.close(write)
-    with os.fdopen(read, "rb") as said:
-        assert said.read() == b"yes"
+    with os.fdopen(read, "rb") as from_child:
+        assert from_child.read() == b"yes"
     os.waitpid(child, 0)
 
 
@@ -211,8 +211,8 @@ async def test_each_waiter_of_a_shared_future_gets_its_own_error() -> None:
     )
     found += await asyncio.gather(share_future(failing), share_future(failing), return_exceptions=True)
 
-    assert [(type(one), str(one)) for one in found] == [(LookupError, "as told")] * 8
-    assert len({id(one) for one in [*found, failing.exception()]}) == 9
+    assert [(type(error), str(error)) for error in found] == [(LookupError, "as told")] * 8
+    assert len({id(error) for error in [*found, failing.exception()]}) == 9
 
 
 async def test_cancelling_one_waiter_leaves_a_shared_future_alone() -> None:

@@ -74,7 +74,7 @@ def test_calls_beyond_the_limit_are_queued() -> None:
     wait_until(lambda: len(began) == 2, "two to begin")
     assert sent[4].cancel(), "one that waits can be called off"
     gate.set()
-    assert [one.result(WAIT_S) for one in sent if not one.cancelled()] == [0, 1, 2, 3, 5]
+    assert [future.result(WAIT_S) for future in sent if not future.cancelled()] == [0, 1, 2, 3, 5]
     assert sorted(began) == [0, 1, 2, 3, 5]
 
 
@@ -91,8 +91,8 @@ def test_an_error_reaches_its_caller_and_the_thread_survives() -> None:
 
 
 async def test_a_call_runs_in_its_callers_context_below_a_named_frame() -> None:
-    said: ContextVar[str] = ContextVar("said", default="nothing")
-    said.set("something")
+    variable: ContextVar[str] = ContextVar("said", default="nothing")
+    variable.set("something")
 
     def look() -> tuple[str, list[str]]:
         import sys
@@ -101,7 +101,7 @@ async def test_a_call_runs_in_its_callers_context_below_a_named_frame() -> None:
         while frame is not None:
             names.append(frame.f_code.co_name)
             frame = frame.f_back  # type: ignore[assignment]
-        return said.get(), names
+        return variable.get(), names
 
     async def ask() -> tuple[str, list[str]]:
         return await run_in_user_thread(look)

@@ -52,8 +52,8 @@ def programs(profiles: LMProfiles = PROFILES) -> BoundPrograms:
     return BoundPrograms(profiles, AllowedImports(("tests.unit.programs.sample",)))
 
 
-def program(module: Any = None, *, version: int = 1, **said: Any) -> Program:
-    spec = serialize_module(module or dspy.Predict("question -> answer"), program="qa", **said)
+def program(module: Any = None, *, version: int = 1, **options: Any) -> Program:
+    spec = serialize_module(module or dspy.Predict("question -> answer"), program="qa", **options)
     return Program("qa", version, digest(spec.encode()), spec)
 
 
@@ -97,8 +97,8 @@ def test_a_changed_value_makes_a_new_one_and_leaves_the_old_as_it_was() -> None:
     assert known.bind(qa, snapshot(3, t=0.5)) is first
 
 
-@pytest.mark.parametrize(("one", "other"), [(1, 1.0), (True, 1), ("1", 1)])
-def test_values_that_are_equal_in_python_but_not_on_the_wire_are_kept_apart(one: Any, other: Any) -> None:
+@pytest.mark.parametrize(("value_a", "other"), [(1, 1.0), (True, 1), ("1", 1)])
+def test_values_that_are_equal_in_python_but_not_on_the_wire_are_kept_apart(value_a: Any, other: Any) -> None:
     known, qa = programs(), program(sample.Summarize(), bindings={"tone": "x"})
 
     def bind(value: Any) -> Any:
@@ -107,7 +107,7 @@ def test_values_that_are_equal_in_python_but_not_on_the_wire_are_kept_apart(one:
         except ValidationError:
             return None  # the attribute is a text, so it refuses most of them; what counts is that none is mixed up
 
-    assert bind(one) is None or bind(one) is not bind(other)
+    assert bind(value_a) is None or bind(value_a) is not bind(other)
     assert known.bind(qa, snapshot(x="warm")).module.tone == "warm"
 
 
@@ -125,10 +125,10 @@ def test_nan_finds_itself() -> None:
 
 def test_versions_and_modules_are_kept_apart() -> None:
     known = programs()
-    one, two = program(version=1), program(version=2)
+    first, second = program(version=1), program(version=2)
 
-    assert known.bind(one, snapshot()) is not known.bind(two, snapshot())
-    assert known.bind(two, snapshot()).program.version == 2
+    assert known.bind(first, snapshot()) is not known.bind(second, snapshot())
+    assert known.bind(second, snapshot()).program.version == 2
 
 
 def test_a_module_type_variable_decides_what_runs_and_stands_in_the_variables() -> None:
@@ -348,5 +348,5 @@ def test_what_a_call_leaves_alone_is_shared(module: Any) -> None:
     ],
 )
 def test_it_is_known_which_programs_execute_code(spec: dict[str, Any], does: bool) -> None:
-    made = Program("p", 1, repr(spec), ProgramSpec.parse(spec, program="p"))
-    assert programs().bind(made, snapshot()).executes_code is does
+    parsed = Program("p", 1, repr(spec), ProgramSpec.parse(spec, program="p"))
+    assert programs().bind(parsed, snapshot()).executes_code is does

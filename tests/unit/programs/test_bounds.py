@@ -52,7 +52,7 @@ def register(spec: Any, bounds: TargetBounds = DEFAULT_BOUNDS) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "where"),
+    ("fields", "where"),
     [
         ({"arguments": {"n": 10**8}}, "arguments.n"),
         ({"arguments": {"max_tokens": 10**9}}, "arguments.max_tokens"),
@@ -69,16 +69,16 @@ def register(spec: Any, bounds: TargetBounds = DEFAULT_BOUNDS) -> None:
          "state.self.demos"),
     ],
 )  # fmt: skip
-def test_a_spec_beyond_a_bound_is_refused_by_name_and_at_once(said: dict[str, Any], where: str) -> None:
+def test_a_spec_beyond_a_bound_is_refused_by_name_and_at_once(fields: dict[str, Any], where: str) -> None:
     started = time.process_time()
     with pytest.raises(ProgramSpecError, match="DSPEX_MAX_") as refused:
-        register({**QA, **said})
+        register({**QA, **fields})
     assert refused.value.args[1] == where
     assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize(
-    ("said", "where"),
+    ("spec", "where"),
     [
         ({**QA, "module": "ReAct", "tools": ["lookup", "lookup"]}, "tools"),
         ({**QA, "signature": "a, b, c -> d"}, "signature"),
@@ -86,9 +86,9 @@ def test_a_spec_beyond_a_bound_is_refused_by_name_and_at_once(said: dict[str, An
         ({**QA, "signature": f"question -> answer: Literal['{'x' * 60}']"}, "signature.answer"),
     ],
 )
-def test_an_operator_sets_the_bounds(said: dict[str, Any], where: str) -> None:
+def test_an_operator_sets_the_bounds(spec: dict[str, Any], where: str) -> None:
     with pytest.raises(ProgramSpecError, match="DSPEX_MAX_") as refused:
-        register(said, SMALL)
+        register(spec, SMALL)
     assert refused.value.args[1] == where
 
 
@@ -102,9 +102,9 @@ def test_the_nested_modules_are_counted() -> None:
 @pytest.mark.parametrize("depth", [100, 5_000, 100_000])
 def test_no_depth_ends_in_a_recursion_error(depth: int) -> None:
     spec = "[" * depth + "]" * depth
-    for said in (spec, f'{{"module": "Predict", "signature": "q -> a", "arguments": {{"stop": {spec}}}}}'):
+    for text in (spec, f'{{"module": "Predict", "signature": "q -> a", "arguments": {{"stop": {spec}}}}}'):
         with pytest.raises(ProgramSpecError):
-            register(said)
+            register(text)
     inside: Any = QA
     for _ in range(depth):
         inside = {"module": "BestOfN", "modules": {"module": inside}}

@@ -109,15 +109,15 @@ import json, sys
 from snakepit_bridge.programs.imports import AllowedImports
 from snakepit_bridge.programs.build import build_module
 from snakepit_bridge.programs.spec import ProgramSpec
-from tests.unit.programs.test_build import ALLOWED, asked
+from tests.unit.programs.test_build import ALLOWED, requests_of
 
 for line in sys.stdin:
     spec = ProgramSpec.parse(line.encode(), program="qa")
-    print(json.dumps(asked(build_module(spec, spec.module_names[0], ALLOWED, program="qa")), sort_keys=True))
+    print(json.dumps(requests_of(build_module(spec, spec.module_names[0], ALLOWED, program="qa")), sort_keys=True))
 """
 
 
-def asked(module: Any) -> dict[str, Any]:
+def requests_of(module: Any) -> dict[str, Any]:
     """What each predictor would send: its messages and its config."""
     adapter = dspy.ChatAdapter()
     return {
@@ -135,13 +135,13 @@ def inputs_of(predictor: Any) -> dict[str, Any]:
     return {name: values.get(name, f"the {name}") for name in predictor.signature.input_fields}
 
 
-def sent(module: Any, **said: Any) -> ProgramSpec:
+def sent(module: Any, **options: Any) -> ProgramSpec:
     """The module's spec after a trip through JSON."""
-    return ProgramSpec.parse(serialize_module(module, program="qa", **said).encode(), program="qa")
+    return ProgramSpec.parse(serialize_module(module, program="qa", **options).encode(), program="qa")
 
 
-def rebuilt(module: Any, **said: Any) -> Any:
-    spec = sent(module, **said)
+def rebuilt(module: Any, **options: Any) -> Any:
+    spec = sent(module, **options)
     return build_module(spec, spec.module_names[0], ALLOWED, program="qa")
 
 
@@ -149,18 +149,18 @@ def rebuilt(module: Any, **said: Any) -> Any:
 def test_a_rebuilt_module_asks_the_same(kind: str) -> None:
     module = MODULES[kind]()
 
-    assert asked(rebuilt(module)) == asked(module)
+    assert requests_of(rebuilt(module)) == requests_of(module)
 
 
 def test_a_module_rebuilt_in_another_process_asks_the_same_to_the_byte() -> None:
     modules = {kind: build() for kind, build in MODULES.items()}
     lines = "\n".join(sent(module).encode().decode() for module in modules.values())
-    told = subprocess.run(
+    other_process = subprocess.run(
         [sys.executable, "-c", SCRIPT], input=lines, capture_output=True, text=True, check=True, timeout=100
     )
 
-    for (kind, module), line in zip(modules.items(), told.stdout.splitlines(), strict=True):
-        assert line == json.dumps(asked(module), sort_keys=True), kind
+    for (kind, module), line in zip(modules.items(), other_process.stdout.splitlines(), strict=True):
+        assert line == json.dumps(requests_of(module), sort_keys=True), kind
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -244,7 +244,7 @@ def test_a_registered_tool_goes_by_its_name_where_it_has_words_of_its_own() -> N
     try:
         spec = sent(dspy.ReAct(make_signature("question -> answer"), tools=[tool]))
         assert spec.tools == ("glossary",)
-        assert asked(build_module(spec, "ReAct", ALLOWED, program="qa")) == asked(
+        assert requests_of(build_module(spec, "ReAct", ALLOWED, program="qa")) == requests_of(
             dspy.ReAct(make_signature("question -> answer"), tools=[tool])
         )
     finally:
@@ -277,7 +277,7 @@ def test_tools_come_back_as_the_functions_themselves() -> None:
 def test_an_agent_without_tools_comes_back(agent: Any) -> None:
     """DSPy's agents ask for tools and take none of them."""
     built = rebuilt(agent("question -> answer", tools=[]))
-    assert asked(built) == asked(agent("question -> answer", tools=[]))
+    assert requests_of(built) == requests_of(agent("question -> answer", tools=[]))
 
 
 def test_one_set_of_arguments_serves_every_module_that_a_variable_may_choose() -> None:

@@ -28,8 +28,10 @@ class Ordered(enum.IntEnum):
     FIRST = 1
 
 
-def field(kind: Any, **said: Any) -> dict[str, Any]:
-    signature = make_signature({"x": (kind, dspy.InputField(**said)), "answer": (str, dspy.OutputField())}, "Answer.")
+def field(kind: Any, **options: Any) -> dict[str, Any]:
+    signature = make_signature(
+        {"x": (kind, dspy.InputField(**options)), "answer": (str, dspy.OutputField())}, "Answer."
+    )
     return dict(signature.input_fields)
 
 
@@ -171,7 +173,7 @@ class Event(pydantic.BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "document"),
     [
         ("text", "text"),
         (None, None),
@@ -193,10 +195,10 @@ class Event(pydantic.BaseModel):
     ],
     ids=steady,
 )
-def test_an_output_becomes_json(value: Any, told: Any) -> None:
+def test_an_output_becomes_json(value: Any, document: Any) -> None:
     encoded = encode_outputs("qa", dspy.Prediction(answer=value))
 
-    assert encoded == {"answer": told}
+    assert encoded == {"answer": document}
     assert json.loads(json.dumps(encoded)) == encoded
 
 
@@ -231,10 +233,10 @@ def test_every_completion_is_there_where_there_are_several() -> None:
             predict = dspy.Predict("question -> answer: int, tags: set[str]", n=3, temperature=1.0)
             prediction = predict(question="how many?")
 
-    told = encode_completions("qa", prediction)
-    assert sorted(one["answer"] for one in told) == [1, 2, 3]
-    assert all(one["tags"] == ["a", "b"] for one in told)
-    assert encode_outputs("qa", prediction) == told[0]
+    completions = encode_completions("qa", prediction)
+    assert sorted(completion["answer"] for completion in completions) == [1, 2, 3]
+    assert all(completion["tags"] == ["a", "b"] for completion in completions)
+    assert encode_outputs("qa", prediction) == completions[0]
 
 
 def test_a_lone_completion_is_no_list() -> None:
@@ -247,11 +249,11 @@ def test_a_set_comes_in_the_same_order_from_every_process() -> None:
         "import dspy, json; from snakepit_bridge.programs.codec import encode_outputs;"
         "print(json.dumps(encode_outputs('qa', dspy.Prediction(x={str(n) for n in range(50)}))))"
     )
-    told = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True, timeout=60
         ).stdout
         for seed in ("1", "2")
     }
 
-    assert len(told) == 1
+    assert len(outputs) == 1

@@ -22,10 +22,12 @@ from tests.unit.programs import kept, sample
 ALLOWED = AllowedImports(("tests.unit.programs.kept", "tests.unit.programs.sample"))
 
 
-def register(module: Any, *, trial: bool = True, **said: Any) -> ProgramSpec:
+def register(module: Any, *, trial: bool = True, **options: Any) -> ProgramSpec:
     """Returns the spec that ``Fleet.register`` would store."""
-    told = {"bindings": None, "arguments": None, "choose_by": None, "among": (), "lm": None, "cache": None}
-    spec, _ = build_spec("p", module, (), {**told, "executes_code": False, **said}, bounds=DEFAULT_BOUNDS, trial=trial)
+    defaults = {"bindings": None, "arguments": None, "choose_by": None, "among": (), "lm": None, "cache": None}
+    spec, _ = build_spec(
+        "p", module, (), {**defaults, "executes_code": False, **options}, bounds=DEFAULT_BOUNDS, trial=trial
+    )
     return ProgramSpec.parse(spec.encode(), program="p")
 
 
@@ -157,9 +159,9 @@ def test_a_trial_calls_no_lm_and_leaves_no_trace_on_the_module() -> None:
     ],
 )
 def test_a_spec_sets_no_attribute_that_is_more_than_data(attributes: dict[str, Any]) -> None:
-    said = {"module": "tests.unit.programs.kept:Greeter", "attributes": attributes}
+    spec = {"module": "tests.unit.programs.kept:Greeter", "attributes": attributes}
     with pytest.raises(ProgramSpecError, match="attributes"):
-        rebuilt(ProgramSpec.parse(said, program="p"))
+        rebuilt(ProgramSpec.parse(spec, program="p"))
 
 
 def test_a_chosen_module_isnt_compared() -> None:

@@ -174,9 +174,9 @@ WATCHED = (
 )  # fmt: skip
 
 
-def told(said: Any) -> Any:
+def to_wire(spec: Any) -> Any:
     """The spec as it comes: bytes as they are, everything else through JSON."""
-    return said if isinstance(said, (bytes, str)) else json.dumps(said)
+    return spec if isinstance(spec, (bytes, str)) else json.dumps(spec)
 
 
 @pytest.mark.parametrize("kind", CORPUS)
@@ -184,7 +184,7 @@ def test_it_is_refused_by_name_and_nothing_of_it_runs(kind: str, evil_module: Pa
     before = set(sys.modules)
 
     with pytest.raises((ProgramSpecError, UnknownModuleError)) as refused:
-        check_spec(ProgramSpec.parse(told(CORPUS[kind]), program="qa"), ALLOWED, program="qa")
+        check_spec(ProgramSpec.parse(to_wire(CORPUS[kind]), program="qa"), ALLOWED, program="qa")
 
     assert not evil_module.exists()
     assert not {name for name in set(sys.modules) - before if name.startswith("evil")}
@@ -211,16 +211,17 @@ seen = []
 watched = {WATCHED!r}
 sys.addaudithook(lambda name, args: seen.append((name, repr(args)[:200])) if name in watched else None)
 refused = 0
-for kind, said in hostile.CORPUS.items():
+for kind, spec in hostile.CORPUS.items():
     try:
-        hostile.check_spec(hostile.ProgramSpec.parse(hostile.told(said), program="qa"), hostile.ALLOWED, program="qa")
+        parsed = hostile.ProgramSpec.parse(hostile.to_wire(spec), program="qa")
+        hostile.check_spec(parsed, hostile.ALLOWED, program="qa")
     except (hostile.ProgramSpecError, hostile.UnknownModuleError):
         refused += 1
 print(refused == len(hostile.CORPUS), seen)
 """
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=110, check=True
     )
 
-    assert said.stdout.splitlines()[-1] == "True []"
+    assert done.stdout.splitlines()[-1] == "True []"

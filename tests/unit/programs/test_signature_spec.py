@@ -231,12 +231,12 @@ def test_a_text_means_what_it_means_to_dspy(text: str) -> None:
 WORDS = st.text(max_size=6).filter(lambda text: "->" not in text)
 TYPES = st.recursive(
     st.sampled_from(["int", "str", "float", "bool"])
-    | st.lists(WORDS, min_size=1, max_size=3).map(lambda said: f"Literal{said!r}"),
+    | st.lists(WORDS, min_size=1, max_size=3).map(lambda values: f"Literal{values!r}"),
     lambda inner: (
         inner.map("list[{}]".format)
         | inner.map("Optional[{}]".format)
-        | st.tuples(inner, inner).map(lambda two: f"dict[str, {two[0]}] | {two[1]}")
-        | st.tuples(inner, inner).map(lambda two: f"tuple[{two[0]}, {two[1]}]")
+        | st.tuples(inner, inner).map(lambda pair: f"dict[str, {pair[0]}] | {pair[1]}")
+        | st.tuples(inner, inner).map(lambda pair: f"tuple[{pair[0]}, {pair[1]}]")
     ),
     max_leaves=4,
 )

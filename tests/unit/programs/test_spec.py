@@ -45,10 +45,10 @@ def test_a_spec_survives_json(changed: dict[str, Any]) -> None:
 
 
 def test_the_order_in_which_things_are_said_does_not_change_the_digest() -> None:
-    one = parse(bindings={"a": "x", "b": "y"}, config={"self": {"top_p": 0.5, "n": 1}})
+    first = parse(bindings={"a": "x", "b": "y"}, config={"self": {"top_p": 0.5, "n": 1}})
     other = parse(config={"self": {"n": 1, "top_p": 0.5}}, bindings={"b": "y", "a": "x"})
 
-    assert digest(one.encode()) == digest(other.encode())
+    assert digest(first.encode()) == digest(other.encode())
 
 
 def test_the_digest_is_the_same_in_another_process() -> None:
@@ -57,9 +57,11 @@ def test_the_digest_is_the_same_in_another_process() -> None:
         "print(digest(ProgramSpec.parse(sys.stdin.buffer.read(), program='qa').encode()))"
     )
     encoded = parse(bindings={"temperature": "t"}).encode()
-    told = subprocess.run([sys.executable, "-c", script], input=encoded, capture_output=True, check=True, timeout=60)
+    other_process = subprocess.run(
+        [sys.executable, "-c", script], input=encoded, capture_output=True, check=True, timeout=60
+    )
 
-    assert told.stdout.decode().strip() == digest(encoded)
+    assert other_process.stdout.decode().strip() == digest(encoded)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +130,10 @@ def test_a_part_that_is_wrong_is_named(changed: dict[str, Any], where: str) -> N
     assert refused.value.problem
 
 
-@pytest.mark.parametrize("said", [b"", b"{", b"nonsense", b"[]", b"3", b'"text"', b"null", b"\xff\xfe", b"{}", []])
-def test_what_is_no_spec_at_all_is_refused(said: Any) -> None:
+@pytest.mark.parametrize("text", [b"", b"{", b"nonsense", b"[]", b"3", b'"text"', b"null", b"\xff\xfe", b"{}", []])
+def test_what_is_no_spec_at_all_is_refused(text: Any) -> None:
     with pytest.raises(ProgramSpecError, match="program 'qa'"):
-        ProgramSpec.parse(said, program="qa")
+        ProgramSpec.parse(text, program="qa")
 
 
 def test_a_spec_that_is_too_large_is_refused_unread() -> None:

@@ -31,23 +31,23 @@ def bound(lm: RecordingLM, module: Any) -> Any:
 
 
 def counted(lm: RecordingLM, module: Any, text: str) -> dict[str, Any]:
-    async def asked() -> Any:
+    async def ask() -> Any:
         return await bound(lm, module).acall(question=text)
 
-    return asyncio.run(asked()).get_lm_usage()
+    return asyncio.run(ask()).get_lm_usage()
 
 
 @pytest.mark.parametrize("kind", WAYS, ids=lambda kind: kind.__name__)
 def test_every_call_is_counted_once(kind: type[Asks]) -> None:
     with RecordingLM() as lm:
-        [one] = counted(lm, dspy.Predict("question -> answer"), "alone").values()
+        [single] = counted(lm, dspy.Predict("question -> answer"), "alone").values()
         before = len(lm.requests)
         [all_of_them] = counted(lm, kind(), "alone").values()
     calls = len(lm.requests) - before
     assert calls == WAYS[kind]
     assert all_of_them["completion_tokens"] >= calls
-    assert all_of_them["prompt_tokens"] >= calls * (one["prompt_tokens"] - 1)
-    assert all_of_them["prompt_tokens"] <= calls * (one["prompt_tokens"] + 3)
+    assert all_of_them["prompt_tokens"] >= calls * (single["prompt_tokens"] - 1)
+    assert all_of_them["prompt_tokens"] <= calls * (single["prompt_tokens"] + 3)
 
 
 def test_predictions_at_the_same_time_are_counted_apart() -> None:
@@ -57,8 +57,8 @@ def test_predictions_at_the_same_time_are_counted_apart() -> None:
         return await asyncio.gather(*(bound(lm, kind()).acall(question="same") for kind in kinds))
 
     with RecordingLM() as lm:
-        made = asyncio.run(both(lm))
-    totals = [sum(used["prompt_tokens"] for used in one.get_lm_usage().values()) for one in made]
+        predictions = asyncio.run(both(lm))
+    totals = [sum(used["prompt_tokens"] for used in prediction.get_lm_usage().values()) for prediction in predictions]
     each = dict(zip(kinds, totals, strict=False))
     assert totals == [each[kind] for kind in kinds], "the second of a kind counts what the first does"
     assert each[InNested] > each[InTwo]

@@ -23,8 +23,8 @@ class InParallel(Asks):
 
     def forward(self, question: str) -> Any:
         pairs = [(self.ask, {"question": f"{question} {number}"}) for number in range(4)]
-        made = dspy.Parallel(num_threads=3, disable_progress_bar=True)(pairs)
-        return dspy.Prediction(answer=made[0].answer)
+        answers = dspy.Parallel(num_threads=3, disable_progress_bar=True)(pairs)
+        return dspy.Prediction(answer=answers[0].answer)
 
 
 class InNestedParallel(Asks):
@@ -49,8 +49,8 @@ class InThreads(Asks):
                 pool.submit(copy_context().run, lambda n=number: self.ask(question=f"{question} {n}"))
                 for number in range(3)
             ]
-            made = [task.result() for task in tasks]
-            return made[0]
+            answers = [task.result() for task in tasks]
+            return answers[0]
 
 
 class InAsyncify(Asks):
@@ -58,10 +58,10 @@ class InAsyncify(Asks):
 
     async def aforward(self, question: str) -> Any:
         blocking: Any = dspy.asyncify(self.ask)
-        made = await asyncio.gather(
+        answers = await asyncio.gather(
             blocking(question=f"{question} 1"), blocking(question=f"{question} 2"), self.ask.acall(question=question)
         )
-        return made[0]
+        return answers[0]
 
 
 class InTrack(Asks):

@@ -51,7 +51,7 @@ def test_celerys_own_types_are_still_encoded_by_celery() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "document",
     [
         {"__type__": "Invoice", "__value__": 1},
         {"__type__": "datetime", "__value__": "not a time"},
@@ -61,9 +61,9 @@ def test_celerys_own_types_are_still_encoded_by_celery() -> None:
         {"__type__": None, "__value__": None},
     ],
 )
-def test_lookalikes_of_typed_values_are_decoded_as_data(said: Any) -> None:
+def test_lookalikes_of_typed_values_are_decoded_as_data(document: Any) -> None:
     """KINDS 4: stock Celery refuses the whole message."""
-    assert read_message(json.dumps({"args": [said]})) == {"args": [said]}
+    assert read_message(json.dumps({"args": [document]})) == {"args": [document]}
 
 
 def test_json_that_python_cannot_parse_is_rejected() -> None:

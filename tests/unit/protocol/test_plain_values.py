@@ -90,11 +90,11 @@ class Secret(pydantic.BaseModel):
     ],
 )
 def test_python_values_become_json(value: Any, plain: Any) -> None:
-    made = to_plain_value(value)
+    encoded = to_plain_value(value)
     if isinstance(value, dict) and plain is None:
-        assert made == {"true": "c", "None": "b", "red": "d", "2026-01-02": "e"}
+        assert encoded == {"true": "c", "None": "b", "red": "d", "2026-01-02": "e"}
     else:
-        assert made == plain
+        assert encoded == plain
 
 
 def test_a_model_survives_the_round_trip() -> None:

@@ -39,15 +39,15 @@ def test_fields_of_a_newer_worker_are_ignored() -> None:
 
 
 def test_timings_of_a_newer_worker_are_ignored() -> None:
-    said = SAMPLE.encode()
-    assert Provenance.decode({**said, "timings": {**said["timings"], "coffee_ms": 3.0}}) == SAMPLE
+    encoded = SAMPLE.encode()
+    assert Provenance.decode({**encoded, "timings": {**encoded["timings"], "coffee_ms": 3.0}}) == SAMPLE
 
 
 def test_decoding_does_not_modify_the_message() -> None:
-    said = SAMPLE.encode()
-    before = json.dumps(said)
-    Provenance.decode(said)
-    assert json.dumps(said) == before
+    encoded = SAMPLE.encode()
+    before = json.dumps(encoded)
+    Provenance.decode(encoded)
+    assert json.dumps(encoded) == before
 
 
 def test_provenance_is_frozen() -> None:

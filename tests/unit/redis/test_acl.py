@@ -108,7 +108,7 @@ def table() -> str:
     for role in Role:
         rights = rights_of(role, "NS", "QUEUE")
         named = (rights.keys, rights.reads, rights.channels)
-        lines.append(f"| {role} | " + " | ".join(" ".join(f"`{name}`" for name in some) for some in named) + " |")
+        lines.append(f"| {role} | " + " | ".join(" ".join(f"`{name}`" for name in names) for names in named) + " |")
     return "\n".join(lines)
 
 

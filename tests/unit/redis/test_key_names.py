@@ -28,8 +28,8 @@ NAMESPACES = st.text("ab.-_%@", min_size=1, max_size=4)
 
 
 @given(st.lists(NAMES, min_size=1, max_size=3), st.lists(NAMES, min_size=1, max_size=3))
-def test_different_parts_give_different_keys(one: list[str], other: list[str]) -> None:
-    assert (join_key(*one) == join_key(*other)) == (one == other)
+def test_different_parts_give_different_keys(first: list[str], other: list[str]) -> None:
+    assert (join_key(*first) == join_key(*other)) == (first == other)
 
 
 def ask(namespace: str, key: Any) -> PendingPrediction:
@@ -59,16 +59,16 @@ BUILT: dict[str, Callable[[str, str], str]] = {
 
 @settings(max_examples=200)
 @given(st.tuples(NAMESPACES, NAMES), st.tuples(NAMESPACES, NAMES))
-def test_names_and_namespaces_never_collide(one: tuple[str, str], other: tuple[str, str]) -> None:
-    keys = {(kind, *names): build(*names) for kind, build in BUILT.items() for names in {one, other}}
+def test_names_and_namespaces_never_collide(first: tuple[str, str], other: tuple[str, str]) -> None:
+    keys = {(kind, *names): build(*names) for kind, build in BUILT.items() for names in {first, other}}
     assert len(set(keys.values())) == len(keys), keys
 
 
 @given(st.tuples(NAMES, NAMES), st.tuples(NAMES, NAMES))
-def test_equal_keys_of_two_grants_are_two_predictions(one: tuple[str, str], other: tuple[str, str]) -> None:
-    asked = [ask("ns", OwnedKey(*one)), ask("ns", OwnedKey(*other))]
-    assert (asked[0].task_id == asked[1].task_id) == (one == other)
-    assert (asked[0].reservation == asked[1].reservation) == (one == other)
+def test_equal_keys_of_two_grants_are_two_predictions(first: tuple[str, str], other: tuple[str, str]) -> None:
+    asks = [ask("ns", OwnedKey(*first)), ask("ns", OwnedKey(*other))]
+    assert (asks[0].task_id == asks[1].task_id) == (first == other)
+    assert (asks[0].reservation == asks[1].reservation) == (first == other)
 
 
 @given(st.tuples(NAMES, NAMES), NAMES)
@@ -86,13 +86,13 @@ def test_owned_keys_with_equal_text_differ() -> None:
     request = PredictionRequest("p", {}, "s")
     keys = [OwnedKey("a", "k"), OwnedKey("b", "k"), "k", "a:k"]
     asks = build_pending(request, [{"q": 1}] * 4, keys, "ns", "replies")
-    assert all(one.task_id != other.task_id for one, other in combinations(asks, 2))
+    assert all(first.task_id != other.task_id for first, other in combinations(asks, 2))
 
 
 @given(NAMES, NAMES)
-def test_limits_of_different_sessions_and_profiles_have_different_buckets(one: str, other: str) -> None:
+def test_limits_of_different_sessions_and_profiles_have_different_buckets(first: str, other: str) -> None:
     limits = LimitValues(requests_per_min=1, tokens_per_min=1, concurrency=1, spend_per_hour=1)
-    names = [bucket.name for whose in "ps" for of in {one, other} for bucket in build_buckets(whose, of, limits)]
+    names = [bucket.name for whose in "ps" for of in {first, other} for bucket in build_buckets(whose, of, limits)]
     assert len(set(names)) == len(names)
 
 
@@ -105,16 +105,16 @@ def test_a_namespace_with_a_separator_is_rejected(namespace: str) -> None:
 
 
 @given(*[st.text("abcelryv.", min_size=1, max_size=12)] * 2)
-def test_namespaces_never_share_an_exchange(one: str, other: str) -> None:
-    exchanged = [set(exchanges(name).values()) for name in (one, other)]
-    assert exchanged[0] == exchanged[1] if one == other else not exchanged[0] & exchanged[1]
+def test_namespaces_never_share_an_exchange(first: str, other: str) -> None:
+    exchanged = [set(exchanges(name).values()) for name in (first, other)]
+    assert exchanged[0] == exchanged[1] if first == other else not exchanged[0] & exchanged[1]
     assert not exchanged[0] & {"celery", "celeryev"}
 
 
-@pytest.mark.parametrize(("one", "other"), [("a", "a.events"), ("celery", "dspex"), ("a", "a.control")])
-def test_exchanges_of_similar_namespaces_differ(one: str, other: str) -> None:
+@pytest.mark.parametrize(("first", "other"), [("a", "a.events"), ("celery", "dspex"), ("a", "a.control")])
+def test_exchanges_of_similar_namespaces_differ(first: str, other: str) -> None:
     stock = {"control_exchange": "celery", "event_exchange": "celeryev"}
-    exchanged = [set((stock | exchanges(name)).values()) for name in (one, other)]
+    exchanged = [set((stock | exchanges(name)).values()) for name in (first, other)]
     assert not exchanged[0] & exchanged[1]
 
 

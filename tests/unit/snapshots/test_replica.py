@@ -37,7 +37,7 @@ LEASE_S = 0.2
 ELIXIR = "elixir.example:50051"
 
 
-def some(**values: Any) -> dict[str, Variable | None]:
+def declared(**values: Any) -> dict[str, Variable | None]:
     return {name: Variable.declare(name, value) for name, value in values.items()}
 
 
@@ -50,7 +50,7 @@ class Shaky(MemoryStore):
         self.silent = self.mute = self.away = self.unreadable = False
         self.behind: list[Token] = []
 
-    def asked(self) -> int:
+    def read_count(self) -> int:
         return self.reads + self.compared
 
     async def read(self, session: str, have: Snapshot | None = None) -> Snapshot:
@@ -141,7 +141,7 @@ async def sees(replica: Replica, token: Token, session: str = "s") -> Snapshot:
 
 class TestLatest:
     async def test_while_connected_no_task_asks_the_store(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         first = await connected(replica)
         reads, loop = store.reads, asyncio.get_running_loop()
         until, calls = loop.time() + 3 * LEASE_S, 0
@@ -153,41 +153,41 @@ class TestLatest:
         assert store.reads == reads
 
     async def test_a_publish_arrives_without_being_asked_for(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         await connected(replica)
-        token = await store.publish("s", some(a=2))
+        token = await store.publish("s", declared(a=2))
         assert (await sees(replica, token)).value("a") == 2
 
     async def test_a_burst_of_publishes_ends_at_the_head(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=0))
+        await store.publish("s", declared(a=0))
         await connected(replica)
-        tokens = [await store.publish("s", some(a=n)) for n in range(1, 200)]
+        tokens = [await store.publish("s", declared(a=n)) for n in range(1, 200)]
         await sees(replica, tokens[-1])
         assert replica.held_tokens()["s"] == tokens[-1]
 
     async def test_lost_notifications_are_found_within_a_lease(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         await connected(replica)
         store.silent = True
-        token = await store.publish("s", some(a=2))
-        published = asked = asyncio.get_running_loop().time()
+        token = await store.publish("s", declared(a=2))
+        published = read_at = asyncio.get_running_loop().time()
         while (shot := await replica.snapshot("s")).token != token:
-            assert asked - published <= LEASE_S, "it was asked later, and had no newer one"
+            assert read_at - published <= LEASE_S, "it was asked later, and had no newer one"
             await asyncio.sleep(0.002)
-            asked = asyncio.get_running_loop().time()
+            read_at = asyncio.get_running_loop().time()
         assert shot.value("a") == 2
 
     async def test_while_not_connected_each_task_reads(self, store: Shaky, replica: Replica) -> None:
         store.mute = True
         for n in range(5):
-            token = await store.publish("s", some(a=n))
+            token = await store.publish("s", declared(a=n))
             assert (await replica.snapshot("s")).token == token
         assert store.reads == 5
         assert replica.peek("s") is None
         assert not replica.connected
 
     async def test_a_watch_that_gives_no_pong_is_opened_again(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         await connected(replica)
         store.mute = True
 
@@ -195,19 +195,19 @@ class TestLatest:
             return not replica.connected
 
         await eventually(alone, "the lease to run out")
-        token = await store.publish("s", some(a=2))
+        token = await store.publish("s", declared(a=2))
         assert (await replica.snapshot("s")).token == token
         store.mute = False
         await connected(replica)
         assert store.watches > 1
-        await sees(replica, await store.publish("s", some(a=3)))
+        await sees(replica, await store.publish("s", declared(a=3)))
 
     async def test_tasks_that_start_together_share_one_read(
         self, store: Shaky, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # What follows the store in the background reads by itself as soon as it hears from it; here tasks' reads count.
         monkeypatch.setattr(replica._sync, "start", lambda: None)
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
 
         async def together() -> list[Snapshot]:
             return await asyncio.gather(*(replica.snapshot("s") for _ in range(100)))
@@ -219,7 +219,7 @@ class TestLatest:
 
     async def test_one_look_compares_all_sessions_in_use(self, store: Shaky, replica: Replica) -> None:
         for n in range(50):
-            await store.publish(f"s{n}", some(a=n))
+            await store.publish(f"s{n}", declared(a=n))
             await replica.snapshot(f"s{n}")
         await connected(replica, "s0")
         compared, loop = store.compared, asyncio.get_running_loop()
@@ -231,11 +231,11 @@ class TestLatest:
     async def test_an_idle_session_is_left_alone_and_read_at_its_next_use(
         self, store: Shaky, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         await connected(replica)
         monkeypatch.setattr(follower, "_IDLE_S", 0.0)
         compared, reads = store.compared, store.reads
-        token = await store.publish("s", some(a=2))
+        token = await store.publish("s", declared(a=2))
         await asyncio.sleep(LEASE_S)
         assert (store.compared, store.reads) == (compared, reads)
         assert (await replica.snapshot("s")).token == token
@@ -246,11 +246,11 @@ class TestLatest:
         for _ in range(2):
             with pytest.raises(SessionNotFoundError):
                 await replica.snapshot("s")
-        token = await store.publish("s", some(a=1))
+        token = await store.publish("s", declared(a=1))
         assert (await replica.snapshot("s")).token == token
 
     async def test_a_dropped_session_is_gone_and_its_successor_is_seen(self, store: Shaky, replica: Replica) -> None:
-        first = await store.publish("s", some(a=1))
+        first = await store.publish("s", declared(a=1))
         await connected(replica)
         await store.drop("s")
 
@@ -262,7 +262,7 @@ class TestLatest:
             return False
 
         await eventually(gone, "the drop to be seen", timeout_s=LEASE_S + 1)
-        second = await store.publish("s", some(b=1))
+        second = await store.publish("s", declared(b=1))
         assert second > first
         assert list((await replica.snapshot("s")).variables) == ["b"]
 
@@ -276,7 +276,7 @@ class TestLatest:
         for requirement in (Requirement.of(at_least=Token(1, 1)), Requirement.of(exactly=Token(1, 1))):
             with pytest.raises(SessionNotFoundError):
                 await replica.snapshot(DEFAULT_SESSION, requirement)
-        token = await store.publish(DEFAULT_SESSION, some(a=1))
+        token = await store.publish(DEFAULT_SESSION, declared(a=1))
         await sees(replica, token, DEFAULT_SESSION)
         await store.drop(DEFAULT_SESSION)
         await sees(replica, Token(0, 0), DEFAULT_SESSION)
@@ -284,15 +284,15 @@ class TestLatest:
 
 class TestAtLeast:
     async def test_a_publisher_reads_its_own_write_without_notifications(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=0))
+        await store.publish("s", declared(a=0))
         await connected(replica)
         for n in range(1, 50):
             store.silent = n % 2 == 0
-            token = await store.publish("s", some(a=n))
+            token = await store.publish("s", declared(a=n))
             assert (await replica.snapshot("s", Requirement.of(at_least=token))).value("a") == n
 
     async def test_a_requirement_that_is_met_needs_no_request(self, store: Shaky, replica: Replica) -> None:
-        token = await store.publish("s", some(a=0))
+        token = await store.publish("s", declared(a=0))
         await connected(replica)
         reads = store.reads
         for _ in range(20):
@@ -302,36 +302,36 @@ class TestAtLeast:
     async def test_a_revision_to_come_is_waited_for_and_a_hint_ends_the_wait(
         self, store: Shaky, replica: Replica
     ) -> None:
-        token = await store.publish("s", some(a=0))
+        token = await store.publish("s", declared(a=0))
         await connected(replica)
         coming = Token(token.epoch, 2)
         waiting = asyncio.create_task(replica.snapshot("s", Requirement.of(at_least=coming)))
         await asyncio.sleep(0.02)
         reads = store.reads
-        assert await store.publish("s", some(a=1)) == coming
+        assert await store.publish("s", declared(a=1)) == coming
         assert (await waiting).token == coming
         assert store.reads <= reads + 1
 
     @pytest.mark.parametrize("how", ["silent", "mute"])
     async def test_a_wait_ends_without_hints_too(self, store: Shaky, replica: Replica, how: str) -> None:
-        token = await store.publish("s", some(a=0))
+        token = await store.publish("s", declared(a=0))
         setattr(store, how, True)
         coming = Token(token.epoch, 2)
         waiting = asyncio.create_task(replica.snapshot("s", Requirement.of(at_least=coming)))
         await asyncio.sleep(0.02)
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         assert (await waiting).token == coming
 
     async def test_a_revision_that_never_comes_is_given_up(self, store: Shaky, replica: Replica) -> None:
-        token = await store.publish("s", some(a=0))
+        token = await store.publish("s", declared(a=0))
         with pytest.raises(RevisionNotReachedError) as raised:
             await replica.snapshot("s", Requirement.of(at_least=Token(token.epoch, 9)))
         assert (raised.value.found, 0.3 <= raised.value.waited_s < 2) == (str(token), True)
 
     async def test_a_lost_revision_is_not_waited_for(self, store: Shaky, replica: Replica) -> None:
-        old = await store.publish("s", some(a=0))
+        old = await store.publish("s", declared(a=0))
         await store.drop("s")
-        await store.publish("s", some(a=0))
+        await store.publish("s", declared(a=0))
         async with asyncio.timeout(0.2):
             with pytest.raises(RevisionLostError):
                 await replica.snapshot("s", Requirement.of(at_least=old))
@@ -340,7 +340,7 @@ class TestAtLeast:
             await replica.snapshot("s", Requirement.of(at_least=old))
 
     async def test_a_store_that_goes_away_during_the_wait_is_named(self, store: Shaky, replica: Replica) -> None:
-        token = await store.publish("s", some(a=0))
+        token = await store.publish("s", declared(a=0))
         await connected(replica)
         waiting = asyncio.create_task(replica.snapshot("s", Requirement.of(at_least=Token(token.epoch, 2))))
         await asyncio.sleep(0.02)
@@ -351,21 +351,21 @@ class TestAtLeast:
 
 class TestExactly:
     async def test_a_pin_never_moves_and_is_read_once(self, store: Shaky, replica: Replica) -> None:
-        tokens = [await store.publish("s", some(a=n)) for n in range(3)]
+        tokens = [await store.publish("s", declared(a=n)) for n in range(3)]
         await connected(replica)
         for n, token in enumerate(tokens):
             assert (await replica.snapshot("s", Requirement.of(exactly=token))).value("a") == n
         reads = store.reads
-        await store.publish("s", some(a=9))
+        await store.publish("s", declared(a=9))
         store.away = True
         for n, token in enumerate(tokens[:2]):
             assert (await replica.snapshot("s", Requirement.of(exactly=token))).value("a") == n
         assert store.reads <= reads + 1  # the hint's
 
     async def test_a_missing_revision_is_reported_with_the_reason(self, store: Shaky, replica: Replica) -> None:
-        old = await store.publish("s", some(a=0))
+        old = await store.publish("s", declared(a=0))
         await store.drop("s")
-        new = await store.publish("s", some(a=0))
+        new = await store.publish("s", declared(a=0))
         with pytest.raises(RevisionLostError):
             await replica.snapshot("s", Requirement.of(exactly=old))
         with pytest.raises(RevisionNotReachedError):
@@ -376,7 +376,7 @@ class TestBounds:
     async def test_the_cache_is_bounded_and_keeps_sessions_in_use(self, store: Shaky) -> None:
         replica = Replica(store, watch_lease_s=LEASE_S, max_sessions=4)
         for n in range(40):
-            await store.publish(f"s{n}", some(a=n))
+            await store.publish(f"s{n}", declared(a=n))
             await replica.snapshot(f"s{n}")
             assert (await connected(replica, "s0")).value("a") == 0
         assert len(replica.held_tokens()) == 4
@@ -387,16 +387,16 @@ class TestBounds:
     async def test_an_evicted_session_is_watched_again_when_it_is_used(self, store: Shaky) -> None:
         replica = Replica(store, watch_lease_s=30, max_sessions=2)
         for n in range(4):
-            await store.publish(f"s{n}", some(a=0))
+            await store.publish(f"s{n}", declared(a=0))
         await connected(replica, "s0")
         for n in (1, 2, 3, 0, 1, 2, 0, 3, 0):
             await replica.snapshot(f"s{n}")
-        token = await store.publish("s0", some(a=1))
+        token = await store.publish("s0", declared(a=1))
         await sees(replica, token, "s0")
         await replica.aclose()
 
     async def test_a_closed_replica_is_empty_and_can_be_used_again(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=1))
+        await store.publish("s", declared(a=1))
         await connected(replica)
         await replica.aclose()
         assert replica.held_tokens() == {}
@@ -404,7 +404,7 @@ class TestBounds:
 
     def test_threads_share_it_and_none_goes_back(self, store: Shaky) -> None:
         replica = Replica(store, watch_lease_s=LEASE_S)
-        run_blocking(store.publish("s", some(a=0, b=0)))
+        run_blocking(store.publish("s", declared(a=0, b=0)))
         wrong: list[object] = []
         done = threading.Event()
 
@@ -420,7 +420,7 @@ class TestBounds:
         threads = [threading.Thread(target=read) for _ in range(4)]
         for thread in threads:
             thread.start()
-        tokens = [run_blocking(store.publish("s", some(a=n, b=n))) for n in range(1, 100)]
+        tokens = [run_blocking(store.publish("s", declared(a=n, b=n))) for n in range(1, 100)]
         done.set()
         for thread in threads:
             thread.join()
@@ -435,10 +435,10 @@ class TestNumbers:
         self, store: Shaky, replica: Replica
     ) -> None:
         assert replica.staleness("s") == math.inf
-        await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
+        await store.publish("s", declared(a=0), publisher=ELIXIR, age_s=60)
         await connected(replica)
         assert 60 <= replica.staleness("s") < 70
-        await store.publish("s", some(a=0), publisher=ELIXIR)
+        await store.publish("s", declared(a=0), publisher=ELIXIR)
 
         async def confirmed() -> bool:
             return replica.staleness("s") < 5
@@ -448,14 +448,14 @@ class TestNumbers:
     async def test_staleness_of_a_session_of_the_store_is_since_the_store_was_asked(
         self, store: Shaky, replica: Replica
     ) -> None:
-        await store.publish("s", some(a=0), age_s=3_600)
+        await store.publish("s", declared(a=0), age_s=3_600)
         await connected(replica)
         assert replica.staleness("s") <= LEASE_S
 
 
 class TestTerms:
     async def test_connected_reflects_the_stores_replies(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=0))
+        await store.publish("s", declared(a=0))
         for _ in range(2):
             served = await replica.serve("s")
             assert (served.store_away, served.outage) == (False, False)
@@ -463,7 +463,7 @@ class TestTerms:
             await connected(replica)
 
     async def test_the_fail_policy_raises_while_the_store_is_unreachable(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=0))
+        await store.publish("s", declared(a=0))
         await connected(replica)
         await _lose(store, replica)
         with pytest.raises(StoreUnavailableError):
@@ -472,7 +472,7 @@ class TestTerms:
             await replica.snapshot("s")
 
     async def test_serve_stale_serves_the_cached_snapshot_and_marks_it(self, store: Shaky, replica: Replica) -> None:
-        token = await store.publish("s", some(a=0))
+        token = await store.publish("s", declared(a=0))
         await connected(replica)
         await _lose(store, replica)
         served = await replica.serve("s", policy=FreshnessPolicy(OutagePolicy.serve_stale(60)))
@@ -484,7 +484,7 @@ class TestTerms:
     async def test_serve_stale_respects_the_maximum_age_and_the_requirement(
         self, store: Shaky, replica: Replica
     ) -> None:
-        token = await store.publish("s", some(a=0))
+        token = await store.publish("s", declared(a=0))
         await connected(replica)
         await _lose(store, replica)
         with pytest.raises(StoreUnavailableError, match=r"session 's' was last confirmed 0\.\d s ago"):
@@ -498,24 +498,24 @@ class TestTerms:
     async def test_max_staleness_is_met_by_a_read_if_the_store_is_the_authority(
         self, store: Shaky, replica: Replica
     ) -> None:
-        await store.publish("s", some(a=0), age_s=3_600)
+        await store.publish("s", declared(a=0), age_s=3_600)
         await connected(replica)
         for most_s in (0.0, 0.05, 10.0):
             assert not (await replica.serve("s", policy=FreshnessPolicy(max_staleness_s=most_s))).outage
 
     async def test_max_staleness_waits_for_the_authority(self, store: Shaky, replica: Replica) -> None:
-        await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
+        await store.publish("s", declared(a=0), publisher=ELIXIR, age_s=60)
         await connected(replica)
         waiting = asyncio.create_task(replica.serve("s", policy=FreshnessPolicy(max_staleness_s=5)))
         await asyncio.sleep(0.02)
-        await store.publish("s", some(a=0), publisher=ELIXIR)
+        await store.publish("s", declared(a=0), publisher=ELIXIR)
         served = await waiting
         assert (served.outage, served.staleness_s < 5) == (False, True)
 
     async def test_the_outage_policy_decides_if_the_authority_stays_unreachable(
         self, store: Shaky, replica: Replica
     ) -> None:
-        await store.publish("s", some(a=0), publisher=ELIXIR, age_s=60)
+        await store.publish("s", declared(a=0), publisher=ELIXIR, age_s=60)
         with pytest.raises(StalenessExceededError, match="last confirmed by its authority 60"):
             await replica.serve("s", policy=FreshnessPolicy(max_staleness_s=5))
         with pytest.raises(StalenessExceededError):
@@ -552,11 +552,13 @@ class TestAuthorityAway:
 
     async def heard(self, store: Shaky, ago_s: float = 0.0, silence_s: float = SILENCE_S) -> Token:
         at = time.time() - ago_s
-        return await store.publish("s", some(a=0), publisher=ELIXIR, looked_at=at, heard=AuthoritySign(at, silence_s))
+        return await store.publish(
+            "s", declared(a=0), publisher=ELIXIR, looked_at=at, heard=AuthoritySign(at, silence_s)
+        )
 
     async def grown_up(self, store: Shaky, replica: Replica) -> None:
         """A process that has heard from the store for longer than the silence that is judged here."""
-        await store.publish("other", some(a=0))
+        await store.publish("other", declared(a=0))
         await connected(replica, "other")
         await asyncio.sleep(self.SILENCE_S + 0.05)
 
@@ -600,8 +602,8 @@ class TestAuthorityAway:
 
     async def test_an_authority_without_limit_is_never_unreachable(self, store: Shaky, replica: Replica) -> None:
         await self.grown_up(store, replica)
-        await store.publish("s", some(a=0), publisher=ELIXIR, age_s=3_600)
-        await store.publish("own", some(a=0), age_s=3_600, heard=AuthoritySign(1.0, 0.1))
+        await store.publish("s", declared(a=0), publisher=ELIXIR, age_s=3_600)
+        await store.publish("own", declared(a=0), age_s=3_600, heard=AuthoritySign(1.0, 0.1))
         for session in ("s", "own"):
             assert not (await replica.serve(session)).outage
 

@@ -51,13 +51,13 @@ def cut(text: str, sizes: list[int]) -> list[str]:
 
 
 def read(reader: FieldReader, pieces: list[str]) -> dict[str, str]:
-    said: defaultdict[str, str] = defaultdict(str)
+    texts: defaultdict[str, str] = defaultdict(str)
     for piece in pieces:
         for name, text in reader.feed(piece):
-            said[name] += text
+            texts[name] += text
     for name, text in reader.end():
-        said[name] += text
-    return dict(said)
+        texts[name] += text
+    return dict(texts)
 
 
 @settings(max_examples=120, deadline=None)
@@ -81,8 +81,8 @@ def test_the_pieces_of_a_json_answer_are_what_the_adapter_parses(
     whole = json.dumps(
         {"reasoning": reasoning, "other": {"answer": "not this"}, "answer": answer}, ensure_ascii=ascii_only
     )
-    said = read(JSONFields(NAMES), cut(whole, sizes))
-    joined = {name: text.encode("utf-16", "surrogatepass").decode("utf-16") for name, text in said.items()}
+    fields = read(JSONFields(NAMES), cut(whole, sizes))
+    joined = {name: text.encode("utf-16", "surrogatepass").decode("utf-16") for name, text in fields.items()}
     assert joined == {name: text for name, text in (("reasoning", reasoning), ("answer", answer)) if text}
 
 
@@ -92,9 +92,9 @@ def test_the_pieces_of_an_xml_answer_are_what_the_adapter_parses(reasoning: str,
     from xml.sax.saxutils import escape
 
     whole = f"<reasoning>{escape(reasoning)}</reasoning>\n<answer>\n{escape(answer)}\n</answer>"
-    said = read(XMLFields(NAMES), cut(whole, sizes))
+    fields = read(XMLFields(NAMES), cut(whole, sizes))
     expected = {"reasoning": reasoning.strip(), "answer": answer.strip()}
-    assert said == {name: text for name, text in expected.items() if text}
+    assert fields == {name: text for name, text in expected.items() if text}
 
 
 @pytest.mark.parametrize("reader", [ChatFields, JSONFields, XMLFields])
@@ -105,12 +105,12 @@ def test_no_answer_makes_a_reader_fail(reader: type[Any], pieces: list[str]) -> 
 
 def test_what_is_certain_comes_at_once() -> None:
     reader = ChatFields(("answer",))
-    said = [
+    fields = [
         text
         for piece in ("[[ ## answer ## ]]\nfirst", " second", "\nthird [[ no", " header ]]")
         for _, text in reader.feed(piece)
     ]
-    assert said == ["first", " second", "\nthird [[ no", " header ]]"]
+    assert fields == ["first", " second", "\nthird [[ no", " header ]]"]
 
 
 def test_a_field_that_comes_again_is_not_read_again() -> None:

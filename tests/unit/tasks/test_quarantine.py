@@ -33,7 +33,7 @@ async def run(suspects: Quarantine, claims: Any, deliveries: list[int]) -> tuple
     """Runs predictions with so many deliveries at once; returns how many ran at a time at most, and in all."""
     now = most = ran = 0
 
-    async def one(number: int, times: int) -> None:
+    async def predict(number: int, times: int) -> None:
         nonlocal now, most, ran
         async with suspects.admit(claims, f"task-{number}", times, f"tag-{number}"):
             now, ran = now + 1, ran + 1
@@ -41,7 +41,7 @@ async def run(suspects: Quarantine, claims: Any, deliveries: list[int]) -> tuple
             await asyncio.sleep(0.02)
             now -= 1
 
-    ends = await asyncio.gather(*(one(*each) for each in enumerate(deliveries)), return_exceptions=True)
+    ends = await asyncio.gather(*(predict(*each) for each in enumerate(deliveries)), return_exceptions=True)
     assert {type(end) for end in ends} <= {type(None), Ignore}
     return most, ran
 

@@ -119,8 +119,8 @@ async def test_calls_of_a_program_are_numbered_and_told_apart_even_at_the_same_t
 
     kept = Kept()
     await run(server, Both(), kept)
-    said = {(piece.predictor, piece.call): kept.text(piece.call) for piece in kept.pieces}
-    by_part = sorted((name, text.split()[2]) for (name, _), text in said.items())
+    texts = {(piece.predictor, piece.call): kept.text(piece.call) for piece in kept.pieces}
+    by_part = sorted((name, text.split()[2]) for (name, _), text in texts.items())
     assert by_part == [("first", "one"), ("first", "three"), ("second", "two")]
     assert kept.text(3).startswith("answer of three")
 

@@ -39,11 +39,11 @@ def test_encoding_round_trips_and_is_stable(name: str, typed: tuple[VariableType
 
 
 @settings(deadline=None)
-@given(one=values, other=values)
+@given(left=values, right=values)
 def test_variables_are_equal_exactly_when_their_bytes_are(
-    one: tuple[VariableType, object], other: tuple[VariableType, object]
+    left: tuple[VariableType, object], right: tuple[VariableType, object]
 ) -> None:
-    first, second = (Variable.declare("v", value, kind) for kind, value in (one, other))
+    first, second = (Variable.declare("v", value, kind) for kind, value in (left, right))
     assert (first == second) is (first.encode() == second.encode())
 
 

@@ -55,9 +55,9 @@ def test_every_accepted_pattern_runs_fast(pattern: str) -> None:
     assert start.elapsed_s < 1.0
 
 
-@pytest.mark.parametrize(("pattern", "said"), REFUSED.items(), ids=lambda part: str(part)[:20])
-def test_unsupported_patterns_are_rejected_with_the_reason(pattern: str, said: str) -> None:
-    with pytest.raises(UnfitPatternError, match=said or None):
+@pytest.mark.parametrize(("pattern", "reason"), REFUSED.items(), ids=lambda part: str(part)[:20])
+def test_unsupported_patterns_are_rejected_with_the_reason(pattern: str, reason: str) -> None:
+    with pytest.raises(UnfitPatternError, match=reason or None):
         check_pattern(pattern)
     with pytest.raises(ValidationError, match="pattern must be a regular expression"):
         Variable.declare("v", "a", None, {"pattern": pattern})

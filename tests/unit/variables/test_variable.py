@@ -76,15 +76,15 @@ def test_mutable_arguments_are_copied() -> None:
 
 
 def test_equality_is_of_name_type_value_and_constraints() -> None:
-    one = Variable.declare("a", 1)
-    assert one == Variable.declare("a", 1)
-    assert hash(one) == hash(Variable.declare("a", 1))
+    reference = Variable.declare("a", 1)
+    assert reference == Variable.declare("a", 1)
+    assert hash(reference) == hash(Variable.declare("a", 1))
     assert Variable.declare("a", math.nan) == Variable.declare("a", math.nan)
-    assert one != Variable.declare("b", 1)
-    assert one != Variable.declare("a", 1.0)
-    assert one != Variable.declare("a", 2)
-    assert one != Variable.declare("a", 1, constraints={"min": 0})
-    assert one != 1
+    assert reference != Variable.declare("b", 1)
+    assert reference != Variable.declare("a", 1.0)
+    assert reference != Variable.declare("a", 2)
+    assert reference != Variable.declare("a", 1, constraints={"min": 0})
+    assert reference != 1
 
 
 def test_a_copy_is_an_equal_variable() -> None:

@@ -48,7 +48,7 @@ def imported(**env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def made(**settings: Any) -> FleetApp:
+def app_with(**settings: Any) -> FleetApp:
     return FleetApp(FleetSettings.model_validate(settings))
 
 
@@ -85,30 +85,30 @@ def test_a_wrong_environment_ends_the_import_and_names_the_variable() -> None:
     ],
 )
 def test_over_redis_messages_go_through_the_fleets_transport(url: str) -> None:
-    with made(redis_url=url).connection() as connection:
+    with app_with(redis_url=url).connection() as connection:
         assert isinstance(connection.transport, Transport)
 
 
 def test_another_broker_keeps_its_own_transport() -> None:
-    with made(broker_url="memory://").connection() as connection:
+    with app_with(broker_url="memory://").connection() as connection:
         assert not isinstance(connection.transport, Transport)
         assert connection.transport.driver_type == "memory"
 
 
 def test_the_app_knows_the_fleets_task() -> None:
-    app = made()
+    app = app_with()
     app.loader.import_default_modules()
     assert PREDICT in app.tasks
 
 
 def test_the_runtime_is_built_on_first_use_and_kept() -> None:
-    app = made(redis_url="redis://127.0.0.1:1/0", lm="openai/demo", task_attempts=7)
+    app = app_with(redis_url="redis://127.0.0.1:1/0", lm="openai/demo", task_attempts=7)
     assert app.runtime is app.runtime
     assert app.runtime.profiles["default"].retry.attempts == 7
 
 
 def test_apps_of_one_process_have_runtimes_of_their_own() -> None:
-    assert made(task_attempts=1).runtime is not made(task_attempts=1).runtime
+    assert app_with(task_attempts=1).runtime is not app_with(task_attempts=1).runtime
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_apps_of_one_process_have_runtimes_of_their_own() -> None:
 def test_work_is_taken_up_at_once_after_a_lost_connection_where_the_transport_counts_what_runs(
     settings: dict[str, str], reduced: bool
 ) -> None:
-    assert made(**settings).conf.worker_enable_prefetch_count_reduction is reduced
+    assert app_with(**settings).conf.worker_enable_prefetch_count_reduction is reduced

@@ -110,8 +110,8 @@ def test_what_the_command_does_not_know_goes_to_celery_as_it_is(launched: Callab
 
 def test_a_worker_finds_the_fleet_that_the_command_line_names(launched: Callable[..., list[str]]) -> None:
     launched("--namespace", "team", "--queue", "q", "worker", "--redis-url", ELSEWHERE)
-    said = {name: os.environ[name] for name in ("DSPEX_REDIS_URL", "DSPEX_NAMESPACE", "DSPEX_QUEUE")}
-    assert said == {"DSPEX_REDIS_URL": ELSEWHERE, "DSPEX_NAMESPACE": "team", "DSPEX_QUEUE": "q"}
+    variables = {name: os.environ[name] for name in ("DSPEX_REDIS_URL", "DSPEX_NAMESPACE", "DSPEX_QUEUE")}
+    assert variables == {"DSPEX_REDIS_URL": ELSEWHERE, "DSPEX_NAMESPACE": "team", "DSPEX_QUEUE": "q"}
 
 
 def test_a_password_never_stands_in_the_process_list(launched: Callable[..., list[str]]) -> None:
@@ -179,13 +179,15 @@ def test_each_option_of_a_refresher_arrives(followed: list[RefresherSettings]) -
     ]
 
 
-@pytest.mark.parametrize(("said", "level"), [((), "INFO"), (("-l", "debug"), "DEBUG"), (("-l", "ERROR"), "ERROR")])
+@pytest.mark.parametrize(
+    ("level_options", "level"), [((), "INFO"), (("-l", "debug"), "DEBUG"), (("-l", "ERROR"), "ERROR")]
+)
 def test_a_refresher_tells_as_much_as_it_is_told_to(
-    said: tuple[str, ...], level: str, followed: list[RefresherSettings], monkeypatch: pytest.MonkeyPatch
+    level_options: tuple[str, ...], level: str, followed: list[RefresherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr("logging.basicConfig", lambda **options: seen.append(options["level"]))
-    assert run("refresher", "--bridge", "e:1", *said) == 0
+    assert run("refresher", "--bridge", "e:1", *level_options) == 0
     assert seen == [level]
 
 
@@ -237,8 +239,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The demos that were run; each ends with code 1."""
     seen: list[dict[str, Any]] = []
 
-    def run_demo(**said: Any) -> int:
-        seen.append(said)
+    def run_demo(**options: Any) -> int:
+        seen.append(options)
         return 1
 
     monkeypatch.setattr("workers.dev.demo.run_demo", run_demo)
@@ -276,7 +278,7 @@ def test_a_demo_goes_to_the_real_fleet_only_if_it_is_told_to(shown: list[dict[st
     os.environ["DSPEX_REDIS_URL"] = ELSEWHERE
     run("demo")
     run("--redis-url", ELSEWHERE, "demo")
-    assert [one["redis_url"] for one in shown] == [None, ELSEWHERE]
+    assert [options["redis_url"] for options in shown] == [None, ELSEWHERE]
 
 
 @pytest.mark.parametrize("arguments", [("--workers", "0"), ("--questions", "/nowhere.jsonl"), ("--out", __file__)])

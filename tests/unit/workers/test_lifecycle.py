@@ -94,7 +94,7 @@ def test_threads_that_ask_at_once_share_one_runtime(monkeypatch: pytest.MonkeyPa
         return slot.get()
 
     with ThreadPoolExecutor(8) as threads:
-        answers = [one.result() for one in [threads.submit(ask) for _ in range(8)]]
+        answers = [future.result() for future in [threads.submit(ask) for _ in range(8)]]
     assert len(built) == 1
     assert set(map(id, answers)) == {id(built[0])}
 
@@ -175,7 +175,7 @@ def test_sessions_are_reported_as_wanted_only_where_a_refresher_follows_elixir()
 
 def test_the_file_declares_the_profiles_and_their_default(profiles: Path) -> None:
     found = load_profiles(settings(lm_profiles=profiles, lm="openai/other"))
-    assert [(one.name, one.model) for one in found] == [("first", "openai/one"), ("second", "openai/two")]
+    assert [(profile.name, profile.model) for profile in found] == [("first", "openai/one"), ("second", "openai/two")]
     assert found.default == "second"
     key = found["second"].api_key
     assert key is not None
@@ -184,7 +184,7 @@ def test_the_file_declares_the_profiles_and_their_default(profiles: Path) -> Non
 
 def test_one_model_makes_one_profile() -> None:
     found = load_profiles(settings(lm="openai/gpt-4o"))
-    assert [(one.name, one.model, one.api_key) for one in found] == [("default", "openai/gpt-4o", None)]
+    assert [(profile.name, profile.model, profile.api_key) for profile in found] == [("default", "openai/gpt-4o", None)]
     assert found.default == "default"
 
 

@@ -36,9 +36,9 @@ def kept() -> Any:
 
 
 def logger(name: str, kept: Kept) -> logging.Logger:
-    made = logging.Logger(name)
-    made.addHandler(kept)
-    return made
+    created = logging.Logger(name)
+    created.addHandler(kept)
+    return created
 
 
 @pytest.mark.parametrize(

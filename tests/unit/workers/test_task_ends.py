@@ -17,11 +17,11 @@ from workers import task_ends as endings
 class Backend:
     """An app and its backend, which remembers the ends; ``away`` says how often it is away first."""
 
-    def __init__(self, away: int = 0) -> None:
+    def __init__(self, outages: int = 0) -> None:
         self.backend = self
         self.stored: list[tuple[str, BridgeError, str, str]] = []
         self.failed: list[str] = []
-        self.away = away
+        self.away = outages
 
     def commit_now(
         self, task_id: str, error: BridgeError, state: str, *, reply_channel: str, headers: Mapping[str, Any]
@@ -35,16 +35,16 @@ class Backend:
         self.failed.append(f"{task_id} {state} {len(request.chain)}")
 
 
-def noted(told: dict[str, Any], count: int, away: int = 0) -> Backend:
-    app = Backend(away)
-    endings.end_predictions(app, told)
+def noted(message: dict[str, Any], count: int, outages: int = 0) -> Backend:
+    app = Backend(outages)
+    endings.end_predictions(app, message)
     wait_until(lambda: len(app.stored) >= count, f"{count} ends")
     return app
 
 
 def test_a_lost_task_ends_under_its_own_error() -> None:
-    told = {"task_id": "7", "reason": "lost", "error": "worker w fell silent", "reply_channel": "dspex:replies:c"}
-    ((task_id, error, state, channel),) = noted(told, 1).stored
+    message = {"task_id": "7", "reason": "lost", "error": "worker w fell silent", "reply_channel": "dspex:replies:c"}
+    ((task_id, error, state, channel),) = noted(message, 1).stored
     assert (task_id, state, channel) == ("7", FAILURE, "dspex:replies:c")
     assert isinstance(error, PredictionGivenUpError)
     assert "given up (lost): worker w fell silent" in str(error)
@@ -53,27 +53,27 @@ def test_a_lost_task_ends_under_its_own_error() -> None:
 @pytest.mark.parametrize("reason", ["lost", "unreadable", "rejected"])
 def test_each_input_of_a_batch_ends_by_what_the_headers_say(reason: str) -> None:
     """KINDS 2: the body may be unreadable."""
-    told = {"task_id": "batch", "task_ids": ["a", "b", "c"], "reason": reason, "error": "it is broken"}
-    app = noted(told, 3)
-    assert [(task_id, error.task_id) for task_id, error, *_ in app.stored] == [(one, one) for one in "abc"]  # type: ignore[attr-defined]
+    message = {"task_id": "batch", "task_ids": ["a", "b", "c"], "reason": reason, "error": "it is broken"}
+    app = noted(message, 3)
+    assert [(task_id, error.task_id) for task_id, error, *_ in app.stored] == [(name, name) for name in "abc"]  # type: ignore[attr-defined]
 
 
 def test_an_outage_of_the_result_backend_postpones_ends_and_loses_none() -> None:
     """KINDS 30."""
-    told = {"task_id": "batch", "task_ids": ["a", "b"], "reason": "lost", "error": "gone"}
-    assert [task_id for task_id, *_ in noted(told, 2, away=2).stored] == ["a", "b"]
+    message = {"task_id": "batch", "task_ids": ["a", "b"], "reason": "lost", "error": "gone"}
+    assert [task_id for task_id, *_ in noted(message, 2, outages=2).stored] == ["a", "b"]
 
 
 def test_what_follows_in_a_chain_ends_as_well() -> None:
-    told = {"task_id": "7", "reason": "lost", "error": "gone", "embed": {"chain": [{}, {}]}}
-    app = noted(told, 1)
+    message = {"task_id": "7", "reason": "lost", "error": "gone", "embed": {"chain": [{}, {}]}}
+    app = noted(message, 1)
     wait_until(lambda: app.failed == ["7 FAILURE 2"], "the end of the chain")
 
 
-@pytest.mark.parametrize("told", [{"task_id": None}, {}, {"task_ids": [1, None]}, {"task_ids": "abc"}])
-def test_what_has_no_name_is_left_alone(told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("message", [{"task_id": None}, {}, {"task_ids": [1, None]}, {"task_ids": "abc"}])
+def test_what_has_no_name_is_left_alone(message: dict[str, Any]) -> None:
     app = Backend()
-    endings.end_predictions(app, {**told, "reason": "unreadable", "error": "no JSON"})
+    endings.end_predictions(app, {**message, "reason": "unreadable", "error": "no JSON"})
     noted({"task_id": "next", "reason": "lost", "error": "gone"}, 1)  # they are brought in their order
     assert app.stored == []
 

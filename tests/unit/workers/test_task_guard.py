@@ -24,10 +24,12 @@ from workers.task_guard import Guard, Traced
 class Task:
     """A task and its app, whose backend remembers the ends; it is away where ``away`` says so."""
 
-    def __init__(self, name: str = PREDICT, *, runtime: Exception | None = None, away: Exception | None = None) -> None:
+    def __init__(
+        self, name: str = PREDICT, *, runtime: Exception | None = None, outage: Exception | None = None
+    ) -> None:
         self.name, self.app, self.backend = name, self, self
         self.ends: list[tuple[str, str, str]] = []
-        self._runtime, self._away = runtime, away
+        self._runtime, self._away = runtime, outage
         self.deliveries: Any = None
 
     @property
@@ -117,9 +119,9 @@ def test_what_is_in_other_hands_stays_there() -> None:
     assert task.ends == []
 
 
-@pytest.mark.parametrize("away", [StoreUnavailableError("redis://r", "away"), ValueError("odd")])
-def test_an_end_that_cannot_be_stored_sends_the_message_back(away: Exception) -> None:
-    _, info, *_ = traced(Task(away=away), raising(ValueError("a")))
+@pytest.mark.parametrize("outage", [StoreUnavailableError("redis://r", "away"), ValueError("odd")])
+def test_an_end_that_cannot_be_stored_sends_the_message_back(outage: Exception) -> None:
+    _, info, *_ = traced(Task(outage=outage), raising(ValueError("a")))
     assert info is not None
     assert (info.state, info.retval.requeue) == (REJECTED, True)  # type: ignore[union-attr]
 
@@ -143,8 +145,8 @@ def test_what_the_pool_itself_stops_is_let_through(monkeypatch: pytest.MonkeyPat
 class Counting:
     """Stands for the deliveries; a message has so many deaths behind it."""
 
-    def __init__(self, deaths: int = 0, away: StoreUnavailableError | None = None) -> None:
-        self.deaths, self.away = deaths, away
+    def __init__(self, deaths: int = 0, outage: StoreUnavailableError | None = None) -> None:
+        self.deaths, self.away = deaths, outage
         self.seen: list[object] = []
 
     async def begin(self, task_id: str, *, first: bool) -> int:
@@ -180,7 +182,7 @@ def test_a_message_with_too_many_deaths_is_given_up_without_a_run() -> None:
 
 
 def test_a_message_whose_runs_cannot_be_counted_goes_back() -> None:
-    counting = Counting(away=StoreUnavailableError("redis://r", "gone"))
+    counting = Counting(outage=StoreUnavailableError("redis://r", "gone"))
     _, info, *_ = counted(Task(), counting, lambda *_: pytest.fail("it was run"))
     assert info is not None
     assert (info.state, info.retval.requeue) == (REJECTED, True)

@@ -57,12 +57,12 @@ class Broker:
         """The messages that the worker holds."""
         client: Any = self.store.connection.client
         held = await client.hvals("dspex:delivery:held:worker")
-        return [one.decode().partition("\n")[2] for one in held]
+        return [entry.decode().partition("\n")[2] for entry in held]
 
     async def queued(self, queue: str = "predictions") -> list[str]:
         """The messages of a queue, next first."""
         client: Any = self.store.connection.client
-        return [one.decode() for one in reversed(await client.lrange(queue, 0, -1))]
+        return [entry.decode() for entry in reversed(await client.lrange(queue, 0, -1))]
 
 
 # Stands still between two steps of a test.

@@ -70,11 +70,11 @@ async def waits(admission: FleetAdmission, task: Task, seconds: float = 0.3) -> 
 async def test_where_no_limit_concerns_a_call_redis_is_not_asked(
     store: LimitStore, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admission, asked, ask = process.admission, list[str](), store._run
+    admission, scripts, ask = process.admission, list[str](), store._run
 
     async def counted(name: str, *args: Any) -> Any:
         if name != "beat":
-            asked.append(name)
+            scripts.append(name)
         return await ask(name, *args)
 
     monkeypatch.setattr(store, "_run", counted)
@@ -82,15 +82,15 @@ async def test_where_no_limit_concerns_a_call_redis_is_not_asked(
         permit = await admission.admit(Task(f"t{n}"), "demo", SHORT)
         assert permit == Permit("demo")
         await admission.settle(permit, Used(10, 10))
-    assert {*asked} <= {"let_go"}, "what the mover asks, if this process leads"
+    assert {*scripts} <= {"let_go"}, "what the mover asks, if this process leads"
     await process.publish(FLEET_SESSION, dspex__limits__demo__concurrency=5)
-    await eventually(lambda: asks_to_admit(admission, asked), "a limited call asks")
+    await eventually(lambda: asks_to_admit(admission, scripts), "a limited call asks")
 
 
-async def asks_to_admit(admission: FleetAdmission, asked: list[str]) -> bool:
+async def asks_to_admit(admission: FleetAdmission, scripts: list[str]) -> bool:
     permit = await admission.admit(Task("limited"), "demo", SHORT)
     await admission.settle(permit, Used(10, 10))
-    return "admit" in asked
+    return "admit" in scripts
 
 
 async def test_a_published_limit_holds_within_a_second_and_so_does_its_end(process: Process) -> None:
@@ -224,17 +224,17 @@ async def leads(process: Process) -> bool:
 
 
 async def test_a_pause_that_one_process_is_asked_for_holds_in_all_at_once(store: LimitStore, redis_url: str) -> None:
-    asked, other = Process(store, redis_url), Process(store, redis_url)
-    await asked.admission.begin()
+    paused, other = Process(store, redis_url), Process(store, redis_url)
+    await paused.admission.begin()
     await granted(other.admission, Task("before"))
     await eventually(lambda: listening(store, 2), "both listen")
-    await asked.admission.pause("demo", 1.0)
+    await paused.admission.pause("demo", 1.0)
     await eventually(lambda: is_paused(other), "the other hears it", timeout_s=0.5)
     started = time.monotonic()
     await granted(other.admission, Task("after"))
     assert time.monotonic() - started > 0.4
     assert (await other.admission.admit(Task("another"), "other profile", SHORT)).id == ""
-    for process in (asked, other):
+    for process in (paused, other):
         await process.aclose()
 
 

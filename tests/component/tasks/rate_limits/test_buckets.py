@@ -186,11 +186,11 @@ async def test_no_window_holds_more_than_its_limit(
 ) -> None:
     limit, name = 100, uuid4().hex
     rules = (Bucket(name, "p", 2, MINUTE, limit, paced),)
-    now, taken = 0.0, list[tuple[float, int]]()
+    now, admitted = 0.0, list[tuple[float, int]]()
     for wait, cost in steps:
         await clock.pass_by(wait)
         now += wait
         if isinstance(await ask(store, rules, Costs(cost, 0)), Granted):
-            taken.append((now, cost))
-    for at, _ in taken:
-        assert sum(cost for when, cost in taken if at - MINUTE < when <= at) <= limit
+            admitted.append((now, cost))
+    for at, _ in admitted:
+        assert sum(cost for when, cost in admitted if at - MINUTE < when <= at) <= limit

@@ -132,12 +132,12 @@ def test_many_messages_are_claimed_in_one_round_trip_but_no_more_than_there_is_r
 
 
 def test_workers_share_what_waits_instead_of_taking_all_that_they_have_room_for(redis_url: str) -> None:
-    with channel(redis_url) as one, channel(redis_url, delivery_key="dspex:delivery", lease=LEASE_S + 0.01) as two:
-        first, second = Consumer(one), Consumer(two)
+    with channel(redis_url) as ours, channel(redis_url, delivery_key="dspex:delivery", lease=LEASE_S + 0.01) as theirs:
+        first, second = Consumer(ours), Consumer(theirs)
         assert [*first.drain(), *second.drain()] == []
         for n in range(10):
-            put(one, n)
-        one.connection.drain_events(one.connection, timeout=5)
+            put(ours, n)
+        ours.connection.drain_events(ours.connection, timeout=5)
         assert len(first.messages) == 5, "half of what waits, since there are two"
 
 
@@ -258,14 +258,14 @@ def test_a_message_that_its_consumer_chokes_on_is_given_up_and_the_next_one_come
     with channel(redis_url) as ours:
         for body in ("poison", "good"):
             put(ours, body)
-        consumer, taken = Consumer(ours), ours.claimer._consumers
+        consumer, consumers = Consumer(ours), ours.claimer._consumers
 
         def choke(message: Any) -> None:
             if message.payload == "poison":
                 raise KeyError("id")
             consumer.messages.append(message)
 
-        taken[QUEUE] = (choke, True)
+        consumers[QUEUE] = (choke, True)
         assert consumer.drain() == ["good"]
         (entry,) = dead(client)
         assert (entry["reason"], entry["error"]) == ("unreadable", "KeyError: 'id'")
@@ -401,5 +401,5 @@ def test_a_channel_keeps_its_client_until_its_pool_goes(redis_url: str) -> None:
 
 
 def test_channels_share_no_client(redis_url: str) -> None:
-    with channel(redis_url) as one, channel(redis_url) as other:
-        assert one._create_client() is not other._create_client()
+    with channel(redis_url) as first, channel(redis_url) as other:
+        assert first._create_client() is not other._create_client()

@@ -40,13 +40,13 @@ async def held(claims: BrokerClaims) -> int:
 
 
 @pytest.mark.keeps_keys("team:.*", "code.*")
-@pytest.mark.parametrize(("own", "asked", "step"), [(0, None, 0), (6, None, 6), (6, 0, 0), (0, 4, 3), (3, 9, 9)])
+@pytest.mark.parametrize(("own", "wanted", "step"), [(0, None, 0), (6, None, 6), (6, 0, 0), (0, 4, 3), (3, 9, 9)])
 async def test_a_moved_message_waits_at_the_end_of_the_other_queue(
-    own: int, asked: int | None, step: int, claims: BrokerClaims
+    own: int, wanted: int | None, step: int, claims: BrokerClaims
 ) -> None:
     await claims.connection.client.lpush(claims.layout.waiting("code", step), b"earlier")
     await hold(claims, step=own)
-    assert await claims.move(TAG, "code", asked)
+    assert await claims.move(TAG, "code", wanted)
     assert await waiting(claims, "code", step) == [MESSAGE, b"earlier"], "the right end is served first"
     assert await held(claims) == 0
 

@@ -154,8 +154,8 @@ def reap(client: Redis, worker: str, **terms: Any) -> None:
 
 
 def test_a_message_that_took_too_many_workers_along_is_given_up(client: Redis) -> None:
-    told: list[Any] = []
-    given_up.add_listener(told.append)
+    reports: list[Any] = []
+    given_up.add_listener(reports.append)
     hold(client, "dead", 1, deliveries=2)
     hold(client, "dead", 2, deliveries=3)
     reap(client, "dead", max_deliveries=3)
@@ -166,7 +166,7 @@ def test_a_message_that_took_too_many_workers_along_is_given_up(client: Redis) -
     (back,) = (json.loads(raw) for raw in client.lrange(QUEUE, 0, -1))  # type: ignore[union-attr]
     assert back["properties"]["deliveries"] == 3
     assert client.exists(DeliveryKeys().held("dead"), DeliveryKeys().workers) == 0
-    assert [one["task_id"] for one in told] == ["id-2"]
+    assert [event["task_id"] for event in reports] == ["id-2"]
 
 
 def test_rubbish_in_a_dead_workers_hands_is_given_up_and_the_rest_handed_on(client: Redis) -> None:
@@ -183,8 +183,8 @@ def test_two_reapers_hand_on_each_message_once(client: Redis) -> None:
     keepers = [LeaseKeeper(LeaseTable(DeliveryKeys(), LeaseSettings()), lambda: client) for _ in range(2)]
     records = [list(keeper._get_scripts().iter_records("dead")) for keeper in keepers]
     for keeper, found in zip(keepers, records, strict=True):
-        for some in found:
-            keeper._get_scripts().reap("dead", "0", keeper._settle_as_lost(some, "it died"))
+        for ids in found:
+            keeper._get_scripts().reap("dead", "0", keeper._settle_as_lost(ids, "it died"))
     assert client.llen(QUEUE) == 250
 
 

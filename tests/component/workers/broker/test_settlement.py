@@ -85,6 +85,6 @@ def test_losing_a_message_counts_it_or_gives_it_up() -> None:
     assert (again.verb, json.loads(again.data)["properties"]["deliveries"]) == ("front", 3)
     given_up = settlement.worker_lost("w.1", LIST, raw, "it died", 2)
     assert given_up.verb == "dead"
-    told = json.loads(given_up.data)
-    assert (told["reason"], told["error"], told["task_id"], told["deliveries"]) == ("lost", "it died", "7", 2)
+    letter = json.loads(given_up.data)
+    assert (letter["reason"], letter["error"], letter["task_id"], letter["deliveries"]) == ("lost", "it died", "7", 2)
     assert json.loads(settlement.worker_lost("w.1", LIST, b"\xff", "it died", 3).data)["reason"] == "unreadable"

@@ -68,10 +68,10 @@ def test_stop_leaves_neither_process_nor_folder_and_can_be_repeated() -> None:
 
 
 def test_two_servers_share_nothing() -> None:
-    with EmbeddedRedis.start() as one, EmbeddedRedis.start() as two:
-        one.cli("SET", "name", "one")
-        assert one.url != two.url
-        assert two.cli("GET", "name") is None
+    with EmbeddedRedis.start() as first, EmbeddedRedis.start() as second:
+        first.cli("SET", "name", "one")
+        assert first.url != second.url
+        assert second.cli("GET", "name") is None
 
 
 def test_a_server_with_a_log_keeps_its_data_over_kill_and_restart() -> None:
@@ -106,11 +106,11 @@ def test_a_unix_socket_path_stays_under_the_kernels_limit(tmp_path: Path, monkey
 
 
 def test_a_taken_port_is_an_error_with_the_servers_own_words() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         with pytest.raises(ConfigurationError, match="in use"):
-            EmbeddedRedis.start(port=taken.getsockname()[1])
+            EmbeddedRedis.start(port=listener.getsockname()[1])
 
 
 def test_a_paused_server_can_still_be_stopped() -> None:
@@ -129,9 +129,9 @@ def test_without_any_binary_the_error_says_what_to_install(monkeypatch: pytest.M
         embedded.find_server()
 
 
-@pytest.mark.parametrize(("version", "taken"), [("6.2.14", False), ("7.0.15", True)])
+@pytest.mark.parametrize(("version", "accepted"), [("6.2.14", False), ("7.0.15", True)])
 def test_a_server_on_path_is_taken_only_if_new_enough(
-    version: str, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: str, accepted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = tmp_path / "redis-server"
     fake.write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=00000000:0 malloc=libc bits=64'\n")
@@ -139,7 +139,7 @@ def test_a_server_on_path_is_taken_only_if_new_enough(
     monkeypatch.delenv(embedded.BINARY_VARIABLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(embedded, "bundled_server", lambda: None)
-    if taken:
+    if accepted:
         assert embedded.find_server() == fake
     else:
         with pytest.raises(ConfigurationError, match="older than Redis 7"):

@@ -35,7 +35,7 @@ def waiting(client: Redis) -> dict[str, int]:
     import json
 
     found = [json.loads(raw) for name in client.keys("predictions*") for raw in client.lrange(name, 0, -1)]
-    return {one["headers"]["id"]: one["properties"].get("deliveries", 1) for one in found}
+    return {message["headers"]["id"]: message["properties"].get("deliveries", 1) for message in found}
 
 
 @pytest.mark.keeps_keys(".*")

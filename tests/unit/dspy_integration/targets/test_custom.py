@@ -45,8 +45,8 @@ def test_it_takes_effect_in_every_predictor_of_the_copy_after_dspys_own() -> Non
     bound = bind(module, persona="a pirate")
     assert [signature_of(p).instructions.endswith("Speak as a pirate.") for p in bound.predictors()] == [True, True]
     assert not any("pirate" in signature_of(p).instructions for p in module.predictors())
-    one = bind(dspy.Predict("a -> b"), persona="a pirate", instructions="Answer.")
-    assert one.signature.instructions == "Answer. Speak as a pirate."
+    predictor = bind(dspy.Predict("a -> b"), persona="a pirate", instructions="Answer.")
+    assert predictor.signature.instructions == "Answer. Speak as a pirate."
 
 
 def test_it_is_listed_where_it_takes_effect() -> None:

@@ -110,12 +110,12 @@ def ask(ledger: Ledger, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> Ask:
         parts: Any = (ledger, wanted, None)
         return LMMiddlewareChain(profiles, *parts), profiles.get_engine("smart")
 
-    async def asked(provider: Provider, scope: PredictionContext, *, pieces: Any = None, **changes: Any) -> Response:
+    async def send(provider: Provider, scope: PredictionContext, *, pieces: Any = None, **changes: Any) -> Response:
         calls, engine = gate(provider, **changes)
         with activate(scope):
             return await calls(LMCall(engine, request("why?"), pieces))
 
-    return asked
+    return send
 
 
 # ---------------------------------------------------------------- the limits

@@ -16,19 +16,19 @@ def connect() -> Any:
 
 def test_channels_of_one_broker_share_a_keeper_and_others_do_not() -> None:
     keepers = KeeperRegistry()
-    one = keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
-    one.leases.add("w.1", "q", {})
-    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is one
-    assert keepers.get(("host", 2), DeliveryKeys(), LeaseSettings(), connect) is not one
-    assert keepers.get(("host", 1), DeliveryKeys.of("team"), LeaseSettings(), connect) is not one
-    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is one, "it holds something"
+    keeper = keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
+    keeper.leases.add("w.1", "q", {})
+    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is keeper
+    assert keepers.get(("host", 2), DeliveryKeys(), LeaseSettings(), connect) is not keeper
+    assert keepers.get(("host", 1), DeliveryKeys.of("team"), LeaseSettings(), connect) is not keeper
+    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is keeper, "it holds something"
 
 
 def test_a_keeper_that_holds_nothing_is_dropped() -> None:
     keepers = KeeperRegistry()
-    one = keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
+    keeper = keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect)
     keepers.get(("host", 2), DeliveryKeys(), LeaseSettings(), connect)
-    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is not one
+    assert keepers.get(("host", 1), DeliveryKeys(), LeaseSettings(), connect) is not keeper
 
 
 def _in_child(answer: Any) -> None:

@@ -17,9 +17,9 @@ from workers.broker.request import FleetRequest, FleetTask
 @pytest.fixture
 def request_(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(CeleryRequest, "on_failure", lambda *_, **__: "celery's")
-    made = FleetRequest.__new__(FleetRequest)
-    made._message = SimpleNamespace(channel=SimpleNamespace(lost={}), delivery_tag="w.1")
-    return made
+    created = FleetRequest.__new__(FleetRequest)
+    created._message = SimpleNamespace(channel=SimpleNamespace(lost={}), delivery_tag="w.1")
+    return created
 
 
 def failed(request: Any, error: BaseException) -> dict[str, str]:

@@ -32,11 +32,11 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[GatewaySettings]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    made = {name: tmp_path / name for name in ("tokens", "certificate", "key", "client-ca")}
-    for file in made.values():
+    paths = {name: tmp_path / name for name in ("tokens", "certificate", "key", "client-ca")}
+    for file in paths.values():
         file.write_text("")
-    made["tokens"].write_text(to_toml("shop", "t", ["read"], ["*"]))
-    return made
+    paths["tokens"].write_text(to_toml("shop", "t", ["read"], ["*"]))
+    return paths
 
 
 def run(*arguments: str) -> int:
@@ -63,13 +63,13 @@ def test_each_option_is_passed_to_the_settings(served: list[GatewaySettings], fi
         "--drain=8",
     )
     assert run(*shared, "gateway", *given, *more) == 0
-    (made,) = served
-    assert (made.redis_url, made.namespace, made.queue) == ("redis://r:1/2", "n", "q")
-    assert (made.grpc, made.http, made.bridge, made.drain_s) == ("0.0.0.0:1", None, "e:1", 8)
-    assert made.grants == Grants.load(files["tokens"])
-    assert made.limits == GatewayLimits(message_bytes=5, calls_per_s=6, streams=7)
-    assert made.tls is not None
-    assert (made.tls.certificate, made.tls.key, made.tls.client_ca) == (
+    (settings,) = served
+    assert (settings.redis_url, settings.namespace, settings.queue) == ("redis://r:1/2", "n", "q")
+    assert (settings.grpc, settings.http, settings.bridge, settings.drain_s) == ("0.0.0.0:1", None, "e:1", 8)
+    assert settings.grants == Grants.load(files["tokens"])
+    assert settings.limits == GatewayLimits(message_bytes=5, calls_per_s=6, streams=7)
+    assert settings.tls is not None
+    assert (settings.tls.certificate, settings.tls.key, settings.tls.client_ca) == (
         files["certificate"], files["key"], files["client-ca"]
     )  # fmt: skip
 
@@ -77,19 +77,19 @@ def test_each_option_is_passed_to_the_settings(served: list[GatewaySettings], fi
 def test_environment_variables_set_the_same_options(
     served: list[GatewaySettings], files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: dict[str, Any] = {
+    variables: dict[str, Any] = {
         "GATEWAY_HTTP": "127.0.0.1:9", "GATEWAY_RATE": "6", "BRIDGE": "e:1", "ALLOWED_PACKAGES": "shop,tools",
         "IMPORTS": "shop.targets",
         "GATEWAY_CERTIFICATE": files["certificate"], "GATEWAY_KEY": files["key"],
         "GATEWAY_TOKENS_TOML": files["tokens"].read_text(),
     }  # fmt: skip
-    for name, value in said.items():
+    for name, value in variables.items():
         monkeypatch.setenv(f"DSPEX_{name}", str(value))
     assert run("gateway") == 0
-    (made,) = served
-    assert (made.http, made.limits.calls_per_s, made.bridge) == ("127.0.0.1:9", 6, "e:1")
-    assert (made.allowed_packages, made.imports) == (("shop", "tools"), ("shop.targets",))
-    assert made.grants == Grants.load(files["tokens"])
+    (settings,) = served
+    assert (settings.http, settings.limits.calls_per_s, settings.bridge) == ("127.0.0.1:9", 6, "e:1")
+    assert (settings.allowed_packages, settings.imports) == (("shop", "tools"), ("shop.targets",))
+    assert settings.grants == Grants.load(files["tokens"])
 
 
 @pytest.mark.parametrize(

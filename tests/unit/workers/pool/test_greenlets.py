@@ -98,5 +98,7 @@ def no_unraisable(recwarn: pytest.WarningsRecorder) -> Iterator[None]:
     yield
     gc.collect()
     assert [
-        str(one.message) for one in recwarn if issubclass(one.category, pytest.PytestUnraisableExceptionWarning)
+        str(warning.message)
+        for warning in recwarn
+        if issubclass(warning.category, pytest.PytestUnraisableExceptionWarning)
     ] == []

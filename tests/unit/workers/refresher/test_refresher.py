@@ -278,10 +278,12 @@ def test_the_silence_that_is_allowed_covers_what_happens_while_all_is_well(
     poll_max_s: float, timeout_s: float, lease_s: float, took_s: float, busy: bool, watched: bool
 ) -> None:
     """The interval, the slowest answer, and a refresher that dies just then, whose successor reads twice."""
-    told = RefresherSettings("localhost:50051", poll_max_s=poll_max_s, timeout_s=timeout_s, lease_s=lease_s)
-    rest_s = PollSchedule(told.poll_s, told.poll_max_s).delay_after_read_s(busy=busy, watched=watched, took_s=took_s)
+    settings = RefresherSettings("localhost:50051", poll_max_s=poll_max_s, timeout_s=timeout_s, lease_s=lease_s)
+    rest_s = PollSchedule(settings.poll_s, settings.poll_max_s).delay_after_read_s(
+        busy=busy, watched=watched, took_s=took_s
+    )
     answer_s, heir_s = timeout_s, lease_s + 2 * took_s
-    assert rest_s + answer_s + heir_s + CONFIRM_INTERVAL_S <= max_silence_s(told, read_s=took_s, round_s=took_s)
+    assert rest_s + answer_s + heir_s + CONFIRM_INTERVAL_S <= max_silence_s(settings, read_s=took_s, round_s=took_s)
 
 
 def test_the_documentation_says_how_long_elixir_may_be_silent_by_default() -> None:

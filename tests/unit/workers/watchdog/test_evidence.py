@@ -30,9 +30,9 @@ def test_a_stack_without_frames_names_nobody(stack: str) -> None:
 
 
 def test_agreeing_looks_name_a_culprit() -> None:
-    one = Sample(("batch", "input"), "check")
-    assert find_culprit([one] * 3) == Culprit("batch", "input", "check")
-    assert find_culprit([Sample(("other",)), one, one, one]) == Culprit("batch", "input", "check")
+    sample = Sample(("batch", "input"), "check")
+    assert find_culprit([sample] * 3) == Culprit("batch", "input", "check")
+    assert find_culprit([Sample(("other",)), sample, sample, sample]) == Culprit("batch", "input", "check")
 
 
 @pytest.mark.parametrize(

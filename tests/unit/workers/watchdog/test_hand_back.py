@@ -62,7 +62,7 @@ def test_only_a_loop_that_stands_still_for_a_lease_and_is_seen_so_twice_gives_ba
 ) -> None:
     pool, ran = AsyncioPool(1), list[str]()
     requests = [Reserved() for _ in range(3)]
-    begun, running, waiting = (job_of(one, ran, number) for number, one in enumerate(requests))
+    begun, running, waiting = (job_of(each, ran, number) for number, each in enumerate(requests))
     begun.execute()
     pool._running = {0: begun, 1: running}
     pool._waiting.append(waiting)
@@ -72,6 +72,6 @@ def test_only_a_loop_that_stands_still_for_a_lease_and_is_seen_so_twice_gives_ba
         pool._check_home_loop()
     monkeypatch.setattr(type(PULSE), "stalled_s", 5.1)
     pool._check_home_loop()
-    assert [one.told for one in requests] == [["accepted"], [], []]
+    assert [each.told for each in requests] == [["accepted"], [], []]
     pool._check_home_loop()
-    assert [one.told for one in requests] == [["accepted"], [("rejected", True)], [("rejected", True)]]
+    assert [each.told for each in requests] == [["accepted"], [("rejected", True)], [("rejected", True)]]

@@ -25,8 +25,8 @@ STACK = '  File "/srv/acme/rules.py", line 26 in check\n  File "/srv/f.py", line
 class Stacks:
     """Stands for the stacks: says the next of some, and the last one for ever."""
 
-    def __init__(self, *said: str) -> None:
-        self.said = list(said)
+    def __init__(self, *stacks: str) -> None:
+        self.said = list(stacks)
 
     def capture(self, thread: int) -> str:
         return self.said.pop(0) if len(self.said) > 1 else self.said[0]

@@ -35,11 +35,11 @@ CHANGES: tuple[Mapping[str, Any], ...] = (
 
 def revisions() -> list[Revision]:
     values: dict[str, Any] = {}
-    made: list[Revision] = []
+    published: list[Revision] = []
     for number, changed in enumerate(CHANGES, start=1):
         values = {**values, **changed}
-        made.append(Revision(token(number), changed, values))
-    return made
+        published.append(Revision(token(number), changed, values))
+    return published
 
 
 QUESTIONS = {
@@ -87,8 +87,8 @@ def answer(program: str, under: Revision, *, acknowledged: Token | None = None, 
 
 def failed(program: str, error: BridgeError | None = None) -> Answer:
     """A question that ended in an error which names its cause."""
-    said = error or LMAnswerError("openai/demo", "unparsable", "it wrote a poem")
-    return Answer(QUESTIONS[program], token(1), None, said, 12.0)
+    cause = error or LMAnswerError("openai/demo", "unparsable", "it wrote a poem")
+    return Answer(QUESTIONS[program], token(1), None, cause, 12.0)
 
 
 def lost(program: str) -> Answer:
@@ -96,7 +96,7 @@ def lost(program: str) -> Answer:
     return Answer(QUESTIONS[program], token(1), None, PredictionTimeoutError(f"task-{program}", 150.0), 150.0)
 
 
-def asked(program: str, under: Revision, index: int = 0, **changes: Any) -> Recorded:
+def request_of(program: str, under: Revision, index: int = 0, **changes: Any) -> Recorded:
     """The request that DSPy makes of a question under a revision; keywords change a value of that revision."""
     values = {**under.values, **changes}
     signature: Any = make_signature(PROGRAMS[program]["signature"], values["house_style"])
@@ -129,5 +129,5 @@ def played() -> Played:
     return Played(
         answers=tuple(answer(program, under) for program, under in pairs),
         revisions=tuple(known),
-        log=tuple(asked(program, under, index) for index, (program, under) in enumerate(pairs)),
+        log=tuple(request_of(program, under, index) for index, (program, under) in enumerate(pairs)),
     )

@@ -23,12 +23,12 @@ DECLARED_VALUES = {name: value for name, _, value, _ in DECLARED}
 
 
 def published(store: MemoryStore, every: int = 1) -> tuple[DemoPublisher, list[Revision]]:
-    told: list[Revision] = []
-    return DemoPublisher(SessionContext("demo", store, author="me"), every, told.append), told
+    announced: list[Revision] = []
+    return DemoPublisher(SessionContext("demo", store, author="me"), every, announced.append), announced
 
 
 def history(store: MemoryStore) -> list[Token]:
-    return sorted(one.token for one in run_blocking(store.history("demo")))
+    return sorted(revision.token for revision in run_blocking(store.history("demo")))
 
 
 @pytest.fixture
@@ -40,66 +40,68 @@ def store() -> MemoryStore:
 
 
 def test_the_first_revision_has_all_that_is_declared_and_is_there_at_once(store: MemoryStore) -> None:
-    publisher, told = published(store)
+    publisher, published_revisions = published(store)
     publisher.start()
     publisher.stop()
-    (first,) = told
+    (first,) = published_revisions
     assert first.values == first.changed == DECLARED_VALUES
     assert publisher.acknowledged == first.token == history(store)[-1]
 
 
 def test_a_version_is_published_after_every_so_many_answers(store: MemoryStore) -> None:
-    publisher, told = published(store, every=3)
+    publisher, published_revisions = published(store, every=3)
     publisher.start()
     for _ in range(2):
         publisher.count_answer()
-    assert len(told) == 1
+    assert len(published_revisions) == 1
     publisher.count_answer()
-    wait_until(lambda: len(told) == 2, "the first version")
-    assert told[1].changed == PUBLISHES[0]
-    assert told[1].values == {**DECLARED_VALUES, **PUBLISHES[0]}
+    wait_until(lambda: len(published_revisions) == 2, "the first version")
+    assert published_revisions[1].changed == PUBLISHES[0]
+    assert published_revisions[1].values == {**DECLARED_VALUES, **PUBLISHES[0]}
     publisher.stop()
-    assert len(told) == 2
+    assert len(published_revisions) == 2
 
 
 def test_what_is_due_is_published_even_if_all_answers_came_at_once(store: MemoryStore) -> None:
-    publisher, told = published(store, every=2)
+    publisher, published_revisions = published(store, every=2)
     publisher.start()
     for _ in range(2 * len(PUBLISHES)):
         publisher.count_answer()
     publisher.stop()
-    assert [one.changed for one in told[1:]] == list(PUBLISHES)
-    assert publisher.revisions == told
+    assert [revision.changed for revision in published_revisions[1:]] == list(PUBLISHES)
+    assert publisher.revisions == published_revisions
 
 
 def test_each_told_revision_is_what_the_store_holds(store: MemoryStore) -> None:
-    publisher, told = published(store)
+    publisher, published_revisions = published(store)
     publisher.start()
     for _ in PUBLISHES:
         publisher.count_answer()
     publisher.stop()
-    assert [one.token for one in told] == sorted(one.token for one in told)
-    for one in told:
-        snapshot = run_blocking(store.read_at("demo", one.token))
-        assert {name: variable.value for name, variable in snapshot.variables.items()} == one.values
+    assert [revision.token for revision in published_revisions] == sorted(
+        revision.token for revision in published_revisions
+    )
+    for revision in published_revisions:
+        snapshot = run_blocking(store.read_at("demo", revision.token))
+        assert {name: variable.value for name, variable in snapshot.variables.items()} == revision.values
     # All that a publish changes, it changes in one revision.
-    assert history(store)[-len(PUBLISHES) :] == [one.token for one in told[1:]]
+    assert history(store)[-len(PUBLISHES) :] == [revision.token for revision in published_revisions[1:]]
 
 
 def test_a_publish_that_failed_is_raised_when_the_publisher_is_stopped(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publisher, told = published(store)
+    publisher, published_revisions = published(store)
     publisher.start()
 
-    async def away(*_: Any, **__: Any) -> Token:
+    async def unavailable(*_: Any, **__: Any) -> Token:
         raise StoreUnavailableError("redis://h", "it went away")
 
-    monkeypatch.setattr(store, "publish", away)
+    monkeypatch.setattr(store, "publish", unavailable)
     publisher.count_answer()
     with pytest.raises(StoreUnavailableError):
         publisher.stop()
-    assert len(told) == 1, "what was not acknowledged is told to nobody"
+    assert len(published_revisions) == 1, "what was not acknowledged is told to nobody"
 
 
 # ---------------------------------------------------------------- the questions
@@ -152,26 +154,26 @@ def test_every_question_is_asked_once_and_answered_in_its_place(store: MemorySto
     done: list[None] = []
     answers = ask_all(fleet, "demo", questions(40), publisher, lambda: done.append(None), AskingRate())
     publisher.stop()
-    assert [one.question.id for one in answers] == [str(n) for n in range(40)]
-    assert sorted(one["inputs"]["text"] for one in fleet.asked) == sorted(f"text {n}" for n in range(40))
-    assert all(one.prediction is not None and one.error is None and one.seconds >= 0 for one in answers)
+    assert [answer.question.id for answer in answers] == [str(n) for n in range(40)]
+    assert sorted(answer["inputs"]["text"] for answer in fleet.asked) == sorted(f"text {n}" for n in range(40))
+    assert all(answer.prediction is not None and answer.error is None and answer.seconds >= 0 for answer in answers)
     assert len(done) == 40
 
 
 def test_each_question_requires_what_was_acknowledged_before_it(store: MemoryStore) -> None:
     fleet: Any = OneFleet()
-    publisher, told = published(store, every=5)
+    publisher, published_revisions = published(store, every=5)
     publisher.start()
     answers = ask_all(fleet, "demo", questions(40), publisher, lambda: None, AskingRate())
     # The answers come at once, so the publisher may be behind them.
-    wait_until(lambda: publisher.acknowledged > told[0].token, "a version after the first")
+    wait_until(lambda: publisher.acknowledged > published_revisions[0].token, "a version after the first")
     answers += ask_all(fleet, "demo", questions(41)[40:], publisher, lambda: None, AskingRate())
     publisher.stop()
-    required = {one["inputs"]["text"]: one["at_least"] for one in fleet.asked}
-    assert [required[one.question.text] for one in answers] == [one.acknowledged for one in answers]
-    assert {one.acknowledged for one in answers} <= {one.token for one in told}
-    assert {one["session"] for one in fleet.asked} == {"demo"}
-    assert answers[-1].acknowledged > told[0].token, "a newer one is required from then on"
+    required = {request["inputs"]["text"]: request["at_least"] for request in fleet.asked}
+    assert [required[answer.question.text] for answer in answers] == [answer.acknowledged for answer in answers]
+    assert {answer.acknowledged for answer in answers} <= {revision.token for revision in published_revisions}
+    assert {request["session"] for request in fleet.asked} == {"demo"}
+    assert answers[-1].acknowledged > published_revisions[0].token, "a newer one is required from then on"
 
 
 def test_a_question_without_a_result_keeps_its_error(store: MemoryStore) -> None:

@@ -50,8 +50,8 @@ def test_the_requests_are_read_from_the_lms_own_log() -> None:
             body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "temperature": temperature}
             httpx.post(f"{server.url}/chat/completions", json=body, timeout=30)
         lm = DemoLM("demo", "demo", {}, server.url.removesuffix("/v1") + "/requests")
-        assert [one.temperature for one in lm.requests()] == [0.1, 0.2]
-        assert [one.body for one in lm.requests()] == [one.body for one in server.requests]
+        assert [request.temperature for request in lm.requests()] == [0.1, 0.2]
+        assert [request.body for request in lm.requests()] == [request.body for request in server.requests]
 
 
 def test_the_stand_in_is_declared_by_a_profile_that_says_what_it_is(tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_what_never_shows_a_sign_is_given_up_with_its_last_words(
     monkeypatch.setattr(parts, "_READY_S", 0.1)
     log = tmp_path / "log"
     log.write_text("\n".join(f"line {n}" for n in range(9)))
-    said = r"no sign of any life within 0\.1 s\. Last words: line 4 / line 5 / line 6 / line 7 / line 8$"
-    with pytest.raises(ConfigurationError, match=said):
+    message = r"no sign of any life within 0\.1 s\. Last words: line 4 / line 5 / line 6 / line 7 / line 8$"
+    with pytest.raises(ConfigurationError, match=message):
         parts.await_condition(lambda: None, "any life", [log])
     log.write_bytes(b"")
     with pytest.raises(ConfigurationError, match="Last words: none"):

@@ -51,34 +51,34 @@ def test_the_last_line_does_not_deny_what_could_not_be_seen() -> None:
 
 def test_a_revision_is_announced_with_what_it_changes() -> None:
     changed = {"llm_temperature": 0.3, "house_style": "x" * 100}
-    said = format_revision(Revision(token(5), changed, changed), 4)
-    assert said == f"revision 4 published: llm_temperature = 0.3, house_style = {'x' * 43}…"
+    text = format_revision(Revision(token(5), changed, changed), 4)
+    assert text == f"revision 4 published: llm_temperature = 0.3, house_style = {'x' * 43}…"
 
 
 def test_the_table_has_a_row_per_revision() -> None:
     demo = played()
-    said = printed(revisions_table(judge(demo.answers, demo.revisions, demo.log), accuracy=False))
-    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in said.splitlines() if line[:1] == "│"]
+    text = printed(revisions_table(judge(demo.answers, demo.revisions, demo.log), accuracy=False))
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
     assert rows == [
         ["1", "1", "Predict", "0", "200", "200"],
         ["2", "1", "Predict", "0.7", "200", "200"],
         ["3", "1", "ChainOfThought", "0.7", "200", "200"],
     ]
-    assert "right" not in said
+    assert "right" not in text
 
 
 def test_the_table_shows_how_many_were_right_where_that_says_something() -> None:
     demo = played()
-    said = printed(revisions_table(judge(demo.answers, demo.revisions, demo.log), accuracy=True))
-    assert "right" in said
-    assert said.count("100%") == 3
+    text = printed(revisions_table(judge(demo.answers, demo.revisions, demo.log), accuracy=True))
+    assert "right" in text
+    assert text.count("100%") == 3
 
 
 def test_a_revision_without_an_answer_shows_no_temperature() -> None:
     demo = played()
     table = revisions_table(judge(demo.answers[1:], demo.revisions, demo.log[1:]), accuracy=False)
-    said = printed(table)
-    assert said.count("│ -    │") + said.count("│    - │") == 1
+    text = printed(table)
+    assert text.count("│ -    │") + text.count("│    - │") == 1
 
 
 def test_failed_questions_are_told_apart_from_lost_ones() -> None:
@@ -89,10 +89,10 @@ def test_failed_questions_are_told_apart_from_lost_ones() -> None:
 
 
 def test_each_kind_of_error_is_counted_with_an_example() -> None:
-    away = LMUnavailableError("openai/demo", "transport_error", "it is down")
+    error = LMUnavailableError("openai/demo", "transport_error", "it is down")
     answers = [
         failed("math"),
-        failed("classify", away),
+        failed("classify", error),
         failed("extract"),
         lost("math"),
         answer("math", revisions()[0]),
@@ -116,8 +116,8 @@ def test_the_accuracy_is_told_by_program() -> None:
 
 
 def test_the_provenance_tells_everything_about_one_answer() -> None:
-    said = printed(provenance_table(answer("classify", revisions()[1])))
-    for told in (
+    text = printed(provenance_table(answer("classify", revisions()[1])))
+    for row in (
         "Provenance of c",
         "demo @ 100.2 (at_least=100.2)",
         "llm_temperature = 0.7",
@@ -127,7 +127,7 @@ def test_the_provenance_tells_everything_about_one_answer() -> None:
         "queued 1 ms, snapshot 0.0 ms, bind 0.1 ms, run 151 ms",
         "demo1@host, process 7, attempt 1",
     ):
-        assert told in said, told
+        assert row in text, row
 
 
 def test_the_file_holds_every_question_with_its_answer(tmp_path: Path) -> None:
@@ -147,10 +147,10 @@ def test_the_file_holds_every_question_with_its_answer(tmp_path: Path) -> None:
 def test_answers_are_written_anew_and_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text("old\n" * 10)
-    one = answer("classify", revisions()[0])
-    assert one.prediction is not None
-    one.prediction.label = "größer\nals"
-    write_answers(path, [one])
+    only = answer("classify", revisions()[0])
+    assert only.prediction is not None
+    only.prediction.label = "größer\nals"
+    write_answers(path, [only])
     (line,) = path.read_text(encoding="utf-8").splitlines()
     assert "größer\\nals" in line
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from snakepit_bridge.protocol.token import Token
-from tests.unit.workers.dev.demo.sample import Played, answer, asked, failed, lost, played, token
+from tests.unit.workers.dev.demo.sample import Played, answer, failed, lost, played, request_of, token
 from workers.dev.demo.verdict import Verdict, judge
 
 
@@ -44,7 +44,7 @@ def test_a_question_that_ended_in_a_named_error_has_failed_and_is_not_lost(index
 
 def test_a_demo_without_a_single_answer_does_not_hold() -> None:
     demo = played()
-    everything = replace(demo, answers=tuple(failed(one.question.program) for one in demo.answers))
+    everything = replace(demo, answers=tuple(failed(given.question.program) for given in demo.answers))
     assert counts(everything) == (0, 0, 0)
 
 
@@ -64,23 +64,23 @@ def test_a_demo_without_a_single_answer_does_not_hold() -> None:
 def test_a_request_with_a_value_of_another_revision_is_torn(index: int, changes: dict[str, Any]) -> None:
     demo = played()
     program, under = demo.answers[index].question.program, demo.revisions[index]
-    assert counts(demo.with_request(index, asked(program, under, index, **changes))) == (0, 1, 0)
+    assert counts(demo.with_request(index, request_of(program, under, index, **changes))) == (0, 1, 0)
 
 
 def test_a_module_that_steps_where_it_should_not_is_torn() -> None:
     demo = played()
     plain = demo.revisions[0]
-    demo = demo.with_answer(2, answer("math", plain)).with_request(2, asked("math", plain, 2))
+    demo = demo.with_answer(2, answer("math", plain)).with_request(2, request_of("math", plain, 2))
     assert counts(demo) == (0, 0, 0)
-    stepped = asked("math", plain, 2, reasoning_strategy="ChainOfThought")
+    stepped = request_of("math", plain, 2, reasoning_strategy="ChainOfThought")
     assert counts(demo.with_request(2, stepped)) == (0, 1, 0)
 
 
 def test_one_torn_request_among_good_ones_is_enough() -> None:
     demo = played()
-    twice = (*demo.log, asked("classify", demo.revisions[0], 3))
+    twice = (*demo.log, request_of("classify", demo.revisions[0], 3))
     assert counts(replace(demo, log=twice)) == (0, 0, 0), "a prediction that was made twice, alike, is whole"
-    torn = (*demo.log, asked("classify", demo.revisions[1], 3))
+    torn = (*demo.log, request_of("classify", demo.revisions[1], 3))
     assert counts(replace(demo, log=torn)) == (0, 1, 0)
 
 
@@ -115,7 +115,7 @@ def test_an_older_epoch_is_stale_whatever_its_revision() -> None:
 def test_defects_are_counted_each_for_itself() -> None:
     demo = played().with_answer(0, lost("classify"))
     demo = demo.with_answer(1, answer("extract", demo.revisions[1], acknowledged=token(3)))
-    demo = demo.with_request(2, asked("math", demo.revisions[2], 2, llm_temperature=2.0))
+    demo = demo.with_request(2, request_of("math", demo.revisions[2], 2, llm_temperature=2.0))
     assert counts(demo) == (1, 1, 1)
 
 
@@ -143,7 +143,7 @@ def test_a_row_tells_what_happened_under_its_revision() -> None:
 
 def test_the_temperatures_are_those_that_the_lm_received() -> None:
     demo = played()
-    row = verdict(demo.with_request(0, asked("classify", demo.revisions[0], llm_temperature=1.5))).rows[0]
+    row = verdict(demo.with_request(0, request_of("classify", demo.revisions[0], llm_temperature=1.5))).rows[0]
     assert row.temperatures == (1.5,)
 
 
@@ -166,8 +166,8 @@ def test_percentiles_are_in_milliseconds_and_of_the_revisions_own_answers() -> N
     many = tuple(answer("classify", first, seconds=n / 100) for n in range(101))
     row = judge((*many, *demo.answers[1:]), demo.revisions, demo.log).rows[0]
     assert (row.predictions, row.p50_ms, row.p95_ms) == (101, pytest.approx(500), pytest.approx(950))
-    one = judge(demo.answers, demo.revisions, demo.log).rows[0]
-    assert one.p50_ms == one.p95_ms == pytest.approx(200)
+    first_row = judge(demo.answers, demo.revisions, demo.log).rows[0]
+    assert first_row.p50_ms == first_row.p95_ms == pytest.approx(200)
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:

@@ -22,13 +22,13 @@ def grant(name: str, **limits: float) -> Grant:
     return Grant(name, UNRESTRICTED.scopes, ("*",), **limits)  # pyright: ignore[reportArgumentType]
 
 
-def calls_let_in(admission: GrantLimiter, who: Grant, asked: int) -> int:
-    for count in range(asked):
+def calls_let_in(admission: GrantLimiter, who: Grant, calls: int) -> int:
+    for count in range(calls):
         try:
             admission.count_call(who)
         except TooManyError:
             return count
-    return asked
+    return calls
 
 
 def test_each_grant_has_its_own_rate() -> None:
