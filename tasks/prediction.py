@@ -41,7 +41,7 @@ from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.streaming import ChunkWriter, stream_chunks
-from tasks.telemetry import record_binding, record_start
+from tasks.telemetry import describe_binding, record_binding, record_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +91,22 @@ async def prepare(runtime: Runtime, request: PredictionRequest, delivery: Delive
 
 async def _prepare_once(runtime: Runtime, request: PredictionRequest, worker: str) -> PreparedProgram:
     clock, tracer = _LapTimer(), TELEMETRY.tracer
-    with tracer.span("snapshot", attributes={"dspex.requirement": str(request.requirement)}):
+    with tracer.span("snapshot", attributes={"dspex.requirement": str(request.requirement)}) as span:
         served = await runtime.sessions.serve(
             request.session, request.requirement, _parse_freshness_policy(runtime, request)
         )
         program = await runtime.registry.get(request.program)
+        span.set_attributes(
+            describe_binding(request.session, str(served.snapshot.token), program.name, program.version)
+        )
     snapshot_ms = clock.lap_ms()
     runtime.binder.start(worker)
-    with tracer.span("bind"):
+    with tracer.span("bind") as span:
         applied = await runtime.binder.apply(program, served.snapshot, request.requirement)
         await _keep_snapshot(runtime, served, applied)
-    record_binding(request.session, str(applied.snapshot.token), program.name, program.version)
+        bound = request.session, str(applied.snapshot.token), program.name, program.version
+        span.set_attributes(describe_binding(*bound))
+    record_binding(*bound)
     return PreparedProgram(served, applied, snapshot_ms, clock.lap_ms())
 
 

@@ -25,6 +25,7 @@ from snakepit_bridge.telemetry.metrics import (
     STALENESS,
     START_LATENCY,
 )
+from snakepit_bridge.telemetry.tracer import Attributes
 
 RETRIED_BY = "dspex_retried_by"
 """Header of a message that replaces another: the trace context of the delivery that sent it."""
@@ -152,14 +153,17 @@ def record_binding(session: str, token: str, program: str, version: int) -> None
     subject = _subject.get()
     if subject is not None:
         subject.program, subject.session = program, session
-    TELEMETRY.tracer.annotate(
-        {
-            "dspex.session": session,
-            "dspex.token": token,
-            "gen_ai.prompt.name": program,
-            "gen_ai.prompt.version": str(version),
-        }
-    )
+    TELEMETRY.tracer.annotate(describe_binding(session, token, program, version))
+
+
+def describe_binding(session: str, token: str, program: str, version: int) -> Attributes:
+    """Return the attributes that every span of a prediction has."""
+    return {
+        "dspex.session": session,
+        "dspex.token": token,
+        "gen_ai.prompt.name": program,
+        "gen_ai.prompt.version": str(version),
+    }
 
 
 def record_start(program: str, session: str, priority: int, sent_at: float, served: ServedSnapshot) -> None:
