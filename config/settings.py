@@ -127,7 +127,8 @@ class FleetSettings(BaseSettings):
     )
 
     metric_labels: Names = Field(
-        default=(), description="optional labels of metrics, whose values nothing bounds: `dspex.session`"
+        default=(),
+        description="optional labels of metrics, whose values nothing bounds: `dspex.session`, `dspex.token`",
     )
 
     @model_validator(mode="before")

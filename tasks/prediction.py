@@ -31,7 +31,7 @@ from snakepit_bridge.protocol.messages import PredictionRequest, Result, chunks_
 from snakepit_bridge.protocol.provenance import Provenance, Timings
 from snakepit_bridge.redis.outages import retry_through_outages
 from snakepit_bridge.snapshots.freshness import FreshnessPolicy, ServedSnapshot
-from snakepit_bridge.telemetry import TELEMETRY, Span
+from snakepit_bridge.telemetry import TELEMETRY
 from tasks.containment import ContainedCoroutine
 from tasks.errors import find_bridge_error, merge_lm_failure, translate_error
 from tasks.prediction_context import PredictionContext, activate
@@ -41,7 +41,7 @@ from tasks.response_cache.parsed import share_answers
 from tasks.revisions import AppliedProgram
 from tasks.runtime import Runtime
 from tasks.streaming import ChunkWriter, stream_chunks
-from tasks.telemetry import describe_binding, record_binding, record_start
+from tasks.telemetry import describe_binding, record_binding, record_program, record_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,8 @@ async def _run_once(
             runtime.concurrency_slot(bound.choice.profile),
         ):
             check_deadline(request, delivery)
-            if delivery.attempt == 1 and not delivery.tries:
-                record_start(program, request.session, delivery.priority, delivery.sent_at, prepared.served)
+            if TELEMETRY.meter.enabled and delivery.attempt == 1 and not delivery.tries:
+                record_start(program, prepared.applied.snapshot, prepared.served, delivery, runtime.sessions.replica)
             with default_settings():
                 prediction = await _run_program(runtime, scope, bound.isolate(), inputs, request, delivery)
     outputs, completions = encode_outputs(program, prediction), encode_completions(program, prediction)
@@ -206,7 +206,7 @@ async def _call_program(
     """Call the program within the deadline, and translate its exceptions."""
     bounds = asyncio.timeout(scope.remaining_s())
     try:
-        with _span(scope), activate(scope), share_answers(runtime.cache, scope):
+        with record_program(scope.program), activate(scope), share_answers(runtime.cache, scope):
             async with bounds:
                 prediction: Any = await ContainedCoroutine(
                     mark_coroutine(scope.task_id, bound.acall(**inputs)), scope.program
@@ -224,11 +224,6 @@ async def _call_program(
         # The program swallowed an LM failure: it returned no prediction, or a call is to be retried by redelivery.
         raise copy_error(swallowed)
     return prediction
-
-
-def _span(scope: PredictionContext) -> Span:
-    attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": scope.program}
-    return TELEMETRY.tracer.span(f"invoke_agent {scope.program}", attributes=attributes)
 
 
 def _translate_failure(

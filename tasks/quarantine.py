@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 
 from celery.exceptions import Ignore
 
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import QUARANTINED
 from tasks.message_lease import MessageLeases
 
 # By number of deliveries: how many suspects a process runs at a time while one of these is among them.
@@ -54,12 +56,12 @@ class Quarantine:
         if not self._has_room(deliveries):
             await claims.delay(claim, time.time() + random.uniform(*_DELAY_S))
             raise Ignore(f"prediction {task_id} is delayed until it can run in isolation from other suspects")
-        self._running[task_id] = deliveries
+        self._add(task_id, deliveries)
         try:
             await asyncio.sleep(_SETTLE_S)
             yield
         finally:
-            del self._running[task_id]
+            self._remove(task_id)
 
     async def acquire(self, task_id: str, deliveries: int) -> None:
         """Wait in this process until a prediction may run, for brokers that can't delay a message.
@@ -73,13 +75,22 @@ class Quarantine:
         while not self._has_room(deliveries):
             self._released.clear()
             await self._released.wait()
-        self._running[task_id] = deliveries
+        self._add(task_id, deliveries)
         await asyncio.sleep(_SETTLE_S)
 
     def release(self, task_id: str) -> None:
         """Release the slot of a prediction; do nothing if it holds none."""
-        if self._running.pop(task_id, None) is not None:
+        if task_id in self._running:
+            self._remove(task_id)
             self._released.set()
+
+    def _add(self, task_id: str, deliveries: int) -> None:
+        self._running[task_id] = deliveries
+        TELEMETRY.meter.add(QUARANTINED, 1)
+
+    def _remove(self, task_id: str) -> None:
+        del self._running[task_id]
+        TELEMETRY.meter.add(QUARANTINED, -1)
 
     def _has_room(self, deliveries: int) -> bool:
         most = min(_CAPACITY[min(each, _ISOLATED_AT)] for each in (deliveries, *self._running.values()))

@@ -13,6 +13,8 @@ from celery.states import FAILURE, IGNORED, READY_STATES, REVOKED, SUCCESS
 
 from snakepit_bridge.protocol.messages import PREDICT, PROGRAM, SENT_AT
 from snakepit_bridge.snapshots.freshness import ServedSnapshot
+from snakepit_bridge.snapshots.replica import Replica
+from snakepit_bridge.snapshots.snapshot import Snapshot
 from snakepit_bridge.telemetry import TELEMETRY, Span
 from snakepit_bridge.telemetry.metrics import (
     CACHE_HITS,
@@ -22,10 +24,13 @@ from snakepit_bridge.telemetry.metrics import (
     MESSAGES_CONSUMED,
     PREDICTIONS,
     PROCESS_DURATION,
+    PROGRAM_DURATION,
+    REVISION_AGE,
     STALENESS,
     START_LATENCY,
 )
 from snakepit_bridge.telemetry.tracer import Attributes
+from tasks.requests import Delivery
 
 RETRIED_BY = "dspex_retried_by"
 """Header of a message that replaces another: the trace context of the delivery that sent it."""
@@ -43,6 +48,7 @@ class _Subject:
     program: str = UNKNOWN
     session: str = ""
     sent_at: float = 0.0
+    token: str = ""
 
 
 _subject: ContextVar[_Subject | None] = ContextVar("dspex_telemetry_subject", default=None)
@@ -85,12 +91,14 @@ def record_processing(task: str, task_id: str, headers: Mapping[str, Any]) -> Ge
         task_id: its id.
         headers: of its message.
     """
-    attempt = _count(headers.get("retries")) + _count_deliveries(headers)
+    retries, deliveries = _count(headers.get("retries")), _count_deliveries(headers)
+    attempt = retries + deliveries
     links = [headers, {"traceparent": headers.get(RETRIED_BY)}] if attempt > 1 else []
     attributes = _describe_delivery(task_id, str(headers.get(PROGRAM) or ""), attempt, _queue(headers))
     meter, labels, started = TELEMETRY.meter, _messaging(_queue(headers)), time.perf_counter()
     meter.add(IN_FLIGHT, 1)
-    meter.add(MESSAGES_CONSUMED, 1, labels)
+    delivery = "redelivered" if deliveries > 1 else "retried" if retries else "first"
+    meter.add(MESSAGES_CONSUMED, 1, {**labels, "dspex.delivery": delivery})
     token = _subject.set(_Subject(sent_at=_seconds(headers.get(SENT_AT))))
     span = TELEMETRY.tracer.span(task, kind="consumer", attributes=attributes, parent=headers, links=links)
     processing = Processing(span)
@@ -127,7 +135,7 @@ def record_input(task_id: str, program: str, attempt: int, queue: str, sent_at: 
     span.inject(own)
     batch.add_link(own)
     known = _subject.get() or _Subject()
-    token = _subject.set(_Subject(known.program, known.session, sent_at))
+    token = _subject.set(_Subject(known.program, known.session, sent_at, known.token))
     try:
         with tracer.share({}), span:
             yield
@@ -152,7 +160,7 @@ def record_binding(session: str, token: str, program: str, version: int) -> None
     """Record what the current prediction, or batch, is bound to; every span and metric from now on has it."""
     subject = _subject.get()
     if subject is not None:
-        subject.program, subject.session = program, session
+        subject.program, subject.session, subject.token = program, session, token
     TELEMETRY.tracer.annotate(describe_binding(session, token, program, version))
 
 
@@ -166,23 +174,45 @@ def describe_binding(session: str, token: str, program: str, version: int) -> At
     }
 
 
-def record_start(program: str, session: str, priority: int, sent_at: float, served: ServedSnapshot) -> None:
+def record_start(
+    program: str, snapshot: Snapshot, served: ServedSnapshot, delivery: Delivery, replica: Replica
+) -> None:
     """Record that a prediction starts for the first time, past every limit.
 
     Args:
         program: its program's name.
-        session: the session that it runs under.
-        priority: 0 to 9.
-        sent_at: Unix seconds by the client's clock; 0 if unknown.
-        served: the snapshot that it runs under.
+        snapshot: the revision that it runs under.
+        served: the newest one at the time, which its program may have refused.
+        delivery: of its message.
+        replica: knows the store's time.
     """
-    meter = TELEMETRY.meter
-    if not meter.enabled:
-        return
-    labels = {"dspex.program": program, "dspex.session": session, "dspex.priority": str(priority)}
+    meter, labels = TELEMETRY.meter, {"dspex.program": program, "dspex.session": snapshot.session}
     meter.record(STALENESS, served.staleness_s, labels)
-    if sent_at:
-        meter.record(START_LATENCY, max(0.0, time.time() - sent_at), labels)
+    if snapshot.published_at:
+        meter.record(REVISION_AGE, max(0.0, replica.store_time() - snapshot.published_at), labels)
+    if delivery.sent_at:
+        waited_s = max(0.0, time.time() - delivery.sent_at)
+        meter.record(START_LATENCY, waited_s, {**labels, "dspex.priority": str(delivery.priority)})
+
+
+@contextmanager
+def record_program(program: str) -> Generator[None]:
+    """Record the block as one run of a program: a span, and its duration.
+
+    Args:
+        program: the program's name.
+    """
+    attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": program}
+    started, error_type = time.perf_counter(), ""
+    try:
+        with TELEMETRY.tracer.span(f"invoke_agent {program}", attributes=attributes):
+            yield
+    except BaseException as exc:
+        error_type = type(exc).__name__
+        raise
+    finally:
+        labels = {"gen_ai.agent.name": program, "error.type": error_type}
+        TELEMETRY.meter.record(PROGRAM_DURATION, time.perf_counter() - started, labels)
 
 
 def record_commit(state: str, encoded: Any, headers: Mapping[str, Any] | None = None) -> None:
@@ -203,9 +233,9 @@ def record_commit(state: str, encoded: Any, headers: Mapping[str, Any] | None = 
         "dspex.program": subject.program,
         "dspex.session": subject.session,
         "dspex.outcome": outcome,
-        "error.type": error_type if outcome == "failed" else "",
     }
-    meter.add(PREDICTIONS, 1, labels)
+    error = {"error.type": error_type if outcome == "failed" else ""}
+    meter.add(PREDICTIONS, 1, {**labels, **error, "dspex.token": subject.token})
     if subject.sent_at:
         meter.record(LATENCY, max(0.0, time.time() - subject.sent_at), labels)
 

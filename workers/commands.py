@@ -103,6 +103,9 @@ def refresher(
             heartbeat_s=heartbeat,
             idle_s=idle,
             lease_s=lease,
+            broker_url=chosen.broker_url,
+            queue=chosen.queue,
+            metric_labels=FleetSettings.model_validate({}).metric_labels,
         ),
         name=name,
     )
@@ -185,6 +188,7 @@ def gateway(
             redis_timeout_s=fleet.redis_timeout_s,
             drain_s=drain,
             bounds=ValueBounds(fleet.value_depth, fleet.value_bytes),
+            metric_labels=fleet.metric_labels,
         ),
         announce=typer.echo,
     )

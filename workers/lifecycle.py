@@ -113,7 +113,7 @@ class RuntimeSlot:
             ConfigurationError: a setting, a profile or a server is unusable for every prediction.
         """
         self.get()
-        check_telemetry(read_options("dspex-worker", self._settings.metric_labels))
+        check_telemetry(read_options("worker", self._settings.metric_labels))
         asyncio.run(_check_servers(self._settings))
         if not keep:
             self._runtime = None

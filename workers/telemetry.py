@@ -14,9 +14,10 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 from billiard.process import current_process
@@ -25,12 +26,14 @@ from celery.concurrency.prefork import TaskPool as ProcessPool
 from celery.signals import worker_init, worker_process_init, worker_process_shutdown, worker_ready, worker_shutdown
 
 from config.settings import FleetSettings
-from snakepit_bridge.dspy_integration.module_spans import trace_modules
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.process.home_loop import get_home_loop
 from snakepit_bridge.telemetry import TELEMETRY, setup
-from snakepit_bridge.telemetry.metrics import CAPACITY, LOOP_LAG
+from snakepit_bridge.telemetry.metrics import CAPACITY, LOOP_LAG, Process
 from snakepit_bridge.telemetry.setup import TelemetryOptions
+
+if TYPE_CHECKING:
+    from snakepit_bridge.client import Fleet
 
 _HOST, _PORT = "OTEL_EXPORTER_PROMETHEUS_HOST", "OTEL_EXPORTER_PROMETHEUS_PORT"
 _DEFAULT_PORT = "9464"  # OpenTelemetry's
@@ -39,11 +42,11 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _LAG_INTERVAL_S = 1.0
 
 
-def read_options(service: str, labels: tuple[str, ...] = (), node: str = "") -> TelemetryOptions:
+def read_options(process: Process, labels: tuple[str, ...] = (), node: str = "") -> TelemetryOptions:
     """Return what the environment switches on.
 
     Args:
-        service: the ``service.name`` of this kind of process.
+        process: the kind of this process.
         labels: optional labels of metrics.
         node: the name of a worker's node, which its instance is called by.
 
@@ -51,7 +54,7 @@ def read_options(service: str, labels: tuple[str, ...] = (), node: str = "") -> 
         ConfigurationError: a variable is invalid.
     """
     resource = {"service.instance.id": f"{node or socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"}
-    return TelemetryOptions.from_environment(service, labels=labels, resource=resource)
+    return TelemetryOptions.from_environment(process, labels=labels, resource=resource)
 
 
 def start_telemetry(options: TelemetryOptions) -> None:
@@ -80,6 +83,20 @@ def _serve_metrics() -> None:
         ) from exc
 
 
+def start_fleet_metrics(fleet: Callable[[], Fleet], followed: Collection[str] = ()) -> asyncio.Task[None] | None:
+    """Begin to read and export the fleet's state on the running loop, if metrics are recorded.
+
+    Args:
+        fleet: returns the fleet.
+        followed: sessions that are in use whether or not somebody asks for them.
+    """
+    if not TELEMETRY.meter.enabled:
+        return None
+    from workers.fleet_metrics import FleetMetrics
+
+    return asyncio.create_task(FleetMetrics(fleet(), followed).run(), name="dspex-fleet-metrics")
+
+
 # ----------------------------------------------------------------------------------------------------- Celery's signals
 
 
@@ -87,7 +104,7 @@ def _worker_options(app: Any, node: str = "") -> TelemetryOptions | None:
     settings = getattr(app, "settings", None)
     if not isinstance(settings, FleetSettings):
         return None
-    return read_options("dspex-worker", settings.metric_labels, node)
+    return read_options("worker", settings.metric_labels, node)
 
 
 def _forks(worker: Any) -> bool:
@@ -115,8 +132,7 @@ def _on_ready(sender: Any, **_: Any) -> None:
         start_telemetry(replace(options, traces=False, otlp_metrics=False) if forks else options)
     except Exception as exc:  # noqa: BLE001 (Celery would log it and go on)
         _exit(str(exc))
-    if TELEMETRY.tracer.enabled:
-        trace_modules()
+    _trace_modules()
     if not forks and TELEMETRY.meter.enabled:
         TELEMETRY.meter.observe(CAPACITY, lambda: [(float(sender.pool.limit or 1), {})])
         _begin_metrics()
@@ -130,8 +146,7 @@ def _on_fork(**_: Any) -> None:
     if options.prometheus:
         _forget_dead_children()
     setup.start(options)
-    if TELEMETRY.tracer.enabled:
-        trace_modules()
+    _trace_modules()
     if TELEMETRY.meter.enabled:
         TELEMETRY.meter.add(CAPACITY)
         _begin_metrics()
@@ -147,6 +162,14 @@ def _on_child_exit(**_: Any) -> None:
 @worker_shutdown.connect
 def _on_shutdown(**_: Any) -> None:
     setup.stop()
+
+
+def _trace_modules() -> None:
+    if TELEMETRY.tracer.enabled or TELEMETRY.meter.enabled:
+        # Gateways and refreshers, which load this module as well, don't need DSPy.
+        from snakepit_bridge.dspy_integration.module_spans import trace_modules
+
+        trace_modules()
 
 
 def _begin_metrics() -> None:

@@ -15,7 +15,6 @@ from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fle
 from snakepit_bridge.cli.fleet_commands import load_fleet_commands
 from snakepit_bridge.cli.fleet_state import (
     Worker,
-    count_waiting,
     find_consumed_queues,
     find_recent_stalls,
     find_workers,
@@ -148,8 +147,10 @@ def _stalls(fleet: Fleet) -> Iterator[Check]:
 
 def _code(fleet: Fleet) -> Check:
     """Check that a worker consumes the queue of programs that execute code, if any wait."""
+    from snakepit_bridge.client.backlog import read_fleet_backlog
+
     queue = code_queue(fleet.queue)
-    waits = run_blocking(count_waiting(fleet, queue))
+    waits = sum(run_blocking(read_fleet_backlog(fleet, [queue])).by_priority(queue).values())
     if not waits or queue in find_consumed_queues(fleet):
         return Check("code queue", "ok", f"{waits} wait" if waits else "none waits")
     found = f"{waits} wait in {queue}, and no worker consumes it"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from snakepit_bridge.delivery.keys import DeliveryKeys
 from snakepit_bridge.redis.key_names import FleetKeys
 
 if TYPE_CHECKING:
@@ -18,10 +16,6 @@ if TYPE_CHECKING:
 
 # A worker answers within milliseconds; one that is busy to the brim takes longer.
 _ANSWER_S = 1.0
-# kombu keeps a list per step of priorities, and marks all but the lowest with these separators.
-_STEPS = {"9": "\x06\x169", "6 to 8": "\x06\x166", "3 to 5": "\x06\x163", "0 to 2": ""}
-_ALL = "0 to 9"
-_CONNECT_S = 3.0
 # What happened longer ago is no news.
 _RECENT_S = 3_600.0
 
@@ -84,37 +78,6 @@ async def find_recent_stalls(fleet: Fleet) -> list[Stall]:
     return [stall for stall in found if time.time() - (stall.ended_at or time.time()) < _RECENT_S]
 
 
-async def count_by_priority(fleet: Fleet, queue: str) -> dict[str, int]:
-    """Return how many predictions wait in a queue, by their priorities, the most urgent first.
-
-    RabbitMQ tells no priorities: there it is one number, of all.
-
-    Raises:
-        StoreUnavailableError: the broker is away.
-    """
-    if fleet.on_rabbitmq:
-        return {_ALL: await asyncio.to_thread(_count_in_rabbitmq, fleet, queue)}
-    lengths = await fleet.connection.send_each([("LLEN", queue + mark) for mark in _STEPS.values()])
-    return dict(zip(_STEPS, lengths, strict=True))
-
-
-async def count_waiting(fleet: Fleet, queue: str) -> int:
-    """Return how many predictions wait in a queue.
-
-    Raises:
-        StoreUnavailableError: the broker is away.
-    """
-    return sum((await count_by_priority(fleet, queue)).values())
-
-
-def _count_in_rabbitmq(fleet: Fleet, queue: str) -> int:
-    from snakepit_bridge.client.rabbitmq import queue_length, translate_broker_errors
-
-    with translate_broker_errors(fleet.broker), fleet.app.connection_for_read() as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_S)
-        return queue_length(connection, queue)
-
-
 def find_consumed_queues(fleet: Fleet, wait_s: float = _ANSWER_S) -> set[str]:
     """Return the queues that the responding workers consume.
 
@@ -145,17 +108,6 @@ def count_held_by(fleet: Fleet, workers: Sequence[Worker], wait_s: float = _ANSW
     with translate_broker_errors(get_broker_url(fleet.app)):
         answers: list[dict[str, Any]] = [ask.active() or {}, ask.reserved() or {}]
     return sum(len(tasks) for answer in answers for tasks in answer.values())
-
-
-async def count_held(connection: RedisConnection, namespace: str) -> int:
-    """Return how many messages the workers of a fleet have taken and not yet acknowledged, of all its queues.
-
-    Raises:
-        StoreUnavailableError: Redis is away.
-    """
-    layout = DeliveryKeys.of(namespace)
-    (workers,) = await connection.send_each([("HKEYS", layout.workers)])
-    return sum(await connection.send_each([("HLEN", layout.held(worker.decode())) for worker in workers]))
 
 
 async def count_parked(connection: RedisConnection, namespace: str) -> dict[str, dict[str, int]]:

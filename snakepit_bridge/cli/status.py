@@ -11,11 +11,8 @@ import typer
 from snakepit_bridge.cli.connection_options import AsJson, RedisUrl, resolve_fleet
 from snakepit_bridge.cli.fleet_state import (
     Worker,
-    count_by_priority,
-    count_held,
     count_held_by,
     count_parked,
-    count_waiting,
     find_consumed_queues,
     find_recent_stalls,
     find_workers,
@@ -66,16 +63,18 @@ def collect_status(fleet: Fleet) -> dict[str, Any]:
 
 
 async def _collect_from_redis(fleet: Fleet) -> dict[str, Any]:
+    from snakepit_bridge.client.backlog import read_fleet_backlog
     from snakepit_bridge.snapshots.acknowledgements import Acks
 
-    acks = Acks(fleet.connection, namespace=fleet.namespace)
-    priorities = await count_by_priority(fleet, fleet.queue)
+    name, code_name = fleet.queue, code_queue(fleet.queue)
+    backlog = await read_fleet_backlog(fleet, [name, code_name])
     heads = dict(sorted((await fleet.store.sessions()).items()))
-    sessions = {name: _session(head, await acks.read_acks(name)) for name, head in heads.items()}
-    queue = {"name": fleet.queue, "waiting": sum(priorities.values()), "by_priority": priorities}
+    acks = await Acks(fleet.connection, namespace=fleet.namespace).read_all(heads)
+    sessions = {session: _session(head, acks[session]) for session, head in heads.items()}
     limits = await count_parked(fleet.connection, fleet.namespace)
-    queue["taken"] = await count_held(fleet.connection, fleet.namespace)
-    code = {"name": code_queue(fleet.queue), "waiting": await count_waiting(fleet, code_queue(fleet.queue))}
+    waits = backlog.by_priority(name)
+    queue = {"name": name, "waiting": sum(waits.values()), "by_priority": waits, "taken": backlog.held}
+    code = {"name": code_name, "waiting": sum(backlog.by_priority(code_name).values())}
     stalls = [asdict(one) for one in await find_recent_stalls(fleet)]
     return {"queue": queue, "code": code, "limits": limits, "sessions": sessions, "stalls": stalls}
 

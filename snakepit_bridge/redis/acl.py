@@ -125,12 +125,25 @@ _OPERATING = Part(
     "get hget hkeys hlen hmget hvals info llen zcard zrange zrevrange",
     keys=("{ns}:delivery:dead*", "{ns}:delivery:done:*"),
     reads=("{ns}:delivery:*", "{ns}:{{limits}}:*", "{ns}:stalls"),
-    scripts="snakepit_bridge.delivery/ drop retry",
+    scripts="snakepit_bridge.delivery/ backlog drop retry",
+)
+
+# Who exports the fleet's metrics reads what waits, the limits, and how sessions are applied.
+_WATCHING_MESSAGES = Part(
+    "hgetall",
+    reads=("{queue}*", "{ns}:delivery:*", "{ns}:{{limits}}:*"),
+    scripts="snakepit_bridge.delivery/ backlog",
+)
+_WATCHING_SESSIONS = Part(
+    "hgetall time zcard zrange",
+    reads=("{ns}:processes", "{ns}:refreshers", "{ns}:sessions", "{ns}:wanted", *_SESSION),
+    scripts="snakepit_bridge.snapshots.lua/ head heads",
+    script_commands="persist pexpire",
 )
 
 # Workers' own commands, with the scripts of workers.broker, tasks.rate_limits and tasks.response_cache.
 _CLAIMING = Part(
-    "client|tracking del exec exists expire get hget hgetall hkeys hset llen lpush multi set time zrevrange",
+    "client|tracking del exec exists expire get hget hgetall hincrby hkeys hset llen lpush multi set time zrevrange",
     keys=("{queue}*", "{ns}:delivery:*"),
     script_commands="exists hdel hget hgetall hlen hset hsetnx llen lpush lrange ltrim rpush set time zadd zrange "
     "zrangebyscore zrem",
@@ -177,13 +190,15 @@ _APPLICATION = (
 
 PARTS: dict[Role, tuple[Part, ...]] = {
     Role.client: (*_APPLICATION, _OWN_KEYS, _APPLIED, _STREAMING, _COMPOSED, _COMPOSING, _CONTROLLED, _CONTROL),
-    Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY),
+    Role.gateway: (*_APPLICATION, _STREAMING, _GATEWAY, _WATCHING_MESSAGES, _WATCHING_SESSIONS),
     Role.operator: (*_APPLICATION, _APPLIED, _CONTROLLED, _CONTROL, _OPERATING),
     Role.worker: (
         _CONNECTION, _SCRIPTS, _READING, _KEEPING, _APPLYING, _WANTING, _PROGRAMS, _PAYLOADS, _COMPOSED, _BINDING,
         _CONTROLLED, _CLAIMING, _COMMITTING, _WRITING_PIECES, _LIMITING, _CACHING, _EVENTS, _STALLING,
     ),
-    Role.refresher: (_CONNECTION, _SCRIPTS, _REFRESHING, _LEASING),
+    Role.refresher: (
+        _CONNECTION, _SCRIPTS, _REFRESHING, _LEASING, _WATCHING_MESSAGES, _WATCHING_SESSIONS,
+    ),
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from snakepit_bridge.redis.outages import OUTAGES, is_outage, to_unavailable_err
 from snakepit_bridge.redis.pipeliner import Command, Pipeliner
 from snakepit_bridge.redis.scripts import Script
 from snakepit_bridge.redis.urls import Address, OptionError, database_of, mask_url, user_of
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import REDIS_COMMANDS, REDIS_DURATION
 
 T = TypeVar("T")
 
@@ -36,6 +39,8 @@ _MAX_CONNECTIONS = 16
 _RETRIES = 4
 # Concurrent scripts on a cluster, where each is a command of its own.
 _MAX_CONCURRENT_SCRIPTS = 16
+# What round trips are called in metrics.
+_PIPELINE, _SCRIPT, _COMMAND = "PIPELINE", "EVALSHA", "COMMAND"
 
 
 # Clients inherited from a parent process: freeing one would close the parent's sockets.
@@ -119,7 +124,9 @@ class RedisConnection:
         Raises:
             StoreUnavailableError: no reply within the timeout.
         """
-        return await self._retry_without_files(lambda: self.wait_bounded(self._link.register(script)(keys, args)))
+        return await self._retry_without_files(
+            lambda: self.wait_bounded(self._link.register(script)(keys, args), _SCRIPT)
+        )
 
     async def run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         """Run a script for each ``(keys, args)`` in one pipeline and return the replies.
@@ -133,7 +140,7 @@ class RedisConnection:
         async with link.client.pipeline(transaction=False) as pipeline:
             for keys, args in calls:
                 await link.register(script)(keys, args, client=pipeline)
-            return await self.wait_bounded(pipeline.execute())
+            return await self.wait_bounded(pipeline.execute(), _PIPELINE, len(calls))
 
     async def _run_separately(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
         limit = asyncio.Semaphore(_MAX_CONCURRENT_SCRIPTS)
@@ -153,7 +160,7 @@ class RedisConnection:
         async with self._link.client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            return await self.wait_bounded(pipeline.execute())
+            return await self.wait_bounded(pipeline.execute(), _PIPELINE, len(commands))
 
     def execute(self, *command: Any) -> Awaitable[Any]:
         """Execute a command by automatic pipelining, together with others of this moment, and return the future reply.
@@ -199,23 +206,33 @@ class RedisConnection:
         await connection.connect()
         return connection
 
-    async def wait_bounded(self, answer: Awaitable[T]) -> T:
+    async def wait_bounded(self, answer: Awaitable[T], operation: str = _COMMAND, count: int = 1) -> T:
         """Await a reply within the timeout and return it.
+
+        Args:
+            answer: the reply.
+            operation: what its round trip is called in metrics.
+            count: how many commands share the round trip.
 
         Raises:
             StoreUnavailableError: no reply within the timeout, or the server is out of service.
         """
+        started = time.perf_counter() if TELEMETRY.meter.enabled else None
         try:
             async with asyncio.timeout(self.timeout_s):
                 reply = await answer
         except TimeoutError:
+            _record_round_trip(started, operation, count, TimeoutError.__name__)
             raise StoreUnavailableError(self.url, f"no answer within {self.timeout_s:g} s") from None
         except (*OUTAGES, ResponseError) as exc:
+            _record_round_trip(started, operation, count, type(exc).__name__)
             translated = self._translate(exc)
             if translated is exc:
                 raise
             raise translated from exc
         self.reached = True
+        if started is not None:
+            _record_round_trip(started, operation, count)
         return reply
 
     def _translate(self, exc: Exception) -> Exception:
@@ -272,10 +289,26 @@ class RedisConnection:
         async with client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
-            answers = await self.wait_bounded(pipeline.execute(raise_on_error=False))
+            answers = await self.wait_bounded(pipeline.execute(raise_on_error=False), _PIPELINE, len(commands))
         return [self._translate(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     async def _send_separately(self, client: Redis, commands: Sequence[Command]) -> list[Any]:
         """Send each command by itself: on a cluster they can't share a round trip."""
         sent = (self.wait_bounded(client.execute_command(*command)) for command in commands)
         return await asyncio.gather(*sent, return_exceptions=True)
+
+
+def _record_round_trip(started: float | None, operation: str, count: int, error_type: str = "") -> None:
+    """Record a round trip, if metrics were on when it began.
+
+    Args:
+        started: when it began, by ``time.perf_counter``.
+        operation: what it is called in metrics.
+        count: how many commands shared it.
+        error_type: the class of the error that it ended with; empty for none.
+    """
+    if started is None:
+        return
+    labels = {"db.system.name": "redis", "db.operation.name": operation, "error.type": error_type}
+    TELEMETRY.meter.record(REDIS_DURATION, time.perf_counter() - started, labels)
+    TELEMETRY.meter.add(REDIS_COMMANDS, count)

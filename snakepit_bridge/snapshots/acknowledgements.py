@@ -20,6 +20,8 @@ from snakepit_bridge.redis.key_names import FleetKeys
 HEARTBEAT_INTERVAL_S = 5.0
 _GONE_S = 3 * HEARTBEAT_INTERVAL_S
 _KEPT_S = 86_400
+# Sessions per pipeline.
+_BATCH_SIZE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,34 @@ class Acks:
         Raises:
             StoreUnavailableError: Redis is unreachable.
         """
+        return (await self.read_all([session]))[session]
+
+    async def read_all(self, sessions: Iterable[str]) -> dict[str, list[ProcessAck]]:
+        """Return the acknowledgements of many sessions, as ``read_acks`` does of one.
+
+        Raises:
+            StoreUnavailableError: Redis is unreachable.
+        """
+        names, live, found = list(sessions), await self._live_processes(), dict[str, list[ProcessAck]]()
+        for start in range(0, len(names), _BATCH_SIZE):
+            batch = names[start : start + _BATCH_SIZE]
+            stored = await self._connection.send_each([("HGETALL", self._key(session)) for session in batch])
+            for session, reports in zip(batch, cast("list[Mapping[bytes, bytes]]", stored), strict=True):
+                found[session] = [_read(process, reports[process]) for process in live if process in reports]
+        return found
+
+    async def count_processes(self) -> int:
+        """Return how many worker processes are live.
+
+        Raises:
+            StoreUnavailableError: Redis is unreachable.
+        """
+        return len(await self._live_processes())
+
+    async def _live_processes(self) -> list[bytes]:
         since = await self._now() - _GONE_S
-        stored, live = await self._connection.send_each(
-            [("HGETALL", self._key(session)), ("ZRANGE", self._processes, since, "+inf", "BYSCORE")]
-        )
-        reports = cast(Mapping[bytes, bytes], stored)
-        return [_read(process, reports[process]) for process in sorted(cast(list[bytes], live)) if process in reports]
+        (live,) = await self._connection.send_each([("ZRANGE", self._processes, since, "+inf", "BYSCORE")])
+        return sorted(cast("list[bytes]", live))
 
     @property
     def _processes(self) -> str:

@@ -168,7 +168,11 @@ class MemorySession:
 
     def snapshot(self, token: Token, variables: Variables) -> Snapshot:
         """Return a snapshot of one of the session's states."""
-        return Snapshot(self.name, token, variables, self.confirmed_at, self.lineage, self.authority, self.heard)
+        published_at = self.history[-1].at if token == self.token and self.history else 0.0
+        heard = self.heard
+        return Snapshot(
+            self.name, token, variables, self.confirmed_at, self.lineage, self.authority, heard, published_at
+        )
 
     def head(self) -> Head:
         """Return the session's head."""

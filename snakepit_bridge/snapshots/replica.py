@@ -100,6 +100,10 @@ class Replica:
         held = self._get(session)
         return math.inf if held is None else self._sync.staleness(held)
 
+    def store_time(self) -> float:
+        """Return the store's time in Unix seconds, as the last comparison of heads told it; before, this machine's."""
+        return clock() + self._sync.store_offset
+
     @property
     def connected(self) -> bool:
         """Whether the store replied within the lease, so that notifications can be relied on."""
@@ -220,7 +224,7 @@ class Replica:
         raise StalenessExceededError(snapshot.session, age_s, terms.max_staleness_s or 0.0, outage)
 
     def _age(self, snapshot: Snapshot) -> float:
-        return max(0.0, clock() + self._sync.store_offset - snapshot.confirmed_at)
+        return max(0.0, self.store_time() - snapshot.confirmed_at)
 
 
 _replicas: WeakSet[Replica] = WeakSet()

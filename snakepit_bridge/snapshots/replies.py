@@ -77,8 +77,10 @@ def parse_snapshot(reply: Reply, session: str, have: Snapshot | None) -> Snapsho
             variables.pop(name, None)
         else:
             variables[name] = value
-    lineage, authority = reply[4].decode(), reply[5].decode()
-    return Snapshot(session, parse_token(reply[3]), variables, confirmed_at, Lineage.parse(lineage), authority, heard)
+    lineage, authority = Lineage.parse(reply[4].decode()), reply[5].decode()
+    published_at = parse_seconds(reply[7]) if len(reply) > 7 else 0.0
+    token = parse_token(reply[3])
+    return Snapshot(session, token, variables, confirmed_at, lineage, authority, heard, published_at)
 
 
 def parse_head(reply: Reply) -> Head:

@@ -77,7 +77,8 @@ class Snapshot:
     """The variables of a session at one token.
 
     ``confirmed_at`` is when the session's authority was last known to agree, in Unix seconds by the store's clock;
-    ``authority`` is its name, and ``heard`` its last heartbeat; None if its silence isn't limited.
+    ``authority`` is its name, and ``heard`` its last heartbeat; None if its silence isn't limited. ``published_at`` is
+    when this revision was published, by the store's clock; 0 if that isn't known, as of a past revision.
     """
 
     session: str
@@ -87,6 +88,7 @@ class Snapshot:
     lineage: Lineage = field(default=Lineage(), repr=False)
     authority: str = field(default="", repr=False)
     heard: AuthoritySign | None = field(default=None, repr=False)
+    published_at: float = field(default=0.0, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.variables, MappingProxyType):

@@ -24,6 +24,8 @@ from snakepit_bridge.snapshots import STORE, Head, SnapshotStore, Watch
 from snakepit_bridge.snapshots.cached import CachedSnapshot, SnapshotCache, clock
 from snakepit_bridge.snapshots.contact import StoreContact
 from snakepit_bridge.snapshots.snapshot import AuthoritySign, Snapshot
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import APPLY_LAG
 
 # A session that wasn't used for this time isn't synchronized; its next use reads it first. Beyond this, that round trip
 # costs less than the polling.
@@ -161,6 +163,8 @@ class ReplicaSync:
             self._notify(session)
         elif snapshot.token >= held.snapshot.token:
             changed = snapshot is not held.snapshot
+            if snapshot.token > held.snapshot.token and clock() - held.used_at <= _IDLE_S:
+                self._record_lag(snapshot)
             held.snapshot = snapshot
             held.newest = max(held.newest, snapshot.token)
             held.verified_at = max(held.verified_at, asked_at)
@@ -170,6 +174,11 @@ class ReplicaSync:
             # A process never goes back. Nor does a store, which answers whoever has more than it in a new epoch.
             raise StoreUnavailableError(str(self._store), f"it went back to {snapshot.token} of '{session}'")
         return self._cache.get(session) or CachedSnapshot(snapshot, asked_at, asked_at, snapshot.token, asked_at)
+
+    def _record_lag(self, snapshot: Snapshot) -> None:
+        """Record how long after its publish a revision of a session in use is served here."""
+        if TELEMETRY.meter.enabled and snapshot.published_at:
+            TELEMETRY.meter.record(APPLY_LAG, max(0.0, clock() + self.store_offset - snapshot.published_at))
 
     def _notify(self, session: str) -> None:
         event = self._changed.pop(session, None)

@@ -11,7 +11,7 @@ Labels = Mapping[str, str]
 """Attribute name to its value. Names that a metric doesn't have are ignored; missing ones are empty."""
 
 Observations = Callable[[], Iterable[tuple[float, Labels]]]
-"""Returns the present values of a gauge, one for each label set."""
+"""Returns the present values of a metric; of several for one label set, the largest counts."""
 
 NO_LABELS: Labels = {}
 OVERFLOW = "(other)"
@@ -31,7 +31,7 @@ class Meter:
         """Record one value of a histogram."""
 
     def observe(self, metric: Metric, read: Observations) -> None:
-        """Have the values of a gauge read whenever they are exported; from any thread, so they must not block."""
+        """Have the values of a gauge or a counter read at each export; from any thread, so they must not block."""
 
 
 class MultiMeter(Meter):
@@ -96,3 +96,11 @@ class LabelSets:
         clean = tuple(repair_text(value)[:_MAX_LENGTH] for value in values)
         seen[values] = clean
         return clean
+
+    def read(self, metric: Metric, observations: Observations) -> dict[tuple[str, ...], float]:
+        """Return the observed values by label values; where an optional label is left out, the largest."""
+        largest: dict[tuple[str, ...], float] = {}
+        for value, labels in observations():
+            key = self.values(metric, labels)
+            largest[key] = max(value, largest.get(key, value))
+        return largest

@@ -37,12 +37,15 @@ class OTelMeter(Meter):
         self._instrument(metric).record(value, self._resolve(metric, labels))
 
     def observe(self, metric: Metric, read: Observations) -> None:
-        """Have the values of a gauge read at each export."""
+        """Have the values of a gauge or a counter read at each export."""
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(value, self._resolve(metric, labels)) for value, labels in read()]
+            found = self._label_sets.read(metric, read)
+            return [Observation(value, self._name_values(metric, values)) for values, value in found.items()]
 
-        self._otel.create_observable_gauge(metric.name, [observe], metric.unit, metric.description)
+        is_counter = metric.kind == "counter"
+        create = self._otel.create_observable_counter if is_counter else self._otel.create_observable_gauge
+        create(metric.name, [observe], metric.unit, metric.description)
 
     def _instrument(self, metric: Metric) -> Any:
         instrument = self._instruments.get(metric.name)
@@ -59,7 +62,9 @@ class OTelMeter(Meter):
         return create(metric.name, metric.unit, metric.description)
 
     def _resolve(self, metric: Metric, labels: Labels) -> dict[str, str]:
-        values = self._label_sets.values(metric, labels)
+        return self._name_values(metric, self._label_sets.values(metric, labels))
+
+    def _name_values(self, metric: Metric, values: tuple[str, ...]) -> dict[str, str]:
         key = (metric.name, values)
         attributes = self._attributes.get(key)
         if attributes is None:

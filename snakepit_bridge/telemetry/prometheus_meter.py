@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterable
 from typing import Any
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from snakepit_bridge.telemetry.meter import NO_LABELS, Labels, LabelSets, Meter, Observations
-from snakepit_bridge.telemetry.metrics import CATALOG, Metric
+from snakepit_bridge.telemetry.metrics import CATALOG, Metric, Process
 
 MULTIPROCESS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The client library's variable; it must be set before the library is first imported."""
@@ -47,6 +48,7 @@ class PrometheusMeter(Meter):
 
     Args:
         label_sets: the labels that are recorded.
+        process: the kind of this process, whose metrics are shown before anything is recorded.
 
     Attributes:
         registry: what is scraped, with what all processes have recorded in multiprocess mode.
@@ -54,15 +56,17 @@ class PrometheusMeter(Meter):
 
     enabled = True
 
-    def __init__(self, label_sets: LabelSets) -> None:
+    def __init__(self, label_sets: LabelSets, process: Process = "worker") -> None:
         self._label_sets = label_sets
+        self._lock = threading.Lock()
         self._own = CollectorRegistry()
         self.registry = self._own
         if folder := os.environ.get(MULTIPROCESS_FOLDER):
             self.registry = CollectorRegistry()
             MultiProcessCollector(self.registry, path=folder)  # pyright: ignore[reportArgumentType]
-        # All at once: counters that nothing has happened to are 0, and threads need no lock to create one.
-        self._metrics = {metric.name: self._create(metric) for metric in CATALOG.values()}
+        # From the start, so that counters that nothing has happened to are 0.
+        own = [metric for metric in CATALOG.values() if process in metric.processes]
+        self._metrics = {metric.name: self._create(metric) for metric in own}
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
 
     def add(self, metric: Metric, amount: float = 1, labels: Labels = NO_LABELS) -> None:
@@ -74,10 +78,11 @@ class PrometheusMeter(Meter):
         self._child(metric, labels).observe(value)
 
     def observe(self, metric: Metric, read: Observations) -> None:
-        """Have the values of a gauge read at each scrape."""
-        if self.registry is self._own and metric.name in self._metrics:
-            self._own.unregister(self._metrics[metric.name])
-        self.registry.register(_GaugeCollector(metric, self._label_sets, read))
+        """Have the values of a gauge or a counter read at each scrape."""
+        with self._lock:
+            if (shown := self._metrics.pop(metric.name, None)) is not None:
+                self._own.unregister(shown)
+        self.registry.register(_ObservedMetric(metric, self._label_sets, read))
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -88,9 +93,16 @@ class PrometheusMeter(Meter):
         key = (metric.name, values)
         child = self._children.get(key)
         if child is None:
-            family = self._metrics[metric.name]
+            family = self._family(metric)
             child = self._children[key] = family.labels(*values) if values else family
         return child
+
+    def _family(self, metric: Metric) -> Any:
+        with self._lock:
+            family = self._metrics.get(metric.name)
+            if family is None:
+                family = self._metrics[metric.name] = self._create(metric)
+            return family
 
     def _create(self, metric: Metric) -> Any:
         name, labels = prometheus_name(metric), prometheus_labels(self._label_sets.names(metric))
@@ -102,7 +114,7 @@ class PrometheusMeter(Meter):
         return prometheus_client.Gauge(name, metric.description, multiprocess_mode="livesum", **options)
 
 
-class _GaugeCollector(Collector):
+class _ObservedMetric(Collector):
     def __init__(self, metric: Metric, label_sets: LabelSets, read: Observations) -> None:
         self._metric = metric
         self._label_sets = label_sets
@@ -113,9 +125,10 @@ class _GaugeCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Any]:
-        """Return the gauge with its present values."""
+        """Return the metric with its present values."""
         labels = prometheus_labels(self._label_sets.names(self._metric))
-        family = GaugeMetricFamily(prometheus_name(self._metric), self._metric.description, labels=labels)
-        for value, names in self._read():
-            family.add_metric(list(self._label_sets.values(self._metric, names)), value)
+        kind = CounterMetricFamily if self._metric.kind == "counter" else GaugeMetricFamily
+        family = kind(prometheus_name(self._metric), self._metric.description, labels=labels)
+        for values, value in self._label_sets.read(self._metric, self._read).items():
+            family.add_metric(list(values), value)
         yield family

@@ -14,7 +14,7 @@ from typing import Any, Self
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.telemetry import TELEMETRY, Meter, Tracer
 from snakepit_bridge.telemetry.meter import LabelSets, MultiMeter
-from snakepit_bridge.telemetry.metrics import CATALOG
+from snakepit_bridge.telemetry.metrics import CATALOG, Process
 
 _EXPORTERS = {
     "OTEL_TRACES_EXPORTER": frozenset({"otlp", "none"}),
@@ -37,6 +37,7 @@ class TelemetryOptions:
         captures_content: whether spans hold prompts and answers.
         labels: optional labels that metrics have in this process.
         resource: attributes of this process, such as ``service.name``.
+        process: the kind of this process.
     """
 
     traces: bool = False
@@ -45,11 +46,12 @@ class TelemetryOptions:
     captures_content: bool = False
     labels: tuple[str, ...] = ()
     resource: Mapping[str, str] = field(default_factory=dict[str, str])
+    process: Process = "worker"
 
     @classmethod
     def from_environment(
         cls,
-        service: str,
+        process: Process,
         *,
         labels: tuple[str, ...] = (),
         resource: Mapping[str, str] | None = None,
@@ -58,7 +60,7 @@ class TelemetryOptions:
         """Read OpenTelemetry's own variables; everything is off unless one of them names an exporter.
 
         Args:
-            service: the ``service.name`` of a process that ``OTEL_SERVICE_NAME`` gives no other.
+            process: the kind of this process; ``OTEL_SERVICE_NAME`` may give it another name than ``dspex-PROCESS``.
             labels: optional labels of metrics.
             resource: more attributes of the process.
             environment: the environment variables.
@@ -75,7 +77,8 @@ class TelemetryOptions:
             "prometheus" in metrics,
             environment.get(_CAPTURE, "").lower() in _CAPTURING,
             labels,
-            _merge_resource({"service.name": service, **(resource or {})}, environment),
+            _merge_resource({"service.name": f"dspex-{process}", **(resource or {})}, environment),
+            process,
         )
 
     @property
@@ -132,7 +135,7 @@ def start(options: TelemetryOptions) -> None:
     if options.prometheus:
         from snakepit_bridge.telemetry.prometheus_meter import PrometheusMeter
 
-        scraped = PrometheusMeter(label_sets)
+        scraped = PrometheusMeter(label_sets, options.process)
         _PROVIDERS.registry = scraped.registry
         meters.append(scraped)
     if options.otlp_metrics:

@@ -9,15 +9,18 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from dspy.lm15 import LM15Error, Message, Response
+from dspy.lm15 import LM15Error, Message, Response, StreamDeltaEvent
 
+from snakepit_bridge.lm.streaming import StreamEvent, StreamSink
 from snakepit_bridge.telemetry import TELEMETRY
 from snakepit_bridge.telemetry.metrics import (
     LM_CACHED_TOKENS,
     LM_DURATION,
     LM_FALLBACKS,
+    LM_FIRST_CHUNK,
     LM_INPUT_TOKENS,
     LM_OUTPUT_TOKENS,
     LM_REASONING_TOKENS,
@@ -74,6 +77,8 @@ class MeasureRequests:
     async def _measure(self, call: PredictionCall, call_next: CallNext) -> Response:
         meter = TELEMETRY.meter
         labels, started = _labels(call), time.perf_counter()
+        if call.call.sink is not None:
+            call = replace(call, call=replace(call.call, sink=_FirstChunk(call.call.sink, labels)))
         try:
             response = await call_next(call)
         except BaseException as exc:
@@ -84,6 +89,33 @@ class MeasureRequests:
         if call.engine is not call.call.engine:
             meter.add(LM_FALLBACKS, 1, {"dspex.profile": call.profile})
         return response
+
+
+class _FirstChunk:
+    """Passes the events of a streamed answer on, and measures when its first content arrives."""
+
+    def __init__(self, sink: StreamSink, labels: Mapping[str, str]) -> None:
+        self._sink = sink
+        self._labels = labels
+        self._started = time.perf_counter()
+        self._has_arrived = False
+
+    @property
+    def any(self) -> bool:
+        return self._sink.any
+
+    @any.setter
+    def any(self, value: bool) -> None:
+        self._sink.any = value
+
+    async def __call__(self, event: StreamEvent) -> None:
+        if not self._has_arrived and isinstance(event, StreamDeltaEvent):
+            self._has_arrived = True
+            TELEMETRY.meter.record(LM_FIRST_CHUNK, time.perf_counter() - self._started, self._labels)
+        await self._sink(event)
+
+    def void(self) -> None:
+        self._sink.void()
 
 
 def record_retry(call: PredictionCall, error: LM15Error, pause_s: float) -> None:

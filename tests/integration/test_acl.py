@@ -21,6 +21,7 @@ from celery import chord, group
 
 from snakepit_bridge.cli import main
 from snakepit_bridge.client import Fleet
+from snakepit_bridge.client.backlog import read_fleet_backlog
 from snakepit_bridge.client.handle import Handle
 from snakepit_bridge.elixir.generated.dspex.fleet.v1 import fleet_pb2 as pb
 from snakepit_bridge.exceptions import PredictionTimeoutError, ProgramNotFoundError
@@ -32,11 +33,13 @@ from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import Retention, SnapshotStore
 from snakepit_bridge.testing.elixir.server import BridgeServer
 from snakepit_bridge.variables import Variable
+from tasks.rate_limits.usage import read_limits
 from tests.harness import servers
 from tests.harness.acl import RightsServer, Usage, rights_server
 from tests.harness.stage import Stage, fresh, stage
 from tests.harness.waiting import eventually, wait_until
 from tests.integration.gateway_clients import connected, first, gateway
+from workers.fleet_metrics.sessions import SessionsReader
 from workers.refresher import Refresher, RefresherSettings
 
 LIMITED = """
@@ -56,6 +59,7 @@ _KOMBU = {"unacked_index", "unacked_mutex"}
 RARELY_REACHED: dict[Role, set[str]] = {
     Role.worker: {"dspex:stalls", "celery-taskset-meta-*"},
     Role.gateway: {"dspex:delivery:*", "dspex:wanted"},
+    Role.refresher: {"dspex:delivery:*"},
     Role.operator: {"dspex:payload:*", "dspex:wanted", *_KOMBU},
 }
 
@@ -239,6 +243,17 @@ async def gateway_works(play: Stage, server: RightsServer) -> None:
         [sent] = (await client.predictions.SubmitBatch(batch, metadata=client.metadata)).submitted
         await client.predictions.Cancel(pb.PredictionRequest(id=sent.handle.id), metadata=client.metadata)
     play.fleet.handle(task).get()
+    await fleet_is_watched(server.url("gateway"))
+
+
+async def fleet_is_watched(url: str) -> None:
+    """Reads what the fleet's metrics are read from."""
+    fleet = Fleet(url)
+    await read_fleet_backlog(fleet, [fleet.queue])
+    await read_limits(fleet.connection)
+    assert (await SessionsReader(fleet).read()).sessions
+    await fleet.store.aclose()
+    await fleet.connection.aclose()
 
 
 async def refresher_works(server: RightsServer) -> None:
@@ -271,6 +286,7 @@ async def refresher_works(server: RightsServer) -> None:
         await fleet.session("a").set_variable("temperature", 0.9)
         assert elixir.value("a", "temperature") == 0.9
         elixir.end("b")
+        await fleet_is_watched(server.url("refresher"))
         stop.set()
         await asyncio.gather(*running)
 

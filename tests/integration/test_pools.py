@@ -345,11 +345,12 @@ def test_a_task_revoked_while_it_waits_never_runs(ground: Ground, worker: LocalT
 
 def unacknowledged(ground: Ground) -> int:
     """How many messages workers hold, as status reads it too."""
-    from snakepit_bridge.cli.fleet_state import count_held
+    from snakepit_bridge.delivery.backlog import read_backlog
     from snakepit_bridge.process.home_loop import run_blocking
     from snakepit_bridge.redis.connection import RedisConnection
 
-    return run_blocking(count_held(RedisConnection(ground.url), ground.app.settings.namespace))
+    backlog = run_blocking(read_backlog(RedisConnection(ground.url), namespace=ground.app.settings.namespace))
+    return backlog.held
 
 
 def test_a_message_is_acknowledged_once_its_task_is_done(ground: Ground, worker: LocalTestWorker) -> None:

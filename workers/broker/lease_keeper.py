@@ -133,6 +133,7 @@ class LeaseKeeper:
             self.leases.settle(settled)
         for tag in tags:
             self.leases.held.pop(tag, None)
+        scripts.count_expired(len(records))
 
     def _recover_undelivered(self, scripts: KeeperScripts, count: int) -> None:
         """Requeue claims that the broker recorded for this process but whose reply never arrived."""
@@ -152,13 +153,15 @@ class LeaseKeeper:
         error = f"worker {worker} missed its heartbeats while it held the message"
         for records in scripts.iter_records(worker):
             settlements = self._settle_as_lost(records, error)
-            if not scripts.reap(worker, beat, settlements):
+            settled = scripts.reap(worker, beat, settlements)
+            if settled is None:
                 return
             if settlements:
                 logger.warning(
                     "Worker %s missed its heartbeats, redelivering %d of its messages", worker, len(settlements)
                 )
             notify_listeners(settlements)
+            scripts.count_expired(settled)
 
     def _settle_as_lost(self, records: list[tuple[str, bytes]], error: str) -> list[Settlement]:
         most, lost = self.leases.settings.max_deliveries, list[Settlement]()

@@ -60,15 +60,25 @@ class KeeperScripts:
             self._run("settle", self._leases.settle_keys, encode(some))
             self._leases.confirm(some)
 
-    def reap(self, worker: str, beat: str, settlements: Iterable[Settlement]) -> bool:
-        """Settle claims of a dead worker; return False if it is alive again.
+    def reap(self, worker: str, beat: str, settlements: Iterable[Settlement]) -> int | None:
+        """Settle claims of a dead worker; return how many it still held, or None if it is alive again.
 
         Raises:
             RedisError: the broker is unreachable.
         """
         layout = self._leases.layout
         keys = [layout.workers, layout.held(worker), layout.delayed, layout.dead, layout.dead_entries]
-        return self._run("reap", keys, [worker, beat, *encode(settlements)]) >= 0
+        settled = self._run("reap", keys, [worker, beat, *encode(settlements)])
+        return settled if settled >= 0 else None
+
+    def count_expired(self, count: int) -> None:
+        """Count messages whose lease has expired, for those who watch the fleet.
+
+        Raises:
+            RedisError: the broker is unreachable.
+        """
+        if count:
+            self.client.hincrby(self._leases.layout.ticks, "expired", count)
 
     def deregister(self) -> None:
         """Deregister this process, if it holds nothing.

@@ -16,6 +16,8 @@ from snakepit_bridge.process.home_loop import adopt_loop, run_on_home_loop
 from snakepit_bridge.process.open_files import raise_open_file_limit
 from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import GATEWAY_CALLS
 from snakepit_bridge.telemetry.setup import stop as stop_telemetry
 from workers.gateway.access.gate import RequestGate
 from workers.gateway.api.predictions import Predictions
@@ -26,7 +28,7 @@ from workers.gateway.grpc.server import GrpcServer
 from workers.gateway.http.server import HttpServer
 from workers.gateway.operations import build_operations
 from workers.gateway.settings import GatewaySettings
-from workers.telemetry import read_options, start_telemetry
+from workers.telemetry import read_options, start_fleet_metrics, start_telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -96,10 +98,12 @@ class Gateway:
             every(_PROBE_INTERVAL_S, self._probe, OutageLog(_log, "Can't probe the gateway")),
             name="dspex-gateway-probe",
         )
+        exporting = start_fleet_metrics(lambda: self._fleet)
+        TELEMETRY.meter.observe(GATEWAY_CALLS, lambda: [(self._gate.in_flight, {})])
         try:
             await stop.wait()
         finally:
-            await cancel_tasks(probing)
+            await cancel_tasks(probing, exporting)
             await self.stop()
 
     async def start(self) -> None:
@@ -150,7 +154,7 @@ def run_gateway(settings: GatewaySettings, *, announce: Callable[[str], None] | 
         StoreForbiddenError: its user of Redis lacks rights.
     """
     raise_open_file_limit()
-    start_telemetry(read_options("dspex-gateway"))
+    start_telemetry(read_options("gateway", settings.metric_labels))
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()

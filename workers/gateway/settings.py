@@ -96,6 +96,7 @@ class GatewaySettings:
         redis_timeout_s: timeout of a call to Redis in seconds.
         drain_s: seconds that calls in flight may take on shutdown.
         bounds: maximum depth and size of inputs.
+        metric_labels: optional labels of metrics.
 
     Raises:
         ConfigurationError: an address or a value is invalid, or the gateway would be exposed beyond loopback without
@@ -119,6 +120,7 @@ class GatewaySettings:
     redis_timeout_s: float = 5.0
     drain_s: float = 20.0
     bounds: ValueBounds = BOUNDS
+    metric_labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.grpc is None and self.http is None:

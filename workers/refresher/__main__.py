@@ -15,13 +15,13 @@ from workers.refresher.settings import RefresherSettings
 _SECONDS = ("poll_s", "poll_max_s", "settle_s", "heartbeat_s", "idle_s", "lease_s", "timeout_s")
 
 
-def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    fleet = FleetSettings()  # pyright: ignore[reportCallIssue]
+def _parse_arguments(arguments: list[str] | None, fleet: FleetSettings) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers.refresher", description="Follow an Elixir server.")
     parser.add_argument("--bridge", required=True, help="HOST:PORT of the Elixir server")
     parser.add_argument("--sessions", default="", help="sessions to follow at all times, comma-separated")
     parser.add_argument("--redis-url", default=fleet.redis)
     parser.add_argument("--namespace", default=fleet.namespace)
+    parser.add_argument("--queue", default=fleet.queue, help="queue of predictions, for metrics")
     parser.add_argument(
         "--name", default="", help="this refresher's name; a restart under the same name resumes at once"
     )
@@ -37,7 +37,8 @@ def _parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Follow sessions until SIGTERM or SIGINT; return the exit status."""
     redact_logs()
-    chosen = _parse_arguments(arguments)
+    fleet = FleetSettings()  # pyright: ignore[reportCallIssue]
+    chosen = _parse_arguments(arguments, fleet)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = RefresherSettings(
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
             namespace=chosen.namespace,
             sessions=tuple(name for name in chosen.sessions.split(",") if name),
             watch=chosen.watch,
+            broker_url=fleet.broker_url.get_secret_value() if fleet.broker_url else None,
+            queue=chosen.queue,
+            metric_labels=fleet.metric_labels,
             **{name: getattr(chosen, name) for name in _SECONDS},
         )
         run_refresher(settings, name=chosen.name)

@@ -14,6 +14,8 @@ from snakepit_bridge.exceptions import SessionError, SessionOwnedElsewhereError,
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import SnapshotStore
 from snakepit_bridge.snapshots.snapshot import AuthoritySign
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import READ_DURATION
 from snakepit_bridge.variables import Variable
 from workers.refresher.confirmations import PendingConfirmations
 from workers.refresher.deletion_guard import DeletionGuard
@@ -139,7 +141,13 @@ class SessionFollower:
                 await self._context.client.heartbeat(self._session)
                 self._heartbeat_at = boot_clock()
             self._read_at = boot_clock()
-            return await self._reader.read(self._publisher.variables)
+            try:
+                reading = await self._reader.read(self._publisher.variables)
+            except ElixirError as exc:
+                _record_read(self._read_at, type(exc).__name__)
+                raise
+        _record_read(self._read_at)
+        return reading
 
     async def _apply(self, reading: SessionReading, hinted: bool) -> float:
         if not await self._publisher.prepare():
@@ -233,6 +241,10 @@ class SessionFollower:
             )
             self.status = SessionStatus(self._session, state, text, found, time.time())
         self.status.token, self.status.watched = str(self._publisher.token), self._watcher.is_reliable
+
+
+def _record_read(began_at: float, error_type: str = "") -> None:
+    TELEMETRY.meter.record(READ_DURATION, boot_clock() - began_at, {"error.type": error_type})
 
 
 def _format_detail(problem: str, unreadable: Mapping[str, str]) -> str:

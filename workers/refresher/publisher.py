@@ -13,6 +13,8 @@ from snakepit_bridge.exceptions import FencedError, SessionNotFoundError, Sessio
 from snakepit_bridge.protocol.token import Token
 from snakepit_bridge.snapshots import Changes, Confirmation, SnapshotStore
 from snakepit_bridge.snapshots.snapshot import AuthoritySign
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.metrics import REVISIONS_PUBLISHED
 from snakepit_bridge.variables import Variable
 
 _UNPUBLISHED = Token(0, 0)
@@ -100,9 +102,11 @@ class SessionPublisher:
                     looked_at=looked_at,
                     heard=heard,
                 )
-            except (FencedError, SessionOwnedElsewhereError):
-                self.superseded = True
+            except Exception as exc:
+                TELEMETRY.meter.add(REVISIONS_PUBLISHED, 1, {"error.type": type(exc).__name__})
+                self.superseded = self.superseded or isinstance(exc, FencedError | SessionOwnedElsewhereError)
                 raise
+            TELEMETRY.meter.add(REVISIONS_PUBLISHED)
             self.variables = variables
             return self._token
 

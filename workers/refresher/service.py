@@ -8,9 +8,13 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from functools import partial
 from uuid import uuid4
 
+from snakepit_bridge.client import Fleet
 from snakepit_bridge.elixir.client import BridgeClient
 from snakepit_bridge.elixir.demand import SessionDemand
 from snakepit_bridge.elixir.errors import ElixirUnavailableError
@@ -22,15 +26,20 @@ from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.snapshots import RedisStore, SnapshotStore
+from snakepit_bridge.telemetry import TELEMETRY
+from snakepit_bridge.telemetry.meter import NO_LABELS, Labels
+from snakepit_bridge.telemetry.metrics import FOLLOWED_SESSIONS, LAST_CONTACT
+from snakepit_bridge.telemetry.setup import stop as stop_telemetry
 from workers.refresher.assignment import SessionAssignment
 from workers.refresher.confirmations import PendingConfirmations
 from workers.refresher.follower import FollowerContext, SessionFollower
 from workers.refresher.leases import RefresherLeases
 from workers.refresher.outage_bound import CONFIRM_INTERVAL_S, TICK_INTERVAL_S
-from workers.refresher.session_status import SessionStatus
+from workers.refresher.session_status import SessionState, SessionStatus
 from workers.refresher.settings import RefresherSettings
 from workers.refresher.store_clock import StoreClock
 from workers.refresher.watcher import WatchSupport
+from workers.telemetry import read_options, start_fleet_metrics, start_telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +104,7 @@ class Refresher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow sessions until ``stop`` is set, then release them."""
+        self._observe()
         confirming = asyncio.create_task(
             every(CONFIRM_INTERVAL_S, self._context.confirmations.send, self._confirmation_outage)
         )
@@ -105,6 +115,19 @@ class Refresher:
         finally:
             await cancel_tasks(confirming)
             await self._shut_down()
+
+    def _observe(self) -> None:
+        started = time.monotonic()
+
+        def count_sessions() -> Iterable[tuple[float, Labels]]:
+            counts = Counter(follower.status.state for follower, _ in list(self._followers.values()))
+            return [(float(counts[state]), {"dspex.state": state.name.lower()}) for state in SessionState]
+
+        def measure_silence() -> Iterable[tuple[float, Labels]]:
+            return [(time.monotonic() - (self._client.answered_at or started), NO_LABELS)]
+
+        TELEMETRY.meter.observe(FOLLOWED_SESSIONS, count_sessions)
+        TELEMETRY.meter.observe(LAST_CONTACT, measure_silence)
 
     async def _tick_or_log(self) -> None:
         try:
@@ -199,6 +222,7 @@ def run_refresher(settings: RefresherSettings, *, name: str = "") -> None:
     """Follow sessions until SIGTERM or SIGINT.
 
     Raises:
+        ConfigurationError: its metrics or traces can't be exported as the environment says.
         StoreForbiddenError: its user of Redis lacks rights.
     """
     raise_open_file_limit()
@@ -209,14 +233,33 @@ def run_refresher(settings: RefresherSettings, *, name: str = "") -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await _check_rights(settings)
-        await Refresher(settings, name=name).run(stop)
+        exporting = start_fleet_metrics(partial(_open_fleet, settings), settings.sessions)
+        try:
+            await Refresher(settings, name=name).run(stop)
+        finally:
+            await cancel_tasks(exporting)
 
-    asyncio.run(serve())
+    start_telemetry(read_options("refresher", settings.metric_labels))
+    try:
+        asyncio.run(serve())
+    finally:
+        stop_telemetry()
+
+
+def _open_fleet(settings: RefresherSettings) -> Fleet:
+    """Return the fleet whose metrics are exported."""
+    return Fleet(
+        settings.redis_url,
+        broker_url=settings.broker_url,
+        namespace=settings.namespace,
+        queue=settings.queue,
+        timeout_s=settings.redis_timeout_s,
+    )
 
 
 async def _check_rights(settings: RefresherSettings) -> None:
     connection = RedisConnection(settings.redis_url)
     try:
-        await check_role(Role.refresher, connection, settings.namespace)
+        await check_role(Role.refresher, connection, settings.namespace, settings.queue)
     finally:
         await connection.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from snakepit_bridge.exceptions import ConfigurationError
 from snakepit_bridge.protocol.namespaces import DEFAULT_NAMESPACE
@@ -31,13 +31,15 @@ class RefresherSettings:
         redis_timeout_s: timeout of a call to Redis.
         looks_at_once: maximum number of concurrent reads.
         max_answer_bytes: the largest answer accepted from Elixir.
+        broker_url, queue: the broker, if it isn't that Redis, and the queue of the fleet whose metrics it exports.
+        metric_labels: optional labels of metrics.
 
     Raises:
         ConfigurationError: a value is out of range, or ``bridge`` isn't ``HOST:PORT``.
     """
 
     bridge: str
-    redis_url: str = "redis://localhost:6379/0"
+    redis_url: str = field(default="redis://localhost:6379/0", repr=False)
     namespace: str = DEFAULT_NAMESPACE
     sessions: tuple[str, ...] = ()
     authority: str = "elixir"
@@ -53,6 +55,9 @@ class RefresherSettings:
     redis_timeout_s: float = 5.0
     looks_at_once: int = 32
     max_answer_bytes: int = 64 * 2**20
+    broker_url: str | None = field(default=None, repr=False)
+    queue: str = "predictions"
+    metric_labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         parse_address(self.bridge, "The Elixir server's address", "localhost:50051", min_port=1)

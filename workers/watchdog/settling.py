@@ -75,6 +75,8 @@ class ClaimSettlement:
             scripts = self._scripts_for(name)
             for records in scripts.iter_records(name):
                 self._settle(scripts, [self._settle_record(*record, who, error, give_up=give_up) for record in records])
+                if who is None:
+                    scripts.count_expired(len(records))
 
     def requeue_all(self, holdings: list[str]) -> None:
         """Requeue all messages of the worker as if they had never been delivered.

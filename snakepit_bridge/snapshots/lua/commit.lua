@@ -82,7 +82,7 @@ local function commit(head, updates, replace)
   head.authority, head.usual = PUBLISHER, USUAL
   local moved = #changes > 0 or not published(head)
   if moved then
-    head.revision = head.revision + 1
+    head.revision, head.published_at = head.revision + 1, now_us()
     redis.call('XADD', HISTORY, text(head.revision) .. '-0', 'epoch', text(head.epoch),
       'at', text(now_us()), 'author', AUTHOR, 'reason', REASON, 'changes', cmsgpack.pack(changes))
   end

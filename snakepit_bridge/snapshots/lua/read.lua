@@ -42,9 +42,10 @@ if epoch and standing(head, epoch, revision) == 'ahead' then
   open_epoch(head, math.max(head.epoch, epoch))
   save_head(head)
 end
+local published_at = text(head.published_at)
 local changes = epoch and standing(head, epoch, revision) == 'held' and changed_since(head, revision)
 if changes then
-  return {'delta', text(head.confirmed_at), head.heard, token(head), head.epochs, head.authority, changes}
+  return {'delta', text(head.confirmed_at), head.heard, token(head), head.epochs, head.authority, changes, published_at}
 end
 local all = redis.call('HGETALL', VARIABLES)
-return {'full', text(head.confirmed_at), head.heard, token(head), head.epochs, head.authority, all}
+return {'full', text(head.confirmed_at), head.heard, token(head), head.epochs, head.authority, all, published_at}

@@ -32,17 +32,24 @@ end
 
 -- Keys shared by all permits live as long as any permit does.
 local function remember()
-  for _, name in ipairs({'permits', 'leases', 'under_way'}) do
+  for _, name in ipairs({'permits', 'leases', 'under_way', 'in_force'}) do
     redis.call('PEXPIRE', key(name), KEPT_MS)
   end
 end
 
--- Charge an admitted call and record it under a permit.
+-- Charge an admitted call and record it under a permit. The profile's limits are recorded for those who watch them.
 local function grant(id, state, profile, buckets, costs, now, lease)
-  local charges = {}
+  local charges, in_force = {}, {}
   for i, bucket in ipairs(buckets) do
     local cost = costs[bucket.counts]
     charges[i] = {bucket.name, bucket.counts, cost, bucket.window, charge(bucket, cost, now)}
+    if bucket.whose == 'p' then
+      in_force[#in_force + 1] = bucket.name
+      in_force[#in_force + 1] = table.concat({number(bucket.limit), bucket.window, number(now)}, ' ')
+    end
+  end
+  if #in_force > 0 then
+    redis.call('HSET', key('in_force'), unpack(in_force))
   end
   if state == RESERVED then
     redis.call('HINCRBY', key('under_way'), reserved_of(profile), 1)

@@ -26,8 +26,7 @@ class Recorded(Meter):
         self.record(metric, amount, labels)
 
     def record(self, metric: Metric, value: float, labels: Labels = {}) -> None:  # noqa: B006
-        # Those of an end are shared by the two metrics of it.
-        assert labels.keys() - {"error.type"} <= {*metric.labels, *metric.optional}, (metric.name, labels)
+        assert labels.keys() <= {*metric.labels, *metric.optional}, (metric.name, labels)
         assert set(metric.labels) <= labels.keys() | {"error.type"}, (metric.name, labels)
         self.values.append((metric.name, value, dict(labels)))
 
@@ -91,7 +90,8 @@ def test_an_end_is_counted_by_outcome_program_and_session(
         telemetry.record_commit(state, encoded)
     [(_, labels)] = meter.of(PREDICTIONS)
     assert labels == {
-        "dspex.program": "qa", "dspex.session": "user-1", "dspex.outcome": outcome, "error.type": error_type
+        "dspex.program": "qa", "dspex.session": "user-1", "dspex.token": "1.2", "dspex.outcome": outcome,
+        "error.type": error_type,
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def _switched_off() -> Generator[None]:
 
 
 def read(**environment: str) -> TelemetryOptions:
-    return TelemetryOptions.from_environment("dspex-worker", environment=environment)
+    return TelemetryOptions.from_environment("worker", environment=environment)
 
 
 def test_everything_is_off_unless_a_variable_names_an_exporter() -> None:
@@ -60,7 +60,7 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(monkeypatch: pyte
 def test_what_the_resource_variable_gives_is_left_to_it() -> None:
     ours = {"service.instance.id": "host:1"}
     given = {"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=prod, service.instance.id=pod-7"}
-    options = TelemetryOptions.from_environment("dspex-worker", resource=ours, environment=given)
+    options = TelemetryOptions.from_environment("worker", resource=ours, environment=given)
     assert options.resource == {"service.name": "dspex-worker"}
     assert read().resource == {"service.name": "dspex-worker"}
 

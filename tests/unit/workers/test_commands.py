@@ -169,6 +169,7 @@ def test_each_option_of_a_refresher_arrives(followed: list[RefresherSettings]) -
             bridge="e:1",
             redis_url=ELSEWHERE,
             namespace="team",
+            queue="team.predictions",
             sessions=("a", "b"),
             poll_s=0.5,
             watch=False,

@@ -51,6 +51,11 @@ class RequestGate:
         self._in_flight = 0
 
     @property
+    def in_flight(self) -> int:
+        """The number of calls in flight, open streams included."""
+        return self._in_flight
+
+    @property
     def requires_token(self) -> bool:
         """Whether calls need a token."""
         return bool(self._grants)

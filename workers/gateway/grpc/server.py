@@ -20,6 +20,7 @@ from workers.gateway.access.gate import RequestGate
 from workers.gateway.errors import MalformedError, StreamEndedError, grpc_code, to_brief_message, trailing_metadata
 from workers.gateway.grpc.reflection import SymbolPool
 from workers.gateway.operations import PACKAGE, Operation
+from workers.gateway.request_metrics import measure_rpc
 from workers.gateway.settings import GatewayLimits, GatewaySettings, Tls
 
 _log = logging.getLogger(__name__)
@@ -96,28 +97,32 @@ class GrpcServer:
 
     def _unary_handler(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[Any]]:
         async def handle(data: bytes, context: Context) -> Message:
-            try:
-                grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
-                request = _parse(operation, data)
-                headers = _read_trace_context(context.invocation_metadata())
-                return await self._gate.call(operation, request, grant, context.time_remaining(), headers)
-            except Exception as exc:  # noqa: BLE001 - reported to the client, and logged if unexpected
-                return await _abort(exc, operation, context)
+            with measure_rpc(operation.path) as outcome:
+                try:
+                    grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
+                    request = _parse(operation, data)
+                    headers = _read_trace_context(context.invocation_metadata())
+                    return await self._gate.call(operation, request, grant, context.time_remaining(), headers)
+                except Exception as exc:  # noqa: BLE001 - reported to the client, and logged if unexpected
+                    outcome.error = exc
+                    return await _abort(exc, operation, context)
 
         return handle
 
     def _streaming_handler(self, operation: Operation) -> Callable[[bytes, Context], Awaitable[None]]:
         async def handle(data: bytes, context: Context) -> None:
-            try:
-                grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
-                request = _parse(operation, data)
-                headers = _read_trace_context(context.invocation_metadata())
-                answers = self._gate.stream(operation, request, grant, context.time_remaining(), headers)
-                async with aclosing(answers):
-                    async for answer in answers:
-                        await self._write(answer, context)
-            except Exception as exc:  # noqa: BLE001 - as above
-                await _abort(exc, operation, context)
+            with measure_rpc(operation.path) as outcome:
+                try:
+                    grant = self._gate.authorize(_read_authorization(context.invocation_metadata()), operation)
+                    request = _parse(operation, data)
+                    headers = _read_trace_context(context.invocation_metadata())
+                    answers = self._gate.stream(operation, request, grant, context.time_remaining(), headers)
+                    async with aclosing(answers):
+                        async for answer in answers:
+                            await self._write(answer, context)
+                except Exception as exc:  # noqa: BLE001 - as above
+                    outcome.error = exc
+                    await _abort(exc, operation, context)
 
         return handle
 
@@ -156,7 +161,9 @@ class _AuthenticationInterceptor(grpc.aio.ServerInterceptor):
 
 def _rejecting_handler(error: BridgeError, operation: Operation) -> grpc.RpcMethodHandler[Any, Any]:
     async def reject(_: Any, context: Context) -> Any:
-        await _abort(error, operation, context)
+        with measure_rpc(operation.path) as outcome:
+            outcome.error = error
+            await _abort(error, operation, context)
 
     # Only a client-streaming handler is called before a message has been received.
     return grpc.stream_unary_rpc_method_handler(reject)

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -41,6 +42,7 @@ from workers.gateway.http.openapi import build_description
 from workers.gateway.http.transcoding import message_from_json, message_to_json, parse_texts
 from workers.gateway.http.uvicorn_config import build_config, listen
 from workers.gateway.operations import Operation
+from workers.gateway.request_metrics import RequestMetrics
 from workers.gateway.settings import GatewaySettings
 
 _log = logging.getLogger(__name__)
@@ -93,13 +95,14 @@ class HttpServer:
             by_path.setdefault(path, {})[method] = operation
         routes = [self._build_route(path, methods) for path, methods in by_path.items()]
         document = encode_canonical(build_description(self._operations, requires_token=self._gate.requires_token))
+        routes += [
+            Route("/openapi.json", self._with_sender_check(_constant_answer(document))),
+            Route("/healthz", _constant_answer(b'{"status":"ok"}')),
+            Route("/readyz", self._handle_readiness),
+        ]
         return Starlette(
-            routes=[
-                *routes,
-                Route("/openapi.json", self._with_sender_check(_constant_answer(document))),
-                Route("/healthz", _constant_answer(b'{"status":"ok"}')),
-                Route("/readyz", self._handle_readiness),
-            ],
+            routes=routes,
+            middleware=[Middleware(RequestMetrics, routes)],
             exception_handlers={HTTPException: _handle_http_exception},
         )
 
