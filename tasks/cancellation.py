@@ -21,7 +21,7 @@ from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.messages import cancel_channel
 from snakepit_bridge.protocol.task_state import is_final
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.notifications import Subscriptions
+from snakepit_bridge.redis.pubsub import Subscription, text_handler
 from tasks.prediction_context import PredictionContext
 
 _POLL_INTERVAL_S = 1.0
@@ -36,11 +36,11 @@ class CancellationRegistry:
 
     Args:
         connection: the result backend.
-        signals: the subscriptions that cancellations arrive on.
+        signals: the subscription that cancellations arrive on.
         namespace: prefix of the channel.
     """
 
-    def __init__(self, connection: RedisConnection, signals: Subscriptions, *, namespace: str) -> None:
+    def __init__(self, connection: RedisConnection, signals: Subscription, *, namespace: str) -> None:
         self._connection = connection
         self._signals = signals
         self._contexts: dict[str, dict[PredictionContext, asyncio.Task[Any]]] = {}
@@ -49,7 +49,7 @@ class CancellationRegistry:
         self._poller: asyncio.Task[None] | None = None
         self._poll_now = asyncio.Event()
         self._outage = OutageLog(_log, "Can't check for cancelled predictions")
-        signals.subscribe(cancel_channel(namespace), self.cancel, self._poll_now.set)
+        signals.register(cancel_channel(namespace), text_handler(self.cancel, self._poll_now.set))
 
     @contextmanager
     def track(self, scope: PredictionContext) -> Generator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import sys
 import threading
@@ -29,6 +30,7 @@ from snakepit_bridge.exceptions import ConfigurationError, StoreForbiddenError, 
 from snakepit_bridge.lm.engine import LMMiddleware
 from snakepit_bridge.lm.policies import CircuitPolicy, RetryPolicy
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
+from snakepit_bridge.process.aio import OutageLog
 from snakepit_bridge.process.forking import after_fork_in_child
 from snakepit_bridge.process.frames import mark_tasks
 from snakepit_bridge.process.home_loop import get_home_loop
@@ -43,6 +45,7 @@ from snakepit_bridge.redis.acl import Role
 from snakepit_bridge.redis.acl_check import check_role
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import is_transient
+from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.redis.urls import SCHEMES
 from snakepit_bridge.snapshots.acknowledgements import Acks
 from snakepit_bridge.snapshots.freshness import OutagePolicy
@@ -53,7 +56,6 @@ from tasks.cancellation import CancellationRegistry
 from tasks.lm_middleware.chain import LMMiddlewareChain
 from tasks.lm_middleware.retries import record_failure
 from tasks.lm_middleware.user_middleware import load_user_middleware
-from tasks.notifications import Subscriptions
 from tasks.quarantine import Quarantine
 from tasks.rabbitmq_deliveries import CrashCounter
 from tasks.rate_limits.admission import FleetAdmission
@@ -70,6 +72,8 @@ from workers.content_privacy import hide_content
 from workers.telemetry import read_options
 from workers.watchdog.pulse import PULSE
 from workers.watchdog.start import start_watchdog
+
+_log = logging.getLogger(__name__)
 
 # Garbage collection threshold of generation 0; Python's default of 700 suits small programs.
 _GC_THRESHOLD = 20_000
@@ -163,7 +167,9 @@ def build_runtime(settings: FleetSettings, *, shares_process: bool = False) -> R
     replica = Replica(
         store, settings.requirement_wait_s, watch_lease_s=settings.watch_lease_s, max_sessions=settings.max_sessions
     )
-    signals = Subscriptions(connection)
+    signals = Subscription(
+        connection, recheck=False, outage=OutageLog(_log, "Cancellations and shared answers are found by polling alone")
+    )
     running = CancellationRegistry(connection, signals, namespace=settings.namespace)
     cache = AnswerCache(AnswerStore(connection, namespace=settings.namespace), signals)
     admission = _admission(settings, claims, connection, replica, signals)
@@ -250,7 +256,7 @@ def _admission(
     claims: BrokerClaims | None,
     connection: RedisConnection,
     replica: Replica,
-    signals: Subscriptions,
+    signals: Subscription,
 ) -> FleetAdmission:
     """Create the rate limits: in the broker's Redis, so that tasks can be parked, or else beside the state."""
     store = LimitStore(claims.connection if claims else connection, settings.namespace, claims)

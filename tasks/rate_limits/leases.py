@@ -16,9 +16,9 @@ from snakepit_bridge.exceptions import BridgeError, SessionNotFoundError, StoreU
 from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, cancel_tasks, every
 from snakepit_bridge.process.home_loop import share_future
 from snakepit_bridge.protocol.messages import cancel_channel
+from snakepit_bridge.redis.pubsub import Subscription, text_handler
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.snapshots.snapshot import Snapshot
-from tasks.notifications import Subscriptions
 from tasks.rate_limits.rules import FLEET_SESSION, Bucket, Rules
 from tasks.rate_limits.scheduler import ParkedTaskScheduler
 from tasks.rate_limits.store import Costs, LimitStore
@@ -44,10 +44,10 @@ class LimitLeases:
         store: the limits in Redis.
         rules: the limits of profiles and sessions.
         replica: the snapshots whose variables set limits.
-        cancels: the subscriptions that cancellations arrive on.
+        cancels: the subscription that cancellations arrive on.
     """
 
-    def __init__(self, store: LimitStore, rules: Rules, replica: Replica, cancels: Subscriptions) -> None:
+    def __init__(self, store: LimitStore, rules: Rules, replica: Replica, cancels: Subscription) -> None:
         self.store = store
         self._rules = rules
         self._replica = replica
@@ -67,11 +67,15 @@ class LimitLeases:
             _log, "Can't read the fleet's limits; the last known ones apply", expected=BridgeError
         )
         self._renewal_outage = OutageLog(_log, "Can't renew rate-limit permits")
-        self._signals = Subscriptions(store.connection)
-        self._signals.subscribe(store.pause_channel, self._on_pause, lambda: None)
-        self._signals.subscribe(self.ready_channel, self._on_ready, self._wake_all)
-        self._signals.subscribe(store.wake_channel, self._on_wake, lambda: None)
-        cancels.subscribe(cancel_channel(store.namespace), self._on_cancel, lambda: None)
+        self._signals = Subscription(
+            store.connection,
+            recheck=False,
+            outage=OutageLog(_log, "Free rate-limit permits are found by polling alone"),
+        )
+        self._signals.register(store.pause_channel, text_handler(self._on_pause))
+        self._signals.register(self.ready_channel, text_handler(self._on_ready, self._wake_all))
+        self._signals.register(store.wake_channel, text_handler(self._on_wake))
+        cancels.register(cancel_channel(store.namespace), text_handler(self._on_cancel))
 
     async def begin(self) -> None:
         """Start taking part, unless it does so already, and read the fleet's variables.

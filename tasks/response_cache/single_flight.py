@@ -23,7 +23,7 @@ from snakepit_bridge.exceptions import LMUnavailableError, StoreUnavailableError
 from snakepit_bridge.lm.engine import LMCall
 from snakepit_bridge.process.aio import BackgroundTasks, OutageLog, every, wait_for_event
 from snakepit_bridge.process.home_loop import get_home_loop, share_future
-from tasks.notifications import Subscriptions
+from snakepit_bridge.redis.pubsub import Subscription, text_handler
 from tasks.prediction_context import PredictionContext
 from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.store import LEASE_S, AnswerStore, Hit, Lead
@@ -67,14 +67,14 @@ class AnswerCache:
 
     Args:
         store: the answers in Redis.
-        signals: the subscriptions that ended leases arrive on.
+        signals: the subscription that ended leases arrive on.
     """
 
-    def __init__(self, store: AnswerStore, signals: Subscriptions) -> None:
+    def __init__(self, store: AnswerStore, signals: Subscription) -> None:
         self._store = store
         self._calls: dict[str, SharedCall] = {}
         self._spawned = BackgroundTasks()
-        signals.subscribe(store.channel, self._on_answered, self._on_reconnect)
+        signals.register(store.channel, text_handler(self._on_answered, self._on_reconnect))
 
     async def get_or_call(self, scope: PredictionContext, call: LMCall, call_provider: CallProvider) -> Response:
         """Return the answer to a call: a cached one, the one of an identical call in flight, or the provider's.

@@ -12,8 +12,8 @@ from snakepit_bridge.exceptions import (
     StoreUnavailableError,
 )
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.snapshots.redis_watch import RedisWatch
-from tasks.notifications import Subscriptions
 from tasks.response_cache.single_flight import AnswerCache
 from tasks.response_cache.store import AnswerStore
 from tests.harness.waiting import eventually
@@ -28,7 +28,7 @@ MANY = 20
 )
 async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Exception) -> None:
     connection = RedisConnection(redis_url)
-    signals = Subscriptions(connection)
+    signals = Subscription(connection)
     cache = AnswerCache(AnswerStore(connection, namespace="dspex"), signals)
     calls = 0
 
@@ -48,13 +48,13 @@ async def test_the_answer_of_one_who_asks_for_all(redis_url: str, failure: Excep
 async def test_a_watch_that_breaks_before_it_has_confirmed(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     async with RedisWatch(connection, lambda session: f"channel:{session}") as watch:
-        watch._reading.cancel()  # so that nothing is confirmed
+        watch._link._reader.cancel()  # so that nothing is confirmed
         asking = asyncio.ensure_future(together(lambda: watch.add(["s"])))
 
         async def all_wait() -> bool:
-            return any(len(confirming._callbacks or ()) == MANY for confirming in watch._confirming.values())  # type: ignore[attr-defined]
+            return any(len(confirming._callbacks or ()) == MANY for confirming in watch._link._confirmations.values())  # type: ignore[attr-defined]
 
         await eventually(all_wait, "all to wait for the confirmation")
-        watch._fail("it was cut")
+        watch._link._fail(StoreUnavailableError(connection.url, "it was cut"))
         assert_each_its_own(await asking, StoreUnavailableError)
     await connection.aclose()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.snapshots.redis_store import RedisStore
 from snakepit_bridge.snapshots.replica import Replica
-from tasks.notifications import Subscriptions
 from tasks.rate_limits.admission import FleetAdmission
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.protocol import Estimate, Permit, Used
@@ -19,7 +19,7 @@ from tests.harness.waiting import eventually
 
 async def test_tasks_wait_their_turn_and_pauses_are_heard(cluster_url: str) -> None:
     connection, snapshots = RedisConnection(cluster_url), RedisStore(cluster_url)
-    replica, cancels, store = Replica(snapshots), Subscriptions(connection), LimitStore(connection)
+    replica, cancels, store = Replica(snapshots), Subscription(connection), LimitStore(connection)
     rules = Rules({"demo": LimitValues(concurrency=1, requests_per_min=6_000, tokens_per_min=1e9)})
     admission = FleetAdmission(LimitLeases(store, rules, replica, cancels), {})
 

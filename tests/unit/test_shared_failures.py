@@ -23,7 +23,6 @@ from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.snapshots import MemoryStore
 from snakepit_bridge.snapshots.replica import Replica
 from tasks.cancellation import CancellationRegistry
-from tasks.notifications import Subscriptions
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.rules import Rules
 from tasks.rate_limits.store import LimitStore
@@ -100,7 +99,7 @@ async def test_a_program_that_cant_be_looked_up(nowhere: RedisConnection) -> Non
 
 
 async def test_a_look_whether_a_prediction_is_still_wanted(nowhere: RedisConnection) -> None:
-    running = CancellationRegistry(nowhere, Subscriptions(nowhere), namespace="dspex")
+    running = CancellationRegistry(nowhere, Subscription(nowhere), namespace="dspex")
     assert_each_its_own(await together(lambda: running._has_ended("task")), StoreUnavailableError)
 
 
@@ -110,7 +109,7 @@ async def test_limits_that_cant_be_read(nowhere: RedisConnection) -> None:
             await asyncio.sleep(0.01)
             raise StoreUnavailableError("memory://", "it is away")
 
-    replica, signals = Replica(Away()), Subscriptions(nowhere)
+    replica, signals = Replica(Away()), Subscription(nowhere)
     presence = LimitLeases(LimitStore(nowhere, "dspex", None), Rules({}), replica, signals)
     assert_each_its_own(await together(presence.begin), StoreUnavailableError)
     await presence.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 from typing import Any
@@ -13,9 +14,11 @@ from redis import Redis
 
 from snakepit_bridge.client import Fleet
 from snakepit_bridge.exceptions import StoreUnavailableError
+from snakepit_bridge.process.aio import OutageLog
 from snakepit_bridge.redis import pubsub as subscription
 from snakepit_bridge.redis.connection import RedisConnection
-from snakepit_bridge.redis.pubsub import Subscription, weak_handler
+from snakepit_bridge.redis.pubsub import Subscription, text_handler, weak_handler
+from snakepit_bridge.redis.pubsub_connection import PubSubConnection
 from tests.component.client.test_results import DONE
 from tests.harness.stage import fresh
 from tests.harness.waiting import eventually, within
@@ -103,6 +106,64 @@ async def test_handlers_are_notified_of_a_gap_after_a_reconnection(redis_url: st
         await soon(heard, [None, b"again"])
 
 
+async def test_registered_handlers_are_notified_once_a_server_that_was_down_is_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    texts: list[str] = []
+    gaps: list[str] = []
+    with EmbeddedRedis.start() as server:
+        outage = OutageLog(logging.getLogger("test"), "No news")
+        listening = Subscription(RedisConnection(server.url), recheck=False, outage=outage)
+        listening.register("first", text_handler(texts.append, lambda: gaps.append("first")))
+        listening.register("second", text_handler(texts.append, lambda: gaps.append("second")))
+        server.kill()
+        listening.start()
+        listening.start()
+        await eventually(lambda: logged(caplog, "No news"), "the outage to be logged")
+        server.restart()
+        await eventually(lambda: logged(caplog, "Recovered: No news"), "the end of the outage to be logged")
+        assert sorted(gaps) == ["first", "second"]
+        publish(server.url, "second", "told")
+        await soon(texts, ["told"])
+        assert len([line for line in caplog.messages if line.startswith("No news")]) == 1
+        await listening.aclose()
+        assert subscribers(server.url, "first") == 0
+
+
+async def logged(caplog: pytest.LogCaptureFixture, start: str) -> bool:
+    return any(line.startswith(start) for line in caplog.messages)
+
+
+async def test_a_handler_that_fails_ends_neither_the_others_nor_the_subscription(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[bytes | None] = []
+
+    def fail(message: bytes | None) -> None:
+        if message is not None:
+            raise ValueError("unreadable")
+
+    listening, channel = Subscription(RedisConnection(redis_url)), fresh("channel")
+    await listening.subscribe(channel, fail)
+    await listening.subscribe(channel, heard.append)
+    for message in ("one", "two"):
+        publish(redis_url, channel, message)
+    await soon(heard, [b"one", b"two"])
+    assert len([line for line in caplog.messages if channel in line]) == 2
+
+
+async def test_a_channel_is_confirmed_by_the_reply_to_its_newest_subscribe(redis_url: str) -> None:
+    events: list[tuple[bytes, bytes | None]] = []
+    async with PubSubConnection(RedisConnection(redis_url), lambda *event: events.append(event)) as link:
+        first = asyncio.ensure_future(link.subscribe(b"channel"))
+        await asyncio.sleep(0)
+        await link.unsubscribe(b"channel")
+        await link.subscribe(b"channel")
+        await first
+        await link.ping()
+    assert events == [(b"channel", None)]
+
+
 async def test_an_unreachable_server_is_reported_at_once() -> None:
     listening = Subscription(RedisConnection("redis://127.0.0.1:9/0", timeout_s=30))
     with within(5), pytest.raises(StoreUnavailableError):
@@ -130,10 +191,10 @@ async def test_a_silent_connection_is_replaced(monkeypatch: pytest.MonkeyPatch) 
         listening, channel = Subscription(RedisConnection(server.url, timeout_s=1)), fresh("channel")
         await listening.subscribe(channel, heard.append)
         os.kill(server.pid, signal.SIGSTOP)
-        first = listening._listening._current
+        first = listening._listening._link
 
         async def another() -> bool:
-            return listening._listening._current is not first
+            return listening._listening._link is not first
 
         await eventually(another, "the silent line to be given up")
         os.kill(server.pid, signal.SIGCONT)

@@ -13,8 +13,8 @@ from redis import Redis
 
 from snakepit_bridge.exceptions import DeadlineExceededError, PredictionCancelledError
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.pubsub import Subscription, text_handler
 from tasks.cancellation import CancellationRegistry
-from tasks.notifications import Subscriptions
 from tasks.prediction_context import PredictionContext
 from tests.harness.waiting import eventually
 from tests.unit.tasks.callers import scope_of
@@ -23,7 +23,7 @@ from tests.unit.tasks.callers import scope_of
 @pytest.fixture
 async def running(redis_url: str) -> AsyncIterator[CancellationRegistry]:
     connection = RedisConnection(redis_url)
-    signals = Subscriptions(connection)
+    signals = Subscription(connection)
     running = CancellationRegistry(connection, signals, namespace="dspex")
     yield running
     await running.aclose()
@@ -55,9 +55,9 @@ async def test_a_told_cancellation_ends_the_prediction(running: CancellationRegi
 
 async def test_others_may_listen_to_the_same_channel(redis_url: str) -> None:
     connection, heard = RedisConnection(redis_url), list[str]()
-    signals = Subscriptions(connection)
+    signals = Subscription(connection)
     for number in range(2):
-        signals.subscribe("told", lambda message, number=number: heard.append(f"{number} {message}"), lambda: None)
+        signals.register("told", text_handler(lambda message, number=number: heard.append(f"{number} {message}")))
     signals.start()
     with Redis.from_url(redis_url) as client:
 
@@ -130,7 +130,7 @@ async def test_the_looks_of_one_turn_of_the_loop_are_one_command(running: Cancel
 
 async def test_without_redis_predictions_go_on(caplog: pytest.LogCaptureFixture) -> None:
     connection = RedisConnection("redis://127.0.0.1:1/0", timeout_s=0.2)
-    running = CancellationRegistry(connection, Subscriptions(connection), namespace="dspex")
+    running = CancellationRegistry(connection, Subscription(connection), namespace="dspex")
     scopes = [scope_of(f"task-{number}") for number in range(20)]
     for scope in scopes:
         scope.checked_at = float("-inf")

@@ -14,9 +14,9 @@ from snakepit_bridge.lm.engine import LMCall, LMEngine
 from snakepit_bridge.lm.middleware import MiddlewareCall, NextMiddleware
 from snakepit_bridge.lm.profiles import LMProfile, LMProfiles
 from snakepit_bridge.redis.connection import RedisConnection
+from snakepit_bridge.redis.pubsub import Subscription
 from tasks.lm_middleware.chain import LMMiddlewareChain
 from tasks.lm_middleware.user_middleware import UserMiddleware
-from tasks.notifications import Subscriptions
 from tasks.prediction_context import PredictionContext, activate
 from tasks.rate_limits.protocol import Unlimited
 from tasks.response_cache.single_flight import AnswerCache
@@ -55,7 +55,7 @@ class Process:
 
     def __init__(self, url: str) -> None:
         connection = RedisConnection(url)
-        self.signals = Subscriptions(connection)
+        self.signals = Subscription(connection)
         self.connection = connection
         self.cache = AnswerCache(AnswerStore(connection, namespace="dspex"), self.signals)
         self.asked: list[str] = []

@@ -12,7 +12,7 @@ from dspy.lm15 import Response, ServerError
 from redis import Redis
 
 from snakepit_bridge.redis.connection import RedisConnection
-from tasks.notifications import Subscriptions
+from snakepit_bridge.redis.pubsub import Subscription
 from tasks.prediction_context import PredictionContext
 from tasks.response_cache.cache_key import cache_key
 from tasks.response_cache.single_flight import AnswerCache
@@ -26,7 +26,7 @@ class Process:
 
     def __init__(self, url: str) -> None:
         self.connection = RedisConnection(url)
-        self.signals = Subscriptions(self.connection)
+        self.signals = Subscription(self.connection)
         self.cache = AnswerCache(AnswerStore(self.connection, namespace="dspex"), self.signals)
         self.signals.start()
 

@@ -12,10 +12,10 @@ import pytest
 from snakepit_bridge.exceptions import DeadlineExceededError, StoreUnavailableError
 from snakepit_bridge.redis.connection import RedisConnection
 from snakepit_bridge.redis.outages import retry_through_outages
+from snakepit_bridge.redis.pubsub import Subscription
 from snakepit_bridge.snapshots.redis_store import RedisStore
 from snakepit_bridge.snapshots.replica import Replica
 from snakepit_bridge.variables import Variable
-from tasks.notifications import Subscriptions
 from tasks.rate_limits.admission import FleetAdmission
 from tasks.rate_limits.leases import LimitLeases
 from tasks.rate_limits.protocol import Estimate, Parked, Permit, Used
@@ -34,7 +34,7 @@ class Process:
     def __init__(self, store: LimitStore, url: str, **limits: float) -> None:
         self.snapshots = RedisStore(url, namespace="dspex")
         self.replica = Replica(self.snapshots)
-        self.cancels = Subscriptions(store.connection)
+        self.cancels = Subscription(store.connection)
         self.presence = LimitLeases(store, Rules({"demo": LimitValues(**limits)}), self.replica, self.cancels)
         self.admission = FleetAdmission(self.presence, PRICES)
 

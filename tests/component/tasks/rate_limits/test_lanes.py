@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from tasks.notifications import Subscriptions
+from snakepit_bridge.redis.pubsub import Subscription, text_handler
 from tasks.rate_limits.protocol import Caller
 from tasks.rate_limits.rules import Bucket, LimitValues, build_buckets
 from tasks.rate_limits.scheduler import SessionQueues
@@ -245,8 +245,8 @@ async def test_a_task_without_a_claim_waits_in_its_lane_and_its_process_is_told_
     store: LimitStore, broker: Broker, clock: Clock
 ) -> None:
     heard = asyncio.Queue[str]()
-    signals = Subscriptions(store.connection)
-    signals.subscribe(READY, heard.put_nowait, lambda: None)
+    signals = Subscription(store.connection)
+    signals.register(READY, text_handler(heard.put_nowait))
     signals.start()
     await eventually(lambda: subscribed(store), "the process listens")
     await start(store, Task("first"), permit="first")
