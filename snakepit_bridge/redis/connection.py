@@ -11,7 +11,8 @@ import functools
 import os
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -43,22 +44,40 @@ _MAX_CONCURRENT_SCRIPTS = 16
 _PIPELINE, _SCRIPT, _COMMAND = "PIPELINE", "EVALSHA", "COMMAND"
 
 
-# Clients inherited from a parent process: freeing one would close the parent's sockets.
-_inherited_clients: list[Redis] = []
+# What a parent process opened: freeing a client would close the parent's sockets.
+_inherited: list[object] = []
 
 
-def _schedule_close(client: Redis, loop: asyncio.AbstractEventLoop, pid: int) -> None:
+async def _hold_open(client: Redis) -> AsyncGenerator[None]:
+    """Close a client's connections with this generator, which an event loop that shuts down does with all of its own.
+
+    So nothing stays open behind ``asyncio.run`` where the connection outlives it.
+    """
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+def _start(generator: AsyncGenerator[None]) -> None:
+    """Run a generator up to its first ``yield``, by which the running loop gets to know it."""
+    with suppress(StopIteration):
+        generator.asend(None).send(None)
+
+
+def _schedule_close(held: AsyncGenerator[None], loop: asyncio.AbstractEventLoop, pid: int) -> None:
     """Close a client's connections on its own loop, from the thread in which its last reference was dropped."""
     if pid != os.getpid():
-        _inherited_clients.append(client)
+        _inherited.append(held)
     elif not loop.is_closed():
-        loop.call_soon_threadsafe(lambda: loop.create_task(client.aclose(), name="dspex-redis-close"))
+        loop.call_soon_threadsafe(lambda: loop.create_task(held.aclose(), name="dspex-redis-close"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Link:
     client: Redis
     pipeliner: Pipeliner
+    held: AsyncGenerator[None]
     closing: weakref.finalize[..., Any]
     registered: dict[Script, AsyncScript] = field(default_factory=dict[Script, AsyncScript])
 
@@ -244,7 +263,7 @@ class RedisConnection:
         link = self._links.pop(asyncio.get_running_loop(), None)
         if link is not None and self._pid == os.getpid():
             link.closing.detach()
-            await link.client.aclose()
+            await link.held.aclose()
 
     @property
     def _link(self) -> _Link:
@@ -272,9 +291,11 @@ class RedisConnection:
             socket_connect_timeout=self.timeout_s,
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.5), _RETRIES),
         )
-        closing = weakref.finalize(self, _schedule_close, client, asyncio.get_running_loop(), self._pid)
+        held = _hold_open(client)
+        _start(held)
+        closing = weakref.finalize(self, _schedule_close, held, asyncio.get_running_loop(), self._pid)
         closing.atexit = False
-        return _Link(client, Pipeliner(functools.partial(self._send_with_retries, client)), closing)
+        return _Link(client, Pipeliner(functools.partial(self._send_with_retries, client)), held, closing)
 
     async def _retry_without_files(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await some work, and retry if no file descriptor was left for its connection: nothing was sent then."""

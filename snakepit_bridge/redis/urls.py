@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -143,7 +144,15 @@ def database_of(url: str) -> int:
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """A blocking connection pool for the current primary."""
+    """A blocking connection pool for the current primary, with the connections to Sentinel that find it."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close the connections, those to Sentinel as well unless the ones in use stay open."""
+        try:
+            await super().disconnect(inuse_connections)
+        finally:
+            if inuse_connections:
+                await asyncio.gather(*(sentinel.aclose() for sentinel in self.sentinel_manager.sentinels))
 
 
 def rename_option(url: str, option: str, name: str) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from kombu.exceptions import OperationalError
@@ -76,34 +79,38 @@ def test_command_errors_are_not_outages(exc: Exception) -> None:
     assert not is_outage(exc)
 
 
-async def answering(answer: str) -> tuple[asyncio.Server, str]:
-    """A server that answers every command alike."""
+@asynccontextmanager
+async def answering(answer: str) -> AsyncGenerator[str]:
+    """Run a server that answers every command alike, until all its clients have left; its URL."""
+    served: list[asyncio.Task[Any] | None] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(asyncio.current_task())
         while data := await reader.read(65_536):
             commands = data.count(b"*")
             writer.write(f"-{answer}\r\n".encode() * max(1, commands))
         writer.close()
+        await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    await asyncio.gather(*filter(None, served))
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.partition(" ")[0])
 @pytest.mark.parametrize("way", ["bounded", "soon", "script", "line"])
 async def test_every_outage_reply_becomes_a_store_unavailable_error(answer: str, way: str) -> None:
-    server, url = await answering(answer)
-    connection = RedisConnection(url, timeout_s=2)
-    ways = {
-        "bounded": lambda: connection.send_each([("GET", "key")]),
-        "soon": lambda: connection.execute("GET", "key"),
-        "script": lambda: connection.execute_script(Script("return 1"), ["key"], []),
-        "line": connection.open_connection,
-    }
-    with pytest.raises(StoreUnavailableError):
-        await ways[way]()
-    await connection.aclose()
-    server.close()
+    async with answering(answer) as url:
+        connection = RedisConnection(url, timeout_s=2)
+        ways = {
+            "bounded": lambda: connection.send_each([("GET", "key")]),
+            "soon": lambda: connection.execute("GET", "key"),
+            "script": lambda: connection.execute_script(Script("return 1"), ["key"], []),
+            "line": connection.open_connection,
+        }
+        with pytest.raises(StoreUnavailableError):
+            await ways[way]()
+        await connection.aclose()
 
 
 async def test_work_is_retried_until_the_outage_is_over() -> None:
